@@ -1,0 +1,41 @@
+# The front door: every target sets up what it needs, so `make test` works on a bare Debian machine.
+# The real build is CMake's; see CONTRIBUTING.md for using it directly.
+
+PRESET ?= release
+BUILD := build/$(PRESET)
+JOBS ?= $(shell nproc)
+PYTHON := .venv/bin/python
+CMAKE_ARGS ?=
+
+.PHONY: help setup build test demo bench format lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup:  ## install the Debian packages and the Python environment (.venv); fast when done before
+	@scripts/setup.sh
+
+build: setup  ## build the library, the command, the tests and the benchmarks in build/release
+	@cmake --preset $(PRESET) $(CMAKE_ARGS)
+	@cmake --build $(BUILD) -j $(JOBS)
+
+test: build  ## build, then run every test
+	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure --no-tests=error
+
+demo: build  ## generate the same video dense, quantized and sparse; writes a table and report.html
+	@$(PYTHON) examples/demo/run.py
+
+bench: build  ## measure the kernels against PyTorch
+	@$(PYTHON) bench/run.py
+
+format:  ## rewrite the C++ sources in the house style
+	@scripts/format.sh
+
+lint: build  ## check formatting, clang-tidy and the rules of the house
+	@scripts/format.sh --check
+	@$(PYTHON) scripts/tidy.py --build $(BUILD)
+	@AEROGEL_BUILD=$(BUILD) $(PYTHON) -m pytest -q tests/house
+
+clean:  ## remove the build folders; the Python environment stays
+	rm -rf build

@@ -1,0 +1,29 @@
+# Compiler settings shared by every target: build type, warnings, sanitizers, ccache.
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo" FORCE)
+endif()
+
+if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(AEROGEL_CCACHE ccache)
+  mark_as_advanced(AEROGEL_CCACHE)
+  if(AEROGEL_CCACHE)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${AEROGEL_CCACHE})
+  endif()
+endif()
+
+# Every target of this project calls this. No fused multiply-add behind our back: where rounding matters,
+# the code says so with intrinsics, and results do not depend on what the compiler felt like contracting.
+function(aerogel_target_options target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_compile_options(${target} PRIVATE
+    -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+    -ffp-contract=off -fno-math-errno
+    $<$<BOOL:${AEROGEL_WERROR}>:-Werror>)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON)
+  if(AEROGEL_SANITIZE)
+    target_compile_options(${target} PRIVATE
+      -fsanitize=${AEROGEL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(${target} PUBLIC -fsanitize=${AEROGEL_SANITIZE})
+  endif()
+endfunction()
