@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Prepares a Debian 12 machine: the packages of the build and a Python environment in .venv.
+# Safe to run again: it installs only what is missing, and the second run takes a fraction of a second.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(build-essential ca-certificates ccache clang-format-14 clang-tidy-14 cmake ffmpeg git
+    libbenchmark-dev libcli11-dev libfmt-dev libgmock-dev libgtest-dev libpng-dev ninja-build
+    nlohmann-json3-dev pkg-config python3 python3-venv)
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+missing_packages() {
+    local installed
+    installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null |
+        awk '$2 == "installed" {print $1}' || true)
+    for package in "${packages[@]}"; do
+        grep -qxF "$package" <<<"$installed" || printf '%s ' "$package"
+    done
+}
+
+install_packages() {
+    if ! command -v dpkg-query >/dev/null; then
+        fail "this is no Debian system. Install the equivalents of: ${packages[*]};" \
+            "then run again with AEROGEL_SKIP_APT=1."
+    fi
+    local missing as_root=()
+    read -ra missing <<<"$(missing_packages)"
+    [ ${#missing[@]} -eq 0 ] && return
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null ||
+            fail "these packages are missing, and there is no sudo to install them. As root: apt-get install ${missing[*]}"
+        as_root=(sudo)
+    fi
+    say "installing ${missing[*]}"
+    local log
+    log=$(mktemp)
+    if ! { "${as_root[@]}" apt-get update &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        fail "apt-get failed (above: the end of $log)"
+    fi
+    rm -f "$log"
+}
+
+# The first Python that is new enough and can make environments: PATH's, else Debian's.
+find_python() {
+    local candidate
+    for candidate in "${AEROGEL_PYTHON:-python3}" /usr/bin/python3; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s' "$candidate"
+            return
+        fi
+    done
+    fail "no Python >= 3.11 with venv found (tried ${AEROGEL_PYTHON:-python3}, /usr/bin/python3)"
+}
+
+install_python() {
+    local stamp=.venv/.requirements.sha256 want
+    want=$(sha256sum requirements.txt scripts/setup.sh)
+    if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
+        return
+    fi
+    local python
+    python=$(find_python)
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        say "creating .venv with $("$python" --version)"
+        "$python" -m venv --clear .venv
+    fi
+    say "installing requirements.txt into .venv"
+    .venv/bin/python -m pip install --quiet "$(grep -E '^torch==' requirements.txt)"
+    .venv/bin/python -m pip install --quiet -r requirements.txt
+    printf '%s\n' "$want" >"$stamp"
+}
+
+[ -n "${AEROGEL_SKIP_APT:-}" ] || install_packages
+install_python
