@@ -1,0 +1,35 @@
+// The quantization description ("quant_model_description_*.json"): which scheme each tensor of a
+// quantized model belongs to. Read liberally (both exporters' forms), written exactly.
+// layer: core
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace aerogel {
+
+/// One description: `model_quant_type` and (tensor name -> quant type) in file order.
+struct QuantDescription {
+    std::string model_quant_type;
+    std::vector<std::pair<std::string, std::string>> entries;
+
+    /// Reads a description. IoError / InvalidArgument (file, key, expected, got).
+    static QuantDescription read(const std::filesystem::path& path);
+    /// Writes it (indent 2, `model_quant_type` first) through a temporary name.
+    void write(const std::filesystem::path& path) const;
+    /// The quant type of a tensor, or an empty string.
+    std::string type_of(const std::string& tensor_name) const;
+};
+
+/// "quant_model_description_w8a8_dynamic.json" (or "..._{rank}.json" when rank >= 0).
+std::string description_file_name(const std::string& quant_type, int rank = -1);
+/// "quant_model_weight_w8a8_dynamic.safetensors" (or "..._{rank}.safetensors" when rank >= 0).
+std::string weight_file_name(const std::string& quant_type, int rank = -1);
+/// The weight file that belongs to a description: same folder, the name derived from its
+/// `model_quant_type`, and the rank suffix of the description's own name if it has one.
+std::filesystem::path weight_path_of(const std::filesystem::path& description_path,
+                                     const QuantDescription& description);
+
+}  // namespace aerogel

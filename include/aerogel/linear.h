@@ -1,0 +1,52 @@
+// Linear layers: y = x w^T + bias. A model holds Linear pointers; quantizing swaps a FloatLinear
+// for a QuantizedLinear (aerogel/quantized_linear.h) in place.
+// layer: ops
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "aerogel/tensor.h"
+
+namespace aerogel {
+
+/// What a layer may need to know about the sampling step it runs in.
+struct StepContext {
+    /// Index of the sampling step, 0-based; -1 = unknown. Timestep-aware layers choose their scales by it.
+    int timestep_index = -1;
+};
+
+/// y[m, out_features] = x[m, in_features] * w^T + bias, for any m.
+class Linear {
+  public:
+    virtual ~Linear() = default;
+    virtual std::int64_t in_features() const = 0;
+    virtual std::int64_t out_features() const = 0;
+    /// x f32|bf16 [..., in_features] -> y f32|bf16 [..., out_features] (last axis contiguous, leading axes
+    /// flattened; a 2-D view may have a row stride). InvalidArgument when shapes or types do not fit.
+    virtual void forward(const TensorView& x, const TensorView& y, const StepContext& step) const = 0;
+    /// "FLOAT", "W8A8_DYNAMIC" ...
+    virtual std::string scheme() const = 0;
+    /// Bytes of the weights, scales and bias as stored on disk (not the packed form).
+    virtual std::size_t weight_bytes() const = 0;
+};
+
+/// The unquantized layer: weight f32|bf16|f16 [n,k] computed in float32, bias [n] or undefined.
+class FloatLinear final : public Linear {
+  public:
+    FloatLinear(Tensor weight, Tensor bias);
+    ~FloatLinear() override;
+    std::int64_t in_features() const override;
+    std::int64_t out_features() const override;
+    void forward(const TensorView& x, const TensorView& y, const StepContext& step) const override;
+    std::string scheme() const override { return "FLOAT"; }
+    std::size_t weight_bytes() const override;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace aerogel

@@ -1,0 +1,54 @@
+// A Linear whose weight is stored in a small format and whose activations may be quantized too.
+// layer: quant
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "aerogel/linear.h"
+#include "aerogel/quantized_tensor.h"
+
+namespace aerogel {
+
+/// Static activation scales of one sampling step (schemes W8A8 and W8A8_TIMESTEP).
+struct StaticScales {
+    float input_scale = 1.0F;
+    float input_offset = 0.0F;  ///< integral
+    Tensor quant_bias;          ///< i32 [n]
+    Tensor deq_scale;           ///< f32 [n]
+};
+
+/// Everything a quantized layer stores, as read from its files.
+struct QuantizedLinearWeights {
+    std::string scheme;  ///< "W8A8_DYNAMIC", "W8A16", "W8A8", "W8A8_TIMESTEP"
+    QuantizedTensor weight;
+    Tensor bias;       ///< f32 [n] or undefined
+    Tensor mul_scale;  ///< f32 [k] or undefined: x' = x * mul_scale (1 / smoothing factor)
+    /// One entry (W8A8), one per sampling step (W8A8_TIMESTEP), or none.
+    std::vector<StaticScales> static_scales;
+    /// W8A8_TIMESTEP: steps >= this use their static scales, earlier ones are dynamic; 0 = all static,
+    /// the number of steps = all dynamic (the upstream default). Runtime policy, not stored in files.
+    int first_static_step = 0;
+};
+
+/// Prepacks once for the best kernel of this machine; forward() picks by the actual m.
+class QuantizedLinear final : public Linear {
+  public:
+    /// InvalidArgument when the arrays do not fit the scheme; Unsupported for a scheme that is not there yet.
+    explicit QuantizedLinear(QuantizedLinearWeights weights);
+    ~QuantizedLinear() override;
+    std::int64_t in_features() const override;
+    std::int64_t out_features() const override;
+    /// As Linear::forward. W8A8_TIMESTEP needs step.timestep_index in [0, steps): InvalidArgument otherwise.
+    void forward(const TensorView& x, const TensorView& y, const StepContext& step) const override;
+    std::string scheme() const override;
+    std::size_t weight_bytes() const override;
+    const QuantizedLinearWeights& weights() const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace aerogel

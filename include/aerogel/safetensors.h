@@ -1,0 +1,72 @@
+// Reading and writing safetensors. The reader maps files into memory and joins the shards of a
+// "*.safetensors.index.json"; the writer streams tensor after tensor into a temporary file that
+// takes its final name only when complete.
+// layer: core
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "aerogel/tensor.h"
+
+namespace aerogel {
+
+/// Name, type and shape of a tensor, known before its bytes are.
+struct TensorInfo {
+    std::string name;
+    DType dtype = DType::f32;
+    Shape shape;
+};
+
+/// A mapped safetensors file, or all the shards of an index, as one set of named tensors.
+class SafetensorsFile {
+  public:
+    /// Opens a ".safetensors" file or a ".safetensors.index.json". Throws IoError when it cannot be
+    /// read and InvalidArgument (file, what is wrong, expected, got) on anything malformed.
+    static SafetensorsFile open(const std::filesystem::path& path);
+
+    /// Names in file order (shards in the order of their names).
+    const std::vector<std::string>& names() const;
+    bool contains(const std::string& name) const;
+    /// Throws InvalidArgument naming the nearest existing name if there is no such tensor.
+    const TensorInfo& info(const std::string& name) const;
+    /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory.
+    Tensor tensor(const std::string& name) const;
+    /// The "__metadata__" strings (merged over shards).
+    const std::map<std::string, std::string>& metadata() const;
+    const std::filesystem::path& path() const;
+
+  private:
+    struct State;
+    std::shared_ptr<const State> state_;
+};
+
+/// Writes a safetensors file whose tensors are all announced first and then given in that order.
+class SafetensorsWriter {
+  public:
+    /// Opens "<path>.tmp.<pid>" beside the target and writes the header.
+    SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors,
+                      const std::map<std::string, std::string>& metadata = {});
+    /// Removes the temporary file if finish() was not reached.
+    ~SafetensorsWriter();
+    SafetensorsWriter(const SafetensorsWriter&) = delete;
+    SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
+
+    /// Next tensor in the announced order; InvalidArgument when name, dtype or shape differ.
+    void write(const std::string& name, const TensorView& tensor);
+    /// Checks that all tensors came, syncs and renames to the final name.
+    void finish();
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// Convenience: writes the named tensors (in map order) as one file.
+void save_safetensors(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
+                      const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace aerogel

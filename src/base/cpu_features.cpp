@@ -1,0 +1,112 @@
+// CPUID, XGETBV and the AMX permission call; everything read once.
+#include "base/cpu_features.h"
+
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+#include "aerogel/error.h"
+#include "base/environment.h"
+
+namespace aerogel {
+namespace {
+
+struct Registers {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+};
+
+Registers cpuid(unsigned leaf, unsigned subleaf) {
+    Registers r;
+    __get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d);
+    return r;
+}
+
+bool bit(unsigned value, unsigned index) {
+    return ((value >> index) & 1U) != 0;
+}
+
+std::uint64_t enabled_states() {
+    unsigned low = 0, high = 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (static_cast<std::uint64_t>(high) << 32) | low;
+}
+
+// Linux hands out the tile registers only to processes that ask (arch_prctl ARCH_REQ_XCOMP_PERM).
+bool request_amx() {
+    constexpr long kRequestPermission = 0x1023;
+    constexpr long kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+CpuLevel detect() {
+    const Registers basic = cpuid(1, 0);
+    if (!bit(basic.c, 27) || !bit(basic.c, 28)) return CpuLevel::baseline;  // OSXSAVE, AVX
+    const std::uint64_t states = enabled_states();
+    const Registers extended = cpuid(7, 0);
+    const bool avx2 = (states & 0x6) == 0x6 && bit(extended.b, 5) && bit(basic.c, 12) && bit(basic.c, 29);
+    if (!avx2) return CpuLevel::baseline;
+    const bool foundation =
+        bit(extended.b, 16) && bit(extended.b, 17) && bit(extended.b, 30) && bit(extended.b, 31);
+    if ((states & 0xE6) != 0xE6 || !foundation || !bit(extended.c, 11)) return CpuLevel::avx2;
+    constexpr std::uint64_t kTileStates = 0x60000;
+    const bool tiles = bit(extended.d, 24) && bit(extended.d, 25) && bit(extended.d, 22);
+    const bool bf16 = bit(cpuid(7, 1).a, 5);
+    if (tiles && bf16 && (states & kTileStates) == kTileStates && request_amx()) return CpuLevel::amx;
+    return CpuLevel::avx512;
+}
+
+CpuLevel choose_level() {
+    const CpuLevel detected = detected_cpu_level();
+    const auto wanted = environment_choice("AEROGEL_CPU", {"baseline", "avx2", "avx512", "amx"});
+    if (!wanted) return detected;
+    for (const CpuLevel level : {CpuLevel::baseline, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::amx}) {
+        if (*wanted != to_string(level)) continue;
+        if (level > detected) {
+            throw InvalidArgument("[environment] AEROGEL_CPU=" + *wanted +
+                                  " asks for more than this CPU has (" + std::string(to_string(detected)) +
+                                  ")");
+        }
+        return level;
+    }
+    return detected;
+}
+
+}  // namespace
+
+std::string_view to_string(CpuLevel level) {
+    constexpr std::array<std::string_view, 4> kNames = {"baseline", "avx2", "avx512", "amx"};
+    return kNames.at(static_cast<std::size_t>(level));
+}
+
+CpuLevel detected_cpu_level() {
+    static const CpuLevel level = detect();
+    return level;
+}
+
+CpuLevel cpu_level() {
+    static const CpuLevel level = choose_level();
+    return level;
+}
+
+bool cpu_has_avx512_bf16() {
+    static const bool has = bit(cpuid(7, 1).a, 5);
+    return has && cpu_level() >= CpuLevel::avx512;
+}
+
+std::string cpu_name() {
+    std::array<unsigned, 12> words{};
+    for (unsigned i = 0; i < 3; ++i) {
+        const Registers r = cpuid(0x80000002U + i, 0);
+        const std::array<unsigned, 4> part = {r.a, r.b, r.c, r.d};
+        std::memcpy(&words[4 * i], part.data(), sizeof(part));
+    }
+    std::string name(sizeof(words), '\0');
+    std::memcpy(name.data(), words.data(), sizeof(words));
+    name.resize(std::strlen(name.c_str()));
+    return name;
+}
+
+}  // namespace aerogel

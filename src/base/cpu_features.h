@@ -1,0 +1,26 @@
+// What this CPU can run, as an ordered level. AEROGEL_CPU holds the level down.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace aerogel {
+
+/// Levels in order; each includes those before it. avx512 means F, BW, VL, DQ and VNNI together
+/// (every CPU since Ice Lake / Zen 4); amx adds the tile unit with int8 and bf16.
+enum class CpuLevel : std::uint8_t { baseline, avx2, avx512, amx };
+
+std::string_view to_string(CpuLevel level);
+
+/// What the CPU and the operating system offer.
+CpuLevel detected_cpu_level();
+/// detected_cpu_level(), held down by AEROGEL_CPU=baseline|avx2|avx512|amx. Throws InvalidArgument
+/// on another value or on a level this CPU lacks. Read once per process.
+CpuLevel cpu_level();
+/// True when AVX512_BF16 may be used (level avx512 or above, and the CPU has it).
+bool cpu_has_avx512_bf16();
+/// "GenuineIntel Intel(R) Xeon(R) ..." for reports.
+std::string cpu_name();
+
+}  // namespace aerogel

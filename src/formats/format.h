@@ -1,0 +1,27 @@
+// One row per number format: the only place that knows how a format's bits lie. Everything above
+// (kernels, schemes, files) asks this table.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "aerogel/quantized_tensor.h"
+
+namespace aerogel {
+
+struct FormatRow {
+    Format format;
+    std::string_view name;
+    DType storage;
+    /// Writes row `row` of the matrix as float32 to out[columns].
+    void (*decode_row)(const QuantizedTensor& weight, std::int64_t row, float* out);
+    /// Empty, or what is wrong with the arrays (dtype, shape): "scale must be f32[8,1], got f32[4,1]".
+    std::string (*problem)(const QuantizedTensor& weight);
+};
+
+std::span<const FormatRow> formats();
+const FormatRow& format_row(Format format);
+
+}  // namespace aerogel

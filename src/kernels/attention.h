@@ -1,0 +1,60 @@
+// Kernels of o = softmax(scale * q k^T) v per batch and head, over all keys or over the key blocks
+// that a BlockMask keeps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "aerogel/block_mask.h"
+#include "aerogel/tensor.h"
+#include "base/cpu_features.h"
+
+namespace aerogel {
+
+struct AttentionProblem {
+    std::int64_t batch = 1;
+    std::int64_t heads = 1;
+    std::int64_t q_len = 0;
+    std::int64_t k_len = 0;
+    std::int64_t head_dim = 0;  ///< of q, k, v and o
+    DType dtype = DType::f32;   ///< of q, k, v and o: f32 or bf16 (sums are float32 either way)
+    bool masked = false;
+    std::int64_t block_q = 0;  ///< of the mask
+    std::int64_t block_k = 0;
+
+    std::string describe() const;
+};
+
+/// Element (b, h, s, d) lies at b*batch + h*head + s*token + d (in elements).
+struct AttentionStrides {
+    std::int64_t batch = 0;
+    std::int64_t head = 0;
+    std::int64_t token = 0;
+};
+
+struct AttentionArgs {
+    const void* q = nullptr;
+    const void* k = nullptr;
+    const void* v = nullptr;
+    void* o = nullptr;
+    AttentionStrides q_strides, k_strides, v_strides, o_strides;
+    float scale = 1.0F;
+    const BlockMask* mask = nullptr;  ///< null = dense. A query row with no kept block gives zeros.
+    std::byte* workspace = nullptr;   ///< workspace_bytes(problem), 64-byte aligned
+};
+
+struct AttentionKernel {
+    std::string_view name;  ///< "cpu.avx512.attention"
+    CpuLevel level;
+    std::string (*why_not)(const AttentionProblem& problem);
+    std::size_t (*workspace_bytes)(const AttentionProblem& problem);
+    void (*run)(const AttentionProblem& problem, const AttentionArgs& args) noexcept;
+};
+
+/// Best first, the reference last.
+std::span<const AttentionKernel> attention_kernels();
+
+}  // namespace aerogel
