@@ -1,0 +1,96 @@
+// From a caption to a video: text conditioning, noise, sampling steps with classifier-free guidance.
+// layer: model
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "aerogel/error.h"
+#include "aerogel/sampler.h"
+#include "aerogel/wan.h"
+
+namespace aerogel {
+
+/// Maps a caption to embeddings with the learned tables of a pipeline folder's text_encoder/.
+class TextEncoder {
+  public:
+    /// Reads vocabulary.json and model.safetensors. IoError / InvalidArgument.
+    static TextEncoder load(const std::filesystem::path& folder);
+    /// f32 [1, max_length, text_dim]. InvalidArgument naming the known words on an unknown word. "" is the
+    /// null caption.
+    Tensor encode(const std::string& caption) const;
+
+  private:
+    std::vector<std::string> words_;
+    std::int64_t max_length_ = 0;
+    Tensor word_embedding_;
+    Tensor position_embedding_;
+};
+
+/// Settings of one video; what is unset comes from the pipeline folder.
+struct GenerateOptions {
+    std::string prompt;
+    std::string negative_prompt;
+    Tensor prompt_embeds;           ///< f32 [1, text_len, text_dim] instead of `prompt`
+    Tensor negative_prompt_embeds;  ///< the same for guidance
+    std::optional<int> frames;
+    std::optional<int> height;
+    std::optional<int> width;
+    std::optional<int> steps;
+    std::optional<double> guidance;  ///< 1 = none (one forward pass per step)
+    std::optional<double> shift;
+    std::optional<SamplerKind> sampler;
+    std::uint64_t seed = 0;
+    std::optional<SparseConfig> sparse;
+    /// Called after each step; return false to stop (generate() then throws Cancelled).
+    std::function<bool(int step, int steps, double seconds)> progress;
+    /// Passed on to every forward pass (calibration).
+    std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
+};
+
+/// Thrown by generate() when the progress callback asked to stop.
+class Cancelled : public Error {
+  public:
+    using Error::Error;
+};
+
+/// A sparse call of one step and block.
+struct SparseCall {
+    int step = 0;
+    int block = 0;
+    bool conditional = true;  ///< false: the guidance pass without the caption
+    SparseReport report;
+};
+
+struct GenerateResult {
+    Tensor video;  ///< f32 [out_channels, frames, height, width]; pixels in [-1, 1] for a pixel-space model
+    std::vector<double> step_seconds;
+    std::vector<SparseCall> sparse_calls;
+};
+
+/// A folder with transformer/, and optionally text_encoder/, scheduler/ and model_index.json.
+class Pipeline {
+  public:
+    static Pipeline load(const std::filesystem::path& folder);
+
+    WanTransformer& transformer() { return transformer_; }
+    const WanTransformer& transformer() const { return transformer_; }
+    bool has_text_encoder() const { return text_encoder_.has_value(); }
+    /// `options` with every unset field filled in from the folder (frames, height, width, steps, guidance,
+    /// shift, sampler).
+    GenerateOptions with_defaults(GenerateOptions options) const;
+    /// InvalidArgument on sizes that the patch size does not divide, a prompt without text encoder ...
+    GenerateResult generate(const GenerateOptions& options) const;
+
+  private:
+    explicit Pipeline(WanTransformer transformer) : transformer_(std::move(transformer)) {}
+    WanTransformer transformer_;
+    std::optional<TextEncoder> text_encoder_;
+    GenerateOptions defaults_;
+};
+
+}  // namespace aerogel
