@@ -34,7 +34,7 @@ format:  ## rewrite the C++ sources in the house style
 
 lint: build  ## check formatting, clang-tidy and the rules of the house
 	@scripts/format.sh --check
-	@$(PYTHON) scripts/tidy.py --build $(BUILD)
+	@$(PYTHON) tests/house/tidy.py --build $(BUILD)
 	@AEROGEL_BUILD=$(BUILD) $(PYTHON) -m pytest -q tests/house
 
 clean:  ## remove the build folders; the Python environment stays

@@ -1,0 +1,50 @@
+"""Installs the library into an empty prefix and builds a project against it with find_package(aerogel)."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = (ROOT / os.environ.get("AEROGEL_BUILD", "build/release")).resolve()
+VERSION = re.search(r"project\(aerogel VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
+
+
+def run(*command):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prefix")
+    run("cmake", "--install", BUILD, "--prefix", folder)
+    return folder
+
+
+def test_a_project_finds_builds_and_runs(prefix, tmp_path):
+    run("cmake", "-G", "Ninja", "-S", ROOT / "tests/consumer", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}",
+        "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror")
+    run("cmake", "--build", tmp_path)
+    assert run(tmp_path / "consumer").startswith(f"aerogel {VERSION}\n")
+
+
+def test_another_minor_version_is_refused(prefix, tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\nproject(x NONE)\nfind_package(aerogel 99.0 REQUIRED)\n")
+    done = subprocess.run(["cmake", "-S", tmp_path, "-B", tmp_path / "b", f"-DCMAKE_PREFIX_PATH={prefix}"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and VERSION in done.stderr
+
+
+def test_exactly_the_public_headers_are_installed(prefix):
+    installed = {p.name for p in (prefix / "include").rglob("*") if p.is_file()}
+    assert installed == {p.name for p in (ROOT / "include/aerogel").glob("*.h")} | {"version.h"}
+
+
+def test_the_build_machine_is_not_in_the_package(prefix):
+    for file in prefix.rglob("*.cmake"):
+        assert str(ROOT) not in file.read_text(), file

@@ -1,0 +1,26 @@
+# Runs the suites whose results depend on the CPU level once more with the level held down, so that a machine
+# with AVX-512 also tests what the others would run. A machine below the level skips the entry.
+
+set(level_suites "")
+foreach(source IN LISTS test_sources)
+  if(source MATCHES "/tests/(kernels|ops|quant|sparse|model)/")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source})
+    file(STRINGS ${source} lines REGEX "^(TYPED_)?TEST(_F|_P|_SUITE_P)?\\(")
+    foreach(line IN LISTS lines)
+      if(line MATCHES "\\(([A-Za-z0-9_]+),")
+        list(APPEND level_suites "${CMAKE_MATCH_1}.*" "*/${CMAKE_MATCH_1}.*" "${CMAKE_MATCH_1}/*" "*/${CMAKE_MATCH_1}/*")
+      endif()
+    endforeach()
+  endif()
+endforeach()
+list(REMOVE_DUPLICATES level_suites)
+list(JOIN level_suites ":" level_filter)
+
+if(level_filter)
+  foreach(level IN ITEMS baseline avx2 avx512)
+    add_test(NAME held_down/${level} COMMAND aerogel_tests --gtest_brief=1 --gtest_filter=${level_filter}
+      WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(held_down/${level} PROPERTIES TIMEOUT 1200 LABELS level
+      ENVIRONMENT AEROGEL_CPU=${level} SKIP_REGULAR_EXPRESSION "AEROGEL_CPU=.* asks for more than this CPU has")
+  endforeach()
+endif()

@@ -1,0 +1,87 @@
+"""Runs clang-tidy on every source of the library and the command, and remembers what was clean.
+
+A file is looked at again when it, a header of the project it includes, its compile command, .clang-tidy or
+clang-tidy itself changed; so the first run costs minutes and the next one seconds."""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from source_tree import ROOT, includes
+
+EXTRA = ["--extra-arg=-Wno-unknown-warning-option", "--extra-arg=-Wno-unused-command-line-argument"]
+
+
+def project_headers(source, include_folders):
+    """The source and everything of this project that it includes, directly or not."""
+    seen, todo = set(), [source]
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for quoted, name in includes(path.read_text()):
+            if quoted:
+                todo += [p for p in (f / name for f in include_folders) if p.is_file()][:1]
+    return sorted(seen)
+
+
+def fingerprint(entry, include_folders, salt):
+    digest = hashlib.sha256(salt)
+    command = re.sub(r"\S*ccache\S* ", "", entry["command"])
+    digest.update(command.encode())
+    for path in project_headers(Path(entry["file"]), include_folders):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def check(tidy, build, entry):
+    """clang-tidy's complaint about one source, or an empty string."""
+    command = [tidy, "--quiet", "-p", str(build), *EXTRA, entry["file"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr) if done.returncode else ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=Path, default=ROOT / "build/release", help="build folder")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("files", nargs="*", help="only sources whose path contains one of these")
+    options = parser.parse_args()
+
+    tidy = shutil.which("clang-tidy-14") or shutil.which("clang-tidy")
+    if not tidy:
+        sys.exit("tidy: clang-tidy-14 is missing: run make setup")
+    version = subprocess.run([tidy, "--version"], capture_output=True, check=True).stdout
+    salt = version + (ROOT / ".clang-tidy").read_bytes() + " ".join(EXTRA).encode()
+    folders = [ROOT / "src", ROOT / "include", options.build / "include"]
+    entries = json.loads((options.build / "compile_commands.json").read_text())
+    entries = [e for e in entries if e["file"].startswith(f"{ROOT}/src/")]
+    entries = [e for e in entries if not options.files or any(f in e["file"] for f in options.files)]
+
+    cache = options.build / "tidy"
+    cache.mkdir(exist_ok=True)
+    prints = {e["file"]: fingerprint(e, folders, salt) for e in entries}
+    todo = [e for e in entries if not (cache / prints[e["file"]]).exists()]
+    failed, start = 0, time.monotonic()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for entry, complaint in zip(todo, pool.map(lambda e: check(tidy, options.build, e), todo)):
+            if complaint:
+                failed += 1
+                print(complaint)
+            else:
+                (cache / prints[entry["file"]]).touch()
+    print(f"tidy: {len(entries)} sources, {len(todo)} checked in {time.monotonic() - start:.0f} s, {failed} with findings")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
