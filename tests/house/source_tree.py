@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE_FOLDERS = ("include", "src", "bench", "examples", "fuzz", "python", "scripts", "tests")
 CPP_SUFFIXES = (".cpp", ".h", ".cu", ".cuh")
@@ -47,6 +49,12 @@ def strip_to_code(text):
 
     text = _TOKEN.sub(blank, text)
     return re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", blank, text, flags=re.M)
+
+
+def report(errors):
+    """Fails the running test with one line per broken rule, if there is any."""
+    if errors:
+        pytest.fail("\n".join(errors), pytrace=False)
 
 
 @dataclass
