@@ -1,0 +1,53 @@
+// Ctrl-C flag and the formatting of sizes and times.
+#include "cli/command.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <array>
+#include <atomic>
+#include <csignal>
+
+namespace aerogel::cli {
+namespace {
+
+std::atomic<bool> interrupt_flag{false};
+
+extern "C" void on_interrupt(int) {
+    interrupt_flag = true;
+}
+
+}  // namespace
+
+void catch_interrupts() {
+    std::signal(SIGINT, on_interrupt);
+    std::signal(SIGTERM, on_interrupt);
+}
+
+bool interrupted() {
+    return interrupt_flag;
+}
+
+std::string show_bytes(double bytes) {
+    constexpr std::array<const char*, 5> kUnits = {"B", "kB", "MB", "GB", "TB"};
+    std::size_t unit = 0;
+    while (bytes >= 1000.0 && unit + 1 < kUnits.size()) {
+        bytes /= 1000.0;
+        ++unit;
+    }
+    return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits.at(unit));
+}
+
+std::string show_seconds(double seconds) {
+    if (seconds < 60.0) return fmt::format("{:.2f} s", seconds);
+    const auto whole = static_cast<std::int64_t>(seconds);
+    return fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+std::int64_t peak_memory_bytes() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return std::int64_t{usage.ru_maxrss} * 1024;
+}
+
+}  // namespace aerogel::cli

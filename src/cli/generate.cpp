@@ -1,0 +1,181 @@
+// aerogel generate MODEL --prompt ...: from a caption to a video file.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "aerogel/error.h"
+#include "aerogel/pipeline.h"
+#include "aerogel/quantize.h"
+#include "aerogel/safetensors.h"
+#include "cli/command.h"
+#include "cli/generate_report.h"
+#include "cli/progress.h"
+#include "cli/video_file.h"
+
+namespace aerogel::cli {
+namespace {
+
+struct GenerateFlags {
+    std::string model;
+    std::string prompt;
+    std::string negative_prompt;
+    std::string prompt_embeds;
+    std::string quantized;
+    int rank = -1;
+    int first_static_step = 0;
+    std::string sparse = "none";
+    SparseConfig sparse_config;
+    bool no_protect_first_frame = false;
+    std::optional<int> steps;
+    std::optional<int> frames;
+    std::string size;
+    std::optional<double> guidance;
+    std::optional<double> shift;
+    std::string sampler;
+    std::uint64_t seed = 0;
+    double frames_per_second = 8.0;
+    std::vector<std::string> outputs;
+    bool json = false;
+};
+
+// "64x48" is width x height, as in ffmpeg.
+void parse_size(const std::string& size, GenerateOptions& options) {
+    int width = 0, height = 0;
+    char rest = 0;
+    if (std::sscanf(size.c_str(), "%dx%d%c", &width, &height, &rest) != 2 || width < 1 || height < 1) {
+        throw InvalidArgument("[generate] --size must be WIDTHxHEIGHT like 64x64, got '" + size + "'");
+    }
+    options.width = width;
+    options.height = height;
+}
+
+GenerateOptions to_options(const GenerateFlags& flags) {
+    GenerateOptions options;
+    options.prompt = flags.prompt;
+    options.negative_prompt = flags.negative_prompt;
+    options.steps = flags.steps;
+    options.frames = flags.frames;
+    options.guidance = flags.guidance;
+    options.shift = flags.shift;
+    options.seed = flags.seed;
+    if (!flags.size.empty()) parse_size(flags.size, options);
+    if (!flags.sampler.empty()) options.sampler = sampler_kind_from(flags.sampler);
+    if (!flags.prompt_embeds.empty()) {
+        const auto file = SafetensorsFile::open(flags.prompt_embeds);
+        options.prompt_embeds = file.tensor("prompt_embeds").to(DType::f32);
+        if (file.contains("negative_prompt_embeds")) {
+            options.negative_prompt_embeds = file.tensor("negative_prompt_embeds").to(DType::f32);
+        }
+    }
+    SparseConfig sparse = flags.sparse_config;
+    sparse.options.type = sparse_type_from(flags.sparse);
+    sparse.options.protect_first_frame = !flags.no_protect_first_frame;
+    if (sparse.options.type != SparseType::none) options.sparse = sparse;
+    return options;
+}
+
+void run_generate(const GenerateFlags& flags) {
+    GenerateReport report;
+    Pipeline pipeline = Pipeline::load(flags.model);
+    for (const auto& output : flags.outputs)
+        check_video_path(output, pipeline.transformer().config().out_channels);
+    report.float_bytes = pipeline.transformer().weight_bytes();
+    if (!flags.quantized.empty()) {
+        report.quantized =
+            quantize(pipeline.transformer(), flags.quantized, {flags.rank, flags.first_static_step});
+    }
+    report.weight_bytes = pipeline.transformer().weight_bytes();
+    report.options = pipeline.with_defaults(to_options(flags));
+    {
+        Progress progress("generate", *report.options.steps);
+        report.options.progress = [&](int step, int, double seconds) {
+            progress.update(step, show_seconds(seconds) + "/step");
+            return !interrupted();
+        };
+        report.result = pipeline.generate(report.options);
+    }
+    for (const auto& output : flags.outputs)
+        write_video(output, report.result.video, flags.frames_per_second);
+    report.outputs = flags.outputs;
+    report.model = flags.model;
+    report.description = flags.quantized;
+    report.peak_memory_bytes = peak_memory_bytes();
+    fmt::print("{}\n", flags.json ? to_json(report).dump(2) : to_text(report));
+}
+
+void add_sparse_options(CLI::App& command, GenerateFlags& flags) {
+    SparseConfig& sparse = flags.sparse_config;
+    command.add_option("--sparse", flags.sparse, "Sparse self-attention: none, rf_v1 or rf_v2")
+        ->capture_default_str();
+    sparse.options.sparsity = 0.8;
+    command.add_option("--sparsity", sparse.options.sparsity, "Wanted share of skipped blocks, 0 to below 1")
+        ->capture_default_str();
+    command.add_option("--block-size", sparse.options.block_size, "Tokens per block, 16 to 128")
+        ->capture_default_str();
+    command.add_option("--start-step", sparse.start_step, "Dense before this step")->capture_default_str();
+    command.add_option("--end-step", sparse.end_step, "Dense from this step on (-1: never)")
+        ->capture_default_str();
+    command.add_option("--skip-layers", sparse.skip_layers, "Blocks that stay dense, e.g. 0,3")
+        ->delimiter(',');
+    command
+        .add_option("--min-recall", sparse.options.min_recall,
+                    "rf_v1: heads recognised worse than this stay dense")
+        ->capture_default_str();
+    command.add_flag("--no-protect-first-frame", flags.no_protect_first_frame,
+                     "Let the first frame be sparse too");
+}
+
+void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
+    command.add_option("--steps", flags.steps, "Sampling steps");
+    command.add_option("--seed", flags.seed, "Seed of the noise")->capture_default_str();
+    command.add_option("--frames", flags.frames, "Frames of the video");
+    command.add_option("--size", flags.size, "WIDTHxHEIGHT of the video");
+    command.add_option("--guidance", flags.guidance, "Classifier-free guidance scale (1: none)");
+    command.add_option("--shift", flags.shift, "Shift of the flow-matching schedule");
+    command.add_option("--sampler", flags.sampler, "euler or unipc");
+    command.add_option("--fps", flags.frames_per_second, "Frames per second of .mp4 and .gif")
+        ->capture_default_str()
+        ->check(CLI::Range(0.1, 240.0));
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+    auto* command =
+        app.add_subcommand("generate", "Make a video from a caption: float or quantized, dense or sparse");
+    auto flags = std::make_shared<GenerateFlags>();
+    command->add_option("MODEL", flags->model, "Pipeline folder (transformer/, text_encoder/ ...)")
+        ->required();
+    command->add_option("--prompt", flags->prompt, "The caption");
+    command->add_option("--negative-prompt", flags->negative_prompt,
+                        "Caption to steer away from (default: none)");
+    command->add_option(
+        "--prompt-embeds", flags->prompt_embeds,
+        "A .safetensors with prompt_embeds [1,len,dim] (and negative_prompt_embeds), instead of --prompt");
+    command->add_option("--quantized", flags->quantized,
+                        "quant_model_description_*.json made by aerogel quantize");
+    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: as the name says)");
+    command
+        ->add_option("--first-static-step", flags->first_static_step,
+                     "W8A8_TIMESTEP: dynamic before this step, static from it on")
+        ->capture_default_str();
+    add_sparse_options(*command, *flags);
+    add_sampling_options(*command, *flags);
+    command
+        ->add_option("-o,--output", flags->outputs,
+                     "video.mp4, .gif, .safetensors (exact) or a folder for PNG files; repeatable")
+        ->required();
+    command->add_flag("--json", flags->json, "Print the report as JSON");
+    command->footer(
+        "Examples:\n"
+        "  aerogel generate examples/shapes_dit --prompt \"red circle moves left\" -o video.mp4\n"
+        "  aerogel generate examples/shapes_dit --prompt \"blue star turns\" -o v.gif -o v.safetensors \\\n"
+        "      --quantized quantized/quant_model_description_w8a8_dynamic.json --sparse rf_v2 --sparsity 0.8 "
+        "--json");
+    command->callback([flags] { run_generate(*flags); });
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,132 @@
+// The report of `aerogel generate`.
+#include "cli/generate_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "aerogel/threads.h"
+#include "base/cpu_features.h"
+#include "cli/command.h"
+
+namespace aerogel::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double median(std::vector<double> values) {
+    if (values.empty()) return 0.0;
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+}
+
+struct SparseSummary {
+    double density = 0.0;  ///< mean over all calls
+    double predict_seconds = 0.0;
+    double attention_seconds = 0.0;
+    std::map<std::string, int> head_types;
+    std::string dense_because;
+};
+
+SparseSummary summarize(const std::vector<SparseCall>& calls) {
+    SparseSummary summary;
+    for (const SparseCall& call : calls) {
+        summary.density += call.report.density() / static_cast<double>(calls.size());
+        summary.predict_seconds += call.report.predict_seconds;
+        summary.attention_seconds += call.report.attention_seconds;
+        for (const HeadReport& head : call.report.heads)
+            ++summary.head_types[std::string(to_string(head.type))];
+        if (!call.report.dense_because.empty()) summary.dense_because = call.report.dense_because;
+    }
+    return summary;
+}
+
+Json sparse_json(const GenerateReport& report) {
+    const SparseOptions& options = report.options.sparse->options;
+    const SparseSummary summary = summarize(report.result.sparse_calls);
+    Json json = {{"type", to_string(options.type)},
+                 {"sparsity", options.sparsity},
+                 {"block_size", options.block_size},
+                 {"density", summary.density},
+                 {"predict_seconds", summary.predict_seconds},
+                 {"attention_seconds", summary.attention_seconds},
+                 {"head_types", summary.head_types}};
+    if (!summary.dense_because.empty()) json["dense_because"] = summary.dense_because;
+    Json calls = Json::array();
+    for (const SparseCall& call : report.result.sparse_calls) {
+        Json heads = Json::array();
+        for (const HeadReport& head : call.report.heads) {
+            heads.push_back(
+                {{"type", to_string(head.type)}, {"recall", head.recall}, {"density", head.density}});
+        }
+        calls.push_back({{"step", call.step},
+                         {"block", call.block},
+                         {"conditional", call.conditional},
+                         {"heads", heads}});
+    }
+    json["calls"] = std::move(calls);
+    return json;
+}
+
+Json quantized_json(const GenerateReport& report) {
+    std::map<std::string, int> schemes;
+    for (const auto& layer : report.quantized->layers) ++schemes[layer.scheme];
+    return {{"description", report.description}, {"layers", schemes}};
+}
+
+}  // namespace
+
+Json to_json(const GenerateReport& report) {
+    const GenerateOptions& options = report.options;
+    Json json = {
+        {"model", report.model},
+        {"prompt", options.prompt},
+        {"seed", options.seed},
+        {"steps", *options.steps},
+        {"guidance", *options.guidance},
+        {"frames", *options.frames},
+        {"width", *options.width},
+        {"height", *options.height},
+        {"cpu", {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}}},
+        {"float_bytes", report.float_bytes},
+        {"weight_bytes", report.weight_bytes},
+        {"peak_memory_bytes", report.peak_memory_bytes},
+        {"seconds_per_step", median(report.result.step_seconds)},
+        {"step_seconds", report.result.step_seconds}};
+    if (report.quantized) json["quantized"] = quantized_json(report);
+    if (options.sparse) json["sparse"] = sparse_json(report);
+    json["outputs"] = report.outputs;
+    return json;
+}
+
+std::string to_text(const GenerateReport& report) {
+    double total = 0.0;
+    for (const double seconds : report.result.step_seconds) total += seconds;
+    std::string text =
+        fmt::format("{} steps in {} ({} per step), weights {}, peak memory {}", *report.options.steps,
+                    show_seconds(total), show_seconds(median(report.result.step_seconds)),
+                    show_bytes(static_cast<double>(report.weight_bytes)),
+                    show_bytes(static_cast<double>(report.peak_memory_bytes)));
+    if (report.quantized) {
+        const auto& layers = report.quantized->layers;
+        const auto floats =
+            std::count_if(layers.begin(), layers.end(), [](const auto& l) { return l.scheme == "FLOAT"; });
+        text += fmt::format("\nquantized: {} of {} linear layers",
+                            static_cast<std::ptrdiff_t>(layers.size()) - floats, layers.size());
+    }
+    if (report.options.sparse) {
+        const SparseSummary summary = summarize(report.result.sparse_calls);
+        text += fmt::format("\n{}: density {:.1f} %, prediction {}, attention {}, heads:",
+                            to_string(report.options.sparse->options.type), 100 * summary.density,
+                            show_seconds(summary.predict_seconds), show_seconds(summary.attention_seconds));
+        for (const auto& [type, count] : summary.head_types) text += fmt::format(" {} {}", count, type);
+        if (!summary.dense_because.empty()) text += "\nstayed dense: " + summary.dense_because;
+    }
+    for (const auto& output : report.outputs) text += "\nwrote " + output;
+    return text;
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,35 @@
+// Reading and writing videos: .mp4 and .gif (by ffmpeg), a folder of PNG files, .safetensors.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "aerogel/tensor.h"
+
+namespace aerogel::cli {
+
+/// 8-bit RGB frames: pixels[((f * height + y) * width + x) * 3 + channel].
+struct Frames {
+    std::int64_t count = 0;
+    std::int64_t height = 0;
+    std::int64_t width = 0;
+    std::vector<std::uint8_t> pixels;
+};
+
+/// Throws InvalidArgument unless write_video knows what to do with `path` and a video of `channels`.
+void check_video_path(const std::filesystem::path& path, std::int64_t channels);
+
+/// Writes video f32 [channels, frames, height, width] by the ending of `path`: .mp4 (H.264), .gif,
+/// .safetensors (tensor "video", exact), or no ending: a folder frame_0000.png ... Pixels are clamped from
+/// [-1, 1].
+void write_video(const std::filesystem::path& path, const Tensor& video, double frames_per_second);
+
+/// True when `path` names a video this program can read as frames (.mp4, .gif, a folder of PNG files).
+bool is_frames_path(const std::filesystem::path& path);
+/// Reads .mp4, .gif or a folder of PNG files (in the order of their names).
+Frames read_frames(const std::filesystem::path& path);
+/// Pixels of video f32 [3, frames, height, width] in [-1, 1], rounded to 8 bits.
+Frames to_frames(const Tensor& video);
+
+}  // namespace aerogel::cli
