@@ -1,5 +1,5 @@
 """The sizes of the house: files under 400 lines, functions under 60 (120 in a kernel), at most five parameters,
-and no file whose name says nothing. Counted without a compiler, for C++, CUDA and Python alike."""
+no file whose name says nothing, none that does not say what it is. Counted without a compiler, for C++ and Python."""
 
 import ast
 import re
@@ -31,6 +31,8 @@ def errors_of(path, text):
         errors.append(f"{path}: file names are snake_case")
     if (lines := len(text.splitlines())) > MAX_FILE_LINES:
         errors.append(f"{path}: {lines} lines, at most {MAX_FILE_LINES}")
+    if text and not re.match(r'(#!.*\n)?(//|""")', text):
+        errors.append(f"{path}: begins without a comment that says what it is")
     limit = MAX_KERNEL_LINES if path.parts[:2] == ("src", "kernels") else MAX_FUNCTION_LINES
     for f in functions(text) if path.suffix in CPP_SUFFIXES else python_functions(text):
         if f.is_definition and f.lines > limit:
@@ -71,6 +73,7 @@ def body(lines):
 ])
 def test_long_functions_are_seen(before, signature):
     more = signature.count("\n")
+    before = "// A test.\n" + before
     allowed = before + signature + body(MAX_FUNCTION_LINES - more)
     too_long = before + signature + body(MAX_FUNCTION_LINES - more + 1)
     assert errors_of(Path("src/ops/x.cpp"), allowed) == []
@@ -104,7 +107,7 @@ def test_other_things_are_no_functions(text):
 
 
 def test_kernels_may_be_longer():
-    text = "void f() " + body(MAX_KERNEL_LINES)
+    text = "// A test.\nvoid f() " + body(MAX_KERNEL_LINES)
     assert errors_of(Path("src/kernels/cpu/avx2/x.cpp"), text) == []
     assert len(errors_of(Path("src/kernels/cpu/avx2/x.cpp"), text.replace("{\n", "{\n\n"))) == 1
     assert len(errors_of(Path("src/ops/x.cpp"), text)) == 1
@@ -114,9 +117,11 @@ def test_kernels_may_be_longer():
     ("src/base/string_utils.h", "", "says nothing"),
     ("src/base/common.cpp", "", "says nothing"),
     ("src/base/ThreadPool.h", "", "snake_case"),
-    ("src/base/x.h", "\n" * 400, "400 lines"),
-    ("bench/x.py", "def f(a, b, c, d, e, g):\n    pass\n", "6 parameters"),
-    ("bench/x.py", "class A:\n    async def f(self):\n" + "        pass\n" * 59, "f has 60 lines"),
+    ("src/base/x.h", "//\n" * 400, "400 lines"),
+    ("src/base/x.h", "#pragma once\n// x\n", "begins without a comment"),
+    ("bench/x.py", "import os\n", "begins without a comment"),
+    ("bench/x.py", "\"\"\"x\"\"\"\ndef f(a, b, c, d, e, g):\n    pass\n", "6 parameters"),
+    ("bench/x.py", "#!/usr/bin/env python3\n\"\"\"x\"\"\"\nclass A:\n    async def f(self):\n" + "        pass\n" * 59, "f has 60 lines"),
 ])
 def test_bad_files_are_seen(path, text, message):
     errors = errors_of(Path(path), text)
@@ -124,5 +129,5 @@ def test_bad_files_are_seen(path, text, message):
 
 
 def test_good_python_passes():
-    text = "class A:\n    def f(self, a, b, c, d, e, *, x=1, y=2):\n" + "        pass\n" * 58
+    text = "\"\"\"x\"\"\"\nclass A:\n    def f(self, a, b, c, d, e, *, x=1, y=2):\n" + "        pass\n" * 58
     assert errors_of(Path("bench/x.py"), text) == []
