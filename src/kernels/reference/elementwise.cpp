@@ -1,0 +1,94 @@
+// Every value is computed in double and rounded once. Rows (or fixed chunks) are independent tasks.
+#include "kernels/reference/elementwise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "base/thread_pool.h"
+
+namespace aerogel::reference {
+namespace {
+
+double activate(ActivationFunction function, double x) {
+    switch (function) {
+        case ActivationFunction::gelu_tanh: {
+            const double inner = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+            return 0.5 * x * (1.0 + std::tanh(inner));
+        }
+        case ActivationFunction::gelu_erf:
+            return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
+        case ActivationFunction::silu:
+            break;
+    }
+    return x / (1.0 + std::exp(-x));
+}
+
+void norm_row(const NormArgs& args, std::int64_t row) {
+    const float* x = args.x + row * args.x_stride;
+    float* y = args.y + row * args.y_stride;
+    const std::int64_t modulation = row / args.rows_per_modulation * args.modulation_stride;
+    const auto n = static_cast<double>(args.columns);
+    double mean = 0.0;
+    if (args.kind == NormKind::layer) {
+        for (std::int64_t i = 0; i < args.columns; ++i) mean += x[i];
+        mean /= n;
+    }
+    double variance = 0.0;
+    for (std::int64_t i = 0; i < args.columns; ++i) variance += (x[i] - mean) * (x[i] - mean);
+    const double factor = 1.0 / std::sqrt(variance / n + static_cast<double>(args.epsilon));
+    for (std::int64_t i = 0; i < args.columns; ++i) {
+        double value = (x[i] - mean) * factor;
+        if (args.weight != nullptr) value *= args.weight[i];
+        if (args.bias != nullptr) value += args.bias[i];
+        if (args.scale != nullptr) value *= 1.0 + args.scale[modulation + i];
+        if (args.shift != nullptr) value += args.shift[modulation + i];
+        y[i] = static_cast<float>(value);
+    }
+}
+
+}  // namespace
+
+void norm(const NormArgs& args) noexcept {
+    parallel_for(args.rows, [&](std::int64_t row, int) { norm_row(args, row); });
+}
+
+void activation(ActivationFunction function, const float* x, float* y, std::int64_t count) noexcept {
+    constexpr std::int64_t kChunk = 4096;
+    parallel_for((count + kChunk - 1) / kChunk, [&](std::int64_t chunk, int) {
+        const std::int64_t end = std::min(count, (chunk + 1) * kChunk);
+        for (std::int64_t i = chunk * kChunk; i < end; ++i)
+            y[i] = static_cast<float>(activate(function, x[i]));
+    });
+}
+
+void rope(const RopeArgs& args) noexcept {
+    const std::int64_t half = args.head_dim / 2;
+    parallel_for(args.rows, [&](std::int64_t row, int) {
+        const float* cos = args.cos + row % args.tokens * half;
+        const float* sin = args.sin + row % args.tokens * half;
+        for (std::int64_t head = 0; head < args.heads; ++head) {
+            float* x = args.x + row * args.x_stride + head * args.head_dim;
+            for (std::int64_t i = 0; i < half; ++i) {
+                const double a = x[2 * i], b = x[2 * i + 1], c = cos[i], s = sin[i];
+                x[2 * i] = static_cast<float>(a * c - b * s);
+                x[2 * i + 1] = static_cast<float>(a * s + b * c);
+            }
+        }
+    });
+}
+
+void residual(const ResidualArgs& args) noexcept {
+    parallel_for(args.rows, [&](std::int64_t row, int) {
+        float* x = args.x + row * args.columns;
+        const float* y = args.y + row * args.columns;
+        const float* gate =
+            args.gate == nullptr ? nullptr : args.gate + row / args.rows_per_gate * args.gate_stride;
+        for (std::int64_t i = 0; i < args.columns; ++i) {
+            const double g = gate == nullptr ? 1.0 : static_cast<double>(gate[i]);
+            x[i] = static_cast<float>(x[i] + static_cast<double>(y[i]) * g);
+        }
+    });
+}
+
+}  // namespace aerogel::reference

@@ -1,0 +1,12 @@
+// Scratch memory of kernel calls, kept between calls because fresh pages cost more than small kernels.
+#pragma once
+
+#include <cstddef>
+
+namespace aerogel {
+
+/// At least `bytes` bytes, 64-byte aligned, owned by the calling thread and valid until its next call
+/// of this function. The content is undefined. Throws std::bad_alloc.
+std::byte* workspace(std::size_t bytes);
+
+}  // namespace aerogel
