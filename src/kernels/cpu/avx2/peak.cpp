@@ -1,0 +1,48 @@
+// AVX2 peak loops: float32 FMA, and the exact int8 product (vpmaddubsw, vpmaddwd, vpaddd).
+#include <immintrin.h>
+
+#include "kernels/peak.h"
+
+namespace aerogel {
+namespace {
+
+constexpr int kChains = 12;
+
+void run_f32(std::int64_t rounds) noexcept {
+    __m256 sums[kChains];
+    const __m256 factor = _mm256_set1_ps(1e-3F);
+#pragma GCC unroll 16
+    for (auto& sum : sums) sum = _mm256_setzero_ps();
+    for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+        for (auto& sum : sums) sum = _mm256_fmadd_ps(factor, factor, sum);
+#pragma GCC unroll 16
+        for (auto& sum : sums) __asm__ volatile("" : "+x"(sum));
+    }
+}
+
+void run_int8(std::int64_t rounds) noexcept {
+    __m256i sums[kChains];
+    __m256i factor = _mm256_set1_epi8(3);
+    const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 16
+    for (auto& sum : sums) sum = _mm256_setzero_si256();
+    for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+        for (auto& sum : sums) {
+            __asm__ volatile("" : "+x"(factor));
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(factor, factor), ones));
+        }
+#pragma GCC unroll 16
+        for (auto& sum : sums) __asm__ volatile("" : "+x"(sum));
+    }
+}
+
+}  // namespace
+
+const PeakKernel cpu::kAvx2PeakF32 = {"cpu.avx2.peak_f32", CpuLevel::avx2, PeakKind::f32, kChains * 8 * 2,
+                                      run_f32};
+const PeakKernel cpu::kAvx2PeakInt8 = {"cpu.avx2.peak_int8", CpuLevel::avx2, PeakKind::int8, kChains * 32 * 2,
+                                       run_int8};
+
+}  // namespace aerogel
