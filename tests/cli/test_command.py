@@ -1,0 +1,49 @@
+"""The command as a whole: help with examples, exit codes, and settings in the environment."""
+
+import pytest
+
+SUBCOMMANDS = ["bench", "compare", "dequantize", "generate", "inspect", "quantize"]
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_help_has_examples(aerogel, subcommand):
+    done = aerogel(subcommand, "--help")
+    assert done.returncode == 0
+    assert f"aerogel {subcommand} " in done.stdout.split("Examples:")[1]
+
+
+def test_top_help_names_every_subcommand(aerogel):
+    done = aerogel("--help")
+    assert done.returncode == 0
+    for subcommand in SUBCOMMANDS:
+        assert f"\n  {subcommand} " in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["compare", "only-one"], ["generate"], ["compare", "--bogus", "a", "b"]])
+def test_wrong_usage_exits_with_1(aerogel, arguments):
+    done = aerogel(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "listed"),
+    [
+        ("AEROGEL_CPU", "avx9", "baseline, avx2, avx512, amx"),
+        ("AEROGEL_LOG", "everything", "dispatch"),
+        ("AEROGEL_NUM_THREADS", "0", ">= 1"),
+        ("AEROGEL_NUM_THREADS", "two", ">= 1"),
+    ],
+)
+def test_wrong_setting_is_an_error_that_lists_the_right_ones(aerogel, name, value, listed):
+    done = aerogel("compare", "a.safetensors", "b.safetensors", env={name: value})
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert listed in done.stderr
+    assert f"'{value}'" in done.stderr
+
+
+def test_version(aerogel):
+    done = aerogel("--version")
+    assert done.returncode == 0
+    assert done.stdout.strip().count(".") == 2

@@ -1,0 +1,130 @@
+"""aerogel compare: the figures against an independent computation, every kind of file, and its errors."""
+
+import json
+import math
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+
+def as_pixels(video):
+    """[frames, height, width, 3] 8-bit pixels of a float video [3, frames, height, width] in [-1, 1]."""
+    return np.rint(np.clip((video.astype(np.float32) + np.float32(1)) * np.float32(127.5), 0, 255)).transpose(1, 2, 3, 0)
+
+
+def reference_ssim(a, b):
+    """Direct form: every 11x11 window by itself."""
+    offsets = np.arange(11) - 5
+    window = np.exp(-0.5 * (offsets[:, None] ** 2 + offsets[None, :] ** 2) / 1.5**2)
+    window /= window.sum()
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    values = []
+    for frame_a, frame_b in zip(a, b):
+        for y in range(frame_a.shape[0] - 10):
+            for x in range(frame_a.shape[1] - 10):
+                for channel in range(3):
+                    p = frame_a[y : y + 11, x : x + 11, channel]
+                    q = frame_b[y : y + 11, x : x + 11, channel]
+                    mp, mq = (window * p).sum(), (window * q).sum()
+                    vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
+                    cov = (window * (p - mp) * (q - mq)).sum()
+                    values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+    return np.mean(values)
+
+
+@pytest.fixture
+def videos(tmp_path):
+    random = np.random.default_rng(0)
+    a = random.uniform(-1.1, 1.1, (3, 3, 16, 20)).astype(np.float32)
+    b = (a + random.normal(0, 0.05, a.shape)).astype(np.float32)
+    save_file({"video": a}, tmp_path / "a.safetensors")
+    save_file({"video": b}, tmp_path / "b.safetensors")
+    return tmp_path, a, b
+
+
+def compare(aerogel, *paths):
+    done = aerogel("compare", *paths, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["results"]
+
+
+def test_figures_match_numpy(aerogel, videos):
+    folder, a, b = videos
+    (row,) = compare(aerogel, folder / "a.safetensors", folder / "b.safetensors")
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    assert row["cosine"] == pytest.approx((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()), rel=1e-12)
+    assert row["relative_l1"] == pytest.approx(np.abs(x - y).sum() / np.abs(x).sum(), rel=1e-12)
+    assert row["relative_l2"] == pytest.approx(np.linalg.norm(x - y) / np.linalg.norm(x), rel=1e-12)
+    assert row["largest"] == pytest.approx(np.abs(x - y).max(), rel=1e-12)
+    pixels_a, pixels_b = as_pixels(a), as_pixels(b)
+    assert row["psnr"] == pytest.approx(10 * math.log10(255**2 / ((pixels_a - pixels_b) ** 2).mean()), rel=1e-12)
+    assert row["ssim"] == pytest.approx(reference_ssim(pixels_a, pixels_b), rel=1e-9)
+
+
+def test_equal_videos(aerogel, videos):
+    folder, _, _ = videos
+    (row,) = compare(aerogel, folder / "a.safetensors", folder / "a.safetensors")
+    assert (row["psnr"], row["ssim"], row["largest"]) == ("inf", 1.0, 0.0)
+
+
+def test_png_folders_and_gif_are_exact(aerogel, videos):
+    folder, a, _ = videos
+    pixels = as_pixels(a).astype(np.uint8) // 64 * 64  # few colours, so that a GIF palette holds them all
+    (folder / "frames").mkdir()
+    for index, frame in enumerate(pixels):
+        Image.fromarray(frame).save(folder / "frames" / f"{index:03}.png")
+    (row,) = compare(aerogel, folder / "frames", folder / "frames")
+    assert row["psnr"] == "inf"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", folder / "frames/%03d.png", "-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"]
+        + [folder / "v.gif"],
+        check=True,
+    )
+    (row,) = compare(aerogel, folder / "frames", folder / "v.gif")
+    assert row["ssim"] > 0.9
+
+
+def test_tensor_files_are_compared_name_by_name(aerogel, tmp_path):
+    save_file({"x": np.ones(4, np.float16), "y": np.zeros(3, np.int32)}, tmp_path / "a.safetensors")
+    save_file({"x": np.full(4, 1.5, np.float16), "y": np.zeros(3, np.int32)}, tmp_path / "b.safetensors")
+    rows = {row["name"]: row for row in compare(aerogel, tmp_path / "a.safetensors", tmp_path / "b.safetensors")}
+    assert rows["x"]["relative_l1"] == 0.5
+    assert rows["y"]["relative_l2"] == 0.0
+    assert rows["y"]["cosine"] == 1.0
+
+
+def test_nan_stays_visible(aerogel, tmp_path):
+    save_file({"x": np.array([1, np.nan], np.float32)}, tmp_path / "a.safetensors")
+    save_file({"x": np.ones(2, np.float32)}, tmp_path / "b.safetensors")
+    (row,) = compare(aerogel, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert row["largest"] == "nan"
+    assert row["cosine"] == "nan"
+
+
+@pytest.mark.parametrize(
+    ("b", "message"),
+    [
+        ({"x": np.ones(5, np.float32)}, "differs in shape"),
+        ({"z": np.ones(4, np.float32)}, "only"),
+        ({"x": np.ones(4, np.float32), "z": np.ones(4, np.float32)}, "only"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_clear_line(aerogel, tmp_path, b, message):
+    save_file({"x": np.ones(4, np.float32)}, tmp_path / "a.safetensors")
+    save_file(b, tmp_path / "b.safetensors")
+    done = aerogel("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+def test_missing_and_broken_files(aerogel, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for path in ("missing.mp4", "missing.safetensors", "broken.mp4"):
+        done = aerogel("compare", tmp_path / path, tmp_path / path)
+        assert done.returncode == 1
+        assert path in done.stderr or "ffprobe" in done.stderr
