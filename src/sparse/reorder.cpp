@@ -1,0 +1,145 @@
+// Copies by rows of head_dim values; a task is a run of rows of one head, small enough for the cache.
+#include "sparse/reorder.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "aerogel/number_types.h"
+#include "base/thread_pool.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kRowsPerTask = 256;
+
+template <typename T>
+float value_of(T x);
+template <>
+float value_of(float x) {
+    return x;
+}
+template <>
+float value_of(BFloat16 x) {
+    return to_float(x);
+}
+
+template <typename T>
+void add_values(const void* row, std::int64_t count, float* sum) {
+    const T* values = static_cast<const T*>(row);
+    for (std::int64_t d = 0; d < count; ++d) sum[d] += value_of(values[d]);
+}
+
+// A size known at compile time makes memcpy a few moves instead of a call.
+template <std::size_t kBytes>
+void copy_fixed(std::byte* to, const std::byte* from, std::size_t) {
+    std::memcpy(to, from, kBytes);
+}
+void copy_any(std::byte* to, const std::byte* from, std::size_t bytes) {
+    std::memcpy(to, from, bytes);
+}
+
+// Calls body(map, place, copy row) for all rows, in parallel.
+template <typename Body>
+void for_row_ranges(std::int64_t maps, std::int64_t tokens, const Body& body) {
+    const std::int64_t ranges = (tokens + kRowsPerTask - 1) / kRowsPerTask;
+    parallel_for(maps * ranges, [&](std::int64_t task, int) {
+        const std::int64_t begin = task % ranges * kRowsPerTask;
+        body(task / ranges, begin, std::min(begin + kRowsPerTask, tokens));
+    });
+}
+
+template <typename Copy>
+void gather_with(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& inside,
+                 const Copy& copy) {
+    const std::size_t bytes = static_cast<std::size_t>(inside.head_dim) * size_of(inside.dtype);
+    for_row_ranges(inside.maps(), inside.tokens, [&](std::int64_t map, std::int64_t begin, std::int64_t end) {
+        const TokenOrder& order = *orders[static_cast<std::size_t>(map)];
+        for (std::int64_t place = begin; place < end; ++place)
+            copy(inside.row(map, place), outside.row(map, order[static_cast<std::size_t>(place)]), bytes);
+    });
+}
+
+}  // namespace
+
+HeadRows::HeadRows(const TensorView& view, AttentionLayout layout)
+    : data(view.data), head_dim(view.dim(3)), dtype(view.dtype) {
+    const std::size_t head_axis = layout == AttentionLayout::bnsd ? 1 : 2;
+    const std::size_t token_axis = 3 - head_axis;
+    batch = view.dim(0);
+    heads = view.dim(head_axis);
+    tokens = view.dim(token_axis);
+    if (view.strides.empty()) {
+        strides.batch = heads * tokens * head_dim;
+        strides.head = head_axis == 1 ? tokens * head_dim : head_dim;
+        strides.token = head_axis == 1 ? head_dim : heads * head_dim;
+    } else {
+        strides = {view.strides[0], view.strides[head_axis], view.strides[token_axis]};
+    }
+}
+
+std::byte* HeadRows::row(std::int64_t map, std::int64_t token) const {
+    const std::int64_t element =
+        map / heads * strides.batch + map % heads * strides.head + token * strides.token;
+    return static_cast<std::byte*>(data) + element * static_cast<std::int64_t>(size_of(dtype));
+}
+
+void HeadRows::add_row(std::int64_t map, std::int64_t token, float* sum) const {
+    if (dtype == DType::f32) {
+        add_values<float>(row(map, token), head_dim, sum);
+    } else {
+        add_values<BFloat16>(row(map, token), head_dim, sum);
+    }
+}
+
+void gather(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& inside) {
+    switch (static_cast<std::size_t>(inside.head_dim) * size_of(inside.dtype)) {
+        case 64:
+            return gather_with(outside, orders, inside, copy_fixed<64>);
+        case 128:
+            return gather_with(outside, orders, inside, copy_fixed<128>);
+        case 256:
+            return gather_with(outside, orders, inside, copy_fixed<256>);
+        case 512:
+            return gather_with(outside, orders, inside, copy_fixed<512>);
+        default:
+            return gather_with(outside, orders, inside, copy_any);
+    }
+}
+
+void scatter(const HeadRows& inside, const OrderOfMap& orders, const HeadRows& outside) {
+    const std::size_t bytes = static_cast<std::size_t>(inside.head_dim) * size_of(inside.dtype);
+    for_row_ranges(inside.maps(), inside.tokens, [&](std::int64_t map, std::int64_t begin, std::int64_t end) {
+        const TokenOrder& order = *orders[static_cast<std::size_t>(map)];
+        for (std::int64_t place = begin; place < end; ++place)
+            std::memcpy(outside.row(map, order[static_cast<std::size_t>(place)]), inside.row(map, place),
+                        bytes);
+    });
+}
+
+std::int64_t mean_count(const SparseGeometry& geometry) {
+    return geometry.video_blocks() + (geometry.txt_len + geometry.block - 1) / geometry.block;
+}
+
+std::vector<float> block_means(const HeadRows& inside, const SparseGeometry& geometry, bool transposed) {
+    const std::int64_t means = mean_count(geometry);
+    const std::int64_t dim = inside.head_dim;
+    std::vector<float> result(static_cast<std::size_t>(inside.maps() * means * dim));
+    parallel_for(inside.maps() * means, [&](std::int64_t task, int) {
+        const std::int64_t map = task / means;
+        const std::int64_t index = task % means;
+        const bool text = index >= geometry.video_blocks();
+        const std::int64_t begin = text
+                                       ? geometry.video() + (index - geometry.video_blocks()) * geometry.block
+                                       : index * geometry.block;
+        const std::int64_t end =
+            std::min(begin + geometry.block, text ? geometry.tokens() : geometry.video());
+        float sum[256] = {};
+        for (std::int64_t place = begin; place < end; ++place) inside.add_row(map, place, sum);
+        float* out = result.data() + map * means * dim + (transposed ? index : index * dim);
+        const std::int64_t step = transposed ? means : 1;
+        for (std::int64_t d = 0; d < dim; ++d) out[d * step] = sum[d] / static_cast<float>(end - begin);
+    });
+    return result;
+}
+
+}  // namespace aerogel

@@ -1,0 +1,48 @@
+// Moves the heads of q, k, v into the order of their pattern, o back, and takes block means on the way.
+// Both run in parallel over (head, block) and only copy rows, so the bits of the values never change.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "sparse/geometry.h"
+#include "sparse/token_order.h"
+
+namespace aerogel {
+
+/// A 4-D q, k, v or o as heads of rows; element (b, h, token, d) as in AttentionStrides.
+struct HeadRows {
+    void* data = nullptr;
+    AttentionStrides strides;
+    std::int64_t batch = 0;
+    std::int64_t heads = 0;
+    std::int64_t tokens = 0;
+    std::int64_t head_dim = 0;
+    DType dtype = DType::f32;
+
+    HeadRows(const TensorView& view, AttentionLayout layout);
+    std::int64_t maps() const { return batch * heads; }
+    /// First element of row `token` of map b * heads + h.
+    std::byte* row(std::int64_t map, std::int64_t token) const;
+    /// Adds the row to `sum` [head_dim] in float32.
+    void add_row(std::int64_t map, std::int64_t token, float* sum) const;
+};
+
+/// Per map, the order of its tokens.
+using OrderOfMap = std::vector<const TokenOrder*>;
+
+/// Row `place` of a map of `inside` becomes row order[place] of that map of `outside`.
+void gather(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& inside);
+/// The inverse: row order[place] of `outside` becomes row `place` of `inside`.
+void scatter(const HeadRows& inside, const OrderOfMap& orders, const HeadRows& outside);
+
+/// Means of consecutive blocks of the reordered rows, video and text apart, each summed in the order of the
+/// places in float32 and divided by its number of rows. `transposed`: [maps, head_dim, means] instead
+/// of [maps, means, head_dim].
+std::vector<float> block_means(const HeadRows& inside, const SparseGeometry& geometry, bool transposed);
+/// Means per map: those of the video, then those of the text.
+std::int64_t mean_count(const SparseGeometry& geometry);
+
+}  // namespace aerogel

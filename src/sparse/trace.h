@@ -1,0 +1,27 @@
+// A sparse call that also hands out what it decided: the block mask and the token orders. Tests read it.
+#pragma once
+
+#include <vector>
+
+#include "aerogel/sparse_attention.h"
+#include "sparse/patterns/pattern.h"
+
+namespace aerogel {
+
+/// The arrays of one call.
+struct SparseCall {
+    TensorView q, k, v, o;
+    AttentionLayout layout = AttentionLayout::bsnd;
+};
+
+/// What one call computed with; empty when the call stayed dense.
+struct SparseTrace {
+    BlockMask mask;
+    std::vector<TokenLayout> layouts;  ///< batch * heads
+};
+
+/// sparse_attention(), filling `trace` unless it is null.
+SparseReport traced_sparse_attention(const SparseCall& call, const SparseOptions& options,
+                                     SparseTrace* trace);
+
+}  // namespace aerogel
