@@ -12,8 +12,8 @@ BUILD = (ROOT / os.environ.get("AEROGEL_BUILD", "build/release")).resolve()
 VERSION = re.search(r"project\(aerogel VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
 
 
-def run(*command):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+def run(*command, cwd=None):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -30,6 +30,18 @@ def test_a_project_finds_builds_and_runs(prefix, tmp_path):
         "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror")
     run("cmake", "--build", tmp_path)
     assert run(tmp_path / "consumer").startswith(f"aerogel {VERSION}\n")
+
+
+def test_the_cpp_example_makes_a_video(prefix, tmp_path):
+    model = ROOT / "examples/shapes_dit"
+    run("cmake", "-G", "Ninja", "-S", ROOT / "examples/cpp", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}",
+        "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror")
+    run("cmake", "--build", tmp_path)
+    run(BUILD / "aerogel", "quantize", model, "-o", tmp_path / "quantized", "--scheme", "W8A8_DYNAMIC")
+    description = tmp_path / "quantized/quant_model_description_w8a8_dynamic.json"
+    printed = run(tmp_path / "make_video", model, description, "red circle moves right", 2, cwd=tmp_path)
+    assert "step 2/2" in printed
+    assert (tmp_path / "video.safetensors").stat().st_size > 3 * 16 * 64 * 64 * 4
 
 
 def test_another_minor_version_is_refused(prefix, tmp_path):
