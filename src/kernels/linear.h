@@ -40,8 +40,8 @@ struct LinearProblem {
 /// none:       y = x' w^T + bias
 /// per_token:  y = (float(sum x_q w_q) * s_t) * w_scale[n] + bias[n]        (float32, in this order)
 /// per_tensor: y = float(sum x_q w_q + quant_bias[n]) * deq_scale[n]
-/// In per_token a row of zeros gives s_t = 1; a row with a NaN or an infinity gives a row of NaN.
-/// In per_tensor a NaN counts as 0.
+/// In per_token a row whose s_t is 0 (all zeros) takes s_t = 1, x_q is clamped to -128 .. 127 (only denormal
+/// s_t need it), and a row with a NaN or an infinity gives a row of NaN. In per_tensor a NaN counts as 0.
 struct LinearArgs {
     const void* x = nullptr;
     std::int64_t x_stride = 0;
@@ -64,11 +64,17 @@ struct LinearKernel {
     std::string (*why_not)(const LinearProblem& problem);
     /// Bytes of the packed weight (64-byte aligned storage is provided).
     std::size_t (*packed_bytes)(const LinearProblem& problem);
-    /// Packs once, for any m. The packed form holds the weight scales as well.
+    /// Packs once, for any m. The packed form holds the weight scales as well, and is the same for
+    /// per_token and per_tensor.
     void (*pack)(const LinearProblem& problem, const QuantizedTensor& weight, std::byte* packed) noexcept;
     std::size_t (*workspace_bytes)(const LinearProblem& problem);
     void (*run)(const LinearProblem& problem, const LinearArgs& args) noexcept;
 };
+
+/// What no kernel takes, empty when fine: other types of x and y than f32 and bf16, quantized activations
+/// with anything but int8 weights with one scale per row and no offset, or with k > 131071 (the int32
+/// sum could overflow). Refusals depend on the weight and the activation only, never on m, x or y.
+std::string linear_limits(const LinearProblem& problem);
 
 /// Best first, the reference last. Kernels of levels this CPU lacks are listed too.
 std::span<const LinearKernel> linear_kernels();

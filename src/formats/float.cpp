@@ -1,0 +1,39 @@
+// The unquantized formats. They carry no scales, so that a float weight fits where a quantized one does.
+#include "formats/float.h"
+
+#include <cstring>
+
+#include "aerogel/number_types.h"
+
+namespace aerogel {
+namespace {
+
+void decode_float32(const QuantizedTensor& weight, std::int64_t row, float* out) {
+    const auto* data = static_cast<const float*>(weight.data.data()) + row * weight.columns;
+    std::memcpy(out, data, static_cast<std::size_t>(weight.columns) * sizeof(float));
+}
+
+void decode_bfloat16(const QuantizedTensor& weight, std::int64_t row, float* out) {
+    const auto* data = static_cast<const BFloat16*>(weight.data.data()) + row * weight.columns;
+    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] = to_float(data[i]);
+}
+
+std::string float_problem(const QuantizedTensor& weight) {
+    const DType dtype = format_row(weight.format).storage;
+    const Shape shape = {weight.rows, weight.columns};
+    if (!weight.data.defined() || weight.data.dtype() != dtype || weight.data.shape() != shape) {
+        return "data must be " + TensorView{dtype, shape, nullptr, {}, Device::cpu}.describe() + ", got " +
+               (weight.data.defined() ? weight.data.describe() : "nothing");
+    }
+    if (weight.scale.defined() || weight.offset.defined() || weight.group_size != 0) {
+        return "a float format has neither scale nor offset nor groups";
+    }
+    return "";
+}
+
+}  // namespace
+
+constexpr FormatRow kFloat32Format = {Format::f32, "f32", DType::f32, decode_float32, float_problem};
+constexpr FormatRow kBFloat16Format = {Format::bf16, "bf16", DType::bf16, decode_bfloat16, float_problem};
+
+}  // namespace aerogel

@@ -1,0 +1,156 @@
+// Checks, kernel choice and scratch memory of all linear layers; and the float layer.
+#include "ops/linear.h"
+
+#include <string>
+
+#include "aerogel/error.h"
+#include "aerogel/linear.h"
+#include "formats/format.h"
+#include "ops/dispatch.h"
+#include "ops/workspace.h"
+
+namespace aerogel {
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) {
+    throw InvalidArgument("[linear] " + what);
+}
+
+struct Rows {
+    std::int64_t count = 0;
+    std::int64_t stride = 0;
+};
+
+/// Leading axes flattened to rows; a 2-D view may have gaps between its rows.
+Rows rows_of(const TensorView& view, const char* name, std::int64_t columns) {
+    const std::string described = std::string(name) + " " + view.describe();
+    if (view.device != Device::cpu) refuse(described + " must be on the CPU");
+    if (view.dtype != DType::f32 && view.dtype != DType::bf16) refuse(described + " must be f32 or bf16");
+    if (view.shape.empty() || view.shape.back() != columns) {
+        refuse(std::string(name) + " must have " + std::to_string(columns) + " columns, got " + described);
+    }
+    Rows rows;
+    rows.count = 1;
+    for (std::size_t axis = 0; axis + 1 < view.shape.size(); ++axis) rows.count *= view.shape[axis];
+    rows.stride = columns;
+    if (view.contiguous()) return rows;
+    if (view.shape.size() != 2 || (view.strides[1] != 1 && columns != 1)) {
+        refuse(described + " must be contiguous, or 2-D with contiguous rows");
+    }
+    rows.stride = view.strides[0];
+    return rows;
+}
+
+LinearProblem problem_of(const QuantizedTensor& weight, Activation activation) {
+    LinearProblem problem;
+    problem.n = weight.rows;
+    problem.k = weight.columns;
+    problem.weight = weight.format;
+    problem.activation = activation;
+    problem.group_size = weight.group_size == weight.columns ? 0 : weight.group_size;
+    problem.weight_offset = weight.offset.defined();
+    return problem;
+}
+
+QuantizedTensor float_weight(const Tensor& weight) {
+    if (!weight.defined() || weight.shape().size() != 2) {
+        refuse("the weight must be a matrix, got " + (weight.defined() ? weight.describe() : "nothing"));
+    }
+    const bool half = weight.dtype() == DType::f16;
+    if (!half && weight.dtype() != DType::f32 && weight.dtype() != DType::bf16) {
+        refuse("a float weight must be f32, bf16 or f16, got " + weight.describe());
+    }
+    QuantizedTensor out;
+    out.format = weight.dtype() == DType::bf16 ? Format::bf16 : Format::f32;
+    out.rows = weight.dim(0);
+    out.columns = weight.dim(1);
+    out.data = half ? weight.to(DType::f32) : weight;
+    return out;
+}
+
+}  // namespace
+
+PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
+    : problem_(problem_of(weight, activation)) {
+    const FormatRow& row = format_row(weight.format);
+    if (weight.rows < 1 || weight.columns < 1) {
+        refuse("a weight needs at least one row and one column, got " + std::to_string(weight.rows) + " x " +
+               std::to_string(weight.columns));
+    }
+    if (const std::string wrong = row.problem(weight); !wrong.empty()) {
+        refuse(std::string(row.name) + " weight: " + wrong);
+    }
+    kernel_ = &choose("linear", linear_kernels(), problem_);
+    packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
+    kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.data()));
+}
+
+void PackedLinear::run(const TensorView& x, const TensorView& y, Activation activation,
+                       LinearArgs args) const {
+    const Rows in = rows_of(x, "x", problem_.k);
+    const Rows out = rows_of(y, "y", problem_.n);
+    if (in.count != out.count) {
+        refuse("x and y must have as many rows (x " + x.describe() + ", y " + y.describe() + ")");
+    }
+    if ((activation == Activation::none) != (problem_.activation == Activation::none)) {
+        refuse("the weight was packed for " + problem_.describe());
+    }
+    if (activation == Activation::per_tensor && (args.quant_bias == nullptr || args.deq_scale == nullptr)) {
+        refuse("static activation scales need quant_bias and deq_scale");
+    }
+    if (in.count == 0) return;
+    LinearProblem problem = problem_;
+    problem.m = in.count;
+    problem.x = x.dtype;
+    problem.y = y.dtype;
+    problem.activation = activation;
+    args.x = x.data;
+    args.x_stride = in.stride;
+    args.y = y.data;
+    args.y_stride = out.stride;
+    args.packed = static_cast<const std::byte*>(packed_.data());
+    args.workspace = workspace(kernel_->workspace_bytes(problem));
+    kernel_->run(problem, args);
+}
+
+struct FloatLinear::State {
+    PackedLinear packed;
+    Tensor bias;
+    std::size_t bytes;
+};
+
+FloatLinear::FloatLinear(Tensor weight, Tensor bias) {
+    const QuantizedTensor matrix = float_weight(weight);
+    std::size_t bytes = weight.bytes();
+    if (bias.defined()) {
+        if (bias.shape() != Shape{matrix.rows}) {
+            refuse("bias must be [" + std::to_string(matrix.rows) + "], got " + bias.describe() +
+                   " (weight " + weight.describe() + ")");
+        }
+        bytes += bias.bytes();
+        if (bias.dtype() != DType::f32) bias = bias.to(DType::f32);
+    }
+    state_ = std::make_unique<State>(State{PackedLinear(matrix, Activation::none), std::move(bias), bytes});
+}
+
+FloatLinear::~FloatLinear() = default;
+
+std::int64_t FloatLinear::in_features() const {
+    return state_->packed.k();
+}
+
+std::int64_t FloatLinear::out_features() const {
+    return state_->packed.n();
+}
+
+void FloatLinear::forward(const TensorView& x, const TensorView& y, const StepContext&) const {
+    LinearArgs args;
+    if (state_->bias.defined()) args.bias = state_->bias.as<float>();
+    state_->packed.run(x, y, Activation::none, args);
+}
+
+std::size_t FloatLinear::weight_bytes() const {
+    return state_->bytes;
+}
+
+}  // namespace aerogel

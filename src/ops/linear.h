@@ -1,0 +1,36 @@
+// What FloatLinear and QuantizedLinear share: a weight packed once for the best kernel, and the checks
+// and scratch memory of a call.
+#pragma once
+
+#include <string_view>
+
+#include "aerogel/quantized_tensor.h"
+#include "aerogel/tensor.h"
+#include "kernels/linear.h"
+
+namespace aerogel {
+
+/// A weight in the packed form of the kernel chosen for it. Serves any m, f32 and bf16 x and y.
+class PackedLinear {
+  public:
+    /// Chooses and packs. `activation` none, or per_token / per_tensor for a weight whose activations get
+    /// quantized (one packed form serves both). InvalidArgument when the weight's arrays do not fit its
+    /// format, Unsupported when no kernel takes the problem. The weight is not needed afterwards.
+    PackedLinear(const QuantizedTensor& weight, Activation activation);
+
+    std::int64_t n() const { return problem_.n; }
+    std::int64_t k() const { return problem_.k; }
+    std::string_view kernel_name() const { return kernel_->name; }
+
+    /// y[..., n] = x[..., k] w^T as kernels/linear.h spells out; `args` brings the arrays of the epilogue
+    /// and mul_scale, the rest is filled in here. x and y: f32|bf16, last axis contiguous, more than two
+    /// axes only when contiguous. InvalidArgument when shapes, types or `activation` do not fit.
+    void run(const TensorView& x, const TensorView& y, Activation activation, LinearArgs args) const;
+
+  private:
+    LinearProblem problem_;
+    const LinearKernel* kernel_ = nullptr;
+    Tensor packed_;
+};
+
+}  // namespace aerogel
