@@ -12,6 +12,12 @@
 
 namespace aerogel {
 
+struct BFloat16;
+struct Float16;
+struct Float8E4M3;
+struct Float8E5M2;
+struct Float8E8M0;
+
 /// Element types, named as in safetensors (F32 -> f32, F8_E4M3 -> f8_e4m3, ...).
 enum class DType : std::uint8_t {
     boolean,
@@ -65,6 +71,39 @@ struct TensorView {
     std::string describe() const;
 };
 
+template <>
+bool* TensorView::as<bool>() const;
+template <>
+std::uint8_t* TensorView::as<std::uint8_t>() const;
+template <>
+std::int8_t* TensorView::as<std::int8_t>() const;
+template <>
+Float8E4M3* TensorView::as<Float8E4M3>() const;
+template <>
+Float8E5M2* TensorView::as<Float8E5M2>() const;
+template <>
+Float8E8M0* TensorView::as<Float8E8M0>() const;
+template <>
+std::uint16_t* TensorView::as<std::uint16_t>() const;
+template <>
+std::int16_t* TensorView::as<std::int16_t>() const;
+template <>
+Float16* TensorView::as<Float16>() const;
+template <>
+BFloat16* TensorView::as<BFloat16>() const;
+template <>
+std::uint32_t* TensorView::as<std::uint32_t>() const;
+template <>
+std::int32_t* TensorView::as<std::int32_t>() const;
+template <>
+float* TensorView::as<float>() const;
+template <>
+std::uint64_t* TensorView::as<std::uint64_t>() const;
+template <>
+std::int64_t* TensorView::as<std::int64_t>() const;
+template <>
+double* TensorView::as<double>() const;
+
 /// An owned, contiguous array; copies share the storage.
 class Tensor {
   public:
@@ -93,7 +132,9 @@ class Tensor {
 
     /// The same storage under another shape of equal count.
     Tensor reshaped(Shape shape) const;
-    /// A fresh copy, converted to `dtype` (f32, bf16, f16, f64 and integers; round to nearest even).
+    /// A fresh copy, converted to `dtype`: rounded once, to nearest, ties to even. Integers saturate and NaN
+    /// becomes 0 there; anything but 0 is true; floats overflow as in number_types.h. Unsupported for
+    /// f8_e8m0.
     Tensor to(DType dtype) const;
     Tensor clone() const;
 

@@ -85,14 +85,22 @@ std::string TensorView::describe() const {
         if (dtype != DType::kind) wrong_type(#kind, *this); \
         return static_cast<Type*>(data);                    \
     }
-AEROGEL_TYPED_ACCESS(float, f32)
-AEROGEL_TYPED_ACCESS(double, f64)
-AEROGEL_TYPED_ACCESS(std::int8_t, i8)
+AEROGEL_TYPED_ACCESS(bool, boolean)
 AEROGEL_TYPED_ACCESS(std::uint8_t, u8)
-AEROGEL_TYPED_ACCESS(std::int32_t, i32)
-AEROGEL_TYPED_ACCESS(std::int64_t, i64)
-AEROGEL_TYPED_ACCESS(BFloat16, bf16)
+AEROGEL_TYPED_ACCESS(std::int8_t, i8)
+AEROGEL_TYPED_ACCESS(Float8E4M3, f8_e4m3)
+AEROGEL_TYPED_ACCESS(Float8E5M2, f8_e5m2)
+AEROGEL_TYPED_ACCESS(Float8E8M0, f8_e8m0)
+AEROGEL_TYPED_ACCESS(std::uint16_t, u16)
+AEROGEL_TYPED_ACCESS(std::int16_t, i16)
 AEROGEL_TYPED_ACCESS(Float16, f16)
+AEROGEL_TYPED_ACCESS(BFloat16, bf16)
+AEROGEL_TYPED_ACCESS(std::uint32_t, u32)
+AEROGEL_TYPED_ACCESS(std::int32_t, i32)
+AEROGEL_TYPED_ACCESS(float, f32)
+AEROGEL_TYPED_ACCESS(std::uint64_t, u64)
+AEROGEL_TYPED_ACCESS(std::int64_t, i64)
+AEROGEL_TYPED_ACCESS(double, f64)
 #undef AEROGEL_TYPED_ACCESS
 
 Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
