@@ -1,0 +1,127 @@
+// aerogel bench: medians of the kernels on this machine, beside its measured peak and their error.
+// Peers (PyTorch) are measured beside them by bench/run.py.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "aerogel/error.h"
+#include "aerogel/threads.h"
+#include "base/cpu_features.h"
+#include "cli/bench_problems.h"
+#include "cli/command.h"
+
+namespace aerogel::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct BenchOptions {
+    std::vector<std::string> only;
+    int repeat = 15;
+    bool list = false;
+    bool json = false;
+};
+
+struct Measured {
+    const BenchProblem* problem;
+    std::vector<double> seconds;  ///< sorted
+    double error = 0.0;
+    double peak = 0.0;
+
+    double at(double quantile) const {
+        return seconds[static_cast<std::size_t>(quantile * static_cast<double>(seconds.size() - 1) + 0.5)];
+    }
+    double rate() const { return problem->operations / at(0.5); }
+};
+
+bool selected(const std::string& name, const std::vector<std::string>& only) {
+    return only.empty() || std::any_of(only.begin(), only.end(),
+                                       [&](const auto& part) { return name.find(part) != name.npos; });
+}
+
+Measured measure(const BenchProblem& problem, int repeat) {
+    const BenchCase bench = problem.make();
+    Measured measured{&problem, {}, 0.0, 0.0};
+    bench.run();
+    bench.run();
+    for (int i = 0; i < repeat && !interrupted(); ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        bench.run();
+        measured.seconds.push_back(
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    if (measured.seconds.empty()) return measured;
+    std::sort(measured.seconds.begin(), measured.seconds.end());
+    measured.error = bench.error();
+    return measured;
+}
+
+Json to_json(const Measured& m) {
+    return {{"name", m.problem->name},   {"median_seconds", m.at(0.5)},
+            {"seconds", m.seconds},      {"gops", m.rate() / 1e9},
+            {"peak_gops", m.peak / 1e9}, {"percent_of_peak", 100 * m.rate() / m.peak},
+            {"error", m.error},          {"error_of", m.problem->error_of}};
+}
+
+void run_bench(const BenchOptions& options) {
+    const auto problems = bench_problems();
+    std::vector<const BenchProblem*> chosen;
+    for (const auto& problem : problems) {
+        if (selected(problem.name, options.only)) chosen.push_back(&problem);
+    }
+    if (chosen.empty())
+        throw InvalidArgument("[bench] no problem's name contains any of --only; --list shows them");
+    if (options.list) {
+        for (const auto* problem : chosen) fmt::print("{}\n", problem->name);
+        return;
+    }
+    const double peak_f32 = measured_peak(PeakKind::f32), peak_int8 = measured_peak(PeakKind::int8);
+    if (!options.json) {
+        fmt::print("{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} GOPS int8\n", cpu_name(),
+                   to_string(cpu_level()), num_threads(), peak_f32 / 1e9, peak_int8 / 1e9);
+        fmt::print("{:<46} {:>10} {:>9} {:>9} {:>8} {:>10}\n", "problem", "median ms", "spread", "GOPS",
+                   "of peak", "error");
+    }
+    Json results = Json::array();
+    for (const auto* problem : chosen) {
+        Measured m = measure(*problem, options.repeat);
+        if (interrupted()) throw Error("[bench] interrupted");
+        m.peak = problem->peak == PeakKind::int8 ? peak_int8 : peak_f32;
+        if (options.json) {
+            results.push_back(to_json(m));
+            continue;
+        }
+        fmt::print("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>10.2e}\n", problem->name,
+                   1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5), m.rate() / 1e9,
+                   100 * m.rate() / m.peak, m.error);
+        std::fflush(stdout);
+    }
+    if (!options.json) return;
+    const Json cpu = {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}};
+    fmt::print("{}\n", Json{{"cpu", cpu}, {"results", results}}.dump(2));
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+    auto* command = app.add_subcommand(
+        "bench", "Time the kernels: median, spread (p10 to p90), share of the measured peak, error");
+    auto options = std::make_shared<BenchOptions>();
+    command->add_option("--only", options->only, "Only problems whose name contains this text; repeatable");
+    command->add_option("--repeat", options->repeat, "Timed calls of each problem")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 10000));
+    command->add_flag("--list", options->list, "Print the names of the problems");
+    command->add_flag("--json", options->json, "Print JSON");
+    command->footer(
+        "Examples:\n"
+        "  aerogel bench --only attention\n"
+        "  AEROGEL_CPU=avx2 aerogel bench --only W8A8_DYNAMIC --json\n"
+        "PyTorch beside it: make bench");
+    command->callback([options] { run_bench(*options); });
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,217 @@
+// The benchmark's problems: the linear layers of large DiTs (m,n,k) and attention over 4,096 tokens.
+#include "cli/bench_problems.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <random>
+
+#include "aerogel/attention.h"
+#include "aerogel/linear.h"
+#include "aerogel/quantized_linear.h"
+#include "aerogel/threads.h"
+#include "base/thread_pool.h"
+#include "quant/algorithms/minmax.h"
+
+namespace aerogel::cli {
+namespace {
+
+struct LinearShape {
+    std::int64_t m, n, k;
+};
+constexpr LinearShape kLinearShapes[] = {
+    {1024, 3072, 3072}, {512, 5120, 5120}, {256, 12288, 3072}, {4096, 256, 256}};
+
+struct AttentionShape {
+    std::int64_t heads, tokens, head_dim;
+};
+constexpr AttentionShape kAttentionShapes[] = {{4, 4096, 128}, {4, 4096, 64}};
+
+// Roughly normal: the sum of a few uniform values, much cheaper than Box-Muller for large weights.
+Tensor random_tensor(Shape shape, unsigned seed, float scale = 1.0F) {
+    Tensor tensor(DType::f32, std::move(shape));
+    std::minstd_rand random(seed);
+    float* values = tensor.as<float>();
+    for (std::int64_t i = 0; i < tensor.count(); ++i) {
+        float sum = 0.0F;
+        for (int term = 0; term < 3; ++term) sum += static_cast<float>(random()) / 1073741824.0F - 1.0F;
+        values[i] = sum * scale;
+    }
+    return tensor;
+}
+
+double relative_error(const std::vector<double>& expected, const std::vector<double>& got) {
+    double difference = 0, norm = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        difference += (expected[i] - got[i]) * (expected[i] - got[i]);
+        norm += expected[i] * expected[i];
+    }
+    return std::sqrt(difference / norm);
+}
+
+std::unique_ptr<Linear> make_linear(const std::string& scheme, const Tensor& weight, const Tensor& bias,
+                                    const Tensor& x) {
+    if (scheme == "FLOAT") return std::make_unique<FloatLinear>(weight, bias);
+    QuantizedLinearWeights weights;
+    weights.scheme = scheme;
+    weights.weight = quantize_minmax_int8(weight);
+    weights.bias = bias;
+    if (scheme == "W8A8") {
+        const auto [low, high] = std::minmax_element(x.as<float>(), x.as<float>() + x.count());
+        const InputScale input = asymmetric_int8({*low, *high}, DType::f32);
+        weights.static_scales = static_scales(weights.weight, bias, {input}, DType::f32);
+    }
+    return std::make_unique<QuantizedLinear>(std::move(weights));
+}
+
+// The float result of a few rows, in double.
+std::vector<double> linear_samples(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+    const std::int64_t m = x.dim(0), n = weight.dim(0), k = weight.dim(1);
+    std::vector<double> samples;
+    for (const std::int64_t row : {std::int64_t{0}, m / 2, m - 1}) {
+        for (std::int64_t column = 0; column < n; ++column) {
+            double sum = bias.as<float>()[column];
+            for (std::int64_t i = 0; i < k; ++i) {
+                sum += static_cast<double>(x.as<float>()[row * k + i]) *
+                       static_cast<double>(weight.as<float>()[column * k + i]);
+            }
+            samples.push_back(sum);
+        }
+    }
+    return samples;
+}
+
+BenchCase make_linear_case(const std::string& scheme, const LinearShape& shape) {
+    const Tensor weight = random_tensor({shape.n, shape.k}, 1, 0.02F), bias = random_tensor({shape.n}, 2);
+    const Tensor x = random_tensor({shape.m, shape.k}, 3);
+    const Tensor y(DType::f32, {shape.m, shape.n});
+    const std::shared_ptr<Linear> linear = make_linear(scheme, weight, bias, x);
+    return {[=] { linear->forward(x, y, {}); },
+            [=] {
+                std::vector<double> got;
+                for (const std::int64_t row : {std::int64_t{0}, shape.m / 2, shape.m - 1}) {
+                    got.insert(got.end(), y.as<float>() + row * shape.n, y.as<float>() + (row + 1) * shape.n);
+                }
+                return relative_error(linear_samples(x, weight, bias), got);
+            }};
+}
+
+// Keeps `kept` random key blocks of each row.
+BlockMask random_mask(const AttentionShape& shape, double density) {
+    BlockMask mask;
+    mask.batch = 1;
+    mask.heads = shape.heads;
+    mask.q_len = mask.k_len = shape.tokens;
+    mask.block_q = mask.block_k = 128;
+    const auto kept = static_cast<std::size_t>(std::ceil(density * static_cast<double>(mask.k_blocks())));
+    std::minstd_rand random(7);
+    mask.row_start.push_back(0);
+    for (std::int64_t row = 0; row < shape.heads * mask.q_blocks(); ++row) {
+        std::vector<std::int32_t> blocks(static_cast<std::size_t>(mask.k_blocks()));
+        for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<std::int32_t>(i);
+        std::shuffle(blocks.begin(), blocks.end(), random);
+        std::sort(blocks.begin(), blocks.begin() + static_cast<std::ptrdiff_t>(kept));
+        mask.columns.insert(mask.columns.end(), blocks.begin(),
+                            blocks.begin() + static_cast<std::ptrdiff_t>(kept));
+        mask.row_start.push_back(static_cast<std::int64_t>(mask.columns.size()));
+    }
+    return mask;
+}
+
+// softmax(q k^T / sqrt(d)) v of the first token of the first head over the keys the mask keeps, in double.
+std::vector<double> attention_sample(const Tensor& q, const Tensor& k, const Tensor& v,
+                                     const BlockMask* mask) {
+    const std::int64_t tokens = q.dim(1), stride = q.dim(2) * q.dim(3), head_dim = q.dim(3);
+    std::vector<std::uint8_t> kept(static_cast<std::size_t>(tokens), mask == nullptr ? 1 : 0);
+    for (std::int64_t i = 0; mask != nullptr && i < mask->row_start[1]; ++i) {
+        const std::int64_t start = mask->columns[static_cast<std::size_t>(i)] * mask->block_k;
+        std::fill_n(kept.begin() + start, std::min(mask->block_k, tokens - start), std::uint8_t{1});
+    }
+    std::vector<double> sums(static_cast<std::size_t>(head_dim), 0.0);
+    double total = 0.0;
+    for (std::int64_t key = 0; key < tokens; ++key) {
+        if (kept[static_cast<std::size_t>(key)] == 0) continue;
+        double score = 0.0;
+        for (std::int64_t d = 0; d < head_dim; ++d) {
+            score +=
+                static_cast<double>(q.as<float>()[d]) * static_cast<double>(k.as<float>()[key * stride + d]);
+        }
+        const double weight = std::exp(score / std::sqrt(static_cast<double>(head_dim)));
+        total += weight;
+        for (std::int64_t d = 0; d < head_dim; ++d) {
+            sums[static_cast<std::size_t>(d)] +=
+                weight * static_cast<double>(v.as<float>()[key * stride + d]);
+        }
+    }
+    for (double& sum : sums) sum /= total;
+    return sums;
+}
+
+BenchCase make_attention_case(const AttentionShape& shape, DType dtype, double density) {
+    const Shape full = {1, shape.tokens, shape.heads, shape.head_dim};
+    const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(full, 2).to(dtype),
+                 v = random_tensor(full, 3).to(dtype);
+    const Tensor o(dtype, full);
+    const auto mask = density < 1.0 ? std::make_shared<BlockMask>(random_mask(shape, density)) : nullptr;
+    return {[=] { attention(q, k, v, o, AttentionLayout::bsnd, mask.get()); },
+            [=] {
+                const Tensor first = o.to(DType::f32);
+                const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
+                return relative_error(
+                    attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
+            }};
+}
+
+}  // namespace
+
+std::vector<BenchProblem> bench_problems() {
+    std::vector<BenchProblem> problems;
+    for (const auto& shape : kLinearShapes) {
+        for (const std::string scheme : {"FLOAT", "W8A8_DYNAMIC", "W8A8", "W8A16"}) {
+            const bool integer = scheme == "W8A8_DYNAMIC" || scheme == "W8A8";
+            problems.push_back({fmt::format("linear/{}/{}x{}x{}", scheme, shape.m, shape.n, shape.k),
+                                "float64 product", integer ? PeakKind::int8 : PeakKind::f32,
+                                2.0 * static_cast<double>(shape.m * shape.n * shape.k),
+                                [=] { return make_linear_case(scheme, shape); }});
+        }
+    }
+    for (const auto& shape : kAttentionShapes) {
+        const double dense =
+            4.0 * static_cast<double>(shape.heads * shape.tokens * shape.tokens * shape.head_dim);
+        const auto size = fmt::format("{}x{}x{}", shape.heads, shape.tokens, shape.head_dim);
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            for (const double density : {1.0, 0.2}) {
+                const auto kind = density < 1.0 ? "block_sparse_20%" : "dense";
+                problems.push_back(
+                    {fmt::format("attention/{}/{}/{}", kind, to_string(dtype), size),
+                     density < 1.0 ? "float64 softmax over the kept blocks" : "float64 softmax",
+                     PeakKind::f32, density < 1.0 ? dense * 7.0 / 32.0 : dense,
+                     [=] { return make_attention_case(shape, dtype, density); }});
+            }
+        }
+    }
+    return problems;
+}
+
+double measured_peak(PeakKind kind) {
+    for (const PeakKernel& kernel : peak_kernels()) {
+        if (kernel.kind != kind || kernel.level > cpu_level()) continue;
+        const auto rounds = static_cast<std::int64_t>(4e9 / kernel.operations_per_round);
+        double best = 0.0;
+        for (int attempt = 0; attempt < 5; ++attempt) {
+            const auto start = std::chrono::steady_clock::now();
+            parallel_for(num_threads(), [&](std::int64_t, int) { kernel.run(rounds); });
+            const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+            const double operations =
+                kernel.operations_per_round * static_cast<double>(rounds * num_threads());
+            best = std::max(best, operations / elapsed.count());
+        }
+        return best;
+    }
+    return 0.0;
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,33 @@
+// What `aerogel bench` measures: one case per operation and problem, each with its error.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/peak.h"
+
+namespace aerogel::cli {
+
+/// A case ready to run; made only when it is its turn, because its arrays are large.
+struct BenchCase {
+    std::function<void()> run;  ///< one complete call: quantizing activations, masks and epilogue included
+    std::function<double()>
+        error;  ///< relative L2 error of the last run's output to the float result, on samples
+};
+
+struct BenchProblem {
+    std::string name;      ///< "linear/W8A8_DYNAMIC/1024x3072x3072"
+    std::string error_of;  ///< what the error is measured against, for people
+    PeakKind peak = PeakKind::f32;
+    double operations = 0;  ///< of one call; a sparse call counts what it keeps
+    std::function<BenchCase()> make;
+};
+
+/// All problems in the order they are shown.
+std::vector<BenchProblem> bench_problems();
+
+/// Operations per second of the best peak loop of this CPU level, with all threads.
+double measured_peak(PeakKind kind);
+
+}  // namespace aerogel::cli
