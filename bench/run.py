@@ -1,0 +1,182 @@
+"""Aerogel beside PyTorch in one run: turn by turn on each problem, medians, ratios, share of the peak, error.
+
+Both use the same number of threads and the same instruction set (--cpu avx2 holds both down). Linear rows are compared with
+torch.nn.functional.linear in float32, attention with scaled_dot_product_attention of the same type; block-sparse attention
+with Aerogel's own dense attention. Every Aerogel time includes quantizing the activations.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# What holds PyTorch and its libraries to the instruction set of an Aerogel level.
+PEER_SETTINGS = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
+    "amx": {},
+}
+# Smallest acceptable ratio to the peer by level and start of the problem's name; --check enforces them.
+FLOORS = {
+    level: {
+        "linear/W8A8_DYNAMIC/": 1.3 if level == "avx2" else 3.5,
+        "linear/W8A8/": 1.3 if level == "avx2" else 3.5,
+        "attention/dense/f32/": 0.9,
+        "attention/block_sparse_20%/": 3.0,
+    }
+    for level in PEER_SETTINGS
+}
+FLOOR_SIZES = ["1024x3072x3072", "512x5120x5120", "256x12288x3072", "4x4096x128"]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--aerogel", type=pathlib.Path, default=ROOT / "build/release/aerogel", help="the command")
+    parser.add_argument("--cpu", choices=[*PEER_SETTINGS], help="hold both sides to this level")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", action="append", default=[], help="only problems whose name contains this; repeatable")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side per problem")
+    parser.add_argument("--repeat", type=int, default=5, help="calls per turn")
+    parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a ratio is under its floor")
+    return parser.parse_args()
+
+
+class Aerogel:
+    """The command `aerogel bench`, one process per turn."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.command = [str(arguments.aerogel), "bench"]
+        self.repeat = arguments.repeat
+        self.environment = {**os.environ, "AEROGEL_NUM_THREADS": str(arguments.threads)}
+        if arguments.cpu:
+            self.environment["AEROGEL_CPU"] = arguments.cpu
+
+    def run(self, *flags: str) -> str:
+        done = subprocess.run([*self.command, *flags], env=self.environment, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(1)  # its own message is on stderr
+        return done.stdout
+
+    def names(self, only: list[str]) -> list[str]:
+        return self.run("--list", *(flag for part in only for flag in ("--only", part))).split()
+
+    def measure(self, name: str) -> dict:
+        report = json.loads(self.run("--only", name, "--repeat", str(self.repeat), "--json"))
+        return {**report["results"][0], "cpu": report["cpu"]}
+
+
+class Torch:
+    """bench/peer_torch.py, one process for the whole run."""
+
+    def __init__(self, threads: int, level: str, repeat: int):
+        self.repeat = repeat
+        environment = {**os.environ, **PEER_SETTINGS.get(level, {})}
+        command = [sys.executable, str(ROOT / "bench/peer_torch.py"), str(threads)]
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = json.loads(self.process.stdout.readline())
+
+    def measure(self, name: str) -> list[float]:
+        self.process.stdin.write(json.dumps({"name": name, "repeat": self.repeat}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def spread(seconds: list[float]) -> float:
+    """Width of the middle 80 % over the median."""
+    ordered = sorted(seconds)
+    tenth = len(ordered) // 10
+    return (ordered[-1 - tenth] - ordered[tenth]) / statistics.median(ordered)
+
+
+def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
+    """Turn by turn, so that a change of the machine's speed meets both sides."""
+    ours, theirs, report = [], [], {}
+    for _ in range(rounds):
+        report = aerogel.measure(name)
+        ours += report["seconds"]
+        theirs += torch.measure(name)
+    median = statistics.median(ours)
+    rate = report["gops"] * report["median_seconds"] / median
+    row = {"name": name, "seconds": median, "spread": spread(ours), "gops": rate, "error": report["error"]}
+    row["percent_of_peak"] = 100 * rate / report["peak_gops"]
+    if theirs:
+        row |= {"peer": "torch", "peer_seconds": statistics.median(theirs), "peer_spread": spread(theirs)}
+        row["ratio"] = row["peer_seconds"] / median
+    return row
+
+
+def add_dense_ratios(rows: list[dict]) -> None:
+    """Block-sparse attention against Aerogel's dense attention of the same run."""
+    dense = {row["name"]: row["seconds"] for row in rows}
+    for row in rows:
+        if "block_sparse" in row["name"]:
+            _, _, *rest = row["name"].split("/")
+            reference = dense.get("/".join(["attention/dense", *rest]))
+            if reference:
+                row |= {"peer": "own dense", "peer_seconds": reference, "ratio": reference / row["seconds"]}
+
+
+def floor_of(name: str, level: str) -> float | None:
+    if name.split("/")[-1] not in FLOOR_SIZES:
+        return None
+    return next((ratio for start, ratio in FLOORS.get(level, {}).items() if name.startswith(start)), None)
+
+
+def show(rows: list[dict], title: str) -> None:
+    table = Table(title=title)
+    for header in ("problem", "ms", "spread", "GOPS", "of peak", "error", "peer", "peer ms", "ratio", "floor"):
+        table.add_column(header, justify="left" if header in ("problem", "peer") else "right", no_wrap=True)
+    for row in rows:
+        ratio = row.get("ratio")
+        floor = row["floor"]
+        colour = "" if ratio is None or floor is None else "[green]" if ratio >= floor else "[red]"
+        table.add_row(
+            row["name"],
+            f"{1e3 * row['seconds']:.2f}",
+            f"{100 * row['spread']:.0f} %",
+            f"{row['gops']:.0f}",
+            f"{row['percent_of_peak']:.0f} %",
+            f"{row['error']:.1e}",
+            row.get("peer", "-"),
+            f"{1e3 * row['peer_seconds']:.2f}" if ratio else "-",
+            f"{colour}{ratio:.2f} x" if ratio else "-",
+            f"{floor} x" if floor else "-",
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    aerogel = Aerogel(arguments)
+    names = aerogel.names(arguments.only)
+    cpu = aerogel.measure(names[0])["cpu"]
+    torch = Torch(arguments.threads, arguments.cpu or cpu["level"], arguments.repeat)
+    rows = [measure(name, aerogel, torch, arguments.rounds) for name in track(names, "measuring", disable=not sys.stderr.isatty())]
+    torch.close()
+    add_dense_ratios(rows)
+    for row in rows:
+        row["floor"] = floor_of(row["name"], cpu["level"])
+    about = f"{cpu['name']}, {cpu['level']}, {cpu['threads']} threads, torch {torch.about['torch']} ({torch.about['capability']})"
+    show(rows, about)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"cpu": cpu, "peer": torch.about, "results": rows}, indent=2) + "\n")
+    missed = [row["name"] for row in rows if row["floor"] and row.get("ratio", row["floor"]) < row["floor"]]
+    if arguments.check and missed:
+        sys.exit("under the floor: " + ", ".join(missed))
+
+
+if __name__ == "__main__":
+    main()
