@@ -1,0 +1,44 @@
+// A file that appears under its name only when it is complete: written as "<path>.tmp.<pid>" in the
+// same folder, synced, renamed over the target, and the folder synced. A crash or an error leaves
+// the old file as it was.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+
+namespace aerogel {
+
+class AtomicFile {
+  public:
+    /// Creates the temporary file. IoError when the folder is missing or not writable.
+    explicit AtomicFile(std::filesystem::path path);
+    /// Removes the temporary file unless commit() was reached.
+    ~AtomicFile();
+    AtomicFile(const AtomicFile&) = delete;
+    AtomicFile& operator=(const AtomicFile&) = delete;
+
+    /// Reserves `size` bytes on the disk, so that a full disk is known before the work. IoError.
+    void reserve(std::uint64_t size);
+    /// Writes `size` bytes at `offset`, or at the end of what write() has written so far. IoError.
+    void write_at(std::uint64_t offset, const void* data, std::size_t size);
+    void write(std::string_view text);
+    /// Syncs, closes and renames to the final name. IoError.
+    void commit();
+
+    const std::filesystem::path& path() const { return path_; }
+    /// Where the bytes are until commit(), for other programs that write the file.
+    const std::filesystem::path& temporary_path() const { return temporary_; }
+
+  private:
+    std::filesystem::path path_;
+    std::filesystem::path temporary_;
+    int descriptor_ = -1;
+    std::uint64_t end_ = 0;
+};
+
+/// Writes `text` as the whole content of `path`. IoError.
+void write_file_atomically(const std::filesystem::path& path, std::string_view text);
+
+}  // namespace aerogel
