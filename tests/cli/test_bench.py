@@ -1,0 +1,27 @@
+"""aerogel bench: every problem runs, is right, and reports what it promises."""
+
+import json
+
+
+def test_list_names_linear_and_attention(aerogel):
+    names = aerogel("bench", "--list").stdout.split()
+    assert "linear/W8A8_DYNAMIC/1024x3072x3072" in names
+    assert "attention/block_sparse_20%/f32/4x4096x128" in names
+
+
+def test_small_problems_are_measured_with_their_error(aerogel):
+    done = aerogel("bench", "--only", "4096x256x256", "--only", "4x4096x64", "--repeat", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["cpu"]["level"] in ("baseline", "avx2", "avx512", "amx")
+    bounds = {"FLOAT": 1e-6, "W8A8_DYNAMIC": 0.02, "W8A8": 0.02, "W8A16": 0.02, "dense": 1e-2, "block_sparse_20%": 1e-2}
+    for row in report["results"]:
+        assert row["error"] < bounds[row["name"].split("/")[1]], row
+        assert row["median_seconds"] > 0
+        assert 0 < row["percent_of_peak"] < 110
+
+
+def test_unknown_problem_is_an_error(aerogel):
+    done = aerogel("bench", "--only", "no such thing")
+    assert done.returncode == 1
+    assert "--list" in done.stderr

@@ -1,0 +1,143 @@
+"""aerogel generate: outputs of every kind, the report, reproducibility, and clear errors without leftovers."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+PROMPT = "red circle moves left, blue star turns"
+
+
+def generate(aerogel, model, *flags, env=None):
+    done = aerogel("generate", model, "--prompt", PROMPT, "--json", *flags, env=env)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_kind_of_output_shows_the_same_video(aerogel, tiny_pipeline, tmp_path):
+    outputs = [tmp_path / name for name in ("v.safetensors", "frames", "v.mp4", "v.gif")]
+    report = generate(aerogel, tiny_pipeline, *(flag for path in outputs for flag in ("-o", path)))
+    assert report["outputs"] == [str(path) for path in outputs]
+    video = load_file(outputs[0])["video"]
+    assert video.shape == (3, 4, 32, 32)
+    pixels = np.rint(np.clip((video + np.float32(1)) * np.float32(127.5), 0, 255)).astype(np.uint8).transpose(1, 2, 3, 0)
+    frames = sorted(outputs[1].iterdir())
+    assert [frame.name for frame in frames] == [f"frame_{i:04}.png" for i in range(4)]
+    assert all((np.asarray(Image.open(path)) == frame).all() for path, frame in zip(frames, pixels))
+    for path in outputs[2:]:
+        done = aerogel("compare", outputs[0], path, "--json")
+        assert json.loads(done.stdout)["results"][0]["psnr"] > 20, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "v.gif", "v.mp4", "v.safetensors"]
+
+
+def test_report(aerogel, tiny_pipeline, tmp_path):
+    report = generate(aerogel, tiny_pipeline, "-o", tmp_path / "v.safetensors", "--steps", 2, "--seed", 5)
+    assert (report["steps"], report["seed"], report["guidance"], report["frames"]) == (2, 5, 2.0, 4)
+    assert len(report["step_seconds"]) == 2
+    stored = (tiny_pipeline / "transformer/diffusion_pytorch_model.safetensors").stat().st_size
+    assert 0.9 * stored < report["weight_bytes"] <= stored
+    assert report["peak_memory_bytes"] > report["weight_bytes"]
+
+
+def test_same_bits_for_any_number_of_threads(aerogel, tiny_pipeline, tmp_path):
+    for threads in (1, 2, 3):
+        path = tmp_path / f"{threads}.safetensors"
+        generate(aerogel, tiny_pipeline, "-o", path, env={"AEROGEL_NUM_THREADS": str(threads)})
+    bits = [(tmp_path / f"{threads}.safetensors").read_bytes() for threads in (1, 2, 3)]
+    assert bits[0] == bits[1] == bits[2]
+    generate(aerogel, tiny_pipeline, "-o", tmp_path / "seed.safetensors", "--seed", 1)
+    assert (tmp_path / "seed.safetensors").read_bytes() != bits[0]
+
+
+@pytest.mark.parametrize("scheme", ["W8A8_DYNAMIC", "W8A16"])
+def test_quantized(aerogel, tiny_pipeline, tmp_path, scheme):
+    done = aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--scheme", scheme)
+    assert done.returncode == 0, done.stderr
+    description = tmp_path / f"q/quant_model_description_{scheme.lower()}.json"
+    plain = generate(aerogel, tiny_pipeline, "-o", tmp_path / "float.safetensors")
+    report = generate(aerogel, tiny_pipeline, "-o", tmp_path / "v.safetensors", "--quantized", description)
+    assert report["quantized"]["layers"][scheme] > 0
+    assert report["weight_bytes"] < plain["weight_bytes"]
+    a, b = (load_file(tmp_path / f"{name}.safetensors")["video"] for name in ("float", "v"))
+    assert 0 < np.linalg.norm(a - b) < 0.1 * np.linalg.norm(a)
+
+
+@pytest.mark.parametrize("kind", ["rf_v1", "rf_v2"])
+def test_sparse_reports_every_head_of_every_call(aerogel, tiny_pipeline, tmp_path, kind):
+    flags = ["--sparse", kind, "--sparsity", 0.7, "--block-size", 16, "--frames", 16, "--size", "32x32", "--start-step", 1]
+    report = generate(aerogel, tiny_pipeline, "-o", tmp_path / "v.safetensors", *flags)
+    sparse = report["sparse"]
+    assert sparse["type"] == kind
+    calls = [call for call in sparse["calls"] if call["step"] >= 1]
+    assert {(call["step"], call["block"], call["conditional"]) for call in calls} == {
+        (step, block, conditional) for step in (1, 2) for block in (0, 1) for conditional in (False, True)
+    }
+    heads = [head for call in calls for head in call["heads"]]
+    assert len(heads) == 2 * len(calls)
+    assert all(0 < head["density"] < 1 for head in heads)
+    assert sparse["predict_seconds"] > 0
+
+
+def test_prompt_embeds_replace_the_prompt(aerogel, tiny_pipeline, tmp_path):
+    tables = load_file(tiny_pipeline / "text_encoder/model.safetensors")
+    words = json.loads((tiny_pipeline / "text_encoder/vocabulary.json").read_text())["words"]
+    slots = ["red", "circle", "moves", "left", "blue", "star", "turns", "<pad>"]
+    table, position = tables["word_embedding.weight"], tables["position_embedding.weight"]
+    embeds = {
+        "prompt_embeds": (table[[words.index(word) for word in slots]] + position)[None],
+        "negative_prompt_embeds": (table[[0] * 8] + position)[None],
+    }
+    save_file(embeds, tmp_path / "embeds.safetensors")
+    generate(aerogel, tiny_pipeline, "-o", tmp_path / "a.safetensors")
+    done = aerogel("generate", tiny_pipeline, "--prompt-embeds", tmp_path / "embeds.safetensors", "-o", tmp_path / "b.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prompt", "green dog runs"], "red"),
+        (["--size", "30x32"], "30"),
+        (["--size", "big"], "WIDTHxHEIGHT"),
+        (["--steps", "0"], "steps"),
+        (["--sampler", "magic"], "unipc"),
+        (["--sparse", "rf_v9"], "rf_v1"),
+        (["--sparse", "rf_v2", "--sparsity", "1.5"], "sparsity"),
+        (["--quantized", "missing.json"], "missing.json"),
+        (["-o", "video.avi"], ".mp4"),
+    ],
+)
+def test_bad_input_is_one_clear_line(aerogel, tiny_pipeline, tmp_path, flags, message):
+    arguments = flags if "--prompt" in flags else ["--prompt", PROMPT, *flags]
+    if "-o" not in flags:
+        arguments = [*arguments, "-o", "v.safetensors"]
+    done = aerogel("generate", tiny_pipeline, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_ffmpeg_is_named(aerogel, tiny_pipeline, tmp_path):
+    done = aerogel("generate", tiny_pipeline, "--prompt", PROMPT, "--steps", 1, "-o", tmp_path / "v.mp4", env={"PATH": "/nowhere"})
+    assert done.returncode == 1
+    assert "ffmpeg" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupt_leaves_no_mess(build, tiny_pipeline, tmp_path):
+    command = [build / "aerogel", "generate", tiny_pipeline, "--prompt", PROMPT, "--steps", "100000", "-o", tmp_path / "v.mp4"]
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env={**os.environ})
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in messages
+    assert not list(tmp_path.iterdir())
