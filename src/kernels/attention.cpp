@@ -3,6 +3,8 @@
 
 #include <array>
 
+#include "kernels/cpu/avx2/attention.h"
+#include "kernels/cpu/avx512/attention.h"
 #include "kernels/reference/attention.h"
 
 namespace aerogel {
@@ -23,7 +25,9 @@ std::string AttentionProblem::describe() const {
 }
 
 std::span<const AttentionKernel> attention_kernels() {
-    static const std::array<AttentionKernel, 1> kKernels = {{
+    static const std::array<AttentionKernel, 3> kKernels = {{
+        {"cpu.avx512.attention", CpuLevel::avx512, takes_all, avx512::attention_workspace, avx512::attention},
+        {"cpu.avx2.attention", CpuLevel::avx2, takes_all, avx2::attention_workspace, avx2::attention},
         {"reference.attention", CpuLevel::baseline, takes_all, reference::attention_workspace,
          reference::attention},
     }};

@@ -1,0 +1,213 @@
+// Attention from strided arrays to strided output: packs keys and values of a group of maps, then runs the
+// query tiles through attention_tiles.h. `Isa` as there.
+#pragma once
+
+#include "aerogel/threads.h"
+#include "base/thread_pool.h"
+#include "kernels/cpu/attention_tiles.h"
+
+namespace aerogel {
+namespace {
+
+struct Bf16Bits {
+    std::uint16_t bits;
+};
+
+template <typename Element>
+const Element* map_data(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
+                        std::int64_t map) {
+    return static_cast<const Element*>(data) + map / problem.heads * strides.batch +
+           map % problem.heads * strides.head;
+}
+
+/// Keys first..last-1 (whole panels) as [panel][head_dim][16]; keys past k_len become zeros.
+template <typename Isa, typename Element>
+void pack_keys(const Element* k, std::int64_t stride, const AttentionProblem& problem, std::int64_t first,
+               float* out) {
+    using V = typename Isa::V;
+    constexpr std::int64_t kLanes = Isa::kLanes;
+    for (std::int64_t half = 0; half < kPanel; half += kLanes) {
+        for (std::int64_t d = 0; d < problem.head_dim; d += kLanes) {
+            const std::int64_t width = smaller(kLanes, problem.head_dim - d);
+            V rows[kLanes];
+#pragma GCC unroll 16
+            for (std::int64_t i = 0; i < kLanes; ++i) {
+                const std::int64_t key = first + half + i;
+                rows[i] = key < problem.k_len ? Isa::load_part(k + key * stride + d, width) : Isa::zero();
+            }
+            Isa::transpose(rows);
+            float* to = out + d * kPanel + half;
+#pragma GCC unroll 16
+            for (std::int64_t i = 0; i < kLanes; ++i)
+                if (i < width) Isa::store(to + i * kPanel, rows[i]);
+        }
+    }
+}
+
+/// Values first..last-1 as panels of two vectors (the last panel: of one, when one is left).
+template <typename Isa, typename Element>
+void pack_values(const Element* v, std::int64_t stride, const AttentionProblem& problem,
+                 const AttentionPlan& plan, Segment keys, float* out) {
+    constexpr std::int64_t kLanes = Isa::kLanes;
+    for (std::int64_t d = 0; d < plan.d_padded; d += kLanes) {
+        const std::int64_t panel = round_down(d, 2 * kLanes);
+        const std::int64_t panel_width = smaller(2 * kLanes, plan.d_padded - panel);
+        const std::int64_t width = smaller(kLanes, problem.head_dim - d);
+        float* to = out + panel * problem.k_len + (d - panel);
+        for (std::int64_t key = keys.first; key < keys.last; ++key)
+            Isa::store(to + key * panel_width, Isa::load_part(v + key * stride + d, width));
+    }
+}
+
+template <typename Isa, typename Element>
+void load_queries(const Element* q, std::int64_t stride, const Tile& tile) {
+    const std::int64_t groups = group_count<Isa>(tile.rows);
+    alignas(64) float row_values[round_up(256, kPanel)];
+    for (std::int64_t g = 0; g < groups; ++g) {
+        const std::int64_t first = tile.rows * g / groups;
+        const std::int64_t rows = tile.rows * (g + 1) / groups - first;
+        for (std::int64_t r = 0; r < rows; ++r) {
+            for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes)
+                Isa::store(row_values + d, Isa::load_part(q + (first + r) * stride + d,
+                                                          smaller(Isa::kLanes, tile.head_dim - d)));
+            float* to = tile.q + first * tile.head_dim + r;
+            for (std::int64_t d = 0; d < tile.head_dim; ++d) to[d * rows] = row_values[d];
+        }
+    }
+}
+
+/// Divides by the sums of weights; rows without keys are zeros.
+template <typename Isa, typename Element>
+void store_output(const Tile& tile, bool empty, Element* o, std::int64_t stride) {
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+        typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
+        if constexpr (Isa::kLanes < kPanel)
+            sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + Isa::kLanes));
+        const typename Isa::V factor = Isa::set1(empty ? 0.0F : 1.0F / Isa::reduce_add(sum));
+        for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
+            Isa::store_part(o + row * stride + d, smaller(Isa::kLanes, tile.head_dim - d),
+                            Isa::mul(Isa::load(tile.o + row * tile.d_padded + d), factor));
+        }
+    }
+}
+
+template <typename Isa>
+bool compute_tile(Tile& tile, KeyCursor& cursor) {
+    constexpr float kLowest = -3.0e38F;  // finite, so that scores of -inf get the weight 0
+    for (std::int64_t i = 0; i < tile.rows * tile.d_padded; ++i) tile.o[i] = 0.0F;
+    for (std::int64_t i = 0; i < tile.rows * kPanel; ++i) tile.sums[i] = 0.0F;
+    for (std::int64_t i = 0; i < tile.rows; ++i) tile.largest[i] = kLowest;
+    bool empty = true;
+    KeyTile keys;
+    while (cursor.next(keys)) {
+        score_tile<Isa>(tile, keys);
+        softmax_tile<Isa>(tile, keys.columns);
+        value_tile<Isa>(tile, keys);
+        empty = false;
+    }
+    return empty;
+}
+
+inline KeyCursor keys_of(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map,
+                         std::int64_t block) {
+    KeyCursor cursor;
+    cursor.k_len = problem.k_len;
+    if (mask == nullptr) {
+        cursor.last = problem.k_len;
+        return cursor;
+    }
+    const std::int64_t row = map * ((problem.q_len + problem.block_q - 1) / problem.block_q) + block;
+    const std::int64_t* row_start = mask->row_start.data() + row;
+    cursor.column = mask->columns.data() + row_start[0];
+    cursor.end = mask->columns.data() + row_start[1];
+    cursor.block_k = problem.block_k;
+    return cursor;
+}
+
+/// One group of maps: first_map .. first_map + maps - 1, packed at `keys` and `values`.
+struct Group {
+    std::int64_t first_map, maps;
+    float* keys;
+    float* values;
+    float* scratch;
+};
+
+template <typename Isa, typename Element>
+void pack_group(const AttentionProblem& problem, const AttentionArgs& args, const AttentionPlan& plan,
+                const Group& group) {
+    const std::int64_t portions = (problem.k_len + kPackKeys - 1) / kPackKeys;
+    parallel_for(group.maps * portions, [&](std::int64_t task, int) {
+        const std::int64_t local = task / portions;
+        const std::int64_t map = group.first_map + local;
+        const Element* k = map_data<Element>(args.k, args.k_strides, problem, map);
+        const Element* v = map_data<Element>(args.v, args.v_strides, problem, map);
+        const std::int64_t first = task % portions * kPackKeys;
+        const std::int64_t last = smaller(first + kPackKeys, problem.k_len);
+        for (std::int64_t key = first; key < last; key += kPanel)
+            pack_keys<Isa>(k, args.k_strides.token, problem, key,
+                           group.keys + local * plan.k_floats + key * problem.head_dim);
+        pack_values<Isa>(v, args.v_strides.token, problem, plan, {first, last, 0},
+                         group.values + local * plan.v_floats);
+    });
+}
+
+template <typename Isa, typename Element>
+void compute_group(const AttentionProblem& problem, const AttentionArgs& args, const AttentionPlan& plan,
+                   const Group& group) {
+    constexpr float kLog2E = 1.44269504F;
+    parallel_for(group.maps * plan.tiles, [&](std::int64_t task, int worker) {
+        const std::int64_t local = task / plan.tiles;
+        const std::int64_t map = group.first_map + local;
+        const std::int64_t block = task % plan.tiles / plan.tiles_per_block;
+        const std::int64_t begin = block * plan.block_rows;
+        const std::int64_t first = begin + task % plan.tiles_per_block * plan.tile_rows;
+        const std::int64_t last =
+            smaller(smaller(first + plan.tile_rows, begin + plan.block_rows), problem.q_len);
+        if (first >= last) return;
+        Tile tile;
+        tile.rows = last - first;
+        tile.head_dim = problem.head_dim;
+        tile.d_padded = plan.d_padded;
+        tile.k = group.keys + local * plan.k_floats;
+        tile.v = group.values + local * plan.v_floats;
+        tile.k_len = problem.k_len;
+        tile.scores = group.scratch + worker * plan.worker_floats;
+        tile.sums = tile.scores + kMaxTileRows * kTileKeys;
+        tile.o = tile.sums + kMaxTileRows * kPanel;
+        tile.q = tile.o + kMaxTileRows * plan.d_padded;
+        tile.largest = tile.q + kMaxTileRows * round_up(problem.head_dim, kPanel);
+        tile.rescale = tile.largest + kMaxTileRows;
+        tile.factor = args.scale * kLog2E;
+        load_queries<Isa>(
+            map_data<Element>(args.q, args.q_strides, problem, map) + first * args.q_strides.token,
+            args.q_strides.token, tile);
+        KeyCursor cursor = keys_of(problem, args.mask, map, block);
+        const bool empty = compute_tile<Isa>(tile, cursor);
+        Element* o = const_cast<Element*>(map_data<Element>(args.o, args.o_strides, problem, map));
+        store_output<Isa>(tile, empty, o + first * args.o_strides.token, args.o_strides.token);
+    });
+}
+
+template <typename Isa, typename Element>
+void attend(const AttentionProblem& problem, const AttentionArgs& args) {
+    const AttentionPlan plan = plan_attention(problem, Isa::kLanes);
+    Group group;
+    group.keys = reinterpret_cast<float*>(args.workspace);
+    group.values = group.keys + plan.group * plan.k_floats;
+    group.scratch = group.values + plan.group * plan.v_floats;
+    for (group.first_map = 0; group.first_map < plan.maps; group.first_map += plan.group) {
+        group.maps = smaller(plan.group, plan.maps - group.first_map);
+        pack_group<Isa, Element>(problem, args, plan, group);
+        compute_group<Isa, Element>(problem, args, plan, group);
+    }
+}
+
+inline std::size_t attend_workspace(const AttentionProblem& problem, std::int64_t lanes) {
+    const AttentionPlan plan = plan_attention(problem, lanes);
+    const std::int64_t floats =
+        plan.group * (plan.k_floats + plan.v_floats) + plan.worker_floats * num_threads();
+    return static_cast<std::size_t>(floats) * sizeof(float);
+}
+
+}  // namespace
+}  // namespace aerogel
