@@ -15,18 +15,24 @@
 
 namespace aerogel {
 
-/// Maps a caption to embeddings with the learned tables of a pipeline folder's text_encoder/.
+/// Maps a caption to embeddings with the learned tables of a pipeline folder's text_encoder/. A caption is
+/// a list of objects separated by commas, each a few words; object i fills the slots from
+/// i * slots_per_object on, all other slots hold the padding word. An embedding is the row of the slot's word
+/// plus the row of the slot.
 class TextEncoder {
   public:
     /// Reads vocabulary.json and model.safetensors. IoError / InvalidArgument.
     static TextEncoder load(const std::filesystem::path& folder);
-    /// f32 [1, max_length, text_dim]. InvalidArgument naming the known words on an unknown word. "" is the
-    /// null caption.
+    /// f32 [1, max_length, text_dim]. InvalidArgument naming the known words on an unknown word, or the limit
+    /// on too many objects or words. "" is the null caption.
     Tensor encode(const std::string& caption) const;
 
   private:
     std::vector<std::string> words_;
     std::int64_t max_length_ = 0;
+    std::int64_t slots_per_object_ = 0;
+    std::size_t max_objects_ = 0;
+    std::int64_t pad_ = 0;
     Tensor word_embedding_;
     Tensor position_embedding_;
 };
@@ -46,7 +52,8 @@ struct GenerateOptions {
     std::optional<SamplerKind> sampler;
     std::uint64_t seed = 0;
     std::optional<SparseConfig> sparse;
-    /// Called after each step; return false to stop (generate() then throws Cancelled).
+    /// Called after each step with the number of steps done; return false to stop (generate() then throws
+    /// Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
     /// Passed on to every forward pass (calibration).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;

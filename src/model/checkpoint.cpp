@@ -1,0 +1,86 @@
+// Checkpoint: names against shapes, problems gathered.
+#include "model/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "aerogel/error.h"
+
+namespace aerogel {
+namespace {
+
+constexpr const char* kWeightFile = "diffusion_pytorch_model.safetensors";
+constexpr std::size_t kShown = 5;
+
+bool is_float(DType dtype) {
+    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+}
+
+// diffusers ignores this one too: checkpoints carry it, no code reads it.
+bool is_ignorable(const std::string& name) {
+    return name.find("norm_added_q") != std::string::npos;
+}
+
+std::string list_first(std::string_view what, const std::vector<std::string>& items) {
+    if (items.empty()) return {};
+    std::string text = fmt::format("; {} {}:", items.size(), what);
+    for (std::size_t i = 0; i < std::min(items.size(), kShown); ++i) {
+        text += (i == 0 ? " " : ", ") + items[i];
+    }
+    if (items.size() > kShown) text += ", ...";
+    return text;
+}
+
+}  // namespace
+
+Checkpoint Checkpoint::open(const std::filesystem::path& folder) {
+    const auto single = folder / kWeightFile;
+    const auto index = folder / (std::string(kWeightFile) + ".index.json");
+    for (const auto& path : {single, index}) {
+        if (std::filesystem::exists(path)) return Checkpoint(SafetensorsFile::open(path));
+    }
+    throw IoError(fmt::format("[wan] {} has neither {} nor {}", folder.string(), single.filename().string(),
+                              index.filename().string()));
+}
+
+Tensor Checkpoint::take(const std::string& name, const Shape& shape) {
+    if (!file_.contains(name)) {
+        missing_.push_back(name);
+        return {};
+    }
+    taken_.insert(name);
+    const TensorInfo& info = file_.info(name);
+    if (info.shape != shape || !is_float(info.dtype)) {
+        misfits_.push_back(fmt::format("{} must be a float{}, got {}{}", name, to_string(shape),
+                                       to_string(info.dtype), to_string(info.shape)));
+        return {};
+    }
+    const Tensor tensor = file_.tensor(name);
+    bytes_taken_ += tensor.bytes();
+    return tensor;
+}
+
+Tensor Checkpoint::take_f32(const std::string& name, const Shape& shape) {
+    const Tensor tensor = take(name, shape);
+    return tensor.defined() ? tensor.to(DType::f32) : Tensor();
+}
+
+Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape) {
+    return file_.contains(name) ? take_f32(name, shape) : Tensor();
+}
+
+void Checkpoint::finish() const {
+    std::vector<std::string> unexpected;
+    for (const std::string& name : file_.names()) {
+        if (!taken_.contains(name) && !is_ignorable(name)) unexpected.push_back(name);
+    }
+    if (missing_.empty() && misfits_.empty() && unexpected.empty()) return;
+    throw InvalidArgument(fmt::format("[wan] {} does not fit its config.json{}{}{}", file_.path().string(),
+                                      list_first("missing tensors", missing_),
+                                      list_first("tensors of the wrong shape or type", misfits_),
+                                      list_first("unexpected tensors", unexpected)));
+}
+
+}  // namespace aerogel

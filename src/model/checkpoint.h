@@ -1,0 +1,45 @@
+// The tensors of a model folder, handed out by name and shape. Problems are gathered, so that one error
+// lists several of them instead of the first.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "aerogel/safetensors.h"
+#include "aerogel/tensor.h"
+
+namespace aerogel {
+
+class Checkpoint {
+  public:
+    /// Opens diffusion_pytorch_model.safetensors of `folder`, or the shards of its index.json.
+    static Checkpoint open(const std::filesystem::path& folder);
+
+    /// The float tensor `name` as stored (mapped); undefined, and a problem noted, when it is missing or has
+    /// another shape or type.
+    Tensor take(const std::string& name, const Shape& shape);
+    /// The same, as a float32 copy of its own.
+    Tensor take_f32(const std::string& name, const Shape& shape);
+    /// Like take_f32, but a missing tensor is no problem.
+    Tensor take_optional_f32(const std::string& name, const Shape& shape);
+    std::size_t tensor_count() const { return file_.names().size(); }
+    /// Bytes of all tensors taken, as stored.
+    std::size_t bytes_taken() const { return bytes_taken_; }
+
+    /// InvalidArgument listing the first few problems and tensors that nobody took, if there are any.
+    void finish() const;
+
+  private:
+    explicit Checkpoint(SafetensorsFile file) : file_(std::move(file)) {}
+
+    SafetensorsFile file_;
+    std::set<std::string> taken_;
+    std::vector<std::string> missing_;
+    std::vector<std::string> misfits_;
+    std::size_t bytes_taken_ = 0;
+};
+
+}  // namespace aerogel

@@ -1,0 +1,176 @@
+// Pipeline: options filled in and checked, noise, and the sampling loop with classifier-free guidance (Ho and
+// Salimans, arXiv 2207.12598). The guided passes run one after the other: half the memory of a batch of two.
+#include "aerogel/pipeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <span>
+#include <utility>
+
+#include "base/random.h"
+#include "model/pipeline_defaults.h"
+
+namespace aerogel {
+namespace {
+
+// Used where neither the caller nor the folder says anything; those of Wan's own pipeline.
+constexpr int kSteps = 50;
+constexpr double kGuidance = 5.0;
+constexpr double kShift = 3.0;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+template <typename T>
+void fill(std::optional<T>& value, const std::optional<T>& folder, std::optional<T> fallback = std::nullopt) {
+    if (!value) value = folder ? folder : fallback;
+}
+
+std::int64_t checked_extent(const char* name, const std::optional<int>& size, std::int64_t patch) {
+    if (!size)
+        throw InvalidArgument(
+            fmt::format("[generate] {} must be given, the model folder has no default", name));
+    if (*size < 1 || *size % patch != 0) {
+        throw InvalidArgument(
+            fmt::format("[generate] {} must be a positive multiple of {}, got {}", name, patch, *size));
+    }
+    return *size;
+}
+
+Shape noise_shape(const WanConfig& config, const GenerateOptions& options) {
+    if (config.in_channels != config.out_channels) {
+        throw Unsupported(fmt::format(
+            "[generate] the model takes {} channels and gives {}: image conditioning is not there yet",
+            config.in_channels, config.out_channels));
+    }
+    return {1, config.in_channels, checked_extent("frames", options.frames, config.patch_size[0]),
+            checked_extent("height", options.height, config.patch_size[1]),
+            checked_extent("width", options.width, config.patch_size[2])};
+}
+
+/// One sampling run: the model, its captions, and the sample on its way from noise to video.
+class Run {
+  public:
+    struct Captions {
+        Tensor prompt;
+        Tensor negative;  // undefined = no guidance
+    };
+
+    Run(const WanTransformer& model, const GenerateOptions& options, Captions captions)
+        : model_(model),
+          options_(options),
+          captions_(std::move(captions)),
+          sampler_(Sampler::create(*options.sampler, *options.steps, *options.shift)),
+          sample_(DType::f32, noise_shape(model.config(), options)) {
+        fill_normal(std::span(sample_.as<float>(), static_cast<std::size_t>(sample_.count())), options.seed);
+    }
+
+    GenerateResult finish() {
+        for (int step = 0; step < *options_.steps; ++step) {
+            const auto start = std::chrono::steady_clock::now();
+            sampler_->step(step, guided_velocity(step), sample_);
+            result_.step_seconds.push_back(seconds_since(start));
+            if (options_.progress &&
+                !options_.progress(step + 1, *options_.steps, result_.step_seconds.back())) {
+                throw Cancelled(
+                    fmt::format("[generate] stopped after step {} of {}", step + 1, *options_.steps));
+            }
+        }
+        const Shape& shape = sample_.shape();
+        result_.video = sample_.reshaped({shape[1], shape[2], shape[3], shape[4]});
+        return std::move(result_);
+    }
+
+  private:
+    // negative + guidance * (conditional - negative), in the memory of the conditional velocity.
+    Tensor guided_velocity(int step) {
+        Tensor conditional = velocity(step, /*conditional=*/true);
+        if (!captions_.negative.defined()) return conditional;
+        const Tensor negative = velocity(step, /*conditional=*/false);
+        const auto guidance = static_cast<float>(*options_.guidance);
+        auto* v = conditional.as<float>();
+        const auto* from = negative.as<float>();
+        for (std::int64_t i = 0; i < conditional.count(); ++i) v[i] = from[i] + guidance * (v[i] - from[i]);
+        return conditional;
+    }
+
+    Tensor velocity(int step, bool conditional) {
+        WanInput input;
+        input.hidden_states = sample_;
+        input.timestep = Tensor(DType::f32, {1});
+        input.timestep.as<float>()[0] = sampler_->timesteps()[static_cast<std::size_t>(step)];
+        input.encoder_hidden_states = conditional ? captions_.prompt : captions_.negative;
+        WanStep settings;
+        settings.context.timestep_index = step;
+        if (options_.sparse) settings.sparse = &*options_.sparse;
+        settings.on_sparse = [&](int block, const SparseReport& report) {
+            result_.sparse_calls.push_back({step, block, conditional, report});
+        };
+        if (options_.on_linear_input) {
+            settings.on_linear_input = [&](const std::string& linear, const TensorView& x) {
+                options_.on_linear_input(linear, step, x);
+            };
+        }
+        return model_.forward(input, settings);
+    }
+
+    const WanTransformer& model_;
+    const GenerateOptions& options_;
+    Captions captions_;
+    std::unique_ptr<Sampler> sampler_;
+    Tensor sample_;
+    GenerateResult result_;
+};
+
+Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tensor& given,
+                          const std::string& caption, const char* name) {
+    if (given.defined()) return given;
+    if (encoder) return encoder->encode(caption);
+    throw InvalidArgument(fmt::format(
+        "[generate] the model folder has no text encoder that can run here: give {}_embeds", name));
+}
+
+}  // namespace
+
+Pipeline Pipeline::load(const std::filesystem::path& folder) {
+    Pipeline pipeline(WanTransformer::load(folder));
+    // Text encoders of another kind (a language model's folder) are left aside: embeddings are given then.
+    if (std::filesystem::exists(folder / "text_encoder" / "vocabulary.json")) {
+        pipeline.text_encoder_ = TextEncoder::load(folder / "text_encoder");
+    }
+    pipeline.defaults_ = read_pipeline_defaults(folder);
+    return pipeline;
+}
+
+GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
+    // Embeddings without a counterpart to steer away from leave nothing to guide with.
+    const bool can_guide = options.negative_prompt_embeds.defined() || has_text_encoder();
+    fill(options.frames, defaults_.frames);
+    fill(options.height, defaults_.height);
+    fill(options.width, defaults_.width);
+    fill(options.steps, defaults_.steps, std::optional(kSteps));
+    fill(options.guidance, can_guide ? defaults_.guidance : std::optional(1.0), std::optional(kGuidance));
+    fill(options.shift, defaults_.shift, std::optional(kShift));
+    fill(options.sampler, defaults_.sampler, std::optional(SamplerKind::unipc));
+    return options;
+}
+
+GenerateResult Pipeline::generate(const GenerateOptions& given) const {
+    const GenerateOptions options = with_defaults(given);
+    if (!std::isfinite(*options.guidance)) {
+        throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *options.guidance));
+    }
+    Run::Captions captions;
+    captions.prompt = caption_embeddings(text_encoder_, options.prompt_embeds, options.prompt, "prompt");
+    if (*options.guidance != 1.0) {
+        captions.negative = caption_embeddings(text_encoder_, options.negative_prompt_embeds,
+                                               options.negative_prompt, "negative_prompt");
+    }
+    return Run(transformer_, options, std::move(captions)).finish();
+}
+
+}  // namespace aerogel

@@ -1,0 +1,183 @@
+// Timestep, text and image embeddings.
+#include "model/wan_embeddings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "aerogel/error.h"
+#include "ops/elementwise.h"
+
+namespace aerogel {
+namespace {
+
+// With added projections the last 512 tokens of the context are text, whatever comes before is the image.
+constexpr std::int64_t kTextTokens = 512;
+constexpr float kImageNormEps = 1e-5F;
+
+// cos then sin of t * 10000^(-i/half), in float32 steps as diffusers' get_timestep_embedding takes them: at
+// t = 1000 the float32 rounding of the angle is visible, and the model was trained with it.
+Tensor sinusoids(const std::vector<float>& timesteps, std::int64_t dim) {
+    Tensor table = Tensor::zeros(DType::f32, {static_cast<std::int64_t>(timesteps.size()), dim});
+    auto* row = table.as<float>();
+    const std::int64_t half = dim / 2;
+    for (const float t : timesteps) {
+        for (std::int64_t i = 0; i < half; ++i) {
+            const float exponent = static_cast<float>(-std::log(10000.0)) * static_cast<float>(i);
+            const double angle = t * std::exp(exponent / static_cast<float>(half));
+            row[i] = static_cast<float>(std::cos(angle));
+            row[half + i] = static_cast<float>(std::sin(angle));
+        }
+        row += dim;
+    }
+    return table;
+}
+
+Tensor apply(const LinearSlot& slot, const Tensor& x, const WanStep& step) {
+    Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()});
+    run_linear(slot, x, y, step);
+    return y;
+}
+
+void activate(ActivationFunction function, const Tensor& x) {
+    activation(function, x.as<float>(), x.as<float>(), x.count());
+}
+
+void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+    NormArgs args;
+    args.rows = x.dim(0);
+    args.columns = args.x_stride = args.y_stride = x.dim(1);
+    args.x = args.y = x.as<float>();
+    args.weight = weight.as<float>();
+    args.bias = bias.as<float>();
+    args.epsilon = kImageNormEps;
+    norm(args);
+}
+
+void embed_time(const WanWeights& weights, const WanConfig& config, const WanStep& step,
+                WanConditioning& conditions) {
+    const Tensor hidden = apply(weights.time_in, sinusoids(conditions.runs.timesteps, config.freq_dim), step);
+    activate(ActivationFunction::silu, hidden);
+    conditions.time = apply(weights.time_out, hidden, step);
+    const Tensor activated = conditions.time.clone();
+    activate(ActivationFunction::silu, activated);
+    conditions.modulation = apply(weights.time_proj, activated, step);
+}
+
+// f32 [batch, text_len, inner_dim].
+Tensor embed_text(const WanWeights& weights, const Tensor& text, const WanStep& step) {
+    const std::int64_t rows = text.dim(0) * text.dim(1);
+    const Tensor hidden = apply(weights.text_in, text.reshaped({rows, text.dim(2)}), step);
+    activate(ActivationFunction::gelu_tanh, hidden);
+    const Tensor out = apply(weights.text_out, hidden, step);
+    return out.reshaped({text.dim(0), text.dim(1), out.dim(1)});
+}
+
+// f32 [batch, image_len, inner_dim]. A position table joins pairs of images (first and last frame).
+Tensor embed_image(const WanImageEmbedderWeights& weights, const Tensor& image, std::int64_t batch,
+                   const WanStep& step) {
+    const std::int64_t dim = image.dim(2);
+    const std::int64_t rows = image.dim(0) * image.dim(1);
+    const std::int64_t length = rows / batch;
+    const Tensor hidden = image.reshaped({rows, dim}).clone();
+    if (weights.pos_embed.defined()) {
+        for (std::int64_t item = 0; item < batch; ++item) {
+            ResidualArgs sum;
+            sum.rows = length;
+            sum.columns = dim;
+            sum.x = hidden.as<float>() + item * length * dim;
+            sum.y = weights.pos_embed.as<float>();
+            residual(sum);
+        }
+    }
+    layer_norm(hidden, weights.norm1_weight, weights.norm1_bias);
+    const Tensor middle = apply(weights.ff_in, hidden, step);
+    activate(ActivationFunction::gelu_erf, middle);
+    const Tensor out = apply(weights.ff_out, middle, step);
+    layer_norm(out, weights.norm2_weight, weights.norm2_bias);
+    return out.reshaped({batch, length, out.dim(1)});
+}
+
+// The tokens [first, first + count) of image and text joined, [batch, count, dim].
+Tensor slice_joined(const Tensor& image, const Tensor& text, std::int64_t first, std::int64_t count) {
+    const std::int64_t batch = text.dim(0);
+    const std::int64_t dim = text.dim(2);
+    const std::int64_t image_len = image.defined() ? image.dim(1) : 0;
+    Tensor slice(DType::f32, {batch, count, dim});
+    auto* to = slice.as<float>();
+    for (std::int64_t i = 0; i < batch * count; ++i) {
+        const std::int64_t item = i / count;
+        const std::int64_t token = first + i % count;
+        const float* from = token < image_len
+                                ? image.as<float>() + (item * image_len + token) * dim
+                                : text.as<float>() + (item * text.dim(1) + token - image_len) * dim;
+        to = std::copy_n(from, dim, to);
+    }
+    return slice;
+}
+
+void join_context(const WanConfig& config, const Tensor& text, const Tensor& image,
+                  WanConditioning& conditions) {
+    const std::int64_t total = text.dim(1) + (image.defined() ? image.dim(1) : 0);
+    if (config.added_kv_proj_dim && total < kTextTokens) {
+        throw InvalidArgument(
+            fmt::format("[wan] a model with added_kv_proj_dim takes the last {} context tokens as text, got "
+                        "{} text and {} image tokens",
+                        kTextTokens, text.dim(1), total - text.dim(1)));
+    }
+    const std::int64_t image_tokens = config.added_kv_proj_dim ? total - kTextTokens : 0;
+    conditions.image = slice_joined(image, text, 0, image_tokens);
+    conditions.text = slice_joined(image, text, image_tokens, total - image_tokens);
+}
+
+}  // namespace
+
+TensorView rows_view(float* data, std::int64_t rows, std::int64_t columns) {
+    return {DType::f32, {rows, columns}, data, {}, Device::cpu};
+}
+
+std::int64_t TimeRuns::uniform_length() const {
+    const std::int64_t length = starts[1] - starts[0];
+    for (std::size_t i = 1; i < timesteps.size(); ++i) {
+        if (starts[i + 1] - starts[i] != length) return 0;
+    }
+    return length;
+}
+
+TimeRuns time_runs(const Tensor& timestep, std::int64_t batch, std::int64_t tokens) {
+    const bool per_token = timestep.shape().size() == 2;
+    const auto* values = timestep.as<float>();
+    TimeRuns runs;
+    for (std::int64_t row = 0; row < batch * tokens; ++row) {
+        const float value = values[per_token ? row : row / tokens];
+        // A run never crosses videos, so that one timestep per video stays the uniform case.
+        const bool starts_run =
+            row % tokens == 0 || std::memcmp(&value, &runs.timesteps.back(), sizeof(float)) != 0;
+        if (!starts_run) continue;
+        runs.starts.push_back(row);
+        runs.timesteps.push_back(value);
+    }
+    runs.starts.push_back(batch * tokens);
+    return runs;
+}
+
+WanConditioning embed_conditions(const WanWeights& weights, const WanConfig& config, const WanInput& input,
+                                 const WanStep& step) {
+    const std::int64_t batch = input.hidden_states.dim(0);
+    const std::int64_t tokens = input.hidden_states.count() / batch / config.in_channels /
+                                (config.patch_size[0] * config.patch_size[1] * config.patch_size[2]);
+    WanConditioning conditions;
+    conditions.runs = time_runs(input.timestep, batch, tokens);
+    embed_time(weights, config, step, conditions);
+    const Tensor text = embed_text(weights, input.encoder_hidden_states, step);
+    Tensor image;
+    if (input.encoder_hidden_states_image.defined()) {
+        image = embed_image(weights.image, input.encoder_hidden_states_image, batch, step);
+    }
+    join_context(config, text, image, conditions);
+    return conditions;
+}
+
+}  // namespace aerogel
