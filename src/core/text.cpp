@@ -1,0 +1,92 @@
+// Printable excerpts, edit distance, small files.
+#include "core/text.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <numeric>
+#include <system_error>
+
+#include "aerogel/error.h"
+
+namespace aerogel {
+namespace {
+
+// Levenshtein's distance, given up (limit + 1) as soon as it must exceed `limit`.
+std::size_t edit_distance(std::string_view a, std::string_view b, std::size_t limit) {
+    const std::size_t difference = a.size() > b.size() ? a.size() - b.size() : b.size() - a.size();
+    if (difference > limit) return limit + 1;
+    std::vector<std::size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), std::size_t{0});
+    for (std::size_t i = 1; i <= a.size(); ++i) {
+        std::size_t diagonal = row[0];
+        row[0] = i;
+        std::size_t least = i;
+        for (std::size_t j = 1; j <= b.size(); ++j) {
+            const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            diagonal = row[j];
+            row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+            least = std::min(least, row[j]);
+        }
+        if (least > limit) return limit + 1;
+    }
+    return row[b.size()];
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+    constexpr std::size_t kLongest = 120;
+    std::string shown(text.substr(0, kLongest));
+    for (char& c : shown) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20 || byte == 0x7F || byte >= 0xF5) c = '?';
+    }
+    if (text.size() > kLongest) shown += "...";
+    return shown;
+}
+
+std::string in_quotes(std::string_view text) {
+    return "'" + printable(text) + "'";
+}
+
+std::string nearest_name(std::string_view name, const std::vector<std::string>& names) {
+    constexpr std::size_t kLongest = 512;  // the distance is quadratic
+    if (name.size() > kLongest) return {};
+    std::string nearest;
+    std::size_t limit = name.size() / 2;
+    for (const std::string& candidate : names) {
+        if (candidate.size() > kLongest) continue;
+        const std::size_t distance = edit_distance(name, candidate, limit);
+        if (distance > limit) continue;
+        nearest = candidate;
+        if (distance == 0) break;
+        limit = distance - 1;
+    }
+    return nearest;
+}
+
+std::string suggestion(std::string_view name, const std::vector<std::string>& names) {
+    const std::string nearest = nearest_name(name, names);
+    return nearest.empty() ? "" : ", did you mean " + in_quotes(nearest) + "?";
+}
+
+std::string read_text_file(const std::filesystem::path& path, std::string_view op, std::size_t limit) {
+    const std::string where = "[" + std::string(op) + "] " + path.string();
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) throw IoError(where + ": is a folder, not a file");
+    std::ifstream stream(path, std::ios::binary);
+    if (!stream) throw IoError(where + ": cannot open: " + std::generic_category().message(errno));
+    std::string text;
+    std::string block(std::size_t{1} << 16, '\0');
+    while (stream.read(block.data(), static_cast<std::streamsize>(block.size())) || stream.gcount() > 0) {
+        text.append(block.data(), static_cast<std::size_t>(stream.gcount()));
+        if (text.size() > limit) {
+            throw InvalidArgument(where + ": must be at most " + std::to_string(limit) + " bytes long");
+        }
+    }
+    if (stream.bad()) throw IoError(where + ": cannot read");
+    return text;
+}
+
+}  // namespace aerogel

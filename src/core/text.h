@@ -1,0 +1,26 @@
+// Text for error messages: hostile names made printable, the nearest of several names, and whole
+// small files read into memory.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace aerogel {
+
+/// At most 120 bytes of `text`; what is neither ASCII nor UTF-8-like or is a control character becomes '?'.
+std::string printable(std::string_view text);
+/// printable() between single quotes.
+std::string in_quotes(std::string_view text);
+/// The element of `names` with the smallest edit distance to `name`, or an empty string when none is near
+/// (more than half of the name would have to change).
+std::string nearest_name(std::string_view name, const std::vector<std::string>& names);
+/// ", did you mean 'x'?" or an empty string.
+std::string suggestion(std::string_view name, const std::vector<std::string>& names);
+/// The whole file. `op` names the operation in errors; IoError when unreadable, InvalidArgument when larger
+/// than `limit` bytes.
+std::string read_text_file(const std::filesystem::path& path, std::string_view op, std::size_t limit);
+
+}  // namespace aerogel
