@@ -1,0 +1,149 @@
+// SafetensorsFile: single files and sharded sets, as one table of names over mappings.
+#include <cstring>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "aerogel/error.h"
+#include "aerogel/safetensors.h"
+#include "core/json_strings.h"
+#include "core/mapped_file.h"
+#include "core/safetensors_header.h"
+#include "core/text.h"
+
+namespace aerogel {
+
+struct SafetensorsFile::State {
+    struct Item {
+        TensorInfo info;
+        std::shared_ptr<const MappedFile> file;
+        std::uint64_t begin = 0;  // in the file
+    };
+    std::filesystem::path path;
+    std::vector<std::string> names;
+    std::unordered_map<std::string, Item> items;
+    std::map<std::string, std::string> metadata;
+
+    const Item& item(const std::string& name) const {
+        const auto found = items.find(name);
+        if (found != items.end()) return found->second;
+        throw InvalidArgument("[safetensors] " + path.string() + ": no tensor " + in_quotes(name) +
+                              (names.empty() ? ", the file holds none" : suggestion(name, names)));
+    }
+
+    // Takes all tensors of one file; returns their names.
+    std::vector<std::string> add_file(const std::filesystem::path& file_path) {
+        const auto file = MappedFile::open(file_path);
+        SafetensorsHeader header = parse_safetensors(file->bytes(), file_path.string());
+        std::vector<std::string> added;
+        for (SafetensorsEntry& entry : header.entries) {
+            const std::string name = entry.info.name;
+            Item item{std::move(entry.info), file, header.data_begin + entry.begin};
+            if (!items.emplace(name, std::move(item)).second) {
+                throw InvalidArgument("[safetensors] " + file_path.string() + ": tensor " + in_quotes(name) +
+                                      " is in another shard too");
+            }
+            added.push_back(name);
+        }
+        names.insert(names.end(), added.begin(), added.end());
+        for (auto& [key, value] : header.metadata) metadata.insert_or_assign(key, std::move(value));
+        return added;
+    }
+};
+
+namespace {
+
+// Shard file -> the tensors the index promises there.
+using Shards = std::map<std::string, std::vector<std::string>>;
+
+Shards read_index(const std::filesystem::path& path) {
+    const std::string where = "[safetensors] " + path.string();
+    Shards shards;
+    for (JsonString& item :
+         read_json_strings(read_text_file(path, "safetensors", kSafetensorsHeaderLimit), where)) {
+        if (!item.nested || item.parent != "weight_map") continue;
+        // Shards lie beside the index; a path could lead anywhere.
+        const bool plain = !item.value.empty() && item.value.find('/') == std::string::npos &&
+                           item.value.find('\0') == std::string::npos && item.value != "." &&
+                           item.value != "..";
+        if (!plain) {
+            throw InvalidArgument(where + ": tensor " + in_quotes(item.key) +
+                                  ": the shard must be a file name in the folder of the index, got " +
+                                  in_quotes(item.value));
+        }
+        shards[item.value].push_back(std::move(item.key));
+    }
+    if (shards.empty()) {
+        throw InvalidArgument(where +
+                              ": must have an object 'weight_map' from tensor names to shard files, it "
+                              "has none");
+    }
+    return shards;
+}
+
+bool is_index(const std::filesystem::path& path) {
+    return path.extension() == ".json";
+}
+
+}  // namespace
+
+SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
+    auto state = std::make_shared<State>();
+    state->path = path;
+    if (!is_index(path)) {
+        state->add_file(path);
+    } else {
+        for (const auto& [shard, promised] : read_index(path)) {
+            const std::filesystem::path shard_path = path.parent_path() / shard;
+            if (!std::filesystem::exists(shard_path)) {
+                throw IoError("[safetensors] " + path.string() + ": the shard " + in_quotes(shard) +
+                              " does not exist, it should hold " + std::to_string(promised.size()) +
+                              " tensors, " + in_quotes(promised.front()) + " first");
+            }
+            const std::vector<std::string> added = state->add_file(shard_path);
+            const std::set<std::string> present(added.begin(), added.end());
+            for (const std::string& name : promised) {
+                if (present.count(name) != 0) continue;
+                throw InvalidArgument("[safetensors] " + path.string() + ": tensor " + in_quotes(name) +
+                                      " should be in the shard " + in_quotes(shard) + ", it is not there");
+            }
+        }
+    }
+    SafetensorsFile file;
+    file.state_ = std::move(state);
+    return file;
+}
+
+const std::vector<std::string>& SafetensorsFile::names() const {
+    return state_->names;
+}
+bool SafetensorsFile::contains(const std::string& name) const {
+    return state_->items.count(name) != 0;
+}
+const TensorInfo& SafetensorsFile::info(const std::string& name) const {
+    return state_->item(name).info;
+}
+const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
+    return state_->metadata;
+}
+const std::filesystem::path& SafetensorsFile::path() const {
+    return state_->path;
+}
+
+Tensor SafetensorsFile::tensor(const std::string& name) const {
+    const State::Item& item = state_->item(name);
+    const TensorInfo& info = item.info;
+    const std::byte* bytes = item.file->bytes().data() + item.begin;
+    // Kernels expect elements on their natural boundary; a file from elsewhere may place them anywhere.
+    const auto address = reinterpret_cast<std::uintptr_t>(bytes);
+    if (address % size_of(info.dtype) == 0) {
+        Tensor mapped(info.dtype, info.shape, const_cast<std::byte*>(bytes), item.file);
+        item.file->read_ahead(item.begin, mapped.bytes());
+        return mapped;
+    }
+    Tensor copy(info.dtype, info.shape);
+    std::memcpy(copy.data(), bytes, copy.bytes());
+    return copy;
+}
+
+}  // namespace aerogel
