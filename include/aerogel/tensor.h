@@ -58,7 +58,7 @@ struct TensorView {
     DType dtype = DType::f32;
     Shape shape;
     void* data = nullptr;
-    Shape strides;
+    Shape strides = {};
     Device device = Device::cpu;
 
     std::int64_t count() const { return element_count(shape); }
