@@ -1,0 +1,208 @@
+"""Procedural videos of coloured shapes that move, turn and bounce on a textured background, with their captions.
+
+A video is a pure function of (seed, index): scenes are drawn one by one from a counter-based generator, frames are
+rendered for a whole batch at once and only for the frame numbers that are asked for. Pixels are RGB in [-1, 1].
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+SIZE = 64
+FRAMES = 16
+COLOURS = {
+    "red": (0.90, 0.12, 0.12), "yellow": (0.92, 0.88, 0.10), "green": (0.10, 0.82, 0.15),
+    "cyan": (0.10, 0.85, 0.90), "blue": (0.15, 0.22, 0.95), "purple": (0.88, 0.15, 0.88),
+}
+SHAPES = ("circle", "square", "triangle", "star")
+MOTIONS = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "moves down": (0, 1), "turns": (0, 0)}
+PAD = "<pad>"
+WORDS = (PAD, *COLOURS, *SHAPES, "moves", "turns", "left", "right", "up", "down")
+SLOTS_PER_OBJECT = 4
+MAX_OBJECTS = 2
+MAX_LENGTH = SLOTS_PER_OBJECT * MAX_OBJECTS
+GRAMMAR = ("caption = object [ ',' object ]; object = colour shape motion; colour = red | yellow | green | cyan | blue | "
+           "purple; shape = circle | square | triangle | star; motion = 'moves' ( left | right | up | down ) | 'turns'")
+_EARLIEST_CONTACT = 6.0  # frames of undisturbed motion, so that the captioned direction is always visible
+
+
+@dataclass
+class Body:
+    """One object: initial state in pixels and frames, and the velocity it has after `contact` (a frame time)."""
+    colour: str
+    shape: str
+    motion: str
+    radius: float
+    start: np.ndarray
+    velocity: np.ndarray
+    angle: float
+    spin: float
+    contact: float = np.inf
+    after: np.ndarray | None = None
+
+    def centre(self, t):
+        """Positions [len(t), 2] (x, y) at the frame times t."""
+        t = np.asarray(t, dtype=np.float64)
+        before = np.minimum(t, self.contact)[:, None]
+        place = self.start + before * self.velocity
+        if self.after is not None:
+            place = place + np.maximum(t - self.contact, 0)[:, None] * self.after
+        return place
+
+    def caption(self):
+        return f"{self.colour} {self.shape} {self.motion}"
+
+
+def tokenize(caption):
+    """Caption -> list of MAX_LENGTH word ids; object i fills the slots from SLOTS_PER_OBJECT * i. ValueError on bad input."""
+    ids = [0] * MAX_LENGTH
+    if not caption.strip():
+        return ids
+    objects = caption.lower().split(",")
+    if len(objects) > MAX_OBJECTS:
+        raise ValueError(f"[tokenize] at most {MAX_OBJECTS} objects, got {len(objects)} ({caption!r})")
+    for i, words in enumerate(o.split() for o in objects):
+        if not 1 <= len(words) <= SLOTS_PER_OBJECT:
+            raise ValueError(f"[tokenize] an object has 1 to {SLOTS_PER_OBJECT} words, got {len(words)} ({caption!r})")
+        for j, word in enumerate(words):
+            if word not in WORDS[1:]:
+                raise ValueError(f"[tokenize] unknown word {word!r}; known: {', '.join(WORDS[1:])}")
+            ids[SLOTS_PER_OBJECT * i + j] = WORDS.index(word)
+    return ids
+
+
+def _body(rng, colour, motion):
+    direction = np.array(MOTIONS[motion], dtype=np.float64)
+    radius = rng.uniform(8.5, 10.5)
+    low, high = np.full(2, radius + 1.0), np.full(2, SIZE - radius - 1.0)
+    velocity = direction * rng.uniform(1.5, 2.25)
+    travel = velocity * (FRAMES - 1)
+    low, high = low - np.minimum(travel, 0), high - np.maximum(travel, 0)
+    turning = motion == "turns"
+    return Body(colour, str(rng.choice(SHAPES)), motion, radius, rng.uniform(low, high), velocity,
+                rng.uniform(0, 2 * np.pi) if turning else 0.0, np.deg2rad(rng.uniform(9, 13)) if turning else 0.0)
+
+
+def _apart(a, b):
+    t = np.arange(FRAMES)
+    return np.min(np.linalg.norm(a.centre(t) - b.centre(t), axis=1)) > a.radius + b.radius + 1.5
+
+
+def _head_on(rng, a, b):
+    """Puts a and b on one line so that they meet; two movers bounce back, a turning one is a wall. False: cannot meet."""
+    if b.motion != "turns" and not np.allclose(np.sign(a.velocity), -np.sign(b.velocity)):
+        return False
+    if b.motion != "turns":
+        b.velocity = -a.velocity  # equal speeds, so that both stay inside the picture
+    axis = int(np.argmax(np.abs(a.velocity)))
+    heading = np.sign(a.velocity[axis])
+    edge = lambda body, side: body.radius + 1 if side > 0 else SIZE - body.radius - 1
+    jitter = rng.uniform(0, 4, 2) * heading
+    a.start[axis] = edge(a, heading) + jitter[0]
+    b.start[axis] = edge(b, -heading) - jitter[1]
+    b.start[1 - axis] = a.start[1 - axis] = rng.uniform(12, SIZE - 12)
+    gap = abs(a.start[axis] - b.start[axis]) - 0.95 * (a.radius + b.radius)
+    contact = gap / abs(a.velocity[axis] - b.velocity[axis])
+    if not _EARLIEST_CONTACT <= contact <= FRAMES - 3:
+        return False
+    a.contact = b.contact = contact
+    bounce = min(1.0, contact / (FRAMES - 1 - contact))  # not fully elastic, so that nobody bounces out of the picture
+    a.after = -bounce * a.velocity
+    b.after = np.zeros(2) if b.motion == "turns" else bounce * a.velocity
+    return True
+
+
+def scene(seed, index):
+    """The objects (1 or 2) of video `index`, and its random generator, which then draws the background."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, index]))
+    count = 1 if rng.random() < 0.35 else 2
+    colours = rng.permutation(list(COLOURS))[:count]
+    motions = rng.choice(list(MOTIONS), size=count, p=[0.19, 0.19, 0.19, 0.19, 0.24])
+    if count == 1:
+        return [_body(rng, str(colours[0]), str(motions[0]))], rng
+    meet = rng.random() < 0.4
+    while True:
+        a, b = (_body(rng, str(c), str(m)) for c, m in zip(colours, motions))
+        if meet and a.motion != b.motion:
+            mover, other = (a, b) if a.motion != "turns" else (b, a)
+            if _head_on(rng, mover, other):
+                return [a, b], rng
+            meet = rng.random() < 0.8  # some pairs cannot meet: let them pass
+        elif _apart(a, b):
+            return [a, b], rng
+
+
+def caption_of(bodies):
+    return ", ".join(b.caption() for b in bodies)
+
+
+def signed_distance(shape, x, y, r):
+    """Signed distance in pixels (negative inside) of an upright shape of radius r at points x, y (y points down)."""
+    if shape == "circle":  # a wedge is cut out of the top, so that turning can be seen
+        wedge = x.abs() * np.cos(0.45) + y * np.sin(0.45)
+        return torch.maximum(torch.hypot(x, y) - r, -torch.maximum(wedge, y + 0.15 * r))
+    if shape == "square":
+        return torch.maximum(x.abs(), y.abs()) - 0.84 * r
+    if shape == "triangle":
+        return torch.maximum(x.abs() * 0.8660254 - y * 0.5, y) - 0.55 * r
+    px, py = x.abs(), -y  # five-pointed star: fold into one half point, then the distance to its edge
+    for cx, cy in ((0.809017, -0.587785), (-0.809017, -0.587785)):
+        d = torch.clamp(px * cx + py * cy, min=0)
+        px, py = px - 2 * d * cx, py - 2 * d * cy
+        px = px.abs() if cx < 0 else px
+    py = py - 1.1 * r
+    bx, by = 0.587785 * 0.45, 0.809017 * 0.45 - 1
+    h = torch.clamp((px * bx + py * by) / (bx * bx + by * by), min=torch.zeros(()), max=1.1 * r)
+    return torch.hypot(px - bx * h, py - by * h) * torch.sign(py * bx - px * by)
+
+
+def _background(rngs):
+    """[N, 3, SIZE, SIZE] in [0, 1]: dark grey smooth noise of three scales with a faint tint."""
+    image = 0
+    for cells, strength in ((4, 0.07), (9, 0.05), (22, 0.03)):
+        grid = torch.from_numpy(np.stack([r.standard_normal((1, cells, cells)) for r in rngs])).float()
+        image = image + strength * F.interpolate(grid, size=(SIZE, SIZE), mode="bicubic", align_corners=True)
+    tint = torch.from_numpy(np.stack([r.uniform(-0.03, 0.03, (3, 1, 1)) + r.uniform(0.2, 0.36) for r in rngs])).float()
+    return (image + tint).clamp(0.02, 0.6)
+
+
+def render(scenes, frames):
+    """scenes: list of (bodies, rng); frames: int array [N, T] of frame numbers -> float32 [N, 3, T, SIZE, SIZE] in [-1, 1]."""
+    frames = np.asarray(frames)
+    count, length = frames.shape
+    video = _background([rng for _, rng in scenes])[:, :, None].repeat(1, 1, length, 1, 1)
+    grid = torch.arange(SIZE, dtype=torch.float32) + 0.5
+    todo = [(n, body) for n, (bodies, _) in enumerate(scenes) for body in bodies]
+    for shape in SHAPES:
+        group = [(n, b) for n, b in todo if b.shape == shape]
+        if not group:
+            continue
+        column = lambda values: torch.tensor(np.array(values), dtype=torch.float32)
+        centre = column([b.centre(frames[n]) for n, b in group])[..., None, None]
+        angle = column([b.angle + b.spin * frames[n] for n, b in group])[..., None, None]
+        radius = column([b.radius for _, b in group])[:, None, None, None]
+        dx, dy = grid[None, None, None, :] - centre[:, :, 0], grid[None, None, :, None] - centre[:, :, 1]
+        cos, sin = angle.cos(), angle.sin()
+        cover = (0.5 - signed_distance(shape, cos * dx + sin * dy, cos * dy - sin * dx, radius)).clamp(0, 1)
+        for (n, b), alpha in zip(group, cover):
+            paint = torch.tensor(COLOURS[b.colour])[:, None, None, None]
+            video[n] = video[n] * (1 - alpha) + paint * alpha
+    return video * 2 - 1
+
+
+def batch(seed, first, count, length=FRAMES):
+    """Videos first .. first+count-1 -> (video [N,3,length,H,W], frame numbers int64 [N,length], captions).
+
+    With length < FRAMES a video is seen at evenly spaced frames of a random stride and start; their true numbers are returned."""
+    scenes, frames = [], []
+    for index in range(first, first + count):
+        bodies, rng = scene(seed, index)
+        scenes.append((bodies, rng))
+        rng = np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, 1]))
+        widest = (FRAMES - 1) // (length - 1) if length > 1 else 1
+        stride = int(rng.integers(1, widest + 1))
+        start = int(rng.integers(0, FRAMES - stride * (length - 1)))
+        frames.append(start + stride * np.arange(length))
+    frames = np.stack(frames)
+    return render(scenes, frames), torch.from_numpy(frames), [caption_of(b) for b, _ in scenes]

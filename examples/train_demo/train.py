@@ -1,0 +1,209 @@
+"""Trains the demo model by flow matching, from single frames to full videos; resumable, and exact to the bit when resumed.
+
+Everything random is a function of (seed, step): data, noise, noise levels and dropped captions. So a checkpoint holds only
+weights, their moving average, optimizer states and the step, and the plan may be edited between two runs.
+Run: python train.py --out RUN_FOLDER [--plan plan.json] [--export FOLDER]
+"""
+import argparse
+import csv
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+import data
+from model import DemoModel, save_folder
+
+HELD_OUT_SEED = 977
+HELD_OUT_VIDEOS = 8
+
+
+def flow_matching_loss(model, video, sigma, noise, ids):
+    """Mean squared error of the velocity noise - video at x = (1 - sigma) video + sigma noise."""
+    s = sigma[:, None, None, None, None]
+    return torch.mean((model((1 - s) * video + s * noise, sigma, ids) - (noise - video)) ** 2)
+
+
+def shifted(u, shift):
+    return shift * u / (1 + (shift - 1) * u)
+
+
+class Trainer:
+    def __init__(self, plan, config=None):
+        self.plan = plan
+        cuda = plan["device"] == "auto" and torch.cuda.is_available()
+        self.device = "cuda" if cuda else "cpu" if plan["device"] == "auto" else plan["device"]
+        self.model = DemoModel(config).initialise(plan["seed"]).to(self.device)
+        self.model.autocast = self.device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        matrices = [p for p in self.model.transformer.blocks.parameters() if p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in self.model.parameters() if id(p) not in chosen]
+        decay = plan["weight_decay"]
+        self.optimizers = [
+            torch.optim.Muon(matrices, lr=plan["matrix_lr"], weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=plan["other_lr"], betas=(0.9, 0.98), weight_decay=0.0)]
+        self.base_rates = [plan["matrix_lr"], plan["other_lr"]]
+        self.loss = torch.compile(flow_matching_loss, dynamic=False) if plan["compile"] else flow_matching_loss
+        self.step = self.samples = 0
+        self.minutes = 0.0
+
+    def total_steps(self):
+        return sum(s["steps"] for s in self.plan["stages"])
+
+    def stage(self):
+        """The stage of the current step, or None at the end."""
+        first = 0
+        for stage in self.plan["stages"]:
+            first += stage["steps"]
+            if self.step < first:
+                return stage
+        return None
+
+    def rate(self):
+        """Learning rate factor: linear warm-up, constant, linear decay to 2 %."""
+        up = min(1.0, (self.step + 1) / self.plan["warmup_steps"])
+        down = min(1.0, (self.total_steps() - self.step) / self.plan["decay_steps"])
+        return up * max(0.02, down)
+
+    def draw(self, stage):
+        """The batch of the current step: video, frame numbers, sigma, noise, word ids."""
+        count = stage["batch"]
+        video, frames, captions = data.batch(self.plan["seed"], self.samples, count, stage["frames"])
+        rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + self.step)
+        noise = torch.randn(video.shape, generator=rng)
+        # Stratified noise levels: one per equal slice, so that the loss of a small batch is less noisy.
+        u = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
+        drop = torch.rand(count, generator=rng) < self.plan["null_caption"]
+        ids = torch.tensor([data.tokenize("" if d else c) for c, d in zip(captions, drop)])
+        return [t.to(self.device) for t in (video, frames, shifted(u, stage["shift"]), noise, ids)]
+
+    def advance(self):
+        """One optimizer step; returns the loss."""
+        stage = self.stage()
+        video, frames, sigma, noise, ids = self.draw(stage)
+        for optimizer, base in zip(self.optimizers, self.base_rates):
+            for group in optimizer.param_groups:
+                group["lr"] = base * self.rate()
+        self.model.set_frames(frames)
+        loss = self.loss(self.model, video, sigma, noise, ids)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        keep = min(self.plan["ema"], (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1 - keep)
+        self.step += 1
+        self.samples += stage["batch"]
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def held_out(self, length=data.FRAMES, videos=HELD_OUT_VIDEOS):
+        """Loss of the averaged weights on fixed unseen videos, captions, noise and evenly spread noise levels (shift 3)."""
+        current = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        total = 0.0
+        for i in range(videos):
+            video, frames, captions = data.batch(HELD_OUT_SEED, i, 1, length)
+            noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(HELD_OUT_SEED + i))
+            sigma = shifted(torch.tensor([(i + 0.5) / videos]), 3.0)
+            ids = torch.tensor([data.tokenize(captions[0])])
+            self.model.set_frames(frames.to(self.device))
+            args = [t.to(self.device) for t in (video, sigma, noise, ids)]
+            total += float(flow_matching_loss(self.model, *args))
+        self.model.load_state_dict(current)
+        return total / videos
+
+    def save(self, path):
+        """Checkpoint, written beside its place and moved there, so that it is whole at any moment."""
+        state = {"model": self.model.state_dict(), "average": self.average, "step": self.step, "samples": self.samples,
+                 "minutes": self.minutes, "optimizers": [o.state_dict() for o in self.optimizers]}
+        torch.save(state, f"{path}.part")
+        os.replace(f"{path}.part", path)
+
+    def load(self, path):
+        state = torch.load(path, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.step, self.samples, self.minutes = state["step"], state["samples"], state["minutes"]
+
+    def export(self, folder):
+        """Writes the averaged weights as a diffusers-style folder."""
+        part = lambda prefix: {k[len(prefix):]: v.cpu() for k, v in self.average.items() if k.startswith(prefix)}
+        save_folder(folder, part("transformer."), part("captions."))
+
+
+class Log:
+    """loss.csv of a run: one row per evaluation, appended; rows past a resumed step are dropped."""
+    columns = ("step", "samples", "minutes", "frames", "train_loss", "held_out_loss")
+
+    def __init__(self, path, step):
+        self.path = Path(path)
+        rows = list(csv.reader(self.path.open())) if self.path.exists() else [self.columns]
+        with self.path.open("w", newline="") as file:
+            csv.writer(file).writerows(rows[:1] + [r for r in rows[1:] if int(r[0]) <= step])
+
+    def add(self, *row):
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow(row)
+
+
+def run(trainer, out, export):
+    plan, checkpoint = trainer.plan, out / "checkpoint.pt"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+        print(f"resumed at step {trainer.step}", flush=True)
+    log, stop, recent = Log(out / "loss.csv", trainer.step), [], []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.append(True))
+    last = evaluated = saved = time.time()
+    while (stage := trainer.stage()) and not stop:
+        recent.append(trainer.advance())
+        now = time.time()
+        # A pause (stopped process, sleeping machine) is not training time.
+        trainer.minutes += min(now - last, 120) / 60
+        last = now
+        finished = trainer.stage() is not stage
+        if trainer.step % 20 == 0:
+            mean = sum(recent[-20:]) / len(recent[-20:])
+            print(f"step {trainer.step}/{trainer.total_steps()} frames {stage['frames']} loss {mean:.4f} "
+                  f"{trainer.minutes:.1f} min", flush=True)
+        if finished or now - evaluated > 60 * plan["evaluate_minutes"]:
+            held_out = trainer.held_out()
+            log.add(trainer.step, trainer.samples, round(trainer.minutes, 2), stage["frames"],
+                    round(sum(recent) / len(recent), 5), round(held_out, 5))
+            print(f"step {trainer.step} held-out loss {held_out:.4f}", flush=True)
+            recent, evaluated = [], time.time()
+        if finished or now - saved > 60 * plan["checkpoint_minutes"]:
+            trainer.save(checkpoint)
+            saved = time.time()
+            if export:
+                trainer.export(export)
+    trainer.save(checkpoint)
+    if export:
+        trainer.export(export)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoint.pt, loss.csv")
+    parser.add_argument("--plan", type=Path, default=Path(__file__).with_name("plan.json"))
+    parser.add_argument("--export", type=Path, help="also write the averaged weights here at every checkpoint")
+    parser.add_argument("--threads", type=int, default=0)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    run(Trainer(json.loads(args.plan.read_text())), args.out, args.export)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The training demo without training: the generator, the caption rule, the checker, and a run that resumes to the bit."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "examples/train_demo"))
+
+import check  # noqa: E402
+import data  # noqa: E402
+import model as demo  # noqa: E402
+import train  # noqa: E402
+
+TINY = {**demo.CONFIG, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 1, "text_dim": 8,
+        "freq_dim": 16}
+PLAN = {"seed": 5, "device": "cpu", "compile": False, "warmup_steps": 2, "decay_steps": 2, "matrix_lr": 0.01,
+        "other_lr": 0.01, "weight_decay": 0.01, "ema": 0.9, "null_caption": 0.5, "evaluate_minutes": 99,
+        "checkpoint_minutes": 99, "stages": [{"frames": 1, "batch": 2, "shift": 3, "steps": 1},
+                                             {"frames": 2, "batch": 2, "shift": 4, "steps": 3}]}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_videos_depend_on_seed_and_index_only():
+    whole, frames, captions = data.batch(3, 0, 4, length=4)
+    part, part_frames, part_captions = data.batch(3, 2, 2, length=4)
+    assert torch.equal(whole[2:], part) and torch.equal(frames[2:], part_frames) and captions[2:] == part_captions
+    assert not torch.equal(whole, data.batch(4, 0, 4, length=4)[0])
+    assert whole.shape == (4, 3, 4, data.SIZE, data.SIZE) and whole.min() >= -1 and whole.max() <= 1
+
+
+def test_a_few_frames_are_the_frames_of_the_whole_video():
+    few, frames, _ = data.batch(3, 7, 1, length=3)
+    whole, _, _ = data.batch(3, 7, 1)
+    assert torch.allclose(few[0], whole[0, :, frames[0]], atol=1e-6)
+    assert len(set(np.diff(frames[0].numpy()))) == 1
+
+
+def test_objects_stay_inside_and_keep_their_captioned_direction_at_first():
+    for index in range(300):
+        bodies, _ = data.scene(11, index)
+        for body in bodies:
+            path = body.centre(np.arange(data.FRAMES))
+            assert path.min() > body.radius - 1 and path.max() < data.SIZE - body.radius + 1
+            assert np.allclose(np.sign(path[5] - path[0]), data.MOTIONS[body.motion])
+
+
+def test_caption_slots():
+    ids = data.tokenize("Red circle moves left, blue star turns")
+    assert [data.WORDS[i] for i in ids] == ["red", "circle", "moves", "left", "blue", "star", "turns", "<pad>"]
+    assert data.tokenize("") == [0] * data.MAX_LENGTH
+    for wrong, why in (("pink circle turns", "unknown word 'pink'"), ("red star turns, red star turns, red star turns", "at most 2"),
+                       ("red circle moves left left", "1 to 4 words"), ("red star turns,", "1 to 4 words")):
+        with pytest.raises(ValueError, match=why):
+            data.tokenize(wrong)
+
+
+def test_checker_accepts_the_truth_and_refuses_other_captions():
+    pairs = list(check.truth(25))
+    assert check.summary([check.check_video(v, c) for v, c in pairs])["obeyed"] >= 0.97
+    change = {"left": "right", "right": "up", "up": "down", "down": "left"}
+    shapes = dict(zip(data.SHAPES, data.SHAPES[1:] + data.SHAPES[:1]))
+    colours = dict(zip(data.COLOURS, list(data.COLOURS)[1:] + list(data.COLOURS)[:1]))
+    for table in (shapes, colours, change):
+        wrong = [(v, "".join(table.get(w, w) for w in c.replace(",", " ,").replace(" ", "\0 \0").split("\0"))) for v, c in pairs[:12]]
+        wrong = [(v, w.replace(" ,", ",")) for (v, w), (_, c) in zip(wrong, pairs) if w.replace(" ,", ",") != c]
+        assert len(wrong) > 5
+        assert not any(check.check_video(v, w)["obeyed"] for v, w in wrong)
+
+
+def test_checker_sees_a_still_object_and_an_empty_video():
+    one = next(s for s in (data.scene(1, i) for i in range(99)) if len(s[0]) == 1 and s[0][0].motion != "turns")
+    still = check.as_frames(data.render([one], np.zeros((1, data.FRAMES), int))[0].numpy())
+    verdict = check.check_video(still, one[0][0].caption())["objects"][0]
+    assert verdict["shape_ok"] and not verdict["motion_ok"] and verdict["found"]["motion"] == "unclear"
+    empty = check.check_video(np.full((4, 64, 64, 3), 0.3), "red circle turns")
+    assert not empty["obeyed"] and empty["objects"][0]["found"] is None
+
+
+def test_training_attention_equals_diffusers():
+    torch.manual_seed(0)
+    ours = demo.DemoModel(TINY).initialise(3)
+    torch.nn.init.normal_(ours.transformer.proj_out.weight)
+    from diffusers import WanTransformer3DModel
+    plain = WanTransformer3DModel(**TINY)
+    plain.load_state_dict(ours.transformer.state_dict())
+    video, ids = torch.randn(2, 3, 2, 16, 16), torch.tensor([data.tokenize("red star turns"), data.tokenize("")])
+    sigma = torch.tensor([0.3, 0.9])
+    for few in (0, 512):
+        for block in ours.transformer.blocks:
+            block.attn1.processor.few_keys = block.attn2.processor.few_keys = few
+        for frames in (None, torch.arange(2).repeat(2, 1)):
+            ours.set_frames(frames)
+            with torch.no_grad():
+                wanted = plain(video, sigma * 1000, ours.captions(ids), return_dict=False)[0]
+                torch.testing.assert_close(ours(video, sigma, ids), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_resumed_run_is_exact(tmp_path):
+    whole = train.Trainer(PLAN, TINY)
+    losses = [whole.advance() for _ in range(4)]
+    assert whole.stage() is None and all(np.isfinite(losses))
+    first = train.Trainer(PLAN, TINY)
+    first.advance(), first.advance()
+    first.save(tmp_path / "checkpoint.pt")
+    second = train.Trainer({**PLAN}, TINY)
+    second.load(tmp_path / "checkpoint.pt")
+    assert [second.advance(), second.advance()] == losses[2:]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+        assert torch.equal(whole.average[name], second.average[name]), name
+    assert whole.held_out(length=2, videos=2) == second.held_out(length=2, videos=2)
+
+
+def test_the_committed_model_is_whole():
+    folder = ROOT / "examples/shapes_dit"
+    if not (folder / "transformer/config.json").exists():
+        pytest.skip("no trained model in this tree")
+    words = json.loads((folder / "text_encoder/vocabulary.json").read_text())
+    assert words["words"] == list(data.WORDS) and words["max_length"] == data.MAX_LENGTH
+    model = demo.load_folder(folder)
+    tokens = (data.SIZE // 4) ** 2 * data.FRAMES
+    assert tokens >= 4096 and all(torch.isfinite(p).all() for p in model.parameters())
+    assert sum(p.stat().st_size for p in folder.rglob("*.safetensors")) <= 12e6
