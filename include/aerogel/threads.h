@@ -7,7 +7,7 @@ namespace aerogel {
 /// Threads used by all operations: AEROGEL_NUM_THREADS, or the number of cores the process may use.
 int num_threads();
 
-/// Sets the number of threads (>= 1; InvalidArgument otherwise). Call while no operation runs.
+/// Sets the number of threads (1 to 1024; InvalidArgument otherwise). Call while no operation runs.
 void set_num_threads(int count);
 
 }  // namespace aerogel

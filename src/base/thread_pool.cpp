@@ -104,15 +104,26 @@ class ThreadPool {
     std::atomic<bool> stop_{false};
 };
 
+// More could not help, and a system that refuses a thread half way would end the process.
+constexpr int kMostThreads = 1024;
+
+int default_threads() {
+    constexpr const char* kName = "AEROGEL_NUM_THREADS";
+    const int count = environment_count(kName).value_or(std::min(available_cores(), kMostThreads));
+    if (count > kMostThreads) {
+        throw InvalidArgument("[environment] " + std::string(kName) + " must be at most " +
+                              std::to_string(kMostThreads) + ", got " + std::to_string(count));
+    }
+    return count;
+}
+
 struct Pool {
     std::mutex guard;
     std::unique_ptr<ThreadPool> pool;
 
     ThreadPool& get() {
         const std::lock_guard lock(guard);
-        if (!pool)
-            pool = std::make_unique<ThreadPool>(
-                environment_count("AEROGEL_NUM_THREADS").value_or(available_cores()));
+        if (!pool) pool = std::make_unique<ThreadPool>(default_threads());
         return *pool;
     }
 };
@@ -129,8 +140,10 @@ int num_threads() {
 }
 
 void set_num_threads(int count) {
-    if (count < 1)
-        throw InvalidArgument("[threads] the number of threads must be >= 1, got " + std::to_string(count));
+    if (count < 1 || count > kMostThreads) {
+        throw InvalidArgument("[threads] the number of threads must be between 1 and " +
+                              std::to_string(kMostThreads) + ", got " + std::to_string(count));
+    }
     Pool& shared = the_pool();
     const std::lock_guard lock(shared.guard);
     if (shared.pool && shared.pool->size() == count) return;
