@@ -105,7 +105,7 @@ class Block {
         options.latent_shape = pass_.patches.grid;
         options.txt_len = 0;
         const SparseReport report =
-            sparse_attention(heads(q), heads(k), heads(v), heads(o), AttentionLayout::bsnd, options);
+            sparse_attention(heads(q), heads(k), heads(v), heads(o), options);
         if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
     }
 

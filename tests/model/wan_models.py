@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
+logging.set_verbosity_error()
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("AEROGEL_BUILD", ROOT / "build/release")) / "tests"
 

@@ -13,8 +13,9 @@ class EulerSampler final : public Sampler {
     EulerSampler(int steps, double shift) {
         const double first = kTrainTimesteps;
         const double last = shifted(1.0 / kTrainTimesteps, shift) * kTrainTimesteps;
+        const double spacing = steps == 1 ? 0.0 : (last - first) / (steps - 1);
         for (int i = 0; i < steps; ++i) {
-            const double t = steps == 1 ? first : first + (last - first) * i / (steps - 1);
+            const double t = i * spacing + first;
             sigmas_.push_back(static_cast<float>(shifted(t / kTrainTimesteps, shift)));
             timesteps_.push_back(sigmas_.back() * static_cast<float>(kTrainTimesteps));
         }

@@ -29,9 +29,10 @@ class UniPcSampler final : public Sampler {
     UniPcSampler(int steps, double shift) {
         // log(1 - sigma) must stay finite.
         constexpr double kMargin = 1e-6;
-        const double last = 1.0 / kTrainTimesteps;
+        // In numpy.linspace's order of operations: a timestep that is a whole number must not fall below it.
+        const double spacing = (1.0 / kTrainTimesteps - 1.0) / steps;
         for (int i = 0; i < steps; ++i) {
-            double sigma = shifted(1.0 + (last - 1.0) * i / steps, shift);
+            double sigma = shifted(i * spacing + 1.0, shift);
             if (i == 0 && std::abs(sigma - 1.0) < kMargin) sigma -= kMargin;
             sigmas_.push_back(static_cast<double>(static_cast<float>(sigma)));
             // diffusers gives the model whole timesteps, rounded down.

@@ -1,0 +1,94 @@
+// Running the pipeline with a hook on every Linear.
+#include "model/calibrate.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <sstream>
+#include <utility>
+
+#include "aerogel/error.h"
+#include "core/text.h"
+
+namespace aerogel {
+namespace {
+
+constexpr const char* kCaptionFile = "calibration_captions.txt";
+// Every colour, shape and motion of the example model at least once, with one and with two objects.
+constexpr const char* kBuiltInCaptions[] = {
+    "red circle moves left", "blue star turns, yellow square moves up", "green triangle moves right",
+    "purple circle moves down, cyan star moves left"};
+
+std::size_t caption_count(const CalibrateOptions& options) {
+    if (!options.prompt_embeds.defined()) return options.captions.size();
+    if (options.prompt_embeds.dtype() != DType::f32 || options.prompt_embeds.shape().size() != 3) {
+        throw InvalidArgument("[calibrate] prompt_embeds must be f32[captions,text_len,text_dim], got " +
+                              options.prompt_embeds.describe());
+    }
+    return static_cast<std::size_t>(options.prompt_embeds.dim(0));
+}
+
+// Embeddings of one caption, a copy [1, text_len, text_dim].
+Tensor embedding_of(const Tensor& all, std::size_t index) {
+    Tensor one(DType::f32, {1, all.dim(1), all.dim(2)});
+    std::memcpy(one.data(), static_cast<const std::byte*>(all.data()) + index * one.bytes(), one.bytes());
+    return one;
+}
+
+GenerateOptions base_options(const Pipeline& pipeline, const CalibrateOptions& options) {
+    GenerateOptions generate;
+    generate.steps = options.steps;
+    generate.frames = options.frames;
+    generate.height = options.height;
+    generate.width = options.width;
+    generate.guidance = options.guidance;
+    return pipeline.with_defaults(std::move(generate));
+}
+
+}  // namespace
+
+CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& options) {
+    const std::size_t captions = caption_count(options);
+    if (captions == 0) throw InvalidArgument("[calibrate] there are no captions to calibrate with");
+    GenerateOptions generate = base_options(pipeline, options);
+    const int steps = *generate.steps;
+    CalibrationStats stats(steps);
+    generate.on_linear_input = [&](const std::string& linear, int step, const TensorView& x) {
+        stats.observe(linear, step, x);
+    };
+    for (std::size_t i = 0; i < captions; ++i) {
+        generate.seed = options.seed + i;
+        if (options.prompt_embeds.defined()) {
+            generate.prompt_embeds = embedding_of(options.prompt_embeds, i);
+        } else {
+            generate.prompt = options.captions[i];
+        }
+        const int done = static_cast<int>(i) * steps;
+        generate.progress = [&, done](int step, int, double) {
+            return !options.progress || options.progress(done + step, static_cast<int>(captions) * steps);
+        };
+        pipeline.generate(generate);
+    }
+    return stats;
+}
+
+std::vector<std::string> read_captions(const std::filesystem::path& path) {
+    constexpr std::size_t kLimit = 10'000'000;
+    std::istringstream text(read_text_file(path, "calibrate", kLimit));
+    std::vector<std::string> captions;
+    for (std::string line; std::getline(text, line);) {
+        const std::size_t first = line.find_first_not_of(" \t\r");
+        if (first == std::string::npos || line[first] == '#') continue;
+        captions.push_back(line.substr(first, line.find_last_not_of(" \t\r") - first + 1));
+    }
+    if (captions.empty()) throw InvalidArgument("[calibrate] " + path.string() + " has no captions");
+    return captions;
+}
+
+std::vector<std::string> default_captions(const std::filesystem::path& model_folder) {
+    const auto file = model_folder / kCaptionFile;
+    if (std::filesystem::exists(file)) return read_captions(file);
+    return {std::begin(kBuiltInCaptions), std::end(kBuiltInCaptions)};
+}
+
+}  // namespace aerogel

@@ -1,0 +1,42 @@
+// Calibration: the model makes videos of some captions, and the range of every Linear's input is
+// collected step by step.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "aerogel/pipeline.h"
+#include "quant/calibration.h"
+
+namespace aerogel {
+
+/// What is unset comes from the pipeline folder. Fewer captions, frames or pixels make it cheaper; `steps`
+/// must be that of the later generation when scales are kept per step.
+struct CalibrateOptions {
+    std::vector<std::string> captions;
+    Tensor prompt_embeds;  ///< f32 [captions, text_len, text_dim] instead of `captions`
+    std::optional<int> steps;
+    std::optional<int> frames;
+    std::optional<int> height;
+    std::optional<int> width;
+    std::optional<double> guidance;
+    std::uint64_t seed = 0;  ///< of the first video; the next one takes the next seed
+    /// Called after each sampling step; return false to stop (calibrate() then throws Cancelled).
+    std::function<bool(int done, int total)> progress;
+};
+
+/// InvalidArgument when there is nothing to calibrate with, or as Pipeline::generate.
+CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& options);
+
+/// Captions of a file, one per line; empty lines and lines with # in front are skipped. IoError,
+/// InvalidArgument when there is none.
+std::vector<std::string> read_captions(const std::filesystem::path& path);
+
+/// calibration_captions.txt of the model's folder, or a few captions of the vocabulary of the example model.
+std::vector<std::string> default_captions(const std::filesystem::path& model_folder);
+
+}  // namespace aerogel
