@@ -2,6 +2,7 @@
 // layer: quant
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,8 @@ struct QuantizedLinearWeights {
     /// W8A8_TIMESTEP: steps >= this use their static scales, earlier ones are dynamic; 0 = all static,
     /// the number of steps = all dynamic (the upstream default). Runtime policy, not stored in files.
     int first_static_step = 0;
+    /// Bytes of the layer's tensors in its files; 0 = count the arrays above.
+    std::size_t stored_bytes = 0;
 };
 
 /// Prepacks once for the best kernel of this machine; forward() picks by the actual m.

@@ -1,0 +1,38 @@
+// Min-max quantization to int8: weights symmetric per output channel, activations asymmetric per
+// tensor. All arithmetic is rounded to the type of the model's weights.
+#pragma once
+
+#include <vector>
+
+#include "aerogel/quantized_linear.h"
+#include "aerogel/quantized_tensor.h"
+
+namespace aerogel {
+
+/// weight f32|bf16|f16 [n,k] contiguous -> int8 with scale f32[n,1] = max_k|w| / 127 (at least FLT_EPSILON)
+/// and q = clamp(round_half_even(w / scale), -127, 127); no offset. The scale holds values of the weight's
+/// type. InvalidArgument when the weight is no matrix or not finite.
+QuantizedTensor quantize_minmax_int8(const TensorView& weight);
+
+/// Smallest and largest value of an activation.
+struct InputRange {
+    float min = 0.0F;
+    float max = 0.0F;
+};
+
+/// Per-tensor scale of activations: x_q = clamp(round_half_even(x / scale + offset), -128, 127).
+struct InputScale {
+    float scale = 1.0F;
+    float offset = 0.0F;  ///< integral, -128 .. 127
+};
+
+/// The range, widened to hold 0, is laid over -128 .. 127. `dtype` is that of the model's weights.
+InputScale asymmetric_int8(InputRange range, DType dtype);
+
+/// One StaticScales per input: quant_bias = round_half_even(bias / deq_scale - offset * sum_k w_q) and
+/// deq_scale = input scale * weight scale, for an int8 weight with a scale per row; bias f32 [n] or
+/// undefined. int32 overflow saturates.
+std::vector<StaticScales> static_scales(const QuantizedTensor& weight, const Tensor& bias,
+                                        const std::vector<InputScale>& inputs, DType dtype);
+
+}  // namespace aerogel

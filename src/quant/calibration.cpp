@@ -1,0 +1,186 @@
+// Collecting input ranges and averaging them.
+#include "quant/calibration.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+
+#include "aerogel/error.h"
+#include "aerogel/number_types.h"
+#include "aerogel/safetensors.h"
+#include "core/text.h"
+
+namespace aerogel {
+namespace {
+
+// NaN fails both comparisons below, so it is looked for on its own.
+struct Extremes {
+    float min = std::numeric_limits<float>::infinity();
+    float max = -std::numeric_limits<float>::infinity();
+    bool nan = false;
+
+    void add(float x) {
+        min = x < min ? x : min;
+        max = x > max ? x : max;
+        nan |= x != x;
+    }
+    bool finite() const { return !nan && std::isfinite(min) && std::isfinite(max); }
+};
+
+Extremes extremes_of_row(const TensorView& x, std::int64_t first, std::int64_t count) {
+    Extremes result;
+    if (x.dtype == DType::f32) {
+        const auto* values = static_cast<const float*>(x.data) + first;
+        for (std::int64_t i = 0; i < count; ++i) result.add(values[i]);
+    } else {
+        const auto* values = static_cast<const BFloat16*>(x.data) + first;
+        for (std::int64_t i = 0; i < count; ++i) result.add(to_float(values[i]));
+    }
+    return result;
+}
+
+// x as rows: contiguous, or a matrix with a row stride.
+Extremes extremes(const std::string& layer, const TensorView& x) {
+    const bool typed = x.dtype == DType::f32 || x.dtype == DType::bf16;
+    const bool strided = !x.contiguous() && x.shape.size() == 2 && x.strides.at(1) == 1;
+    if (!typed || x.count() == 0 || (!x.contiguous() && !strided)) {
+        throw InvalidArgument(fmt::format(
+            "[calibrate] the input of {} must be f32 or bf16 rows, not empty, got {}", layer, x.describe()));
+    }
+    if (!strided) return extremes_of_row(x, 0, x.count());
+    Extremes result;
+    for (std::int64_t row = 0; row < x.dim(0); ++row) {
+        const Extremes one = extremes_of_row(x, row * x.strides[0], x.dim(1));
+        result.min = std::min(result.min, one.min);
+        result.max = std::max(result.max, one.max);
+        result.nan = result.nan || one.nan;
+    }
+    return result;
+}
+
+Tensor stats_tensor(const SafetensorsFile& file, const std::string& name, DType dtype) {
+    Tensor tensor = file.tensor(name);
+    if (tensor.dtype() != dtype || tensor.shape().size() != 1 || tensor.count() == 0) {
+        throw InvalidArgument(fmt::format("[calibrate] {}: '{}' must be {}[steps], got {}",
+                                          file.path().string(), name, to_string(dtype), tensor.describe()));
+    }
+    return tensor.clone();
+}
+
+template <typename T>
+Tensor to_tensor(DType dtype, const std::vector<T>& values) {
+    Tensor tensor(dtype, {static_cast<std::int64_t>(values.size())});
+    std::copy(values.begin(), values.end(), tensor.as<T>());
+    return tensor;
+}
+
+}  // namespace
+
+CalibrationStats::CalibrationStats(int steps) : steps_(steps) {
+    if (steps < 1) {
+        throw InvalidArgument(fmt::format("[calibrate] steps must be at least 1, got {}", steps));
+    }
+}
+
+void CalibrationStats::observe(const std::string& layer, int step, const TensorView& x) {
+    if (step < 0 || step >= steps_) {
+        throw InvalidArgument(fmt::format("[calibrate] step must be in [0, {}), got {}", steps_, step));
+    }
+    const Extremes seen = extremes(layer, x);
+    if (!seen.finite()) {
+        throw InvalidArgument(
+            fmt::format("[calibrate] the input of {} is not finite in step {}", layer, step));
+    }
+    Sums& sums = layers_[layer];
+    if (sums.forwards.empty()) {
+        const auto steps = static_cast<std::size_t>(steps_);
+        sums = {std::vector<double>(steps), std::vector<double>(steps), std::vector<std::int64_t>(steps)};
+    }
+    const auto at = static_cast<std::size_t>(step);
+    sums.min[at] += static_cast<double>(seen.min);
+    sums.max[at] += static_cast<double>(seen.max);
+    ++sums.forwards[at];
+}
+
+std::vector<std::string> CalibrationStats::layer_names() const {
+    std::vector<std::string> names;
+    for (const auto& [name, sums] : layers_) names.push_back(name);
+    return names;
+}
+
+const CalibrationStats::Sums& CalibrationStats::sums(const std::string& layer) const {
+    const auto found = layers_.find(layer);
+    if (found != layers_.end()) return found->second;
+    throw InvalidArgument(fmt::format("[calibrate] no input of {} was measured, only of {} other layers{}",
+                                      layer, layers_.size(), suggestion(layer, layer_names())));
+}
+
+InputRange CalibrationStats::range(const std::string& layer) const {
+    return ranges_by_step(layer).front();
+}
+
+std::vector<InputRange> CalibrationStats::ranges_by_step(const std::string& layer) const {
+    const Sums& sums = this->sums(layer);
+    const auto steps = static_cast<std::size_t>(steps_);
+    std::vector<InputRange> ranges(steps);
+    double min = 0.0, max = 0.0;
+    std::int64_t forwards = 0;
+    std::size_t last = steps - 1;
+    while (last > 0 && sums.forwards[last] == 0) --last;
+    for (std::size_t step = last + 1; step-- > 0;) {
+        min += sums.min[step];
+        max += sums.max[step];
+        forwards += sums.forwards[step];
+        const auto count = static_cast<double>(forwards);
+        ranges[step] = {static_cast<float>(min / count), static_cast<float>(max / count)};
+    }
+    std::fill(ranges.begin() + static_cast<std::ptrdiff_t>(last), ranges.end(), ranges[last]);
+    return ranges;
+}
+
+void CalibrationStats::save(const std::filesystem::path& path) const {
+    std::map<std::string, Tensor> tensors;
+    for (const auto& [name, sums] : layers_) {
+        tensors[name + ".min_sum"] = to_tensor(DType::f64, sums.min);
+        tensors[name + ".max_sum"] = to_tensor(DType::f64, sums.max);
+        tensors[name + ".forwards"] = to_tensor(DType::i64, sums.forwards);
+    }
+    save_safetensors(path, tensors);
+}
+
+CalibrationStats CalibrationStats::load(const std::filesystem::path& path) {
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    constexpr std::string_view kEnding = ".forwards";
+    CalibrationStats stats;
+    for (const auto& name : file.names()) {
+        if (!name.ends_with(kEnding)) continue;
+        const std::string layer = name.substr(0, name.size() - kEnding.size());
+        const Tensor forwards = stats_tensor(file, name, DType::i64);
+        const Tensor min = stats_tensor(file, layer + ".min_sum", DType::f64);
+        const Tensor max = stats_tensor(file, layer + ".max_sum", DType::f64);
+        const auto steps = static_cast<int>(forwards.count());
+        if (stats.steps_ == 0) stats.steps_ = steps;
+        const auto* counts = forwards.as<std::int64_t>();
+        if (steps != stats.steps_ || min.count() != steps || max.count() != steps ||
+            std::any_of(counts, counts + steps, [](std::int64_t n) { return n < 0; }) ||
+            std::accumulate(counts, counts + steps, std::int64_t{0}) == 0) {
+            throw InvalidArgument(fmt::format(
+                "[calibrate] {}: the tensors of {} must hold forwards of {} steps, got {}, {}, {}",
+                path.string(), layer, stats.steps_, forwards.describe(), min.describe(), max.describe()));
+        }
+        stats.layers_[layer] = {{min.as<double>(), min.as<double>() + steps},
+                                {max.as<double>(), max.as<double>() + steps},
+                                {counts, counts + steps}};
+    }
+    if (stats.layers_.empty()) {
+        throw InvalidArgument("[calibrate] " + path.string() + " holds no calibration statistics");
+    }
+    return stats;
+}
+
+}  // namespace aerogel

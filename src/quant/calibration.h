@@ -1,0 +1,53 @@
+// What calibration measures: the range of every Linear's input, forward by forward and step by step.
+// Independent of any model; src/model/calibrate.h fills it by running one.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "aerogel/tensor.h"
+#include "quant/algorithms/minmax.h"
+
+namespace aerogel {
+
+/// Sums over forwards of the smallest and the largest input value, per layer and sampling step.
+class CalibrationStats {
+  public:
+    CalibrationStats() = default;
+    /// steps >= 1, InvalidArgument otherwise.
+    explicit CalibrationStats(int steps);
+
+    int steps() const { return steps_; }
+    /// One forward of `layer` in `step` (0 .. steps-1) with input x f32|bf16 (any shape, not empty).
+    /// InvalidArgument when x is not finite or the step is out of range.
+    void observe(const std::string& layer, int step, const TensorView& x);
+    bool contains(const std::string& layer) const { return layers_.contains(layer); }
+    std::vector<std::string> layer_names() const;
+
+    /// Mean over all forwards of the per-forward minimum and maximum (a running mean, not the extremes).
+    /// InvalidArgument when the layer never ran.
+    InputRange range(const std::string& layer) const;
+    /// Entry t: the same mean over the forwards of all steps >= t, as a calibration that visits the steps
+    /// from last to first and never forgets sees them. Steps after the layer's last one take its mean.
+    std::vector<InputRange> ranges_by_step(const std::string& layer) const;
+
+    /// As safetensors: "<layer>.min_sum" and ".max_sum" F64 [steps], ".forwards" I64 [steps].
+    void save(const std::filesystem::path& path) const;
+    /// IoError / InvalidArgument (file, tensor, expected, got).
+    static CalibrationStats load(const std::filesystem::path& path);
+
+  private:
+    struct Sums {
+        std::vector<double> min;
+        std::vector<double> max;
+        std::vector<std::int64_t> forwards;
+    };
+    const Sums& sums(const std::string& layer) const;
+
+    int steps_ = 0;
+    std::map<std::string, Sums> layers_;
+};
+
+}  // namespace aerogel

@@ -1,0 +1,168 @@
+// The streaming writer: announces every tensor, then quantizes and writes one layer after the other.
+#include "quant/export.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "aerogel/description.h"
+#include "aerogel/error.h"
+#include "core/text.h"
+#include "quant/algorithms/algorithm.h"
+#include "quant/algorithms/model_dtype.h"
+#include "quant/aligned_writer.h"
+#include "quant/export_layer.h"
+
+namespace aerogel {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kWeight = ".weight", kBias = ".bias";
+
+std::size_t bytes_of(const TensorInfo& info) {
+    return static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
+}
+
+class Exporter {
+  public:
+    Exporter(const SafetensorsFile& model, const std::vector<std::string>& layers,
+             const ExportOptions& options)
+        : model_(model), options_(options), layers_(layers.begin(), layers.end()) {
+        check();
+        report_.description =
+            options.folder / description_file_name(std::string(options.scheme->name), options.rank);
+        report_.weights = options.folder / weight_file_name(std::string(options.scheme->name), options.rank);
+    }
+
+    ExportReport run() {
+        announce();
+        make_folder();
+        AlignedWriter writer(report_.weights, announced_);
+        write_tensors(writer);
+        // A description never stands beside weights of another export, not even after a crash.
+        std::error_code ignored;
+        fs::remove(report_.description, ignored);
+        writer.finish();
+        try {
+            description_.write(report_.description);
+        } catch (...) {
+            fs::remove(report_.weights, ignored);
+            throw;
+        }
+        return std::move(report_);
+    }
+
+  private:
+    void make_folder() const {
+        std::error_code error;
+        fs::create_directories(options_.folder, error);
+        if (error) {
+            throw IoError(fmt::format("[quantize] cannot make the folder {}: {}", options_.folder.string(),
+                                      error.message()));
+        }
+    }
+
+    void check() const {
+        algorithm_row(options_.algorithm, options_.scheme->weight);
+        if (options_.scheme->needs_calibration && options_.calibration == nullptr) {
+            throw InvalidArgument(fmt::format("[quantize] {} needs calibration", options_.scheme->name));
+        }
+        const auto linears = linear_layers(model_);
+        for (const auto& name : layers_) {
+            if (std::find(linears.begin(), linears.end(), name) == linears.end()) {
+                throw InvalidArgument(fmt::format("[quantize] {} has no Linear '{}'{}",
+                                                  model_.path().string(), name, suggestion(name, linears)));
+            }
+            if (options_.scheme->needs_calibration) options_.calibration->range(name);
+        }
+    }
+
+    // The layer whose weight (or bias) this tensor is, or an empty string.
+    std::string layer_of(const std::string& tensor, std::string_view ending) const {
+        if (!tensor.ends_with(ending)) return {};
+        const std::string layer = tensor.substr(0, tensor.size() - ending.size());
+        return layers_.contains(layer) ? layer : "";
+    }
+
+    FloatLayer float_layer(const std::string& name) const {
+        const std::string bias = name + std::string(kBias);
+        return {name, model_.tensor(name + std::string(kWeight)),
+                model_.contains(bias) ? model_.tensor(bias) : Tensor()};
+    }
+
+    void announce_layer(const FloatLayer& layer) {
+        for (TensorInfo& info : stored_tensors(layer, options_)) {
+            const bool is_float = info.name.ends_with(kBias);
+            description_.entries.emplace_back(info.name, is_float ? "FLOAT" : options_.scheme->name);
+            announced_.push_back(std::move(info));
+        }
+    }
+
+    void announce() {
+        description_.model_quant_type = options_.scheme->name;
+        for (const auto& name : model_.names()) {
+            report_.bytes_before += bytes_of(model_.info(name));
+            if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
+                announce_layer(float_layer(layer));
+            } else if (layer_of(name, kBias).empty()) {
+                description_.entries.emplace_back(name, "FLOAT");
+                announced_.push_back(model_.info(name));
+            }
+        }
+        for (const TensorInfo& info : announced_) report_.bytes_after += bytes_of(info);
+    }
+
+    void write_layer(AlignedWriter& writer, const FloatLayer& layer) {
+        const std::vector<TensorInfo> infos = stored_tensors(layer, options_);
+        const StoredLayer stored = quantize_layer(layer, options_);
+        for (std::size_t i = 0; i < infos.size(); ++i) {
+            writer.write(infos[i].name, stored.tensors[i]);
+        }
+        report_.layers.push_back(
+            {layer.name, layer.weight.dim(0), layer.weight.dim(1), stored.relative_error});
+    }
+
+    void write_tensors(AlignedWriter& writer) {
+        std::size_t done = 0;
+        for (const auto& name : model_.names()) {
+            if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
+                write_layer(writer, float_layer(layer));
+            } else if (layer_of(name, kBias).empty()) {
+                writer.write(name, model_.tensor(name));
+            }
+            done += bytes_of(model_.info(name));
+            if (options_.progress) options_.progress(done, report_.bytes_before, name);
+        }
+    }
+
+    const SafetensorsFile& model_;
+    const ExportOptions& options_;
+    std::set<std::string> layers_;
+    QuantDescription description_;
+    std::vector<TensorInfo> announced_;
+    ExportReport report_;
+};
+
+}  // namespace
+
+std::vector<std::string> linear_layers(const SafetensorsFile& model) {
+    std::vector<std::string> names;
+    for (const auto& name : model.names()) {
+        const TensorInfo& info = model.info(name);
+        if (name.ends_with(kWeight) && info.shape.size() == 2 && is_model_dtype(info.dtype)) {
+            names.push_back(name.substr(0, name.size() - kWeight.size()));
+        }
+    }
+    return names;
+}
+
+ExportReport export_quantized(const SafetensorsFile& model, const std::vector<std::string>& layers,
+                              const ExportOptions& options) {
+    return Exporter(model, layers, options).run();
+}
+
+}  // namespace aerogel

@@ -1,0 +1,150 @@
+// One layer from float to its stored tensors.
+#include "quant/export_layer.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "base/thread_pool.h"
+#include "quant/algorithms/algorithm.h"
+#include "quant/algorithms/minmax.h"
+
+namespace aerogel {
+namespace {
+
+struct StoredType {
+    DType dtype;
+    Shape shape;
+};
+
+// The older exporter stores deq_scale as int64 bit patterns unless the model is bfloat16.
+DType deq_scale_type(DType model) {
+    return model == DType::bf16 ? DType::f32 : DType::i64;
+}
+
+StoredType stored_type(std::string_view tensor, const FloatLayer& layer, const ExportOptions& options) {
+    const DType model = layer.weight.dtype();
+    const std::int64_t n = layer.weight.dim(0);
+    const bool per_step = options.scheme->per_step;
+    const std::int64_t steps = per_step ? options.calibration->steps() : 1;
+    if (tensor == "weight") return {DType::i8, layer.weight.shape()};
+    if (tensor == "bias") return {layer.bias.dtype(), layer.bias.shape()};
+    if (tensor == "weight_scale" || tensor == "weight_offset") return {model, {n, 1}};
+    if (tensor == "input_scale" || tensor == "input_offset") {
+        return {model, per_step ? Shape{steps, 1} : Shape{1}};
+    }
+    const Shape per_channel = per_step ? Shape{steps, n} : Shape{n};
+    return {tensor == "quant_bias" ? DType::i32 : deq_scale_type(model), per_channel};
+}
+
+// The scheme's tensors with the bias behind the weight.
+std::vector<std::string> tensor_names(const FloatLayer& layer, const SchemeRow& scheme) {
+    std::vector<std::string> names(scheme.tensors.begin(), scheme.tensors.end());
+    if (layer.bias.defined()) names.insert(names.begin() + 1, "bias");
+    return names;
+}
+
+// Copies f32 scales into int64 bit patterns or leaves them as they are.
+void store_deq_scale(const Tensor& scale, std::int64_t first, const Tensor& out) {
+    const auto* values = scale.as<float>();
+    for (std::int64_t i = 0; i < scale.count(); ++i) {
+        if (out.dtype() == DType::f32) {
+            out.as<float>()[first + i] = values[i];
+        } else {
+            out.as<std::int64_t>()[first + i] = std::bit_cast<std::int32_t>(values[i]);
+        }
+    }
+}
+
+Tensor static_tensor(std::string_view tensor, const std::vector<StaticScales>& all, const StoredType& type) {
+    const bool scalar = tensor == "input_scale" || tensor == "input_offset";
+    Tensor out(scalar ? DType::f32 : type.dtype, type.shape);
+    std::int64_t at = 0;
+    for (const StaticScales& scales : all) {
+        if (scalar) {
+            out.as<float>()[at++] = tensor == "input_scale" ? scales.input_scale : scales.input_offset;
+        } else if (tensor == "quant_bias") {
+            const auto* values = scales.quant_bias.as<std::int32_t>();
+            std::copy(values, values + scales.quant_bias.count(), out.as<std::int32_t>() + at);
+            at += scales.quant_bias.count();
+        } else {
+            store_deq_scale(scales.deq_scale, at, out);
+            at += scales.deq_scale.count();
+        }
+    }
+    return scalar ? out.to(type.dtype) : out;
+}
+
+std::vector<InputScale> input_scales(const FloatLayer& layer, const ExportOptions& options) {
+    const CalibrationStats& stats = *options.calibration;
+    std::vector<InputScale> scales;
+    for (const InputRange& range : options.scheme->per_step
+                                       ? stats.ranges_by_step(layer.name)
+                                       : std::vector<InputRange>{stats.range(layer.name)}) {
+        scales.push_back(asymmetric_int8(range, layer.weight.dtype()));
+    }
+    return scales;
+}
+
+double relative_error(const Tensor& weight, const QuantizedTensor& quantized) {
+    const Tensor original = weight.to(DType::f32);
+    const Tensor decoded = dequantize(quantized);
+    const auto rows = static_cast<std::size_t>(quantized.rows);
+    std::vector<double> error(rows), norm(rows);
+    parallel_for(quantized.rows, [&](std::int64_t row, int) {
+        const auto* x = original.as<float>() + row * quantized.columns;
+        const auto* y = decoded.as<float>() + row * quantized.columns;
+        for (std::int64_t i = 0; i < quantized.columns; ++i) {
+            const double value = x[i], difference = value - static_cast<double>(y[i]);
+            error[static_cast<std::size_t>(row)] += difference * difference;
+            norm[static_cast<std::size_t>(row)] += value * value;
+        }
+    });
+    double error_sum = 0.0, norm_sum = 0.0;
+    for (std::size_t i = 0; i < rows; ++i) {
+        error_sum += error[i];
+        norm_sum += norm[i];
+    }
+    return norm_sum == 0.0 ? 0.0 : std::sqrt(error_sum / norm_sum);
+}
+
+}  // namespace
+
+std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOptions& options) {
+    std::vector<TensorInfo> infos;
+    for (const std::string& tensor : tensor_names(layer, *options.scheme)) {
+        StoredType type = stored_type(tensor, layer, options);
+        infos.push_back({layer.name + "." + tensor, type.dtype, std::move(type.shape)});
+    }
+    return infos;
+}
+
+StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options) {
+    const SchemeRow& scheme = *options.scheme;
+    const QuantizedTensor weight = algorithm_row(options.algorithm, scheme.weight).quantize(layer.weight);
+    std::vector<StaticScales> scales;
+    if (scheme.activation == Activation::per_tensor) {
+        const Tensor bias = layer.bias.defined() ? layer.bias.to(DType::f32) : Tensor();
+        scales = static_scales(weight, bias, input_scales(layer, options), layer.weight.dtype());
+    }
+    StoredLayer stored;
+    for (const std::string& tensor : tensor_names(layer, scheme)) {
+        const StoredType type = stored_type(tensor, layer, options);
+        if (tensor == "weight") {
+            stored.tensors.push_back(weight.data);
+        } else if (tensor == "bias") {
+            stored.tensors.push_back(layer.bias);
+        } else if (tensor == "weight_scale") {
+            stored.tensors.push_back(weight.scale.to(type.dtype));
+        } else if (tensor == "weight_offset") {
+            stored.tensors.push_back(Tensor::zeros(type.dtype, type.shape));
+        } else {
+            stored.tensors.push_back(static_tensor(tensor, scales, type));
+        }
+    }
+    stored.relative_error = relative_error(layer.weight, weight);
+    return stored;
+}
+
+}  // namespace aerogel

@@ -1,0 +1,28 @@
+// The tensors of one quantized layer as they are stored.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "aerogel/safetensors.h"
+#include "quant/export.h"
+
+namespace aerogel {
+
+/// A float layer of the checkpoint; bias may be undefined.
+struct FloatLayer {
+    std::string name;
+    Tensor weight;
+    Tensor bias;
+};
+
+/// Names, types and shapes that quantize_layer() will return, in the same order.
+std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOptions& options);
+
+struct StoredLayer {
+    std::vector<Tensor> tensors;
+    double relative_error = 0.0;
+};
+StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options);
+
+}  // namespace aerogel

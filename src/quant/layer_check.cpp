@@ -1,0 +1,94 @@
+// The checks between files and kernels: after these, a layer runs.
+#include "quant/layer_check.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <string>
+
+#include "aerogel/error.h"
+#include "formats/format.h"
+#include "quant/schemes.h"
+
+namespace aerogel {
+namespace {
+
+[[noreturn]] void refuse(const QuantizedLinearWeights& weights, const std::string& what) {
+    throw InvalidArgument(fmt::format("[quantized_linear] {} layer {}x{}: {}", weights.scheme,
+                                      weights.weight.rows, weights.weight.columns, what));
+}
+
+void check_array(const QuantizedLinearWeights& weights, const char* name, const Tensor& tensor, DType dtype,
+                 const Shape& shape) {
+    if (tensor.defined() && tensor.dtype() == dtype && tensor.shape() == shape) return;
+    refuse(weights, fmt::format("{} must be {}{}, got {}", name, to_string(dtype), to_string(shape),
+                                tensor.defined() ? tensor.describe() : "nothing"));
+}
+
+void check_finite(const QuantizedLinearWeights& weights, const char* name, const Tensor& tensor) {
+    const auto* values = tensor.as<float>();
+    for (std::int64_t i = 0; i < tensor.count(); ++i) {
+        if (!std::isfinite(values[i])) {
+            refuse(weights, fmt::format("{} has the value {} at element {}", name, values[i], i));
+        }
+    }
+}
+
+void check_static(const QuantizedLinearWeights& weights, const StaticScales& scales) {
+    if (!std::isfinite(scales.input_scale) || scales.input_scale <= 0.0F) {
+        refuse(weights, fmt::format("input_scale must be positive and finite, got {}", scales.input_scale));
+    }
+    const float offset = scales.input_offset;
+    if (!(offset >= -128.0F && offset <= 127.0F) || offset != std::nearbyint(offset)) {
+        refuse(weights, fmt::format("input_offset must be a whole number of [-128, 127], got {}", offset));
+    }
+    check_array(weights, "quant_bias", scales.quant_bias, DType::i32, {weights.weight.rows});
+    check_array(weights, "deq_scale", scales.deq_scale, DType::f32, {weights.weight.rows});
+    check_finite(weights, "deq_scale", scales.deq_scale);
+}
+
+void check_arrays(const QuantizedLinearWeights& weights, const SchemeRow& scheme) {
+    if (weights.weight.format != scheme.weight) {
+        refuse(weights, fmt::format("the weight must be {}, got {}", to_string(scheme.weight),
+                                    to_string(weights.weight.format)));
+    }
+    if (const auto wrong = format_row(scheme.weight).problem(weights.weight); !wrong.empty()) {
+        refuse(weights, "weight: " + wrong);
+    }
+    check_finite(weights, "weight_scale", weights.weight.scale);
+    if (weights.weight.offset.defined()) check_finite(weights, "weight_offset", weights.weight.offset);
+    if (weights.bias.defined()) {
+        check_array(weights, "bias", weights.bias, DType::f32, {weights.weight.rows});
+    }
+    if (weights.mul_scale.defined()) {
+        check_array(weights, "mul_scale", weights.mul_scale, DType::f32, {weights.weight.columns});
+        check_finite(weights, "mul_scale", weights.mul_scale);
+    }
+}
+
+void check_steps(const QuantizedLinearWeights& weights, const SchemeRow& scheme) {
+    const std::size_t entries = weights.static_scales.size();
+    const bool needs_static = scheme.activation == Activation::per_tensor;
+    const bool fits = !needs_static ? entries == 0 : (scheme.per_step ? entries >= 1 : entries == 1);
+    if (!fits) {
+        refuse(weights,
+               fmt::format("needs {} static activation scales, got {}",
+                           !needs_static ? "no" : (scheme.per_step ? "a step's" : "one set of"), entries));
+    }
+    for (const StaticScales& scales : weights.static_scales) check_static(weights, scales);
+    if (weights.first_static_step < 0 ||
+        (scheme.per_step && weights.first_static_step > static_cast<int>(entries))) {
+        refuse(weights, fmt::format("first_static_step must be in [0, {}] (the file's steps), got {}",
+                                    entries, weights.first_static_step));
+    }
+}
+
+}  // namespace
+
+void check_layer(const QuantizedLinearWeights& weights) {
+    const SchemeRow& scheme = scheme_row("quantized_linear", weights.scheme);
+    check_arrays(weights, scheme);
+    check_steps(weights, scheme);
+}
+
+}  // namespace aerogel

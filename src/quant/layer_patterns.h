@@ -1,0 +1,25 @@
+// Choosing layers by name: shell patterns over full module names ("blocks.*.ffn.{net.0.proj,net.2}").
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace aerogel {
+
+/// The Linears of a DiT that are quantized unless told otherwise: attention and feed-forward of every
+/// block. Embeddings, time and text projections and the output layer stay float: they are small and the
+/// quality hangs on them.
+inline constexpr std::string_view kDefaultLayers = "blocks.*.{attn1,attn2,ffn}.*";
+
+/// True when `name` matches `pattern`: * any characters (dots too), ? one, [ab] [a-z] [!a] sets, {a,b}
+/// alternatives. InvalidArgument on an unclosed brace.
+bool matches(std::string_view pattern, std::string_view name);
+
+/// The names that match any include pattern and no exclude pattern, in the given order. InvalidArgument
+/// for a pattern that matches no name at all (naming near ones) and when nothing is left.
+std::vector<std::string> select_layers(const std::vector<std::string>& names,
+                                       const std::vector<std::string>& include,
+                                       const std::vector<std::string>& exclude);
+
+}  // namespace aerogel

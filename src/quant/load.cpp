@@ -1,0 +1,115 @@
+// Finding the files and the layers of a quantized pair.
+#include "quant/load.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <map>
+#include <utility>
+
+#include "aerogel/error.h"
+#include "quant/schemes.h"
+
+namespace aerogel {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kStart = "quant_model_description";
+
+// "stem_12" with another rank instead of 12; "stem" with a rank added.
+fs::path with_rank(const fs::path& path, int rank) {
+    if (rank < 0) return path;
+    std::string stem = path.stem().string();
+    std::size_t digits = stem.size();
+    while (digits > 0 && std::isdigit(static_cast<unsigned char>(stem[digits - 1])) != 0) --digits;
+    const bool has_rank = digits < stem.size() && digits > 0 && stem[digits - 1] == '_';
+    stem = (has_rank ? stem.substr(0, digits) : stem + "_") + std::to_string(rank);
+    return path.parent_path() / (stem + path.extension().string());
+}
+
+// The one description in a folder (of that rank, if one is wanted).
+fs::path description_in(const fs::path& folder, int rank) {
+    std::vector<std::string> found;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+        const std::string name = entry.path().filename().string();
+        if (!name.starts_with(kStart) || entry.path().extension() != ".json") continue;
+        if (rank < 0 || with_rank(entry.path(), rank) == entry.path()) found.push_back(name);
+    }
+    std::sort(found.begin(), found.end());
+    if (found.size() == 1) return folder / found.front();
+    const std::string wanted = rank < 0 ? "" : fmt::format(" of rank {}", rank);
+    if (found.empty()) {
+        throw IoError(fmt::format("[quantize] {} has no {}*.json{}", folder.string(), kStart, wanted));
+    }
+    throw InvalidArgument(fmt::format("[quantize] {} has {} descriptions{}, name one of them: {}",
+                                      folder.string(), found.size(), wanted, fmt::join(found, ", ")));
+}
+
+bool is_attention_key(std::string_view key) {
+    return key.ends_with(".quant_type") || key.find(".fa_") != std::string_view::npos ||
+           key.find(".fa3_") != std::string_view::npos;
+}
+
+}  // namespace
+
+QuantizedPair::QuantizedPair(fs::path path, QuantDescription description, SafetensorsFile weights)
+    : path_(std::move(path)), description_(std::move(description)), weights_(std::move(weights)) {
+    find_layers();
+}
+
+QuantizedPair QuantizedPair::open(const fs::path& path, int rank) {
+    const fs::path file = fs::is_directory(path) ? description_in(path, rank) : with_rank(path, rank);
+    QuantDescription description = QuantDescription::read(file);
+    SafetensorsFile weights = SafetensorsFile::open(weight_path_of(file, description));
+    return {file, std::move(description), std::move(weights)};
+}
+
+void QuantizedPair::find_layers() {
+    constexpr std::string_view kWeight = ".weight", kSmoothed = ".linear";
+    std::map<std::string, std::string> types(description_.entries.begin(), description_.entries.end());
+    const auto is_float = [&](const std::string& key) {
+        const auto found = types.find(key);
+        return found != types.end() && found->second == "FLOAT";
+    };
+    for (const auto& [key, type] : description_.entries) {
+        if (type == "FLOAT") continue;
+        if (is_attention_key(key)) attention_keys_.push_back(key);
+        std::string prefix = key;
+        if (key.ends_with(kWeight)) {
+            prefix.resize(key.size() - kWeight.size());
+        } else if (!weights_.contains(key + std::string(kWeight))) {
+            continue;  // a scale, an offset, a bias: read with its weight
+        }
+        if (!is_quant_type(type)) {
+            throw InvalidArgument(
+                fmt::format("[quantize] {}: '{}' has the unknown type '{}'; there are: FLOAT, {}",
+                            path_.string(), key, type, scheme_names()));
+        }
+        std::string name = prefix;
+        if (prefix.ends_with(kSmoothed)) {
+            const std::string outer = prefix.substr(0, prefix.size() - kSmoothed.size());
+            if (weights_.contains(outer + ".div.mul_scale")) name = outer;
+        }
+        // One FLOAT among the names a module may be listed under keeps it float.
+        if (is_float(name) || is_float(name + ".weight") || is_float(name + ".linear.weight")) continue;
+        layers_.push_back({std::move(name), std::move(prefix), upper_case(type)});
+    }
+}
+
+std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
+    std::size_t bytes = 0;
+    for (const char* tensor : {"weight", "bias", "weight_scale", "weight_offset", "input_scale",
+                               "input_offset", "quant_bias", "deq_scale"}) {
+        const std::string name = layer.prefix + "." + tensor;
+        if (!weights_.contains(name)) continue;
+        const TensorInfo& info = weights_.info(name);
+        bytes += static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
+    }
+    const std::string smoothing = layer.name + ".div.mul_scale";
+    if (weights_.contains(smoothing)) bytes += weights_.tensor(smoothing).bytes();
+    return bytes;
+}
+
+}  // namespace aerogel

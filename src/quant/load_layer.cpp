@@ -1,0 +1,166 @@
+// The tensors of one quantized layer, from either exporter's form to QuantizedLinearWeights.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <string_view>
+
+#include "aerogel/error.h"
+#include "quant/algorithms/model_dtype.h"
+#include "quant/layer_check.h"
+#include "quant/load.h"
+#include "quant/schemes.h"
+
+namespace aerogel {
+namespace {
+
+// Reads the tensors of one layer by their short names.
+class LayerReader {
+  public:
+    LayerReader(const SafetensorsFile& file, const QuantizedLayer& layer) : file_(file), layer_(layer) {}
+
+    [[noreturn]] void refuse(std::string_view tensor, const std::string& wanted,
+                             const std::string& got) const {
+        throw InvalidArgument(fmt::format("[quantize] {}: '{}.{}' ({}) must be {}, got {}",
+                                          file_.path().string(), layer_.prefix, tensor, layer_.quant_type,
+                                          wanted, got));
+    }
+    bool has(std::string_view tensor) const { return file_.contains(full_name(tensor)); }
+    Tensor required(std::string_view tensor) const {
+        if (!has(tensor)) refuse(tensor, "in the file", "nothing");
+        return file_.tensor(full_name(tensor));
+    }
+    // A float tensor of `count` values in any shape, as f32 `shape`; undefined when it is not there.
+    Tensor floats(std::string_view tensor, const Shape& shape) const {
+        if (!has(tensor)) return {};
+        const Tensor stored = required(tensor);
+        if (!is_model_dtype(stored.dtype()) || stored.count() != element_count(shape)) {
+            refuse(tensor, "f32, bf16 or f16 " + to_string(shape), stored.describe());
+        }
+        return stored.to(DType::f32).reshaped(shape);
+    }
+
+  private:
+    std::string full_name(std::string_view tensor) const { return layer_.prefix + "." + std::string(tensor); }
+
+    const SafetensorsFile& file_;
+    const QuantizedLayer& layer_;
+};
+
+// deq_scale: f32, or i64 whose low 32 bits are those of the f32.
+Tensor read_deq_scale(const LayerReader& reader, const Shape& shape) {
+    const Tensor stored = reader.required("deq_scale");
+    const bool typed = stored.dtype() == DType::f32 || stored.dtype() == DType::i64;
+    if (!typed || stored.count() != element_count(shape)) {
+        reader.refuse("deq_scale", "f32 or i64 " + to_string(shape), stored.describe());
+    }
+    if (stored.dtype() == DType::f32) return stored.to(DType::f32).reshaped(shape);
+    const Tensor bits = stored.clone();
+    Tensor scale(DType::f32, shape);
+    std::transform(bits.as<std::int64_t>(), bits.as<std::int64_t>() + bits.count(), scale.as<float>(),
+                   [](std::int64_t x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x)); });
+    return scale;
+}
+
+// input_offset may be stored as an integer too.
+Tensor read_input_offset(const LayerReader& reader, const Shape& shape) {
+    const Tensor stored = reader.required("input_offset");
+    const bool whole = stored.dtype() == DType::i8 || stored.dtype() == DType::i32;
+    if (!whole || stored.count() != element_count(shape)) return reader.floats("input_offset", shape);
+    return stored.to(DType::f32).reshaped(shape);
+}
+
+// A row of [steps, n] as a tensor of its own.
+Tensor row_of(const Tensor& tensor, std::int64_t row) {
+    const std::int64_t n = tensor.dim(1);
+    auto* data =
+        static_cast<std::byte*>(tensor.data()) + static_cast<std::size_t>(row * n) * size_of(tensor.dtype());
+    return Tensor(tensor.dtype(), {n}, data, std::make_shared<Tensor>(tensor)).clone();
+}
+
+std::vector<StaticScales> read_static(const LayerReader& reader, const SchemeRow& scheme, std::int64_t n) {
+    const std::int64_t steps = scheme.per_step ? reader.required("input_scale").count() : 1;
+    if (steps < 1) reader.refuse("input_scale", "at least one step", "none");
+    const Shape per_step = {steps}, per_channel = {steps, n};
+    reader.required("input_scale");
+    const Tensor input_scale = reader.floats("input_scale", per_step);
+    const Tensor input_offset = read_input_offset(reader, per_step);
+    const Tensor quant_bias = reader.required("quant_bias");
+    if (quant_bias.dtype() != DType::i32 || quant_bias.count() != steps * n) {
+        reader.refuse("quant_bias", "i32 " + to_string(per_channel), quant_bias.describe());
+    }
+    const Tensor deq_scale = read_deq_scale(reader, per_channel);
+    std::vector<StaticScales> result;
+    for (std::int64_t step = 0; step < steps; ++step) {
+        result.push_back({input_scale.as<float>()[step], input_offset.as<float>()[step],
+                          row_of(quant_bias.reshaped(per_channel), step), row_of(deq_scale, step)});
+    }
+    return result;
+}
+
+// Static files of the newer exporter hold no weight_scale: it is deq_scale / input_scale.
+Tensor recovered_scale(const StaticScales& scales) {
+    Tensor scale = scales.deq_scale.clone().reshaped({scales.deq_scale.count(), 1});
+    for (std::int64_t i = 0; i < scale.count(); ++i) scale.as<float>()[i] /= scales.input_scale;
+    return scale;
+}
+
+void read_scales(const LayerReader& reader, const SchemeRow& scheme, QuantizedLinearWeights& out) {
+    QuantizedTensor& weight = out.weight;
+    if (!reader.has("weight_scale") && scheme.activation == Activation::per_tensor && !scheme.per_step) {
+        weight.scale = recovered_scale(out.static_scales.front());
+        return;
+    }
+    const Tensor stored = reader.required("weight_scale");
+    const std::int64_t groups = weight.rows == 0 ? 0 : stored.count() / weight.rows;
+    if (groups < 1 || groups * weight.rows != stored.count() || weight.columns % groups != 0) {
+        reader.refuse("weight_scale", fmt::format("[{},1] or [{},groups]", weight.rows, weight.rows),
+                      stored.describe());
+    }
+    weight.group_size = groups == 1 ? 0 : weight.columns / groups;
+    weight.scale = reader.floats("weight_scale", {weight.rows, groups});
+    const Tensor offset = reader.floats("weight_offset", {weight.rows, groups});
+    if (!offset.defined()) return;
+    const auto* values = offset.as<float>();
+    if (std::all_of(values, values + offset.count(), [](float x) { return x == 0.0F; })) return;
+    if (scheme.activation != Activation::none) {
+        reader.refuse("weight_offset", "zeros (weights are symmetric in this scheme)", "other values");
+    }
+    weight.offset = offset;
+}
+
+}  // namespace
+
+QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer) const {
+    const SchemeRow& scheme = scheme_row("quantize", layer.quant_type);
+    const LayerReader reader(weights_, layer);
+    QuantizedLinearWeights out;
+    out.scheme = std::string(scheme.name);
+    out.weight.format = scheme.weight;
+    out.weight.data = reader.required("weight");
+    if (out.weight.data.dtype() != DType::i8 || out.weight.data.shape().size() != 2) {
+        reader.refuse("weight", "i8[out_features,in_features]", out.weight.data.describe());
+    }
+    out.weight.rows = out.weight.data.dim(0);
+    out.weight.columns = out.weight.data.dim(1);
+    out.bias = reader.floats("bias", {out.weight.rows});
+    if (layer.prefix != layer.name) {
+        const QuantizedLayer outer = {layer.name, layer.name, layer.quant_type};
+        out.mul_scale = LayerReader(weights_, outer).floats("div.mul_scale", {out.weight.columns});
+    }
+    if (scheme.activation == Activation::per_tensor) {
+        out.static_scales = read_static(reader, scheme, out.weight.rows);
+    }
+    read_scales(reader, scheme, out);
+    out.stored_bytes = stored_bytes(layer);
+    try {
+        check_layer(out);
+    } catch (const InvalidArgument& error) {
+        throw InvalidArgument(
+            fmt::format("[quantize] {}: layer {}: {}", weights_.path().string(), layer.name, error.what()));
+    }
+    return out;
+}
+
+}  // namespace aerogel

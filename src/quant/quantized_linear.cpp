@@ -1,0 +1,102 @@
+// QuantizedLinear: packs the weight once and picks the activation scales of the step it runs in.
+#include "aerogel/quantized_linear.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "aerogel/error.h"
+#include "ops/linear.h"
+#include "quant/layer_check.h"
+#include "quant/schemes.h"
+
+namespace aerogel {
+namespace {
+
+std::size_t count_bytes(const QuantizedLinearWeights& weights) {
+    const auto bytes = [](const Tensor& tensor) { return tensor.defined() ? tensor.bytes() : 0; };
+    std::size_t total = bytes(weights.weight.data) + bytes(weights.weight.scale) +
+                        bytes(weights.weight.offset) + bytes(weights.bias) + bytes(weights.mul_scale);
+    for (const StaticScales& scales : weights.static_scales) {
+        total += 2 * sizeof(float) + bytes(scales.quant_bias) + bytes(scales.deq_scale);
+    }
+    return total;
+}
+
+const SchemeRow& checked_scheme(const QuantizedLinearWeights& weights) {
+    check_layer(weights);
+    return scheme_row("quantized_linear", weights.scheme);
+}
+
+}  // namespace
+
+struct QuantizedLinear::State {
+    explicit State(QuantizedLinearWeights given)
+        : weights(std::move(given)),
+          scheme(checked_scheme(weights)),
+          packed(weights.weight, scheme.activation),
+          bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {}
+
+    // The static scales of this step, or null where activations are not quantized or are so per token.
+    const StaticScales* scales(const StepContext& step) const {
+        if (!scheme.per_step) return weights.static_scales.empty() ? nullptr : &weights.static_scales[0];
+        const auto steps = static_cast<int>(weights.static_scales.size());
+        if (step.timestep_index < 0 || step.timestep_index >= steps) {
+            throw InvalidArgument(
+                fmt::format("[quantized_linear] {} holds scales of {} steps: the timestep index must be in "
+                            "[0, {}), got {}",
+                            scheme.name, steps, steps, step.timestep_index));
+        }
+        if (step.timestep_index < weights.first_static_step) return nullptr;
+        return &weights.static_scales[static_cast<std::size_t>(step.timestep_index)];
+    }
+
+    QuantizedLinearWeights weights;
+    const SchemeRow& scheme;
+    PackedLinear packed;
+    std::size_t bytes;
+};
+
+QuantizedLinear::QuantizedLinear(QuantizedLinearWeights weights)
+    : state_(std::make_unique<State>(std::move(weights))) {}
+QuantizedLinear::~QuantizedLinear() = default;
+
+std::int64_t QuantizedLinear::in_features() const {
+    return state_->weights.weight.columns;
+}
+
+std::int64_t QuantizedLinear::out_features() const {
+    return state_->weights.weight.rows;
+}
+
+void QuantizedLinear::forward(const TensorView& x, const TensorView& y, const StepContext& step) const {
+    const QuantizedLinearWeights& weights = state_->weights;
+    const StaticScales* scales = state_->scales(step);
+    LinearArgs args;
+    if (weights.mul_scale.defined()) args.mul_scale = weights.mul_scale.as<float>();
+    if (scales != nullptr) {
+        args.input_scale = scales->input_scale;
+        args.input_offset = scales->input_offset;
+        args.quant_bias = scales->quant_bias.as<std::int32_t>();
+        args.deq_scale = scales->deq_scale.as<float>();
+        state_->packed.run(x, y, Activation::per_tensor, args);
+        return;
+    }
+    if (weights.bias.defined()) args.bias = weights.bias.as<float>();
+    const bool weight_only = state_->scheme.activation == Activation::none;
+    state_->packed.run(x, y, weight_only ? Activation::none : Activation::per_token, args);
+}
+
+std::string QuantizedLinear::scheme() const {
+    return std::string(state_->scheme.name);
+}
+
+std::size_t QuantizedLinear::weight_bytes() const {
+    return state_->bytes;
+}
+
+const QuantizedLinearWeights& QuantizedLinear::weights() const {
+    return state_->weights;
+}
+
+}  // namespace aerogel

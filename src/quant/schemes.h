@@ -1,0 +1,40 @@
+// The table of schemes: what one Linear computes, and which tensors it stores. A scheme whose
+// formats exist is one row here and nothing else.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "aerogel/quantized_tensor.h"
+#include "kernels/linear.h"
+
+namespace aerogel {
+
+/// One scheme. The tensors named here are stored under "<layer>." beside an optional bias.
+struct SchemeRow {
+    std::string_view name;                    ///< as in the files: "W8A8_DYNAMIC"
+    std::array<std::string_view, 2> aliases;  ///< other names users may give; files never hold them
+    Format weight;
+    Activation activation;
+    bool per_step;           ///< one set of static scales per sampling step
+    bool needs_calibration;  ///< activation ranges must be measured before export
+    std::span<const std::string_view> tensors;
+    std::string_view summary;
+};
+
+std::span<const SchemeRow> schemes();
+/// "W8A16, W8A8_DYNAMIC, ..." for messages.
+std::string scheme_names();
+/// The row of a name or alias in any case, or null.
+const SchemeRow* find_scheme(std::string_view name);
+/// The same, but Unsupported ("not there yet") for names of the file format without a row and
+/// InvalidArgument for others; both list what is there. `op` starts the message.
+const SchemeRow& scheme_row(std::string_view op, std::string_view name);
+/// True when `name` (any case) is a quantization type of the file format, with or without a row.
+bool is_quant_type(std::string_view name);
+/// ASCII upper case.
+std::string upper_case(std::string_view text);
+
+}  // namespace aerogel
