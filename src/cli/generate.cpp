@@ -14,6 +14,7 @@
 #include "cli/generate_report.h"
 #include "cli/progress.h"
 #include "cli/video_file.h"
+#include "cli/video_size.h"
 
 namespace aerogel::cli {
 namespace {
@@ -41,17 +42,6 @@ struct GenerateFlags {
     bool json = false;
 };
 
-// "64x48" is width x height, as in ffmpeg.
-void parse_size(const std::string& size, GenerateOptions& options) {
-    int width = 0, height = 0;
-    char rest = 0;
-    if (std::sscanf(size.c_str(), "%dx%d%c", &width, &height, &rest) != 2 || width < 1 || height < 1) {
-        throw InvalidArgument("[generate] --size must be WIDTHxHEIGHT like 64x64, got '" + size + "'");
-    }
-    options.width = width;
-    options.height = height;
-}
-
 GenerateOptions to_options(const GenerateFlags& flags) {
     GenerateOptions options;
     options.prompt = flags.prompt;
@@ -61,7 +51,11 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     options.guidance = flags.guidance;
     options.shift = flags.shift;
     options.seed = flags.seed;
-    if (!flags.size.empty()) parse_size(flags.size, options);
+    if (!flags.size.empty()) {
+        const VideoSize size = parse_video_size("generate", flags.size);
+        options.width = size.width;
+        options.height = size.height;
+    }
     if (!flags.sampler.empty()) options.sampler = sampler_kind_from(flags.sampler);
     if (!flags.prompt_embeds.empty()) {
         const auto file = SafetensorsFile::open(flags.prompt_embeds);

@@ -1,0 +1,110 @@
+// aerogel inspect PATH: what is in a model, a quantized pair or any safetensors file, and what is wrong.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "aerogel/error.h"
+#include "base/cpu_features.h"
+#include "cli/command.h"
+#include "cli/inspect_report.h"
+#include "cli/model_files.h"
+#include "ops/dispatch.h"
+#include "quant/inspection.h"
+
+namespace aerogel::cli {
+namespace fs = std::filesystem;
+namespace {
+
+struct InspectFlags {
+    std::string path;
+    int rank = -1;
+    bool all = false;
+    bool kernels = false;
+    bool json = false;
+};
+
+void print(const InspectFlags& flags, const nlohmann::ordered_json& json, const std::string& text) {
+    fmt::print("{}\n", flags.json ? json.dump(2) : text);
+}
+
+void inspect_kernels(const InspectFlags& flags) {
+    const nlohmann::ordered_json json = {{"cpu", cpu_name()},
+                                         {"detected_level", to_string(detected_cpu_level())},
+                                         {"level", to_string(cpu_level())},
+                                         {"kernels", all_kernel_names()}};
+    std::string text = fmt::format("{}\nlevel {} (this CPU has {})", cpu_name(), to_string(cpu_level()),
+                                   to_string(detected_cpu_level()));
+    for (const std::string& name : all_kernel_names()) text += "\n  " + name;
+    print(flags, json, text);
+}
+
+bool is_description(const fs::path& path) {
+    const std::string name = path.filename().string();
+    return path.extension() == ".json" && !name.ends_with(".safetensors.index.json") && name != "config.json";
+}
+
+bool has_description(const fs::path& folder) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+        if (entry.path().filename().string().starts_with("quant_model_description")) return true;
+    }
+    return false;
+}
+
+void inspect_quantized(const InspectFlags& flags) {
+    const QuantizedPair pair = QuantizedPair::open(flags.path, flags.rank);
+    const PairInspection inspection = inspect_pair(pair);
+    print(flags, pair_json(pair, inspection), pair_text(pair, inspection, flags.all));
+    if (!inspection.problems.empty()) {
+        throw InvalidArgument(fmt::format("[inspect] {} has {} problem{}", pair.path().string(),
+                                          inspection.problems.size(),
+                                          inspection.problems.size() == 1 ? "" : "s"));
+    }
+}
+
+void inspect_tensors(const InspectFlags& flags) {
+    const SafetensorsFile file = SafetensorsFile::open(weights_of_model("inspect", flags.path));
+    const auto config = file.path().parent_path() / "config.json";
+    const bool has_config = fs::is_directory(flags.path) && fs::exists(config);
+    print(flags, tensors_json(file, has_config ? config : ""),
+          tensors_text(file, has_config ? config : "", flags.all));
+}
+
+void run_inspect(const InspectFlags& flags) {
+    if (flags.kernels) {
+        inspect_kernels(flags);
+        return;
+    }
+    if (flags.path.empty()) throw InvalidArgument("[inspect] give a PATH or --kernels");
+    const bool folder = fs::is_directory(flags.path);
+    if (folder ? has_description(flags.path) : is_description(flags.path)) {
+        inspect_quantized(flags);
+    } else {
+        inspect_tensors(flags);
+    }
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+    auto* command = app.add_subcommand(
+        "inspect", "Show what a model, a quantized pair or any safetensors file holds, and its problems");
+    auto flags = std::make_shared<InspectFlags>();
+    command->add_option(
+        "PATH", flags->path,
+        "A .safetensors (or .index.json), a diffusers folder, quant_model_description_*.json or "
+        "its folder");
+    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: as the name says)");
+    command->add_flag("--all", flags->all, "List every layer and tensor");
+    command->add_flag("--kernels", flags->kernels, "List the kernels of this build instead");
+    command->add_flag("--json", flags->json, "Print JSON (always complete)");
+    command->footer(
+        "Exit code 1 when a quantized pair has problems.\n"
+        "Examples:\n"
+        "  aerogel inspect examples/shapes_dit\n"
+        "  aerogel inspect quantized --all\n"
+        "  aerogel inspect quantized/quant_model_description_w8a8_dynamic.json --json\n"
+        "  aerogel inspect --kernels");
+    command->callback([flags] { run_inspect(*flags); });
+}
+
+}  // namespace aerogel::cli

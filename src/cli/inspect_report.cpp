@@ -1,0 +1,185 @@
+// Tables and JSON of `aerogel inspect`.
+#include "cli/inspect_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "cli/command.h"
+#include "core/text.h"
+#include "model/json_file.h"
+#include "quant/export.h"
+#include "quant/layer_patterns.h"
+
+namespace aerogel::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::size_t bytes_of(const TensorInfo& info) {
+    return static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
+}
+
+std::string shown(std::size_t bytes) {
+    return show_bytes(static_cast<double>(bytes));
+}
+
+// Layers of one scheme and shape, as one line.
+struct LayerGroup {
+    std::size_t count = 0;
+    std::size_t bytes = 0;
+    std::size_t weights = 0;
+    std::string first;
+};
+
+std::string layer_lines(const PairInspection& inspection, bool all) {
+    std::map<std::string, LayerGroup> groups;
+    for (const auto& layer : inspection.layers) {
+        const std::string what = fmt::format("{:<14} {:<14}{}{}", layer.scheme, to_string(layer.shape),
+                                             layer.smoothed ? " smoothed" : "",
+                                             layer.steps > 1 ? fmt::format(" {} steps", layer.steps) : "");
+        LayerGroup& group = groups[all ? what + layer.name : what];
+        if (group.count++ == 0) group.first = fmt::format("{}  {}", what, layer.name);
+        group.bytes += layer.bytes;
+        group.weights += static_cast<std::size_t>(element_count(layer.shape));
+    }
+    std::string text;
+    for (const auto& [key, group] : groups) {
+        const double bits = group.weights == 0
+                                ? 0.0
+                                : 8.0 * static_cast<double>(group.bytes) / static_cast<double>(group.weights);
+        text += fmt::format("\n  {:>4} x {}{}  {}, {:.2f} bits per weight", group.count, group.first,
+                            group.count > 1 ? " ..." : "", shown(group.bytes), bits);
+    }
+    return text;
+}
+
+std::string float_lines(const PairInspection& inspection, bool all) {
+    constexpr std::size_t kShown = 8;
+    std::string text;
+    std::size_t matrices = 0;
+    for (const auto& tensor : inspection.floats) {
+        const bool matrix = tensor.shape.size() == 2 && tensor.name.ends_with(".weight");
+        if (!all && (!matrix || ++matrices > kShown)) continue;
+        text += fmt::format("\n    {} {}{} ({})", tensor.name, to_string(tensor.dtype),
+                            to_string(tensor.shape), tensor.why);
+    }
+    if (matrices > kShown && !all) text += fmt::format("\n    ... {} more layers (--all)", matrices - kShown);
+    return text;
+}
+
+std::map<std::string, std::pair<std::size_t, std::size_t>> by_dtype(const SafetensorsFile& file) {
+    std::map<std::string, std::pair<std::size_t, std::size_t>> types;
+    for (const auto& name : file.names()) {
+        auto& [count, bytes] = types[std::string(to_string(file.info(name).dtype))];
+        ++count;
+        bytes += bytes_of(file.info(name));
+    }
+    return types;
+}
+
+std::size_t total_bytes(const SafetensorsFile& file) {
+    std::size_t bytes = 0;
+    for (const auto& name : file.names()) bytes += bytes_of(file.info(name));
+    return bytes;
+}
+
+// How many Linear layers there are, and which of them quantize would take.
+std::string linear_line(const SafetensorsFile& file) {
+    const auto linears = linear_layers(file);
+    const auto chosen = std::count_if(linears.begin(), linears.end(),
+                                      [](const auto& name) { return matches(kDefaultLayers, name); });
+    return fmt::format("{} float Linear layers, {} of them quantized by default ({})", linears.size(), chosen,
+                       kDefaultLayers);
+}
+
+}  // namespace
+
+Json pair_json(const QuantizedPair& pair, const PairInspection& inspection) {
+    Json json = {{"kind", "quantized"},
+                 {"description", pair.path().string()},
+                 {"weights", pair.weights().path().string()},
+                 {"model_quant_type", pair.description().model_quant_type},
+                 {"bytes", inspection.bytes},
+                 {"bits_per_weight", inspection.bits_per_weight()},
+                 {"schemes", inspection.scheme_counts()},
+                 {"layers", Json::array()},
+                 {"float_tensors", Json::array()},
+                 {"problems", inspection.problems},
+                 {"notes", inspection.notes}};
+    for (const auto& layer : inspection.layers) {
+        json["layers"].push_back({{"name", layer.name},
+                                  {"scheme", layer.scheme},
+                                  {"shape", layer.shape},
+                                  {"bytes", layer.bytes},
+                                  {"smoothed", layer.smoothed},
+                                  {"steps", layer.steps},
+                                  {"runs", layer.runs}});
+    }
+    for (const auto& tensor : inspection.floats) {
+        json["float_tensors"].push_back({{"name", tensor.name},
+                                         {"dtype", to_string(tensor.dtype)},
+                                         {"shape", tensor.shape},
+                                         {"why", tensor.why}});
+    }
+    return json;
+}
+
+std::string pair_text(const QuantizedPair& pair, const PairInspection& inspection, bool all) {
+    std::string text = fmt::format("quantized pair, model_quant_type {}\n  {}\n  {} ({})\n",
+                                   pair.description().model_quant_type, pair.path().string(),
+                                   pair.weights().path().string(), shown(inspection.bytes));
+    text += fmt::format("{} quantized layers, {:.2f} bits per weight with scales", inspection.layers.size(),
+                        inspection.bits_per_weight());
+    text += layer_lines(inspection, all);
+    text += fmt::format("\n{} float tensors", inspection.floats.size());
+    text += float_lines(inspection, all);
+    for (const auto& note : inspection.notes) text += "\nnote: " + note;
+    for (const auto& problem : inspection.problems) text += "\nproblem: " + problem;
+    if (inspection.problems.empty()) text += "\nno problems";
+    return text;
+}
+
+Json tensors_json(const SafetensorsFile& file, const std::filesystem::path& config) {
+    Json json = {{"kind", config.empty() ? "safetensors" : "diffusers"},
+                 {"weights", file.path().string()},
+                 {"bytes", total_bytes(file)},
+                 {"linear_layers", linear_layers(file)},
+                 {"metadata", file.metadata()},
+                 {"tensors", Json::array()}};
+    if (!config.empty()) json["config"] = read_json_object(config);
+    for (const auto& name : file.names()) {
+        const TensorInfo& info = file.info(name);
+        json["tensors"].push_back({{"name", printable(name)},
+                                   {"dtype", to_string(info.dtype)},
+                                   {"shape", info.shape},
+                                   {"bytes", bytes_of(info)}});
+    }
+    return json;
+}
+
+std::string tensors_text(const SafetensorsFile& file, const std::filesystem::path& config, bool all) {
+    std::string text = fmt::format("{}: {} tensors, {}", file.path().string(), file.names().size(),
+                                   shown(total_bytes(file)));
+    if (!config.empty()) {
+        const auto json = read_json_object(config);
+        text += fmt::format("\n{} with", json.value("_class_name", std::string("model")));
+        for (const char* key : {"num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim"}) {
+            if (json.contains(key)) text += fmt::format(" {}={}", key, json[key].dump());
+        }
+    }
+    for (const auto& [type, sizes] : by_dtype(file)) {
+        text += fmt::format("\n  {:<8} {:>6} tensors {:>10}", type, sizes.first, shown(sizes.second));
+    }
+    text += "\n" + linear_line(file);
+    if (!all) return text;
+    for (const auto& name : file.names()) {
+        const TensorInfo& info = file.info(name);
+        text += fmt::format("\n  {} {}{}", printable(name), to_string(info.dtype), to_string(info.shape));
+    }
+    return text;
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,12 @@
+// Finding the weights of a float model on disk.
+#pragma once
+
+#include <filesystem>
+
+namespace aerogel::cli {
+
+/// The .safetensors or .safetensors.index.json of `model`: such a file itself, a diffusers folder, or a
+/// pipeline folder with transformer/ inside. IoError naming what was looked for. `op` starts the message.
+std::filesystem::path weights_of_model(const char* op, const std::filesystem::path& model);
+
+}  // namespace aerogel::cli
