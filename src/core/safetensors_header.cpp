@@ -47,8 +47,9 @@ std::string_view header_json(std::span<const std::byte> file, const std::string&
                               std::to_string(length));
     }
     if (length > file.size() - kLengthBytes) {
-        throw InvalidArgument(where + ": truncated: the header should have " + std::to_string(length) +
-                              " bytes after the first 8, the whole file has " + size);
+        throw InvalidArgument(where + ": truncated, or not a safetensors file: the header should have " +
+                              std::to_string(length) + " bytes after the first 8, the whole file has " +
+                              size);
     }
     const std::string_view json(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
                                 static_cast<std::size_t>(length));
