@@ -1,0 +1,59 @@
+// Attention problems from tests/problems/attention.txt with their arrays, the exact result in double and an
+// error bound for every output element, derived from the sizes and the data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/attention.h"
+
+namespace aerogel::testing {
+
+enum class Values : std::uint8_t { normal, large, identical, denormal };
+
+struct AttentionCase {
+    std::string line;  ///< as in the file
+    AttentionProblem problem;
+    bool bsnd = false;
+    Values values = Values::normal;
+    BlockMask mask;  ///< used if problem.masked
+};
+
+/// One array of the call with NaN (inputs) or a pattern (output) in the margin after every token row.
+struct PaddedArray {
+    std::vector<std::byte> bytes;
+    AttentionStrides strides;
+    DType dtype = DType::f32;
+
+    double get(std::int64_t index) const;
+    void set(std::int64_t index, double value);  ///< rounds to dtype
+};
+
+/// All problems of the file.
+std::vector<AttentionCase> attention_cases();
+/// One line of the file.
+AttentionCase parse_attention_case(const std::string& line);
+
+/// Inputs of a case and the exact output with its bounds, both [batch][heads][q_len][head_dim].
+struct AttentionData {
+    explicit AttentionData(const AttentionCase& which);
+
+    const AttentionCase& test_case;
+    PaddedArray q, k, v;
+    std::vector<double> exact;
+    std::vector<double> bound;
+
+    std::int64_t index(const AttentionStrides& strides, std::int64_t map, std::int64_t token) const;
+    /// Recomputes `exact` and `bound` after an input changed.
+    void solve();
+};
+
+/// A fresh output full of NaN.
+PaddedArray make_output(const AttentionCase& test_case);
+/// Runs one kernel with a poisoned workspace; reports a damaged margin as a test failure.
+PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& data);
+/// Empty, or the first element of `o` that is out of bounds.
+std::string compare(const AttentionData& data, const PaddedArray& o);
+
+}  // namespace aerogel::testing

@@ -1,0 +1,353 @@
+// The problems, the oracle in double and its error bounds; and tests of the oracle itself.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <random>
+#include <sstream>
+
+#include "aerogel/number_types.h"
+#include "kernels/attention_cases.h"
+
+namespace aerogel::testing {
+namespace {
+
+constexpr std::int64_t kMargin = 3;
+constexpr auto kPoison = std::byte{0xFF};  // NaN in f32 and in bf16
+
+std::size_t at(std::int64_t index) {
+    return static_cast<std::size_t>(index);
+}
+
+PaddedArray make_array(const AttentionCase& test_case, std::int64_t tokens) {
+    const AttentionProblem& p = test_case.problem;
+    PaddedArray array;
+    array.dtype = p.dtype;
+    const std::int64_t token = (test_case.bsnd ? p.heads : 1) * p.head_dim + kMargin;
+    array.strides = {test_case.bsnd ? tokens * token : p.heads * tokens * token,
+                     test_case.bsnd ? p.head_dim : tokens * token, token};
+    array.bytes.assign(at(array.strides.batch * p.batch + kMargin) * size_of(p.dtype), kPoison);
+    return array;
+}
+
+void fill(AttentionData& data, PaddedArray& array, std::int64_t tokens, double factor, unsigned seed) {
+    const AttentionProblem& p = data.test_case.problem;
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal(0.0, factor);
+    for (std::int64_t map = 0; map < p.batch * p.heads; ++map) {
+        for (std::int64_t token = 0; token < tokens; ++token) {
+            const std::int64_t start = data.index(array.strides, map, token);
+            for (std::int64_t d = 0; d < p.head_dim; ++d) array.set(start + d, normal(random));
+        }
+    }
+}
+
+BlockMask random_mask(const AttentionProblem& p, const std::string& kind, double density, unsigned seed) {
+    BlockMask geometry;
+    geometry.batch = p.batch;
+    geometry.heads = p.heads;
+    geometry.q_len = p.q_len;
+    geometry.k_len = p.k_len;
+    geometry.block_q = p.block_q;
+    geometry.block_k = p.block_k;
+    std::mt19937 random(seed);
+    std::bernoulli_distribution keep(density);
+    BlockMask mask = geometry;
+    mask.row_start = {0};
+    for (std::int64_t row = 0; row < p.batch * p.heads * mask.q_blocks(); ++row) {
+        for (std::int32_t column = 0; column < mask.k_blocks(); ++column) {
+            const bool random_keep = keep(random);
+            if (kind == "full" || (random_keep && !(kind == "empty_rows" && row % 3 == 0)))
+                mask.columns.push_back(column);
+        }
+        mask.row_start.push_back(static_cast<std::int64_t>(mask.columns.size()));
+    }
+    return mask;
+}
+
+void set_sizes(AttentionCase& result, const std::string& key, const std::string& value) {
+    AttentionProblem& p = result.problem;
+    if (key == "batch") p.batch = std::stoll(value);
+    if (key == "heads") p.heads = std::stoll(value);
+    if (key == "q_len") p.q_len = std::stoll(value);
+    if (key == "k_len") p.k_len = std::stoll(value);
+    if (key == "head_dim") p.head_dim = std::stoll(value);
+    if (key == "dtype") p.dtype = value == "bf16" ? DType::bf16 : DType::f32;
+    if (key == "layout") result.bsnd = value == "bsnd";
+    if (key == "values") {
+        result.values = value == "large"       ? Values::large
+                        : value == "identical" ? Values::identical
+                        : value == "denormal"  ? Values::denormal
+                                               : Values::normal;
+    }
+    if (key == "mask") {
+        p.masked = true;
+        p.block_q = std::stoll(value);
+        p.block_k = std::stoll(value.substr(value.find('x') + 1));
+    }
+}
+
+/// One query row: exact output and bounds.
+class Row {
+  public:
+    Row(const AttentionData& data, std::int64_t map, std::int64_t query) : data_(data), map_(map) {
+        const AttentionProblem& p = data.test_case.problem;
+        const BlockMask& mask = data.test_case.mask;
+        const std::int64_t start = data.index(data.q.strides, map, query);
+        for (std::int64_t d = 0; d < p.head_dim; ++d) q_.push_back(data.q.get(start + d));
+        if (!p.masked) {
+            for (std::int64_t key = 0; key < p.k_len; ++key) add_key(key);
+            return;
+        }
+        const std::size_t row = at(map * mask.q_blocks() + query / p.block_q);
+        for (std::int64_t i = mask.row_start[row]; i < mask.row_start[row + 1]; ++i) {
+            const std::int64_t first = mask.columns[at(i)] * p.block_k;
+            for (std::int64_t key = first; key < std::min(first + p.block_k, p.k_len); ++key) add_key(key);
+        }
+    }
+
+    void solve(double* exact, double* bound) {
+        const AttentionProblem& p = data_.test_case.problem;
+        std::fill_n(exact, p.head_dim, 0.0);
+        std::fill_n(bound, p.head_dim, 0.0);
+        if (keys_.empty()) return;
+        weigh();
+        for (std::int64_t d = 0; d < p.head_dim; ++d) solve_element(d, exact[d], bound[d]);
+    }
+
+  private:
+    static constexpr double kUnit = 0x1p-24;
+
+    void add_key(std::int64_t key) {
+        const AttentionProblem& p = data_.test_case.problem;
+        const std::int64_t start = data_.index(data_.k.strides, map_, key);
+        double dot = 0.0, magnitude = 0.0;
+        for (std::int64_t d = 0; d < p.head_dim; ++d) {
+            const double term = q_[at(d)] * data_.k.get(start + d);
+            dot += term;
+            magnitude += std::fabs(term);
+        }
+        const double scale = 1.0 / std::sqrt(static_cast<double>(p.head_dim));
+        keys_.push_back(key);
+        scores_.push_back(dot * scale);
+        // A float sum of head_dim products; products below the normal range lose up to 2^-150 each.
+        const auto n = static_cast<double>(p.head_dim);
+        score_errors_.push_back(scale * n * (kUnit * magnitude + 0x1p-149));
+    }
+
+    /// Weights p_j and the relative error e_j that a float kernel may make in each: the score's error, the
+    /// rounding of the scale and of the exponent (3 units of the distance to the largest score), exp itself
+    /// (2 ulp = 4 units) and one rescaling per portion of keys (5 units, at most one per 16 keys).
+    void weigh() {
+        const double largest = *std::max_element(scores_.begin(), scores_.end());
+        double total = 0.0;
+        for (const double score : scores_) total += weights_.emplace_back(std::exp(score - largest));
+        const double rescalings = 5.0 * (1.0 + static_cast<double>(keys_.size()) / 16.0);
+        for (std::size_t j = 0; j < keys_.size(); ++j) {
+            weights_[j] /= total;
+            const double exponent =
+                score_errors_[j] + kUnit * (4.0 * (largest - scores_[j]) + 4.0 + rescalings);
+            errors_.push_back(weights_[j] == 0.0 ? 0.0 : std::expm1(exponent));
+            total_error_ += weights_[j] * errors_[j];
+        }
+    }
+
+    void solve_element(std::int64_t d, double& exact, double& bound) const {
+        const AttentionProblem& p = data_.test_case.problem;
+        std::vector<double> values;
+        for (const std::int64_t key : keys_)
+            values.push_back(data_.v.get(data_.index(data_.v.strides, map_, key) + d));
+        double magnitude = 0.0;
+        for (std::size_t j = 0; j < values.size(); ++j) {
+            exact += weights_[j] == 0.0 && std::isfinite(values[j]) ? 0.0 : weights_[j] * values[j];
+            magnitude += weights_[j] * std::fabs(values[j]);
+        }
+        double perturbed = 0.0, largest = 0.0;
+        for (std::size_t j = 0; j < values.size(); ++j) {
+            perturbed += weights_[j] * errors_[j] * std::fabs(values[j] - exact);
+            largest = std::max(largest, std::fabs(values[j]));
+        }
+        // Two float sums over the keys, a division; weights and products lost below the normal range.
+        const auto n = static_cast<double>(keys_.size() + 4);
+        const double rounding =
+            n * kUnit * (magnitude + std::fabs(exact)) + n * (0x1p-126 * largest + 0x1p-149);
+        const double store = p.dtype == DType::bf16 ? std::fabs(exact) * 0x1p-8 + 0x1p-134
+                                                    : std::fabs(exact) * 0x1p-24 + 0x1p-150;
+        bound = (perturbed + rounding) / std::max(1.0 - total_error_, 0x1p-20) * (1.0 + 0x1p-7) + store;
+    }
+
+    const AttentionData& data_;
+    std::int64_t map_;
+    std::vector<double> q_, scores_, score_errors_, weights_, errors_;
+    std::vector<std::int64_t> keys_;
+    double total_error_ = 0.0;
+};
+
+}  // namespace
+
+double PaddedArray::get(std::int64_t index) const {
+    if (dtype == DType::bf16) {
+        BFloat16 value;
+        std::memcpy(&value, bytes.data() + at(index) * sizeof(value), sizeof(value));
+        return to_float(value);
+    }
+    float value = 0.0F;
+    std::memcpy(&value, bytes.data() + at(index) * sizeof(value), sizeof(value));
+    return value;
+}
+
+void PaddedArray::set(std::int64_t index, double value) {
+    if (dtype == DType::bf16) {
+        const BFloat16 rounded = to_bfloat16(static_cast<float>(value));
+        std::memcpy(bytes.data() + at(index) * sizeof(rounded), &rounded, sizeof(rounded));
+    } else {
+        const auto rounded = static_cast<float>(value);
+        std::memcpy(bytes.data() + at(index) * sizeof(rounded), &rounded, sizeof(rounded));
+    }
+}
+
+AttentionCase parse_attention_case(const std::string& line) {
+    AttentionCase result;
+    result.line = line;
+    std::string kind = "random";
+    double density = 1.0;
+    std::istringstream words(line);
+    for (std::string word; words >> word;) {
+        const std::size_t equals = word.find('=');
+        const std::string key = word.substr(0, equals), value = word.substr(equals + 1);
+        if (key == "density") density = std::stod(value);
+        if (key == "fill") kind = value;
+        set_sizes(result, key, value);
+    }
+    if (result.problem.masked) result.mask = random_mask(result.problem, kind, density, 5);
+    return result;
+}
+
+std::vector<AttentionCase> attention_cases() {
+    std::ifstream file(AEROGEL_SOURCE_DIR "/tests/problems/attention.txt");
+    std::vector<AttentionCase> cases;
+    for (std::string line; std::getline(file, line);)
+        if (!line.empty() && line[0] != '#') cases.push_back(parse_attention_case(line));
+    return cases;
+}
+
+AttentionData::AttentionData(const AttentionCase& which)
+    : test_case(which),
+      q(make_array(which, which.problem.q_len)),
+      k(make_array(which, which.problem.k_len)),
+      v(make_array(which, which.problem.k_len)) {
+    const AttentionProblem& p = which.problem;
+    const bool tiny = which.values == Values::denormal;
+    // Scores of independent normal numbers have the deviation factor^2: 2500 puts the largest near 10^4.
+    const double factor = which.values == Values::large ? 50.0 : 1.0;
+    fill(*this, q, p.q_len, factor, 1);
+    fill(*this, k, p.k_len, tiny ? 0x1p-130 : factor, 2);
+    fill(*this, v, p.k_len, tiny ? 0x1p-130 : 1.0, 3);
+    if (which.values == Values::identical) {
+        for (std::int64_t i = 0; i < p.batch * p.heads * p.k_len; ++i) {
+            const std::int64_t map = i / p.k_len;
+            for (std::int64_t d = 0; d < p.head_dim; ++d)
+                k.set(index(k.strides, map, i % p.k_len) + d, k.get(index(k.strides, map, 0) + d));
+        }
+    }
+    solve();
+}
+
+std::int64_t AttentionData::index(const AttentionStrides& strides, std::int64_t map,
+                                  std::int64_t token) const {
+    const std::int64_t heads = test_case.problem.heads;
+    return map / heads * strides.batch + map % heads * strides.head + token * strides.token;
+}
+
+void AttentionData::solve() {
+    const AttentionProblem& p = test_case.problem;
+    const std::int64_t rows = p.batch * p.heads * p.q_len;
+    exact.assign(at(rows * p.head_dim), 0.0);
+    bound.assign(at(rows * p.head_dim), 0.0);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        Row(*this, row / p.q_len, row % p.q_len)
+            .solve(exact.data() + row * p.head_dim, bound.data() + row * p.head_dim);
+    }
+}
+
+PaddedArray make_output(const AttentionCase& test_case) {
+    return make_array(test_case, test_case.problem.q_len);
+}
+
+PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& data) {
+    const AttentionProblem& problem = data.test_case.problem;
+    PaddedArray o = make_output(data.test_case);
+    constexpr std::size_t kAlignment = 64, kGuard = 256;
+    const std::size_t size = kernel.workspace_bytes(problem);
+    std::vector<std::byte> workspace(size + kAlignment + kGuard, kPoison);
+    void* aligned = workspace.data();
+    std::size_t space = workspace.size();
+    std::align(kAlignment, size + kGuard, aligned, space);
+    AttentionArgs args;
+    args.q = data.q.bytes.data();
+    args.k = data.k.bytes.data();
+    args.v = data.v.bytes.data();
+    args.o = o.bytes.data();
+    args.q_strides = data.q.strides;
+    args.k_strides = data.k.strides;
+    args.v_strides = data.v.strides;
+    args.o_strides = o.strides;
+    args.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+    args.mask = problem.masked ? &data.test_case.mask : nullptr;
+    args.workspace = static_cast<std::byte*>(aligned);
+    kernel.run(problem, args);
+    const auto* guard = args.workspace + size;
+    EXPECT_TRUE(std::all_of(guard, guard + kGuard, [](std::byte b) { return b == kPoison; }))
+        << kernel.name << " wrote behind its workspace: " << data.test_case.line;
+    return o;
+}
+
+std::string compare(const AttentionData& data, const PaddedArray& o) {
+    const AttentionProblem& p = data.test_case.problem;
+    PaddedArray rest = o;  // all of o but the elements: must still be poison
+    for (std::int64_t i = 0; i < p.batch * p.heads * p.q_len * p.head_dim; ++i) {
+        const std::int64_t row = i / p.head_dim;
+        const std::int64_t place = data.index(o.strides, row / p.q_len, row % p.q_len) + i % p.head_dim;
+        const double got = o.get(place), want = data.exact[at(i)];
+        std::memset(rest.bytes.data() + at(place) * size_of(o.dtype), 0xFF, size_of(o.dtype));
+        if (std::isnan(want) ? std::isnan(got) : std::fabs(got - want) <= data.bound[at(i)]) continue;
+        std::ostringstream text;
+        text << "map " << row / p.q_len << " query " << row % p.q_len << " channel " << i % p.head_dim
+             << ": got " << got << ", want " << want << " +- " << data.bound[at(i)] << " ("
+             << data.test_case.line << ")";
+        return text.str();
+    }
+    const bool clean =
+        std::all_of(rest.bytes.begin(), rest.bytes.end(), [](std::byte b) { return b == kPoison; });
+    return clean ? "" : "wrote outside the output: " + data.test_case.line;
+}
+
+TEST(AttentionOracle, TwoKeysByHand) {
+    const AttentionCase test_case = parse_attention_case("q_len=1 k_len=2 head_dim=1");
+    AttentionData data(test_case);
+    data.q.set(0, 1.0);
+    data.k.set(data.index(data.k.strides, 0, 0), 0.0);
+    data.k.set(data.index(data.k.strides, 0, 1), 1.0);
+    data.v.set(data.index(data.v.strides, 0, 0), 0.0);
+    data.v.set(data.index(data.v.strides, 0, 1), 4.0);
+    data.solve();
+    EXPECT_NEAR(data.exact[0], 4.0 * std::exp(1.0) / (1.0 + std::exp(1.0)), 1e-14);
+    EXPECT_LT(data.bound[0], 1e-5);
+    EXPECT_GT(data.bound[0], 1e-7);
+}
+
+TEST(AttentionOracle, BoundsStayMeaningful) {
+    for (const AttentionCase& test_case : attention_cases()) {
+        const AttentionData data(test_case);
+        double largest = 0.0, scale = 0.0;
+        for (const double bound : data.bound) largest = std::max(largest, bound);
+        for (const double exact : data.exact) scale = std::max(scale, std::fabs(exact));
+        const double allowed = test_case.values == Values::large ? 0.3 : 0.01;
+        EXPECT_LE(largest, allowed * scale + 1e-40) << test_case.line;
+    }
+}
+
+}  // namespace aerogel::testing

@@ -1,0 +1,142 @@
+// Every attention kernel of this CPU level against the exact result, within bounds computed from the data;
+// NaN and infinities; the same bits for any number of threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "aerogel/threads.h"
+#include "kernels/attention_cases.h"
+
+namespace aerogel::testing {
+namespace {
+
+std::vector<AttentionKernel> kernels_for(const AttentionProblem& problem) {
+    std::vector<AttentionKernel> usable;
+    for (const AttentionKernel& kernel : attention_kernels())
+        if (kernel.level <= cpu_level() && kernel.why_not(problem).empty()) usable.push_back(kernel);
+    return usable;
+}
+
+const AttentionKernel& reference() {
+    return attention_kernels().back();
+}
+
+TEST(AttentionKernels, TheReferenceComesLastAndTakesAll) {
+    EXPECT_EQ(reference().name, "reference.attention");
+    for (const AttentionCase& test_case : attention_cases())
+        EXPECT_EQ(reference().why_not(test_case.problem), "");
+}
+
+TEST(AttentionKernels, AllProblemsWithinBounds) {
+    const auto cases = attention_cases();
+    ASSERT_GT(cases.size(), 40U);
+    for (const AttentionCase& test_case : cases) {
+        const AttentionData data(test_case);
+        for (const AttentionKernel& kernel : kernels_for(test_case.problem))
+            EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << kernel.name;
+    }
+}
+
+TEST(AttentionKernels, SameBitsForAnyNumberOfThreads) {
+    const int before = num_threads();
+    for (const char* line :
+         {"heads=3 batch=2 q_len=200 k_len=513 head_dim=40", "heads=2 q_len=700 k_len=300 head_dim=64",
+          "heads=2 q_len=300 k_len=527 head_dim=64 mask=64x32 density=0.3"}) {
+        const AttentionCase test_case = parse_attention_case(line);
+        const AttentionData data(test_case);
+        for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+            set_num_threads(1);
+            const PaddedArray one = run_attention(kernel, data);
+            for (const int threads : {2, 3, 5}) {
+                set_num_threads(threads);
+                EXPECT_EQ(run_attention(kernel, data).bytes, one.bytes)
+                    << kernel.name << " " << threads << " " << line;
+            }
+        }
+    }
+    set_num_threads(before);
+}
+
+TEST(AttentionKernels, AFullMaskGivesTheBitsOfDenseAttention) {
+    for (const std::string line :
+         {"heads=2 q_len=200 k_len=601 head_dim=64", "q_len=33 k_len=300 head_dim=80 dtype=bf16"}) {
+        const AttentionCase dense = parse_attention_case(line);
+        const AttentionData data(dense);
+        for (const char* mask :
+             {" mask=64x64 fill=full", " mask=24x40 fill=full", " mask=200x128 fill=full"}) {
+            const AttentionCase full = parse_attention_case(line + mask);
+            const AttentionData masked(full);
+            for (const AttentionKernel& kernel : kernels_for(dense.problem))
+                EXPECT_EQ(run_attention(kernel, masked).bytes, run_attention(kernel, data).bytes)
+                    << kernel.name << mask;
+        }
+    }
+}
+
+TEST(AttentionKernels, ANaNInAQueryStaysInItsRow) {
+    const AttentionCase test_case = parse_attention_case("heads=2 q_len=129 k_len=300 head_dim=40");
+    AttentionData data(test_case);
+    for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+        PaddedArray want = run_attention(kernel, data);
+        const PaddedArray q = data.q;
+        data.q.set(data.index(q.strides, 1, 77) + 39, std::numeric_limits<double>::quiet_NaN());
+        PaddedArray got = run_attention(kernel, data);
+        const std::int64_t row = data.index(got.strides, 1, 77);
+        for (std::int64_t d = 0; d < 40; ++d) {
+            EXPECT_TRUE(std::isnan(got.get(row + d))) << kernel.name;
+            got.set(row + d, 0.0);
+            want.set(row + d, 0.0);
+        }
+        EXPECT_EQ(got.bytes, want.bytes) << kernel.name;
+        data.q = q;
+    }
+}
+
+TEST(AttentionKernels, ANaNInAKeyOrValueReachesTheRowsThatSeeIt) {
+    AttentionCase test_case = parse_attention_case("q_len=96 k_len=101 head_dim=40 mask=32x20 fill=full");
+    test_case.mask.row_start = {0, 2, 4, 6};
+    test_case.mask.columns = {0, 1, 1, 2, 4, 5};  // the 20 keys of block 2 are seen by queries 32..63 only
+    for (const bool in_values : {false, true}) {
+        for (const std::int64_t key : {40, 47, 59}) {
+            AttentionData data(test_case);
+            PaddedArray& array = in_values ? data.v : data.k;
+            array.set(data.index(array.strides, 0, key) + 5, std::numeric_limits<double>::quiet_NaN());
+            for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+                const PaddedArray o = run_attention(kernel, data);
+                for (std::int64_t query = 0; query < 96; ++query) {
+                    const bool seen = query / 32 == 1;
+                    for (std::int64_t d = 0; d < 40; ++d)
+                        EXPECT_EQ(std::isnan(o.get(data.index(o.strides, 0, query) + d)),
+                                  seen && (!in_values || d == 5))
+                            << kernel.name << " key " << key << " query " << query << " channel " << d;
+                }
+            }
+        }
+    }
+}
+
+TEST(AttentionKernels, InfiniteScores) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    const AttentionCase test_case = parse_attention_case("q_len=3 k_len=600 head_dim=32");
+    AttentionData data(test_case);
+    for (std::int64_t query = 0; query < 3; ++query)
+        data.q.set(data.index(data.q.strides, 0, query), query == 1 ? -1.0 : 1.0);
+    for (std::int64_t key = 0; key < 300; ++key) data.k.set(data.index(data.k.strides, 0, key), -infinity);
+    data.solve();  // queries 0 and 2 see keys 300.. only, query 1 has scores of +infinity
+    for (std::int64_t d = 0; d < 32; ++d) ASSERT_TRUE(std::isfinite(data.exact[static_cast<std::size_t>(d)]));
+    for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+        const PaddedArray o = run_attention(kernel, data);
+        for (std::int64_t d = 0; d < 32; ++d) {
+            EXPECT_TRUE(std::isnan(o.get(data.index(o.strides, 0, 1) + d))) << kernel.name;
+            for (const std::int64_t query : {0, 2}) {
+                const auto i = static_cast<std::size_t>(query * 32 + d);
+                EXPECT_NEAR(o.get(data.index(o.strides, 0, query) + d), data.exact[i], data.bound[i])
+                    << kernel.name;
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace aerogel::testing

@@ -1,0 +1,200 @@
+// attention(): argument checks, layouts, default scale, empty sizes. The numbers are the kernels' tests'
+// matter.
+#include "aerogel/attention.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "aerogel/error.h"
+#include "base/random.h"
+
+namespace aerogel {
+namespace {
+
+using ::testing::HasSubstr;
+
+Tensor random_tensor(Shape shape, std::uint64_t seed) {
+    Tensor tensor(DType::f32, std::move(shape));
+    fill_normal({tensor.as<float>(), static_cast<std::size_t>(tensor.count())}, seed);
+    return tensor;
+}
+
+/// The message of the InvalidArgument that `call` throws, or what happened instead.
+std::string refusal(const std::function<void()>& call) {
+    try {
+        call();
+    } catch (const InvalidArgument& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
+struct Arrays {
+    Tensor q = random_tensor({2, 5, 3, 8}, 1);
+    Tensor k = random_tensor({2, 7, 3, 8}, 2);
+    Tensor v = random_tensor({2, 7, 3, 8}, 3);
+    Tensor o = Tensor(DType::f32, {2, 5, 3, 8});
+
+    void run(const BlockMask* mask = nullptr, float scale = 0.0F) const {
+        attention(q, k, v, o, {.mask = mask, .scale = scale});
+    }
+};
+
+Tensor swap_axes(const Tensor& x) {
+    const auto a = x.dim(0), b = x.dim(1), c = x.dim(2), d = x.dim(3);
+    Tensor y(DType::f32, {a, c, b, d});
+    for (std::int64_t i = 0; i < x.count(); ++i) {
+        const std::int64_t rest = i / d, row = rest / (b * c), middle = rest / c % b, inner = rest % c;
+        y.as<float>()[((row * c + inner) * b + middle) * d + i % d] = x.as<float>()[i];
+    }
+    return y;
+}
+
+void expect_same(const Tensor& a, const Tensor& b) {
+    ASSERT_EQ(a.shape(), b.shape());
+    for (std::int64_t i = 0; i < a.count(); ++i) ASSERT_EQ(a.as<float>()[i], b.as<float>()[i]) << i;
+}
+
+TEST(AttentionOp, BothLayoutsGiveTheSameBits) {
+    const Arrays a;
+    a.run();
+    const Tensor o(DType::f32, {2, 3, 5, 8});
+    attention(swap_axes(a.q), swap_axes(a.k), swap_axes(a.v), o, {.layout = AttentionLayout::bnsd});
+    expect_same(swap_axes(o), a.o);
+}
+
+TEST(AttentionOp, StridedViewsGiveTheSameBits) {
+    const Arrays a;
+    a.run();
+    Tensor joined(DType::f32,
+                  {2, 7, 3, 16});  // keys and values side by side, as a fused projection writes them
+    for (std::int64_t i = 0; i < a.k.count(); ++i) {
+        joined.as<float>()[i / 8 * 16 + i % 8] = a.k.as<float>()[i];
+        joined.as<float>()[i / 8 * 16 + 8 + i % 8] = a.v.as<float>()[i];
+    }
+    const Shape strides = {7 * 48, 48, 16, 1};
+    const TensorView k = {DType::f32, {2, 7, 3, 8}, joined.data(), strides};
+    const TensorView v = {DType::f32, {2, 7, 3, 8}, joined.as<float>() + 8, strides};
+    const Tensor o(DType::f32, {2, 5, 3, 8});
+    attention(a.q, k, v, o);
+    expect_same(o, a.o);
+}
+
+TEST(AttentionOp, TheDefaultScaleIsOneOverTheRootOfHeadDim) {
+    const Arrays a, b, c;
+    a.run();
+    b.run(nullptr, 1.0F / std::sqrt(8.0F));
+    expect_same(a.o, b.o);
+    c.run(nullptr, 0.5F);
+    EXPECT_NE(a.o.as<float>()[0], c.o.as<float>()[0]);
+}
+
+TEST(AttentionOp, EmptySizes) {
+    Arrays a;
+    a.q = Tensor(DType::f32, {2, 0, 3, 8});
+    a.o = a.q;
+    EXPECT_NO_THROW(a.run());
+    Arrays b;
+    b.k = b.v = Tensor(DType::f32, {2, 0, 3, 8});
+    b.run();
+    for (std::int64_t i = 0; i < b.o.count(); ++i) ASSERT_EQ(b.o.as<float>()[i], 0.0F);
+}
+
+TEST(AttentionOp, WrongShapesAreRefused) {
+    const auto changed = [](auto change) {
+        return refusal([&] {
+            Arrays a;
+            change(a);
+            a.run();
+        });
+    };
+    EXPECT_THAT(changed([](Arrays& a) {
+                    a.q = Tensor(DType::f32, {2, 5, 24});
+                }),
+                HasSubstr("[attention] q must have 4 axes (q f32[2,5,24], k f32[2,7,3,8]"));
+    EXPECT_THAT(changed([](Arrays& a) {
+                    a.k = random_tensor({2, 7, 4, 8}, 1);
+                }),
+                HasSubstr("k must have the batch"));
+    EXPECT_THAT(changed([](Arrays& a) {
+                    a.v = random_tensor({2, 6, 3, 8}, 1);
+                }),
+                HasSubstr("v must have the shape of k"));
+    EXPECT_THAT(changed([](Arrays& a) {
+                    a.o = Tensor(DType::f32, {2, 7, 3, 8});
+                }),
+                HasSubstr("o must have the shape of q"));
+    EXPECT_THAT(changed([](Arrays& a) {
+                    a.q = Tensor(DType::i32, {2, 5, 3, 8});
+                }),
+                HasSubstr("q must be f32 or bf16"));
+    EXPECT_THAT(changed([](Arrays& a) {
+                    a.v = Tensor(DType::bf16, {2, 7, 3, 8});
+                }),
+                HasSubstr("v must have the dtype of q"));
+    EXPECT_THAT(changed([](Arrays& a) {
+                    a.q = a.o = Tensor(DType::f32, {1, 1, 1, 257});
+                    a.k = a.v = Tensor(DType::f32, {1, 2, 1, 257});
+                }),
+                HasSubstr("head_dim must be 1..256, got 257"));
+    EXPECT_THAT(refusal([] {
+                    const Arrays a;
+                    TensorView q = a.q;
+                    q.strides = {120, 24, 1, 3};
+                    attention(q, a.k, a.v, a.o);
+                }),
+                HasSubstr("q must be contiguous in its last axis"));
+    EXPECT_THAT(refusal([] {
+                    const Arrays a;
+                    TensorView k = a.k;
+                    k.device = Device::cuda;
+                    attention(a.q, k, a.v, a.o);
+                }),
+                HasSubstr("k must be on the CPU"));
+    EXPECT_THAT(refusal([] {
+                    const Arrays a;
+                    a.run(nullptr, std::numeric_limits<float>::quiet_NaN());
+                }),
+                HasSubstr("the scale must be finite"));
+}
+
+BlockMask full_mask() {
+    BlockMask mask;
+    mask.batch = 2;
+    mask.heads = 3;
+    mask.q_len = 5;
+    mask.k_len = 7;
+    mask.block_q = 4;
+    mask.block_k = 4;
+    for (std::int64_t row = 0; row <= 12; ++row) mask.row_start.push_back(2 * row);
+    for (int row = 0; row < 12; ++row) mask.columns.insert(mask.columns.end(), {0, 1});
+    return mask;
+}
+
+TEST(AttentionOp, Masks) {
+    const Arrays a, b;
+    BlockMask mask = full_mask();
+    a.run();
+    b.run(&mask);
+    for (std::int64_t i = 0; i < a.o.count(); ++i) ASSERT_NEAR(b.o.as<float>()[i], a.o.as<float>()[i], 1e-5);
+    mask.heads = 2;
+    EXPECT_THAT(
+        refusal([&] { a.run(&mask); }),
+        HasSubstr(
+            "[attention] the mask must be for batch=2 heads=3 q_len=5 k_len=7, got one for batch=2 heads=2"));
+    mask = full_mask();
+    mask.columns[3] = 2;
+    EXPECT_THAT(refusal([&] { a.run(&mask); }), HasSubstr("["));
+    mask = full_mask();
+    mask.row_start.assign(13, 0);  // nothing kept at all
+    mask.columns.clear();
+    a.run(&mask);
+    for (std::int64_t i = 0; i < a.o.count(); ++i) ASSERT_EQ(a.o.as<float>()[i], 0.0F);
+}
+
+}  // namespace
+}  // namespace aerogel
