@@ -65,7 +65,7 @@ SparseGeometry checked_geometry(const SparseCall& call, const SparseOptions& opt
     const LatentShape& latent = options.latent_shape;
     if (latent.frames < 1 || latent.height < 1 || latent.width < 1)
         fail("latent_shape must be positive, got " + describe(latent));
-    const std::int64_t tokens = call.q.dim(call.layout == AttentionLayout::bnsd ? 2 : 1);
+    const std::int64_t tokens = call.q.dim(options.layout == AttentionLayout::bnsd ? 2 : 1);
     const std::int64_t video = element_count({latent.frames, latent.height, latent.width});
     if (options.txt_len > tokens || video != tokens - options.txt_len)
         fail("the sequence must hold txt_len + latent_shape tokens: " + std::to_string(options.txt_len) +

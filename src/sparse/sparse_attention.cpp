@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <memory>
 
 #include "base/thread_pool.h"
 #include "sparse/check.h"
@@ -32,13 +33,14 @@ std::string reason_to_stay_dense(const SparseOptions& options, const SparseGeome
     return "";
 }
 
-SparseReport run_dense(const SparseCall& call, std::vector<HeadReport> heads, std::string because,
-                       float scale) {
+SparseReport run_dense(const SparseCall& call, const SparseOptions& options, std::vector<HeadReport> heads,
+                       std::string because) {
     SparseReport report;
     report.heads = std::move(heads);
     report.dense_because = std::move(because);
     const auto start = Clock::now();
-    attention(call.q, call.k, call.v, call.o, call.layout, nullptr, scale);
+    attention(call.q, call.k, call.v, call.o,
+              {.layout = options.layout, .mask = nullptr, .scale = options.scale});
     report.attention_seconds = seconds_since(start);
     return report;
 }
@@ -83,13 +85,31 @@ class Patterns {
     std::array<Entry, kHeadTypes> entries_;
 };
 
+// Memory for the reordered copies. Fresh pages cost as much as the copying itself, so a thread keeps
+// the memory of its last call unless that was large.
+Tensor kept_bytes(std::int64_t bytes) {
+    constexpr std::int64_t kLargestKept = std::int64_t{128} << 20;
+    thread_local Tensor kept;
+    if (kept.defined() && kept.count() >= bytes) return kept;
+    Tensor fresh(DType::u8, {bytes});
+    kept = bytes <= kLargestKept ? fresh : Tensor();
+    return fresh;
+}
+
 // Reordered copies [batch, heads, tokens, head_dim] of q, k, v, and room for o.
 struct Reordered {
     Tensor q, k, v, o;
 
     explicit Reordered(const HeadRows& like) {
         const Shape shape = {like.batch, like.heads, like.tokens, like.head_dim};
-        for (Tensor* tensor : {&q, &k, &v, &o}) *tensor = Tensor(like.dtype, shape);
+        const auto bytes = element_count(shape) * static_cast<std::int64_t>(size_of(like.dtype));
+        const std::int64_t step = (bytes + 63) / 64 * 64;
+        const auto memory = std::make_shared<Tensor>(kept_bytes(4 * step));
+        auto* begin = static_cast<std::byte*>(memory->data());
+        for (Tensor* tensor : {&q, &k, &v, &o}) {
+            *tensor = Tensor(like.dtype, shape, begin, memory);
+            begin += step;
+        }
     }
 };
 
@@ -133,13 +153,13 @@ BlockMask mask_of(const HeadRows& rows, const SparseGeometry& geometry,
 
 std::vector<HeadReport> head_types(const SparseCall& call, const SparseOptions& options,
                                    const SparseGeometry& geometry) {
-    const HeadRows q(call.q, call.layout);
+    const HeadRows q(call.q, options.layout);
     std::vector<HeadReport> heads(static_cast<std::size_t>(q.maps()), {HeadType::block_mean, 1.0, 1.0});
     if (options.type != SparseType::rf_v1) return heads;
     const float scale =
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(q.head_dim));
     const auto recognised =
-        recognise_heads(q, HeadRows(call.k, call.layout), geometry, scale, options.min_recall);
+        recognise_heads(q, HeadRows(call.k, options.layout), geometry, scale, options.min_recall);
     for (std::size_t map = 0; map < heads.size(); ++map)
         heads[map] = {recognised[map].type, recognised[map].recall, 1.0};
     return heads;
@@ -157,16 +177,16 @@ bool all_dense(const std::vector<HeadReport>& heads) {
 SparseReport traced_sparse_attention(const SparseCall& call, const SparseOptions& options,
                                      SparseTrace* trace) {
     const SparseGeometry geometry = checked_geometry(call, options);
-    const HeadRows q(call.q, call.layout);
+    const HeadRows q(call.q, options.layout);
     if (std::string because = reason_to_stay_dense(options, geometry); !because.empty())
-        return run_dense(call, std::vector<HeadReport>(static_cast<std::size_t>(q.maps())),
-                         std::move(because), options.scale);
+        return run_dense(call, options, std::vector<HeadReport>(static_cast<std::size_t>(q.maps())),
+                         std::move(because));
     auto start = Clock::now();
     SparseReport report;
     report.heads = head_types(call, options, geometry);
     if (all_dense(report.heads)) {
         const double recognition_seconds = seconds_since(start);
-        report = run_dense(call, std::move(report.heads), "every head is under min_recall", options.scale);
+        report = run_dense(call, options, std::move(report.heads), "every head is under min_recall");
         report.predict_seconds = recognition_seconds;
         return report;
     }
@@ -175,8 +195,8 @@ SparseReport traced_sparse_attention(const SparseCall& call, const SparseOptions
     const OrderOfMap k_orders = patterns_in_use.orders(report.heads, &TokenLayout::k);
     const Reordered inside(q);
     gather(q, q_orders, rows_of(inside.q));
-    gather(HeadRows(call.k, call.layout), k_orders, rows_of(inside.k));
-    gather(HeadRows(call.v, call.layout), k_orders, rows_of(inside.v));
+    gather(HeadRows(call.k, options.layout), k_orders, rows_of(inside.k));
+    gather(HeadRows(call.v, options.layout), k_orders, rows_of(inside.v));
 
     std::vector<BlockGrid> own_grids;
     if (options.type == SparseType::rf_v2) own_grids = content_grids(inside, geometry, report.heads);
@@ -189,11 +209,12 @@ SparseReport traced_sparse_attention(const SparseCall& call, const SparseOptions
     report.predict_seconds = seconds_since(start);
 
     start = Clock::now();
-    attention(inside.q, inside.k, inside.v, inside.o, AttentionLayout::bnsd, &mask, options.scale);
+    attention(inside.q, inside.k, inside.v, inside.o,
+              {.layout = AttentionLayout::bnsd, .mask = &mask, .scale = options.scale});
     report.attention_seconds = seconds_since(start);
 
     start = Clock::now();
-    scatter(rows_of(inside.o), q_orders, HeadRows(call.o, call.layout));
+    scatter(rows_of(inside.o), q_orders, HeadRows(call.o, options.layout));
     report.predict_seconds += seconds_since(start);
     if (trace != nullptr) {
         trace->layouts.clear();
@@ -205,8 +226,8 @@ SparseReport traced_sparse_attention(const SparseCall& call, const SparseOptions
 }
 
 SparseReport sparse_attention(const TensorView& q, const TensorView& k, const TensorView& v,
-                              const TensorView& o, AttentionLayout layout, const SparseOptions& options) {
-    return traced_sparse_attention({q, k, v, o, layout}, options, nullptr);
+                              const TensorView& o, const SparseOptions& options) {
+    return traced_sparse_attention({q, k, v, o}, options, nullptr);
 }
 
 }  // namespace aerogel

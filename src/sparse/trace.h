@@ -11,7 +11,6 @@ namespace aerogel {
 /// The arrays of one call.
 struct SparseCall {
     TensorView q, k, v, o;
-    AttentionLayout layout = AttentionLayout::bsnd;
 };
 
 /// What one call computed with; empty when the call stayed dense.
