@@ -28,6 +28,7 @@ struct LatentShape {
 
 struct SparseOptions {
     SparseType type = SparseType::none;
+    AttentionLayout layout = AttentionLayout::bsnd;
     double sparsity = 0.0;  ///< wanted share of skipped blocks, [0, 1)
     LatentShape latent_shape;
     std::int64_t txt_len = 0;       ///< text tokens, first in the sequence
@@ -55,9 +56,9 @@ struct SparseReport {
     double density() const;     ///< mean over heads
 };
 
-/// o = sparse attention of q, k, v ([text | video] tokens; layouts as attention()). InvalidArgument when
+/// o = sparse attention of q, k, v ([text | video] tokens in options.layout). InvalidArgument when
 /// shapes do not fit latent_shape + txt_len. Returns what was done.
 SparseReport sparse_attention(const TensorView& q, const TensorView& k, const TensorView& v,
-                              const TensorView& o, AttentionLayout layout, const SparseOptions& options);
+                              const TensorView& o, const SparseOptions& options);
 
 }  // namespace aerogel

@@ -156,13 +156,14 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, double d
                  v = random_tensor(full, 3).to(dtype);
     const Tensor o(dtype, full);
     const auto mask = density < 1.0 ? std::make_shared<BlockMask>(random_mask(shape, density)) : nullptr;
-    return {[=] { attention(q, k, v, o, AttentionLayout::bsnd, mask.get()); },
-            [=] {
-                const Tensor first = o.to(DType::f32);
-                const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
-                return relative_error(
-                    attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
-            }};
+    return {
+        [=] { attention(q, k, v, o, {.layout = AttentionLayout::bsnd, .mask = mask.get(), .scale = 0.0F}); },
+        [=] {
+            const Tensor first = o.to(DType::f32);
+            const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
+            return relative_error(
+                attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
+        }};
 }
 
 }  // namespace

@@ -95,7 +95,8 @@ void check_mask(const BlockMask& mask, const AttentionProblem& problem) {
 }  // namespace
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
-               AttentionLayout layout, const BlockMask* mask, float scale) {
+               const AttentionOptions& options) {
+    const auto& [layout, mask, scale] = options;
     AttentionProblem problem = check_shapes({q, k, v, o}, layout);
     if (!std::isfinite(scale)) throw InvalidArgument("[attention] the scale must be finite");
     if (mask != nullptr) {
