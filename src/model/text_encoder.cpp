@@ -127,8 +127,10 @@ Tensor TextEncoder::encode(const std::string& caption) const {
         for (std::size_t j = 0; j < objects[i].size(); ++j) {
             const auto found = std::find(words_.begin(), words_.end(), objects[i][j]);
             if (found == words_.end() || found - words_.begin() == pad_) {
+                std::vector<std::string> known = words_;
+                known.erase(known.begin() + pad_);
                 throw InvalidArgument(fmt::format("[caption] unknown word '{}' in '{}'; known words: {}",
-                                                  objects[i][j], caption, fmt::join(words_, " ")));
+                                                  objects[i][j], caption, fmt::join(known, " ")));
             }
             ids[i * static_cast<std::size_t>(slots_per_object_) + j] = found - words_.begin();
         }

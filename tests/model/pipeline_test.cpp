@@ -1,0 +1,188 @@
+// Pipeline behaviour that needs no second opinion: same seed same bits for any number of threads, progress
+// and cancelling, sparse settings, calibration hooks, replaced layers.
+#include "aerogel/pipeline.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "aerogel/threads.h"
+#include "model/tiny_model.h"
+
+namespace aerogel {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class PipelineTest : public ::testing::Test {
+  protected:
+    static Pipeline load() {
+        static const testing::TinyModel model("aerogel_pipeline_test");
+        return Pipeline::load(model.folder());
+    }
+};
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+    return a.shape() == b.shape() && std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+}
+
+GenerateOptions caption(const std::string& prompt, std::uint64_t seed = 0) {
+    GenerateOptions options;
+    options.prompt = prompt;
+    options.seed = seed;
+    return options;
+}
+
+TEST_F(PipelineTest, SameSeedGivesTheSameBitsForAnyNumberOfThreads) {
+    const Pipeline pipeline = load();
+    const int threads = num_threads();
+    for (const SparseType sparse : {SparseType::none, SparseType::rf_v1, SparseType::rf_v2}) {
+        GenerateOptions options = caption("up, down", 5);
+        options.height = options.width = 32;  // 48 blocks: enough for sparse attention to start
+        options.sparse = SparseConfig{};
+        options.sparse->options.type = sparse;
+        options.sparse->options.sparsity = 0.5;
+        options.sparse->options.block_size = 16;
+        std::vector<Tensor> videos;
+        for (const int count : {1, 2, 3}) {
+            set_num_threads(count);
+            GenerateResult result = pipeline.generate(options);
+            for (const SparseCall& call : result.sparse_calls) EXPECT_EQ(call.report.dense_because, "");
+            videos.push_back(std::move(result.video));
+        }
+        set_num_threads(threads);
+        EXPECT_TRUE(same_bits(videos[0], videos[1])) << to_string(sparse);
+        EXPECT_TRUE(same_bits(videos[0], videos[2])) << to_string(sparse);
+    }
+}
+
+TEST_F(PipelineTest, SeedAndCaptionMatter) {
+    const Pipeline pipeline = load();
+    const Tensor video = pipeline.generate(caption("up")).video;
+    EXPECT_TRUE(same_bits(video, pipeline.generate(caption(" UP ")).video));
+    EXPECT_FALSE(same_bits(video, pipeline.generate(caption("up", 1)).video));
+    EXPECT_FALSE(same_bits(video, pipeline.generate(caption("down")).video));
+}
+
+TEST_F(PipelineTest, ReportsProgressAndTimes) {
+    std::vector<std::pair<int, int>> calls;
+    GenerateOptions options = caption("up");
+    options.progress = [&](int step, int steps, double seconds) {
+        EXPECT_GT(seconds, 0.0);
+        calls.emplace_back(step, steps);
+        return true;
+    };
+    const GenerateResult result = load().generate(options);
+    EXPECT_THAT(calls, ElementsAre(std::pair(1, 3), std::pair(2, 3), std::pair(3, 3)));
+    EXPECT_EQ(result.step_seconds.size(), 3U);
+    EXPECT_EQ(result.video.shape(), (Shape{3, 3, 16, 16}));
+}
+
+TEST_F(PipelineTest, CancelsWhenProgressSaysSo) {
+    GenerateOptions options = caption("up");
+    int calls = 0;
+    options.progress = [&](int step, int, double) { return ++calls, step < 2; };
+    EXPECT_THROW(load().generate(options), Cancelled);
+    EXPECT_EQ(calls, 2);
+}
+
+TEST_F(PipelineTest, SparseSettingsChooseStepsAndBlocks) {
+    GenerateOptions options = caption("up");
+    options.height = 32;
+    options.steps = 4;
+    options.sparse = SparseConfig{};
+    options.sparse->options.type = SparseType::rf_v2;
+    options.sparse->options.sparsity = 0.5;
+    options.sparse->options.block_size = 16;
+    options.sparse->start_step = 1;
+    options.sparse->end_step = 3;
+    options.sparse->skip_layers = {0};
+    std::vector<std::tuple<int, int, bool>> calls;
+    for (const SparseCall& call : load().generate(options).sparse_calls) {
+        calls.emplace_back(call.step, call.block, call.conditional);
+        EXPECT_EQ(call.report.heads.size(), 2U);
+    }
+    EXPECT_THAT(calls, ElementsAre(std::tuple(1, 1, true), std::tuple(1, 1, false), std::tuple(2, 1, true),
+                                   std::tuple(2, 1, false)));
+    options.guidance = 1.0;
+    EXPECT_EQ(load().generate(options).sparse_calls.size(), 2U);
+    options.sparse->options.type = SparseType::none;
+    EXPECT_TRUE(load().generate(options).sparse_calls.empty());
+}
+
+TEST_F(PipelineTest, CalibrationSeesEveryLinearAtEveryStep) {
+    const Pipeline pipeline = load();
+    std::map<std::string, std::set<int>> seen;
+    GenerateOptions options = caption("up");
+    options.on_linear_input = [&](const std::string& linear, int step, const TensorView& x) {
+        EXPECT_EQ(x.shape.back(), pipeline.transformer().linear(linear).in_features());
+        seen[linear].insert(step);
+    };
+    pipeline.generate(options);
+    const auto names = pipeline.transformer().linear_names();
+    EXPECT_EQ(seen.size(), names.size());
+    for (const auto& name : names) EXPECT_THAT(seen[name], ElementsAre(0, 1, 2)) << name;
+}
+
+// Stands in for a quantized layer: a constant output, and a note of the step it was told.
+class ConstantLinear final : public Linear {
+  public:
+    ConstantLinear(std::int64_t in, std::int64_t out, std::vector<int>* steps)
+        : in_(in), out_(out), steps_(steps) {}
+    std::int64_t in_features() const override { return in_; }
+    std::int64_t out_features() const override { return out_; }
+    void forward(const TensorView&, const TensorView& y, const StepContext& step) const override {
+        std::fill_n(y.as<float>(), y.count(), 0.5F);
+        steps_->push_back(step.timestep_index);
+    }
+    std::string scheme() const override { return "CONSTANT"; }
+    std::size_t weight_bytes() const override { return 7; }
+
+  private:
+    std::int64_t in_, out_;
+    std::vector<int>* steps_;
+};
+
+TEST_F(PipelineTest, AReplacedLinearIsTheOneThatRuns) {
+    Pipeline pipeline = load();
+    WanTransformer& model = pipeline.transformer();
+    const std::size_t before = model.weight_bytes();
+    const std::size_t stored = model.linear("proj_out").weight_bytes();
+    std::vector<int> steps;
+    model.replace_linear("proj_out", std::make_unique<ConstantLinear>(testing::TinyModel::kDim, 12, &steps));
+    EXPECT_EQ(model.linear("proj_out").scheme(), "CONSTANT");
+    EXPECT_EQ(model.weight_bytes(), before - stored + 7);
+    GenerateOptions options = caption("up");
+    options.guidance = 1.0;
+    pipeline.generate(options);
+    EXPECT_THAT(steps, ElementsAre(0, 1, 2));
+}
+
+TEST_F(PipelineTest, ReplacingTheWrongLayerIsAnError) {
+    Pipeline pipeline = load();
+    WanTransformer& model = pipeline.transformer();
+    const auto refused = [&](const std::string& name, std::unique_ptr<Linear> linear) -> std::string {
+        try {
+            model.replace_linear(name, std::move(linear));
+        } catch (const InvalidArgument& error) {
+            return error.what();
+        }
+        return "accepted";
+    };
+    std::vector<int> steps;
+    EXPECT_THAT(refused("blocks.2.attn1.to_q", std::make_unique<ConstantLinear>(32, 32, &steps)),
+                HasSubstr("no Linear blocks.2.attn1.to_q"));
+    EXPECT_THAT(refused("patch_embedding", std::make_unique<ConstantLinear>(12, 32, &steps)),
+                HasSubstr("no Linear patch_embedding"));
+    EXPECT_THAT(refused("blocks.1.ffn.net.2", std::make_unique<ConstantLinear>(32, 48, &steps)),
+                HasSubstr("blocks.1.ffn.net.2 must have 48 -> 32 features, got 32 -> 48"));
+    EXPECT_THAT(refused("proj_out", nullptr), HasSubstr("proj_out"));
+}
+
+}  // namespace
+}  // namespace aerogel

@@ -1,0 +1,149 @@
+"""Whole videos against the loop that diffusers' WanPipeline runs, captions against the rule of the vocabulary."""
+import json
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from wan_models import edit_json, error, random_model, run_program
+
+# Rounding differences of about 1e-7 per forward pass, carried through at most eight guided steps.
+BOUND = 1e-5
+WORDS = ["<pad>", "red", "blue", "circle", "star", "moves", "turns", "left"]
+GENERATION = dict(num_frames=3, height=6, width=8, num_inference_steps=4, guidance_scale=3.0, flow_shift=6.0)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """A pipeline folder with a caption table, and the model in it."""
+    folder, generator = tmp_path_factory.mktemp("pipeline"), torch.Generator().manual_seed(3)
+    model = random_model(in_channels=3, out_channels=3)
+    model.save_pretrained(folder / "transformer")
+    diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True,
+                                      flow_shift=2.0).save_pretrained(folder / "scheduler")
+    (folder / "text_encoder").mkdir()
+    (folder / "text_encoder/vocabulary.json").write_text(json.dumps(
+        {"words": WORDS, "pad": "<pad>", "max_length": 8, "slots_per_object": 4, "max_objects": 2}))
+    save_file({"word_embedding.weight": torch.randn(len(WORDS), 24, generator=generator),
+               "position_embedding.weight": torch.randn(8, 24, generator=generator)},
+              folder / "text_encoder/model.safetensors")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline", "generation": GENERATION}))
+    return folder, model
+
+
+def embed(folder, slots):
+    tables = load_file(folder / "text_encoder/model.safetensors")
+    ids = torch.tensor([WORDS.index(word) for word in slots])
+    return (tables["word_embedding.weight"][ids] + tables["position_embedding.weight"])[None]
+
+
+def caption(folder, *objects):
+    slots = [word for words in objects for word in (words.split() + ["<pad>"] * 4)[:4]]
+    return embed(folder, (slots + ["<pad>"] * 8)[:8])
+
+
+@torch.no_grad()
+def reference(model, noise, scheduler, steps, guidance, prompt, negative):
+    scheduler.set_timesteps(steps)
+    scheduler.set_begin_index(0)
+    x = noise[None]
+    for t in scheduler.timesteps:
+        time = t.float().expand(1)
+        v = model(x, time, prompt, return_dict=False)[0]
+        if guidance != 1:
+            null = model(x, time, negative, return_dict=False)[0]
+            v = null + guidance * (v - null)
+        x = scheduler.step(v, t, x, return_dict=False)[0]
+    return x[0].double()
+
+
+def generate(folder, work, **options):
+    done = run_program("pipeline_generate", folder, work / "out.safetensors", *[f"{k}={v}" for k, v in options.items()])
+    assert done.returncode == 0, done.stderr
+    return load_file(work / "out.safetensors")
+
+
+def message(folder, work, **options):
+    done = run_program("pipeline_generate", folder, work / "out.safetensors", *[f"{k}={v}" for k, v in options.items()])
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done
+    return done.stderr
+
+
+def unipc(shift):
+    return diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+
+
+def test_defaults_of_the_folder(pipeline, tmp_path):
+    folder, model = pipeline
+    ours = generate(folder, tmp_path, prompt="Red circle moves left,  blue STAR turns", seed=7)
+    assert ours["video"].shape == (3, 3, 6, 8)
+    prompt, null = caption(folder, "red circle moves left", "blue star turns"), caption(folder)
+    exact = reference(model, ours["noise"], unipc(6.0), 4, 3.0, prompt, null)
+    assert error(ours["video"], exact) <= BOUND
+
+
+@pytest.mark.parametrize("sampler, guidance", [("euler", 1), ("unipc", 1), ("euler", 4.5), ("unipc", 0)])
+def test_options(pipeline, tmp_path, sampler, guidance):
+    folder, model = pipeline
+    ours = generate(folder, tmp_path, prompt="blue star turns", negative="red circle turns", sampler=sampler, steps=8,
+                    guidance=guidance, shift=3, frames=2, height=4, width=10, seed=2**63 + 1)
+    scheduler = unipc(3.0) if sampler == "unipc" else diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    exact = reference(model, ours["noise"], scheduler, 8, guidance, caption(folder, "blue star turns"),
+                      caption(folder, "red circle turns"))
+    assert ours["video"].shape == (3, 2, 4, 10)
+    assert error(ours["video"], exact) <= BOUND
+
+
+def test_bare_transformer_with_given_embeddings(pipeline, tmp_path):
+    folder, model = pipeline
+    generator = torch.Generator().manual_seed(11)
+    embeds = dict(prompt_embeds=torch.randn(1, 5, 24, generator=generator),
+                  negative_prompt_embeds=torch.randn(1, 2, 24, generator=generator))
+    save_file(embeds, tmp_path / "embeds.safetensors")
+    options = dict(steps=2, frames=1, height=4, width=4, embeds=tmp_path / "embeds.safetensors")
+    ours = generate(folder / "transformer", tmp_path, **options)
+    exact = reference(model, ours["noise"], unipc(3.0), 2, 5.0, *embeds.values())
+    assert error(ours["video"], exact) <= BOUND
+    save_file({"prompt_embeds": embeds["prompt_embeds"]}, tmp_path / "embeds.safetensors")
+    ours = generate(folder / "transformer", tmp_path, **options)
+    exact = reference(model, ours["noise"], unipc(3.0), 2, 1, embeds["prompt_embeds"], None)
+    assert error(ours["video"], exact) <= BOUND
+    assert "negative_prompt_embeds" in message(folder / "transformer", tmp_path, guidance=2, **options)
+    assert "frames must be given" in message(folder / "transformer", tmp_path, embeds=options["embeds"])
+    assert "give prompt_embeds" in message(folder / "transformer", tmp_path, prompt="x", frames=1, height=4, width=4)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("green circle turns", "unknown word 'green' in 'green circle turns'; known words: red blue circle star"),
+    ("<pad> turns", "unknown word '<pad>'"), ("red,blue,red", "at most 2 objects"), ("red,,blue", "is empty"),
+    ("red,", "is empty"), ("red red red red red", "at most 4 words per object, got 5")])
+def test_captions_outside_the_grammar(pipeline, tmp_path, text, expected):
+    assert expected in message(pipeline[0], tmp_path, prompt=text)
+
+
+@pytest.mark.parametrize("options, expected", [
+    (dict(height=5), "height must be a positive multiple of 2, got 5"), (dict(frames=0), "frames must be a positive"),
+    (dict(steps=0), "steps must be between 1"), (dict(shift=-1), "shift must be positive"),
+    (dict(guidance="nan"), "guidance must be a number")])
+def test_wrong_options(pipeline, tmp_path, options, expected):
+    assert expected in message(pipeline[0], tmp_path, **options)
+
+
+@pytest.mark.parametrize("file, change, expected", [
+    ("scheduler/scheduler_config.json", {"_class_name": "DDIMScheduler"}, "must be UniPCMultistepScheduler or"),
+    ("scheduler/scheduler_config.json", {"solver_order": 3}, "only solver_order = 2 is implemented, got 3"),
+    ("model_index.json", {"generation": {"num_frames": "many"}}, "num_frames must be a positive whole number"),
+    ("model_index.json", {"generation": 5}, "generation must be an object"),
+    ("text_encoder/vocabulary.json", {"words": WORDS[:-1]}, "word_embedding.weight must be [7,text_dim], got f32[8,24]"),
+    ("text_encoder/vocabulary.json", {"words": WORDS[:-1] + ["red"]}, "words must be free of repetitions"),
+    ("text_encoder/vocabulary.json", {"pad": "none"}, "pad must be one of the words"),
+    ("text_encoder/vocabulary.json", {"max_length": 7}, "max_length must be at least"),
+    ("text_encoder/vocabulary.json", {"max_objects": -1}, "max_objects must be a whole number")])
+def test_wrong_folders(pipeline, tmp_path, file, change, expected):
+    path = pipeline[0] / file
+    before = path.read_text()
+    try:
+        edit_json(path, **change)
+        assert expected in message(pipeline[0], tmp_path)
+    finally:
+        path.write_text(before)
