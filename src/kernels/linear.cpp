@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "kernels/cpu/avx512/linear.h"
 #include "kernels/reference/linear.h"
 
 namespace aerogel {
@@ -41,7 +42,7 @@ std::string linear_limits(const LinearProblem& problem) {
 }
 
 std::span<const LinearKernel> linear_kernels() {
-    static const std::array kernels = {kReferenceLinear};
+    static const std::array kernels = {kAvx512W8A8, kAvx512W8A16, kAvx512Float, kReferenceLinear};
     return kernels;
 }
 

@@ -9,6 +9,8 @@
 #include "aerogel/error.h"
 #include "base/environment.h"
 #include "base/log.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
 #include "kernels/linear.h"
 
 namespace aerogel {
@@ -78,6 +80,8 @@ std::size_t choose_kernel(std::string_view op, const std::string& problem,
 std::vector<std::string> all_kernel_names() {
     std::vector<std::string> names;
     append_names(names, linear_kernels());
+    append_names(names, attention_kernels());
+    append_names(names, elementwise_kernels());
     return names;
 }
 

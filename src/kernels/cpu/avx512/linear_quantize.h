@@ -1,0 +1,131 @@
+// The two ends of W8A8 with AVX-512: rows of x to int8 (dynamic per token or static per tensor), and int32
+// sums to y. Exactly the float32 operations that kernels/linear.h spells out, in that order.
+// Everything is local to the including file; the AMX kernel uses it too.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/avx512/linear_tile.h"
+#include "kernels/cpu/linear_pack.h"
+
+namespace aerogel {
+namespace {
+
+/// Quantized x in the workspace: [blocks of k][m][kRowSteps] steps of four bytes, then s_t [m].
+struct QuantizedRows {
+    QuantizedRows(std::int64_t m, std::int64_t steps)
+        : rows(m),
+          scale_at(static_cast<std::size_t>(ceil_div(steps, kBlockSteps) * m * kRowSteps) * 4),
+          bytes(scale_at + aligned_bytes(m * 4)) {}
+
+    std::int32_t* row(std::byte* workspace, std::int64_t i, std::int64_t block) const {
+        return reinterpret_cast<std::int32_t*>(workspace) + (block * rows + i) * kRowSteps;
+    }
+    float* scale(std::byte* workspace) const { return reinterpret_cast<float*>(workspace + scale_at); }
+
+    std::int64_t rows;
+    std::size_t scale_at;
+    std::size_t bytes;
+};
+
+/// What is flipped in the stored bytes: nothing, or the sign bit (x_q + 128 as unsigned byte).
+constexpr char kSignedBytes = 0;
+constexpr char kUnsignedBytes = static_cast<char>(0x80);
+
+/// s_t of a row, NaN when the row is not finite. Among floats without sign, order is integer order, and
+/// infinities and NaNs come last.
+inline float token_scale(const RowReader& row, std::int64_t k) {
+    __m512i largest = _mm512_setzero_si512();
+    for (std::int64_t p = 0; p < k; p += 16) {
+        const __m512i bits = _mm512_castps_si512(row.load(p, lanes(k - p)));
+        largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF)));
+    }
+    const std::int32_t bits = _mm512_reduce_max_epi32(largest);
+    if (bits >= 0x7F800000) return __builtin_nanf("");
+    const float scale = __builtin_bit_cast(float, bits) / 127.0F;
+    return scale == 0 ? 1.0F : scale;
+}
+
+/// x' / s rounded to int8, saturated.
+inline __m128i round_to_int8(__m512 value) {
+    return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(value));
+}
+
+inline __m128i quantize_static(const LinearArgs& args, __m512 x) {
+    const __m512 offset = _mm512_set1_ps(args.input_offset);
+    const __m512 q = _mm512_add_ps(_mm512_div_ps(x, _mm512_set1_ps(args.input_scale)), offset);
+    const __mmask16 nan = _mm512_cmp_ps_mask(q, q, _CMP_UNORD_Q);
+    const __m512 known = _mm512_mask_mov_ps(q, nan, offset);
+    const __m512 low = _mm512_set1_ps(-128.0F);
+    return round_to_int8(_mm512_min_ps(_mm512_max_ps(known, low), _mm512_set1_ps(127.0F)));
+}
+
+inline void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
+                         std::int64_t i, char flip) {
+    const RowReader row(problem, args, i);
+    const bool dynamic = problem.activation == Activation::per_token;
+    const float s_t = dynamic ? token_scale(row, problem.k) : 1.0F;
+    rows.scale(args.workspace)[i] = s_t;
+    const bool finite = s_t == s_t;
+    const __m512 divisor = _mm512_set1_ps(s_t);
+    constexpr std::int64_t kBlock = kBlockSteps * 4;
+    for (std::int64_t block = 0; block * kBlock < problem.k; ++block) {
+        auto* out = reinterpret_cast<__m128i*>(rows.row(args.workspace, i, block));
+        const std::int64_t left = problem.k - block * kBlock;
+        const std::int64_t end = left < kBlock ? left : kBlock;
+        for (std::int64_t p = 0; p < end; p += 16) {
+            const __m512 x = row.load(block * kBlock + p, lanes(left - p));
+            __m128i q = _mm_setzero_si128();
+            if (!dynamic) {
+                q = quantize_static(args, x);
+            } else if (finite) {
+                q = round_to_int8(_mm512_div_ps(x, divisor));
+            }
+            _mm_store_si128(out + p / 16, _mm_xor_si128(q, _mm_set1_epi8(flip)));
+        }
+    }
+}
+
+inline void quantize_rows(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
+                          char flip) {
+    constexpr std::int64_t kRowsPerTask = 8;
+    parallel_for(ceil_div(problem.m, kRowsPerTask), [&](std::int64_t task, int) {
+        for (std::int64_t i = task * kRowsPerTask; i < (task + 1) * kRowsPerTask && i < problem.m; ++i) {
+            quantize_row(problem, args, rows, i, flip);
+        }
+    });
+}
+
+/// Sums of 16 columns to y.
+struct Epilogue {
+    Epilogue(const LinearProblem& p, const LinearArgs& a, const PackedPanels& layout, std::int64_t first)
+        : problem(p), args(a), column(first), mask(lanes(p.n - first)) {
+        const bool dynamic = p.activation == Activation::per_token;
+        scale = dynamic ? _mm512_load_ps(a.packed + layout.scale + first * 4)
+                        : _mm512_maskz_loadu_ps(mask, a.deq_scale + first);
+        has_bias = dynamic && a.bias != nullptr;
+        if (has_bias) bias = _mm512_maskz_loadu_ps(mask, a.bias + first);
+        if (!dynamic) quant_bias = _mm512_maskz_loadu_epi32(mask, a.quant_bias + first);
+    }
+
+    void write(std::int64_t row, __m512i sum, float s_t) const {
+        const __m512 value = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, quant_bias));
+        __m512 y = _mm512_mul_ps(_mm512_mul_ps(value, _mm512_set1_ps(s_t)), scale);
+        if (has_bias) y = _mm512_add_ps(y, bias);
+        write_columns(problem, args.y, row * args.y_stride + column, y, mask);
+    }
+
+    const LinearProblem& problem;
+    const LinearArgs& args;
+    std::int64_t column;
+    __mmask16 mask;
+    bool has_bias;
+    __m512 scale;
+    __m512 bias = _mm512_setzero_ps();
+    __m512i quant_bias = _mm512_setzero_si512();
+};
+
+}  // namespace
+}  // namespace aerogel

@@ -1,0 +1,130 @@
+// Packing of weights into panels, once per weight; built for any machine.
+#include "kernels/cpu/linear_pack.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "aerogel/number_types.h"
+#include "base/thread_pool.h"
+
+namespace aerogel {
+namespace {
+
+std::int64_t rounded_up(std::int64_t value, std::int64_t to) {
+    return (value + to - 1) / to * to;
+}
+
+std::size_t aligned(std::int64_t bytes) {
+    return static_cast<std::size_t>(rounded_up(bytes, 64));
+}
+
+/// The columns of y that one panel computes.
+struct Columns {
+    std::int64_t first;
+    std::int64_t count;
+};
+
+float value_at(const QuantizedTensor& weight, std::int64_t at) {
+    return weight.format == Format::bf16 ? to_float(static_cast<const BFloat16*>(weight.data.data())[at])
+                                         : static_cast<const float*>(weight.data.data())[at];
+}
+
+void pack_floats(const QuantizedTensor& weight, const PanelForm& form, const Columns& columns, float* out) {
+    for (std::int64_t j = 0; j < columns.count; ++j) {
+        const std::int64_t row = (columns.first + j) * weight.columns;
+        for (std::int64_t p = 0; p < weight.columns; ++p)
+            out[p * form.columns + j] = value_at(weight, row + p);
+    }
+}
+
+void pack_int8(const QuantizedTensor& weight, const PanelForm& form, const Columns& columns,
+               std::int8_t* out) {
+    for (std::int64_t j = 0; j < columns.count; ++j) {
+        const auto* row =
+            static_cast<const std::int8_t*>(weight.data.data()) + (columns.first + j) * weight.columns;
+        for (std::int64_t p = 0; p < weight.columns; p += form.values) {
+            const auto count = static_cast<std::size_t>(std::min(form.values, weight.columns - p));
+            std::memcpy(out + p * form.columns + j * form.values, row + p, count);
+        }
+    }
+}
+
+/// Scales and offsets of one panel, group after group.
+void pack_groups(const Tensor& values, std::int64_t groups, std::int64_t stride, const Columns& columns,
+                 float* out) {
+    for (std::int64_t j = 0; j < columns.count; ++j) {
+        for (std::int64_t g = 0; g < groups; ++g) {
+            out[g * stride + j] = values.as<float>()[(columns.first + j) * groups + g];
+        }
+    }
+}
+
+void pack_sums(const QuantizedTensor& weight, const Columns& columns, std::int32_t* out) {
+    for (std::int64_t j = 0; j < columns.count; ++j) {
+        const auto* row =
+            static_cast<const std::int8_t*>(weight.data.data()) + (columns.first + j) * weight.columns;
+        std::int32_t sum = 0;
+        for (std::int64_t p = 0; p < weight.columns; ++p) sum += row[p];
+        out[j] = sum;
+    }
+}
+
+}  // namespace
+
+PackedPanels::PackedPanels(const LinearProblem& problem, const PanelForm& form)
+    : panels((problem.n + form.columns - 1) / form.columns),
+      steps(rounded_up((problem.k + form.values - 1) / form.values, form.multiple)),
+      groups(problem.group_size == 0 ? 1 : problem.k / problem.group_size),
+      panel_bytes(static_cast<std::size_t>(steps * form.columns * form.values * form.value_size)) {
+    const bool int8 = problem.weight == Format::int8;
+    const std::size_t grouped = int8 ? aligned(panels * groups * form.columns * 4) : 0;
+    scale = aligned(static_cast<std::int64_t>(panel_bytes) * panels);
+    offset = scale + grouped;
+    sum = offset + (problem.weight_offset ? grouped : 0);
+    bytes = sum + (int8 && groups == 1 ? aligned(panels * form.columns * 4) : 0);
+}
+
+void pack_panels(const LinearProblem& problem, const PanelForm& form, const QuantizedTensor& weight,
+                 std::byte* packed) noexcept {
+    const PackedPanels layout(problem, form);
+    std::memset(packed, 0, layout.bytes);
+    parallel_for(layout.panels, [&](std::int64_t panel, int) {
+        const std::int64_t first = panel * form.columns;
+        const Columns columns = {first, std::min(form.columns, problem.n - first)};
+        std::byte* values = packed + layout.panel_bytes * static_cast<std::size_t>(panel);
+        if (form.value_size == 4) {
+            pack_floats(weight, form, columns, reinterpret_cast<float*>(values));
+            return;
+        }
+        pack_int8(weight, form, columns, reinterpret_cast<std::int8_t*>(values));
+        const std::int64_t at = first * layout.groups;
+        pack_groups(weight.scale, layout.groups, form.columns, columns,
+                    reinterpret_cast<float*>(packed + layout.scale) + at);
+        if (problem.weight_offset) {
+            pack_groups(weight.offset, layout.groups, form.columns, columns,
+                        reinterpret_cast<float*>(packed + layout.offset) + at);
+        }
+        if (layout.groups == 1) {
+            pack_sums(weight, columns, reinterpret_cast<std::int32_t*>(packed + layout.sum) + first);
+        }
+    });
+}
+
+std::string takes_float(const LinearProblem& problem) {
+    if (problem.weight == Format::int8) return "takes float weights only";
+    return linear_limits(problem);
+}
+
+std::string takes_w8a8(const LinearProblem& problem) {
+    if (problem.weight != Format::int8) return "takes int8 weights only";
+    if (problem.activation == Activation::none) return "takes quantized activations only";
+    return linear_limits(problem);
+}
+
+std::string takes_w8a16(const LinearProblem& problem) {
+    if (problem.weight != Format::int8) return "takes int8 weights only";
+    if (problem.activation != Activation::none) return "takes float activations only";
+    return linear_limits(problem);
+}
+
+}  // namespace aerogel

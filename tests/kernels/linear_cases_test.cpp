@@ -1,0 +1,350 @@
+// The arrays of linear problems; see linear_cases.h.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <memory>
+#include <random>
+#include <sstream>
+
+#include "aerogel/number_types.h"
+#include "kernels/linear_cases.h"
+
+namespace aerogel::testing {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr std::int64_t kGap = 5;
+constexpr unsigned char kPoison = 0xFF;  // NaN as float and as bf16
+
+/// Heap memory of exactly this size, aligned to 64 bytes, full of NaNs.
+class Memory {
+  public:
+    explicit Memory(std::size_t bytes)
+        : bytes_(static_cast<std::byte*>(
+              std::aligned_alloc(64, (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64))) {
+        std::memset(bytes_.get(), kPoison, bytes);
+    }
+    std::byte* get() const { return bytes_.get(); }
+
+  private:
+    struct Free {
+        void operator()(std::byte* p) const { std::free(p); }
+    };
+    std::unique_ptr<std::byte, Free> bytes_;
+};
+
+float rounded_to(DType dtype, float value) {
+    return dtype == DType::bf16 ? to_float(to_bfloat16(value)) : value;
+}
+
+/// What a row of a special fill holds at column p.
+float special_value(std::int64_t row, std::int64_t p, std::int64_t k, float normal) {
+    switch (row % 7) {
+        case 0:
+            return 0;
+        case 1:
+            return p == k - 1 ? kNan : normal;
+        case 2:
+            return p == k / 2 ? std::numeric_limits<float>::infinity() : normal;
+        case 3:
+            return normal * 1e-41F;
+        case 4:
+            return p == 0 ? 1.4e-45F * 190 : 0;
+        case 5:
+            return normal * 1e15F;
+        default:
+            return normal;
+    }
+}
+
+float extreme_value(std::int64_t row, std::int64_t p) {
+    switch (row % 4) {
+        case 0:
+            return 127;
+        case 1:
+            return -128;
+        case 2:
+            return p % 2 == 0 ? 127.0F : -128.0F;
+        default:
+            return static_cast<float>(p % 256 - 128);
+    }
+}
+
+}  // namespace
+
+std::string LinearCase::describe() const {
+    constexpr const char* kFills[] = {"normal", "extreme", "special"};
+    return problem.describe() + (bias ? " bias" : "") + (mul_scale ? " mul_scale" : "") +
+           (strided ? " strided" : "") + " fill=" + kFills[static_cast<int>(fill)];
+}
+
+std::vector<LinearShape> linear_shapes() {
+    std::ifstream file(AEROGEL_SOURCE_DIR "/tests/problems/linear.txt");
+    std::vector<LinearShape> shapes;
+    for (std::string line; std::getline(file, line);) {
+        if (line.empty() || line[0] == '#') continue;
+        LinearShape shape;
+        std::istringstream words(line);
+        for (std::string word; words >> word;) {
+            const std::size_t equals = word.find('=');
+            const std::int64_t value = equals == std::string::npos ? 0 : std::stoll(word.substr(equals + 1));
+            const std::string key = word.substr(0, equals);
+            if (key == "m") shape.m = value;
+            if (key == "n") shape.n = value;
+            if (key == "k") shape.k = value;
+            if (key == "group") shape.group = value;
+            if (key == "speed") shape.speed = true;
+        }
+        shapes.push_back(shape);
+    }
+    return shapes;
+}
+
+std::vector<LinearCase> linear_cases(const LinearShape& shape) {
+    std::vector<LinearCase> cases;
+    int turn = static_cast<int>(shape.m + shape.n + shape.k);
+    const auto add = [&](Format format, Activation activation, std::int64_t group, bool offset) {
+        // Large shapes take one fill per scheme: the reference is slow.
+        const bool large = shape.m * shape.n * shape.k > 3'000'000;
+        const auto only = static_cast<Fill>(cases.size() % 3);
+        for (const Fill fill : {Fill::normal, Fill::extreme, Fill::special}) {
+            turn += 1;
+            if (large && fill != only) continue;
+            LinearCase c;
+            c.problem = {shape.m, shape.n,    shape.k, DType::f32, DType::f32,
+                         format,  activation, group,   offset};
+            if (turn % 2 == 1) c.problem.x = DType::bf16;
+            if (turn / 2 % 2 == 1) c.problem.y = DType::bf16;
+            c.bias = turn % 3 != 0;
+            c.mul_scale = turn % 5 < 2;
+            c.strided = turn / 3 % 2 == 1;
+            c.fill = fill;
+            cases.push_back(c);
+        }
+    };
+    add(Format::f32, Activation::none, 0, false);
+    add(Format::bf16, Activation::none, 0, false);
+    add(Format::int8, Activation::none, 0, false);
+    add(Format::int8, Activation::none, 0, true);
+    if (shape.group != 0) add(Format::int8, Activation::none, shape.group, true);
+    if (shape.group != 0) add(Format::int8, Activation::none, shape.group, false);
+    for (int i = 0; i < 2; ++i) {
+        add(Format::int8, Activation::per_token, 0, false);
+        add(Format::int8, Activation::per_tensor, 0, false);
+    }
+    return cases;
+}
+
+LinearArrays::LinearArrays(const LinearCase& linear_case)
+    : case_(linear_case),
+      x_stride_(linear_case.problem.k + (linear_case.strided ? kGap : 0)),
+      y_stride_(linear_case.problem.n + (linear_case.strided ? kGap : 0)) {
+    const LinearProblem& p = case_.problem;
+    fill_weight();
+    fill_x();
+    std::mt19937 random(7);
+    std::uniform_real_distribution<float> real(0.5F, 1.5F);
+    std::uniform_int_distribution<std::int32_t> integer(-100000, 100000);
+    for (std::int64_t j = 0; j < p.n; ++j) {
+        bias_.push_back(real(random) * (j % 2 == 0 ? 3.0F : -3.0F));
+        quant_bias_.push_back(integer(random));
+        deq_scale_.push_back(real(random) * 1e-3F);
+    }
+    if (p.n > 2) quant_bias_[2] = std::numeric_limits<std::int32_t>::max();  // the sum wraps around
+    for (std::int64_t i = 0; i < p.k; ++i) mul_scale_.push_back(real(random));
+    for (const float value : x_) x_half_.push_back(to_bfloat16(value).bits);
+}
+
+void LinearArrays::fill_x() {
+    const LinearProblem& p = case_.problem;
+    std::mt19937 random(static_cast<unsigned>(p.m * 31 + p.n * 7 + p.k));
+    std::normal_distribution<float> normal;
+    // The last row ends where the memory ends.
+    x_.assign(static_cast<std::size_t>((p.m - 1) * x_stride_ + p.k), kNan);
+    for (std::int64_t i = 0; i < p.m; ++i) {
+        for (std::int64_t j = 0; j < p.k; ++j) {
+            float value = normal(random);
+            if (case_.fill == Fill::special) value = special_value(i, j, p.k, value);
+            if (case_.fill == Fill::extreme) value = extreme_value(i, j);
+            x_[static_cast<std::size_t>(i * x_stride_ + j)] = rounded_to(p.x, value);
+        }
+    }
+}
+
+void LinearArrays::fill_weight() {
+    const LinearProblem& p = case_.problem;
+    std::mt19937 random(static_cast<unsigned>(p.n * 13 + p.k));
+    std::uniform_int_distribution<int> byte(-128, 127);
+    std::uniform_real_distribution<float> real(-1.0F, 1.0F);
+    weight_.format = p.weight;
+    weight_.rows = p.n;
+    weight_.columns = p.k;
+    weight_.group_size = p.group_size;
+    const bool int8 = p.weight == Format::int8;
+    Tensor data(int8 ? DType::i8 : DType::f32, {p.n, p.k});
+    for (std::int64_t i = 0; i < data.count(); ++i) {
+        const bool extreme = case_.fill == Fill::extreme;
+        if (int8) {
+            data.as<std::int8_t>()[i] = static_cast<std::int8_t>(extreme ? extreme_value(i / p.k, i % p.k)
+                                                                         : static_cast<float>(byte(random)));
+        } else {
+            data.as<float>()[i] = extreme ? extreme_value(i / p.k, i % p.k) : real(random);
+        }
+    }
+    weight_.data = p.weight == Format::bf16 ? data.to(DType::bf16) : data;
+    if (!int8) return;
+    const std::int64_t groups = p.group_size == 0 ? 1 : p.k / p.group_size;
+    weight_.scale = Tensor(DType::f32, {p.n, groups});
+    if (p.weight_offset) weight_.offset = Tensor(DType::f32, {p.n, groups});
+    for (std::int64_t i = 0; i < p.n * groups; ++i) {
+        weight_.scale.as<float>()[i] = (std::abs(real(random)) + 0.5F) * 0.01F;
+        if (p.weight_offset) weight_.offset.as<float>()[i] = static_cast<float>(byte(random));
+    }
+}
+
+LinearArgs LinearArrays::arguments() const {
+    const LinearProblem& p = case_.problem;
+    LinearArgs args;
+    args.x =
+        p.x == DType::f32 ? static_cast<const void*>(x_.data()) : static_cast<const void*>(x_half_.data());
+    args.x_stride = x_stride_;
+    args.y_stride = y_stride_;
+    if (case_.mul_scale) args.mul_scale = mul_scale_.data();
+    if (p.activation == Activation::per_tensor) {
+        args.input_scale = case_.fill == Fill::extreme ? 1.0F : 0.013F;
+        args.input_offset = case_.fill == Fill::extreme ? 0.0F : -11.0F;
+        args.quant_bias = quant_bias_.data();
+        args.deq_scale = deq_scale_.data();
+    } else if (case_.bias) {
+        args.bias = bias_.data();
+    }
+    return args;
+}
+
+std::vector<float> LinearArrays::run(const LinearKernel& kernel, std::string& complaint) const {
+    const LinearProblem& p = case_.problem;
+    LinearProblem packing = p;
+    packing.m = 0;
+    const Memory packed(kernel.packed_bytes(packing));
+    kernel.pack(packing, weight_, packed.get());
+    const Memory workspace(kernel.workspace_bytes(p));
+    const std::size_t y_size = size_of(p.y);
+    const std::size_t bytes = static_cast<std::size_t>((p.m - 1) * y_stride_ + p.n) * y_size;
+    constexpr std::size_t kMargin = 64;
+    std::vector<unsigned char> y(bytes + 2 * kMargin, kPoison);
+    LinearArgs args = arguments();
+    args.packed = packed.get();
+    args.workspace = workspace.get();
+    args.y = y.data() + kMargin;
+    kernel.run(p, args);
+    std::vector<float> values;
+    for (std::int64_t i = 0; i < p.m; ++i) {
+        for (std::int64_t j = 0; j < p.n; ++j) {
+            unsigned char* at = y.data() + kMargin + static_cast<std::size_t>(i * y_stride_ + j) * y_size;
+            std::uint32_t bits = 0;
+            std::memcpy(&bits, at, y_size);
+            values.push_back(std::bit_cast<float>(p.y == DType::bf16 ? bits << 16 : bits));
+            std::memset(at, kPoison, y_size);
+        }
+    }
+    if (std::any_of(y.begin(), y.end(), [](unsigned char byte) { return byte != kPoison; })) {
+        complaint += "memory around y was written; ";
+    }
+    return values;
+}
+
+float LinearArrays::x_at(std::int64_t i, std::int64_t p) const {
+    const float x = x_[static_cast<std::size_t>(i * x_stride_ + p)];
+    return case_.mul_scale ? x * mul_scale_[static_cast<std::size_t>(p)] : x;
+}
+
+double LinearArrays::x_norm(std::int64_t i) const {
+    double sum = 0;
+    for (std::int64_t p = 0; p < case_.problem.k; ++p) {
+        sum += static_cast<double>(x_at(i, p)) * static_cast<double>(x_at(i, p));
+    }
+    return std::sqrt(sum);
+}
+
+std::vector<double> LinearArrays::w_norms() const {
+    const Tensor w = dequantize(weight_);
+    const std::int64_t k = case_.problem.k;
+    std::vector<double> norms;
+    for (const float* row = w.as<float>(); row != w.as<float>() + w.count(); row += k) {
+        double sum = 0;
+        for (std::int64_t p = 0; p < k; ++p) sum += static_cast<double>(row[p]) * static_cast<double>(row[p]);
+        norms.push_back(std::sqrt(sum));
+    }
+    return norms;
+}
+
+const std::vector<float>& LinearArrays::reference() const {
+    std::string ignored;
+    if (reference_.empty()) reference_ = run(linear_kernels().back(), ignored);
+    return reference_;
+}
+
+std::string LinearArrays::compare(const std::vector<float>& got) const {
+    const LinearProblem& p = case_.problem;
+    const bool exact = p.activation != Activation::none;
+    const std::vector<float>& wanted = reference();
+    const std::vector<double> w_norm = exact ? std::vector<double>{} : w_norms();
+    // k products and sums, each with half a unit of rounding of at most |x||w| + |bias| or, down at the
+    // bottom, half a denormal; then the rounding of y itself on both sides.
+    const double unit = std::ldexp(1.0, -24);
+    const double steps = static_cast<double>(p.k) + 2;
+    const double output = p.y == DType::bf16 ? std::ldexp(1.0, -8) : unit;
+    for (std::int64_t i = 0; i < p.m; ++i) {
+        const double norm = exact ? 0 : x_norm(i);
+        for (std::int64_t j = 0; j < p.n; ++j) {
+            const float a = wanted[static_cast<std::size_t>(i * p.n + j)];
+            const float b = got[static_cast<std::size_t>(i * p.n + j)];
+            if (std::isnan(a) && std::isnan(b)) continue;
+            if (std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b)) continue;
+            double bound = 0;
+            if (!exact) {
+                const double size = norm * w_norm[static_cast<std::size_t>(j)] +
+                                    std::abs(static_cast<double>(bias_[static_cast<std::size_t>(j)]));
+                bound = steps * (unit * size + std::ldexp(1.0, -149)) +
+                        2 * output * std::abs(static_cast<double>(a));
+                const double error = std::abs(static_cast<double>(a) - static_cast<double>(b));
+                if (std::isfinite(bound) && error <= bound) continue;
+            }
+            std::ostringstream text;
+            text << "y[" << i << "," << j << "] is " << b << ", wanted " << a << " within " << bound;
+            return text.str();
+        }
+    }
+    return "";
+}
+
+std::string LinearArrays::check(const LinearKernel& kernel) const {
+    std::string complaint;
+    const std::vector<float> got = run(kernel, complaint);
+    complaint += compare(got);
+    return complaint.empty() ? "" : std::string(kernel.name) + " " + case_.describe() + ": " + complaint;
+}
+
+TEST(LinearCases, CoverEverySchemeAndType) {
+    const auto shapes = linear_shapes();
+    ASSERT_GE(shapes.size(), 20U);
+    int bf16_in = 0, bf16_out = 0, strided = 0, scaled = 0, unbiased = 0;
+    for (const LinearShape& shape : shapes) {
+        for (const LinearCase& c : linear_cases(shape)) {
+            EXPECT_EQ(linear_limits(c.problem), "");
+            bf16_in += c.problem.x == DType::bf16;
+            bf16_out += c.problem.y == DType::bf16;
+            strided += c.strided;
+            scaled += c.mul_scale;
+            unbiased += !c.bias;
+        }
+    }
+    for (const int count : {bf16_in, bf16_out, strided, scaled, unbiased}) EXPECT_GE(count, 50);
+}
+
+}  // namespace aerogel::testing

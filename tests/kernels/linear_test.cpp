@@ -1,0 +1,205 @@
+// Conformance of the linear kernels: every kernel this machine runs, over the problem file, against the
+// reference; the reference against sums written out here; and the comparison itself against broken kernels.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "aerogel/threads.h"
+#include "kernels/linear_cases.h"
+
+namespace aerogel::testing {
+namespace {
+
+const LinearKernel& reference() {
+    return linear_kernels().back();
+}
+
+TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
+    int runs = 0;
+    for (const LinearShape& shape : linear_shapes()) {
+        if (shape.speed) continue;
+        for (const LinearCase& c : linear_cases(shape)) {
+            const LinearArrays arrays(c);
+            for (const LinearKernel& kernel : linear_kernels()) {
+                if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+                EXPECT_EQ(arrays.check(kernel), "");
+                ++runs;
+            }
+        }
+    }
+    EXPECT_GT(runs, 500);
+}
+
+TEST(LinearKernels, ReferenceComesLastAndTakesEverything) {
+    EXPECT_EQ(reference().name, "reference.linear");
+    EXPECT_EQ(reference().level, CpuLevel::baseline);
+    for (const LinearCase& c : linear_cases({3, 5, 8, 4, false}))
+        EXPECT_EQ(reference().why_not(c.problem), "");
+}
+
+TEST(LinearKernels, RefusalsDependOnWeightAndActivationOnly) {
+    for (const LinearCase& c : linear_cases({3, 5, 8, 4, false})) {
+        for (const LinearKernel& kernel : linear_kernels()) {
+            LinearProblem other = c.problem;
+            other.m = 0;
+            other.x = DType::f32;
+            other.y = DType::bf16;
+            EXPECT_EQ(kernel.why_not(c.problem), kernel.why_not(other)) << kernel.name;
+        }
+    }
+}
+
+TEST(LinearKernels, PackedFormServesBothQuantizedActivations) {
+    for (const LinearKernel& kernel : linear_kernels()) {
+        LinearProblem dynamic = {0, 33,   70, DType::f32, DType::f32, Format::int8, Activation::per_token,
+                                 0, false};
+        LinearProblem fixed = dynamic;
+        fixed.activation = Activation::per_tensor;
+        EXPECT_EQ(kernel.why_not(dynamic), kernel.why_not(fixed));
+        EXPECT_EQ(kernel.packed_bytes(dynamic), kernel.packed_bytes(fixed)) << kernel.name;
+    }
+}
+
+TEST(LinearKernels, LimitsNameTheReason) {
+    LinearProblem p = {4, 8, 131072, DType::f32, DType::f32, Format::int8, Activation::per_token, 0, false};
+    EXPECT_EQ(linear_limits(p), "int32 sums hold k up to 131071");
+    p.k = 131071;
+    EXPECT_EQ(linear_limits(p), "");
+    p.group_size = 32;
+    EXPECT_EQ(linear_limits(p), "quantized activations need one weight scale per row");
+    p = {4, 8, 16, DType::f16, DType::f32, Format::f32, Activation::none, 0, false};
+    EXPECT_EQ(linear_limits(p), "takes x and y of f32 or bf16 only");
+}
+
+TEST(LinearKernels, SumsOfTheLargestKAreExact) {
+    LinearCase c;
+    c.problem = {3, 6, 131071, DType::f32, DType::f32, Format::int8, Activation::per_tensor, 0, false};
+    c.fill = Fill::extreme;
+    const LinearArrays arrays(c);
+    for (const LinearKernel& kernel : linear_kernels()) {
+        if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+        EXPECT_EQ(arrays.check(kernel), "");
+    }
+}
+
+TEST(LinearKernels, ResultsDoNotDependOnTheNumberOfThreads) {
+    const int before = num_threads();
+    for (const LinearShape& shape :
+         {LinearShape{300, 190, 700, 100, false}, LinearShape{9, 700, 300, 0, false}}) {
+        for (const LinearCase& c : linear_cases(shape)) {
+            const LinearArrays arrays(c);
+            for (const LinearKernel& kernel : linear_kernels()) {
+                if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+                std::string complaint;
+                set_num_threads(1);
+                const std::vector<float> wanted = arrays.run(kernel, complaint);
+                for (const int threads : {2, 3, 5}) {
+                    set_num_threads(threads);
+                    const std::vector<float> got = arrays.run(kernel, complaint);
+                    EXPECT_EQ(std::memcmp(got.data(), wanted.data(), got.size() * sizeof(float)), 0)
+                        << kernel.name << " " << c.describe() << " threads=" << threads;
+                }
+                EXPECT_EQ(complaint, "");
+            }
+        }
+    }
+    set_num_threads(before);
+}
+
+// Static W8A8 by hand: x = 1, 2 with scale 0.5 and offset 1 is 3, 5; 3*2 + 5*(-3) + 4 = -5; * 0.25.
+TEST(ReferenceLinear, StaticScalesByHand) {
+    QuantizedTensor weight;
+    weight.format = Format::int8;
+    weight.rows = 1;
+    weight.columns = 2;
+    weight.data = Tensor(DType::i8, {1, 2});
+    weight.data.as<std::int8_t>()[0] = 2;
+    weight.data.as<std::int8_t>()[1] = -3;
+    weight.scale = Tensor::zeros(DType::f32, {1, 1});
+    const LinearProblem p = {1, 1, 2, DType::f32, DType::f32, Format::int8, Activation::per_tensor, 0, false};
+    std::vector<std::byte> packed(reference().packed_bytes(p)), workspace(reference().workspace_bytes(p));
+    reference().pack(p, weight, packed.data());
+    const float x[2] = {1, 2};
+    float y = NAN;
+    const std::int32_t quant_bias = 4;
+    const float deq_scale = 0.25F;
+    LinearArgs args;
+    args.x = x;
+    args.x_stride = 2;
+    args.y = &y;
+    args.y_stride = 1;
+    args.packed = packed.data();
+    args.input_scale = 0.5F;
+    args.input_offset = 1;
+    args.quant_bias = &quant_bias;
+    args.deq_scale = &deq_scale;
+    args.workspace = workspace.data();
+    reference().run(p, args);
+    EXPECT_EQ(y, -1.25F);
+}
+
+// --- broken kernels -------------------------------------------------------------------------------------
+
+/// The reference with the weights' last column set to zero before packing.
+void pack_without_last_k(const LinearProblem& p, const QuantizedTensor& weight, std::byte* packed) noexcept {
+    QuantizedTensor broken = weight;
+    broken.data = weight.data.clone();
+    const std::size_t size = size_of(broken.data.dtype());
+    for (std::int64_t j = 0; j < p.n; ++j) {
+        auto* row = static_cast<std::byte*>(broken.data.data()) + static_cast<std::size_t>(j * p.k) * size;
+        std::memset(row + static_cast<std::size_t>(p.k - 1) * size, 0, size);
+    }
+    reference().pack(p, broken, packed);
+}
+
+void run_without_last_row(const LinearProblem& p, const LinearArgs& args) noexcept {
+    LinearProblem fewer = p;
+    fewer.m -= 1;
+    reference().run(fewer, args);
+}
+
+void run_beyond_y(const LinearProblem& p, const LinearArgs& args) noexcept {
+    reference().run(p, args);
+    static_cast<std::byte*>(
+        args.y)[static_cast<std::size_t>((p.m - 1) * args.y_stride + p.n) * size_of(p.y)] = std::byte{1};
+}
+
+void run_without_mul_scale(const LinearProblem& p, const LinearArgs& args) noexcept {
+    LinearArgs broken = args;
+    broken.mul_scale = nullptr;
+    reference().run(p, broken);
+}
+
+TEST(LinearComparison, SeesBrokenKernels) {
+    for (LinearCase c : linear_cases({15, 33, 200, 100, false})) {
+        c.mul_scale = true;
+        const LinearArrays arrays(c);
+        LinearKernel broken = reference();
+        EXPECT_EQ(arrays.check(broken), "");
+        broken.run = run_without_last_row;
+        EXPECT_NE(arrays.check(broken), "") << c.describe();
+        broken.run = run_beyond_y;
+        EXPECT_NE(arrays.check(broken), "") << c.describe();
+        broken.run = run_without_mul_scale;
+        EXPECT_NE(arrays.check(broken), "") << c.describe();
+        broken.run = reference().run;
+        broken.pack = pack_without_last_k;
+        if (c.problem.y != DType::f32) continue;  // one of 200 columns may hide in the rounding of bf16
+        EXPECT_NE(arrays.check(broken), "") << c.describe();
+    }
+}
+
+TEST(LinearComparison, SeesOneWrongInteger) {
+    LinearCase c;
+    c.problem = {4, 4, 64, DType::f32, DType::f32, Format::int8, Activation::per_token, 0, false};
+    const LinearArrays arrays(c);
+    std::string complaint;
+    std::vector<float> y = arrays.run(reference(), complaint);
+    EXPECT_EQ(arrays.compare(y), "");
+    y[5] = std::nextafter(y[5], 1e9F);
+    EXPECT_NE(arrays.compare(y), "");
+}
+
+}  // namespace
+}  // namespace aerogel::testing
