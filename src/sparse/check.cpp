@@ -1,6 +1,7 @@
 // Argument checks of sparse_attention.
 #include "sparse/check.h"
 
+#include <cmath>
 #include <limits>
 #include <string>
 
@@ -51,6 +52,7 @@ void check_options(const SparseOptions& options) {
         fail("block_size must be 16 to 128, got " + std::to_string(options.block_size));
     if (!(options.min_recall >= 0.0 && options.min_recall <= 1.0))
         fail("min_recall must be 0 to 1, got " + std::to_string(options.min_recall));
+    if (!std::isfinite(options.scale)) fail("scale must be finite, got " + std::to_string(options.scale));
     if (options.txt_len < 0) fail("txt_len must not be negative, got " + std::to_string(options.txt_len));
 }
 
@@ -66,8 +68,10 @@ SparseGeometry checked_geometry(const SparseCall& call, const SparseOptions& opt
     if (latent.frames < 1 || latent.height < 1 || latent.width < 1)
         fail("latent_shape must be positive, got " + describe(latent));
     const std::int64_t tokens = call.q.dim(options.layout == AttentionLayout::bnsd ? 2 : 1);
-    const std::int64_t video = element_count({latent.frames, latent.height, latent.width});
-    if (options.txt_len > tokens || video != tokens - options.txt_len)
+    const std::int64_t video = tokens - options.txt_len;
+    // Divisions, because the product of a wrong shape may overflow.
+    if (video < 1 || video % latent.frames != 0 || video / latent.frames % latent.height != 0 ||
+        video / latent.frames / latent.height != latent.width)
         fail("the sequence must hold txt_len + latent_shape tokens: " + std::to_string(options.txt_len) +
              " + " + describe(latent) + ", got " + std::to_string(tokens) + " (q " + call.q.describe() + ")");
     if (tokens > std::numeric_limits<std::int32_t>::max())

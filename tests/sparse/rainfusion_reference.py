@@ -190,7 +190,7 @@ def recalls(video, q, k, scale):
     order = raster(video)
     n = video.tokens
     queries = spread_sample(video.video - video.sink, min(max(n // 128, 16), 64)) + video.sink
-    keys = spread_sample(n, min(max(n // 4, 256), 4096))
+    keys = spread_sample(n, min(max(n // 8, 256), 4096))
     queries, keys = order[queries], order[keys]
     logits = q[queries].astype(np.float64) @ k[keys].astype(np.float64).T * scale
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -12,7 +12,7 @@ from sparse_calls import Call, check_output, coarse, random_call, run
 # (latent, block): at least 32 video blocks; multiples of 8, remainders in height, width and both, frames of
 # one remainder only, odd and single frames, videos that do and do not fill their last block.
 LATENTS = [
-    ((9, 8, 8), 16), ((8, 16, 8), 16), ((4, 8, 24), 16), ((5, 10, 8), 16), ((6, 8, 11), 16), ((5, 10, 11), 16),
+    ((9, 8, 8), 16), ((8, 16, 8), 16), ((4, 8, 24), 16), ((7, 10, 8), 16), ((6, 8, 11), 16), ((5, 10, 11), 16),
     ((33, 4, 4), 16), ((13, 7, 9), 16), ((40, 3, 5), 16), ((100, 1, 6), 16), ((1, 24, 24), 16),
     ((8, 16, 16), 64), ((5, 20, 21), 64), ((11, 13, 15), 64), ((7, 11, 13), 24), ((5, 16, 8), 19),
 ]

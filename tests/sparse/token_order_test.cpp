@@ -1,0 +1,148 @@
+// Properties every token order must have, whatever the video: a permutation with an exact inverse, the
+// protected first frame in front, the text behind; and the windows where they belong.
+#include "sparse/token_order.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "sparse/patterns/band.h"
+#include "sparse/patterns/pattern.h"
+
+namespace aerogel {
+namespace {
+
+std::vector<SparseGeometry> geometries() {
+    std::vector<SparseGeometry> result;
+    for (const LatentShape latent : {LatentShape{1, 8, 8},
+                                     {3, 8, 16},
+                                     {2, 9, 8},
+                                     {4, 8, 13},
+                                     {5, 11, 10},
+                                     {7, 3, 5},
+                                     {2, 1, 30},
+                                     {3, 17, 1},
+                                     {1, 1, 1}}) {
+        for (const std::int64_t txt_len : {0, 1, 77}) {
+            for (const bool protect : {true, false}) result.push_back({latent, txt_len, 16, 0.8, protect});
+        }
+    }
+    return result;
+}
+
+std::string describe(const SparseGeometry& geometry) {
+    return to_string(Shape{geometry.latent.frames, geometry.latent.height, geometry.latent.width}) +
+           " text " + std::to_string(geometry.txt_len) + (geometry.protect_first_frame ? " protected" : "");
+}
+
+void expect_permutation(const SparseGeometry& geometry, const TokenOrder& order) {
+    const auto tokens = static_cast<std::size_t>(geometry.tokens());
+    ASSERT_EQ(order.size(), tokens);
+    const TokenOrder inverse = inverse_order(order);
+    ASSERT_EQ(inverse.size(), tokens);
+    for (std::size_t i = 0; i < tokens; ++i) {
+        ASSERT_GE(order[i], 0);
+        ASSERT_LT(order[i], geometry.tokens());
+        ASSERT_EQ(inverse[static_cast<std::size_t>(order[i])], static_cast<std::int32_t>(i));
+        ASSERT_EQ(order[static_cast<std::size_t>(inverse[i])], static_cast<std::int32_t>(i));
+    }
+    for (std::int64_t text = 0; text < geometry.txt_len; ++text)
+        EXPECT_EQ(order[static_cast<std::size_t>(geometry.video() + text)], text);
+    const auto sink_end = order.begin() + geometry.protected_tokens();
+    EXPECT_TRUE(std::all_of(order.begin(), sink_end, [&](std::int32_t token) {
+        return token >= geometry.txt_len && token < geometry.txt_len + geometry.protected_tokens();
+    }));
+}
+
+TEST(TokenOrder, EveryPatternsLayoutIsAPermutationWithItsInverse) {
+    for (const SparseGeometry& geometry : geometries()) {
+        SCOPED_TRACE(describe(geometry));
+        for (const Pattern& pattern : patterns()) {
+            SCOPED_TRACE(to_string(pattern.type));
+            const TokenLayout layout = pattern.layout(geometry);
+            expect_permutation(geometry, layout.q);
+            expect_permutation(geometry, layout.k);
+        }
+    }
+}
+
+TEST(TokenOrder, WindowsHoldEightByEightNeighbours) {
+    const SparseGeometry geometry{{2, 16, 24}, 3, 64, 0.8, true};
+    const TokenOrder order = windowed_order(geometry);
+    for (std::int64_t window = 0; window < geometry.video() / 64; ++window) {
+        const std::int64_t frame = window / 6, top = window % 6 / 3 * 8, left = window % 3 * 8;
+        for (std::int64_t i = 0; i < 64; ++i) {
+            const std::int64_t token = (frame * 16 + top + i / 8) * 24 + left + i % 8;
+            ASSERT_EQ(order[static_cast<std::size_t>(window * 64 + i)], token + 3);
+        }
+    }
+}
+
+TEST(TokenOrder, RemaindersFollowTheWindowsOfTheirFrame) {
+    const SparseGeometry geometry{{2, 9, 10}, 0, 16, 0.8, true};
+    const TokenOrder order = windowed_order(geometry);
+    for (std::int32_t i = 0; i < 90; ++i) EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
+    // The second frame: one window, the ninth row in whole, columns 8 and 9 of the first eight rows.
+    EXPECT_EQ(order[90 + 8], 90 + 10);
+    for (std::size_t column = 0; column < 10; ++column)
+        EXPECT_EQ(order[90 + 64 + column], 90 + 80 + static_cast<std::int32_t>(column));
+    EXPECT_EQ(order[90 + 74], 90 + 8);
+    EXPECT_EQ(order[90 + 75], 90 + 9);
+    EXPECT_EQ(order[90 + 76], 90 + 18);
+    EXPECT_EQ(order[179], 90 + 79);
+}
+
+TEST(TokenOrder, TheCheckerboardIsOneAtHalfDensity) {
+    for (std::int64_t row = 0; row < 20; ++row) {
+        for (std::int64_t column = 0; column < 20; ++column)
+            EXPECT_EQ(on_checkerboard(row, column, 0.5), (row + column) % 2 == 0) << row << " " << column;
+    }
+}
+
+TEST(TokenOrder, TheCheckerboardsDensityFollowsTheSparsity) {
+    for (int kept = 1; kept <= 64; ++kept) {
+        const double sparsity = 1.0 - kept / 64.0;
+        const SparseGeometry geometry{{3, 16, 8}, 0, 16, sparsity, false};
+        EXPECT_EQ(checkerboard_tokens(geometry), 3 * 2 * kept);
+    }
+}
+
+// Area of the band against the wanted density; blocks round it up by at most one block to either side.
+TEST(Patterns, StaticMasksHaveTheWantedDensity) {
+    for (const double sparsity : {0.5, 0.8, 0.95}) {
+        const SparseGeometry geometry{{16, 32, 32}, 0, 64, sparsity, false};
+        for (const Pattern& pattern : patterns()) {
+            if (pattern.static_blocks == nullptr) continue;
+            const BlockGrid grid = pattern.static_blocks(geometry);
+            const auto kept = std::count(grid.begin(), grid.end(), 1);
+            const double density = static_cast<double>(kept) / static_cast<double>(grid.size());
+            const double blocks = static_cast<double>(geometry.blocks());
+            EXPECT_GE(density, 1.0 - sparsity - 1e-9) << to_string(pattern.type);
+            EXPECT_LE(density, 1.0 - sparsity + 2.0 / blocks + 1.0 / 64.0) << to_string(pattern.type);
+        }
+    }
+}
+
+TEST(Patterns, ProtectedRowsAndColumnsAreFull) {
+    for (const SparseGeometry& geometry : geometries()) {
+        SCOPED_TRACE(describe(geometry));
+        for (const Pattern& pattern : patterns()) {
+            if (pattern.static_blocks == nullptr) continue;
+            const BlockGrid grid = pattern.static_blocks(geometry);
+            const std::int64_t blocks = geometry.blocks();
+            for (std::int64_t i = 0; i < blocks * blocks; ++i) {
+                const bool first_frame = std::min(i / blocks, i % blocks) * 16 < geometry.protected_tokens();
+                const bool text =
+                    geometry.txt_len > 0 && (std::max(i / blocks, i % blocks) + 1) * 16 > geometry.video();
+                if (first_frame || text) {
+                    EXPECT_EQ(grid[static_cast<std::size_t>(i)], 1) << i;
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace aerogel
