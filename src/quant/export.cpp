@@ -118,12 +118,21 @@ class Exporter {
 
     void write_layer(AlignedWriter& writer, const FloatLayer& layer) {
         const std::vector<TensorInfo> infos = stored_tensors(layer, options_);
-        const StoredLayer stored = quantize_layer(layer, options_);
+        const StoredLayer stored = quantized(layer);
         for (std::size_t i = 0; i < infos.size(); ++i) {
             writer.write(infos[i].name, stored.tensors[i]);
         }
         report_.layers.push_back(
             {layer.name, layer.weight.dim(0), layer.weight.dim(1), stored.relative_error});
+    }
+
+    // Algorithms see arrays only, so the layer's name is put in front of what they refuse.
+    StoredLayer quantized(const FloatLayer& layer) const {
+        try {
+            return quantize_layer(layer, options_);
+        } catch (const InvalidArgument& error) {
+            throw InvalidArgument(fmt::format("[quantize] {}: {}", layer.name, error.what()));
+        }
     }
 
     void write_tensors(AlignedWriter& writer) {
