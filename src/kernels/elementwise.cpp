@@ -3,12 +3,17 @@
 
 #include <array>
 
+#include "kernels/cpu/avx2/elementwise.h"
+#include "kernels/cpu/avx512/elementwise.h"
 #include "kernels/reference/elementwise.h"
 
 namespace aerogel {
 
 std::span<const ElementwiseKernels> elementwise_kernels() {
-    static const std::array<ElementwiseKernels, 1> kKernels = {{
+    static const std::array<ElementwiseKernels, 3> kKernels = {{
+        {"cpu.avx512.elementwise", CpuLevel::avx512, avx512::norm, avx512::activation, avx512::rope,
+         avx512::residual},
+        {"cpu.avx2.elementwise", CpuLevel::avx2, avx2::norm, avx2::activation, avx2::rope, avx2::residual},
         {"reference.elementwise", CpuLevel::baseline, reference::norm, reference::activation, reference::rope,
          reference::residual},
     }};

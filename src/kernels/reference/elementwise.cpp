@@ -14,7 +14,7 @@ double activate(ActivationFunction function, double x) {
     switch (function) {
         case ActivationFunction::gelu_tanh: {
             const double inner = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
-            return 0.5 * x * (1.0 + std::tanh(inner));
+            return x / (1.0 + std::exp(-2.0 * inner));  // (1 + tanh) / 2 without cancellation
         }
         case ActivationFunction::gelu_erf:
             return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);

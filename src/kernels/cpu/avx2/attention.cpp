@@ -2,65 +2,18 @@
 // two operands and a broadcast of the 16 registers.
 #include "kernels/cpu/avx2/attention.h"
 
-#include <immintrin.h>
-
 #include "kernels/cpu/attention_driver.h"
+#include "kernels/cpu/avx2/vector.h"
 
 namespace aerogel {
 namespace {
 
-struct Avx2 {
-    using V = __m256;
+struct Avx2Attention : Avx2 {
+    using Avx2::load_part;
+    using Avx2::store_part;
     using Rows = RowList<1, 2, 3, 4, 5, 6>;
-    static constexpr std::int64_t kLanes = 8;
     static constexpr std::int64_t kRows = 6;
 
-    static V zero() { return _mm256_setzero_ps(); }
-    static V set1(float x) { return _mm256_set1_ps(x); }
-    static V load(const float* p) { return _mm256_loadu_ps(p); }
-    static void store(float* p, V x) { _mm256_storeu_ps(p, x); }
-    static V add(V a, V b) { return _mm256_add_ps(a, b); }
-    static V mul(V a, V b) { return _mm256_mul_ps(a, b); }
-    static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
-    static V fmsub(V a, V b, V c) { return _mm256_fmsub_ps(a, b, c); }
-    /// The second where either is NaN.
-    static V larger(V a, V b) { return _mm256_max_ps(a, b); }
-    static float first(V x) { return _mm256_cvtss_f32(x); }
-    static float reduce_add(V x) {
-        __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-        y = _mm_add_ps(y, _mm_movehl_ps(y, y));
-        return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
-    }
-    static float reduce_larger(V x) {
-        __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-        y = _mm_max_ps(y, _mm_movehl_ps(y, y));
-        return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
-    }
-
-    /// 2^x for x < 127, within 2 ulp; 0 below 2^-126, NaN for NaN. 2^(x - round(x)) by a polynomial that is
-    /// exact at 0; round(x) comes out of the low bits of x + 1.5 * 2^23.
-    static V exp2(V x) {
-        const V magic = set1(0x1.8p23F);
-        const V clamped = _mm256_max_ps(set1(-127.0F), x);  // the second where x is NaN
-        const V shifted = add(clamped, magic);
-        const V r = _mm256_sub_ps(clamped, _mm256_sub_ps(shifted, magic));
-        V p = set1(0x1.5bba14p-10F);
-        p = fma(p, r, set1(0x1.3cea88p-7F));
-        p = fma(p, r, set1(0x1.c6b752p-5F));
-        p = fma(p, r, set1(0x1.ebf9bcp-3F));
-        p = fma(p, r, set1(0x1.62e42ap-1F));
-        p = fma(p, r, set1(1.0F));
-        const __m256i exponent = _mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127));
-        return mul(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
-    }
-
-    static __m256i lanes_below(std::int64_t count) {
-        const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lanes);
-    }
-    static V load_part(const float* p, std::int64_t count) {
-        return count == kLanes ? load(p) : _mm256_maskload_ps(p, lanes_below(count));
-    }
     static V load_part(const Bf16Bits* p, std::int64_t count) {
         alignas(16) Bf16Bits part[kLanes] = {};
         if (count != kLanes) {
@@ -69,13 +22,6 @@ struct Avx2 {
         }
         const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-    }
-    static void store_part(float* p, std::int64_t count, V x) {
-        if (count == kLanes) {
-            store(p, x);
-        } else {
-            _mm256_maskstore_ps(p, lanes_below(count), x);
-        }
     }
     /// Rounds to nearest, ties to even; NaN becomes the quiet NaN 0x7fc0.
     static void store_part(Bf16Bits* p, std::int64_t count, V x) {
@@ -120,14 +66,14 @@ struct Avx2 {
 namespace avx2 {
 
 std::size_t attention_workspace(const AttentionProblem& problem) {
-    return attend_workspace(problem, Avx2::kLanes);
+    return attend_workspace(problem, Avx2Attention::kLanes);
 }
 
 void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
     if (problem.dtype == DType::f32) {
-        attend<Avx2, float>(problem, args);
+        attend<Avx2Attention, float>(problem, args);
     } else {
-        attend<Avx2, Bf16Bits>(problem, args);
+        attend<Avx2Attention, Bf16Bits>(problem, args);
     }
 }
 

@@ -2,58 +2,21 @@
 // operands and the broadcasts fill the 32 registers.
 #include "kernels/cpu/avx512/attention.h"
 
-#include <immintrin.h>
-
 #include "kernels/cpu/attention_driver.h"
+#include "kernels/cpu/avx512/vector.h"
 
 namespace aerogel {
 namespace {
 
-struct Avx512 {
-    using V = __m512;
+struct Avx512Attention : Avx512 {
+    using Avx512::load_part;
+    using Avx512::store_part;
     using Rows = RowList<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>;
-    static constexpr std::int64_t kLanes = 16;
     static constexpr std::int64_t kRows = 12;
 
-    static V zero() { return _mm512_setzero_ps(); }
-    static V set1(float x) { return _mm512_set1_ps(x); }
-    static V load(const float* p) { return _mm512_loadu_ps(p); }
-    static void store(float* p, V x) { _mm512_storeu_ps(p, x); }
-    static V add(V a, V b) { return _mm512_add_ps(a, b); }
-    static V mul(V a, V b) { return _mm512_mul_ps(a, b); }
-    static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
-    static V fmsub(V a, V b, V c) { return _mm512_fmsub_ps(a, b, c); }
-    /// The second where either is NaN.
-    static V larger(V a, V b) { return _mm512_max_ps(a, b); }
-    static float first(V x) { return _mm512_cvtss_f32(x); }
-    static float reduce_add(V x) { return _mm512_reduce_add_ps(x); }
-    static float reduce_larger(V x) { return _mm512_reduce_max_ps(x); }
-
-    /// 2^x, within 2 ulp; 0 below 2^-126, NaN for NaN. 2^(x - floor(x)) by a polynomial that is exact at 0.
-    static V exp2(V x) {
-        const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-        V p = set1(0x1.e97502p-10F);
-        p = fma(p, r, set1(0x1.277854p-7F));
-        p = fma(p, r, set1(0x1.c91ce6p-5F));
-        p = fma(p, r, set1(0x1.ebdb56p-3F));
-        p = fma(p, r, set1(0x1.62e4bap-1F));
-        p = fma(p, r, set1(1.0F));
-        const __mmask16 normal = _mm512_cmp_ps_mask(x, set1(-126.0F), _CMP_NLT_UQ);
-        return _mm512_maskz_scalef_ps(normal, p, x);
-    }
-
-    static __mmask16 lanes_below(std::int64_t count) {
-        return static_cast<__mmask16>((1U << static_cast<unsigned>(count)) - 1U);
-    }
-    static V load_part(const float* p, std::int64_t count) {
-        return _mm512_maskz_loadu_ps(lanes_below(count), p);
-    }
     static V load_part(const Bf16Bits* p, std::int64_t count) {
         const __m256i bits = _mm256_maskz_loadu_epi16(lanes_below(count), p);
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-    }
-    static void store_part(float* p, std::int64_t count, V x) {
-        _mm512_mask_storeu_ps(p, lanes_below(count), x);
     }
     /// Rounds to nearest, ties to even; NaN becomes the quiet NaN 0x7fc0.
     static void store_part(Bf16Bits* p, std::int64_t count, V x) {
@@ -99,14 +62,14 @@ struct Avx512 {
 namespace avx512 {
 
 std::size_t attention_workspace(const AttentionProblem& problem) {
-    return attend_workspace(problem, Avx512::kLanes);
+    return attend_workspace(problem, Avx512Attention::kLanes);
 }
 
 void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
     if (problem.dtype == DType::f32) {
-        attend<Avx512, float>(problem, args);
+        attend<Avx512Attention, float>(problem, args);
     } else {
-        attend<Avx512, Bf16Bits>(problem, args);
+        attend<Avx512Attention, Bf16Bits>(problem, args);
     }
 }
 

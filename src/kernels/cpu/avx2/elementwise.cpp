@@ -1,0 +1,25 @@
+// The shared loops, compiled for AVX2.
+#include "kernels/cpu/avx2/elementwise.h"
+
+#include "kernels/cpu/avx2/vector.h"
+#include "kernels/cpu/elementwise_loops.h"
+
+namespace aerogel::avx2 {
+
+void norm(const NormArgs& args) noexcept {
+    run_norm<Avx2>(args);
+}
+
+void activation(ActivationFunction function, const float* x, float* y, std::int64_t count) noexcept {
+    run_activation<Avx2>(function, x, y, count);
+}
+
+void rope(const RopeArgs& args) noexcept {
+    run_rope<Avx2>(args);
+}
+
+void residual(const ResidualArgs& args) noexcept {
+    run_residual<Avx2>(args);
+}
+
+}  // namespace aerogel::avx2

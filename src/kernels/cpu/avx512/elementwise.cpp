@@ -1,0 +1,25 @@
+// The shared loops, compiled for AVX-512.
+#include "kernels/cpu/avx512/elementwise.h"
+
+#include "kernels/cpu/avx512/vector.h"
+#include "kernels/cpu/elementwise_loops.h"
+
+namespace aerogel::avx512 {
+
+void norm(const NormArgs& args) noexcept {
+    run_norm<Avx512>(args);
+}
+
+void activation(ActivationFunction function, const float* x, float* y, std::int64_t count) noexcept {
+    run_activation<Avx512>(function, x, y, count);
+}
+
+void rope(const RopeArgs& args) noexcept {
+    run_rope<Avx512>(args);
+}
+
+void residual(const ResidualArgs& args) noexcept {
+    run_residual<Avx512>(args);
+}
+
+}  // namespace aerogel::avx512

@@ -1,0 +1,80 @@
+// Sixteen floats of AVX-512 with the names that the shared loops of kernels/cpu use. Only for sources
+// compiled for AVX-512; local to each of them.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace aerogel {
+namespace {
+
+struct Avx512 {
+    using V = __m512;
+    static constexpr std::int64_t kLanes = 16;
+
+    static V zero() { return _mm512_setzero_ps(); }
+    static V set1(float x) { return _mm512_set1_ps(x); }
+    static V load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, V x) { _mm512_storeu_ps(p, x); }
+    static V add(V a, V b) { return _mm512_add_ps(a, b); }
+    static V sub(V a, V b) { return _mm512_sub_ps(a, b); }
+    static V mul(V a, V b) { return _mm512_mul_ps(a, b); }
+    static V div(V a, V b) { return _mm512_div_ps(a, b); }
+    static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+    static V fmsub(V a, V b, V c) { return _mm512_fmsub_ps(a, b, c); }
+    static V fnma(V a, V b, V c) { return _mm512_fnmadd_ps(a, b, c); }
+    /// The second where either is NaN.
+    static V larger(V a, V b) { return _mm512_max_ps(a, b); }
+    static V smaller(V a, V b) { return _mm512_min_ps(a, b); }
+    static V absolute(V x) { return _mm512_abs_ps(x); }
+    /// a where x < 0, else b.
+    static V where_negative(V x, V a, V b) {
+        return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(x, zero(), _CMP_LT_OQ), a);
+    }
+    static float first(V x) { return _mm512_cvtss_f32(x); }
+    static float reduce_add(V x) { return _mm512_reduce_add_ps(x); }
+    static float reduce_larger(V x) { return _mm512_reduce_max_ps(x); }
+
+    static __mmask16 lanes_below(std::int64_t count) {
+        return static_cast<__mmask16>((1U << static_cast<unsigned>(count)) - 1U);
+    }
+    /// The first `count` lanes; the others are zero.
+    static V load_part(const float* p, std::int64_t count) {
+        return _mm512_maskz_loadu_ps(lanes_below(count), p);
+    }
+    static void store_part(float* p, std::int64_t count, V x) {
+        _mm512_mask_storeu_ps(p, lanes_below(count), x);
+    }
+
+    /// 2^x, within 2 ulp; 0 below 2^-126, NaN for NaN. 2^(x - floor(x)) by a polynomial that is exact at 0.
+    static V exp2(V x) {
+        const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        V p = set1(0x1.e97502p-10F);
+        p = fma(p, r, set1(0x1.277854p-7F));
+        p = fma(p, r, set1(0x1.c91ce6p-5F));
+        p = fma(p, r, set1(0x1.ebdb56p-3F));
+        p = fma(p, r, set1(0x1.62e4bap-1F));
+        p = fma(p, r, set1(1.0F));
+        const __mmask16 normal = _mm512_cmp_ps_mask(x, set1(-126.0F), _CMP_NLT_UQ);
+        return _mm512_maskz_scalef_ps(normal, p, x);
+    }
+
+    /// round(x) for |x| < 2^22; NaN for NaN.
+    static V round(V x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    /// x * 2^n for an integral n <= 128, where n < -126 may give 0 and 128 infinity.
+    static V scale_by_power(V x, V n) { return _mm512_scalef_ps(x, n); }
+
+    /// {p0, p0, p1, p1, ...} of `count` floats; the other lanes are zero.
+    static V load_twice(const float* p, std::int64_t count) {
+        const __m512i pairs = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+        return _mm512_permutexvar_ps(pairs, load_part(p, count));
+    }
+    /// Pairs (a, b) -> (a cos - b sin, b cos + a sin).
+    static V rotate_pairs(V x, V cos, V sin) {
+        return _mm512_fmaddsub_ps(x, cos, mul(_mm512_permute_ps(x, 0xB1), sin));
+    }
+};
+
+}  // namespace
+}  // namespace aerogel

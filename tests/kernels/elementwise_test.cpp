@@ -1,0 +1,381 @@
+// Every elementwise kernel set of this CPU level against formulas in double, within bounds computed from the
+// data; odd sizes, strides, poisoned margins, NaN, the same bits for any number of threads.
+#include "kernels/elementwise.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numbers>
+#include <random>
+
+#include "aerogel/threads.h"
+
+namespace aerogel {
+namespace {
+
+constexpr double kUnit = 0x1p-24;
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kPoison = -12345.5F;
+
+std::vector<ElementwiseKernels> usable() {
+    std::vector<ElementwiseKernels> sets;
+    for (const ElementwiseKernels& set : elementwise_kernels())
+        if (set.level <= cpu_level()) sets.push_back(set);
+    return sets;
+}
+
+std::size_t at(std::int64_t i) {
+    return static_cast<std::size_t>(i);
+}
+
+std::vector<float> normal(std::int64_t count, unsigned seed, float mean = 0.0F, float deviation = 1.0F) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> values(mean, deviation);
+    std::vector<float> out(at(count));
+    for (float& x : out) x = values(random);
+    return out;
+}
+
+struct NormCase {
+    NormKind kind = NormKind::layer;
+    std::int64_t rows = 1, columns = 1, rows_per_modulation = 1;
+    bool weight = false, bias = false, scale = false, shift = false;
+    float mean = 0.0F, deviation = 1.0F;
+};
+
+using NormFunction = std::function<void(const NormArgs&)>;
+
+/// Arrays of one NormCase; rows of x and y are 3 floats longer than their columns.
+class NormRun {
+  public:
+    explicit NormRun(const NormCase& c)
+        : case_(c),
+          x_(normal(c.rows * stride(), 1, c.mean, c.deviation)),
+          weight_(normal(stride(), 2)),
+          bias_(normal(stride(), 3)),
+          scale_(normal(c.rows * stride(), 4)),
+          shift_(normal(c.rows * stride(), 5)) {}
+
+    std::vector<float> run(const NormFunction& norm) {
+        std::vector<float> y(at(case_.rows * stride()), kPoison);
+        for (std::int64_t row = 0; row < case_.rows; ++row)
+            std::fill_n(y.begin() + row * stride(), case_.columns, kNaN);
+        NormArgs args;
+        args.kind = case_.kind;
+        args.rows = case_.rows;
+        args.columns = case_.columns;
+        args.x = x_.data();
+        args.y = y.data();
+        args.x_stride = args.y_stride = args.modulation_stride = stride();
+        args.weight = case_.weight ? weight_.data() : nullptr;
+        args.bias = case_.bias ? bias_.data() : nullptr;
+        args.scale = case_.scale ? scale_.data() : nullptr;
+        args.shift = case_.shift ? shift_.data() : nullptr;
+        args.rows_per_modulation = case_.rows_per_modulation;
+        norm(args);
+        return y;
+    }
+
+    /// Elements out of bounds, and margins written to.
+    int wrong(const std::vector<float>& y) const {
+        int count = 0;
+        for (std::int64_t row = 0; row < case_.rows; ++row) {
+            count += wrong_in_row(row, y.data() + row * stride());
+            for (std::int64_t i = case_.columns; i < stride(); ++i)
+                count += y[at(row * stride() + i)] != kPoison;
+        }
+        return count;
+    }
+
+  private:
+    std::int64_t stride() const { return case_.columns + 3; }
+
+    /// A first float mean misses by n units of the mean magnitude at most; the rest is relative to what is
+    /// left after subtracting it: sums of n terms, hence n units, and half of that for the inverse root.
+    int wrong_in_row(std::int64_t row, const float* y) const {
+        const float* x = x_.data() + row * stride();
+        const auto n = static_cast<double>(case_.columns);
+        double mean = 0.0, magnitude = 0.0, variance = 0.0;
+        for (std::int64_t i = 0; i < case_.columns; ++i) magnitude += std::fabs(x[i]) / n;
+        if (case_.kind == NormKind::layer)
+            for (std::int64_t i = 0; i < case_.columns; ++i) mean += x[i] / n;
+        for (std::int64_t i = 0; i < case_.columns; ++i) variance += (x[i] - mean) * (x[i] - mean) / n;
+        const double missed = case_.kind == NormKind::layer ? (n + 2) * kUnit * magnitude : 0.0;
+        const double factor = 1.0 / std::sqrt(variance + 1e-6);
+        const double mean_error =
+            case_.kind == NormKind::layer ? (n + 4) * kUnit * (std::sqrt(variance) + missed) : 0.0;
+        const double factor_error = (n + 12) * kUnit * (1.0 + missed * missed * factor * factor);
+        const std::int64_t modulation = row / case_.rows_per_modulation * stride();
+        int count = 0;
+        for (std::int64_t i = 0; i < case_.columns; ++i) {
+            const double d = x[i] - mean;
+            double value = d * factor;
+            double error =
+                factor * (mean_error + 3 * kUnit * (std::fabs(d) + missed)) + std::fabs(value) * factor_error;
+            const auto multiply = [&](double by) {
+                value *= by;
+                error = error * std::fabs(by) + 3 * kUnit * std::fabs(value) + 0x1p-149;
+            };
+            const auto add = [&](double more) {
+                value += more;
+                error += kUnit * std::fabs(value);
+            };
+            if (case_.weight) multiply(weight_[at(i)]);
+            if (case_.bias) add(bias_[at(i)]);
+            if (case_.scale) multiply(1.0 + static_cast<double>(scale_[at(modulation + i)]));
+            if (case_.shift) add(shift_[at(modulation + i)]);
+            count += !(std::fabs(y[i] - value) <= error * 1.01 + kUnit * std::fabs(value));
+        }
+        return count;
+    }
+
+    NormCase case_;
+    std::vector<float> x_, weight_, bias_, scale_, shift_;
+};
+
+std::vector<NormCase> norm_cases() {
+    return {{NormKind::layer, 1, 1},
+            {NormKind::layer, 3, 7, 1, true, true},
+            {NormKind::rms, 5, 33, 2, true},
+            {NormKind::layer, 9, 127, 3, false, false, true, true},
+            {NormKind::layer, 4, 1536, 4, true, true, true, true},
+            {NormKind::rms, 2, 5120, 1, true},
+            {NormKind::rms, 17, 64, 5, false, false, true, false},
+            {NormKind::layer, 300, 256, 150, false, false, false, true},
+            {NormKind::layer, 3, 1000, 1, false, false, false, false, 1000.0F, 0.1F},
+            {NormKind::layer, 3, 200, 1, false, false, false, false, 3.0F, 0.0F},
+            {NormKind::layer, 2, 129, 1, false, true, false, false, 0.0F, 1e-4F}};
+}
+
+TEST(ElementwiseKernels, NormWithinBounds) {
+    for (const NormCase& c : norm_cases()) {
+        NormRun run(c);
+        for (const ElementwiseKernels& set : usable())
+            EXPECT_EQ(run.wrong(run.run(set.norm)), 0) << set.name << " " << c.rows << "x" << c.columns;
+    }
+}
+
+TEST(ElementwiseKernels, BrokenNormsAreCaught) {
+    const auto reference = elementwise_kernels().back().norm;
+    NormRun run({NormKind::layer, 9, 127, 3, true, true, true, true, 0.5F, 1.0F});
+    EXPECT_EQ(run.wrong(run.run(reference)), 0);
+    const auto broken = [&](auto change) {
+        return run.wrong(run.run([&](NormArgs args) {
+            change(args);
+            reference(args);
+        }));
+    };
+    EXPECT_NE(broken([](NormArgs& a) { a.kind = NormKind::rms; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.columns -= 1; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.columns += 1; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.rows -= 1; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.epsilon = 1e-3F; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.weight = nullptr; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.bias = nullptr; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.scale = nullptr; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.shift = nullptr; }), 0);
+    EXPECT_NE(broken([](NormArgs& a) { a.rows_per_modulation = 1; }), 0);
+}
+
+/// f(x), and how far a float kernel may be off: a few units of the result, the rounding of gelu_tanh's
+/// argument, which counts as often as the exponential's argument is large, and what underflows.
+struct Exact {
+    double value, bound;
+};
+
+Exact exact_activation(ActivationFunction function, double x) {
+    constexpr double kUnderflow = 0x1p-119;
+    if (function == ActivationFunction::silu) {
+        const double y = x / (1.0 + std::exp(-x));
+        return {y, 8 * kUnit * std::fabs(y) + kUnderflow};
+    }
+    if (function == ActivationFunction::gelu_erf) {
+        const double y = 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
+        return {y, 16 * kUnit * std::fabs(y) + kUnderflow};
+    }
+    const double argument = 2.0 * std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+    const double y = x / (1.0 + std::exp(-argument));
+    const double share = 1.0 / (1.0 + std::exp(argument));  // how much of the exponential's error arrives
+    return {y, (8 + 6 * share * std::min(std::fabs(argument), 100.0)) * kUnit * std::fabs(y) + kUnderflow};
+}
+
+std::vector<float> activation_inputs() {
+    std::vector<float> x = {0.0F, -0.0F, 1e-40F, -1e-40F, 1e30F, -1e30F, 88.8F, -88.8F, 104.0F, -104.0F};
+    for (int i = -40000; i <= 40000; ++i) x.push_back(static_cast<float>(i) * 0.003F);
+    for (float power = 1.0F; power > 1e-30F; power *= 0.7F) x.insert(x.end(), {power, -power});
+    return x;
+}
+
+constexpr ActivationFunction kFunctions[] = {ActivationFunction::gelu_tanh, ActivationFunction::gelu_erf,
+                                             ActivationFunction::silu};
+
+TEST(ElementwiseKernels, ActivationsWithinAFewUnits) {
+    const std::vector<float> x = activation_inputs();
+    for (const ElementwiseKernels& set : usable()) {
+        for (const ActivationFunction function : kFunctions) {
+            std::vector<float> y(x.size() + 1, kNaN);
+            y.back() = kPoison;
+            set.activation(function, x.data(), y.data(), static_cast<std::int64_t>(x.size()));
+            EXPECT_EQ(y.back(), kPoison);
+            for (std::size_t i = 0; i < x.size(); ++i) {
+                const Exact exact = exact_activation(function, x[i]);
+                ASSERT_LE(std::fabs(y[i] - exact.value), exact.bound)
+                    << set.name << " function " << static_cast<int>(function) << " x " << x[i];
+            }
+        }
+    }
+}
+
+TEST(ElementwiseKernels, ActivationsOfEverySizeInPlace) {
+    for (const ElementwiseKernels& set : usable()) {
+        for (std::int64_t count = 0; count < 70; ++count) {
+            std::vector<float> x = normal(count + 1, 7);
+            const std::vector<float> before = x;
+            set.activation(ActivationFunction::silu, x.data(), x.data(), count);
+            EXPECT_EQ(x.back(), before.back());
+            for (std::size_t i = 0; i + 1 < x.size(); ++i) {
+                const Exact exact = exact_activation(ActivationFunction::silu, before[i]);
+                ASSERT_LE(std::fabs(x[i] - exact.value), exact.bound) << set.name << " " << count;
+            }
+        }
+    }
+}
+
+TEST(ElementwiseKernels, ActivationsOfNaNAndInfinity) {
+    for (const ElementwiseKernels& set : usable()) {
+        for (const ActivationFunction function : kFunctions) {
+            const std::vector<float> x = {kNaN, kInfinity, -kInfinity, 1.0F};
+            std::vector<float> y(4);
+            set.activation(function, x.data(), y.data(), 4);
+            EXPECT_TRUE(std::isnan(y[0])) << set.name;
+            EXPECT_EQ(y[1], kInfinity) << set.name;
+            EXPECT_TRUE(std::isnan(y[2])) << set.name;  // -infinity * 0, as the formula says
+            EXPECT_TRUE(std::isfinite(y[3])) << set.name;
+        }
+    }
+}
+
+int wrong_rope(const std::function<void(const RopeArgs&)>& rope, std::int64_t heads, std::int64_t head_dim) {
+    constexpr std::int64_t kTokens = 5, kRows = 10, kMargin = 3;
+    const std::int64_t half = head_dim / 2, stride = heads * head_dim + kMargin;
+    std::vector<float> x = normal(kRows * stride, 1);
+    const std::vector<float> before = x, cos = normal(kTokens * half, 2), sin = normal(kTokens * half, 3);
+    RopeArgs args;
+    args.rows = kRows;
+    args.tokens = kTokens;
+    args.heads = heads;
+    args.head_dim = head_dim;
+    args.x = x.data();
+    args.x_stride = stride;
+    args.cos = cos.data();
+    args.sin = sin.data();
+    rope(args);
+    int wrong = 0;
+    for (std::int64_t row = 0; row < kRows; ++row) {
+        for (std::int64_t i = 0; i < stride; ++i) {
+            const std::size_t here = at(row * stride + i);
+            if (i >= heads * head_dim) {
+                wrong += x[here] != before[here];
+                continue;
+            }
+            const std::int64_t pair = row % kTokens * half + i % head_dim / 2;
+            const bool second = i % 2 == 1;
+            const double c = cos[at(pair)], s = second ? sin[at(pair)] : -sin[at(pair)];
+            const double mine = before[here] * c, other = before[second ? here - 1 : here + 1] * s;
+            const double bound = 2 * kUnit * (std::fabs(mine) + std::fabs(other)) + 0x1p-149;
+            wrong += !(std::fabs(x[here] - (mine + other)) <= bound);
+        }
+    }
+    return wrong;
+}
+
+TEST(ElementwiseKernels, RopeWithinBounds) {
+    for (const ElementwiseKernels& set : usable()) {
+        for (const std::int64_t head_dim : {2, 4, 10, 32, 40, 64, 80, 128, 254})
+            EXPECT_EQ(wrong_rope(set.rope, 3, head_dim), 0) << set.name << " " << head_dim;
+    }
+    const auto reference = elementwise_kernels().back().rope;
+    const auto broken = [&](auto change) {
+        return wrong_rope(
+            [&](RopeArgs args) {
+                change(args);
+                reference(args);
+            },
+            3, 10);
+    };
+    EXPECT_NE(broken([](RopeArgs& a) { std::swap(a.cos, a.sin); }), 0);
+    EXPECT_NE(broken([](RopeArgs& a) { a.tokens = 3; }), 0);
+    EXPECT_NE(broken([](RopeArgs& a) { a.rows -= 1; }), 0);
+    EXPECT_NE(broken([](RopeArgs& a) { a.heads -= 1; }), 0);
+}
+
+int wrong_residual(const std::function<void(const ResidualArgs&)>& residual, std::int64_t columns,
+                   bool gated) {
+    constexpr std::int64_t kRows = 6, kRowsPerGate = 3;
+    std::vector<float> x = normal(kRows * columns + 1, 1);
+    const std::vector<float> before = x, y = normal(kRows * columns, 2), gate = normal(2 * (columns + 1), 3);
+    ResidualArgs args;
+    args.rows = kRows;
+    args.columns = columns;
+    args.x = x.data();
+    args.y = y.data();
+    args.gate = gated ? gate.data() : nullptr;
+    args.rows_per_gate = kRowsPerGate;
+    args.gate_stride = columns + 1;
+    residual(args);
+    int wrong = x.back() != before.back();
+    for (std::int64_t i = 0; i < kRows * columns; ++i) {
+        const double g = gated ? gate[at(i / columns / kRowsPerGate * (columns + 1) + i % columns)] : 1.0;
+        const double more = y[at(i)] * g;
+        const double bound = 2 * kUnit * (std::fabs(before[at(i)]) + std::fabs(more)) + 0x1p-149;
+        wrong += !(std::fabs(x[at(i)] - (before[at(i)] + more)) <= bound);
+    }
+    return wrong;
+}
+
+TEST(ElementwiseKernels, ResidualWithinBounds) {
+    for (const ElementwiseKernels& set : usable()) {
+        for (const std::int64_t columns : {1, 7, 33, 256, 1001}) {
+            EXPECT_EQ(wrong_residual(set.residual, columns, true), 0) << set.name << " " << columns;
+            EXPECT_EQ(wrong_residual(set.residual, columns, false), 0) << set.name << " " << columns;
+        }
+    }
+    const auto reference = elementwise_kernels().back().residual;
+    const auto broken = [&](auto change) {
+        return wrong_residual(
+            [&](ResidualArgs args) {
+                change(args);
+                reference(args);
+            },
+            7, true);
+    };
+    EXPECT_NE(broken([](ResidualArgs& a) { a.gate = nullptr; }), 0);
+    EXPECT_NE(broken([](ResidualArgs& a) { a.rows_per_gate = 2; }), 0);
+    EXPECT_NE(broken([](ResidualArgs& a) { a.gate_stride -= 1; }), 0);
+    EXPECT_NE(broken([](ResidualArgs& a) { a.rows -= 1; }), 0);
+}
+
+TEST(ElementwiseKernels, SameBitsForAnyNumberOfThreads) {
+    const int threads = num_threads();
+    const std::vector<float> x = normal(50001, 1);
+    for (const ElementwiseKernels& set : usable()) {
+        std::vector<std::vector<float>> norms, activations;
+        NormRun run({NormKind::layer, 301, 257, 7, true, false, true, true});
+        for (const int count : {1, 2, 3, 5}) {
+            set_num_threads(count);
+            norms.push_back(run.run(set.norm));
+            std::vector<float>& y = activations.emplace_back(x.size());
+            set.activation(ActivationFunction::gelu_tanh, x.data(), y.data(),
+                           static_cast<std::int64_t>(x.size()));
+            EXPECT_EQ(norms.back(), norms.front()) << set.name;
+            EXPECT_EQ(y, activations.front()) << set.name;
+        }
+    }
+    set_num_threads(threads);
+}
+
+}  // namespace
+}  // namespace aerogel
