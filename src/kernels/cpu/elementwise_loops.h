@@ -31,7 +31,6 @@ void for_vectors(std::int64_t size, const Block& block) {
 }
 
 /// e^x within 2 ulp; 0 below the normal range, infinity above 88.7, NaN for NaN (Cody & Waite reduction).
-/// reduction).
 template <typename Isa>
 typename Isa::V exponential(typename Isa::V x) {
     using V = typename Isa::V;
