@@ -149,6 +149,8 @@ std::array<double, kCandidates.size()> recalls(const SampledCall& call, std::int
         float query[256] = {};
         call.q.add_row(map, call.query_tokens[row], query);
         score_keys(query, panels, dim, scores);
+        std::fill(scores.begin() + static_cast<std::ptrdiff_t>(call.key_tokens.size()), scores.end(),
+                  -std::numeric_limits<float>::infinity());
         const float highest = largest(scores.data(), call.key_tokens.size());
         for (float& score : scores) score = exp_negative((highest - score) * -call.scale);
         const float total = sum_of(scores.data(), key_count);
