@@ -95,6 +95,13 @@ struct Block {
     Prefetch ahead = {};  ///< to be fetched meanwhile
 };
 
+/// Where a finished block of sums belongs in y.
+struct Place {
+    std::int64_t row;
+    std::int64_t rows;
+    std::int64_t panel;
+};
+
 /// Runs one task. `Kernel` has
 ///   kRows, kColumns              the register block
 ///   step_bytes                   bytes of a packed panel per step
@@ -102,7 +109,7 @@ struct Block {
 ///   w_source(panel, first)       the packed panel from that step on
 ///   w_block(panel, first, count) the same, as the register kernel wants it
 ///   multiply(rows, block)        the register kernel
-///   finish(row, rows, panel, sums) the epilogue of one block
+///   finish(place, sums)          the epilogue of one block
 ///   sums                         memory of sums_bytes()
 template <typename Kernel>
 void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t steps) {
@@ -127,11 +134,17 @@ void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t
                 std::byte* sums = kernel.sums + (p * rows.count + block.first) * kPanelBytes;
                 kernel.multiply(block.count,
                                 Block{x + block.first * kRowSteps, w, sums, count, first == 0, ahead});
-                if (last) kernel.finish(rows.first + block.first, block.count, panels.first + p, sums);
+                if (last) kernel.finish(Place{rows.first + block.first, block.count, panels.first + p}, sums);
             }
         }
     }
 }
+
+/// Scales and, or null, offsets of the columns of a panel, for one group.
+struct GroupScales {
+    const float* scale;
+    const float* offset;
+};
 
 /// Bytes of the sums of one worker.
 constexpr std::size_t sums_bytes(const Tiling& tiling, std::int64_t columns) {

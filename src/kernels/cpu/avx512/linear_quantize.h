@@ -8,31 +8,10 @@
 #include <cstdint>
 
 #include "kernels/cpu/avx512/linear_tile.h"
-#include "kernels/cpu/linear_pack.h"
+#include "kernels/cpu/linear_w8a8.h"
 
 namespace aerogel {
 namespace {
-
-/// Quantized x in the workspace: [blocks of k][m][kRowSteps] steps of four bytes, then s_t [m].
-struct QuantizedRows {
-    QuantizedRows(std::int64_t m, std::int64_t steps)
-        : rows(m),
-          scale_at(static_cast<std::size_t>(ceil_div(steps, kBlockSteps) * m * kRowSteps) * 4),
-          bytes(scale_at + aligned_bytes(m * 4)) {}
-
-    std::int32_t* row(std::byte* workspace, std::int64_t i, std::int64_t block) const {
-        return reinterpret_cast<std::int32_t*>(workspace) + (block * rows + i) * kRowSteps;
-    }
-    float* scale(std::byte* workspace) const { return reinterpret_cast<float*>(workspace + scale_at); }
-
-    std::int64_t rows;
-    std::size_t scale_at;
-    std::size_t bytes;
-};
-
-/// What is flipped in the stored bytes: nothing, or the sign bit (x_q + 128 as unsigned byte).
-constexpr char kSignedBytes = 0;
-constexpr char kUnsignedBytes = static_cast<char>(0x80);
 
 /// s_t of a row, NaN when the row is not finite. Among floats without sign, order is integer order, and
 /// infinities and NaNs come last.
@@ -62,8 +41,9 @@ inline __m128i quantize_static(const LinearArgs& args, __m512 x) {
     return round_to_int8(_mm512_min_ps(_mm512_max_ps(known, low), _mm512_set1_ps(127.0F)));
 }
 
-inline void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
-                         std::int64_t i, char flip) {
+/// Row i as bytes, four per step; the bits of `flip` flipped: 0 for x_q itself, 0x80 for x_q + 128 unsigned.
+inline void quantize_bytes(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
+                           std::int64_t i, char flip) {
     const RowReader row(problem, args, i);
     const bool dynamic = problem.activation == Activation::per_token;
     const float s_t = dynamic ? token_scale(row, problem.k) : 1.0F;
@@ -88,26 +68,16 @@ inline void quantize_row(const LinearProblem& problem, const LinearArgs& args, c
     }
 }
 
-inline void quantize_rows(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
-                          char flip) {
-    constexpr std::int64_t kRowsPerTask = 8;
-    parallel_for(ceil_div(problem.m, kRowsPerTask), [&](std::int64_t task, int) {
-        for (std::int64_t i = task * kRowsPerTask; i < (task + 1) * kRowsPerTask && i < problem.m; ++i) {
-            quantize_row(problem, args, rows, i, flip);
-        }
-    });
-}
-
 /// Sums of 16 columns to y.
-struct Epilogue {
-    Epilogue(const LinearProblem& p, const LinearArgs& a, const PackedPanels& layout, std::int64_t first)
-        : problem(p), args(a), column(first), mask(lanes(p.n - first)) {
-        const bool dynamic = p.activation == Activation::per_token;
-        scale = dynamic ? _mm512_load_ps(a.packed + layout.scale + first * 4)
-                        : _mm512_maskz_loadu_ps(mask, a.deq_scale + first);
-        has_bias = dynamic && a.bias != nullptr;
-        if (has_bias) bias = _mm512_maskz_loadu_ps(mask, a.bias + first);
-        if (!dynamic) quant_bias = _mm512_maskz_loadu_epi32(mask, a.quant_bias + first);
+struct ColumnFinish {
+    ColumnFinish(const Finish& finish, std::int64_t first)
+        : problem(finish.problem), args(finish.args), column(first), mask(lanes(finish.problem.n - first)) {
+        const bool dynamic = problem.activation == Activation::per_token;
+        scale = dynamic ? _mm512_load_ps(args.packed + finish.layout.scale + first * 4)
+                        : _mm512_maskz_loadu_ps(mask, args.deq_scale + first);
+        has_bias = dynamic && args.bias != nullptr;
+        if (has_bias) bias = _mm512_maskz_loadu_ps(mask, args.bias + first);
+        if (!dynamic) quant_bias = _mm512_maskz_loadu_epi32(mask, args.quant_bias + first);
     }
 
     void write(std::int64_t row, __m512i sum, float s_t) const {
