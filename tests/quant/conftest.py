@@ -6,8 +6,7 @@ from diffusers.utils import logging
 
 logging.set_verbosity_error()
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
-LAYERS = [f"blocks.{i}.{part}" for i in range(2) for part in
-          [f"{a}.{p}" for a in ("attn1", "attn2") for p in ("to_q", "to_k", "to_v", "to_out.0")] + ["ffn.net.0.proj", "ffn.net.2"]]
+
 
 
 @pytest.fixture(scope="session")

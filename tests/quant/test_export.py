@@ -9,10 +9,9 @@ import pytest
 import torch
 from format_reference import quantize_model, raw, write_stats
 from safetensors.torch import load_file, save_file
+from small_model import LAYERS
 
 SCHEMES = ["W8A16", "W8A8_DYNAMIC", "W8A8", "W8A8_TIMESTEP"]
-LAYERS = [f"blocks.{i}.{part}" for i in range(2) for part in
-          [f"{a}.{p}" for a in ("attn1", "attn2") for p in ("to_q", "to_k", "to_v", "to_out.0")] + ["ffn.net.0.proj", "ffn.net.2"]]
 
 
 def quantize(aerogel, model, folder, scheme, *options):
