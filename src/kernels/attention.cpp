@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/avx2/attention.h"
 #include "kernels/cpu/avx512/attention.h"
+#include "kernels/cpu/baseline/attention.h"
 #include "kernels/reference/attention.h"
 
 namespace aerogel {
@@ -25,9 +26,11 @@ std::string AttentionProblem::describe() const {
 }
 
 std::span<const AttentionKernel> attention_kernels() {
-    static const std::array<AttentionKernel, 3> kKernels = {{
+    static const std::array<AttentionKernel, 4> kKernels = {{
         {"cpu.avx512.attention", CpuLevel::avx512, takes_all, avx512::attention_workspace, avx512::attention},
         {"cpu.avx2.attention", CpuLevel::avx2, takes_all, avx2::attention_workspace, avx2::attention},
+        {"cpu.baseline.attention", CpuLevel::baseline, takes_all, baseline::attention_workspace,
+         baseline::attention},
         {"reference.attention", CpuLevel::baseline, takes_all, reference::attention_workspace,
          reference::attention},
     }};

@@ -133,14 +133,14 @@ class Row {
         const double scale = 1.0 / std::sqrt(static_cast<double>(p.head_dim));
         keys_.push_back(key);
         scores_.push_back(dot * scale);
-        // A float sum of head_dim products; products below the normal range lose up to 2^-150 each.
+        // A float sum of head_dim rounded products; products below the normal range lose up to 2^-150 each.
         const auto n = static_cast<double>(p.head_dim);
-        score_errors_.push_back(scale * n * (kUnit * magnitude + 0x1p-149));
+        score_errors_.push_back(scale * (n + 1.0) * (kUnit * magnitude + 0x1p-149));
     }
 
     /// Weights p_j and the relative error e_j that a float kernel may make in each: the score's error, the
     /// rounding of the scale and of the exponent (3 units of the distance to the largest score), exp itself
-    /// (2 ulp = 4 units) and one rescaling per portion of keys (5 units, at most one per 16 keys).
+    /// (3 ulp = 6 units) and one rescaling per portion of keys (5 units, at most one per 16 keys).
     void weigh() {
         const double largest = *std::max_element(scores_.begin(), scores_.end());
         double total = 0.0;
@@ -149,7 +149,7 @@ class Row {
         for (std::size_t j = 0; j < keys_.size(); ++j) {
             weights_[j] /= total;
             const double exponent =
-                score_errors_[j] + kUnit * (4.0 * (largest - scores_[j]) + 4.0 + rescalings);
+                score_errors_[j] + kUnit * (4.0 * (largest - scores_[j]) + 6.0 + rescalings);
             errors_.push_back(weights_[j] == 0.0 ? 0.0 : std::expm1(exponent));
             total_error_ += weights_[j] * errors_[j];
         }

@@ -46,12 +46,13 @@ void pack_keys(const Element* k, std::int64_t stride, const AttentionProblem& pr
 
 /// Values first..last-1 as panels of two vectors (the last panel: of one, when one is left).
 template <typename Isa, typename Element>
-void pack_values(const Element* v, std::int64_t stride, const AttentionProblem& problem,
-                 const AttentionPlan& plan, Segment keys, float* out) {
+void pack_values(const Element* v, std::int64_t stride, const AttentionProblem& problem, Segment keys,
+                 float* out) {
     constexpr std::int64_t kLanes = Isa::kLanes;
-    for (std::int64_t d = 0; d < plan.d_padded; d += kLanes) {
+    const std::int64_t d_padded = round_up(problem.head_dim, kLanes);
+    for (std::int64_t d = 0; d < d_padded; d += kLanes) {
         const std::int64_t panel = round_down(d, 2 * kLanes);
-        const std::int64_t panel_width = smaller(2 * kLanes, plan.d_padded - panel);
+        const std::int64_t panel_width = smaller(2 * kLanes, d_padded - panel);
         const std::int64_t width = smaller(kLanes, problem.head_dim - d);
         float* to = out + panel * problem.k_len + (d - panel);
         for (std::int64_t key = keys.first; key < keys.last; ++key)
@@ -81,8 +82,8 @@ template <typename Isa, typename Element>
 void store_output(const Tile& tile, bool empty, Element* o, std::int64_t stride) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
-        if constexpr (Isa::kLanes < kPanel)
-            sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + Isa::kLanes));
+        for (std::int64_t j = Isa::kLanes; j < kPanel; j += Isa::kLanes)
+            sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + j));
         const typename Isa::V factor = Isa::set1(empty ? 0.0F : 1.0F / Isa::reduce_add(sum));
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
             Isa::store_part(o + row * stride + d, smaller(Isa::kLanes, tile.head_dim - d),
@@ -146,7 +147,7 @@ void pack_group(const AttentionProblem& problem, const AttentionArgs& args, cons
         for (std::int64_t key = first; key < last; key += kPanel)
             pack_keys<Isa>(k, args.k_strides.token, problem, key,
                            group.keys + local * plan.k_floats + key * problem.head_dim);
-        pack_values<Isa>(v, args.v_strides.token, problem, plan, {first, last, 0},
+        pack_values<Isa>(v, args.v_strides.token, problem, {first, last, 0},
                          group.values + local * plan.v_floats);
     });
 }

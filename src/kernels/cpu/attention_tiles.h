@@ -131,7 +131,7 @@ void score_tile(const Tile& tile, const KeyTile& keys) {
         const std::int64_t stop = round_up(segment.last, kPanel);
         for (std::int64_t key = start; key < stop; key += kWidest) {
             const int wide = key + kWidest <= stop ? 1 : 0;
-            const float* k = tile.k + key * tile.head_dim;
+            const float* k = tile.k + round_down(key, kPanel) * tile.head_dim + key % kPanel;
             float* scores = tile.scores + segment.column + key - start;
             for (std::int64_t g = 0; g < groups; ++g) {
                 const std::int64_t row = tile.rows * g / groups;
@@ -156,36 +156,41 @@ template <typename Isa>
 void softmax_tile(const Tile& tile, std::int64_t columns) {
     using V = typename Isa::V;
     constexpr std::int64_t kLanes = Isa::kLanes;
+    constexpr int kParts = static_cast<int>(kPanel / kLanes);
     const V factor = Isa::set1(tile.factor);
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         float* scores = tile.scores + row * kTileKeys;
-        V top = Isa::set1(-__builtin_inff());
-        V top2 = top;
-        for (std::int64_t i = 0; i < columns; i += kPanel) {
-            top = Isa::larger(Isa::load(scores + i), top);
-            top2 = Isa::larger(Isa::load(scores + i + kPanel - kLanes), top2);
+        V tops[kParts];
+        V sums[kParts];
+#pragma GCC unroll 4
+        for (int j = 0; j < kParts; ++j) {
+            tops[j] = Isa::set1(-__builtin_inff());
+            sums[j] = Isa::zero();
         }
+        for (std::int64_t i = 0; i < columns; i += kPanel)
+#pragma GCC unroll 4
+            for (int j = 0; j < kParts; ++j)
+                tops[j] = Isa::larger(Isa::load(scores + i + j * kLanes), tops[j]);
+#pragma GCC unroll 4
+        for (int j = 1; j < kParts; ++j) tops[0] = Isa::larger(tops[j], tops[0]);
         const float before = tile.largest[row];
-        const float now_unordered = Isa::reduce_larger(Isa::larger(top, top2)) * tile.factor;
-        const float now = now_unordered > before ? now_unordered : before;
+        const float top = Isa::reduce_larger(tops[0]) * tile.factor;
+        const float now = top > before ? top : before;
         const V largest = Isa::set1(now);
-        V sum = Isa::zero();
-        V sum2 = Isa::zero();
         for (std::int64_t i = 0; i < columns; i += kPanel) {
-            const V weight = Isa::exp2(Isa::fmsub(Isa::load(scores + i), factor, largest));
-            Isa::store(scores + i, weight);
-            sum = Isa::add(sum, weight);
-            if constexpr (kLanes < kPanel) {
-                const V more = Isa::exp2(Isa::fmsub(Isa::load(scores + i + kLanes), factor, largest));
-                Isa::store(scores + i + kLanes, more);
-                sum2 = Isa::add(sum2, more);
+#pragma GCC unroll 4
+            for (int j = 0; j < kParts; ++j) {
+                float* place = scores + i + j * kLanes;
+                const V weight = Isa::exp2(Isa::fmsub(Isa::load(place), factor, largest));
+                Isa::store(place, weight);
+                sums[j] = Isa::add(sums[j], weight);
             }
         }
         const V rescale = Isa::exp2(Isa::set1(before - now));
-        float* sums = tile.sums + row * kPanel;
-        Isa::store(sums, Isa::fma(Isa::load(sums), rescale, sum));
-        if constexpr (kLanes < kPanel)
-            Isa::store(sums + kLanes, Isa::fma(Isa::load(sums + kLanes), rescale, sum2));
+        float* totals = tile.sums + row * kPanel;
+#pragma GCC unroll 4
+        for (int j = 0; j < kParts; ++j)
+            Isa::store(totals + j * kLanes, Isa::fma(Isa::load(totals + j * kLanes), rescale, sums[j]));
         tile.largest[row] = now;
         tile.rescale[row] = Isa::first(rescale);
     }

@@ -77,7 +77,7 @@ typename Isa::V gelu_erf(typename Isa::V x) {
     p = Isa::fma(p, t, Isa::set1(0x1.ce3e60p-3F));
     const V half = Isa::set1(0.5F);
     const V square = Isa::mul(a, a);
-    const V lost = Isa::fmsub(a, a, square);
+    const V lost = Isa::square_error(a, square);
     const V bell = exponential<Isa>(Isa::mul(square, Isa::set1(-0.5F)));
     const V upper = Isa::mul(Isa::mul(Isa::mul(half, t), p), Isa::fnma(Isa::mul(half, lost), bell, bell));
     return Isa::mul(x, Isa::where_negative(x, upper, Isa::sub(one, upper)));

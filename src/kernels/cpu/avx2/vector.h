@@ -24,6 +24,8 @@ struct Avx2 {
     static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
     static V fmsub(V a, V b, V c) { return _mm256_fmsub_ps(a, b, c); }
     static V fnma(V a, V b, V c) { return _mm256_fnmadd_ps(a, b, c); }
+    /// What square = a * a lost by rounding.
+    static V square_error(V a, V square) { return fmsub(a, a, square); }
     /// The second where either is NaN.
     static V larger(V a, V b) { return _mm256_max_ps(a, b); }
     static V smaller(V a, V b) { return _mm256_min_ps(a, b); }
