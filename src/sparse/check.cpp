@@ -18,7 +18,7 @@ std::string describe(const LatentShape& latent) {
     return to_string(Shape{latent.frames, latent.height, latent.width});
 }
 
-void check_arrays(const SparseCall& call) {
+void check_arrays(const SparseArrays& call) {
     const auto& q = call.q;
     if (q.dtype != DType::f32 && q.dtype != DType::bf16)
         fail("q, k, v and o must be f32 or bf16, got q " + q.describe());
@@ -58,7 +58,7 @@ void check_options(const SparseOptions& options) {
 
 }  // namespace
 
-SparseGeometry checked_geometry(const SparseCall& call, const SparseOptions& options) {
+SparseGeometry checked_geometry(const SparseArrays& call, const SparseOptions& options) {
     check_arrays(call);
     check_options(options);
     SparseGeometry geometry{options.latent_shape, options.txt_len, options.block_size, options.sparsity,

@@ -7,6 +7,6 @@
 namespace aerogel {
 
 /// Checks arrays and options against each other and returns the call's sizes.
-SparseGeometry checked_geometry(const SparseCall& call, const SparseOptions& options);
+SparseGeometry checked_geometry(const SparseArrays& call, const SparseOptions& options);
 
 }  // namespace aerogel

@@ -33,7 +33,7 @@ std::string reason_to_stay_dense(const SparseOptions& options, const SparseGeome
     return "";
 }
 
-SparseReport run_dense(const SparseCall& call, const SparseOptions& options, std::vector<HeadReport> heads,
+SparseReport run_dense(const SparseArrays& call, const SparseOptions& options, std::vector<HeadReport> heads,
                        std::string because) {
     SparseReport report;
     report.heads = std::move(heads);
@@ -151,7 +151,7 @@ BlockMask mask_of(const HeadRows& rows, const SparseGeometry& geometry,
     return mask;
 }
 
-std::vector<HeadReport> head_types(const SparseCall& call, const SparseOptions& options,
+std::vector<HeadReport> head_types(const SparseArrays& call, const SparseOptions& options,
                                    const SparseGeometry& geometry) {
     const HeadRows q(call.q, options.layout);
     std::vector<HeadReport> heads(static_cast<std::size_t>(q.maps()), {HeadType::block_mean, 1.0, 1.0});
@@ -174,7 +174,7 @@ bool all_dense(const std::vector<HeadReport>& heads) {
 
 }  // namespace
 
-SparseReport traced_sparse_attention(const SparseCall& call, const SparseOptions& options,
+SparseReport traced_sparse_attention(const SparseArrays& call, const SparseOptions& options,
                                      SparseTrace* trace) {
     const SparseGeometry geometry = checked_geometry(call, options);
     const HeadRows q(call.q, options.layout);

@@ -9,7 +9,7 @@
 namespace aerogel {
 
 /// The arrays of one call.
-struct SparseCall {
+struct SparseArrays {
     TensorView q, k, v, o;
 };
 
@@ -20,7 +20,7 @@ struct SparseTrace {
 };
 
 /// sparse_attention(), filling `trace` unless it is null.
-SparseReport traced_sparse_attention(const SparseCall& call, const SparseOptions& options,
+SparseReport traced_sparse_attention(const SparseArrays& call, const SparseOptions& options,
                                      SparseTrace* trace);
 
 }  // namespace aerogel

@@ -97,8 +97,8 @@ void run(char** argv) {
     const Tensor k = inputs.tensor("k");
     const Tensor v = inputs.tensor("v");
     const Tensor o = filled_with_nan(q.view());
-    const aerogel::SparseCall call{without_margin(q, head_dim), without_margin(k, head_dim),
-                                   without_margin(v, head_dim), without_margin(o, head_dim)};
+    const aerogel::SparseArrays call{without_margin(q, head_dim), without_margin(k, head_dim),
+                                     without_margin(v, head_dim), without_margin(o, head_dim)};
     aerogel::SparseTrace trace;
     const auto report = aerogel::traced_sparse_attention(call, options_from(request), &trace);
     std::map<std::string, Tensor> results = {{"o", o}};
