@@ -9,7 +9,8 @@ set(AEROGEL_FLAGS_avx512
   ${AEROGEL_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16
   -mprefer-vector-width=512
   # GCC 12 takes the deliberately undefined operands inside its own AVX-512 headers for mistakes (bug 105593).
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
 set(AEROGEL_FLAGS_amx ${AEROGEL_FLAGS_avx512} -mamx-tile -mamx-int8 -mamx-bf16)
 
 function(aerogel_set_cpu_level_flags)

@@ -132,7 +132,7 @@ def sigmas(steps, shift):
 
 
 @torch.no_grad()
-def sample(model, captions, seed=0, steps=STEPS, shift=FLOW_SHIFT, guidance=GUIDANCE, frames=data.FRAMES, device="cpu"):
+def sample(model, captions, *, seed=0, steps=STEPS, shift=FLOW_SHIFT, guidance=GUIDANCE, frames=data.FRAMES, device="cpu"):
     """Euler sampler with classifier-free guidance -> videos [N, 3, frames, SIZE, SIZE] in [-1, 1]; caption i uses seed + i."""
     ids = torch.tensor([data.tokenize(c) for c in captions] + [data.tokenize("")] * len(captions), device=device)
     noise = [torch.randn(3, frames, data.SIZE, data.SIZE, generator=torch.Generator().manual_seed(seed + i))

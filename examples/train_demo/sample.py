@@ -60,7 +60,8 @@ def main():
     videos, start = [], time.time()
     for first in range(0, len(captions), args.batch):
         some = captions[first:first + args.batch]
-        videos += demo.sample(model, some, args.seed + first, args.steps, args.shift, args.guidance, args.frames, device)
+        videos += demo.sample(model, some, seed=args.seed + first, steps=args.steps, shift=args.shift,
+                              guidance=args.guidance, frames=args.frames, device=device)
         for i, caption in enumerate(some, first):
             save_file({"video": videos[i].contiguous()}, args.out / f"video_{i:03d}.safetensors", {"caption": caption})
         print(f"{len(videos)}/{len(captions)} videos, {time.time() - start:.0f} s", flush=True)

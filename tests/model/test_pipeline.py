@@ -43,7 +43,7 @@ def caption(folder, *objects):
 
 
 @torch.no_grad()
-def reference(model, noise, scheduler, steps, guidance, prompt, negative):
+def reference(model, noise, scheduler, *, steps, guidance, prompt, negative=None):
     scheduler.set_timesteps(steps)
     scheduler.set_begin_index(0)
     x = noise[None]
@@ -78,7 +78,7 @@ def test_defaults_of_the_folder(pipeline, tmp_path):
     ours = generate(folder, tmp_path, prompt="Red circle moves left,  blue STAR turns", seed=7)
     assert ours["video"].shape == (3, 3, 6, 8)
     prompt, null = caption(folder, "red circle moves left", "blue star turns"), caption(folder)
-    exact = reference(model, ours["noise"], unipc(6.0), 4, 3.0, prompt, null)
+    exact = reference(model, ours["noise"], unipc(6.0), steps=4, guidance=3.0, prompt=prompt, negative=null)
     assert error(ours["video"], exact) <= BOUND
 
 
@@ -88,8 +88,8 @@ def test_options(pipeline, tmp_path, sampler, guidance):
     ours = generate(folder, tmp_path, prompt="blue star turns", negative="red circle turns", sampler=sampler, steps=8,
                     guidance=guidance, shift=3, frames=2, height=4, width=10, seed=2**63 + 1)
     scheduler = unipc(3.0) if sampler == "unipc" else diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    exact = reference(model, ours["noise"], scheduler, 8, guidance, caption(folder, "blue star turns"),
-                      caption(folder, "red circle turns"))
+    exact = reference(model, ours["noise"], scheduler, steps=8, guidance=guidance,
+                      prompt=caption(folder, "blue star turns"), negative=caption(folder, "red circle turns"))
     assert ours["video"].shape == (3, 2, 4, 10)
     assert error(ours["video"], exact) <= BOUND
 
@@ -102,11 +102,12 @@ def test_bare_transformer_with_given_embeddings(pipeline, tmp_path):
     save_file(embeds, tmp_path / "embeds.safetensors")
     options = dict(steps=2, frames=1, height=4, width=4, embeds=tmp_path / "embeds.safetensors")
     ours = generate(folder / "transformer", tmp_path, **options)
-    exact = reference(model, ours["noise"], unipc(3.0), 2, 5.0, *embeds.values())
+    exact = reference(model, ours["noise"], unipc(3.0), steps=2, guidance=5.0,
+                      prompt=embeds["prompt_embeds"], negative=embeds["negative_prompt_embeds"])
     assert error(ours["video"], exact) <= BOUND
     save_file({"prompt_embeds": embeds["prompt_embeds"]}, tmp_path / "embeds.safetensors")
     ours = generate(folder / "transformer", tmp_path, **options)
-    exact = reference(model, ours["noise"], unipc(3.0), 2, 1, embeds["prompt_embeds"], None)
+    exact = reference(model, ours["noise"], unipc(3.0), steps=2, guidance=1, prompt=embeds["prompt_embeds"])
     assert error(ours["video"], exact) <= BOUND
     assert "negative_prompt_embeds" in message(folder / "transformer", tmp_path, guidance=2, **options)
     assert "frames must be given" in message(folder / "transformer", tmp_path, embeds=options["embeds"])

@@ -53,7 +53,7 @@ def coarse(rng, *shape):
     return rng.integers(-16, 17, shape).astype(np.float32) / 8
 
 
-def random_call(seed, video, kind, heads=(1, 2), head_dim=32, dtype=np.float32, layout="BNSD"):
+def random_call(seed, video, kind, heads=(1, 2), head_dim=32, *, dtype=np.float32, layout="BNSD"):
     rng = np.random.default_rng(seed)
     q, k, v = (rng.standard_normal((*heads, video.tokens, head_dim)).astype(dtype) for _ in range(3))
     return Call(video, kind, q, k, v, layout)

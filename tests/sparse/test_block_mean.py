@@ -79,7 +79,7 @@ def test_ties_stay(build, tmp_path, seed):
 @pytest.mark.parametrize("latent, txt_len", [((9, 8, 8), 5), ((7, 9, 10), 33)])
 def test_bfloat16(build, tmp_path, layout, latent, txt_len):
     video = reference.Video(latent, txt_len, 16, 0.75)
-    call = random_call(11, video, "rf_v2", (2, 2), 64, ml_dtypes.bfloat16, layout)
+    call = random_call(11, video, "rf_v2", (2, 2), 64, dtype=ml_dtypes.bfloat16, layout=layout)
     check_output(call, run(build, tmp_path, call), expectation(call))
 
 
