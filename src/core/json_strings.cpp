@@ -21,12 +21,10 @@ std::string escape_control_characters(std::string_view text) {
     bool after_backslash = false;
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
-        if (in_string && byte < 0x20) {
-            if (after_backslash) escaped.pop_back();
+        if (in_string && byte < 0x20 && !after_backslash) {
             escaped += "\\u00";
             escaped += kDigits[byte >> 4];
             escaped += kDigits[byte & 15];
-            after_backslash = false;
             continue;
         }
         if (c == '"' && !after_backslash) in_string = !in_string;

@@ -66,7 +66,7 @@ void check_size(const SafetensorsEntry& entry, const std::string& where) {
     const std::string kind = std::string(to_string(info.dtype)) + to_string(info.shape);
     std::uint64_t bytes = size_of(info.dtype);
     for (const std::int64_t size : info.shape) {
-        if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(size), &bytes) || bytes >> 62 != 0)
+        if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(size), &bytes))
             throw InvalidArgument(at + ": the size of " + kind + " overflows");
     }
     if (entry.begin > entry.end || entry.end - entry.begin != bytes) {

@@ -58,6 +58,7 @@ TEST_F(Description, DamagedFiles) {
     EXPECT_THAT(failing("[]"), HasSubstr("must be a JSON object, got an array"));
     EXPECT_THAT(failing("\"W8A8\""), HasSubstr("must be a JSON object, got a string"));
     EXPECT_THAT(failing("{"), HasSubstr("not valid JSON at byte"));
+    EXPECT_THAT(failing("{\"model_quant_type\":\"W8A8\",\"a\\\t\":\"X\"}"), HasSubstr("not valid JSON"));
     EXPECT_THAT(failing("{} {}"), HasSubstr("not valid JSON"));
     EXPECT_THAT(failing("{\"a\":\"\xff\"}"), HasSubstr("not valid JSON"));
     EXPECT_THAT(failing(R"({"a.weight":"W8A8"})"),
