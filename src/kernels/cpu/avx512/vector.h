@@ -35,8 +35,18 @@ struct Avx512 {
         return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(x, zero(), _CMP_LT_OQ), a);
     }
     static float first(V x) { return _mm512_cvtss_f32(x); }
-    static float reduce_add(V x) { return _mm512_reduce_add_ps(x); }
-    static float reduce_larger(V x) { return _mm512_reduce_max_ps(x); }
+    static float reduce_add(V x) {
+        x = add(x, _mm512_shuffle_f32x4(x, x, 0x4E));
+        x = add(x, _mm512_shuffle_f32x4(x, x, 0xB1));
+        x = add(x, _mm512_permute_ps(x, 0x4E));
+        return first(add(x, _mm512_permute_ps(x, 0xB1)));
+    }
+    static float reduce_larger(V x) {
+        x = larger(x, _mm512_shuffle_f32x4(x, x, 0x4E));
+        x = larger(x, _mm512_shuffle_f32x4(x, x, 0xB1));
+        x = larger(x, _mm512_permute_ps(x, 0x4E));
+        return first(larger(x, _mm512_permute_ps(x, 0xB1)));
+    }
 
     static __mmask16 lanes_below(std::int64_t count) {
         return static_cast<__mmask16>((1U << static_cast<unsigned>(count)) - 1U);
