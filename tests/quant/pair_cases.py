@@ -40,7 +40,7 @@ def run_static(x, q, step, mul_scale=None):
     return (xq @ q.T.astype(np.int64) + step["quant_bias"]).astype(F32) * step["deq_scale"]
 
 
-def run_weight_only(x, q, scale, offset=0, bias=None, mul_scale=None):
+def run_weight_only(x, q, scale, *, offset=0, bias=None, mul_scale=None):
     """In float64: the caller needs a bound."""
     groups = scale.shape[1]
     spread = lambda a: np.repeat(np.broadcast_to(a, scale.shape), q.shape[1] // groups, axis=1).astype(np.float64)

@@ -74,14 +74,14 @@ def test_smoothing(run_layer, tmp_path, scheme):
     elif scheme == "W8A8_DYNAMIC":
         assert np.array_equal(y, run_dynamic(x, q, scale, bias, mul_scale))
     else:
-        assert_close(y, x * mul_scale, q, scale, 0, bias)
+        assert_close(y, x * mul_scale, q, scale=scale, offset=0, bias=bias)
 
 
-def assert_close(y, x, q, scale, offset, bias):
+def assert_close(y, x, q, *, scale, offset, bias):
     """Float sums: error at most the sum of magnitudes times (number of terms + 4) half-units, in any order of adding."""
-    wanted = run_weight_only(x, q, scale, offset, bias)
+    wanted = run_weight_only(x, q, scale, offset=offset, bias=bias)
     size = run_weight_only(np.abs(x), np.abs(q.astype(np.float64)) + np.abs(np.repeat(np.broadcast_to(
-        offset, scale.shape), q.shape[1] // scale.shape[1], axis=1)), scale, 0, None if bias is None else np.abs(bias))
+        offset, scale.shape), q.shape[1] // scale.shape[1], axis=1)), scale, bias=None if bias is None else np.abs(bias))
     assert (np.abs(y - wanted) <= size * (q.shape[1] + 4) * 2.0**-24).all()
 
 
@@ -98,7 +98,7 @@ def test_weight_only(run_layer, tmp_path, groups, with_offset, dtype):
         tensors["net.fc.weight_offset"] = torch.from_numpy(offset).to(dtype)
 
     path = make_pair(tmp_path, "W8A16", dtype=dtype, q=q, scale=scale, bias=bias, edit=edit)
-    assert_close(run_layer(path, activations()).numpy(), activations(), q, scale, offset, bias)
+    assert_close(run_layer(path, activations()).numpy(), activations(), q, scale=scale, offset=offset, bias=bias)
 
 
 def test_timestep_policy(run_layer, tmp_path):
