@@ -1,0 +1,161 @@
+// AVX2 building blocks of the linear kernels: the register kernel, rows of x in, rows of y out.
+// 6 x 16 sums fill 12 of the 16 registers; two are the weights of a step, one the broadcast of x, one the
+// product. Everything is local to the including file.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "aerogel/number_types.h"
+#include "kernels/cpu/linear_driver.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kTileRows = 6;
+constexpr std::int64_t kTileColumns = 16;
+constexpr std::int64_t kLanes = 8;
+
+/// One float per step.
+struct FloatSteps {
+    static __m256i dot(__m256i sum, __m256i x, __m256i w) {
+        return _mm256_castps_si256(
+            _mm256_fmadd_ps(_mm256_castsi256_ps(x), _mm256_castsi256_ps(w), _mm256_castsi256_ps(sum)));
+    }
+};
+
+/// Two int16 products per step, summed exactly in int32.
+struct WordSteps {
+    static __m256i dot(__m256i sum, __m256i x, __m256i w) {
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
+    }
+};
+
+inline __m256i load_lanes(const std::int32_t* at) {
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
+}
+
+inline void store_lanes(std::int32_t* at, __m256i value) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(at), value);
+}
+
+template <typename Steps, int kRows>
+[[gnu::noinline]] void multiply_rows(const Block& block) {
+    __m256i sums[kRows][2];
+    auto* out = static_cast<std::int32_t*>(block.sums);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+        sums[r][0] = block.first ? _mm256_setzero_si256() : load_lanes(out + r * kTileColumns);
+        sums[r][1] = block.first ? _mm256_setzero_si256() : load_lanes(out + r * kTileColumns + kLanes);
+    }
+    const std::int32_t* x = block.x;
+    const auto* w = static_cast<const std::int32_t*>(block.w);
+    for (std::int64_t done = 0; done < block.steps; done += Prefetch::kSteps) {
+        block.ahead.portion(done / Prefetch::kSteps);
+        const std::int64_t left = block.steps - done;
+        const std::int32_t* end = x + (left < Prefetch::kSteps ? left : Prefetch::kSteps);
+        for (; x != end; ++x, w += kTileColumns) {
+            const __m256i w0 = load_lanes(w);
+            const __m256i w1 = load_lanes(w + kLanes);
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) {
+                const __m256i broadcast = _mm256_set1_epi32(x[r * kRowSteps]);
+                sums[r][0] = Steps::dot(sums[r][0], broadcast, w0);
+                sums[r][1] = Steps::dot(sums[r][1], broadcast, w1);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+        store_lanes(out + r * kTileColumns, sums[r][0]);
+        store_lanes(out + r * kTileColumns + kLanes, sums[r][1]);
+    }
+}
+
+template <typename Steps, int kRows = static_cast<int>(kTileRows)>
+void multiply_block(std::int64_t rows, const Block& block) {
+    if constexpr (kRows > 0) {
+        if (rows == kRows) {
+            multiply_rows<Steps, kRows>(block);
+        } else {
+            multiply_block<Steps, kRows - 1>(rows, block);
+        }
+    }
+}
+
+/// Lanes [0, count) of 8 for masked loads and stores.
+inline __m256i lanes(std::int64_t count) {
+    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const std::int64_t clamped = count < 0 ? 0 : (count > kLanes ? kLanes : count);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(clamped)), index);
+}
+
+/// Up to 8 values; those beyond `count` are 0 and not touched.
+inline __m256 load_floats(const float* at, std::int64_t count) {
+    return count >= kLanes ? _mm256_loadu_ps(at) : _mm256_maskload_ps(at, lanes(count));
+}
+
+inline __m256 load_halves(const BFloat16* at, std::int64_t count) {
+    __m128i half;
+    if (count >= kLanes) {
+        half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    } else {
+        BFloat16 some[kLanes] = {};
+        for (std::int64_t i = 0; i < count; ++i) some[i] = at[i];
+        half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(some));
+    }
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/// x' of one row: f32 or bf16, times mul_scale.
+struct RowReader {
+    RowReader(const LinearProblem& problem, const LinearArgs& args, std::int64_t row)
+        : at(row * args.x_stride), x(args.x), wide(problem.x == DType::f32), mul_scale(args.mul_scale) {}
+
+    /// 8 values from column `p`, of which `count` exist.
+    __m256 load(std::int64_t p, std::int64_t count) const {
+        const __m256 value = wide ? load_floats(static_cast<const float*>(x) + at + p, count)
+                                  : load_halves(static_cast<const BFloat16*>(x) + at + p, count);
+        return mul_scale == nullptr ? value : _mm256_mul_ps(value, load_floats(mul_scale + p, count));
+    }
+
+    std::int64_t at;
+    const void* x;
+    bool wide;
+    const float* mul_scale;
+};
+
+/// Round to nearest even; NaNs stay NaNs.
+inline __m128i to_bfloat16_lanes(__m256 value) {
+    const __m256i bits = _mm256_castps_si256(value);
+    const __m256i high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
+    const __m256 nan = _mm256_cmp_ps(value, value, _CMP_UNORD_Q);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i words = _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
+    return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+/// Writes up to 8 columns of y.
+inline void write_columns(const LinearProblem& problem, void* y, std::int64_t at, __m256 value,
+                          std::int64_t count) {
+    if (problem.y == DType::f32) {
+        _mm256_maskstore_ps(static_cast<float*>(y) + at, lanes(count), value);
+        return;
+    }
+    auto* out = static_cast<BFloat16*>(y) + at;
+    const __m128i words = to_bfloat16_lanes(value);
+    if (count >= kLanes) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), words);
+        return;
+    }
+    BFloat16 some[kLanes];
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(some), words);
+    for (std::int64_t i = 0; i < count; ++i) out[i] = some[i];
+}
+
+}  // namespace
+}  // namespace aerogel
