@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "kernels/cpu/amx/linear.h"
 #include "kernels/cpu/avx2/linear.h"
 #include "kernels/cpu/avx512/linear.h"
 #include "kernels/reference/linear.h"
@@ -43,8 +44,8 @@ std::string linear_limits(const LinearProblem& problem) {
 }
 
 std::span<const LinearKernel> linear_kernels() {
-    static const std::array kernels = {kAvx512W8A8, kAvx512W8A16, kAvx512Float,    kAvx2W8A8,
-                                       kAvx2W8A16,  kAvx2Float,   kReferenceLinear};
+    static const std::array kernels = {kAmxW8A8,  kAvx512W8A8, kAvx512W8A16, kAvx512Float,
+                                       kAvx2W8A8, kAvx2W8A16,  kAvx2Float,   kReferenceLinear};
     return kernels;
 }
 

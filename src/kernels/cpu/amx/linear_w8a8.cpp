@@ -1,0 +1,132 @@
+// W8A8 with AMX: tdpbssd multiplies 16 x 64 by 64 x 16 signed bytes and sums exactly in int32. Four tiles of
+// sums (32 rows x 32 columns), two of x and two of w fill the eight tile registers. Panels as for VNNI, in
+// whole tiles of 64 k; what x holds beyond k meets zero weights.
+#include "kernels/cpu/linear_w8a8.h"
+
+#include "kernels/cpu/amx/linear.h"
+#include "kernels/cpu/avx512/linear_quantize.h"
+#include "kernels/cpu/avx512/linear_tile.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kTileSteps = 16;                 ///< steps of four bytes per tile
+constexpr std::int64_t kHalfRows = 16;                  ///< rows of a tile
+constexpr std::int64_t kSumStride = kTileColumns * 4;   ///< bytes between two rows of sums
+constexpr std::int64_t kStepStride = kTileColumns * 4;  ///< bytes between two steps of w
+constexpr std::int64_t kRowStride = kRowSteps * 4;      ///< bytes between two rows of x
+
+/// The memory operand of ldtilecfg.
+struct alignas(64) TileShapes {
+    std::uint8_t palette = 1;
+    std::uint8_t start_row = 0;
+    std::uint8_t reserved[14] = {};
+    std::uint16_t row_bytes[16] = {};
+    std::uint8_t rows[16] = {};
+};
+
+/// Tiles 0-3 sums, 4-5 x, 6-7 w; 0, 1, 4 for the upper rows and 2, 3, 5 for the lower ones.
+inline void configure(std::int64_t rows) {
+    TileShapes shapes;
+    const auto upper = static_cast<std::uint8_t>(rows < kHalfRows ? rows : kHalfRows);
+    const auto lower = static_cast<std::uint8_t>(rows > kHalfRows ? rows - kHalfRows : 1);
+    const std::uint8_t counts[8] = {upper, upper, lower, lower, upper, lower, kHalfRows, kHalfRows};
+    for (int t = 0; t < 8; ++t) {
+        shapes.row_bytes[t] = 64;
+        shapes.rows[t] = counts[t];
+    }
+    _tile_loadconfig(&shapes);
+}
+
+inline void multiply_upper(const Block& block) {
+    auto* sums = static_cast<std::byte*>(block.sums);
+    _tile_zero(0);
+    _tile_zero(1);
+    if (!block.first) {
+        _tile_loadd(0, sums, kSumStride);
+        _tile_loadd(1, sums + 64, kSumStride);
+    }
+    const auto* w = static_cast<const std::byte*>(block.w);
+    for (std::int64_t s = 0; s < block.steps; s += kTileSteps, w += kTileSteps * kStepStride) {
+        _tile_loadd(4, block.x + s, kRowStride);
+        _tile_loadd(6, w, kStepStride);
+        _tile_loadd(7, w + 64, kStepStride);
+        _tile_dpbssd(0, 4, 6);
+        _tile_dpbssd(1, 4, 7);
+    }
+    _tile_stored(0, sums, kSumStride);
+    _tile_stored(1, sums + 64, kSumStride);
+}
+
+inline void multiply_both(const Block& block) {
+    auto* sums = static_cast<std::byte*>(block.sums);
+    std::byte* lower = sums + kHalfRows * kSumStride;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    if (!block.first) {
+        _tile_loadd(0, sums, kSumStride);
+        _tile_loadd(1, sums + 64, kSumStride);
+        _tile_loadd(2, lower, kSumStride);
+        _tile_loadd(3, lower + 64, kSumStride);
+    }
+    const auto* w = static_cast<const std::byte*>(block.w);
+    for (std::int64_t s = 0; s < block.steps; s += kTileSteps, w += kTileSteps * kStepStride) {
+        block.ahead.portion(s / Prefetch::kSteps);
+        block.ahead.portion(s / Prefetch::kSteps + 1);
+        _tile_loadd(4, block.x + s, kRowStride);
+        _tile_loadd(6, w, kStepStride);
+        _tile_dpbssd(0, 4, 6);
+        _tile_loadd(7, w + 64, kStepStride);
+        _tile_dpbssd(1, 4, 7);
+        _tile_loadd(5, block.x + kHalfRows * kRowSteps + s, kRowStride);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbssd(3, 5, 7);
+    }
+    _tile_stored(0, sums, kSumStride);
+    _tile_stored(1, sums + 64, kSumStride);
+    _tile_stored(2, lower, kSumStride);
+    _tile_stored(3, lower + 64, kSumStride);
+}
+
+struct Amx {
+    static constexpr std::int64_t kRows = 2 * kHalfRows;
+    static constexpr std::int64_t kColumns = kTileColumns;
+    static constexpr PanelForm kForm = {kTileColumns, 4, kTileSteps, 1};
+    static constexpr bool kWidened = false;
+
+    static void multiply_integers(std::int64_t rows, const Block& block) {
+        configure(rows);
+        if (rows > kHalfRows) {
+            multiply_both(block);
+        } else {
+            multiply_upper(block);
+        }
+        _tile_release();
+    }
+
+    static void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
+                             std::int64_t i) {
+        quantize_bytes(problem, args, rows, i, 0);
+    }
+
+    static void finish_integers(const Finish& finish, const Place& place, const std::int32_t* sums) {
+        for (std::int64_t half = 0; half < kColumns; half += 16) {
+            const ColumnFinish columns(finish, place.panel * kColumns + half);
+            for (std::int64_t r = 0; r < place.rows; ++r) {
+                const __m512i sum = _mm512_load_si512(sums + r * kColumns + half);
+                columns.write(place.row + r, sum, finish.s_t[r]);
+            }
+        }
+    }
+};
+
+using Row = W8A8LinearRow<Amx>;
+
+}  // namespace
+
+constexpr LinearKernel kAmxW8A8 = {"cpu.amx.w8a8", CpuLevel::amx,        takes_w8a8, Row::packed_bytes,
+                                   Row::pack,      Row::workspace_bytes, Row::run};
+
+}  // namespace aerogel
