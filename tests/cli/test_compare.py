@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 def as_pixels(video):
     """[frames, height, width, 3] 8-bit pixels of a float video [3, frames, height, width] in [-1, 1]."""
-    return np.rint(np.clip((video.astype(np.float32) + np.float32(1)) * np.float32(127.5), 0, 255)).transpose(1, 2, 3, 0)
+    return np.rint(np.clip((video.astype(np.float32) + np.float32(1)) * np.float32(127.5), 0, 255)).astype(np.float64).transpose(1, 2, 3, 0)
 
 
 def reference_ssim(a, b):

@@ -20,6 +20,12 @@ def generate(aerogel, model, *flags, env=None):
     return json.loads(done.stdout)
 
 
+def psnr(aerogel, a, b):
+    done = aerogel("compare", a, b, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["results"][0]["psnr"]
+
+
 def test_every_kind_of_output_shows_the_same_video(aerogel, tiny_pipeline, tmp_path):
     outputs = [tmp_path / name for name in ("v.safetensors", "frames", "v.mp4", "v.gif")]
     report = generate(aerogel, tiny_pipeline, *(flag for path in outputs for flag in ("-o", path)))
@@ -30,10 +36,11 @@ def test_every_kind_of_output_shows_the_same_video(aerogel, tiny_pipeline, tmp_p
     frames = sorted(outputs[1].iterdir())
     assert [frame.name for frame in frames] == [f"frame_{i:04}.png" for i in range(4)]
     assert all((np.asarray(Image.open(path)) == frame).all() for path, frame in zip(frames, pixels))
-    for path in outputs[2:]:
-        done = aerogel("compare", outputs[0], path, "--json")
-        assert json.loads(done.stdout)["results"][0]["psnr"] > 20, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "v.gif", "v.mp4", "v.safetensors"]
+    generate(aerogel, tiny_pipeline, "-o", tmp_path / "other.safetensors", "--seed", 1)
+    for path in outputs[2:]:  # lossy, and a random model's video is noise: closer to itself than to another one
+        own, other = (psnr(aerogel, tmp_path / name, path) for name in ("v.safetensors", "other.safetensors"))
+        assert own > other + 3
 
 
 def test_report(aerogel, tiny_pipeline, tmp_path):
@@ -133,7 +140,8 @@ def test_missing_ffmpeg_is_named(aerogel, tiny_pipeline, tmp_path):
 
 
 def test_interrupt_leaves_no_mess(build, tiny_pipeline, tmp_path):
-    command = [build / "aerogel", "generate", tiny_pipeline, "--prompt", PROMPT, "--steps", "100000", "-o", tmp_path / "v.mp4"]
+    command = [build / "aerogel", "generate", tiny_pipeline, "--prompt", PROMPT, "--steps", "1000", "--frames", "64"]
+    command += ["-o", tmp_path / "v.mp4"]
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env={**os.environ})
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
