@@ -16,8 +16,13 @@ endforeach()
 list(REMOVE_DUPLICATES level_suites)
 list(JOIN level_suites ":" level_filter)
 
+set(lower_levels baseline avx2)
+if(aerogel_sources MATCHES "/src/kernels/cpu/amx/")
+  list(APPEND lower_levels avx512)
+endif()
+
 if(level_filter)
-  foreach(level IN ITEMS baseline avx2 avx512)
+  foreach(level IN LISTS lower_levels)
     add_test(NAME held_down/${level} COMMAND aerogel_tests --gtest_brief=1 --gtest_filter=${level_filter}
       WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
     set_tests_properties(held_down/${level} PROPERTIES TIMEOUT 1200 LABELS level
