@@ -14,7 +14,6 @@
 #include "core/text.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/model_dtype.h"
-#include "quant/aligned_writer.h"
 #include "quant/export_layer.h"
 
 namespace aerogel {
@@ -41,7 +40,7 @@ class Exporter {
     ExportReport run() {
         announce();
         make_folder();
-        AlignedWriter writer(report_.weights, announced_);
+        SafetensorsWriter writer(report_.weights, announced_);
         write_tensors(writer);
         // A description never stands beside weights of another export, not even after a crash.
         std::error_code ignored;
@@ -116,7 +115,7 @@ class Exporter {
         for (const TensorInfo& info : announced_) report_.bytes_after += bytes_of(info);
     }
 
-    void write_layer(AlignedWriter& writer, const FloatLayer& layer) {
+    void write_layer(SafetensorsWriter& writer, const FloatLayer& layer) {
         const std::vector<TensorInfo> infos = stored_tensors(layer, options_);
         const StoredLayer stored = quantized(layer);
         for (std::size_t i = 0; i < infos.size(); ++i) {
@@ -135,7 +134,7 @@ class Exporter {
         }
     }
 
-    void write_tensors(AlignedWriter& writer) {
+    void write_tensors(SafetensorsWriter& writer) {
         std::size_t done = 0;
         for (const auto& name : model_.names()) {
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {

@@ -5,8 +5,8 @@
 #include <set>
 #include <vector>
 
+#include "aerogel/safetensors.h"
 #include "base/thread_pool.h"
-#include "quant/aligned_writer.h"
 
 namespace aerogel {
 namespace {
@@ -66,7 +66,7 @@ std::size_t restore_floats(const QuantizedPair& pair, const std::filesystem::pat
     const Plan plan = make_plan(pair);
     // Everything is checked before the first byte is written.
     for (const QuantizedLayer& layer : pair.layers()) pair.read(layer);
-    AlignedWriter writer(path, plan.outputs);
+    SafetensorsWriter writer(path, plan.outputs);
     for (std::size_t i = 0; i < plan.outputs.size(); ++i) {
         const auto weight = plan.weights.find(plan.sources[i]);
         writer.write(plan.outputs[i].name, weight == plan.weights.end()
