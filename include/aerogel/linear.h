@@ -36,7 +36,7 @@ class Linear {
 /// The unquantized layer: weight f32|bf16|f16 [n,k] computed in float32, bias [n] or undefined.
 class FloatLinear final : public Linear {
   public:
-    FloatLinear(Tensor weight, Tensor bias);
+    FloatLinear(const Tensor& weight, Tensor bias);
     ~FloatLinear() override;
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -32,7 +33,8 @@ struct Measured {
     double peak = 0.0;
 
     double at(double quantile) const {
-        return seconds[static_cast<std::size_t>(quantile * static_cast<double>(seconds.size() - 1) + 0.5)];
+        return seconds[static_cast<std::size_t>(
+            std::lround(quantile * static_cast<double>(seconds.size() - 1)))];
     }
     double rate() const { return problem->operations / at(0.5); }
 };

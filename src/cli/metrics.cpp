@@ -10,12 +10,13 @@ namespace aerogel::cli {
 namespace {
 
 constexpr std::int64_t kWindow = 11;
+constexpr std::int64_t kCentre = kWindow / 2;
 
 std::array<double, kWindow> gaussian_window() {
     std::array<double, kWindow> window{};
     double sum = 0.0;
     for (std::int64_t i = 0; i < kWindow; ++i) {
-        const double x = static_cast<double>(i - kWindow / 2) / 1.5;
+        const double x = static_cast<double>(i - kCentre) / 1.5;
         window[static_cast<std::size_t>(i)] = std::exp(-0.5 * x * x);
         sum += window[static_cast<std::size_t>(i)];
     }

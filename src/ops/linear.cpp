@@ -119,7 +119,7 @@ struct FloatLinear::State {
     std::size_t bytes;
 };
 
-FloatLinear::FloatLinear(Tensor weight, Tensor bias) {
+FloatLinear::FloatLinear(const Tensor& weight, Tensor bias) {
     const QuantizedTensor matrix = float_weight(weight);
     std::size_t bytes = weight.bytes();
     if (bias.defined()) {
