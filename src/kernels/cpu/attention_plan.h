@@ -86,7 +86,7 @@ struct AttentionPlan {
 };
 
 inline AttentionPlan plan_attention(const AttentionProblem& problem, std::int64_t lanes) {
-    constexpr std::int64_t kGroupFloats = std::int64_t{16} << 20;
+    constexpr std::int64_t kGroupFloats = std::int64_t{8} << 20;
     constexpr std::int64_t kFewTasks = 64;
     AttentionPlan plan;
     plan.maps = problem.batch * problem.heads;
