@@ -316,7 +316,8 @@ int wrong_residual(const std::function<void(const ResidualArgs&)>& residual, std
                    bool gated) {
     constexpr std::int64_t kRows = 6, kRowsPerGate = 3;
     std::vector<float> x = normal(kRows * columns + 1, 1);
-    const std::vector<float> before = x, y = normal(kRows * columns, 2), gate = normal(kRows * (columns + 1), 3);
+    const std::vector<float> before = x, y = normal(kRows * columns, 2),
+                             gate = normal(kRows * (columns + 1), 3);
     ResidualArgs args;
     args.rows = kRows;
     args.columns = columns;
