@@ -74,9 +74,9 @@ def tokenize(caption):
 
 def _body(rng, colour, motion):
     direction = np.array(MOTIONS[motion], dtype=np.float64)
-    radius = rng.uniform(8.5, 10.5)
+    radius = rng.uniform(9.5, 11.5)
     low, high = np.full(2, radius + 1.0), np.full(2, SIZE - radius - 1.0)
-    velocity = direction * rng.uniform(1.5, 2.25)
+    velocity = direction * rng.uniform(1.5, 2.1)
     travel = velocity * (FRAMES - 1)
     low, high = low - np.minimum(travel, 0), high - np.maximum(travel, 0)
     turning = motion == "turns"
@@ -101,7 +101,7 @@ def _head_on(rng, a, b):
     jitter = rng.uniform(0, 4, 2) * heading
     a.start[axis] = edge(a, heading) + jitter[0]
     b.start[axis] = edge(b, -heading) - jitter[1]
-    b.start[1 - axis] = a.start[1 - axis] = rng.uniform(12, SIZE - 12)
+    b.start[1 - axis] = a.start[1 - axis] = rng.uniform(13, SIZE - 13)
     gap = abs(a.start[axis] - b.start[axis]) - 0.95 * (a.radius + b.radius)
     contact = gap / abs(a.velocity[axis] - b.velocity[axis])
     if not _EARLIEST_CONTACT <= contact <= FRAMES - 3:
@@ -158,9 +158,9 @@ def signed_distance(shape, x, y, r):
 
 
 def _background(rngs):
-    """[N, 3, SIZE, SIZE] in [0, 1]: dark grey smooth noise of three scales with a faint tint."""
+    """[N, 3, SIZE, SIZE] in [0, 1]: dark grey smooth noise of two scales with a faint tint."""
     image = 0
-    for cells, strength in ((4, 0.07), (9, 0.05), (22, 0.03)):
+    for cells, strength in ((4, 0.07), (9, 0.05)):
         grid = torch.from_numpy(np.stack([r.standard_normal((1, cells, cells)) for r in rngs])).float()
         image = image + strength * F.interpolate(grid, size=(SIZE, SIZE), mode="bicubic", align_corners=True)
     tint = torch.from_numpy(np.stack([r.uniform(-0.03, 0.03, (3, 1, 1)) + r.uniform(0.2, 0.36) for r in rngs])).float()

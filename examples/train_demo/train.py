@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -50,41 +51,62 @@ class Trainer:
         self.loss = torch.compile(flow_matching_loss, dynamic=False) if plan["compile"] else flow_matching_loss
         self.step = self.samples = 0
         self.minutes = 0.0
+        self.drawer, self.ahead = ThreadPoolExecutor(1), None
 
     def total_steps(self):
         return sum(s["steps"] for s in self.plan["stages"])
 
-    def stage(self):
-        """The stage of the current step, or None at the end."""
-        first = 0
+    def stage(self, step=None):
+        """The stage of a step (default: the current one), or None at the end. A stage may hold a cycle of batches (frames, batch, shift)."""
+        first, step = 0, self.step if step is None else step
         for stage in self.plan["stages"]:
             first += stage["steps"]
-            if self.step < first:
+            if step < first:
                 return stage
         return None
 
+    def first_step(self, stage):
+        stages = self.plan["stages"]
+        return sum(s["steps"] for s in stages[:stages.index(stage)])
+
     def rate(self):
-        """Learning rate factor: linear warm-up, constant, linear decay to 2 %."""
+        """Learning rate factor: linear warm-up, the stage's constant, linear decay to 2 %."""
         up = min(1.0, (self.step + 1) / self.plan["warmup_steps"])
         down = min(1.0, (self.total_steps() - self.step) / self.plan["decay_steps"])
-        return up * max(0.02, down)
+        return up * max(0.02, down) * self.stage().get("rate", 1.0)
 
-    def draw(self, stage):
-        """The batch of the current step: video, frame numbers, sigma, noise, word ids."""
-        count = stage["batch"]
-        video, frames, captions = data.batch(self.plan["seed"], self.samples, count, stage["frames"])
-        rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + self.step)
+    def draw(self, kind, step, samples):
+        """The batch of a step, whose first video is number `samples`: video, frame numbers, sigma, noise, word ids."""
+        count = kind["batch"]
+        video, frames, captions = data.batch(self.plan["seed"], samples, count, kind["frames"])
+        rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)
         # Stratified noise levels: one per equal slice, so that the loss of a small batch is less noisy.
         u = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
         drop = torch.rand(count, generator=rng) < self.plan["null_caption"]
         ids = torch.tensor([data.tokenize("" if d else c) for c, d in zip(captions, drop)])
-        return [t.to(self.device) for t in (video, frames, shifted(u, stage["shift"]), noise, ids)]
+        return [t.to(self.device) for t in (video, frames, shifted(u, kind["shift"]), noise, ids)]
+
+    def kind(self, step):
+        """The kind of batch of a step: its stage itself, or the entry of the stage's cycle whose turn it is. None at the end."""
+        stage = self.stage(step)
+        return stage["cycle"][step % len(stage["cycle"])] if stage and "cycle" in stage else stage
+
+    def fetch(self, kind):
+        """The batch of the current step; that of the next step is drawn in the background from now on."""
+        key = (self.step, self.samples)
+        batch = self.ahead[1].result() if self.ahead and self.ahead[0] == key else self.draw(kind, *key)
+        following, key = self.kind(self.step + 1), (self.step + 1, self.samples + kind["batch"])
+        self.ahead = (key, self.drawer.submit(self.draw, following, *key)) if following else None
+        return batch
 
     def advance(self):
         """One optimizer step; returns the loss."""
         stage = self.stage()
-        video, frames, sigma, noise, ids = self.draw(stage)
+        kind = self.kind(self.step)
+        if stage.get("from_average") and self.step == self.first_step(stage):
+            self.model.load_state_dict(self.average)
+        video, frames, sigma, noise, ids = self.fetch(kind)
         for optimizer, base in zip(self.optimizers, self.base_rates):
             for group in optimizer.param_groups:
                 group["lr"] = base * self.rate()
@@ -100,7 +122,7 @@ class Trainer:
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - keep)
         self.step += 1
-        self.samples += stage["batch"]
+        self.samples += kind["batch"]
         return float(loss.detach())
 
     @torch.no_grad()
@@ -174,11 +196,12 @@ def run(trainer, out, export):
         finished = trainer.stage() is not stage
         if trainer.step % 20 == 0:
             mean = sum(recent[-20:]) / len(recent[-20:])
-            print(f"step {trainer.step}/{trainer.total_steps()} frames {stage['frames']} loss {mean:.4f} "
+            print(f"step {trainer.step}/{trainer.total_steps()} loss {mean:.4f} "
                   f"{trainer.minutes:.1f} min", flush=True)
         if finished or now - evaluated > 60 * plan["evaluate_minutes"]:
             held_out = trainer.held_out()
-            log.add(trainer.step, trainer.samples, round(trainer.minutes, 2), stage["frames"],
+            frames = max(k["frames"] for k in stage.get("cycle", [stage]))
+            log.add(trainer.step, trainer.samples, round(trainer.minutes, 2), frames,
                     round(sum(recent) / len(recent), 5), round(held_out, 5))
             print(f"step {trainer.step} held-out loss {held_out:.4f}", flush=True)
             recent, evaluated = [], time.time()
