@@ -39,7 +39,7 @@ constexpr Range part_of(std::int64_t total, std::int64_t parts, std::int64_t i) 
 
 /// How y is cut into tasks. Depends on the problem only, never on the number of threads.
 struct Tiling {
-    static constexpr std::int64_t kTileRows = 252;
+    static constexpr std::int64_t kTileRows = 264;
     static constexpr std::int64_t kTileColumns = 256;
     static constexpr std::int64_t kWantedTasks = 24;
 

@@ -35,7 +35,7 @@ struct Finish {
     const float* s_t;
 };
 
-/// `Isa` has
+/// `Isa`, made anew for every task, has
 ///   kRows, kColumns                      the register block
 ///   kForm                                the panels it wants
 ///   kWidened                             widen(values, steps, out) comes before multiply
@@ -64,7 +64,7 @@ struct IntegerKernel {
         return w_source(panel, first);
     }
 
-    void multiply(std::int64_t rows, const Block& block) const { Isa::multiply_integers(rows, block); }
+    void multiply(std::int64_t rows, const Block& block) { isa.multiply_integers(rows, block); }
 
     void finish(const Place& place, const std::byte* in) const {
         Isa::finish_integers({problem, args, layout, x.scale(args.workspace) + place.row}, place,
@@ -77,6 +77,7 @@ struct IntegerKernel {
     const QuantizedRows& x;
     std::byte* sums;
     std::byte* widened;
+    Isa isa = {};
 };
 
 /// The functions of a LinearKernel row.
@@ -126,7 +127,8 @@ struct W8A8LinearRow {
         parallel_for(tiling.tasks(), [&](std::int64_t task, int worker) {
             std::byte* own =
                 args.workspace + workspace.x.bytes + workspace.worker * static_cast<std::size_t>(worker);
-            IntegerKernel<Isa> kernel = {problem, args, layout, workspace.x, own, own + workspace.widened};
+            IntegerKernel<Isa> kernel = {problem, args, layout, workspace.x, own, own + workspace.widened,
+                                         {}};
             run_task(kernel, tiling.rows_of(task), tiling.panels_of(task), layout.steps);
         });
     }

@@ -26,7 +26,7 @@ struct alignas(64) TileShapes {
 };
 
 /// Tiles 0-3 sums, 4-5 x, 6-7 w; 0, 1, 4 for the upper rows and 2, 3, 5 for the lower ones.
-inline void configure(std::int64_t rows) {
+constexpr TileShapes shapes_for(std::int64_t rows) {
     TileShapes shapes;
     const auto upper = static_cast<std::uint8_t>(rows < kHalfRows ? rows : kHalfRows);
     const auto lower = static_cast<std::uint8_t>(rows > kHalfRows ? rows - kHalfRows : 1);
@@ -35,8 +35,19 @@ inline void configure(std::int64_t rows) {
         shapes.row_bytes[t] = 64;
         shapes.rows[t] = counts[t];
     }
-    _tile_loadconfig(&shapes);
+    return shapes;
 }
+
+/// Ready-made for every number of rows: shapes written just before ldtilecfg would stall it.
+struct ShapeTable {
+    TileShapes of[2 * kHalfRows + 1];
+};
+
+constexpr ShapeTable kShapes = [] {
+    ShapeTable table = {};
+    for (std::int64_t rows = 1; rows <= 2 * kHalfRows; ++rows) table.of[rows] = shapes_for(rows);
+    return table;
+}();
 
 inline void multiply_upper(const Block& block) {
     auto* sums = static_cast<std::byte*>(block.sums);
@@ -96,14 +107,19 @@ struct Amx {
     static constexpr PanelForm kForm = {kTileColumns, 4, kTileSteps, 1};
     static constexpr bool kWidened = false;
 
-    static void multiply_integers(std::int64_t rows, const Block& block) {
-        configure(rows);
+    Amx() = default;
+    Amx(const Amx&) = delete;
+    Amx& operator=(const Amx&) = delete;
+    ~Amx() { _tile_release(); }
+
+    void multiply_integers(std::int64_t rows, const Block& block) {
+        if (rows != configured_rows) _tile_loadconfig(&kShapes.of[rows]);
+        configured_rows = rows;
         if (rows > kHalfRows) {
             multiply_both(block);
         } else {
             multiply_upper(block);
         }
-        _tile_release();
     }
 
     static void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
@@ -120,6 +136,8 @@ struct Amx {
             }
         }
     }
+
+    std::int64_t configured_rows = 0;  ///< of the tile registers, within one task
 };
 
 using Row = W8A8LinearRow<Amx>;
