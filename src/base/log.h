@@ -1,4 +1,4 @@
-// Opt-in diagnostics on stderr, switched on by AEROGEL_LOG (a comma-separated list of topics).
+// Opt-in diagnostics on stderr, switched on by AEROGEL_LOG=TOPIC.
 #pragma once
 
 #include <string_view>

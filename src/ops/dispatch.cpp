@@ -7,6 +7,7 @@
 #include <set>
 
 #include "aerogel/error.h"
+#include "aerogel/threads.h"
 #include "base/environment.h"
 #include "base/log.h"
 #include "kernels/attention.h"
@@ -57,6 +58,7 @@ void log_once(std::string_view op, const std::string& problem, std::string_view 
 std::size_t choose_kernel(std::string_view op, const std::string& problem,
                           const std::vector<Candidate>& candidates,
                           const std::function<std::string(std::size_t)>& why_not) {
+    num_threads();  // a wrong AEROGEL_NUM_THREADS is reported here; inside kernels nothing may throw
     const std::optional<std::string> forced = forced_kernel();
     const bool applies = forced && std::any_of(candidates.begin(), candidates.end(),
                                                [&](const Candidate& c) { return c.name == *forced; });

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <memory>
 
+#include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "sparse/check.h"
 #include "sparse/recognition.h"
@@ -176,6 +177,7 @@ bool all_dense(const std::vector<HeadReport>& heads) {
 
 SparseReport traced_sparse_attention(const SparseArrays& call, const SparseOptions& options,
                                      SparseTrace* trace) {
+    num_threads();  // a wrong AEROGEL_NUM_THREADS is reported here, before work that cannot throw
     const SparseGeometry geometry = checked_geometry(call, options);
     const HeadRows q(call.q, options.layout);
     if (std::string because = reason_to_stay_dense(options, geometry); !because.empty())
