@@ -48,8 +48,12 @@ class Handler {
 
     bool string(std::string& text) {
         value("a string");
-        if (depth_ == 1 && arrays_ == 0) strings_.push_back({false, "", key_, std::move(text)});
-        if (depth_ == 2 && arrays_ == 0) strings_.push_back({true, parent_, key_, std::move(text)});
+        if (arrays_ != 0) return true;
+        if (depth_ == 1) {
+            strings_.push_back({false, "", key_, std::move(text)});
+        } else if (depth_ == 2) {
+            strings_.push_back({true, parent_, key_, std::move(text)});
+        }
         return true;
     }
     bool start_object(std::size_t) {

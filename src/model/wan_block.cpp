@@ -104,8 +104,7 @@ class Block {
         SparseOptions options = pass_.step.sparse->options;
         options.latent_shape = pass_.patches.grid;
         options.txt_len = 0;
-        const SparseReport report =
-            sparse_attention(heads(q), heads(k), heads(v), heads(o), options);
+        const SparseReport report = sparse_attention(heads(q), heads(k), heads(v), heads(o), options);
         if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
     }
 

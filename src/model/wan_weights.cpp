@@ -76,9 +76,9 @@ class WeightLoader {
     }
 
   private:
-    static std::unique_ptr<Linear> make(Tensor weight, Tensor bias) {
+    static std::unique_ptr<Linear> make(const Tensor& weight, Tensor bias) {
         if (!weight.defined()) return nullptr;
-        return std::make_unique<FloatLinear>(std::move(weight), std::move(bias));
+        return std::make_unique<FloatLinear>(weight, std::move(bias));
     }
 
     // diffusers builds and applies these norms whatever qk_norm says; with null a checkpoint may lack them.
