@@ -46,6 +46,7 @@ template <typename Isa>
 struct IntegerKernel {
     static constexpr std::int64_t kRows = Isa::kRows;
     static constexpr std::int64_t kColumns = Isa::kColumns;
+    // NOLINTNEXTLINE(readability-identifier-naming): the float kernel has it as a member
     static constexpr std::int64_t step_bytes = kColumns * Isa::kForm.values;
 
     const std::int32_t* x_block(Range rows, std::int64_t first, std::int64_t) const {
