@@ -191,17 +191,18 @@ def render(scenes, frames):
     return video * 2 - 1
 
 
-def batch(seed, first, count, length=FRAMES):
+def batch(seed, first, count, length=FRAMES, widest=False):
     """Videos first .. first+count-1 -> (video [N,3,length,H,W], frame numbers int64 [N,length], captions).
 
-    With length < FRAMES a video is seen at evenly spaced frames of a random stride and start; their true numbers are returned."""
+    With length < FRAMES a video is seen at evenly spaced frames of a random start and stride (or the widest
+    stride); their true numbers are returned."""
     scenes, frames = [], []
     for index in range(first, first + count):
         bodies, rng = scene(seed, index)
         scenes.append((bodies, rng))
         rng = np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, 1]))
-        widest = (FRAMES - 1) // (length - 1) if length > 1 else 1
-        stride = int(rng.integers(1, widest + 1))
+        limit = (FRAMES - 1) // (length - 1) if length > 1 else 1
+        stride = limit if widest else int(rng.integers(1, limit + 1))
         start = int(rng.integers(0, FRAMES - stride * (length - 1)))
         frames.append(start + stride * np.arange(length))
     frames = np.stack(frames)

@@ -78,7 +78,7 @@ class Trainer:
     def draw(self, kind, step, samples):
         """The batch of a step, whose first video is number `samples`: video, frame numbers, sigma, noise, word ids."""
         count = kind["batch"]
-        video, frames, captions = data.batch(self.plan["seed"], samples, count, kind["frames"])
+        video, frames, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], kind.get("widest", False))
         rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)
         # Stratified noise levels: one per equal slice, so that the loss of a small batch is less noisy.
