@@ -1,7 +1,7 @@
 """The demo model: diffusers' WanTransformer3DModel in pixel space, its learned caption table, and their folder on disk.
 
 Also here: the frame positions that let training look at a few frames of a long video (rotary positions are relative, so
-four frames with their true numbers teach motion over the whole video at a tenth of the cost).
+four frames with their true numbers stand for the whole video at a tenth of the cost).
 """
 import json
 from pathlib import Path
