@@ -1,8 +1,7 @@
-// Frames to and from files. ffmpeg writes to a temporary name beside the target, renamed at the end.
+// Frames to and from files. Every file is written under a temporary name, synced and renamed.
 #include "cli/video_file.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,7 @@
 #include "aerogel/safetensors.h"
 #include "cli/png_file.h"
 #include "cli/subprocess.h"
+#include "core/atomic_file.h"
 
 namespace aerogel::cli {
 namespace fs = std::filesystem;
@@ -26,8 +26,7 @@ std::size_t frame_bytes(const Frames& frames) {
 }
 
 void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frames_per_second) {
-    const fs::path temporary = path.parent_path() / fmt::format(".{}.tmp.{}{}", path.stem().string(),
-                                                                getpid(), path.extension().string());
+    AtomicFile file(path);
     std::vector<std::string> arguments = {"ffmpeg",   "-v",
                                           "error",    "-y",
                                           "-f",       "rawvideo",
@@ -37,29 +36,27 @@ void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frame
                                           "-i",       "-"};
     const std::vector<std::string> mp4 = {"-c:v",     "libx264", "-preset",   "veryfast",
                                           "-crf",     "12",      "-vf",       "pad=ceil(iw/2)*2:ceil(ih/2)*2",
-                                          "-pix_fmt", "yuv420p", "-movflags", "+faststart"};
-    const std::vector<std::string> gif = {"-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"};
+                                          "-pix_fmt", "yuv420p", "-movflags", "+faststart",
+                                          "-f",       "mp4"};
+    const std::vector<std::string> gif = {"-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none",
+                                          "-f", "gif"};
     const auto& codec = path.extension() == ".gif" ? gif : mp4;
     arguments.insert(arguments.end(), codec.begin(), codec.end());
-    arguments.push_back("file:" + temporary.string());
-    try {
-        SubprocessWriter ffmpeg(arguments);
-        ffmpeg.write(std::as_bytes(std::span(frames.pixels)));
-        ffmpeg.finish();
-        fs::rename(temporary, path);
-    } catch (...) {
-        std::error_code ignored;
-        fs::remove(temporary, ignored);
-        throw;
-    }
+    arguments.push_back("file:" + file.temporary_path().string());
+    SubprocessWriter ffmpeg(arguments);
+    ffmpeg.write(std::as_bytes(std::span(frames.pixels)));
+    ffmpeg.finish();
+    file.commit();
 }
 
 void write_png_folder(const fs::path& folder, const Frames& frames) {
     fs::create_directories(folder);
     for (std::int64_t f = 0; f < frames.count; ++f) {
-        write_png(folder / fmt::format("frame_{:04}.png", f),
+        AtomicFile file(folder / fmt::format("frame_{:04}.png", f));
+        write_png(file.temporary_path(),
                   frames.pixels.data() + static_cast<std::size_t>(f) * frame_bytes(frames), frames.height,
                   frames.width);
+        file.commit();
     }
 }
 
