@@ -113,10 +113,10 @@ def _head_on(rng, a, b):
     return True
 
 
-def scene(seed, index):
-    """The objects (1 or 2) of video `index`, and its random generator, which then draws the background."""
+def scene(seed, index, most=MAX_OBJECTS):
+    """The objects (1 or 2, at most `most`) of video `index`, and its random generator, which then draws the background."""
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-    count = 1 if rng.random() < 0.35 else 2
+    count = 1 if rng.random() < 0.35 else most
     colours = rng.permutation(list(COLOURS))[:count]
     motions = rng.choice(list(MOTIONS), size=count, p=[0.19, 0.19, 0.19, 0.19, 0.24])
     if count == 1:
@@ -167,19 +167,24 @@ def _background(rngs):
     return (image + tint).clamp(0.02, 0.6)
 
 
-def render(scenes, frames):
-    """scenes: list of (bodies, rng); frames: int array [N, T] of frame numbers -> float32 [N, 3, T, SIZE, SIZE] in [-1, 1]."""
+def render(scenes, frames, corners=None, size=SIZE):
+    """scenes: list of (bodies, rng); frames: int array [N, T] of frame numbers -> float32 [N, 3, T, size, size] in [-1, 1].
+
+    With size < SIZE a window is drawn whose upper left pixel is corners[n] = (x, y)."""
     frames = np.asarray(frames)
-    count, length = frames.shape
-    video = _background([rng for _, rng in scenes])[:, :, None].repeat(1, 1, length, 1, 1)
-    grid = torch.arange(SIZE, dtype=torch.float32) + 0.5
+    length = frames.shape[1]
+    corners = np.zeros((len(scenes), 2), int) if corners is None else corners
+    whole = _background([rng for _, rng in scenes])
+    video = torch.stack([b[:, y:y + size, x:x + size] for b, (x, y) in zip(whole, corners)])
+    video = video[:, :, None].repeat(1, 1, length, 1, 1)
+    grid = torch.arange(size, dtype=torch.float32) + 0.5
     todo = [(n, body) for n, (bodies, _) in enumerate(scenes) for body in bodies]
     for shape in SHAPES:
         group = [(n, b) for n, b in todo if b.shape == shape]
         if not group:
             continue
         column = lambda values: torch.tensor(np.array(values), dtype=torch.float32)
-        centre = column([b.centre(frames[n]) for n, b in group])[..., None, None]
+        centre = column([b.centre(frames[n]) - corners[n] for n, b in group])[..., None, None]
         angle = column([b.angle + b.spin * frames[n] for n, b in group])[..., None, None]
         radius = column([b.radius for _, b in group])[:, None, None, None]
         dx, dy = grid[None, None, None, :] - centre[:, :, 0], grid[None, None, :, None] - centre[:, :, 1]
@@ -191,19 +196,33 @@ def render(scenes, frames):
     return video * 2 - 1
 
 
-def batch(seed, first, count, length=FRAMES, widest=False):
-    """Videos first .. first+count-1 -> (video [N,3,length,H,W], frame numbers int64 [N,length], captions).
+def _window(rng, body, frames, size):
+    """Upper left corner (x, y) of a window of `size` pixels that holds the body in all the frames."""
+    places = body.centre(frames)
+    reach = body.radius + 0.5
+    low = np.clip(np.ceil(places.max(0) + reach - size), 0, SIZE - size)
+    high = np.clip(np.floor(places.min(0) - reach), 0, SIZE - size)
+    return rng.integers(np.minimum(low, high), np.maximum(low, high) + 1)
 
-    With length < FRAMES a video is seen at evenly spaced frames of a random start and stride (or the widest
-    stride); their true numbers are returned."""
-    scenes, frames = [], []
+
+def batch(seed, first, count, length=FRAMES, size=SIZE):
+    """Videos first .. first+count-1 -> (video [N,3,length,size,size], frame numbers int64 [N,length], captions).
+
+    With length < FRAMES a video is seen at evenly spaced frames of a random start and stride; their true numbers are
+    returned. With size < SIZE it has one object and is seen through a window that holds it."""
+    small = size < SIZE
+    scenes, frames, corners = [], [], []
     for index in range(first, first + count):
-        bodies, rng = scene(seed, index)
+        bodies, rng = scene(seed, index, 1 if small else MAX_OBJECTS)
         scenes.append((bodies, rng))
         rng = np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, 1]))
         limit = (FRAMES - 1) // (length - 1) if length > 1 else 1
-        stride = limit if widest else int(rng.integers(1, limit + 1))
+        if small and length > 1:  # as far as the object travels inside the window
+            speed = max(np.abs(bodies[0].velocity).max(), 1e-9)
+            limit = max(1, min(limit, int((size - 2 * bodies[0].radius - 1) / (speed * (length - 1)))))
+        stride = int(rng.integers(1, limit + 1))
         start = int(rng.integers(0, FRAMES - stride * (length - 1)))
         frames.append(start + stride * np.arange(length))
+        corners.append(_window(rng, bodies[0], frames[-1], size) if small else np.zeros(2, int))
     frames = np.stack(frames)
-    return render(scenes, frames), torch.from_numpy(frames), [caption_of(b) for b, _ in scenes]
+    return render(scenes, frames, corners, size), torch.from_numpy(frames), [caption_of(b) for b, _ in scenes]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import data
 
-CONFIG = dict(patch_size=(1, 4, 4), num_attention_heads=4, attention_head_dim=64, in_channels=3, out_channels=3,
-              text_dim=64, freq_dim=256, ffn_dim=1024, num_layers=4, cross_attn_norm=True,
+CONFIG = dict(patch_size=(1, 4, 4), num_attention_heads=4, attention_head_dim=48, in_channels=3, out_channels=3,
+              text_dim=64, freq_dim=256, ffn_dim=768, num_layers=4, cross_attn_norm=True,
               qk_norm="rms_norm_across_heads", eps=1e-6, rope_max_seq_len=64)
 FLOW_SHIFT = 6.0
 STEPS = 24
@@ -21,7 +21,10 @@ GUIDANCE = 3.0
 
 
 class CaptionTable(torch.nn.Module):
-    """Word ids [B, L] -> caption embeddings [B, L, text_dim]: one table over words plus one over slots."""
+    """Word ids [B, L] -> caption embeddings [B, objects, text_dim]: the sum over an object's slots of word and slot embeddings.
+
+    One embedding per object, because Wan's cross-attention does not mix the words of a caption: a token that finds its
+    object by colour finds shape and motion in the same place."""
 
     def __init__(self, text_dim):
         super().__init__()
@@ -29,10 +32,11 @@ class CaptionTable(torch.nn.Module):
         self.position_embedding = torch.nn.Embedding(data.MAX_LENGTH, text_dim)
 
     def forward(self, ids):
-        return self.word_embedding(ids) + self.position_embedding.weight
+        slots = self.word_embedding(ids) + self.position_embedding.weight
+        return slots.unflatten(1, (-1, data.SLOTS_PER_OBJECT)).sum(2)
 
     def encode(self, captions):
-        """list of captions -> [N, L, text_dim]; ValueError for a caption outside the grammar's words."""
+        """list of captions -> [N, objects, text_dim]; ValueError for a caption outside the grammar's words."""
         return self(torch.tensor([data.tokenize(c) for c in captions], device=self.word_embedding.weight.device))
 
 
@@ -159,7 +163,8 @@ def save_folder(folder, transformer_state, caption_state):
     write = lambda name, value: (folder / name).write_text(json.dumps(value, indent=2) + "\n")
     write("text_encoder/vocabulary.json", {
         "words": list(data.WORDS), "pad": data.PAD, "max_length": data.MAX_LENGTH,
-        "slots_per_object": data.SLOTS_PER_OBJECT, "max_objects": data.MAX_OBJECTS, "grammar": data.GRAMMAR})
+        "slots_per_object": data.SLOTS_PER_OBJECT, "max_objects": data.MAX_OBJECTS,
+        "pooling": "object", "grammar": data.GRAMMAR})
     write("scheduler/scheduler_config.json", {
         "_class_name": "UniPCMultistepScheduler", "num_train_timesteps": 1000, "prediction_type": "flow_prediction",
         "use_flow_sigmas": True, "flow_shift": FLOW_SHIFT, "solver_order": 2, "solver_type": "bh2",

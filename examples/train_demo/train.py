@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 import data
-from model import DemoModel, save_folder
+from model import DemoModel, load_folder, save_folder
+from muon import Muon
 
 HELD_OUT_SEED = 977
 HELD_OUT_VIDEOS = 8
@@ -45,7 +46,7 @@ class Trainer:
         others = [p for p in self.model.parameters() if id(p) not in chosen]
         decay = plan["weight_decay"]
         self.optimizers = [
-            torch.optim.Muon(matrices, lr=plan["matrix_lr"], weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, lr=plan["matrix_lr"], weight_decay=decay),
             torch.optim.AdamW(others, lr=plan["other_lr"], betas=(0.9, 0.98), weight_decay=0.0)]
         self.base_rates = [plan["matrix_lr"], plan["other_lr"]]
         self.loss = torch.compile(flow_matching_loss, dynamic=False) if plan["compile"] else flow_matching_loss
@@ -78,7 +79,7 @@ class Trainer:
     def draw(self, kind, step, samples):
         """The batch of a step, whose first video is number `samples`: video, frame numbers, sigma, noise, word ids."""
         count = kind["batch"]
-        video, frames, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], kind.get("widest", False))
+        video, frames, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], kind.get("size", data.SIZE))
         rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)
         # Stratified noise levels: one per equal slice, so that the loss of a small batch is less noisy.
@@ -157,6 +158,11 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.step, self.samples, self.minutes = state["step"], state["samples"], state["minutes"]
 
+    def start_from(self, folder):
+        """Begins with the weights of an exported folder instead of random ones; optimizers and step start afresh."""
+        self.model.load_state_dict(load_folder(folder).state_dict())
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
     def export(self, folder):
         """Writes the averaged weights as a diffusers-style folder."""
         part = lambda prefix: {k[len(prefix):]: v.cpu() for k, v in self.average.items() if k.startswith(prefix)}
@@ -178,8 +184,10 @@ class Log:
             csv.writer(file).writerow(row)
 
 
-def run(trainer, out, export):
+def run(trainer, out, export, first=None):
     plan, checkpoint = trainer.plan, out / "checkpoint.pt"
+    if first and not checkpoint.exists():
+        trainer.start_from(first)
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"resumed at step {trainer.step}", flush=True)
@@ -220,12 +228,14 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoint.pt, loss.csv")
     parser.add_argument("--plan", type=Path, default=Path(__file__).with_name("plan.json"))
     parser.add_argument("--export", type=Path, help="also write the averaged weights here at every checkpoint")
+    parser.add_argument("--init", type=Path, help="begin with the weights of this exported folder")
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
+    torch.set_flush_denormal(True)  # before any thread starts: they inherit it
     if args.threads:
         torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    run(Trainer(json.loads(args.plan.read_text())), args.out, args.export)
+    run(Trainer(json.loads(args.plan.read_text())), args.out, args.export, args.init)
 
 
 if __name__ == "__main__":

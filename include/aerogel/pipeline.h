@@ -17,13 +17,13 @@ namespace aerogel {
 
 /// Maps a caption to embeddings with the learned tables of a pipeline folder's text_encoder/. A caption is
 /// a list of objects separated by commas, each a few words; object i fills the slots from
-/// i * slots_per_object on, all other slots hold the padding word. An embedding is the row of the slot's word
-/// plus the row of the slot.
+/// i * slots_per_object on, all other slots hold the padding word. A slot's embedding is the row of its word
+/// plus the row of the slot. With "pooling": "object" in vocabulary.json the slots of an object are summed.
 class TextEncoder {
   public:
     /// Reads vocabulary.json and model.safetensors. IoError / InvalidArgument.
     static TextEncoder load(const std::filesystem::path& folder);
-    /// f32 [1, max_length, text_dim]. InvalidArgument naming the known words on an unknown word, or the limit
+    /// f32 [1, max_length, text_dim], or [1, max_objects, text_dim] when pooled. InvalidArgument naming the known words on an unknown word, or the limit
     /// on too many objects or words. "" is the null caption.
     Tensor encode(const std::string& caption) const;
 
@@ -33,6 +33,7 @@ class TextEncoder {
     std::int64_t slots_per_object_ = 0;
     std::size_t max_objects_ = 0;
     std::int64_t pad_ = 0;
+    bool pooled_ = false;
     Tensor word_embedding_;
     Tensor position_embedding_;
 };

@@ -41,6 +41,15 @@ std::vector<std::string> read_words(const Json& json, const std::filesystem::pat
     return words;
 }
 
+// Whether the slots of an object are summed to one embedding ("object") or stay apart ("none", the default).
+bool read_pooling(const Json& json, const std::filesystem::path& path) {
+    const Json value = json.value("pooling", Json("none"));
+    if (value != "none" && value != "object") {
+        wrong_json_value("text encoder", path, "pooling", "none or object", value);
+    }
+    return value == "object";
+}
+
 Tensor read_table(const SafetensorsFile& file, const std::string& name, std::int64_t rows) {
     const TensorInfo& info = file.info(name);
     if (info.shape.size() != 2 || info.shape[0] != rows || info.shape[1] < 1) {
@@ -95,6 +104,7 @@ TextEncoder TextEncoder::load(const std::filesystem::path& folder) {
         wrong_json_value("text encoder", path, "max_length", "at least slots_per_object * max_objects",
                          json["max_length"]);
     }
+    encoder.pooled_ = read_pooling(json, path);
     const auto pad = json.contains("pad") ? json["pad"] : Json();
     const auto found = std::find(encoder.words_.begin(), encoder.words_.end(), pad);
     if (found == encoder.words_.end()) wrong_json_value("text encoder", path, "pad", "one of the words", pad);
@@ -136,12 +146,14 @@ Tensor TextEncoder::encode(const std::string& caption) const {
         }
     }
     const std::int64_t dim = word_embedding_.dim(1);
-    Tensor embeddings(DType::f32, {1, max_length_, dim});
-    auto* to = embeddings.as<float>();
-    for (std::int64_t slot = 0; slot < max_length_; ++slot) {
+    const std::int64_t summed = pooled_ ? slots_per_object_ : 1;
+    const std::int64_t length = pooled_ ? static_cast<std::int64_t>(max_objects_) : max_length_;
+    Tensor embeddings = Tensor::zeros(DType::f32, {1, length, dim});
+    for (std::int64_t slot = 0; slot < length * summed; ++slot) {
         const float* word = word_embedding_.as<float>() + ids[static_cast<std::size_t>(slot)] * dim;
         const float* position = position_embedding_.as<float>() + slot * dim;
-        for (std::int64_t d = 0; d < dim; ++d) *to++ = word[d] + position[d];
+        float* to = embeddings.as<float>() + slot / summed * dim;
+        for (std::int64_t d = 0; d < dim; ++d) to[d] += word[d] + position[d];
     }
     return embeddings;
 }

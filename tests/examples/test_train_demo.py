@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "examples/train_demo"))
 import check  # noqa: E402
 import data  # noqa: E402
 import model as demo  # noqa: E402
+import muon  # noqa: E402
 import train  # noqa: E402
 
 TINY = {**demo.CONFIG, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 1, "text_dim": 8,
@@ -45,6 +46,50 @@ def test_a_few_frames_are_the_frames_of_the_whole_video():
     whole, _, _ = data.batch(3, 7, 1)
     assert torch.allclose(few[0], whole[0, :, frames[0]], atol=1e-6)
     assert len(set(np.diff(frames[0].numpy()))) == 1
+
+
+@pytest.mark.parametrize("size, length", [(32, 1), (40, 4), (32, 2)])
+def test_a_window_shows_part_of_a_video_and_all_of_its_object(size, length):
+    window, frames, captions = data.batch(5, 0, 60, length, size)
+    assert window.shape == (60, 3, length, size, size) and all("," not in c for c in captions)
+    for i in range(60):
+        bodies, rng = data.scene(5, i, most=1)
+        body = bodies[0]
+        whole = data.render([(bodies, rng)], frames[i:i + 1].numpy())[0]
+        views = whole.unfold(2, size, 1).unfold(3, size, 1)  # [3, T, rows, columns, size, size]
+        difference = (views - window[i][:, :, None, None]).abs().amax((0, 1, 4, 5))
+        assert difference.min() < 1e-5
+        y, x = divmod(int(difference.argmin()), difference.shape[1])
+        inside = body.centre(frames[i].numpy()) - (x, y)
+        assert inside.min() >= body.radius - 1.5 and inside.max() <= size - body.radius + 1.5
+
+
+def test_muon_steps_are_orthogonal_and_momentum_is_kept():
+    generator = torch.Generator().manual_seed(2)
+    for shape in ((8, 8), (6, 20), (20, 6)):
+        update = muon.orthogonalise(torch.randn(3, *shape, generator=generator))
+        singular = torch.linalg.svdvals(update)
+        assert 0.6 < singular.min() and singular.max() < 1.3
+    p = torch.nn.Parameter(torch.eye(4))
+    optimizer = muon.Muon([p], lr=0.5, momentum=0.9, weight_decay=0.1)
+    gradients = [torch.randn(4, 4, generator=generator) for _ in range(2)]
+    for p.grad in gradients:
+        before = p.detach().clone()
+        optimizer.step()
+    momentum = 0.9 * 0.1 * gradients[0] + 0.1 * gradients[1]
+    wanted = before * (1 - 0.05) - 0.2 * 2 * 0.5 * muon.orthogonalise((0.1 * gradients[1] + 0.9 * momentum)[None])[0]
+    torch.testing.assert_close(p.detach(), wanted)
+
+
+def test_a_run_may_begin_with_exported_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "CONFIG", TINY)
+    first = train.Trainer(PLAN, TINY)
+    first.advance()
+    first.export(tmp_path / "model")
+    second = train.Trainer({**PLAN, "seed": 6}, TINY)
+    second.start_from(tmp_path / "model")
+    for name, value in first.average.items():
+        torch.testing.assert_close(second.model.state_dict()[name], value, rtol=2**-8, atol=0)
 
 
 def test_objects_stay_inside_and_keep_their_captioned_direction_at_first():

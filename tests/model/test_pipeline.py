@@ -37,6 +37,11 @@ def embed(folder, slots):
     return (tables["word_embedding.weight"][ids] + tables["position_embedding.weight"])[None]
 
 
+def pooled(folder, *objects):
+    """One embedding per object: the sum over its four slots."""
+    return caption(folder, *objects).unflatten(1, (2, 4)).sum(2)
+
+
 def caption(folder, *objects):
     slots = [word for words in objects for word in (words.split() + ["<pad>"] * 4)[:4]]
     return embed(folder, (slots + ["<pad>"] * 8)[:8])
@@ -78,6 +83,22 @@ def test_defaults_of_the_folder(pipeline, tmp_path):
     ours = generate(folder, tmp_path, prompt="Red circle moves left,  blue STAR turns", seed=7)
     assert ours["video"].shape == (3, 3, 6, 8)
     prompt, null = caption(folder, "red circle moves left", "blue star turns"), caption(folder)
+    exact = reference(model, ours["noise"], unipc(6.0), steps=4, guidance=3.0, prompt=prompt, negative=null)
+    assert error(ours["video"], exact) <= BOUND
+
+
+def test_one_embedding_per_object(pipeline, tmp_path):
+    folder, model = pipeline
+    vocabulary = folder / "text_encoder/vocabulary.json"
+    before = vocabulary.read_text()
+    try:
+        edit_json(vocabulary, pooling="object")
+        ours = generate(folder, tmp_path, prompt="red circle moves left, blue star turns", seed=7)
+        edit_json(vocabulary, pooling="mean")
+        assert "pooling must be none or object, got" in message(folder, tmp_path)
+    finally:
+        vocabulary.write_text(before)
+    prompt, null = pooled(folder, "red circle moves left", "blue star turns"), pooled(folder)
     exact = reference(model, ours["noise"], unipc(6.0), steps=4, guidance=3.0, prompt=prompt, negative=null)
     assert error(ours["video"], exact) <= BOUND
 
