@@ -25,8 +25,9 @@ std::string float_problem(const QuantizedTensor& weight) {
         return "data must be " + TensorView{dtype, shape, nullptr, {}, Device::cpu}.describe() + ", got " +
                (weight.data.defined() ? weight.data.describe() : "nothing");
     }
-    if (weight.scale.defined() || weight.offset.defined() || weight.group_size != 0) {
-        return "a float format has neither scale nor offset nor groups";
+    if (weight.scale.defined() || weight.offset.defined() || weight.dual_scale.defined() ||
+        weight.group_size != 0) {
+        return "a float format has neither scales nor offset nor groups";
     }
     return "";
 }

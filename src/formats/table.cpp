@@ -4,13 +4,20 @@
 #include "aerogel/error.h"
 #include "formats/float.h"
 #include "formats/format.h"
+#include "formats/fp8.h"
+#include "formats/int4.h"
 #include "formats/int8.h"
+#include "formats/mxfp4.h"
+#include "formats/mxfp4_dual.h"
+#include "formats/mxfp8.h"
 
 namespace aerogel {
 namespace {
 
-const std::array<FormatRow, 3>& table() {
-    static const std::array<FormatRow, 3> rows = {kFloat32Format, kBFloat16Format, kInt8Format};
+const std::array<FormatRow, 9>& table() {
+    static const std::array<FormatRow, 9> rows = {kFloat32Format, kBFloat16Format, kInt8Format,
+                                                  kInt4Format,    kFp8E4M3Format,  kFp8E5M2Format,
+                                                  kMxfp8Format,   kMxfp4Format,    kMxfp4DualFormat};
     return rows;
 }
 

@@ -8,28 +8,16 @@
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
+#include "formats/format_cases.h"
 
 namespace aerogel {
 namespace {
 
-Tensor floats(const Shape& shape, std::initializer_list<float> values) {
-    Tensor tensor(DType::f32, shape);
-    std::copy(values.begin(), values.end(), tensor.as<float>());
-    return tensor;
-}
-
-template <typename Call>
-std::string message_of(Call&& call) {
-    try {
-        call();
-    } catch (const InvalidArgument& error) {
-        return error.what();
-    }
-    return "no error";
-}
+using testing::floats;
+using testing::message_of;
 
 TEST(Formats, EveryFormatHasItsRow) {
-    EXPECT_EQ(formats().size(), 3U);
+    EXPECT_EQ(formats().size(), 9U);
     for (std::size_t i = 0; i < formats().size(); ++i) {
         const auto format = static_cast<Format>(i);
         EXPECT_EQ(formats()[i].format, format);

@@ -111,7 +111,7 @@ void pack_panels(const LinearProblem& problem, const PanelForm& form, const Quan
 }
 
 std::string takes_float(const LinearProblem& problem) {
-    if (problem.weight == Format::int8) return "takes float weights only";
+    if (problem.weight != Format::f32 && problem.weight != Format::bf16) return "takes float weights only";
     return linear_limits(problem);
 }
 

@@ -1,0 +1,48 @@
+// Checks and block arithmetic of the MX formats.
+#include "formats/mx.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "formats/scaled.h"
+
+namespace aerogel {
+
+std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape& data) {
+    std::string problem = array_problem("data", weight.data, storage, data);
+    if (!problem.empty()) return problem;
+    if (weight.group_size != kMxBlock) {
+        return "group_size must be 32, got " + std::to_string(weight.group_size);
+    }
+    problem = array_problem("scale", weight.scale, DType::u8, {weight.rows, mx_blocks(weight.columns)});
+    if (!problem.empty()) return problem;
+    if (weight.offset.defined()) return "MX formats have no offset";
+    if (weight.dual_scale.defined() && weight.format != Format::mxfp4_dual) {
+        return "only mxfp4_dual has dual scales";
+    }
+    const auto* scales = weight.scale.as<std::uint8_t>();
+    const auto* end = scales + weight.scale.count();
+    const auto* bad = std::find(scales, end, std::uint8_t{255});
+    if (bad != end) return "scale byte 255 (NaN) at element " + std::to_string(bad - scales);
+    return "";
+}
+
+float largest_magnitude(const float* values, std::int64_t count) {
+    float largest = 0;
+    for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
+    return largest;
+}
+
+QuantizedTensor mx_tensor(Format format, const TensorView& weight, DType storage, Shape data) {
+    QuantizedTensor encoded;
+    encoded.format = format;
+    encoded.rows = weight.dim(0);
+    encoded.columns = weight.dim(1);
+    encoded.group_size = kMxBlock;
+    encoded.data = Tensor::zeros(storage, std::move(data));
+    encoded.scale = Tensor::zeros(DType::u8, {encoded.rows, mx_blocks(encoded.columns)});
+    return encoded;
+}
+
+}  // namespace aerogel

@@ -1,0 +1,28 @@
+// What the MX formats share: blocks of 32 columns with a scale 2^(byte - 127), the last block of a row maybe
+// shorter; and the elements' rounding as the exporters of such files do it: ties away from zero.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "formats/format.h"
+
+namespace aerogel {
+
+constexpr std::int64_t kMxBlock = 32;
+
+/// ceil(columns / 32).
+constexpr std::int64_t mx_blocks(std::int64_t columns) {
+    return (columns + kMxBlock - 1) / kMxBlock;
+}
+
+/// Empty, or what is wrong with group_size, data (its dtype and shape given) and scale.
+std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape& data);
+
+/// max|w| of `count` values.
+float largest_magnitude(const float* values, std::int64_t count);
+
+/// A tensor of that format with room for data (zeros of dtype and shape given) and scales.
+QuantizedTensor mx_tensor(Format format, const TensorView& weight, DType storage, Shape data);
+
+}  // namespace aerogel

@@ -1,0 +1,22 @@
+// MXFP4: E2M1 elements, two per byte, one E8M0 scale per 32 columns (OCP Microscaling Formats 1.0).
+#pragma once
+
+#include "formats/format.h"
+
+namespace aerogel {
+
+extern const FormatRow kMxfp4Format;
+
+/// Encodes w f32[n,k] by minmax: e = floor(log2(max|w| * 8/7 + 9.6e-7)) - 2 per block, in -129 .. 125;
+/// elements w / 2^e to nearest, ties away from zero, clamped to +-6. A block of zeros has e = -22.
+QuantizedTensor encode_mxfp4(const TensorView& weight);
+
+/// The packed data u8[n, ceil(k/2)] of a matrix as files hold it: f8_e4m3[n,k] with one value per byte, or
+/// packed already, as u8 or i8. Throws InvalidArgument on other arrays and on values E2M1 does not have.
+Tensor read_mxfp4(const Tensor& stored, std::int64_t rows, std::int64_t columns);
+
+/// What mxfp4_dual shares: the elements of row `row` times their block's scale; one row of floats encoded.
+void decode_mxfp4_row(const QuantizedTensor& weight, std::int64_t row, float* out);
+void encode_mxfp4_row(const float* values, std::int64_t row, QuantizedTensor& encoded);
+
+}  // namespace aerogel

@@ -1,0 +1,31 @@
+// Two columns per byte, the even one in the low nibble; rows start on a byte, and the last high nibble of a
+// row with an odd number of columns is 0.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "aerogel/tensor.h"
+
+namespace aerogel {
+
+inline Shape nibble_shape(std::int64_t rows, std::int64_t columns) {
+    return {rows, (columns + 1) / 2};
+}
+
+inline std::uint8_t nibble_at(const std::uint8_t* row, std::int64_t column) {
+    return static_cast<std::uint8_t>(column % 2 == 0 ? row[column / 2] & 0xF : row[column / 2] >> 4);
+}
+
+/// Adds a nibble to a row of zeros.
+inline void put_nibble(std::uint8_t* row, std::int64_t column, std::uint8_t nibble) {
+    const int shift = column % 2 == 0 ? 0 : 4;
+    row[column / 2] = static_cast<std::uint8_t>(row[column / 2] | (nibble & 0xF) << shift);
+}
+
+/// Bytes under the type u8, whatever their signedness; shares the storage.
+inline Tensor as_bytes(const Tensor& tensor) {
+    return {DType::u8, tensor.shape(), tensor.data(), std::make_shared<Tensor>(tensor)};
+}
+
+}  // namespace aerogel
