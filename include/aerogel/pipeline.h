@@ -23,8 +23,8 @@ class TextEncoder {
   public:
     /// Reads vocabulary.json and model.safetensors. IoError / InvalidArgument.
     static TextEncoder load(const std::filesystem::path& folder);
-    /// f32 [1, max_length, text_dim], or [1, max_objects, text_dim] when pooled. InvalidArgument naming the known words on an unknown word, or the limit
-    /// on too many objects or words. "" is the null caption.
+    /// f32 [1, max_length, text_dim], or [1, max_objects, text_dim] when pooled. InvalidArgument naming the
+    /// known words on an unknown word, or the limit on too many objects or words. "" is the null caption.
     Tensor encode(const std::string& caption) const;
 
   private:
