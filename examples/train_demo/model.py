@@ -23,20 +23,21 @@ GUIDANCE = 3.0
 class CaptionTable(torch.nn.Module):
     """Word ids [B, L] -> caption embeddings [B, objects, text_dim]: the sum over an object's slots of word and slot embeddings.
 
-    One embedding per object, because Wan's cross-attention does not mix the words of a caption: a token that finds its
+    One embedding per object (pooling "object"; "none" keeps one per slot, as the first model had it), because Wan's cross-attention does not mix the words of a caption: a token that finds its
     object by colour finds shape and motion in the same place."""
 
     def __init__(self, text_dim):
         super().__init__()
+        self.pooling = "object"
         self.word_embedding = torch.nn.Embedding(len(data.WORDS), text_dim)
         self.position_embedding = torch.nn.Embedding(data.MAX_LENGTH, text_dim)
 
     def forward(self, ids):
         slots = self.word_embedding(ids) + self.position_embedding.weight
-        return slots.unflatten(1, (-1, data.SLOTS_PER_OBJECT)).sum(2)
+        return slots.unflatten(1, (-1, data.SLOTS_PER_OBJECT)).sum(2) if self.pooling == "object" else slots
 
     def encode(self, captions):
-        """list of captions -> [N, objects, text_dim]; ValueError for a caption outside the grammar's words."""
+        """list of captions -> their embeddings; ValueError for a caption outside the grammar's words."""
         return self(torch.tensor([data.tokenize(c) for c in captions], device=self.word_embedding.weight.device))
 
 
@@ -184,5 +185,6 @@ def load_folder(folder, autocast=False):
              for k, v in load_file(folder / "transformer/diffusion_pytorch_model.safetensors").items()}
     state |= {f"captions.{k}": v for k, v in load_file(folder / "text_encoder/model.safetensors").items()}
     model.load_state_dict(state)
+    model.captions.pooling = json.loads((folder / "text_encoder/vocabulary.json").read_text()).get("pooling", "none")
     model.autocast = autocast
     return model.eval()

@@ -111,6 +111,21 @@ def test_caption_slots():
             data.tokenize(wrong)
 
 
+def test_caption_embeddings_are_pooled_as_the_folder_says(tmp_path):
+    ours = demo.DemoModel().initialise(3)
+    part = lambda prefix: {k[len(prefix):]: v for k, v in ours.state_dict().items() if k.startswith(prefix)}
+    demo.save_folder(tmp_path, part("transformer."), part("captions."))
+    vocabulary = tmp_path / "text_encoder/vocabulary.json"
+    with torch.no_grad():
+        pooled = demo.load_folder(tmp_path).captions.encode(["red star turns, blue circle moves up"])
+        words = json.loads(vocabulary.read_text())
+        assert words.pop("pooling") == "object"
+        vocabulary.write_text(json.dumps(words))
+        slots = demo.load_folder(tmp_path).captions.encode(["red star turns, blue circle moves up"])
+    assert slots.shape[1:] == (data.MAX_LENGTH, 64)
+    torch.testing.assert_close(pooled[0], torch.stack([slots[0, :4].sum(0), slots[0, 4:].sum(0)]))
+
+
 def test_checker_accepts_the_truth_and_refuses_other_captions():
     pairs = list(check.truth(25))
     assert check.summary([check.check_video(v, c) for v, c in pairs])["obeyed"] >= 0.97
