@@ -201,5 +201,16 @@ TEST(LinearComparison, SeesOneWrongInteger) {
     EXPECT_NE(arrays.compare(y), "");
 }
 
+// A kernel that took a format it does not know would read its bytes as something else.
+TEST(LinearKernels, OnlyTheReferenceTakesTheSmallFormats) {
+    for (const Format format : {Format::int4, Format::fp8_e4m3, Format::mxfp8, Format::mxfp4}) {
+        const LinearProblem problem{.m = 1, .n = 4, .k = 64, .weight = format, .group_size = 32};
+        for (const LinearKernel& kernel : linear_kernels()) {
+            EXPECT_EQ(kernel.why_not(problem).empty(), kernel.name == "reference.linear")
+                << kernel.name << " " << problem.describe();
+        }
+    }
+}
+
 }  // namespace
 }  // namespace aerogel::testing
