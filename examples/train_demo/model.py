@@ -23,8 +23,8 @@ GUIDANCE = 3.0
 class CaptionTable(torch.nn.Module):
     """Word ids [B, L] -> caption embeddings [B, objects, text_dim]: the sum over an object's slots of word and slot embeddings.
 
-    One embedding per object (pooling "object"; "none" keeps one per slot, as the first model had it), because Wan's cross-attention does not mix the words of a caption: a token that finds its
-    object by colour finds shape and motion in the same place."""
+    One embedding per object, because Wan's cross-attention does not mix the words of a caption: a token that finds its object by
+    colour finds shape and motion in the same place. `pooling` "none" keeps one embedding per slot, as the committed weights have it."""
 
     def __init__(self, text_dim):
         super().__init__()

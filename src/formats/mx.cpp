@@ -2,7 +2,6 @@
 #include "formats/mx.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "formats/scaled.h"
@@ -26,12 +25,6 @@ std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape
     const auto* bad = std::find(scales, end, std::uint8_t{255});
     if (bad != end) return "scale byte 255 (NaN) at element " + std::to_string(bad - scales);
     return "";
-}
-
-float largest_magnitude(const float* values, std::int64_t count) {
-    float largest = 0;
-    for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
-    return largest;
 }
 
 QuantizedTensor mx_tensor(Format format, const TensorView& weight, DType storage, Shape data) {

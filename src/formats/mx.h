@@ -19,9 +19,6 @@ constexpr std::int64_t mx_blocks(std::int64_t columns) {
 /// Empty, or what is wrong with group_size, data (its dtype and shape given) and scale.
 std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape& data);
 
-/// max|w| of `count` values.
-float largest_magnitude(const float* values, std::int64_t count);
-
 /// A tensor of that format with room for data (zeros of dtype and shape given) and scales.
 QuantizedTensor mx_tensor(Format format, const TensorView& weight, DType storage, Shape data);
 

@@ -78,6 +78,12 @@ QuantizedTensor scaled_tensor(Format format, const TensorView& weight, const Ten
     return encoded;
 }
 
+float largest_magnitude(const float* values, std::int64_t count) {
+    float largest = 0;
+    for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
+    return largest;
+}
+
 Tensor minmax_scale(const TensorView& weight, std::int64_t group_size, float largest, float smallest) {
     check_encodable("minmax_scale", weight);
     const std::int64_t columns = weight.dim(1);
@@ -89,11 +95,8 @@ Tensor minmax_scale(const TensorView& weight, std::int64_t group_size, float lar
     Tensor scale(DType::f32, {weight.dim(0), width == 0 ? 1 : columns / width});
     const auto* values = static_cast<const float*>(weight.data);
     for (std::int64_t group = 0; group < scale.count(); ++group) {
-        float magnitude = 0;
-        for (std::int64_t i = 0; i < width; ++i) {
-            magnitude = std::max(magnitude, std::abs(values[group * width + i]));
-        }
-        scale.as<float>()[group] = std::max(magnitude / largest, smallest);
+        scale.as<float>()[group] =
+            std::max(largest_magnitude(values + group * width, width) / largest, smallest);
     }
     return scale;
 }

@@ -35,6 +35,9 @@ void check_scales(std::string_view name, const QuantizedTensor& encoded, const T
 QuantizedTensor scaled_tensor(Format format, const TensorView& weight, const Tensor& scale,
                               const Tensor& offset);
 
+/// max|w| of `count` values.
+float largest_magnitude(const float* values, std::int64_t count);
+
 /// f32 [n,groups]: max|w| / largest, but at least `smallest`. group_size 0 = whole rows.
 Tensor minmax_scale(const TensorView& weight, std::int64_t group_size, float largest, float smallest);
 
