@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 SIZE = 64
 FRAMES = 16
+PATCH = 4  # pixels along the side of a token
 COLOURS = {
     "red": (0.90, 0.12, 0.12), "yellow": (0.92, 0.88, 0.10), "green": (0.10, 0.82, 0.15),
     "cyan": (0.10, 0.85, 0.90), "blue": (0.15, 0.22, 0.95), "purple": (0.88, 0.15, 0.88),
@@ -74,9 +75,9 @@ def tokenize(caption):
 
 def _body(rng, colour, motion):
     direction = np.array(MOTIONS[motion], dtype=np.float64)
-    radius = rng.uniform(9.5, 11.5)
+    radius = rng.uniform(10.0, 11.5)
     low, high = np.full(2, radius + 1.0), np.full(2, SIZE - radius - 1.0)
-    velocity = direction * rng.uniform(1.5, 2.1)
+    velocity = direction * rng.uniform(1.8, 2.2)
     travel = velocity * (FRAMES - 1)
     low, high = low - np.minimum(travel, 0), high - np.maximum(travel, 0)
     turning = motion == "turns"
@@ -121,7 +122,7 @@ def scene(seed, index, most=MAX_OBJECTS):
     motions = rng.choice(list(MOTIONS), size=count, p=[0.19, 0.19, 0.19, 0.19, 0.24])
     if count == 1:
         return [_body(rng, str(colours[0]), str(motions[0]))], rng
-    meet = rng.random() < 0.4
+    meet = rng.random() < 0.3
     while True:
         a, b = (_body(rng, str(c), str(m)) for c, m in zip(colours, motions))
         if meet and a.motion != b.motion:
@@ -205,13 +206,15 @@ def _window(rng, body, frames, size):
     return rng.integers(np.minimum(low, high), np.maximum(low, high) + 1)
 
 
-def batch(seed, first, count, length=FRAMES, size=SIZE):
-    """Videos first .. first+count-1 -> (video [N,3,length,size,size], frame numbers int64 [N,length], captions).
+def batch(seed, first, count, length=FRAMES, size=SIZE, thin=1):
+    """Videos first .. first+count-1 -> (video [N,3,length,h,w], places, captions).
 
-    With length < FRAMES a video is seen at evenly spaced frames of a random start and stride; their true numbers are
-    returned. With size < SIZE it has one object and is seen through a window that holds it."""
+    `places` are the true positions of the tokens, int64: frame numbers [N,length], rows [N,h/PATCH], columns [N,w/PATCH].
+    With length < FRAMES a video is seen at evenly spaced frames of a random start and stride. With size < SIZE it has one
+    object and is seen through a window that holds it. With thin > 1 only every thin-th row and column of tokens is kept
+    (from a random offset) and closed up, h = w = size / thin."""
     small = size < SIZE
-    scenes, frames, corners = [], [], []
+    scenes, frames, corners, offsets = [], [], [], []
     for index in range(first, first + count):
         bodies, rng = scene(seed, index, 1 if small else MAX_OBJECTS)
         scenes.append((bodies, rng))
@@ -224,5 +227,12 @@ def batch(seed, first, count, length=FRAMES, size=SIZE):
         start = int(rng.integers(0, FRAMES - stride * (length - 1)))
         frames.append(start + stride * np.arange(length))
         corners.append(_window(rng, bodies[0], frames[-1], size) if small else np.zeros(2, int))
-    frames = np.stack(frames)
-    return render(scenes, frames, corners, size), torch.from_numpy(frames), [caption_of(b) for b, _ in scenes]
+        offsets.append(rng.integers(0, thin, 2))
+    frames, offsets = np.stack(frames), np.stack(offsets)
+    video = render(scenes, frames, corners, size)
+    grid = thin * torch.arange(size // PATCH // thin)
+    rows, columns = (torch.from_numpy(o)[:, None] + grid for o in offsets.T)
+    if thin > 1:
+        tokens = video.unflatten(4, (-1, PATCH)).unflatten(3, (-1, PATCH))  # [N, 3, T, rows, PATCH, columns, PATCH]
+        video = torch.stack([v[:, :, r][:, :, :, :, c] for v, r, c in zip(tokens, rows, columns)]).flatten(5).flatten(3, 4)
+    return video, (torch.from_numpy(frames), rows, columns), [caption_of(b) for b, _ in scenes]

@@ -1,7 +1,7 @@
 """The demo model: diffusers' WanTransformer3DModel in pixel space, its learned caption table, and their folder on disk.
 
-Also here: the frame positions that let training look at a few frames of a long video (rotary positions are relative, so
-four frames with their true numbers stand for the whole video at a tenth of the cost).
+Also here: the token positions that let training look at a few frames of a long video, or at every other row and column of
+its tokens (rotary positions are relative, so a part with its true positions stands for the whole at a tenth of the cost).
 """
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import data
 
-CONFIG = dict(patch_size=(1, 4, 4), num_attention_heads=4, attention_head_dim=48, in_channels=3, out_channels=3,
-              text_dim=64, freq_dim=256, ffn_dim=768, num_layers=4, cross_attn_norm=True,
+CONFIG = dict(patch_size=(1, 4, 4), num_attention_heads=4, attention_head_dim=40, in_channels=3, out_channels=3,
+              text_dim=64, freq_dim=256, ffn_dim=640, num_layers=6, cross_attn_norm=True,
               qk_norm="rms_norm_across_heads", eps=1e-6, rope_max_seq_len=64)
 FLOW_SHIFT = 6.0
 STEPS = 24
@@ -41,26 +41,27 @@ class CaptionTable(torch.nn.Module):
         return self(torch.tensor([data.tokenize(c) for c in captions], device=self.word_embedding.weight.device))
 
 
-class FramePositions(torch.nn.Module):
-    """Stands in for the model's rotary table: frame i of sample b sits at time `frames[b, i]` instead of i."""
+class TokenPlaces(torch.nn.Module):
+    """Stands in for the model's rotary table: a token sits where `places` says (see data.batch) instead of at 0, 1, 2 ..."""
 
-    def __init__(self, rope, patch_size):
+    def __init__(self, rope):
         super().__init__()
-        self.rope, self.patch_size, self.frames = rope, patch_size, None
+        self.rope, self.places = rope, None
 
-    def _gather(self, table, hidden_states):
-        count, length = self.frames.shape
-        rows, columns = hidden_states.shape[3] // self.patch_size[1], hidden_states.shape[4] // self.patch_size[2]
-        t, h, w = table.split([self.rope.t_dim, self.rope.h_dim, self.rope.w_dim], dim=1)
-        shape = (count, length, rows, columns, -1)
-        parts = (t[self.frames][:, :, None, None].expand(shape), h[:rows][None, None, :, None].expand(shape),
-                 w[:columns][None, None, None].expand(shape))
-        return torch.cat(parts, dim=-1).reshape(count, length * rows * columns, 1, -1)
+    def _gather(self, table):
+        sizes = [p.shape[1] for p in self.places]
+        parts = []
+        for axis, part in enumerate(table.split([self.rope.t_dim, self.rope.h_dim, self.rope.w_dim], dim=1)):
+            one = part[self.places[axis]]
+            for other in range(3):
+                one = one if other == axis else one.unsqueeze(1 + other)
+            parts.append(one.expand(-1, *sizes, -1))
+        return torch.cat(parts, dim=-1).flatten(1, 3)[:, :, None]
 
     def forward(self, hidden_states):
-        if self.frames is None:
+        if self.places is None:
             return self.rope(hidden_states)
-        return self._gather(self.rope.freqs_cos, hidden_states), self._gather(self.rope.freqs_sin, hidden_states)
+        return self._gather(self.rope.freqs_cos), self._gather(self.rope.freqs_sin)
 
 
 def fast_gelu(x):
@@ -102,7 +103,7 @@ class DemoModel(torch.nn.Module):
         super().__init__()
         self.transformer = WanTransformer3DModel(**(config or CONFIG))
         self.captions = CaptionTable(self.transformer.config.text_dim)
-        self.transformer.rope = FramePositions(self.transformer.rope, self.transformer.config.patch_size)
+        self.transformer.rope = TokenPlaces(self.transformer.rope)
         for block in self.transformer.blocks:
             block.attn1.set_processor(TrainingAttention())
             block.attn2.set_processor(TrainingAttention())
@@ -117,9 +118,9 @@ class DemoModel(torch.nn.Module):
         with torch.autocast(video.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             return self.transformer(video, sigma * 1000.0, self.captions(ids), return_dict=False)[0].float()
 
-    def set_frames(self, frames):
-        """Frame numbers [B, T] of the next calls, or None for 0 .. T-1."""
-        self.transformer.rope.frames = frames
+    def set_places(self, places):
+        """Token positions (frames, rows, columns) of the next calls as data.batch gives them, or None for 0, 1, 2 ..."""
+        self.transformer.rope.places = places
 
     def initialise(self, seed):
         torch.manual_seed(seed)
@@ -143,7 +144,7 @@ def sample(model, captions, *, seed=0, steps=STEPS, shift=FLOW_SHIFT, guidance=G
     noise = [torch.randn(3, frames, data.SIZE, data.SIZE, generator=torch.Generator().manual_seed(seed + i))
              for i in range(len(captions))]
     x = torch.stack(noise).to(device)
-    model.set_frames(None)
+    model.set_places(None)
     levels = sigmas(steps, shift)
     for now, after in zip(levels[:-1], levels[1:]):
         both = torch.full((2 * len(captions),), float(now), device=device)

@@ -77,16 +77,18 @@ class Trainer:
         return up * max(0.02, down) * self.stage().get("rate", 1.0)
 
     def draw(self, kind, step, samples):
-        """The batch of a step, whose first video is number `samples`: video, frame numbers, sigma, noise, word ids."""
+        """The batch of a step, whose first video is number `samples`: video, token places, sigma, noise, word ids."""
         count = kind["batch"]
-        video, frames, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], kind.get("size", data.SIZE))
+        video, places, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], kind.get("size", data.SIZE),
+                                             kind.get("thin", 1))
         rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)
-        # Stratified noise levels: one per equal slice, so that the loss of a small batch is less noisy.
-        u = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
+        # Even noise levels: one per equal slice in a batch, and between batches a golden-ratio sequence, so the loss is less noisy.
+        u = (torch.randperm(count, generator=rng) + (step * 0.6180339887) % 1) / count
         drop = torch.rand(count, generator=rng) < self.plan["null_caption"]
         ids = torch.tensor([data.tokenize("" if d else c) for c, d in zip(captions, drop)])
-        return [t.to(self.device) for t in (video, frames, shifted(u, kind["shift"]), noise, ids)]
+        to = lambda t: t.to(self.device)
+        return to(video), tuple(map(to, places)), to(shifted(u, kind["shift"])), to(noise), to(ids)
 
     def kind(self, step):
         """The kind of batch of a step: its stage itself, or the entry of the stage's cycle whose turn it is. None at the end."""
@@ -107,11 +109,11 @@ class Trainer:
         kind = self.kind(self.step)
         if stage.get("from_average") and self.step == self.first_step(stage):
             self.model.load_state_dict(self.average)
-        video, frames, sigma, noise, ids = self.fetch(kind)
+        video, places, sigma, noise, ids = self.fetch(kind)
         for optimizer, base in zip(self.optimizers, self.base_rates):
             for group in optimizer.param_groups:
                 group["lr"] = base * self.rate()
-        self.model.set_frames(frames)
+        self.model.set_places(places)
         loss = self.loss(self.model, video, sigma, noise, ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -133,11 +135,11 @@ class Trainer:
         self.model.load_state_dict(self.average)
         total = 0.0
         for i in range(videos):
-            video, frames, captions = data.batch(HELD_OUT_SEED, i, 1, length)
+            video, places, captions = data.batch(HELD_OUT_SEED, i, 1, length)
             noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(HELD_OUT_SEED + i))
             sigma = shifted(torch.tensor([(i + 0.5) / videos]), 3.0)
             ids = torch.tensor([data.tokenize(captions[0])])
-            self.model.set_frames(frames.to(self.device))
+            self.model.set_places(tuple(p.to(self.device) for p in places))
             args = [t.to(self.device) for t in (video, sigma, noise, ids)]
             total += float(flow_matching_loss(self.model, *args))
         self.model.load_state_dict(current)

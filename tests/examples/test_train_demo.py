@@ -34,23 +34,44 @@ def one_thread():
 
 
 def test_videos_depend_on_seed_and_index_only():
-    whole, frames, captions = data.batch(3, 0, 4, length=4)
-    part, part_frames, part_captions = data.batch(3, 2, 2, length=4)
-    assert torch.equal(whole[2:], part) and torch.equal(frames[2:], part_frames) and captions[2:] == part_captions
+    whole, places, captions = data.batch(3, 0, 4, length=4)
+    part, part_places, part_captions = data.batch(3, 2, 2, length=4)
+    assert torch.equal(whole[2:], part) and captions[2:] == part_captions
+    assert all(torch.equal(a[2:], b) for a, b in zip(places, part_places))
     assert not torch.equal(whole, data.batch(4, 0, 4, length=4)[0])
     assert whole.shape == (4, 3, 4, data.SIZE, data.SIZE) and whole.min() >= -1 and whole.max() <= 1
 
 
 def test_a_few_frames_are_the_frames_of_the_whole_video():
-    few, frames, _ = data.batch(3, 7, 1, length=3)
+    few, (frames, _, _), _ = data.batch(3, 7, 1, length=3)
     whole, _, _ = data.batch(3, 7, 1)
     assert torch.allclose(few[0], whole[0, :, frames[0]], atol=1e-6)
     assert len(set(np.diff(frames[0].numpy()))) == 1
 
 
+def test_thinned_tokens_are_tokens_of_the_whole_video_at_their_true_places():
+    thinned, places, _ = data.batch(3, 0, 8, length=2, thin=2)
+    whole, _, _ = data.batch(3, 0, 8, length=2)
+    assert thinned.shape == (8, 3, 2, 32, 32) and {int(p[i, 0]) for p in places[1:] for i in range(8)} == {0, 1}
+    for n in range(8):
+        for i, row in enumerate(places[1][n]):
+            for j, column in enumerate(places[2][n]):
+                cut = lambda video, y, x: video[n, :, :, 4 * y:4 * y + 4, 4 * x:4 * x + 4]
+                assert torch.equal(cut(thinned, i, j), cut(whole, row, column))
+    model = demo.DemoModel(TINY).initialise(1)
+    model.set_places(places)
+    cos, _ = model.transformer.rope(thinned)
+    model.set_places(None)
+    table, _ = model.transformer.rope(whole)
+    grid = table[0, :, 0].unflatten(0, (2, 16, 16))
+    wanted = grid[:, places[1][3]][:, :, places[2][3]]
+    t = TINY["attention_head_dim"] - 4 * (TINY["attention_head_dim"] // 6)  # the frame part follows frame numbers instead
+    torch.testing.assert_close(cos[3, :, 0].unflatten(0, (2, 8, 8))[..., t:], wanted[..., t:])
+
+
 @pytest.mark.parametrize("size, length", [(32, 1), (40, 4), (32, 2)])
 def test_a_window_shows_part_of_a_video_and_all_of_its_object(size, length):
-    window, frames, captions = data.batch(5, 0, 60, length, size)
+    window, (frames, _, _), captions = data.batch(5, 0, 60, length, size)
     assert window.shape == (60, 3, length, size, size) and all("," not in c for c in captions)
     for i in range(60):
         bodies, rng = data.scene(5, i, most=1)
@@ -160,8 +181,9 @@ def test_training_attention_equals_diffusers():
     for few in (0, 512):
         for block in ours.transformer.blocks:
             block.attn1.processor.few_keys = block.attn2.processor.few_keys = few
-        for frames in (None, torch.arange(2).repeat(2, 1)):
-            ours.set_frames(frames)
+        count = lambda n: torch.arange(n).repeat(2, 1)
+        for places in (None, (count(2), count(4), count(4))):
+            ours.set_places(places)
             with torch.no_grad():
                 wanted = plain(video, sigma * 1000, ours.captions(ids), return_dict=False)[0]
                 torch.testing.assert_close(ours(video, sigma, ids), wanted, rtol=1e-4, atol=1e-4)

@@ -92,7 +92,7 @@ QuantizedLinearWeights layer(const char* scheme) {
     QuantizedLinearWeights weights;
     weights.scheme = scheme;
     weights.weight = {
-        Format::int8, 2, 3, 0, Tensor::zeros(DType::i8, {2, 3}), Tensor::zeros(DType::f32, {2, 1}), {}};
+        Format::int8, 2, 3, 0, Tensor::zeros(DType::i8, {2, 3}), Tensor::zeros(DType::f32, {2, 1}), {}, {}};
     return weights;
 }
 
