@@ -161,8 +161,12 @@ class Trainer:
         self.step, self.samples, self.minutes = state["step"], state["samples"], state["minutes"]
 
     def start_from(self, folder):
-        """Begins with the weights of an exported folder instead of random ones; optimizers and step start afresh."""
-        self.model.load_state_dict(load_folder(folder).state_dict())
+        """Begins with the weights of an exported folder instead of random ones; optimizers and step start afresh.
+        ValueError when the folder pools its captions in another way than training does."""
+        first = load_folder(folder)
+        if first.captions.pooling != self.model.captions.pooling:
+            raise ValueError(f"[train] {folder}: captions pooled by {self.model.captions.pooling!r} expected, got {first.captions.pooling!r}")
+        self.model.load_state_dict(first.state_dict())
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def export(self, folder):

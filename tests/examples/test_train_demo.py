@@ -111,6 +111,10 @@ def test_a_run_may_begin_with_exported_weights(tmp_path, monkeypatch):
     second.start_from(tmp_path / "model")
     for name, value in first.average.items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=2**-8, atol=0)
+    vocabulary = tmp_path / "model/text_encoder/vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"object"', '"none"'))
+    with pytest.raises(ValueError, match="'object' expected, got 'none'"):
+        second.start_from(tmp_path / "model")
 
 
 def test_objects_stay_inside_and_keep_their_captioned_direction_at_first():
