@@ -16,6 +16,8 @@ namespace aerogel {
 struct StepContext {
     /// Index of the sampling step, 0-based; -1 = unknown. Timestep-aware layers choose their scales by it.
     int timestep_index = -1;
+    /// Timestep-aware layers: take scales per token in this step, whatever scales they hold.
+    bool dynamic = false;
 };
 
 /// y[m, out_features] = x[m, in_features] * w^T + bias, for any m.

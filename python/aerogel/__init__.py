@@ -1,0 +1,34 @@
+"""Aerogel: light diffusion transformers. Quantized Linear layers, sparse attention, fast on ordinary machines.
+
+    import aerogel
+    report = aerogel.quantize(pipe.transformer, scheme="W8A8_DYNAMIC")          # in memory, no files, no data
+    report = aerogel.quantize(pipe.transformer, "quantized/quant_model_description_w8a8_dynamic.json")
+
+    o = aerogel.sparse_attention(q, k, v, sparse_type="rf_v2", sparsity=0.8, latent_shape_q=(16, 16, 16))
+    o = aerogel.attention(q, k, v)
+
+The command is `aerogel` (or `python -m aerogel`); the C++ headers are in include/aerogel. Attention takes NumPy arrays and torch tensors;
+everything about models needs torch and is loaded when first used.
+"""
+from ._core import num_threads, set_num_threads
+from ._core import version as __version__
+from .attention import attention, sparse_attention
+from .timestep import TimestepManager, TimestepPolicyConfig
+
+_WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "quantization", "QuantizeReport": "quantization",
+               "schemes": "quantization", "QuantizedLinear": "linear", "timestep_callback": "pipelines"}
+__all__ = ["attention", "sparse_attention", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", *_WITH_TORCH]
+
+
+def __getattr__(name):
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module 'aerogel' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_WITH_TORCH[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

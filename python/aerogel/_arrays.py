@@ -1,0 +1,50 @@
+"""Arrays as the core takes them: float32 or bfloat16 on the CPU, last axis contiguous, without gradients."""
+import sys
+
+import numpy as np
+
+
+def is_torch(array):
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def as_float_array(op, name, array):
+    """float32 and bfloat16 pass uncopied where the layout allows it; float16 is widened to float32. ValueError otherwise."""
+    if is_torch(array):
+        return _from_torch(op, name, array)
+    array = np.asarray(array)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.dtype != np.float32:
+        raise ValueError(f"[{op}] {name} must be float32 or float16 (bfloat16 as a torch tensor), got {array.dtype}")
+    return array if array.ndim and array.strides[-1] == array.itemsize else np.ascontiguousarray(array)
+
+
+def _from_torch(op, name, tensor):
+    import torch
+
+    if tensor.device.type != "cpu":
+        raise NotImplementedError(f"[{op}] {name} must be on the CPU, got {tensor.device}; this build has no CUDA kernels")
+    if tensor.dtype == torch.float16:
+        tensor = tensor.float()
+    if tensor.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"[{op}] {name} must be float32, bfloat16 or float16, got {tensor.dtype}")
+    tensor = tensor.detach()
+    return tensor if tensor.ndim and tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def empty_like(array):
+    """A contiguous array of the same shape and type."""
+    if is_torch(array):
+        import torch
+
+        return torch.empty(array.shape, dtype=array.dtype)
+    return np.empty(array.shape, dtype=array.dtype)
+
+
+def restored(result, original):
+    """The result in the original's dtype."""
+    if result.dtype == original.dtype:
+        return result
+    return result.to(original.dtype) if is_torch(result) else result.astype(original.dtype)

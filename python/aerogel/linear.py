@@ -1,0 +1,136 @@
+"""QuantizedLinear: the torch module that stands where an nn.Linear stood."""
+import itertools
+import threading
+import weakref
+
+import torch
+from torch import nn
+
+from . import _core
+from ._arrays import _from_torch
+from .timestep import TimestepManager
+
+_TARGET = "w8a8_static_linear"
+_live = weakref.WeakValueDictionary()  # number -> module, for the custom op, which takes plain values only
+_numbers = itertools.count()
+_lock = threading.Lock()
+
+
+def _tensor(array):
+    return torch.from_numpy(array)
+
+
+class QuantizedLinear(nn.Module):
+    """y = x W^T + bias with W in a small format; made by `aerogel.quantize`, or from an nn.Linear by `from_linear`.
+
+    forward: x [..., in_features] float32, bfloat16 or float16 on the CPU -> y [..., out_features] of the same dtype. The stored arrays are
+    buffers with the names of the files ("weight", "weight_scale", ...), so state_dict, pickle and deepcopy work; `.to(dtype)` leaves
+    them as they are and the dtype of x decides. Gradients flow to x (with the dequantized weight), not to the weight.
+    Errors as in `aerogel.quantize`."""
+
+    def __init__(self, core, policy=None):
+        super().__init__()
+        self.scheme, self.in_features, self.out_features = core.scheme, core.in_features, core.out_features
+        self.group_size, self.timestep_policy = core.group_size, policy
+        for name, array in core.arrays().items():
+            self.register_buffer(name, _tensor(array))
+        self._adopt(core)
+
+    @classmethod
+    def from_linear(cls, linear, scheme="W8A8_DYNAMIC"):
+        """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias."""
+        weight, bias = linear.weight.detach().contiguous(), getattr(linear, "bias", None)
+        return cls(_core.Linear.quantize(weight, None if bias is None else bias.detach().float().contiguous(), scheme))
+
+    def _adopt(self, core):
+        self._core = core
+        with _lock:
+            self._number = next(_numbers)
+            _live[self._number] = self
+
+    def _rebuild(self):
+        arrays = {name: buffer.contiguous() for name, buffer in self.named_buffers(recurse=False)}
+        self._adopt(_core.Linear.from_arrays(self.scheme, self.in_features, self.group_size, arrays))
+
+    def forward(self, x):
+        return torch.ops.aerogel.linear(x, self._number, self.out_features)
+
+    def run(self, x):
+        """The computation itself, outside of torch's dispatcher."""
+        x = _from_torch("linear", "x", x)
+        if x.ndim < 1 or x.shape[-1] != self.in_features:
+            raise ValueError(f"[linear] x must have {self.in_features} columns, got {list(x.shape)}")
+        if x.ndim > 2:
+            x = x.contiguous()
+        y = torch.empty(*x.shape[:-1], self.out_features, dtype=x.dtype)
+        step = TimestepManager.get_timestep_idx()
+        self._core.forward(x.reshape(1, -1) if x.ndim == 1 else x, y.reshape(1, -1) if x.ndim == 1 else y,
+                           -1 if step is None else step, self._dynamic(step))
+        return y
+
+    def _dynamic(self, step):
+        return self.timestep_policy is not None and self.timestep_policy.get_strategy(step, _TARGET) == "dynamic"
+
+    def dequantized(self):
+        """The float32 matrix [out_features, in_features] that x is multiplied with."""
+        weight = _tensor(self._core.dequantized())
+        return weight * self.mul_scale if "mul_scale" in self._buffers else weight
+
+    def weight_bytes(self):
+        """Bytes of the stored arrays."""
+        return sum(b.numel() * b.element_size() for b in self.buffers(recurse=False))
+
+    def extra_repr(self):
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={'bias' in self._buffers}, scheme={self.scheme}"
+
+    def _apply(self, fn, recurse=True):
+        probe = fn(torch.empty(0))
+        if probe.device.type != "cpu":
+            raise NotImplementedError(f"[linear] {self.scheme} layers run on the CPU in this build, not on {probe.device}")
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._rebuild()
+
+    def __getstate__(self):
+        state = self.__dict__.copy()
+        del state["_core"], state["_number"]
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._rebuild()
+
+    def __deepcopy__(self, memo):
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        nn.Module.__init__(copy)
+        for name in ("scheme", "in_features", "out_features", "group_size", "timestep_policy", "training"):
+            setattr(copy, name, getattr(self, name))
+        for name, buffer in self.named_buffers(recurse=False):
+            copy.register_buffer(name, buffer.clone())
+        copy._rebuild()
+        return copy
+
+
+@torch.library.custom_op("aerogel::linear", mutates_args=())
+def _linear(x: torch.Tensor, number: int, out_features: int) -> torch.Tensor:
+    y = _live[number].run(x)
+    return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+@_linear.register_fake
+def _(x, number, out_features):
+    return x.new_empty(*x.shape[:-1], out_features)
+
+
+def _keep(ctx, inputs, output):
+    ctx.module = _live[inputs[1]]
+
+
+def _backward(ctx, grad):
+    return (grad.float() @ ctx.module.dequantized()).to(grad.dtype), None, None
+
+
+_linear.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,194 @@
+"""quantize(model, ...): exchanges the Linear layers of a torch model for quantized ones, in place."""
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from os import fspath
+
+from torch import nn
+
+from . import _core
+from .linear import QuantizedLinear
+
+# Small layers that the quality hangs on: modulation, embeddings and norms of the known diffusion transformers.
+KEPT_FLOAT = ("*norm*", "*mod", "*mod.*", "*embed*", "*adaln*", "*time*")
+
+
+@dataclass
+class LayerReport:
+    """What became of one Linear; `why` tells why it stayed float."""
+
+    name: str
+    scheme: str
+    why: str = ""
+
+
+@dataclass
+class QuantizeReport:
+    """Every Linear of the model in order, and the bytes of their weights before and after."""
+
+    layers: list = field(default_factory=list)
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+    @property
+    def quantized(self):
+        """Names of the layers that were replaced."""
+        return [layer.name for layer in self.layers if layer.scheme != "FLOAT"]
+
+    def __str__(self):
+        counts = {}
+        for layer in self.layers:
+            counts[layer.scheme] = counts.get(layer.scheme, 0) + 1
+        parts = ", ".join(f"{count} {scheme}" for scheme, count in sorted(counts.items()))
+        return f"{parts}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB"
+
+
+@dataclass
+class OnlineQuantConfig:
+    """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
+
+    quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of names: scheme or "W16A16"}; "W16A16" keeps a
+    layer float. Quantized attention (fa_layers, fa_quant_type) is not there yet and raises NotImplementedError."""
+
+    quant_type: str = "W8A8_DYNAMIC"
+    fallback_layers: dict = field(default_factory=dict)
+    fa_layers: object = None
+    fa_quant_type: str | None = None
+    timestep_config: object = None
+    mxfp4_scale_alg: object = None
+    mxfp4_dst_type_max: float = 7.25
+
+    def __post_init__(self):
+        self.quant_type = _core.scheme(self.quant_type)
+        for pattern, scheme in self.fallback_layers.items():
+            if scheme != "W16A16":
+                self.fallback_layers[pattern] = _core.scheme(scheme)
+        if self.fa_layers is not None or self.fa_quant_type is not None:
+            raise NotImplementedError("[quantize] quantized attention is not there yet: leave fa_layers and fa_quant_type out")
+
+
+def schemes():
+    """[(name, what it computes, whether it needs calibration)] of every scheme there is."""
+    return _core.schemes()
+
+
+def _linears(model, classes):
+    return {name: module for name, module in model.named_modules() if isinstance(module, classes)}
+
+
+def _bytes(module):
+    if isinstance(module, QuantizedLinear):
+        return module.weight_bytes()
+    return sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
+
+
+def _inside_blocks(model):
+    """Names of modules inside an nn.ModuleList: the repeated blocks of a transformer."""
+    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    return tuple(f"{name}." if name else "" for name in lists)
+
+
+def _chosen(model, linears, include, exclude):
+    """name -> why it stays float, for the layers not chosen."""
+    if not linears:
+        raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers")
+    if include is None:
+        blocks = _inside_blocks(model)
+        names = [n for n in linears if n.startswith(blocks) and not any(fnmatchcase(n.lower(), p) for p in KEPT_FLOAT)]
+        if not names:
+            raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers inside repeated blocks (an nn.ModuleList): "
+                             "name the layers by include=['*']")
+        chosen = set(_core.select_layers(names, ["*"], list(exclude)))
+        return {n: "small and sensitive; include= chooses it" if n not in names else "excluded" for n in linears if n not in chosen}
+    chosen = set(_core.select_layers(list(linears), list(include), list(exclude)))
+    return {n: "not chosen by include and exclude" for n in linears if n not in chosen}
+
+
+def _as_list(patterns):
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _fallback(config, name):
+    return next((s for p, s in config.fallback_layers.items() if fnmatchcase(name, p) or p in name), None)
+
+
+def _in_memory(model, linears, config, include, exclude, policy):
+    kept = _chosen(model, linears, include, exclude)
+    new = {}
+    for name, linear in linears.items():
+        scheme = _fallback(config, name) or config.quant_type
+        if name not in kept and scheme == "W16A16":
+            kept[name] = "a fallback layer"
+        if name in kept or isinstance(linear, QuantizedLinear):
+            continue
+        try:
+            new[name] = QuantizedLinear.from_linear(linear, scheme)
+        except ValueError as error:
+            raise ValueError(f"[quantize] {name}: {error}") from None
+        new[name].timestep_policy = policy
+    return new, kept
+
+
+def _from_files(model, linears, path, include, exclude, policy, rank):
+    pair = _core.QuantizedPair.open(fspath(path), rank)
+    kept = {} if include is None and not exclude else _chosen(model, linears, include or ["*"], exclude)
+    new = {}
+    for index, (name, prefix, _) in enumerate(pair.layers()):
+        if name not in linears:
+            raise ValueError(f"[quantize] {pair.path}: the model has no Linear '{name}' (of {len(linears)}: {', '.join(list(linears)[:3])} ...)")
+        if name in kept:
+            continue
+        layer, linear = QuantizedLinear(pair.read(index), policy), linears[name]
+        if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
+            raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
+                             f"for this model, got [{layer.out_features},{layer.in_features}]")
+        new[name] = layer
+    for name in linears:
+        if name not in new and name not in kept:
+            kept[name] = "marked FLOAT" if pair.type_of(f"{name}.weight") == "FLOAT" else "not in the description"
+    return new, kept
+
+
+def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, timestep_config=None, timestep_policy=None, map=None,
+             include=None, exclude=(), rank=-1):
+    """Replaces Linear layers of `model` in place and returns a QuantizeReport. Give exactly one of:
+
+    quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them;
+    scheme: the name of a scheme that needs no data ("W8A8_DYNAMIC", "W8A16", see `schemes()`), quantized in memory;
+    online_config: an OnlineQuantConfig, the same with more to choose.
+
+    map: more classes to be taken for Linear layers (an iterable, or a dict whose keys are they). include, exclude: patterns of layer
+    names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks but
+    modulation, norms and embeddings. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
+    every step is static. rank: the file of that rank, `_{rank}`.
+    Nothing is replaced when anything is wrong. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not there
+    yet), OSError (files)."""
+    given = [n for n, v in (("quant_des_path", quant_des_path), ("online_config", online_config), ("scheme", scheme)) if v is not None]
+    if len(given) != 1:
+        raise ValueError(f"[quantize] give exactly one of quant_des_path, online_config, scheme; got {', '.join(given) or 'none'}")
+    if timestep_config is not None and timestep_policy is not None and timestep_config is not timestep_policy:
+        raise ValueError("[quantize] timestep_config and timestep_policy mean the same: give one of them")
+    policy = timestep_config if timestep_config is not None else timestep_policy
+    classes = (nn.Linear, QuantizedLinear, *(map or ()))
+    linears = _linears(model, classes)
+    include, exclude = _as_list(include), _as_list(exclude)
+    if quant_des_path is not None:
+        new, kept = _from_files(model, linears, quant_des_path, include, exclude, policy, rank)
+    else:
+        config = online_config or OnlineQuantConfig(scheme)
+        new, kept = _in_memory(model, linears, config, include, exclude, policy or config.timestep_config)
+    return _exchange(model, linears, new, kept)
+
+
+def _exchange(model, linears, new, kept):
+    report = QuantizeReport()
+    for name, linear in linears.items():
+        layer = new.get(name, linear)
+        report.bytes_before += _bytes(linear)
+        report.bytes_after += _bytes(layer)
+        scheme = layer.scheme if isinstance(layer, QuantizedLinear) else "FLOAT"
+        report.layers.append(LayerReport(name, scheme, kept.get(name, "") if scheme == "FLOAT" else ""))
+        if name in new:
+            new[name].train(linear.training)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer)
+    return report

@@ -1,0 +1,101 @@
+"""Which sampling step runs now, and what timestep-aware layers do in each step."""
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+_index = ContextVar("aerogel_timestep_idx", default=None)
+_index_max = ContextVar("aerogel_timestep_idx_max", default=None)
+
+
+def _whole(name, value):
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"[timestep] {name} must be a whole number, got {value!r}")
+    return value
+
+
+class TimestepManager:
+    """The current sampling step, 0-based, held per execution context (threads and asyncio tasks do not see each other's).
+
+    Pipelines call `TimestepManager.set_timestep_idx(i)` before step i; see `aerogel.timestep_callback` for diffusers."""
+
+    @staticmethod
+    def set_timestep_idx(index):
+        """index: 0 .. max-1, or None for "unknown". ValueError when out of range."""
+        if index is not None:
+            limit = _index_max.get()
+            if _whole("timestep_idx", index) < 0 or (limit is not None and index >= limit):
+                raise ValueError(f"[timestep] timestep_idx must be in [0, {'max' if limit is None else limit}), got {index}")
+        _index.set(index)
+
+    @staticmethod
+    def get_timestep_idx():
+        """The current step, or None."""
+        return _index.get()
+
+    @staticmethod
+    def set_timestep_idx_max(count):
+        """Number of sampling steps (>= 1), or None for no limit. ValueError when the current step lies beyond it."""
+        if count is not None:
+            if _whole("timestep_idx_max", count) < 1:
+                raise ValueError(f"[timestep] timestep_idx_max must be at least 1, got {count}")
+            if _index.get() is not None and _index.get() >= count:
+                raise ValueError(f"[timestep] timestep_idx is {_index.get()}: timestep_idx_max must be larger, got {count}")
+        _index_max.set(count)
+
+    @staticmethod
+    def get_timestep_idx_max():
+        """The number of sampling steps, or None."""
+        return _index_max.get()
+
+
+STRATEGIES = {"w8a8_static_linear": ("dynamic", "static"), "w4a4_linear": ("W4A4", "W4A8"), "fa": ("MXFP4", "FP8", "FLOAT")}
+
+
+@dataclass
+class TimestepPolicyConfig:
+    """What timestep-aware layers do in which step; steps that no range covers follow the defaults.
+
+    default_strategy: "dynamic" or "static" activation scales of W8A8_TIMESTEP Linears. The targets "w4a4_linear" and "fa" can be
+    registered and asked for; layers of these kinds are not there yet."""
+
+    default_strategy: str = "dynamic"
+    w4a4_default_strategy: str = "W4A4"
+    fa_default_strategy: str = "MXFP4"
+    _ranges: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        for target in STRATEGIES:
+            self._check(target, self._default(target))
+
+    def _default(self, target):
+        return {"w8a8_static_linear": self.default_strategy, "w4a4_linear": self.w4a4_default_strategy,
+                "fa": self.fa_default_strategy}[target]
+
+    @staticmethod
+    def _check(target, strategy):
+        if strategy not in STRATEGIES[target]:
+            raise ValueError(f"[timestep] strategy of {target} must be one of {', '.join(STRATEGIES[target])}, got {strategy!r}")
+
+    @staticmethod
+    def _resolve(target, strategy):
+        if target == "linear":
+            target = next((t for t in ("w8a8_static_linear", "w4a4_linear") if strategy in STRATEGIES[t]), "w8a8_static_linear")
+        if target not in STRATEGIES:
+            raise ValueError(f"[timestep] target must be one of linear, {', '.join(STRATEGIES)}, got {target!r}")
+        return target
+
+    def register(self, step_range, strategy, target="w4a4_linear"):
+        """step_range: a step, a list or a range of steps (later calls win). target "linear" goes by the strategy's name."""
+        target = self._resolve(target, strategy)
+        self._check(target, strategy)
+        steps = [step_range] if isinstance(step_range, int) else list(step_range)
+        for step in steps:
+            if _whole("step", step) < 0:
+                raise ValueError(f"[timestep] steps must be >= 0, got {step}")
+        for step in steps:
+            self._ranges[target, step] = strategy
+        return self
+
+    def get_strategy(self, step, target="w8a8_static_linear"):
+        """The strategy of a step, the target's default for None and for steps that nothing covers."""
+        target = self._resolve(target, None)
+        return self._ranges.get((target, step), self._default(target))

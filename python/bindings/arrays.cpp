@@ -1,0 +1,89 @@
+// Element types of DLPack and of the core, and the two directions of sharing.
+#include "arrays.h"
+
+#include <array>
+#include <memory>
+#include <string>
+
+#include "aerogel/error.h"
+
+namespace aerogel::python {
+namespace {
+
+struct TypePair {
+    DType dtype;
+    nb::dlpack::dtype dlpack;
+};
+
+constexpr nb::dlpack::dtype type(nb::dlpack::dtype_code code, std::uint8_t bits) {
+    return {static_cast<std::uint8_t>(code), bits, 1};
+}
+
+constexpr std::array<TypePair, 13> kTypes = {{
+    {DType::boolean, type(nb::dlpack::dtype_code::Bool, 8)},
+    {DType::u8, type(nb::dlpack::dtype_code::UInt, 8)},
+    {DType::i8, type(nb::dlpack::dtype_code::Int, 8)},
+    {DType::u16, type(nb::dlpack::dtype_code::UInt, 16)},
+    {DType::i16, type(nb::dlpack::dtype_code::Int, 16)},
+    {DType::f16, type(nb::dlpack::dtype_code::Float, 16)},
+    {DType::bf16, type(nb::dlpack::dtype_code::Bfloat, 16)},
+    {DType::u32, type(nb::dlpack::dtype_code::UInt, 32)},
+    {DType::i32, type(nb::dlpack::dtype_code::Int, 32)},
+    {DType::f32, type(nb::dlpack::dtype_code::Float, 32)},
+    {DType::u64, type(nb::dlpack::dtype_code::UInt, 64)},
+    {DType::i64, type(nb::dlpack::dtype_code::Int, 64)},
+    {DType::f64, type(nb::dlpack::dtype_code::Float, 64)},
+}};
+
+nb::dlpack::dtype numpy_type(DType dtype) {
+    const bool known_to_numpy = dtype != DType::bf16;
+    for (const TypePair& pair : kTypes) {
+        if (known_to_numpy && pair.dtype == dtype) return pair.dlpack;
+    }
+    return type(nb::dlpack::dtype_code::UInt, static_cast<std::uint8_t>(8 * size_of(dtype)));
+}
+
+}  // namespace
+
+TensorView view_of(const Array& array) {
+    TensorView view;
+    bool known = false;
+    for (const TypePair& pair : kTypes) {
+        if (pair.dlpack == array.dtype()) {
+            view.dtype = pair.dtype;
+            known = true;
+        }
+    }
+    if (!known) {
+        throw InvalidArgument("[aerogel] an array has an element type that is not known here (DLPack code " +
+                              std::to_string(array.dtype().code) + ", " +
+                              std::to_string(array.dtype().bits) + " bits)");
+    }
+    for (std::size_t axis = 0; axis < array.ndim(); ++axis) {
+        view.shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
+        view.strides.push_back(array.stride(axis));
+    }
+    if (view.contiguous()) view.strides.clear();
+    view.data = array.data();
+    return view;
+}
+
+Tensor adopt(const Array& array, const char* name) {
+    const TensorView view = view_of(array);
+    if (!view.contiguous()) {
+        throw InvalidArgument("[aerogel] " + std::string(name) + " must be contiguous, got " +
+                              view.describe() + " with gaps");
+    }
+    return {view.dtype, view.shape, view.data, std::make_shared<Array>(array)};
+}
+
+nb::object to_numpy(const Tensor& tensor) {
+    std::vector<std::size_t> shape;
+    for (const std::int64_t size : tensor.shape()) shape.push_back(static_cast<std::size_t>(size));
+    auto* kept = new Tensor(tensor);
+    const nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<Tensor*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy>(tensor.data(), shape.size(), shape.data(), owner, nullptr,
+                                           numpy_type(tensor.dtype())));
+}
+
+}  // namespace aerogel::python

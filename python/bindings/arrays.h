@@ -1,0 +1,24 @@
+// Arrays between Python and the core, by DLPack: nothing is copied, nothing is owned for longer than a call
+// unless the array is adopted.
+#pragma once
+
+#include <nanobind/ndarray.h>
+#include <nanobind/nanobind.h>
+
+#include "aerogel/tensor.h"
+
+namespace aerogel::python {
+
+namespace nb = nanobind;
+
+using Array = nb::ndarray<nb::device::cpu>;
+
+/// The array as a borrowed view (strides included). InvalidArgument for an element type the core has no name for.
+TensorView view_of(const Array& array);
+/// The array as a Tensor that keeps it alive; a contiguous one is shared, any other is an InvalidArgument naming `name`.
+Tensor adopt(const Array& array, const char* name);
+/// A Tensor as a NumPy array that shares its memory. Types NumPy lacks are handed out as unsigned integers of
+/// their size.
+nb::object to_numpy(const Tensor& tensor);
+
+}  // namespace aerogel::python

@@ -1,0 +1,12 @@
+// What module.cpp registers: one function per file.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace aerogel::python {
+
+void bind_linear(nanobind::module_& module);
+void bind_files(nanobind::module_& module);
+void bind_attention(nanobind::module_& module);
+
+}  // namespace aerogel::python

@@ -1,0 +1,176 @@
+// aerogel._core.Linear: a quantized layer made from a float one, from arrays or from files.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "aerogel/error.h"
+#include "aerogel/quantized_linear.h"
+#include "arrays.h"
+#include "bindings.h"
+#include "quant/algorithms/algorithm.h"
+#include "quant/schemes.h"
+
+namespace aerogel::python {
+namespace {
+
+using Arrays = nb::dict;
+
+std::shared_ptr<QuantizedLinear> quantize_float(const Array& weight, const std::optional<Array>& bias,
+                                                std::string_view scheme_name) {
+    const SchemeRow& scheme = scheme_row("quantize", scheme_name);
+    if (scheme.needs_calibration) {
+        throw InvalidArgument("[quantize] " + std::string(scheme.name) +
+                              " needs calibrated activation ranges; schemes without data quantize in memory, "
+                              "this one comes from files (aerogel.quantize(model, description_path))");
+    }
+    QuantizedLinearWeights weights;
+    weights.scheme = scheme.name;
+    const Tensor matrix = adopt(weight, "weight");
+    if (bias) weights.bias = adopt(*bias, "bias").to(DType::f32);
+    const nb::gil_scoped_release unlocked;
+    weights.weight = algorithm_row("minmax", scheme.weight).quantize(matrix);
+    return std::make_shared<QuantizedLinear>(std::move(weights));
+}
+
+Tensor take(const Arrays& arrays, const char* name) {
+    if (!arrays.contains(name)) return {};
+    return adopt(nb::cast<Array>(arrays[name]), name);
+}
+
+float scalar(const Tensor& tensor, const char* name, std::int64_t step) {
+    if (!tensor.defined() || tensor.dtype() != DType::f32 || step >= tensor.count()) {
+        throw InvalidArgument("[quantized_linear] " + std::string(name) + " must hold one f32 per step, got " +
+                              (tensor.defined() ? tensor.describe() : "nothing"));
+    }
+    return tensor.as<float>()[step];
+}
+
+// Row `step` of [steps, n].
+Tensor row(const Tensor& tensor, const char* name, std::int64_t step) {
+    if (!tensor.defined() || tensor.shape().size() != 2 || step >= tensor.dim(0)) {
+        throw InvalidArgument("[quantized_linear] " + std::string(name) + " must be [steps, n], got " +
+                              (tensor.defined() ? tensor.describe() : "nothing"));
+    }
+    const std::size_t bytes = static_cast<std::size_t>(tensor.dim(1)) * size_of(tensor.dtype());
+    auto keep = std::make_shared<Tensor>(tensor);
+    return {tensor.dtype(),
+            {tensor.dim(1)},
+            static_cast<std::byte*>(tensor.data()) + static_cast<std::size_t>(step) * bytes,
+            std::move(keep)};
+}
+
+std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std::int64_t columns,
+                                             std::int64_t group_size, const Arrays& arrays) {
+    const SchemeRow& scheme = scheme_row("quantized_linear", scheme_name);
+    QuantizedLinearWeights weights;
+    weights.scheme = scheme.name;
+    weights.weight.format = scheme.weight;
+    weights.weight.data = take(arrays, "weight");
+    if (!weights.weight.data.defined() || weights.weight.data.shape().size() != 2) {
+        throw InvalidArgument("[quantized_linear] weight must be a matrix");
+    }
+    weights.weight.rows = weights.weight.data.dim(0);
+    weights.weight.columns = columns;
+    weights.weight.group_size = group_size;
+    weights.weight.scale = take(arrays, "weight_scale");
+    weights.weight.offset = take(arrays, "weight_offset");
+    weights.weight.dual_scale = take(arrays, "weight_dual_scale");
+    weights.bias = take(arrays, "bias");
+    weights.mul_scale = take(arrays, "mul_scale");
+    const Tensor scales = take(arrays, "input_scale"), offsets = take(arrays, "input_offset");
+    const Tensor biases = take(arrays, "quant_bias"), deq_scales = take(arrays, "deq_scale");
+    for (std::int64_t step = 0; scales.defined() && step < scales.count(); ++step) {
+        weights.static_scales.push_back({scalar(scales, "input_scale", step),
+                                         scalar(offsets, "input_offset", step),
+                                         row(biases, "quant_bias", step), row(deq_scales, "deq_scale", step)});
+    }
+    const nb::gil_scoped_release unlocked;
+    return std::make_shared<QuantizedLinear>(std::move(weights));
+}
+
+void put(Arrays& arrays, const char* name, const Tensor& tensor) {
+    if (tensor.defined()) arrays[name] = to_numpy(tensor);
+}
+
+// The static scales of all steps: input_scale and input_offset f32 [steps], quant_bias i32 [steps, n],
+// deq_scale f32 [steps, n].
+void put_static(Arrays& arrays, const QuantizedLinearWeights& weights) {
+    const auto steps = static_cast<std::int64_t>(weights.static_scales.size());
+    if (steps == 0) return;
+    const std::int64_t n = weights.weight.rows;
+    const Tensor scales(DType::f32, {steps}), offsets(DType::f32, {steps});
+    const Tensor biases(DType::i32, {steps, n}), deq_scales(DType::f32, {steps, n});
+    for (std::int64_t step = 0; step < steps; ++step) {
+        const StaticScales& one = weights.static_scales[static_cast<std::size_t>(step)];
+        scales.as<float>()[step] = one.input_scale;
+        offsets.as<float>()[step] = one.input_offset;
+        std::copy_n(one.quant_bias.as<std::int32_t>(), n, biases.as<std::int32_t>() + step * n);
+        std::copy_n(one.deq_scale.as<float>(), n, deq_scales.as<float>() + step * n);
+    }
+    put(arrays, "input_scale", scales);
+    put(arrays, "input_offset", offsets);
+    put(arrays, "quant_bias", biases);
+    put(arrays, "deq_scale", deq_scales);
+}
+
+Arrays arrays_of(const QuantizedLinear& linear) {
+    const QuantizedLinearWeights& weights = linear.weights();
+    Arrays arrays;
+    put(arrays, "weight", weights.weight.data);
+    put(arrays, "weight_scale", weights.weight.scale);
+    put(arrays, "weight_offset", weights.weight.offset);
+    put(arrays, "weight_dual_scale", weights.weight.dual_scale);
+    put(arrays, "bias", weights.bias);
+    put(arrays, "mul_scale", weights.mul_scale);
+    put_static(arrays, weights);
+    return arrays;
+}
+
+}  // namespace
+
+void bind_linear(nb::module_& module) {
+    nb::class_<QuantizedLinear>(module, "Linear", "A quantized Linear layer, packed for this machine.")
+        .def_static("quantize", &quantize_float, nb::arg("weight"), nb::arg("bias").none(), nb::arg("scheme"),
+                    "Quantizes a float weight [out_features, in_features] (f32, bf16, f16) without data.")
+        .def_static("from_arrays", &from_arrays, nb::arg("scheme"), nb::arg("in_features"),
+                    nb::arg("group_size"), nb::arg("arrays"), "The layer whose arrays() these are.")
+        .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
+        .def(
+            "forward",
+            [](const QuantizedLinear& linear, const Array& x, const Array& y, int timestep, bool dynamic) {
+                const TensorView in = view_of(x), out = view_of(y);
+                StepContext step;
+                step.timestep_index = timestep;
+                step.dynamic = dynamic;
+                const nb::gil_scoped_release unlocked;
+                linear.forward(in, out, step);
+            },
+            nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("dynamic") = false,
+            "Writes x w^T + bias to y; f32 or bf16.")
+        .def("dequantized", [](const QuantizedLinear& linear) { return to_numpy(dequantize(linear.weights().weight)); },
+             "The float32 matrix that the stored weight stands for, without mul_scale.")
+        .def_prop_ro("scheme", &QuantizedLinear::scheme)
+        .def_prop_ro("in_features", &QuantizedLinear::in_features)
+        .def_prop_ro("out_features", &QuantizedLinear::out_features)
+        .def_prop_ro("steps", [](const QuantizedLinear& linear) { return linear.weights().static_scales.size(); })
+        .def_prop_ro("group_size", [](const QuantizedLinear& linear) { return linear.weights().weight.group_size; })
+        .def_prop_ro("weight_bytes", &QuantizedLinear::weight_bytes, "Bytes of the stored arrays.");
+    module.def("scheme", [](std::string_view name) { return std::string(scheme_row("quantize", name).name); },
+               "The file name of a scheme or of one of its aliases.");
+    module.def("schemes", [] {
+        nb::list rows;
+        for (const SchemeRow& row : schemes()) {
+            rows.append(nb::make_tuple(std::string(row.name), std::string(row.summary), row.needs_calibration));
+        }
+        return rows;
+    });
+}
+
+}  // namespace aerogel::python

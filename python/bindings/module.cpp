@@ -1,0 +1,40 @@
+// The extension module aerogel._core: errors, threads, and what the other files here register.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <string>
+
+#include "aerogel/error.h"
+#include "aerogel/threads.h"
+#include "aerogel/version.h"
+#include "bindings.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+// The house's errors as Python's: the message is the core's own.
+void translate(const std::exception_ptr& pointer, void*) {
+    try {
+        std::rethrow_exception(pointer);
+    } catch (const aerogel::InvalidArgument& error) {
+        PyErr_SetString(PyExc_ValueError, error.what());
+    } catch (const aerogel::Unsupported& error) {
+        PyErr_SetString(PyExc_NotImplementedError, error.what());
+    } catch (const aerogel::IoError& error) {
+        PyErr_SetString(PyExc_OSError, error.what());
+    }
+}
+
+}  // namespace
+
+NB_MODULE(_core, module) {
+    module.doc() = "The C++ core of aerogel; use the package aerogel instead.";
+    nb::register_exception_translator(translate);
+    module.attr("version") = std::string(aerogel::version());
+    module.def("num_threads", &aerogel::num_threads);
+    module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"));
+    aerogel::python::bind_linear(module);
+    aerogel::python::bind_files(module);
+    aerogel::python::bind_attention(module);
+}

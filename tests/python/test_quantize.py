@@ -1,0 +1,168 @@
+"""aerogel.quantize on torch models: in memory and from files, against each other, the command and the float model."""
+import json
+
+import aerogel
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+WAN = dict(patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=32, in_channels=4, out_channels=4, text_dim=24, freq_dim=32,
+           ffn_dim=96, num_layers=2, cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32)
+
+
+def wan():
+    torch.manual_seed(3)
+    return WanTransformer3DModel(**WAN).eval()
+
+
+def run(model):
+    generator = torch.Generator().manual_seed(1)
+    video, text = torch.randn(1, 4, 3, 8, 8, generator=generator), torch.randn(1, 5, 24, generator=generator)
+    with torch.no_grad():
+        return model(video, torch.tensor([500.0]), text, return_dict=False)[0]
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def test_two_lines_quantize_a_diffusers_transformer():
+    model = wan()
+    exact = run(model)
+    report = aerogel.quantize(model, scheme="W8A8_DYNAMIC")
+    names = [n for n, m in model.named_modules() if isinstance(m, aerogel.QuantizedLinear)]
+    assert names == report.quantized and len(names) == 20
+    assert all(n.startswith("blocks.") for n in names)
+    assert {r.why for r in report.layers if r.scheme == "FLOAT"} == {"small and sensitive; include= chooses it"}
+    assert report.bytes_after < 0.5 * report.bytes_before and "20 W8A8_DYNAMIC" in str(report)
+    assert 1e-4 < relative(run(model), exact) < 0.03
+
+
+def test_files_of_the_command_give_the_bits_of_memory(tmp_path, aerogel_command):
+    model = wan()
+    model.save_pretrained(tmp_path / "model")
+    aerogel_command("quantize", tmp_path / "model", "-o", tmp_path / "q", "--scheme", "W8A8_DYNAMIC")
+    description = tmp_path / "q/quant_model_description_w8a8_dynamic.json"
+    from_files, in_memory = wan(), wan()
+    a = aerogel.quantize(from_files, description)
+    b = aerogel.quantize(in_memory, scheme="w8a8_dynamic")
+    assert a.quantized == b.quantized and torch.equal(run(from_files), run(in_memory))
+    assert aerogel.quantize(wan(), tmp_path / "q").quantized == a.quantized  # a folder with one description
+    assert {r.why for r in a.layers if r.scheme == "FLOAT"} == {"marked FLOAT"}
+
+
+def test_smoothed_layers_of_files_are_found_under_their_prefix(tmp_path):
+    layer = nn.Linear(8, 6)
+    model = nn.ModuleDict({"a": layer})
+    s = torch.rand(8) + 0.5
+    smooth = layer.weight.detach() * s
+    scale = smooth.abs().amax(1, keepdim=True) / 127
+    arrays = {"a.div.mul_scale": 1 / s, "a.linear.weight": (smooth / scale).round().to(torch.int8), "a.linear.weight_scale": scale,
+              "a.linear.weight_offset": torch.zeros(6, 1), "a.linear.bias": layer.bias.detach().clone()}
+    save_file(arrays, tmp_path / "quant_model_weight_w8a8_dynamic.safetensors")
+    (tmp_path / "d.json").write_text(json.dumps({
+        **{k: "FLOAT" if "div" in k or "bias" in k else "W8A8_DYNAMIC" for k in arrays}, "model_quant_type": "W8A8_DYNAMIC"}))
+    x = torch.randn(9, 8)
+    exact = layer(x)
+    report = aerogel.quantize(model, tmp_path / "d.json")
+    assert report.quantized == ["a"] and relative(model["a"](x), exact) < 0.02
+    torch.testing.assert_close(model["a"].dequantized(), layer.weight.detach(), atol=0.01, rtol=0)
+
+
+def test_timestep_policy_chooses_static_or_dynamic_scales(tmp_path, timestep_files):
+    layer, description, arrays = timestep_files
+    policy = aerogel.TimestepPolicyConfig(default_strategy="static").register(range(0, 1), "dynamic", "linear")
+    model = nn.ModuleDict({"a": layer})
+    aerogel.quantize(model, description, timestep_config=policy)
+    x = torch.randn(4, 8)
+    q, weight_scale = arrays["a.weight"].float(), arrays["a.weight_scale"]
+    with pytest.raises(ValueError, match="timestep index must be in"):
+        model["a"](x)
+    for step in range(3):
+        aerogel.TimestepManager.set_timestep_idx(step)
+        s = x.abs().amax(1, keepdim=True) / 127 if step == 0 else arrays["a.input_scale"][step]
+        offset = 0 if step == 0 else arrays["a.input_offset"][step]
+        wanted = ((x / s + offset).round().clamp(-128, 127) - offset) @ q.T * (s * weight_scale.T)
+        torch.testing.assert_close(model["a"](x), wanted + layer.bias, atol=2e-3, rtol=1e-3)
+    aerogel.TimestepManager.set_timestep_idx(None)
+
+
+@pytest.fixture
+def timestep_files(tmp_path):
+    layer = nn.Linear(8, 6)
+    w = layer.weight.detach()
+    weight_scale = w.abs().amax(1, keepdim=True) / 127
+    q = (w / weight_scale).round()
+    input_scale, input_offset = torch.tensor([0.01, 0.03, 0.05]), torch.tensor([0.0, -7.0, 12.0])
+    deq = input_scale[:, None] * weight_scale[:, 0]
+    arrays = {"a.weight": q.to(torch.int8), "a.weight_scale": weight_scale, "a.weight_offset": torch.zeros(6, 1),
+              "a.input_scale": input_scale, "a.input_offset": input_offset, "a.deq_scale": deq,
+              "a.quant_bias": (layer.bias.detach() / deq - input_offset[:, None] * q.sum(1)).round().to(torch.int32),
+              "a.bias": layer.bias.detach().clone()}
+    save_file(arrays, tmp_path / "quant_model_weight_w8a8_timestep.safetensors")
+    description = tmp_path / "quant_model_description_w8a8_timestep.json"
+    description.write_text(json.dumps({"model_quant_type": "W8A8_TIMESTEP", **{
+        k: "FLOAT" if k.endswith("a.bias") else "W8A8_TIMESTEP" for k in arrays}}))
+    return layer, description, arrays
+
+
+def test_online_config_with_fallbacks():
+    model = wan()
+    config = aerogel.OnlineQuantConfig("W8A8_DYNAMIC", fallback_layers={"*attn2*": "W16A16", "blocks.1.ffn.*": "W8A16"})
+    report = aerogel.quantize(model, online_config=config)
+    schemes = {layer.name: layer.scheme for layer in report.layers}
+    assert schemes["blocks.0.attn2.to_q"] == "FLOAT" and schemes["blocks.1.ffn.net.2"] == "W8A16"
+    assert schemes["blocks.0.ffn.net.2"] == "W8A8_DYNAMIC"
+    assert next(r.why for r in report.layers if r.name == "blocks.0.attn2.to_q") == "a fallback layer"
+
+
+def test_include_exclude_and_map():
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.randn(4, 8)), None
+            self.out_features, self.in_features = 4, 8
+
+    model = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8), "c": Mine()})
+    report = aerogel.quantize(model, scheme="W8A16", include=["*"], exclude="b", map={Mine: None})
+    assert report.quantized == ["a", "c"] and isinstance(model["b"], nn.Linear)
+
+
+def test_a_wrong_request_changes_nothing(tmp_path):
+    model = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)})
+    model["b"].weight.data[0, 0] = float("inf")
+    cases = [
+        (dict(scheme="W8A16"), ValueError, "inside repeated blocks"),
+        (dict(scheme="W8A16", include=["*"]), ValueError, r"\[quantize\] b: "),
+        (dict(scheme="W8A16", include=["c*"]), ValueError, "c"),
+        (dict(), ValueError, "exactly one"),
+        (dict(scheme="W8A16", online_config=aerogel.OnlineQuantConfig()), ValueError, "exactly one"),
+        (dict(quant_des_path=tmp_path / "none.json"), OSError, "none.json"),
+    ]
+    for arguments, error, message in cases:
+        with pytest.raises(error, match=message):
+            aerogel.quantize(model, **arguments)
+        assert all(type(m) is nn.Linear for m in model.values())
+    with pytest.raises(NotImplementedError, match="quantized attention is not there yet"):
+        aerogel.OnlineQuantConfig(fa_layers="*attn1")
+
+
+def test_a_description_for_another_model_is_refused(tmp_path, aerogel_command):
+    wan().save_pretrained(tmp_path / "model")
+    aerogel_command("quantize", tmp_path / "model", "-o", tmp_path / "q", "--scheme", "W8A16")
+    narrow = WanTransformer3DModel(**{**WAN, "ffn_dim": 64})
+    with pytest.raises(ValueError, match=r"'blocks.0.ffn.net.0.proj.weight' must be \[64,64\] for this model, got \[96,64\]"):
+        aerogel.quantize(narrow, tmp_path / "q")
+    short = WanTransformer3DModel(**{**WAN, "num_layers": 1})
+    with pytest.raises(ValueError, match="the model has no Linear 'blocks.1"):
+        aerogel.quantize(short, tmp_path / "q")
+    assert not any(isinstance(m, aerogel.QuantizedLinear) for m in [*narrow.modules(), *short.modules()])
+    weights = tmp_path / "q/quant_model_weight_w8a16.safetensors"
+    arrays = load_file(weights)
+    arrays["blocks.0.attn1.to_q.weight_scale"] = arrays["blocks.0.attn1.to_q.weight_scale"][:-1].clone()
+    weights.chmod(0o644)
+    save_file(arrays, weights)
+    with pytest.raises(ValueError, match="blocks.0.attn1.to_q.weight_scale"):
+        aerogel.quantize(wan(), tmp_path / "q")

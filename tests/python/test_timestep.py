@@ -1,0 +1,68 @@
+"""The current step, held per thread and task, and the policy of what happens in which step."""
+import asyncio
+import threading
+
+import pytest
+from aerogel import TimestepManager, TimestepPolicyConfig, timestep_callback
+
+
+@pytest.fixture(autouse=True)
+def unset():
+    yield
+    TimestepManager.set_timestep_idx(None)
+    TimestepManager.set_timestep_idx_max(None)
+
+
+def test_steps_out_of_range_are_refused():
+    TimestepManager.set_timestep_idx_max(4)
+    TimestepManager.set_timestep_idx(3)
+    assert (TimestepManager.get_timestep_idx(), TimestepManager.get_timestep_idx_max()) == (3, 4)
+    for wrong in (4, -1, 2.0, True, "1"):
+        with pytest.raises(ValueError, match="timestep_idx must be"):
+            TimestepManager.set_timestep_idx(wrong)
+    assert TimestepManager.get_timestep_idx() == 3
+    with pytest.raises(ValueError, match="must be larger, got 3"):
+        TimestepManager.set_timestep_idx_max(3)
+    with pytest.raises(ValueError, match="at least 1"):
+        TimestepManager.set_timestep_idx_max(0)
+
+
+def test_threads_and_tasks_do_not_see_each_other():
+    TimestepManager.set_timestep_idx(1)
+    seen = []
+    thread = threading.Thread(target=lambda: (seen.append(TimestepManager.get_timestep_idx()), TimestepManager.set_timestep_idx(9)))
+    thread.start(), thread.join()
+    assert seen == [None] and TimestepManager.get_timestep_idx() == 1
+
+    async def task(step):
+        TimestepManager.set_timestep_idx(step)
+        await asyncio.sleep(0)
+        return TimestepManager.get_timestep_idx()
+
+    async def both():
+        return await asyncio.gather(task(2), task(3))
+
+    assert asyncio.run(both()) == [2, 3] and TimestepManager.get_timestep_idx() == 1
+
+
+def test_policy():
+    policy = TimestepPolicyConfig()
+    assert policy.get_strategy(None) == policy.get_strategy(5) == "dynamic"
+    policy.register(range(2, 4), "static", "linear").register([7], "static", "w8a8_static_linear").register(0, "W4A8")
+    assert [policy.get_strategy(s) for s in (0, 1, 2, 3, 4, 7)] == ["dynamic", "dynamic", "static", "static", "dynamic", "static"]
+    assert policy.get_strategy(0, "w4a4_linear") == "W4A8" and policy.get_strategy(1, "w4a4_linear") == "W4A4"
+    assert policy.get_strategy(3, "fa") == "MXFP4"
+    for call in (lambda: policy.register(0, "fast", "fa"), lambda: policy.register(0, "static", "attention"),
+                 lambda: policy.register([-1], "static", "linear"), lambda: TimestepPolicyConfig(default_strategy="never")):
+        with pytest.raises(ValueError, match=r"\[timestep\]"):
+            call()
+
+
+def test_callback_follows_a_pipeline():
+    callback, seen = timestep_callback(3), [TimestepManager.get_timestep_idx()]
+    for step in range(3):
+        assert callback(None, step, None, {"latents": 1}) == {"latents": 1}
+        seen.append(TimestepManager.get_timestep_idx())
+    assert seen == [0, 1, 2, 2]
+    again = timestep_callback(2, then=lambda pipe, step, timestep, kwargs: {"step": step})
+    assert again(None, 0, None, {}) == {"step": 0} and TimestepManager.get_timestep_idx() == 1
