@@ -26,7 +26,7 @@ def velocity(model, frames):
 
 
 def main(frames=8):
-    model = WanTransformer3DModel.from_pretrained(FOLDER, torch_dtype=torch.float32).eval()
+    model = WanTransformer3DModel.from_pretrained(FOLDER).eval()
     light = copy.deepcopy(model)
     report = aerogel.quantize(light, scheme="W8A8_DYNAMIC")
     print(report)

@@ -206,7 +206,7 @@ def _window(rng, body, frames, size):
     return rng.integers(np.minimum(low, high), np.maximum(low, high) + 1)
 
 
-def batch(seed, first, count, length=FRAMES, size=SIZE, thin=1):
+def batch(seed, first, count, length=FRAMES, *, size=SIZE, thin=1):
     """Videos first .. first+count-1 -> (video [N,3,length,h,w], places, captions).
 
     `places` are the true positions of the tokens, int64: frame numbers [N,length], rows [N,h/PATCH], columns [N,w/PATCH].

@@ -79,8 +79,8 @@ class Trainer:
     def draw(self, kind, step, samples):
         """The batch of a step, whose first video is number `samples`: video, token places, sigma, noise, word ids."""
         count = kind["batch"]
-        video, places, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], kind.get("size", data.SIZE),
-                                             kind.get("thin", 1))
+        video, places, captions = data.batch(self.plan["seed"], samples, count, kind["frames"],
+                                             size=kind.get("size", data.SIZE), thin=kind.get("thin", 1))
         rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)
         # Even noise levels: one per equal slice in a batch, and between batches a golden-ratio sequence, so the loss is less noisy.

@@ -36,10 +36,13 @@ def attention(q, k, v, *, input_layout="BNSD", scale=None, mask=None, block_size
     Returns an array like q. Raises ValueError for shapes and types that do not fit."""
     prepared = _prepared("attention", q, k, v, input_layout)
     o = empty_like(prepared[0])
-    block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
-    if min(block) < 1:
-        raise ValueError(f"[attention] block_size must be at least 1, got {block_size}")
-    _core.attention(*prepared, o, input_layout, _scale("attention", scale), mask, block)
+    options = {"layout": input_layout, "scale": _scale("attention", scale)}
+    if mask is not None:
+        block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
+        if min(block) < 1:
+            raise ValueError(f"[attention] block_size must be at least 1, got {block_size}")
+        options |= {"mask": mask, "block": block}
+    _core.attention(*prepared, o, options)
     return restored(o, q)
 
 

@@ -28,10 +28,10 @@ class QuantizedLinear(nn.Module):
     them as they are and the dtype of x decides. Gradients flow to x (with the dequantized weight), not to the weight.
     Errors as in `aerogel.quantize`."""
 
-    def __init__(self, core, policy=None):
+    def __init__(self, core):
         super().__init__()
         self.scheme, self.in_features, self.out_features = core.scheme, core.in_features, core.out_features
-        self.group_size, self.timestep_policy = core.group_size, policy
+        self.group_size, self.timestep_policy = core.group_size, None
         for name, array in core.arrays().items():
             self.register_buffer(name, _tensor(array))
         self._adopt(core)

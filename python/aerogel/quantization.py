@@ -87,8 +87,9 @@ def _inside_blocks(model):
     return tuple(f"{name}." if name else "" for name in lists)
 
 
-def _chosen(model, linears, include, exclude):
-    """name -> why it stays float, for the layers not chosen."""
+def _chosen(model, linears, choice):
+    """name -> why it stays float, for the layers not chosen. choice: (include, exclude), patterns."""
+    include, exclude = choice
     if not linears:
         raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers")
     if include is None:
@@ -111,8 +112,8 @@ def _fallback(config, name):
     return next((s for p, s in config.fallback_layers.items() if fnmatchcase(name, p) or p in name), None)
 
 
-def _in_memory(model, linears, config, include, exclude, policy):
-    kept = _chosen(model, linears, include, exclude)
+def _in_memory(model, linears, choice, config):
+    kept = _chosen(model, linears, choice)
     new = {}
     for name, linear in linears.items():
         scheme = _fallback(config, name) or config.quant_type
@@ -124,20 +125,19 @@ def _in_memory(model, linears, config, include, exclude, policy):
             new[name] = QuantizedLinear.from_linear(linear, scheme)
         except ValueError as error:
             raise ValueError(f"[quantize] {name}: {error}") from None
-        new[name].timestep_policy = policy
     return new, kept
 
 
-def _from_files(model, linears, path, include, exclude, policy, rank):
-    pair = _core.QuantizedPair.open(fspath(path), rank)
-    kept = {} if include is None and not exclude else _chosen(model, linears, include or ["*"], exclude)
+def _from_files(model, linears, choice, pair):
+    include, exclude = choice
+    kept = {} if include is None and not exclude else _chosen(model, linears, (include or ["*"], exclude))
     new = {}
     for index, (name, prefix, _) in enumerate(pair.layers()):
         if name not in linears:
             raise ValueError(f"[quantize] {pair.path}: the model has no Linear '{name}' (of {len(linears)}: {', '.join(list(linears)[:3])} ...)")
         if name in kept:
             continue
-        layer, linear = QuantizedLinear(pair.read(index), policy), linears[name]
+        layer, linear = QuantizedLinear(pair.read(index)), linears[name]
         if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
             raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
                              f"for this model, got [{layer.out_features},{layer.in_features}]")
@@ -170,12 +170,15 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     policy = timestep_config if timestep_config is not None else timestep_policy
     classes = (nn.Linear, QuantizedLinear, *(map or ()))
     linears = _linears(model, classes)
-    include, exclude = _as_list(include), _as_list(exclude)
+    choice = (_as_list(include), _as_list(exclude))
     if quant_des_path is not None:
-        new, kept = _from_files(model, linears, quant_des_path, include, exclude, policy, rank)
+        new, kept = _from_files(model, linears, choice, _core.QuantizedPair.open(fspath(quant_des_path), rank))
     else:
         config = online_config or OnlineQuantConfig(scheme)
-        new, kept = _in_memory(model, linears, config, include, exclude, policy or config.timestep_config)
+        new, kept = _in_memory(model, linears, choice, config)
+        policy = policy or config.timestep_config
+    for layer in new.values():
+        layer.timestep_policy = policy
     return _exchange(model, linears, new, kept)
 
 

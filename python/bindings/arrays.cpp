@@ -1,5 +1,5 @@
 // Element types of DLPack and of the core, and the two directions of sharing.
-#include "arrays.h"
+#include "bindings/arrays.h"
 
 #include <array>
 #include <memory>
@@ -56,8 +56,8 @@ TensorView view_of(const Array& array) {
     }
     if (!known) {
         throw InvalidArgument("[aerogel] an array has an element type that is not known here (DLPack code " +
-                              std::to_string(array.dtype().code) + ", " +
-                              std::to_string(array.dtype().bits) + " bits)");
+                              std::to_string(array.dtype().code) + ", " + std::to_string(array.dtype().bits) +
+                              " bits)");
     }
     for (std::size_t axis = 0; axis < array.ndim(); ++axis) {
         view.shape.push_back(static_cast<std::int64_t>(array.shape(axis)));

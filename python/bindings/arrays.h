@@ -2,8 +2,8 @@
 // unless the array is adopted.
 #pragma once
 
-#include <nanobind/ndarray.h>
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 
 #include "aerogel/tensor.h"
 
@@ -13,9 +13,11 @@ namespace nb = nanobind;
 
 using Array = nb::ndarray<nb::device::cpu>;
 
-/// The array as a borrowed view (strides included). InvalidArgument for an element type the core has no name for.
+/// The array as a borrowed view (strides included). InvalidArgument for an element type the core has no name
+/// for.
 TensorView view_of(const Array& array);
-/// The array as a Tensor that keeps it alive; a contiguous one is shared, any other is an InvalidArgument naming `name`.
+/// The array as a Tensor that keeps it alive; a contiguous one is shared, any other is an InvalidArgument
+/// naming `name`.
 Tensor adopt(const Array& array, const char* name);
 /// A Tensor as a NumPy array that shares its memory. Types NumPy lacks are handed out as unsigned integers of
 /// their size.

@@ -9,8 +9,8 @@
 
 #include "aerogel/error.h"
 #include "aerogel/sparse_attention.h"
-#include "arrays.h"
-#include "bindings.h"
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
 
 namespace aerogel::python {
 namespace {
@@ -21,20 +21,30 @@ AttentionLayout layout_of(const std::string& name) {
     throw InvalidArgument("[attention] the layout must be BNSD or BSND, got " + name);
 }
 
-// The mask of a dense byte array [batch, heads, q_blocks, k_blocks] laid over q and k.
-BlockMask block_mask(const Array& array, const TensorView& q, const TensorView& k, AttentionLayout layout,
-                     std::int64_t block_q, std::int64_t block_k) {
-    const TensorView mask = view_of(array);
+// A mask as Python gives it: bytes [batch, heads, q_blocks, k_blocks] and the tokens of a block.
+struct GivenMask {
+    Array blocks;
+    std::int64_t block_q = 0;
+    std::int64_t block_k = 0;
+};
+
+// The mask laid over q and k.
+BlockMask block_mask(const GivenMask& given, const TensorView& q, const TensorView& k,
+                     AttentionLayout layout) {
+    if (q.shape.size() != 4 || k.shape.size() != 4) {
+        throw InvalidArgument("[attention] q, k and v must have 4 axes, got q " + q.describe() + ", k " +
+                              k.describe());
+    }
+    const TensorView mask = view_of(given.blocks);
     const std::size_t heads = layout == AttentionLayout::bnsd ? 1 : 2, tokens = 3 - heads;
     BlockMask geometry;
     geometry.batch = q.dim(0);
     geometry.heads = q.dim(heads);
     geometry.q_len = q.dim(tokens);
     geometry.k_len = k.dim(tokens);
-    geometry.block_q = block_q;
-    geometry.block_k = block_k;
-    const Shape wanted = {geometry.batch, geometry.heads, block_q > 0 ? geometry.q_blocks() : 0,
-                          block_k > 0 ? geometry.k_blocks() : 0};
+    geometry.block_q = given.block_q;
+    geometry.block_k = given.block_k;
+    const Shape wanted = {geometry.batch, geometry.heads, geometry.q_blocks(), geometry.k_blocks()};
     const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
     if (!bytes || mask.shape != wanted || !mask.contiguous()) {
         throw InvalidArgument("[attention] mask must be contiguous bool, uint8 or int8 " + to_string(wanted) +
@@ -43,21 +53,16 @@ BlockMask block_mask(const Array& array, const TensorView& q, const TensorView& 
     return BlockMask::from_dense(static_cast<const std::uint8_t*>(mask.data), geometry);
 }
 
-void check_rank(const TensorView& q, const TensorView& k) {
-    if (q.shape.size() == 4 && k.shape.size() == 4) return;
-    throw InvalidArgument("[attention] q, k and v must have 4 axes, got q " + q.describe() + ", k " + k.describe());
-}
-
-void dense(const Array& q, const Array& k, const Array& v, const Array& o, const std::string& layout, float scale,
-           const nb::object& mask, std::tuple<std::int64_t, std::int64_t> block) {
+// options: layout, scale, and mask with block = (block_q, block_k) where blocks are hidden.
+void dense(const Array& q, const Array& k, const Array& v, const Array& o, const nb::dict& given) {
     AttentionOptions options;
-    options.layout = layout_of(layout);
-    options.scale = scale;
+    options.layout = layout_of(nb::cast<std::string>(given["layout"]));
+    options.scale = nb::cast<float>(given["scale"]);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
     BlockMask blocks;
-    if (!mask.is_none()) {
-        check_rank(qv, kv);
-        blocks = block_mask(nb::cast<Array>(mask), qv, kv, options.layout, std::get<0>(block), std::get<1>(block));
+    if (given.contains("mask")) {
+        const auto [block_q, block_k] = nb::cast<std::tuple<std::int64_t, std::int64_t>>(given["block"]);
+        blocks = block_mask({nb::cast<Array>(given["mask"]), block_q, block_k}, qv, kv, options.layout);
         options.mask = &blocks;
     }
     const nb::gil_scoped_release unlocked;
@@ -107,10 +112,10 @@ nb::dict sparse(const Array& q, const Array& k, const Array& v, const Array& o, 
 }  // namespace
 
 void bind_attention(nb::module_& module) {
-    module.def("attention", &dense, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("o"), nb::arg("layout"),
-               nb::arg("scale") = 0.0F, nb::arg("mask").none() = nb::none(),
-               nb::arg("block") = std::tuple<std::int64_t, std::int64_t>(128, 128));
-    module.def("sparse_attention", &sparse, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("o"), nb::arg("options"));
+    module.def("attention", &dense, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("o"),
+               nb::arg("options"));
+    module.def("sparse_attention", &sparse, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("o"),
+               nb::arg("options"));
 }
 
 }  // namespace aerogel::python

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "bindings.h"
+#include "bindings/bindings.h"
 #include "quant/layer_patterns.h"
 #include "quant/load.h"
 
@@ -24,24 +24,27 @@ std::shared_ptr<QuantizedLinear> read_layer(const QuantizedPair& pair, std::size
 }  // namespace
 
 void bind_files(nb::module_& module) {
-    nb::class_<QuantizedPair>(module, "QuantizedPair", "A description file and the weights that belong to it.")
-        .def_static("open", [](const std::string& path, int rank) { return QuantizedPair::open(path, rank); },
-                    nb::arg("path"), nb::arg("rank") = -1)
+    nb::class_<QuantizedPair>(module, "QuantizedPair",
+                              "A description file and the weights that belong to it.")
+        .def_static(
+            "open", [](const std::string& path, int rank) { return QuantizedPair::open(path, rank); },
+            nb::arg("path"), nb::arg("rank") = -1)
         .def_prop_ro("path", [](const QuantizedPair& pair) { return pair.path().string(); })
         .def_prop_ro("weights_path", [](const QuantizedPair& pair) { return pair.weights().path().string(); })
-        .def_prop_ro("model_quant_type", [](const QuantizedPair& pair) { return pair.description().model_quant_type; })
-        .def("layers",
-             [](const QuantizedPair& pair) {
-                 nb::list rows;
-                 for (const QuantizedLayer& layer : pair.layers()) {
-                     rows.append(nb::make_tuple(layer.name, layer.prefix, layer.quant_type));
-                 }
-                 return rows;
-             },
-             "(name in the model, prefix in the files, type) of every quantized layer.")
-        .def("type_of", [](const QuantizedPair& pair, const std::string& key) {
-            return std::string(pair.description().type_of(key));
-        })
+        .def_prop_ro("model_quant_type",
+                     [](const QuantizedPair& pair) { return pair.description().model_quant_type; })
+        .def(
+            "layers",
+            [](const QuantizedPair& pair) {
+                nb::list rows;
+                for (const QuantizedLayer& layer : pair.layers()) {
+                    rows.append(nb::make_tuple(layer.name, layer.prefix, layer.quant_type));
+                }
+                return rows;
+            },
+            "(name in the model, prefix in the files, type) of every quantized layer.")
+        .def("type_of", [](const QuantizedPair& pair,
+                           const std::string& key) { return std::string(pair.description().type_of(key)); })
         .def("read", &read_layer, nb::arg("index"), "The layer with this index in layers().");
     module.def("select_layers", &select_layers, nb::arg("names"), nb::arg("include"), nb::arg("exclude"),
                "The names that match an include pattern and no exclude pattern.");

@@ -1,5 +1,6 @@
 // aerogel._core.Linear: a quantized layer made from a float one, from arrays or from files.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
@@ -12,8 +13,8 @@
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
-#include "arrays.h"
-#include "bindings.h"
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/schemes.h"
 
@@ -46,7 +47,8 @@ Tensor take(const Arrays& arrays, const char* name) {
 
 float scalar(const Tensor& tensor, const char* name, std::int64_t step) {
     if (!tensor.defined() || tensor.dtype() != DType::f32 || step >= tensor.count()) {
-        throw InvalidArgument("[quantized_linear] " + std::string(name) + " must hold one f32 per step, got " +
+        throw InvalidArgument("[quantized_linear] " + std::string(name) +
+                              " must hold one f32 per step, got " +
                               (tensor.defined() ? tensor.describe() : "nothing"));
     }
     return tensor.as<float>()[step];
@@ -87,9 +89,9 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std
     const Tensor scales = take(arrays, "input_scale"), offsets = take(arrays, "input_offset");
     const Tensor biases = take(arrays, "quant_bias"), deq_scales = take(arrays, "deq_scale");
     for (std::int64_t step = 0; scales.defined() && step < scales.count(); ++step) {
-        weights.static_scales.push_back({scalar(scales, "input_scale", step),
-                                         scalar(offsets, "input_offset", step),
-                                         row(biases, "quant_bias", step), row(deq_scales, "deq_scale", step)});
+        weights.static_scales.push_back(
+            {scalar(scales, "input_scale", step), scalar(offsets, "input_offset", step),
+             row(biases, "quant_bias", step), row(deq_scales, "deq_scale", step)});
     }
     const nb::gil_scoped_release unlocked;
     return std::make_shared<QuantizedLinear>(std::move(weights));
@@ -154,20 +156,26 @@ void bind_linear(nb::module_& module) {
             },
             nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("dynamic") = false,
             "Writes x w^T + bias to y; f32 or bf16.")
-        .def("dequantized", [](const QuantizedLinear& linear) { return to_numpy(dequantize(linear.weights().weight)); },
-             "The float32 matrix that the stored weight stands for, without mul_scale.")
+        .def(
+            "dequantized",
+            [](const QuantizedLinear& linear) { return to_numpy(dequantize(linear.weights().weight)); },
+            "The float32 matrix that the stored weight stands for, without mul_scale.")
         .def_prop_ro("scheme", &QuantizedLinear::scheme)
         .def_prop_ro("in_features", &QuantizedLinear::in_features)
         .def_prop_ro("out_features", &QuantizedLinear::out_features)
-        .def_prop_ro("steps", [](const QuantizedLinear& linear) { return linear.weights().static_scales.size(); })
-        .def_prop_ro("group_size", [](const QuantizedLinear& linear) { return linear.weights().weight.group_size; })
+        .def_prop_ro("steps",
+                     [](const QuantizedLinear& linear) { return linear.weights().static_scales.size(); })
+        .def_prop_ro("group_size",
+                     [](const QuantizedLinear& linear) { return linear.weights().weight.group_size; })
         .def_prop_ro("weight_bytes", &QuantizedLinear::weight_bytes, "Bytes of the stored arrays.");
-    module.def("scheme", [](std::string_view name) { return std::string(scheme_row("quantize", name).name); },
-               "The file name of a scheme or of one of its aliases.");
+    module.def(
+        "scheme", [](std::string_view name) { return std::string(scheme_row("quantize", name).name); },
+        "The file name of a scheme or of one of its aliases.");
     module.def("schemes", [] {
         nb::list rows;
         for (const SchemeRow& row : schemes()) {
-            rows.append(nb::make_tuple(std::string(row.name), std::string(row.summary), row.needs_calibration));
+            rows.append(
+                nb::make_tuple(std::string(row.name), std::string(row.summary), row.needs_calibration));
         }
         return rows;
     });

@@ -7,7 +7,7 @@
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
 #include "aerogel/version.h"
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 namespace nb = nanobind;
 

@@ -71,7 +71,7 @@ def test_thinned_tokens_are_tokens_of_the_whole_video_at_their_true_places():
 
 @pytest.mark.parametrize("size, length", [(32, 1), (40, 4), (32, 2)])
 def test_a_window_shows_part_of_a_video_and_all_of_its_object(size, length):
-    window, (frames, _, _), captions = data.batch(5, 0, 60, length, size)
+    window, (frames, _, _), captions = data.batch(5, 0, 60, length, size=size)
     assert window.shape == (60, 3, length, size, size) and all("," not in c for c in captions)
     for i in range(60):
         bodies, rng = data.scene(5, i, most=1)

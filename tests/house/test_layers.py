@@ -41,7 +41,7 @@ def layer_of(path, text):
 
 
 def resolve(name, files):
-    for candidate in (f"src/{name}", f"include/{name}"):
+    for candidate in (f"src/{name}", f"include/{name}", f"python/{name}"):
         if candidate in files:
             return candidate
     return None

@@ -10,6 +10,9 @@ from source_tree import CPP_SUFFIXES, ROOT, Function, functions, report, source_
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES, MAX_PARAMETERS = 399, 59, 120, 5
 EMPTY_NAMES = re.compile(r"(^|_)(utils?|helpers?|manager|common|misc|stuff)(_|$)")
 
+# Signatures that are not ours to choose: calls of MindIE SD that must keep working as they are.
+GIVEN_SIGNATURES = {("python/aerogel/attention.py", "sparse_attention")}
+
 
 def python_functions(text):
     """Functions of a Python text. Keyword-only parameters are named fields already, so they do not count."""
@@ -37,7 +40,7 @@ def errors_of(path, text):
     for f in functions(text) if path.suffix in CPP_SUFFIXES else python_functions(text):
         if f.is_definition and f.lines > limit:
             errors.append(f"{path}:{f.line}: {f.name} has {f.lines} lines, at most {limit}")
-        if f.parameters > MAX_PARAMETERS:
+        if f.parameters > MAX_PARAMETERS and (path.as_posix(), f.name) not in GIVEN_SIGNATURES:
             errors.append(f"{path}:{f.line}: {f.name} takes {f.parameters} parameters, at most {MAX_PARAMETERS}")
     return errors
 

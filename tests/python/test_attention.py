@@ -5,7 +5,7 @@ import pytest
 import torch
 
 
-def inputs(heads=3, q_len=70, k_len=91, dim=40, dtype=torch.float32, batch=2):
+def inputs(*, heads=3, q_len=70, k_len=91, dim=40, dtype=torch.float32, batch=2):
     return [torch.randn(batch, heads, n, dim).to(dtype) for n in (q_len, k_len, k_len)]
 
 

@@ -22,7 +22,7 @@ def expected(linear, x, scheme):
     if scheme == "W8A8_DYNAMIC":
         s = x.float().abs().amax(-1, keepdim=True) / 127
         s = torch.where(s == 0, 1.0, s)
-        y = (((x.float() / s).round().double() @ q.double().T).float() * s) * scale.T
+        y = (((x.float() / s).round().double() @ q.double().T).float() * s) * scale[:, 0]
     else:
         y = (x.double() @ (q.double() * scale.double()).T).float()
     return y if linear.bias is None else y + linear.bias.detach()

@@ -3,10 +3,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import aerogel
 import pytest
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
+
 
 
 def python(*arguments, **env):
