@@ -46,6 +46,8 @@ def test_rows_may_have_gaps_and_columns_may_be_strided():
     wide = torch.randn(6, 40)
     assert torch.equal(layer(wide[:, 3:19]), layer(wide[:, 3:19].clone()))
     assert torch.equal(layer(wide.T[:16].T), layer(wide[:, :16].clone()))
+    deep = torch.randn(2, 5, 3, 16).transpose(1, 2)
+    assert torch.equal(layer(deep), layer(deep.clone(memory_format=torch.contiguous_format)))
     assert torch.equal(layer(wide[:, ::2][:, :16]), layer(wide[:, ::2][:, :16].clone()))
 
 
