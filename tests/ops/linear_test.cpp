@@ -69,6 +69,23 @@ class Variable {
     const char* name_;
 };
 
+// Rounded once from float32: 2049 is a tie in float16, 70000 is beyond it.
+TEST(FloatLinear, WritesFloat16) {
+    Tensor weight = Tensor::zeros(DType::f32, {3, 1});
+    const float values[3] = {2049, 70000, -0.1F};
+    std::copy(values, values + 3, weight.as<float>());
+    const FloatLinear linear(weight, Tensor());
+    Tensor x = Tensor::zeros(DType::f32, {1, 1});
+    x.as<float>()[0] = 1;
+    Tensor y = Tensor::zeros(DType::f16, {1, 3});
+    linear.forward(x, y, {});
+    const Tensor wide = y.to(DType::f32);
+    EXPECT_EQ(wide.as<float>()[0], 2048);
+    EXPECT_EQ(wide.as<float>()[1], std::numeric_limits<float>::infinity());
+    EXPECT_EQ(wide.as<float>()[2], -0.0999755859375F);
+    EXPECT_THROW(linear.forward(x, Tensor::zeros(DType::i32, {1, 3}), {}), InvalidArgument);
+}
+
 TEST(FloatLinear, FlattensLeadingAxes) {
     const Tensor w = wave({37, 50}, 0.3F), bias = wave({37}, 1.1F), x = wave({2, 3, 50}, 0.7F);
     const FloatLinear layer(w, bias);
