@@ -125,9 +125,10 @@ EXPORTS = [(s, {}, []) for s in SCHEMES] + [(s, {"group": 32}, ["--group-size", 
     ("W4A16", {"symmetric": False}, ["--asymmetric"]), ("W4A16", {"symmetric": False, "group": 32}, ["--asymmetric", "--group-size", 32])]
 
 
-@pytest.mark.parametrize("scheme,options,flags", EXPORTS, ids=str)
+@pytest.mark.parametrize("case", EXPORTS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_exported_bytes(aerogel, float_model, tmp_path, scheme, options, flags, dtype):
+def test_exported_bytes(aerogel, float_model, tmp_path, case, dtype):
+    scheme, options, flags = case
     folder, state = float_model(dtype)
     done = aerogel("quantize", folder, "-o", tmp_path, "--scheme", scheme, *flags)
     assert done.returncode == 0, done.stderr
