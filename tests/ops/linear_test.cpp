@@ -168,7 +168,8 @@ TEST(PackedLinear, ChecksTheCall) {
         return message_of<InvalidArgument>([&] { packed.run(x, y, activation, {}); });
     };
     EXPECT_EQ(run(Activation::none),
-              "[linear] the weight was packed for n=2 k=4 x=f32 y=f32 w=int8 act=per_token");
+              "[linear] the weight was packed for n=2 k=4 x=f32 y=f32 w=int8 act=per_token, not for none "
+              "activations");
     EXPECT_EQ(run(Activation::per_tensor), "[linear] static activation scales need quant_bias and deq_scale");
     EXPECT_EQ(run(Activation::per_token), "no error");
 }
@@ -180,7 +181,8 @@ TEST(PackedLinear, NoKernelTakesIt) {
     const std::string text = message_of<Unsupported>([&] { PackedLinear(weight, Activation::per_token); });
     EXPECT_EQ(text.rfind("[linear] no kernel takes n=2 k=2 x=f32 y=f32 w=f32 act=per_token: ", 0), 0U)
         << text;
-    EXPECT_NE(text.find("reference.linear: quantized activations need int8 weights"), std::string::npos)
+    EXPECT_NE(text.find("reference.linear: per_token activations need int8 or int4 weights"),
+              std::string::npos)
         << text;
 }
 
