@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/model_files.h"
 #include "cli/progress.h"
+#include "cli/scheme_list.h"
 #include "cli/video_size.h"
 #include "model/calibrate.h"
 #include "quant/export.h"
@@ -37,6 +38,10 @@ struct QuantizeFlags {
     std::string size;
     CalibrateOptions calibrate;
     int first_static_step = 0;
+    std::int64_t group_size = 0;
+    bool asymmetric = false;
+    bool packed = false;
+    bool list = false;
     bool json = false;
 };
 
@@ -117,7 +122,8 @@ void check_first_static_step(const QuantizeFlags& flags, const std::optional<Cal
 Json to_json(const QuantizeFlags& flags, const ExportReport& report,
              const std::optional<CalibrationRun>& calibration, std::size_t linears) {
     Json json = {{"model", flags.model},
-                 {"scheme", upper_case(flags.scheme)},
+                 {"scheme", scheme_row("quantize", flags.scheme).name},
+                 {"group_size", flags.group_size},
                  {"description", report.description.string()},
                  {"weights", report.weights.string()},
                  {"bytes_before", report.bytes_before},
@@ -140,10 +146,10 @@ Json to_json(const QuantizeFlags& flags, const ExportReport& report,
 
 std::string to_text(const QuantizeFlags& flags, const ExportReport& report,
                     const std::optional<CalibrationRun>& calibration, std::size_t linears) {
-    std::string text =
-        fmt::format("{}: {} of {} Linear layers quantized, {} -> {}\n", upper_case(flags.scheme),
-                    report.layers.size(), linears, show_bytes(static_cast<double>(report.bytes_before)),
-                    show_bytes(static_cast<double>(report.bytes_after)));
+    std::string text = fmt::format("{}: {} of {} Linear layers quantized, {} -> {}\n",
+                                   scheme_row("quantize", flags.scheme).name, report.layers.size(), linears,
+                                   show_bytes(static_cast<double>(report.bytes_before)),
+                                   show_bytes(static_cast<double>(report.bytes_after)));
     if (calibration) {
         text += calibration->captions == 0 ? fmt::format("calibration from {}, {} steps\n",
                                                          calibration->source, calibration->stats.steps())
@@ -158,7 +164,22 @@ std::string to_text(const QuantizeFlags& flags, const ExportReport& report,
     return text;
 }
 
+void check_required(const QuantizeFlags& flags) {
+    std::string missing;
+    if (flags.model.empty()) missing += " MODEL";
+    if (flags.folder.empty()) missing += " --output";
+    if (flags.scheme.empty()) missing += " --scheme";
+    if (!missing.empty()) {
+        throw InvalidArgument(fmt::format("[quantize] missing:{} (or give --list)", missing));
+    }
+}
+
 void run_quantize(const QuantizeFlags& flags) {
+    if (flags.list) {
+        fmt::print("{}\n", flags.json ? scheme_list_json().dump(2) : scheme_list_text());
+        return;
+    }
+    check_required(flags);
     const SchemeRow& scheme = scheme_row("quantize", flags.scheme);
     check_flags(flags, scheme);
     const SafetensorsFile model = SafetensorsFile::open(weights_of_model("quantize", flags.model));
@@ -175,6 +196,8 @@ void run_quantize(const QuantizeFlags& flags) {
     options.folder = flags.folder;
     options.scheme = &scheme;
     options.rank = flags.rank;
+    options.weight = {flags.group_size, !flags.asymmetric};
+    options.packed = flags.packed;
     if (calibration) options.calibration = &calibration->stats;
     ExportReport report;
     {
@@ -189,6 +212,20 @@ void run_quantize(const QuantizeFlags& flags) {
     }
     fmt::print("{}\n", flags.json ? to_json(flags, report, calibration, linears.size()).dump(2)
                                   : to_text(flags, report, calibration, linears.size()));
+}
+
+void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
+    const std::string group = "Weights";
+    command
+        .add_option("--group-size", flags.group_size,
+                    "Columns that share a scale (int8, int4 and fp8 weights); 0: the whole row")
+        ->check(CLI::IsMember({0, 32, 64, 128, 256}))
+        ->group(group);
+    command.add_flag("--asymmetric", flags.asymmetric, "Scales with offsets (W8A16 and W4A16)")->group(group);
+    command
+        .add_flag("--packed", flags.packed,
+                  "Two int4 values per byte in the file: half the size, but not every reader takes them")
+        ->group(group);
 }
 
 void add_calibration_options(CLI::App& command, QuantizeFlags& flags) {
@@ -229,16 +266,17 @@ void add_quantize(CLI::App& app) {
     auto* command =
         app.add_subcommand("quantize", "Write a quantized pair (weights and description) of a model");
     auto flags = std::make_shared<QuantizeFlags>();
-    command->add_option("MODEL", flags->model, "Diffusers folder, pipeline folder or .safetensors file")
-        ->required();
-    command->add_option("-o,--output", flags->folder, "Folder for the two files")->required();
-    command->add_option("--scheme", flags->scheme, scheme_names())->required();
+    command->add_option("MODEL", flags->model, "Diffusers folder, pipeline folder or .safetensors file");
+    command->add_option("-o,--output", flags->folder, "Folder for the two files");
+    command->add_option("--scheme", flags->scheme, scheme_names());
+    command->add_flag("--list", flags->list, "Print the table of schemes instead");
     command->add_option(
         "--include", flags->include,
         fmt::format("Layers to quantize, by pattern (* ? [ab] {{a,b}}); default {}", kDefaultLayers));
     command->add_option("--exclude", flags->exclude, "Layers to leave float; wins over --include");
     command->add_option("--rank", flags->rank, "Rank behind the file names (-1: none)")
         ->check(CLI::Range(-1, 1 << 20));
+    add_weight_options(*command, *flags);
     add_calibration_options(*command, *flags);
     command->add_flag("--json", flags->json, "Print the report as JSON");
     command->footer(
@@ -246,6 +284,8 @@ void add_quantize(CLI::App& app) {
         "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_DYNAMIC\n"
         "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A16 --include 'blocks.*.ffn.*' \\\n"
         "      --exclude 'blocks.{0,1}.*'\n"
+        "  aerogel quantize examples/shapes_dit -o quantized --scheme INT4 --group-size 64 --packed\n"
+        "  aerogel quantize --list\n"
         "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_TIMESTEP --steps 20 "
         "--max-captions 2\n");
     command->callback([flags] { run_quantize(*flags); });

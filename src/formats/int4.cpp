@@ -1,6 +1,8 @@
 // int4 weights: decoding, checking, encoding, and both forms in which files hold them.
 #include "formats/int4.h"
 
+#include <algorithm>
+
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
 #include "formats/nibbles.h"
@@ -22,6 +24,14 @@ void decode_int4(const QuantizedTensor& weight, std::int64_t row, float* out) {
     }
 }
 
+void int4_integers(const QuantizedTensor& weight, const IntegerSlice& slice, std::int8_t* out) {
+    const auto* data =
+        static_cast<const std::uint8_t*>(weight.data.data()) + slice.row * ((weight.columns + 1) / 2);
+    for (std::int64_t i = 0; i < slice.count; ++i) {
+        out[i] = static_cast<std::int8_t>(to_int(Int4{nibble_at(data, slice.first + i)}));
+    }
+}
+
 std::string int4_problem(const QuantizedTensor& weight) {
     return scaled_problem(weight, DType::u8, nibble_shape(weight.rows, weight.columns));
 }
@@ -40,9 +50,25 @@ Tensor pack_int4(const Tensor& stored, std::int64_t rows, std::int64_t columns) 
     return packed;
 }
 
+bool is_bytes(const Tensor& stored) {
+    return stored.defined() && (stored.dtype() == DType::i8 || stored.dtype() == DType::u8);
+}
+
+Tensor from_row_pairs(const Tensor& stored, std::int64_t rows, std::int64_t columns) {
+    Tensor packed = Tensor::zeros(DType::u8, nibble_shape(rows, columns));
+    const auto* in = static_cast<const std::uint8_t*>(stored.data());
+    for (std::int64_t i = 0; i < rows * columns; ++i) {
+        const std::int64_t row = i / columns, column = i % columns;
+        const std::uint8_t pair = in[row / 2 * columns + column];
+        const auto nibble = static_cast<std::uint8_t>(row % 2 == 0 ? pair & 0xF : pair >> 4);
+        put_nibble(packed.as<std::uint8_t>() + row * packed.dim(1), column, nibble);
+    }
+    return packed;
+}
+
 }  // namespace
 
-constexpr FormatRow kInt4Format = {Format::int4, "int4", DType::u8, decode_int4, int4_problem};
+constexpr FormatRow kInt4Format = {Format::int4, "int4", DType::u8, decode_int4, int4_problem, int4_integers};
 
 QuantizedTensor encode_int4(const TensorView& weight, const Tensor& scale, const Tensor& offset) {
     check_encodable("int4", weight);
@@ -67,15 +93,59 @@ QuantizedTensor encode_int4(const TensorView& weight, std::int64_t group_size) {
 }
 
 Tensor read_int4(const Tensor& stored, std::int64_t rows, std::int64_t columns) {
-    const bool bytes = stored.defined() && (stored.dtype() == DType::i8 || stored.dtype() == DType::u8);
-    // One column looks the same in both forms; taken as a value, it is checked.
-    if (bytes && stored.dtype() == DType::i8 && stored.shape() == Shape{rows, columns}) {
+    // One column looks the same in two layouts; taken as a value, it is checked.
+    if (is_bytes(stored) && stored.dtype() == DType::i8 && stored.shape() == Shape{rows, columns}) {
         return pack_int4(stored, rows, columns);
     }
-    if (bytes && stored.shape() == nibble_shape(rows, columns)) return as_bytes(stored);
+    if (is_bytes(stored) && stored.shape() == nibble_shape(rows, columns)) return as_bytes(stored);
+    if (is_bytes(stored) && rows % 2 == 0 && stored.shape() == Shape{rows / 2, columns}) {
+        return from_row_pairs(stored, rows, columns);
+    }
     throw InvalidArgument("[int4] data must be i8" + to_string(Shape{rows, columns}) +
-                          " or, packed, u8 or i8" + to_string(nibble_shape(rows, columns)) + ", got " +
+                          " or, packed, u8 or i8" + to_string(nibble_shape(rows, columns)) +
+                          (rows % 2 == 0 ? " or " + to_string(Shape{rows / 2, columns}) : "") + ", got " +
                           (stored.defined() ? stored.describe() : "nothing"));
+}
+
+std::int64_t int4_columns(const Tensor& stored, std::int64_t rows) {
+    const bool matrix = is_bytes(stored) && stored.shape().size() == 2;
+    if (matrix && rows % 2 == 0 && stored.dim(0) == rows / 2) return stored.dim(1);
+    if (!matrix || stored.dim(0) != rows) {
+        throw InvalidArgument("[int4] data must be i8 or u8 with " + std::to_string(rows) + " or, packed, " +
+                              std::to_string(rows / 2) + " rows, got " +
+                              (stored.defined() ? stored.describe() : "nothing"));
+    }
+    if (stored.dtype() == DType::u8) return 2 * stored.dim(1);
+    const auto* values = stored.as<std::int8_t>();
+    const bool bytes =
+        std::all_of(values, values + stored.count(), [](std::int8_t x) { return x >= -8 && x <= 7; });
+    return bytes ? stored.dim(1) : 2 * stored.dim(1);
+}
+
+Tensor write_int4(const QuantizedTensor& weight, Int4Layout layout) {
+    const std::int64_t rows = weight.rows, columns = weight.columns;
+    const bool by_rows = layout == Int4Layout::row_pairs;
+    if (layout != Int4Layout::bytes && (by_rows ? rows : columns) % 2 != 0) {
+        throw InvalidArgument("[int4] packing needs an even number of " +
+                              std::string(by_rows ? "rows" : "columns") + ", got " +
+                              to_string(Shape{rows, columns}));
+    }
+    if (layout == Int4Layout::column_pairs) {
+        return {DType::i8, weight.data.shape(), weight.data.data(), std::make_shared<Tensor>(weight.data)};
+    }
+    Tensor bytes(DType::i8, {rows, columns});
+    for (std::int64_t row = 0; row < rows; ++row) {
+        int4_integers(weight, {row, 0, columns}, bytes.as<std::int8_t>() + row * columns);
+    }
+    if (!by_rows) return bytes;
+    Tensor pairs(DType::i8, {rows / 2, columns});
+    for (std::int64_t i = 0; i < pairs.count(); ++i) {
+        const std::int64_t even = i / columns * 2 * columns + i % columns;
+        const int low = bytes.as<std::int8_t>()[even] & 0xF;
+        const int high = bytes.as<std::int8_t>()[even + columns] & 0xF;
+        pairs.as<std::int8_t>()[i] = static_cast<std::int8_t>(high << 4 | low);
+    }
+    return pairs;
 }
 
 }  // namespace aerogel

@@ -22,6 +22,11 @@ void decode_int8(const QuantizedTensor& weight, std::int64_t row, float* out) {
     }
 }
 
+void int8_integers(const QuantizedTensor& weight, const IntegerSlice& slice, std::int8_t* out) {
+    const auto* data = static_cast<const std::int8_t*>(weight.data.data()) + slice.row * weight.columns;
+    std::copy(data + slice.first, data + slice.first + slice.count, out);
+}
+
 std::string int8_problem(const QuantizedTensor& weight) {
     return scaled_problem(weight, DType::i8, {weight.rows, weight.columns});
 }
@@ -33,7 +38,7 @@ std::int8_t encode_value(float value, float scale, float offset, float low) {
 
 }  // namespace
 
-constexpr FormatRow kInt8Format = {Format::int8, "int8", DType::i8, decode_int8, int8_problem};
+constexpr FormatRow kInt8Format = {Format::int8, "int8", DType::i8, decode_int8, int8_problem, int8_integers};
 
 QuantizedTensor encode_int8(const TensorView& weight, const Tensor& scale, const Tensor& offset, int low) {
     check_encodable("int8", weight);

@@ -11,6 +11,11 @@ namespace aerogel {
 
 constexpr std::int64_t kMxBlock = 32;
 
+/// True for the formats with E8M0 scales.
+constexpr bool is_mx(Format format) {
+    return format == Format::mxfp8 || format == Format::mxfp4 || format == Format::mxfp4_dual;
+}
+
 /// ceil(columns / 32).
 constexpr std::int64_t mx_blocks(std::int64_t columns) {
     return (columns + kMxBlock - 1) / kMxBlock;

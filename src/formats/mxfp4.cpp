@@ -89,6 +89,14 @@ QuantizedTensor encode_mxfp4(const TensorView& weight) {
     return encoded;
 }
 
+std::int64_t mxfp4_columns(const Tensor& stored) {
+    const bool matrix = stored.defined() && stored.shape().size() == 2;
+    if (matrix && stored.dtype() == DType::f8_e4m3) return stored.dim(1);
+    if (matrix && (stored.dtype() == DType::u8 || stored.dtype() == DType::i8)) return 2 * stored.dim(1);
+    throw InvalidArgument("[mxfp4] data must be f8_e4m3[rows,columns] or u8 or i8[rows,columns/2], got " +
+                          (stored.defined() ? stored.describe() : "nothing"));
+}
+
 Tensor read_mxfp4(const Tensor& stored, std::int64_t rows, std::int64_t columns) {
     if (stored.defined() && stored.dtype() == DType::f8_e4m3 && stored.shape() == Shape{rows, columns}) {
         return pack_values(stored, rows, columns);

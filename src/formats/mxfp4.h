@@ -15,6 +15,10 @@ QuantizedTensor encode_mxfp4(const TensorView& weight);
 /// packed already, as u8 or i8. Throws InvalidArgument on other arrays and on values E2M1 does not have.
 Tensor read_mxfp4(const Tensor& stored, std::int64_t rows, std::int64_t columns);
 
+/// Columns of a matrix where only its array is known; an odd number of packed columns counts as one more.
+/// InvalidArgument on other types and shapes than read_mxfp4() takes.
+std::int64_t mxfp4_columns(const Tensor& stored);
+
 /// What mxfp4_dual shares: the elements of row `row` times their block's scale; one row of floats encoded.
 void decode_mxfp4_row(const QuantizedTensor& weight, std::int64_t row, float* out);
 void encode_mxfp4_row(const float* values, std::int64_t row, QuantizedTensor& encoded);

@@ -1,6 +1,7 @@
 // The ordered list of linear kernels, and what they all refuse.
 #include "kernels/linear.h"
 
+#include <algorithm>
 #include <array>
 
 #include "kernels/cpu/amx/linear.h"
@@ -11,33 +12,81 @@
 namespace aerogel {
 namespace {
 
-std::string_view name_of(Activation activation) {
-    constexpr std::array<std::string_view, 3> kNames = {"none", "per_token", "per_tensor"};
-    return kNames.at(static_cast<std::size_t>(activation));
+// Weight formats whose products with these activations are defined.
+std::span<const Format> partners(Activation activation) {
+    static constexpr std::array kInt8 = {Format::int8, Format::int4};
+    static constexpr std::array kFp8 = {Format::fp8_e4m3};
+    static constexpr std::array kMxfp8 = {Format::mxfp8, Format::mxfp4};
+    static constexpr std::array kMxfp4 = {Format::mxfp4};
+    static constexpr std::array kDual = {Format::mxfp4_dual};
+    switch (activation) {
+        case Activation::none:
+            return {};
+        case Activation::per_token:
+            return kInt8;
+        case Activation::per_tensor:
+            return std::span(kInt8).first(1);
+        case Activation::per_token_int4:
+            return std::span(kInt8).last(1);
+        case Activation::per_token_fp8:
+            return kFp8;
+        case Activation::mxfp8:
+            return kMxfp8;
+        case Activation::mxfp4:
+            return kMxfp4;
+        case Activation::mxfp4_dual:
+            return kDual;
+    }
+    return {};
 }
 
-constexpr bool is_real(DType dtype) {
-    return dtype == DType::f32 || dtype == DType::bf16;
+std::string format_limits(const LinearProblem& problem) {
+    const auto formats = partners(problem.activation);
+    if (std::find(formats.begin(), formats.end(), problem.weight) != formats.end()) return "";
+    std::string names;
+    for (const Format format : formats)
+        names += (names.empty() ? "" : " or ") + std::string(to_string(format));
+    return std::string(to_string(problem.activation)) + " activations need " + names + " weights";
 }
 
 }  // namespace
+
+std::string_view to_string(Activation activation) {
+    constexpr std::array<std::string_view, 8> kNames = {
+        "none", "per_token", "per_tensor", "per_token_int4", "per_token_fp8", "mxfp8", "mxfp4", "mxfp4_dual"};
+    return kNames.at(static_cast<std::size_t>(activation));
+}
+
+bool is_integer(Activation activation) {
+    return activation == Activation::per_token || activation == Activation::per_tensor ||
+           activation == Activation::per_token_int4;
+}
+
+bool same_packing(Activation a, Activation b) {
+    return a == b || (is_integer(a) && is_integer(b));
+}
 
 std::string LinearProblem::describe() const {
     std::string text = m == 0 ? "" : "m=" + std::to_string(m) + " ";
     text += "n=" + std::to_string(n) + " k=" + std::to_string(k) + " x=" + std::string(to_string(x)) +
             " y=" + std::string(to_string(y)) + " w=" + std::string(to_string(weight)) +
-            " act=" + std::string(name_of(activation));
+            " act=" + std::string(to_string(activation));
     if (group_size != 0) text += " group=" + std::to_string(group_size);
     if (weight_offset) text += " offset";
     return text;
 }
 
 std::string linear_limits(const LinearProblem& problem) {
-    if (!is_real(problem.x) || !is_real(problem.y)) return "takes x and y of f32 or bf16 only";
+    const bool real = problem.y == DType::f32 || problem.y == DType::bf16 || problem.y == DType::f16;
+    if (problem.x != DType::f32 && problem.x != DType::bf16) return "takes x of f32 or bf16 only";
+    if (!real) return "takes y of f32, bf16 or f16 only";
     if (problem.activation == Activation::none) return "";
-    if (problem.weight != Format::int8) return "quantized activations need int8 weights";
-    if (problem.group_size != 0) return "quantized activations need one weight scale per row";
+    if (const std::string wrong = format_limits(problem); !wrong.empty()) return wrong;
     if (problem.weight_offset) return "quantized activations need weights without an offset";
+    if (!is_integer(problem.activation)) return "";
+    if (problem.activation == Activation::per_tensor && problem.group_size != 0) {
+        return "per_tensor activations need one weight scale per row";
+    }
     constexpr std::int64_t kLargest = 131071;  // k * 128 * 128 < 2^31
     if (problem.k > kLargest) return "int32 sums hold k up to 131071";
     return "";

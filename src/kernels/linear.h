@@ -13,11 +13,16 @@
 
 namespace aerogel {
 
-/// When and how activations are quantized.
+/// When and how activations are quantized; x' = x * mul_scale, all roundings are to nearest, ties to even.
 enum class Activation : std::uint8_t {
-    none,        ///< x is used as it is (float or weight-only schemes)
-    per_token,   ///< dynamic: s_t = max_k|x'|/127, x_q = round_half_even(x'/s_t); x' = x * mul_scale
-    per_tensor,  ///< static: x_q = clamp(round_half_even(x'/input_scale + input_offset), -128, 127)
+    none,            ///< x' is used as it is (float or weight-only schemes)
+    per_token,       ///< int8, dynamic: s_t = max_k|x'|/127, x_q = round(x'/s_t)
+    per_tensor,      ///< int8, static: x_q = clamp(round(x'/input_scale + input_offset), -128, 127)
+    per_token_int4,  ///< dynamic: s_t = max_k|x'|/7, x_q = clamp(round(x'/s_t), -8, 7)
+    per_token_fp8,   ///< E4M3, dynamic: s_t = max_k|x'|/448, x_q = x'/s_t rounded and saturated
+    mxfp8,           ///< E4M3 per 32 columns: e = floor(log2 max|x'|) - 8 (at least -127), x_q = x'/2^e
+    mxfp4,           ///< E2M1 per 32 columns: e = floor(log2 max|x'|) - 2 (at least -127), x_q = x'/2^e
+    mxfp4_dual,      ///< D = max|x'|/6 per 512 columns, then mxfp4 of x'/D rounded to x's type
 };
 
 /// Everything a kernel's choice depends on. m == 0 while packing (the weight must serve any m).
@@ -26,7 +31,7 @@ struct LinearProblem {
     std::int64_t n = 0;
     std::int64_t k = 0;
     DType x = DType::f32;  ///< f32 or bf16
-    DType y = DType::f32;  ///< f32 or bf16
+    DType y = DType::f32;  ///< f32, bf16 or f16
     Format weight = Format::f32;
     Activation activation = Activation::none;
     std::int64_t group_size = 0;  ///< columns per weight scale, 0 = whole row
@@ -37,11 +42,16 @@ struct LinearProblem {
 };
 
 /// Pointers of one call. Rows of x and y are x_stride / y_stride elements apart.
-/// none:       y = x' w^T + bias
-/// per_token:  y = (float(sum x_q w_q) * s_t) * w_scale[n] + bias[n]        (float32, in this order)
-/// per_tensor: y = float(sum x_q w_q + quant_bias[n]) * deq_scale[n]
-/// In per_token a row whose s_t is 0 (all zeros) takes s_t = 1, x_q is clamped to -128 .. 127 (only denormal
-/// s_t need it), and a row with a NaN or an infinity gives a row of NaN. In per_tensor a NaN counts as 0.
+/// none:           y = x' w^T + bias
+/// per_token, per_token_int4:  (float32, in this order, groups of columns ascending)
+///   one scale:    y = (float(sum x_q w_q) * s_t) * w_scale[n] + bias[n]
+///   groups:       y = (sum_g float(sum_(k in g) x_q w_q) * w_scale[n,g]) * s_t + bias[n]
+/// per_tensor:     y = float(sum x_q w_q + quant_bias[n]) * deq_scale[n]
+/// per_token_fp8:  y = (x_q w^T) * s_t + bias
+/// mx...:          y = (x_q * 2^e [* D]) w^T + bias
+/// A block or row whose s_t or D is no normal number (zeros above all) takes 1 instead; per_token does so at
+/// 0 only, with x_q clamped to -128 .. 127. Where scales are dynamic, a row with a NaN or an infinity gives a
+/// row of NaN. In per_tensor a NaN counts as 0.
 struct LinearArgs {
     const void* x = nullptr;
     std::int64_t x_stride = 0;
@@ -49,7 +59,7 @@ struct LinearArgs {
     std::int64_t y_stride = 0;
     const std::byte* packed = nullptr;         ///< made by the same kernel's pack()
     const float* mul_scale = nullptr;          ///< [k] or null
-    const float* bias = nullptr;               ///< [n] or null (none, per_token)
+    const float* bias = nullptr;               ///< [n] or null (all but per_tensor)
     float input_scale = 1.0F;                  ///< per_tensor
     float input_offset = 0.0F;                 ///< per_tensor, integral
     const std::int32_t* quant_bias = nullptr;  ///< [n], per_tensor
@@ -64,16 +74,24 @@ struct LinearKernel {
     std::string (*why_not)(const LinearProblem& problem);
     /// Bytes of the packed weight (64-byte aligned storage is provided).
     std::size_t (*packed_bytes)(const LinearProblem& problem);
-    /// Packs once, for any m. The packed form holds the weight scales as well, and is the same for
-    /// per_token and per_tensor.
+    /// Packs once, for any m. The packed form holds the weight scales as well, and is the same for all
+    /// activations that same_packing() joins.
     void (*pack)(const LinearProblem& problem, const QuantizedTensor& weight, std::byte* packed) noexcept;
     std::size_t (*workspace_bytes)(const LinearProblem& problem);
     void (*run)(const LinearProblem& problem, const LinearArgs& args) noexcept;
 };
 
-/// What no kernel takes, empty when fine: other types of x and y than f32 and bf16, quantized activations
-/// with anything but int8 weights with one scale per row and no offset, or with k > 131071 (the int32
-/// sum could overflow). Refusals depend on the weight and the activation only, never on m, x or y.
+/// "per_token" ...
+std::string_view to_string(Activation activation);
+/// int8 or int4 activations, whose products with integer weights are summed exactly.
+bool is_integer(Activation activation);
+/// True when a weight packed for one serves the other: equal, or both integer.
+bool same_packing(Activation a, Activation b);
+
+/// What no kernel takes, empty when fine: other types of x and y than above, quantized activations with
+/// weights of a format they do not go with or with an offset, groups in per_tensor, or k > 131071 with
+/// integers (the int32 sum could overflow). Refusals depend on the weight and the activation only, never on
+/// m, x or y.
 std::string linear_limits(const LinearProblem& problem);
 
 /// Best first, the reference last. Kernels of levels this CPU lacks are listed too.

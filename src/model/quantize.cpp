@@ -22,8 +22,9 @@ void check_fits(const WanTransformer& model, const QuantizedPair& pair, const Qu
     const Linear& linear = model.linear(layer.name);
     if (weights.weight.rows == linear.out_features() && weights.weight.columns == linear.in_features())
         return;
-    throw InvalidArgument(fmt::format("[quantize] {}: '{}.weight' must be i8[{},{}] for this model, got {}",
-                                      pair.weights().path().string(), layer.prefix, linear.out_features(),
+    throw InvalidArgument(fmt::format("[quantize] {}: '{}.weight' must be {}[{},{}] for this model, got {}",
+                                      pair.weights().path().string(), layer.prefix,
+                                      to_string(weights.weight.data.dtype()), linear.out_features(),
                                       linear.in_features(), weights.weight.data.describe()));
 }
 
@@ -37,7 +38,7 @@ std::map<std::string, std::unique_ptr<Linear>> build(const WanTransformer& model
                                               pair.path().string(), layer.name,
                                               suggestion(layer.name, names)));
         }
-        QuantizedLinearWeights weights = pair.read(layer);
+        QuantizedLinearWeights weights = pair.read(layer, model.linear(layer.name).in_features());
         check_fits(model, pair, layer, weights);
         weights.first_static_step = first_static_step;
         built[layer.name] = std::make_unique<QuantizedLinear>(std::move(weights));

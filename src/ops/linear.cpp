@@ -25,7 +25,6 @@ struct Rows {
 Rows rows_of(const TensorView& view, const char* name, std::int64_t columns) {
     const std::string described = std::string(name) + " " + view.describe();
     if (view.device != Device::cpu) refuse(described + " must be on the CPU");
-    if (view.dtype != DType::f32 && view.dtype != DType::bf16) refuse(described + " must be f32 or bf16");
     if (view.shape.empty() || view.shape.back() != columns) {
         refuse(std::string(name) + " must have " + std::to_string(columns) + " columns, got " + described);
     }
@@ -87,13 +86,18 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
 
 void PackedLinear::run(const TensorView& x, const TensorView& y, Activation activation,
                        LinearArgs args) const {
+    if (x.dtype != DType::f32 && x.dtype != DType::bf16) refuse("x " + x.describe() + " must be f32 or bf16");
+    if (y.dtype != DType::f32 && y.dtype != DType::bf16 && y.dtype != DType::f16) {
+        refuse("y " + y.describe() + " must be f32, bf16 or f16");
+    }
     const Rows in = rows_of(x, "x", problem_.k);
     const Rows out = rows_of(y, "y", problem_.n);
     if (in.count != out.count) {
         refuse("x and y must have as many rows (x " + x.describe() + ", y " + y.describe() + ")");
     }
-    if ((activation == Activation::none) != (problem_.activation == Activation::none)) {
-        refuse("the weight was packed for " + problem_.describe());
+    if (!same_packing(activation, problem_.activation)) {
+        refuse("the weight was packed for " + problem_.describe() + ", not for " +
+               std::string(to_string(activation)) + " activations");
     }
     if (activation == Activation::per_tensor && (args.quant_bias == nullptr || args.deq_scale == nullptr)) {
         refuse("static activation scales need quant_bias and deq_scale");
@@ -104,6 +108,9 @@ void PackedLinear::run(const TensorView& x, const TensorView& y, Activation acti
     problem.x = x.dtype;
     problem.y = y.dtype;
     problem.activation = activation;
+    if (activation != problem_.activation) {
+        if (const std::string reason = kernel_->why_not(problem); !reason.empty()) refuse(reason);
+    }
     args.x = x.data;
     args.x_stride = in.stride;
     args.y = y.data;

@@ -10,12 +10,13 @@
 
 namespace aerogel {
 
-/// A weight in the packed form of the kernel chosen for it. Serves any m, f32 and bf16 x and y.
+/// A weight in the packed form of the kernel chosen for it. Serves any m, f32 and bf16 x; f32, bf16 and f16
+/// y.
 class PackedLinear {
   public:
-    /// Chooses and packs. `activation` none, or per_token / per_tensor for a weight whose activations get
-    /// quantized (one packed form serves both). InvalidArgument when the weight's arrays do not fit its
-    /// format, Unsupported when no kernel takes the problem. The weight is not needed afterwards.
+    /// Chooses and packs, for `activation` and those that same_packing() joins with it. InvalidArgument when
+    /// the weight's arrays do not fit its format, Unsupported when no kernel takes the problem. The weight is
+    /// not needed afterwards.
     PackedLinear(const QuantizedTensor& weight, Activation activation);
 
     std::int64_t n() const { return problem_.n; }
@@ -23,8 +24,8 @@ class PackedLinear {
     std::string_view kernel_name() const { return kernel_->name; }
 
     /// y[..., n] = x[..., k] w^T as kernels/linear.h spells out; `args` brings the arrays of the epilogue
-    /// and mul_scale, the rest is filled in here. x and y: f32|bf16, last axis contiguous, more than two
-    /// axes only when contiguous. InvalidArgument when shapes, types or `activation` do not fit.
+    /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, last axis contiguous, more than
+    /// two axes only when contiguous. InvalidArgument when shapes, types or `activation` do not fit.
     void run(const TensorView& x, const TensorView& y, Activation activation, LinearArgs args) const;
 
   private:

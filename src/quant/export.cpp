@@ -12,6 +12,7 @@
 #include "aerogel/description.h"
 #include "aerogel/error.h"
 #include "core/text.h"
+#include "formats/format.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/export_layer.h"
@@ -67,6 +68,7 @@ class Exporter {
 
     void check() const {
         algorithm_row(options_.algorithm, options_.scheme->weight);
+        check_options();
         if (options_.scheme->needs_calibration && options_.calibration == nullptr) {
             throw InvalidArgument(fmt::format("[quantize] {} needs calibration", options_.scheme->name));
         }
@@ -77,6 +79,43 @@ class Exporter {
                                                   model_.path().string(), name, suggestion(name, linears)));
             }
             if (options_.scheme->needs_calibration) options_.calibration->range(name);
+            check_shape(name);
+        }
+    }
+
+    void check_options() const {
+        const SchemeRow& scheme = *options_.scheme;
+        const bool offsets =
+            scheme.activation == Activation::none && format_row(scheme.weight).integers != nullptr;
+        if (options_.weight.group_size != 0 && !scheme.groups) {
+            throw InvalidArgument(
+                fmt::format("[quantize] {} has no groups of a size to choose", scheme.name));
+        }
+        if (!options_.weight.symmetric && !offsets) {
+            throw InvalidArgument(fmt::format("[quantize] {} has symmetric weights only", scheme.name));
+        }
+        if (options_.packed && scheme.weight != Format::int4) {
+            throw InvalidArgument(fmt::format("[quantize] packing is for int4 weights, {} has {}",
+                                              scheme.name, to_string(scheme.weight)));
+        }
+    }
+
+    // Groups divide the columns, and pairs in one byte come out even.
+    void check_shape(const std::string& name) const {
+        const Shape& shape = model_.info(name + std::string(kWeight)).shape;
+        const std::int64_t group = options_.weight.group_size;
+        if (group != 0 && shape[1] % group != 0) {
+            throw InvalidArgument(
+                fmt::format("[quantize] the {} columns of {} {} are no multiple of the group size {}",
+                            shape[1], name, to_string(shape), group));
+        }
+        const Format format = options_.scheme->weight;
+        const bool rows = options_.packed && group != 0;
+        const bool columns =
+            !rows && (options_.packed || format == Format::mxfp4 || format == Format::mxfp4_dual);
+        if ((rows && shape[0] % 2 != 0) || (columns && shape[1] % 2 != 0)) {
+            throw InvalidArgument(fmt::format("[quantize] {} {} cannot be packed: it has an odd number of {}",
+                                              name, to_string(shape), rows ? "rows" : "columns"));
         }
     }
 

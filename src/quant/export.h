@@ -1,6 +1,6 @@
 // Writing a quantized pair from a float checkpoint, tensor after tensor: memory stays at the size of
 // one layer. The files are in the older exporter's form (FLOAT tensors included, scales in the
-// model's type, int8 in [-127, 127]); see docs/quantization.md.
+// model's type, int8 in [-127, 127]) where it has one for the scheme; see docs/quantization.md.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "aerogel/safetensors.h"
+#include "quant/algorithms/algorithm.h"
 #include "quant/calibration.h"
 #include "quant/schemes.h"
 
@@ -19,7 +20,9 @@ struct ExportOptions {
     std::filesystem::path folder;  ///< made when missing
     const SchemeRow* scheme = nullptr;
     std::string algorithm = "minmax";
-    int rank = -1;                                  ///< -1: no rank suffix
+    WeightOptions weight;  ///< groups and offsets, for schemes that have them
+    bool packed = false;   ///< int4 as pairs: of columns with a scale per row, of rows with groups
+    int rank = -1;         ///< -1: no rank suffix
     const CalibrationStats* calibration = nullptr;  ///< for schemes that need it
     /// Called as source bytes are done; may throw to stop, then nothing of the pair is left.
     std::function<void(std::size_t done, std::size_t total, const std::string& tensor)> progress;

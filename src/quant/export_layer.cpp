@@ -7,6 +7,9 @@
 #include <cstdint>
 
 #include "base/thread_pool.h"
+#include "formats/format.h"
+#include "formats/int4.h"
+#include "formats/mx.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/minmax.h"
 
@@ -23,19 +26,67 @@ DType deq_scale_type(DType model) {
     return model == DType::bf16 ? DType::f32 : DType::i64;
 }
 
+std::int64_t groups_of(const FloatLayer& layer, const ExportOptions& options) {
+    const std::int64_t group = options.weight.group_size;
+    return group == 0 ? 1 : layer.weight.dim(1) / group;
+}
+
+Int4Layout int4_layout(const ExportOptions& options) {
+    if (!options.packed) return Int4Layout::bytes;
+    return options.weight.group_size == 0 ? Int4Layout::column_pairs : Int4Layout::row_pairs;
+}
+
+StoredType weight_type(const FloatLayer& layer, const ExportOptions& options) {
+    const Format format = options.scheme->weight;
+    const std::int64_t n = layer.weight.dim(0), k = layer.weight.dim(1);
+    if (format == Format::mxfp4 || format == Format::mxfp4_dual) return {DType::u8, {n, k / 2}};
+    if (format != Format::int4) return {format_row(format).storage, layer.weight.shape()};
+    switch (int4_layout(options)) {
+        case Int4Layout::bytes:
+            return {DType::i8, {n, k}};
+        case Int4Layout::column_pairs:
+            return {DType::i8, {n, k / 2}};
+        case Int4Layout::row_pairs:
+            return {DType::i8, {n / 2, k}};
+    }
+    return {};
+}
+
+// The older exporter keeps scales per row in the model's type and those of groups in float32.
+StoredType scale_type(const FloatLayer& layer, const ExportOptions& options) {
+    const std::int64_t n = layer.weight.dim(0);
+    if (is_mx(options.scheme->weight)) return {DType::u8, {n, mx_blocks(layer.weight.dim(1))}};
+    const bool wide = options.scheme->float32 || options.weight.group_size != 0;
+    return {wide ? DType::f32 : layer.weight.dtype(), {n, groups_of(layer, options)}};
+}
+
 StoredType stored_type(std::string_view tensor, const FloatLayer& layer, const ExportOptions& options) {
     const DType model = layer.weight.dtype();
     const std::int64_t n = layer.weight.dim(0);
     const bool per_step = options.scheme->per_step;
     const std::int64_t steps = per_step ? options.calibration->steps() : 1;
-    if (tensor == "weight") return {DType::i8, layer.weight.shape()};
-    if (tensor == "bias") return {layer.bias.dtype(), layer.bias.shape()};
-    if (tensor == "weight_scale" || tensor == "weight_offset") return {model, {n, 1}};
+    if (tensor == "weight") return weight_type(layer, options);
+    if (tensor == "bias") {
+        return {options.scheme->float32 ? DType::f32 : layer.bias.dtype(), layer.bias.shape()};
+    }
+    if (tensor == "weight_scale" || tensor == "weight_offset") return scale_type(layer, options);
+    if (tensor == "weight_dual_scale") return {DType::f32, {n, (layer.weight.dim(1) + 511) / 512, 1}};
     if (tensor == "input_scale" || tensor == "input_offset") {
         return {model, per_step ? Shape{steps, 1} : Shape{1}};
     }
     const Shape per_channel = per_step ? Shape{steps, n} : Shape{n};
     return {tensor == "quant_bias" ? DType::i32 : deq_scale_type(model), per_channel};
+}
+
+// One of the weight's own arrays.
+Tensor weight_tensor(std::string_view tensor, const QuantizedTensor& weight, const ExportOptions& options,
+                     const StoredType& type) {
+    if (tensor == "weight") {
+        return weight.format == Format::int4 ? write_int4(weight, int4_layout(options)) : weight.data;
+    }
+    if (tensor == "weight_scale") return weight.scale.to(type.dtype);
+    if (tensor == "weight_dual_scale") return weight.dual_scale.reshaped(type.shape);
+    return weight.offset.defined() ? weight.offset.to(type.dtype) : Tensor::zeros(type.dtype, type.shape);
 }
 
 // The scheme's tensors with the bias behind the weight.
@@ -122,7 +173,8 @@ std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOpti
 
 StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options) {
     const SchemeRow& scheme = *options.scheme;
-    const QuantizedTensor weight = algorithm_row(options.algorithm, scheme.weight).quantize(layer.weight);
+    const QuantizedTensor weight =
+        algorithm_row(options.algorithm, scheme.weight).quantize(layer.weight, options.weight);
     std::vector<StaticScales> scales;
     if (scheme.activation == Activation::per_tensor) {
         const Tensor bias = layer.bias.defined() ? layer.bias.to(DType::f32) : Tensor();
@@ -131,14 +183,10 @@ StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options
     StoredLayer stored;
     for (const std::string& tensor : tensor_names(layer, scheme)) {
         const StoredType type = stored_type(tensor, layer, options);
-        if (tensor == "weight") {
-            stored.tensors.push_back(weight.data);
-        } else if (tensor == "bias") {
-            stored.tensors.push_back(layer.bias);
-        } else if (tensor == "weight_scale") {
-            stored.tensors.push_back(weight.scale.to(type.dtype));
-        } else if (tensor == "weight_offset") {
-            stored.tensors.push_back(Tensor::zeros(type.dtype, type.shape));
+        if (tensor == "bias") {
+            stored.tensors.push_back(layer.bias.to(type.dtype));
+        } else if (tensor.starts_with("weight")) {
+            stored.tensors.push_back(weight_tensor(tensor, weight, options, type));
         } else {
             stored.tensors.push_back(static_tensor(tensor, scales, type));
         }

@@ -57,7 +57,9 @@ class Inspector {
         if (file_.contains(layer.prefix + ".weight"))
             found.shape = file_.info(layer.prefix + ".weight").shape;
         try {
-            found.steps = pair_.read(layer).static_scales.size();
+            const QuantizedLinearWeights weights = pair_.read(layer);
+            found.shape = {weights.weight.rows, weights.weight.columns};
+            found.steps = weights.static_scales.size();
             found.runs = true;
         } catch (const Unsupported&) {
             not_there_.insert(layer.quant_type);
@@ -65,9 +67,10 @@ class Inspector {
         } catch (const Error& error) {
             result_.problems.emplace_back(error.what());
         }
-        for (const char* tensor : {"weight", "bias", "weight_scale", "weight_offset", "input_scale",
-                                   "input_offset", "quant_bias", "deq_scale"}) {
-            used_.insert(layer.prefix + "." + tensor);
+        used_.insert(layer.prefix + ".weight");
+        used_.insert(layer.prefix + ".bias");
+        for (const std::string_view tensor : layer_tensors()) {
+            used_.insert(layer.prefix + "." + std::string(tensor));
         }
         used_.insert(layer.name + ".div.mul_scale");
         result_.layers.push_back(std::move(found));

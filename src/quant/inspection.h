@@ -14,7 +14,7 @@ struct PairInspection {
     struct Layer {
         std::string name;
         std::string scheme;
-        Shape shape;            ///< of the stored weight
+        Shape shape;            ///< of the weight matrix; of its stored array where it cannot be read
         std::size_t bytes = 0;  ///< of all its tensors
         bool runs = false;      ///< false: the scheme is not there yet, or there is a problem
         bool smoothed = false;

@@ -55,8 +55,18 @@ void check_arrays(const QuantizedLinearWeights& weights, const SchemeRow& scheme
     if (const auto wrong = format_row(scheme.weight).problem(weights.weight); !wrong.empty()) {
         refuse(weights, "weight: " + wrong);
     }
-    check_finite(weights, "weight_scale", weights.weight.scale);
-    if (weights.weight.offset.defined()) check_finite(weights, "weight_offset", weights.weight.offset);
+    // The format itself refuses E8M0 scales that are no numbers.
+    const QuantizedTensor& weight = weights.weight;
+    if (weight.scale.dtype() == DType::f32) check_finite(weights, "weight_scale", weight.scale);
+    if (weight.offset.defined()) check_finite(weights, "weight_offset", weight.offset);
+    if (weight.dual_scale.defined()) check_finite(weights, "weight_dual_scale", weight.dual_scale);
+    if (scheme.activation != Activation::none && weight.offset.defined()) {
+        refuse(weights, "weight_offset must be zeros (weights are symmetric in this scheme)");
+    }
+    if (!scheme.groups && weight.scale.dtype() == DType::f32 && weight.scale.count() != weight.rows) {
+        refuse(weights, fmt::format("weight_scale must be one per row in this scheme, got {}",
+                                    weight.scale.describe()));
+    }
     if (weights.bias.defined()) {
         check_array(weights, "bias", weights.bias, DType::f32, {weights.weight.rows});
     }

@@ -100,13 +100,15 @@ void QuantizedPair::find_layers() {
 
 std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
     std::size_t bytes = 0;
-    for (const char* tensor : {"weight", "bias", "weight_scale", "weight_offset", "input_scale",
-                               "input_offset", "quant_bias", "deq_scale"}) {
-        const std::string name = layer.prefix + "." + tensor;
-        if (!weights_.contains(name)) continue;
+    const auto add = [&](std::string_view tensor) {
+        const std::string name = layer.prefix + "." + std::string(tensor);
+        if (!weights_.contains(name)) return;
         const TensorInfo& info = weights_.info(name);
         bytes += static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
-    }
+    };
+    add("weight");
+    add("bias");
+    for (const std::string_view tensor : layer_tensors()) add(tensor);
     const std::string smoothing = layer.name + ".div.mul_scale";
     if (weights_.contains(smoothing)) bytes += weights_.tensor(smoothing).bytes();
     return bytes;

@@ -34,8 +34,9 @@ class QuantizedPair {
     const std::vector<std::string>& attention_keys() const { return attention_keys_; }
 
     /// The arrays of one layer. InvalidArgument naming file, tensor, expected and got; Unsupported for a
-    /// scheme that is not there yet. The result fits check_layer().
-    QuantizedLinearWeights read(const QuantizedLayer& layer) const;
+    /// scheme that is not there yet. The result fits check_layer(). `in_features`: of the layer, where the
+    /// caller knows; four-bit weights do not always tell (see int4_columns), 0 = find out.
+    QuantizedLinearWeights read(const QuantizedLayer& layer, std::int64_t in_features = 0) const;
     /// Bytes of the layer's tensors in the file.
     std::size_t stored_bytes(const QuantizedLayer& layer) const;
 

@@ -1,4 +1,4 @@
-// The tensors of one quantized layer, from either exporter's form to QuantizedLinearWeights.
+// The tensors of one quantized layer, from any exporter's form to QuantizedLinearWeights.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,6 +7,10 @@
 #include <string_view>
 
 #include "aerogel/error.h"
+#include "formats/int4.h"
+#include "formats/mx.h"
+#include "formats/mxfp4.h"
+#include "formats/nibbles.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/layer_check.h"
 #include "quant/load.h"
@@ -20,6 +24,10 @@ class LayerReader {
   public:
     LayerReader(const SafetensorsFile& file, const QuantizedLayer& layer) : file_(file), layer_(layer) {}
 
+    [[noreturn]] void fail(std::string_view tensor, std::string_view what) const {
+        throw InvalidArgument(fmt::format("[quantize] {}: '{}.{}' ({}): {}", file_.path().string(),
+                                          layer_.prefix, tensor, layer_.quant_type, what));
+    }
     [[noreturn]] void refuse(std::string_view tensor, const std::string& wanted,
                              const std::string& got) const {
         throw InvalidArgument(fmt::format("[quantize] {}: '{}.{}' ({}) must be {}, got {}",
@@ -106,49 +114,106 @@ Tensor recovered_scale(const StaticScales& scales) {
     return scale;
 }
 
-void read_scales(const LayerReader& reader, const SchemeRow& scheme, QuantizedLinearWeights& out) {
-    QuantizedTensor& weight = out.weight;
-    if (!reader.has("weight_scale") && scheme.activation == Activation::per_tensor && !scheme.per_step) {
-        weight.scale = recovered_scale(out.static_scales.front());
-        return;
+// Four-bit weights lie in several layouts; those of the formats' readers count.
+void read_packed(const LayerReader& reader, std::int64_t in_features, QuantizedTensor& weight) {
+    const Tensor stored = reader.required("weight");
+    if (stored.shape().size() != 2) reader.refuse("weight", "a matrix", stored.describe());
+    const Tensor scale = reader.required("weight_scale");
+    try {
+        if (weight.format == Format::int4) {
+            weight.rows = scale.count() == 1 || scale.shape().empty() ? stored.dim(0) : scale.dim(0);
+            weight.columns = in_features != 0 ? in_features : int4_columns(stored, weight.rows);
+            weight.data = read_int4(stored, weight.rows, weight.columns);
+        } else {
+            weight.columns = in_features != 0 ? in_features : mxfp4_columns(stored);
+            weight.rows = stored.dim(0);
+            weight.data = read_mxfp4(stored, weight.rows, weight.columns);
+        }
+    } catch (const InvalidArgument& error) {
+        reader.fail("weight", error.what());
     }
+}
+
+void read_weight(const LayerReader& reader, std::int64_t in_features, QuantizedTensor& weight) {
+    const bool mxfp4 = weight.format == Format::mxfp4 || weight.format == Format::mxfp4_dual;
+    if (mxfp4 || weight.format == Format::int4) return read_packed(reader, in_features, weight);
+    const DType dtype = format_row(weight.format).storage;
+    weight.data = reader.required("weight");
+    if (weight.data.dtype() != dtype || weight.data.shape().size() != 2) {
+        reader.refuse("weight", fmt::format("{}[out_features,in_features]", to_string(dtype)),
+                      weight.data.describe());
+    }
+    weight.rows = weight.data.dim(0);
+    weight.columns = weight.data.dim(1);
+}
+
+// E8M0 scales as u8 or f8_e8m0, of one block of 32 columns each, in any shape of that many.
+void read_mx_scales(const LayerReader& reader, QuantizedTensor& weight) {
     const Tensor stored = reader.required("weight_scale");
+    const Shape shape = {weight.rows, mx_blocks(weight.columns)};
+    const bool bytes = stored.dtype() == DType::u8 || stored.dtype() == DType::f8_e8m0;
+    if (!bytes || stored.count() != element_count(shape)) {
+        reader.refuse("weight_scale", "u8 or f8_e8m0 " + to_string(shape), stored.describe());
+    }
+    weight.group_size = kMxBlock;
+    weight.scale = as_bytes(stored).reshaped(shape);
+    if (weight.format != Format::mxfp4_dual) return;
+    reader.required("weight_dual_scale");
+    weight.dual_scale = reader.floats("weight_dual_scale", {weight.rows, (weight.columns + 511) / 512});
+}
+
+// Scales per row or group; a single one counts for every row.
+Tensor float_scales(const LayerReader& reader, QuantizedTensor& weight) {
+    const Tensor stored = reader.required("weight_scale");
+    if (stored.count() == 1 && weight.rows > 1) {
+        const float all = reader.floats("weight_scale", {1}).as<float>()[0];
+        Tensor scale(DType::f32, {weight.rows, 1});
+        std::fill(scale.as<float>(), scale.as<float>() + weight.rows, all);
+        return scale;
+    }
     const std::int64_t groups = weight.rows == 0 ? 0 : stored.count() / weight.rows;
     if (groups < 1 || groups * weight.rows != stored.count() || weight.columns % groups != 0) {
         reader.refuse("weight_scale", fmt::format("[{},1] or [{},groups]", weight.rows, weight.rows),
                       stored.describe());
     }
     weight.group_size = groups == 1 ? 0 : weight.columns / groups;
-    weight.scale = reader.floats("weight_scale", {weight.rows, groups});
-    const Tensor offset = reader.floats("weight_offset", {weight.rows, groups});
+    return reader.floats("weight_scale", {weight.rows, groups});
+}
+
+void read_scales(const LayerReader& reader, const SchemeRow& scheme, QuantizedLinearWeights& out) {
+    QuantizedTensor& weight = out.weight;
+    if (is_mx(weight.format)) return read_mx_scales(reader, weight);
+    if (!reader.has("weight_scale") && scheme.activation == Activation::per_tensor && !scheme.per_step) {
+        weight.scale = recovered_scale(out.static_scales.front());
+        return;
+    }
+    weight.scale = float_scales(reader, weight);
+    const bool one = reader.has("weight_offset") && reader.required("weight_offset").count() == 1;
+    const Tensor offset = reader.floats("weight_offset", one ? Shape{1} : weight.scale.shape());
     if (!offset.defined()) return;
     const auto* values = offset.as<float>();
     if (std::all_of(values, values + offset.count(), [](float x) { return x == 0.0F; })) return;
-    if (scheme.activation != Activation::none) {
+    if (scheme.activation != Activation::none || format_row(weight.format).integers == nullptr) {
         reader.refuse("weight_offset", "zeros (weights are symmetric in this scheme)", "other values");
     }
-    weight.offset = offset;
+    weight.offset = reader.floats("weight_offset", weight.scale.shape());
 }
 
 }  // namespace
 
-QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer) const {
-    const SchemeRow& scheme = scheme_row("quantize", layer.quant_type);
+QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int64_t in_features) const {
+    const SchemeRow& scheme = stored_scheme_row("quantize", layer.quant_type);
     const LayerReader reader(weights_, layer);
+    const QuantizedLayer outer = {layer.name, layer.name, layer.quant_type};
+    const LayerReader smoothing(weights_, outer);
+    const bool smoothed = layer.prefix != layer.name;
+    if (smoothed && in_features == 0) in_features = smoothing.required("div.mul_scale").count();
     QuantizedLinearWeights out;
     out.scheme = std::string(scheme.name);
     out.weight.format = scheme.weight;
-    out.weight.data = reader.required("weight");
-    if (out.weight.data.dtype() != DType::i8 || out.weight.data.shape().size() != 2) {
-        reader.refuse("weight", "i8[out_features,in_features]", out.weight.data.describe());
-    }
-    out.weight.rows = out.weight.data.dim(0);
-    out.weight.columns = out.weight.data.dim(1);
+    read_weight(reader, in_features, out.weight);
     out.bias = reader.floats("bias", {out.weight.rows});
-    if (layer.prefix != layer.name) {
-        const QuantizedLayer outer = {layer.name, layer.name, layer.quant_type};
-        out.mul_scale = LayerReader(weights_, outer).floats("div.mul_scale", {out.weight.columns});
-    }
+    if (smoothed) out.mul_scale = smoothing.floats("div.mul_scale", {out.weight.columns});
     if (scheme.activation == Activation::per_tensor) {
         out.static_scales = read_static(reader, scheme, out.weight.rows);
     }

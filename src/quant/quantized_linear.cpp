@@ -16,7 +16,8 @@ namespace {
 std::size_t count_bytes(const QuantizedLinearWeights& weights) {
     const auto bytes = [](const Tensor& tensor) { return tensor.defined() ? tensor.bytes() : 0; };
     std::size_t total = bytes(weights.weight.data) + bytes(weights.weight.scale) +
-                        bytes(weights.weight.offset) + bytes(weights.bias) + bytes(weights.mul_scale);
+                        bytes(weights.weight.offset) + bytes(weights.weight.dual_scale) +
+                        bytes(weights.bias) + bytes(weights.mul_scale);
     for (const StaticScales& scales : weights.static_scales) {
         total += 2 * sizeof(float) + bytes(scales.quant_bias) + bytes(scales.deq_scale);
     }
@@ -83,8 +84,8 @@ void QuantizedLinear::forward(const TensorView& x, const TensorView& y, const St
         return;
     }
     if (weights.bias.defined()) args.bias = weights.bias.as<float>();
-    const bool weight_only = state_->scheme.activation == Activation::none;
-    state_->packed.run(x, y, weight_only ? Activation::none : Activation::per_token, args);
+    const Activation own = state_->scheme.activation;
+    state_->packed.run(x, y, own == Activation::per_tensor ? Activation::per_token : own, args);
 }
 
 std::string QuantizedLinear::scheme() const {

@@ -7,6 +7,7 @@
 
 #include "aerogel/safetensors.h"
 #include "base/thread_pool.h"
+#include "quant/schemes.h"
 
 namespace aerogel {
 namespace {
@@ -25,9 +26,8 @@ Plan make_plan(const QuantizedPair& pair) {
     for (const QuantizedLayer& layer : pair.layers()) {
         weights[layer.prefix + ".weight"] = &layer;
         renamed[layer.prefix + ".bias"] = layer.name + ".bias";
-        for (const char* tensor :
-             {"weight_scale", "weight_offset", "input_scale", "input_offset", "quant_bias", "deq_scale"}) {
-            dropped.insert(layer.prefix + "." + tensor);
+        for (const std::string_view tensor : layer_tensors()) {
+            dropped.insert(layer.prefix + "." + std::string(tensor));
         }
         dropped.insert(layer.name + ".div.mul_scale");
     }
@@ -36,7 +36,9 @@ Plan make_plan(const QuantizedPair& pair) {
         if (dropped.contains(name)) continue;
         TensorInfo info = pair.weights().info(name);
         if (weights.contains(name)) {
-            info = {weights.at(name)->name + ".weight", DType::f32, info.shape};
+            // Everything is read, and so checked, before the first byte is written.
+            const QuantizedTensor weight = pair.read(*weights.at(name)).weight;
+            info = {weights.at(name)->name + ".weight", DType::f32, {weight.rows, weight.columns}};
         } else if (renamed.contains(name)) {
             info.name = renamed.at(name);
         }
@@ -64,8 +66,6 @@ Tensor restore_weight(const QuantizedLinearWeights& layer) {
 std::size_t restore_floats(const QuantizedPair& pair, const std::filesystem::path& path,
                            const RestoreOptions& options) {
     const Plan plan = make_plan(pair);
-    // Everything is checked before the first byte is written.
-    for (const QuantizedLayer& layer : pair.layers()) pair.read(layer);
     SafetensorsWriter writer(path, plan.outputs);
     for (std::size_t i = 0; i < plan.outputs.size(); ++i) {
         const auto weight = plan.weights.find(plan.sources[i]);

@@ -2,7 +2,6 @@
 // formats exist is one row here and nothing else.
 #pragma once
 
-#include <array>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,24 +13,32 @@ namespace aerogel {
 
 /// One scheme. The tensors named here are stored under "<layer>." beside an optional bias.
 struct SchemeRow {
-    std::string_view name;                    ///< as in the files: "W8A8_DYNAMIC"
-    std::array<std::string_view, 2> aliases;  ///< other names users may give; files never hold them
+    std::string_view name;                         ///< as in the files: "W8A8_DYNAMIC"
+    std::span<const std::string_view> aliases;     ///< other names users may give and files may hold
+    std::span<const std::string_view> file_names;  ///< names of files that also tell the algorithm; read only
     Format weight;
     Activation activation;
     bool per_step;           ///< one set of static scales per sampling step
     bool needs_calibration;  ///< activation ranges must be measured before export
+    bool groups;             ///< weights may have a scale per group of columns
+    bool float32;            ///< scales and bias are stored as f32, whatever the model's type
     std::span<const std::string_view> tensors;
     std::string_view summary;
 };
 
+/// "<layer>." + these may lie beside a weight and its bias, whatever the scheme.
+std::span<const std::string_view> layer_tensors();
 std::span<const SchemeRow> schemes();
 /// "W8A16, W8A8_DYNAMIC, ..." for messages.
 std::string scheme_names();
 /// The row of a name or alias in any case, or null.
 const SchemeRow* find_scheme(std::string_view name);
-/// The same, but Unsupported ("not there yet") for names of the file format without a row and
+/// The same for a name out of a file: file_names count as well.
+const SchemeRow* find_stored_scheme(std::string_view name);
+/// The same two, but Unsupported ("not there yet") for names of the file format without a row and
 /// InvalidArgument for others; both list what is there. `op` starts the message.
 const SchemeRow& scheme_row(std::string_view op, std::string_view name);
+const SchemeRow& stored_scheme_row(std::string_view op, std::string_view name);
 /// True when `name` (any case) is a quantization type of the file format, with or without a row.
 bool is_quant_type(std::string_view name);
 /// ASCII upper case.

@@ -88,6 +88,32 @@ TEST(Int4, ReadsOneValuePerByteAndPacked) {
               "[int4] data must be i8[1,2] or, packed, u8 or i8[1,1], got nothing");
 }
 
+// Every layout, there and back: q = 0 1 -8 7 / 2 -1 3 -4.
+TEST(Int4, LayoutsOfFiles) {
+    Tensor plain(DType::i8, {2, 4});
+    const std::int8_t values[8] = {0, 1, -8, 7, 2, -1, 3, -4};
+    std::copy(values, values + 8, plain.as<std::int8_t>());
+    QuantizedTensor weight;
+    weight.rows = 2;
+    weight.columns = 4;
+    weight.data = read_int4(plain, 2, 4);
+    const Tensor columns = write_int4(weight, Int4Layout::column_pairs);
+    const Tensor rows = write_int4(weight, Int4Layout::row_pairs);
+    EXPECT_EQ(bytes_of(columns, 4), (Ints{0x10, 0x78, 0xF2, 0xC3}));
+    EXPECT_EQ(bytes_of(rows, 4), (Ints{0x20, 0xF1, 0x38, 0xC7}));
+    EXPECT_EQ(bytes_of(write_int4(weight, Int4Layout::bytes), 8), bytes_of(plain, 8));
+    for (const Tensor& stored : {plain, columns, rows}) {
+        EXPECT_EQ(int4_columns(stored, 2), 4) << stored.describe();
+        EXPECT_EQ(bytes_of(read_int4(stored, 2, 4), 4), bytes_of(weight.data, 4)) << stored.describe();
+    }
+    EXPECT_EQ(message_of([&] { int4_columns(plain, 3); }),
+              "[int4] data must be i8 or u8 with 3 or, packed, 1 rows, got i8[2,4]");
+    weight.columns = 3;
+    weight.data = read_int4(Tensor::zeros(DType::i8, {2, 3}), 2, 3);
+    EXPECT_EQ(message_of([&] { write_int4(weight, Int4Layout::column_pairs); }),
+              "[int4] packing needs an even number of columns, got [2,3]");
+}
+
 TEST(Int4, ProblemsNameBothSides) {
     const auto problem = format_row(Format::int4).problem;
     QuantizedTensor weight = encode_int4(floats({2, 3}, {1, 2, 3, 4, 5, 6}), 0);

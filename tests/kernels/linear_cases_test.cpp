@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "aerogel/number_types.h"
+#include "formats/int4.h"
 #include "kernels/linear_cases.h"
 
 namespace aerogel::testing {
@@ -19,7 +20,7 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr std::int64_t kGap = 5;
-constexpr unsigned char kPoison = 0xFF;  // NaN as float and as bf16
+constexpr unsigned char kPoison = 0xFF;  // NaN as float, bf16 and f16
 
 /// Heap memory of exactly this size, aligned to 64 bytes, full of NaNs.
 class Memory {
@@ -119,7 +120,8 @@ std::vector<LinearCase> linear_cases(const LinearShape& shape) {
             c.problem = {shape.m, shape.n,    shape.k, DType::f32, DType::f32,
                          format,  activation, group,   offset};
             if (turn % 2 == 1) c.problem.x = DType::bf16;
-            if (turn / 2 % 2 == 1) c.problem.y = DType::bf16;
+            if (turn / 2 % 4 == 1) c.problem.y = DType::bf16;
+            if (turn / 2 % 4 == 3) c.problem.y = DType::f16;
             c.bias = turn % 3 != 0;
             c.mul_scale = turn % 5 < 2;
             c.strided = turn / 3 % 2 == 1;
@@ -137,6 +139,9 @@ std::vector<LinearCase> linear_cases(const LinearShape& shape) {
         add(Format::int8, Activation::per_token, 0, false);
         add(Format::int8, Activation::per_tensor, 0, false);
     }
+    add(Format::int4, Activation::per_token, 0, false);
+    add(Format::int4, Activation::per_token_int4, 0, false);
+    if (shape.group != 0) add(Format::int4, Activation::per_token_int4, shape.group, false);
     return cases;
 }
 
@@ -185,19 +190,20 @@ void LinearArrays::fill_weight() {
     weight_.rows = p.n;
     weight_.columns = p.k;
     weight_.group_size = p.group_size;
-    const bool int8 = p.weight == Format::int8;
-    Tensor data(int8 ? DType::i8 : DType::f32, {p.n, p.k});
+    const bool int4 = p.weight == Format::int4;
+    const bool integers = int4 || p.weight == Format::int8;
+    Tensor data(integers ? DType::i8 : DType::f32, {p.n, p.k});
     for (std::int64_t i = 0; i < data.count(); ++i) {
         const bool extreme = case_.fill == Fill::extreme;
-        if (int8) {
-            data.as<std::int8_t>()[i] = static_cast<std::int8_t>(extreme ? extreme_value(i / p.k, i % p.k)
-                                                                         : static_cast<float>(byte(random)));
+        if (integers) {
+            const float value = extreme ? extreme_value(i / p.k, i % p.k) : static_cast<float>(byte(random));
+            data.as<std::int8_t>()[i] = static_cast<std::int8_t>(int4 ? std::floor(value / 16) : value);
         } else {
             data.as<float>()[i] = extreme ? extreme_value(i / p.k, i % p.k) : real(random);
         }
     }
-    weight_.data = p.weight == Format::bf16 ? data.to(DType::bf16) : data;
-    if (!int8) return;
+    weight_.data = p.weight == Format::bf16 ? data.to(DType::bf16) : int4 ? read_int4(data, p.n, p.k) : data;
+    if (!integers) return;
     const std::int64_t groups = p.group_size == 0 ? 1 : p.k / p.group_size;
     weight_.scale = Tensor(DType::f32, {p.n, groups});
     if (p.weight_offset) weight_.offset = Tensor(DType::f32, {p.n, groups});
@@ -248,7 +254,10 @@ std::vector<float> LinearArrays::run(const LinearKernel& kernel, std::string& co
             unsigned char* at = y.data() + kMargin + static_cast<std::size_t>(i * y_stride_ + j) * y_size;
             std::uint32_t bits = 0;
             std::memcpy(&bits, at, y_size);
-            values.push_back(std::bit_cast<float>(p.y == DType::bf16 ? bits << 16 : bits));
+            const auto half = static_cast<std::uint16_t>(bits);
+            values.push_back(p.y == DType::f16
+                                 ? to_float(Float16{half})
+                                 : std::bit_cast<float>(p.y == DType::bf16 ? bits << 16 : bits));
             std::memset(at, kPoison, y_size);
         }
     }
@@ -298,7 +307,10 @@ std::string LinearArrays::compare(const std::vector<float>& got) const {
     // bottom, half a denormal; then the rounding of y itself on both sides.
     const double unit = std::ldexp(1.0, -24);
     const double steps = static_cast<double>(p.k) + 2;
-    const double output = p.y == DType::bf16 ? std::ldexp(1.0, -8) : unit;
+    const double output = p.y == DType::bf16  ? std::ldexp(1.0, -8)
+                          : p.y == DType::f16 ? std::ldexp(1.0, -11)
+                                              : unit;
+    const double smallest = p.y == DType::f16 ? std::ldexp(1.0, -25) : 0;
     for (std::int64_t i = 0; i < p.m; ++i) {
         const double norm = exact ? 0 : x_norm(i);
         for (std::int64_t j = 0; j < p.n; ++j) {
@@ -311,7 +323,7 @@ std::string LinearArrays::compare(const std::vector<float>& got) const {
                 const double size = norm * w_norm[static_cast<std::size_t>(j)] +
                                     std::abs(static_cast<double>(bias_[static_cast<std::size_t>(j)]));
                 bound = steps * (unit * size + std::ldexp(1.0, -149)) +
-                        2 * output * std::abs(static_cast<double>(a));
+                        2 * (output * std::abs(static_cast<double>(a)) + smallest);
                 const double error = std::abs(static_cast<double>(a) - static_cast<double>(b));
                 if (std::isfinite(bound) && error <= bound) continue;
             }
@@ -333,18 +345,19 @@ std::string LinearArrays::check(const LinearKernel& kernel) const {
 TEST(LinearCases, CoverEverySchemeAndType) {
     const auto shapes = linear_shapes();
     ASSERT_GE(shapes.size(), 20U);
-    int bf16_in = 0, bf16_out = 0, strided = 0, scaled = 0, unbiased = 0;
+    int bf16_in = 0, bf16_out = 0, f16_out = 0, strided = 0, scaled = 0, unbiased = 0;
     for (const LinearShape& shape : shapes) {
         for (const LinearCase& c : linear_cases(shape)) {
             EXPECT_EQ(linear_limits(c.problem), "");
             bf16_in += c.problem.x == DType::bf16;
             bf16_out += c.problem.y == DType::bf16;
+            f16_out += c.problem.y == DType::f16;
             strided += c.strided;
             scaled += c.mul_scale;
             unbiased += !c.bias;
         }
     }
-    for (const int count : {bf16_in, bf16_out, strided, scaled, unbiased}) EXPECT_GE(count, 50);
+    for (const int count : {bf16_in, bf16_out, f16_out, strided, scaled, unbiased}) EXPECT_GE(count, 50);
 }
 
 }  // namespace aerogel::testing

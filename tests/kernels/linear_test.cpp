@@ -61,15 +61,33 @@ TEST(LinearKernels, PackedFormServesBothQuantizedActivations) {
     }
 }
 
+TEST(LinearKernels, PackedFormServesBothActivationsOfInt4) {
+    LinearProblem bytes{.n = 33, .k = 70, .weight = Format::int4, .activation = Activation::per_token};
+    LinearProblem nibbles = bytes;
+    nibbles.activation = Activation::per_token_int4;
+    for (const LinearKernel& kernel : linear_kernels()) {
+        EXPECT_EQ(kernel.why_not(bytes), kernel.why_not(nibbles)) << kernel.name;
+        EXPECT_EQ(kernel.packed_bytes(bytes), kernel.packed_bytes(nibbles)) << kernel.name;
+    }
+}
+
 TEST(LinearKernels, LimitsNameTheReason) {
     LinearProblem p = {4, 8, 131072, DType::f32, DType::f32, Format::int8, Activation::per_token, 0, false};
     EXPECT_EQ(linear_limits(p), "int32 sums hold k up to 131071");
     p.k = 131071;
     EXPECT_EQ(linear_limits(p), "");
+    p.weight_offset = true;
+    EXPECT_EQ(linear_limits(p), "quantized activations need weights without an offset");
+    p.weight_offset = false;
+    p.activation = Activation::per_tensor;
     p.group_size = 32;
-    EXPECT_EQ(linear_limits(p), "quantized activations need one weight scale per row");
+    EXPECT_EQ(linear_limits(p), "per_tensor activations need one weight scale per row");
+    p.activation = Activation::mxfp8;
+    EXPECT_EQ(linear_limits(p), "mxfp8 activations need mxfp8 or mxfp4 weights");
     p = {4, 8, 16, DType::f16, DType::f32, Format::f32, Activation::none, 0, false};
-    EXPECT_EQ(linear_limits(p), "takes x and y of f32 or bf16 only");
+    EXPECT_EQ(linear_limits(p), "takes x of f32 or bf16 only");
+    p = {4, 8, 16, DType::f32, DType::f64, Format::f32, Activation::none, 0, false};
+    EXPECT_EQ(linear_limits(p), "takes y of f32, bf16 or f16 only");
 }
 
 TEST(LinearKernels, SumsOfTheLargestKAreExact) {
@@ -146,9 +164,11 @@ void pack_without_last_k(const LinearProblem& p, const QuantizedTensor& weight, 
     QuantizedTensor broken = weight;
     broken.data = weight.data.clone();
     const std::size_t size = size_of(broken.data.dtype());
+    const std::int64_t columns = broken.data.dim(1);  // int4 has two in one
     for (std::int64_t j = 0; j < p.n; ++j) {
-        auto* row = static_cast<std::byte*>(broken.data.data()) + static_cast<std::size_t>(j * p.k) * size;
-        std::memset(row + static_cast<std::size_t>(p.k - 1) * size, 0, size);
+        auto* row =
+            static_cast<std::byte*>(broken.data.data()) + static_cast<std::size_t>(j * columns) * size;
+        std::memset(row + static_cast<std::size_t>(columns - 1) * size, 0, size);
     }
     reference().pack(p, broken, packed);
 }

@@ -69,6 +69,23 @@ class Variable {
     const char* name_;
 };
 
+// Rounded once from float32: 2049 is a tie in float16, 70000 is beyond it.
+TEST(FloatLinear, WritesFloat16) {
+    Tensor weight = Tensor::zeros(DType::f32, {3, 1});
+    const float values[3] = {2049, 70000, -0.1F};
+    std::copy(values, values + 3, weight.as<float>());
+    const FloatLinear linear(weight, Tensor());
+    Tensor x = Tensor::zeros(DType::f32, {1, 1});
+    x.as<float>()[0] = 1;
+    Tensor y = Tensor::zeros(DType::f16, {1, 3});
+    linear.forward(x, y, {});
+    const Tensor wide = y.to(DType::f32);
+    EXPECT_EQ(wide.as<float>()[0], 2048);
+    EXPECT_EQ(wide.as<float>()[1], std::numeric_limits<float>::infinity());
+    EXPECT_EQ(wide.as<float>()[2], -0.0999755859375F);
+    EXPECT_THROW(linear.forward(x, Tensor::zeros(DType::i32, {1, 3}), {}), InvalidArgument);
+}
+
 TEST(FloatLinear, FlattensLeadingAxes) {
     const Tensor w = wave({37, 50}, 0.3F), bias = wave({37}, 1.1F), x = wave({2, 3, 50}, 0.7F);
     const FloatLinear layer(w, bias);
@@ -151,7 +168,8 @@ TEST(PackedLinear, ChecksTheCall) {
         return message_of<InvalidArgument>([&] { packed.run(x, y, activation, {}); });
     };
     EXPECT_EQ(run(Activation::none),
-              "[linear] the weight was packed for n=2 k=4 x=f32 y=f32 w=int8 act=per_token");
+              "[linear] the weight was packed for n=2 k=4 x=f32 y=f32 w=int8 act=per_token, not for none "
+              "activations");
     EXPECT_EQ(run(Activation::per_tensor), "[linear] static activation scales need quant_bias and deq_scale");
     EXPECT_EQ(run(Activation::per_token), "no error");
 }
@@ -163,7 +181,8 @@ TEST(PackedLinear, NoKernelTakesIt) {
     const std::string text = message_of<Unsupported>([&] { PackedLinear(weight, Activation::per_token); });
     EXPECT_EQ(text.rfind("[linear] no kernel takes n=2 k=2 x=f32 y=f32 w=f32 act=per_token: ", 0), 0U)
         << text;
-    EXPECT_NE(text.find("reference.linear: quantized activations need int8 weights"), std::string::npos)
+    EXPECT_NE(text.find("reference.linear: per_token activations need int8 or int4 weights"),
+              std::string::npos)
         << text;
 }
 

@@ -22,7 +22,14 @@ TEST(Schemes, NamesAndAliasesAreUnique) {
         EXPECT_EQ(find_scheme(row.name), &row);
         EXPECT_TRUE(seen.insert(row.name).second) << row.name;
         for (const auto alias : row.aliases) {
-            EXPECT_TRUE(alias.empty() || seen.insert(alias).second) << alias;
+            EXPECT_TRUE(seen.insert(alias).second) << alias;
+            EXPECT_EQ(find_scheme(alias), &row);
+        }
+        for (const auto name : row.file_names) {
+            EXPECT_TRUE(seen.insert(name).second) << name;
+            EXPECT_EQ(find_scheme(name), nullptr);
+            EXPECT_EQ(find_stored_scheme(name), &row);
+            EXPECT_THROW(scheme_row("test", name), Unsupported);
         }
         EXPECT_FALSE(row.tensors.empty());
         EXPECT_EQ(row.tensors[0], "weight");
@@ -71,16 +78,41 @@ TEST(Schemes, EveryNameOfTheFileFormatIsKnown) {
                              "FAQuant",
                              "UNKNOWN"}) {
         EXPECT_TRUE(is_quant_type(name)) << name;
-        if (find_scheme(name) != nullptr) continue;
+        if (find_stored_scheme(name) != nullptr) continue;
         try {
-            scheme_row("test", name);
+            stored_scheme_row("test", name);
             ADD_FAILURE() << name;
         } catch (const Unsupported& error) {
-            EXPECT_THAT(error.what(), HasSubstr("is not there yet; there are: W8A16, W8A8_DYNAMIC, W8A8,"));
+            EXPECT_THAT(error.what(), HasSubstr("is not there yet; there are: W8A16, W4A16, W8A16_FP8,"));
         }
     }
     EXPECT_FALSE(is_quant_type("FLOAT"));
     EXPECT_THROW(scheme_row("test", "W9A9"), InvalidArgument);
+}
+
+TEST(Schemes, NamesOfTheDocumentsResolve) {
+    const std::pair<const char*, const char*> names[] = {{"int8", "W8A16"},
+                                                         {"INT4", "W4A16"},
+                                                         {"FP8", "W8A16_FP8"},
+                                                         {"MXFP4", "W4A4_MXFP4"},
+                                                         {"MXFP8", "W8A8_MXFP8"},
+                                                         {"W4A4", "W4A4_DYNAMIC"},
+                                                         {"W4A8_DYNAMIC", "W4A8"},
+                                                         {"W8A8_FP8", "WFP8AFP8_DYNAMIC"},
+                                                         {"W4A4_MXFP4_DYNAMIC", "W4A4_MXFP4"}};
+    for (const auto& [alias, name] : names) EXPECT_EQ(scheme_row("test", alias).name, name);
+}
+
+// What the table promises a kernel must take: the format with the activation, and groups where it says so.
+TEST(Schemes, TheReferenceRunsEveryRow) {
+    const LinearKernel& reference = linear_kernels().back();
+    for (const SchemeRow& row : schemes()) {
+        LinearProblem problem{.m = 1, .n = 4, .k = 64, .weight = row.weight, .activation = row.activation};
+        EXPECT_EQ(reference.why_not(problem), "") << row.name;
+        if (!row.groups) continue;
+        problem.group_size = 32;
+        EXPECT_EQ(reference.why_not(problem), "") << row.name;
+    }
 }
 
 TEST(Schemes, MinmaxServesEveryScheme) {
@@ -100,7 +132,7 @@ TEST(QuantizedLinear, RefusesWhatDoesNotFit) {
     EXPECT_NO_THROW(QuantizedLinear(layer("W8A16")));
     EXPECT_THROW(QuantizedLinear(layer("W8A8")), InvalidArgument);
     EXPECT_THROW(QuantizedLinear(layer("W8A8_TIMESTEP")), InvalidArgument);
-    EXPECT_THROW(QuantizedLinear(layer("W4A16")), Unsupported);
+    EXPECT_THROW(QuantizedLinear(layer("W8A8_MIX")), Unsupported);
     QuantizedLinearWeights weights = layer("W8A16");
     weights.static_scales.emplace_back();
     EXPECT_THROW(QuantizedLinear{weights}, InvalidArgument);

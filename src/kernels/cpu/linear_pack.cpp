@@ -6,6 +6,7 @@
 
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
+#include "formats/format.h"
 
 namespace aerogel {
 namespace {
@@ -37,15 +38,29 @@ void pack_floats(const QuantizedTensor& weight, const PanelForm& form, const Col
     }
 }
 
-void pack_int8(const QuantizedTensor& weight, const PanelForm& form, const Columns& columns,
-               std::int8_t* out) {
+// Columns of a row as integers, a piece at a time: f(first, count, integers).
+template <typename F>
+void for_each_piece(const QuantizedTensor& weight, std::int64_t row, F&& f) {
+    constexpr std::int64_t kPiece = 256;  // a multiple of the values per step of every panel
+    const FormatRow& format = format_row(weight.format);
+    std::int8_t piece[kPiece];
+    for (std::int64_t first = 0; first < weight.columns; first += kPiece) {
+        const std::int64_t count = std::min(kPiece, weight.columns - first);
+        format.integers(weight, {row, first, count}, piece);
+        f(first, count, piece);
+    }
+}
+
+void pack_integers(const QuantizedTensor& weight, const PanelForm& form, const Columns& columns,
+                   std::int8_t* out) {
     for (std::int64_t j = 0; j < columns.count; ++j) {
-        const auto* row =
-            static_cast<const std::int8_t*>(weight.data.data()) + (columns.first + j) * weight.columns;
-        for (std::int64_t p = 0; p < weight.columns; p += form.values) {
-            const auto count = static_cast<std::size_t>(std::min(form.values, weight.columns - p));
-            std::memcpy(out + p * form.columns + j * form.values, row + p, count);
-        }
+        for_each_piece(weight, columns.first + j,
+                       [&](std::int64_t first, std::int64_t count, const std::int8_t* piece) {
+                           for (std::int64_t p = 0; p < count; p += form.values) {
+                               std::memcpy(out + (first + p) * form.columns + j * form.values, piece + p,
+                                           static_cast<std::size_t>(std::min(form.values, count - p)));
+                           }
+                       });
     }
 }
 
@@ -61,10 +76,11 @@ void pack_groups(const Tensor& values, std::int64_t groups, std::int64_t stride,
 
 void pack_sums(const QuantizedTensor& weight, const Columns& columns, std::int32_t* out) {
     for (std::int64_t j = 0; j < columns.count; ++j) {
-        const auto* row =
-            static_cast<const std::int8_t*>(weight.data.data()) + (columns.first + j) * weight.columns;
         std::int32_t sum = 0;
-        for (std::int64_t p = 0; p < weight.columns; ++p) sum += row[p];
+        for_each_piece(weight, columns.first + j,
+                       [&](std::int64_t, std::int64_t count, const std::int8_t* piece) {
+                           for (std::int64_t p = 0; p < count; ++p) sum += piece[p];
+                       });
         out[j] = sum;
     }
 }
@@ -76,12 +92,12 @@ PackedPanels::PackedPanels(const LinearProblem& problem, const PanelForm& form)
       steps(rounded_up((problem.k + form.values - 1) / form.values, form.multiple)),
       groups(problem.group_size == 0 ? 1 : problem.k / problem.group_size),
       panel_bytes(static_cast<std::size_t>(steps * form.columns * form.values * form.value_size)) {
-    const bool int8 = problem.weight == Format::int8;
-    const std::size_t grouped = int8 ? aligned(panels * groups * form.columns * 4) : 0;
+    const bool integers = problem.weight == Format::int8 || problem.weight == Format::int4;
+    const std::size_t grouped = integers ? aligned(panels * groups * form.columns * 4) : 0;
     scale = aligned(static_cast<std::int64_t>(panel_bytes) * panels);
     offset = scale + grouped;
     sum = offset + (problem.weight_offset ? grouped : 0);
-    bytes = sum + (int8 && groups == 1 ? aligned(panels * form.columns * 4) : 0);
+    bytes = sum + (integers && groups == 1 ? aligned(panels * form.columns * 4) : 0);
 }
 
 void pack_panels(const LinearProblem& problem, const PanelForm& form, const QuantizedTensor& weight,
@@ -96,7 +112,7 @@ void pack_panels(const LinearProblem& problem, const PanelForm& form, const Quan
             pack_floats(weight, form, columns, reinterpret_cast<float*>(values));
             return;
         }
-        pack_int8(weight, form, columns, reinterpret_cast<std::int8_t*>(values));
+        pack_integers(weight, form, columns, reinterpret_cast<std::int8_t*>(values));
         const std::int64_t at = first * layout.groups;
         pack_groups(weight.scale, layout.groups, form.columns, columns,
                     reinterpret_cast<float*>(packed + layout.scale) + at);
@@ -116,8 +132,9 @@ std::string takes_float(const LinearProblem& problem) {
 }
 
 std::string takes_w8a8(const LinearProblem& problem) {
-    if (problem.weight != Format::int8) return "takes int8 weights only";
-    if (problem.activation == Activation::none) return "takes quantized activations only";
+    if (problem.weight != Format::int8 && problem.weight != Format::int4) return "takes integer weights only";
+    if (!is_integer(problem.activation)) return "takes integer activations only";
+    if (problem.group_size != 0) return "takes one weight scale per row only";
     return linear_limits(problem);
 }
 

@@ -16,7 +16,7 @@ struct PanelForm {
     std::int64_t columns;     ///< rows of w per panel
     std::int64_t values;      ///< consecutive k per step
     std::int64_t multiple;    ///< steps are padded to a multiple of this
-    std::int64_t value_size;  ///< 4: float32 (any format), 1: int8 as stored
+    std::int64_t value_size;  ///< 4: float32 (any format), 1: integers as int8
 };
 
 /// Where things lie in the packed bytes. Offsets are multiples of 64. The float arrays hold one value per
@@ -28,19 +28,20 @@ struct PackedPanels {
     std::int64_t steps;
     std::int64_t groups;
     std::size_t panel_bytes;
-    std::size_t scale;   ///< float, int8 only; padding columns have scale 0
-    std::size_t offset;  ///< float, int8 with an offset only
-    std::size_t sum;     ///< int32 sum over k of each column, int8 without groups only
+    std::size_t scale;   ///< float, integers only; padding columns have scale 0
+    std::size_t offset;  ///< float, integers with an offset only
+    std::size_t sum;     ///< int32 sum over k of each column, integers without groups only
     std::size_t bytes;
 };
 
-/// Fills the panels and the arrays behind them. Float weights (f32, bf16) with value_size 4, else int8.
+/// Fills the panels and the arrays behind them. Float weights (f32, bf16) with value_size 4, else int8 or
+/// int4.
 void pack_panels(const LinearProblem& problem, const PanelForm& form, const QuantizedTensor& weight,
                  std::byte* packed) noexcept;
 
 /// The refusals of the fast kernels: float weights without quantized activations ...
 std::string takes_float(const LinearProblem& problem);
-/// ... int8 weights with quantized activations ...
+/// ... integer weights with integer activations, one scale per row ...
 std::string takes_w8a8(const LinearProblem& problem);
 /// ... int8 weights with float activations, any groups and offsets.
 std::string takes_w8a16(const LinearProblem& problem);

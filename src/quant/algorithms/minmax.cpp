@@ -1,57 +1,17 @@
-// Min-max int8: see the header for the formulas.
+// Min-max of activations: see the header for the formulas.
 #include "quant/algorithms/minmax.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
-#include <span>
 #include <utility>
 
-#include "aerogel/error.h"
-#include "aerogel/number_types.h"
-#include "aerogel/threads.h"
-#include "base/thread_pool.h"
+#include "quant/algorithms/minmax_weights.h"
 #include "quant/algorithms/model_dtype.h"
 
 namespace aerogel {
 namespace {
-
-constexpr float kLargest = 127.0F;
-
-// One row of a float matrix as float32.
-void widen_row(const TensorView& weight, std::int64_t row, float* out) {
-    const std::int64_t columns = weight.dim(1);
-    if (weight.dtype == DType::f32) {
-        const auto* in = static_cast<const float*>(weight.data) + row * columns;
-        std::copy(in, in + columns, out);
-    } else if (weight.dtype == DType::bf16) {
-        const auto* in = static_cast<const BFloat16*>(weight.data) + row * columns;
-        std::transform(in, in + columns, out, [](BFloat16 x) { return to_float(x); });
-    } else {
-        const auto* in = static_cast<const Float16*>(weight.data) + row * columns;
-        std::transform(in, in + columns, out, [](Float16 x) { return to_float(x); });
-    }
-}
-
-// Quantizes one row; returns false when it is not finite. The division is rounded to the weight's type
-// before it is rounded to an integer, so |w| / scale can reach 127.5 in bfloat16: hence the clamp.
-bool encode_row(DType dtype, std::span<const float> values, float& scale, std::int8_t* out) {
-    float largest = 0.0F;
-    bool finite = true;
-    for (const float value : values) {
-        largest = std::max(largest, std::fabs(value));
-        finite = finite && std::isfinite(value);
-    }
-    if (!finite) return false;
-    scale = std::max(round_to(dtype, largest / kLargest), kSmallestScale);
-    for (std::size_t i = 0; i < values.size(); ++i) {
-        const float q = std::nearbyint(round_to(dtype, values[i] / scale));
-        out[i] = static_cast<std::int8_t>(std::clamp(q, -kLargest, kLargest));
-    }
-    return true;
-}
 
 // Sums of the rows' integers; exact in float32 up to 130,000 columns.
 std::vector<float> row_sums(const QuantizedTensor& weight) {
@@ -74,33 +34,7 @@ std::int32_t saturate_int32(float x) {
 }  // namespace
 
 QuantizedTensor quantize_minmax_int8(const TensorView& weight) {
-    if (weight.shape.size() != 2 || !is_model_dtype(weight.dtype) || !weight.contiguous()) {
-        throw InvalidArgument("[minmax] the weight must be a contiguous f32, bf16 or f16 matrix, got " +
-                              weight.describe());
-    }
-    QuantizedTensor result;
-    result.format = Format::int8;
-    result.rows = weight.dim(0);
-    result.columns = weight.dim(1);
-    result.data = Tensor(DType::i8, weight.shape);
-    result.scale = Tensor(DType::f32, {result.rows, 1});
-    auto* data = result.data.as<std::int8_t>();
-    auto* scale = result.scale.as<float>();
-    std::atomic<std::int64_t> bad_row = -1;
-    const auto columns = static_cast<std::size_t>(result.columns);
-    std::vector<float> scratch(static_cast<std::size_t>(num_threads()) * columns);
-    parallel_for(result.rows, [&](std::int64_t row, int worker) {
-        float* values = scratch.data() + static_cast<std::size_t>(worker) * columns;
-        widen_row(weight, row, values);
-        const bool finite =
-            encode_row(weight.dtype, {values, columns}, scale[row], data + row * result.columns);
-        if (!finite) bad_row = row;
-    });
-    if (bad_row >= 0) {
-        throw InvalidArgument("[minmax] the weight " + weight.describe() + " is not finite in row " +
-                              std::to_string(bad_row));
-    }
-    return result;
+    return quantize_minmax(weight, Format::int8, {});
 }
 
 InputScale asymmetric_int8(InputRange range, DType dtype) {

@@ -9,9 +9,7 @@
 
 namespace aerogel {
 
-/// weight f32|bf16|f16 [n,k] contiguous -> int8 with scale f32[n,1] = max_k|w| / 127 (at least FLT_EPSILON)
-/// and q = clamp(round_half_even(w / scale), -127, 127); no offset. The scale holds values of the weight's
-/// type. InvalidArgument when the weight is no matrix or not finite.
+/// quantize_minmax() to symmetric int8 with a scale per row: the weights that static_scales() takes.
 QuantizedTensor quantize_minmax_int8(const TensorView& weight);
 
 /// Smallest and largest value of an activation.

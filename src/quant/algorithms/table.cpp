@@ -4,13 +4,27 @@
 
 #include "aerogel/error.h"
 #include "quant/algorithms/algorithm.h"
-#include "quant/algorithms/minmax.h"
+#include "quant/algorithms/minmax_weights.h"
 
 namespace aerogel {
 namespace {
 
-constexpr std::array<AlgorithmRow, 1> kAlgorithms = {{
-    {"minmax", Format::int8, quantize_minmax_int8, "largest magnitude of each row becomes 127"},
+template <Format kFormat>
+QuantizedTensor minmax(const TensorView& weight, const WeightOptions& options) {
+    return quantize_minmax(weight, kFormat, options);
+}
+
+constexpr std::array<AlgorithmRow, 7> kAlgorithms = {{
+    {"minmax", Format::int8, minmax<Format::int8>, "largest magnitude of each row or group becomes 127"},
+    {"minmax", Format::int4, minmax<Format::int4>, "largest magnitude of each row or group becomes 7"},
+    {"minmax", Format::fp8_e4m3, minmax<Format::fp8_e4m3>,
+     "largest magnitude of each row or group becomes 448"},
+    {"minmax", Format::fp8_e5m2, minmax<Format::fp8_e5m2>,
+     "largest magnitude of each row or group becomes 57344"},
+    {"minmax", Format::mxfp8, minmax<Format::mxfp8>, "power of two of each block's largest magnitude"},
+    {"minmax", Format::mxfp4, minmax<Format::mxfp4>, "power of two of each block's largest magnitude"},
+    {"minmax", Format::mxfp4_dual, minmax<Format::mxfp4_dual>,
+     "largest magnitude of 512 columns becomes 6, then as mxfp4"},
 }};
 
 }  // namespace

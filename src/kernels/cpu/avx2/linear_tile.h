@@ -146,13 +146,15 @@ inline void write_columns(const LinearProblem& problem, void* y, std::int64_t at
         _mm256_maskstore_ps(static_cast<float*>(y) + at, lanes(count), value);
         return;
     }
-    auto* out = static_cast<BFloat16*>(y) + at;
-    const __m128i words = to_bfloat16_lanes(value);
+    auto* out = static_cast<std::uint16_t*>(y) + at;
+    const __m128i words = problem.y == DType::bf16
+                              ? to_bfloat16_lanes(value)
+                              : _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     if (count >= kLanes) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out), words);
         return;
     }
-    BFloat16 some[kLanes];
+    std::uint16_t some[kLanes];
     _mm_storeu_si128(reinterpret_cast<__m128i*>(some), words);
     for (std::int64_t i = 0; i < count; ++i) out[i] = some[i];
 }

@@ -11,7 +11,7 @@ namespace {
 
 /// s_t of a row, NaN when the row is not finite. Among floats without sign, order is integer order, and
 /// infinities and NaNs come last.
-float token_scale(const RowReader& row, std::int64_t k) {
+float token_scale(const RowReader& row, std::int64_t k, float top) {
     __m256i largest = _mm256_setzero_si256();
     for (std::int64_t p = 0; p < k; p += kLanes) {
         const __m256i bits = _mm256_castps_si256(row.load(p, k - p));
@@ -22,7 +22,7 @@ float token_scale(const RowReader& row, std::int64_t k) {
     half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xB1));
     const std::int32_t bits = _mm_cvtsi128_si32(half);
     if (bits >= 0x7F800000) return __builtin_nanf("");
-    const float scale = __builtin_bit_cast(float, bits) / 127.0F;
+    const float scale = __builtin_bit_cast(float, bits) / top;
     return scale == 0 ? 1.0F : scale;
 }
 
@@ -42,11 +42,11 @@ struct Divider {
     bool dynamic;
 };
 
-/// Rounds 16 values to int16 that hold int8.
-__m256i round_to_words(__m256 low, __m256 high) {
+/// Rounds 16 values to int16 that hold -top - 1 .. top.
+__m256i round_to_words(__m256 low, __m256 high, std::int16_t top) {
     const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
     const __m256i ordered = _mm256_permute4x64_epi64(words, 0xD8);
-    return _mm256_min_epi16(_mm256_max_epi16(ordered, _mm256_set1_epi16(-128)), _mm256_set1_epi16(127));
+    return _mm256_min_epi16(_mm256_max_epi16(ordered, _mm256_set1_epi16(~top)), _mm256_set1_epi16(top));
 }
 
 struct Avx2Words {
@@ -69,8 +69,9 @@ struct Avx2Words {
     static void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
                              std::int64_t i) {
         const RowReader row(problem, args, i);
-        const bool dynamic = problem.activation == Activation::per_token;
-        const float s_t = dynamic ? token_scale(row, problem.k) : 1.0F;
+        const bool dynamic = problem.activation != Activation::per_tensor;
+        const std::int16_t top = problem.activation == Activation::per_token_int4 ? 7 : 127;
+        const float s_t = dynamic ? token_scale(row, problem.k, top) : 1.0F;
         rows.scale(args.workspace)[i] = s_t;
         const bool finite = s_t == s_t;
         const Divider divider = {_mm256_set1_ps(dynamic ? s_t : args.input_scale),
@@ -83,7 +84,7 @@ struct Avx2Words {
             for (std::int64_t p = 0; p < end; p += 16) {
                 const __m256 low = row.load(block * kBlock + p, left - p);
                 const __m256 high = row.load(block * kBlock + p + kLanes, left - p - kLanes);
-                _mm256_store_si256(out + p / 16, finite ? round_to_words(divider(low), divider(high))
+                _mm256_store_si256(out + p / 16, finite ? round_to_words(divider(low), divider(high), top)
                                                         : _mm256_setzero_si256());
             }
         }
@@ -92,7 +93,7 @@ struct Avx2Words {
     static void finish_integers(const Finish& finish, const Place& place, const std::int32_t* sums) {
         const LinearProblem& problem = finish.problem;
         const LinearArgs& args = finish.args;
-        const bool dynamic = problem.activation == Activation::per_token;
+        const bool dynamic = problem.activation != Activation::per_tensor;
         for (std::int64_t half = 0; half < kColumns; half += kLanes) {
             const std::int64_t column = place.panel * kColumns + half;
             const std::int64_t count = problem.n - column;

@@ -15,7 +15,7 @@ namespace {
 
 /// s_t of a row, NaN when the row is not finite. Among floats without sign, order is integer order, and
 /// infinities and NaNs come last.
-inline float token_scale(const RowReader& row, std::int64_t k) {
+inline float token_scale(const RowReader& row, std::int64_t k, float top) {
     __m512i largest = _mm512_setzero_si512();
     for (std::int64_t p = 0; p < k; p += 16) {
         const __m512i bits = _mm512_castps_si512(row.load(p, lanes(k - p)));
@@ -23,13 +23,20 @@ inline float token_scale(const RowReader& row, std::int64_t k) {
     }
     const std::int32_t bits = _mm512_reduce_max_epi32(largest);
     if (bits >= 0x7F800000) return __builtin_nanf("");
-    const float scale = __builtin_bit_cast(float, bits) / 127.0F;
+    const float scale = __builtin_bit_cast(float, bits) / top;
     return scale == 0 ? 1.0F : scale;
 }
 
 /// x' / s rounded to int8, saturated.
 inline __m128i round_to_int8(__m512 value) {
     return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(value));
+}
+
+inline __m128i quantize_dynamic(__m512 x, __m512 divisor, int top) {
+    const __m512i q = _mm512_cvtps_epi32(_mm512_div_ps(x, divisor));
+    const __m512i clamped =
+        _mm512_min_epi32(_mm512_max_epi32(q, _mm512_set1_epi32(~top)), _mm512_set1_epi32(top));
+    return _mm512_cvtepi32_epi8(clamped);
 }
 
 inline __m128i quantize_static(const LinearArgs& args, __m512 x) {
@@ -45,8 +52,9 @@ inline __m128i quantize_static(const LinearArgs& args, __m512 x) {
 inline void quantize_bytes(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
                            std::int64_t i, char flip) {
     const RowReader row(problem, args, i);
-    const bool dynamic = problem.activation == Activation::per_token;
-    const float s_t = dynamic ? token_scale(row, problem.k) : 1.0F;
+    const bool dynamic = problem.activation != Activation::per_tensor;
+    const int top = problem.activation == Activation::per_token_int4 ? 7 : 127;
+    const float s_t = dynamic ? token_scale(row, problem.k, static_cast<float>(top)) : 1.0F;
     rows.scale(args.workspace)[i] = s_t;
     const bool finite = s_t == s_t;
     const __m512 divisor = _mm512_set1_ps(s_t);
@@ -61,7 +69,7 @@ inline void quantize_bytes(const LinearProblem& problem, const LinearArgs& args,
             if (!dynamic) {
                 q = quantize_static(args, x);
             } else if (finite) {
-                q = round_to_int8(_mm512_div_ps(x, divisor));
+                q = quantize_dynamic(x, divisor, top);
             }
             _mm_store_si128(out + p / 16, _mm_xor_si128(q, _mm_set1_epi8(flip)));
         }
@@ -72,7 +80,7 @@ inline void quantize_bytes(const LinearProblem& problem, const LinearArgs& args,
 struct ColumnFinish {
     ColumnFinish(const Finish& finish, std::int64_t first)
         : problem(finish.problem), args(finish.args), column(first), mask(lanes(finish.problem.n - first)) {
-        const bool dynamic = problem.activation == Activation::per_token;
+        const bool dynamic = problem.activation != Activation::per_tensor;
         scale = dynamic ? _mm512_load_ps(args.packed + finish.layout.scale + first * 4)
                         : _mm512_maskz_loadu_ps(mask, args.deq_scale + first);
         has_bias = dynamic && args.bias != nullptr;

@@ -123,9 +123,12 @@ inline void write_columns(const LinearProblem& problem, void* y, std::int64_t at
                           __mmask16 mask) {
     if (problem.y == DType::f32) {
         _mm512_mask_storeu_ps(static_cast<float*>(y) + at, mask, value);
-    } else {
-        _mm256_mask_storeu_epi16(static_cast<BFloat16*>(y) + at, mask, to_bfloat16_lanes(value));
+        return;
     }
+    const __m256i words = problem.y == DType::bf16
+                              ? to_bfloat16_lanes(value)
+                              : _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_mask_storeu_epi16(static_cast<std::uint16_t*>(y) + at, mask, words);
 }
 
 /// What the float kernels of linear_float.h need.
