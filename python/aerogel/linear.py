@@ -37,10 +37,11 @@ class QuantizedLinear(nn.Module):
         self._adopt(core)
 
     @classmethod
-    def from_linear(cls, linear, scheme="W8A8_DYNAMIC"):
-        """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias."""
+    def from_linear(cls, linear, scheme="W8A8_DYNAMIC", *, group_size=0):
+        """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
+        scale (int and fp8 weights; 0 = the whole row)."""
         weight, bias = linear.weight.detach().contiguous(), getattr(linear, "bias", None)
-        return cls(_core.Linear.quantize(weight, None if bias is None else bias.detach().float().contiguous(), scheme))
+        return cls(_core.Linear.quantize(weight, None if bias is None else bias.detach().float().contiguous(), scheme, group_size))
 
     def _adopt(self, core):
         self._core = core

@@ -47,13 +47,14 @@ class OnlineQuantConfig:
     """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
 
     quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of names: scheme or "W16A16"}; "W16A16" keeps a
-    layer float. Quantized attention (fa_layers, fa_quant_type) is not there yet and raises NotImplementedError."""
+    layer float. group_size: columns that share a weight scale, 0 = the whole row. Quantized attention (fa_layers, fa_quant_type) is not there yet and raises NotImplementedError."""
 
     quant_type: str = "W8A8_DYNAMIC"
     fallback_layers: dict = field(default_factory=dict)
     fa_layers: object = None
     fa_quant_type: str | None = None
     timestep_config: object = None
+    group_size: int = 0
     mxfp4_scale_alg: object = None
     mxfp4_dst_type_max: float = 7.25
 
@@ -122,7 +123,7 @@ def _in_memory(model, linears, choice, config):
         if name in kept or isinstance(linear, QuantizedLinear):
             continue
         try:
-            new[name] = QuantizedLinear.from_linear(linear, scheme)
+            new[name] = QuantizedLinear.from_linear(linear, scheme, group_size=config.group_size)
         except ValueError as error:
             raise ValueError(f"[quantize] {name}: {error}") from None
     return new, kept

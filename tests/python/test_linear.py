@@ -51,17 +51,44 @@ def test_rows_may_have_gaps_and_columns_may_be_strided():
     assert torch.equal(layer(wide[:, ::2][:, :16]), layer(wide[:, ::2][:, :16].clone()))
 
 
-@pytest.mark.parametrize("scheme", DYNAMIC)
+IN_MEMORY = [name for name, _, needs_data in aerogel.schemes() if not needs_data]
+
+
+@pytest.mark.parametrize("scheme", IN_MEMORY)
+def test_every_scheme_without_data_multiplies_with_its_dequantized_weight(scheme):
+    linear, x = nn.Linear(64, 24), torch.randn(5, 64)
+    layer = aerogel.QuantizedLinear.from_linear(linear, scheme)
+    weight = layer.dequantized()
+    weight_error = float(((weight - linear.weight).norm() / linear.weight.norm()).detach())
+    assert weight_error < (0.01 if scheme.startswith("W8A8_DYN") or scheme == "W8A16" else 0.2)
+    wanted = torch.nn.functional.linear(x, weight, linear.bias).detach()
+    error = float((layer(x) - wanted).norm() / wanted.norm())
+    weight_only = "A16" in scheme
+    assert error < 1e-5 if weight_only else 1e-4 < error < 0.2, error
+
+
+@pytest.mark.parametrize("scheme, group_size", [("W8A16", 16), ("W4A16", 32)])
+def test_groups_share_scales(scheme, group_size):
+    linear = nn.Linear(64, 24)
+    linear.weight.data[:, :16] *= 100
+    whole, groups = (aerogel.QuantizedLinear.from_linear(linear, scheme, group_size=g) for g in (0, group_size))
+    assert groups.weight_scale.shape == (24, 64 // group_size)
+    small = linear.weight.detach()[:, group_size:]
+    errors = [(layer.dequantized()[:, group_size:] - small).norm() for layer in (whole, groups)]
+    assert errors[1] < 0.1 * errors[0]
+
+
+@pytest.mark.parametrize("scheme", IN_MEMORY)
 def test_modules_survive_what_torch_does_to_them(scheme):
-    layer = aerogel.QuantizedLinear.from_linear(nn.Linear(32, 24), scheme)
-    x = torch.randn(4, 32)
+    layer = aerogel.QuantizedLinear.from_linear(nn.Linear(64, 24), scheme)
+    x = torch.randn(4, 64)
     y = layer(x)
     assert torch.equal(copy.deepcopy(layer)(x), y)
     assert torch.equal(pickle.loads(pickle.dumps(layer))(x), y)
     file = io.BytesIO()
     torch.save(layer.state_dict(), file)
     file.seek(0)
-    other = aerogel.QuantizedLinear.from_linear(nn.Linear(32, 24), scheme)
+    other = aerogel.QuantizedLinear.from_linear(nn.Linear(64, 24), scheme)
     assert not torch.equal(other(x), y)
     other.load_state_dict(torch.load(file))
     assert torch.equal(other(x), y)
