@@ -27,7 +27,13 @@ struct Avx2Words : Avx2 {
     }
     static I broadcast(const std::int32_t* p) { return _mm256_set1_epi32(*p); }
     static I add_integers(I a, I b) { return _mm256_add_epi32(a, b); }
-    static I dot(I sum, I x, I w) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w)); }
+    /// The sum is added in place by hand: left to itself, the compiler reorders the twelve of a block until
+    /// they no longer fit the registers, and copies what it kept.
+    static I dot(I sum, I x, I w) {
+        const I product = _mm256_madd_epi16(x, w);
+        __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product));
+        return sum;
+    }
     static V to_float(I x) { return _mm256_cvtepi32_ps(x); }
     static I to_integers(V x) { return _mm256_cvtps_epi32(x); }
     template <int kBits>

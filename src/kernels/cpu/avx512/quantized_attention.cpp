@@ -24,7 +24,11 @@ struct Avx512Bytes : Avx512 {
     static void store_integers(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
     static I broadcast(const std::int32_t* p) { return _mm512_set1_epi32(*p); }
     static I add_integers(I a, I b) { return _mm512_add_epi32(a, b); }
-    static I dot(I sum, I x, I w) { return _mm512_dpbusd_epi32(sum, x, w); }
+    /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the registers.
+    static I dot(I sum, I x, I w) {
+        __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+        return sum;
+    }
     static V to_float(I x) { return _mm512_cvtepi32_ps(x); }
     static I to_integers(V x) { return _mm512_cvtps_epi32(x); }
     template <int kBits>
