@@ -44,11 +44,15 @@ struct QuantizedAttentionOptions {
 void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                          const QuantizedAttentionOptions& options = {});
 
-/// Sequences packed one behind the other: q, k, v, o [tokens, heads, head_dim]; sequence i has seq_len[i]
-/// tokens that attend to each other only. The lengths must sum to `tokens`. options.mask must be null, the
-/// layout is ignored.
-void quantized_attention_packed(const TensorView& q, const TensorView& k, const TensorView& v,
-                                const TensorView& o, std::span<const std::int64_t> seq_len,
+/// Sequences packed one behind the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
+/// tokens, which attend to each other only; the lengths sum to `tokens`.
+struct PackedSequences {
+    TensorView q, k, v, o;
+    std::span<const std::int64_t> seq_len;
+};
+
+/// quantized_attention() of every sequence. options.mask must be null, the layout is ignored.
+void quantized_attention_packed(const PackedSequences& sequences,
                                 const QuantizedAttentionOptions& options = {});
 
 }  // namespace aerogel

@@ -144,9 +144,8 @@ void quantized_attention(const TensorView& q, const TensorView& k, const TensorV
     }
 }
 
-void quantized_attention_packed(const TensorView& q, const TensorView& k, const TensorView& v,
-                                const TensorView& o, std::span<const std::int64_t> seq_len,
-                                const QuantizedAttentionOptions& options) {
+void quantized_attention_packed(const PackedSequences& sequences, const QuantizedAttentionOptions& options) {
+    const auto& [q, k, v, o, seq_len] = sequences;
     const AttentionViews views = {"quantized_attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
     for (const TensorView* view : {&q, &k, &v, &o}) {

@@ -313,7 +313,7 @@ TEST(QuantizedAttention, PackedSequencesAttendToThemselves) {
     for (const auto format : {AttentionFormat::int8, AttentionFormat::mxfp4}) {
         const Tensor o(DType::f32, {100, 2, 32});
         const std::vector<std::int64_t> lengths = {37, 0, 1, 62};
-        quantized_attention_packed(flat(all.q), flat(all.k), flat(all.v), o, lengths, {.format = format});
+        quantized_attention_packed({flat(all.q), flat(all.k), flat(all.v), o, lengths}, {.format = format});
         std::int64_t first = 0;
         for (const std::int64_t n : lengths) {
             if (n == 0) continue;
@@ -362,11 +362,15 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
                 HasSubstr("[quantized_attention] v must have the shape of k"));
     const Tensor x(DType::f32, {5, 2, 8});
     const std::vector<std::int64_t> wrong = {2, 2}, negative = {6, -1};
-    EXPECT_THAT(refusal([&] { quantized_attention_packed(x, x, x, x, wrong); }),
+    EXPECT_THAT(refusal([&] {
+                    quantized_attention_packed({x, x, x, x, wrong});
+                }),
                 HasSubstr("must sum to 5, got 4"));
-    EXPECT_THAT(refusal([&] { quantized_attention_packed(x, x, x, x, negative); }),
+    EXPECT_THAT(refusal([&] {
+                    quantized_attention_packed({x, x, x, x, negative});
+                }),
                 HasSubstr("got 6 after 0"));
-    EXPECT_THAT(refusal([&] { quantized_attention_packed(a.q, x, x, x, wrong); }), HasSubstr("one shape"));
+    EXPECT_THAT(refusal([&] { quantized_attention_packed({a.q, x, x, x, wrong}); }), HasSubstr("one shape"));
 }
 
 }  // namespace
