@@ -20,7 +20,7 @@ def make_call(name: str):
         m, n, k = size
         x, weight, bias = torch.randn(m, k), torch.randn(n, k), torch.randn(n)
         return lambda: torch.nn.functional.linear(x, weight, bias)
-    if kind == "attention" and variant == "dense":
+    if kind == "attention" and variant == "dense" and rest[0] in DTYPES:
         heads, tokens, head_dim = size
         # [batch, tokens, heads, head_dim] in memory, as Aerogel gets it.
         q, k, v = (torch.randn(1, tokens, heads, head_dim, dtype=DTYPES[rest[0]]).transpose(1, 2) for _ in range(3))

@@ -2,7 +2,7 @@
 
 Both use the same number of threads and the same instruction set (--cpu avx2 holds both down). Linear rows are compared with
 torch.nn.functional.linear in float32, attention with scaled_dot_product_attention of the same type; block-sparse attention
-with Aerogel's own dense attention. Every Aerogel time includes quantizing the activations.
+with Aerogel's own dense attention, int8 attention with its float32 one. Every Aerogel time includes quantizing the activations.
 """
 
 import argparse
@@ -118,15 +118,19 @@ def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
     return row
 
 
-def add_dense_ratios(rows: list[dict]) -> None:
-    """Block-sparse attention against Aerogel's dense attention of the same run."""
-    dense = {row["name"]: row["seconds"] for row in rows}
+def add_own_ratios(rows: list[dict]) -> None:
+    """Block-sparse attention against Aerogel's dense attention of the same run, dense int8 against dense float32."""
+    seconds = {row["name"]: row["seconds"] for row in rows}
     for row in rows:
         if "block_sparse" in row["name"]:
             _, _, *rest = row["name"].split("/")
-            reference = dense.get("/".join(["attention/dense", *rest]))
-            if reference:
-                row |= {"peer": "own dense", "peer_seconds": reference, "ratio": reference / row["seconds"]}
+            peer, name = "own dense", "/".join(["attention/dense", *rest])
+        elif row["name"].startswith("attention/dense/int8/"):
+            peer, name = "own float32", row["name"].replace("/int8/", "/f32/")
+        else:
+            continue
+        if name in seconds:
+            row |= {"peer": peer, "peer_seconds": seconds[name], "ratio": seconds[name] / row["seconds"]}
 
 
 def floor_of(name: str, level: str) -> float | None:
@@ -166,7 +170,7 @@ def main() -> None:
     torch = Torch(arguments.threads, arguments.cpu or cpu["level"], arguments.repeat)
     rows = [measure(name, aerogel, torch, arguments.rounds) for name in track(names, "measuring", disable=not sys.stderr.isatty())]
     torch.close()
-    add_dense_ratios(rows)
+    add_own_ratios(rows)
     for row in rows:
         row["floor"] = floor_of(row["name"], cpu["level"])
     about = f"{cpu['name']}, {cpu['level']}, {cpu['threads']} threads, torch {torch.about['torch']} ({torch.about['capability']})"

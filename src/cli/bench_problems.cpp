@@ -11,6 +11,7 @@
 
 #include "aerogel/attention.h"
 #include "aerogel/linear.h"
+#include "aerogel/quantized_attention.h"
 #include "aerogel/quantized_linear.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
@@ -150,20 +151,26 @@ std::vector<double> attention_sample(const Tensor& q, const Tensor& k, const Ten
     return sums;
 }
 
-BenchCase make_attention_case(const AttentionShape& shape, DType dtype, double density) {
+BenchCase make_attention_case(const AttentionShape& shape, DType dtype, double density, bool int8) {
     const Shape full = {1, shape.tokens, shape.heads, shape.head_dim};
     const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(full, 2).to(dtype),
                  v = random_tensor(full, 3).to(dtype);
     const Tensor o(dtype, full);
     const auto mask = density < 1.0 ? std::make_shared<BlockMask>(random_mask(shape, density)) : nullptr;
-    return {
-        [=] { attention(q, k, v, o, {.layout = AttentionLayout::bsnd, .mask = mask.get(), .scale = 0.0F}); },
-        [=] {
-            const Tensor first = o.to(DType::f32);
-            const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
-            return relative_error(
-                attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
-        }};
+    return {[=] {
+                if (int8) {
+                    quantized_attention(q, k, v, o, {.mask = mask.get()});
+                } else {
+                    attention(q, k, v, o,
+                              {.layout = AttentionLayout::bsnd, .mask = mask.get(), .scale = 0.0F});
+                }
+            },
+            [=] {
+                const Tensor first = o.to(DType::f32);
+                const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
+                return relative_error(
+                    attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
+            }};
 }
 
 }  // namespace
@@ -183,14 +190,17 @@ std::vector<BenchProblem> bench_problems() {
         const double dense =
             4.0 * static_cast<double>(shape.heads * shape.tokens * shape.tokens * shape.head_dim);
         const auto size = fmt::format("{}x{}x{}", shape.heads, shape.tokens, shape.head_dim);
-        for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const std::string type : {"f32", "bf16", "int8"}) {
+            const bool int8 = type == "int8";
             for (const double density : {1.0, 0.2}) {
                 const auto kind = density < 1.0 ? "block_sparse_20%" : "dense";
                 problems.push_back(
-                    {fmt::format("attention/{}/{}/{}", kind, to_string(dtype), size),
+                    {fmt::format("attention/{}/{}/{}", kind, type, size),
                      density < 1.0 ? "float64 softmax over the kept blocks" : "float64 softmax",
-                     PeakKind::f32, density < 1.0 ? dense * 7.0 / 32.0 : dense,
-                     [=] { return make_attention_case(shape, dtype, density); }});
+                     int8 ? PeakKind::int8 : PeakKind::f32, density < 1.0 ? dense * 7.0 / 32.0 : dense, [=] {
+                         const DType dtype = type == "bf16" ? DType::bf16 : DType::f32;
+                         return make_attention_case(shape, dtype, density, int8);
+                     }});
             }
         }
     }

@@ -13,6 +13,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "kernels/quantized_attention.h"
 
 namespace aerogel {
 namespace {
@@ -83,6 +84,7 @@ std::vector<std::string> all_kernel_names() {
     std::vector<std::string> names;
     append_names(names, linear_kernels());
     append_names(names, attention_kernels());
+    append_names(names, quantized_attention_kernels());
     append_names(names, elementwise_kernels());
     return names;
 }

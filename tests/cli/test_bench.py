@@ -7,6 +7,7 @@ def test_list_names_linear_and_attention(aerogel):
     names = aerogel("bench", "--list").stdout.split()
     assert "linear/W8A8_DYNAMIC/1024x3072x3072" in names
     assert "attention/block_sparse_20%/f32/4x4096x128" in names
+    assert "attention/dense/int8/4x4096x128" in names
 
 
 def test_small_problems_are_measured_with_their_error(aerogel):
@@ -16,7 +17,8 @@ def test_small_problems_are_measured_with_their_error(aerogel):
     assert report["cpu"]["level"] in ("baseline", "avx2", "avx512", "amx")
     bounds = {"FLOAT": 1e-6, "W8A8_DYNAMIC": 0.02, "W8A8": 0.02, "W8A16": 0.02, "dense": 1e-2, "block_sparse_20%": 1e-2}
     for row in report["results"]:
-        assert row["error"] < bounds[row["name"].split("/")[1]], row
+        bound = 0.03 if "/int8/" in row["name"] else bounds[row["name"].split("/")[1]]
+        assert row["error"] < bound, row
         assert row["median_seconds"] > 0
         assert 0 < row["percent_of_peak"] < 110
 

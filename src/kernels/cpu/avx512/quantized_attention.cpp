@@ -1,0 +1,85 @@
+// Int8 attention in AVX-512 with VNNI: vpdpbusd sums four products of unsigned and signed bytes exactly. The
+// weights are unsigned; queries get 128 added, and each key takes 128 times its own sum off again.
+// Blocks of 12 rows x 2 vectors.
+#include "kernels/cpu/avx512/quantized_attention.h"
+
+#include "kernels/cpu/avx512/vector.h"
+#include "kernels/cpu/quantized_attention_driver.h"
+
+namespace aerogel {
+namespace {
+
+struct Avx512Bytes : Avx512 {
+    using Avx512::load_part;
+    using Avx512::store_part;
+    using I = __m512i;
+    using Value = std::int8_t;
+    static constexpr std::int64_t kDepth = 4;
+    static constexpr std::int64_t kRows = 12;
+    static constexpr bool kBiased = true;
+    static constexpr std::int32_t kBias = 128;
+
+    static I zero_integers() { return _mm512_setzero_si512(); }
+    static I load_integers(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+    static void store_integers(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
+    static I broadcast(const std::int32_t* p) { return _mm512_set1_epi32(*p); }
+    static I add_integers(I a, I b) { return _mm512_add_epi32(a, b); }
+    /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the registers.
+    static I dot(I sum, I x, I w) {
+        __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+        return sum;
+    }
+    static V to_float(I x) { return _mm512_cvtepi32_ps(x); }
+    static I to_integers(V x) { return _mm512_cvtps_epi32(x); }
+    template <int kBits>
+    static I shift_left(I x) {
+        return _mm512_slli_epi32(x, kBits);
+    }
+    template <int kBits>
+    static I low_bits(I x) {
+        return _mm512_and_si512(x, _mm512_set1_epi32((1 << kBits) - 1));
+    }
+    static void store_values(Value* p, I x) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+    }
+    static __mmask16 kept(const std::int32_t* lanes) { return _mm512_movepi32_mask(load_integers(lanes)); }
+    /// x where the lane is kept, elsewhere -inf or 0.
+    static V where_kept(const std::int32_t* lanes, V x) {
+        return _mm512_mask_mov_ps(set1(-__builtin_inff()), kept(lanes), x);
+    }
+    static V kept_or_zero(const std::int32_t* lanes, V x) { return _mm512_maskz_mov_ps(kept(lanes), x); }
+
+    static V load_part(const Bf16Bits* p, std::int64_t count) {
+        const __m256i bits = _mm256_maskz_loadu_epi16(lanes_below(count), p);
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+    }
+    /// Rounds to nearest, ties to even; NaN becomes the quiet NaN 0x7fc0.
+    static void store_part(Bf16Bits* p, std::int64_t count, V x) {
+        const __m512i bits = _mm512_castps_si512(x);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+        rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                        _mm512_set1_epi32(0x7FC00000));
+        _mm256_mask_storeu_epi16(p, lanes_below(count),
+                                 _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+    }
+};
+
+}  // namespace
+
+namespace avx512 {
+
+std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
+    return attend_quantized_workspace<Avx512Bytes>(problem);
+}
+
+void quantized_attention(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+    if (problem.dtype == DType::f32) {
+        attend_quantized<Avx512Bytes, float>(problem, args);
+    } else {
+        attend_quantized<Avx512Bytes, Bf16Bits>(problem, args);
+    }
+}
+
+}  // namespace avx512
+}  // namespace aerogel

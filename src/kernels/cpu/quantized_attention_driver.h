@@ -1,0 +1,324 @@
+// Int8 attention from strided arrays to strided output: quantizes and packs keys and values of a group of
+// maps, then runs tiles of queries through quantized_attention_tiles.h. `Isa` as there.
+#pragma once
+
+#include "aerogel/threads.h"
+#include "base/thread_pool.h"
+#include "kernels/cpu/quantized_attention_tiles.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kTileRowGroups = 8;  ///< register blocks of rows per task
+
+struct Bf16Bits {
+    std::uint16_t bits;
+};
+
+/// Sizes of one call, all in 4-byte units.
+struct QuantizedPlan {
+    std::int64_t maps, group;             ///< all maps; maps packed at a time
+    std::int64_t key_groups, d_padded;    ///< groups of keys; whole vectors of head_dim
+    std::int64_t keys, values, map_size;  ///< packed keys, packed values, everything of a map
+    std::int64_t tile_rows, block_rows;   ///< rows per task and per query block (dense: equal)
+    std::int64_t tiles_per_block, tiles;  ///< tasks per query block and per map
+    std::int64_t row_size, worker_size;   ///< scratch per row and per thread
+};
+
+template <typename Isa>
+QuantizedPlan plan_quantized(const AttentionProblem& problem) {
+    constexpr std::int64_t kGroupSize = std::int64_t{8} << 20;
+    constexpr std::int64_t kFewTasks = 64, kMaxRows = kTileRowGroups * Isa::kRows;
+    QuantizedPlan plan;
+    plan.maps = problem.batch * problem.heads;
+    plan.key_groups = (problem.k_len + kGroupKeys - 1) / kGroupKeys;
+    plan.d_padded = round_up(problem.head_dim, Isa::kLanes);
+    const std::int64_t k_padded = plan.key_groups * kGroupKeys;
+    plan.keys = k_padded * ((problem.head_dim + Isa::kDepth - 1) / Isa::kDepth);
+    plan.values = k_padded / Isa::kDepth * plan.d_padded;
+    // Scales and biases of keys, and two units per group of keys for the bits of bad keys.
+    plan.map_size = round_up(plan.keys + plan.values + 2 * k_padded + 2 * plan.key_groups, kPanel);
+    plan.group = kGroupSize / (plan.map_size + 1);
+    plan.group = plan.group < 1 ? 1 : smaller(plan.group, plan.maps);
+    plan.tile_rows = kMaxRows;
+    while (plan.tile_rows > 2 * Isa::kRows &&
+           plan.maps * ((problem.q_len + plan.tile_rows - 1) / plan.tile_rows) < kFewTasks)
+        plan.tile_rows /= 2;
+    plan.block_rows = problem.masked ? problem.block_q : plan.tile_rows;
+    plan.tile_rows = smaller(plan.tile_rows, plan.block_rows);
+    plan.tiles_per_block = (plan.block_rows + plan.tile_rows - 1) / plan.tile_rows;
+    plan.tiles = (problem.q_len + plan.block_rows - 1) / plan.block_rows * plan.tiles_per_block;
+    // q, p, scores, o, sums, factors of groups, largest exponent, factor.
+    plan.row_size = 2 * row_steps<Isa>() + kTileColumns + plan.d_padded + Isa::kLanes + 2 * kTileGroups + 2;
+    plan.worker_size = round_up(kMaxRows * plan.row_size, kPanel);
+    return plan;
+}
+
+template <typename Element>
+const Element* map_start(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
+                         std::int64_t map) {
+    return static_cast<const Element*>(data) + map / problem.heads * strides.batch +
+           map % problem.heads * strides.head;
+}
+
+inline float at_or_zero(const float* values, std::int64_t index) {
+    return values == nullptr ? 0.0F : values[index];
+}
+
+inline const float* advance(const float* values, std::int64_t count) {
+    return values == nullptr ? nullptr : values + count;
+}
+
+/// clamp(rint((x - mean) / scale + offset)) of one vector; where the scale is NaN, some integer of that
+/// range.
+template <typename Isa>
+typename Isa::I quantize_lanes(typename Isa::V x, typename Isa::V mean, typename Isa::V scale,
+                               typename Isa::V offset) {
+    const typename Isa::V q = Isa::add(Isa::div(Isa::sub(x, mean), scale), offset);
+    return Isa::to_integers(Isa::smaller(Isa::larger(q, Isa::set1(-128.0F)), Isa::set1(127.0F)));
+}
+
+/// What one token of q or k is quantized with.
+struct TokenScale {
+    float scale, offset;
+    const float* mean;     ///< [head_dim] or null
+    std::int32_t correct;  ///< added to every integer
+};
+
+/// One token as values, whole vectors; those past head_dim are zeros.
+template <typename Isa, typename Element>
+void quantize_token(const Element* x, std::int64_t head_dim, const TokenScale& by, typename Isa::Value* out) {
+    const typename Isa::V scale = Isa::set1(by.scale), offset = Isa::set1(by.offset);
+    for (std::int64_t d = 0; d < head_dim; d += Isa::kLanes) {
+        const std::int64_t width = smaller(Isa::kLanes, head_dim - d);
+        const typename Isa::V mean = by.mean == nullptr ? Isa::zero() : Isa::load_part(by.mean + d, width);
+        const typename Isa::I q = quantize_lanes<Isa>(Isa::load_part(x + d, width), mean, scale, offset);
+        Isa::store_values(out + d, Isa::add_integers(q, Isa::broadcast(&by.correct)));
+    }
+    for (std::int64_t d = head_dim; d < round_up(head_dim, Isa::kLanes); ++d) out[d] = 0;
+}
+
+inline PackedMap packed_map(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+                            const QuantizedPlan& plan, std::int64_t map, std::int32_t* start) {
+    PackedMap packed;
+    packed.keys = start;
+    packed.values = packed.keys + plan.keys;
+    packed.key_scale = reinterpret_cast<float*>(packed.values + plan.values);
+    packed.key_bias = reinterpret_cast<std::int32_t*>(packed.key_scale + plan.key_groups * kGroupKeys);
+    packed.bad = reinterpret_cast<std::uint64_t*>(packed.key_bias + plan.key_groups * kGroupKeys);
+    packed.v_scale = args.v_scale + map * plan.key_groups * problem.head_dim;
+    return packed;
+}
+
+/// Keys of one group; those past k_len are zeros.
+template <typename Isa, typename Element>
+void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+                         const PackedMap& packed, std::int64_t map, std::int64_t group) {
+    const Element* k = map_start<Element>(args.k, args.k_strides, problem, map);
+    const std::int64_t steps = (problem.head_dim + Isa::kDepth - 1) / Isa::kDepth;
+    const auto q_offset = static_cast<std::int32_t>(at_or_zero(args.q_offset, map));
+    TokenScale by = {1.0F, at_or_zero(args.k_offset, map), advance(args.k_mean, map * problem.head_dim), 0};
+    std::uint64_t bad = 0;
+    for (std::int64_t i = 0; i < kGroupKeys; ++i) {
+        const std::int64_t key = group * kGroupKeys + i;
+        alignas(64) typename Isa::Value values[256] = {};
+        by.scale = key < problem.k_len ? args.k_scale[map * problem.k_len + key] : 0.0F;
+        if (key < problem.k_len)
+            quantize_token<Isa>(k + key * args.k_strides.token, problem.head_dim, by, values);
+        std::int32_t* out = packed.keys + key / Isa::kLanes * steps * Isa::kLanes + key % Isa::kLanes;
+        for (std::int64_t step = 0; step < steps; ++step)
+            __builtin_memcpy(out + step * Isa::kLanes, values + step * Isa::kDepth, 4);
+        packed.key_scale[key] = by.scale;
+        if (by.scale != by.scale) bad |= std::uint64_t{1} << i;
+        if constexpr (Isa::kBiased) {
+            std::int32_t sum = 0;
+            for (std::int64_t d = 0; d < problem.head_dim; ++d) sum += values[d];
+            packed.key_bias[key] = -(Isa::kBias + q_offset) * sum;
+        }
+    }
+    packed.bad[group] = bad;
+}
+
+/// Values of one group: kDepth keys of a channel side by side. Those past k_len are zeros.
+template <typename Isa, typename Element>
+void pack_quantized_values(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+                           const PackedMap& packed, std::int64_t map, std::int64_t group) {
+    constexpr std::int64_t kSteps = kGroupKeys / Isa::kDepth;
+    constexpr int kBits = 32 / static_cast<int>(Isa::kDepth);
+    const Element* v = map_start<Element>(args.v, args.v_strides, problem, map);
+    const float* means = advance(args.v_mean, map * problem.head_dim);
+    const float* scales = packed.v_scale + group * problem.head_dim;
+    const typename Isa::V offset = Isa::set1(at_or_zero(args.v_offset, map));
+    std::int32_t* out = packed.values + group * kSteps * round_up(problem.head_dim, Isa::kLanes);
+    for (std::int64_t d = 0; d < problem.head_dim; d += Isa::kLanes) {
+        const std::int64_t width = smaller(Isa::kLanes, problem.head_dim - d);
+        const typename Isa::V mean = means == nullptr ? Isa::zero() : Isa::load_part(means + d, width);
+        const typename Isa::V scale = Isa::load_part(scales + d, width);
+        for (std::int64_t step = 0; step < kSteps; ++step, out += Isa::kLanes) {
+            typename Isa::I joined = Isa::zero_integers();
+            for (std::int64_t i = Isa::kDepth; i-- > 0;) {
+                const std::int64_t key = group * kGroupKeys + step * Isa::kDepth + i;
+                joined = Isa::template shift_left<kBits>(joined);
+                if (key >= problem.k_len) continue;
+                const typename Isa::V x = Isa::load_part(v + key * args.v_strides.token + d, width);
+                joined = Isa::add_integers(
+                    joined, Isa::template low_bits<kBits>(quantize_lanes<Isa>(x, mean, scale, offset)));
+            }
+            Isa::store_integers(out, joined);
+        }
+    }
+}
+
+/// The keys that a row of query blocks sees, as groups.
+struct GroupCursor {
+    KeyCursor keys;
+
+    static std::uint64_t bits(std::int64_t first, std::int64_t last) {
+        const std::uint64_t below = last == kGroupKeys ? ~std::uint64_t{0} : (std::uint64_t{1} << last) - 1;
+        return below & ~((std::uint64_t{1} << first) - 1);
+    }
+
+    bool next(KeyGroup& group, const std::uint64_t* bad) {
+        if (keys.first == keys.last && !keys.next_run()) return false;
+        group.first = round_down(keys.first, kGroupKeys);
+        group.kept = 0;
+        const std::int64_t limit = group.first + kGroupKeys;
+        do {
+            const std::int64_t stop = smaller(keys.last, limit);
+            group.kept |= bits(keys.first - group.first, stop - group.first);
+            keys.first = stop;
+        } while (keys.first == keys.last && keys.next_run() && keys.first < limit);
+        group.begin = round_down(__builtin_ctzll(group.kept), kAlign);
+        group.end = round_up(kGroupKeys - __builtin_clzll(group.kept), kAlign);
+        group.partial = group.kept != bits(group.begin, group.end);
+        group.poisoned = (group.kept & bad[group.first / kGroupKeys]) != 0;
+        for (std::int64_t i = 0; group.partial && i < kGroupKeys; ++i)
+            group.lanes[i] = (group.kept >> i & 1) != 0 ? -1 : 0;
+        return true;
+    }
+
+    bool next(GroupTile& tile, const std::uint64_t* bad) {
+        tile.count = 0;
+        while (tile.count < kTileGroups && next(tile.groups[tile.count], bad)) ++tile.count;
+        return tile.count != 0;
+    }
+};
+
+inline GroupCursor groups_of(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map,
+                             std::int64_t block) {
+    GroupCursor cursor;
+    cursor.keys.k_len = problem.k_len;
+    if (mask == nullptr) {
+        cursor.keys.last = problem.k_len;
+        return cursor;
+    }
+    const std::int64_t row = map * ((problem.q_len + problem.block_q - 1) / problem.block_q) + block;
+    const std::int64_t* row_start = mask->row_start.data() + row;
+    cursor.keys.column = mask->columns.data() + row_start[0];
+    cursor.keys.end = mask->columns.data() + row_start[1];
+    cursor.keys.block_k = problem.block_k;
+    return cursor;
+}
+
+template <typename Isa>
+QuantizedTile make_tile(const AttentionProblem& problem, const QuantizedPlan& plan, std::int32_t* scratch) {
+    constexpr std::int64_t kMaxRows = kTileRowGroups * Isa::kRows;
+    QuantizedTile tile;
+    tile.head_dim = problem.head_dim;
+    tile.d_padded = plan.d_padded;
+    tile.q = scratch;
+    tile.p = scratch + kMaxRows * row_steps<Isa>();
+    tile.scores = reinterpret_cast<float*>(scratch + 2 * kMaxRows * row_steps<Isa>());
+    tile.o = tile.scores + kMaxRows * kTileColumns;
+    tile.sums = tile.o + kMaxRows * plan.d_padded;
+    tile.rescale = tile.sums + kMaxRows * Isa::kLanes;
+    tile.largest = tile.rescale + kMaxRows * 2 * kTileGroups;
+    tile.factor = tile.largest + kMaxRows;
+    return tile;
+}
+
+/// Divides by the sums of weights; rows without keys are zeros.
+template <typename Isa, typename Element>
+void store_rows(const QuantizedTile& tile, const float* shift, bool empty, Element* o, std::int64_t stride) {
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const float sum = Isa::reduce_add(Isa::load(tile.sums + row * Isa::kLanes));
+        const typename Isa::V total = Isa::set1(empty ? 1.0F : sum);
+        for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
+            const std::int64_t width = smaller(Isa::kLanes, tile.head_dim - d);
+            typename Isa::V value = Isa::div(Isa::load(tile.o + row * tile.d_padded + d), total);
+            if (shift != nullptr && !empty) value = Isa::add(value, Isa::load_part(shift + d, width));
+            Isa::store_part(o + row * stride + d, width, value);
+        }
+    }
+}
+
+/// Queries first .. first + tile.rows - 1 of one map, over the keys of the cursor.
+template <typename Isa, typename Element>
+void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs& args, QuantizedTile& tile,
+                  GroupCursor cursor, std::int64_t map_and_row) {
+    constexpr float kLowest = -3.0e38F, kLog2E = 1.44269504F;
+    const std::int64_t map = map_and_row / problem.q_len, first = map_and_row % problem.q_len;
+    const Element* q = map_start<Element>(args.q, args.q_strides, problem, map);
+    const float q_offset = at_or_zero(args.q_offset, map);
+    const std::int32_t correct = Isa::kBiased ? Isa::kBias : -static_cast<std::int32_t>(q_offset);
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const float scale = args.q_scale[map_and_row + row];
+        quantize_token<Isa>(q + (first + row) * args.q_strides.token, problem.head_dim,
+                            TokenScale{scale, q_offset, nullptr, correct},
+                            static_cast<typename Isa::Value*>(tile.q) + row * row_steps<Isa>() * Isa::kDepth);
+        tile.factor[row] = scale * (args.scale * kLog2E);
+        tile.largest[row] = kLowest;
+    }
+    for (std::int64_t i = 0; i < tile.rows * tile.d_padded; ++i) tile.o[i] = 0.0F;
+    for (std::int64_t i = 0; i < tile.rows * Isa::kLanes; ++i) tile.sums[i] = 0.0F;
+    GroupTile keys;
+    bool empty = true;
+    while (cursor.next(keys, tile.map.bad)) {
+        score_groups<Isa>(tile, keys);
+        softmax_groups<Isa>(tile, keys);
+        value_groups<Isa>(tile, keys);
+        empty = false;
+    }
+    Element* o = const_cast<Element*>(map_start<Element>(args.o, args.o_strides, problem, map));
+    store_rows<Isa>(tile, advance(args.v_shift, map * problem.head_dim), empty,
+                    o + first * args.o_strides.token, args.o_strides.token);
+}
+
+template <typename Isa, typename Element>
+void attend_quantized(const AttentionProblem& problem, const QuantizedAttentionArgs& args) {
+    const QuantizedPlan plan = plan_quantized<Isa>(problem);
+    auto* packed = reinterpret_cast<std::int32_t*>(args.workspace);
+    std::int32_t* scratch = packed + plan.group * plan.map_size;
+    for (std::int64_t first_map = 0; first_map < plan.maps; first_map += plan.group) {
+        const std::int64_t maps = smaller(plan.group, plan.maps - first_map);
+        parallel_for(maps * plan.key_groups, [&](std::int64_t task, int) {
+            const std::int64_t local = task / plan.key_groups, map = first_map + local;
+            const PackedMap of = packed_map(problem, args, plan, map, packed + local * plan.map_size);
+            pack_quantized_keys<Isa, Element>(problem, args, of, map, task % plan.key_groups);
+            pack_quantized_values<Isa, Element>(problem, args, of, map, task % plan.key_groups);
+        });
+        parallel_for(maps * plan.tiles, [&](std::int64_t task, int worker) {
+            const std::int64_t local = task / plan.tiles, map = first_map + local;
+            const std::int64_t block = task % plan.tiles / plan.tiles_per_block;
+            const std::int64_t begin = block * plan.block_rows;
+            const std::int64_t first = begin + task % plan.tiles_per_block * plan.tile_rows;
+            const std::int64_t last =
+                smaller(smaller(first + plan.tile_rows, begin + plan.block_rows), problem.q_len);
+            if (first >= last) return;
+            QuantizedTile tile = make_tile<Isa>(problem, plan, scratch + worker * plan.worker_size);
+            tile.rows = last - first;
+            tile.map = packed_map(problem, args, plan, map, packed + local * plan.map_size);
+            compute_rows<Isa, Element>(problem, args, tile, groups_of(problem, args.mask, map, block),
+                                       map * problem.q_len + first);
+        });
+    }
+}
+
+template <typename Isa>
+std::size_t attend_quantized_workspace(const AttentionProblem& problem) {
+    const QuantizedPlan plan = plan_quantized<Isa>(problem);
+    return static_cast<std::size_t>(plan.group * plan.map_size + plan.worker_size * num_threads()) * 4;
+}
+
+}  // namespace
+}  // namespace aerogel

@@ -1,0 +1,283 @@
+// The two integer products of int8 attention on one tile, register-blocked, and the softmax between them in
+// float. Both products are the same loop: rows of values broadcast in steps of kDepth bytes or words, times
+// packed panels of kLanes columns. `Isa` gives the vectors; included by sources built for one CPU level.
+#pragma once
+
+#include "kernels/cpu/attention_plan.h"
+#include "kernels/quantized_attention.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kGroupKeys = kQuantizedKeyGroup;
+constexpr std::int64_t kTileGroups = 4;
+constexpr std::int64_t kTileColumns = kTileGroups * kGroupKeys;
+constexpr std::int64_t kRowSteps = 64;  ///< steps between two rows of q or p, per byte of a value
+constexpr std::int64_t kAlign = 16;     ///< keys: what of a group is computed begins and ends on multiples
+
+/// The kept keys of one group: bit i is key first + i. Only columns begin..end-1 of the group are computed.
+struct KeyGroup {
+    std::int64_t first = 0, begin = 0, end = 0;
+    std::uint64_t kept = 0;
+    bool partial = false;                             ///< begin..end-1 holds keys that are not kept
+    bool poisoned = false;                            ///< a kept key has the scale NaN
+    alignas(64) std::int32_t lanes[kGroupKeys] = {};  ///< all bits set where kept; filled if partial
+};
+
+/// One portion of keys. Group g owns columns kGroupKeys * g .. of the score tile.
+struct GroupTile {
+    KeyGroup groups[kTileGroups];
+    std::int64_t count = 0;
+};
+
+/// What one map packed for all its tiles.
+struct PackedMap {
+    std::int32_t* keys;      ///< [panel of kLanes keys][step][kLanes]
+    std::int32_t* values;    ///< [group][panel of kLanes channels][step][kLanes]
+    float* key_scale;        ///< [k_padded]
+    std::int32_t* key_bias;  ///< [k_padded], added to scores (Isa::kBiased)
+    std::uint64_t* bad;      ///< [groups]: bit i = the scale of key i is NaN
+    const float* v_scale;    ///< [groups][head_dim]
+};
+
+struct QuantizedTile {
+    std::int64_t rows, head_dim, d_padded;
+    PackedMap map;
+    void* q;         ///< [rows][kRowSteps steps per byte of a value]
+    void* p;         ///< the same, for the weights
+    float* scores;   ///< [rows][kTileColumns]
+    float* o;        ///< [rows][d_padded]
+    float* sums;     ///< [rows][kLanes]: sums of weights
+    float* largest;  ///< [rows]: largest exponent so far
+    float* factor;   ///< [rows]: what turns x into an exponent of two
+    float* rescale;  ///< [rows][2 * kTileGroups]: per group F, then what earlier sums are multiplied by
+};
+
+template <typename Isa>
+constexpr std::int64_t row_steps() {
+    return kRowSteps * static_cast<std::int64_t>(sizeof(typename Isa::Value));
+}
+
+/// Operands of one block of rows x panels. Panels lie `panel` ints apart.
+struct IntegerBlock {
+    const std::int32_t* x;
+    const std::int32_t* w;
+    std::int64_t panel, steps;
+};
+
+template <typename Isa, int kRows, int kPanels>
+struct IntegerSums {
+    typename Isa::I at[kRows][kPanels];
+
+    explicit IntegerSums(const IntegerBlock& block) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+            for (int j = 0; j < kPanels; ++j) at[r][j] = Isa::zero_integers();
+        const std::int32_t* x = block.x;
+        const std::int32_t* w = block.w;
+        for (std::int64_t step = 0; step < block.steps; ++step) {
+            typename Isa::I columns[kPanels];
+#pragma GCC unroll 2
+            for (int j = 0; j < kPanels; ++j) columns[j] = Isa::load_integers(w + j * block.panel);
+#pragma GCC unroll 16
+            for (int r = 0; r < kRows; ++r) {
+                const typename Isa::I row = Isa::broadcast(x + r * row_steps<Isa>());
+#pragma GCC unroll 2
+                for (int j = 0; j < kPanels; ++j) at[r][j] = Isa::dot(at[r][j], row, columns[j]);
+            }
+            x += 1;
+            w += Isa::kLanes;
+        }
+    }
+};
+
+/// x = s * k_scale of one block, `key` counted from the start of the map.
+template <typename Isa, int kRows, int kPanels>
+[[gnu::noinline]] void score_rows(const PackedMap& map, const IntegerBlock& block, std::int64_t key,
+                                  float* scores) {
+    IntegerSums<Isa, kRows, kPanels> sums(block);
+#pragma GCC unroll 2
+    for (int j = 0; j < kPanels; ++j) {
+        const std::int64_t column = j * Isa::kLanes;
+        const typename Isa::V scale = Isa::load(map.key_scale + key + column);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+            typename Isa::I sum = sums.at[r][j];
+            if constexpr (Isa::kBiased)
+                sum = Isa::add_integers(sum, Isa::load_integers(map.key_bias + key + column));
+            Isa::store(scores + r * kTileColumns + column, Isa::mul(Isa::to_float(sum), scale));
+        }
+    }
+}
+
+/// Where value_rows() adds.
+struct ValuePlace {
+    float* o;
+    std::int64_t stride, width;  ///< floats between rows of o; channels from here to the end
+    const float* scale;          ///< of the group's channels
+    const float* factor;         ///< F of the first row; rows are 2 * kTileGroups floats apart
+    bool fresh;                  ///< the tile's first group: earlier sums are rescaled
+};
+
+template <typename Isa, int kRows, int kPanels>
+[[gnu::noinline]] void value_rows(const IntegerBlock& block, const ValuePlace& place) {
+    using V = typename Isa::V;
+    IntegerSums<Isa, kRows, kPanels> sums(block);
+#pragma GCC unroll 2
+    for (int j = 0; j < kPanels; ++j) {
+        const std::int64_t column = j * Isa::kLanes;
+        const V scale = Isa::load_part(place.scale + column, smaller(Isa::kLanes, place.width - column));
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+            const float* factor = place.factor + r * 2 * kTileGroups;
+            float* o = place.o + r * place.stride + column;
+            V before = Isa::load(o);
+            if (place.fresh) before = Isa::mul(before, Isa::set1(factor[kTileGroups]));
+            const V value = Isa::mul(Isa::to_float(sums.at[r][j]), scale);
+            Isa::store(o, Isa::fma(Isa::set1(factor[0]), value, before));
+        }
+    }
+}
+
+template <typename Isa, int kPanels, int kRows = static_cast<int>(Isa::kRows)>
+void score_block(std::int64_t rows, const PackedMap& map, const IntegerBlock& block, std::int64_t key,
+                 float* scores) {
+    if constexpr (kRows > 0) {
+        if (rows == kRows) return score_rows<Isa, kRows, kPanels>(map, block, key, scores);
+        score_block<Isa, kPanels, kRows - 1>(rows, map, block, key, scores);
+    }
+}
+
+template <typename Isa, int kPanels, int kRows = static_cast<int>(Isa::kRows)>
+void value_block(std::int64_t rows, const IntegerBlock& block, const ValuePlace& place) {
+    if constexpr (kRows > 0) {
+        if (rows == kRows) return value_rows<Isa, kRows, kPanels>(block, place);
+        value_block<Isa, kPanels, kRows - 1>(rows, block, place);
+    }
+}
+
+/// Calls visit(first_row, rows) for row groups as equal as possible.
+template <typename Isa, typename Visit>
+void for_row_groups(std::int64_t rows, const Visit& visit) {
+    const std::int64_t groups = (rows + Isa::kRows - 1) / Isa::kRows;
+    for (std::int64_t g = 0; g < groups; ++g) {
+        const std::int64_t first = rows * g / groups;
+        visit(first, rows * (g + 1) / groups - first);
+    }
+}
+
+template <typename Isa>
+void score_groups(const QuantizedTile& tile, const GroupTile& keys) {
+    const std::int64_t steps = (tile.head_dim + Isa::kDepth - 1) / Isa::kDepth;
+    const std::int64_t panel = steps * Isa::kLanes;
+    for (std::int64_t g = 0; g < keys.count; ++g) {
+        const KeyGroup& group = keys.groups[g];
+        for (std::int64_t at = group.begin; at < group.end; at += 2 * Isa::kLanes) {
+            const std::int64_t key = group.first + at;
+            for_row_groups<Isa>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
+                const IntegerBlock block = {static_cast<const std::int32_t*>(tile.q) + row * row_steps<Isa>(),
+                                            tile.map.keys + key / Isa::kLanes * panel, panel, steps};
+                float* scores = tile.scores + row * kTileColumns + g * kGroupKeys + at;
+                if (group.end - at > Isa::kLanes) {
+                    score_block<Isa, 2>(rows, tile.map, block, key, scores);
+                } else {
+                    score_block<Isa, 1>(rows, tile.map, block, key, scores);
+                }
+            });
+        }
+    }
+}
+
+/// Largest exponent of a row in one group; NaN when it can see a key whose scale is NaN.
+template <typename Isa>
+float group_top(const KeyGroup& group, const float* scores, float factor) {
+    typename Isa::V top = Isa::set1(-__builtin_inff());
+    for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes) {
+        typename Isa::V x = Isa::load(scores + i);
+        if (group.partial) x = Isa::where_kept(group.lanes + i, x);
+        top = Isa::larger(x, top);
+    }
+    return group.poisoned ? __builtin_nanf("") : Isa::reduce_larger(top) * factor;
+}
+
+/// Scores -> weights 0..255 relative to the largest of each group, with the running maximum and sums.
+template <typename Isa>
+void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
+    using V = typename Isa::V;
+    using Value = typename Isa::Value;
+    static_assert(2 * kTileGroups <= Isa::kLanes);
+    const std::int64_t p_stride = row_steps<Isa>() * Isa::kDepth;
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const float* scores = tile.scores + row * kTileColumns;
+        Value* weights = static_cast<Value*>(tile.p) + row * p_stride;
+        const float factor = tile.factor[row];
+        const float before = tile.largest[row];
+        alignas(64) float tops[Isa::kLanes] = {};
+        alignas(64) float powers[Isa::kLanes];
+        float now = before;
+        for (std::int64_t g = 0; g < keys.count; ++g) {
+            tops[g] = group_top<Isa>(keys.groups[g], scores + g * kGroupKeys, factor);
+            now = tops[g] > now ? tops[g] : now;
+        }
+        for (std::int64_t i = 0; i < Isa::kLanes; ++i) powers[i] = (i < keys.count ? tops[i] : before) - now;
+        Isa::store(powers, Isa::exp2(Isa::load(powers)));
+        V sums = Isa::mul(Isa::load(tile.sums + row * Isa::kLanes), Isa::set1(powers[kTileGroups]));
+        for (std::int64_t g = 0; g < keys.count; ++g) {
+            const KeyGroup& group = keys.groups[g];
+            const V top = Isa::set1(tops[g]);
+            typename Isa::I total = Isa::zero_integers();
+            for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes) {
+                const V x = Isa::load(scores + g * kGroupKeys + i);
+                // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight above
+                // 255.
+                const V exponent = Isa::sub(Isa::mul(x, Isa::set1(factor)), top);
+                V weight = Isa::mul(Isa::exp2(exponent), Isa::set1(255.0F));
+                if (group.partial) weight = Isa::kept_or_zero(group.lanes + i, weight);
+                const typename Isa::I p = Isa::to_integers(weight);
+                total = Isa::add_integers(total, p);
+                Isa::store_values(weights + g * kGroupKeys + i, p);
+            }
+            sums = Isa::fma(Isa::to_float(total), Isa::set1(powers[g]), sums);
+        }
+        Isa::store(tile.sums + row * Isa::kLanes, sums);
+        tile.largest[row] = now;
+        for (std::int64_t i = 0; i < 2 * kTileGroups; ++i)
+            tile.rescale[row * 2 * kTileGroups + i] = powers[i];
+    }
+}
+
+/// o = o * rescale + sum over groups of F * (weights v).
+template <typename Isa>
+void value_groups(const QuantizedTile& tile, const GroupTile& keys) {
+    constexpr std::int64_t kSteps = kGroupKeys / Isa::kDepth;
+    constexpr std::int64_t kPanelInts = kSteps * Isa::kLanes;
+    for (std::int64_t d = 0; d < tile.d_padded; d += 2 * Isa::kLanes) {
+        for_row_groups<Isa>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
+            for (std::int64_t g = 0; g < keys.count; ++g) {
+                const KeyGroup& group = keys.groups[g];
+                const std::int64_t index = group.first / kGroupKeys, skipped = group.begin / Isa::kDepth;
+                const std::int32_t* panels =
+                    tile.map.values + index * (kGroupKeys / Isa::kDepth) * tile.d_padded;
+                const IntegerBlock block = {
+                    static_cast<const std::int32_t*>(tile.p) + row * row_steps<Isa>() + g * kSteps + skipped,
+                    panels + d / Isa::kLanes * kPanelInts + skipped * Isa::kLanes, kPanelInts,
+                    (group.end - group.begin) / Isa::kDepth};
+                const ValuePlace place = {tile.o + row * tile.d_padded + d,
+                                          tile.d_padded,
+                                          tile.head_dim - d,
+                                          tile.map.v_scale + index * tile.head_dim + d,
+                                          tile.rescale + row * 2 * kTileGroups + g,
+                                          g == 0};
+                if (tile.d_padded - d > Isa::kLanes) {
+                    value_block<Isa, 2>(rows, block, place);
+                } else {
+                    value_block<Isa, 1>(rows, block, place);
+                }
+            }
+        });
+    }
+}
+
+}  // namespace
+}  // namespace aerogel

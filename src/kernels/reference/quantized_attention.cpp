@@ -1,0 +1,222 @@
+// All integers first; then one query row at a time: integer scores, then group by group weights in eight bits
+// and exact integer sums. Everything that is not an integer is double. Rows are independent tasks.
+#include "kernels/reference/quantized_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "aerogel/number_types.h"
+#include "aerogel/threads.h"
+#include "base/thread_pool.h"
+
+namespace aerogel::reference {
+namespace {
+
+constexpr std::int64_t kGroup = kQuantizedKeyGroup;
+constexpr double kUnkept = -std::numeric_limits<double>::infinity();
+
+float load(const void* data, DType dtype, std::int64_t index) {
+    if (dtype == DType::f32) return static_cast<const float*>(data)[index];
+    return to_float(static_cast<const BFloat16*>(data)[index]);
+}
+
+/// In float, as the contract says: the integers of all kernels are the same.
+std::int8_t quantize(float value, float scale, float offset) {
+    const float q = value / scale + offset;
+    if (std::isnan(q)) return 0;
+    return static_cast<std::int8_t>(std::lrint(std::clamp(q, -128.0F, 127.0F)));
+}
+
+float at_or_zero(const float* values, std::int64_t index) {
+    return values == nullptr ? 0.0F : values[index];
+}
+
+/// The integers of all maps, [maps][tokens][head_dim].
+struct Integers {
+    std::int8_t* q;
+    std::int8_t* k;
+    std::int8_t* v;
+};
+
+std::int64_t start(const AttentionProblem& problem, const AttentionStrides& strides, std::int64_t map,
+                   std::int64_t token) {
+    return map / problem.heads * strides.batch + map % problem.heads * strides.head + token * strides.token;
+}
+
+std::int64_t key_groups(const AttentionProblem& problem) {
+    return (problem.k_len + kGroup - 1) / kGroup;
+}
+
+void quantize_query(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
+                    std::int8_t* out) {
+    const std::int64_t map = row / problem.q_len;
+    const std::int64_t at = start(problem, args.q_strides, map, row % problem.q_len);
+    const float offset = at_or_zero(args.q_offset, map);
+    for (std::int64_t c = 0; c < problem.head_dim; ++c)
+        out[c] = quantize(load(args.q, problem.dtype, at + c), args.q_scale[row], offset);
+}
+
+void quantize_key(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
+                  std::int8_t* out) {
+    const std::int64_t map = row / problem.k_len;
+    const std::int64_t at = start(problem, args.k_strides, map, row % problem.k_len);
+    const float offset = at_or_zero(args.k_offset, map);
+    for (std::int64_t c = 0; c < problem.head_dim; ++c) {
+        const float mean = at_or_zero(args.k_mean, map * problem.head_dim + c);
+        out[c] = quantize(load(args.k, problem.dtype, at + c) - mean, args.k_scale[row], offset);
+    }
+}
+
+void quantize_value(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
+                    std::int8_t* out) {
+    const std::int64_t map = row / problem.k_len, key = row % problem.k_len;
+    const std::int64_t at = start(problem, args.v_strides, map, key);
+    const float* scales = args.v_scale + (map * key_groups(problem) + key / kGroup) * problem.head_dim;
+    const float offset = at_or_zero(args.v_offset, map);
+    for (std::int64_t c = 0; c < problem.head_dim; ++c) {
+        const float mean = at_or_zero(args.v_mean, map * problem.head_dim + c);
+        out[c] = quantize(load(args.v, problem.dtype, at + c) - mean, scales[c], offset);
+    }
+}
+
+/// One query row of one map.
+class Row {
+  public:
+    Row(const AttentionProblem& problem, const QuantizedAttentionArgs& args, const Integers& integers,
+        std::int64_t row, double* scratch)
+        : problem_(problem),
+          args_(args),
+          integers_(integers),
+          map_(row / problem.q_len),
+          query_(row % problem.q_len),
+          products_(scratch),
+          sums_(scratch + problem.k_len) {}
+
+    void run() {
+        score();
+        double largest = kUnkept;
+        for (std::int64_t key = 0; key < problem_.k_len; ++key)
+            if (kept(key)) largest = std::max(largest, products_[key]);
+        double weights = 0.0;
+        std::fill_n(sums_, problem_.head_dim, 0.0);
+        for (std::int64_t first = 0; first < problem_.k_len; first += kGroup)
+            add_group(first, largest, weights);
+        store(weights);
+    }
+
+  private:
+    std::int64_t q_row() const { return map_ * problem_.q_len + query_; }
+    bool kept(std::int64_t key) const { return products_[key] != kUnkept; }
+
+    /// products_ = f * x, or kUnkept.
+    void score() {
+        const double factor = static_cast<double>(args_.q_scale[q_row()]) * static_cast<double>(args_.scale) *
+                              1.4426950408889634;
+        if (args_.mask == nullptr) {
+            for (std::int64_t key = 0; key < problem_.k_len; ++key) products_[key] = factor * product(key);
+            return;
+        }
+        const BlockMask& mask = *args_.mask;
+        std::fill_n(products_, problem_.k_len, kUnkept);
+        const auto row = static_cast<std::size_t>(map_ * mask.q_blocks() + query_ / mask.block_q);
+        for (std::int64_t i = mask.row_start[row]; i < mask.row_start[row + 1]; ++i) {
+            const std::int64_t first = mask.columns[static_cast<std::size_t>(i)] * mask.block_k;
+            const std::int64_t last = std::min(first + mask.block_k, problem_.k_len);
+            for (std::int64_t key = first; key < last; ++key) products_[key] = factor * product(key);
+        }
+    }
+
+    double product(std::int64_t key) const {
+        const auto offset = static_cast<std::int64_t>(at_or_zero(args_.q_offset, map_));
+        const std::int8_t* q = integers_.q + q_row() * problem_.head_dim;
+        const std::int64_t k_row = map_ * problem_.k_len + key;
+        const std::int8_t* k = integers_.k + k_row * problem_.head_dim;
+        std::int64_t sum = 0;
+        for (std::int64_t c = 0; c < problem_.head_dim; ++c) sum += (q[c] - offset) * k[c];
+        return static_cast<double>(sum) * static_cast<double>(args_.k_scale[k_row]);
+    }
+
+    void add_group(std::int64_t first, double largest, double& weights) {
+        const std::int64_t last = std::min(first + kGroup, problem_.k_len);
+        double top = kUnkept;
+        for (std::int64_t key = first; key < last; ++key) {
+            if (std::isnan(products_[key])) weights = std::nan("");
+            if (kept(key)) top = std::max(top, products_[key]);
+        }
+        if (top == kUnkept || std::isnan(weights)) return;
+        const double factor = std::exp2(top - largest);
+        double p[kGroup];
+        for (std::int64_t key = first; key < last; ++key) {
+            p[key - first] = kept(key) ? std::nearbyint(255.0 * std::exp2(products_[key] - top)) : 0.0;
+            weights += factor * p[key - first];
+        }
+        const float* scales =
+            args_.v_scale + (map_ * key_groups(problem_) + first / kGroup) * problem_.head_dim;
+        const std::int8_t* v = integers_.v + (map_ * problem_.k_len + first) * problem_.head_dim;
+        for (std::int64_t c = 0; c < problem_.head_dim; ++c) {
+            double sum = 0.0;  // of integers below 2^53: exact
+            for (std::int64_t i = 0; i < last - first; ++i) sum += p[i] * v[i * problem_.head_dim + c];
+            sums_[c] += factor * sum * static_cast<double>(scales[c]);
+        }
+    }
+
+    void store(double weights) const {
+        for (std::int64_t c = 0; c < problem_.head_dim; ++c) {
+            const double shift = static_cast<double>(at_or_zero(args_.v_shift, map_ * problem_.head_dim + c));
+            // A row without keys has no weights at all.
+            const auto value = weights == 0.0 ? 0.0F : static_cast<float>(sums_[c] / weights + shift);
+            const std::int64_t place = start(problem_, args_.o_strides, map_, query_) + c;
+            if (problem_.dtype == DType::f32) {
+                static_cast<float*>(args_.o)[place] = value;
+            } else {
+                static_cast<BFloat16*>(args_.o)[place] = to_bfloat16(value);
+            }
+        }
+    }
+
+    const AttentionProblem& problem_;
+    const QuantizedAttentionArgs& args_;
+    const Integers& integers_;
+    std::int64_t map_, query_;
+    double* products_;
+    double* sums_;
+};
+
+std::int64_t doubles_per_thread(const AttentionProblem& problem) {
+    return (problem.k_len + problem.head_dim + 7) / 8 * 8;
+}
+
+/// Bytes of all integers, in whole doubles.
+std::int64_t integer_doubles(const AttentionProblem& problem) {
+    const std::int64_t maps = problem.batch * problem.heads;
+    return (maps * (problem.q_len + 2 * problem.k_len) * problem.head_dim + 7) / 8;
+}
+
+}  // namespace
+
+std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
+    return static_cast<std::size_t>(integer_doubles(problem) + doubles_per_thread(problem) * num_threads()) *
+           sizeof(double);
+}
+
+void quantized_attention(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+    const std::int64_t maps = problem.batch * problem.heads, d = problem.head_dim;
+    const std::int64_t q_rows = maps * problem.q_len, k_rows = maps * problem.k_len;
+    Integers integers;
+    integers.q = reinterpret_cast<std::int8_t*>(args.workspace);
+    integers.k = integers.q + q_rows * d;
+    integers.v = integers.k + k_rows * d;
+    parallel_for(q_rows,
+                 [&](std::int64_t row, int) { quantize_query(problem, args, row, integers.q + row * d); });
+    parallel_for(k_rows, [&](std::int64_t row, int) {
+        quantize_key(problem, args, row, integers.k + row * d);
+        quantize_value(problem, args, row, integers.v + row * d);
+    });
+    double* scratch = reinterpret_cast<double*>(args.workspace) + integer_doubles(problem);
+    parallel_for(q_rows, [&](std::int64_t row, int worker) {
+        Row(problem, args, integers, row, scratch + worker * doubles_per_thread(problem)).run();
+    });
+}
+
+}  // namespace aerogel::reference

@@ -1,0 +1,11 @@
+// The reference of attention in int8: integers as kernels/quantized_attention.h says, all else in double.
+#pragma once
+
+#include "kernels/quantized_attention.h"
+
+namespace aerogel::reference {
+
+std::size_t quantized_attention_workspace(const AttentionProblem& problem);
+void quantized_attention(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept;
+
+}  // namespace aerogel::reference

@@ -1,0 +1,29 @@
+// Float copies of q, k and v as the attention formats need them: rotated, centred, rounded to FP8 or MX
+// blocks.
+#pragma once
+
+#include "aerogel/attention.h"
+#include "aerogel/tensor.h"
+
+namespace aerogel {
+
+/// A contiguous f32 copy of a 4-D f32 or bf16 view whose last axis is contiguous.
+Tensor float_copy(const TensorView& view);
+/// Contiguous f32 values into a view of the same shape, f32 or bf16.
+void write_back(const Tensor& from, const TensorView& view);
+/// x times matrix [head_dim, head_dim] (f32 or bf16), over the last axis.
+Tensor rotated(const Tensor& x, const TensorView& matrix);
+
+/// In place, per batch and head, on a contiguous 4-D f32 tensor of that layout:
+/// takes the mean over tokens off every channel.
+void subtract_means(const Tensor& x, AttentionLayout layout);
+/// E4M3 with scale max|x| / 448 per block of `tokens` tokens x head_dim; to nearest, ties to even.
+void round_fp8(const Tensor& x, AttentionLayout layout, std::int64_t tokens);
+
+enum class MxElement : std::uint8_t { e4m3, e2m1 };
+enum class MxAxis : std::uint8_t { channels, tokens };
+/// Microscaling: blocks of 32 along the axis share 2^(floor(log2 max|x|) - emax), at least 2^-127, emax 8
+/// (E4M3) or 2 (E2M1); elements to nearest, ties to even, saturating.
+void round_mx(const Tensor& x, AttentionLayout layout, MxElement element, MxAxis axis);
+
+}  // namespace aerogel

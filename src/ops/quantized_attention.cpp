@@ -1,0 +1,178 @@
+// quantized_attention(): int8 goes to the kernels as it is; every other format, and every rotation, works on
+// float copies.
+#include "aerogel/quantized_attention.h"
+
+#include <cmath>
+#include <string>
+
+#include "aerogel/error.h"
+#include "kernels/quantized_attention.h"
+#include "ops/attention_checks.h"
+#include "ops/attention_rounding.h"
+#include "ops/attention_scales.h"
+#include "ops/dispatch.h"
+#include "ops/workspace.h"
+
+namespace aerogel {
+namespace {
+
+using Options = QuantizedAttentionOptions;
+
+bool given(const TensorView& matrix) {
+    return matrix.data != nullptr;
+}
+
+AttentionOptions float_options(const Options& options) {
+    return {.layout = options.layout, .mask = options.mask, .scale = options.scale};
+}
+
+void check_rotation(const char* name, const TensorView& matrix, const AttentionViews& views) {
+    if (!given(matrix)) return;
+    const std::int64_t d = views.q.shape[3];
+    const bool fits = matrix.shape == Shape{d, d} && (matrix.strides.empty() || matrix.strides.size() == 2) &&
+                      (matrix.dtype == DType::f32 || matrix.dtype == DType::bf16) &&
+                      matrix.device == Device::cpu;
+    if (!fits)
+        fail_attention(std::string(name) + " must be f32 or bf16 [" + std::to_string(d) + "," +
+                           std::to_string(d) + "] on the CPU, got " + matrix.describe(),
+                       views);
+}
+
+void check_options(const Options& options, const AttentionViews& views) {
+    check_rotation("q_rotation", options.q_rotation, views);
+    check_rotation("k_rotation", options.k_rotation, views);
+    if (given(options.q_rotation) != given(options.k_rotation))
+        fail_attention("q_rotation and k_rotation must be given together", views);
+    if (options.q_tokens < 0 || options.k_tokens < 0)
+        fail_attention("q_tokens and k_tokens must not be negative, got " + std::to_string(options.q_tokens) +
+                           " and " + std::to_string(options.k_tokens),
+                       views);
+    const bool is_int8 = options.format == AttentionFormat::int8;
+    if (options.scales != nullptr && !is_int8) fail_attention("scales are for the format int8 only", views);
+    if ((options.q_tokens != 0 || options.k_tokens != 0) &&
+        (options.scales != nullptr || !(is_int8 || options.format == AttentionFormat::fp8)))
+        fail_attention("q_tokens and k_tokens are for scales found in the data, of int8 and fp8", views);
+}
+
+std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
+    return value == 0 ? fallback : value;
+}
+
+void int8_attention(const AttentionViews& views, const Options& options) {
+    const AttentionProblem problem = check_attention(views, float_options(options));
+    if (views.o.count() == 0) return;
+    const QuantizedAttentionKernel& kernel =
+        choose("quantized_attention", quantized_attention_kernels(), problem);
+    QuantizedAttentionArgs args;
+    args.q = views.q.data;
+    args.k = views.k.data;
+    args.v = views.v.data;
+    args.o = views.o.data;
+    args.q_strides = attention_strides(views.q, options.layout);
+    args.k_strides = attention_strides(views.k, options.layout);
+    args.v_strides = attention_strides(views.v, options.layout);
+    args.o_strides = attention_strides(views.o, options.layout);
+    args.scale =
+        options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+    args.mask = options.mask;
+    const Int8Blocks blocks = {value_or(options.q_tokens, 1), value_or(options.k_tokens, 1),
+                               options.smooth_k};
+    const Int8Scales scales = options.scales != nullptr ? static_scales(problem, args, *options.scales)
+                                                        : dynamic_scales(problem, args, blocks);
+    scales.fill(args);
+    args.workspace = workspace(kernel.workspace_bytes(problem));
+    kernel.run(problem, args);
+}
+
+/// Rounds the copies to what the format holds. int8 is left to its kernels.
+void round_copies(const Tensor& q, const Tensor& k, const Tensor& v, const Options& options) {
+    if (options.format == AttentionFormat::int8) return;
+    if (options.smooth_k) subtract_means(k, options.layout);
+    if (options.format == AttentionFormat::fp8) {
+        round_fp8(q, options.layout, value_or(options.q_tokens, 128));
+        round_fp8(k, options.layout, value_or(options.k_tokens, 256));
+        round_fp8(v, options.layout, value_or(options.k_tokens, 256));
+        return;
+    }
+    const MxElement element = options.format == AttentionFormat::mxfp8 ? MxElement::e4m3 : MxElement::e2m1;
+    round_mx(q, options.layout, element, MxAxis::channels);
+    round_mx(k, options.layout, element, MxAxis::channels);
+    round_mx(v, options.layout, element, MxAxis::tokens);
+}
+
+void attention_on_copies(const AttentionViews& views, const Options& options) {
+    Tensor q = float_copy(views.q), k = float_copy(views.k);
+    const Tensor v = float_copy(views.v);
+    if (given(options.q_rotation)) {
+        if (q.count() != 0) q = rotated(q, options.q_rotation);
+        if (k.count() != 0) k = rotated(k, options.k_rotation);
+    }
+    round_copies(q, k, v, options);
+    const Tensor o(DType::f32, views.o.shape);
+    if (options.format == AttentionFormat::int8) {
+        int8_attention({views.op, q, k, v, o}, options);
+    } else {
+        attention(q, k, v, o, float_options(options));
+    }
+    write_back(o, views.o);
+}
+
+/// Tokens first .. first + count - 1 of a [tokens, heads, head_dim] view, as one batch.
+TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t count) {
+    const Shape strides = strides_of(view);
+    auto* start = static_cast<std::byte*>(view.data);
+    if (start != nullptr) start += static_cast<std::size_t>(first * strides[0]) * size_of(view.dtype);
+    return {view.dtype,
+            {1, count, view.shape[1], view.shape[2]},
+            start,
+            {count * strides[0], strides[0], strides[1], strides[2]},
+            view.device};
+}
+
+}  // namespace
+
+void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
+                         const QuantizedAttentionOptions& options) {
+    const AttentionViews views = {"quantized_attention", q, k, v, o};
+    check_attention(views, float_options(options));
+    check_options(options, views);
+    if (o.count() == 0) return;
+    if (options.format == AttentionFormat::int8 && !given(options.q_rotation)) {
+        int8_attention(views, options);
+    } else {
+        attention_on_copies(views, options);
+    }
+}
+
+void quantized_attention_packed(const PackedSequences& sequences, const QuantizedAttentionOptions& options) {
+    const auto& [q, k, v, o, seq_len] = sequences;
+    const AttentionViews views = {"quantized_attention_packed", q, k, v, o};
+    if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
+    for (const TensorView* view : {&q, &k, &v, &o}) {
+        if (view->shape.size() != 3 || view->shape != q.shape ||
+            !(view->strides.empty() || view->strides.size() == 3))
+            fail_attention("q, k, v and o must have one shape [tokens, heads, head_dim]", views);
+    }
+    std::int64_t sum = 0;
+    for (const std::int64_t count : seq_len) {
+        if (count < 0 || count > q.shape[0] - sum)
+            fail_attention("the lengths of the sequences must not be negative or exceed the tokens, got " +
+                               std::to_string(count) + " after " + std::to_string(sum),
+                           views);
+        sum += count;
+    }
+    if (sum != q.shape[0])
+        fail_attention("the lengths of the sequences must sum to " + std::to_string(q.shape[0]) + ", got " +
+                           std::to_string(sum),
+                       views);
+    QuantizedAttentionOptions one = options;
+    one.layout = AttentionLayout::bsnd;
+    std::int64_t first = 0;
+    for (const std::int64_t count : seq_len) {
+        quantized_attention(sequence(q, first, count), sequence(k, first, count), sequence(v, first, count),
+                            sequence(o, first, count), one);
+        first += count;
+    }
+}
+
+}  // namespace aerogel

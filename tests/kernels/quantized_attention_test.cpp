@@ -1,0 +1,200 @@
+// Every int8 attention kernel of this CPU level against the exact result of the contract, within bounds
+// computed from the data; exact integers; NaN; the same bits for any number of threads; bounds that see
+// broken kernels.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "aerogel/threads.h"
+#include "kernels/quantized_attention_cases.h"
+
+namespace aerogel::testing {
+namespace {
+
+std::vector<QuantizedAttentionKernel> kernels_for(const AttentionProblem& problem) {
+    std::vector<QuantizedAttentionKernel> usable;
+    for (const QuantizedAttentionKernel& kernel : quantized_attention_kernels())
+        if (kernel.level <= cpu_level() && kernel.why_not(problem).empty()) usable.push_back(kernel);
+    return usable;
+}
+
+const QuantizedAttentionKernel& reference() {
+    return quantized_attention_kernels().back();
+}
+
+TEST(QuantizedAttentionKernels, AllProblemsWithinBounds) {
+    int next = 0;
+    for (const AttentionCase& test_case : attention_cases()) {
+        EXPECT_EQ(reference().why_not(test_case.problem), "");
+        ++next;  // each problem meets two of the kinds, each kind all sorts of problems
+        for (const Scales kind : {static_cast<Scales>(next % 4), static_cast<Scales>((next + 1) % 4)}) {
+            AttentionData arrays(test_case);
+            const QuantizedData data(arrays, kind);
+            for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem))
+                EXPECT_EQ(compare(data, run_attention(kernel, data)), "")
+                    << kernel.name << " scales " << static_cast<int>(kind);
+        }
+    }
+}
+
+TEST(QuantizedAttentionKernels, IntegersAreExact) {
+    // All queries are -128 and all keys the same, so all weights are 255 and o is the mean of whole numbers.
+    for (const double key : {-128.0, 127.0}) {
+        const AttentionCase test_case = parse_attention_case("heads=2 q_len=33 k_len=128 head_dim=256");
+        AttentionData arrays(test_case);
+        QuantizedData data(arrays, Scales::bytes);
+        for (std::int64_t i = 0; i < 2 * 128; ++i) {
+            for (std::int64_t d = 0; d < 256; ++d) {
+                arrays.k.set(arrays.index(arrays.k.strides, i / 128, i % 128) + d, key);
+                if (i % 128 < 33) arrays.q.set(arrays.index(arrays.q.strides, i / 128, i % 128) + d, -128.0);
+            }
+        }
+        data.scale = 1.0F;
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            const PaddedArray o = run_attention(kernel, data);
+            for (std::int64_t d = 0; d < 256; ++d) {
+                double sum = 0.0;
+                for (std::int64_t i = 0; i < 128; ++i)
+                    sum += arrays.v.get(arrays.index(arrays.v.strides, 1, i) + d);
+                EXPECT_EQ(o.get(arrays.index(o.strides, 1, 32) + d), sum / 128.0) << kernel.name;
+            }
+        }
+    }
+}
+
+TEST(QuantizedAttentionKernels, SameBitsForAnyNumberOfThreads) {
+    const int before = num_threads();
+    for (const char* line : {"heads=3 batch=2 q_len=200 k_len=513 head_dim=40",
+                             "heads=2 q_len=300 k_len=527 head_dim=64 mask=64x32 density=0.3"}) {
+        const AttentionCase test_case = parse_attention_case(line);
+        AttentionData arrays(test_case);
+        const QuantizedData data(arrays, Scales::per_token);
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            set_num_threads(1);
+            const PaddedArray one = run_attention(kernel, data);
+            for (const int threads : {2, 5}) {
+                set_num_threads(threads);
+                EXPECT_EQ(run_attention(kernel, data).bytes, one.bytes) << kernel.name << " " << line;
+            }
+        }
+    }
+    set_num_threads(before);
+}
+
+TEST(QuantizedAttentionKernels, AFullMaskGivesTheBitsOfDenseAttention) {
+    const std::string line = "heads=2 q_len=200 k_len=601 head_dim=64";
+    const AttentionCase dense = parse_attention_case(line);
+    AttentionData arrays(dense);
+    const QuantizedData data(arrays, Scales::per_token);
+    for (const char* mask : {" mask=64x64 fill=full", " mask=24x40 fill=full", " mask=200x128 fill=full"}) {
+        const AttentionCase full = parse_attention_case(line + mask);
+        AttentionData masked_arrays(full);
+        const QuantizedData masked(masked_arrays, Scales::per_token);
+        for (const QuantizedAttentionKernel& kernel : kernels_for(dense.problem))
+            EXPECT_EQ(run_attention(kernel, masked).bytes, run_attention(kernel, data).bytes)
+                << kernel.name << mask;
+    }
+}
+
+TEST(QuantizedAttentionKernels, ScalesThatAreNaNReachExactlyWhatDependsOnThem) {
+    AttentionCase test_case = parse_attention_case("q_len=96 k_len=201 head_dim=40 mask=32x20 fill=full");
+    test_case.mask.row_start = {0, 2, 4, 6};
+    test_case.mask.columns = {0, 1, 4, 5, 7, 8};  // groups of 64 keys: 0; 1; 2
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    for (const char* where : {"q", "k", "unseen k", "v"}) {
+        AttentionData arrays(test_case);
+        QuantizedData data(arrays, Scales::per_token);
+        const std::string name = where;
+        if (name == "q") data.q_scale[40] = nan;
+        if (name == "k") data.k_scale[101] = nan;
+        if (name == "unseen k") data.k_scale[79] = nan;
+        if (name == "v") data.v_scale[40 + 5] = nan;
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            const PaddedArray o = run_attention(kernel, data);
+            for (std::int64_t i = 0; i < 96 * 40; ++i) {
+                const std::int64_t query = i / 40;
+                const bool want = name == "q"   ? query == 40
+                                  : name == "k" ? query / 32 == 1
+                                  : name == "v" ? query / 32 == 1 && i % 40 == 5
+                                                : false;
+                EXPECT_EQ(std::isnan(o.get(arrays.index(o.strides, 0, query) + i % 40)), want)
+                    << kernel.name << " " << where << " query " << query << " channel " << i % 40;
+            }
+        }
+    }
+}
+
+using RunFunction = void (*)(const AttentionProblem&, const QuantizedAttentionArgs&) noexcept;
+
+/// The reference with changed arguments.
+template <auto kChange>
+void run_changed(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+    AttentionProblem changed_problem = problem;
+    QuantizedAttentionArgs changed = args;
+    kChange(changed_problem, changed);
+    reference().run(changed_problem, changed);
+}
+
+constexpr auto drops_the_last_query = [](AttentionProblem& p, QuantizedAttentionArgs&) { --p.q_len; };
+constexpr auto ignores_the_mask = [](AttentionProblem&, QuantizedAttentionArgs& a) { a.mask = nullptr; };
+constexpr auto has_a_wrong_scale = [](AttentionProblem&, QuantizedAttentionArgs& a) { a.scale *= 1.001F; };
+constexpr auto forgets_the_mean_of_v = [](AttentionProblem&, QuantizedAttentionArgs& a) {
+    a.v_shift = nullptr;
+};
+constexpr auto forgets_the_offset_of_q = [](AttentionProblem&, QuantizedAttentionArgs& a) {
+    a.q_offset = nullptr;
+};
+constexpr auto forgets_the_offset_of_v = [](AttentionProblem&, QuantizedAttentionArgs& a) {
+    a.v_offset = nullptr;
+};
+constexpr auto takes_the_scales_of_a_neighbour = [](AttentionProblem&, QuantizedAttentionArgs& a) {
+    ++a.k_scale;
+};
+constexpr auto does_not_center_k = [](AttentionProblem&, QuantizedAttentionArgs& a) { a.k_mean = nullptr; };
+constexpr auto swaps_keys_and_values = [](AttentionProblem&, QuantizedAttentionArgs& a) {
+    std::swap(a.k, a.v);
+};
+
+/// Weights of one bit less.
+void is_imprecise(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+    reference().run(problem, args);
+    for (std::int64_t query = 0; query < problem.q_len; ++query)
+        for (std::int64_t d = 0; d < problem.head_dim; ++d)
+            static_cast<float*>(args.o)[query * args.o_strides.token + d] *= 1.0F + 1.0F / 1024.0F;
+}
+
+TEST(QuantizedAttentionBounds, BrokenKernelsAreCaught) {
+    struct Broken {
+        const char* name;
+        RunFunction run;
+        const char* line;
+        Scales kind;
+    };
+    const char* dense = "q_len=50 k_len=300 head_dim=64";
+    for (const Broken& broken : {
+             Broken{"last query", run_changed<drops_the_last_query>, dense, Scales::blocks},
+             Broken{"mask", run_changed<ignores_the_mask>,
+                    "q_len=100 k_len=601 head_dim=64 mask=24x40 density=0.3", Scales::per_token},
+             Broken{"scale", run_changed<has_a_wrong_scale>, dense, Scales::per_token},
+             Broken{"scale of bytes", run_changed<has_a_wrong_scale>, dense, Scales::bytes},
+             Broken{"mean of v", run_changed<forgets_the_mean_of_v>, dense, Scales::per_token},
+             Broken{"offset of q", run_changed<forgets_the_offset_of_q>, dense, Scales::fixed},
+             Broken{"offset of v", run_changed<forgets_the_offset_of_v>, dense, Scales::fixed},
+             Broken{"scales of k", run_changed<takes_the_scales_of_a_neighbour>, dense, Scales::per_token},
+             Broken{"mean of k", run_changed<does_not_center_k>, dense, Scales::per_token},
+             Broken{"k and v", run_changed<swaps_keys_and_values>, dense, Scales::blocks},
+             Broken{"precision", is_imprecise, dense, Scales::per_token},
+         }) {
+        const AttentionCase test_case = parse_attention_case(broken.line);
+        AttentionData arrays(test_case);
+        const QuantizedData data(arrays, broken.kind);
+        QuantizedAttentionKernel kernel = reference();
+        EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << broken.name;
+        kernel.run = broken.run;
+        EXPECT_NE(compare(data, run_attention(kernel, data)), "") << broken.name;
+    }
+}
+
+}  // namespace
+}  // namespace aerogel::testing
