@@ -58,8 +58,10 @@ TEST(FormatsInLinear, WeightOnlyEqualsTheDequantizedProduct) {
     }
 }
 
-TEST(FormatsInLinear, QuantizedActivationsAreRefused) {
-    EXPECT_THROW(PackedLinear(encode_int4(wave({2, 4}, 1), 0), Activation::per_token), Error);
+TEST(FormatsInLinear, ActivationsOfAnotherKindAreRefused) {
+    EXPECT_NO_THROW(PackedLinear(encode_int4(wave({2, 4}, 1), 0), Activation::per_token));
+    EXPECT_THROW(PackedLinear(encode_fp8_e4m3(wave({2, 4}, 1), 0), Activation::per_token), Error);
+    EXPECT_THROW(PackedLinear(encode_mxfp8(wave({2, 32}, 1)), Activation::per_tensor), Error);
 }
 
 }  // namespace
