@@ -4,19 +4,70 @@
 
 #include "aerogel/error.h"
 #include "quant/algorithms/algorithm.h"
+#include "quant/algorithms/awq.h"
+#include "quant/algorithms/ceil_x.h"
+#include "quant/algorithms/clip.h"
+#include "quant/algorithms/four_over_six.h"
+#include "quant/algorithms/gptq.h"
 #include "quant/algorithms/minmax.h"
+#include "quant/algorithms/mse_round.h"
+#include "quant/algorithms/smoothing.h"
+#include "quant/algorithms/ssz.h"
 
 namespace aerogel {
 namespace {
 
-constexpr std::array<AlgorithmRow, 1> kAlgorithms = {{
+template <Format kFormat>
+ChosenWeight smoothquant(const TensorView& weight, const TensorView& inputs, std::int64_t group_size) {
+    const Tensor s = smoothing_scales({weight}, channel_maxima(inputs), {});
+    const Tensor smoothed = smoothed_weight(weight, s).to(DType::f32);
+    return {quantize_minmax_integers("smoothquant", smoothed, {kFormat, group_size, false}, weight.dtype),
+            mul_scale_of(s)};
+}
+
+template <Format kFormat>
+ChosenWeight awq(const TensorView& weight, const TensorView& inputs, std::int64_t group_size) {
+    const IntegerOptions grid{kFormat, group_size, false};
+    const Tensor s = awq_scales(weight, inputs, grid).s;
+    const Tensor scaled = smoothed_weight(weight, s).to(DType::f32);
+    return {quantize_minmax_integers("awq", scaled, grid, weight.dtype), mul_scale_of(s)};
+}
+
+template <Format kFormat>
+ChosenWeight gptq(const TensorView& weight, const TensorView& inputs, std::int64_t group_size) {
+    return {quantize_gptq(weight, inputs, {{kFormat, group_size, false}}), Tensor()};
+}
+
+constexpr std::array kAlgorithms = std::to_array<AlgorithmRow>({
     {"minmax", Format::int8, quantize_minmax_int8, "largest magnitude of each row becomes 127"},
-}};
+    {"ssz", Format::int8, quantize_ssz_int8, "scales by alternating least squares"},
+    {"ssz", Format::int4, quantize_ssz_int4, "scales by alternating least squares"},
+    {"mse_clip", Format::int8, quantize_mse_clip_int8, "largest magnitudes clipped where it errs least"},
+    {"mse_clip", Format::int4, quantize_mse_clip_int4, "largest magnitudes clipped where it errs least"},
+    {"percentile", Format::int8, quantize_percentile_int8, "the 99.9th percentile becomes 127"},
+    {"percentile", Format::int4, quantize_percentile_int4, "the 99.9th percentile becomes 7"},
+    {"mse_round", Format::mxfp8, quantize_mse_round_mxfp8, "exponents rounded to the side that errs less"},
+    {"ceil_x", Format::mxfp4, quantize_ceil_x_mxfp4, "largest elements up to 7.25, clipped to 6"},
+    {"ceil_x_search", Format::mxfp4, quantize_ceil_x_search_mxfp4, "the same with the best of 6 .. 12"},
+    {"fouroversix", Format::mxfp4, quantize_four_over_six_mxfp4, "largest element 6 or 4, the better"},
+});
+
+constexpr std::array kInputAlgorithms = std::to_array<InputAlgorithmRow>({
+    {"smoothquant", Format::int8, smoothquant<Format::int8>, "outlier channels moved into the weights"},
+    {"awq", Format::int8, awq<Format::int8>, "columns that meet large inputs scaled up"},
+    {"awq", Format::int4, awq<Format::int4>, "columns that meet large inputs scaled up"},
+    {"gptq", Format::int8, gptq<Format::int8>, "later columns correct what earlier ones lose"},
+    {"gptq", Format::int4, gptq<Format::int4>, "later columns correct what earlier ones lose"},
+});
 
 }  // namespace
 
 std::span<const AlgorithmRow> algorithms() {
     return kAlgorithms;
+}
+
+std::span<const InputAlgorithmRow> input_algorithms() {
+    return kInputAlgorithms;
 }
 
 const AlgorithmRow& algorithm_row(std::string_view name, Format format) {
@@ -25,6 +76,11 @@ const AlgorithmRow& algorithm_row(std::string_view name, Format format) {
         if (row.name == name && row.format == format) return row;
         there += (there.empty() ? "" : ", ") + std::string(row.name) + " (" +
                  std::string(to_string(row.format)) + ")";
+    }
+    for (const InputAlgorithmRow& row : kInputAlgorithms) {
+        if (row.name != name || row.format != format) continue;
+        throw InvalidArgument("[quantize] algorithm '" + std::string(name) +
+                              "' needs recorded inputs; without, there are: " + there);
     }
     throw InvalidArgument("[quantize] no algorithm '" + std::string(name) + "' writes " +
                           std::string(to_string(format)) + "; there are: " + there);
