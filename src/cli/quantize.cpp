@@ -1,5 +1,6 @@
 // aerogel quantize MODEL -o DIR --scheme NAME: from a float checkpoint to a quantized pair.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "cli/scheme_list.h"
 #include "cli/video_size.h"
 #include "model/calibrate.h"
+#include "quant/algorithms/algorithm.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"
 #include "quant/schemes.h"
@@ -27,6 +29,7 @@ struct QuantizeFlags {
     std::string model;
     std::string folder;
     std::string scheme;
+    std::string algorithm = "minmax";
     std::vector<std::string> include;
     std::vector<std::string> exclude;
     int rank = -1;
@@ -95,6 +98,7 @@ CalibrationRun run_calibration(const QuantizeFlags& flags) {
 }
 
 void check_flags(const QuantizeFlags& flags, const SchemeRow& scheme) {
+    algorithm_row(flags.algorithm, scheme.weight);
     const bool calibrates = !flags.captions.empty() || !flags.prompt_embeds.empty() ||
                             !flags.calibration.empty() || !flags.save_calibration.empty() ||
                             flags.calibrate.steps.has_value();
@@ -124,6 +128,7 @@ Json to_json(const QuantizeFlags& flags, const ExportReport& report,
     Json json = {{"model", flags.model},
                  {"scheme", scheme_row("quantize", flags.scheme).name},
                  {"group_size", flags.group_size},
+                 {"algorithm", flags.algorithm},
                  {"description", report.description.string()},
                  {"weights", report.weights.string()},
                  {"bytes_before", report.bytes_before},
@@ -195,6 +200,7 @@ void run_quantize(const QuantizeFlags& flags) {
     ExportOptions options;
     options.folder = flags.folder;
     options.scheme = &scheme;
+    options.algorithm = flags.algorithm;
     options.rank = flags.rank;
     options.weight = {flags.group_size, !flags.asymmetric};
     options.packed = flags.packed;
@@ -260,6 +266,15 @@ void add_calibration_options(CLI::App& command, QuantizeFlags& flags) {
         ->group(group);
 }
 
+// Each name once; which formats it writes, the error of a wrong choice lists.
+std::string algorithm_names() {
+    std::vector<std::string_view> names;
+    for (const AlgorithmRow& row : algorithms()) {
+        if (std::find(names.begin(), names.end(), row.name) == names.end()) names.push_back(row.name);
+    }
+    return fmt::format("{}", fmt::join(names, ", "));
+}
+
 }  // namespace
 
 void add_quantize(CLI::App& app) {
@@ -270,6 +285,8 @@ void add_quantize(CLI::App& app) {
     command->add_option("-o,--output", flags->folder, "Folder for the two files");
     command->add_option("--scheme", flags->scheme, scheme_names());
     command->add_flag("--list", flags->list, "Print the table of schemes instead");
+    command->add_option("--algorithm", flags->algorithm,
+                        fmt::format("How stored values are chosen: {} (default minmax)", algorithm_names()));
     command->add_option(
         "--include", flags->include,
         fmt::format("Layers to quantize, by pattern (* ? [ab] {{a,b}}); default {}", kDefaultLayers));

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
+#include "kernels/hadamard.h"
 #include "kernels/linear.h"
 #include "kernels/quantized_attention.h"
 
@@ -86,6 +87,7 @@ std::vector<std::string> all_kernel_names() {
     append_names(names, attention_kernels());
     append_names(names, quantized_attention_kernels());
     append_names(names, elementwise_kernels());
+    append_names(names, hadamard_kernels());
     return names;
 }
 

@@ -124,6 +124,24 @@ def test_round_trip(aerogel, tmp_path, dtype, slack):
         assert all(torch.equal(back[k], state[k]) for k in ("norm.weight", "blocks.0.ffn.net.2.bias"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_algorithms(aerogel, tmp_path, dtype):
+    """Scales by least error beat those of the largest magnitude; the report names the algorithm."""
+    weight = torch.randn(40, 300, generator=torch.Generator().manual_seed(2))
+    weight[::3, 7] *= 6
+    save_file({"blocks.0.ffn.net.2.weight": weight.to(dtype)}, tmp_path / "m.safetensors")
+    errors = {}
+    for algorithm in ("minmax", "ssz", "mse_clip"):
+        done = aerogel("quantize", tmp_path / "m.safetensors", "-o", tmp_path / algorithm, "--scheme", "W8A16", "--algorithm", algorithm, "--json")
+        report = json.loads(done.stdout)
+        assert report["algorithm"] == algorithm
+        assert aerogel("dequantize", tmp_path / algorithm, "-o", tmp_path / "f.safetensors").returncode == 0
+        back = load_file(tmp_path / "f.safetensors")["blocks.0.ffn.net.2.weight"].double()
+        errors[algorithm] = float((back - weight.to(dtype).double()).norm() / weight.double().norm())
+        assert errors[algorithm] == pytest.approx(report["layers"][0]["relative_error"], rel=1e-2)
+    assert errors["ssz"] < errors["minmax"] and errors["mse_clip"] < errors["minmax"]
+
+
 @pytest.mark.parametrize("options,message", [
     (["--scheme", "W8A8_MIX"], "scheme W8A8_MIX is not there yet; there are: W8A16, W4A16, W8A16_FP8"),
     (["--scheme", "W9A9"], "there is no scheme 'W9A9'; there are: W8A16"),
@@ -131,6 +149,8 @@ def test_round_trip(aerogel, tmp_path, dtype, slack):
     (["--scheme", "W8A16", "--exclude", "blocks.0.attn1.to_x"], "did you mean 'blocks.0.attn1.to_k'?"),
     (["--scheme", "W8A16", "--exclude", "*"], "no layer is left to quantize"),
     (["--scheme", "W8A16", "--include", "{a"], "has a brace that is not closed"),
+    (["--scheme", "W8A16", "--algorithm", "fouroversix"], "no algorithm 'fouroversix' writes int8; there are: minmax (int8), ssz (int8)"),
+    (["--scheme", "W8A16", "--algorithm", "gptq"], "algorithm 'gptq' needs recorded inputs"),
     (["--scheme", "W8A16", "--steps", "4"], "W8A16 needs no calibration"),
     (["--scheme", "W8A8", "--first-static-step", "1"], "--first-static-step is for W8A8_TIMESTEP"),
     (["--scheme", "W8A8", "--calibration", "/nowhere"], "/nowhere"),

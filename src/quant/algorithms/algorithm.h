@@ -25,8 +25,25 @@ struct AlgorithmRow {
     std::string_view summary;
 };
 
+/// A weight as stored, and what x must be multiplied by before it meets it: f32 [k], or undefined for 1.
+struct ChosenWeight {
+    QuantizedTensor weight;
+    Tensor mul_scale;
+};
+
+/// An algorithm that looks at recorded inputs of the layer.
+struct InputAlgorithmRow {
+    std::string_view name;  ///< "gptq"
+    Format format;
+    /// weight f32|bf16|f16 [n,k], inputs x [tokens,k], columns per scale (0: the row).
+    ChosenWeight (*quantize)(const TensorView& weight, const TensorView& inputs, std::int64_t group_size);
+    std::string_view summary;
+};
+
 std::span<const AlgorithmRow> algorithms();
-/// InvalidArgument listing what is there when no row has this name and writes this format.
+std::span<const InputAlgorithmRow> input_algorithms();
+/// InvalidArgument listing what is there when no row has this name and writes this format, or saying that the
+/// algorithm needs recorded inputs.
 const AlgorithmRow& algorithm_row(std::string_view name, Format format);
 
 }  // namespace aerogel

@@ -1,0 +1,10 @@
+// The Hadamard rotation in float32: log2(block) passes of sums and differences.
+#pragma once
+
+#include "kernels/hadamard.h"
+
+namespace aerogel::avx2 {
+
+void hadamard(const HadamardArgs& args) noexcept;
+
+}  // namespace aerogel::avx2

@@ -1,0 +1,28 @@
+// block^2 terms per group: the oracle, and far too slow for anything else.
+#include "kernels/reference/hadamard.h"
+
+#include <bit>
+#include <cmath>
+
+namespace aerogel::reference {
+
+void hadamard(const HadamardArgs& args) noexcept {
+    const double norm = 1.0 / std::sqrt(static_cast<double>(args.block));
+    for (std::int64_t r = 0; r < args.rows; ++r) {
+        const float* x = args.x + r * args.x_stride;
+        float* y = args.y + r * args.y_stride;
+        for (std::int64_t column = 0; column < args.columns; ++column) {
+            const std::int64_t first = column / args.block * args.block;
+            double sum = 0.0;
+            for (std::int64_t j = 0; j < args.block; ++j) {
+                const auto common = static_cast<std::uint64_t>((column - first) & j);
+                const double sign = std::popcount(common) % 2 == 0 ? 1.0 : -1.0;
+                const double own = args.signs == nullptr ? 1.0 : static_cast<double>(args.signs[first + j]);
+                sum += sign * own * static_cast<double>(x[first + j]);
+            }
+            y[column] = static_cast<float>(sum * norm);
+        }
+    }
+}
+
+}  // namespace aerogel::reference

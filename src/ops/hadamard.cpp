@@ -1,0 +1,66 @@
+// Chooses the Hadamard kernel once per process and runs it in chunks of rows.
+#include "ops/hadamard.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "aerogel/error.h"
+#include "base/thread_pool.h"
+#include "kernels/hadamard.h"
+#include "ops/dispatch.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kRows = 16;
+
+const HadamardKernel& choose_hadamard() {
+    const auto kernels = hadamard_kernels();
+    std::vector<Candidate> candidates;
+    for (const auto& kernel : kernels) candidates.push_back({kernel.name, kernel.level});
+    return kernels[choose_kernel("hadamard", "float32 rows", candidates,
+                                 [](std::size_t) { return std::string(); })];
+}
+
+bool fits(const TensorView& matrix, const TensorView& like) {
+    return matrix.dtype == DType::f32 && matrix.shape.size() == 2 && matrix.contiguous() &&
+           matrix.shape == like.shape;
+}
+
+}  // namespace
+
+void hadamard_rows(const TensorView& x, const TensorView& y, std::int64_t block, const Tensor& signs) {
+    if (!fits(x, x) || !fits(y, x) || x.data == y.data) {
+        throw InvalidArgument(
+            fmt::format("[hadamard] x and y must be different contiguous f32 matrices of one shape, got "
+                        "x {}, y {}",
+                        x.describe(), y.describe()));
+    }
+    const std::int64_t columns = x.dim(1);
+    if (block < 1 || !std::has_single_bit(static_cast<std::uint64_t>(block)) || columns % block != 0) {
+        throw InvalidArgument(fmt::format(
+            "[hadamard] block must be a power of two that divides the {} columns, got {}", columns, block));
+    }
+    if (signs.defined() && (signs.dtype() != DType::f32 || signs.shape() != Shape{columns})) {
+        throw InvalidArgument(
+            fmt::format("[hadamard] signs must be f32[{}], got {}", columns, signs.describe()));
+    }
+    static const HadamardKernel& kernel = choose_hadamard();
+    const std::int64_t rows = x.dim(0);
+    parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t chunk, int) {
+        HadamardArgs args;
+        args.rows = std::min(kRows, rows - chunk * kRows);
+        args.columns = columns;
+        args.block = block;
+        args.x = static_cast<const float*>(x.data) + chunk * kRows * columns;
+        args.x_stride = columns;
+        args.y = static_cast<float*>(y.data) + chunk * kRows * columns;
+        args.y_stride = columns;
+        args.signs = signs.defined() ? signs.as<float>() : nullptr;
+        kernel.run(args);
+    });
+}
+
+}  // namespace aerogel

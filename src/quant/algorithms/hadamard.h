@@ -1,0 +1,34 @@
+// Hadamard rotation: an orthogonal R spreads outlier channels over a group of columns before both sides are
+// quantized, and (x R)(W R)^T = x W^T. Needs no data. Ashkboos et al., "QuaRot" (NeurIPS 2024), section 3.
+#pragma once
+
+#include <cstdint>
+
+#include "aerogel/tensor.h"
+
+namespace aerogel {
+
+/// R = blocks diag(signs) H / sqrt(block) along the diagonal, H of Sylvester's order. The weight is rotated
+/// once, offline; x whenever it arrives (ops/hadamard.h).
+class Rotation {
+  public:
+    /// block: a power of two that divides `columns`, or -1 for the largest one. seed >= 0: signs from the low
+    /// bits of mt19937(seed), as the q_rot and k_rot of the file format (1234); -1: all +1. InvalidArgument
+    /// otherwise.
+    Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed);
+
+    std::int64_t block() const { return block_; }
+    /// f32 [columns].
+    const Tensor& signs() const { return signs_; }
+    /// W R, weight f32|bf16|f16 [n,k] -> the same type.
+    Tensor rotated_weight(const TensorView& weight) const;
+    /// x R, x f32|bf16|f16 [tokens,k] -> f32.
+    Tensor rotated_inputs(const TensorView& inputs) const;
+
+  private:
+    std::int64_t columns_ = 0;
+    std::int64_t block_ = 1;
+    Tensor signs_;
+};
+
+}  // namespace aerogel
