@@ -49,8 +49,7 @@ def ceil_x_search(b):
 
 def four_over_six(b):
     def nearest(target):
-        with np.errstate(divide="ignore"):
-            log = np.log2(amax(b) / np.float32(target))
+        log = np.log2(np.where(amax(b) == 0, 1, amax(b)) / np.float32(target))
         down = np.floor(log)
         tie = np.abs(log - down - np.float32(0.5)) <= 1e-6
         return (down + np.where(tie, down % 2 == 0, log - down > 0.5)).astype(float)

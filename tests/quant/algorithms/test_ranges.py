@@ -66,7 +66,7 @@ def test_squared_error_range_is_that_of_pytorch(run, seed):
     width = (x.max() - x.min()).item() / 2048
     # PyTorch adds in float32, so its search may stop a step or two elsewhere.
     torch.testing.assert_close(run("ranges", None, x, 2048, 99)["mse"], expected, rtol=0, atol=4 * width)
-    assert expected[1] - expected[0] < 0.8 * (x.max() - x.min())
+    assert expected[1] - expected[0] < 0.95 * (x.max() - x.min())
 
 
 @pytest.mark.parametrize("seed", range(3))
