@@ -24,7 +24,7 @@ class QuantizedLinear(nn.Module):
     """y = x W^T + bias with W in a small format; made by `aerogel.quantize`, or from an nn.Linear by `from_linear`.
 
     forward: x [..., in_features] float32, bfloat16 or float16 on the CPU -> y [..., out_features] of the same dtype. The stored arrays are
-    buffers with the names of the files ("weight", "weight_scale", ...), so state_dict, pickle and deepcopy work; `.to(dtype)` leaves
+    buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes), so state_dict, pickle and deepcopy work; `.to(dtype)` leaves
     them as they are and the dtype of x decides. Gradients flow to x (with the dequantized weight), not to the weight.
     Errors as in `aerogel.quantize`."""
 

@@ -15,6 +15,7 @@
 #include "aerogel/quantized_linear.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "formats/format.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/schemes.h"
 
@@ -43,6 +44,12 @@ std::shared_ptr<QuantizedLinear> quantize_float(const Array& weight, const std::
 Tensor take(const Arrays& arrays, const char* name) {
     if (!arrays.contains(name)) return {};
     return adopt(nb::cast<Array>(arrays[name]), name);
+}
+
+// NumPy has no 8-bit floats: they come and go as bytes (see to_numpy).
+Tensor stored_as(DType storage, const Tensor& tensor) {
+    if (!tensor.defined() || tensor.dtype() != DType::u8 || size_of(storage) != 1) return tensor;
+    return {storage, tensor.shape(), tensor.data(), std::make_shared<Tensor>(tensor)};
 }
 
 float scalar(const Tensor& tensor, const char* name, std::int64_t step) {
@@ -74,7 +81,7 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std
     QuantizedLinearWeights weights;
     weights.scheme = scheme.name;
     weights.weight.format = scheme.weight;
-    weights.weight.data = take(arrays, "weight");
+    weights.weight.data = stored_as(format_row(scheme.weight).storage, take(arrays, "weight"));
     if (!weights.weight.data.defined() || weights.weight.data.shape().size() != 2) {
         throw InvalidArgument("[quantized_linear] weight must be a matrix");
     }
