@@ -117,6 +117,17 @@ def test_a_run_may_begin_with_exported_weights(tmp_path, monkeypatch):
         second.start_from(tmp_path / "model")
 
 
+def test_training_goes_on_from_the_committed_start():
+    plan = json.loads((ROOT / "examples/train_demo/plan.json").read_text())
+    trainer = train.Trainer({**plan, "compile": False})
+    fresh = {k: v.clone() for k, v in trainer.average.items()}
+    trainer.start_from(ROOT / "examples/train_demo/start")
+    assert all(torch.isfinite(v).all() for v in trainer.average.values())
+    assert trainer.held_out(length=1, videos=2) < 0.2
+    trainer.average = fresh
+    assert trainer.held_out(length=1, videos=2) > 0.5
+
+
 def test_objects_stay_inside_and_keep_their_captioned_direction_at_first():
     for index in range(300):
         bodies, _ = data.scene(11, index)
