@@ -149,7 +149,7 @@ def test_algorithms(aerogel, tmp_path, dtype):
     (["--scheme", "W8A16", "--exclude", "blocks.0.attn1.to_x"], "did you mean 'blocks.0.attn1.to_k'?"),
     (["--scheme", "W8A16", "--exclude", "*"], "no layer is left to quantize"),
     (["--scheme", "W8A16", "--include", "{a"], "has a brace that is not closed"),
-    (["--scheme", "W8A16", "--algorithm", "fouroversix"], "no algorithm 'fouroversix' writes int8; there are: minmax (int8), ssz (int8)"),
+    (["--scheme", "W8A16", "--algorithm", "fouroversix"], "no algorithm 'fouroversix' writes int8; there are: minmax (int8), minmax (int4)"),
     (["--scheme", "W8A16", "--algorithm", "gptq"], "algorithm 'gptq' needs recorded inputs"),
     (["--scheme", "W8A16", "--steps", "4"], "W8A16 needs no calibration"),
     (["--scheme", "W8A8", "--first-static-step", "1"], "--first-static-step is for W8A8_TIMESTEP"),
