@@ -13,7 +13,6 @@
 namespace aerogel {
 namespace {
 
-constexpr double kDefaultPercentile = 99.9;
 constexpr int kRatios = 100;
 
 void refuse_offset(std::string_view algorithm, const IntegerOptions& options) {
