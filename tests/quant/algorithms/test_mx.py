@@ -77,6 +77,18 @@ def test_against_the_formulas(run, name, shape, dtype):
     np.testing.assert_array_equal(got["decoded"].double().numpy(), expected)
 
 
+def test_every_ceiling_is_tried(run):
+    """Layers whose best ceiling is an odd multiple of a quarter: a coarser search finds another."""
+    odd = 0
+    for seed in range(12):
+        w = layer(3, 256, seed=seed)
+        b = blocks(w)
+        errors = [error(b, ceil_x(b, c)[0], E2M1).sum() for c in np.arange(6, 12.1, 0.25)]
+        odd += int(np.argmin(errors)) % 2
+        np.testing.assert_array_equal(run("row:ceil_x_search:mxfp4", w)["scale"], ceil_x_search(b)[0] + 127)
+    assert odd >= 3
+
+
 @pytest.mark.parametrize(("name", "plain"), [("row:mse_round:mxfp8", "mxfp8"), ("row:ceil_x_search:mxfp4", "mxfp4"),
                                              ("row:fouroversix:mxfp4", "mxfp4")])
 def test_errs_less_than_the_largest_magnitude_rule(run, name, plain):
