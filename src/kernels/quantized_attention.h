@@ -1,12 +1,12 @@
 // Kernels of attention in int8: q, k and v become integers when the call arrives, both matrix products are
 // exact integer products, and the softmax between them is float. The arithmetic, per batch and head (a map):
 //
-//   q_q[i,c] = clamp(rint(q / q_scale[i] + q_offset), -128, 127)               the same for k - k_mean, v -
-//   v_mean s[i,j]   = sum_c (q_q - q_offset) k_q                                      int32 x[i,j]   = s
-//   k_scale[j];    t[i,g] = max_j x                               over the kept keys of group g p[i,j]   =
-//   rint(255 * 2^(f (x - t[i,g]))),   f = q_scale[i] scale log2(e)  0 for keys that are not kept a[i,g,c] =
-//   sum_j p v_q                                                     int32 o[i,c]   = sum_g F a v_scale[g,c] /
-//   sum_g F sum_j p + v_shift[c],   F = 2^(f t[i,g])
+// - q_q[i,c] = clamp(rint(q / q_scale[i] + q_offset), -128, 127), the same for k - k_mean and v - v_mean
+// - s[i,j] = sum_c (q_q - q_offset) k_q (int32), x[i,j] = s k_scale[j]
+// - t[i,g] = max_j x over the kept keys of group g
+// - p[i,j] = rint(255 * 2^(f (x - t[i,g]))), f = q_scale[i] scale log2(e); 0 for keys that are not kept
+// - a[i,g,c] = sum_j p v_q (int32)
+// - o[i,c] = sum_g F a v_scale[g,c] / sum_g F sum_j p + v_shift[c], F = 2^(f t[i,g])
 //
 // Groups are kQuantizedKeyGroup keys, from key 0 of the map on. The offset of k adds the same to all scores
 // of a query, so it only matters for clamping, as does the mean of k: softmax does not change. Weights are
@@ -28,14 +28,7 @@ constexpr std::int64_t kQuantizedKeyGroup = 64;
 
 /// Arrays start at map 0; a map is one batch and head. A scale that is NaN makes NaN what depends on it: the
 /// query's output, that of every query that sees the key, or the channel for every query that sees the group.
-struct QuantizedAttentionArgs {
-    const void* q = nullptr;
-    const void* k = nullptr;
-    const void* v = nullptr;
-    void* o = nullptr;
-    AttentionStrides q_strides, k_strides, v_strides, o_strides;
-    float scale = 1.0F;
-    const BlockMask* mask = nullptr;  ///< null = dense. A query row with no kept block gives zeros.
+struct QuantizedAttentionArgs : AttentionArgs {
     const float* q_scale = nullptr;   ///< [maps, q_len], positive or NaN
     const float* k_scale = nullptr;   ///< [maps, k_len], positive or NaN
     const float* v_scale = nullptr;   ///< [maps, groups of keys, head_dim], positive or NaN
@@ -45,7 +38,6 @@ struct QuantizedAttentionArgs {
     const float* k_mean = nullptr;    ///< [maps, head_dim]; null = 0
     const float* v_mean = nullptr;    ///< [maps, head_dim]; null = 0
     const float* v_shift = nullptr;   ///< [maps, head_dim], added to o at the end; null = 0
-    std::byte* workspace = nullptr;   ///< workspace_bytes(problem), 64-byte aligned
 };
 
 struct QuantizedAttentionKernel {

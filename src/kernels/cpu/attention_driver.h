@@ -5,20 +5,10 @@
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/bf16_bits.h"
 
 namespace aerogel {
 namespace {
-
-struct Bf16Bits {
-    std::uint16_t bits;
-};
-
-template <typename Element>
-const Element* map_data(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
-                        std::int64_t map) {
-    return static_cast<const Element*>(data) + map / problem.heads * strides.batch +
-           map % problem.heads * strides.head;
-}
 
 /// Keys first..last-1 (whole panels) as [panel][head_dim][16]; keys past k_len become zeros.
 template <typename Isa, typename Element>
@@ -109,22 +99,6 @@ bool compute_tile(Tile& tile, KeyCursor& cursor) {
     return empty;
 }
 
-inline KeyCursor keys_of(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map,
-                         std::int64_t block) {
-    KeyCursor cursor;
-    cursor.k_len = problem.k_len;
-    if (mask == nullptr) {
-        cursor.last = problem.k_len;
-        return cursor;
-    }
-    const std::int64_t row = map * ((problem.q_len + problem.block_q - 1) / problem.block_q) + block;
-    const std::int64_t* row_start = mask->row_start.data() + row;
-    cursor.column = mask->columns.data() + row_start[0];
-    cursor.end = mask->columns.data() + row_start[1];
-    cursor.block_k = problem.block_k;
-    return cursor;
-}
-
 /// One group of maps: first_map .. first_map + maps - 1, packed at `keys` and `values`.
 struct Group {
     std::int64_t first_map, maps;
@@ -159,11 +133,7 @@ void compute_group(const AttentionProblem& problem, const AttentionArgs& args, c
     parallel_for(group.maps * plan.tiles, [&](std::int64_t task, int worker) {
         const std::int64_t local = task / plan.tiles;
         const std::int64_t map = group.first_map + local;
-        const std::int64_t block = task % plan.tiles / plan.tiles_per_block;
-        const std::int64_t begin = block * plan.block_rows;
-        const std::int64_t first = begin + task % plan.tiles_per_block * plan.tile_rows;
-        const std::int64_t last =
-            smaller(smaller(first + plan.tile_rows, begin + plan.block_rows), problem.q_len);
+        const auto [block, first, last] = plan.rows_of(task, problem.q_len);
         if (first >= last) return;
         Tile tile;
         tile.rows = last - first;

@@ -74,20 +74,70 @@ struct KeyCursor {
     }
 };
 
-/// Sizes of one call. Maps (batch x head) are packed and computed in groups that fit the cache and keep
-/// all threads busy; a group's packed keys and values lie one map behind the other.
-struct AttentionPlan {
-    std::int64_t maps, group;             ///< all maps; maps per group
-    std::int64_t k_padded, d_padded;      ///< whole panels of keys; whole vectors of head_dim
-    std::int64_t k_floats, v_floats;      ///< packed floats per map
+template <typename Element>
+const Element* map_data(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
+                        std::int64_t map) {
+    return static_cast<const Element*>(data) + map / problem.heads * strides.batch +
+           map % problem.heads * strides.head;
+}
+
+inline KeyCursor keys_of(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map,
+                         std::int64_t block) {
+    KeyCursor cursor;
+    cursor.k_len = problem.k_len;
+    if (mask == nullptr) {
+        cursor.last = problem.k_len;
+        return cursor;
+    }
+    const std::int64_t row = map * ((problem.q_len + problem.block_q - 1) / problem.block_q) + block;
+    const std::int64_t* row_start = mask->row_start.data() + row;
+    cursor.column = mask->columns.data() + row_start[0];
+    cursor.end = mask->columns.data() + row_start[1];
+    cursor.block_k = problem.block_k;
+    return cursor;
+}
+
+/// How the queries of every map are cut into tasks.
+struct QueryTiles {
     std::int64_t tile_rows, block_rows;   ///< rows per task and per query block (dense: equal)
     std::int64_t tiles_per_block, tiles;  ///< tasks per query block and per map
-    std::int64_t worker_floats;           ///< scratch floats per thread
+
+    /// Rows of one task: at most `most`; fewer, but more than `least` / 2, where there would be few tasks.
+    void cut_queries(const AttentionProblem& problem, std::int64_t most, std::int64_t least) {
+        constexpr std::int64_t kFewTasks = 64;
+        const std::int64_t maps = problem.batch * problem.heads;
+        tile_rows = most;
+        while (tile_rows > least && maps * (round_up(problem.q_len, tile_rows) / tile_rows) < kFewTasks)
+            tile_rows /= 2;
+        block_rows = problem.masked ? problem.block_q : tile_rows;
+        tile_rows = smaller(tile_rows, block_rows);
+        tiles_per_block = (block_rows + tile_rows - 1) / tile_rows;
+        tiles = (problem.q_len + block_rows - 1) / block_rows * tiles_per_block;
+    }
+
+    /// Queries first..last-1 of query block `block`; none where the block has fewer tasks than others.
+    struct Rows {
+        std::int64_t block, first, last;
+    };
+    Rows rows_of(std::int64_t task, std::int64_t q_len) const {
+        const std::int64_t block = task % tiles / tiles_per_block;
+        const std::int64_t begin = block * block_rows;
+        const std::int64_t first = begin + task % tiles_per_block * tile_rows;
+        return {block, first, smaller(smaller(first + tile_rows, begin + block_rows), q_len)};
+    }
+};
+
+/// Sizes of one call. Maps (batch x head) are packed and computed in groups that fit the cache and keep
+/// all threads busy; a group's packed keys and values lie one map behind the other.
+struct AttentionPlan : QueryTiles {
+    std::int64_t maps, group;         ///< all maps; maps per group
+    std::int64_t k_padded, d_padded;  ///< whole panels of keys; whole vectors of head_dim
+    std::int64_t k_floats, v_floats;  ///< packed floats per map
+    std::int64_t worker_floats;       ///< scratch floats per thread
 };
 
 inline AttentionPlan plan_attention(const AttentionProblem& problem, std::int64_t lanes) {
     constexpr std::int64_t kGroupFloats = std::int64_t{8} << 20;
-    constexpr std::int64_t kFewTasks = 64;
     AttentionPlan plan;
     plan.maps = problem.batch * problem.heads;
     plan.k_padded = round_up(problem.k_len, kPanel);
@@ -96,14 +146,7 @@ inline AttentionPlan plan_attention(const AttentionProblem& problem, std::int64_
     plan.v_floats = round_up(problem.k_len * plan.d_padded, kPanel);
     plan.group = kGroupFloats / (plan.k_floats + plan.v_floats + 1);
     plan.group = plan.group < 1 ? 1 : smaller(plan.group, plan.maps);
-    plan.tile_rows = kMaxTileRows;
-    while (plan.tile_rows > 32 &&
-           plan.maps * round_up(problem.q_len, plan.tile_rows) / plan.tile_rows < kFewTasks)
-        plan.tile_rows /= 2;
-    plan.block_rows = problem.masked ? problem.block_q : plan.tile_rows;
-    plan.tile_rows = smaller(plan.tile_rows, plan.block_rows);
-    plan.tiles_per_block = (plan.block_rows + plan.tile_rows - 1) / plan.tile_rows;
-    plan.tiles = (problem.q_len + plan.block_rows - 1) / plan.block_rows * plan.tiles_per_block;
+    plan.cut_queries(problem, kMaxTileRows, 32);
     // q, o, scores, and per row: sums in every lane, largest score, rescaling factor.
     plan.worker_floats =
         kMaxTileRows * (round_up(problem.head_dim, kPanel) + plan.d_padded + kTileKeys + kPanel + 2);

@@ -4,6 +4,7 @@
 
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
+#include "kernels/cpu/bf16_bits.h"
 #include "kernels/cpu/quantized_attention_tiles.h"
 
 namespace aerogel {
@@ -11,24 +12,18 @@ namespace {
 
 constexpr std::int64_t kTileRowGroups = 8;  ///< register blocks of rows per task
 
-struct Bf16Bits {
-    std::uint16_t bits;
-};
-
 /// Sizes of one call, all in 4-byte units.
-struct QuantizedPlan {
+struct QuantizedPlan : QueryTiles {
     std::int64_t maps, group;             ///< all maps; maps packed at a time
     std::int64_t key_groups, d_padded;    ///< groups of keys; whole vectors of head_dim
     std::int64_t keys, values, map_size;  ///< packed keys, packed values, everything of a map
-    std::int64_t tile_rows, block_rows;   ///< rows per task and per query block (dense: equal)
-    std::int64_t tiles_per_block, tiles;  ///< tasks per query block and per map
     std::int64_t row_size, worker_size;   ///< scratch per row and per thread
 };
 
 template <typename Isa>
 QuantizedPlan plan_quantized(const AttentionProblem& problem) {
     constexpr std::int64_t kGroupSize = std::int64_t{8} << 20;
-    constexpr std::int64_t kFewTasks = 64, kMaxRows = kTileRowGroups * Isa::kRows;
+    constexpr std::int64_t kMaxRows = kTileRowGroups * Isa::kRows;
     QuantizedPlan plan;
     plan.maps = problem.batch * problem.heads;
     plan.key_groups = (problem.k_len + kGroupKeys - 1) / kGroupKeys;
@@ -40,25 +35,11 @@ QuantizedPlan plan_quantized(const AttentionProblem& problem) {
     plan.map_size = round_up(plan.keys + plan.values + 2 * k_padded + 2 * plan.key_groups, kPanel);
     plan.group = kGroupSize / (plan.map_size + 1);
     plan.group = plan.group < 1 ? 1 : smaller(plan.group, plan.maps);
-    plan.tile_rows = kMaxRows;
-    while (plan.tile_rows > 2 * Isa::kRows &&
-           plan.maps * ((problem.q_len + plan.tile_rows - 1) / plan.tile_rows) < kFewTasks)
-        plan.tile_rows /= 2;
-    plan.block_rows = problem.masked ? problem.block_q : plan.tile_rows;
-    plan.tile_rows = smaller(plan.tile_rows, plan.block_rows);
-    plan.tiles_per_block = (plan.block_rows + plan.tile_rows - 1) / plan.tile_rows;
-    plan.tiles = (problem.q_len + plan.block_rows - 1) / plan.block_rows * plan.tiles_per_block;
+    plan.cut_queries(problem, kMaxRows, 2 * Isa::kRows);
     // q, p, scores, o, sums, factors of groups, largest exponent, factor.
     plan.row_size = 2 * row_steps<Isa>() + kTileColumns + plan.d_padded + Isa::kLanes + 2 * kTileGroups + 2;
     plan.worker_size = round_up(kMaxRows * plan.row_size, kPanel);
     return plan;
-}
-
-template <typename Element>
-const Element* map_start(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
-                         std::int64_t map) {
-    return static_cast<const Element*>(data) + map / problem.heads * strides.batch +
-           map % problem.heads * strides.head;
 }
 
 inline float at_or_zero(const float* values, std::int64_t index) {
@@ -114,7 +95,7 @@ inline PackedMap packed_map(const AttentionProblem& problem, const QuantizedAtte
 template <typename Isa, typename Element>
 void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
                          const PackedMap& packed, std::int64_t map, std::int64_t group) {
-    const Element* k = map_start<Element>(args.k, args.k_strides, problem, map);
+    const Element* k = map_data<Element>(args.k, args.k_strides, problem, map);
     const std::int64_t steps = (problem.head_dim + Isa::kDepth - 1) / Isa::kDepth;
     const auto q_offset = static_cast<std::int32_t>(at_or_zero(args.q_offset, map));
     TokenScale by = {1.0F, at_or_zero(args.k_offset, map), advance(args.k_mean, map * problem.head_dim), 0};
@@ -145,7 +126,7 @@ void pack_quantized_values(const AttentionProblem& problem, const QuantizedAtten
                            const PackedMap& packed, std::int64_t map, std::int64_t group) {
     constexpr std::int64_t kSteps = kGroupKeys / Isa::kDepth;
     constexpr int kBits = 32 / static_cast<int>(Isa::kDepth);
-    const Element* v = map_start<Element>(args.v, args.v_strides, problem, map);
+    const Element* v = map_data<Element>(args.v, args.v_strides, problem, map);
     const float* means = advance(args.v_mean, map * problem.head_dim);
     const float* scales = packed.v_scale + group * problem.head_dim;
     const typename Isa::V offset = Isa::set1(at_or_zero(args.v_offset, map));
@@ -204,22 +185,6 @@ struct GroupCursor {
     }
 };
 
-inline GroupCursor groups_of(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map,
-                             std::int64_t block) {
-    GroupCursor cursor;
-    cursor.keys.k_len = problem.k_len;
-    if (mask == nullptr) {
-        cursor.keys.last = problem.k_len;
-        return cursor;
-    }
-    const std::int64_t row = map * ((problem.q_len + problem.block_q - 1) / problem.block_q) + block;
-    const std::int64_t* row_start = mask->row_start.data() + row;
-    cursor.keys.column = mask->columns.data() + row_start[0];
-    cursor.keys.end = mask->columns.data() + row_start[1];
-    cursor.keys.block_k = problem.block_k;
-    return cursor;
-}
-
 template <typename Isa>
 QuantizedTile make_tile(const AttentionProblem& problem, const QuantizedPlan& plan, std::int32_t* scratch) {
     constexpr std::int64_t kMaxRows = kTileRowGroups * Isa::kRows;
@@ -258,7 +223,7 @@ void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs&
                   GroupCursor cursor, std::int64_t map_and_row) {
     constexpr float kLowest = -3.0e38F, kLog2E = 1.44269504F;
     const std::int64_t map = map_and_row / problem.q_len, first = map_and_row % problem.q_len;
-    const Element* q = map_start<Element>(args.q, args.q_strides, problem, map);
+    const Element* q = map_data<Element>(args.q, args.q_strides, problem, map);
     const float q_offset = at_or_zero(args.q_offset, map);
     const std::int32_t correct = Isa::kBiased ? Isa::kBias : -static_cast<std::int32_t>(q_offset);
     for (std::int64_t row = 0; row < tile.rows; ++row) {
@@ -279,7 +244,7 @@ void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs&
         value_groups<Isa>(tile, keys);
         empty = false;
     }
-    Element* o = const_cast<Element*>(map_start<Element>(args.o, args.o_strides, problem, map));
+    Element* o = const_cast<Element*>(map_data<Element>(args.o, args.o_strides, problem, map));
     store_rows<Isa>(tile, advance(args.v_shift, map * problem.head_dim), empty,
                     o + first * args.o_strides.token, args.o_strides.token);
 }
@@ -299,16 +264,13 @@ void attend_quantized(const AttentionProblem& problem, const QuantizedAttentionA
         });
         parallel_for(maps * plan.tiles, [&](std::int64_t task, int worker) {
             const std::int64_t local = task / plan.tiles, map = first_map + local;
-            const std::int64_t block = task % plan.tiles / plan.tiles_per_block;
-            const std::int64_t begin = block * plan.block_rows;
-            const std::int64_t first = begin + task % plan.tiles_per_block * plan.tile_rows;
-            const std::int64_t last =
-                smaller(smaller(first + plan.tile_rows, begin + plan.block_rows), problem.q_len);
+            const auto [block, first, last] = plan.rows_of(task, problem.q_len);
             if (first >= last) return;
             QuantizedTile tile = make_tile<Isa>(problem, plan, scratch + worker * plan.worker_size);
             tile.rows = last - first;
             tile.map = packed_map(problem, args, plan, map, packed + local * plan.map_size);
-            compute_rows<Isa, Element>(problem, args, tile, groups_of(problem, args.mask, map, block),
+            compute_rows<Isa, Element>(problem, args, tile,
+                                       GroupCursor{keys_of(problem, args.mask, map, block)},
                                        map * problem.q_len + first);
         });
     }

@@ -9,8 +9,6 @@ namespace aerogel {
 namespace {
 
 struct Avx2Words : Avx2 {
-    using Avx2::load_part;
-    using Avx2::store_part;
     using I = __m256i;
     using Value = std::int16_t;
     static constexpr std::int64_t kDepth = 2;
@@ -54,27 +52,6 @@ struct Avx2Words : Avx2 {
     }
     static V kept_or_zero(const std::int32_t* lanes, V x) {
         return _mm256_and_ps(x, _mm256_castsi256_ps(load_integers(lanes)));
-    }
-
-    static V load_part(const Bf16Bits* p, std::int64_t count) {
-        alignas(16) Bf16Bits part[kLanes] = {};
-        if (count != kLanes) {
-            for (std::int64_t i = 0; i < count; ++i) part[i] = p[i];
-            p = part;
-        }
-        const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-    }
-    /// Rounds to nearest, ties to even; NaN becomes the quiet NaN 0x7fc0.
-    static void store_part(Bf16Bits* p, std::int64_t count, V x) {
-        const __m256i bits = _mm256_castps_si256(x);
-        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-        const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
-        const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-        const __m256i result = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7FC00000), nan);
-        alignas(32) std::int32_t part[kLanes];
-        store_integers(part, _mm256_srli_epi32(result, 16));
-        for (std::int64_t i = 0; i < count; ++i) p[i].bits = static_cast<std::uint16_t>(part[i]);
     }
 };
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/bf16_bits.h"
+
 namespace aerogel {
 namespace {
 
@@ -60,6 +62,31 @@ struct Avx2 {
         } else {
             _mm256_maskstore_ps(p, lanes_below(count), x);
         }
+    }
+
+    static V load_part(const Bf16Bits* p, std::int64_t count) {
+        alignas(16) Bf16Bits part[kLanes] = {};
+        if (count != kLanes) {
+            for (std::int64_t i = 0; i < count; ++i) part[i] = p[i];
+            p = part;
+        }
+        const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    }
+    /// Rounds to nearest, ties to even; NaN becomes the quiet NaN 0x7fc0.
+    static void store_part(Bf16Bits* p, std::int64_t count, V x) {
+        const __m256i bits = _mm256_castps_si256(x);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+        const V nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+        const V result = _mm256_blendv_ps(_mm256_castsi256_ps(rounded),
+                                          _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000)), nan);
+        const __m256i high = _mm256_srli_epi32(_mm256_castps_si256(result), 16);
+        const __m128i packed =
+            _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+        alignas(16) Bf16Bits part[kLanes];
+        _mm_store_si128(reinterpret_cast<__m128i*>(part), packed);
+        for (std::int64_t i = 0; i < count; ++i) p[i] = part[i];
     }
 
     /// 2^x for x < 127, within 2 ulp; 0 below 2^-126, NaN for NaN. 2^(x - round(x)) by a polynomial that is

@@ -9,25 +9,8 @@ namespace aerogel {
 namespace {
 
 struct Avx512Attention : Avx512 {
-    using Avx512::load_part;
-    using Avx512::store_part;
     using Rows = RowList<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>;
     static constexpr std::int64_t kRows = 12;
-
-    static V load_part(const Bf16Bits* p, std::int64_t count) {
-        const __m256i bits = _mm256_maskz_loadu_epi16(lanes_below(count), p);
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-    }
-    /// Rounds to nearest, ties to even; NaN becomes the quiet NaN 0x7fc0.
-    static void store_part(Bf16Bits* p, std::int64_t count, V x) {
-        const __m512i bits = _mm512_castps_si512(x);
-        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-        __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
-        rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
-                                        _mm512_set1_epi32(0x7FC00000));
-        _mm256_mask_storeu_epi16(p, lanes_below(count),
-                                 _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
-    }
 
     /// 16 x 16: pairs, then quadruples within 128-bit lanes, then the lanes themselves.
     static void transpose(V* rows) {

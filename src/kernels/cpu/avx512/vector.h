@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/bf16_bits.h"
+
 namespace aerogel {
 namespace {
 
@@ -57,6 +59,21 @@ struct Avx512 {
     }
     static void store_part(float* p, std::int64_t count, V x) {
         _mm512_mask_storeu_ps(p, lanes_below(count), x);
+    }
+
+    static V load_part(const Bf16Bits* p, std::int64_t count) {
+        const __m256i bits = _mm256_maskz_loadu_epi16(lanes_below(count), p);
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+    }
+    /// Rounds to nearest, ties to even; NaN becomes the quiet NaN 0x7fc0.
+    static void store_part(Bf16Bits* p, std::int64_t count, V x) {
+        const __m512i bits = _mm512_castps_si512(x);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+        rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                        _mm512_set1_epi32(0x7FC00000));
+        _mm256_mask_storeu_epi16(p, lanes_below(count),
+                                 _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
     }
 
     /// 2^x, within 2 ulp; 0 below 2^-126, NaN for NaN. 2^(x - floor(x)) by a polynomial that is exact at 0.
