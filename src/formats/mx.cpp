@@ -2,6 +2,7 @@
 #include "formats/mx.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "formats/scaled.h"
@@ -25,6 +26,21 @@ std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape
     const auto* bad = std::find(scales, end, std::uint8_t{255});
     if (bad != end) return "scale byte 255 (NaN) at element " + std::to_string(bad - scales);
     return "";
+}
+
+float nearest_e4m3(float magnitude) {
+    if (magnitude == 0) return 0.0F;
+    const int own = std::max(std::ilogb(magnitude), -6);
+    return std::min(std::ldexp(std::floor(std::ldexp(magnitude, 3 - own) + 0.5F), own - 3), 448.0F);
+}
+
+float nearest_e2m1(float magnitude) {
+    const float step = magnitude >= 4 ? 2.0F : magnitude >= 2 ? 1.0F : 0.5F;
+    return std::min(std::floor(magnitude / step + 0.5F) * step, 6.0F);
+}
+
+int mx_exponent(float largest, int largest_exponent) {
+    return largest == 0 ? -127 : std::max(std::ilogb(largest) - largest_exponent, -127);
 }
 
 QuantizedTensor mx_tensor(Format format, const TensorView& weight, DType storage, Shape data) {

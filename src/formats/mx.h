@@ -21,6 +21,14 @@ constexpr std::int64_t mx_blocks(std::int64_t columns) {
     return (columns + kMxBlock - 1) / kMxBlock;
 }
 
+/// A magnitude to the nearest E4M3 (at most 448) or E2M1 (at most 6) one, ties away from zero.
+float nearest_e4m3(float magnitude);
+float nearest_e2m1(float magnitude);
+
+/// floor(log2(largest)) - largest_exponent, at least -127: the power of two with which a block of activations
+/// is divided, as devices do it; `largest` is its largest magnitude, `largest_exponent` that of an element.
+int mx_exponent(float largest, int largest_exponent);
+
 /// Empty, or what is wrong with group_size, data (its dtype and shape given) and scale.
 std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape& data);
 

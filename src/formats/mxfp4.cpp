@@ -15,7 +15,6 @@ namespace aerogel {
 namespace {
 
 constexpr int kLargestExponent = 2;
-constexpr float kLargest = 6.0F;
 constexpr float kLogFloor = 9.6e-7F;
 
 std::string mxfp4_problem(const QuantizedTensor& weight) {
@@ -31,9 +30,7 @@ int block_exponent(float largest) {
 Float4E2M1 encode_element(float value, int exponent) {
     const float magnitude = std::ldexp(std::abs(value), -exponent);
     if (value == 0) return {0};
-    const float step = magnitude >= 4 ? 2.0F : magnitude >= 2 ? 1.0F : 0.5F;
-    const float rounded = std::min(std::floor(magnitude / step + 0.5F) * step, kLargest);
-    return to_float4_e2m1(std::copysign(rounded, value));
+    return to_float4_e2m1(std::copysign(nearest_e2m1(magnitude), value));
 }
 
 Tensor pack_values(const Tensor& stored, std::int64_t rows, std::int64_t columns) {

@@ -13,8 +13,6 @@ namespace aerogel {
 namespace {
 
 constexpr int kLargestExponent = 8;
-constexpr int kSmallestElementExponent = -6;
-constexpr float kLargest = 448.0F;
 
 void decode_mxfp8(const QuantizedTensor& weight, std::int64_t row, float* out) {
     const auto* data = static_cast<const Float8E4M3*>(weight.data.data()) + row * weight.columns;
@@ -37,10 +35,7 @@ int block_exponent(float largest) {
 Float8E4M3 encode_element(float value, int exponent) {
     const float magnitude = std::ldexp(std::abs(value), -exponent);
     if (magnitude == 0) return {0};
-    const int own = std::max(std::ilogb(magnitude), kSmallestElementExponent);
-    const float eighths = std::floor(std::ldexp(magnitude, 3 - own) + 0.5F);
-    const float rounded = std::min(std::ldexp(eighths, own - 3), kLargest);
-    return to_float8_e4m3(std::copysign(rounded, value));
+    return to_float8_e4m3(std::copysign(nearest_e4m3(magnitude), value));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "aerogel/linear.h"
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
+#include "formats/mx.h"
 #include "ops/attention_checks.h"
 
 namespace aerogel {
@@ -66,11 +67,10 @@ float larger_magnitude(float largest, float x) {
 
 /// The rounding of one MX block whose largest magnitude is known.
 struct MxRounding {
-    MxRounding(float largest, MxElement of) : element(of) {
-        const int emax = of == MxElement::e4m3 ? 8 : 2;
-        exponent = largest == 0.0F || std::isnan(largest) ? 0 : std::max(std::ilogb(largest) - emax, -127);
-        poison = std::isnan(largest);
-    }
+    MxRounding(float largest, MxElement of)
+        : element(of),
+          exponent(std::isnan(largest) ? 0 : mx_exponent(largest, of == MxElement::e4m3 ? 8 : 2)),
+          poison(std::isnan(largest)) {}
 
     float operator()(float x) const {
         if (poison) return kNaN;
@@ -84,8 +84,6 @@ struct MxRounding {
     int exponent;
     bool poison;
 };
-
-constexpr std::int64_t kMxBlock = 32;
 
 void round_channels(float* row, std::int64_t d, MxElement element) {
     for (std::int64_t first = 0; first < d; first += kMxBlock) {

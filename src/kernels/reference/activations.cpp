@@ -6,13 +6,12 @@
 #include <limits>
 
 #include "aerogel/number_types.h"
+#include "formats/mx.h"
 
 namespace aerogel {
 namespace {
 
-constexpr std::int64_t kMxBlock = 32;
 constexpr std::int64_t kDualBlock = 512;
-constexpr int kSmallestExponent = -127;
 
 // max|x|, NaN when any value is not finite.
 float largest_of(const float* x, std::int64_t count) {
@@ -41,9 +40,7 @@ void quantize_mx(float* x, std::int64_t count, int largest_exponent, float (*rou
     for (std::int64_t first = 0; first < count; first += kMxBlock) {
         const std::int64_t end = std::min(first + kMxBlock, count);
         const float largest = largest_of(x + first, end - first);
-        const int exponent = largest == 0
-                                 ? kSmallestExponent
-                                 : std::max(std::ilogb(largest) - largest_exponent, kSmallestExponent);
+        const int exponent = mx_exponent(largest, largest_exponent);
         for (std::int64_t p = first; p < end; ++p) {
             x[p] = std::ldexp(round(std::ldexp(x[p], -exponent)), exponent);
         }

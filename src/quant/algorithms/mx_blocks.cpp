@@ -12,17 +12,6 @@
 namespace aerogel {
 namespace {
 
-float nearest_e4m3(float magnitude) {
-    if (magnitude == 0) return 0.0F;
-    const int own = std::max(std::ilogb(magnitude), -6);
-    return std::min(std::ldexp(std::floor(std::ldexp(magnitude, 3 - own) + 0.5F), own - 3), 448.0F);
-}
-
-float nearest_e2m1(float magnitude) {
-    const float step = magnitude >= 4 ? 2.0F : magnitude >= 2 ? 1.0F : 0.5F;
-    return std::min(std::floor(magnitude / step + 0.5F) * step, 6.0F);
-}
-
 // A zero weight becomes +0, a negative one that rounds to zero -0.
 void store_element(QuantizedTensor& encoded, std::int64_t row, std::int64_t column, float element) {
     if (encoded.format == Format::mxfp8) {
