@@ -13,16 +13,17 @@ namespace aerogel {
 
 /// One scheme. The tensors named here are stored under "<layer>." beside an optional bias.
 struct SchemeRow {
-    std::string_view name;                         ///< as in the files: "W8A8_DYNAMIC"
-    std::span<const std::string_view> aliases;     ///< other names users may give and files may hold
-    std::span<const std::string_view> file_names;  ///< names of files that also tell the algorithm; read only
-    Format weight;
-    Activation activation;
-    bool per_step;           ///< one set of static scales per sampling step
-    bool needs_calibration;  ///< activation ranges must be measured before export
-    bool groups;             ///< weights may have a scale per group of columns
-    bool float32;            ///< scales and bias are stored as f32, whatever the model's type
-    std::span<const std::string_view> tensors;
+    std::string_view name;                           ///< as in the files: "W8A8_DYNAMIC"
+    std::span<const std::string_view> aliases = {};  ///< other names users may give and files may hold
+    std::span<const std::string_view> file_names =
+        {};  ///< names of files that also tell the algorithm; read only
+    Format weight = Format::int8;
+    Activation activation = Activation::none;
+    bool per_step = false;           ///< one set of static scales per sampling step
+    bool needs_calibration = false;  ///< activation ranges must be measured before export
+    bool groups = false;             ///< weights may have a scale per group of columns
+    bool float32 = false;            ///< scales and bias are stored as f32, whatever the model's type
+    std::span<const std::string_view> tensors = {};
     std::string_view summary;
 };
 
