@@ -58,9 +58,7 @@ std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
     return value == 0 ? fallback : value;
 }
 
-void int8_attention(const AttentionViews& views, const Options& options) {
-    const AttentionProblem problem = check_attention(views, float_options(options));
-    if (views.o.count() == 0) return;
+void int8_attention(const AttentionProblem& problem, const AttentionViews& views, const Options& options) {
     const QuantizedAttentionKernel& kernel =
         choose("quantized_attention", quantized_attention_kernels(), problem);
     QuantizedAttentionArgs args;
@@ -100,7 +98,7 @@ void round_copies(const Tensor& q, const Tensor& k, const Tensor& v, const Optio
     round_mx(v, options.layout, element, MxAxis::tokens);
 }
 
-void attention_on_copies(const AttentionViews& views, const Options& options) {
+void attention_on_copies(AttentionProblem problem, const AttentionViews& views, const Options& options) {
     Tensor q = float_copy(views.q), k = float_copy(views.k);
     const Tensor v = float_copy(views.v);
     if (given(options.q_rotation)) {
@@ -110,7 +108,8 @@ void attention_on_copies(const AttentionViews& views, const Options& options) {
     round_copies(q, k, v, options);
     const Tensor o(DType::f32, views.o.shape);
     if (options.format == AttentionFormat::int8) {
-        int8_attention({views.op, q, k, v, o}, options);
+        problem.dtype = DType::f32;
+        int8_attention(problem, {views.op, q, k, v, o}, options);
     } else {
         attention(q, k, v, o, float_options(options));
     }
@@ -134,13 +133,13 @@ TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t cou
 void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                          const QuantizedAttentionOptions& options) {
     const AttentionViews views = {"quantized_attention", q, k, v, o};
-    check_attention(views, float_options(options));
+    const AttentionProblem problem = check_attention(views, float_options(options));
     check_options(options, views);
     if (o.count() == 0) return;
     if (options.format == AttentionFormat::int8 && !given(options.q_rotation)) {
-        int8_attention(views, options);
+        int8_attention(problem, views, options);
     } else {
-        attention_on_copies(views, options);
+        attention_on_copies(problem, views, options);
     }
 }
 
