@@ -19,6 +19,7 @@
 #include "formats/mxfp4_dual.h"
 #include "formats/mxfp8.h"
 #include "quant/algorithms/model_dtype.h"
+#include "quant/algorithms/weight_rows.h"
 
 namespace aerogel {
 namespace {
@@ -174,10 +175,7 @@ QuantizedTensor quantize_minmax(const TensorView& weight, Format format, const W
     check_matrix(weight);
     check_options(weight, format, options);
     if (format == Format::int8 || format == Format::int4) return quantize_integers(weight, format, options);
-    Tensor values(DType::f32, weight.shape);
-    for_each_row(weight, [&](std::int64_t row, std::span<const float> from) {
-        std::copy(from.begin(), from.end(), values.as<float>() + row * weight.dim(1));
-    });
+    const Tensor values = float_weight("minmax", weight);
     switch (format) {
         case Format::fp8_e4m3:
             return encode_fp8_e4m3(values, options.group_size);
