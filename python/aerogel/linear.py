@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from . import _core
-from ._arrays import _from_torch
+from ._arrays import as_float_array, restored
 from .timestep import TimestepManager
 
 _TARGET = "w8a8_static_linear"
@@ -58,7 +58,7 @@ class QuantizedLinear(nn.Module):
 
     def run(self, x):
         """The computation itself, outside of torch's dispatcher."""
-        x = _from_torch("linear", "x", x)
+        x = as_float_array("linear", "x", x)
         if x.ndim < 1 or x.shape[-1] != self.in_features:
             raise ValueError(f"[linear] x must have {self.in_features} columns, got {list(x.shape)}")
         if x.ndim > 2:
@@ -117,8 +117,7 @@ class QuantizedLinear(nn.Module):
 
 @torch.library.custom_op("aerogel::linear", mutates_args=())
 def _linear(x: torch.Tensor, number: int, out_features: int) -> torch.Tensor:
-    y = _live[number].run(x)
-    return y if y.dtype == x.dtype else y.to(x.dtype)
+    return restored(_live[number].run(x), x)
 
 
 @_linear.register_fake

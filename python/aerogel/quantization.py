@@ -60,9 +60,7 @@ class OnlineQuantConfig:
 
     def __post_init__(self):
         self.quant_type = _core.scheme(self.quant_type)
-        for pattern, scheme in self.fallback_layers.items():
-            if scheme != "W16A16":
-                self.fallback_layers[pattern] = _core.scheme(scheme)
+        self.fallback_layers = {p: s if s == "W16A16" else _core.scheme(s) for p, s in self.fallback_layers.items()}
         if self.fa_layers is not None or self.fa_quant_type is not None:
             raise NotImplementedError("[quantize] quantized attention is not there yet: leave fa_layers and fa_quant_type out")
 
