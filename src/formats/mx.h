@@ -21,6 +21,13 @@ constexpr std::int64_t mx_blocks(std::int64_t columns) {
     return (columns + kMxBlock - 1) / kMxBlock;
 }
 
+constexpr std::int64_t kMxDualBlock = 512;  ///< columns that share a dual scale
+
+/// ceil(columns / 512).
+constexpr std::int64_t mx_dual_blocks(std::int64_t columns) {
+    return (columns + kMxDualBlock - 1) / kMxDualBlock;
+}
+
 /// A magnitude to the nearest E4M3 (at most 448) or E2M1 (at most 6) one, ties away from zero.
 float nearest_e4m3(float magnitude);
 float nearest_e2m1(float magnitude);

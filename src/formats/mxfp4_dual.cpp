@@ -13,24 +13,18 @@
 namespace aerogel {
 namespace {
 
-constexpr std::int64_t kDualBlock = 512;
-
-std::int64_t dual_blocks(std::int64_t columns) {
-    return (columns + kDualBlock - 1) / kDualBlock;
-}
-
 void decode_mxfp4_dual(const QuantizedTensor& weight, std::int64_t row, float* out) {
     decode_mxfp4_row(weight, row, out);
     const auto* dual =
-        static_cast<const float*>(weight.dual_scale.data()) + row * dual_blocks(weight.columns);
-    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] *= dual[i / kDualBlock];
+        static_cast<const float*>(weight.dual_scale.data()) + row * mx_dual_blocks(weight.columns);
+    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] *= dual[i / kMxDualBlock];
 }
 
 std::string mxfp4_dual_problem(const QuantizedTensor& weight) {
     const std::string problem = mx_problem(weight, DType::u8, nibble_shape(weight.rows, weight.columns));
     if (!problem.empty()) return problem;
     return array_problem("dual_scale", weight.dual_scale, DType::f32,
-                         {weight.rows, dual_blocks(weight.columns)});
+                         {weight.rows, mx_dual_blocks(weight.columns)});
 }
 
 float dual_scale(float largest) {
@@ -47,7 +41,7 @@ QuantizedTensor encode_mxfp4_dual(const TensorView& weight) {
     check_encodable("mxfp4_dual", weight);
     QuantizedTensor encoded =
         mx_tensor(Format::mxfp4_dual, weight, DType::u8, nibble_shape(weight.dim(0), weight.dim(1)));
-    const std::int64_t blocks = dual_blocks(encoded.columns);
+    const std::int64_t blocks = mx_dual_blocks(encoded.columns);
     encoded.dual_scale = Tensor::zeros(DType::f32, {encoded.rows, blocks});
     const auto* in = static_cast<const float*>(weight.data);
     std::vector<float> scaled(static_cast<std::size_t>(encoded.columns));
@@ -55,8 +49,8 @@ QuantizedTensor encode_mxfp4_dual(const TensorView& weight) {
         const float* values = in + row * encoded.columns;
         auto* dual = encoded.dual_scale.as<float>() + row * blocks;
         for (std::int64_t block = 0; block < blocks; ++block) {
-            const std::int64_t first = block * kDualBlock;
-            const std::int64_t count = std::min(kDualBlock, encoded.columns - first);
+            const std::int64_t first = block * kMxDualBlock;
+            const std::int64_t count = std::min(kMxDualBlock, encoded.columns - first);
             const float scale = dual[block] = dual_scale(largest_magnitude(values + first, count));
             std::transform(values + first, values + first + count, scaled.begin() + first,
                            [scale](float x) { return x / scale; });

@@ -70,7 +70,7 @@ StoredType stored_type(std::string_view tensor, const FloatLayer& layer, const E
         return {options.scheme->float32 ? DType::f32 : layer.bias.dtype(), layer.bias.shape()};
     }
     if (tensor == "weight_scale" || tensor == "weight_offset") return scale_type(layer, options);
-    if (tensor == "weight_dual_scale") return {DType::f32, {n, (layer.weight.dim(1) + 511) / 512, 1}};
+    if (tensor == "weight_dual_scale") return {DType::f32, {n, mx_dual_blocks(layer.weight.dim(1)), 1}};
     if (tensor == "input_scale" || tensor == "input_offset") {
         return {model, per_step ? Shape{steps, 1} : Shape{1}};
     }

@@ -159,7 +159,7 @@ void read_mx_scales(const LayerReader& reader, QuantizedTensor& weight) {
     weight.scale = as_bytes(stored).reshaped(shape);
     if (weight.format != Format::mxfp4_dual) return;
     reader.required("weight_dual_scale");
-    weight.dual_scale = reader.floats("weight_dual_scale", {weight.rows, (weight.columns + 511) / 512});
+    weight.dual_scale = reader.floats("weight_dual_scale", {weight.rows, mx_dual_blocks(weight.columns)});
 }
 
 // Scales per row or group; a single one counts for every row.

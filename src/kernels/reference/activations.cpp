@@ -11,8 +11,6 @@
 namespace aerogel {
 namespace {
 
-constexpr std::int64_t kDualBlock = 512;
-
 // max|x|, NaN when any value is not finite.
 float largest_of(const float* x, std::int64_t count) {
     float largest = 0;
@@ -57,11 +55,11 @@ void quantize_fp8(const QuantizedRow& row, std::int64_t k) {
 }
 
 void quantize_dual(const LinearProblem& problem, const QuantizedRow& row) {
-    for (std::int64_t first = 0; first < problem.k; first += kDualBlock) {
-        const std::int64_t count = std::min(kDualBlock, problem.k - first);
+    for (std::int64_t first = 0; first < problem.k; first += kMxDualBlock) {
+        const std::int64_t count = std::min(kMxDualBlock, problem.k - first);
         float* x = row.values + first;
         const float scale = normal_or_one(largest_of(x, count) / 6.0F);
-        row.factors[first / kDualBlock] = scale;
+        row.factors[first / kMxDualBlock] = scale;
         for (std::int64_t p = 0; p < count; ++p) {
             x[p] /= scale;
             if (problem.x == DType::bf16) x[p] = to_float(to_bfloat16(x[p]));
@@ -73,7 +71,7 @@ void quantize_dual(const LinearProblem& problem, const QuantizedRow& row) {
 }  // namespace
 
 std::int64_t activation_width(const LinearProblem& problem) {
-    return problem.activation == Activation::mxfp4_dual ? kDualBlock : std::max<std::int64_t>(problem.k, 1);
+    return problem.activation == Activation::mxfp4_dual ? kMxDualBlock : std::max<std::int64_t>(problem.k, 1);
 }
 
 std::int64_t activation_factors(const LinearProblem& problem) {
