@@ -136,7 +136,8 @@ def _from_files(model, linears, choice, pair):
             raise ValueError(f"[quantize] {pair.path}: the model has no Linear '{name}' (of {len(linears)}: {', '.join(list(linears)[:3])} ...)")
         if name in kept:
             continue
-        layer, linear = QuantizedLinear(pair.read(index)), linears[name]
+        linear = linears[name]
+        layer = QuantizedLinear(pair.read(index, linear.in_features))
         if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
             raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
                              f"for this model, got [{layer.out_features},{layer.in_features}]")

@@ -15,10 +15,11 @@ namespace aerogel::python {
 namespace nb = nanobind;
 namespace {
 
-std::shared_ptr<QuantizedLinear> read_layer(const QuantizedPair& pair, std::size_t index) {
+std::shared_ptr<QuantizedLinear> read_layer(const QuantizedPair& pair, std::size_t index,
+                                            std::int64_t in_features) {
     const QuantizedLayer& layer = pair.layers().at(index);
     const nb::gil_scoped_release unlocked;
-    return std::make_shared<QuantizedLinear>(pair.read(layer));
+    return std::make_shared<QuantizedLinear>(pair.read(layer, in_features));
 }
 
 }  // namespace
@@ -45,7 +46,8 @@ void bind_files(nb::module_& module) {
             "(name in the model, prefix in the files, type) of every quantized layer.")
         .def("type_of", [](const QuantizedPair& pair,
                            const std::string& key) { return std::string(pair.description().type_of(key)); })
-        .def("read", &read_layer, nb::arg("index"), "The layer with this index in layers().");
+        .def("read", &read_layer, nb::arg("index"), nb::arg("in_features") = 0,
+             "The layer with this index in layers(); in_features of the model tells how 4-bit weights lie.");
     module.def("select_layers", &select_layers, nb::arg("names"), nb::arg("include"), nb::arg("exclude"),
                "The names that match an include pattern and no exclude pattern.");
 }

@@ -53,6 +53,19 @@ def test_files_of_the_command_give_the_bits_of_memory(tmp_path, aerogel_command)
     assert {r.why for r in a.layers if r.scheme == "FLOAT"} == {"marked FLOAT"}
 
 
+def test_packed_weights_are_read_by_the_columns_of_the_model(tmp_path, aerogel_command):
+    """A packed layer of zeros could be unpacked bytes as well: only the model tells."""
+    model = wan()
+    torch.nn.init.zeros_(model.blocks[0].attn1.to_q.weight)
+    model.save_pretrained(tmp_path / "model")
+    aerogel_command("quantize", tmp_path / "model", "-o", tmp_path / "q", "--scheme", "W4A16", "--packed")
+    exact = model.blocks[0].attn1.to_q.bias.detach().clone()
+    aerogel.quantize(model, tmp_path / "q")
+    layer = model.blocks[0].attn1.to_q
+    assert layer.scheme == "W4A16" and layer.weight.shape == (64, 32)
+    torch.testing.assert_close(layer(torch.randn(3, 64)), exact.expand(3, -1))
+
+
 def test_smoothed_layers_of_files_are_found_under_their_prefix(tmp_path):
     layer = nn.Linear(8, 6)
     model = nn.ModuleDict({"a": layer})
