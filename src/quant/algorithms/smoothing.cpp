@@ -87,9 +87,9 @@ Tensor joined(const Tensor& left, const Tensor& right) {
 // Sum of squared differences between x_q w_q^T and x w^T (x and w smoothed), as one product of 2k columns:
 // [x_q, x_q - x] [w_q - w, w]^T is the difference itself, without cancellation between two large sums.
 double smoothed_error(const std::vector<Tensor>& weights, const Tensor& x, const Tensor& s) {
-    const Tensor inverse = mul_scale_of(s);
-    const Tensor x_quantized = through_int8(scale_columns(x, inverse));
-    const Tensor x_change = difference(x_quantized, scale_columns(x, inverse));
+    const Tensor x_smoothed = scale_columns(x, mul_scale_of(s));
+    const Tensor x_quantized = through_int8(x_smoothed);
+    const Tensor x_change = difference(x_quantized, x_smoothed);
     double error = 0.0;
     for (const Tensor& weight : weights) {
         const Tensor smoothed = scale_columns(weight, s);
