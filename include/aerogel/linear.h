@@ -16,8 +16,10 @@ namespace aerogel {
 struct StepContext {
     /// Index of the sampling step, 0-based; -1 = unknown. Timestep-aware layers choose their scales by it.
     int timestep_index = -1;
-    /// Timestep-aware layers: take scales per token in this step, whatever scales they hold.
+    /// W8A8_TIMESTEP: take scales per token in this step, whatever scales the layer holds.
     bool dynamic = false;
+    /// W4A4 schemes: activations in 8 bits in this step, on the same 4-bit weights.
+    bool wide_activations = false;
 };
 
 /// y[m, out_features] = x[m, in_features] * w^T + bias, for any m.
@@ -45,6 +47,10 @@ class FloatLinear final : public Linear {
     void forward(const TensorView& x, const TensorView& y, const StepContext& step) const override;
     std::string scheme() const override { return "FLOAT"; }
     std::size_t weight_bytes() const override;
+    /// The weight as it was given (a view of a mapped file costs no memory of its own), and the bias in f32
+    /// or undefined.
+    const Tensor& weight() const;
+    const Tensor& bias() const;
 
   private:
     struct State;

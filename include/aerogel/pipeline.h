@@ -53,6 +53,8 @@ struct GenerateOptions {
     std::optional<SamplerKind> sampler;
     std::uint64_t seed = 0;
     std::optional<SparseConfig> sparse;
+    /// What timestep-aware layers do in each step; unset: what they hold decides.
+    std::optional<TimestepPolicyConfig> timestep_policy;
     /// Called after each step with the number of steps done; return false to stop (generate() then throws
     /// Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;

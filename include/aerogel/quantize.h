@@ -1,9 +1,11 @@
-// quantize(model, description): turns a loaded float model's Linears into QuantizedLinears.
+// quantize(model, ...): turns a loaded float model's Linears into QuantizedLinears, from files or in memory.
 // layer: model
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "aerogel/wan.h"
@@ -13,6 +15,20 @@ namespace aerogel {
 struct QuantizeOptions {
     int rank = -1;              ///< -1: the description's own name decides
     int first_static_step = 0;  ///< W8A8_TIMESTEP policy, see QuantizedLinearWeights
+};
+
+/// Quantization of a float model in memory: no files, no data (OnlineQuantConfig of MindIE SD 3.1.0, for
+/// every scheme that needs no calibration). Layers get the bits that `aerogel quantize` would have written.
+struct OnlineQuantConfig {
+    std::string quant_type = "W8A8_DYNAMIC";
+    /// {pattern of layer names, scheme}, the first that matches wins; "W16A16" leaves a layer float, "W8A8"
+    /// is W8A8_DYNAMIC here, as there are no calibrated scales. These layers have none of the choices below.
+    std::vector<std::pair<std::string, std::string>> fallback_layers;
+    std::vector<std::string> include;  ///< patterns; empty: attention and feed-forward of all blocks
+    std::vector<std::string> exclude;  ///< stay float; wins over include
+    std::string algorithm = "minmax";  ///< one that needs no recorded inputs
+    std::int64_t group_size = 0;       ///< columns that share a weight scale; 0 = the whole row
+    bool symmetric = true;             ///< false: weights with offsets
 };
 
 /// What happened to each Linear.
@@ -32,5 +48,10 @@ struct QuantizeReport {
 /// not there.
 QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options = {});
+
+/// The same in memory; layers quantized before stay as they are. InvalidArgument for a pattern that matches
+/// no layer, choices that a scheme does not have and schemes that need calibration; Unsupported for those
+/// that are not there.
+QuantizeReport quantize(WanTransformer& model, const OnlineQuantConfig& config);
 
 }  // namespace aerogel

@@ -44,6 +44,7 @@ class QuantizedLinear final : public Linear {
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;
     /// As Linear::forward. W8A8_TIMESTEP needs step.timestep_index in [0, steps): InvalidArgument otherwise.
+    /// Schemes with 4-bit weights and activations heed step.wide_activations.
     void forward(const TensorView& x, const TensorView& y, const StepContext& step) const override;
     std::string scheme() const override;
     std::size_t weight_bytes() const override;

@@ -14,6 +14,7 @@
 #include "aerogel/linear.h"
 #include "aerogel/sparse_attention.h"
 #include "aerogel/tensor.h"
+#include "aerogel/timestep.h"
 
 namespace aerogel {
 
@@ -60,6 +61,8 @@ struct SparseConfig {
 /// Hooks and settings of one forward pass.
 struct WanStep {
     StepContext context;
+    /// What timestep-aware layers do in step context.timestep_index, instead of the rest of `context`.
+    const TimestepPolicyConfig* timestep_policy = nullptr;
     const SparseConfig* sparse = nullptr;                                                 ///< null = dense
     std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
     std::function<void(int block, const TensorView& hidden)> on_block_output;  ///< tests, inspection

@@ -8,11 +8,11 @@
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
-#include "aerogel/quantize.h"
 #include "aerogel/safetensors.h"
 #include "cli/command.h"
 #include "cli/generate_report.h"
 #include "cli/progress.h"
+#include "cli/quantization_flags.h"
 #include "cli/video_file.h"
 #include "cli/video_size.h"
 
@@ -24,9 +24,7 @@ struct GenerateFlags {
     std::string prompt;
     std::string negative_prompt;
     std::string prompt_embeds;
-    std::string quantized;
-    int rank = -1;
-    int first_static_step = 0;
+    QuantizationFlags quantization;
     std::string sparse = "none";
     SparseConfig sparse_config;
     bool no_protect_first_frame = false;
@@ -64,6 +62,7 @@ GenerateOptions to_options(const GenerateFlags& flags) {
             options.negative_prompt_embeds = file.tensor("negative_prompt_embeds").to(DType::f32);
         }
     }
+    options.timestep_policy = timestep_policy(flags.quantization);
     SparseConfig sparse = flags.sparse_config;
     sparse.options.type = sparse_type_from(flags.sparse);
     sparse.options.protect_first_frame = !flags.no_protect_first_frame;
@@ -77,10 +76,7 @@ void run_generate(const GenerateFlags& flags) {
     for (const auto& output : flags.outputs)
         check_video_path(output, pipeline.transformer().config().out_channels);
     report.float_bytes = pipeline.transformer().weight_bytes();
-    if (!flags.quantized.empty()) {
-        report.quantized =
-            quantize(pipeline.transformer(), flags.quantized, {flags.rank, flags.first_static_step});
-    }
+    report.quantized = quantize_as_told(pipeline.transformer(), flags.quantization);
     report.weight_bytes = pipeline.transformer().weight_bytes();
     report.options = pipeline.with_defaults(to_options(flags));
     {
@@ -95,7 +91,8 @@ void run_generate(const GenerateFlags& flags) {
         write_video(output, report.result.video, flags.frames_per_second);
     report.outputs = flags.outputs;
     report.model = flags.model;
-    report.description = flags.quantized;
+    report.description = flags.quantization.files;
+    report.online = flags.quantization.online.quant_type;
     report.peak_memory_bytes = peak_memory_bytes();
     fmt::print("{}\n", flags.json ? to_json(report).dump(2) : to_text(report));
 }
@@ -149,13 +146,7 @@ void add_generate(CLI::App& app) {
     command->add_option(
         "--prompt-embeds", flags->prompt_embeds,
         "A .safetensors with prompt_embeds [1,len,dim] (and negative_prompt_embeds), instead of --prompt");
-    command->add_option("--quantized", flags->quantized,
-                        "quant_model_description_*.json made by aerogel quantize");
-    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: as the name says)");
-    command
-        ->add_option("--first-static-step", flags->first_static_step,
-                     "W8A8_TIMESTEP: dynamic before this step, static from it on")
-        ->capture_default_str();
+    add_quantization_flags(*command, flags->quantization);
     add_sparse_options(*command, *flags);
     add_sampling_options(*command, *flags);
     command
@@ -168,7 +159,10 @@ void add_generate(CLI::App& app) {
         "  aerogel generate examples/shapes_dit --prompt \"red circle moves left\" -o video.mp4\n"
         "  aerogel generate examples/shapes_dit --prompt \"blue star turns\" -o v.gif -o v.safetensors \\\n"
         "      --quantized quantized/quant_model_description_w8a8_dynamic.json --sparse rf_v2 --sparsity 0.8 "
-        "--json");
+        "--json\n"
+        "  aerogel generate examples/shapes_dit --prompt \"green triangle moves up\" -o v.gif --online "
+        "W4A4_MXFP4 \\\n"
+        "      --fallback 'blocks.0.*=W8A8_DYNAMIC'");
     command->callback([flags] { run_generate(*flags); });
 }
 

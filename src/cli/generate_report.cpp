@@ -74,6 +74,7 @@ Json sparse_json(const GenerateReport& report) {
 Json quantized_json(const GenerateReport& report) {
     std::map<std::string, int> schemes;
     for (const auto& layer : report.quantized->layers) ++schemes[layer.scheme];
+    if (!report.online.empty()) return {{"online", report.online}, {"layers", schemes}};
     return {{"description", report.description}, {"layers", schemes}};
 }
 

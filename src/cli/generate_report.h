@@ -15,6 +15,7 @@ namespace aerogel::cli {
 struct GenerateReport {
     std::string model;
     std::string description;  ///< of the quantized files, or empty
+    std::string online;       ///< the scheme quantized to in memory, or empty
     GenerateOptions options;  ///< with all defaults filled in
     GenerateResult result;
     std::optional<QuantizeReport> quantized;

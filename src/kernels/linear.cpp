@@ -16,7 +16,7 @@ namespace {
 std::span<const Format> partners(Activation activation) {
     static constexpr std::array kInt8 = {Format::int8, Format::int4};
     static constexpr std::array kFp8 = {Format::fp8_e4m3};
-    static constexpr std::array kMxfp8 = {Format::mxfp8, Format::mxfp4};
+    static constexpr std::array kMxfp8 = {Format::mxfp8, Format::mxfp4, Format::mxfp4_dual};
     static constexpr std::array kMxfp4 = {Format::mxfp4};
     static constexpr std::array kDual = {Format::mxfp4_dual};
     switch (activation) {

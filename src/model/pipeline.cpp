@@ -65,6 +65,7 @@ class Run {
           options_(options),
           captions_(std::move(captions)),
           sampler_(Sampler::create(*options.sampler, *options.steps, *options.shift)),
+          timestep_(*options.steps),
           sample_(DType::f32, noise_shape(model.config(), options)) {
         fill_normal(std::span(sample_.as<float>(), static_cast<std::size_t>(sample_.count())), options.seed);
     }
@@ -72,6 +73,7 @@ class Run {
     GenerateResult finish() {
         for (int step = 0; step < *options_.steps; ++step) {
             const auto start = std::chrono::steady_clock::now();
+            timestep_.set_timestep_idx(step);
             sampler_->step(step, guided_velocity(step), sample_);
             result_.step_seconds.push_back(seconds_since(start));
             if (options_.progress &&
@@ -105,7 +107,8 @@ class Run {
         input.timestep.as<float>()[0] = sampler_->timesteps()[static_cast<std::size_t>(step)];
         input.encoder_hidden_states = conditional ? captions_.prompt : captions_.negative;
         WanStep settings;
-        settings.context.timestep_index = step;
+        settings.context.timestep_index = *timestep_.get_timestep_idx();
+        if (options_.timestep_policy) settings.timestep_policy = &*options_.timestep_policy;
         if (options_.sparse) settings.sparse = &*options_.sparse;
         settings.on_sparse = [&](int block, const SparseReport& report) {
             result_.sparse_calls.push_back({step, block, conditional, report});
@@ -122,6 +125,7 @@ class Run {
     const GenerateOptions& options_;
     Captions captions_;
     std::unique_ptr<Sampler> sampler_;
+    TimestepManager timestep_;
     Tensor sample_;
     GenerateResult result_;
 };

@@ -1,4 +1,4 @@
-// quantize(model, description): everything is read, checked and packed first, then all layers are
+// quantize(model, ...): everything is read, checked and packed first, then all layers are
 // exchanged, so that an error leaves the model as it was.
 #include "aerogel/quantize.h"
 
@@ -12,6 +12,8 @@
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
 #include "core/text.h"
+#include "quant/float_layer.h"
+#include "quant/layer_patterns.h"
 #include "quant/load.h"
 
 namespace aerogel {
@@ -28,10 +30,11 @@ void check_fits(const WanTransformer& model, const QuantizedPair& pair, const Qu
                                       linear.in_features(), weights.weight.data.describe()));
 }
 
-std::map<std::string, std::unique_ptr<Linear>> build(const WanTransformer& model, const QuantizedPair& pair,
-                                                     int first_static_step) {
+using Built = std::map<std::string, std::unique_ptr<Linear>>;
+
+Built build(const WanTransformer& model, const QuantizedPair& pair, int first_static_step) {
     const std::vector<std::string> names = model.linear_names();
-    std::map<std::string, std::unique_ptr<Linear>> built;
+    Built built;
     for (const QuantizedLayer& layer : pair.layers()) {
         if (std::find(names.begin(), names.end(), layer.name) == names.end()) {
             throw InvalidArgument(fmt::format("[quantize] {}: the model has no Linear '{}'{}",
@@ -53,28 +56,106 @@ std::string why_float(const QuantizedPair& pair, const std::string& name) {
     return marked ? "marked FLOAT" : "not in the description";
 }
 
+// Exchanges the layers and tells what happened to each; why(name) says why one stayed float.
+template <typename Why>
+QuantizeReport exchange(WanTransformer& model, Built built, const Why& why) {
+    QuantizeReport report;
+    report.bytes_before = model.weight_bytes();
+    for (const std::string& name : model.linear_names()) {
+        const auto found = built.find(name);
+        if (found != built.end()) model.replace_linear(name, std::move(found->second));
+        const std::string scheme = model.linear(name).scheme();
+        report.layers.push_back({name, scheme, scheme == "FLOAT" ? why(name) : ""});
+    }
+    report.bytes_after = model.weight_bytes();
+    return report;
+}
+
+// A scheme that needs no data.
+const SchemeRow& online_scheme(const std::string& name) {
+    const SchemeRow& scheme = scheme_row("quantize", name);
+    if (!scheme.needs_calibration) return scheme;
+    throw InvalidArgument(fmt::format(
+        "[quantize] {} needs calibrated activation ranges and comes from files (aerogel quantize); "
+        "in memory there are the schemes without calibration, such as W8A8_DYNAMIC",
+        scheme.name));
+}
+
+// What each chosen layer becomes; null = float.
+class OnlinePlan {
+  public:
+    OnlinePlan(const std::vector<std::string>& names, const OnlineQuantConfig& config)
+        : scheme_(online_scheme(config.quant_type)),
+          choices_{config.algorithm, {config.group_size, config.symmetric}} {
+        check_choices(scheme_, choices_);
+        for (const auto& [pattern, name] : config.fallback_layers) {
+            const bool is_float = upper_case(name) == "W16A16";
+            const bool is_static = upper_case(name) == "W8A8";
+            fallbacks_.push_back(is_float ? nullptr : &online_scheme(is_static ? "W8A8_DYNAMIC" : name));
+            select_layers(names, {pattern}, {});  // refuses a pattern without a match
+        }
+        std::vector<std::string> include = config.include;
+        if (include.empty()) include.emplace_back(kDefaultLayers);
+        for (const std::string& name : select_layers(names, include, config.exclude)) choose(name, config);
+    }
+
+    bool contains(const std::string& name) const { return chosen_.contains(name); }
+    std::unique_ptr<Linear> quantized(const std::string& name, const FloatLinear& linear) const {
+        const Chosen& chosen = chosen_.at(name);
+        if (chosen.scheme == nullptr) return nullptr;
+        const FloatLayer layer = {name, linear.weight(), linear.bias()};
+        return std::make_unique<QuantizedLinear>(
+            quantize_float(layer, *chosen.scheme, chosen.fallback ? LayerChoices{} : choices_));
+    }
+    std::string why_float(const std::string& name) const {
+        return contains(name) ? "a fallback layer" : "not chosen by include and exclude";
+    }
+
+  private:
+    struct Chosen {
+        const SchemeRow* scheme = nullptr;
+        bool fallback = false;
+    };
+
+    void choose(const std::string& name, const OnlineQuantConfig& config) {
+        chosen_[name] = {&scheme_, false};
+        for (std::size_t i = 0; i < fallbacks_.size(); ++i) {
+            if (!matches(config.fallback_layers[i].first, name)) continue;
+            chosen_[name] = {fallbacks_[i], true};
+            return;
+        }
+    }
+
+    const SchemeRow& scheme_;
+    LayerChoices choices_;
+    std::vector<const SchemeRow*> fallbacks_;
+    std::map<std::string, Chosen> chosen_;
+};
+
 }  // namespace
 
 QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options) {
     const QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
     auto built = build(model, pair, options.first_static_step);
-    QuantizeReport report;
-    report.bytes_before = model.weight_bytes();
-    for (const std::string& name : model.linear_names()) {
-        const auto found = built.find(name);
-        if (found == built.end()) {
-            report.layers.push_back({name, "FLOAT", why_float(pair, name)});
-            continue;
-        }
-        report.layers.push_back({name, found->second->scheme(), ""});
-        model.replace_linear(name, std::move(found->second));
-    }
+    QuantizeReport report =
+        exchange(model, std::move(built), [&](const std::string& name) { return why_float(pair, name); });
     for (const std::string& key : pair.attention_keys()) {
         report.layers.push_back({key, "FLOAT", "quantized attention is not there yet"});
     }
-    report.bytes_after = model.weight_bytes();
     return report;
+}
+
+QuantizeReport quantize(WanTransformer& model, const OnlineQuantConfig& config) {
+    const std::vector<std::string> names = model.linear_names();
+    const OnlinePlan plan(names, config);
+    Built built;
+    for (const std::string& name : names) {
+        const auto* linear = dynamic_cast<const FloatLinear*>(&model.linear(name));
+        if (linear == nullptr || !plan.contains(name)) continue;
+        if (auto layer = plan.quantized(name, *linear)) built[name] = std::move(layer);
+    }
+    return exchange(model, std::move(built), [&](const std::string& name) { return plan.why_float(name); });
 }
 
 }  // namespace aerogel

@@ -157,7 +157,9 @@ const WanConfig& WanTransformer::config() const {
     return state_->config;
 }
 
-Tensor WanTransformer::forward(const WanInput& input, const WanStep& step) const {
+Tensor WanTransformer::forward(const WanInput& input, const WanStep& given) const {
+    WanStep step = given;
+    if (step.timestep_policy) step.context = step.timestep_policy->context(step.context.timestep_index);
     const WanConfig& config = state_->config;
     const WanWeights& weights = state_->weights;
     const PatchGrid patches = patch_grid(config, input.hidden_states);

@@ -84,6 +84,13 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
     kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.data()));
 }
 
+bool PackedLinear::serves(Activation activation) const {
+    if (!same_packing(activation, problem_.activation)) return false;
+    LinearProblem problem = problem_;
+    problem.activation = activation;
+    return kernel_->why_not(problem).empty();
+}
+
 void PackedLinear::run(const TensorView& x, const TensorView& y, Activation activation,
                        LinearArgs args) const {
     if (x.dtype != DType::f32 && x.dtype != DType::bf16) refuse("x " + x.describe() + " must be f32 or bf16");
@@ -122,6 +129,7 @@ void PackedLinear::run(const TensorView& x, const TensorView& y, Activation acti
 
 struct FloatLinear::State {
     PackedLinear packed;
+    Tensor weight;
     Tensor bias;
     std::size_t bytes;
 };
@@ -137,7 +145,8 @@ FloatLinear::FloatLinear(const Tensor& weight, Tensor bias) {
         bytes += bias.bytes();
         if (bias.dtype() != DType::f32) bias = bias.to(DType::f32);
     }
-    state_ = std::make_unique<State>(State{PackedLinear(matrix, Activation::none), std::move(bias), bytes});
+    state_ = std::make_unique<State>(
+        State{PackedLinear(matrix, Activation::none), weight, std::move(bias), bytes});
 }
 
 FloatLinear::~FloatLinear() = default;
@@ -158,6 +167,14 @@ void FloatLinear::forward(const TensorView& x, const TensorView& y, const StepCo
 
 std::size_t FloatLinear::weight_bytes() const {
     return state_->bytes;
+}
+
+const Tensor& FloatLinear::weight() const {
+    return state_->weight;
+}
+
+const Tensor& FloatLinear::bias() const {
+    return state_->bias;
 }
 
 }  // namespace aerogel

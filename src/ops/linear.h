@@ -22,6 +22,8 @@ class PackedLinear {
     std::int64_t n() const { return problem_.n; }
     std::int64_t k() const { return problem_.k; }
     std::string_view kernel_name() const { return kernel_->name; }
+    /// Whether run() takes these activations.
+    bool serves(Activation activation) const;
 
     /// y[..., n] = x[..., k] w^T as kernels/linear.h spells out; `args` brings the arrays of the epilogue
     /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, last axis contiguous, more than

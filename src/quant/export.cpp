@@ -13,7 +13,6 @@
 #include "aerogel/error.h"
 #include "core/text.h"
 #include "formats/format.h"
-#include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/export_layer.h"
 
@@ -67,8 +66,8 @@ class Exporter {
     }
 
     void check() const {
-        algorithm_row(options_.algorithm, options_.scheme->weight);
-        check_options();
+        check_choices(*options_.scheme, options_);
+        check_packing();
         if (options_.scheme->needs_calibration && options_.calibration == nullptr) {
             throw InvalidArgument(fmt::format("[quantize] {} needs calibration", options_.scheme->name));
         }
@@ -83,17 +82,8 @@ class Exporter {
         }
     }
 
-    void check_options() const {
+    void check_packing() const {
         const SchemeRow& scheme = *options_.scheme;
-        const bool offsets =
-            scheme.activation == Activation::none && format_row(scheme.weight).integers != nullptr;
-        if (options_.weight.group_size != 0 && !scheme.groups) {
-            throw InvalidArgument(
-                fmt::format("[quantize] {} has no groups of a size to choose", scheme.name));
-        }
-        if (!options_.weight.symmetric && !offsets) {
-            throw InvalidArgument(fmt::format("[quantize] {} has symmetric weights only", scheme.name));
-        }
         if (options_.packed && scheme.weight != Format::int4) {
             throw InvalidArgument(fmt::format("[quantize] packing is for int4 weights, {} has {}",
                                               scheme.name, to_string(scheme.weight)));
@@ -156,21 +146,12 @@ class Exporter {
 
     void write_layer(SafetensorsWriter& writer, const FloatLayer& layer) {
         const std::vector<TensorInfo> infos = stored_tensors(layer, options_);
-        const StoredLayer stored = quantized(layer);
+        const StoredLayer stored = quantize_layer(layer, options_);
         for (std::size_t i = 0; i < infos.size(); ++i) {
             writer.write(infos[i].name, stored.tensors[i]);
         }
         report_.layers.push_back(
             {layer.name, layer.weight.dim(0), layer.weight.dim(1), stored.relative_error});
-    }
-
-    // Algorithms see arrays only, so the layer's name is put in front of what they refuse.
-    StoredLayer quantized(const FloatLayer& layer) const {
-        try {
-            return quantize_layer(layer, options_);
-        } catch (const InvalidArgument& error) {
-            throw InvalidArgument(fmt::format("[quantize] {}: {}", layer.name, error.what()));
-        }
     }
 
     void write_tensors(SafetensorsWriter& writer) {

@@ -10,19 +10,17 @@
 #include <vector>
 
 #include "aerogel/safetensors.h"
-#include "quant/algorithms/algorithm.h"
 #include "quant/calibration.h"
+#include "quant/float_layer.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
 
-struct ExportOptions {
+struct ExportOptions : LayerChoices {
     std::filesystem::path folder;  ///< made when missing
     const SchemeRow* scheme = nullptr;
-    std::string algorithm = "minmax";
-    WeightOptions weight;  ///< groups and offsets, for schemes that have them
-    bool packed = false;   ///< int4 as pairs: of columns with a scale per row, of rows with groups
-    int rank = -1;         ///< -1: no rank suffix
+    bool packed = false;  ///< int4 as pairs: of columns with a scale per row, of rows with groups
+    int rank = -1;        ///< -1: no rank suffix
     const CalibrationStats* calibration = nullptr;  ///< for schemes that need it
     /// Called as source bytes are done; may throw to stop, then nothing of the pair is left.
     std::function<void(std::size_t done, std::size_t total, const std::string& tensor)> progress;

@@ -10,7 +10,6 @@
 #include "formats/format.h"
 #include "formats/int4.h"
 #include "formats/mx.h"
-#include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/minmax.h"
 
 namespace aerogel {
@@ -173,12 +172,11 @@ std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOpti
 
 StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options) {
     const SchemeRow& scheme = *options.scheme;
-    const QuantizedTensor weight =
-        algorithm_row(options.algorithm, scheme.weight).quantize(layer.weight, options.weight);
-    std::vector<StaticScales> scales;
+    QuantizedLinearWeights chosen = quantize_float(layer, scheme, options);
+    const QuantizedTensor& weight = chosen.weight;
     if (scheme.activation == Activation::per_tensor) {
-        const Tensor bias = layer.bias.defined() ? layer.bias.to(DType::f32) : Tensor();
-        scales = static_scales(weight, bias, input_scales(layer, options), layer.weight.dtype());
+        chosen.static_scales =
+            static_scales(weight, chosen.bias, input_scales(layer, options), layer.weight.dtype());
     }
     StoredLayer stored;
     for (const std::string& tensor : tensor_names(layer, scheme)) {
@@ -188,7 +186,7 @@ StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options
         } else if (tensor.starts_with("weight")) {
             stored.tensors.push_back(weight_tensor(tensor, weight, options, type));
         } else {
-            stored.tensors.push_back(static_tensor(tensor, scales, type));
+            stored.tensors.push_back(static_tensor(tensor, chosen.static_scales, type));
         }
     }
     stored.relative_error = relative_error(layer.weight, weight);

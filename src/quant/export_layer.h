@@ -6,15 +6,9 @@
 
 #include "aerogel/safetensors.h"
 #include "quant/export.h"
+#include "quant/float_layer.h"
 
 namespace aerogel {
-
-/// A float layer of the checkpoint; bias may be undefined.
-struct FloatLayer {
-    std::string name;
-    Tensor weight;
-    Tensor bias;
-};
 
 /// Names, types and shapes that quantize_layer() will return, in the same order.
 std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOptions& options);

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <mutex>
+#include <optional>
 #include <utility>
 
 #include "aerogel/error.h"
@@ -22,6 +24,19 @@ std::size_t count_bytes(const QuantizedLinearWeights& weights) {
         total += 2 * sizeof(float) + bytes(scales.quant_bias) + bytes(scales.deq_scale);
     }
     return total;
+}
+
+// Eight bits instead of four; every other kind stays as it is.
+Activation wide_activation(Activation activation) {
+    switch (activation) {
+        case Activation::per_token_int4:
+            return Activation::per_token;
+        case Activation::mxfp4:
+        case Activation::mxfp4_dual:
+            return Activation::mxfp8;
+        default:
+            return activation;
+    }
 }
 
 const SchemeRow& checked_scheme(const QuantizedLinearWeights& weights) {
@@ -52,9 +67,25 @@ struct QuantizedLinear::State {
         return &weights.static_scales[static_cast<std::size_t>(step.timestep_index)];
     }
 
+    // What this step does with x where it has no static scales.
+    Activation activation(const StepContext& step) const {
+        if (scheme.activation == Activation::per_tensor) return Activation::per_token;
+        return step.wide_activations ? wide_activation(scheme.activation) : scheme.activation;
+    }
+
+    // The weight for these activations. Where the kernels of two activations do not share a packed form, the
+    // second one is made when a step first asks for it.
+    const PackedLinear& packed_for(Activation activation) const {
+        if (packed.serves(activation)) return packed;
+        std::call_once(wide_once, [&] { wide_packed.emplace(weights.weight, activation); });
+        return *wide_packed;
+    }
+
     QuantizedLinearWeights weights;
     const SchemeRow& scheme;
     PackedLinear packed;
+    mutable std::once_flag wide_once;
+    mutable std::optional<PackedLinear> wide_packed;
     std::size_t bytes;
 };
 
@@ -84,8 +115,8 @@ void QuantizedLinear::forward(const TensorView& x, const TensorView& y, const St
         return;
     }
     if (weights.bias.defined()) args.bias = weights.bias.as<float>();
-    const Activation own = state_->scheme.activation;
-    state_->packed.run(x, y, own == Activation::per_tensor ? Activation::per_token : own, args);
+    const Activation activation = state_->activation(step);
+    state_->packed_for(activation).run(x, y, activation, args);
 }
 
 std::string QuantizedLinear::scheme() const {

@@ -1,0 +1,80 @@
+// From flags to quantize(): files, or a scheme in memory.
+#include "cli/quantization_flags.h"
+
+#include <fmt/format.h>
+
+#include "aerogel/error.h"
+
+namespace aerogel::cli {
+namespace {
+
+OnlineQuantConfig online_config(const QuantizationFlags& flags) {
+    OnlineQuantConfig config = flags.online;
+    config.symmetric = !flags.asymmetric;
+    for (const std::string& fallback : flags.fallbacks) {
+        const std::size_t equals = fallback.rfind('=');
+        if (equals == std::string::npos || equals == 0 || equals + 1 == fallback.size()) {
+            throw InvalidArgument(
+                fmt::format("[generate] --fallback must be PATTERN=SCHEME, got '{}'", fallback));
+        }
+        config.fallback_layers.emplace_back(fallback.substr(0, equals), fallback.substr(equals + 1));
+    }
+    return config;
+}
+
+}  // namespace
+
+void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
+    command.add_option("--quantized", flags.files, "quant_model_description_*.json made by aerogel quantize");
+    command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: as the name says)");
+    command
+        .add_option("--first-static-step", flags.first_static_step,
+                    "W8A8_TIMESTEP: dynamic before this step, static from it on")
+        ->capture_default_str();
+    command.add_option("--timestep-policy", flags.timestep_policy,
+                       "JSON file that says what timestep-aware layers do in which step");
+    flags.online.quant_type.clear();
+    const std::string group = "Quantization in memory";
+    command
+        .add_option("--online", flags.online.quant_type,
+                    "Quantize the float model in memory to this scheme (one that needs no calibration)")
+        ->group(group);
+    command
+        .add_option("--fallback", flags.fallbacks,
+                    "PATTERN=SCHEME: another scheme for these layers, W16A16 leaves them float; repeatable")
+        ->group(group);
+    command.add_option("--include", flags.online.include, "Layers to quantize, by pattern")->group(group);
+    command.add_option("--exclude", flags.online.exclude, "Layers to leave float")->group(group);
+    command.add_option("--algorithm", flags.online.algorithm, "How stored values are chosen")
+        ->capture_default_str()
+        ->group(group);
+    command
+        .add_option("--group-size", flags.online.group_size,
+                    "Columns that share a weight scale; 0: the whole row")
+        ->group(group);
+    command.add_flag("--asymmetric", flags.asymmetric, "Weight scales with offsets (W8A16 and W4A16)")
+        ->group(group);
+}
+
+std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const QuantizationFlags& flags) {
+    const bool online = !flags.online.quant_type.empty();
+    if (online && !flags.files.empty()) {
+        throw InvalidArgument("[generate] --quantized reads files and --online needs none: give one of them");
+    }
+    if (online) return quantize(model, online_config(flags));
+    if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
+        flags.asymmetric || flags.online.group_size != 0 || flags.online.algorithm != "minmax") {
+        throw InvalidArgument(
+            "[generate] --fallback, --include, --exclude, --algorithm, --group-size and "
+            "--asymmetric belong to --online");
+    }
+    if (flags.files.empty()) return std::nullopt;
+    return quantize(model, flags.files, {flags.rank, flags.first_static_step});
+}
+
+std::optional<TimestepPolicyConfig> timestep_policy(const QuantizationFlags& flags) {
+    if (flags.timestep_policy.empty()) return std::nullopt;
+    return TimestepPolicyConfig::read(flags.timestep_policy);
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,32 @@
+// The options of `aerogel generate` about quantized models: files or in memory, and what happens in which
+// step.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "aerogel/pipeline.h"
+#include "aerogel/quantize.h"
+
+namespace aerogel::cli {
+
+struct QuantizationFlags {
+    std::string files;  ///< a description
+    int rank = -1;
+    int first_static_step = 0;
+    OnlineQuantConfig online;            ///< quant_type empty: none
+    std::vector<std::string> fallbacks;  ///< PATTERN=SCHEME
+    bool asymmetric = false;
+    std::string timestep_policy;
+};
+
+void add_quantization_flags(CLI::App& command, QuantizationFlags& flags);
+/// Quantizes the model if the flags say so, and what was done. Errors as quantize(); InvalidArgument where
+/// the flags contradict each other.
+std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const QuantizationFlags& flags);
+/// The policy of --timestep-policy, if given.
+std::optional<TimestepPolicyConfig> timestep_policy(const QuantizationFlags& flags);
+
+}  // namespace aerogel::cli

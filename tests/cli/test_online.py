@@ -1,0 +1,157 @@
+"""aerogel generate --online: a float model quantized in memory has the bits of exported files; and --timestep-policy."""
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+PROMPT = "red circle moves left"
+FREE = ["W8A16", "W4A16", "W8A16_FP8", "W8A16_FP8_E5M2", "W8A16_MXFP8", "W4A16_MXFP4", "W8A8_DYNAMIC", "W4A8", "W4A4_DYNAMIC",
+        "WFP8AFP8_DYNAMIC", "W8A8_MXFP8", "W4A8_MXFP", "W4A4_MXFP4", "W4A4_MXFP4_DUALSCALE"]
+
+
+@pytest.fixture(scope="module")
+def models(tiny_pipeline, tmp_path_factory):
+    """The tiny pipeline with weights of each type."""
+    folders = {"f32": tiny_pipeline}
+    for name, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
+        folders[name] = tmp_path_factory.mktemp(name) / "model"
+        shutil.copytree(tiny_pipeline, folders[name])
+        path = folders[name] / "transformer/diffusion_pytorch_model.safetensors"
+        save_file({k: v.to(dtype) for k, v in load_file(path).items()}, path)
+    return folders
+
+
+def video(aerogel, model, tmp_path, *flags):
+    done = aerogel("generate", model, "--prompt", PROMPT, "-o", tmp_path / "v.safetensors", "--json", *flags)
+    assert done.returncode == 0, done.stderr
+    return (tmp_path / "v.safetensors").read_bytes(), json.loads(done.stdout)
+
+
+def exported(aerogel, model, tmp_path, *flags):
+    done = aerogel("quantize", model, "-o", tmp_path / "q", *flags)
+    assert done.returncode == 0, done.stderr
+    bits, report = video(aerogel, model, tmp_path, "--quantized", tmp_path / "q")
+    shutil.rmtree(tmp_path / "q")
+    return bits, report
+
+
+def one_line(done):
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1, done
+    return done.stderr
+
+
+def test_every_scheme_without_calibration_is_here(aerogel):
+    rows = json.loads(aerogel("quantize", "--list", "--json").stdout)["schemes"]
+    assert {row["scheme"] for row in rows if row["data"] == "none"} == set(FREE)
+
+
+@pytest.mark.parametrize("scheme", FREE)
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_bits_of_the_files(aerogel, models, tmp_path, scheme, dtype):
+    files, _ = exported(aerogel, models[dtype], tmp_path, "--scheme", scheme)
+    memory, report = video(aerogel, models[dtype], tmp_path, "--online", scheme)
+    assert files == memory
+    assert report["quantized"] == {"online": scheme, "layers": {scheme: 20, "FLOAT": 6}}
+    assert report["weight_bytes"] < report["float_bytes"]
+    assert memory != video(aerogel, models[dtype], tmp_path)[0]
+
+
+@pytest.mark.parametrize("flags", [("W4A16", "--group-size", 32), ("W4A16", "--group-size", 32, "--asymmetric"), ("W8A16", "--algorithm", "ssz"),
+                                   ("W4A4_MXFP4", "--algorithm", "ceil_x"), ("W8A8_DYNAMIC", "--include", "blocks.1.*", "--exclude", "*.ffn.*")])
+def test_bits_with_choices(aerogel, models, tmp_path, flags):
+    scheme, *rest = flags
+    files, _ = exported(aerogel, models["bf16"], tmp_path, "--scheme", scheme, *rest)
+    memory, _ = video(aerogel, models["bf16"], tmp_path, "--online", scheme, *rest)
+    assert files == memory != video(aerogel, models["bf16"], tmp_path, "--online", scheme)[0]
+
+
+def test_fallback_layers(aerogel, tiny_pipeline, tmp_path):
+    """The first pattern wins, and W8A8 in memory is its dynamic form."""
+    flags = ["--fallback", "blocks.0.attn1.*=W16A16", "--fallback", "blocks.0.*=W8A8", "--fallback", "*.ffn.*=w8a8_mxfp8"]
+    _, report = video(aerogel, tiny_pipeline, tmp_path, "--online", "W4A4_MXFP4", *flags)
+    assert report["quantized"]["layers"] == {"FLOAT": 10, "W8A8_DYNAMIC": 6, "W8A8_MXFP8": 2, "W4A4_MXFP4": 8}
+
+
+def policy(tmp_path, **fields):
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(fields))
+    return path
+
+
+@pytest.mark.parametrize("narrow,wide", [("W4A4_DYNAMIC", "W4A8"), ("W4A4_MXFP4", "W4A8_MXFP")])
+def test_four_bit_weights_with_wider_activations(aerogel, tiny_pipeline, tmp_path, narrow, wide):
+    """In steps of W4A8 the same weights give what the scheme with 8-bit activations gives; one step of it lies between."""
+    every = policy(tmp_path, w4a4_default_strategy="W4A8")
+    results = {wide: video(aerogel, tiny_pipeline, tmp_path, "--online", wide)[0],
+               narrow: video(aerogel, tiny_pipeline, tmp_path, "--online", narrow)[0],
+               "every": video(aerogel, tiny_pipeline, tmp_path, "--online", narrow, "--timestep-policy", every)[0]}
+    one = policy(tmp_path, register=[{"step_range": 1, "strategy": "W4A8"}])
+    results["one"] = video(aerogel, tiny_pipeline, tmp_path, "--online", narrow, "--timestep-policy", one)[0]
+    none = policy(tmp_path)
+    assert results["every"] == results[wide]
+    assert video(aerogel, tiny_pipeline, tmp_path, "--online", narrow, "--timestep-policy", none)[0] == results[narrow]
+    assert len(set(results.values())) == 3
+
+
+def test_dual_scales_take_wider_activations(aerogel, tiny_pipeline, tmp_path):
+    every = policy(tmp_path, w4a4_default_strategy="W4A8")
+    video(aerogel, tiny_pipeline, tmp_path)
+    errors = []
+    reference = load_file(tmp_path / "v.safetensors")["video"]
+    for flags in ((), ("--timestep-policy", every)):
+        video(aerogel, tiny_pipeline, tmp_path, "--online", "W4A4_MXFP4_DUALSCALE", *flags)
+        errors.append(float((load_file(tmp_path / "v.safetensors")["video"] - reference).norm()))
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_static_and_dynamic_steps(aerogel, tiny_pipeline, tmp_path):
+    out = tmp_path / "out"
+    captions = tmp_path / "captions.txt"
+    captions.write_text("red circle moves left\n")
+    assert aerogel("quantize", tiny_pipeline, "-o", out, "--scheme", "W8A8_TIMESTEP", "--captions", captions).returncode == 0
+    def run(*flags):
+        return video(aerogel, tiny_pipeline, tmp_path, "--quantized", out, *flags)[0]
+    late = [{"step_range": {"start": 2, "stop": 9}, "strategy": "static", "target": "w8a8_static_linear"}]
+    assert run("--timestep-policy", policy(tmp_path)) == run("--first-static-step", 3)
+    assert run("--timestep-policy", policy(tmp_path, register=late)) == run("--first-static-step", 2)
+    late = [{"step_range": [0, 1], "strategy": "dynamic", "target": "linear"}]
+    assert run("--timestep-policy", policy(tmp_path, default_strategy="static", register=late)) == run("--first-static-step", 2)
+    assert run("--timestep-policy", policy(tmp_path, default_strategy="static")) == run()
+
+
+@pytest.mark.parametrize("flags,message", [
+    (["--online", "W8A8"], "W8A8 needs calibrated activation ranges and comes from files"),
+    (["--online", "W9A9"], "there is no scheme 'W9A9'"),
+    (["--online", "W8A16", "--quantized", "x.json"], "give one of them"),
+    (["--fallback", "a=W8A16"], "belong to --online"),
+    (["--online", "W8A16", "--fallback", "blocks"], "--fallback must be PATTERN=SCHEME, got 'blocks'"),
+    (["--online", "W8A16", "--fallback", "block.*=W8A8"], "pattern 'block.*' matches none of the 26 Linear layers"),
+    (["--online", "W8A16", "--exclude", "blocks.0.attn1.to_x"], "did you mean 'blocks.0.attn1.to_k'?"),
+    (["--online", "W8A16", "--algorithm", "gptq"], "algorithm 'gptq' needs recorded inputs"),
+    (["--online", "W8A8_DYNAMIC", "--asymmetric"], "W8A8_DYNAMIC has symmetric weights only"),
+    (["--online", "W8A8_MXFP8", "--group-size", 32], "W8A8_MXFP8 has no groups of a size to choose"),
+    (["--online", "W4A16", "--group-size", 48], "no multiple of the group size 48"),
+])
+def test_refusals(aerogel, tiny_pipeline, tmp_path, flags, message):
+    assert message in one_line(aerogel("generate", tiny_pipeline, "--prompt", PROMPT, "-o", tmp_path / "v.safetensors", *flags))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text,message", [
+    ("[]", "must hold a JSON object"),
+    ('{"strategy": "dynamic"}', "unknown key 'strategy', there are: default_strategy"),
+    ('{"default_strategy": "fast"}', "strategy of w8a8_static_linear must be one of dynamic, static, got 'fast'"),
+    ('{"register": 3}', "register must be a list, got 3"),
+    ('{"register": [{"strategy": "W4A8"}]}', "with step_range and strategy"),
+    ('{"register": [{"step_range": -1, "strategy": "W4A8"}]}', "step_range must be a step of 0 .. 1000000, got -1"),
+    ('{"register": [{"step_range": {"start": 0}, "strategy": "W4A8"}]}', '{"start": .., "stop": ..}'),
+    ('{"register": [{"step_range": 0, "strategy": "FP8", "target": "attention"}]}', "target must be linear, w8a8_static_linear, w4a4_linear or fa, got 'attention'"),
+    ('{"register": [{"step_range": 0, "strategy": "W4A4", "target": "fa"}]}', "strategy of fa must be one of MXFP4, FP8, FLOAT, got 'W4A4'"),
+])
+def test_bad_policies(aerogel, tiny_pipeline, tmp_path, text, message):
+    path = tmp_path / "p.json"
+    path.write_text(text)
+    error = one_line(aerogel("generate", tiny_pipeline, "--prompt", PROMPT, "--timestep-policy", path, "-o", tmp_path / "v.safetensors"))
+    assert message in error and str(path) in error
