@@ -20,7 +20,7 @@ struct QuantizeOptions {
 /// Quantization of a float model in memory: no files, no data (OnlineQuantConfig of MindIE SD 3.1.0, for
 /// every scheme that needs no calibration). Layers get the bits that `aerogel quantize` would have written.
 struct OnlineQuantConfig {
-    std::string quant_type = "W8A8_DYNAMIC";
+    std::string quant_type = "W8A8_DYNAMIC";  ///< "W4A4_MXFP4_SVD" sets low_rank = 32
     /// {pattern of layer names, scheme}, the first that matches wins; "W16A16" leaves a layer float, "W8A8"
     /// is W8A8_DYNAMIC here, as there are no calibrated scales. These layers have none of the choices below.
     std::vector<std::pair<std::string, std::string>> fallback_layers;
@@ -29,6 +29,8 @@ struct OnlineQuantConfig {
     std::string algorithm = "minmax";  ///< one that needs no recorded inputs
     std::int64_t group_size = 0;       ///< columns that share a weight scale; 0 = the whole row
     bool symmetric = true;             ///< false: weights with offsets
+    std::int64_t rotation_block = 0;   ///< columns per Hadamard transform, -1: as many as can be, 0: none
+    std::int64_t low_rank = 0;         ///< rank of the branch beside the quantized residual, 0: none
 };
 
 /// What happened to each Linear.

@@ -22,10 +22,15 @@ struct StaticScales {
 
 /// Everything a quantized layer stores, as read from its files.
 struct QuantizedLinearWeights {
-    std::string scheme;  ///< "W8A8_DYNAMIC", "W8A16", "W8A8", "W8A8_TIMESTEP"
+    std::string scheme;  ///< "W8A8_DYNAMIC", "W8A16", "W8A8", "W8A8_TIMESTEP", without endings such as _SVD
     QuantizedTensor weight;
     Tensor bias;       ///< f32 [n] or undefined
     Tensor mul_scale;  ///< f32 [k] or undefined: x' = x * mul_scale (1 / smoothing factor)
+    /// f32 [k / block, block] of +-1 or undefined: the weight is stored times R, the Hadamard transforms of
+    /// `block` columns each (a power of two) behind these signs, and x' is multiplied by R online.
+    Tensor rotation;
+    /// f32|bf16|f16 [r,k] and [n,r], or undefined: y += (x' l1^T) l2^T, x' before the rotation.
+    Tensor low_rank_l1, low_rank_l2;
     /// One entry (W8A8), one per sampling step (W8A8_TIMESTEP), or none.
     std::vector<StaticScales> static_scales;
     /// W8A8_TIMESTEP: steps >= this use their static scales, earlier ones are dynamic; 0 = all static,
@@ -46,6 +51,7 @@ class QuantizedLinear final : public Linear {
     /// As Linear::forward. W8A8_TIMESTEP needs step.timestep_index in [0, steps): InvalidArgument otherwise.
     /// Schemes with 4-bit weights and activations heed step.wide_activations.
     void forward(const TensorView& x, const TensorView& y, const StepContext& step) const override;
+    /// With the endings of the file format: "W4A4_MXFP4_SVD" with a low-rank branch, "..._ROTATED".
     std::string scheme() const override;
     std::size_t weight_bytes() const override;
     const QuantizedLinearWeights& weights() const;

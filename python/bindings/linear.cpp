@@ -16,7 +16,9 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "formats/format.h"
-#include "quant/algorithms/algorithm.h"
+#include "quant/float_layer.h"
+#include "quant/quant_type.h"
+#include "quant/restore.h"
 #include "quant/schemes.h"
 
 namespace aerogel::python {
@@ -26,19 +28,17 @@ using Arrays = nb::dict;
 
 std::shared_ptr<QuantizedLinear> quantize_float(const Array& weight, const std::optional<Array>& bias,
                                                 std::string_view scheme_name, std::int64_t group_size) {
-    const SchemeRow& scheme = scheme_row("quantize", scheme_name);
+    LayerChoices choices;
+    choices.weight.group_size = group_size;
+    const SchemeRow& scheme = scheme_with_choices(scheme_name, choices);
     if (scheme.needs_calibration) {
         throw InvalidArgument("[quantize] " + std::string(scheme.name) +
                               " needs calibrated activation ranges; schemes without data quantize in memory, "
                               "this one comes from files (aerogel.quantize(model, description_path))");
     }
-    QuantizedLinearWeights weights;
-    weights.scheme = scheme.name;
-    const Tensor matrix = adopt(weight, "weight");
-    if (bias) weights.bias = adopt(*bias, "bias").to(DType::f32);
+    const FloatLayer layer = {"", adopt(weight, "weight"), bias ? adopt(*bias, "bias") : Tensor()};
     const nb::gil_scoped_release unlocked;
-    weights.weight = algorithm_row("minmax", scheme.weight).quantize(matrix, {.group_size = group_size});
-    return std::make_shared<QuantizedLinear>(std::move(weights));
+    return std::make_shared<QuantizedLinear>(quantize_float(layer, scheme, choices));
 }
 
 Tensor take(const Arrays& arrays, const char* name) {
@@ -77,7 +77,7 @@ Tensor row(const Tensor& tensor, const char* name, std::int64_t step) {
 
 std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std::int64_t columns,
                                              std::int64_t group_size, const Arrays& arrays) {
-    const SchemeRow& scheme = scheme_row("quantized_linear", scheme_name);
+    const SchemeRow& scheme = scheme_row("quantized_linear", split_quant_type(scheme_name).scheme);
     QuantizedLinearWeights weights;
     weights.scheme = scheme.name;
     weights.weight.format = scheme.weight;
@@ -93,6 +93,9 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std
     weights.weight.dual_scale = take(arrays, "weight_dual_scale");
     weights.bias = take(arrays, "bias");
     weights.mul_scale = take(arrays, "mul_scale");
+    weights.rotation = take(arrays, "rotation");
+    weights.low_rank_l1 = take(arrays, "svd_lowrank_l1");
+    weights.low_rank_l2 = take(arrays, "svd_lowrank_l2");
     const Tensor scales = take(arrays, "input_scale"), offsets = take(arrays, "input_offset");
     const Tensor biases = take(arrays, "quant_bias"), deq_scales = take(arrays, "deq_scale");
     for (std::int64_t step = 0; scales.defined() && step < scales.count(); ++step) {
@@ -138,6 +141,11 @@ Arrays arrays_of(const QuantizedLinear& linear) {
     put(arrays, "weight_dual_scale", weights.weight.dual_scale);
     put(arrays, "bias", weights.bias);
     put(arrays, "mul_scale", weights.mul_scale);
+    put(arrays, "rotation", weights.rotation);
+    if (weights.low_rank_l1.defined()) {
+        put(arrays, "svd_lowrank_l1", weights.low_rank_l1.to(DType::f32));
+        put(arrays, "svd_lowrank_l2", weights.low_rank_l2.to(DType::f32));
+    }
     put_static(arrays, weights);
     return arrays;
 }
@@ -166,8 +174,12 @@ void bind_linear(nb::module_& module) {
             "Writes x w^T + bias to y; f32 or bf16.")
         .def(
             "dequantized",
-            [](const QuantizedLinear& linear) { return to_numpy(dequantize(linear.weights().weight)); },
-            "The float32 matrix that the stored weight stands for, without mul_scale.")
+            [](const QuantizedLinear& linear) {
+                QuantizedLinearWeights weights = linear.weights();
+                weights.mul_scale = {};
+                return to_numpy(restored_weight(weights));
+            },
+            "The float32 matrix that the layer multiplies x with in effect, without mul_scale.")
         .def_prop_ro("scheme", &QuantizedLinear::scheme)
         .def_prop_ro("in_features", &QuantizedLinear::in_features)
         .def_prop_ro("out_features", &QuantizedLinear::out_features)
@@ -177,7 +189,12 @@ void bind_linear(nb::module_& module) {
                      [](const QuantizedLinear& linear) { return linear.weights().weight.group_size; })
         .def_prop_ro("weight_bytes", &QuantizedLinear::weight_bytes, "Bytes of the stored arrays.");
     module.def(
-        "scheme", [](std::string_view name) { return std::string(scheme_row("quantize", name).name); },
+        "scheme",
+        [](std::string_view name) {
+            LayerChoices choices;
+            const SchemeRow& scheme = scheme_with_choices(name, choices);
+            return quant_type_of(scheme, choices);
+        },
         "The file name of a scheme or of one of its aliases.");
     module.def("schemes", [] {
         nb::list rows;

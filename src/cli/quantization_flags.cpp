@@ -52,6 +52,14 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         .add_option("--group-size", flags.online.group_size,
                     "Columns that share a weight scale; 0: the whole row")
         ->group(group);
+    command
+        .add_option("--rotate", flags.online.rotation_block,
+                    "Rotate weights and inputs: columns per Hadamard transform, -1: as many as can be")
+        ->group(group);
+    command
+        .add_option("--low-rank", flags.online.low_rank,
+                    "Rank of a float branch beside the quantized residual (W4A4_MXFP4_SVD: 32)")
+        ->group(group);
     command.add_flag("--asymmetric", flags.asymmetric, "Weight scales with offsets (W8A16 and W4A16)")
         ->group(group);
 }
@@ -63,10 +71,12 @@ std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const Quan
     }
     if (online) return quantize(model, online_config(flags));
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
-        flags.asymmetric || flags.online.group_size != 0 || flags.online.algorithm != "minmax") {
+        flags.asymmetric || flags.online.group_size != 0 || flags.online.algorithm != "minmax" ||
+        flags.online.rotation_block != 0 || flags.online.low_rank != 0) {
         throw InvalidArgument(
-            "[generate] --fallback, --include, --exclude, --algorithm, --group-size and "
-            "--asymmetric belong to --online");
+            "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, --rotate "
+            "and "
+            "--low-rank belong to --online");
     }
     if (flags.files.empty()) return std::nullopt;
     return quantize(model, flags.files, {flags.rank, flags.first_static_step});

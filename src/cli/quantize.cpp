@@ -44,6 +44,8 @@ struct QuantizeFlags {
     std::int64_t group_size = 0;
     bool asymmetric = false;
     bool packed = false;
+    std::int64_t rotation_block = 0;
+    std::int64_t low_rank = 0;
     bool list = false;
     bool json = false;
 };
@@ -98,7 +100,6 @@ CalibrationRun run_calibration(const QuantizeFlags& flags) {
 }
 
 void check_flags(const QuantizeFlags& flags, const SchemeRow& scheme) {
-    algorithm_row(flags.algorithm, scheme.weight);
     const bool calibrates = !flags.captions.empty() || !flags.prompt_embeds.empty() ||
                             !flags.calibration.empty() || !flags.save_calibration.empty() ||
                             flags.calibrate.steps.has_value();
@@ -126,7 +127,7 @@ void check_first_static_step(const QuantizeFlags& flags, const std::optional<Cal
 Json to_json(const QuantizeFlags& flags, const ExportReport& report,
              const std::optional<CalibrationRun>& calibration, std::size_t linears) {
     Json json = {{"model", flags.model},
-                 {"scheme", scheme_row("quantize", flags.scheme).name},
+                 {"scheme", report.quant_type},
                  {"group_size", flags.group_size},
                  {"algorithm", flags.algorithm},
                  {"description", report.description.string()},
@@ -149,12 +150,12 @@ Json to_json(const QuantizeFlags& flags, const ExportReport& report,
     return json;
 }
 
-std::string to_text(const QuantizeFlags& flags, const ExportReport& report,
-                    const std::optional<CalibrationRun>& calibration, std::size_t linears) {
-    std::string text = fmt::format("{}: {} of {} Linear layers quantized, {} -> {}\n",
-                                   scheme_row("quantize", flags.scheme).name, report.layers.size(), linears,
-                                   show_bytes(static_cast<double>(report.bytes_before)),
-                                   show_bytes(static_cast<double>(report.bytes_after)));
+std::string to_text(const ExportReport& report, const std::optional<CalibrationRun>& calibration,
+                    std::size_t linears) {
+    std::string text =
+        fmt::format("{}: {} of {} Linear layers quantized, {} -> {}\n", report.quant_type,
+                    report.layers.size(), linears, show_bytes(static_cast<double>(report.bytes_before)),
+                    show_bytes(static_cast<double>(report.bytes_after)));
     if (calibration) {
         text += calibration->captions == 0 ? fmt::format("calibration from {}, {} steps\n",
                                                          calibration->source, calibration->stats.steps())
@@ -185,7 +186,10 @@ void run_quantize(const QuantizeFlags& flags) {
         return;
     }
     check_required(flags);
-    const SchemeRow& scheme = scheme_row("quantize", flags.scheme);
+    LayerChoices choices = {
+        flags.algorithm, {flags.group_size, !flags.asymmetric}, flags.rotation_block, flags.low_rank};
+    const SchemeRow& scheme = scheme_with_choices(flags.scheme, choices);
+    check_choices(scheme, choices);
     check_flags(flags, scheme);
     const SafetensorsFile model = SafetensorsFile::open(weights_of_model("quantize", flags.model));
     const std::vector<std::string> linears = linear_layers(model);
@@ -198,11 +202,10 @@ void run_quantize(const QuantizeFlags& flags) {
     check_first_static_step(flags, calibration);
 
     ExportOptions options;
+    static_cast<LayerChoices&>(options) = choices;
     options.folder = flags.folder;
     options.scheme = &scheme;
-    options.algorithm = flags.algorithm;
     options.rank = flags.rank;
-    options.weight = {flags.group_size, !flags.asymmetric};
     options.packed = flags.packed;
     if (calibration) options.calibration = &calibration->stats;
     ExportReport report;
@@ -217,7 +220,7 @@ void run_quantize(const QuantizeFlags& flags) {
         report = export_quantized(model, layers, options);
     }
     fmt::print("{}\n", flags.json ? to_json(flags, report, calibration, linears.size()).dump(2)
-                                  : to_text(flags, report, calibration, linears.size()));
+                                  : to_text(report, calibration, linears.size()));
 }
 
 void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
@@ -228,6 +231,14 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
         ->check(CLI::IsMember({0, 32, 64, 128, 256}))
         ->group(group);
     command.add_flag("--asymmetric", flags.asymmetric, "Scales with offsets (W8A16 and W4A16)")->group(group);
+    command
+        .add_option("--rotate", flags.rotation_block,
+                    "Rotate weights and inputs: columns per Hadamard transform, -1: as many as can be")
+        ->group(group);
+    command
+        .add_option("--low-rank", flags.low_rank,
+                    "Rank of a float branch beside the quantized residual (scheme W4A4_MXFP4_SVD: 32)")
+        ->group(group);
     command
         .add_flag("--packed", flags.packed,
                   "Two int4 values per byte in the file: half the size, but not every reader takes them")

@@ -71,9 +71,9 @@ QuantizeReport exchange(WanTransformer& model, Built built, const Why& why) {
     return report;
 }
 
-// A scheme that needs no data.
-const SchemeRow& online_scheme(const std::string& name) {
-    const SchemeRow& scheme = scheme_row("quantize", name);
+// A scheme that needs no data; endings of its name go into `choices`.
+const SchemeRow& online_scheme(const std::string& name, LayerChoices& choices) {
+    const SchemeRow& scheme = scheme_with_choices(name, choices);
     if (!scheme.needs_calibration) return scheme;
     throw InvalidArgument(fmt::format(
         "[quantize] {} needs calibrated activation ranges and comes from files (aerogel quantize); "
@@ -85,13 +85,20 @@ const SchemeRow& online_scheme(const std::string& name) {
 class OnlinePlan {
   public:
     OnlinePlan(const std::vector<std::string>& names, const OnlineQuantConfig& config)
-        : scheme_(online_scheme(config.quant_type)),
-          choices_{config.algorithm, {config.group_size, config.symmetric}} {
+        : choices_{config.algorithm,
+                   {config.group_size, config.symmetric},
+                   config.rotation_block,
+                   config.low_rank},
+          scheme_(online_scheme(config.quant_type, choices_)) {
         check_choices(scheme_, choices_);
         for (const auto& [pattern, name] : config.fallback_layers) {
             const bool is_float = upper_case(name) == "W16A16";
             const bool is_static = upper_case(name) == "W8A8";
-            fallbacks_.push_back(is_float ? nullptr : &online_scheme(is_static ? "W8A8_DYNAMIC" : name));
+            Chosen fallback;
+            if (!is_float) {
+                fallback.scheme = &online_scheme(is_static ? "W8A8_DYNAMIC" : name, fallback.choices);
+            }
+            fallbacks_.push_back(std::move(fallback));
             select_layers(names, {pattern}, {});  // refuses a pattern without a match
         }
         std::vector<std::string> include = config.include;
@@ -104,8 +111,7 @@ class OnlinePlan {
         const Chosen& chosen = chosen_.at(name);
         if (chosen.scheme == nullptr) return nullptr;
         const FloatLayer layer = {name, linear.weight(), linear.bias()};
-        return std::make_unique<QuantizedLinear>(
-            quantize_float(layer, *chosen.scheme, chosen.fallback ? LayerChoices{} : choices_));
+        return std::make_unique<QuantizedLinear>(quantize_float(layer, *chosen.scheme, chosen.choices));
     }
     std::string why_float(const std::string& name) const {
         return contains(name) ? "a fallback layer" : "not chosen by include and exclude";
@@ -114,21 +120,21 @@ class OnlinePlan {
   private:
     struct Chosen {
         const SchemeRow* scheme = nullptr;
-        bool fallback = false;
+        LayerChoices choices;
     };
 
     void choose(const std::string& name, const OnlineQuantConfig& config) {
-        chosen_[name] = {&scheme_, false};
+        chosen_[name] = {&scheme_, choices_};
         for (std::size_t i = 0; i < fallbacks_.size(); ++i) {
             if (!matches(config.fallback_layers[i].first, name)) continue;
-            chosen_[name] = {fallbacks_[i], true};
+            chosen_[name] = fallbacks_[i];
             return;
         }
     }
 
-    const SchemeRow& scheme_;
     LayerChoices choices_;
-    std::vector<const SchemeRow*> fallbacks_;
+    const SchemeRow& scheme_;
+    std::vector<Chosen> fallbacks_;
     std::map<std::string, Chosen> chosen_;
 };
 

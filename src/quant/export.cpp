@@ -13,6 +13,7 @@
 #include "aerogel/error.h"
 #include "core/text.h"
 #include "formats/format.h"
+#include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/export_layer.h"
 
@@ -30,11 +31,14 @@ class Exporter {
   public:
     Exporter(const SafetensorsFile& model, const std::vector<std::string>& layers,
              const ExportOptions& options)
-        : model_(model), options_(options), layers_(layers.begin(), layers.end()) {
+        : model_(model),
+          options_(options),
+          quant_type_(quant_type_of(*options.scheme, options)),
+          layers_(layers.begin(), layers.end()) {
         check();
-        report_.description =
-            options.folder / description_file_name(std::string(options.scheme->name), options.rank);
-        report_.weights = options.folder / weight_file_name(std::string(options.scheme->name), options.rank);
+        report_.quant_type = quant_type_;
+        report_.description = options.folder / description_file_name(quant_type_, options.rank);
+        report_.weights = options.folder / weight_file_name(quant_type_, options.rank);
     }
 
     ExportReport run() {
@@ -79,6 +83,7 @@ class Exporter {
             }
             if (options_.scheme->needs_calibration) options_.calibration->range(name);
             check_shape(name);
+            check_transforms(name);
         }
     }
 
@@ -109,6 +114,17 @@ class Exporter {
         }
     }
 
+    // Files are announced before the first weight is taken apart.
+    void check_transforms(const std::string& name) const {
+        const Shape& shape = model_.info(name + std::string(kWeight)).shape;
+        const std::int64_t block = options_.rotation_block, largest = std::min(shape[0], shape[1]);
+        if (block != 0) rotation_block(shape[1], block);
+        if (options_.low_rank > largest) {
+            throw InvalidArgument(fmt::format("[quantize] the rank must be at most {} for {} {}, got {}",
+                                              largest, name, to_string(shape), options_.low_rank));
+        }
+    }
+
     // The layer whose weight (or bias) this tensor is, or an empty string.
     std::string layer_of(const std::string& tensor, std::string_view ending) const {
         if (!tensor.ends_with(ending)) return {};
@@ -124,14 +140,13 @@ class Exporter {
 
     void announce_layer(const FloatLayer& layer) {
         for (TensorInfo& info : stored_tensors(layer, options_)) {
-            const bool is_float = info.name.ends_with(kBias);
-            description_.entries.emplace_back(info.name, is_float ? "FLOAT" : options_.scheme->name);
+            description_.entries.emplace_back(info.name, is_float_tensor(info.name) ? "FLOAT" : quant_type_);
             announced_.push_back(std::move(info));
         }
     }
 
     void announce() {
-        description_.model_quant_type = options_.scheme->name;
+        description_.model_quant_type = quant_type_;
         for (const auto& name : model_.names()) {
             report_.bytes_before += bytes_of(model_.info(name));
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
@@ -169,6 +184,7 @@ class Exporter {
 
     const SafetensorsFile& model_;
     const ExportOptions& options_;
+    std::string quant_type_;
     std::set<std::string> layers_;
     QuantDescription description_;
     std::vector<TensorInfo> announced_;

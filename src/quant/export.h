@@ -33,6 +33,7 @@ struct ExportReport {
         std::int64_t k = 0;
         double relative_error = 0.0;  ///< |W - dequantized| / |W|
     };
+    std::string quant_type;  ///< of the layers: "W4A4_MXFP4_SVD"
     std::filesystem::path description;
     std::filesystem::path weights;
     std::vector<Layer> layers;

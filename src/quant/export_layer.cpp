@@ -10,10 +10,14 @@
 #include "formats/format.h"
 #include "formats/int4.h"
 #include "formats/mx.h"
+#include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/minmax.h"
+#include "quant/restore.h"
 
 namespace aerogel {
 namespace {
+
+constexpr std::string_view kLowRank1 = "svd_lowrank_l1", kLowRank2 = "svd_lowrank_l2";
 
 struct StoredType {
     DType dtype;
@@ -62,6 +66,13 @@ StoredType scale_type(const FloatLayer& layer, const ExportOptions& options) {
 StoredType stored_type(std::string_view tensor, const FloatLayer& layer, const ExportOptions& options) {
     const DType model = layer.weight.dtype();
     const std::int64_t n = layer.weight.dim(0);
+    const std::int64_t k = layer.weight.dim(1);
+    if (tensor == "rotation") {
+        const std::int64_t block = rotation_block(k, options.rotation_block);
+        return {DType::i8, {k / block, block}};
+    }
+    if (tensor == kLowRank1) return {model, {options.low_rank, k}};
+    if (tensor == kLowRank2) return {model, {n, options.low_rank}};
     const bool per_step = options.scheme->per_step;
     const std::int64_t steps = per_step ? options.calibration->steps() : 1;
     if (tensor == "weight") return weight_type(layer, options);
@@ -88,10 +99,12 @@ Tensor weight_tensor(std::string_view tensor, const QuantizedTensor& weight, con
     return weight.offset.defined() ? weight.offset.to(type.dtype) : Tensor::zeros(type.dtype, type.shape);
 }
 
-// The scheme's tensors with the bias behind the weight.
-std::vector<std::string> tensor_names(const FloatLayer& layer, const SchemeRow& scheme) {
-    std::vector<std::string> names(scheme.tensors.begin(), scheme.tensors.end());
+// The scheme's tensors with the bias behind the weight, then those of rotation and low-rank branch.
+std::vector<std::string> tensor_names(const FloatLayer& layer, const ExportOptions& options) {
+    std::vector<std::string> names(options.scheme->tensors.begin(), options.scheme->tensors.end());
     if (layer.bias.defined()) names.insert(names.begin() + 1, "bias");
+    if (options.rotation_block != 0) names.emplace_back("rotation");
+    if (options.low_rank != 0) names.insert(names.end(), {std::string(kLowRank1), std::string(kLowRank2)});
     return names;
 }
 
@@ -126,6 +139,18 @@ Tensor static_tensor(std::string_view tensor, const std::vector<StaticScales>& a
     return scalar ? out.to(type.dtype) : out;
 }
 
+// One tensor of the quantized layer as it is stored.
+Tensor tensor_of(std::string_view tensor, const FloatLayer& layer, const QuantizedLinearWeights& chosen,
+                 const ExportOptions& options) {
+    const StoredType type = stored_type(tensor, layer, options);
+    if (tensor == "bias") return layer.bias.to(type.dtype);
+    if (tensor == "rotation") return chosen.rotation.to(type.dtype);
+    if (tensor == kLowRank1) return chosen.low_rank_l1;
+    if (tensor == kLowRank2) return chosen.low_rank_l2;
+    if (tensor.starts_with("weight")) return weight_tensor(tensor, chosen.weight, options, type);
+    return static_tensor(tensor, chosen.static_scales, type);
+}
+
 std::vector<InputScale> input_scales(const FloatLayer& layer, const ExportOptions& options) {
     const CalibrationStats& stats = *options.calibration;
     std::vector<InputScale> scales;
@@ -137,15 +162,15 @@ std::vector<InputScale> input_scales(const FloatLayer& layer, const ExportOption
     return scales;
 }
 
-double relative_error(const Tensor& weight, const QuantizedTensor& quantized) {
+double relative_error(const Tensor& weight, const Tensor& decoded) {
     const Tensor original = weight.to(DType::f32);
-    const Tensor decoded = dequantize(quantized);
-    const auto rows = static_cast<std::size_t>(quantized.rows);
+    const std::int64_t columns = weight.dim(1);
+    const auto rows = static_cast<std::size_t>(weight.dim(0));
     std::vector<double> error(rows), norm(rows);
-    parallel_for(quantized.rows, [&](std::int64_t row, int) {
-        const auto* x = original.as<float>() + row * quantized.columns;
-        const auto* y = decoded.as<float>() + row * quantized.columns;
-        for (std::int64_t i = 0; i < quantized.columns; ++i) {
+    parallel_for(weight.dim(0), [&](std::int64_t row, int) {
+        const auto* x = original.as<float>() + row * columns;
+        const auto* y = decoded.as<float>() + row * columns;
+        for (std::int64_t i = 0; i < columns; ++i) {
             const double value = x[i], difference = value - static_cast<double>(y[i]);
             error[static_cast<std::size_t>(row)] += difference * difference;
             norm[static_cast<std::size_t>(row)] += value * value;
@@ -161,9 +186,14 @@ double relative_error(const Tensor& weight, const QuantizedTensor& quantized) {
 
 }  // namespace
 
+bool is_float_tensor(const std::string& name) {
+    const std::string_view tensor = std::string_view(name).substr(name.rfind('.') + 1);
+    return tensor == "bias" || tensor == kLowRank1 || tensor == kLowRank2;
+}
+
 std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOptions& options) {
     std::vector<TensorInfo> infos;
-    for (const std::string& tensor : tensor_names(layer, *options.scheme)) {
+    for (const std::string& tensor : tensor_names(layer, options)) {
         StoredType type = stored_type(tensor, layer, options);
         infos.push_back({layer.name + "." + tensor, type.dtype, std::move(type.shape)});
     }
@@ -179,17 +209,10 @@ StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options
             static_scales(weight, chosen.bias, input_scales(layer, options), layer.weight.dtype());
     }
     StoredLayer stored;
-    for (const std::string& tensor : tensor_names(layer, scheme)) {
-        const StoredType type = stored_type(tensor, layer, options);
-        if (tensor == "bias") {
-            stored.tensors.push_back(layer.bias.to(type.dtype));
-        } else if (tensor.starts_with("weight")) {
-            stored.tensors.push_back(weight_tensor(tensor, weight, options, type));
-        } else {
-            stored.tensors.push_back(static_tensor(tensor, chosen.static_scales, type));
-        }
+    for (const std::string& tensor : tensor_names(layer, options)) {
+        stored.tensors.push_back(tensor_of(tensor, layer, chosen, options));
     }
-    stored.relative_error = relative_error(layer.weight, weight);
+    stored.relative_error = relative_error(layer.weight, restored_weight(chosen));
     return stored;
 }
 

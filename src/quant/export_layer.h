@@ -10,6 +10,9 @@
 
 namespace aerogel {
 
+/// True for tensors that stay float and are listed so: bias, low-rank factors.
+bool is_float_tensor(const std::string& name);
+
 /// Names, types and shapes that quantize_layer() will return, in the same order.
 std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOptions& options);
 

@@ -2,7 +2,9 @@
 // share.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "aerogel/quantized_linear.h"
 #include "quant/algorithms/algorithm.h"
@@ -12,8 +14,8 @@ namespace aerogel {
 
 /// A float layer of a model; bias may be undefined.
 struct FloatLayer {
-    std::string name;
-    Tensor weight;  ///< f32, bf16 or f16 [n,k]
+    std::string name;  ///< for errors; may be empty
+    Tensor weight;     ///< f32, bf16 or f16 [n,k]
     Tensor bias;
 };
 
@@ -21,9 +23,18 @@ struct FloatLayer {
 struct LayerChoices {
     std::string algorithm = "minmax";
     WeightOptions weight;  ///< groups and offsets, for schemes that have them
+    std::int64_t rotation_block =
+        0;                      ///< columns per Hadamard transform, -1: as many as can be, 0: no rotation
+    std::int64_t low_rank = 0;  ///< rank of the branch beside the quantized residual, 0: none
 };
 
-/// InvalidArgument when the scheme has no such algorithm, groups or offsets.
+/// The name of layers made so: "W4A4_MXFP4_SVD".
+std::string quant_type_of(const SchemeRow& scheme, const LayerChoices& choices);
+/// A scheme by a name that may have the endings of quant_type.h; they set the choices that are not made yet
+/// (rank 32, the largest rotation). Errors as scheme_row().
+const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choices);
+
+/// InvalidArgument when the scheme has no such algorithm, groups, offsets or rotation.
 void check_choices(const SchemeRow& scheme, const LayerChoices& choices);
 
 /// The layer's weights without static scales. InvalidArgument, naming the layer, when its weight is not

@@ -67,12 +67,7 @@ class Inspector {
         } catch (const Error& error) {
             result_.problems.emplace_back(error.what());
         }
-        used_.insert(layer.prefix + ".weight");
-        used_.insert(layer.prefix + ".bias");
-        for (const std::string_view tensor : layer_tensors()) {
-            used_.insert(layer.prefix + "." + std::string(tensor));
-        }
-        used_.insert(layer.name + ".div.mul_scale");
+        for (std::string& name : tensors_of(layer)) used_.insert(std::move(name));
         result_.layers.push_back(std::move(found));
     }
 

@@ -3,11 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <string>
 
 #include "aerogel/error.h"
 #include "formats/format.h"
+#include "quant/algorithms/model_dtype.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -76,6 +79,42 @@ void check_arrays(const QuantizedLinearWeights& weights, const SchemeRow& scheme
     }
 }
 
+void check_rotation(const QuantizedLinearWeights& weights) {
+    const Tensor& rotation = weights.rotation;
+    if (!rotation.defined()) return;
+    const std::int64_t k = weights.weight.columns;
+    const std::int64_t block = rotation.shape().size() == 2 ? rotation.dim(1) : 0;
+    if (block < 1 || !std::has_single_bit(static_cast<std::uint64_t>(block)) || k % block != 0) {
+        refuse(weights, fmt::format("rotation must be [{}/block,block] with a power of two as block, got {}",
+                                    k, rotation.describe()));
+    }
+    check_array(weights, "rotation", rotation, DType::f32, {k / block, block});
+    for (std::int64_t i = 0; i < k; ++i) {
+        const float sign = rotation.as<float>()[i];
+        if (sign != 1.0F && sign != -1.0F) {
+            refuse(weights, fmt::format("rotation must hold 1 and -1, got {} at element {}", sign, i));
+        }
+    }
+}
+
+void check_low_rank(const QuantizedLinearWeights& weights) {
+    const Tensor &l1 = weights.low_rank_l1, &l2 = weights.low_rank_l2;
+    if (!l1.defined() && !l2.defined()) return;
+    if (!l1.defined() || !l2.defined()) refuse(weights, "svd_lowrank_l1 and svd_lowrank_l2 go together");
+    const std::int64_t rank = l1.shape().empty() ? 0 : l1.dim(0);
+    const bool fits = rank > 0 && l1.shape() == Shape{rank, weights.weight.columns} &&
+                      l2.shape() == Shape{weights.weight.rows, rank} && is_model_dtype(l1.dtype()) &&
+                      is_model_dtype(l2.dtype());
+    if (!fits) {
+        refuse(weights,
+               fmt::format("svd_lowrank_l1 and svd_lowrank_l2 must be f32, bf16 or f16 [r,{}] and "
+                           "[{},r], got {} and {}",
+                           weights.weight.columns, weights.weight.rows, l1.describe(), l2.describe()));
+    }
+    check_finite(weights, "svd_lowrank_l1", l1.to(DType::f32));
+    check_finite(weights, "svd_lowrank_l2", l2.to(DType::f32));
+}
+
 void check_steps(const QuantizedLinearWeights& weights, const SchemeRow& scheme) {
     const std::size_t entries = weights.static_scales.size();
     const bool needs_static = scheme.activation == Activation::per_tensor;
@@ -98,6 +137,8 @@ void check_steps(const QuantizedLinearWeights& weights, const SchemeRow& scheme)
 void check_layer(const QuantizedLinearWeights& weights) {
     const SchemeRow& scheme = scheme_row("quantized_linear", weights.scheme);
     check_arrays(weights, scheme);
+    check_rotation(weights);
+    check_low_rank(weights);
     check_steps(weights, scheme);
 }
 

@@ -54,6 +54,17 @@ bool is_attention_key(std::string_view key) {
 
 }  // namespace
 
+std::vector<std::string> tensors_of(const QuantizedLayer& layer) {
+    std::vector<std::string> names = {layer.prefix + ".weight", layer.prefix + ".bias"};
+    for (const std::string_view tensor : layer_tensors()) {
+        names.push_back(layer.prefix + "." + std::string(tensor));
+    }
+    for (const char* tensor : {".div.mul_scale", ".svd_lowrank_l1", ".svd_lowrank_l2"}) {
+        names.push_back(layer.name + tensor);
+    }
+    return names;
+}
+
 QuantizedPair::QuantizedPair(fs::path path, QuantDescription description, SafetensorsFile weights)
     : path_(std::move(path)), description_(std::move(description)), weights_(std::move(weights)) {
     find_layers();
@@ -100,17 +111,11 @@ void QuantizedPair::find_layers() {
 
 std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
     std::size_t bytes = 0;
-    const auto add = [&](std::string_view tensor) {
-        const std::string name = layer.prefix + "." + std::string(tensor);
-        if (!weights_.contains(name)) return;
+    for (const std::string& name : tensors_of(layer)) {
+        if (!weights_.contains(name)) continue;
         const TensorInfo& info = weights_.info(name);
         bytes += static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
-    };
-    add("weight");
-    add("bias");
-    for (const std::string_view tensor : layer_tensors()) add(tensor);
-    const std::string smoothing = layer.name + ".div.mul_scale";
-    if (weights_.contains(smoothing)) bytes += weights_.tensor(smoothing).bytes();
+    }
     return bytes;
 }
 

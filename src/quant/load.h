@@ -20,6 +20,9 @@ struct QuantizedLayer {
     std::string quant_type;  ///< upper case; may be one that nothing here computes yet
 };
 
+/// Names of all tensors that may belong to a layer.
+std::vector<std::string> tensors_of(const QuantizedLayer& layer);
+
 class QuantizedPair {
   public:
     /// `path`: a description, or a folder with one. rank >= 0 takes the description of that rank: the

@@ -14,6 +14,7 @@
 #include "quant/algorithms/model_dtype.h"
 #include "quant/layer_check.h"
 #include "quant/load.h"
+#include "quant/quant_type.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -199,13 +200,33 @@ void read_scales(const LayerReader& reader, const SchemeRow& scheme, QuantizedLi
     weight.offset = reader.floats("weight_offset", weight.scale.shape());
 }
 
+// Signs as any number type, [k / block, block].
+Tensor read_rotation(const LayerReader& reader) {
+    if (!reader.has("rotation")) return {};
+    const Tensor stored = reader.required("rotation");
+    if (stored.dtype() != DType::i8 && !is_model_dtype(stored.dtype())) {
+        reader.refuse("rotation", "i8 or float [k/block,block]", stored.describe());
+    }
+    return stored.to(DType::f32);
+}
+
+// `outer` reads under the layer's own name, `reader` under that of its weight.
+void read_branches(const LayerReader& reader, const LayerReader& outer, const QuantType& type,
+                   QuantizedLinearWeights& out) {
+    if (type.rotated) reader.required("rotation");
+    out.rotation = read_rotation(reader);
+    if (!type.low_rank && !outer.has("svd_lowrank_l1")) return;
+    out.low_rank_l1 = outer.required("svd_lowrank_l1");
+    out.low_rank_l2 = outer.required("svd_lowrank_l2");
+}
+
 }  // namespace
 
 QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int64_t in_features) const {
     const SchemeRow& scheme = stored_scheme_row("quantize", layer.quant_type);
     const LayerReader reader(weights_, layer);
     const QuantizedLayer outer = {layer.name, layer.name, layer.quant_type};
-    const LayerReader smoothing(weights_, outer);
+    const LayerReader smoothing(weights_, outer);  // and the low-rank branch
     const bool smoothed = layer.prefix != layer.name;
     if (smoothed && in_features == 0) in_features = smoothing.required("div.mul_scale").count();
     QuantizedLinearWeights out;
@@ -218,6 +239,7 @@ QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int
         out.static_scales = read_static(reader, scheme, out.weight.rows);
     }
     read_scales(reader, scheme, out);
+    read_branches(reader, smoothing, split_quant_type(layer.quant_type), out);
     out.stored_bytes = stored_bytes(layer);
     try {
         check_layer(out);

@@ -10,6 +10,8 @@
 #include "aerogel/error.h"
 #include "ops/linear.h"
 #include "quant/layer_check.h"
+#include "quant/linear_branches.h"
+#include "quant/quant_type.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -19,7 +21,10 @@ std::size_t count_bytes(const QuantizedLinearWeights& weights) {
     const auto bytes = [](const Tensor& tensor) { return tensor.defined() ? tensor.bytes() : 0; };
     std::size_t total = bytes(weights.weight.data) + bytes(weights.weight.scale) +
                         bytes(weights.weight.offset) + bytes(weights.weight.dual_scale) +
-                        bytes(weights.bias) + bytes(weights.mul_scale);
+                        bytes(weights.bias) + bytes(weights.mul_scale) + bytes(weights.low_rank_l1) +
+                        bytes(weights.low_rank_l2);
+    // Signs are stored as bytes.
+    if (weights.rotation.defined()) total += static_cast<std::size_t>(weights.rotation.count());
     for (const StaticScales& scales : weights.static_scales) {
         total += 2 * sizeof(float) + bytes(scales.quant_bias) + bytes(scales.deq_scale);
     }
@@ -51,6 +56,7 @@ struct QuantizedLinear::State {
         : weights(std::move(given)),
           scheme(checked_scheme(weights)),
           packed(weights.weight, scheme.activation),
+          branches(weights),
           bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {}
 
     // The static scales of this step, or null where activations are not quantized or are so per token.
@@ -81,9 +87,29 @@ struct QuantizedLinear::State {
         return *wide_packed;
     }
 
+    // The product with the quantized weight, and the bias.
+    void multiply(const TensorView& x, const TensorView& y, const StepContext& step) const {
+        const StaticScales* by = scales(step);
+        LinearArgs args;
+        if (weights.mul_scale.defined() && !branches.rotates())
+            args.mul_scale = weights.mul_scale.as<float>();
+        if (by != nullptr) {
+            args.input_scale = by->input_scale;
+            args.input_offset = by->input_offset;
+            args.quant_bias = by->quant_bias.as<std::int32_t>();
+            args.deq_scale = by->deq_scale.as<float>();
+            packed.run(x, y, Activation::per_tensor, args);
+            return;
+        }
+        if (weights.bias.defined()) args.bias = weights.bias.as<float>();
+        const Activation kind = activation(step);
+        packed_for(kind).run(x, y, kind, args);
+    }
+
     QuantizedLinearWeights weights;
     const SchemeRow& scheme;
     PackedLinear packed;
+    LinearBranches branches;
     mutable std::once_flag wide_once;
     mutable std::optional<PackedLinear> wide_packed;
     std::size_t bytes;
@@ -102,25 +128,16 @@ std::int64_t QuantizedLinear::out_features() const {
 }
 
 void QuantizedLinear::forward(const TensorView& x, const TensorView& y, const StepContext& step) const {
-    const QuantizedLinearWeights& weights = state_->weights;
-    const StaticScales* scales = state_->scales(step);
-    LinearArgs args;
-    if (weights.mul_scale.defined()) args.mul_scale = weights.mul_scale.as<float>();
-    if (scales != nullptr) {
-        args.input_scale = scales->input_scale;
-        args.input_offset = scales->input_offset;
-        args.quant_bias = scales->quant_bias.as<std::int32_t>();
-        args.deq_scale = scales->deq_scale.as<float>();
-        state_->packed.run(x, y, Activation::per_tensor, args);
-        return;
-    }
-    if (weights.bias.defined()) args.bias = weights.bias.as<float>();
-    const Activation activation = state_->activation(step);
-    state_->packed_for(activation).run(x, y, activation, args);
+    if (state_->branches.none()) return state_->multiply(x, y, step);
+    state_->branches.run(x, y, [&](const TensorView& rows, const TensorView& product) {
+        state_->multiply(rows, product, step);
+    });
 }
 
 std::string QuantizedLinear::scheme() const {
-    return std::string(state_->scheme.name);
+    const QuantizedLinearWeights& weights = state_->weights;
+    return join_quant_type(
+        {std::string(state_->scheme.name), weights.low_rank_l1.defined(), weights.rotation.defined()});
 }
 
 std::size_t QuantizedLinear::weight_bytes() const {

@@ -3,11 +3,14 @@
 
 #include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
+#include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "base/thread_pool.h"
-#include "quant/schemes.h"
+#include "ops/hadamard.h"
+#include "quant/algorithms/output_error.h"
 
 namespace aerogel {
 namespace {
@@ -17,7 +20,23 @@ struct Plan {
     std::vector<TensorInfo> outputs;
     std::vector<std::string> sources;                      ///< tensor in the weight file, one per output
     std::map<std::string, const QuantizedLayer*> weights;  ///< source -> the layer whose weight it is
+    std::set<std::string> residuals;                       ///< float layers beside a low-rank part
 };
+
+// Layers whose weight is a float residual: decomposed, but not quantized.
+std::set<std::string> float_residuals(const QuantizedPair& pair) {
+    constexpr std::string_view kPart = ".svd_lowrank_l1";
+    std::set<std::string> layers;
+    for (const std::string& name : pair.weights().names()) {
+        if (!name.ends_with(kPart)) continue;
+        std::string layer = name.substr(0, name.size() - kPart.size());
+        const bool decomposed =
+            pair.weights().contains(layer + ".weight") && pair.weights().contains(layer + ".svd_lowrank_l2");
+        if (decomposed) layers.insert(std::move(layer));
+    }
+    for (const QuantizedLayer& layer : pair.layers()) layers.erase(layer.name);
+    return layers;
+}
 
 Plan make_plan(const QuantizedPair& pair) {
     std::map<std::string, const QuantizedLayer*> weights;
@@ -26,12 +45,15 @@ Plan make_plan(const QuantizedPair& pair) {
     for (const QuantizedLayer& layer : pair.layers()) {
         weights[layer.prefix + ".weight"] = &layer;
         renamed[layer.prefix + ".bias"] = layer.name + ".bias";
-        for (const std::string_view tensor : layer_tensors()) {
-            dropped.insert(layer.prefix + "." + std::string(tensor));
-        }
-        dropped.insert(layer.name + ".div.mul_scale");
+        for (std::string& tensor : tensors_of(layer)) dropped.insert(std::move(tensor));
+        dropped.erase(layer.prefix + ".weight");
+        dropped.erase(layer.prefix + ".bias");
     }
     Plan plan;
+    for (const std::string& layer : float_residuals(pair)) {
+        plan.residuals.insert(layer + ".weight");
+        dropped.insert({layer + ".svd_lowrank_l1", layer + ".svd_lowrank_l2"});
+    }
     for (const std::string& name : pair.weights().names()) {
         if (dropped.contains(name)) continue;
         TensorInfo info = pair.weights().info(name);
@@ -49,16 +71,62 @@ Plan make_plan(const QuantizedPair& pair) {
     return plan;
 }
 
-Tensor restore_weight(const QuantizedLinearWeights& layer) {
-    Tensor weight = dequantize(layer.weight);
-    if (!layer.mul_scale.defined()) return weight;
-    const std::int64_t columns = layer.weight.columns;
-    const auto* mul_scale = layer.mul_scale.as<float>();
-    auto* values = weight.as<float>();
-    parallel_for(layer.weight.rows, [&](std::int64_t row, int) {
-        for (std::int64_t i = 0; i < columns; ++i) values[row * columns + i] *= mul_scale[i];
+// weight f32 [n,k] += l2 l1.
+void add_low_rank(const Tensor& weight, const Tensor& l1, const Tensor& l2) {
+    const Tensor right = l1.to(DType::f32), left = l2.to(DType::f32);
+    const std::int64_t columns = weight.dim(1), rank = right.dim(0);
+    parallel_for(weight.dim(0), [&](std::int64_t row, int) {
+        std::vector<double> sum(static_cast<std::size_t>(columns));
+        for (std::int64_t r = 0; r < rank; ++r) {
+            const auto factor = static_cast<double>(left.as<float>()[row * rank + r]);
+            const float* from = right.as<float>() + r * columns;
+            for (std::int64_t i = 0; i < columns; ++i) {
+                sum[static_cast<std::size_t>(i)] += factor * static_cast<double>(from[i]);
+            }
+        }
+        float* to = weight.as<float>() + row * columns;
+        for (std::int64_t i = 0; i < columns; ++i) {
+            to[i] = static_cast<float>(static_cast<double>(to[i]) + sum[static_cast<std::size_t>(i)]);
+        }
     });
-    return weight;
+}
+
+// W R -> W: R = diag(signs) H with H symmetric and orthogonal.
+Tensor rotated_back(const Tensor& weight, const Tensor& rotation) {
+    const Tensor back(DType::f32, weight.shape());
+    hadamard_rows(weight, back, rotation.dim(1), Tensor());
+    return scale_columns(back, rotation.reshaped({weight.dim(1)}));
+}
+
+}  // namespace
+
+Tensor restored_weight(const QuantizedLinearWeights& layer) {
+    Tensor weight = dequantize(layer.weight);
+    if (layer.rotation.defined()) weight = rotated_back(weight, layer.rotation);
+    if (layer.low_rank_l1.defined()) add_low_rank(weight, layer.low_rank_l1, layer.low_rank_l2);
+    return layer.mul_scale.defined() ? scale_columns(weight, layer.mul_scale) : weight;
+}
+
+namespace {
+
+// One tensor of the weight file as it goes into the float file.
+Tensor restored(const QuantizedPair& pair, const Plan& plan, const std::string& source) {
+    const SafetensorsFile& file = pair.weights();
+    if (const auto layer = plan.weights.find(source); layer != plan.weights.end()) {
+        return restored_weight(pair.read(*layer->second));
+    }
+    if (!plan.residuals.contains(source)) return file.tensor(source);
+    const std::string layer = source.substr(0, source.rfind('.'));
+    const Tensor l1 = file.tensor(layer + ".svd_lowrank_l1"), l2 = file.tensor(layer + ".svd_lowrank_l2");
+    const Tensor residual = file.tensor(source), weight = residual.to(DType::f32);
+    const Shape &a = l1.shape(), &b = l2.shape();
+    if (a.size() != 2 || b.size() != 2 || a[0] != b[1] || weight.shape() != Shape{b[0], a[1]}) {
+        throw InvalidArgument("[dequantize] " + file.path().string() + ": the low-rank part of " + layer +
+                              " must be [r,k] and [n,r], got " + l1.describe() + " and " + l2.describe() +
+                              " beside " + residual.describe());
+    }
+    add_low_rank(weight, l1, l2);
+    return weight.to(residual.dtype());
 }
 
 }  // namespace
@@ -68,10 +136,7 @@ std::size_t restore_floats(const QuantizedPair& pair, const std::filesystem::pat
     const Plan plan = make_plan(pair);
     SafetensorsWriter writer(path, plan.outputs);
     for (std::size_t i = 0; i < plan.outputs.size(); ++i) {
-        const auto weight = plan.weights.find(plan.sources[i]);
-        writer.write(plan.outputs[i].name, weight == plan.weights.end()
-                                               ? pair.weights().tensor(plan.sources[i])
-                                               : restore_weight(pair.read(*weight->second)));
+        writer.write(plan.outputs[i].name, restored(pair, plan, plan.sources[i]));
         if (options.progress) options.progress(i + 1, plan.outputs.size(), plan.outputs[i].name);
     }
     writer.finish();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aerogel/error.h"
+#include "quant/quant_type.h"
 
 namespace aerogel {
 namespace {
@@ -21,9 +22,9 @@ constexpr std::array<Name, 3> kDualTensors = {"weight", "weight_scale", "weight_
 constexpr std::array<Name, 7> kStaticTensors = {
     "weight", "weight_scale", "weight_offset", "input_scale", "input_offset", "quant_bias", "deq_scale"};
 // scale_bias: a correction that W4A8 files carry for one accelerator's arithmetic; nothing here needs it.
-constexpr std::array<Name, 8> kLayerTensors = {"weight_scale", "weight_offset", "weight_dual_scale",
+constexpr std::array<Name, 9> kLayerTensors = {"weight_scale", "weight_offset", "weight_dual_scale",
                                                "input_scale",  "input_offset",  "quant_bias",
-                                               "deq_scale",    "scale_bias"};
+                                               "deq_scale",    "scale_bias",    "rotation"};
 
 constexpr std::array<Name, 2> kInt8 = {"INT8", "W8A16_PER_CHANNEL"};
 constexpr std::array<Name, 1> kInt8Gptq = {"W8A16_GPTQ"};
@@ -163,7 +164,7 @@ constexpr std::array<SchemeRow, 16> kSchemes = {{
 }};
 
 // Quantization types that description files may hold and that no row above computes.
-constexpr std::array<std::string_view, 26> kNotYet = {
+constexpr std::array<std::string_view, 23> kNotYet = {
     "W4A4_FLATQUANT_DYNAMIC",
     "W8A8_MIX",
     "W8A8S",
@@ -171,9 +172,6 @@ constexpr std::array<std::string_view, 26> kNotYet = {
     "W16A16S",
     "W16A16SC",
     "W16A16",
-    "W8A8_MXFP8_SVD",
-    "W4A4_MXFP4_SVD",
-    "W4A4_MXFP4_DUALSCALE_SVD",
     "W8A8_PER_CHANNEL",
     "W8A8_PER_TENSOR",
     "W8A8_PER_CHANNEL_PER_TOKEN",
@@ -258,13 +256,14 @@ const SchemeRow& scheme_row(std::string_view op, std::string_view name) {
 }
 
 const SchemeRow& stored_scheme_row(std::string_view op, std::string_view name) {
-    if (const SchemeRow* row = find_stored_scheme(name)) return *row;
+    const std::string scheme = split_quant_type(name).scheme;
+    if (const SchemeRow* row = find_stored_scheme(scheme)) return *row;
     refuse_name(op, name);
 }
 
 bool is_quant_type(std::string_view name) {
     const std::string wanted = upper_case(name);
-    return find_stored_scheme(wanted) != nullptr || contains(kNotYet, wanted);
+    return find_stored_scheme(split_quant_type(name).scheme) != nullptr || contains(kNotYet, wanted);
 }
 
 }  // namespace aerogel

@@ -69,14 +69,14 @@ def test_scheme_that_is_not_there(aerogel, tmp_path):
         if bad:
             scale[3, 1] = 255
         tensors = {"fc.weight": torch.zeros(8, 64).to(torch.float8_e4m3fn), "fc.weight_scale": scale, "extra": torch.ones(2)}
-        save_file(tensors, tmp_path / "quant_model_weight_w8a8_mxfp8_svd.safetensors")
-        path = tmp_path / "quant_model_description_w8a8_mxfp8_svd.json"
-        path.write_text(json.dumps({"fc.weight": "W8A8_MXFP8_SVD", "fc.weight_scale": "W8A8_MXFP8_SVD", "attn.quant_type": "FP8_DYNAMIC",
-                                    "model_quant_type": "W8A8_MXFP8_SVD"}))
+        save_file(tensors, tmp_path / "quant_model_weight_w8a8_mix.safetensors")
+        path = tmp_path / "quant_model_description_w8a8_mix.json"
+        path.write_text(json.dumps({"fc.weight": "W8A8_MIX", "fc.weight_scale": "W8A8_MIX", "attn.quant_type": "FP8_DYNAMIC",
+                                    "model_quant_type": "W8A8_MIX"}))
         found = report(aerogel("inspect", path, "--json"), code=int(bad))
-        assert found["problems"] == (["'fc.weight_scale' (W8A8_MXFP8_SVD): 1 of 16 E8M0 scales are 255 (NaN)"] if bad else [])
+        assert found["problems"] == (["'fc.weight_scale' (W8A8_MIX): 1 of 16 E8M0 scales are 255 (NaN)"] if bad else [])
         assert found["layers"][0]["runs"] is False and found["bits_per_weight"] == 8.25
-        assert any("W8A8_MXFP8_SVD is not there yet" in n for n in found["notes"])
+        assert any("W8A8_MIX is not there yet" in n for n in found["notes"])
         assert any("quantized attention" in n for n in found["notes"])
         assert found["float_tensors"][0]["why"] == "not in the description"
 

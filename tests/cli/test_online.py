@@ -59,12 +59,22 @@ def test_bits_of_the_files(aerogel, models, tmp_path, scheme, dtype):
 
 
 @pytest.mark.parametrize("flags", [("W4A16", "--group-size", 32), ("W4A16", "--group-size", 32, "--asymmetric"), ("W8A16", "--algorithm", "ssz"),
-                                   ("W4A4_MXFP4", "--algorithm", "ceil_x"), ("W8A8_DYNAMIC", "--include", "blocks.1.*", "--exclude", "*.ffn.*")])
+                                   ("W4A4_MXFP4", "--algorithm", "ceil_x"), ("W8A8_DYNAMIC", "--include", "blocks.1.*", "--exclude", "*.ffn.*"),
+                                   ("W8A8_DYNAMIC", "--rotate", 16), ("W4A16", "--low-rank", 4), ("W4A4_MXFP4", "--low-rank", 4, "--rotate", -1),
+                                   ("W4A16", "--low-rank", 3, "--rotate", 32, "--group-size", 32)])
 def test_bits_with_choices(aerogel, models, tmp_path, flags):
     scheme, *rest = flags
     files, _ = exported(aerogel, models["bf16"], tmp_path, "--scheme", scheme, *rest)
     memory, _ = video(aerogel, models["bf16"], tmp_path, "--online", scheme, *rest)
     assert files == memory != video(aerogel, models["bf16"], tmp_path, "--online", scheme)[0]
+
+
+def test_names_with_endings(aerogel, tiny_pipeline, tmp_path):
+    """_SVD means rank 32."""
+    named, report = video(aerogel, tiny_pipeline, tmp_path, "--online", "W4A4_MXFP4_SVD")
+    assert named == video(aerogel, tiny_pipeline, tmp_path, "--online", "W4A4_MXFP4", "--low-rank", 32)[0]
+    assert named == exported(aerogel, tiny_pipeline, tmp_path, "--scheme", "W4A4_MXFP4_SVD")[0]
+    assert report["quantized"]["layers"] == {"W4A4_MXFP4_SVD": 20, "FLOAT": 6}
 
 
 def test_fallback_layers(aerogel, tiny_pipeline, tmp_path):
@@ -128,11 +138,14 @@ def test_static_and_dynamic_steps(aerogel, tiny_pipeline, tmp_path):
     (["--fallback", "a=W8A16"], "belong to --online"),
     (["--online", "W8A16", "--fallback", "blocks"], "--fallback must be PATTERN=SCHEME, got 'blocks'"),
     (["--online", "W8A16", "--fallback", "block.*=W8A8"], "pattern 'block.*' matches none of the 26 Linear layers"),
-    (["--online", "W8A16", "--exclude", "blocks.0.attn1.to_x"], "did you mean 'blocks.0.attn1.to_k'?"),
+    (["--online", "W8A16", "--exclude", "blocks.0.attn1.to_x"], "did you mean 'blocks.0.attn1.to_q'?"),
     (["--online", "W8A16", "--algorithm", "gptq"], "algorithm 'gptq' needs recorded inputs"),
     (["--online", "W8A8_DYNAMIC", "--asymmetric"], "W8A8_DYNAMIC has symmetric weights only"),
     (["--online", "W8A8_MXFP8", "--group-size", 32], "W8A8_MXFP8 has no groups of a size to choose"),
-    (["--online", "W4A16", "--group-size", 48], "no multiple of the group size 48"),
+    (["--online", "W4A16", "--rotate", 48], "block must be -1 or a power of two that divides the 64 columns, got 48"),
+    (["--online", "W4A16", "--low-rank", 65], "rank must be in [1, 64]"),
+    (["--rotate", 32], "belong to --online"),
+    (["--online", "W4A16", "--group-size", 48], "the group size must divide the columns of f32[64,64], got 48"),
 ])
 def test_refusals(aerogel, tiny_pipeline, tmp_path, flags, message):
     assert message in one_line(aerogel("generate", tiny_pipeline, "--prompt", PROMPT, "-o", tmp_path / "v.safetensors", *flags))

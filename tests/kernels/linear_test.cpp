@@ -83,7 +83,7 @@ TEST(LinearKernels, LimitsNameTheReason) {
     p.group_size = 32;
     EXPECT_EQ(linear_limits(p), "per_tensor activations need one weight scale per row");
     p.activation = Activation::mxfp8;
-    EXPECT_EQ(linear_limits(p), "mxfp8 activations need mxfp8 or mxfp4 weights");
+    EXPECT_EQ(linear_limits(p), "mxfp8 activations need mxfp8 or mxfp4 or mxfp4_dual weights");
     p = {4, 8, 16, DType::f16, DType::f32, Format::f32, Activation::none, 0, false};
     EXPECT_EQ(linear_limits(p), "takes x of f32 or bf16 only");
     p = {4, 8, 16, DType::f32, DType::f64, Format::f32, Activation::none, 0, false};

@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <tuple>
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
 #include "quant/algorithms/algorithm.h"
+#include "quant/quant_type.h"
 
 namespace aerogel {
 namespace {
@@ -78,7 +80,7 @@ TEST(Schemes, EveryNameOfTheFileFormatIsKnown) {
                              "FAQuant",
                              "UNKNOWN"}) {
         EXPECT_TRUE(is_quant_type(name)) << name;
-        if (find_stored_scheme(name) != nullptr) continue;
+        if (find_stored_scheme(split_quant_type(name).scheme) != nullptr) continue;
         try {
             stored_scheme_row("test", name);
             ADD_FAILURE() << name;
@@ -88,6 +90,24 @@ TEST(Schemes, EveryNameOfTheFileFormatIsKnown) {
     }
     EXPECT_FALSE(is_quant_type("FLOAT"));
     EXPECT_THROW(scheme_row("test", "W9A9"), InvalidArgument);
+}
+
+TEST(Schemes, TypesComeApart) {
+    const auto parts = [](const char* name) {
+        const QuantType type = split_quant_type(name);
+        return std::tuple(type.scheme, type.low_rank, type.rotated);
+    };
+    EXPECT_EQ(parts("W4A4_MXFP4_SVD"), std::tuple("W4A4_MXFP4", true, false));
+    EXPECT_EQ(parts("w8a8_svd_dynamic"), std::tuple("W8A8_DYNAMIC", true, false));
+    EXPECT_EQ(parts("W8A8_SVD"), std::tuple("W8A8", true, false));
+    EXPECT_EQ(parts("W4A4_MXFP4_DUALSCALE_SVD_ROTATED"), std::tuple("W4A4_MXFP4_DUALSCALE", true, true));
+    EXPECT_EQ(parts("W8A8_DYNAMIC_ROTATED"), std::tuple("W8A8_DYNAMIC", false, true));
+    EXPECT_EQ(parts("W8A16"), std::tuple("W8A16", false, false));
+    for (const char* name : {"W4A4_MXFP4_SVD", "W8A8_SVD_DYNAMIC", "W8A8_SVD_DYNAMIC_ROTATED", "W4A16"}) {
+        EXPECT_EQ(join_quant_type(split_quant_type(name)), name);
+        EXPECT_EQ(&stored_scheme_row("test", name), find_scheme(split_quant_type(name).scheme));
+    }
+    EXPECT_THROW(stored_scheme_row("test", "W9A9_SVD"), InvalidArgument);
 }
 
 TEST(Schemes, NamesOfTheDocumentsResolve) {

@@ -107,9 +107,9 @@ def test_wrong_shape(run, float_model, tmp_path, shape):
 def test_scheme_that_is_not_there(run, float_model, tmp_path):
     folder, state = float_model("f32")
     tensors, types = quantize_model(state, LAYERS, "W8A16")
-    types[f"{LAYERS[-1]}.weight"] = "W8A8_MXFP8_SVD"
+    types[f"{LAYERS[-1]}.weight"] = "W8A8_MIX"
     text = refused(run(folder, write_pair(tmp_path, "W8A16", tensors, types)))
-    assert "scheme W8A8_MXFP8_SVD is not there yet; there are: W8A16" in text
+    assert "scheme W8A8_MIX is not there yet; there are: W8A16" in text
 
 
 def test_mixed_schemes_and_attention(run, float_model, tmp_path):

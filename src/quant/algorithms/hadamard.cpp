@@ -12,15 +12,21 @@
 
 namespace aerogel {
 
-Rotation::Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed) : columns_(columns) {
-    const bool power = block == -1 || (block > 0 && std::has_single_bit(static_cast<std::uint64_t>(block)));
-    if (columns < 1 || !power || (block > 0 && columns % block != 0) || seed < -1 || seed > UINT32_MAX) {
+std::int64_t rotation_block(std::int64_t columns, std::int64_t block) {
+    const bool power = block > 0 && std::has_single_bit(static_cast<std::uint64_t>(block));
+    if (columns < 1 || (block != -1 && (!power || columns % block != 0))) {
         throw InvalidArgument(
-            fmt::format("[rotate] block must be -1 or a power of two that divides the {} columns "
-                        "and the seed -1 or of 32 bits, got {} and {}",
-                        columns, block, seed));
+            fmt::format("[rotate] block must be -1 or a power of two that divides the {} columns, got {}",
+                        columns, block));
     }
-    block_ = block == -1 ? columns & -columns : block;
+    return block == -1 ? columns & -columns : block;
+}
+
+Rotation::Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed)
+    : columns_(columns), block_(rotation_block(columns, block)) {
+    if (seed < -1 || seed > UINT32_MAX) {
+        throw InvalidArgument(fmt::format("[rotate] the seed must be -1 or of 32 bits, got {}", seed));
+    }
     signs_ = Tensor(DType::f32, {columns});
     std::mt19937 bits(static_cast<std::uint32_t>(seed));
     for (std::int64_t k = 0; k < columns; ++k) {

@@ -8,11 +8,15 @@
 
 namespace aerogel {
 
+/// The columns of one transform: `block`, or for -1 the largest power of two that divides `columns`.
+/// InvalidArgument when block is neither -1 nor a power of two that divides the columns.
+std::int64_t rotation_block(std::int64_t columns, std::int64_t block);
+
 /// R = blocks diag(signs) H / sqrt(block) along the diagonal, H of Sylvester's order. The weight is rotated
 /// once, offline; x whenever it arrives (ops/hadamard.h).
 class Rotation {
   public:
-    /// block: a power of two that divides `columns`, or -1 for the largest one. seed >= 0: signs from the low
+    /// block: see rotation_block(). seed >= 0: signs from the low
     /// bits of mt19937(seed), as the q_rot and k_rot of the file format (1234); -1: all +1. InvalidArgument
     /// otherwise.
     Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed);

@@ -1,0 +1,38 @@
+// What surrounds the product of a quantized layer: the rotation of its input and the low-rank branch beside
+// it. Ashkboos et al., "QuaRot" (NeurIPS 2024); Li et al., "SVDQuant" (ICLR 2025).
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "aerogel/linear.h"
+#include "aerogel/quantized_linear.h"
+
+namespace aerogel {
+
+class LinearBranches {
+  public:
+    /// Arrays that check_layer() has accepted.
+    explicit LinearBranches(const QuantizedLinearWeights& weights);
+
+    /// True when there is nothing around the product.
+    bool none() const { return !rotates() && down_ == nullptr; }
+    /// True when x comes to the product multiplied by mul_scale already.
+    bool rotates() const { return signs_.defined(); }
+
+    /// y = multiply((x * mul_scale) R) + (x * mul_scale) l1^T l2^T, in pieces of rows. `multiply(x, y)` is
+    /// the quantized product with bias; without rotation it gets x as it is. Shapes and errors as
+    /// Linear::forward.
+    using Multiply = std::function<void(const TensorView& x, const TensorView& y)>;
+    void run(const TensorView& x, const TensorView& y, const Multiply& multiply) const;
+
+  private:
+    void run_piece(const TensorView& x, const TensorView& y, const Multiply& multiply) const;
+
+    std::int64_t n_, k_;
+    std::int64_t block_ = 1;
+    Tensor signs_;  ///< [k], times mul_scale
+    std::unique_ptr<FloatLinear> down_, up_;
+};
+
+}  // namespace aerogel
