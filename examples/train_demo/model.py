@@ -97,7 +97,7 @@ class TrainingAttention:
 
 
 class DemoModel(torch.nn.Module):
-    """Transformer and caption table together. forward: noisy video, sigma [B], word ids -> velocity (noise - video)."""
+    """Transformer and caption table together. forward: noisy video, sigma [B] or [B, frames], word ids -> velocity (noise - video)."""
 
     def __init__(self, config=None):
         super().__init__()
@@ -115,6 +115,9 @@ class DemoModel(torch.nn.Module):
         embed.forward = lambda x: torch.autocast(x.device.type, enabled=False)(plain)(embed, x)
 
     def forward(self, video, sigma, ids):
+        if sigma.ndim == 2:  # one timestep per token
+            rows, columns = (size // data.PATCH for size in video.shape[-2:])
+            sigma = sigma.repeat_interleave(rows * columns, dim=1)
         with torch.autocast(video.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             return self.transformer(video, sigma * 1000.0, self.captions(ids), return_dict=False)[0].float()
 

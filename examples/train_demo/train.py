@@ -24,8 +24,8 @@ HELD_OUT_VIDEOS = 8
 
 
 def flow_matching_loss(model, video, sigma, noise, ids):
-    """Mean squared error of the velocity noise - video at x = (1 - sigma) video + sigma noise."""
-    s = sigma[:, None, None, None, None]
+    """Mean squared error of the velocity noise - video at x = (1 - sigma) video + sigma noise; sigma [B] or, per frame, [B, T]."""
+    s = sigma.reshape(len(sigma), 1, -1, 1, 1)
     return torch.mean((model((1 - s) * video + s * noise, sigma, ids) - (noise - video)) ** 2)
 
 
@@ -85,6 +85,8 @@ class Trainer:
         noise = torch.randn(video.shape, generator=rng)
         # Even noise levels: one per equal slice in a batch, and between batches a golden-ratio sequence, so the loss is less noisy.
         u = (torch.randperm(count, generator=rng) + (step * 0.6180339887) % 1) / count
+        if kind.get("forcing"):  # each frame its own level (diffusion forcing, arXiv 2407.01392): clear frames tell where the others are
+            u = torch.rand(count, kind["frames"], generator=rng)
         drop = torch.rand(count, generator=rng) < self.plan["null_caption"]
         ids = torch.tensor([data.tokenize("" if d else c) for c, d in zip(captions, drop)])
         to = lambda t: t.to(self.device)

@@ -204,6 +204,32 @@ def test_training_attention_equals_diffusers():
                 torch.testing.assert_close(ours(video, sigma, ids), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_frames_may_have_noise_levels_of_their_own():
+    torch.manual_seed(0)
+    model = demo.DemoModel(TINY).initialise(3)
+    torch.nn.init.normal_(model.transformer.proj_out.weight)
+    model.set_places(None)
+    video, ids = torch.randn(1, 3, 2, 16, 16), torch.tensor([data.tokenize("red star turns")])
+    with torch.no_grad():
+        same = model(video, torch.tensor([[0.4, 0.4]]), ids)
+        torch.testing.assert_close(same, model(video, torch.tensor([0.4]), ids), rtol=1e-4, atol=1e-4)
+        # The output norm is given each token's own level, so the frame whose level changed differs most.
+        change = (model(video, torch.tensor([[0.4, 0.9]]), ids) - same).abs().mean(dim=(0, 1, 3, 4))
+        assert change[1] > 2 * change[0] > 0
+    trainer = train.Trainer(PLAN, TINY)
+    video, _, sigma, noise, _ = trainer.draw({"frames": 4, "batch": 3, "shift": 3, "size": 32, "forcing": True}, 7, 0)
+    assert sigma.shape == (3, 4) and len(sigma.unique()) == 12
+    seen = []
+
+    def model(x, levels, ids):
+        seen.append((x, levels))
+        return torch.zeros_like(x)
+
+    train.flow_matching_loss(model, video, sigma, noise, None)
+    level = sigma[:, None, :, None, None]
+    torch.testing.assert_close(seen[0][0], (1 - level) * video + level * noise)
+
+
 def test_a_resumed_run_is_exact(tmp_path):
     whole = train.Trainer(PLAN, TINY)
     losses = [whole.advance() for _ in range(4)]
