@@ -60,6 +60,10 @@ struct GenerateOptions {
     std::function<bool(int step, int steps, double seconds)> progress;
     /// Passed on to every forward pass (calibration).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
+    /// Called before every self-attention (mining), see WanStep.
+    std::function<void(int block, int step, const TensorView& q, const TensorView& k,
+                       const LatentShape& latent)>
+        on_self_attention;
 };
 
 /// Thrown by generate() when the progress callback asked to stop.

@@ -66,7 +66,11 @@ struct WanStep {
     const SparseConfig* sparse = nullptr;                                                 ///< null = dense
     std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
     std::function<void(int block, const TensorView& hidden)> on_block_output;  ///< tests, inspection
-    std::function<void(int block, const SparseReport& report)> on_sparse;      ///< reports
+    /// Before each self-attention: q and k [batch, tokens, heads, head_dim], normed and rotated, of a latent
+    /// in tokens.
+    std::function<void(int block, const TensorView& q, const TensorView& k, const LatentShape& latent)>
+        on_self_attention;
+    std::function<void(int block, const SparseReport& report)> on_sparse;  ///< reports
 };
 
 class WanTransformer {

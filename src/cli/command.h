@@ -13,6 +13,7 @@ void add_compare(CLI::App& app);
 void add_dequantize(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_mine(CLI::App& app);
 void add_quantize(CLI::App& app);
 
 /// From now on Ctrl-C (SIGINT, SIGTERM) only sets a flag, so that work can stop cleanly.

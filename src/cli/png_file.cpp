@@ -19,6 +19,20 @@ void write_png(const std::filesystem::path& path, const std::uint8_t* pixels, st
     }
 }
 
+std::string png_bytes(const Picture& picture) {
+    png_image image{};
+    image.version = PNG_IMAGE_VERSION;
+    image.width = static_cast<png_uint_32>(picture.width);
+    image.height = static_cast<png_uint_32>(picture.height);
+    image.format = PNG_FORMAT_RGB;
+    png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
+    std::string bytes(size, '\0');
+    if (png_image_write_to_memory(&image, bytes.data(), &size, 0, picture.pixels.data(), 0, nullptr) == 0)
+        throw IoError(std::string("[png] cannot write a picture: ") + image.message);
+    bytes.resize(size);
+    return bytes;
+}
+
 Picture read_png(const std::filesystem::path& path) {
     png_image image{};
     image.version = PNG_IMAGE_VERSION;

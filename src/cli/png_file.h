@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 namespace aerogel::cli {
@@ -16,6 +17,8 @@ struct Picture {
 /// Writes height * width RGB pixels; IoError with libpng's message.
 void write_png(const std::filesystem::path& path, const std::uint8_t* pixels, std::int64_t height,
                std::int64_t width);
+/// The same as the bytes of a file.
+std::string png_bytes(const Picture& picture);
 /// Reads any PNG as 8-bit RGB (alpha dropped onto black); IoError with libpng's message.
 Picture read_png(const std::filesystem::path& path);
 

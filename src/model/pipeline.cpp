@@ -118,6 +118,12 @@ class Run {
                 options_.on_linear_input(linear, step, x);
             };
         }
+        if (options_.on_self_attention) {
+            settings.on_self_attention = [&](int block, const TensorView& q, const TensorView& k,
+                                             const LatentShape& latent) {
+                options_.on_self_attention(block, step, q, k, latent);
+            };
+        }
         return model_.forward(input, settings);
     }
 

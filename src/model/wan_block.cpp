@@ -97,6 +97,8 @@ class Block {
 
     void attend_to_self(const TensorView& q, const TensorView& k, const TensorView& v) {
         const TensorView o = pass_.buffers.normed;
+        if (pass_.step.on_self_attention)
+            pass_.step.on_self_attention(index_, heads(q), heads(k), pass_.patches.grid);
         if (!sparse_here()) {
             attention(heads(q), heads(k), heads(v), heads(o));
             return;

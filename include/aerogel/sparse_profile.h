@@ -1,0 +1,43 @@
+// What mining found out about a model's attention: which of RainFusion's static masks (arXiv 2505.21036) each
+// head gets at which sampling steps. A profile pins the head types of rf_v1, so that nothing is recognised at
+// run time. layer: sparse
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "aerogel/sparse_attention.h"
+
+namespace aerogel {
+
+/// One head during the steps first_step <= step < end_step.
+struct ProfileSpan {
+    int first_step = 0;
+    int end_step = 0;
+    HeadType type = HeadType::dense;  ///< dense, spatial, temporal or textural
+    double recall = 1.0;              ///< mean share of the sampled attention that the type's mask keeps
+};
+
+/// File form (JSON): {"aerogel_sparse_profile": 1, "latent_shape": [t,h,w], "block_size", "sparsity",
+/// "protect_first_frame", "steps", "layers": [[head: [[first_step, end_step, type, recall], ...], ...],
+/// ...]}.
+struct SparseProfile {
+    LatentShape latent_shape;  ///< of the mined videos, in tokens; others may use the profile all the same
+    std::int64_t block_size = 128;
+    double sparsity = 0.0;
+    bool protect_first_frame = true;
+    int steps = 0;
+    std::vector<std::vector<std::vector<ProfileSpan>>>
+        layers;  ///< [layer][head]: spans that cover 0 .. steps
+
+    /// IoError when unreadable; InvalidArgument naming key, expected and found when it is no such file.
+    static SparseProfile read(const std::filesystem::path& path);
+    /// Under a temporary name first, then renamed. IoError.
+    void write(const std::filesystem::path& path) const;
+    /// Types of a layer's heads at a step; a negative or unknown step gets the first span, steps past the end
+    /// the last. InvalidArgument when there is no such layer.
+    std::vector<HeadType> head_types(int layer, int step) const;
+};
+
+}  // namespace aerogel

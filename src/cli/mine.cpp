@@ -1,0 +1,109 @@
+// aerogel mine MODEL -o profile.json: which static mask each attention head of a model wants, found offline.
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "aerogel/error.h"
+#include "cli/command.h"
+#include "cli/mine_report.h"
+#include "cli/progress.h"
+#include "cli/video_size.h"
+#include "core/atomic_file.h"
+#include "model/calibrate.h"
+#include "model/mine.h"
+
+namespace aerogel::cli {
+namespace {
+
+struct MineFlags {
+    std::string model;
+    std::string output;
+    std::string html;
+    std::string captions;
+    std::vector<std::string> prompts;
+    std::string size;
+    MineOptions options;
+    bool no_protect_first_frame = false;
+    bool json = false;
+};
+
+MineOptions to_options(const MineFlags& flags) {
+    MineOptions options = flags.options;
+    options.mining.protect_first_frame = !flags.no_protect_first_frame;
+    options.captions = flags.prompts;
+    if (!flags.captions.empty()) {
+        for (std::string& caption : read_captions(flags.captions))
+            options.captions.push_back(std::move(caption));
+    }
+    if (options.captions.empty()) options.captions = default_captions(flags.model);
+    if (!flags.size.empty()) {
+        const VideoSize size = parse_video_size("mine", flags.size);
+        options.width = size.width;
+        options.height = size.height;
+    }
+    return options;
+}
+
+void run_mine(const MineFlags& flags) {
+    MineOptions options = to_options(flags);
+    const Pipeline pipeline = Pipeline::load(flags.model);
+    std::optional<Progress> progress;
+    options.progress = [&](int done, int total) {
+        if (!progress) progress.emplace("mine", total);
+        progress->update(done);
+        return !interrupted();
+    };
+    const AttentionMiner miner = mine(pipeline, options);
+    progress.reset();
+    const SparseProfile profile = miner.profile();
+    const MineReport report{flags.model, miner, profile};
+    profile.write(flags.output);
+    if (!flags.html.empty()) write_file_atomically(flags.html, to_html(report));
+    if (flags.json) {
+        fmt::print("{}\n", to_json(report).dump(2));
+        return;
+    }
+    fmt::print("{}\nwrote {}\n", to_text(report), flags.output);
+    if (!flags.html.empty()) fmt::print("wrote {}\n", flags.html);
+}
+
+}  // namespace
+
+void add_mine(CLI::App& app) {
+    auto* command = app.add_subcommand(
+        "mine", "Find out which sparse mask each attention head of a model wants, and write a profile");
+    auto flags = std::make_shared<MineFlags>();
+    MiningOptions& mining = flags->options.mining;
+    command->add_option("MODEL", flags->model, "Pipeline folder (transformer/, text_encoder/ ...)")
+        ->required();
+    command->add_option("-o,--output", flags->output, "The profile (JSON)")
+        ->required();
+    command->add_option("--html", flags->html,
+                        "Also write a page with heat maps, head types and recall curves");
+    command->add_option("--captions", flags->captions, "Captions to make videos of, one per line");
+    command->add_option("--prompt", flags->prompts, "A caption; repeatable (default: a few built-in ones)");
+    command->add_option("--sparsity", mining.sparsity, "Wanted share of skipped blocks, 0 to below 1")
+        ->capture_default_str();
+    command->add_option("--block-size", mining.block_size, "Tokens per block, 16 to 128")
+        ->capture_default_str();
+    command->add_option("--min-recall", mining.min_recall, "Heads whose best mask keeps less stay dense")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0));
+    command->add_flag("--by-step", mining.by_step, "Let the type of a head change from step to step");
+    command->add_flag("--no-protect-first-frame", flags->no_protect_first_frame,
+                      "Let the first frame be sparse too");
+    command->add_option("--steps", flags->options.steps, "Sampling steps");
+    command->add_option("--frames", flags->options.frames, "Frames of the videos");
+    command->add_option("--size", flags->size, "WIDTHxHEIGHT of the videos");
+    command->add_option("--seed", flags->options.seed, "Seed of the first video")->capture_default_str();
+    command->add_flag("--json", flags->json, "Print the summary as JSON");
+    command->footer(
+        "Examples:\n"
+        "  aerogel mine examples/shapes_dit -o profile.json --html mined.html\n"
+        "  aerogel mine examples/shapes_dit -o profile.json --prompt \"blue star turns\" --sparsity 0.9 --by-step");
+    command->callback([flags] { run_mine(*flags); });
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,35 @@
+// Running the pipeline with a hook on every self-attention.
+#include "model/mine.h"
+
+#include "aerogel/error.h"
+
+namespace aerogel {
+
+AttentionMiner mine(const Pipeline& pipeline, const MineOptions& options) {
+    if (options.captions.empty()) throw InvalidArgument("[mine] there are no captions to make videos of");
+    GenerateOptions generate;
+    generate.steps = options.steps;
+    generate.frames = options.frames;
+    generate.height = options.height;
+    generate.width = options.width;
+    generate = pipeline.with_defaults(std::move(generate));
+    const WanConfig& config = pipeline.transformer().config();
+    const int steps = *generate.steps;
+    AttentionMiner miner(options.mining, static_cast<int>(config.num_layers),
+                         static_cast<int>(config.num_attention_heads), steps);
+    generate.on_self_attention = [&](int block, int step, const TensorView& q, const TensorView& k,
+                                     const LatentShape& latent) { miner.observe(block, step, q, k, latent); };
+    const int total = static_cast<int>(options.captions.size()) * steps;
+    for (std::size_t i = 0; i < options.captions.size(); ++i) {
+        generate.prompt = options.captions[i];
+        generate.seed = options.seed + i;
+        const int done = static_cast<int>(i) * steps;
+        generate.progress = [&, done](int step, int, double) {
+            return !options.progress || options.progress(done + step, total);
+        };
+        pipeline.generate(generate);
+    }
+    return miner;
+}
+
+}  // namespace aerogel
