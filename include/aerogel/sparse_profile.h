@@ -1,6 +1,6 @@
 // What mining found out about a model's attention: which of RainFusion's static masks (arXiv 2505.21036) each
-// head gets at which sampling steps. A profile pins the head types of rf_v1, so that nothing is recognised at
-// run time. layer: sparse
+// head gets at which sampling steps.
+// layer: sparse
 #pragma once
 
 #include <cstdint>

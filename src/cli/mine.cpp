@@ -78,8 +78,7 @@ void add_mine(CLI::App& app) {
     MiningOptions& mining = flags->options.mining;
     command->add_option("MODEL", flags->model, "Pipeline folder (transformer/, text_encoder/ ...)")
         ->required();
-    command->add_option("-o,--output", flags->output, "The profile (JSON)")
-        ->required();
+    command->add_option("-o,--output", flags->output, "The profile (JSON)")->required();
     command->add_option("--html", flags->html,
                         "Also write a page with heat maps, head types and recall curves");
     command->add_option("--captions", flags->captions, "Captions to make videos of, one per line");
@@ -102,7 +101,8 @@ void add_mine(CLI::App& app) {
     command->footer(
         "Examples:\n"
         "  aerogel mine examples/shapes_dit -o profile.json --html mined.html\n"
-        "  aerogel mine examples/shapes_dit -o profile.json --prompt \"blue star turns\" --sparsity 0.9 --by-step");
+        "  aerogel mine examples/shapes_dit -o profile.json --prompt \"blue star turns\" --sparsity 0.9 "
+        "--by-step");
     command->callback([flags] { run_mine(*flags); });
 }
 
