@@ -16,7 +16,8 @@ from .attention import attention, sparse_attention
 from .timestep import TimestepManager, TimestepPolicyConfig
 
 _WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "quantization", "QuantizeReport": "quantization",
-               "schemes": "quantization", "QuantizedLinear": "linear", "timestep_callback": "pipelines"}
+               "schemes": "quantization", "QuantizedLinear": "linear", "timestep_callback": "pipelines",
+               "AerogelConfig": "diffusers", "enable_sparse_attention": "diffusers"}
 __all__ = ["attention", "sparse_attention", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", *_WITH_TORCH]
 
 

@@ -43,6 +43,11 @@ class QuantizedLinear(nn.Module):
         weight, bias = linear.weight.detach().contiguous(), getattr(linear, "bias", None)
         return cls(_core.Linear.quantize(weight, None if bias is None else bias.detach().float().contiguous(), scheme, group_size))
 
+    @classmethod
+    def from_arrays(cls, scheme, in_features, arrays, *, group_size=0):
+        """The layer whose state_dict() `arrays` is (names -> tensors); ValueError when they do not fit each other."""
+        return cls(_core.Linear.from_arrays(scheme, in_features, group_size, {n: a.contiguous() for n, a in arrays.items()}))
+
     def _adopt(self, core):
         self._core = core
         with _lock:

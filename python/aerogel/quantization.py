@@ -1,4 +1,5 @@
 """quantize(model, ...): exchanges the Linear layers of a torch model for quantized ones, in place."""
+import sys
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from os import fspath
@@ -9,7 +10,8 @@ from . import _core
 from .linear import QuantizedLinear
 
 # Small layers that the quality hangs on: modulation, embeddings and norms of the known diffusion transformers.
-KEPT_FLOAT = ("*norm*", "*mod", "*mod.*", "*embed*", "*adaln*", "*time*")
+# Adapters (peft's lora_A, lora_B) are small too, and trained.
+KEPT_FLOAT = ("*norm*", "*mod", "*mod.*", "*embed*", "*adaln*", "*time*", "*lora_*")
 
 
 @dataclass
@@ -103,7 +105,7 @@ def _chosen(model, linears, choice):
     return {n: "not chosen by include and exclude" for n in linears if n not in chosen}
 
 
-def _as_list(patterns):
+def as_list(patterns):
     return [patterns] if isinstance(patterns, str) else patterns
 
 
@@ -111,20 +113,25 @@ def _fallback(config, name):
     return next((s for p, s in config.fallback_layers.items() if fnmatchcase(name, p) or p in name), None)
 
 
-def _in_memory(model, linears, choice, config):
-    kept = _chosen(model, linears, choice)
-    new = {}
+def planned(model, choice, config, classes=(nn.Linear,)):
+    """({name: scheme} of the layers of these classes to quantize in memory, {name: why} of those that stay as they are)."""
+    linears = _linears(model, classes)
+    kept, chosen = _chosen(model, linears, choice), {}
     for name, linear in linears.items():
         scheme = _fallback(config, name) or config.quant_type
         if name not in kept and scheme == "W16A16":
             kept[name] = "a fallback layer"
-        if name in kept or isinstance(linear, QuantizedLinear):
-            continue
-        try:
-            new[name] = QuantizedLinear.from_linear(linear, scheme, group_size=config.group_size)
-        except ValueError as error:
-            raise ValueError(f"[quantize] {name}: {error}") from None
-    return new, kept
+        if name not in kept and not isinstance(linear, QuantizedLinear):
+            chosen[name] = scheme
+    return chosen, kept
+
+
+def quantized(name, linear, scheme, group_size):
+    """QuantizedLinear.from_linear with the layer's name in the error."""
+    try:
+        return QuantizedLinear.from_linear(linear, scheme, group_size=group_size)
+    except ValueError as error:
+        raise ValueError(f"[quantize] {name}: {error}") from None
 
 
 def _from_files(model, linears, choice, pair):
@@ -170,12 +177,13 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     policy = timestep_config if timestep_config is not None else timestep_policy
     classes = (nn.Linear, QuantizedLinear, *(map or ()))
     linears = _linears(model, classes)
-    choice = (_as_list(include), _as_list(exclude))
+    choice = (as_list(include), as_list(exclude))
     if quant_des_path is not None:
         new, kept = _from_files(model, linears, choice, _core.QuantizedPair.open(fspath(quant_des_path), rank))
     else:
         config = online_config or OnlineQuantConfig(scheme)
-        new, kept = _in_memory(model, linears, choice, config)
+        chosen, kept = planned(model, choice, config, classes)
+        new = {name: quantized(name, linears[name], scheme, config.group_size) for name, scheme in chosen.items()}
         policy = policy or config.timestep_config
     for layer in new.values():
         layer.timestep_policy = policy
@@ -194,4 +202,14 @@ def _exchange(model, linears, new, kept):
             new[name].train(linear.training)
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
+    _tell_diffusers(model)
     return report
+
+
+def _tell_diffusers(model):
+    """A model of diffusers learns that it is quantized: save_pretrained and LoRA adapters then work."""
+    diffusers = sys.modules.get("diffusers")
+    if diffusers is not None and isinstance(model, diffusers.ModelMixin):
+        from . import diffusers as integration
+
+        integration.describe(model)

@@ -1,0 +1,91 @@
+"""The attention backend "aerogel" of diffusers: dense attention of any transformer, `model.set_attention_backend("aerogel")`.
+
+A call carries to it what the running model's plan says (model_attention.py): that is how sparse attention reaches the layers.
+"""
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from diffusers.models import attention_dispatch
+from torch.nn.functional import scaled_dot_product_attention
+
+from .attention import attention
+
+NAME = "aerogel"
+running = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with layer and attend(problem)
+
+
+@dataclass
+class Problem:
+    """One attention call. q, k, v: [batch, tokens, heads, head_dim] ("BSND") or [batch, heads, tokens, head_dim] ("BNSD"); the rest as
+    in torch's scaled_dot_product_attention."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    layout: str
+    mask: torch.Tensor | None = None
+    dropout: float = 0.0
+    causal: bool = False
+    scale: float | None = None
+    gqa: bool = False
+
+    @property
+    def axis(self):
+        """The axis of the tokens."""
+        return self.layout.index("S")
+
+    def why_torch(self):
+        """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
+        if self.q.device.type != "cpu":
+            return f"tensors are on {self.q.device}"
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v)):
+            return "gradients are wanted"
+        heads = self.layout.index("N")
+        if self.causal or self.dropout or self.q.shape[heads] != self.k.shape[heads]:
+            return "attention is causal, has dropout or fewer heads of keys"
+        return "" if self.q.dtype in (torch.float32, torch.bfloat16, torch.float16) else f"tensors are {self.q.dtype}"
+
+
+def by_torch(p):
+    """The problem through torch's scaled_dot_product_attention."""
+    q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
+    mask = p.mask[:, None, None] if p.mask is not None and p.mask.ndim == 2 else p.mask
+    o = scaled_dot_product_attention(q, k, v, mask, p.dropout, p.causal, scale=p.scale, enable_gqa=p.gqa)
+    return o.transpose(1, 2) if p.layout == "BSND" else o
+
+
+def dense(p):
+    """By Aerogel for float32; by torch where there is a mask, and for 16-bit types, which it multiplies natively where the CPU can."""
+    if p.mask is not None or p.q.dtype != torch.float32 or p.why_torch():
+        return by_torch(p)
+    return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
+
+
+@torch.compiler.disable
+def attend(p):
+    """What the plan of the running layer says, without one dense. Returns an array like q."""
+    layer = running.get()
+    return dense(p) if layer is None else layer.attend(p)
+
+
+def _backend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    return attend(Problem(query, key, value, "BSND", attn_mask, dropout_p, is_causal, scale, enable_gqa))
+
+
+def register():
+    """Adds the backend to diffusers' dispatcher and returns its AttentionBackendName; again is harmless.
+
+    The names are an Enum without a way to add one from outside, so the member is put into its tables, as other packages do
+    (cache-dit). Raises NotImplementedError where this diffusers has other tables."""
+    names = attention_dispatch.AttentionBackendName
+    if NAME not in names._value2member_map_:
+        member = str.__new__(names, NAME)
+        member._name_, member._value_, member._sort_order_ = "AEROGEL", NAME, len(names)
+        try:
+            attention_dispatch._AttentionBackendRegistry.register(member)(_backend)
+            names._member_map_["AEROGEL"] = names._value2member_map_[NAME] = member
+            names._member_names_.append("AEROGEL")
+        except AttributeError as error:
+            raise NotImplementedError(f"[attention] this version of diffusers takes no further attention backend: {error}") from None
+    return names(NAME)

@@ -1,0 +1,27 @@
+"""Aerogel inside diffusers: `import aerogel.diffusers` registers
+
+* AerogelConfig, the `quantization_config=` of from_pretrained, and what reads saved models again;
+* the attention backend "aerogel" for `model.set_attention_backend("aerogel")`;
+* LoRA adapters of peft on quantized layers.
+
+`aerogel.quantize` imports it by itself for models of diffusers. It changes three tables: diffusers' quantizers, diffusers' attention
+backends and peft's choice of LoRA layers.
+"""
+from importlib.util import find_spec
+
+from diffusers.quantizers import auto
+
+from . import attention_backend
+from .diffusers_loading import AerogelConfig, AerogelQuantizer, QuantMethod, describe
+from .model_attention import AttentionPlan, AttentionReport, enable_sparse_attention
+from .pipelines import timestep_callback
+
+__all__ = ["AerogelConfig", "AttentionPlan", "AttentionReport", "describe", "enable_sparse_attention", "timestep_callback"]
+
+auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AEROGEL.value] = AerogelConfig
+auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AEROGEL.value] = AerogelQuantizer
+attention_backend.register()
+if find_spec("peft"):
+    from . import lora
+
+    lora.register()

@@ -1,0 +1,198 @@
+"""Quantization inside diffusers' from_pretrained and save_pretrained: AerogelConfig and the quantizer behind it.
+
+The loader hands over one tensor after the other. A Linear is quantized when its last tensor is there and its float weight is let go,
+so that a model never exists in float as a whole. A saved model holds the arrays of its layers under the names of state_dict, and its
+config.json the scheme of each.
+"""
+from enum import Enum
+from types import SimpleNamespace
+
+import torch
+from diffusers.configuration_utils import FrozenDict
+from diffusers.quantizers.base import DiffusersQuantizer
+from diffusers.quantizers.quantization_config import QuantizationConfigMixin
+from torch import nn
+
+from . import _core
+from .linear import QuantizedLinear
+from .quantization import LayerReport, OnlineQuantConfig, QuantizeReport, as_list, planned, quantized
+
+
+class QuantMethod(str, Enum):
+    """Ours, beside diffusers' own QuantizationMethod, which is closed."""
+
+    AEROGEL = "aerogel"
+
+
+class AerogelConfig(QuantizationConfigMixin):
+    """`quantization_config=` of diffusers' from_pretrained.
+
+    scheme: one that needs no data, see `aerogel.schemes()`. include, exclude: patterns of layer names as in `aerogel.quantize`.
+    fallback_layers: {pattern of names: scheme or "W16A16" for float}. group_size: columns that share a weight scale, 0 = the whole row.
+    layers: written by save_pretrained, {name: {"scheme", "group_size"}}; where it is given, the rest is not used.
+    Raises ValueError for schemes that do not exist."""
+
+    def __init__(self, scheme="W8A8_DYNAMIC", *, include=None, exclude=(), fallback_layers=None, group_size=0, layers=None,
+                 quant_method=QuantMethod.AEROGEL):
+        if quant_method != QuantMethod.AEROGEL:
+            raise ValueError(f"[quantize] quant_method must be {QuantMethod.AEROGEL.value!r}, got {quant_method!r}")
+        self.quant_method = QuantMethod.AEROGEL
+        self.scheme, self.group_size, self.layers = _core.scheme(scheme), int(group_size), layers
+        self.include, self.exclude = as_list(include), list(as_list(exclude))
+        self.fallback_layers = self.online(fallback_layers or {}).fallback_layers
+
+    def online(self, fallback_layers=None):
+        """The same as an OnlineQuantConfig."""
+        fallback_layers = self.fallback_layers if fallback_layers is None else fallback_layers
+        return OnlineQuantConfig(self.scheme, fallback_layers=fallback_layers, group_size=self.group_size)
+
+    def to_dict(self):
+        return {**super().to_dict(), "quant_method": self.quant_method.value}
+
+    def to_diff_dict(self):
+        """What differs from the defaults, as the representation shows it; of the layers their number."""
+        shown = {name: value for name, value in self.to_dict().items() if value != getattr(_DEFAULTS, name)}
+        return shown | ({"layers": len(self.layers)} if self.layers else {})
+
+
+_DEFAULTS = AerogelConfig()
+
+
+class _Expected(nn.Module):
+    """Stands for a quantized layer of a saved model until its arrays have come: buffers of these names, without memory."""
+
+    def __init__(self, linear, names):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        for name in names:
+            self.register_buffer(name, torch.empty(0, device="meta"))
+
+
+class AerogelQuantizer(DiffusersQuantizer):
+    """What diffusers calls while it loads and saves a model with an AerogelConfig. `report` tells what became of each Linear."""
+
+    use_keep_in_fp32_modules = True
+    required_packages = ["accelerate"]
+    supports_parallel_loading = False
+    is_serializable = True
+    is_trainable = True  # adapters are
+    is_compileable = True
+
+    def __init__(self, quantization_config, **kwargs):
+        super().__init__(quantization_config, **kwargs)
+        self.report = QuantizeReport()
+        self._schemes, self._kept, self._parts, self._keys = {}, {}, {}, []
+
+    def validate_environment(self, *args, device_map=None, **kwargs):
+        devices = {str(d) for d in (device_map.values() if isinstance(device_map, dict) else [])}
+        if devices - {"cpu"}:
+            raise NotImplementedError(f"[quantize] layers run on the CPU in this build, got device_map={device_map}")
+
+    def maybe_update_loaded_keys(self, loaded_keys, checkpoint_files):
+        self._keys = loaded_keys
+        return loaded_keys
+
+    def _process_model_before_weight_loading(self, model, keep_in_fp32_modules=(), **kwargs):
+        config = self.quantization_config
+        if config.layers is not None:
+            return self._expect_saved(model, config.layers)
+        schemes, self._kept = planned(model, (config.include, config.exclude), config.online())
+        unfit = set(schemes.values()) & {name for name, _, calibrated in _core.schemes() if calibrated}
+        if unfit:
+            raise ValueError(f"[quantize] {', '.join(sorted(unfit))} needs calibrated ranges, which a float checkpoint has not: "
+                             "load the model in float and call aerogel.quantize with quantized files")
+        for name in [n for n in schemes if set(n.split(".")) & set(keep_in_fp32_modules)]:
+            self._kept[name] = "the model keeps it in float32"
+            del schemes[name]
+        self._schemes = {name: (scheme, config.group_size) for name, scheme in schemes.items()}
+        self._parts = {name: dict.fromkeys(dict(model.get_submodule(name).named_parameters())) for name in schemes}
+
+    def _expect_saved(self, model, layers):
+        modules = dict(model.named_modules())
+        for name, stored in layers.items():
+            linear = modules.get(name)
+            if not isinstance(linear, nn.Linear):
+                raise ValueError(f"[quantize] config.json speaks of a quantized layer '{name}', but {type(model).__name__} has no such Linear")
+            arrays = [key.rpartition(".")[2] for key in self._keys if key.rpartition(".")[0] == name]
+            if not arrays:
+                raise ValueError(f"[quantize] the files hold nothing of the quantized layer '{name}'")
+            self._schemes[name] = (stored["scheme"], stored.get("group_size", 0))
+            self._parts[name] = dict.fromkeys(arrays)
+            _put(model, name, _Expected(linear, arrays))
+
+    def check_if_quantized_param(self, model, param_value, param_name, state_dict, **kwargs):
+        return param_name.rpartition(".")[0] in self._parts
+
+    def create_quantized_param(self, model, param_value, param_name, target_device, state_dict, *args, **kwargs):
+        name, _, part = param_name.rpartition(".")
+        self._parts[name][part] = state_dict[param_name]  # as it is in the file: param_value has been cast to the model's dtype
+        if any(value is None for value in self._parts[name].values()):
+            return
+        parts, (scheme, group_size) = self._parts.pop(name), self._schemes[name]
+        old = model.get_submodule(name)
+        if isinstance(old, _Expected):
+            layer = _restored(name, old, parts, (scheme, group_size))
+        else:
+            parts = {n: p if p.dtype in (torch.float32, torch.bfloat16, torch.float16) else p.float() for n, p in parts.items()}
+            layer = quantized(name, SimpleNamespace(weight=parts["weight"], bias=parts.get("bias")), scheme, group_size)
+        self.report.bytes_before += sum(p.numel() * p.element_size() for p in parts.values())
+        self.report.bytes_after += layer.weight_bytes()
+        _put(model, name, layer)
+
+    def _process_model_after_weight_loading(self, model, **kwargs):
+        if self._parts:
+            raise ValueError(f"[quantize] the files lack tensors of {len(self._parts)} layers to quantize: {', '.join(list(self._parts)[:3])} ...")
+        for name, module in model.named_modules():
+            if isinstance(module, QuantizedLinear):
+                self.report.layers.append(LayerReport(name, module.scheme))
+            elif isinstance(module, nn.Linear):
+                self.report.layers.append(LayerReport(name, "FLOAT", self._kept.get(name, "")))
+        describe(model, self)
+        return model
+
+    def _dequantize(self, model):
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, QuantizedLinear):
+                _put(model, name, as_linear(layer, model.dtype))
+        model._internal_dict = FrozenDict({k: v for k, v in model.config.items() if k != "quantization_config"})
+        return model
+
+
+def describe(model, quantizer=None):
+    """Makes a model with QuantizedLinear layers known to diffusers as a quantized one, so that save_pretrained writes what from_pretrained
+    needs. `aerogel.quantize` does this by itself for diffusers' models; timestep policies are not saved."""
+    layers = {n: {"scheme": m.scheme, "group_size": m.group_size} for n, m in model.named_modules() if isinstance(m, QuantizedLinear)}
+    layers = {name.removesuffix(".base_layer"): row for name, row in layers.items()}
+    quantizer = quantizer or AerogelQuantizer(AerogelConfig(next(iter(layers.values()))["scheme"]))
+    quantizer.quantization_config.layers = layers
+    model.hf_quantizer, model.quantization_method = quantizer, QuantMethod.AEROGEL
+    model.register_to_config(quantization_config=quantizer.quantization_config)
+    model.is_quantized = False  # diffusers then forbids .to(dtype); these layers take every float type, and the others may be cast
+
+
+def as_linear(layer, dtype):
+    """The nn.Linear with the values that the quantized layer multiplies with."""
+    linear = nn.Linear(layer.in_features, layer.out_features, bias="bias" in dict(layer.named_buffers()), dtype=dtype)
+    with torch.no_grad():
+        linear.weight.copy_(layer.dequantized())
+        if linear.bias is not None:
+            linear.bias.copy_(layer.bias)
+    return linear.requires_grad_(False)
+
+
+def _restored(name, expected, parts, stored):
+    scheme, group_size = stored
+    try:
+        # Own memory: the file may be replaced while the model lives.
+        arrays = {n: p.clone() for n, p in parts.items()}
+        layer = QuantizedLinear.from_arrays(scheme, expected.in_features, arrays, group_size=group_size)
+    except ValueError as error:
+        raise ValueError(f"[quantize] {name}: {error}") from None
+    if layer.out_features != expected.out_features:
+        raise ValueError(f"[quantize] {name}: the model wants {expected.out_features} outputs, got {layer.out_features}")
+    return layer
+
+
+def _put(model, name, layer):
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)

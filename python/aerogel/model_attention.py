@@ -1,0 +1,266 @@
+"""RainFusion for diffusers' video transformers: finds the latent shape, the text and the sampling step by itself.
+
+A hook on the transformer reads the latent shape and the timestep, hooks on its self-attention layers tell which layer runs; the attention
+call itself comes in through diffusers' dispatcher or, from processors that call torch directly, through torch's function mode. What
+cannot be sparse is computed dense, counted, and said once in the log "aerogel".
+"""
+import inspect
+import logging
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from math import prod
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from .attention import sparse_attention
+from .attention_backend import Problem, attend, dense, register, running
+from .video_models import ANY_MODEL, VIDEO_MODELS, video_model
+
+_log = logging.getLogger("aerogel")
+_FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
+          "return_report", "kwargs")  # what sparse_attention is told by the hooks
+
+
+@dataclass
+class LayerCount:
+    """How often a layer ran sparse and dense, and the density summed over the sparse calls."""
+
+    sparse: int = 0
+    dense: int = 0
+    density_sum: float = 0.0
+
+
+@dataclass
+class AttentionReport:
+    """What became of the attention layers: layers {name: LayerCount}; why {reason: calls} of those that stayed dense."""
+
+    layers: dict = field(default_factory=dict)
+    why: dict = field(default_factory=dict)
+
+    @property
+    def density(self):
+        """Computed share of the attention maps, over the sparse calls; 1 without any."""
+        calls = sum(count.sparse for count in self.layers.values())
+        return sum(count.density_sum for count in self.layers.values()) / calls if calls else 1.0
+
+    def __str__(self):
+        sparse, whole = (sum(getattr(count, kind) for count in self.layers.values()) for kind in ("sparse", "dense"))
+        text = f"{sparse} of {sparse + whole} attention calls sparse, computing {100 * self.density:.0f} % of their maps"
+        return "; ".join([text, *(f"{count} dense: {why}" for why, count in self.why.items())])
+
+
+class AttentionPlan:
+    """Sparse attention of the transformers of one pipeline; made by `enable_sparse_attention`.
+
+    report: an AttentionReport that grows with every call. disable() takes everything off again."""
+
+    def __init__(self, steps, skip_layers, options):
+        self.report = AttentionReport()
+        self._steps, self._skip, self._options = steps, skip_layers, options
+        self._said, self._undo, self._step, self._timestep = set(), [], 0, None
+
+    def __deepcopy__(self, memo):
+        return self  # a copied model keeps to the plan of the original
+
+    def attach(self, model, video, prefix=""):
+        """Hooks on the model and on the layers that its row of VIDEO_MODELS names. prefix: of the layers' names in the report."""
+        layers = {n: m for n, m in model.named_modules() if any(fnmatchcase(n, p) for p in video.layers) and hasattr(m, "processor")}
+        if not layers:
+            raise ValueError(f"[sparse_attention] {type(model).__name__} has no attention layers named {', '.join(video.layers)}")
+        now = _Now(self, model, video)
+        self._hook(model, now.enter_model, now.leave_model)
+        for index, (name, layer) in enumerate(layers.items()):
+            self.report.layers[prefix + name] = LayerCount()
+            skipped = any(s == index or isinstance(s, str) and fnmatchcase(name, s) for s in self._skip)
+            catch = None if hasattr(layer.processor, "_attention_backend") else _Catch()
+            here = _Layer(now, prefix + name, skipped, catch)
+            self._hook(layer, here.enter, here.leave)
+            if catch is None:
+                self._undo.append((setattr, layer.processor, "_attention_backend", layer.processor._attention_backend))
+                layer.processor._attention_backend = register()
+
+    def _hook(self, module, enter, leave):
+        self._undo.append((module.register_forward_pre_hook(enter, with_kwargs=True).remove,))
+        self._undo.append((module.register_forward_hook(leave, always_call=True).remove,))
+
+    def disable(self):
+        """Gives the models the attention they had before. The report stays."""
+        while self._undo:
+            function, *arguments = self._undo.pop()
+            function(*arguments)
+
+    def next_step(self, timestep):
+        """The index of the sampling step. Timesteps fall while a video is made, so a rise begins the next video."""
+        now = float(torch.as_tensor(timestep).max())
+        if self._timestep is None or now > self._timestep:
+            self._step = 0
+        elif now < self._timestep:
+            self._step += 1
+        self._timestep = now
+        return self._step
+
+    def asked_dense(self, step, skipped):
+        """Why the caller wants this call dense; empty if not."""
+        first, end = self._steps
+        if self._options["sparse_type"] is None:
+            return "sparse_type is None"
+        if step < first:
+            return f"the step is before start_step {first}"
+        if end is not None and step >= end:
+            return f"the step is not before end_step {end}"
+        return "the layer is one of skip_layers" if skipped else ""
+
+    def sparse(self, p, video):
+        """(output, density, why dense) of a problem with [text | video] tokens; video: (frames, height, width)."""
+        options = {"latent_shape_q": video, "txt_len": p.q.shape[p.axis] - prod(video), "input_layout": p.layout, "scale": p.scale}
+        o, report = sparse_attention(p.q, p.k, p.v, return_report=True, **options, **self._options)
+        return o, report["density"], report.get("dense_because", "")
+
+    def stays_dense(self, why, level=logging.WARNING):
+        """Counts it, and tells it the first time."""
+        self.report.why[why] = self.report.why.get(why, 0) + 1
+        if why not in self._said:
+            self._said.add(why)
+            _log.log(level, "attention stays dense: %s", why)
+
+
+class _Now:
+    """What is known of the forward that runs: the latent shape, or why there is none, and the step."""
+
+    def __init__(self, plan, model, video):
+        self.plan, self.video, self.signature = plan, video, inspect.signature(type(model).forward)
+        self.grid, self.why, self.step = None, "", None
+
+    @torch.compiler.disable
+    def enter_model(self, model, args, kwargs):
+        inputs = self.signature.bind(model, *args, **kwargs).arguments
+        self.step = self.plan.next_step(inputs["timestep"])
+        try:
+            self.grid, self.why = tuple(int(n) for n in self.video.grid(model.config, inputs)), ""
+        except ValueError as error:
+            self.grid, self.why = None, str(error)
+
+    @torch.compiler.disable
+    def leave_model(self, model, args, output):
+        self.grid = self.step = None
+
+
+class _Catch(TorchFunctionMode):
+    """Takes torch's scaled_dot_product_attention from a processor that calls it directly."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is scaled_dot_product_attention:
+            return attend(_direct(*args, **(kwargs or {})))
+        return function(*args, **(kwargs or {}))
+
+
+def _direct(query, key, value, *rest, **named):
+    given = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), rest)), **named}
+    return Problem(query, key, value, "BNSD", given.get("attn_mask"), given.get("dropout_p", 0.0), given.get("is_causal", False),
+                   given.get("scale"), given.get("enable_gqa", False))
+
+
+class _Layer:
+    """One self-attention layer while it runs."""
+
+    def __init__(self, now, name, skipped, catch):
+        self.now, self.name, self.skipped, self.catch = now, name, skipped, catch
+
+    @torch.compiler.disable
+    def enter(self, layer, args, kwargs):
+        if self.now.step is not None:  # inside the model's forward
+            running.set(self)
+            if self.catch:
+                self.catch.__enter__()
+
+    @torch.compiler.disable
+    def leave(self, layer, args, output):
+        if running.get() is self:
+            running.set(None)
+            if self.catch:
+                self.catch.__exit__(None, None, None)
+
+    def attend(self, p):
+        plan, now = self.now.plan, self.now
+        asked = plan.asked_dense(now.step, self.skipped)
+        lengths, why = (None, asked or now.why or p.why_torch() or "")
+        if not why:
+            lengths, why = _lengths(p, prod(now.grid), now.video.text)
+        if not why:
+            o, density, why = self._sparse(p, lengths)
+        else:
+            o = dense(p)
+        count = plan.report.layers[self.name]
+        if why:
+            count.dense += 1
+            plan.stays_dense(why, logging.INFO if asked else logging.WARNING)
+        else:
+            count.sparse += 1
+            count.density_sum += density
+        return o
+
+    def _sparse(self, p, lengths):
+        """lengths: tokens of each batch item that are no padding. Padding behind them gets zeros: nothing reads it."""
+        if len(set(lengths)) == 1:
+            parts = [(slice(None), lengths[0])]
+        else:
+            parts = [(slice(b, b + 1), n) for b, n in enumerate(lengths)]
+        o, densities = torch.zeros_like(p.q), []
+        for rows, n in parts:
+            turn = n - prod(self.now.grid) if self.now.video.text == "behind" else 0
+            q, k, v = (t[rows].narrow(p.axis, 0, n).roll(turn, p.axis) for t in (p.q, p.k, p.v))
+            part, density, why = self.now.plan.sparse(Problem(q, k, v, p.layout, scale=p.scale), self.now.grid)
+            o[rows].narrow(p.axis, 0, n).copy_(part.roll(-turn, p.axis))
+            densities.append(density)
+        return o, sum(densities) / len(densities), why
+
+
+def _lengths(p, video_len, text):
+    """(tokens that are no padding, per batch item; why the problem does not fit the model's layout)."""
+    batch, total, keys = p.q.shape[0], p.q.shape[p.axis], p.k.shape[p.axis]
+    if total != keys or total < video_len or (text == "none" and total != video_len):
+        return None, f"{total} queries and {keys} keys are not {video_len} tokens of video{'' if text == 'none' else ' and text'}"
+    if p.mask is None:
+        return [total] * batch, ""
+    if text != "behind" or p.mask.dtype != torch.bool or p.mask.ndim not in (2, 4):
+        return None, "an attention mask is given"
+    seen = p.mask if p.mask.ndim == 2 else p.mask[:, 0, 0]  # of a video token: it sees all that is no padding
+    lengths = seen.sum(-1).tolist()
+    if len(lengths) != batch or any(n < video_len or not row[:n].all() for n, row in zip(lengths, seen)):
+        return None, "the attention mask is more than padding behind the text"
+    return lengths, ""
+
+
+def _transformers(target):
+    """{prefix: transformer} of a pipeline, or of the model itself."""
+    if isinstance(target, torch.nn.Module):
+        return {"": target}
+    found = {"": getattr(target, "transformer", None), "transformer_2.": getattr(target, "transformer_2", None)}
+    return {prefix: model for prefix, model in found.items() if model is not None}
+
+
+def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_step=0, end_step=None, skip_layers=(), **options):
+    """Makes the self-attention of a diffusers video transformer sparse and returns an AttentionPlan (report, disable()).
+
+    target: a transformer, or a pipeline (its transformer and transformer_2). sparse_type, sparsity and further options as in
+    `aerogel.sparse_attention`; latent shape and text are found by the model's class, see `aerogel.video_models`. sparse_type None means
+    dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
+    timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names.
+    Raises ValueError and NotImplementedError for what is not there, TypeError for unknown keywords."""
+    allowed = set(inspect.signature(sparse_attention).parameters) - set(_FOUND)
+    if unknown := set(options) - allowed:
+        raise TypeError(f"enable_sparse_attention() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
+    if start_step < 0 or (end_step is not None and end_step < start_step):
+        raise ValueError(f"[sparse_attention] start_step and end_step must be 0 <= start <= end, got {start_step} and {end_step}")
+    models = _transformers(target)
+    rows = {prefix: ANY_MODEL if sparse_type is None else video_model(model) for prefix, model in models.items()}
+    if None in rows.values() or not models:
+        names = ", ".join(type(model).__name__ for model in models.values()) or type(target).__name__
+        raise NotImplementedError(f"[sparse_attention] {names}: no video transformer whose tokens are known; there are: "
+                                  f"{', '.join(VIDEO_MODELS)}. For dense attention: sparse_type=None or set_attention_backend('aerogel')")
+    plan = AttentionPlan((start_step, end_step), tuple(skip_layers), {"sparse_type": sparse_type, "sparsity": sparsity, **options})
+    for prefix, model in models.items():
+        plan.attach(model, rows[prefix], prefix)
+    return plan
