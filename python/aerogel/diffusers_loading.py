@@ -112,7 +112,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         for name, stored in layers.items():
             linear = modules.get(name)
             if not isinstance(linear, nn.Linear):
-                raise ValueError(f"[quantize] config.json speaks of a quantized layer '{name}', but {type(model).__name__} has no such Linear")
+                raise ValueError(f"[quantize] config.json names a quantized layer '{name}': {type(model).__name__} has no such Linear")
             arrays = [key.rpartition(".")[2] for key in self._keys if key.rpartition(".")[0] == name]
             if not arrays:
                 raise ValueError(f"[quantize] the files hold nothing of the quantized layer '{name}'")
@@ -141,7 +141,7 @@ class AerogelQuantizer(DiffusersQuantizer):
 
     def _process_model_after_weight_loading(self, model, **kwargs):
         if self._parts:
-            raise ValueError(f"[quantize] the files lack tensors of {len(self._parts)} layers to quantize: {', '.join(list(self._parts)[:3])} ...")
+            raise ValueError(f"[quantize] the files lack tensors of {len(self._parts)} layers: {', '.join(list(self._parts)[:3])} ...")
         for name, module in model.named_modules():
             if isinstance(module, QuantizedLinear):
                 self.report.layers.append(LayerReport(name, module.scheme))

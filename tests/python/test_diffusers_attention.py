@@ -5,11 +5,13 @@ import logging
 import aerogel
 import pytest
 import torch
+from aerogel import attention_backend
+from aerogel.video_models import VIDEO_MODELS, VideoModel
+from diffusers import WanTransformer3DModel
 from tiny_pipelines import GRID, STEPS, VIDEO, build, latents, relative
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from aerogel.video_models import VIDEO_MODELS, VideoModel
 
 TOKENS = GRID[0] * GRID[1] * GRID[2]
 TEXT_IN_ATTENTION = {"wan": ("none", 0), "hunyuan": ("behind", 6), "cogvideox": ("front", 9), "ltx": ("none", 0)}
@@ -160,23 +162,31 @@ def test_masks_other_than_padding_stay_dense():
     assert plan.report.why == {"the attention mask is more than padding behind the text": 1}
 
 
-def test_16_bits_and_compiled_models():
+def test_16_bits_and_copies():
     pipe, arguments = build("wan")
     pipe.transformer.to(torch.bfloat16)
     exact = latents(pipe, arguments)
     plan = aerogel.enable_sparse_attention(pipe, **ALL_KEPT)
     assert relative(latents(pipe, arguments), exact) < 0.02 and plan.report.why == {}
-    copied = copy.deepcopy(pipe.transformer)  # keeps to the plan
-    pipe.transformer = torch.compile(copied, backend="eager")
-    assert relative(latents(pipe, arguments), exact) < 0.02
-    assert sum(c.sparse for c in plan.report.layers.values()) == 16
+    pipe.transformer = copy.deepcopy(pipe.transformer)  # keeps to the plan
+    assert relative(latents(pipe, arguments), exact) < 0.02 and sum(c.sparse for c in plan.report.layers.values()) == 16
+
+
+def test_compiled_models():
+    model = WanTransformer3DModel.from_config({**build("wan")[0].transformer.config, "num_layers": 1}).eval()
+    inputs = {"hidden_states": torch.randn(1, 4, 7, 20, 16), "timestep": torch.tensor([9.0]), "encoder_hidden_states": torch.randn(1, 9, 24)}
+    with torch.no_grad():
+        exact = model(**inputs, return_dict=False)[0]
+        plan = aerogel.enable_sparse_attention(model, **ALL_KEPT)
+        assert relative(torch.compile(model, backend="eager")(**inputs, return_dict=False)[0], exact) < 1e-5
+    assert plan.report.layers["blocks.0.attn1"].sparse == 1
 
 
 @pytest.mark.parametrize("name", ["wan", "flux", "qwen"])
 def test_the_backend_of_diffusers(name):
     pipe, arguments = build(name)
     exact = latents(pipe, arguments)
-    calls = counted(lambda: pipe.transformer.set_attention_backend("aerogel"))
+    calls = Counted(lambda: pipe.transformer.set_attention_backend("aerogel"))
     with calls:
         y = latents(pipe, arguments)
     assert relative(y, exact) < 1e-5 and calls.count > 0
@@ -191,18 +201,16 @@ def test_dense_attention_of_any_model(name):
     pipe, arguments = build(name)
     exact = latents(pipe, arguments)
     plan = aerogel.enable_sparse_attention(pipe, sparse_type=None)
-    with counted() as calls:
+    with Counted() as calls:
         assert relative(latents(pipe, arguments), exact) < 1e-5
     assert list(plan.report.why) == ["sparse_type is None"]
     assert calls.count == plan.report.why["sparse_type is None"] == STEPS * len(plan.report.layers)
 
 
-class counted:
+class Counted:
     """Counts the calls of Aerogel's dense attention from the backend."""
 
     def __init__(self, prepare=lambda: None):
-        from aerogel import attention_backend
-
         prepare()
         self.module, self.count = attention_backend, 0
 
@@ -221,8 +229,6 @@ class counted:
 
 
 def test_a_model_of_ones_own(monkeypatch):
-    from diffusers import WanTransformer3DModel
-
     class Mine(WanTransformer3DModel):
         pass
 

@@ -1,8 +1,13 @@
 """Quantized transformers and the sampling step in whole pipelines of diffusers."""
+import importlib.util
+from pathlib import Path
+
 import aerogel
 import pytest
 import torch
 from tiny_pipelines import IMAGE, VIDEO, build, latents, relative
+
+EXAMPLE = Path(__file__).parents[2] / "examples/python/diffusers_pipeline.py"
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +70,12 @@ def static(layer, steps, coarse):
     new = aerogel.QuantizedLinear.from_arrays("W8A8_TIMESTEP", layer.in_features, arrays)
     new.timestep_policy = aerogel.TimestepPolicyConfig(default_strategy="static")
     return new
+
+
+def test_example():
+    spec = importlib.util.spec_from_file_location("example", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    psnr, report = example.main(frames=8, steps=2)
+    assert psnr > 20 and report.density < 0.7
+    assert {count.sparse for count in report.layers.values()} == {4} and report.why == {}
