@@ -91,9 +91,9 @@ class AttentionPlan:
             function, *arguments = self._undo.pop()
             function(*arguments)
 
-    def next_step(self, timestep):
-        """The index of the sampling step. Timesteps fall while a video is made, so a rise begins the next video."""
-        now = float(torch.as_tensor(timestep).max())
+    def next_step(self, timestep, rising):
+        """The index of the sampling step. Timesteps fall (or rise) while a video is made; the other way begins the next video."""
+        now = float(torch.as_tensor(timestep).max()) * (-1 if rising else 1)
         if self._timestep is None or now > self._timestep:
             self._step = 0
         elif now < self._timestep:
@@ -136,7 +136,7 @@ class _Now:
     @torch.compiler.disable
     def enter_model(self, model, args, kwargs):
         inputs = self.signature.bind(model, *args, **kwargs).arguments
-        self.step = self.plan.next_step(inputs["timestep"])
+        self.step = self.plan.next_step(inputs["timestep"], self.video.rising)
         try:
             self.grid, self.why = tuple(int(n) for n in self.video.grid(model.config, inputs)), ""
         except ValueError as error:

@@ -10,11 +10,12 @@ from typing import Callable
 class VideoModel:
     """layers: patterns of the names of attention modules over [video], [text | video] or [video | text]. grid(config, inputs) ->
     (frames, height, width) in tokens, inputs being the arguments of forward by name. text: "none", "front" or "behind" the video; behind,
-    an attention mask is taken for padding of the text."""
+    an attention mask is taken for padding of the text. rising: timesteps rise while a video is made (Mochi), instead of falling."""
 
     layers: tuple
     grid: Callable
     text: str = "none"
+    rising: bool = False
 
 
 def _patches(size, patch):
@@ -27,6 +28,10 @@ def _wan(config, inputs):
 
 def _hunyuan(config, inputs):
     return _patches(inputs["hidden_states"].shape[2:], (config.patch_size_t, config.patch_size, config.patch_size))
+
+
+def _mochi(config, inputs):
+    return _patches(inputs["hidden_states"].shape[2:], (1, config.patch_size, config.patch_size))
 
 
 def _cogvideox(config, inputs):
@@ -46,10 +51,12 @@ _BLOCKS = "transformer_blocks.*.attn"
 VIDEO_MODELS = {
     "WanTransformer3DModel": VideoModel(("blocks.*.attn1",), _wan),
     "WanVACETransformer3DModel": VideoModel(("blocks.*.attn1", "vace_blocks.*.attn1"), _wan),
+    "SkyReelsV2Transformer3DModel": VideoModel(("blocks.*.attn1",), _wan),
     "HunyuanVideoTransformer3DModel": VideoModel((_BLOCKS, "single_" + _BLOCKS), _hunyuan, "behind"),
     "HunyuanVideo15Transformer3DModel": VideoModel((_BLOCKS,), _hunyuan, "behind"),
     "CogVideoXTransformer3DModel": VideoModel((_BLOCKS + "1",), _cogvideox, "front"),
     "LTXVideoTransformer3DModel": VideoModel((_BLOCKS + "1",), _ltx),
+    "MochiTransformer3DModel": VideoModel((_BLOCKS + "1",), _mochi, "behind", rising=True),
 }
 
 

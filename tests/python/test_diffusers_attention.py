@@ -24,9 +24,9 @@ HALF = {"sparsity": 0.7, "block_size": 16}
 class ByHand(TorchFunctionMode):
     """Sparse attention at every call of torch's attention that has the tokens of the whole video, text put in front by hand."""
 
-    def __init__(self, name, **options):
+    def __init__(self, text, **options):
         super().__init__()
-        (self.place, self.text), self.options, self.calls = TEXT_IN_ATTENTION[name], options, 0
+        (self.place, self.text), self.options, self.calls = text, options, 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not scaled_dot_product_attention:
@@ -61,7 +61,7 @@ def test_every_block_kept_is_dense_attention(name):
 def test_latent_shape_and_text_are_found(name):
     pipe, arguments = build(name)
     exact = latents(pipe, arguments)
-    with ByHand(name, **HALF) as by_hand:
+    with ByHand(TEXT_IN_ATTENTION[name], **HALF) as by_hand:
         wanted = latents(pipe, arguments)
     assert by_hand.calls == LAYERS[name] * FORWARDS[name]
     plan = aerogel.enable_sparse_attention(pipe, **HALF)
