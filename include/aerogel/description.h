@@ -3,12 +3,17 @@
 // layer: core
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace aerogel {
+
+/// The two forms in which exporters write a quantized pair: v0 is msmodelslim's older one, v1 that of
+/// its `mindie_format_saver`. Both are read.
+enum class PairLayout : std::uint8_t { v0, v1 };
 
 /// One description: `model_quant_type` and (tensor name -> quant type) in file order.
 struct QuantDescription {
@@ -17,8 +22,9 @@ struct QuantDescription {
 
     /// Reads a description. IoError / InvalidArgument (file, key, expected, got).
     static QuantDescription read(const std::filesystem::path& path);
-    /// Writes it (indent 2, `model_quant_type` first) through a temporary name.
-    void write(const std::filesystem::path& path) const;
+    /// Writes it through a temporary name: v0 with indent 2 and `model_quant_type` first, v1 with indent 4
+    /// and `model_quant_type` last.
+    void write(const std::filesystem::path& path, PairLayout layout = PairLayout::v0) const;
     /// The quant type of a tensor, or an empty string.
     std::string type_of(const std::string& tensor_name) const;
 };

@@ -19,6 +19,8 @@ struct TensorInfo {
     std::string name;
     DType dtype = DType::f32;
     Shape shape;
+
+    std::size_t bytes() const { return static_cast<std::size_t>(element_count(shape)) * size_of(dtype); }
 };
 
 /// A mapped safetensors file, or all the shards of an index, as one set of named tensors.
@@ -35,9 +37,15 @@ class SafetensorsFile {
     const TensorInfo& info(const std::string& name) const;
     /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory.
     Tensor tensor(const std::string& name) const;
+    /// Asks the system to begin reading the tensor's bytes, without waiting for them.
+    void prefetch(const std::string& name) const;
+    /// Takes the mapped bytes of the tensor out of this process's memory; they are read again when touched.
+    void release(const std::string& name) const;
     /// The "__metadata__" strings (merged over shards).
     const std::map<std::string, std::string>& metadata() const;
     const std::filesystem::path& path() const;
+    /// The file, or all the shards of the index.
+    const std::vector<std::filesystem::path>& files() const;
 
   private:
     struct State;

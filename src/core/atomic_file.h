@@ -6,7 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string_view>
+
+#include "core/output_file.h"
 
 namespace aerogel {
 
@@ -34,9 +37,12 @@ class AtomicFile {
   private:
     std::filesystem::path path_;
     std::filesystem::path temporary_;
-    int descriptor_ = -1;
+    std::optional<OutputFile> file_;
     std::uint64_t end_ = 0;
 };
+
+/// Throws IoError when `path` cannot be the name of a file: it is a folder, or ends in a slash.
+void check_file_name(const std::filesystem::path& path);
 
 /// Writes `text` as the whole content of `path`. IoError.
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);

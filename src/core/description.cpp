@@ -81,14 +81,16 @@ QuantDescription QuantDescription::read(const std::filesystem::path& path) {
     return parse_description(read_text_file(path, "description", kLimit), "[description] " + path.string());
 }
 
-void QuantDescription::write(const std::filesystem::path& path) const {
+void QuantDescription::write(const std::filesystem::path& path, PairLayout layout) const {
     nlohmann::ordered_json json = nlohmann::ordered_json::object();
-    json[kTypeKey] = model_quant_type;
     auto& items = json.get_ref<nlohmann::ordered_json::object_t&>();
+    const bool first = layout == PairLayout::v0;
+    if (first) items.emplace_back(kTypeKey, model_quant_type);
     for (const auto& [name, type] : entries) items.emplace_back(name, type);
+    if (!first) items.emplace_back(kTypeKey, model_quant_type);
     std::string text;
     try {
-        text = json.dump(2);
+        text = json.dump(first ? 2 : 4);
     } catch (const nlohmann::json::exception&) {
         throw InvalidArgument("[description] " + path.string() + ": a name or type is not valid UTF-8");
     }

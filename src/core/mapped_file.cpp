@@ -54,11 +54,19 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
 
 void MappedFile::read_ahead(std::size_t begin, std::size_t size) const {
     constexpr std::size_t kSmall = std::size_t{1} << 16;
-    if (size < kSmall) return;
+    if (size >= kSmall) advise(begin, size, MADV_WILLNEED);
+}
+
+// The pages at both ends may belong to neighbours too; those are read again when touched.
+void MappedFile::release(std::size_t begin, std::size_t size) const {
+    if (size != 0) advise(begin, size, MADV_DONTNEED);
+}
+
+// Only hints: failure changes nothing.
+void MappedFile::advise(std::size_t begin, std::size_t size, int advice) const {
     const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     const std::size_t first = begin / page * page;
-    // A hint: failure changes nothing.
-    ::madvise(const_cast<std::byte*>(data_) + first, begin + size - first, MADV_WILLNEED);
+    ::madvise(const_cast<std::byte*>(data_) + first, begin + size - first, advice);
 }
 
 MappedFile::~MappedFile() {

@@ -20,9 +20,12 @@ class MappedFile {
     std::span<const std::byte> bytes() const { return {data_, size_}; }
     /// Asks the system to begin reading that range now, without waiting for it.
     void read_ahead(std::size_t begin, std::size_t size) const;
+    /// Takes that range out of this process's memory until it is touched again.
+    void release(std::size_t begin, std::size_t size) const;
 
   private:
     MappedFile() = default;
+    void advise(std::size_t begin, std::size_t size, int advice) const;
     const std::byte* data_ = nullptr;
     std::size_t size_ = 0;
 };

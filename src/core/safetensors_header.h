@@ -37,8 +37,16 @@ SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::
 /// "F32", "F8_E4M3" ...: the name of a dtype in the file.
 std::string_view safetensors_name(DType dtype);
 
+/// Where each tensor goes, in the announced order; `where` begins the errors. InvalidArgument on a name that
+/// is reserved or announced twice and on sizes that overflow.
+std::vector<SafetensorsEntry> place_safetensors(const std::vector<TensorInfo>& tensors,
+                                                const std::string& where);
+
 /// Length and JSON of a header, padded with spaces to a multiple of 8. Entries as given.
 std::string encode_safetensors_header(const std::vector<SafetensorsEntry>& entries,
                                       const std::map<std::string, std::string>& metadata);
+
+/// Bytes of all the data.
+std::uint64_t data_size(const std::vector<SafetensorsEntry>& entries);
 
 }  // namespace aerogel

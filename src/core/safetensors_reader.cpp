@@ -20,6 +20,7 @@ struct SafetensorsFile::State {
         std::uint64_t begin = 0;  // in the file
     };
     std::filesystem::path path;
+    std::vector<std::filesystem::path> files;
     std::vector<std::string> names;
     std::unordered_map<std::string, Item> items;
     std::map<std::string, std::string> metadata;
@@ -34,6 +35,7 @@ struct SafetensorsFile::State {
     // Takes all tensors of one file; returns their names.
     std::vector<std::string> add_file(const std::filesystem::path& file_path) {
         const auto file = MappedFile::open(file_path);
+        files.push_back(file_path);
         SafetensorsHeader header = parse_safetensors(file->bytes(), file_path.string());
         std::vector<std::string> added;
         for (SafetensorsEntry& entry : header.entries) {
@@ -129,6 +131,9 @@ const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
 const std::filesystem::path& SafetensorsFile::path() const {
     return state_->path;
 }
+const std::vector<std::filesystem::path>& SafetensorsFile::files() const {
+    return state_->files;
+}
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
     const State::Item& item = state_->item(name);
@@ -144,6 +149,16 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
     Tensor copy(info.dtype, info.shape);
     std::memcpy(copy.data(), bytes, copy.bytes());
     return copy;
+}
+
+void SafetensorsFile::prefetch(const std::string& name) const {
+    const State::Item& item = state_->item(name);
+    item.file->read_ahead(item.begin, item.info.bytes());
+}
+
+void SafetensorsFile::release(const std::string& name) const {
+    const State::Item& item = state_->item(name);
+    item.file->release(item.begin, item.info.bytes());
 }
 
 }  // namespace aerogel

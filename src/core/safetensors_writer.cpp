@@ -1,7 +1,4 @@
 // SafetensorsWriter: the header first, then each tensor at its place, then the final name.
-#include <algorithm>
-#include <numeric>
-#include <set>
 #include <utility>
 
 #include "aerogel/error.h"
@@ -11,43 +8,6 @@
 #include "core/text.h"
 
 namespace aerogel {
-namespace {
-
-// Offsets by descending element size, then in the announced order: without padding, which the format
-// forbids, this puts every element on its natural boundary. The reference implementation does the same.
-std::vector<SafetensorsEntry> place(const std::vector<TensorInfo>& tensors, const std::string& where) {
-    std::vector<SafetensorsEntry> entries;
-    std::set<std::string> names;
-    for (const TensorInfo& info : tensors) {
-        if (info.name == "__metadata__" || !names.insert(info.name).second) {
-            throw InvalidArgument(where + ": the tensor name " + in_quotes(info.name) +
-                                  (info.name == "__metadata__" ? " is reserved" : " is announced twice"));
-        }
-        entries.push_back({info, 0, 0});
-    }
-    std::vector<std::size_t> order(entries.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-        return size_of(entries[a].info.dtype) > size_of(entries[b].info.dtype);
-    });
-    std::uint64_t end = 0;
-    for (const std::size_t i : order) {
-        SafetensorsEntry& entry = entries[i];
-        std::uint64_t bytes = 0;
-        entry.begin = end;
-        if (__builtin_mul_overflow(static_cast<std::uint64_t>(element_count(entry.info.shape)),
-                                   size_of(entry.info.dtype), &bytes) ||
-            __builtin_add_overflow(end, bytes, &end)) {
-            throw InvalidArgument(where + ": tensor " + in_quotes(entry.info.name) +
-                                  " is too large: " + to_string(entry.info.shape));
-        }
-        entry.end = end;
-    }
-    return entries;
-}
-
-}  // namespace
-
 struct SafetensorsWriter::State {
     std::string where;
     std::vector<SafetensorsEntry> entries;
@@ -62,7 +22,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
     : state_(std::make_unique<State>()) {
     State& state = *state_;
     state.where = "[safetensors] " + path.string();
-    state.entries = place(tensors, state.where);
+    state.entries = place_safetensors(tensors, state.where);
     const std::string header = encode_safetensors_header(state.entries, metadata);
     if (header.size() > kSafetensorsHeaderLimit) {
         throw InvalidArgument(state.where + ": the header must be at most " +
@@ -70,10 +30,8 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                               std::to_string(header.size()));
     }
     state.data_begin = header.size();
-    std::uint64_t data_size = 0;
-    for (const auto& entry : state.entries) data_size = std::max(data_size, entry.end);
     state.file = std::make_unique<AtomicFile>(path);
-    state.file->reserve(state.data_begin + data_size);
+    state.file->reserve(state.data_begin + data_size(state.entries));
     state.file->write(header);
 }
 
