@@ -15,10 +15,12 @@ void decode_int8(const QuantizedTensor& weight, std::int64_t row, float* out) {
     const auto* data = static_cast<const std::int8_t*>(weight.data.data()) + row * weight.columns;
     const auto* scale = static_cast<const float*>(weight.scale.data()) + row * groups.count;
     const auto* offset = static_cast<const float*>(weight.offset.data());
-    for (std::int64_t i = 0; i < weight.columns; ++i) {
-        const std::int64_t group = i / groups.width;
+    for (std::int64_t group = 0; group < groups.count; ++group) {
         const float zero = offset == nullptr ? 0.0F : offset[row * groups.count + group];
-        out[i] = (static_cast<float>(data[i]) - zero) * scale[group];
+        const std::int64_t first = group * groups.width;
+        for (std::int64_t i = first; i < first + groups.width; ++i) {
+            out[i] = (static_cast<float>(data[i]) - zero) * scale[group];
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
+#include "formats/nibbles.h"
 #include "formats/scaled.h"
 
 namespace aerogel {
@@ -43,14 +43,18 @@ int mx_exponent(float largest, int largest_exponent) {
     return largest == 0 ? -127 : std::max(std::ilogb(largest) - largest_exponent, -127);
 }
 
-QuantizedTensor mx_tensor(Format format, const TensorView& weight, DType storage, Shape data) {
+QuantizedTensor mx_tensor(Format format, std::int64_t rows, std::int64_t columns) {
     QuantizedTensor encoded;
     encoded.format = format;
-    encoded.rows = weight.dim(0);
-    encoded.columns = weight.dim(1);
+    encoded.rows = rows;
+    encoded.columns = columns;
     encoded.group_size = kMxBlock;
-    encoded.data = Tensor::zeros(storage, std::move(data));
-    encoded.scale = Tensor::zeros(DType::u8, {encoded.rows, mx_blocks(encoded.columns)});
+    encoded.data = format == Format::mxfp8 ? Tensor::zeros(DType::f8_e4m3, {rows, columns})
+                                           : Tensor::zeros(DType::u8, nibble_shape(rows, columns));
+    encoded.scale = Tensor::zeros(DType::u8, {rows, mx_blocks(columns)});
+    if (format == Format::mxfp4_dual) {
+        encoded.dual_scale = Tensor::zeros(DType::f32, {rows, mx_dual_blocks(columns)});
+    }
     return encoded;
 }
 

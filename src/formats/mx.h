@@ -39,7 +39,7 @@ int mx_exponent(float largest, int largest_exponent);
 /// Empty, or what is wrong with group_size, data (its dtype and shape given) and scale.
 std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape& data);
 
-/// A tensor of that format with room for data (zeros of dtype and shape given) and scales.
-QuantizedTensor mx_tensor(Format format, const TensorView& weight, DType storage, Shape data);
+/// A tensor of an MX format with room for data (zeros), scales and, for mxfp4_dual, dual scales.
+QuantizedTensor mx_tensor(Format format, std::int64_t rows, std::int64_t columns);
 
 }  // namespace aerogel

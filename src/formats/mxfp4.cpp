@@ -3,10 +3,13 @@
 #include "formats/mxfp4.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
+#include "base/thread_pool.h"
 #include "formats/mx.h"
 #include "formats/nibbles.h"
 #include "formats/scaled.h"
@@ -26,11 +29,34 @@ int block_exponent(float largest) {
     return static_cast<int>(std::min(exponent, 127.0F)) - kLargestExponent;
 }
 
-// A negative value that rounds to zero becomes -0 (code 8); 0 and -0 become +0.
-Float4E2M1 encode_element(float value, int exponent) {
-    const float magnitude = std::ldexp(std::abs(value), -exponent);
-    if (value == 0) return {0};
-    return to_float4_e2m1(std::copysign(nearest_e2m1(magnitude), value));
+// 2^exponent of a normal number.
+float power_of_two(int exponent) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
+}
+
+// Codes of nearest_e2m1(|value| / 2^exponent), without branches so that it becomes vector code: the
+// magnitudes 0 .. 2 lie 0.5 apart, 2 .. 4 lie 1 apart, 4 .. 6 lie 2 apart. A negative value that rounds to
+// zero becomes -0 (code 8); 0 and -0 become +0.
+void encode_block(const float* values, std::int64_t count, int exponent, std::uint8_t* codes) {
+    const float inverse = power_of_two(-exponent);  // exponents are in [-22, 125]
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float magnitude = std::abs(values[i]) * inverse;
+        const int two = magnitude >= 2, four = magnitude >= 4, negative = values[i] < 0;
+        const float per_step = 2.0F - static_cast<float>(two) - 0.5F * static_cast<float>(four);
+        const int code = static_cast<int>(magnitude * per_step + 0.5F) + 2 * (two + four);
+        codes[i] = static_cast<std::uint8_t>(std::min(code, 7) + 8 * negative);
+    }
+}
+
+// What each byte stands for, the low nibble first.
+using Pair = std::array<float, 2>;
+std::array<Pair, 256> make_pairs() {
+    std::array<Pair, 256> pairs;
+    for (int byte = 0; byte < 256; ++byte) {
+        const auto low = static_cast<std::uint8_t>(byte & 0xF), high = static_cast<std::uint8_t>(byte >> 4);
+        pairs[static_cast<std::size_t>(byte)] = {to_float(Float4E2M1{low}), to_float(Float4E2M1{high})};
+    }
+    return pairs;
 }
 
 Tensor pack_values(const Tensor& stored, std::int64_t rows, std::int64_t columns) {
@@ -54,35 +80,46 @@ Tensor pack_values(const Tensor& stored, std::int64_t rows, std::int64_t columns
 constexpr FormatRow kMxfp4Format = {Format::mxfp4, "mxfp4", DType::u8, decode_mxfp4_row, mxfp4_problem};
 
 void decode_mxfp4_row(const QuantizedTensor& weight, std::int64_t row, float* out) {
+    static const std::array<Pair, 256> pairs = make_pairs();
     const auto* data =
         static_cast<const std::uint8_t*>(weight.data.data()) + row * ((weight.columns + 1) / 2);
-    const auto* scale = static_cast<const Float8E8M0*>(weight.scale.data()) + row * mx_blocks(weight.columns);
-    for (std::int64_t i = 0; i < weight.columns; ++i) {
-        out[i] = to_float(Float4E2M1{nibble_at(data, i)}) * to_float(scale[i / kMxBlock]);
+    const auto* scales =
+        static_cast<const Float8E8M0*>(weight.scale.data()) + row * mx_blocks(weight.columns);
+    for (std::int64_t first = 0; first < weight.columns; first += kMxBlock) {
+        const float scale = to_float(scales[first / kMxBlock]);
+        const std::int64_t end = std::min(first + kMxBlock, weight.columns);
+        for (std::int64_t i = first; i < end; i += 2) {
+            const Pair& pair = pairs[data[i / 2]];
+            out[i] = pair[0] * scale;
+            if (i + 1 < end) out[i + 1] = pair[1] * scale;
+        }
     }
 }
 
 void encode_mxfp4_row(const float* values, std::int64_t row, QuantizedTensor& encoded) {
     auto* data = encoded.data.as<std::uint8_t>() + row * encoded.data.dim(1);
     auto* scale = encoded.scale.as<std::uint8_t>() + row * encoded.scale.dim(1);
+    std::array<std::uint8_t, kMxBlock> codes;
     for (std::int64_t first = 0; first < encoded.columns; first += kMxBlock) {
         const std::int64_t count = std::min(kMxBlock, encoded.columns - first);
         const int exponent = block_exponent(largest_magnitude(values + first, count));
         scale[first / kMxBlock] = static_cast<std::uint8_t>(exponent + 127);
-        for (std::int64_t i = first; i < first + count; ++i) {
-            put_nibble(data, i, encode_element(values[i], exponent).bits);
+        codes.fill(0);
+        encode_block(values + first, count, exponent, codes.data());
+        std::uint8_t* bytes = data + first / 2;
+        for (std::int64_t i = 0; i < (count + 1) / 2; ++i) {
+            const auto at = static_cast<std::size_t>(2 * i);
+            bytes[i] = static_cast<std::uint8_t>(codes[at] | codes[at + 1] << 4);
         }
     }
 }
 
 QuantizedTensor encode_mxfp4(const TensorView& weight) {
     check_encodable("mxfp4", weight);
-    QuantizedTensor encoded =
-        mx_tensor(Format::mxfp4, weight, DType::u8, nibble_shape(weight.dim(0), weight.dim(1)));
+    QuantizedTensor encoded = mx_tensor(Format::mxfp4, weight.dim(0), weight.dim(1));
     const auto* in = static_cast<const float*>(weight.data);
-    for (std::int64_t row = 0; row < encoded.rows; ++row) {
-        encode_mxfp4_row(in + row * encoded.columns, row, encoded);
-    }
+    parallel_for(encoded.rows,
+                 [&](std::int64_t row, int) { encode_mxfp4_row(in + row * encoded.columns, row, encoded); });
     return encoded;
 }
 

@@ -37,25 +37,25 @@ float dual_scale(float largest) {
 constexpr FormatRow kMxfp4DualFormat = {Format::mxfp4_dual, "mxfp4_dual", DType::u8, decode_mxfp4_dual,
                                         mxfp4_dual_problem};
 
+void encode_mxfp4_dual_row(float* values, std::int64_t row, QuantizedTensor& encoded) {
+    auto* dual = encoded.dual_scale.as<float>() + row * encoded.dual_scale.dim(1);
+    for (std::int64_t first = 0; first < encoded.columns; first += kMxDualBlock) {
+        const std::int64_t count = std::min(kMxDualBlock, encoded.columns - first);
+        const float scale = dual_scale(largest_magnitude(values + first, count));
+        dual[first / kMxDualBlock] = scale;
+        for (std::int64_t i = first; i < first + count; ++i) values[i] /= scale;
+    }
+    encode_mxfp4_row(values, row, encoded);
+}
+
 QuantizedTensor encode_mxfp4_dual(const TensorView& weight) {
     check_encodable("mxfp4_dual", weight);
-    QuantizedTensor encoded =
-        mx_tensor(Format::mxfp4_dual, weight, DType::u8, nibble_shape(weight.dim(0), weight.dim(1)));
-    const std::int64_t blocks = mx_dual_blocks(encoded.columns);
-    encoded.dual_scale = Tensor::zeros(DType::f32, {encoded.rows, blocks});
+    QuantizedTensor encoded = mx_tensor(Format::mxfp4_dual, weight.dim(0), weight.dim(1));
     const auto* in = static_cast<const float*>(weight.data);
-    std::vector<float> scaled(static_cast<std::size_t>(encoded.columns));
+    std::vector<float> values(static_cast<std::size_t>(encoded.columns));
     for (std::int64_t row = 0; row < encoded.rows; ++row) {
-        const float* values = in + row * encoded.columns;
-        auto* dual = encoded.dual_scale.as<float>() + row * blocks;
-        for (std::int64_t block = 0; block < blocks; ++block) {
-            const std::int64_t first = block * kMxDualBlock;
-            const std::int64_t count = std::min(kMxDualBlock, encoded.columns - first);
-            const float scale = dual[block] = dual_scale(largest_magnitude(values + first, count));
-            std::transform(values + first, values + first + count, scaled.begin() + first,
-                           [scale](float x) { return x / scale; });
-        }
-        encode_mxfp4_row(scaled.data(), row, encoded);
+        std::copy_n(in + row * encoded.columns, encoded.columns, values.begin());
+        encode_mxfp4_dual_row(values.data(), row, encoded);
     }
     return encoded;
 }

@@ -11,4 +11,7 @@ extern const FormatRow kMxfp4DualFormat;
 /// zeros), then w / D as MXFP4.
 QuantizedTensor encode_mxfp4_dual(const TensorView& weight);
 
+/// The same for one row of floats, which are divided by D in place.
+void encode_mxfp4_dual_row(float* values, std::int64_t row, QuantizedTensor& encoded);
+
 }  // namespace aerogel

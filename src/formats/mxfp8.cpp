@@ -3,9 +3,12 @@
 #include "formats/mxfp8.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 
 #include "aerogel/number_types.h"
+#include "base/thread_pool.h"
 #include "formats/mx.h"
 #include "formats/scaled.h"
 
@@ -13,14 +16,6 @@ namespace aerogel {
 namespace {
 
 constexpr int kLargestExponent = 8;
-
-void decode_mxfp8(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    const auto* data = static_cast<const Float8E4M3*>(weight.data.data()) + row * weight.columns;
-    const auto* scale = static_cast<const Float8E8M0*>(weight.scale.data()) + row * mx_blocks(weight.columns);
-    for (std::int64_t i = 0; i < weight.columns; ++i) {
-        out[i] = to_float(data[i]) * to_float(scale[i / kMxBlock]);
-    }
-}
 
 std::string mxfp8_problem(const QuantizedTensor& weight) {
     return mx_problem(weight, DType::f8_e4m3, {weight.rows, weight.columns});
@@ -31,32 +26,64 @@ int block_exponent(float largest) {
     return std::max(static_cast<int>(std::floor(std::log2(largest))) - kLargestExponent, -127);
 }
 
-// A negative value that rounds to zero becomes -0; 0 and -0 become +0.
-Float8E4M3 encode_element(float value, int exponent) {
-    const float magnitude = std::ldexp(std::abs(value), -exponent);
-    if (magnitude == 0) return {0};
-    return to_float8_e4m3(std::copysign(nearest_e4m3(magnitude), value));
+// Codes of nearest_e4m3(|value| / 2^exponent) as integers, without branches so that it becomes vector code:
+// n steps of 2^(own - 3) with n in 8 .. 16 where the magnitude's own exponent is above -6, and in 0 .. 8
+// steps of 2^-9 below it; both are code 8 * (own + 6) + n. A negative value that rounds to zero becomes -0;
+// what is or becomes 0 without rounding to E4M3 becomes +0.
+void encode_block(const float* values, std::int64_t count, int exponent, Float8E4M3* codes) {
+    constexpr int kLargestCode = 0x7E;
+    const float inverse = std::ldexp(1.0F, -exponent);
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float magnitude = std::abs(values[i]) * inverse;
+        const int own = std::max((std::bit_cast<std::int32_t>(magnitude) >> 23) - 127, -6);
+        const float steps = magnitude * std::bit_cast<float>((3 - own + 127) << 23);
+        const int code = std::min(8 * (own + 6) + static_cast<int>(steps + 0.5F), kLargestCode);
+        const int sign = values[i] < 0 && magnitude > 0 ? 0x80 : 0;
+        codes[i].bits = static_cast<std::uint8_t>(code | sign);
+    }
+}
+
+std::array<float, 256> make_values() {
+    std::array<float, 256> values;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        values[i] = to_float(Float8E4M3{static_cast<std::uint8_t>(i)});
+    }
+    return values;
+}
+
+void decode_mxfp8(const QuantizedTensor& weight, std::int64_t row, float* out) {
+    static const std::array<float, 256> table = make_values();
+    const auto* data = static_cast<const std::uint8_t*>(weight.data.data()) + row * weight.columns;
+    const auto* scales =
+        static_cast<const Float8E8M0*>(weight.scale.data()) + row * mx_blocks(weight.columns);
+    for (std::int64_t first = 0; first < weight.columns; first += kMxBlock) {
+        const float scale = to_float(scales[first / kMxBlock]);
+        const std::int64_t end = std::min(first + kMxBlock, weight.columns);
+        for (std::int64_t i = first; i < end; ++i) out[i] = table[data[i]] * scale;
+    }
 }
 
 }  // namespace
 
 constexpr FormatRow kMxfp8Format = {Format::mxfp8, "mxfp8", DType::f8_e4m3, decode_mxfp8, mxfp8_problem};
 
+void encode_mxfp8_row(const float* values, std::int64_t row, QuantizedTensor& encoded) {
+    auto* data = encoded.data.as<Float8E4M3>() + row * encoded.columns;
+    auto* scale = encoded.scale.as<std::uint8_t>() + row * encoded.scale.dim(1);
+    for (std::int64_t first = 0; first < encoded.columns; first += kMxBlock) {
+        const std::int64_t count = std::min(kMxBlock, encoded.columns - first);
+        const int exponent = block_exponent(largest_magnitude(values + first, count));
+        scale[first / kMxBlock] = static_cast<std::uint8_t>(exponent + 127);
+        encode_block(values + first, count, exponent, data + first);
+    }
+}
+
 QuantizedTensor encode_mxfp8(const TensorView& weight) {
     check_encodable("mxfp8", weight);
-    QuantizedTensor encoded = mx_tensor(Format::mxfp8, weight, DType::f8_e4m3, weight.shape);
-    const std::int64_t blocks = mx_blocks(encoded.columns);
+    QuantizedTensor encoded = mx_tensor(Format::mxfp8, weight.dim(0), weight.dim(1));
     const auto* in = static_cast<const float*>(weight.data);
-    for (std::int64_t block = 0; block < encoded.rows * blocks; ++block) {
-        const std::int64_t column = block % blocks * kMxBlock;
-        const std::int64_t first = block / blocks * encoded.columns + column;
-        const std::int64_t count = std::min(kMxBlock, encoded.columns - column);
-        const int exponent = block_exponent(largest_magnitude(in + first, count));
-        encoded.scale.as<std::uint8_t>()[block] = static_cast<std::uint8_t>(exponent + 127);
-        for (std::int64_t i = first; i < first + count; ++i) {
-            encoded.data.as<Float8E4M3>()[i] = encode_element(in[i], exponent);
-        }
-    }
+    parallel_for(encoded.rows,
+                 [&](std::int64_t row, int) { encode_mxfp8_row(in + row * encoded.columns, row, encoded); });
     return encoded;
 }
 

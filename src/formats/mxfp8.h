@@ -11,4 +11,7 @@ extern const FormatRow kMxfp8Format;
 /// nearest, ties away from zero, clamped to +-448.
 QuantizedTensor encode_mxfp8(const TensorView& weight);
 
+/// The same for one row of floats.
+void encode_mxfp8_row(const float* values, std::int64_t row, QuantizedTensor& encoded);
+
 }  // namespace aerogel

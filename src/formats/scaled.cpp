@@ -2,6 +2,7 @@
 #include "formats/scaled.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "aerogel/error.h"
@@ -78,10 +79,13 @@ QuantizedTensor scaled_tensor(Format format, const TensorView& weight, const Ten
     return encoded;
 }
 
+// Magnitudes are ordered as their bits are, and a maximum of integers becomes vector code.
 float largest_magnitude(const float* values, std::int64_t count) {
-    float largest = 0;
-    for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
-    return largest;
+    std::int32_t largest = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+        largest = std::max(largest, std::bit_cast<std::int32_t>(values[i]) & 0x7FFFFFFF);
+    }
+    return std::bit_cast<float>(largest);
 }
 
 Tensor minmax_scale(const TensorView& weight, std::int64_t group_size, float largest, float smallest) {

@@ -35,7 +35,7 @@ void check_scales(std::string_view name, const QuantizedTensor& encoded, const T
 QuantizedTensor scaled_tensor(Format format, const TensorView& weight, const Tensor& scale,
                               const Tensor& offset);
 
-/// max|w| of `count` values.
+/// max|w| of `count` values; not finite exactly when one of them is not.
 float largest_magnitude(const float* values, std::int64_t count);
 
 /// f32 [n,groups]: max|w| / largest, but at least `smallest`. group_size 0 = whole rows.

@@ -14,6 +14,7 @@ namespace aerogel {
 struct WeightOptions {
     std::int64_t group_size = 0;  ///< columns per scale, 0 = whole row
     bool symmetric = true;        ///< no offsets
+    bool narrow = false;          ///< minmax: symmetric int8 from -127 on and not from -128
 };
 
 struct AlgorithmRow {

@@ -4,9 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <limits>
-#include <numeric>
 #include <vector>
 
 #include "aerogel/error.h"
@@ -21,8 +20,7 @@ namespace {
 
 constexpr float kLogFloor = 9.6e-7F;
 constexpr float kSmallestCeiling = 6.0F;
-constexpr float kLargestCeiling = 12.0F;
-constexpr float kStep = 0.25F;
+constexpr float kLargestCeiling = 12.0F, kStep = 0.25F;
 
 int choose(std::span<const float> block, float ceiling) {
     const float largest = largest_magnitude(block.data(), static_cast<std::int64_t>(block.size()));
@@ -30,19 +28,44 @@ int choose(std::span<const float> block, float ceiling) {
     return static_cast<int>(std::clamp(exponent, -129.0F, 125.0F));
 }
 
-double error_of(const Tensor& weight, float ceiling) {
+constexpr std::size_t kCeilings = 25;  // 6, 6.25 .. 12
+using PerCeiling = std::array<double, kCeilings>;
+
+float ceiling_at(std::size_t index) {
+    return kSmallestCeiling + kStep * static_cast<float>(index);
+}
+
+// Adds to each sum of [first, last] the error with the exponent of its ceiling, from those of both ends. All
+// 25 ceilings give a block two or three exponents, falling ones, so that few errors are computed.
+void add_between(std::span<const float> block, std::size_t first, std::size_t last, PerCeiling& sums) {
+    const int exponent = choose(block, ceiling_at(first));
+    if (exponent == choose(block, ceiling_at(last))) {
+        const double error = mx_block_error(Format::mxfp4, block, exponent);
+        for (std::size_t i = first; i <= last; ++i) sums[i] += error;
+        return;
+    }
+    const std::size_t middle = (first + last) / 2;
+    add_between(block, first, middle, sums);
+    add_between(block, middle + 1, last, sums);
+}
+
+// Squared error of the whole weight with each ceiling.
+PerCeiling errors_of(const Tensor& weight) {
     const std::int64_t rows = weight.dim(0), columns = weight.dim(1);
-    std::vector<double> errors(static_cast<std::size_t>(rows));
+    std::vector<PerCeiling> errors(static_cast<std::size_t>(rows));
     parallel_for(rows, [&](std::int64_t row, int) {
         for (std::int64_t first = 0; first < columns; first += kMxBlock) {
             const std::int64_t count = std::min(kMxBlock, columns - first);
             const std::span<const float> block(weight.as<float>() + row * columns + first,
                                                static_cast<std::size_t>(count));
-            errors[static_cast<std::size_t>(row)] +=
-                mx_block_error(Format::mxfp4, block, choose(block, ceiling));
+            add_between(block, 0, kCeilings - 1, errors[static_cast<std::size_t>(row)]);
         }
     });
-    return std::accumulate(errors.begin(), errors.end(), 0.0);
+    PerCeiling sums = {};
+    for (const PerCeiling& row : errors) {
+        for (std::size_t i = 0; i < kCeilings; ++i) sums[i] += row[i];
+    }
+    return sums;
 }
 
 }  // namespace
@@ -60,16 +83,9 @@ QuantizedTensor quantize_ceil_x_mxfp4(const TensorView& weight) {
 
 QuantizedTensor quantize_ceil_x_search_mxfp4(const TensorView& weight) {
     const Tensor values = float_weight("ceil_x_search", weight);
-    float best = kSmallestCeiling;
-    double smallest = std::numeric_limits<double>::infinity();
-    for (float ceiling = kSmallestCeiling; ceiling <= kLargestCeiling; ceiling += kStep) {
-        const double error = error_of(values, ceiling);
-        if (error < smallest) {
-            smallest = error;
-            best = ceiling;
-        }
-    }
-    return encode_mx_blocks(Format::mxfp4, values, choose, best);
+    const PerCeiling errors = errors_of(values);
+    const auto best = std::min_element(errors.begin(), errors.end()) - errors.begin();  // the first of equals
+    return encode_mx_blocks(Format::mxfp4, values, choose, ceiling_at(static_cast<std::size_t>(best)));
 }
 
 }  // namespace aerogel

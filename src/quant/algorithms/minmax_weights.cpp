@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -10,26 +11,28 @@
 #include <vector>
 
 #include "aerogel/error.h"
-#include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "formats/fp8.h"
 #include "formats/int4.h"
+#include "formats/mx.h"
 #include "formats/mxfp4.h"
 #include "formats/mxfp4_dual.h"
 #include "formats/mxfp8.h"
+#include "formats/scaled.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/weight_rows.h"
 
 namespace aerogel {
 namespace {
 
-// The codes of an integer format. Symmetric int8 leaves -128 out, as the exporter of such files does.
+// The codes of an integer format. In bfloat16 |w| / scale can reach 127.5; symmetric int8 then has -128,
+// unless it is narrow.
 struct IntegerRange {
-    IntegerRange(Format format, bool symmetric)
+    IntegerRange(Format format, const WeightOptions& options)
         : bits(format == Format::int8 ? 8 : 4),
           high(static_cast<float>((1 << (bits - 1)) - 1)),
-          low(symmetric && bits == 8 ? -high : -high - 1) {}
+          low(options.symmetric && bits == 8 && options.narrow ? -high : -high - 1) {}
 
     int bits;
     float high;
@@ -43,18 +46,35 @@ struct GroupOut {
     float* offset;  // null when symmetric
 };
 
-// One row of a float matrix as float32.
-void widen_row(const TensorView& weight, std::int64_t row, float* out) {
-    const std::int64_t columns = weight.dim(1);
-    if (weight.dtype == DType::f32) {
-        const auto* in = static_cast<const float*>(weight.data) + row * columns;
-        std::copy(in, in + columns, out);
-    } else if (weight.dtype == DType::bf16) {
-        const auto* in = static_cast<const BFloat16*>(weight.data) + row * columns;
-        std::transform(in, in + columns, out, [](BFloat16 x) { return to_float(x); });
-    } else {
-        const auto* in = static_cast<const Float16*>(weight.data) + row * columns;
-        std::transform(in, in + columns, out, [](Float16 x) { return to_float(x); });
+// What a value of a weight's type becomes when arithmetic in that type has computed it, for finite values.
+struct AsFloat32 {
+    float operator()(float x) const { return x; }
+};
+struct AsBFloat16 {
+    float operator()(float x) const {
+        const auto bits = std::bit_cast<std::uint32_t>(x);
+        return std::bit_cast<float>((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000);
+    }
+};
+struct AsFloat16 {
+    float operator()(float x) const { return round_to(DType::f16, x); }
+};
+
+// Quotients are far below 2^22, where adding and taking away 1.5 * 2^23 rounds to nearest even; unlike
+// nearbyint this becomes vector code on every machine.
+template <typename Rounded>
+void encode_codes(std::span<const float> values, float scale, float offset, const IntegerRange& range,
+                  std::int8_t* codes) {
+    constexpr float kShift = 12582912.0F;
+    constexpr Rounded kRounded;
+    const float low = range.low, high = range.high;
+    const float* in = values.data();
+    const auto count = static_cast<std::int64_t>(values.size());
+    for (std::int64_t i = 0; i < count; ++i) {
+        float q = kRounded(kRounded(in[i] / scale) + offset) + kShift - kShift;
+        q = q < low ? low : q;
+        q = q > high ? high : q;
+        codes[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(q));
     }
 }
 
@@ -66,17 +86,16 @@ class IntegerEncoder {
 
     void encode(std::span<const float> values, const GroupOut& out) const {
         if (out.offset == nullptr) {
-            float largest = 0.0F;
-            for (const float value : values) largest = std::max(largest, std::fabs(value));
+            const float largest = largest_magnitude(values.data(), static_cast<std::int64_t>(values.size()));
             *out.scale = std::max(rounded(largest / range_.high), kSmallestScale);
         } else {
             choose_asymmetric(values, out);
         }
         const float offset = out.offset == nullptr ? 0.0F : *out.offset;
-        for (std::size_t i = 0; i < values.size(); ++i) {
-            const float q = std::nearbyint(rounded(rounded(values[i] / *out.scale) + offset));
-            out.codes[i] = static_cast<std::int8_t>(std::clamp(q, range_.low, range_.high));
-        }
+        const auto encode_as = dtype_ == DType::f32    ? encode_codes<AsFloat32>
+                               : dtype_ == DType::bf16 ? encode_codes<AsBFloat16>
+                                                       : encode_codes<AsFloat16>;
+        encode_as(values, *out.scale, offset, range_, out.codes);
     }
 
   private:
@@ -124,7 +143,8 @@ void check_options(const TensorView& weight, Format format, const WeightOptions&
                           std::to_string(row));
 }
 
-// Calls f(row, values) for every row as float32, in parallel; refuses a row that is not finite.
+// Calls f(row, values) for every row as float32 in scratch memory, in parallel; refuses a row that is not
+// finite.
 template <typename F>
 void for_each_row(const TensorView& weight, F&& f) {
     const auto columns = static_cast<std::size_t>(weight.dim(1));
@@ -133,8 +153,8 @@ void for_each_row(const TensorView& weight, F&& f) {
     parallel_for(weight.dim(0), [&](std::int64_t row, int worker) {
         float* values = scratch.data() + static_cast<std::size_t>(worker) * columns;
         widen_row(weight, row, values);
-        if (std::all_of(values, values + columns, [](float x) { return std::isfinite(x); })) {
-            f(row, std::span<const float>(values, columns));
+        if (std::isfinite(largest_magnitude(values, weight.dim(1)))) {
+            f(row, std::span(values, columns));
         } else {
             bad_row = row;
         }
@@ -153,9 +173,9 @@ QuantizedTensor quantize_integers(const TensorView& weight, Format format, const
     Tensor codes(DType::i8, weight.shape);
     result.scale = Tensor(DType::f32, {result.rows, groups});
     if (!options.symmetric) result.offset = Tensor(DType::f32, {result.rows, groups});
-    const IntegerEncoder encoder(IntegerRange(format, options.symmetric),
+    const IntegerEncoder encoder(IntegerRange(format, options),
                                  options.group_size == 0 ? weight.dtype : DType::f32);
-    for_each_row(weight, [&](std::int64_t row, std::span<const float> values) {
+    for_each_row(weight, [&](std::int64_t row, std::span<float> values) {
         for (std::int64_t group = 0; group < groups; ++group) {
             const std::int64_t at = row * groups + group;
             encoder.encode(
@@ -169,27 +189,31 @@ QuantizedTensor quantize_integers(const TensorView& weight, Format format, const
     return result;
 }
 
+QuantizedTensor quantize_mx(const TensorView& weight, Format format) {
+    QuantizedTensor encoded = mx_tensor(format, weight.dim(0), weight.dim(1));
+    for_each_row(weight, [&](std::int64_t row, std::span<float> values) {
+        if (format == Format::mxfp8) {
+            encode_mxfp8_row(values.data(), row, encoded);
+        } else if (format == Format::mxfp4) {
+            encode_mxfp4_row(values.data(), row, encoded);
+        } else {
+            encode_mxfp4_dual_row(values.data(), row, encoded);
+        }
+    });
+    return encoded;
+}
+
 }  // namespace
 
 QuantizedTensor quantize_minmax(const TensorView& weight, Format format, const WeightOptions& options) {
     check_matrix(weight);
     check_options(weight, format, options);
     if (format == Format::int8 || format == Format::int4) return quantize_integers(weight, format, options);
+    if (is_mx(format)) return quantize_mx(weight, format);
     const Tensor values = float_weight("minmax", weight);
-    switch (format) {
-        case Format::fp8_e4m3:
-            return encode_fp8_e4m3(values, options.group_size);
-        case Format::fp8_e5m2:
-            return encode_fp8_e5m2(values, options.group_size);
-        case Format::mxfp8:
-            return encode_mxfp8(values);
-        case Format::mxfp4:
-            return encode_mxfp4(values);
-        case Format::mxfp4_dual:
-            return encode_mxfp4_dual(values);
-        default:
-            throw InvalidArgument("[minmax] does not write " + std::string(to_string(format)));
-    }
+    if (format == Format::fp8_e4m3) return encode_fp8_e4m3(values, options.group_size);
+    if (format == Format::fp8_e5m2) return encode_fp8_e5m2(values, options.group_size);
+    throw InvalidArgument("[minmax] does not write " + std::string(to_string(format)));
 }
 
 }  // namespace aerogel

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "aerogel/error.h"
+#include "aerogel/number_types.h"
 #include "quant/algorithms/model_dtype.h"
 
 namespace aerogel {
@@ -33,6 +35,21 @@ Tensor float_matrix(std::string_view algorithm, std::string_view what, const Ten
 
 Tensor float_weight(std::string_view algorithm, const TensorView& weight) {
     return float_matrix(algorithm, "weight", weight);
+}
+
+void widen_row(const TensorView& weight, std::int64_t row, float* out) {
+    const std::int64_t columns = weight.dim(1);
+    const auto* data = static_cast<const std::byte*>(weight.data) +
+                       static_cast<std::size_t>(row * columns) * size_of(weight.dtype);
+    if (weight.dtype == DType::f32) {
+        std::memcpy(out, data, static_cast<std::size_t>(columns) * sizeof(float));
+    } else if (weight.dtype == DType::bf16) {
+        const auto* in = reinterpret_cast<const BFloat16*>(data);
+        for (std::int64_t i = 0; i < columns; ++i) out[i] = to_float(in[i]);
+    } else {
+        const auto* in = reinterpret_cast<const Float16*>(data);
+        for (std::int64_t i = 0; i < columns; ++i) out[i] = to_float(in[i]);
+    }
 }
 
 Tensor float_inputs(std::string_view algorithm, const TensorView& inputs, std::int64_t columns) {

@@ -12,7 +12,10 @@ namespace aerogel {
 /// [algorithm], when it is something else or not finite.
 Tensor float_weight(std::string_view algorithm, const TensorView& weight);
 
-/// The same for recorded inputs x [tokens,k]; `columns` is the k of the weight.
+/// One row of a contiguous f32|bf16|f16 matrix [n,k] as k floats.
+void widen_row(const TensorView& weight, std::int64_t row, float* out);
+
+/// float_weight() for recorded inputs x [tokens,k]; `columns` is the k of the weight.
 Tensor float_inputs(std::string_view algorithm, const TensorView& inputs, std::int64_t columns);
 
 /// Layers that share one input: float_weight() of each. InvalidArgument when there are none or their k
