@@ -6,9 +6,11 @@
 #include "aerogel/error.h"
 #include "base/cpu_features.h"
 #include "cli/command.h"
+#include "cli/inspect_calibration.h"
 #include "cli/inspect_report.h"
 #include "cli/model_files.h"
 #include "ops/dispatch.h"
+#include "quant/calibration.h"
 #include "quant/inspection.h"
 
 namespace aerogel::cli {
@@ -63,6 +65,11 @@ void inspect_quantized(const InspectFlags& flags) {
 
 void inspect_tensors(const InspectFlags& flags) {
     const SafetensorsFile file = SafetensorsFile::open(weights_of_model("inspect", flags.path));
+    if (CalibrationStats::is_statistics(file)) {
+        const CalibrationStats stats = CalibrationStats::load(flags.path);
+        print(flags, calibration_json(flags.path, stats), calibration_text(flags.path, stats, flags.all));
+        return;
+    }
     const auto config = file.path().parent_path() / "config.json";
     const bool has_config = fs::is_directory(flags.path) && fs::exists(config);
     print(flags, tensors_json(file, has_config ? config : ""),
@@ -92,7 +99,7 @@ void add_inspect(CLI::App& app) {
     command->add_option(
         "PATH", flags->path,
         "A .safetensors (or .index.json), a diffusers folder, quant_model_description_*.json or "
-        "its folder");
+        "its folder, or a file of calibration statistics");
     command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: as the name says)");
     command->add_flag("--all", flags->all, "List every layer and tensor");
     command->add_flag("--kernels", flags->kernels, "List the kernels of this build instead");

@@ -18,10 +18,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::size_t bytes_of(const TensorInfo& info) {
-    return static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
-}
-
 std::string shown(std::size_t bytes) {
     return show_bytes(static_cast<double>(bytes));
 }
@@ -75,14 +71,14 @@ std::map<std::string, std::pair<std::size_t, std::size_t>> by_dtype(const Safete
     for (const auto& name : file.names()) {
         auto& [count, bytes] = types[std::string(to_string(file.info(name).dtype))];
         ++count;
-        bytes += bytes_of(file.info(name));
+        bytes += file.info(name).bytes();
     }
     return types;
 }
 
 std::size_t total_bytes(const SafetensorsFile& file) {
     std::size_t bytes = 0;
-    for (const auto& name : file.names()) bytes += bytes_of(file.info(name));
+    for (const auto& name : file.names()) bytes += file.info(name).bytes();
     return bytes;
 }
 
@@ -155,7 +151,7 @@ Json tensors_json(const SafetensorsFile& file, const std::filesystem::path& conf
         json["tensors"].push_back({{"name", printable(name)},
                                    {"dtype", to_string(info.dtype)},
                                    {"shape", info.shape},
-                                   {"bytes", bytes_of(info)}});
+                                   {"bytes", info.bytes()}});
     }
     return json;
 }

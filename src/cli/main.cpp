@@ -59,8 +59,9 @@ int main(int argc, char** argv) {
         aerogel::num_threads();
         aerogel::log_enabled(aerogel::LogTopic::dispatch);
         return run(argc, argv);
-    } catch (const aerogel::Cancelled&) {
-        std::fputs("aerogel: interrupted\n", stderr);
+    } catch (const aerogel::Cancelled& error) {
+        const std::string_view what = error.what();
+        fmt::print(stderr, "aerogel: {}\n", what.starts_with("interrupted") ? what : "interrupted");
         return 130;
     } catch (const std::exception& error) {
         fmt::print(stderr, "aerogel: {}\n", error.what());

@@ -1,10 +1,10 @@
-// aerogel quantize MODEL -o DIR --scheme NAME: from a float checkpoint to a quantized pair.
+// aerogel quantize MODEL -o DIR --scheme NAME (or --recipe FILE): from a float checkpoint to a quantized
+// pair.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "aerogel/error.h"
@@ -12,35 +12,31 @@
 #include "cli/command.h"
 #include "cli/model_files.h"
 #include "cli/progress.h"
+#include "cli/quantize_calibration.h"
+#include "cli/quantize_report.h"
 #include "cli/scheme_list.h"
-#include "cli/video_size.h"
-#include "model/calibrate.h"
+#include "core/resumable_file.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"
+#include "quant/recipe.h"
 #include "quant/schemes.h"
 
 namespace aerogel::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 struct QuantizeFlags {
     std::string model;
     std::string folder;
     std::string scheme;
+    std::string recipe;
+    std::vector<std::string> without;
     std::string algorithm = "minmax";
     std::vector<std::string> include;
     std::vector<std::string> exclude;
+    std::string layout;
     int rank = -1;
-    std::string captions;
-    std::size_t max_captions = 0;
-    std::string prompt_embeds;
-    std::string calibration;
-    std::string save_calibration;
-    std::string size;
-    CalibrateOptions calibrate;
-    int first_static_step = 0;
+    CalibrationFlags calibration;
     std::int64_t group_size = 0;
     bool asymmetric = false;
     bool packed = false;
@@ -50,134 +46,108 @@ struct QuantizeFlags {
     bool json = false;
 };
 
-// How the activation ranges came about.
-struct CalibrationRun {
-    CalibrationStats stats;
-    std::string source;
-    std::size_t captions = 0;
-};
-
-void stop_if_interrupted() {
-    if (interrupted()) throw Cancelled("[quantize] interrupted");
-}
-
-void choose_captions(const QuantizeFlags& flags, CalibrateOptions& options) {
-    if (!flags.prompt_embeds.empty()) {
-        options.prompt_embeds =
-            SafetensorsFile::open(flags.prompt_embeds).tensor("prompt_embeds").to(DType::f32);
-        return;
+void check_required(const QuantizeFlags& flags) {
+    std::string missing;
+    if (flags.model.empty()) missing += " MODEL";
+    if (flags.folder.empty()) missing += " --output";
+    if (flags.scheme.empty() && flags.recipe.empty()) missing += " --scheme";
+    if (!missing.empty()) {
+        throw InvalidArgument(fmt::format("[quantize] missing:{} (or give --list)", missing));
     }
-    options.captions = flags.captions.empty() ? default_captions(flags.model) : read_captions(flags.captions);
-    if (flags.max_captions != 0 && options.captions.size() > flags.max_captions) {
-        options.captions.resize(flags.max_captions);
+    if (flags.recipe.empty()) {
+        if (flags.without.empty()) return;
+        throw InvalidArgument("[quantize] --without leaves entries out of a --recipe, there is none");
     }
-}
-
-CalibrationRun run_calibration(const QuantizeFlags& flags) {
-    if (!flags.calibration.empty()) {
-        return {CalibrationStats::load(flags.calibration), flags.calibration, 0};
-    }
-    CalibrateOptions options = flags.calibrate;
-    if (!flags.size.empty()) {
-        const VideoSize size = parse_video_size("quantize", flags.size);
-        options.width = size.width;
-        options.height = size.height;
-    }
-    choose_captions(flags, options);
-    const Pipeline pipeline = Pipeline::load(flags.model);
-    std::unique_ptr<Progress> progress;
-    options.progress = [&](int done, int total) {
-        if (!progress) progress = std::make_unique<Progress>("calibrate", total);
-        progress->update(done);
-        return !interrupted();
-    };
-    const std::size_t captions = options.prompt_embeds.defined()
-                                     ? static_cast<std::size_t>(options.prompt_embeds.dim(0))
-                                     : options.captions.size();
-    CalibrationRun run{calibrate(pipeline, options), "captions", captions};
-    if (!flags.save_calibration.empty()) run.stats.save(flags.save_calibration);
-    return run;
-}
-
-void check_flags(const QuantizeFlags& flags, const SchemeRow& scheme) {
-    const bool calibrates = !flags.captions.empty() || !flags.prompt_embeds.empty() ||
-                            !flags.calibration.empty() || !flags.save_calibration.empty() ||
-                            flags.calibrate.steps.has_value();
-    if (calibrates && !scheme.needs_calibration) {
+    const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
+                              flags.algorithm != "minmax" || flags.group_size != 0 || flags.asymmetric ||
+                              flags.packed || flags.rotation_block != 0 || flags.low_rank != 0;
+    if (layers_given) {
         throw InvalidArgument(
-            fmt::format("[quantize] {} needs no calibration: leave out --captions, --steps, "
-                        "--prompt-embeds, --calibration and --save-calibration",
-                        scheme.name));
-    }
-    if (flags.first_static_step != 0 && !scheme.per_step) {
-        throw InvalidArgument(
-            fmt::format("[quantize] --first-static-step is for W8A8_TIMESTEP, not for {}", scheme.name));
+            "[quantize] the --recipe says which layers are stored how: leave out --scheme, --algorithm, "
+            "--include, --exclude, --group-size, --asymmetric, --rotate, --low-rank and --packed");
     }
 }
 
-void check_first_static_step(const QuantizeFlags& flags, const std::optional<CalibrationRun>& calibration) {
-    if (!calibration) return;
-    const int steps = calibration->stats.steps();
+LayerOptions options_of(const QuantizeFlags& flags) {
+    LayerOptions options;
+    options.algorithm = flags.algorithm;
+    options.weight.group_size = flags.group_size;
+    options.weight.symmetric = !flags.asymmetric;
+    options.rotation_block = flags.rotation_block;
+    options.low_rank = flags.low_rank;
+    options.scheme = &scheme_with_choices(flags.scheme, options);
+    options.packed = flags.packed;
+    check_choices(*options.scheme, options);
+    return options;
+}
+
+LayerPlan plan_from_flags(const QuantizeFlags& flags, const std::vector<std::string>& linears,
+                          QuantizeResult& result) {
+    result.options = options_of(flags);
+    std::vector<std::string> include = flags.include;
+    if (include.empty()) include.emplace_back(kDefaultLayers);
+    return uniform_plan(select_layers(linears, include, flags.exclude), result.options);
+}
+
+LayerPlan plan_from_recipe(const QuantizeFlags& flags, const std::vector<std::string>& linears,
+                           QuantizeResult& result) {
+    const Recipe recipe = read_recipe(flags.recipe, flags.without);
+    RecipePlan plan = plan_of(recipe, linears);
+    result.recipe = flags.recipe;
+    for (const auto& entry : recipe.left_out) result.notes.push_back(entry + " is left out");
+    result.notes.insert(result.notes.end(), plan.notes.begin(), plan.notes.end());
+    return std::move(plan.layers);
+}
+
+bool any_scheme(const LayerPlan& plan, bool SchemeRow::*property) {
+    return std::any_of(plan.begin(), plan.end(),
+                       [&](const auto& layer) { return layer.second.scheme->*property; });
+}
+
+// What the options about calibration may say, given the schemes.
+void check_calibration(const CalibrationFlags& flags, const LayerPlan& plan) {
+    const std::string_view scheme = plan.begin()->second.scheme->name;
+    if (flags.given() && !any_scheme(plan, &SchemeRow::needs_calibration)) {
+        throw InvalidArgument(
+            fmt::format("[quantize] {} needs no calibration: leave out --captions, --steps, --timesteps, "
+                        "--prompt-embeds, --recorded-inputs, --calibration and --save-calibration",
+                        scheme));
+    }
+    if (flags.first_static_step != 0 && !any_scheme(plan, &SchemeRow::per_step)) {
+        throw InvalidArgument(
+            fmt::format("[quantize] --first-static-step is for W8A8_TIMESTEP, not for {}", scheme));
+    }
+}
+
+void check_first_static_step(const CalibrationFlags& flags, const CalibrationRun& calibration) {
+    const int steps = calibration.stats.steps();
     if (flags.first_static_step >= 0 && flags.first_static_step <= steps) return;
     throw InvalidArgument(
         fmt::format("[quantize] --first-static-step must be in [0, {}] (the steps calibrated), got {}", steps,
                     flags.first_static_step));
 }
 
-Json to_json(const QuantizeFlags& flags, const ExportReport& report,
-             const std::optional<CalibrationRun>& calibration, std::size_t linears) {
-    Json json = {{"model", flags.model},
-                 {"scheme", report.quant_type},
-                 {"group_size", flags.group_size},
-                 {"algorithm", flags.algorithm},
-                 {"description", report.description.string()},
-                 {"weights", report.weights.string()},
-                 {"bytes_before", report.bytes_before},
-                 {"bytes_after", report.bytes_after},
-                 {"linear_layers", linears},
-                 {"quantized_layers", report.layers.size()},
-                 {"layers", Json::array()}};
-    if (calibration) {
-        json["calibration"] = {{"source", calibration->source},
-                               {"steps", calibration->stats.steps()},
-                               {"first_static_step", flags.first_static_step}};
-        if (calibration->captions != 0) json["calibration"]["captions"] = calibration->captions;
-    }
-    for (const auto& layer : report.layers) {
-        json["layers"].push_back(
-            {{"name", layer.name}, {"shape", {layer.n, layer.k}}, {"relative_error", layer.relative_error}});
-    }
-    return json;
+// Stops between two tensors once the user wants it; what is finished stays.
+void stop_if_interrupted(std::size_t done, std::size_t total) {
+    if (!interrupted()) return;
+    throw Cancelled(fmt::format("interrupted with {:.0f} % done; the same command goes on from there",
+                                100.0 * static_cast<double>(done) / static_cast<double>(total)));
 }
 
-std::string to_text(const ExportReport& report, const std::optional<CalibrationRun>& calibration,
-                    std::size_t linears) {
-    std::string text =
-        fmt::format("{}: {} of {} Linear layers quantized, {} -> {}\n", report.quant_type,
-                    report.layers.size(), linears, show_bytes(static_cast<double>(report.bytes_before)),
-                    show_bytes(static_cast<double>(report.bytes_after)));
-    if (calibration) {
-        text += calibration->captions == 0 ? fmt::format("calibration from {}, {} steps\n",
-                                                         calibration->source, calibration->stats.steps())
-                                           : fmt::format("calibrated on {} captions, {} steps each\n",
-                                                         calibration->captions, calibration->stats.steps());
-    }
-    const auto worst =
-        std::max_element(report.layers.begin(), report.layers.end(),
-                         [](const auto& a, const auto& b) { return a.relative_error < b.relative_error; });
-    text += fmt::format("largest relative weight error: {:.2e} ({})\n", worst->relative_error, worst->name);
-    text += fmt::format("{}\n{}", report.weights.string(), report.description.string());
-    return text;
-}
-
-void check_required(const QuantizeFlags& flags) {
-    std::string missing;
-    if (flags.model.empty()) missing += " MODEL";
-    if (flags.folder.empty()) missing += " --output";
-    if (flags.scheme.empty()) missing += " --scheme";
-    if (!missing.empty()) {
-        throw InvalidArgument(fmt::format("[quantize] missing:{} (or give --list)", missing));
-    }
+ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model, const LayerPlan& plan,
+                        const CalibrationStats* calibration) {
+    ExportOptions options;
+    options.folder = flags.folder;
+    options.rank = flags.rank;
+    options.calibration = calibration;
+    if (!flags.layout.empty()) options.layout = flags.layout == "v0" ? PairLayout::v0 : PairLayout::v1;
+    std::unique_ptr<Progress> progress;
+    options.progress = [&](std::size_t done, std::size_t total, const std::string& tensor) {
+        stop_if_interrupted(done, total);
+        if (!progress) progress = std::make_unique<Progress>("quantize", static_cast<std::int64_t>(total));
+        progress->update(static_cast<std::int64_t>(done), tensor);
+    };
+    return export_quantized(model, plan, options);
 }
 
 void run_quantize(const QuantizeFlags& flags) {
@@ -186,41 +156,22 @@ void run_quantize(const QuantizeFlags& flags) {
         return;
     }
     check_required(flags);
-    LayerChoices choices = {
-        flags.algorithm, {flags.group_size, !flags.asymmetric}, flags.rotation_block, flags.low_rank};
-    const SchemeRow& scheme = scheme_with_choices(flags.scheme, choices);
-    check_choices(scheme, choices);
-    check_flags(flags, scheme);
-    const SafetensorsFile model = SafetensorsFile::open(weights_of_model("quantize", flags.model));
+    QuantizeResult result;
+    result.model = flags.model;
+    result.first_static_step = flags.calibration.first_static_step;
+    const SafetensorsFile model =
+        SafetensorsFile::open(weights_of_model("quantize", flags.model, flags.rank));
     const std::vector<std::string> linears = linear_layers(model);
-    std::vector<std::string> include = flags.include;
-    if (include.empty()) include.emplace_back(kDefaultLayers);
-    const std::vector<std::string> layers = select_layers(linears, include, flags.exclude);
-
-    std::optional<CalibrationRun> calibration;
-    if (scheme.needs_calibration) calibration = run_calibration(flags);
-    check_first_static_step(flags, calibration);
-
-    ExportOptions options;
-    static_cast<LayerChoices&>(options) = choices;
-    options.folder = flags.folder;
-    options.scheme = &scheme;
-    options.rank = flags.rank;
-    options.packed = flags.packed;
-    if (calibration) options.calibration = &calibration->stats;
-    ExportReport report;
-    {
-        std::unique_ptr<Progress> progress;
-        options.progress = [&](std::size_t done, std::size_t total, const std::string& tensor) {
-            stop_if_interrupted();
-            if (!progress)
-                progress = std::make_unique<Progress>("quantize", static_cast<std::int64_t>(total));
-            progress->update(static_cast<std::int64_t>(done), tensor);
-        };
-        report = export_quantized(model, layers, options);
+    result.linears = linears.size();
+    const LayerPlan plan = flags.recipe.empty() ? plan_from_flags(flags, linears, result)
+                                                : plan_from_recipe(flags, linears, result);
+    check_calibration(flags.calibration, plan);
+    if (any_scheme(plan, &SchemeRow::needs_calibration)) {
+        result.calibration = run_calibration(flags.model, flags.calibration);
+        check_first_static_step(flags.calibration, *result.calibration);
     }
-    fmt::print("{}\n", flags.json ? to_json(flags, report, calibration, linears.size()).dump(2)
-                                  : to_text(report, calibration, linears.size()));
+    result.report = run_export(flags, model, plan, result.calibration ? &result.calibration->stats : nullptr);
+    fmt::print("{}\n", flags.json ? result_json(result).dump(2) : result_text(result));
 }
 
 void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
@@ -245,35 +196,13 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
         ->group(group);
 }
 
-void add_calibration_options(CLI::App& command, QuantizeFlags& flags) {
-    const std::string group = "Calibration (W8A8, W8A8_TIMESTEP)";
-    command
-        .add_option("--captions", flags.captions, "File with one caption per line (default: the model's own)")
-        ->group(group);
-    command.add_option("--max-captions", flags.max_captions, "Use at most this many captions (0: all)")
+void add_recipe_options(CLI::App& command, QuantizeFlags& flags) {
+    const std::string group = "Recipe, instead of --scheme";
+    command.add_option("--recipe", flags.recipe, "msmodelslim's YAML (multimodal_sd_modelslim_v1)")
         ->group(group);
     command
-        .add_option("--prompt-embeds", flags.prompt_embeds,
-                    "A .safetensors with prompt_embeds [captions,len,dim], instead of captions")
-        ->group(group);
-    command
-        .add_option("--steps", flags.calibrate.steps, "Sampling steps; W8A8_TIMESTEP keeps scales for each")
-        ->group(group);
-    command.add_option("--frames", flags.calibrate.frames, "Frames of the videos (fewer are cheaper)")
-        ->group(group);
-    command.add_option("--size", flags.size, "WIDTHxHEIGHT of the videos")->group(group);
-    command.add_option("--guidance", flags.calibrate.guidance, "Classifier-free guidance scale")
-        ->group(group);
-    command.add_option("--seed", flags.calibrate.seed, "Seed of the first video's noise")->group(group);
-    command.add_option("--save-calibration", flags.save_calibration, "Keep the measured ranges in this file")
-        ->group(group);
-    command.add_option("--calibration", flags.calibration, "Use ranges kept before, run nothing")
-        ->group(group);
-    command
-        .add_option(
-            "--first-static-step", flags.first_static_step,
-            "W8A8_TIMESTEP: the step from which static scales are meant to be used (told to generate, "
-            "not stored)")
+        .add_option("--without", flags.without,
+                    "Leave entries of this type out of the recipe (fa3_quant, online_quarot ...); repeatable")
         ->group(group);
 }
 
@@ -285,6 +214,18 @@ std::string algorithm_names() {
     }
     return fmt::format("{}", fmt::join(names, ", "));
 }
+
+constexpr const char* kExamples =
+    "An export that was interrupted goes on where it was when the same command is given again.\n"
+    "Examples:\n"
+    "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_DYNAMIC\n"
+    "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A16 --include 'blocks.*.ffn.*' \\\n"
+    "      --exclude 'blocks.{0,1}.*'\n"
+    "  aerogel quantize examples/shapes_dit -o quantized --scheme INT4 --group-size 64 --packed\n"
+    "  aerogel quantize --list\n"
+    "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_TIMESTEP --steps 20 --max-captions 2\n"
+    "  aerogel quantize Wan2.2/low_noise_model -o quantized --recipe wan2_2_w4a4f8_mxfp_t2v.yaml \\\n"
+    "      --without fa3_quant --without online_quarot\n";
 
 }  // namespace
 
@@ -302,20 +243,22 @@ void add_quantize(CLI::App& app) {
         "--include", flags->include,
         fmt::format("Layers to quantize, by pattern (* ? [ab] {{a,b}}); default {}", kDefaultLayers));
     command->add_option("--exclude", flags->exclude, "Layers to leave float; wins over --include");
-    command->add_option("--rank", flags->rank, "Rank behind the file names (-1: none)")
+    command
+        ->add_option(
+            "--layout", flags->layout,
+            "Form of the files: v1 (default) or v0, msmodelslim's older one; W8A8_TIMESTEP has v0 only")
+        ->check(CLI::IsMember({"v0", "v1"}));
+    command
+        ->add_option(
+            "--rank", flags->rank,
+            "Rank of a tensor-parallel shard (-1: none): reads NAME_{rank}.safetensors where the model "
+            "has such files, and writes the pair with _{rank} behind its names")
         ->check(CLI::Range(-1, 1 << 20));
     add_weight_options(*command, *flags);
-    add_calibration_options(*command, *flags);
+    add_recipe_options(*command, *flags);
+    add_calibration_options(*command, flags->calibration);
     command->add_flag("--json", flags->json, "Print the report as JSON");
-    command->footer(
-        "Examples:\n"
-        "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_DYNAMIC\n"
-        "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A16 --include 'blocks.*.ffn.*' \\\n"
-        "      --exclude 'blocks.{0,1}.*'\n"
-        "  aerogel quantize examples/shapes_dit -o quantized --scheme INT4 --group-size 64 --packed\n"
-        "  aerogel quantize --list\n"
-        "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_TIMESTEP --steps 20 "
-        "--max-captions 2\n");
+    command->footer(kExamples);
     command->callback([flags] { run_quantize(*flags); });
 }
 

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <sstream>
 #include <utility>
@@ -45,16 +46,45 @@ GenerateOptions base_options(const Pipeline& pipeline, const CalibrateOptions& o
     return pipeline.with_defaults(std::move(generate));
 }
 
+bool is_chosen(const std::vector<int>& timesteps, int step) {
+    return timesteps.empty() || std::find(timesteps.begin(), timesteps.end(), step) != timesteps.end();
+}
+
+// Steps to run: up to the last one that is measured.
+int last_step(const std::vector<int>& timesteps, int steps) {
+    if (timesteps.empty()) return steps;
+    const auto [first, last] = std::minmax_element(timesteps.begin(), timesteps.end());
+    if (*first >= 0 && *last < steps) return *last + 1;
+    throw InvalidArgument(
+        fmt::format("[calibrate] timesteps must be in [0, {}), got {}", steps, *first < 0 ? *first : *last));
+}
+
+// One video; ends it after `last` steps.
+void sample(const Pipeline& pipeline, GenerateOptions& generate, int last,
+            const std::function<bool(int step)>& progress) {
+    bool enough = false;
+    generate.progress = [&](int step, int, double) {
+        if (!progress(step)) return false;
+        enough = step == last;
+        return !enough || last == *generate.steps;
+    };
+    try {
+        pipeline.generate(generate);
+    } catch (const Cancelled&) {
+        if (!enough) throw;
+    }
+}
+
 }  // namespace
 
 CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& options) {
     const std::size_t captions = caption_count(options);
     if (captions == 0) throw InvalidArgument("[calibrate] there are no captions to calibrate with");
     GenerateOptions generate = base_options(pipeline, options);
-    const int steps = *generate.steps;
-    CalibrationStats stats(steps);
+    CalibrationStats stats(*generate.steps);
+    const int last = last_step(options.timesteps, *generate.steps);
     generate.on_linear_input = [&](const std::string& linear, int step, const TensorView& x) {
-        stats.observe(linear, step, x);
+        if (is_chosen(options.timesteps, step)) stats.observe(linear, step, x);
     };
     for (std::size_t i = 0; i < captions; ++i) {
         generate.seed = options.seed + i;
@@ -63,11 +93,10 @@ CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& opt
         } else {
             generate.prompt = options.captions[i];
         }
-        const int done = static_cast<int>(i) * steps;
-        generate.progress = [&, done](int step, int, double) {
-            return !options.progress || options.progress(done + step, static_cast<int>(captions) * steps);
-        };
-        pipeline.generate(generate);
+        const int done = static_cast<int>(i) * last;
+        sample(pipeline, generate, last, [&](int step) {
+            return !options.progress || options.progress(done + step, static_cast<int>(captions) * last);
+        });
     }
     return stats;
 }

@@ -25,12 +25,28 @@ struct CalibrateOptions {
     std::optional<int> width;
     std::optional<double> guidance;
     std::uint64_t seed = 0;  ///< of the first video; the next one takes the next seed
+    /// Steps whose inputs are measured, in any order; empty: all. Later ones are not even run.
+    std::vector<int> timesteps;
     /// Called after each sampling step; return false to stop (calibrate() then throws Cancelled).
     std::function<bool(int done, int total)> progress;
 };
 
 /// InvalidArgument when there is nothing to calibrate with, or as Pipeline::generate.
 CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& options);
+
+/// Inputs of the transformer recorded elsewhere, one record per forward pass: a safetensors file with
+/// "hidden_states" [records, channels, frames, height, width], "timestep" [records] (or [records, tokens]),
+/// "encoder_hidden_states" [records, text_len, text_dim], for image models "encoder_hidden_states_image"
+/// [records, image_len, image_dim] (all f32, bf16 or f16), and maybe "step" i32|i64 [records]. Without "step"
+/// the step of a record is the rank of its timestep among the recorded ones, the largest first.
+struct RecordedInputs {
+    std::filesystem::path file;
+    std::vector<int> timesteps;  ///< as in CalibrateOptions
+    std::function<bool(int done, int total)> progress;
+};
+
+/// IoError; InvalidArgument naming file and tensor when a tensor is missing or does not fit the model.
+CalibrationStats calibrate(const WanTransformer& model, const RecordedInputs& inputs);
 
 /// Captions of a file, one per line; empty lines and lines with # in front are skipped. IoError,
 /// InvalidArgument when there is none.

@@ -12,11 +12,12 @@
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
-#include "aerogel/safetensors.h"
 #include "core/text.h"
 
 namespace aerogel {
 namespace {
+
+constexpr std::string_view kForwards = ".forwards";
 
 // NaN fails both comparisons below, so it is looked for on its own.
 struct Extremes {
@@ -143,23 +144,52 @@ std::vector<InputRange> CalibrationStats::ranges_by_step(const std::string& laye
     return ranges;
 }
 
+std::int64_t CalibrationStats::forwards(const std::string& layer, int step) const {
+    const auto found = layers_.find(layer);
+    return found == layers_.end() ? 0 : found->second.forwards.at(static_cast<std::size_t>(step));
+}
+
+void CalibrationStats::merge(const CalibrationStats& other) {
+    if (steps_ == 0) steps_ = other.steps_;
+    if (other.steps_ != steps_) {
+        throw InvalidArgument(fmt::format(
+            "[calibrate] statistics of {} steps cannot be merged with those of {}", other.steps_, steps_));
+    }
+    for (const auto& [name, added] : other.layers_) {
+        const auto [place, is_new] = layers_.emplace(name, added);
+        if (is_new) continue;
+        Sums& sums = place->second;
+        for (std::size_t step = 0; step < sums.forwards.size(); ++step) {
+            sums.min[step] += added.min[step];
+            sums.max[step] += added.max[step];
+            sums.forwards[step] += added.forwards[step];
+        }
+    }
+}
+
+bool CalibrationStats::is_statistics(const SafetensorsFile& file) {
+    return !file.names().empty() &&
+           std::all_of(file.names().begin(), file.names().end(), [](const std::string& name) {
+               return name.ends_with(".min_sum") || name.ends_with(".max_sum") || name.ends_with(kForwards);
+           });
+}
+
 void CalibrationStats::save(const std::filesystem::path& path) const {
     std::map<std::string, Tensor> tensors;
     for (const auto& [name, sums] : layers_) {
         tensors[name + ".min_sum"] = to_tensor(DType::f64, sums.min);
         tensors[name + ".max_sum"] = to_tensor(DType::f64, sums.max);
-        tensors[name + ".forwards"] = to_tensor(DType::i64, sums.forwards);
+        tensors[name + std::string(kForwards)] = to_tensor(DType::i64, sums.forwards);
     }
     save_safetensors(path, tensors);
 }
 
 CalibrationStats CalibrationStats::load(const std::filesystem::path& path) {
     const SafetensorsFile file = SafetensorsFile::open(path);
-    constexpr std::string_view kEnding = ".forwards";
     CalibrationStats stats;
     for (const auto& name : file.names()) {
-        if (!name.ends_with(kEnding)) continue;
-        const std::string layer = name.substr(0, name.size() - kEnding.size());
+        if (!name.ends_with(kForwards)) continue;
+        const std::string layer = name.substr(0, name.size() - kForwards.size());
         const Tensor forwards = stats_tensor(file, name, DType::i64);
         const Tensor min = stats_tensor(file, layer + ".min_sum", DType::f64);
         const Tensor max = stats_tensor(file, layer + ".max_sum", DType::f64);

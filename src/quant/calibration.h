@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "aerogel/safetensors.h"
 #include "aerogel/tensor.h"
 #include "quant/algorithms/minmax.h"
 
@@ -33,6 +34,14 @@ class CalibrationStats {
     /// from last to first and never forgets sees them. Steps after the layer's last one take its mean.
     std::vector<InputRange> ranges_by_step(const std::string& layer) const;
 
+    /// Forwards of a layer in a step; 0 when it never ran.
+    std::int64_t forwards(const std::string& layer, int step) const;
+    /// Adds what another run measured, of other inputs or other layers. InvalidArgument when it has another
+    /// number of steps.
+    void merge(const CalibrationStats& other);
+
+    /// True when a file holds statistics and nothing else.
+    static bool is_statistics(const SafetensorsFile& file);
     /// As safetensors: "<layer>.min_sum" and ".max_sum" F64 [steps], ".forwards" I64 [steps].
     void save(const std::filesystem::path& path) const;
     /// IoError / InvalidArgument (file, tensor, expected, got).

@@ -5,16 +5,14 @@
 
 #include <algorithm>
 #include <memory>
-#include <set>
 #include <system_error>
 #include <utility>
 
-#include "aerogel/description.h"
 #include "aerogel/error.h"
 #include "core/text.h"
-#include "formats/format.h"
-#include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/model_dtype.h"
+#include "quant/export_file.h"
+#include "quant/export_key.h"
 #include "quant/export_layer.h"
 
 namespace aerogel {
@@ -23,39 +21,57 @@ namespace {
 
 constexpr std::string_view kWeight = ".weight", kBias = ".bias";
 
-std::size_t bytes_of(const TensorInfo& info) {
-    return static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
+// The layouts that have a form for each scheme: W8A8_TIMESTEP is v0's, schemes with float32 scales are v1's.
+PairLayout choose_layout(const LayerPlan& plan, const std::optional<PairLayout>& wanted) {
+    const SchemeRow *only_v0 = nullptr, *only_v1 = nullptr;
+    for (const auto& [name, options] : plan) {
+        if (options.scheme->per_step) only_v0 = options.scheme;
+        if (options.scheme->float32) only_v1 = options.scheme;
+    }
+    if (only_v0 != nullptr && only_v1 != nullptr) {
+        throw InvalidArgument(
+            fmt::format("[quantize] no layout holds both {} (v0) and {} (v1)", only_v0->name, only_v1->name));
+    }
+    const PairLayout layout = wanted.value_or(only_v0 != nullptr ? PairLayout::v0 : PairLayout::v1);
+    const SchemeRow* missing = layout == PairLayout::v0 ? only_v1 : only_v0;
+    if (missing != nullptr) {
+        const bool v0 = layout == PairLayout::v0;
+        throw InvalidArgument(fmt::format("[quantize] layout {} has no form of {}: choose {}",
+                                          v0 ? "v0" : "v1", missing->name, v0 ? "v1" : "v0"));
+    }
+    return layout;
 }
 
 class Exporter {
   public:
-    Exporter(const SafetensorsFile& model, const std::vector<std::string>& layers,
-             const ExportOptions& options)
-        : model_(model),
-          options_(options),
-          quant_type_(quant_type_of(*options.scheme, options)),
-          layers_(layers.begin(), layers.end()) {
-        check();
-        report_.quant_type = quant_type_;
-        report_.description = options.folder / description_file_name(quant_type_, options.rank);
-        report_.weights = options.folder / weight_file_name(quant_type_, options.rank);
+    Exporter(const SafetensorsFile& model, const LayerPlan& plan, const ExportOptions& options)
+        : model_(model), plan_(plan), options_(options) {
+        if (plan.empty()) throw InvalidArgument("[quantize] there is no layer to quantize");
+        report_.layout = choose_layout(plan, options.layout);
+        check_layers();
+        announce();
+        const std::string& type = description_.model_quant_type;
+        report_.description = options.folder / description_file_name(type, options.rank);
+        report_.weights = options.folder / weight_file_name(type, options.rank);
     }
 
     ExportReport run() {
-        announce();
         make_folder();
-        SafetensorsWriter writer(report_.weights, announced_);
-        write_tensors(writer);
+        take_back();
+        ExportFile file(report_.weights, units_,
+                        export_key(model_, plan_, report_.layout, options_.calibration));
+        try {
+            write_units(file);
+        } catch (const InvalidArgument&) {
+            file.forget();  // the model is not as it should be: nothing to go on with
+            throw;
+        }
         // A description never stands beside weights of another export, not even after a crash.
         std::error_code ignored;
         fs::remove(report_.description, ignored);
-        writer.finish();
-        try {
-            description_.write(report_.description);
-        } catch (...) {
-            fs::remove(report_.weights, ignored);
-            throw;
-        }
+        file.commit();
+        description_.write(report_.description, report_.layout);
+        file.forget();
         return std::move(report_);
     }
 
@@ -69,125 +85,125 @@ class Exporter {
         }
     }
 
-    void check() const {
-        check_choices(*options_.scheme, options_);
-        check_packing();
-        if (options_.scheme->needs_calibration && options_.calibration == nullptr) {
-            throw InvalidArgument(fmt::format("[quantize] {} needs calibration", options_.scheme->name));
-        }
+    // An earlier run may have ended between the names of weights and description: its weights are finished,
+    // but not yet a pair.
+    void take_back() const {
+        const bool only_weights = fs::exists(report_.weights) && !fs::exists(report_.description) &&
+                                  fs::exists(journal_path_of(report_.weights));
+        if (only_weights) fs::rename(report_.weights, part_path_of(report_.weights));
+    }
+
+    void check_layers() const {
         const auto linears = linear_layers(model_);
-        for (const auto& name : layers_) {
+        for (const auto& [name, how] : plan_) {
             if (std::find(linears.begin(), linears.end(), name) == linears.end()) {
                 throw InvalidArgument(fmt::format("[quantize] {} has no Linear '{}'{}",
                                                   model_.path().string(), name, suggestion(name, linears)));
             }
-            if (options_.scheme->needs_calibration) options_.calibration->range(name);
-            check_shape(name);
-            check_transforms(name);
+            check_form(form_of(name));
         }
     }
 
-    void check_packing() const {
-        const SchemeRow& scheme = *options_.scheme;
-        if (options_.packed && scheme.weight != Format::int4) {
-            throw InvalidArgument(fmt::format("[quantize] packing is for int4 weights, {} has {}",
-                                              scheme.name, to_string(scheme.weight)));
-        }
-    }
-
-    // Groups divide the columns, and pairs in one byte come out even.
-    void check_shape(const std::string& name) const {
-        const Shape& shape = model_.info(name + std::string(kWeight)).shape;
-        const std::int64_t group = options_.weight.group_size;
-        if (group != 0 && shape[1] % group != 0) {
-            throw InvalidArgument(
-                fmt::format("[quantize] the {} columns of {} {} are no multiple of the group size {}",
-                            shape[1], name, to_string(shape), group));
-        }
-        const Format format = options_.scheme->weight;
-        const bool rows = options_.packed && group != 0;
-        const bool columns =
-            !rows && (options_.packed || format == Format::mxfp4 || format == Format::mxfp4_dual);
-        if ((rows && shape[0] % 2 != 0) || (columns && shape[1] % 2 != 0)) {
-            throw InvalidArgument(fmt::format("[quantize] {} {} cannot be packed: it has an odd number of {}",
-                                              name, to_string(shape), rows ? "rows" : "columns"));
-        }
-    }
-
-    // Files are announced before the first weight is taken apart.
-    void check_transforms(const std::string& name) const {
-        const Shape& shape = model_.info(name + std::string(kWeight)).shape;
-        const std::int64_t block = options_.rotation_block, largest = std::min(shape[0], shape[1]);
-        if (block != 0) rotation_block(shape[1], block);
-        if (options_.low_rank > largest) {
-            throw InvalidArgument(fmt::format("[quantize] the rank must be at most {} for {} {}, got {}",
-                                              largest, name, to_string(shape), options_.low_rank));
-        }
-    }
-
-    // The layer whose weight (or bias) this tensor is, or an empty string.
+    // The planned layer whose weight (or bias) this tensor is, or an empty string.
     std::string layer_of(const std::string& tensor, std::string_view ending) const {
         if (!tensor.ends_with(ending)) return {};
         const std::string layer = tensor.substr(0, tensor.size() - ending.size());
-        return layers_.contains(layer) ? layer : "";
+        return plan_.contains(layer) ? layer : "";
     }
 
-    FloatLayer float_layer(const std::string& name) const {
-        const std::string bias = name + std::string(kBias);
-        return {name, model_.tensor(name + std::string(kWeight)),
-                model_.contains(bias) ? model_.tensor(bias) : Tensor()};
+    std::optional<std::string> bias_of(const std::string& layer) const {
+        const std::string bias = layer + std::string(kBias);
+        return model_.contains(bias) ? std::optional(bias) : std::nullopt;
     }
 
-    void announce_layer(const FloatLayer& layer) {
-        for (TensorInfo& info : stored_tensors(layer, options_)) {
-            description_.entries.emplace_back(info.name, is_float_tensor(info.name) ? "FLOAT" : quant_type_);
-            announced_.push_back(std::move(info));
-        }
+    StoredForm form_of(const std::string& layer) const {
+        const auto bias = bias_of(layer);
+        const TensorInfo& weight = model_.info(layer + std::string(kWeight));
+        StoredForm form{weight, std::nullopt, plan_.at(layer), report_.layout, options_.calibration};
+        if (bias) form.bias = model_.info(*bias);
+        return form;
     }
 
     void announce() {
-        description_.model_quant_type = quant_type_;
         for (const auto& name : model_.names()) {
-            report_.bytes_before += bytes_of(model_.info(name));
+            const TensorInfo& info = model_.info(name);
+            report_.bytes_before += info.bytes();
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
-                announce_layer(float_layer(layer));
+                sources_.push_back(name);
+                units_.push_back(stored_tensors(form_of(layer)));
+                description_.model_quant_type = plan_.at(layer).quant_type();
+                for (const TensorInfo& tensor : units_.back()) {
+                    description_.entries.emplace_back(
+                        tensor.name, is_float_tensor(tensor.name) ? "FLOAT" : description_.model_quant_type);
+                }
             } else if (layer_of(name, kBias).empty()) {
+                sources_.push_back(name);
+                units_.push_back({info});
                 description_.entries.emplace_back(name, "FLOAT");
-                announced_.push_back(model_.info(name));
             }
         }
-        for (const TensorInfo& info : announced_) report_.bytes_after += bytes_of(info);
+        for (const auto& unit : units_) {
+            for (const TensorInfo& info : unit) report_.bytes_after += info.bytes();
+        }
     }
 
-    void write_layer(SafetensorsWriter& writer, const FloatLayer& layer) {
-        const std::vector<TensorInfo> infos = stored_tensors(layer, options_);
-        const StoredLayer stored = quantize_layer(layer, options_);
-        for (std::size_t i = 0; i < infos.size(); ++i) {
-            writer.write(infos[i].name, stored.tensors[i]);
+    void write_layer(ExportFile& file, std::size_t unit, const std::string& layer) {
+        const StoredForm form = form_of(layer);
+        std::optional<double> error = file.finished(unit);
+        if (error) {
+            report_.bytes_resumed += form.weight.bytes();
+        } else {
+            const FloatLayer floats{layer, model_.tensor(form.weight.name),
+                                    form.bias ? model_.tensor(form.bias->name) : Tensor()};
+            const StoredLayer stored = quantized(form, floats);
+            file.write(unit, stored.tensors, stored.relative_error);
+            error = stored.relative_error;
         }
         report_.layers.push_back(
-            {layer.name, layer.weight.dim(0), layer.weight.dim(1), stored.relative_error});
+            {layer, form.options.quant_type(), form.weight.shape[0], form.weight.shape[1], *error});
     }
 
-    void write_tensors(SafetensorsWriter& writer) {
+    StoredLayer quantized(const StoredForm& form, const FloatLayer& layer) const {
+        try {
+            return quantize_layer(form, layer);
+        } catch (const InvalidArgument& error) {
+            throw InvalidArgument(fmt::format("{} ({})", error.what(), model_.path().string()));
+        }
+    }
+
+    void copy_tensor(ExportFile& file, std::size_t unit) {
+        const std::string& name = sources_[unit];
+        if (file.finished(unit)) {
+            report_.bytes_resumed += model_.info(name).bytes();
+        } else {
+            file.write(unit, {model_.tensor(name)}, 0.0);
+        }
+    }
+
+    // Memory holds the tensors of one unit; the next one is read from the disk meanwhile.
+    void write_units(ExportFile& file) {
         std::size_t done = 0;
-        for (const auto& name : model_.names()) {
+        for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+            const std::string& name = sources_[unit];
+            if (unit + 1 < units_.size()) model_.prefetch(sources_[unit + 1]);
+            done += model_.info(name).bytes();
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
-                write_layer(writer, float_layer(layer));
-            } else if (layer_of(name, kBias).empty()) {
-                writer.write(name, model_.tensor(name));
+                write_layer(file, unit, layer);
+                if (const auto bias = bias_of(layer)) done += model_.info(*bias).bytes();
+            } else {
+                copy_tensor(file, unit);
             }
-            done += bytes_of(model_.info(name));
+            model_.release(name);
             if (options_.progress) options_.progress(done, report_.bytes_before, name);
         }
     }
 
     const SafetensorsFile& model_;
+    const LayerPlan& plan_;
     const ExportOptions& options_;
-    std::string quant_type_;
-    std::set<std::string> layers_;
     QuantDescription description_;
-    std::vector<TensorInfo> announced_;
+    std::vector<std::string> sources_;  // of each unit: its tensor in the checkpoint
+    ExportFile::Units units_;
     ExportReport report_;
 };
 
@@ -204,9 +220,15 @@ std::vector<std::string> linear_layers(const SafetensorsFile& model) {
     return names;
 }
 
-ExportReport export_quantized(const SafetensorsFile& model, const std::vector<std::string>& layers,
+LayerPlan uniform_plan(const std::vector<std::string>& layers, const LayerOptions& options) {
+    LayerPlan plan;
+    for (const std::string& layer : layers) plan[layer] = options;
+    return plan;
+}
+
+ExportReport export_quantized(const SafetensorsFile& model, const LayerPlan& plan,
                               const ExportOptions& options) {
-    return Exporter(model, layers, options).run();
+    return Exporter(model, plan, options).run();
 }
 
 }  // namespace aerogel

@@ -1,14 +1,17 @@
-// Writing a quantized pair from a float checkpoint, tensor after tensor: memory stays at the size of
-// one layer. The files are in the older exporter's form (FLOAT tensors included, scales in the
-// model's type, int8 in [-127, 127]) where it has one for the scheme; see docs/quantization.md.
+// Writing a quantized pair from a float checkpoint, tensor after tensor: memory stays at the size of one
+// layer, and an interrupted export goes on where it was. docs/files.md has the forms, docs/quantization.md
+// the rest.
 #pragma once
 
 #include <cstddef>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "aerogel/description.h"
 #include "aerogel/safetensors.h"
 #include "quant/calibration.h"
 #include "quant/float_layer.h"
@@ -16,37 +19,57 @@
 
 namespace aerogel {
 
-struct ExportOptions : LayerChoices {
-    std::filesystem::path folder;  ///< made when missing
+/// How one layer is stored.
+struct LayerOptions : LayerChoices {
     const SchemeRow* scheme = nullptr;
     bool packed = false;  ///< int4 as pairs: of columns with a scale per row, of rows with groups
-    int rank = -1;        ///< -1: no rank suffix
+
+    /// Its type in the description: "W4A4_MXFP4_SVD".
+    std::string quant_type() const { return quant_type_of(*scheme, *this); }
+};
+
+/// The layers to quantize by name.
+using LayerPlan = std::map<std::string, LayerOptions>;
+
+struct ExportOptions {
+    std::filesystem::path folder;  ///< made when missing
+    /// Unset: v1, or v0 for schemes that only the older exporter has (W8A8_TIMESTEP).
+    std::optional<PairLayout> layout;
+    int rank = -1;                                  ///< -1: no rank suffix
     const CalibrationStats* calibration = nullptr;  ///< for schemes that need it
-    /// Called as source bytes are done; may throw to stop, then nothing of the pair is left.
+    /// Called as source bytes are done. May throw to stop: what is finished stays in "<weights>.part", and
+    /// the same export continues there.
     std::function<void(std::size_t done, std::size_t total, const std::string& tensor)> progress;
 };
 
 struct ExportReport {
     struct Layer {
         std::string name;
+        std::string quant_type;
         std::int64_t n = 0;
         std::int64_t k = 0;
         double relative_error = 0.0;  ///< |W - dequantized| / |W|
     };
-    std::string quant_type;  ///< of the layers: "W4A4_MXFP4_SVD"
     std::filesystem::path description;
     std::filesystem::path weights;
+    PairLayout layout = PairLayout::v1;
     std::vector<Layer> layers;
     std::size_t bytes_before = 0;  ///< of all tensors
     std::size_t bytes_after = 0;
+    std::size_t bytes_resumed = 0;  ///< of the source, finished by an earlier run that was interrupted
 };
 
 /// Names of the Linear layers of a float checkpoint: those with a float matrix "<name>.weight".
 std::vector<std::string> linear_layers(const SafetensorsFile& model);
 
-/// Quantizes `layers` and copies every other tensor. The description takes its name last. InvalidArgument
-/// when a layer is missing, not finite or not calibrated; IoError.
-ExportReport export_quantized(const SafetensorsFile& model, const std::vector<std::string>& layers,
+/// The same options for all `layers`.
+LayerPlan uniform_plan(const std::vector<std::string>& layers, const LayerOptions& options);
+
+/// Quantizes the planned layers and copies every other tensor. The description takes its name last; its
+/// model_quant_type is the type of the last layer, and the files are named after it. The bytes depend on
+/// model, plan, layout and calibration only, not on threads or interruptions. InvalidArgument when a layer is
+/// missing, not finite or not calibrated, or the layout has no form for a scheme; IoError.
+ExportReport export_quantized(const SafetensorsFile& model, const LayerPlan& plan,
                               const ExportOptions& options);
 
 }  // namespace aerogel

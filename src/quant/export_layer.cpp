@@ -1,22 +1,25 @@
 // One layer from float to its stored tensors.
 #include "quant/export_layer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <array>
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
-#include "base/thread_pool.h"
+#include "aerogel/error.h"
 #include "formats/format.h"
 #include "formats/int4.h"
 #include "formats/mx.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/minmax.h"
-#include "quant/restore.h"
+#include "quant/weight_error.h"
 
 namespace aerogel {
 namespace {
 
+constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kLowRank1 = "svd_lowrank_l1", kLowRank2 = "svd_lowrank_l2";
 
 struct StoredType {
@@ -24,27 +27,40 @@ struct StoredType {
     Shape shape;
 };
 
+const SchemeRow& scheme_of(const StoredForm& form) {
+    return *form.options.scheme;
+}
+
+std::int64_t rows_of(const StoredForm& form) {
+    return form.weight.shape[0];
+}
+
+std::int64_t columns_of(const StoredForm& form) {
+    return form.weight.shape[1];
+}
+
 // The older exporter stores deq_scale as int64 bit patterns unless the model is bfloat16.
-DType deq_scale_type(DType model) {
-    return model == DType::bf16 ? DType::f32 : DType::i64;
+DType deq_scale_type(const StoredForm& form) {
+    const bool bits = form.layout == PairLayout::v0 && form.weight.dtype != DType::bf16;
+    return bits ? DType::i64 : DType::f32;
 }
 
-std::int64_t groups_of(const FloatLayer& layer, const ExportOptions& options) {
-    const std::int64_t group = options.weight.group_size;
-    return group == 0 ? 1 : layer.weight.dim(1) / group;
+// Scales and biases are in the model's type in v0, except for schemes that v0 does not know.
+bool is_wide(const StoredForm& form) {
+    return form.layout == PairLayout::v1 || scheme_of(form).float32;
 }
 
-Int4Layout int4_layout(const ExportOptions& options) {
+Int4Layout int4_layout(const LayerOptions& options) {
     if (!options.packed) return Int4Layout::bytes;
     return options.weight.group_size == 0 ? Int4Layout::column_pairs : Int4Layout::row_pairs;
 }
 
-StoredType weight_type(const FloatLayer& layer, const ExportOptions& options) {
-    const Format format = options.scheme->weight;
-    const std::int64_t n = layer.weight.dim(0), k = layer.weight.dim(1);
+StoredType weight_type(const StoredForm& form) {
+    const Format format = scheme_of(form).weight;
+    const std::int64_t n = rows_of(form), k = columns_of(form);
     if (format == Format::mxfp4 || format == Format::mxfp4_dual) return {DType::u8, {n, k / 2}};
-    if (format != Format::int4) return {format_row(format).storage, layer.weight.shape()};
-    switch (int4_layout(options)) {
+    if (format != Format::int4) return {format_row(format).storage, form.weight.shape};
+    switch (int4_layout(form.options)) {
         case Int4Layout::bytes:
             return {DType::i8, {n, k}};
         case Int4Layout::column_pairs:
@@ -55,56 +71,59 @@ StoredType weight_type(const FloatLayer& layer, const ExportOptions& options) {
     return {};
 }
 
-// The older exporter keeps scales per row in the model's type and those of groups in float32.
-StoredType scale_type(const FloatLayer& layer, const ExportOptions& options) {
-    const std::int64_t n = layer.weight.dim(0);
-    if (is_mx(options.scheme->weight)) return {DType::u8, {n, mx_blocks(layer.weight.dim(1))}};
-    const bool wide = options.scheme->float32 || options.weight.group_size != 0;
-    return {wide ? DType::f32 : layer.weight.dtype(), {n, groups_of(layer, options)}};
+// The scales of groups are float32 in both layouts.
+StoredType scale_type(const StoredForm& form) {
+    const std::int64_t n = rows_of(form), group = form.options.weight.group_size;
+    if (is_mx(scheme_of(form).weight)) return {DType::u8, {n, mx_blocks(columns_of(form))}};
+    const bool wide = is_wide(form) || group != 0;
+    return {wide ? DType::f32 : form.weight.dtype, {n, group == 0 ? 1 : columns_of(form) / group}};
 }
 
-StoredType stored_type(std::string_view tensor, const FloatLayer& layer, const ExportOptions& options) {
-    const DType model = layer.weight.dtype();
-    const std::int64_t n = layer.weight.dim(0);
-    const std::int64_t k = layer.weight.dim(1);
+StoredType stored_type(std::string_view tensor, const StoredForm& form) {
+    const std::int64_t n = rows_of(form);
+    const bool per_step = scheme_of(form).per_step;
+    const std::int64_t steps = per_step ? form.calibration->steps() : 1;
+    const std::int64_t k = columns_of(form), rank = form.options.low_rank;
     if (tensor == "rotation") {
-        const std::int64_t block = rotation_block(k, options.rotation_block);
+        const std::int64_t block = rotation_block(k, form.options.rotation_block);
         return {DType::i8, {k / block, block}};
     }
-    if (tensor == kLowRank1) return {model, {options.low_rank, k}};
-    if (tensor == kLowRank2) return {model, {n, options.low_rank}};
-    const bool per_step = options.scheme->per_step;
-    const std::int64_t steps = per_step ? options.calibration->steps() : 1;
-    if (tensor == "weight") return weight_type(layer, options);
-    if (tensor == "bias") {
-        return {options.scheme->float32 ? DType::f32 : layer.bias.dtype(), layer.bias.shape()};
-    }
-    if (tensor == "weight_scale" || tensor == "weight_offset") return scale_type(layer, options);
-    if (tensor == "weight_dual_scale") return {DType::f32, {n, mx_dual_blocks(layer.weight.dim(1)), 1}};
+    if (tensor == kLowRank1) return {form.weight.dtype, {rank, k}};
+    if (tensor == kLowRank2) return {form.weight.dtype, {n, rank}};
+    if (tensor == "weight") return weight_type(form);
+    if (tensor == "bias") return {is_wide(form) ? DType::f32 : form.bias->dtype, form.bias->shape};
+    if (tensor == "weight_scale" || tensor == "weight_offset") return scale_type(form);
+    if (tensor == "weight_dual_scale") return {DType::f32, {n, mx_dual_blocks(k), 1}};
     if (tensor == "input_scale" || tensor == "input_offset") {
-        return {model, per_step ? Shape{steps, 1} : Shape{1}};
+        return {is_wide(form) ? DType::f32 : form.weight.dtype, per_step ? Shape{steps, 1} : Shape{1}};
     }
     const Shape per_channel = per_step ? Shape{steps, n} : Shape{n};
-    return {tensor == "quant_bias" ? DType::i32 : deq_scale_type(model), per_channel};
+    return {tensor == "quant_bias" ? DType::i32 : deq_scale_type(form), per_channel};
 }
 
 // One of the weight's own arrays.
-Tensor weight_tensor(std::string_view tensor, const QuantizedTensor& weight, const ExportOptions& options,
-                     const StoredType& type) {
+Tensor weight_tensor(std::string_view tensor, const QuantizedTensor& weight, const StoredForm& form) {
     if (tensor == "weight") {
-        return weight.format == Format::int4 ? write_int4(weight, int4_layout(options)) : weight.data;
+        return weight.format == Format::int4 ? write_int4(weight, int4_layout(form.options)) : weight.data;
     }
+    const StoredType type = stored_type(tensor, form);
     if (tensor == "weight_scale") return weight.scale.to(type.dtype);
     if (tensor == "weight_dual_scale") return weight.dual_scale.reshaped(type.shape);
     return weight.offset.defined() ? weight.offset.to(type.dtype) : Tensor::zeros(type.dtype, type.shape);
 }
 
-// The scheme's tensors with the bias behind the weight, then those of rotation and low-rank branch.
-std::vector<std::string> tensor_names(const FloatLayer& layer, const ExportOptions& options) {
-    std::vector<std::string> names(options.scheme->tensors.begin(), options.scheme->tensors.end());
-    if (layer.bias.defined()) names.insert(names.begin() + 1, "bias");
-    if (options.rotation_block != 0) names.emplace_back("rotation");
-    if (options.low_rank != 0) names.insert(names.end(), {std::string(kLowRank1), std::string(kLowRank2)});
+// The scheme's tensors with the bias behind the weight (v0) or at the end (v1), then those of rotation and
+// low-rank branch. Static layers have other tensors in v1: no scales of the weight, as deq_scale holds them.
+std::vector<std::string_view> tensor_names(const StoredForm& form) {
+    constexpr std::array<std::string_view, 5> kStaticV1 = {"weight", "quant_bias", "input_scale",
+                                                           "input_offset", "deq_scale"};
+    const SchemeRow& scheme = scheme_of(form);
+    const bool v1 = form.layout == PairLayout::v1;
+    std::vector<std::string_view> names(scheme.tensors.begin(), scheme.tensors.end());
+    if (v1 && scheme.activation == Activation::per_tensor) names.assign(kStaticV1.begin(), kStaticV1.end());
+    if (form.bias) names.insert(v1 ? names.end() : names.begin() + 1, "bias");
+    if (form.options.rotation_block != 0) names.emplace_back("rotation");
+    if (form.options.low_rank != 0) names.insert(names.end(), {kLowRank1, kLowRank2});
     return names;
 }
 
@@ -139,80 +158,103 @@ Tensor static_tensor(std::string_view tensor, const std::vector<StaticScales>& a
     return scalar ? out.to(type.dtype) : out;
 }
 
-// One tensor of the quantized layer as it is stored.
-Tensor tensor_of(std::string_view tensor, const FloatLayer& layer, const QuantizedLinearWeights& chosen,
-                 const ExportOptions& options) {
-    const StoredType type = stored_type(tensor, layer, options);
-    if (tensor == "bias") return layer.bias.to(type.dtype);
-    if (tensor == "rotation") return chosen.rotation.to(type.dtype);
-    if (tensor == kLowRank1) return chosen.low_rank_l1;
-    if (tensor == kLowRank2) return chosen.low_rank_l2;
-    if (tensor.starts_with("weight")) return weight_tensor(tensor, chosen.weight, options, type);
-    return static_tensor(tensor, chosen.static_scales, type);
-}
-
-std::vector<InputScale> input_scales(const FloatLayer& layer, const ExportOptions& options) {
-    const CalibrationStats& stats = *options.calibration;
+std::vector<InputScale> input_scales(const StoredForm& form) {
+    const CalibrationStats& stats = *form.calibration;
     std::vector<InputScale> scales;
-    for (const InputRange& range : options.scheme->per_step
-                                       ? stats.ranges_by_step(layer.name)
-                                       : std::vector<InputRange>{stats.range(layer.name)}) {
-        scales.push_back(asymmetric_int8(range, layer.weight.dtype()));
+    for (const InputRange& range : scheme_of(form).per_step
+                                       ? stats.ranges_by_step(form.layer())
+                                       : std::vector<InputRange>{stats.range(form.layer())}) {
+        scales.push_back(asymmetric_int8(range, form.weight.dtype));
     }
     return scales;
 }
 
-double relative_error(const Tensor& weight, const Tensor& decoded) {
-    const Tensor original = weight.to(DType::f32);
-    const std::int64_t columns = weight.dim(1);
-    const auto rows = static_cast<std::size_t>(weight.dim(0));
-    std::vector<double> error(rows), norm(rows);
-    parallel_for(weight.dim(0), [&](std::int64_t row, int) {
-        const auto* x = original.as<float>() + row * columns;
-        const auto* y = decoded.as<float>() + row * columns;
-        for (std::int64_t i = 0; i < columns; ++i) {
-            const double value = x[i], difference = value - static_cast<double>(y[i]);
-            error[static_cast<std::size_t>(row)] += difference * difference;
-            norm[static_cast<std::size_t>(row)] += value * value;
-        }
-    });
-    double error_sum = 0.0, norm_sum = 0.0;
-    for (std::size_t i = 0; i < rows; ++i) {
-        error_sum += error[i];
-        norm_sum += norm[i];
+// One tensor of the quantized layer as it is stored.
+Tensor tensor_of(std::string_view tensor, const StoredForm& form, const FloatLayer& layer,
+                 const QuantizedLinearWeights& chosen) {
+    const StoredType type = stored_type(tensor, form);
+    if (tensor == "bias") return layer.bias.to(type.dtype);
+    if (tensor == "rotation") return chosen.rotation.to(type.dtype);
+    if (tensor == kLowRank1) return chosen.low_rank_l1;
+    if (tensor == kLowRank2) return chosen.low_rank_l2;
+    if (tensor.starts_with("weight")) return weight_tensor(tensor, chosen.weight, form);
+    return static_tensor(tensor, chosen.static_scales, type);
+}
+
+// Groups divide the columns, and pairs in one byte come out even.
+void check_shape(const StoredForm& form) {
+    const LayerOptions& options = form.options;
+    const Format format = scheme_of(form).weight;
+    const Shape& shape = form.weight.shape;
+    const std::int64_t group = options.weight.group_size, largest = std::min(shape[0], shape[1]);
+    if (group != 0 && shape[1] % group != 0) {
+        throw InvalidArgument(
+            fmt::format("[quantize] the {} columns of {} {} are no multiple of the group size {}", shape[1],
+                        form.layer(), to_string(shape), group));
     }
-    return norm_sum == 0.0 ? 0.0 : std::sqrt(error_sum / norm_sum);
+    const bool rows = options.packed && group != 0;
+    const bool columns = !rows && (options.packed || format == Format::mxfp4 || format == Format::mxfp4_dual);
+    if ((rows && shape[0] % 2 != 0) || (columns && shape[1] % 2 != 0)) {
+        throw InvalidArgument(fmt::format("[quantize] {} {} cannot be packed: it has an odd number of {}",
+                                          form.layer(), to_string(shape), rows ? "rows" : "columns"));
+    }
+    if (options.rotation_block != 0) rotation_block(shape[1], options.rotation_block);
+    if (options.low_rank > largest) {
+        throw InvalidArgument(fmt::format("[quantize] the rank must be at most {} for {} {}, got {}", largest,
+                                          form.layer(), to_string(shape), options.low_rank));
+    }
 }
 
 }  // namespace
+
+std::string StoredForm::layer() const {
+    return weight.name.substr(0, weight.name.size() - kWeight.size());
+}
 
 bool is_float_tensor(const std::string& name) {
     const std::string_view tensor = std::string_view(name).substr(name.rfind('.') + 1);
     return tensor == "bias" || tensor == kLowRank1 || tensor == kLowRank2;
 }
 
-std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOptions& options) {
+void check_form(const StoredForm& form) {
+    const SchemeRow& scheme = scheme_of(form);
+    check_choices(scheme, form.options);
+    if (form.options.packed && scheme.weight != Format::int4) {
+        throw InvalidArgument(fmt::format("[quantize] packing is for int4 weights, {} has {}", scheme.name,
+                                          to_string(scheme.weight)));
+    }
+    if (scheme.needs_calibration) {
+        if (form.calibration == nullptr) {
+            throw InvalidArgument(fmt::format("[quantize] {} needs calibration", scheme.name));
+        }
+        form.calibration->range(form.layer());
+    }
+    check_shape(form);
+}
+
+std::vector<TensorInfo> stored_tensors(const StoredForm& form) {
     std::vector<TensorInfo> infos;
-    for (const std::string& tensor : tensor_names(layer, options)) {
-        StoredType type = stored_type(tensor, layer, options);
-        infos.push_back({layer.name + "." + tensor, type.dtype, std::move(type.shape)});
+    for (const std::string_view tensor : tensor_names(form)) {
+        StoredType type = stored_type(tensor, form);
+        infos.push_back({form.layer() + "." + std::string(tensor), type.dtype, std::move(type.shape)});
     }
     return infos;
 }
 
-StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options) {
-    const SchemeRow& scheme = *options.scheme;
-    QuantizedLinearWeights chosen = quantize_float(layer, scheme, options);
-    const QuantizedTensor& weight = chosen.weight;
+StoredLayer quantize_layer(const StoredForm& form, const FloatLayer& layer) {
+    const SchemeRow& scheme = scheme_of(form);
+    LayerChoices choices = form.options;
+    choices.weight.narrow = form.layout == PairLayout::v0;
+    QuantizedLinearWeights chosen = quantize_float(layer, scheme, choices);
     if (scheme.activation == Activation::per_tensor) {
         chosen.static_scales =
-            static_scales(weight, chosen.bias, input_scales(layer, options), layer.weight.dtype());
+            static_scales(chosen.weight, chosen.bias, input_scales(form), layer.weight.dtype());
     }
     StoredLayer stored;
-    for (const std::string& tensor : tensor_names(layer, options)) {
-        stored.tensors.push_back(tensor_of(tensor, layer, chosen, options));
+    for (const std::string_view tensor : tensor_names(form)) {
+        stored.tensors.push_back(tensor_of(tensor, form, layer, chosen));
     }
-    stored.relative_error = relative_error(layer.weight, restored_weight(chosen));
+    stored.relative_error = relative_error(layer.weight, chosen);
     return stored;
 }
 

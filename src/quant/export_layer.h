@@ -1,25 +1,42 @@
 // The tensors of one quantized layer as they are stored.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "aerogel/safetensors.h"
 #include "quant/export.h"
-#include "quant/float_layer.h"
 
 namespace aerogel {
 
-/// True for tensors that stay float and are listed so: bias, low-rank factors.
+/// True for tensors of a quantized layer that stay float and are listed so: bias, low-rank factors.
 bool is_float_tensor(const std::string& name);
 
-/// Names, types and shapes that quantize_layer() will return, in the same order.
-std::vector<TensorInfo> stored_tensors(const FloatLayer& layer, const ExportOptions& options);
+/// A float layer of the checkpoint and how it is to be stored.
+struct StoredForm {
+    TensorInfo weight;               ///< f32|bf16|f16 [n,k] under its name in the checkpoint
+    std::optional<TensorInfo> bias;  ///< [n]
+    const LayerOptions& options;
+    PairLayout layout;
+    const CalibrationStats* calibration;
+
+    std::string layer() const;  ///< the weight's name without ".weight"
+};
+
+/// InvalidArgument when the layer cannot be stored so: options that its scheme does not have, groups that do
+/// not divide the columns, sizes that cannot be packed, no calibration.
+void check_form(const StoredForm& form);
+
+/// Names, types and shapes of what quantize_layer() returns, in the order of the files.
+std::vector<TensorInfo> stored_tensors(const StoredForm& form);
 
 struct StoredLayer {
     std::vector<Tensor> tensors;
     double relative_error = 0.0;
 };
-StoredLayer quantize_layer(const FloatLayer& layer, const ExportOptions& options);
+
+/// InvalidArgument, naming the layer, when its weight is not finite.
+StoredLayer quantize_layer(const StoredForm& form, const FloatLayer& layer);
 
 }  // namespace aerogel

@@ -20,6 +20,7 @@ KERNEL_WALLS = {"cpu": {"cuda"}, "cuda": {"cpu"}, "reference": {"cpu", "cuda"}}
 
 THIRD_PARTY = {
     "Eigen/": {"quant"},
+    "yaml-cpp/": {"quant"},
     "fmt/": set(MAY_INCLUDE) - {"kernels"},
     "nlohmann/": {"core", "quant", "sparse", "model", "cli", "bench"},
     "CLI/": {"cli"},

@@ -81,6 +81,33 @@ TEST(Calibration, Refusals) {
     EXPECT_EQ(stats.range("fc").max, 4.75F);  // refused forwards leave no trace
 }
 
+TEST(Calibration, MergesRuns) {
+    CalibrationStats all(2), one(2), other(2);
+    for (CalibrationStats* stats : {&all, &one}) {
+        stats->observe("fc", 0, values({-1, 3}));
+        stats->observe("mine", 1, values({5}));
+    }
+    for (CalibrationStats* stats : {&all, &other}) {
+        stats->observe("fc", 0, values({-8, 1}));
+        stats->observe("fc", 1, values({-2, 4}));
+        stats->observe("yours", 0, values({6}));
+    }
+    CalibrationStats merged;  // without steps until the first merge
+    merged.merge(one);
+    merged.merge(other);
+    EXPECT_EQ(merged.layer_names(), all.layer_names());
+    for (const std::string& layer : all.layer_names()) {
+        for (int step = 0; step < 2; ++step)
+            EXPECT_EQ(merged.forwards(layer, step), all.forwards(layer, step));
+        const auto wanted = all.ranges_by_step(layer), got = merged.ranges_by_step(layer);
+        for (std::size_t i = 0; i < 2; ++i) {
+            EXPECT_EQ(got[i].min, wanted[i].min);
+            EXPECT_EQ(got[i].max, wanted[i].max);
+        }
+    }
+    EXPECT_THROW(merged.merge(CalibrationStats(3)), InvalidArgument);
+}
+
 class CalibrationFile : public TemporaryFolder {};
 
 TEST_F(CalibrationFile, SavedAndLoaded) {

@@ -9,11 +9,11 @@ EPS = 2.0**-23
 SCALE_TENSORS = ("weight_scale", "weight_offset", "input_scale", "input_offset", "quant_bias", "deq_scale")
 
 
-def quantize_weight(weight):
-    """Symmetric int8 per output channel, values -127 .. 127: (q, scale [N,1])."""
+def quantize_weight(weight, lowest=-127):
+    """Symmetric int8 per output channel, values `lowest` .. 127: (q, scale [N,1])."""
     largest = weight.abs().amax(dim=1, keepdim=True)
     scale = torch.clamp(largest / 127, min=EPS)
-    return torch.clamp(torch.round(weight / scale), -127, 127).to(torch.int8), scale
+    return torch.clamp(torch.round(weight / scale), lowest, 127).to(torch.int8), scale
 
 
 def input_scales(low, high, dtype):
@@ -50,8 +50,25 @@ def step_ranges(stats, layer):
     return after("min_sum") / after("forwards"), after("max_sum") / after("forwards")
 
 
+def quantize_layer_v1(name, weight, bias, scheme, stats=None):
+    """The tensors one layer stores in the newer form, in its order: float32 scales and bias, -128 allowed, static layers without
+    scales of the weight."""
+    q, scale = quantize_weight(weight, -128)
+    tensors = {f"{name}.weight": q}
+    if scheme == "W8A8":
+        input_scale, input_offset = input_scales(*(torch.stack([x]) for x in mean_range(stats, name)), weight.dtype)
+        quant_bias, deq_scale = static_tensors(q, scale, bias, input_scale, input_offset)
+        tensors |= {f"{name}.quant_bias": quant_bias, f"{name}.input_scale": input_scale.float(),
+                    f"{name}.input_offset": input_offset.float(), f"{name}.deq_scale": deq_scale}
+    else:
+        tensors |= {f"{name}.weight_scale": scale.float(), f"{name}.weight_offset": torch.zeros(scale.shape)}
+    if bias is not None:
+        tensors[f"{name}.bias"] = bias.float()
+    return tensors
+
+
 def quantize_layer(name, weight, bias, scheme, stats=None):
-    """The tensors one layer stores."""
+    """The tensors one layer stores in the older form."""
     dtype = weight.dtype
     q, scale = quantize_weight(weight)
     tensors = {f"{name}.weight": q, f"{name}.weight_scale": scale, f"{name}.weight_offset": torch.zeros_like(scale)}
@@ -71,13 +88,14 @@ def quantize_layer(name, weight, bias, scheme, stats=None):
     return tensors
 
 
-def quantize_model(state, layers, scheme, stats=None):
+def quantize_model(state, layers, scheme, stats=None, layout="v0"):
     """All tensors of the weight file and the entries of the description."""
+    quantize = quantize_layer if layout == "v0" else quantize_layer_v1
     tensors, types = {}, {}
     for name, value in state.items():
         layer, _, kind = name.rpartition(".")
         if layer in layers and kind == "weight":
-            tensors |= quantize_layer(layer, value, state.get(f"{layer}.bias"), scheme, stats)
+            tensors |= quantize(layer, value, state.get(f"{layer}.bias"), scheme, stats)
         elif not (layer in layers and kind == "bias"):
             tensors[name] = value
     for name in tensors:

@@ -89,11 +89,11 @@ def as_torch(array):
     return torch.from_numpy(array) if kind is None else torch.from_numpy(array.view(np.uint8)).view(kind)
 
 
-def layer_tensors(name, weight, bias, scheme, *, group=0, symmetric=True, packed=False):
-    """The tensors one layer stores (torch weight [n,k] of the model's type)."""
+def layer_tensors(name, weight, bias, scheme, *, group=0, symmetric=True, packed=False, layout="v1"):
+    """The tensors one layer stores (torch weight [n,k] of the model's type), the bias last."""
     form = SCHEMES[scheme][0]
     w = weight.float().numpy()
-    wide = scheme != "W4A16"
+    wide = scheme != "W4A16" or layout == "v1"
     t = {}
     if form == "int4":
         q, scale, offset = integers(weight, 4, group, symmetric)

@@ -121,6 +121,7 @@ def test_dequantize_and_inspect(aerogel, tmp_path, scheme, options):
 
 
 EXPORTS = [(s, {}, []) for s in SCHEMES] + [(s, {"group": 32}, ["--group-size", 32]) for s in GROUPED] + [
+    ("W4A16", {"layout": "v0"}, ["--layout", "v0"]), ("W4A16", {"layout": "v0", "group": 32}, ["--layout", "v0", "--group-size", 32]),
     ("W4A16", {"packed": True}, ["--packed"]), ("W4A16", {"packed": True, "group": 32}, ["--packed", "--group-size", 32]),
     ("W4A16", {"symmetric": False}, ["--asymmetric"]), ("W4A16", {"symmetric": False, "group": 32}, ["--asymmetric", "--group-size", 32])]
 
@@ -142,6 +143,8 @@ def test_exported_bytes(aerogel, float_model, tmp_path, case, dtype):
     for key, value in {**tensors, **rest}.items():
         assert raw(written[key]) == raw(value), key
     description = json.loads((tmp_path / f"quant_model_description_{scheme.lower()}.json").read_text())
+    if options.get("layout") != "v0":
+        assert [k for k in description if k.startswith(f"{LAYERS[0]}.")] == [k for k in tensors if k.startswith(f"{LAYERS[0]}.")]
     assert description == {"model_quant_type": scheme, **types, **{k: "FLOAT" for k in rest}}
 
 
@@ -263,6 +266,7 @@ def test_damaged(aerogel, tmp_path, scheme, arrays, message):
     (["--scheme", "W8A8_DYNAMIC", "--asymmetric"], "W8A8_DYNAMIC has symmetric weights only"),
     (["--scheme", "W8A16", "--packed"], "packing is for int4 weights, W8A16 has int8"),
     (["--scheme", "W4A16", "--group-size", 64], "the 100 columns of fc [3,100] are no multiple of the group size 64"),
+    (["--scheme", "W8A8_MXFP8", "--layout", "v0"], "layout v0 has no form of W8A8_MXFP8: choose v1"),
     (["--scheme", "W4A16_GPTQ"], "W4A16_GPTQ names an algorithm too; files of it are read as W4A16"),
     (["--scheme", "W4A16", "--packed", "--include", "odd"], "odd [3,5] cannot be packed: it has an odd number of columns"),
     (["--scheme", "MXFP4", "--include", "odd"], "odd [3,5] cannot be packed: it has an odd number of columns"),

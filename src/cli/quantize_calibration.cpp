@@ -1,0 +1,169 @@
+// From captions, embeddings, recorded inputs or files of earlier runs to statistics.
+#include "cli/quantize_calibration.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <string_view>
+
+#include "aerogel/error.h"
+#include "aerogel/pipeline.h"
+#include "aerogel/safetensors.h"
+#include "cli/command.h"
+#include "cli/progress.h"
+#include "cli/video_size.h"
+
+namespace aerogel::cli {
+namespace {
+
+// Progress of calibration as a bar; false once it is interrupted.
+std::function<bool(int, int)> shown_progress() {
+    auto bar = std::make_shared<std::unique_ptr<Progress>>();
+    return [bar](int done, int total) {
+        if (!*bar) *bar = std::make_unique<Progress>("calibrate", total);
+        (*bar)->update(done);
+        return !interrupted();
+    };
+}
+
+void choose_captions(const std::string& model, const CalibrationFlags& flags, CalibrateOptions& options) {
+    if (!flags.prompt_embeds.empty()) {
+        options.prompt_embeds =
+            SafetensorsFile::open(flags.prompt_embeds).tensor("prompt_embeds").to(DType::f32);
+        return;
+    }
+    options.captions = flags.captions.empty() ? default_captions(model) : read_captions(flags.captions);
+    if (flags.max_captions != 0 && options.captions.size() > flags.max_captions) {
+        options.captions.resize(flags.max_captions);
+    }
+}
+
+CalibrationRun merged(const std::vector<std::string>& files) {
+    CalibrationRun run{{}, fmt::format("{}", fmt::join(files, ", ")), 0};
+    for (const std::string& file : files) {
+        const CalibrationStats stats = CalibrationStats::load(file);
+        try {
+            run.stats.merge(stats);
+        } catch (const InvalidArgument& error) {
+            throw InvalidArgument(fmt::format("{} ({} and {})", error.what(), file, files.front()));
+        }
+    }
+    return run;
+}
+
+CalibrationRun from_records(const std::string& model, const CalibrationFlags& flags) {
+    constexpr int kMostSteps = 100000;
+    RecordedInputs inputs{flags.inputs, {}, shown_progress()};
+    if (!flags.timesteps.empty()) inputs.timesteps = parse_timesteps(flags.timesteps, kMostSteps);
+    return {calibrate(WanTransformer::load(model), inputs), flags.inputs, 0};
+}
+
+CalibrationRun from_captions(const std::string& model, const CalibrationFlags& flags) {
+    CalibrateOptions options = flags.options;
+    if (!flags.size.empty()) {
+        const VideoSize size = parse_video_size("quantize", flags.size);
+        options.width = size.width;
+        options.height = size.height;
+    }
+    choose_captions(model, flags, options);
+    const Pipeline pipeline = Pipeline::load(model);
+    if (!flags.timesteps.empty()) {
+        GenerateOptions defaults;
+        defaults.steps = options.steps;
+        options.timesteps = parse_timesteps(flags.timesteps, *pipeline.with_defaults(defaults).steps);
+    }
+    options.progress = shown_progress();
+    const std::size_t captions = options.prompt_embeds.defined()
+                                     ? static_cast<std::size_t>(options.prompt_embeds.dim(0))
+                                     : options.captions.size();
+    return {calibrate(pipeline, options), "captions", captions};
+}
+
+void check_sources(const CalibrationFlags& flags) {
+    const auto count = static_cast<int>(!flags.captions.empty()) + static_cast<int>(!flags.inputs.empty()) +
+                       static_cast<int>(!flags.prompt_embeds.empty()) +
+                       static_cast<int>(!flags.files.empty());
+    if (count > 1) {
+        throw InvalidArgument(
+            "[quantize] give one of --captions, --prompt-embeds, --recorded-inputs and --calibration");
+    }
+    if (!flags.files.empty() && !flags.timesteps.empty()) {
+        throw InvalidArgument(
+            "[quantize] --timesteps chooses what is measured, --calibration measures nothing");
+    }
+    if (!flags.inputs.empty() && flags.options.steps) {
+        throw InvalidArgument("[quantize] --steps is for sampling, --recorded-inputs have their own steps");
+    }
+}
+
+}  // namespace
+
+bool CalibrationFlags::given() const {
+    return !captions.empty() || !prompt_embeds.empty() || !inputs.empty() || !files.empty() ||
+           !save.empty() || !timesteps.empty() || options.steps.has_value();
+}
+
+std::vector<int> parse_timesteps(const std::string& text, int steps) {
+    const auto fail = [&] {
+        throw InvalidArgument(fmt::format(
+            "[quantize] --timesteps must be steps and ranges in [0, {}) like 0-9,12,20-, got '{}'", steps,
+            text));
+    };
+    std::vector<int> result;
+    std::string_view rest = text;
+    while (true) {
+        int first = 0;
+        auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), first);
+        if (error != std::errc{}) fail();
+        rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
+        int last = first;
+        if (rest.starts_with('-')) {
+            rest.remove_prefix(1);
+            const auto [range_end, no_end] = std::from_chars(rest.data(), rest.data() + rest.size(), last);
+            if (no_end != std::errc{}) last = steps - 1;
+            rest.remove_prefix(static_cast<std::size_t>(range_end - rest.data()));
+        }
+        if (first < 0 || last < first || last >= steps) fail();
+        for (int step = first; step <= last; ++step) result.push_back(step);
+        if (rest.empty()) return result;
+        if (!rest.starts_with(',')) fail();
+        rest.remove_prefix(1);
+    }
+}
+
+CalibrationRun run_calibration(const std::string& model, const CalibrationFlags& flags) {
+    check_sources(flags);
+    CalibrationRun run = !flags.files.empty()    ? merged(flags.files)
+                         : !flags.inputs.empty() ? from_records(model, flags)
+                                                 : from_captions(model, flags);
+    if (!flags.save.empty()) run.stats.save(flags.save);
+    return run;
+}
+
+void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
+    const auto add = [&](const char* name, auto& value, const char* text) {
+        command.add_option(name, value, text)->group("Calibration (W8A8, W8A8_TIMESTEP)");
+    };
+    add("--captions", flags.captions, "File with one caption per line (default: the model's own)");
+    add("--max-captions", flags.max_captions, "Use at most this many captions (0: all)");
+    add("--prompt-embeds", flags.prompt_embeds,
+        "A .safetensors with prompt_embeds [captions,len,dim], instead of captions");
+    add("--recorded-inputs", flags.inputs,
+        "A .safetensors with inputs of the transformer recorded elsewhere, instead of captions");
+    add("--steps", flags.options.steps, "Sampling steps; W8A8_TIMESTEP keeps scales for each");
+    add("--timesteps", flags.timesteps, "Measure in these steps only, like 0-9,12,20-");
+    add("--frames", flags.options.frames, "Frames of the videos (fewer are cheaper)");
+    add("--size", flags.size, "WIDTHxHEIGHT of the videos");
+    add("--guidance", flags.options.guidance, "Classifier-free guidance scale");
+    add("--seed", flags.options.seed, "Seed of the first video's noise");
+    add("--save-calibration", flags.save, "Keep the measured ranges in this file");
+    add("--calibration", flags.files, "Use ranges kept before, run nothing; several files are merged");
+    add("--first-static-step", flags.first_static_step,
+        "W8A8_TIMESTEP: the step from which static scales are meant to be used (told to generate, not "
+        "stored)");
+}
+
+}  // namespace aerogel::cli

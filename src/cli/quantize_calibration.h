@@ -1,0 +1,46 @@
+// The calibration part of `aerogel quantize`: its options and running it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "model/calibrate.h"
+#include "quant/calibration.h"
+
+namespace aerogel::cli {
+
+struct CalibrationFlags {
+    std::string captions;
+    std::size_t max_captions = 0;
+    std::string prompt_embeds;
+    std::string inputs;
+    std::vector<std::string> files;
+    std::string save;
+    std::string size;
+    std::string timesteps;
+    CalibrateOptions options;
+    int first_static_step = 0;
+
+    /// True when any of them but first_static_step is given.
+    bool given() const;
+};
+
+/// How the activation ranges came about.
+struct CalibrationRun {
+    CalibrationStats stats;
+    std::string source;
+    std::size_t captions = 0;  ///< 0 when there were none
+};
+
+void add_calibration_options(CLI::App& command, CalibrationFlags& flags);
+
+/// Reads the statistics given, or runs the model of that folder; saves them when that is wanted.
+CalibrationRun run_calibration(const std::string& model, const CalibrationFlags& flags);
+
+/// "0-9,12,20-": first and last steps of ranges, the end open when left out (then `steps` says).
+/// InvalidArgument.
+std::vector<int> parse_timesteps(const std::string& text, int steps);
+
+}  // namespace aerogel::cli

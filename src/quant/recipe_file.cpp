@@ -1,0 +1,210 @@
+// Reading a recipe: the frame of the file and its list of entries.
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "aerogel/error.h"
+#include "core/text.h"
+#include "quant/recipe.h"
+#include "quant/recipe_linear.h"
+#include "quant/recipe_node.h"
+
+namespace aerogel {
+namespace {
+
+using Words = std::vector<std::string>;
+
+constexpr std::string_view kVersion = "multimodal_sd_modelslim_v1";
+
+// Entries that msmodelslim has and whose processing is not there, with what to use instead.
+struct Refusal {
+    std::string_view type;
+    std::string_view instead;
+};
+constexpr std::array<Refusal, 13> kRefusals = {{
+    {"online_quarot", "attention is not rotated in files written here: attention stays float"},
+    {"fa3_quant", "attention is not quantized in files written here: it stays float"},
+    {"iter_smooth", "smoothing is not written: use linear_quant with per_token or per_block activations"},
+    {"smooth_quant", "smoothing is not written: use linear_quant with per_token or per_block activations"},
+    {"flex_smooth_quant", "smoothing is not written: use linear_quant with per_token activations"},
+    {"flex_awq_ssz", "use linear_quant with the weight method ssz"},
+    {"awq", "use linear_quant with the weight method ssz"},
+    {"oasq", "smoothing is not written: use linear_quant with per_token or per_block activations"},
+    {"quarot", "weights are not rotated: use linear_quant with mxfp8 for sensitive layers"},
+    {"autoround_quant", "use linear_quant with the weight method ssz"},
+    {"trainable_linear_quant", "nothing is trained: use linear_quant with ceil_x or mse_round"},
+    {"gptq", "use linear_quant with the weight method ssz"},
+    {"group", "write its entries one after the other"},
+}};
+
+// Keys of the entries that are refused or left out, so that a wrong one is told first.
+Words keys_of(const std::string& type) {
+    if (type == "linear_quant") return {"type", "qconfig", "include", "exclude"};
+    if (type == "online_quarot") return {"type", "include", "exclude", "block_size"};
+    if (type == "fa3_quant") return {"type", "qconfig", "details", "include", "exclude"};
+    if (type == "svd_res") return {"type", "rank", "include", "exclude"};
+    if (type == "iter_smooth") {
+        return {"type", "alpha", "scale_min", "symmetric", "enable_subgraph_type", "include", "exclude"};
+    }
+    return {};
+}
+
+Words type_names() {
+    Words names = {"linear_quant", "svd_res"};
+    for (const Refusal& row : kRefusals) names.emplace_back(row.type);
+    return names;
+}
+
+Words patterns(const RecipeNode& entry, const char* key, Words otherwise) {
+    if (!entry.has(key)) return otherwise;
+    Words result;
+    for (const RecipeNode& item : entry.items(key)) result.push_back(item.text());
+    return result;
+}
+
+void check_qconfig_of_attention(const RecipeNode& entry) {
+    const Words keys = {"scope", "dtype", "symmetric", "method", "ext"};
+    if (entry.has("qconfig")) entry.at("qconfig").check_keys(keys);
+    if (!entry.has("details")) return;
+    if (entry.has("qconfig")) entry.fail("has both qconfig and details: give one");
+    const RecipeNode details = entry.at("details");
+    details.check_keys({"fa_q", "fa_k", "fa_v"});
+    for (const char* part : {"fa_q", "fa_k", "fa_v"}) {
+        if (details.has(part)) details.at(part).check_keys(keys);
+    }
+}
+
+// svd_res: only a rank, 32 when nothing is said.
+LayerOptions read_branch(const RecipeNode& entry) {
+    LayerOptions options;
+    options.low_rank = 32;
+    if (!entry.has("rank")) return options;
+    options.low_rank = entry.at("rank").integer();
+    if (options.low_rank < 1) entry.at("rank").fail("must be positive");
+    return options;
+}
+
+void read_entry(const RecipeNode& entry, const Words& without, Recipe& recipe) {
+    const RecipeNode type_node = entry.at("type");
+    const std::string type = type_node.text();
+    const Words types = type_names();
+    if (std::find(types.begin(), types.end(), type) == types.end()) {
+        type_node.fail(fmt::format("must be one of {}, got {}{}", fmt::join(types, ", "), in_quotes(type),
+                                   suggestion(type, types)));
+    }
+    if (const Words keys = keys_of(type); !keys.empty()) entry.check_keys(keys);
+    if (type == "fa3_quant") check_qconfig_of_attention(entry);
+    if (std::find(without.begin(), without.end(), type) != without.end()) {
+        recipe.left_out.push_back(fmt::format("{} ({})", type, entry.place()));
+        return;
+    }
+    for (const Refusal& row : kRefusals) {
+        if (row.type != type) continue;
+        entry.refuse(fmt::format("{} is not available: {} (--without {} leaves such entries out)", type,
+                                 row.instead, type));
+    }
+    recipe.entries.push_back({entry.place(),
+                              type == "svd_res" ? read_branch(entry) : read_qconfig(entry.at("qconfig")),
+                              patterns(entry, "include", {"*"}), patterns(entry, "exclude", {})});
+}
+
+void check_save(const RecipeNode& spec) {
+    for (const RecipeNode& save : spec.items("save")) {
+        save.check_keys({"type", "part_file_size", "ext"});
+        const RecipeNode type = save.at("type");
+        if (type.text() != "mindie_format_saver") {
+            type.refuse("must be mindie_format_saver, got " + in_quotes(type.text()));
+        }
+        if (save.has("part_file_size") && save.at("part_file_size").integer() != 0) {
+            save.at("part_file_size").refuse("must be 0: readers of such pairs take one file");
+        }
+    }
+}
+
+void check_spec(const RecipeNode& spec) {
+    spec.check_keys({"runner", "prior", "dataset", "process", "per_expert", "save", "multimodal_sd_config"});
+    if (!spec.items("prior").empty()) spec.at("prior").refuse("is not available: leave it out");
+    if (spec.has("per_expert")) {
+        spec.at("per_expert").refuse("is not available: give each expert's folder a recipe of its own");
+    }
+    if (spec.has("runner")) spec.at("runner").text();
+    if (spec.has("dataset")) spec.at("dataset").text();
+    if (spec.has("multimodal_sd_config")) {
+        const RecipeNode config = spec.at("multimodal_sd_config");
+        config.check_keys({"dump_config", "inference_config", "model_config"});
+        if (config.has("dump_config")) {
+            config.at("dump_config").check_keys({"enable_dump", "capture_mode", "dump_data_dir"});
+        }
+    }
+    check_save(spec);
+}
+
+bool refers_to(const YAML::Node& node, const YAML::Node& wanted, int depth) {
+    constexpr int kDeepest = 16;
+    if (node.is(wanted)) return true;
+    if (depth == kDeepest) return false;
+    if (node.IsSequence()) {
+        return std::any_of(node.begin(), node.end(),
+                           [&](const auto& item) { return refers_to(item, wanted, depth + 1); });
+    }
+    if (!node.IsMap()) return false;
+    return std::any_of(node.begin(), node.end(),
+                       [&](const auto& item) { return refers_to(item.second, wanted, depth + 1); });
+}
+
+// Other keys may hold what the spec refers to by "*name".
+void check_frame(const RecipeNode& root) {
+    const Words known = {"apiversion", "metadata", "spec"};
+    for (const std::string& key : root.keys()) {
+        if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+        if (root.has("spec") && refers_to(root.yaml()["spec"], root.yaml()[key], 0)) continue;
+        root.check_keys(known);
+    }
+    const RecipeNode version = root.at("apiversion");
+    if (version.text() != kVersion) {
+        version.refuse(fmt::format("must be {}, got {}", kVersion, in_quotes(version.text())));
+    }
+    if (!root.has("metadata")) return;
+    const RecipeNode metadata = root.at("metadata");
+    metadata.check_keys({"config_id", "score", "verified_model_types", "verified_tags", "label"});
+    if (metadata.has("label")) {
+        metadata.at("label").check_keys({"w_bit", "a_bit", "is_sparse", "kv_cache", "fa_quant", "fa_bit"});
+    }
+}
+
+}  // namespace
+
+Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& without) {
+    constexpr std::size_t kLimit = 1'000'000;
+    const Words types = type_names();
+    for (const std::string& type : without) {
+        if (std::find(types.begin(), types.end(), type) != types.end()) continue;
+        throw InvalidArgument(fmt::format("[recipe] there is no entry type {}{}; there are: {}",
+                                          in_quotes(type), suggestion(type, types), fmt::join(types, ", ")));
+    }
+    return parse_recipe(read_text_file(path, "recipe", kLimit), path, without);
+}
+
+Recipe parse_recipe(const std::string& text, const std::filesystem::path& path,
+                    const std::vector<std::string>& without) {
+    try {
+        const RecipeNode root(YAML::Load(text), path.string(), "");
+        check_frame(root);
+        const RecipeNode spec = root.at("spec");
+        check_spec(spec);
+        Recipe recipe{path, {}, {}};
+        for (const RecipeNode& entry : spec.items("process")) read_entry(entry, without, recipe);
+        const bool any = std::any_of(recipe.entries.begin(), recipe.entries.end(),
+                                     [](const RecipeEntry& entry) { return !entry.is_branch(); });
+        if (!any) spec.fail("has no linear_quant entry under process");
+        return recipe;
+    } catch (const YAML::Exception& error) {
+        throw InvalidArgument(fmt::format("[recipe] {}:{}: not readable as YAML: {}", path.string(),
+                                          error.mark.line + 1, error.msg));
+    }
+}
+
+}  // namespace aerogel
