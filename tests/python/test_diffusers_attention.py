@@ -12,6 +12,7 @@ from tiny_pipelines import GRID, STEPS, VIDEO, build, latents, relative
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOKENS = GRID[0] * GRID[1] * GRID[2]
 TEXT_IN_ATTENTION = {"wan": ("none", 0), "hunyuan": ("behind", 6), "cogvideox": ("front", 9), "ltx": ("none", 0)}

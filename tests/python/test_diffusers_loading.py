@@ -9,6 +9,8 @@ from diffusers import PipelineQuantizationConfig, WanPipeline, WanTransformer3DM
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import build, latents, wan_transformer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NO_PARTS = {"vae": None, "text_encoder": None, "tokenizer": None, "transformer_2": None}
 SCHEMES = [name for name, _, calibrated in aerogel.schemes() if not calibrated]
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny_pipelines import IMAGE, VIDEO, build, latents, relative
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EXAMPLE = Path(__file__).parents[2] / "examples/python/diffusers_pipeline.py"
 
 
