@@ -100,9 +100,13 @@ def _chosen(model, linears, choice):
             raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers inside repeated blocks (an nn.ModuleList): "
                              "name the layers by include=['*']")
         chosen = set(_core.select_layers(names, ["*"], list(exclude)))
-        return {n: "small and sensitive; include= chooses it" if n not in names else "excluded" for n in linears if n not in chosen}
-    chosen = set(_core.select_layers(list(linears), list(include), list(exclude)))
-    return {n: "not chosen by include and exclude" for n in linears if n not in chosen}
+        kept = {n: "small and sensitive; include= chooses it" if n not in names else "excluded" for n in linears if n not in chosen}
+    else:
+        chosen = set(_core.select_layers(list(linears), list(include), list(exclude)))
+        kept = {n: "not chosen by include and exclude" for n in linears if n not in chosen}
+    # Models of diffusers and transformers name what must be float32: their code asks such a layer for the dtype of its weight.
+    float32 = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    return kept | {n: "the model keeps it in float32" for n in chosen if float32 & set(n.split("."))}
 
 
 def as_list(patterns):
@@ -134,25 +138,30 @@ def quantized(name, linear, scheme, group_size):
         raise ValueError(f"[quantize] {name}: {error}") from None
 
 
-def _from_files(model, linears, choice, pair):
-    include, exclude = choice
+def read_layer(pair, index, linear):
+    """Layer `index` of a pair of files, in place of this Linear of the model. ValueError when their sizes differ."""
+    layer = QuantizedLinear(pair.read(index, linear.in_features))
+    if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
+        prefix = pair.layers()[index][1]
+        raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
+                         f"for this model, got [{layer.out_features},{layer.in_features}]")
+    return layer
+
+
+def planned_by_files(model, choice, pair, classes=(nn.Linear,)):
+    """({name: index in the pair of files} of the layers to exchange, {name: why} of those that stay as they are)."""
+    linears, (include, exclude) = _linears(model, classes), choice
     kept = {} if include is None and not exclude else _chosen(model, linears, (include or ["*"], exclude))
-    new = {}
-    for index, (name, prefix, _) in enumerate(pair.layers()):
+    chosen = {}
+    for index, (name, _, _) in enumerate(pair.layers()):
         if name not in linears:
             raise ValueError(f"[quantize] {pair.path}: the model has no Linear '{name}' (of {len(linears)}: {', '.join(list(linears)[:3])} ...)")
-        if name in kept:
-            continue
-        linear = linears[name]
-        layer = QuantizedLinear(pair.read(index, linear.in_features))
-        if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
-            raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
-                             f"for this model, got [{layer.out_features},{layer.in_features}]")
-        new[name] = layer
+        if name not in kept:
+            chosen[name] = index
     for name in linears:
-        if name not in new and name not in kept:
+        if name not in chosen and name not in kept:
             kept[name] = "marked FLOAT" if pair.type_of(f"{name}.weight") == "FLOAT" else "not in the description"
-    return new, kept
+    return chosen, kept
 
 
 def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, timestep_config=None, timestep_policy=None, map=None,
@@ -179,7 +188,9 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     linears = _linears(model, classes)
     choice = (as_list(include), as_list(exclude))
     if quant_des_path is not None:
-        new, kept = _from_files(model, linears, choice, _core.QuantizedPair.open(fspath(quant_des_path), rank))
+        pair = _core.QuantizedPair.open(fspath(quant_des_path), rank)
+        chosen, kept = planned_by_files(model, choice, pair, classes)
+        new = {name: read_layer(pair, index, linears[name]) for name, index in chosen.items()}
     else:
         config = online_config or OnlineQuantConfig(scheme)
         chosen, kept = planned(model, choice, config, classes)
