@@ -7,6 +7,7 @@ from os import fspath
 from torch import nn
 
 from . import _core
+from .layer_names import matches
 from .linear import QuantizedLinear
 
 # Small layers that the quality hangs on: modulation, embeddings and norms of the known diffusion transformers.
@@ -48,7 +49,7 @@ class QuantizeReport:
 class OnlineQuantConfig:
     """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
 
-    quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of names: scheme or "W16A16"}; "W16A16" keeps a
+    quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of whole names: scheme or "W16A16"}; "W16A16" keeps a
     layer float. group_size: columns that share a weight scale, 0 = the whole row. Quantized attention (fa_layers, fa_quant_type) is not there yet and raises NotImplementedError."""
 
     quant_type: str = "W8A8_DYNAMIC"
@@ -114,7 +115,7 @@ def as_list(patterns):
 
 
 def _fallback(config, name):
-    return next((s for p, s in config.fallback_layers.items() if fnmatchcase(name, p) or p in name), None)
+    return next((s for p, s in config.fallback_layers.items() if matches(name, p)), None)
 
 
 def planned(model, choice, config, classes=(nn.Linear,)):
@@ -138,9 +139,10 @@ def quantized(name, linear, scheme, group_size):
         raise ValueError(f"[quantize] {name}: {error}") from None
 
 
-def read_layer(pair, index, linear):
-    """Layer `index` of a pair of files, in place of this Linear of the model. ValueError when their sizes differ."""
-    layer = QuantizedLinear(pair.read(index, linear.in_features))
+def read_layer(pair, index, linear, scheme=""):
+    """Layer `index` of a pair of files, in place of this Linear of the model, run by another scheme where one is given. ValueError when
+    their sizes differ."""
+    layer = QuantizedLinear(pair.read(index, linear.in_features, scheme))
     if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
         prefix = pair.layers()[index][1]
         raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
@@ -164,8 +166,14 @@ def planned_by_files(model, choice, pair, classes=(nn.Linear,)):
     return chosen, kept
 
 
+def _wanted_schemes(chosen, pair, scheme_of):
+    """{name: what scheme_of says, "" for the description's own}."""
+    stored = {name: kind for name, _, kind in pair.layers()}
+    return {name: scheme_of(name, stored[name]) if scheme_of else "" for name in chosen}
+
+
 def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, timestep_config=None, timestep_policy=None, map=None,
-             include=None, exclude=(), rank=-1):
+             include=None, exclude=(), rank=-1, scheme_of=None):
     """Replaces Linear layers of `model` in place and returns a QuantizeReport. Give exactly one of:
 
     quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them;
@@ -175,7 +183,8 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     map: more classes to be taken for Linear layers (an iterable, or a dict whose keys are they). include, exclude: patterns of layer
     names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks but
     modulation, norms and embeddings. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
-    every step is static. rank: the file of that rank, `_{rank}`.
+    every step is static. rank: the file of that rank, `_{rank}`. scheme_of: with quant_des_path, a function (layer name, its scheme in the
+    description) -> the scheme to run the stored arrays by (W8A8_TIMESTEP as W8A8_DYNAMIC, say), or "FLOAT".
     Nothing is replaced when anything is wrong. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not there
     yet), OSError (files)."""
     given = [n for n, v in (("quant_des_path", quant_des_path), ("online_config", online_config), ("scheme", scheme)) if v is not None]
@@ -190,7 +199,9 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     if quant_des_path is not None:
         pair = _core.QuantizedPair.open(fspath(quant_des_path), rank)
         chosen, kept = planned_by_files(model, choice, pair, classes)
-        new = {name: read_layer(pair, index, linears[name]) for name, index in chosen.items()}
+        wanted = _wanted_schemes(chosen, pair, scheme_of)
+        kept |= {name: "chosen float by scheme_of" for name, asked in wanted.items() if asked == "FLOAT"}
+        new = {name: read_layer(pair, index, linears[name], wanted[name]) for name, index in chosen.items() if name not in kept}
     else:
         config = online_config or OnlineQuantConfig(scheme)
         chosen, kept = planned(model, choice, config, classes)
