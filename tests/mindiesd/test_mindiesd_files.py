@@ -130,7 +130,8 @@ def test_names_that_leave_layers_float(tmp_path, name):
     assert type(model.blocks[1]["up"]) is nn.Linear and model.blocks[0]["up"].scheme == "W8A8"
 
 
-SCHEMES = ["W8A16", "W4A16", "W8A8_DYNAMIC", "W4A4_DYNAMIC", "W8A8_MXFP8", "W4A4_MXFP4", "W4A4_MXFP4_DUALSCALE", "W4A8"]
+SCHEMES = ["W8A16", "W4A16", "W8A8_DYNAMIC", "W4A4_DYNAMIC", "W8A8_MXFP8", "W4A4_MXFP4", "W4A4_MXFP4_DUALSCALE", "W4A4_MXFP4_SVD",
+           "W4A8"]
 RENAMED = {"W4A16_AWQ": "W4A16", "W4A16_GPTQ": "W4A16", "W8A16_GPTQ": "W8A16", "W4A8_AWQ": "W4A8", "INT8": "W8A16"}
 
 
@@ -146,7 +147,7 @@ def test_weights_in_files_give_the_numbers_of_memory(tmp_path, name):
         for tensor, array in memory.get_submodule(layer).named_buffers():
             eight_bit_float = name == "W8A8_MXFP8" and tensor == "weight"
             arrays[f"{layer}.{tensor}"] = array.view(torch.float8_e4m3fn) if eight_bit_float else array
-            entries[f"{layer}.{tensor}"] = "FLOAT" if tensor == "bias" else name
+            entries[f"{layer}.{tensor}"] = "FLOAT" if tensor == "bias" or "lowrank" in tensor else name
     quantize(model, write(tmp_path, name, arrays, entries))
     x = torch.randn(2, 5, 24)
     assert model.blocks[0]["up"].scheme == memory.blocks[0]["up"].scheme and torch.equal(model(x), memory(x))
