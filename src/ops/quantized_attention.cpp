@@ -11,6 +11,7 @@
 #include "ops/attention_rounding.h"
 #include "ops/attention_scales.h"
 #include "ops/dispatch.h"
+#include "ops/grouped_heads.h"
 #include "ops/workspace.h"
 
 namespace aerogel {
@@ -50,8 +51,9 @@ void check_options(const Options& options, const AttentionViews& views) {
     const bool is_int8 = options.format == AttentionFormat::int8;
     if (options.scales != nullptr && !is_int8) fail_attention("scales are for the format int8 only", views);
     if ((options.q_tokens != 0 || options.k_tokens != 0) &&
-        (options.scales != nullptr || !(is_int8 || options.format == AttentionFormat::fp8)))
-        fail_attention("q_tokens and k_tokens are for scales found in the data, of int8 and fp8", views);
+        (options.scales != nullptr || options.format == AttentionFormat::mxfp8 ||
+         options.format == AttentionFormat::mxfp4))
+        fail_attention("q_tokens and k_tokens are for scales found in the data, of int8, fp8 and mix", views);
 }
 
 std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
@@ -86,6 +88,12 @@ void int8_attention(const AttentionProblem& problem, const AttentionViews& views
 void round_copies(const Tensor& q, const Tensor& k, const Tensor& v, const Options& options) {
     if (options.format == AttentionFormat::int8) return;
     if (options.smooth_k) subtract_means(k, options.layout);
+    if (options.format == AttentionFormat::mix) {
+        round_int8(q, options.layout, value_or(options.q_tokens, 64));
+        round_int8(k, options.layout, value_or(options.k_tokens, 64));
+        round_fp8_channels(v, options.layout);
+        return;
+    }
     if (options.format == AttentionFormat::fp8) {
         round_fp8(q, options.layout, value_or(options.q_tokens, 128));
         round_fp8(k, options.layout, value_or(options.k_tokens, 256));
@@ -136,6 +144,15 @@ void quantized_attention(const TensorView& q, const TensorView& k, const TensorV
     const AttentionProblem problem = check_attention(views, float_options(options));
     check_options(options, views);
     if (o.count() == 0) return;
+    if (has_grouped_heads(q, k, options.layout)) {
+        if (options.scales != nullptr) fail_attention("scales are for as many heads of k as of q", views);
+        for_each_group_member({q, k, o}, float_options(options), [&](const GroupMember& member) {
+            Options of_member = options;
+            of_member.mask = member.mask;
+            quantized_attention(member.q, k, v, member.o, of_member);
+        });
+        return;
+    }
     if (options.format == AttentionFormat::int8 && !given(options.q_rotation)) {
         int8_attention(problem, views, options);
     } else {
