@@ -103,12 +103,12 @@ bool holds(const LatentShape& latent, std::int64_t tokens) {
            tokens / latent.frames / latent.height == latent.width;
 }
 
-VideoSpan one_video(const SparseOptions& options, const LatentShape& latent, const TensorView& view,
-                    std::int64_t tokens) {
+VideoSpan one_video(const SparseOptions& options, const LatentShape& latent, std::int64_t tokens,
+                    const std::string& array) {
     check_latent(latent);
     if (!holds(latent, tokens - options.txt_len))
         fail("the sequence must hold txt_len + latent_shape tokens: " + std::to_string(options.txt_len) +
-             " + " + describe(latent) + ", got " + std::to_string(tokens) + " (" + view.describe() +
+             " + " + describe(latent) + ", got " + std::to_string(tokens) + " (" + array +
              "); the latent shape counts tokens, not pixels");
     return {options.txt_first ? options.txt_len : 0, latent};
 }
@@ -172,8 +172,8 @@ SparseSides checked_sides(const SparseArrays& call, const SparseOptions& options
         if (!row.lengths_differ && describe(of_k) != describe(options.latent_shape))
             fail(std::string(row.name) + " needs one latent shape for q and k, got " +
                  describe(options.latent_shape) + " and " + describe(of_k));
-        sides.q.videos = {one_video(options, options.latent_shape, call.q, q_tokens)};
-        sides.k.videos = {one_video(options, of_k, call.k, k_tokens)};
+        sides.q.videos = {one_video(options, options.latent_shape, q_tokens, "q " + call.q.describe())};
+        sides.k.videos = {one_video(options, of_k, k_tokens, "k " + call.k.describe())};
     } else {
         sides.q.videos = {no_video(options, q_tokens)};
         sides.k.videos = {no_video(options, k_tokens)};

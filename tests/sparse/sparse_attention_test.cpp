@@ -120,7 +120,7 @@ TEST(SparseAttention, WrongArraysAreRefused) {
         {[](Request& r) {
              r.q_view.shape = {533, 2, 8};
          },
-         "q must have 4 axes, got f32[533,2,8]"},
+         "q must have 4 axes, got q f32[533,2,8]"},
         {[](Request& r) {
              r.q_view.strides = {1, 16, 8, 2};
          },

@@ -79,6 +79,41 @@ TEST(TokenOrder, EveryPatternsLayoutIsAPermutationWithItsInverse) {
     }
 }
 
+TEST(TokenOrder, SeveralVideosStandBehindEachOtherAndTheRestBehindThem) {
+    const SparseGeometry geometry{{{3, {2, 9, 8}}, {150, {1, 16, 8}}}, 281, 16, 0.8, true};
+    for (const auto& order : {raster_order(geometry), windowed_order(geometry)}) {
+        ASSERT_EQ(order.size(), 281U);
+        const TokenOrder inverse = inverse_order(order);
+        for (std::size_t i = 0; i < order.size(); ++i)
+            ASSERT_EQ(inverse[static_cast<std::size_t>(order[i])], static_cast<std::int32_t>(i));
+        for (std::size_t i = 0; i < 144; ++i) EXPECT_TRUE(order[i] >= 3 && order[i] < 147) << i;
+        for (std::size_t i = 144; i < 272; ++i) EXPECT_TRUE(order[i] >= 150 && order[i] < 278) << i;
+        const std::vector<std::int32_t> rest(order.begin() + 272, order.end());
+        EXPECT_EQ(rest, (std::vector<std::int32_t>{0, 1, 2, 147, 148, 149, 278, 279, 280}));
+    }
+}
+
+TEST(Cells, AreCutInEachVideoAndKeptWhereProtected) {
+    const SparseGeometry geometry{{{3, {2, 9, 8}}, {150, {1, 16, 8}}}, 281, 40, 0.8, true};
+    const Cells pooled = pooled_cells(geometry);
+    const std::vector<std::int64_t> ends = {40, 80, 120, 144, 184, 224, 264, 272, 281};
+    const std::vector<bool> kept = {true, true, false, false, true, true, true, true, true};
+    ASSERT_EQ(pooled.size(), ends.size());
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+        EXPECT_EQ(pooled[i].begin, i == 0 ? 0 : ends[i - 1]);
+        EXPECT_EQ(pooled[i].end, ends[i]);
+        EXPECT_EQ(pooled[i].always_kept, kept[i]) << i;
+    }
+    for (const auto& cut : {inside_cells(geometry), natural_cells(geometry)}) {
+        ASSERT_EQ(cut.size(), 8U);
+        EXPECT_EQ(cut.back().end, 281);
+    }
+    EXPECT_FALSE(inside_cells(geometry)[2].always_kept);
+    EXPECT_TRUE(inside_cells(geometry)[3].always_kept);   // holds the start of the second video
+    EXPECT_TRUE(natural_cells(geometry)[0].always_kept);  // holds the tokens before the first video
+    EXPECT_FALSE(natural_cells(geometry)[1].always_kept);
+}
+
 TEST(TokenOrder, WindowsHoldEightByEightNeighbours) {
     const SparseGeometry geometry = geometry_of({2, 16, 24}, 3, 64, 0.8, true);
     const TokenOrder order = windowed_order(geometry);
