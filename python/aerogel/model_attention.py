@@ -14,13 +14,14 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from ._sparse_options import FURTHER
 from .attention import sparse_attention
 from .attention_backend import Problem, attend, dense, register, running
 from .video_models import ANY_MODEL, VIDEO_MODELS, video_model
 
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
-          "return_report", "kwargs")  # what sparse_attention is told by the hooks
+          "return_report", "kwargs", "mask", "cached_mask", "video_spans", "txt_first", "return_mask")  # what sparse_attention is told by the hooks
 
 
 @dataclass
@@ -249,7 +250,7 @@ def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_
     dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
     timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names.
     Raises ValueError and NotImplementedError for what is not there, TypeError for unknown keywords."""
-    allowed = set(inspect.signature(sparse_attention).parameters) - set(_FOUND)
+    allowed = {*inspect.signature(sparse_attention).parameters, *FURTHER} - set(_FOUND)
     if unknown := set(options) - allowed:
         raise TypeError(f"enable_sparse_attention() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
     if start_step < 0 or (end_step is not None and end_step < start_step):

@@ -90,20 +90,15 @@ def test_every_type_and_head_size(options, head_dim, dtype):
     assert error < {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 2e-2}[dtype]
 
 
-def test_bad_input_is_refused():
+def refused(cases):
+    for call, error, message in cases:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_bad_arrays_are_refused():
     q, k, v = inputs(batch=1, q_len=128, k_len=128)
-    long = torch.randn(1, 3, 9 * 64, 40)
-    video = dict(sparse_type="rf_v2", latent_shape_q=(9, 8, 8), sparsity=0.5, block_size=16)
-    broken = long.clone()
-    broken[0, 2, 77, 3] = torch.nan
-    infinite = long.clone()
-    infinite[0, 1, 570, 39] = -torch.inf
-    ones = torch.ones(1, 3, 36, 36, dtype=torch.int8)
-
-    def sparse(q=long, k=long, v=long, **changes):
-        return lambda: aerogel.sparse_attention(q, k, v, **{**video, **changes})
-
-    cases = [
+    refused([
         (lambda: aerogel.attention(q, k, v.double()), ValueError, "one dtype"),
         (lambda: aerogel.attention(q, k, v.numpy()), ValueError, "of one kind"),
         (lambda: aerogel.attention(q, k[:, :2], v), ValueError, r"\[attention\] k must have the batch.*or a divisor"),
@@ -114,6 +109,20 @@ def test_bad_input_is_refused():
         (lambda: aerogel.attention(q, k, v, mask=torch.ones(1, 3, 2, 2, dtype=torch.bool)), ValueError, r"\[1,3,1,1\]"),
         (lambda: aerogel.attention(q.to("meta"), k.to("meta"), v.to("meta")), NotImplementedError, "must be on the CPU"),
         (lambda: aerogel.attention(q.long(), k.long(), v.long()), ValueError, "float32, bfloat16 or float16"),
+    ])
+
+
+def sparse(**changes):
+    """A call that fits, changed."""
+    x = torch.ones(1, 3, 9 * 64, 40)
+    fitting = dict(q=x, k=x, v=x, sparse_type="rf_v2", latent_shape_q=(9, 8, 8), sparsity=0.5, block_size=16)
+    return lambda: aerogel.sparse_attention(**{**fitting, **changes})
+
+
+def test_bad_options_are_refused():
+    sparse()()
+    refused([
+        (sparse(v=torch.ones(1, 3, 500, 40)), ValueError, "v must have the shape of k"),
         (sparse(sparsity=1.0), ValueError, "sparsity must be at least 0 and less than 1, got 1.0"),
         (sparse(sparsity=-0.1), ValueError, "sparsity must be at least 0"),
         (sparse(sparsity=float("nan")), ValueError, "sparsity must be at least 0"),
@@ -125,9 +134,6 @@ def test_bad_input_is_refused():
         (sparse(sparse_type="rf_v1", latent_shape_k=(8, 9, 8)), ValueError, "one latent shape"),
         (sparse(is_causal=True), ValueError, "is_causal goes with none and ada_bsa"),
         (sparse(sparsty=0.5), TypeError, "sparsty"),
-        (sparse(q=broken), ValueError, "q is nan at batch 0, head 2, token 77.*no mask can be predicted"),
-        (sparse(k=infinite, sparse_type="ada_bsa"), ValueError, "k is -inf at batch 0, head 1, token 570"),
-        (sparse(q=torch.full_like(long, torch.nan), sparse_type="rf_v1"), ValueError, "q is nan at batch 0, head 0, token 0"),
         (sparse(precision="fp4"), ValueError, 'bf16, fp8, mix, got "fp4"'),
         (sparse(precision="fp8"), ValueError, "go with rf_v3, got rf_v2"),
         (sparse(block_size_kv=32), ValueError, "rf_v3 may have two"),
@@ -136,6 +142,15 @@ def test_bad_input_is_refused():
         (sparse(sparse_type="ada_bsa", cdf_threshold=0), ValueError, "cdf_threshold"),
         (sparse(sparse_type="rf_v3", q_rot=torch.eye(40), k_rot=torch.eye(40)), ValueError, "go with precision fp8"),
         (sparse(sparse_type="rf_v3", precision="fp8", q_rot=torch.eye(32), k_rot=torch.eye(32)), ValueError, r"q_rotation must be .*\[40,40\]"),
+        (sparse(k=torch.ones(1, 2, 576, 40), v=torch.ones(1, 2, 576, 40)), ValueError, "its heads or a divisor of them"),
+    ])
+
+
+def test_bad_masks_and_videos_are_refused():
+    ones = torch.ones(1, 3, 36, 36, dtype=torch.int8)
+    first, second = {"start": 0, "latent_shape": (4, 8, 8)}, {"start": 256, "latent_grid": (5, 8, 8)}
+    sparse(latent_shape_q=None, video_spans=[first, second])()
+    refused([
         (sparse(attn_mask=ones), ValueError, "attn_mask or mask stand alone"),
         (sparse(cached_mask=ones, sparse_type=None), ValueError, "attn_mask or mask stand alone"),
         (sparse(cached_mask=ones, sparse_type="rf_v1"), ValueError, "rf_v1 makes its own mask"),
@@ -152,9 +167,21 @@ def test_bad_input_is_refused():
         (sparse(latent_shape_q=None, video_spans=[]), ValueError, "at least one video"),
         (sparse(latent_shape_q=None, sparse_type="rf_v1",
                 video_spans=[{"start": 0, "latent_shape": (4, 8, 8)}, {"start": 256, "latent_shape": (1, 8, 8)}]), ValueError, "rf_v1 knows one video"),
-        (sparse(k=long[:, :2], v=long[:, :2]), ValueError, "its heads or a divisor of them"),
-        (sparse(v=long[:, :, :500]), ValueError, "v must have the shape of k"),
-    ]
-    for call, error, message in cases:
-        with pytest.raises(error, match=message):
-            call()
+    ])
+
+
+def test_bad_numbers_are_refused_where_a_mask_is_predicted():
+    x = torch.randn(1, 3, 9 * 64, 40)
+    broken, infinite = x.clone(), x.clone()
+    broken[0, 2, 77, 3] = torch.nan
+    infinite[0, 1, 570, 39] = -torch.inf
+    refused([
+        (sparse(q=broken), ValueError, "q is nan at batch 0, head 2, token 77.*no mask can be predicted"),
+        (sparse(q=broken, sparse_type="rf_v3", precision="fp8"), ValueError, "q is nan at batch 0, head 2, token 77"),
+        (sparse(k=infinite, sparse_type="ada_bsa"), ValueError, "k is -inf at batch 0, head 1, token 570"),
+        (sparse(q=torch.full_like(x, torch.nan), sparse_type="rf_v1"), ValueError, "q is nan at batch 0, head 0, token 0"),
+        (sparse(q=torch.full_like(x, 3e38)), ValueError, "overflow"),
+    ])
+    mask = torch.ones(1, 1, 36, 36, dtype=torch.bool)
+    o = sparse(q=broken, cached_mask=mask)()
+    assert torch.isnan(o[0, 2, 77]).all() and o.isnan().sum() == 40

@@ -2,6 +2,7 @@
 different length and block size, several videos, text anywhere, causal. Nothing here is shared with the C++ code; float32 in a stated order
 there is float32 in the same order here."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -18,12 +19,14 @@ class Side:
     block: int
     protect: bool = True
 
+    @functools.cache
     def order(self):
         """Windowed videos one after the other, then the text."""
         parts = [start + reference.windowed(reference.Video(latent, 0, 16, 0.5)) for start, latent in self.videos]
         video = np.concatenate(parts)
         return np.concatenate([video, np.setdiff1d(np.arange(self.tokens), video)])
 
+    @functools.cache
     def cells(self):
         """(first place, last place + 1, always kept) of each separately pooled block."""
         found, begin = [], 0
@@ -44,9 +47,7 @@ def _means(side, rows):
     rows = rows[side.order()]
     means = []
     for begin, end, _ in side.cells():
-        total = np.zeros(rows.shape[1], np.float32)
-        for row in rows[begin:end].astype(np.float32):
-            total = total + row
+        total = np.add.accumulate(rows[begin:end].astype(np.float32), axis=0)[-1]  # one after the other
         means.append(total / np.float32(end - begin))
     return np.stack(means)
 
@@ -56,7 +57,7 @@ def block_mean_cells(q_side, k_side, q, k, sparsity):
     q_means, k_means = _means(q_side, q), _means(k_side, k)
     products = np.zeros((len(q_means), len(k_means)), np.float32)
     for d in range(q.shape[1]):
-        products = products + q_means[:, d, None] * k_means[None, :, d]
+        products += q_means[:, d, None] * k_means[None, :, d]
     kept = max(1, math.ceil(products.shape[1] * (1 - sparsity)))
     mask = products >= np.sort(products, axis=1)[:, ::-1][:, kept - 1, None]
     mask[[kept for *_, kept in q_side.cells()], :] = True
