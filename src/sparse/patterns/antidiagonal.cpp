@@ -84,6 +84,7 @@ class Selection {
         const std::int64_t last = last_seen(row * kStride + kStride - 1);
         const std::int64_t seen = last < 0 ? 0 : std::min(last / kStride + 1, strided_keys_);
         if (seen == 0) return;
+        if (!std::all_of(scores, scores + seen, [](float x) { return std::isfinite(x); })) broken_ = true;
         const std::int64_t per_block = input_.options.block_size / kStride;
         const double largest = factor_ * static_cast<double>(*std::max_element(scores, scores + seen));
         std::vector<double> parts(sums.size(), 0.0);
@@ -94,7 +95,6 @@ class Selection {
                 part += std::exp(factor_ * static_cast<double>(scores[i]) - largest);
             total += part;
         }
-        if (!std::isfinite(total)) broken_ = true;
         for (std::size_t column = 0; column < sums.size(); ++column) sums[column] += parts[column] / total;
     }
 
