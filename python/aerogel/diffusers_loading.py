@@ -65,12 +65,17 @@ _DEFAULTS = AerogelConfig()
 
 
 class _Expected(nn.Module):
-    """Stands for a quantized layer of a saved model until its arrays have come: buffers of these names, without memory."""
+    """Stands for a quantized layer of a saved model until its arrays have come. Its state_dict has their names; as attributes they are
+    None, because the loader would cast what comes to the dtype of a tensor."""
 
     def __init__(self, names):
         super().__init__()
+        self.names = names
         for name in names:
-            self.register_buffer(name, torch.empty(0, device="meta"))
+            setattr(self, name, None)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination.update({prefix + name: torch.empty(0, device="meta") for name in self.names})
 
 
 class AerogelQuantizer(DiffusersQuantizer):
