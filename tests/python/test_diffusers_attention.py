@@ -208,25 +208,43 @@ def test_dense_attention_of_any_model(name):
     assert calls.count == plan.report.why["sparse_type is None"] == STEPS * len(plan.report.layers)
 
 
-class Counted:
-    """Counts the calls of Aerogel's dense attention from the backend."""
+@pytest.mark.parametrize("name", ["sd3", "flux", "qwen", "wan"])
+def test_dense_attention_in_int8(name):
+    pipe, arguments = build(name)
+    exact = latents(pipe, arguments)
+    plan = aerogel.enable_sparse_attention(pipe, sparse_type=None, dense_format="int8")
+    with Counted(of="quantized_attention") as calls:
+        assert 1e-7 < relative(latents(pipe, arguments), exact) < 0.02
+    assert calls.count == sum(c.dense for c in plan.report.layers.values()) > 0
 
-    def __init__(self, prepare=lambda: None):
+
+def test_int8_where_it_is_not_sparse():
+    pipe, arguments = build("wan")
+    plan = aerogel.enable_sparse_attention(pipe, start_step=1, dense_format="int8", **HALF)
+    with Counted(of="quantized_attention") as calls:
+        latents(pipe, arguments)
+    assert calls.count == plan.report.why["the step is before start_step 1"] == sum(c.sparse for c in plan.report.layers.values()) == 4
+
+
+class Counted:
+    """Counts the calls of a function of Aerogel from the backend."""
+
+    def __init__(self, prepare=lambda: None, of="attention"):
         prepare()
-        self.module, self.count = attention_backend, 0
+        self.name, self.count = of, 0
 
     def __enter__(self):
-        self.count, self.original = 0, self.module.attention
+        self.count, self.original = 0, getattr(attention_backend, self.name)
 
-        def attention(*args, **kwargs):
+        def counting(*args, **kwargs):
             self.count += 1
             return self.original(*args, **kwargs)
 
-        self.module.attention = attention
+        setattr(attention_backend, self.name, counting)
         return self
 
     def __exit__(self, *error):
-        self.module.attention = self.original
+        setattr(attention_backend, self.name, self.original)
 
 
 def test_a_model_of_ones_own(monkeypatch):
@@ -251,6 +269,7 @@ def test_a_model_of_ones_own(monkeypatch):
     (dict(latent_shape_q=GRID), TypeError, "latent_shape_q"),
     (dict(sparsness=0.5), TypeError, "sparsness"),
     (dict(start_step=3, end_step=2), ValueError, "start_step"),
+    (dict(dense_format="int4"), ValueError, "dense_format must be None or one of int8"),
 ])
 def test_wrong_requests(options, error, message):
     pipe, arguments = build("wan")
