@@ -61,7 +61,7 @@ def test_a_mined_profile_gives_the_video_of_recognition_where_they_agree(aerogel
 
 def test_settings_of_the_profile_and_flags(aerogel, tiny_pipeline, tmp_path):
     profile = tmp_path / "p.json"
-    done = aerogel("mine", tiny_pipeline, "--frames", "8", "--steps", "2", "--block-size", "16", "--sparsity", "0.6", "-o", profile)
+    done = aerogel("mine", tiny_pipeline, "--prompt", "blue star turns", "--frames", "8", "--steps", "2", "--block-size", "16", "--sparsity", "0.6", "-o", profile)
     assert done.returncode == 0, done.stderr
     plain = ["--prompt", "blue star turns", "--frames", "8", "--steps", "2", "-o", tmp_path / "v.safetensors", "--json", "--profile", profile]
     report = json.loads(aerogel("generate", tiny_pipeline, *plain).stdout)["sparse"]
@@ -73,21 +73,21 @@ def test_settings_of_the_profile_and_flags(aerogel, tiny_pipeline, tmp_path):
 DENSE = [[0, 5, "dense", 0.0]]
 
 
-@pytest.mark.parametrize("layers, changes, message", [
-    ([[DENSE, DENSE]], {}, "the profile has 1 layers, asked for layer 1"),
-    ([[DENSE], [DENSE]], {}, "the profile has 1 heads in layer 0, the model has 2"),
-    ([[DENSE, [[0, 4, "dense", 0.0]]]], {}, "layers must be of spans that end at step 5"),
-    ([[[[1, 5, "dense", 0.0]]]], {}, "layers must be of spans [0, end_step, type, recall], got [1,5,\"dense\",0.0]"),
-    ([[[[0, 5, "block_mean", 0.0]]]], {}, "head types dense, spatial, temporal, textural, got \"block_mean\""),
-    ([[[[0, 5, "dense", 1.5]]]], {}, "layers (recall) must be a number from 0 to 1, got 1.5"),
-    ([], {}, "layers must be an array of layers, got []"),
-    ([[DENSE]], {"aerogel_sparse_profile": 2}, "aerogel_sparse_profile must be 1, got 2"),
-    ([[DENSE]], {"latent_shape": [8, 8]}, "latent_shape must be [frames, height, width], got [8,8]"),
-    ([[DENSE]], {"steps": 0}, "steps must be a whole number from 1 on, got 0"),
-    ([[DENSE]], {"sparsity": "high"}, "sparsity must be a number from 0 to 1, got \"high\""),
+@pytest.mark.parametrize("content, message", [
+    (([[DENSE, DENSE]], {}), "the profile has 1 layers, asked for layer 1"),
+    (([[DENSE], [DENSE]], {}), "the profile has 1 heads in layer 0, the model has 2"),
+    (([[DENSE, [[0, 4, "dense", 0.0]]]], {}), "layers must be of spans that end at step 5"),
+    (([[[[1, 5, "dense", 0.0]]]], {}), "layers must be of spans [0, end_step, type, recall], got [1,5,\"dense\",0.0]"),
+    (([[[[0, 5, "block_mean", 0.0]]]], {}), "head types dense, spatial, temporal, textural, got \"block_mean\""),
+    (([[[[0, 5, "dense", 1.5]]]], {}), "layers (recall) must be a number from 0 to 1, got 1.5"),
+    (([], {}), "layers must be an array of layers, got []"),
+    (([[DENSE]], {"aerogel_sparse_profile": 2}), "aerogel_sparse_profile must be 1, got 2"),
+    (([[DENSE]], {"latent_shape": [8, 8]}), "latent_shape must be [frames, height, width], got [8,8]"),
+    (([[DENSE]], {"steps": 0}), "steps must be a whole number from 1 on, got 0"),
+    (([[DENSE]], {"sparsity": "high"}), "sparsity must be a number from 0 to 1, got \"high\""),
 ])
-def test_bad_profiles_are_named(aerogel, tiny_pipeline, tmp_path, layers, changes, message):
-    profile = write_profile(tmp_path / "p.json", layers, **changes)
+def test_bad_profiles_are_named(aerogel, tiny_pipeline, tmp_path, content, message):
+    profile = write_profile(tmp_path / "p.json", content[0], **content[1])
     done = aerogel("generate", tiny_pipeline, *SPARSE, "-o", tmp_path / "v.gif", "--profile", profile)
     assert done.returncode == 1 and message in done.stderr, done.stderr
     assert not (tmp_path / "v.gif").exists()
