@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 CMAKE_ARGS ?=
 
-.PHONY: help setup build test demo bench format lint clean
+.PHONY: help setup build test demo bench wheel docs format lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -28,6 +28,12 @@ demo: build  ## generate the same video dense, quantized and sparse; writes a ta
 
 bench: build  ## measure the kernels against PyTorch
 	@$(PYTHON) bench/run.py
+
+wheel: setup  ## build a wheel in build/wheel and test it in a clean environment
+	@scripts/wheel.sh
+
+docs: build  ## write docs/python_api.md from the docstrings
+	@PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/python_api.py
 
 format:  ## rewrite the C++ sources in the house style
 	@scripts/format.sh

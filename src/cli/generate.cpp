@@ -13,8 +13,8 @@
 #include "cli/generate_report.h"
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
-#include "cli/video_file.h"
 #include "cli/video_size.h"
+#include "model/video/video_file.h"
 
 namespace aerogel::cli {
 namespace {
