@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "aerogel/attention.h"
+#include "aerogel/quantized_attention.h"
 #include "base/thread_pool.h"
+#include "model/attention_steps.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
@@ -100,14 +102,33 @@ class Block {
         if (pass_.step.on_self_attention)
             pass_.step.on_self_attention(index_, heads(q), heads(k), pass_.patches.grid);
         if (!sparse_here()) {
-            attention(heads(q), heads(k), heads(v), heads(o));
+            attend(weights_.attn1, q, k, v, o);
             return;
         }
+        show_inputs(weights_.attn1, q, k, v);
         SparseOptions options = pass_.step.sparse->options;
         options.latent_shape = pass_.patches.grid;
         options.txt_len = 0;
         const SparseReport report = sparse_attention(heads(q), heads(k), heads(v), heads(o), options);
         if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
+    }
+
+    // Every attention but sparse ones: as the module holds it and the step wants it.
+    void attend(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
+                const TensorView& v, const TensorView& o) {
+        show_inputs(weights, q, k, v);
+        const auto quantized = attention_options(weights.quantization, pass_.step);
+        if (!quantized) {
+            attention(heads(q), heads(k), heads(v), heads(o));
+        } else {
+            quantized_attention(heads(q), heads(k), heads(v), heads(o), *quantized);
+        }
+    }
+
+    void show_inputs(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
+                     const TensorView& v) {
+        if (!pass_.step.on_attention_input) return;
+        pass_.step.on_attention_input(weights.name(), heads(q), heads(k), heads(v));
     }
 
     // An unknown step (-1) counts as inside the range.
@@ -177,7 +198,11 @@ class Block {
         const TensorView k = project(context.to_k, tokens, scratch);
         const TensorView v = project(context.to_v, tokens, scratch);
         normalize_heads(context.norm_k, k);
-        attention(heads(q), heads(k), heads(v), heads(o));
+        if (&context.to_k == &weights_.attn2.to_k) {
+            attend(weights_.attn2, q, k, v, o);
+        } else {  // image tokens
+            attention(heads(q), heads(k), heads(v), heads(o));
+        }
     }
 
     void feed_forward() {

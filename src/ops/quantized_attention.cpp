@@ -8,6 +8,7 @@
 #include "aerogel/error.h"
 #include "kernels/quantized_attention.h"
 #include "ops/attention_checks.h"
+#include "ops/attention_heads.h"
 #include "ops/attention_rounding.h"
 #include "ops/attention_scales.h"
 #include "ops/dispatch.h"
@@ -132,6 +133,17 @@ TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t cou
 
 void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                          const QuantizedAttentionOptions& options) {
+    if (const std::int64_t groups = head_groups(q, k, v, options.layout); groups > 1) {
+        const Tensor keys = repeated_heads(k, groups, options.layout);
+        const Tensor values = repeated_heads(v, groups, options.layout);
+        QuantizedAttentionOptions repeated = options;
+        AttentionScales scales;
+        if (options.scales != nullptr) {
+            scales = repeated_scales(*options.scales, groups);
+            repeated.scales = &scales;
+        }
+        return quantized_attention(q, keys, values, o, repeated);
+    }
     const AttentionViews views = {"quantized_attention", q, k, v, o};
     const AttentionProblem problem = check_attention(views, float_options(options));
     check_options(options, views);
@@ -148,8 +160,12 @@ void quantized_attention_packed(const PackedSequences& sequences, const Quantize
     const AttentionViews views = {"quantized_attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
     for (const TensorView* view : {&q, &k, &v, &o}) {
-        if (view->shape.size() != 3 || view->shape != q.shape ||
-            !(view->strides.empty() || view->strides.size() == 3))
+        const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&
+                            (view->strides.empty() || view->strides.size() == 3);
+        const bool grouped = matrix && view != &o && k.shape == v.shape && view->shape[1] > 0 &&
+                             q.shape[1] % view->shape[1] == 0;
+        if (!matrix || view->shape[0] != q.shape[0] || view->shape[2] != q.shape[2] ||
+            (view->shape[1] != q.shape[1] && !grouped))
             fail_attention("q, k, v and o must have one shape [tokens, heads, head_dim]", views);
     }
     std::int64_t sum = 0;

@@ -45,7 +45,7 @@ constexpr std::array<Name, 2> kMxfp4 = {"MXFP4", "W4A4_MXFP4_DYNAMIC"};
 constexpr std::array<Name, 1> kMxfp4Dual = {"MXFP4_DUALSCALE"};
 constexpr std::array<Name, 1> kStatic = {"W8A8_STATIC"};
 
-constexpr std::array<SchemeRow, 16> kSchemes = {{
+constexpr std::array<SchemeRow, 17> kSchemes = {{
     {.name = "W8A16",
      .aliases = kInt8,
      .file_names = kInt8Gptq,
@@ -161,6 +161,13 @@ constexpr std::array<SchemeRow, 16> kSchemes = {{
      .tensors = kStaticTensors,
      .summary = "int8 weights, int8 activations with one calibrated scale per layer and sampling step, or "
                 "per token"},
+    {.name = "W4A4_STATIC",
+     .weight = Format::int4,
+     .activation = Activation::per_tensor,
+     .static_bits = 4,
+     .needs_calibration = true,
+     .tensors = kStaticTensors,
+     .summary = "int4 weights, int4 activations with one calibrated scale per layer"},
 }};
 
 // Quantization types that description files may hold and that no row above computes.
