@@ -116,14 +116,16 @@ Tensor weight_tensor(std::string_view tensor, const QuantizedTensor& weight, con
 }
 
 // The scheme's tensors with the bias behind the weight (v0) or at the end (v1), then those of rotation and
-// low-rank branch. Static layers have other tensors in v1: no scales of the weight, as deq_scale holds them.
+// low-rank branch. Static int8 layers have other tensors in v1: no scales of the weight, as deq_scale holds
+// them.
 std::vector<std::string_view> tensor_names(const StoredForm& form) {
     constexpr std::array<std::string_view, 5> kStaticV1 = {"weight", "quant_bias", "input_scale",
                                                            "input_offset", "deq_scale"};
     const SchemeRow& scheme = scheme_of(form);
     const bool v1 = form.layout == PairLayout::v1;
     std::vector<std::string_view> names(scheme.tensors.begin(), scheme.tensors.end());
-    if (v1 && scheme.activation == Activation::per_tensor) names.assign(kStaticV1.begin(), kStaticV1.end());
+    if (v1 && scheme.activation == Activation::per_tensor && scheme.weight == Format::int8)
+        names.assign(kStaticV1.begin(), kStaticV1.end());
     if (form.bias) names.insert(v1 ? names.end() : names.begin() + 1, "bias");
     if (form.options.rotation_block != 0) names.emplace_back("rotation");
     if (form.options.low_rank != 0) names.insert(names.end(), {kLowRank1, kLowRank2});

@@ -52,7 +52,7 @@ def test_export(aerogel, float_model, tmp_path, dtype):
     """All roundings in the model's type, as in W8A8."""
     folder, state = float_model(dtype)
     stats = write_stats(tmp_path / "s", LAYERS, 2)
-    done = aerogel("quantize", folder, "-o", tmp_path / "q", "--scheme", "W4A4_STATIC", "--calibration", tmp_path / "s")
+    done = aerogel("quantize", folder, "-o", tmp_path / "q", "--scheme", "W4A4_STATIC", "--layout", "v0", "--calibration", tmp_path / "s")
     assert done.returncode == 0, done.stderr
     tensors = load_file(tmp_path / "q/quant_model_weight_w4a4_static.safetensors")
     for layer in LAYERS:
