@@ -52,8 +52,14 @@ Tensor transformed(const FloatLayer& layer, const SchemeRow& scheme, const Layer
     return weight;
 }
 
-void check_smoothing(const std::string& name) {
-    if (name.empty() || find_smoothing(name) != nullptr) return;
+void check_smoothing(const std::string& name, const SchemeRow& scheme) {
+    if (name.empty()) return;
+    // The search of AWQ quantizes to grids of integers.
+    if (name == "awq" && format_row(scheme.weight).integers == nullptr) {
+        throw InvalidArgument(fmt::format("[quantize] awq is for int8 and int4 weights, {} has {}",
+                                          scheme.name, to_string(scheme.weight)));
+    }
+    if (find_smoothing(name) != nullptr) return;
     std::string names;
     for (const SmoothingRow& row : smoothings()) {
         names += (names.empty() ? "" : ", ") + std::string(row.name);
@@ -101,7 +107,7 @@ void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
     if (find_input_algorithm(choices.algorithm, scheme.weight) == nullptr) {
         algorithm_row(choices.algorithm, scheme.weight);
     }
-    check_smoothing(choices.smoothing);
+    check_smoothing(choices.smoothing, scheme);
     const bool offsets =
         scheme.activation == Activation::none && format_row(scheme.weight).integers != nullptr;
     if (choices.weight.group_size != 0 && !scheme.groups) {

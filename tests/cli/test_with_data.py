@@ -192,7 +192,7 @@ def test_static_layers_smoothed_or_rotated(aerogel, tiny_pipeline, quantized, tm
     (["W4A16_FP8", "--algorithm", "gptq"], "there is no scheme 'W4A16_FP8'"),
     (["W8A16_FP8", "--algorithm", "gptq"], "no algorithm 'gptq' writes fp8_e4m3"),
     (["W8A16", "--smooth", "fast"], "there is no smoothing 'fast'; there are: smoothquant, iter_smooth, flex_smooth, awq"),
-    (["W8A8_MXFP8", "--smooth", "awq"], "[awq]"),
+    (["W8A8_MXFP8", "--smooth", "awq"], "awq is for int8 and int4 weights, W8A8_MXFP8 has mxfp8"),
 ])
 def test_refusals(aerogel, calibrated, tmp_path, flags, message):
     model = tmp_path / "m.safetensors"
