@@ -12,13 +12,15 @@ enum class AttentionLayout : std::uint8_t { bnsd, bsnd };
 
 struct AttentionOptions {
     AttentionLayout layout = AttentionLayout::bsnd;
-    const BlockMask* mask = nullptr;  ///< null = dense; a query row without any kept block gives zeros
+    const BlockMask* mask = nullptr;  ///< null = dense; a query row that sees no key gives zeros
     float scale = 0.0F;               ///< <= 0: head_dim^-0.5
+    bool causal = false;              ///< query i sees no key behind i + k_len - q_len
 };
 
 /// o = softmax(scale * q k^T) v per head. q, k, v, o: one dtype (f32 or bf16), 4-D in options.layout,
-/// head_dim 1..256, last axis contiguous; q_len and k_len may differ. Throws InvalidArgument when shapes do
-/// not fit.
+/// head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have fewer heads than q:
+/// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws InvalidArgument when
+/// shapes do not fit.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                const AttentionOptions& options = {});
 

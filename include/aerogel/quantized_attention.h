@@ -14,8 +14,9 @@ namespace aerogel {
 
 /// int8: both products in exact integers, weights of the softmax in 8 bits. The others round q, k and v to
 /// what the format holds and compute in float32: E4M3 with a float scale per block of tokens (fp8), or the
-/// OCP Microscaling formats in blocks of 32, along head_dim for q and k, along tokens for v.
-enum class AttentionFormat : std::uint8_t { int8, fp8, mxfp8, mxfp4 };
+/// OCP Microscaling formats in blocks of 32, along head_dim for q and k, along tokens for v. mix rounds q and
+/// k to int8 per block of tokens and v to E4M3 per channel.
+enum class AttentionFormat : std::uint8_t { int8, fp8, mxfp8, mxfp4, mix };
 
 /// Calibrated int8 scales, what fa_q, fa_k and fa_v of a model hold: f32 of `heads` values ([heads,1] or
 /// [heads]). x_q = round(x / scale + offset) in -128..127. Undefined offsets are 0; they must be whole
@@ -33,7 +34,8 @@ struct QuantizedAttentionOptions {
     /// Takes the mean over tokens off every channel of k, which changes no weight (SageAttention, Zhang et
     /// al. 2024).
     bool smooth_k = true;
-    /// Tokens per scale of int8 and fp8 (there for v too). 0: 1 and 1 for int8, 128 and 256 for fp8.
+    /// Tokens per scale of int8, fp8 (there for v too) and mix. 0: 1 and 1 for int8, 128 and 256 for fp8, 64
+    /// and 64 for mix.
     std::int64_t q_tokens = 0, k_tokens = 0;
     /// q and k are first multiplied by these [head_dim, head_dim] matrices (f32 or bf16), orthogonal and the
     /// same where scores are to stay. No data: none.

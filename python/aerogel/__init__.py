@@ -13,12 +13,14 @@ everything about models needs torch and is loaded when first used.
 from ._core import num_threads, set_num_threads
 from ._core import version as __version__
 from .attention import attention, sparse_attention
+from .quantized_attention import quantized_attention
 from .timestep import TimestepManager, TimestepPolicyConfig
 
 _WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "quantization", "QuantizeReport": "quantization",
-               "schemes": "quantization", "QuantizedLinear": "linear", "timestep_callback": "pipelines",
-               "AerogelConfig": "diffusers", "enable_sparse_attention": "diffusers"}
-__all__ = ["attention", "sparse_attention", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", *_WITH_TORCH]
+               "schemes": "quantization", "QuantizedLinear": "linear", "QuantizedAttention": "flash_attention",
+               "timestep_callback": "pipelines", "AerogelConfig": "diffusers", "enable_sparse_attention": "diffusers"}
+__all__ = ["attention", "quantized_attention", "sparse_attention", "num_threads", "set_num_threads", "TimestepManager",
+           "TimestepPolicyConfig", *_WITH_TORCH]
 
 
 def __getattr__(name):

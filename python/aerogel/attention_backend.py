@@ -10,8 +10,10 @@ from diffusers.models import attention_dispatch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .attention import attention
+from .quantized_attention import quantized_attention
 
 NAME = "aerogel"
+TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
 running = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with layer and attend(problem)
 
 
@@ -55,10 +57,14 @@ def by_torch(p):
     return o.transpose(1, 2) if p.layout == "BSND" else o
 
 
-def dense(p):
-    """By Aerogel for float32; by torch where there is a mask, and for 16-bit types, which it multiplies natively where the CPU can."""
-    if p.mask is not None or p.q.dtype != torch.float32 or p.why_torch():
+def dense(p, format=None):
+    """By Aerogel in float or in a format of `quantized_attention`; by torch where there is a mask, and for 16-bit types in float where the
+    CPU may have instructions for them."""
+    wide = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS
+    if p.mask is not None or p.why_torch() or not (format or wide):
         return by_torch(p)
+    if format is not None:
+        return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
     return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
 
 

@@ -4,7 +4,10 @@ The loader hands over one tensor after the other. A Linear is quantized when its
 so that a model never exists in float as a whole. A saved model holds the arrays of its layers under the names of state_dict, and its
 config.json the scheme of each.
 """
+import copy
 from enum import Enum
+from functools import partial
+from os import fspath
 from types import SimpleNamespace
 
 import torch
@@ -15,7 +18,8 @@ from torch import nn
 
 from . import _core
 from .linear import QuantizedLinear
-from .quantization import LayerReport, OnlineQuantConfig, QuantizeReport, as_list, planned, quantized
+from .quantization import (LayerReport, OnlineQuantConfig, QuantizeReport, as_list, planned, planned_by_files, quantized,
+                           read_layer)
 
 
 class QuantMethod(str, Enum):
@@ -29,16 +33,18 @@ class AerogelConfig(QuantizationConfigMixin):
 
     scheme: one that needs no data, see `aerogel.schemes()`. include, exclude: patterns of layer names as in `aerogel.quantize`.
     fallback_layers: {pattern of names: scheme or "W16A16" for float}. group_size: columns that share a weight scale, 0 = the whole row.
-    layers: written by save_pretrained, {name: {"scheme", "group_size"}}; where it is given, the rest is not used.
-    Raises ValueError for schemes that do not exist."""
+    description: a description file of `aerogel quantize` or msModelSlim (or its folder); its layers come from there, the rest from the
+    float model, and scheme, fallback_layers and group_size are not used. layers: written by save_pretrained, {name: {"scheme",
+    "group_size"}}; where it is given, nothing else is used. Raises ValueError for schemes that do not exist."""
 
-    def __init__(self, scheme="W8A8_DYNAMIC", *, include=None, exclude=(), fallback_layers=None, group_size=0, layers=None,
-                 quant_method=QuantMethod.AEROGEL):
+    def __init__(self, scheme="W8A8_DYNAMIC", *, include=None, exclude=(), fallback_layers=None, group_size=0, description=None,
+                 layers=None, quant_method=QuantMethod.AEROGEL):
         if quant_method != QuantMethod.AEROGEL:
             raise ValueError(f"[quantize] quant_method must be {QuantMethod.AEROGEL.value!r}, got {quant_method!r}")
         self.quant_method = QuantMethod.AEROGEL
         self.scheme, self.group_size, self.layers = _core.scheme(scheme), int(group_size), layers
         self.include, self.exclude = as_list(include), list(as_list(exclude))
+        self.description = None if description is None else fspath(description)
         self.fallback_layers = self.online(fallback_layers or {}).fallback_layers
 
     def online(self, fallback_layers=None):
@@ -59,13 +65,17 @@ _DEFAULTS = AerogelConfig()
 
 
 class _Expected(nn.Module):
-    """Stands for a quantized layer of a saved model until its arrays have come: buffers of these names, without memory."""
+    """Stands for a quantized layer of a saved model until its arrays have come. Its state_dict has their names; as attributes they are
+    None, because the loader would cast what comes to the dtype of a tensor."""
 
-    def __init__(self, linear, names):
+    def __init__(self, names):
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.names = names
         for name in names:
-            self.register_buffer(name, torch.empty(0, device="meta"))
+            setattr(self, name, None)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination.update({prefix + name: torch.empty(0, device="meta") for name in self.names})
 
 
 class AerogelQuantizer(DiffusersQuantizer):
@@ -79,9 +89,10 @@ class AerogelQuantizer(DiffusersQuantizer):
     is_compileable = True
 
     def __init__(self, quantization_config, **kwargs):
-        super().__init__(quantization_config, **kwargs)
+        super().__init__(copy.deepcopy(quantization_config), **kwargs)  # it learns the layers, and the caller may use his own again
         self.report = QuantizeReport()
-        self._schemes, self._kept, self._parts, self._keys = {}, {}, {}, []
+        self._keys, self._kept = [], {}
+        self._parts, self._make = {}, {}  # layer -> its tensors, None until they come; layer -> what makes a QuantizedLinear of them
 
     def validate_environment(self, *args, device_map=None, **kwargs):
         devices = {str(d) for d in (device_map.values() if isinstance(device_map, dict) else [])}
@@ -92,20 +103,20 @@ class AerogelQuantizer(DiffusersQuantizer):
         self._keys = loaded_keys
         return loaded_keys
 
-    def _process_model_before_weight_loading(self, model, keep_in_fp32_modules=(), **kwargs):
+    def _process_model_before_weight_loading(self, model, **kwargs):
         config = self.quantization_config
         if config.layers is not None:
             return self._expect_saved(model, config.layers)
-        schemes, self._kept = planned(model, (config.include, config.exclude), config.online())
-        unfit = set(schemes.values()) & {name for name, _, calibrated in _core.schemes() if calibrated}
-        if unfit:
-            raise ValueError(f"[quantize] {', '.join(sorted(unfit))} needs calibrated ranges, which a float checkpoint has not: "
-                             "load the model in float and call aerogel.quantize with quantized files")
-        for name in [n for n in schemes if set(n.split(".")) & set(keep_in_fp32_modules)]:
-            self._kept[name] = "the model keeps it in float32"
-            del schemes[name]
-        self._schemes = {name: (scheme, config.group_size) for name, scheme in schemes.items()}
-        self._parts = {name: dict.fromkeys(dict(model.get_submodule(name).named_parameters())) for name in schemes}
+        choice = (config.include, config.exclude)
+        if config.description is not None:
+            pair = _core.QuantizedPair.open(config.description, -1)
+            indices, self._kept = planned_by_files(model, choice, pair)
+            self._make = {n: partial(_from_files, pair, index, model.get_submodule(n)) for n, index in indices.items()}
+        else:
+            schemes, self._kept = planned(model, choice, config.online())
+            _refuse_calibrated(schemes.values())
+            self._make = {name: partial(_in_memory, name, scheme, config.group_size) for name, scheme in schemes.items()}
+        self._parts = {name: dict.fromkeys(dict(model.get_submodule(name).named_parameters())) for name in self._make}
 
     def _expect_saved(self, model, layers):
         modules = dict(model.named_modules())
@@ -116,9 +127,8 @@ class AerogelQuantizer(DiffusersQuantizer):
             arrays = [key.rpartition(".")[2] for key in self._keys if key.rpartition(".")[0] == name]
             if not arrays:
                 raise ValueError(f"[quantize] the files hold nothing of the quantized layer '{name}'")
-            self._schemes[name] = (stored["scheme"], stored.get("group_size", 0))
-            self._parts[name] = dict.fromkeys(arrays)
-            _put(model, name, _Expected(linear, arrays))
+            self._make[name], self._parts[name] = partial(_restored, name, stored, linear), dict.fromkeys(arrays)
+            _put(model, name, _Expected(arrays))
 
     def check_if_quantized_param(self, model, param_value, param_name, state_dict, **kwargs):
         return param_name.rpartition(".")[0] in self._parts
@@ -128,13 +138,8 @@ class AerogelQuantizer(DiffusersQuantizer):
         self._parts[name][part] = state_dict[param_name]  # as it is in the file: param_value has been cast to the model's dtype
         if any(value is None for value in self._parts[name].values()):
             return
-        parts, (scheme, group_size) = self._parts.pop(name), self._schemes[name]
-        old = model.get_submodule(name)
-        if isinstance(old, _Expected):
-            layer = _restored(name, old, parts, (scheme, group_size))
-        else:
-            parts = {n: p if p.dtype in (torch.float32, torch.bfloat16, torch.float16) else p.float() for n, p in parts.items()}
-            layer = quantized(name, SimpleNamespace(weight=parts["weight"], bias=parts.get("bias")), scheme, group_size)
+        parts = self._parts.pop(name)
+        layer = self._make.pop(name)(parts)
         self.report.bytes_before += sum(p.numel() * p.element_size() for p in parts.values())
         self.report.bytes_after += layer.weight_bytes()
         _put(model, name, layer)
@@ -164,7 +169,7 @@ def describe(model, quantizer=None):
     layers = {n: {"scheme": m.scheme, "group_size": m.group_size} for n, m in model.named_modules() if isinstance(m, QuantizedLinear)}
     layers = {name.removesuffix(".base_layer"): row for name, row in layers.items()}
     quantizer = quantizer or AerogelQuantizer(AerogelConfig(next(iter(layers.values()))["scheme"]))
-    quantizer.quantization_config.layers = layers
+    quantizer.quantization_config.layers, quantizer.quantization_config.description = layers, None
     model.hf_quantizer, model.quantization_method = quantizer, QuantMethod.AEROGEL
     model.register_to_config(quantization_config=quantizer.quantization_config)
     model.is_quantized = False  # diffusers then forbids .to(dtype); these layers take every float type, and the others may be cast
@@ -180,16 +185,31 @@ def as_linear(layer, dtype):
     return linear.requires_grad_(False)
 
 
-def _restored(name, expected, parts, stored):
-    scheme, group_size = stored
+def _refuse_calibrated(schemes):
+    unfit = set(schemes) & {name for name, _, calibrated in _core.schemes() if calibrated}
+    if unfit:
+        raise ValueError(f"[quantize] {', '.join(sorted(unfit))} needs calibrated ranges, which a float checkpoint has not: "
+                         "give the description of calibrated files")
+
+
+def _in_memory(name, scheme, group_size, parts):
+    parts = {n: p if p.dtype in (torch.float32, torch.bfloat16, torch.float16) else p.float() for n, p in parts.items()}
+    return quantized(name, SimpleNamespace(weight=parts["weight"], bias=parts.get("bias")), scheme, group_size)
+
+
+def _from_files(pair, index, linear, parts):
+    return read_layer(pair, index, linear)
+
+
+def _restored(name, stored, linear, parts):
     try:
         # Own memory: the file may be replaced while the model lives.
         arrays = {n: p.clone() for n, p in parts.items()}
-        layer = QuantizedLinear.from_arrays(scheme, expected.in_features, arrays, group_size=group_size)
+        layer = QuantizedLinear.from_arrays(stored["scheme"], linear.in_features, arrays, group_size=stored["group_size"])
     except ValueError as error:
         raise ValueError(f"[quantize] {name}: {error}") from None
-    if layer.out_features != expected.out_features:
-        raise ValueError(f"[quantize] {name}: the model wants {expected.out_features} outputs, got {layer.out_features}")
+    if layer.out_features != linear.out_features:
+        raise ValueError(f"[quantize] {name}: the model wants {linear.out_features} outputs, got {layer.out_features}")
     return layer
 
 

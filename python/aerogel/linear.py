@@ -71,11 +71,14 @@ class QuantizedLinear(nn.Module):
         y = torch.empty(*x.shape[:-1], self.out_features, dtype=x.dtype)
         step = TimestepManager.get_timestep_idx()
         self._core.forward(x.reshape(1, -1) if x.ndim == 1 else x, y.reshape(1, -1) if x.ndim == 1 else y,
-                           -1 if step is None else step, self._dynamic(step))
+                           -1 if step is None else step, self._dynamic(step), self._wide(step))
         return y
 
     def _dynamic(self, step):
         return self.timestep_policy is not None and self.timestep_policy.get_strategy(step, _TARGET) == "dynamic"
+
+    def _wide(self, step):
+        return self.timestep_policy is not None and self.timestep_policy.get_strategy(step, "w4a4_linear") == "W4A8"
 
     def dequantized(self):
         """The float32 matrix [out_features, in_features] that x is multiplied with."""

@@ -14,13 +14,15 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from ._sparse_options import FURTHER
 from .attention import sparse_attention
 from .attention_backend import Problem, attend, dense, register, running
+from .quantized_attention import FORMATS
 from .video_models import ANY_MODEL, VIDEO_MODELS, video_model
 
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
-          "return_report", "kwargs")  # what sparse_attention is told by the hooks
+          "return_report", "kwargs", "mask", "cached_mask", "video_spans", "txt_first", "return_mask")  # what sparse_attention is told by the hooks
 
 
 @dataclass
@@ -56,8 +58,8 @@ class AttentionPlan:
 
     report: an AttentionReport that grows with every call. disable() takes everything off again."""
 
-    def __init__(self, steps, skip_layers, options):
-        self.report = AttentionReport()
+    def __init__(self, steps, skip_layers, dense_format, options):
+        self.report, self.dense_format = AttentionReport(), dense_format
         self._steps, self._skip, self._options = steps, skip_layers, options
         self._said, self._undo, self._step, self._timestep = set(), [], 0, None
 
@@ -191,7 +193,7 @@ class _Layer:
         if not why:
             o, density, why = self._sparse(p, lengths)
         else:
-            o = dense(p)
+            o = dense(p, plan.dense_format)
         count = plan.report.layers[self.name]
         if why:
             count.dense += 1
@@ -241,26 +243,31 @@ def _transformers(target):
     return {prefix: model for prefix, model in found.items() if model is not None}
 
 
-def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_step=0, end_step=None, skip_layers=(), **options):
+def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_step=0, end_step=None, skip_layers=(), dense_format=None,
+                            **options):
     """Makes the self-attention of a diffusers video transformer sparse and returns an AttentionPlan (report, disable()).
 
     target: a transformer, or a pipeline (its transformer and transformer_2). sparse_type, sparsity and further options as in
     `aerogel.sparse_attention`; latent shape and text are found by the model's class, see `aerogel.video_models`. sparse_type None means
     dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
-    timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names.
+    timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names. dense_format:
+    what stays dense is computed in this format of `aerogel.quantized_attention` ("int8"); None: in float.
     Raises ValueError and NotImplementedError for what is not there, TypeError for unknown keywords."""
-    allowed = set(inspect.signature(sparse_attention).parameters) - set(_FOUND)
+    allowed = {*inspect.signature(sparse_attention).parameters, *FURTHER} - set(_FOUND)
     if unknown := set(options) - allowed:
         raise TypeError(f"enable_sparse_attention() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
     if start_step < 0 or (end_step is not None and end_step < start_step):
         raise ValueError(f"[sparse_attention] start_step and end_step must be 0 <= start <= end, got {start_step} and {end_step}")
+    if dense_format not in (None, *FORMATS):
+        raise ValueError(f"[sparse_attention] dense_format must be None or one of {', '.join(FORMATS)}, got {dense_format!r}")
     models = _transformers(target)
     rows = {prefix: ANY_MODEL if sparse_type is None else video_model(model) for prefix, model in models.items()}
     if None in rows.values() or not models:
         names = ", ".join(type(model).__name__ for model in models.values()) or type(target).__name__
         raise NotImplementedError(f"[sparse_attention] {names}: no video transformer whose tokens are known; there are: "
                                   f"{', '.join(VIDEO_MODELS)}. For dense attention: sparse_type=None or set_attention_backend('aerogel')")
-    plan = AttentionPlan((start_step, end_step), tuple(skip_layers), {"sparse_type": sparse_type, "sparsity": sparsity, **options})
+    options |= {"sparse_type": sparse_type, "sparsity": sparsity}
+    plan = AttentionPlan((start_step, end_step), tuple(skip_layers), dense_format, options)
     for prefix, model in models.items():
         plan.attach(model, rows[prefix], prefix)
     return plan

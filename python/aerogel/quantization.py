@@ -7,6 +7,7 @@ from os import fspath
 from torch import nn
 
 from . import _core
+from .layer_names import matches
 from .linear import QuantizedLinear
 
 # Small layers that the quality hangs on: modulation, embeddings and norms of the known diffusion transformers.
@@ -48,7 +49,7 @@ class QuantizeReport:
 class OnlineQuantConfig:
     """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
 
-    quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of names: scheme or "W16A16"}; "W16A16" keeps a
+    quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of whole names: scheme or "W16A16"}; "W16A16" keeps a
     layer float. group_size: columns that share a weight scale, 0 = the whole row. Quantized attention (fa_layers, fa_quant_type) is not there yet and raises NotImplementedError."""
 
     quant_type: str = "W8A8_DYNAMIC"
@@ -100,9 +101,13 @@ def _chosen(model, linears, choice):
             raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers inside repeated blocks (an nn.ModuleList): "
                              "name the layers by include=['*']")
         chosen = set(_core.select_layers(names, ["*"], list(exclude)))
-        return {n: "small and sensitive; include= chooses it" if n not in names else "excluded" for n in linears if n not in chosen}
-    chosen = set(_core.select_layers(list(linears), list(include), list(exclude)))
-    return {n: "not chosen by include and exclude" for n in linears if n not in chosen}
+        kept = {n: "small and sensitive; include= chooses it" if n not in names else "excluded" for n in linears if n not in chosen}
+    else:
+        chosen = set(_core.select_layers(list(linears), list(include), list(exclude)))
+        kept = {n: "not chosen by include and exclude" for n in linears if n not in chosen}
+    # Models of diffusers and transformers name what must be float32: their code asks such a layer for the dtype of its weight.
+    float32 = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    return kept | {n: "the model keeps it in float32" for n in chosen if float32 & set(n.split("."))}
 
 
 def as_list(patterns):
@@ -110,7 +115,7 @@ def as_list(patterns):
 
 
 def _fallback(config, name):
-    return next((s for p, s in config.fallback_layers.items() if fnmatchcase(name, p) or p in name), None)
+    return next((s for p, s in config.fallback_layers.items() if matches(name, p)), None)
 
 
 def planned(model, choice, config, classes=(nn.Linear,)):
@@ -134,29 +139,41 @@ def quantized(name, linear, scheme, group_size):
         raise ValueError(f"[quantize] {name}: {error}") from None
 
 
-def _from_files(model, linears, choice, pair):
-    include, exclude = choice
+def read_layer(pair, index, linear, scheme=""):
+    """Layer `index` of a pair of files, in place of this Linear of the model, run by another scheme where one is given. ValueError when
+    their sizes differ."""
+    layer = QuantizedLinear(pair.read(index, linear.in_features, scheme))
+    if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
+        prefix = pair.layers()[index][1]
+        raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
+                         f"for this model, got [{layer.out_features},{layer.in_features}]")
+    return layer
+
+
+def planned_by_files(model, choice, pair, classes=(nn.Linear,)):
+    """({name: index in the pair of files} of the layers to exchange, {name: why} of those that stay as they are)."""
+    linears, (include, exclude) = _linears(model, classes), choice
     kept = {} if include is None and not exclude else _chosen(model, linears, (include or ["*"], exclude))
-    new = {}
-    for index, (name, prefix, _) in enumerate(pair.layers()):
+    chosen = {}
+    for index, (name, _, _) in enumerate(pair.layers()):
         if name not in linears:
             raise ValueError(f"[quantize] {pair.path}: the model has no Linear '{name}' (of {len(linears)}: {', '.join(list(linears)[:3])} ...)")
-        if name in kept:
-            continue
-        linear = linears[name]
-        layer = QuantizedLinear(pair.read(index, linear.in_features))
-        if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
-            raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
-                             f"for this model, got [{layer.out_features},{layer.in_features}]")
-        new[name] = layer
+        if name not in kept:
+            chosen[name] = index
     for name in linears:
-        if name not in new and name not in kept:
+        if name not in chosen and name not in kept:
             kept[name] = "marked FLOAT" if pair.type_of(f"{name}.weight") == "FLOAT" else "not in the description"
-    return new, kept
+    return chosen, kept
+
+
+def _wanted_schemes(chosen, pair, scheme_of):
+    """{name: what scheme_of says, "" for the description's own}."""
+    stored = {name: kind for name, _, kind in pair.layers()}
+    return {name: scheme_of(name, stored[name]) if scheme_of else "" for name in chosen}
 
 
 def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, timestep_config=None, timestep_policy=None, map=None,
-             include=None, exclude=(), rank=-1):
+             include=None, exclude=(), rank=-1, scheme_of=None):
     """Replaces Linear layers of `model` in place and returns a QuantizeReport. Give exactly one of:
 
     quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them;
@@ -166,7 +183,8 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     map: more classes to be taken for Linear layers (an iterable, or a dict whose keys are they). include, exclude: patterns of layer
     names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks but
     modulation, norms and embeddings. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
-    every step is static. rank: the file of that rank, `_{rank}`.
+    every step is static. rank: the file of that rank, `_{rank}`. scheme_of: with quant_des_path, a function (layer name, its scheme in the
+    description) -> the scheme to run the stored arrays by (W8A8_TIMESTEP as W8A8_DYNAMIC, say), or "FLOAT".
     Nothing is replaced when anything is wrong. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not there
     yet), OSError (files)."""
     given = [n for n, v in (("quant_des_path", quant_des_path), ("online_config", online_config), ("scheme", scheme)) if v is not None]
@@ -179,7 +197,11 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     linears = _linears(model, classes)
     choice = (as_list(include), as_list(exclude))
     if quant_des_path is not None:
-        new, kept = _from_files(model, linears, choice, _core.QuantizedPair.open(fspath(quant_des_path), rank))
+        pair = _core.QuantizedPair.open(fspath(quant_des_path), rank)
+        chosen, kept = planned_by_files(model, choice, pair, classes)
+        wanted = _wanted_schemes(chosen, pair, scheme_of)
+        kept |= {name: "chosen float by scheme_of" for name, asked in wanted.items() if asked == "FLOAT"}
+        new = {name: read_layer(pair, index, linears[name], wanted[name]) for name, index in chosen.items() if name not in kept}
     else:
         config = online_config or OnlineQuantConfig(scheme)
         chosen, kept = planned(model, choice, config, classes)

@@ -54,13 +54,13 @@ STRATEGIES = {"w8a8_static_linear": ("dynamic", "static"), "w4a4_linear": ("W4A4
 class TimestepPolicyConfig:
     """What timestep-aware layers do in which step; steps that no range covers follow the defaults.
 
-    default_strategy: "dynamic" or "static" activation scales of W8A8_TIMESTEP Linears. The targets "w4a4_linear" and "fa" can be
-    registered and asked for; layers of these kinds are not there yet."""
+    default_strategy: "dynamic" or "static" activation scales of W8A8_TIMESTEP Linears. w4a4_default_strategy: "W4A4", or "W4A8" for
+    activations in 8 bits on the same weights. fa_default_strategy: "MXFP4", "FP8" or "FLOAT", of MXFP4_DYNAMIC attention."""
 
     default_strategy: str = "dynamic"
     w4a4_default_strategy: str = "W4A4"
     fa_default_strategy: str = "MXFP4"
-    _ranges: dict = field(default_factory=dict, repr=False)
+    _ranges: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         for target in STRATEGIES:

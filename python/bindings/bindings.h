@@ -8,5 +8,6 @@ namespace aerogel::python {
 void bind_linear(nanobind::module_& module);
 void bind_files(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);
+void bind_quantized_attention(nanobind::module_& module);
 
 }  // namespace aerogel::python

@@ -7,17 +7,21 @@
 #include <string>
 #include <vector>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "quant/layer_patterns.h"
 #include "quant/load.h"
+#include "quant/schemes.h"
 
 namespace aerogel::python {
 namespace nb = nanobind;
 namespace {
 
+// quant_type: the scheme to read the arrays as; empty: the description's.
 std::shared_ptr<QuantizedLinear> read_layer(const QuantizedPair& pair, std::size_t index,
-                                            std::int64_t in_features) {
-    const QuantizedLayer& layer = pair.layers().at(index);
+                                            std::int64_t in_features, const std::string& quant_type) {
+    QuantizedLayer layer = pair.layers().at(index);
+    if (!quant_type.empty()) layer.quant_type = upper_case(quant_type);
     const nb::gil_scoped_release unlocked;
     return std::make_shared<QuantizedLinear>(pair.read(layer, in_features));
 }
@@ -46,8 +50,18 @@ void bind_files(nb::module_& module) {
             "(name in the model, prefix in the files, type) of every quantized layer.")
         .def("type_of", [](const QuantizedPair& pair,
                            const std::string& key) { return std::string(pair.description().type_of(key)); })
-        .def("read", &read_layer, nb::arg("index"), nb::arg("in_features") = 0,
-             "The layer with this index in layers(); in_features of the model tells how 4-bit weights lie.");
+        .def("read", &read_layer, nb::arg("index"), nb::arg("in_features") = 0, nb::arg("quant_type") = "",
+             "The layer with this index in layers(), as another type where one is given; in_features of the "
+             "model tells how 4-bit weights lie.")
+        .def_prop_ro("attention_keys", [](const QuantizedPair& pair) { return pair.attention_keys(); })
+        .def("has",
+             [](const QuantizedPair& pair, const std::string& name) { return pair.weights().contains(name); })
+        .def(
+            "tensor",
+            [](const QuantizedPair& pair, const std::string& name) {
+                return to_numpy(pair.weights().tensor(name).to(DType::f32));
+            },
+            "A tensor of the weights file as float32.");
     module.def("select_layers", &select_layers, nb::arg("names"), nb::arg("include"), nb::arg("exclude"),
                "The names that match an include pattern and no exclude pattern.");
 }

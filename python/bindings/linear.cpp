@@ -162,16 +162,18 @@ void bind_linear(nb::module_& module) {
         .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
         .def(
             "forward",
-            [](const QuantizedLinear& linear, const Array& x, const Array& y, int timestep, bool dynamic) {
+            [](const QuantizedLinear& linear, const Array& x, const Array& y, int timestep, bool dynamic,
+               bool wide) {
                 const TensorView in = view_of(x), out = view_of(y);
                 StepContext step;
                 step.timestep_index = timestep;
                 step.dynamic = dynamic;
+                step.wide_activations = wide;
                 const nb::gil_scoped_release unlocked;
                 linear.forward(in, out, step);
             },
             nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("dynamic") = false,
-            "Writes x w^T + bias to y; f32 or bf16.")
+            nb::arg("wide") = false, "Writes x w^T + bias to y; f32 or bf16.")
         .def(
             "dequantized",
             [](const QuantizedLinear& linear) {

@@ -37,4 +37,5 @@ NB_MODULE(_core, module) {
     aerogel::python::bind_linear(module);
     aerogel::python::bind_files(module);
     aerogel::python::bind_attention(module);
+    aerogel::python::bind_quantized_attention(module);
 }

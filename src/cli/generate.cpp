@@ -27,7 +27,10 @@ struct GenerateFlags {
     QuantizationFlags quantization;
     std::string sparse = "none";
     SparseConfig sparse_config;
+    std::string sparse_precision = "bf16";
     bool no_protect_first_frame = false;
+    bool no_keep_sink = false;
+    bool no_keep_recent = false;
     std::optional<int> steps;
     std::optional<int> frames;
     std::string size;
@@ -65,7 +68,10 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     options.timestep_policy = timestep_policy(flags.quantization);
     SparseConfig sparse = flags.sparse_config;
     sparse.options.type = sparse_type_from(flags.sparse);
+    sparse.options.precision = sparse_precision_from(flags.sparse_precision);
     sparse.options.protect_first_frame = !flags.no_protect_first_frame;
+    sparse.options.keep_sink = !flags.no_keep_sink;
+    sparse.options.keep_recent = !flags.no_keep_recent;
     if (sparse.options.type != SparseType::none) options.sparse = sparse;
     return options;
 }
@@ -99,7 +105,8 @@ void run_generate(const GenerateFlags& flags) {
 
 void add_sparse_options(CLI::App& command, GenerateFlags& flags) {
     SparseConfig& sparse = flags.sparse_config;
-    command.add_option("--sparse", flags.sparse, "Sparse self-attention: none, rf_v1 or rf_v2")
+    command
+        .add_option("--sparse", flags.sparse, "Sparse self-attention: none, rf_v1, rf_v2, rf_v3 or ada_bsa")
         ->capture_default_str();
     sparse.options.sparsity = 0.8;
     command.add_option("--sparsity", sparse.options.sparsity, "Wanted share of skipped blocks, 0 to below 1")
@@ -115,8 +122,18 @@ void add_sparse_options(CLI::App& command, GenerateFlags& flags) {
         .add_option("--min-recall", sparse.options.min_recall,
                     "rf_v1: heads recognised worse than this stay dense")
         ->capture_default_str();
+    command.add_option("--block-size-kv", sparse.options.block_size_k,
+                       "rf_v3: tokens per key block, 16 to 256 (0: as --block-size)");
+    command.add_option("--sparse-precision", flags.sparse_precision, "rf_v3: bf16, fp8 or mix")
+        ->capture_default_str();
+    command
+        .add_option("--cdf-threshold", sparse.options.cdf_threshold,
+                    "ada_bsa: share of each row's attention to reach, above 0 to 1")
+        ->capture_default_str();
     command.add_flag("--no-protect-first-frame", flags.no_protect_first_frame,
                      "Let the first frame be sparse too");
+    command.add_flag("--no-keep-sink", flags.no_keep_sink, "ada_bsa: the first key block may be skipped");
+    command.add_flag("--no-keep-recent", flags.no_keep_recent, "ada_bsa: the last key block may be skipped");
 }
 
 void add_sampling_options(CLI::App& command, GenerateFlags& flags) {

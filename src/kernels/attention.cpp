@@ -22,6 +22,7 @@ std::string AttentionProblem::describe() const {
                        " q_len=" + std::to_string(q_len) + " k_len=" + std::to_string(k_len) +
                        " head_dim=" + std::to_string(head_dim) + " dtype=" + std::string(to_string(dtype));
     if (masked) text += " mask=" + std::to_string(block_q) + "x" + std::to_string(block_k);
+    if (causal) text += " causal";
     return text;
 }
 

@@ -24,6 +24,7 @@ struct AttentionProblem {
     bool masked = false;
     std::int64_t block_q = 0;  ///< of the mask
     std::int64_t block_k = 0;
+    bool causal = false;  ///< query i sees no key behind i + k_len - q_len
 
     std::string describe() const;
 };
@@ -42,7 +43,7 @@ struct AttentionArgs {
     void* o = nullptr;
     AttentionStrides q_strides, k_strides, v_strides, o_strides;
     float scale = 1.0F;
-    const BlockMask* mask = nullptr;  ///< null = dense. A query row with no kept block gives zeros.
+    const BlockMask* mask = nullptr;  ///< null = dense. A query row that sees no key gives zeros.
     std::byte* workspace = nullptr;   ///< workspace_bytes(problem), 64-byte aligned
 };
 

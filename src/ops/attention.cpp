@@ -6,15 +6,22 @@
 #include "kernels/attention.h"
 #include "ops/attention_checks.h"
 #include "ops/dispatch.h"
+#include "ops/grouped_heads.h"
 #include "ops/workspace.h"
 
 namespace aerogel {
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                const AttentionOptions& options) {
-    const auto& [layout, mask, scale] = options;
+    const auto& [layout, mask, scale, causal] = options;
     const AttentionProblem problem = check_attention({"attention", q, k, v, o}, options);
     if (o.count() == 0) return;
+    if (has_grouped_heads(q, k, layout)) {
+        for_each_group_member({q, k, o}, options, [&](const GroupMember& member) {
+            attention(member.q, k, v, member.o, {layout, member.mask, scale, causal});
+        });
+        return;
+    }
     const AttentionKernel& kernel = choose("attention", attention_kernels(), problem);
     AttentionArgs args;
     args.q = q.data;

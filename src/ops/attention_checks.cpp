@@ -37,8 +37,9 @@ AttentionProblem check_shapes(const AttentionViews& views, AttentionLayout layou
     check_view("o", views.o, views);
     const auto q = sizes(views.q, layout);
     const auto k = sizes(views.k, layout);
-    if (k[0] != q[0] || k[1] != q[1] || k[3] != q[3])
-        fail_attention("k must have the batch, heads and head_dim of q", views);
+    const bool heads_fit = k[1] == q[1] || (k[1] > 0 && q[1] % k[1] == 0);
+    if (k[0] != q[0] || !heads_fit || k[3] != q[3])
+        fail_attention("k must have the batch and head_dim of q, and its heads or a divisor of them", views);
     if (sizes(views.v, layout) != k) fail_attention("v must have the shape of k", views);
     if (sizes(views.o, layout) != q) fail_attention("o must have the shape of q", views);
     if (q[3] < 1 || q[3] > kMaxHeadDim)
@@ -92,6 +93,7 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
     AttentionProblem problem = check_shapes(views, options.layout);
     if (!std::isfinite(options.scale))
         throw InvalidArgument("[" + std::string(views.op) + "] the scale must be finite");
+    problem.causal = options.causal;
     if (options.mask != nullptr) {
         check_mask(*options.mask, problem, views.op);
         problem.masked = true;

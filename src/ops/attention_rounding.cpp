@@ -176,6 +176,38 @@ void round_fp8(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
     });
 }
 
+void round_int8(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
+    const Maps maps(x, layout);
+    for_blocks(maps, tokens, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
+        float largest = 0.0F;
+        for (std::int64_t t = first; t < last; ++t)
+            for (std::int64_t c = 0; c < maps.d; ++c)
+                largest = larger_magnitude(largest, maps.row(map, t)[c]);
+        float scale = largest / 127.0F;
+        if (scale == 0.0F) scale = 1.0F;
+        for (std::int64_t t = first; t < last; ++t) {
+            float* row = maps.row(map, t);
+            for (std::int64_t c = 0; c < maps.d; ++c) row[c] = std::nearbyint(row[c] / scale) * scale;
+        }
+    });
+}
+
+void round_fp8_channels(const Tensor& x, AttentionLayout layout) {
+    const Maps maps(x, layout);
+    parallel_for(maps.count, [&](std::int64_t map, int) {
+        float scales[256] = {};
+        for (std::int64_t t = 0; t < maps.tokens; ++t)
+            for (std::int64_t c = 0; c < maps.d; ++c)
+                scales[c] = larger_magnitude(scales[c], maps.row(map, t)[c]);
+        for (std::int64_t c = 0; c < maps.d; ++c) scales[c] = scales[c] == 0.0F ? 1.0F : scales[c] / 448.0F;
+        for (std::int64_t t = 0; t < maps.tokens; ++t) {
+            float* row = maps.row(map, t);
+            for (std::int64_t c = 0; c < maps.d; ++c)
+                row[c] = to_float(to_float8_e4m3(row[c] / scales[c], true)) * scales[c];
+        }
+    });
+}
+
 void round_mx(const Tensor& x, AttentionLayout layout, MxElement element, MxAxis axis) {
     const Maps maps(x, layout);
     for_blocks(maps, kMxBlock, [&](std::int64_t map, std::int64_t first, std::int64_t last) {

@@ -20,6 +20,11 @@ void subtract_means(const Tensor& x, AttentionLayout layout);
 /// E4M3 with scale max|x| / 448 per block of `tokens` tokens x head_dim; to nearest, ties to even.
 void round_fp8(const Tensor& x, AttentionLayout layout, std::int64_t tokens);
 
+/// round(x / scale) * scale with scale max|x| / 127 per block of `tokens` tokens x head_dim; ties to even.
+void round_int8(const Tensor& x, AttentionLayout layout, std::int64_t tokens);
+/// E4M3 with scale max|x| / 448 per channel over all tokens.
+void round_fp8_channels(const Tensor& x, AttentionLayout layout);
+
 enum class MxElement : std::uint8_t { e4m3, e2m1 };
 enum class MxAxis : std::uint8_t { channels, tokens };
 /// Microscaling: blocks of 32 along the axis share 2^(floor(log2 max|x|) - emax), at least 2^-127, emax 8

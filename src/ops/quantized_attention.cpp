@@ -8,10 +8,10 @@
 #include "aerogel/error.h"
 #include "kernels/quantized_attention.h"
 #include "ops/attention_checks.h"
-#include "ops/attention_heads.h"
 #include "ops/attention_rounding.h"
 #include "ops/attention_scales.h"
 #include "ops/dispatch.h"
+#include "ops/grouped_heads.h"
 #include "ops/workspace.h"
 
 namespace aerogel {
@@ -51,8 +51,9 @@ void check_options(const Options& options, const AttentionViews& views) {
     const bool is_int8 = options.format == AttentionFormat::int8;
     if (options.scales != nullptr && !is_int8) fail_attention("scales are for the format int8 only", views);
     if ((options.q_tokens != 0 || options.k_tokens != 0) &&
-        (options.scales != nullptr || !(is_int8 || options.format == AttentionFormat::fp8)))
-        fail_attention("q_tokens and k_tokens are for scales found in the data, of int8 and fp8", views);
+        (options.scales != nullptr || options.format == AttentionFormat::mxfp8 ||
+         options.format == AttentionFormat::mxfp4))
+        fail_attention("q_tokens and k_tokens are for scales found in the data, of int8, fp8 and mix", views);
 }
 
 std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
@@ -87,6 +88,12 @@ void int8_attention(const AttentionProblem& problem, const AttentionViews& views
 void round_copies(const Tensor& q, const Tensor& k, const Tensor& v, const Options& options) {
     if (options.format == AttentionFormat::int8) return;
     if (options.smooth_k) subtract_means(k, options.layout);
+    if (options.format == AttentionFormat::mix) {
+        round_int8(q, options.layout, value_or(options.q_tokens, 64));
+        round_int8(k, options.layout, value_or(options.k_tokens, 64));
+        round_fp8_channels(v, options.layout);
+        return;
+    }
     if (options.format == AttentionFormat::fp8) {
         round_fp8(q, options.layout, value_or(options.q_tokens, 128));
         round_fp8(k, options.layout, value_or(options.k_tokens, 256));
@@ -117,6 +124,23 @@ void attention_on_copies(AttentionProblem problem, const AttentionViews& views, 
     write_back(o, views.o);
 }
 
+/// Values n, n + group ... of one per head; others than f32 are left to the checks.
+Tensor every_group(const Tensor& values, std::int64_t n, std::int64_t group) {
+    if (!values.defined() || values.dtype() != DType::f32 || values.count() % group != 0) return values;
+    const Tensor member(DType::f32, {values.count() / group});
+    for (std::int64_t i = 0; i < member.count(); ++i)
+        member.as<float>()[i] = values.as<float>()[n + i * group];
+    return member;
+}
+
+/// Calibrated scales of the n-th head of every group of q; those of k and v count their own heads.
+AttentionScales every_group(const AttentionScales& scales, std::int64_t n, std::int64_t group) {
+    AttentionScales member = scales;
+    member.q_scale = every_group(scales.q_scale, n, group);
+    member.q_offset = every_group(scales.q_offset, n, group);
+    return member;
+}
+
 /// Tokens first .. first + count - 1 of a [tokens, heads, head_dim] view, as one batch.
 TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t count) {
     const Shape strides = strides_of(view);
@@ -133,21 +157,25 @@ TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t cou
 
 void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                          const QuantizedAttentionOptions& options) {
-    if (const std::int64_t groups = head_groups(q, k, v, options.layout); groups > 1) {
-        const Tensor keys = repeated_heads(k, groups, options.layout);
-        const Tensor values = repeated_heads(v, groups, options.layout);
-        QuantizedAttentionOptions repeated = options;
-        AttentionScales scales;
-        if (options.scales != nullptr) {
-            scales = repeated_scales(*options.scales, groups);
-            repeated.scales = &scales;
-        }
-        return quantized_attention(q, keys, values, o, repeated);
-    }
     const AttentionViews views = {"quantized_attention", q, k, v, o};
     const AttentionProblem problem = check_attention(views, float_options(options));
     check_options(options, views);
     if (o.count() == 0) return;
+    if (has_grouped_heads(q, k, options.layout)) {
+        std::int64_t index = 0;
+        const std::int64_t group = problem.heads / k.dim(options.layout == AttentionLayout::bnsd ? 1 : 2);
+        for_each_group_member({q, k, o}, float_options(options), [&](const GroupMember& member) {
+            Options of_member = options;
+            AttentionScales scales;
+            if (options.scales != nullptr) {
+                scales = every_group(*options.scales, index++, group);
+                of_member.scales = &scales;
+            }
+            of_member.mask = member.mask;
+            quantized_attention(member.q, k, v, member.o, of_member);
+        });
+        return;
+    }
     if (options.format == AttentionFormat::int8 && !given(options.q_rotation)) {
         int8_attention(problem, views, options);
     } else {

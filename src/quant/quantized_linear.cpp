@@ -62,6 +62,7 @@ struct QuantizedLinear::State {
     // The static scales of this step, or null where activations are not quantized or are so per token.
     const StaticScales* scales(const StepContext& step) const {
         if (!scheme.per_step) return weights.static_scales.empty() ? nullptr : &weights.static_scales[0];
+        if (step.dynamic) return nullptr;
         const auto steps = static_cast<int>(weights.static_scales.size());
         if (step.timestep_index < 0 || step.timestep_index >= steps) {
             throw InvalidArgument(
@@ -69,7 +70,7 @@ struct QuantizedLinear::State {
                             "[0, {}), got {}",
                             scheme.name, steps, steps, step.timestep_index));
         }
-        if (step.dynamic || step.timestep_index < weights.first_static_step) return nullptr;
+        if (step.timestep_index < weights.first_static_step) return nullptr;
         return &weights.static_scales[static_cast<std::size_t>(step.timestep_index)];
     }
 

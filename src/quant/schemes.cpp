@@ -44,6 +44,10 @@ constexpr std::array<Name, 1> kW4A8Mxfp = {"W4A8_MXFP4"};
 constexpr std::array<Name, 2> kMxfp4 = {"MXFP4", "W4A4_MXFP4_DYNAMIC"};
 constexpr std::array<Name, 1> kMxfp4Dual = {"MXFP4_DUALSCALE"};
 constexpr std::array<Name, 1> kStatic = {"W8A8_STATIC"};
+// No exporter writes these; "per token" is what a name says of the activations.
+constexpr std::array<Name, 3> kStaticNames = {"W8A8_PER_CHANNEL", "W8A8_PER_TENSOR",
+                                              "W8A8_PER_CHANNEL_PER_TENSOR"};
+constexpr std::array<Name, 2> kPerTokenNames = {"W8A8_PER_CHANNEL_PER_TOKEN", "W8A8_PER_TENSOR_PER_TOKEN"};
 
 constexpr std::array<SchemeRow, 17> kSchemes = {{
     {.name = "W8A16",
@@ -88,6 +92,7 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
      .summary = "mxfp4 weights, float activations"},
     {.name = "W8A8_DYNAMIC",
      .aliases = kPerToken,
+     .file_names = kPerTokenNames,
      .weight = Format::int8,
      .activation = Activation::per_token,
      .groups = true,
@@ -148,6 +153,7 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
      .summary = "mxfp4 weights and activations with a second scale per 512 columns"},
     {.name = "W8A8",
      .aliases = kStatic,
+     .file_names = kStaticNames,
      .weight = Format::int8,
      .activation = Activation::per_tensor,
      .needs_calibration = true,
@@ -171,7 +177,7 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
 }};
 
 // Quantization types that description files may hold and that no row above computes.
-constexpr std::array<std::string_view, 23> kNotYet = {
+constexpr std::array<std::string_view, 18> kNotYet = {
     "W4A4_FLATQUANT_DYNAMIC",
     "W8A8_MIX",
     "W8A8S",
@@ -179,11 +185,6 @@ constexpr std::array<std::string_view, 23> kNotYet = {
     "W16A16S",
     "W16A16SC",
     "W16A16",
-    "W8A8_PER_CHANNEL",
-    "W8A8_PER_TENSOR",
-    "W8A8_PER_CHANNEL_PER_TOKEN",
-    "W8A8_PER_CHANNEL_PER_TENSOR",
-    "W8A8_PER_TENSOR_PER_TOKEN",
     "NF4",
     "C8",
     "MIXED_PERCISION",

@@ -34,13 +34,13 @@ std::size_t cell_of(std::int64_t place, std::int64_t tokens) {
 }
 
 SparseGeometry geometry_of(const MiningOptions& options, const LatentShape& latent, double sparsity) {
-    return {latent, 0, options.block_size, sparsity, options.protect_first_frame};
+    return {{{0, latent}}, latent.tokens(), options.block_size, sparsity, options.protect_first_frame};
 }
 
 double density_of(const BlockGrid& grid, const SparseGeometry& geometry) {
     const std::int64_t blocks = geometry.blocks();
     const auto tokens_in = [&](std::int64_t block) {
-        return std::min(geometry.block, geometry.tokens() - block * geometry.block);
+        return std::min(geometry.block, geometry.tokens - block * geometry.block);
     };
     double kept = 0.0;
     for (std::int64_t row = 0; row < blocks; ++row) {
@@ -49,7 +49,7 @@ double density_of(const BlockGrid& grid, const SparseGeometry& geometry) {
                 kept += static_cast<double>(tokens_in(row) * tokens_in(column));
         }
     }
-    return kept / std::pow(static_cast<double>(geometry.tokens()), 2);
+    return kept / std::pow(static_cast<double>(geometry.tokens), 2);
 }
 
 }  // namespace
@@ -70,7 +70,6 @@ AttentionMiner::AttentionMiner(const MiningOptions& options, int layers, int hea
 
 AttentionMiner::Mask AttentionMiner::mask_of(HeadType type, const SparseGeometry& geometry) {
     const Pattern& pattern = pattern_of(type);
-    const TokenLayout layout = pattern.layout(geometry);
     const auto blocks_of = [&](const TokenOrder& order) {
         std::vector<std::int32_t> blocks(order.size());
         for (std::size_t place = 0; place < order.size(); ++place)
@@ -80,7 +79,8 @@ AttentionMiner::Mask AttentionMiner::mask_of(HeadType type, const SparseGeometry
     };
     BlockGrid grid = pattern.static_blocks(geometry);
     const double density = density_of(grid, geometry);
-    return {blocks_of(layout.q), blocks_of(layout.k), std::move(grid), geometry.blocks(), density};
+    return {blocks_of(pattern.q_order(geometry)), blocks_of(pattern.k_order(geometry)), std::move(grid),
+            geometry.blocks(), density};
 }
 
 void AttentionMiner::prepare(const LatentShape& latent) {
@@ -93,10 +93,10 @@ void AttentionMiner::prepare(const LatentShape& latent) {
     latent_ = latent;
     const SparseGeometry geometry = geometry_of(options_, latent, options_.sparsity);
     const std::int64_t first =
-        geometry.protected_tokens() < geometry.tokens() ? geometry.protected_tokens() : 0;
-    queries_ = spread_sample(geometry.tokens() - first, kQueries);
+        geometry.protected_tokens() < geometry.tokens ? geometry.protected_tokens() : 0;
+    queries_ = spread_sample(geometry.tokens - first, kQueries);
     for (std::int64_t& query : queries_) query += first;
-    keys_ = spread_sample(geometry.tokens(), kKeys);
+    keys_ = spread_sample(geometry.tokens, kKeys);
     for (const HeadType type : kStaticHeadTypes) {
         masks_.push_back(mask_of(type, geometry));
         for (const double sparsity : kCurveSparsities)

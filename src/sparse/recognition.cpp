@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 
 #include "base/thread_pool.h"
 #include "sparse/sampled_attention.h"
@@ -21,10 +23,9 @@ SampleMasks sample_masks(const SparseGeometry& geometry, const RecognitionSample
     const TokenOrder raster = raster_order(geometry);
     for (std::size_t m = 0; m < kCandidates.size(); ++m) {
         const Pattern& pattern = pattern_of(kCandidates[m]);
-        const TokenLayout layout = pattern.layout(geometry);
         const BlockGrid grid = pattern.static_blocks(geometry);
-        const TokenOrder q_place = inverse_order(layout.q);
-        const TokenOrder k_place = inverse_order(layout.k);
+        const TokenOrder q_place = inverse_order(pattern.q_order(geometry));
+        const TokenOrder k_place = inverse_order(pattern.k_order(geometry));
         const auto block_of = [&](const TokenOrder& places, std::int64_t token) {
             const std::int32_t outside = raster[static_cast<std::size_t>(token)];
             return places[static_cast<std::size_t>(outside)] / geometry.block;
@@ -50,20 +51,23 @@ struct SampledCall {
     float scale;
 };
 
-// Kept share of the sampled attention of one head under each candidate.
+// Kept share of the sampled attention of one head under each candidate; NaN where q or k is not finite.
 std::array<double, kCandidates.size()> recalls(const SampledCall& call, std::int64_t map) {
     const SampledKeys keys(call.k, map, call.key_tokens);
     std::vector<float> weights(keys.padded_count());
     std::array<double, kCandidates.size()> kept = {};
+    bool finite = keys.finite();
     for (std::size_t row = 0; row < call.query_tokens.size(); ++row) {
         float query[256] = {};
         call.q.add_row(map, call.query_tokens[row], query);
+        finite = finite && std::all_of(query, query + 256, [](float x) { return std::isfinite(x); });
         const float total = keys.softmax_weights(query, call.scale, weights);
         for (std::size_t m = 0; m < kCandidates.size(); ++m) {
             const float* mask = call.masks[m].data() + row * weights.size();
             kept[m] += sampled_dot(weights.data(), mask, weights.size()) / total;
         }
     }
+    if (!finite) kept.fill(std::numeric_limits<double>::quiet_NaN());
     for (double& share : kept) share /= static_cast<double>(call.query_tokens.size());
     return kept;
 }
@@ -81,7 +85,7 @@ std::vector<std::int64_t> spread_sample(std::int64_t range, std::int64_t count) 
 }
 
 RecognitionSample recognition_sample(const SparseGeometry& geometry) {
-    const std::int64_t tokens = geometry.tokens();
+    const std::int64_t tokens = geometry.tokens;
     const std::int64_t free_tokens = geometry.video() - geometry.protected_tokens();
     RecognitionSample sample;
     sample.queries = spread_sample(free_tokens, std::clamp<std::int64_t>(tokens / 128, 16, 64));
@@ -103,11 +107,8 @@ std::vector<Recognition> recognise_heads(const HeadRows& q, const HeadRows& k, c
     parallel_for(q.maps(), [&](std::int64_t map, int) {
         const auto shares = recalls(call, map);
         Recognition& head = heads[static_cast<std::size_t>(map)];
-        head.type = kCandidates[0];
-        head.recall = shares[0];
-        for (std::size_t m = 1; m < kCandidates.size(); ++m) {
-            if (shares[m] > head.recall) head = {kCandidates[m], shares[m]};
-        }
+        const auto best = std::max_element(shares.begin(), shares.end());
+        head = {kCandidates.at(static_cast<std::size_t>(best - shares.begin())), *best, shares};
         if (head.recall < min_recall) head.type = HeadType::dense;
     });
     return heads;

@@ -2,6 +2,7 @@
 // keeps most of a head's attention, estimated on a small sample of its queries and keys.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -24,7 +25,8 @@ RecognitionSample recognition_sample(const SparseGeometry& geometry);
 
 struct Recognition {
     HeadType type = HeadType::dense;
-    double recall = 0.0;  ///< of the best mask
+    double recall = 0.0;                 ///< of the best mask; NaN where the sample of q and k is not finite
+    std::array<double, 3> recalls = {};  ///< of each
 };
 
 /// One of HeadType::spatial, temporal, textural per map (the first of the best in this order), or dense where

@@ -77,9 +77,16 @@ HeadRows::HeadRows(const TensorView& view, AttentionLayout layout)
     }
 }
 
+HeadRows HeadRows::repeated(std::int64_t count) const {
+    HeadRows more = *this;
+    more.group = group * (count / heads);
+    more.heads = count;
+    return more;
+}
+
 std::byte* HeadRows::row(std::int64_t map, std::int64_t token) const {
     const std::int64_t element =
-        map / heads * strides.batch + map % heads * strides.head + token * strides.token;
+        map / heads * strides.batch + map % heads / group * strides.head + token * strides.token;
     return static_cast<std::byte*>(data) + element * static_cast<std::int64_t>(size_of(dtype));
 }
 
@@ -116,23 +123,14 @@ void scatter(const HeadRows& inside, const OrderOfMap& orders, const HeadRows& o
     });
 }
 
-std::int64_t mean_count(const SparseGeometry& geometry) {
-    return geometry.video_blocks() + (geometry.txt_len + geometry.block - 1) / geometry.block;
-}
-
-std::vector<float> block_means(const HeadRows& inside, const SparseGeometry& geometry, bool transposed) {
-    const std::int64_t means = mean_count(geometry);
+std::vector<float> cell_means(const HeadRows& inside, const Cells& cells, bool transposed) {
+    const auto means = static_cast<std::int64_t>(cells.size());
     const std::int64_t dim = inside.head_dim;
     std::vector<float> result(static_cast<std::size_t>(inside.maps() * means * dim));
     parallel_for(inside.maps() * means, [&](std::int64_t task, int) {
         const std::int64_t map = task / means;
         const std::int64_t index = task % means;
-        const bool text = index >= geometry.video_blocks();
-        const std::int64_t begin = text
-                                       ? geometry.video() + (index - geometry.video_blocks()) * geometry.block
-                                       : index * geometry.block;
-        const std::int64_t end =
-            std::min(begin + geometry.block, text ? geometry.tokens() : geometry.video());
+        const auto [begin, end, kept] = cells[static_cast<std::size_t>(index)];
         float sum[256] = {};
         for (std::int64_t place = begin; place < end; ++place) inside.add_row(map, place, sum);
         float* out = result.data() + map * means * dim + (transposed ? index : index * dim);

@@ -18,12 +18,15 @@ struct HeadRows {
     AttentionStrides strides;
     std::int64_t batch = 0;
     std::int64_t heads = 0;
+    std::int64_t group = 1;  ///< heads that share the same rows
     std::int64_t tokens = 0;
     std::int64_t head_dim = 0;
     DType dtype = DType::f32;
 
     HeadRows(const TensorView& view, AttentionLayout layout);
     std::int64_t maps() const { return batch * heads; }
+    /// The same rows seen as `count` heads, a multiple of what there is (GQA).
+    HeadRows repeated(std::int64_t count) const;
     /// First element of row `token` of map b * heads + h.
     std::byte* row(std::int64_t map, std::int64_t token) const;
     /// Adds the row to `sum` [head_dim] in float32.
@@ -38,11 +41,8 @@ void gather(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& i
 /// The inverse: row order[place] of `outside` becomes row `place` of `inside`.
 void scatter(const HeadRows& inside, const OrderOfMap& orders, const HeadRows& outside);
 
-/// Means of consecutive blocks of the reordered rows, video and text apart, each summed in the order of the
-/// places in float32 and divided by its number of rows. `transposed`: [maps, head_dim, means] instead
-/// of [maps, means, head_dim].
-std::vector<float> block_means(const HeadRows& inside, const SparseGeometry& geometry, bool transposed);
-/// Means per map: those of the video, then those of the text.
-std::int64_t mean_count(const SparseGeometry& geometry);
+/// Means of the rows of each cell, summed in the order of the places in float32 and divided by their number.
+/// `transposed`: [maps, head_dim, cells] instead of [maps, cells, head_dim].
+std::vector<float> cell_means(const HeadRows& inside, const Cells& cells, bool transposed);
 
 }  // namespace aerogel

@@ -84,6 +84,10 @@ SampledKeys::SampledKeys(const HeadRows& k, std::int64_t map, const std::vector<
     }
 }
 
+bool SampledKeys::finite() const {
+    return lane_sum(panels_.size(), [&](std::size_t i) { return panels_[i] * 0.0F; }) == 0.0F;
+}
+
 std::size_t SampledKeys::padded(std::size_t keys) {
     return (keys + kPanel - 1) / kPanel * kPanel;
 }

@@ -18,6 +18,8 @@ class SampledKeys {
     /// Keys are scored in whole panels; the last one is filled up with keys of weight 0.
     static std::size_t padded(std::size_t keys);
     std::size_t padded_count() const { return padded(count_); }
+    /// Whether no key holds NaN or infinity.
+    bool finite() const;
 
     /// weights[key] = exp(scale * (q k - the largest q k)), padded_count() of them; returns their sum.
     /// `query` is [head_dim], `scale` > 0.

@@ -1,6 +1,6 @@
-// Orders of the tokens of a call. An order is a permutation: order[place] is the token of the call's
-// sequence [text | video] that stands at `place` inside, where the text is behind the video. The
-// protected first frame always comes first. Written down in docs/sparse_attention.md.
+// Orders of the tokens of one side of a call. An order is a permutation: order[place] is the token of the
+// call's sequence that stands at `place` inside, where all text is behind the videos. The protected first
+// frame of a video always comes first. Written down in docs/sparse_attention.md.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace aerogel {
 
 using TokenOrder = std::vector<std::int32_t>;
 
-/// Frame by frame, row by row (t h w).
+/// Frame by frame, row by row (t h w), one video after the other.
 TokenOrder raster_order(const SparseGeometry& geometry);
 
 /// 8x8 windows within a frame: (f hn hb wn wb) -> (f hn wn hb wb). When the height or the width is no
@@ -20,10 +20,10 @@ TokenOrder raster_order(const SparseGeometry& geometry);
 /// part, the remaining rows (whole), the remaining columns (of the multiple-of-8 rows).
 TokenOrder windowed_order(const SparseGeometry& geometry);
 
-/// Each place of the picture through all frames (h w t), behind the protected first frame.
+/// Each place of the picture through all frames (h w t), behind the protected first frame. One video.
 TokenOrder frame_last_order(const SparseGeometry& geometry);
 
-/// Protected first frame, then in t h w order the tokens on the checkerboard, then all others.
+/// Protected first frame, then in t h w order the tokens on the checkerboard, then all others. One video.
 TokenOrder checkerboard_order(const SparseGeometry& geometry);
 /// Whether a place of the frame is on the checkerboard: Bayer's 8x8 ordered dither with the
 /// ceil(64 * (1 - sparsity)) lowest thresholds; at half density that is the checkerboard itself.

@@ -4,13 +4,19 @@
 #include <vector>
 
 #include "aerogel/sparse_attention.h"
-#include "sparse/patterns/pattern.h"
+#include "sparse/token_order.h"
 
 namespace aerogel {
 
 /// The arrays of one call.
 struct SparseArrays {
     TensorView q, k, v, o;
+};
+
+/// How one head's tokens lie inside. Values go with the keys, outputs with the queries.
+struct TokenLayout {
+    TokenOrder q;
+    TokenOrder k;
 };
 
 /// What one call computed with; empty when the call stayed dense.

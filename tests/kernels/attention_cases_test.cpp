@@ -83,6 +83,7 @@ void set_sizes(AttentionCase& result, const std::string& key, const std::string&
                         : value == "denormal"  ? Values::denormal
                                                : Values::normal;
     }
+    if (key == "causal") p.causal = value == "yes";
     if (key == "mask") {
         p.masked = true;
         p.block_q = std::stoll(value);
@@ -98,14 +99,15 @@ class Row {
         const BlockMask& mask = data.test_case.mask;
         const std::int64_t start = data.index(data.q.strides, map, query);
         for (std::int64_t d = 0; d < p.head_dim; ++d) q_.push_back(data.q.get(start + d));
+        const std::int64_t seen = p.causal ? std::min(query + p.k_len - p.q_len + 1, p.k_len) : p.k_len;
         if (!p.masked) {
-            for (std::int64_t key = 0; key < p.k_len; ++key) add_key(key);
+            for (std::int64_t key = 0; key < seen; ++key) add_key(key);
             return;
         }
         const std::size_t row = at(map * mask.q_blocks() + query / p.block_q);
         for (std::int64_t i = mask.row_start[row]; i < mask.row_start[row + 1]; ++i) {
             const std::int64_t first = mask.columns[at(i)] * p.block_k;
-            for (std::int64_t key = first; key < std::min(first + p.block_k, p.k_len); ++key) add_key(key);
+            for (std::int64_t key = first; key < std::min(first + p.block_k, seen); ++key) add_key(key);
         }
     }
 

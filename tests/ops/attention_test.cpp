@@ -93,6 +93,59 @@ TEST(AttentionOp, TheDefaultScaleIsOneOverTheRootOfHeadDim) {
     EXPECT_NE(a.o.as<float>()[0], c.o.as<float>()[0]);
 }
 
+// Every head of x twice, one behind the other: [batch, tokens, 2 * heads, head_dim].
+Tensor doubled_heads(const Tensor& x) {
+    Tensor y(DType::f32, {x.dim(0), x.dim(1), 2 * x.dim(2), x.dim(3)});
+    const std::int64_t d = x.dim(3);
+    for (std::int64_t i = 0; i < y.count(); ++i) y.as<float>()[i] = x.as<float>()[i / (2 * d) * d + i % d];
+    return y;
+}
+
+BlockMask mask_of_6_heads() {
+    BlockMask mask{2, 6, 5, 7, 2, 3, {0}, {}};
+    for (std::int32_t row = 0; row < 2 * 6 * 3; ++row) {
+        for (std::int32_t column = 0; column < 3; ++column)
+            if ((row * 5 + column * 3 + row / 7) % 4 < 2) mask.columns.push_back(column);
+        mask.row_start.push_back(static_cast<std::int64_t>(mask.columns.size()));
+    }
+    return mask;
+}
+
+TEST(AttentionOp, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
+    const Arrays a;  // keys and values of 3 heads
+    const Tensor q = random_tensor({2, 5, 6, 8}, 4), k = doubled_heads(a.k), v = doubled_heads(a.v);
+    const BlockMask mask = mask_of_6_heads();
+    for (const BlockMask* used : {static_cast<const BlockMask*>(nullptr), &mask}) {
+        for (const bool causal : {false, true}) {
+            const AttentionOptions options = {.mask = used, .causal = causal};
+            const Tensor grouped(DType::f32, q.shape()), repeated(DType::f32, q.shape());
+            attention(q, a.k, a.v, grouped, options);
+            attention(q, k, v, repeated, options);
+            expect_same(grouped, repeated);
+            AttentionOptions bnsd = options;
+            bnsd.layout = AttentionLayout::bnsd;
+            const Tensor swapped(DType::f32, {2, 6, 5, 8});
+            attention(swap_axes(q), swap_axes(a.k), swap_axes(a.v), swapped, bnsd);
+            expect_same(swap_axes(swapped), repeated);
+        }
+    }
+}
+
+TEST(AttentionOp, ACausalRowSeesNoLaterKey) {
+    const Arrays a, b;  // 5 queries, 7 keys: query i sees keys 0 .. i + 2
+    attention(a.q, a.k, a.v, a.o, {.causal = true});
+    const std::int64_t row = 3 * 8;
+    for (std::int64_t key = 5; key < 7; ++key) {
+        for (std::int64_t i = 0; i < row; ++i) {
+            b.k.as<float>()[key * row + i] = 9.0F;
+            b.v.as<float>()[key * row + i] = 9.0F;
+        }
+    }
+    attention(b.q, b.k, b.v, b.o, {.causal = true});
+    for (std::int64_t i = 0; i < 5 * row; ++i)
+        ASSERT_EQ(a.o.as<float>()[i] == b.o.as<float>()[i], i < 3 * row) << i;
+}
+
 TEST(AttentionOp, EmptySizes) {
     Arrays a;
     a.q = Tensor(DType::f32, {2, 0, 3, 8});

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <vector>
@@ -346,7 +347,8 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
                 HasSubstr("q_rotation must be f32 or bf16 [8,8]"));
     EXPECT_THAT(message({.q_rotation = square}), HasSubstr("must be given together"));
     EXPECT_THAT(message({.q_tokens = -1}), HasSubstr("must not be negative, got -1"));
-    EXPECT_THAT(message({.format = AttentionFormat::mxfp8, .k_tokens = 64}), HasSubstr("of int8 and fp8"));
+    EXPECT_THAT(message({.format = AttentionFormat::mxfp8, .k_tokens = 64}),
+                HasSubstr("of int8, fp8 and mix"));
     AttentionScales scales;
     EXPECT_THAT(message({.scales = &scales}), HasSubstr("q_scale is missing"));
     scales.q_scale = scales.k_scale = scales.v_scale = column({1.0F, 1.0F});
@@ -371,6 +373,26 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
                 }),
                 HasSubstr("got 6 after 0"));
     EXPECT_THAT(refusal([&] { quantized_attention_packed({a.q, x, x, x, wrong}); }), HasSubstr("one shape"));
+}
+
+TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
+    const Arrays few(70, 90, 2, 32), many(70, 90, 4, 32);
+    for (std::int64_t token = 0; token < 90; ++token) {
+        for (std::int64_t head = 0; head < 4; ++head) {
+            for (std::int64_t c = 0; c < 32; ++c) {
+                item(many.k, token, head, c) = item(few.k, token, head / 2, c);
+                item(many.v, token, head, c) = item(few.v, token, head / 2, c);
+            }
+        }
+    }
+    for (const auto format : {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp8,
+                              AttentionFormat::mxfp4, AttentionFormat::mix}) {
+        const Options options = {.format = format};
+        const Tensor repeated = many.run(options);
+        const Tensor grouped(DType::f32, many.o.shape());
+        quantized_attention(many.q, few.k, few.v, grouped, options);
+        ASSERT_EQ(std::memcmp(grouped.data(), repeated.data(), grouped.bytes()), 0);
+    }
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ from tiny_pipelines import GRID, STEPS, VIDEO, build, latents, relative
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOKENS = GRID[0] * GRID[1] * GRID[2]
 TEXT_IN_ATTENTION = {"wan": ("none", 0), "hunyuan": ("behind", 6), "cogvideox": ("front", 9), "ltx": ("none", 0)}
@@ -207,25 +208,53 @@ def test_dense_attention_of_any_model(name):
     assert calls.count == plan.report.why["sparse_type is None"] == STEPS * len(plan.report.layers)
 
 
-class Counted:
-    """Counts the calls of Aerogel's dense attention from the backend."""
+@pytest.mark.parametrize("name", ["sd3", "flux", "qwen", "wan"])
+def test_dense_attention_in_int8(name):
+    pipe, arguments = build(name)
+    exact = latents(pipe, arguments)
+    plan = aerogel.enable_sparse_attention(pipe, sparse_type=None, dense_format="int8")
+    with Counted(of="quantized_attention") as calls:
+        assert 1e-7 < relative(latents(pipe, arguments), exact) < 0.02
+    assert calls.count == sum(c.dense for c in plan.report.layers.values()) > 0
 
-    def __init__(self, prepare=lambda: None):
+
+@pytest.mark.parametrize("native", [False, True])
+def test_16_bits_go_to_torch_where_it_has_instructions_for_them(native, monkeypatch):
+    monkeypatch.setattr(attention_backend, "TORCH_MULTIPLIES_16_BITS", native)
+    q, k, v = torch.randn(3, 2, 50, 2, 32).to(torch.bfloat16)
+    with Counted() as calls:
+        y = attention_backend.dense(attention_backend.Problem(q, k, v, "BSND", scale=0.3))
+    exact = scaled_dot_product_attention(*(t.double().transpose(1, 2) for t in (q, k, v)), scale=0.3).transpose(1, 2)
+    assert calls.count == (0 if native else 1) and y.dtype == torch.bfloat16 and relative(y.double(), exact) < 0.01
+
+
+def test_int8_where_it_is_not_sparse():
+    pipe, arguments = build("wan")
+    plan = aerogel.enable_sparse_attention(pipe, start_step=1, dense_format="int8", **HALF)
+    with Counted(of="quantized_attention") as calls:
+        latents(pipe, arguments)
+    assert calls.count == plan.report.why["the step is before start_step 1"] == sum(c.sparse for c in plan.report.layers.values()) == 4
+
+
+class Counted:
+    """Counts the calls of a function of Aerogel from the backend."""
+
+    def __init__(self, prepare=lambda: None, of="attention"):
         prepare()
-        self.module, self.count = attention_backend, 0
+        self.name, self.count = of, 0
 
     def __enter__(self):
-        self.count, self.original = 0, self.module.attention
+        self.count, self.original = 0, getattr(attention_backend, self.name)
 
-        def attention(*args, **kwargs):
+        def counting(*args, **kwargs):
             self.count += 1
             return self.original(*args, **kwargs)
 
-        self.module.attention = attention
+        setattr(attention_backend, self.name, counting)
         return self
 
     def __exit__(self, *error):
-        self.module.attention = self.original
+        setattr(attention_backend, self.name, self.original)
 
 
 def test_a_model_of_ones_own(monkeypatch):
@@ -250,6 +279,7 @@ def test_a_model_of_ones_own(monkeypatch):
     (dict(latent_shape_q=GRID), TypeError, "latent_shape_q"),
     (dict(sparsness=0.5), TypeError, "sparsness"),
     (dict(start_step=3, end_step=2), ValueError, "start_step"),
+    (dict(dense_format="int4"), ValueError, "dense_format must be None or one of int8"),
 ])
 def test_wrong_requests(options, error, message):
     pipe, arguments = build("wan")

@@ -9,6 +9,8 @@ from diffusers import PipelineQuantizationConfig, WanPipeline, WanTransformer3DM
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import build, latents, wan_transformer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NO_PARTS = {"vae": None, "text_encoder": None, "tokenizer": None, "transformer_2": None}
 SCHEMES = [name for name, _, calibrated in aerogel.schemes() if not calibrated]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -55,6 +57,24 @@ def test_loading_gives_the_bits_of_quantize(folder, source):
     ours = model.hf_quantizer.report
     assert [(r.name, r.scheme, r.why) for r in ours.layers] == [(r.name, r.scheme, r.why) for r in report.layers]
     assert ours.bytes_after < ours.bytes_before / 2
+
+
+def test_a_configuration_serves_for_two_models(folder):
+    config = AerogelConfig("W8A16", include=["*attn1*"])
+    assert schemes_of(load(folder / "float", config)) == schemes_of(load(folder / "float", config)) != {} and config.layers is None
+
+
+@pytest.mark.parametrize("source", ["float", "shards"])
+def test_layers_from_files_of_the_command(folder, source, tmp_path, aerogel_command):
+    aerogel_command("quantize", folder / "float", "-o", tmp_path / "q", "--scheme", "W4A8")
+    description = next((tmp_path / "q").glob("*.json"))
+    model = load(folder / source, AerogelConfig(description=description, exclude=["*.attn2.*"]))
+    other = load(folder / "float")
+    aerogel.quantize(other, description, exclude=["*.attn2.*"])
+    assert schemes_of(model) == schemes_of(other) and set(schemes_of(model).values()) == {"W4A8"} and len(schemes_of(model)) == 12
+    assert torch.equal(run(model), run(other))
+    model.save_pretrained(tmp_path / "saved")
+    assert "description" not in str(model.config.quantization_config) and torch.equal(run(load(tmp_path / "saved")), run(model))
 
 
 def test_include_reaches_every_linear(folder):

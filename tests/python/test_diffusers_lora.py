@@ -7,6 +7,8 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from tiny_pipelines import build, latents, relative
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TARGETS = ["to_q", "to_v", "ffn.net.2", "proj_out"]  # proj_out stays float
 
 

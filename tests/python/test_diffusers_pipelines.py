@@ -1,11 +1,15 @@
 """Quantized transformers and the sampling step in whole pipelines of diffusers."""
+import copy
 import importlib.util
 from pathlib import Path
 
 import aerogel
 import pytest
 import torch
+import transformers
 from tiny_pipelines import IMAGE, VIDEO, build, latents, relative
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EXAMPLE = Path(__file__).parents[2] / "examples/python/diffusers_pipeline.py"
 
@@ -70,6 +74,30 @@ def static(layer, steps, coarse):
     new = aerogel.QuantizedLinear.from_arrays("W8A8_TIMESTEP", layer.in_features, arrays)
     new.timestep_policy = aerogel.TimestepPolicyConfig(default_strategy="static")
     return new
+
+
+ENCODERS = {  # class, configuration, blocks that stay float
+    "T5EncoderModel": (dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"), "wo"),
+    "UMT5EncoderModel": (dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4), "wo"),
+    "CLIPTextModel": (dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4), None),
+    "LlamaModel": (dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2), None),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.no_grad()
+def test_text_encoders(name):
+    """Those of transformers that the pipelines use. T5 asks its layers `wo` for their dtype, and names them to be kept in float32."""
+    config, float_layer = ENCODERS[name]
+    cls = getattr(transformers, name)
+    model, ids = cls(cls.config_class(vocab_size=50, bos_token_id=1, eos_token_id=2, **config)).eval(), torch.randint(3, 49, (1, 7))
+    exact = model(ids).last_hidden_state
+    for scheme in ("W8A16", "W8A16_FP8"):
+        light = copy.deepcopy(model)
+        report = aerogel.quantize(light, scheme=scheme)
+        stays = {layer.name.rpartition(".")[2]: layer.why for layer in report.layers if layer.scheme == "FLOAT"}
+        assert stays == ({float_layer: "the model keeps it in float32"} if float_layer else {}) and len(report.quantized) > 10
+        assert 1e-4 < relative(light(ids).last_hidden_state, exact) < 0.1
 
 
 def test_example():

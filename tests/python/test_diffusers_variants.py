@@ -7,6 +7,8 @@ from diffusers import (CogVideoXTransformer3DModel, HunyuanVideo15Transformer3DM
 from test_diffusers_attention import ALL_KEPT, HALF, ByHand
 from tiny_pipelines import TEXT, relative
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 32}
 WAN = dict(patch_size=(1, 2, 2), in_channels=4, out_channels=4, text_dim=TEXT, freq_dim=32, ffn_dim=96, rope_max_seq_len=32, **HEADS)
 

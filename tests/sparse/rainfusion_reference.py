@@ -55,12 +55,12 @@ def windowed(video):
     def windows(frames):
         n = len(frames)
         cut = frames[:, :h8, :w8].reshape(n, h8 // 8, 8, w8 // 8, 8)
-        return cut.transpose(0, 1, 3, 2, 4).reshape(n, -1)
+        return cut.transpose(0, 1, 3, 2, 4).reshape(n, h8 * w8)
 
     if h8 == h and w8 == w:
         return _with_text(video, windows(index).ravel())
     rest = index[1:]
-    per_frame = [windows(rest), rest[:, h8:, :].reshape(t - 1, -1), rest[:, :h8, w8:].reshape(t - 1, -1)]
+    per_frame = [windows(rest), rest[:, h8:, :].reshape(t - 1, (h - h8) * w), rest[:, :h8, w8:].reshape(t - 1, h8 * (w - w8))]
     return _with_text(video, np.concatenate([index[0].ravel(), np.concatenate(per_frame, axis=1).ravel()]))
 
 

@@ -106,7 +106,8 @@ TEST(SparseAttention, WrongArraysAreRefused) {
         {[](Request& r) {
              r.k = Tensor::zeros(DType::f32, {1, 533, 2, 4});
          },
-         "k must have the type and shape of q f32[1,533,2,8], got k f32[1,533,2,4]"},
+         "k must have the batch and head_dim of q f32[1,533,2,8], and its heads or a divisor of them, got k "
+         "f32[1,533,2,4]"},
         {[](Request& r) {
              r.v = Tensor::zeros(DType::bf16, {1, 533, 2, 8});
          },
@@ -119,7 +120,7 @@ TEST(SparseAttention, WrongArraysAreRefused) {
         {[](Request& r) {
              r.q_view.shape = {533, 2, 8};
          },
-         "q must have 4 axes, got f32[533,2,8]"},
+         "q must have 4 axes, got q f32[533,2,8]"},
         {[](Request& r) {
              r.q_view.strides = {1, 16, 8, 2};
          },
@@ -158,14 +159,16 @@ TEST(SparseAttention, ReportsTimesOfADenseCall) {
 }
 
 TEST(SparseAttention, NamesGoThereAndBack) {
-    for (const SparseType type : {SparseType::none, SparseType::rf_v1, SparseType::rf_v2})
+    for (const SparseType type :
+         {SparseType::none, SparseType::rf_v1, SparseType::rf_v2, SparseType::rf_v3, SparseType::ada_bsa})
         EXPECT_EQ(sparse_type_from(to_string(type)), type);
     try {
         sparse_type_from("rf_v9");
         ADD_FAILURE() << "no error";
     } catch (const InvalidArgument& error) {
         EXPECT_STREQ(error.what(),
-                     "[sparse_attention] sparse type must be one of none, rf_v1, rf_v2, got \"rf_v9\"");
+                     "[sparse_attention] sparse type must be one of none, rf_v1, rf_v2, rf_v3, ada_bsa, got "
+                     "\"rf_v9\"");
     }
 }
 

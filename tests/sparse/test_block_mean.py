@@ -93,18 +93,6 @@ def test_a_given_scale_changes_the_output_but_not_the_mask(build, tmp_path):
     assert np.abs(plain.o - scaled.o).max() > 0.01
 
 
-def test_broken_numbers_leave_nothing_out(build, tmp_path):
-    """A NaN in the queries of one block: that block's row is full, the others are as without it."""
-    video = reference.Video((17, 8, 8), 0, 16, 0.9)
-    call = random_call(13, video, "rf_v2", (1, 1))
-    plain = run(build, tmp_path, call).arrays["mask"][0, 0]
-    call.q[0, 0, reference.windowed(video)[20 * 16]] = np.nan
-    broken = run(build, tmp_path, call).arrays["mask"][0, 0]
-    assert broken[20].all() and not plain[20].all()
-    others = np.arange(len(plain)) != 20
-    np.testing.assert_array_equal(broken[others], plain[others])
-
-
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_same_bits_for_any_number_of_threads(build, tmp_path, threads):
     call = random_call(17, reference.Video((9, 9, 8), 21, 16, 0.8), "rf_v2", (2, 2))

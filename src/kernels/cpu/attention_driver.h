@@ -67,14 +67,14 @@ void load_queries(const Element* q, std::int64_t stride, const Tile& tile) {
     }
 }
 
-/// Divides by the sums of weights; rows without keys are zeros.
+/// Divides by the sums of weights; the first `empty` rows, which saw no key, are zeros.
 template <typename Isa, typename Element>
-void store_output(const Tile& tile, bool empty, Element* o, std::int64_t stride) {
+void store_output(const Tile& tile, std::int64_t empty, Element* o, std::int64_t stride) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
         for (std::int64_t j = Isa::kLanes; j < kPanel; j += Isa::kLanes)
             sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + j));
-        const typename Isa::V factor = Isa::set1(empty ? 0.0F : 1.0F / Isa::reduce_add(sum));
+        const typename Isa::V factor = Isa::set1(row < empty ? 0.0F : 1.0F / Isa::reduce_add(sum));
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
             Isa::store_part(o + row * stride + d, smaller(Isa::kLanes, tile.head_dim - d),
                             Isa::mul(Isa::load(tile.o + row * tile.d_padded + d), factor));
@@ -82,19 +82,22 @@ void store_output(const Tile& tile, bool empty, Element* o, std::int64_t stride)
     }
 }
 
+/// Returns how many rows saw no key; these come first.
 template <typename Isa>
-bool compute_tile(Tile& tile, KeyCursor& cursor) {
+std::int64_t compute_tile(Tile& tile, KeyCursor& cursor) {
     constexpr float kLowest = -3.0e38F;  // finite, so that scores of -inf get the weight 0
     for (std::int64_t i = 0; i < tile.rows * tile.d_padded; ++i) tile.o[i] = 0.0F;
     for (std::int64_t i = 0; i < tile.rows * kPanel; ++i) tile.sums[i] = 0.0F;
     for (std::int64_t i = 0; i < tile.rows; ++i) tile.largest[i] = kLowest;
-    bool empty = true;
+    std::int64_t empty = tile.rows;
     KeyTile keys;
     while (cursor.next(keys)) {
         score_tile<Isa>(tile, keys);
+        hide_later_keys(tile, keys);
         softmax_tile<Isa>(tile, keys.columns);
         value_tile<Isa>(tile, keys);
-        empty = false;
+        empty =
+            smaller(empty, keys.segments[0].first < tile.seen ? 0 : keys.segments[0].first - tile.seen + 1);
     }
     return empty;
 }
@@ -153,7 +156,14 @@ void compute_group(const AttentionProblem& problem, const AttentionArgs& args, c
             map_data<Element>(args.q, args.q_strides, problem, map) + first * args.q_strides.token,
             args.q_strides.token, tile);
         KeyCursor cursor = keys_of(problem, args.mask, map, block);
-        const bool empty = compute_tile<Isa>(tile, cursor);
+        tile.seen = problem.k_len;
+        if (problem.causal) {
+            tile.seen = first + problem.k_len - problem.q_len + 1;
+            const std::int64_t all_seen = tile.seen + tile.rows - 1;
+            cursor.k_len = smaller(cursor.k_len, all_seen < 0 ? 0 : all_seen);
+            cursor.last = smaller(cursor.last, cursor.k_len);
+        }
+        const std::int64_t empty = compute_tile<Isa>(tile, cursor);
         Element* o = const_cast<Element*>(map_data<Element>(args.o, args.o_strides, problem, map));
         store_output<Isa>(tile, empty, o + first * args.o_strides.token, args.o_strides.token);
     });

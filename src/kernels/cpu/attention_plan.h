@@ -50,7 +50,7 @@ struct KeyCursor {
     std::int64_t last = 0;
 
     bool next_run() {
-        if (column == end) return false;
+        if (column == end || *column * block_k >= k_len) return false;
         first = *column * block_k;
         last = smaller(first + block_k, k_len);
         for (++column; column != end && *column * block_k == last; ++column)

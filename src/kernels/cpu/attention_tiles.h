@@ -14,13 +14,14 @@ struct Tile {
     const float* k;  ///< packed: [panel][head_dim][16 keys]
     const float* v;  ///< packed: [head_dim / panel width][key][panel width]
     std::int64_t k_len;
-    float* q;        ///< per row group: [head_dim][rows of the group]
-    float* scores;   ///< [rows][kTileKeys]
-    float* o;        ///< [rows][d_padded]
-    float* sums;     ///< [rows][kPanel]: one partial sum of weights per lane
-    float* largest;  ///< [rows]: largest score so far, times `factor`
-    float* rescale;  ///< [rows]: what sums so far must be multiplied by
-    float factor;    ///< scale * log2(e): weights are powers of two
+    std::int64_t seen;  ///< row r may see keys before seen + r only
+    float* q;           ///< per row group: [head_dim][rows of the group]
+    float* scores;      ///< [rows][kTileKeys]
+    float* o;           ///< [rows][d_padded]
+    float* sums;        ///< [rows][kPanel]: one partial sum of weights per lane
+    float* largest;     ///< [rows]: largest score so far, times `factor`
+    float* rescale;     ///< [rows]: what sums so far must be multiplied by
+    float factor;       ///< scale * log2(e): weights are powers of two
 };
 
 /// Row groups are as equal as possible, so that none is too small to hide the latency of its sums.
@@ -147,6 +148,21 @@ void score_tile(const Tile& tile, const KeyTile& keys) {
                 before[row * kTileKeys + i] = -__builtin_inff();
             for (std::int64_t i = 0; i < stop - segment.last; ++i)
                 after[row * kTileKeys + i] = -__builtin_inff();
+        }
+    }
+}
+
+/// Scores of keys that a row may not see yet get -inf.
+inline void hide_later_keys(const Tile& tile, const KeyTile& keys) {
+    for (int s = 0; s < keys.count; ++s) {
+        const Segment& segment = keys.segments[s];
+        const std::int64_t start = round_down(segment.first, kPanel);
+        for (std::int64_t row = 0; row < tile.rows && tile.seen + row < segment.last; ++row) {
+            float* scores = tile.scores + row * kTileKeys + segment.column - start;
+            const std::int64_t hidden = tile.seen + row;
+            for (std::int64_t key = hidden < segment.first ? segment.first : hidden; key < segment.last;
+                 ++key)
+                scores[key] = -__builtin_inff();
         }
     }
 }

@@ -39,14 +39,16 @@ struct Map {
 template <typename Visit>
 void visit_keys(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map, std::int64_t q,
                 const Visit& visit) {
+    const std::int64_t seen =
+        problem.causal ? std::min(q + problem.k_len - problem.q_len + 1, problem.k_len) : problem.k_len;
     if (mask == nullptr) {
-        visit(std::int64_t{0}, problem.k_len);
+        visit(std::int64_t{0}, seen);
         return;
     }
     const auto row = static_cast<std::size_t>(map * mask->q_blocks() + q / mask->block_q);
     for (std::int64_t i = mask->row_start[row]; i < mask->row_start[row + 1]; ++i) {
         const std::int64_t first = mask->columns[static_cast<std::size_t>(i)] * mask->block_k;
-        visit(first, std::min(first + mask->block_k, problem.k_len));
+        visit(first, std::min(first + mask->block_k, seen));
     }
 }
 

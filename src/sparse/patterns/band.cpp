@@ -8,7 +8,7 @@ namespace aerogel {
 
 std::int64_t band_half_width(const SparseGeometry& geometry) {
     const double half_width =
-        (1.0 - std::sqrt(geometry.sparsity)) * static_cast<double>(geometry.latent.tokens());
+        (1.0 - std::sqrt(geometry.sparsity)) * static_cast<double>(geometry.latent().tokens());
     return static_cast<std::int64_t>(std::floor(half_width));
 }
 

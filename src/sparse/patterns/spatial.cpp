@@ -4,10 +4,6 @@
 
 namespace aerogel {
 
-TokenLayout spatial_layout(const SparseGeometry& geometry) {
-    return {raster_order(geometry), raster_order(geometry)};
-}
-
 BlockGrid spatial_blocks(const SparseGeometry& geometry) {
     return band_blocks(geometry, [](std::int64_t place) { return place; });
 }

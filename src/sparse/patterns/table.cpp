@@ -1,5 +1,6 @@
 // Every pattern there is.
 #include <array>
+#include <string>
 
 #include "aerogel/error.h"
 #include "sparse/patterns/pattern.h"
@@ -7,11 +8,13 @@
 namespace aerogel {
 namespace {
 
-constexpr std::array<Pattern, 4> kPatterns = {{
-    {HeadType::spatial, spatial_layout, spatial_blocks, nullptr},
-    {HeadType::temporal, temporal_layout, temporal_blocks, nullptr},
-    {HeadType::textural, textural_layout, textural_blocks, nullptr},
-    {HeadType::block_mean, block_mean_layout, nullptr, block_mean_blocks},
+constexpr std::array<Pattern, 6> kPatterns = {{
+    {HeadType::spatial, raster_order, raster_order, inside_cells, spatial_blocks, nullptr},
+    {HeadType::temporal, frame_last_order, frame_last_order, inside_cells, temporal_blocks, nullptr},
+    {HeadType::textural, raster_order, checkerboard_order, inside_cells, textural_blocks, nullptr},
+    {HeadType::block_mean, windowed_order, windowed_order, pooled_cells, nullptr, block_mean_blocks},
+    {HeadType::antidiagonal, nullptr, nullptr, natural_cells, nullptr, antidiagonal_blocks},
+    {HeadType::given, nullptr, nullptr, natural_cells, nullptr, nullptr},
 }};
 
 }  // namespace
@@ -25,16 +28,6 @@ const Pattern& pattern_of(HeadType type) {
         if (pattern.type == type) return pattern;
     }
     throw InvalidArgument("[sparse_attention] no pattern for head type " + std::string(to_string(type)));
-}
-
-void keep_protected(const SparseGeometry& geometry, BlockGrid& grid) {
-    const std::int64_t blocks = geometry.blocks();
-    for (std::int64_t row = 0; row < blocks; ++row) {
-        for (std::int64_t column = 0; column < blocks; ++column) {
-            if (geometry.always_kept(row) || geometry.always_kept(column))
-                grid[static_cast<std::size_t>(row * blocks + column)] = 1;
-        }
-    }
 }
 
 }  // namespace aerogel

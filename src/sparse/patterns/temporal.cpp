@@ -4,13 +4,9 @@
 
 namespace aerogel {
 
-TokenLayout temporal_layout(const SparseGeometry& geometry) {
-    return {frame_last_order(geometry), frame_last_order(geometry)};
-}
-
 BlockGrid temporal_blocks(const SparseGeometry& geometry) {
     // The protected first frame stands in front, but distances are those of the full h w t order.
-    const std::int64_t frames = geometry.latent.frames;
+    const std::int64_t frames = geometry.latent().frames;
     const std::int64_t first = geometry.protect_first_frame ? 1 : 0;
     return band_blocks(geometry, [&](std::int64_t place) {
         const std::int64_t free_place = place - geometry.protected_tokens();

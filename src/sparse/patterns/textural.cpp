@@ -4,10 +4,6 @@
 
 namespace aerogel {
 
-TokenLayout textural_layout(const SparseGeometry& geometry) {
-    return {raster_order(geometry), checkerboard_order(geometry)};
-}
-
 BlockGrid textural_blocks(const SparseGeometry& geometry) {
     const std::int64_t blocks = geometry.blocks();
     const std::int64_t kept_keys = geometry.protected_tokens() + checkerboard_tokens(geometry);

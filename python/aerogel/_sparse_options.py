@@ -1,0 +1,82 @@
+"""From the keywords of `sparse_attention` to the options of the core. What only the core can judge is left to it."""
+import math
+
+import numpy as np
+
+from ._arrays import is_torch
+
+SPARSE_TYPES = ("rf_v1", "rf_v2", "rf_v3", "ada_bsa")
+VIDEO_TYPES = SPARSE_TYPES[:3]
+FURTHER = {"mask": None, "cached_mask": None, "precision": "bf16", "video_spans": None, "return_mask": False, "return_report": False,
+           "txt_first": True, "block_size_kv": None, "protect_first_frame": True, "min_recall": 0.0, "q_rot": None, "k_rot": None}
+
+
+def positive_scale(op, scale):
+    """0 (the default of the core) for None. ValueError unless positive."""
+    if scale is None:
+        return 0.0
+    if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
+        raise ValueError(f"[{op}] scale must be a positive number or None, got {scale!r}")
+    return float(scale)
+
+
+def further_keywords(given):
+    """FURTHER with what is given. TypeError for any other keyword."""
+    if unknown := sorted(given.keys() - FURTHER.keys()):
+        raise TypeError(f"sparse_attention() got unexpected keyword arguments: {', '.join(unknown)}; it knows further: {', '.join(FURTHER)}")
+    return {**FURTHER, **given}
+
+
+def _triple(name, shape):
+    if shape is None or isinstance(shape, str) or len(shape) != 3:
+        raise ValueError(f"[sparse_attention] {name} must be (frames, height, width) in tokens, got {shape}")
+    return tuple(int(n) for n in shape)
+
+
+def _spans(spans):
+    """[(start, (frames, height, width)), ...] of [{"start": .., "latent_shape" or "latent_grid": .., "role": anything}, ...]."""
+    result = []
+    for span in spans:
+        grids = [span[key] for key in ("latent_shape", "latent_grid") if key in span] if isinstance(span, dict) else []
+        if len(grids) != 1 or "start" not in span or span.keys() - {"start", "latent_shape", "latent_grid", "role"}:
+            raise ValueError(f'[sparse_attention] video_spans must be a list of {{"start": .., "latent_shape": [T, H, W]}}, got {span}')
+        result.append((int(span["start"]), _triple("latent_shape of video_spans", grids[0])))
+    if not result:
+        raise ValueError("[sparse_attention] video_spans must name at least one video; pass None where there is none")
+    return result
+
+
+def video_options(shape_q, shape_k, txt_len, further):
+    """Where the videos are."""
+    options = {"txt_len": int(txt_len), "txt_first": bool(further["txt_first"])}
+    if further["video_spans"] is not None:
+        if shape_q is not None or shape_k is not None or txt_len:
+            raise ValueError("[sparse_attention] video_spans stand instead of latent_shape_q, latent_shape_k and txt_len; give one of them")
+        return {"spans": _spans(further["video_spans"])}
+    shape_q, shape_k = (a if a is not None else b for a, b in ((shape_q, shape_k), (shape_k, shape_q)))
+    return {**options, "latent_shape": _triple("latent_shape_q", shape_q), "latent_shape_k": _triple("latent_shape_k", shape_k)}
+
+
+def block_mask(name, mask):
+    """bool or 8-bit integers, 4-D and contiguous."""
+    mask = mask.detach().cpu() if is_torch(mask) else np.asarray(mask)
+    kind = str(mask.dtype).removeprefix("torch.")
+    if kind not in ("bool", "int8", "uint8") or mask.ndim not in (2, 4):
+        raise ValueError(f"[sparse_attention] {name} must say which blocks are computed: bool or int8 [batch, heads, query blocks, key blocks] "
+                         f"or [query blocks, key blocks], got {kind} {list(mask.shape)}")
+    mask = mask.reshape((1, 1, *mask.shape)) if mask.ndim == 2 else mask
+    return mask.contiguous() if is_torch(mask) else np.ascontiguousarray(mask)
+
+
+def mask_options(sparse_type, attn_mask, further):
+    """The one mask that is given, if any, under the name that goes with the pattern."""
+    named = {"attn_mask": attn_mask, "mask": further["mask"], "cached_mask": further["cached_mask"]}
+    given = [name for name, mask in named.items() if mask is not None]
+    if not given:
+        return {}
+    if len(given) > 1:
+        raise ValueError(f"[sparse_attention] {' and '.join(given)} are both masks; give one")
+    if (given[0] == "cached_mask") != (sparse_type is not None):
+        raise ValueError(f"[sparse_attention] sparse_type {sparse_type!r} does not go with {given[0]}: attn_mask or mask stand alone, with "
+                         "sparse_type None; cached_mask stands in for the mask of rf_v2, rf_v3 or ada_bsa")
+    return {"mask": block_mask(given[0], named[given[0]])}

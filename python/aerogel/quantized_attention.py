@@ -1,0 +1,72 @@
+"""Attention on q, k and v in few bits, for NumPy arrays and torch tensors on the CPU."""
+import math
+
+import numpy as np
+
+from . import _core
+from ._arrays import as_float_array, is_torch, restored
+
+FORMATS = ("int8", "fp8", "mxfp8", "mxfp4")
+_SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
+
+
+def _empty(array):
+    if not is_torch(array):
+        return np.empty(array.shape, array.dtype)
+    import torch
+
+    return torch.empty(array.shape, dtype=array.dtype)
+
+
+def _plain(name, array):
+    """A small float array as contiguous float32."""
+    if not is_torch(array):
+        return np.ascontiguousarray(array, np.float32)
+    array = as_float_array("quantized_attention", name, array)
+    return array.float().contiguous()
+
+
+def _options(format, scale, block_tokens, further):
+    if format not in FORMATS:
+        raise ValueError(f"[quantized_attention] format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if scale is not None and not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
+        raise ValueError(f"[quantized_attention] scale must be a positive number or None, got {scale!r}")
+    q_tokens, k_tokens = block_tokens or (0, 0)
+    return {"format": format, "scale": float(scale or 0), "q_tokens": int(q_tokens), "k_tokens": int(k_tokens), **further}
+
+
+def _with_arrays(options, rotation, scales):
+    if rotation is not None:
+        q_rotation, k_rotation = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
+        options |= {"q_rotation": _plain("q_rotation", q_rotation), "k_rotation": _plain("k_rotation", k_rotation)}
+    unknown = sorted(set(scales or ()) - set(_SCALES))
+    missing = [n for n in _SCALES[:3] if scales and scales.get(n) is None]
+    if unknown or missing:
+        raise ValueError(f"[quantized_attention] scales must hold {', '.join(_SCALES[:3])} and may hold {', '.join(_SCALES[3:])}; "
+                         f"unknown: {', '.join(unknown) or 'none'}, missing: {', '.join(missing) or 'none'}")
+    return options | {name: _plain(name, array) for name, array in (scales or {}).items() if array is not None}
+
+
+def quantized_attention(q, k, v, format="int8", *, input_layout="BNSD", scale=None, seq_len=None, smooth_k=True, rotation=None, scales=None,
+                        block_tokens=None):
+    """softmax(scale q k^T) v per head with q, k and v in few bits; docs/attention.md has the arithmetic.
+
+    q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
+    sequence, which sum to all) packed [tokens, heads, head_dim]; float32, bfloat16 or float16. format: "int8" (exact integer products, the
+    fast one), "fp8", "mxfp8", "mxfp4" (the rounding of these formats, then float32). smooth_k: takes the mean over tokens off k, which
+    changes no weight (SageAttention, arXiv 2410.02367); False is what files for "fp8" and MX were made for. rotation: an orthogonal
+    [head_dim, head_dim] matrix that q and k are multiplied with first, or a pair. scales: int8 only, {"q_scale", "k_scale", "v_scale"} of
+    `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens that share a scale, int8 and fp8.
+    Returns an array like q. Raises ValueError for what does not fit."""
+    if input_layout not in ("BNSD", "BSND"):
+        raise ValueError(f"[quantized_attention] input_layout must be BNSD or BSND (packed sequences: seq_len), got {input_layout!r}")
+    if len({is_torch(t) for t in (q, k, v)}) > 1 or not q.dtype == k.dtype == v.dtype:
+        raise ValueError("[quantized_attention] q, k and v must be of one kind and dtype")
+    options = _options(format, scale, block_tokens, {"heads_first": input_layout == "BNSD", "smooth_k": bool(smooth_k)})
+    options = _with_arrays(options, rotation, scales)
+    if seq_len is not None:
+        options["seq_len"] = [int(n) for n in seq_len]
+    arrays = [as_float_array("quantized_attention", name, t) for name, t in (("q", q), ("k", k), ("v", v))]
+    o = _empty(arrays[0])
+    _core.quantized_attention(*arrays, o, options)
+    return restored(o, q)

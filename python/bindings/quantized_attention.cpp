@@ -1,0 +1,90 @@
+// Attention on quantized q, k and v, and the rotation that goes with it.
+#include "aerogel/quantized_attention.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "aerogel/error.h"
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "quant/algorithms/hadamard.h"
+
+namespace aerogel::python {
+namespace {
+
+AttentionFormat format_of(const std::string& name) {
+    if (name == "int8") return AttentionFormat::int8;
+    if (name == "fp8") return AttentionFormat::fp8;
+    if (name == "mxfp8") return AttentionFormat::mxfp8;
+    if (name == "mxfp4") return AttentionFormat::mxfp4;
+    throw InvalidArgument("[quantized_attention] format must be int8, fp8, mxfp8 or mxfp4, got " + name);
+}
+
+Tensor f32_of(const nb::dict& given, const char* name) {
+    return given.contains(name) ? adopt(nb::cast<Array>(given[name]), name).to(DType::f32) : Tensor();
+}
+
+// The options of one call and the arrays they point to.
+struct Given {
+    explicit Given(const nb::dict& given)
+        : q_rotation(f32_of(given, "q_rotation")),
+          k_rotation(f32_of(given, "k_rotation")),
+          scales{f32_of(given, "q_scale"),  f32_of(given, "k_scale"),  f32_of(given, "v_scale"),
+                 f32_of(given, "q_offset"), f32_of(given, "k_offset"), f32_of(given, "v_offset")} {
+        options.layout = nb::cast<bool>(given["heads_first"]) ? AttentionLayout::bnsd : AttentionLayout::bsnd;
+        options.format = format_of(nb::cast<std::string>(given["format"]));
+        options.scale = nb::cast<float>(given["scale"]);
+        options.smooth_k = nb::cast<bool>(given["smooth_k"]);
+        options.q_tokens = nb::cast<std::int64_t>(given["q_tokens"]);
+        options.k_tokens = nb::cast<std::int64_t>(given["k_tokens"]);
+        if (q_rotation.defined()) options.q_rotation = q_rotation;
+        if (k_rotation.defined()) options.k_rotation = k_rotation;
+        if (scales.q_scale.defined()) options.scales = &scales;
+    }
+    Given(const Given&) = delete;
+    Given& operator=(const Given&) = delete;
+
+    Tensor q_rotation, k_rotation;
+    AttentionScales scales;
+    QuantizedAttentionOptions options;
+};
+
+// With seq_len in `given`: sequences packed behind each other, [tokens, heads, head_dim].
+void run(const Array& q, const Array& k, const Array& v, const Array& o, const nb::dict& given) {
+    const Given call(given);
+    const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
+    const bool packed = given.contains("seq_len");
+    const auto lengths =
+        packed ? nb::cast<std::vector<std::int64_t>>(given["seq_len"]) : std::vector<std::int64_t>();
+    const nb::gil_scoped_release unlocked;
+    if (packed) {
+        quantized_attention_packed({qv, kv, vv, ov, lengths}, call.options);
+    } else {
+        quantized_attention(qv, kv, vv, ov, call.options);
+    }
+}
+
+// f32 [size, size], the R of x R.
+nb::object rotation(std::int64_t size, std::int64_t seed) {
+    const Rotation rotate(size, size, seed);
+    const Tensor identity(DType::f32, {size, size});
+    std::fill_n(identity.as<float>(), size * size, 0.0F);
+    for (std::int64_t i = 0; i < size; ++i) identity.as<float>()[i * size + i] = 1.0F;
+    return to_numpy(rotate.rotated_inputs(identity));
+}
+
+}  // namespace
+
+void bind_quantized_attention(nb::module_& module) {
+    module.def("quantized_attention", &run, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("o"),
+               nb::arg("options"));
+    module.def("hadamard_rotation", &rotation, nb::arg("size"), nb::arg("seed"),
+               "diag(signs) H / sqrt(size), f32 [size, size]; size a power of two, seed -1 for no signs.");
+}
+
+}  // namespace aerogel::python

@@ -1,0 +1,8 @@
+"""Attention under the names of MindIE SD."""
+from ...not_offered import not_offered
+from .attention_forward import attention_forward
+from .attention_forward_varlen import attention_forward_varlen
+from .sparse_flash_attn import sparse_attention
+
+SparseLinearAttention = not_offered("SparseLinearAttention")
+__all__ = ["attention_forward", "attention_forward_varlen", "sparse_attention", "SparseLinearAttention"]

@@ -1,0 +1,51 @@
+"""attention_forward: dense attention of a batch."""
+import torch
+import torch.nn.functional as F
+from aerogel import attention
+
+from ...utils.exception import ParametersInvalid, invalid_arguments, require
+
+_OP = "attention_forward"
+_CHOICES = {"opt_mode": ("runtime", "static", "manual"), "op_type": ("prompt_flash_attn", "fused_attn_score", "ascend_laser_attention"),
+            "layout": ("BNSD", "BSND", "BSH")}
+
+
+def _check_choices(choices):
+    """opt_mode, op_type and layout choose between operators of a card; here they are checked and have no effect."""
+    for name, value in choices.items():
+        if name not in _CHOICES:
+            raise TypeError(f"{_OP}() got an unexpected keyword argument {name!r}")
+        if value not in _CHOICES[name]:
+            raise ParametersInvalid(f"[{_OP}] {name} must be one of {', '.join(_CHOICES[name])}, got {value!r}")
+
+
+def _masked(query, key, value, attn_mask, *, scale, head_first):
+    """attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], non-zero = attend."""
+    q, k, v = (query, key, value) if head_first else (t.transpose(1, 2) for t in (query, key, value))
+    if attn_mask.dim() not in (2, 4) or tuple(attn_mask.shape[-2:]) != (q.shape[2], k.shape[2]):
+        raise ParametersInvalid(f"[{_OP}] attn_mask must be [{q.shape[2]},{k.shape[2]}] or [batch, heads, {q.shape[2]},{k.shape[2]}], got "
+                                f"{list(attn_mask.shape)}")
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask.bool(), scale=scale)
+    return o if head_first else o.transpose(1, 2)
+
+
+@invalid_arguments
+def attention_forward(query, key, value, attn_mask=None, scale=None, fused=True, head_first=False, **kwargs):
+    """softmax(scale q k^T) v per head.
+
+    query, key, value: [batch, tokens, heads, head_dim], or [batch, heads, tokens, head_dim] with head_first; float32, bfloat16 or
+    float16. attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], non-zero = attend; with one torch computes, without aerogel does.
+    scale: head_dim**-0.5 by default. fused, opt_mode, op_type and layout choose between operators of a card and have no effect.
+    Returns a tensor like query. Raises ParametersInvalid for what does not fit."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        require(_OP, name, tensor, torch.Tensor)
+        if tensor.dim() != 4:
+            raise ParametersInvalid(f"[{_OP}] {name} must have 4 axes, got {list(tensor.shape)}")
+    require(_OP, "fused", fused, bool)
+    if scale is not None:
+        require(_OP, "scale", scale, float)
+    _check_choices(kwargs)
+    if attn_mask is None:
+        return attention(query, key, value, input_layout="BNSD" if head_first else "BSND", scale=scale)
+    require(_OP, "attn_mask", attn_mask, torch.Tensor)
+    return _masked(query, key, value, attn_mask, scale=scale, head_first=head_first)

@@ -1,0 +1,42 @@
+"""sparse_attention: aerogel's, with the parameters of MindIE SD in their order."""
+from typing import Optional
+
+import aerogel
+import torch
+
+from ...utils.exception import invalid_arguments
+
+
+@invalid_arguments
+def sparse_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    attn_mask: Optional[torch.Tensor] = None,
+    scale: Optional[float] = None,
+    is_causal: Optional[bool] = False,
+    head_num: int = 1,
+    input_layout: str = "BNSD",
+    inner_precise: int = 0,
+    sparse_type: Optional[str] = None,
+    txt_len: int = 0,
+    block_size: int = 128,
+    latent_shape_q: Optional[list] = None,
+    latent_shape_k: Optional[list] = None,
+    video_spans: Optional[list] = None,
+    keep_sink: Optional[bool] = True,
+    keep_recent: Optional[bool] = True,
+    cdf_threshold: float = 1.0,
+    sparsity: float = 0.0,
+    precision: str = "bf16",
+    **kwargs,
+):
+    """Attention over the blocks that matter; `aerogel.sparse_attention` explains every parameter and the errors.
+
+    Further keywords of aerogel's (return_report, min_recall ...) are passed on; unknown ones are a TypeError."""
+    newer = {"video_spans": (video_spans, None), "precision": (precision, "bf16")}
+    kwargs |= {name: value for name, (value, default) in newer.items() if value != default}
+    return aerogel.sparse_attention(
+        q, k, v, attn_mask=attn_mask, scale=scale, is_causal=bool(is_causal), head_num=head_num, input_layout=input_layout,
+        inner_precise=inner_precise, sparse_type=sparse_type, txt_len=txt_len, block_size=block_size, latent_shape_q=latent_shape_q,
+        latent_shape_k=latent_shape_k, keep_sink=keep_sink, keep_recent=keep_recent, cdf_threshold=cdf_threshold, sparsity=sparsity, **kwargs)

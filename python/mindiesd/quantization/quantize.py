@@ -1,0 +1,126 @@
+"""quantize(model, ...): exchanges the layers of a torch model in place, from files or in memory."""
+import logging
+import os
+
+import aerogel
+import torch
+from aerogel import flash_attention
+from aerogel.layer_names import matches
+from torch import nn
+
+from ..utils.exception import ConfigError, ParametersInvalid, invalid_arguments
+from .config import OnlineQuantConfig, QuantConfig, TimestepPolicyConfig
+from .mode import FLOAT_NAMES, scheme_of_file
+
+log = logging.getLogger("mindiesd")
+_FIELDS = ("quant_des_path", "quant_algo", "quantized_layers", "exclude_layers", "dtype", "use_nz", "mxfp4_scale_alg", "mxfp4_dst_type_max")
+_KEYWORDS = (*_FIELDS, "quant_config", "timestep_config", "timestep_policy", "map")
+
+
+def _policy(kwargs):
+    given = [p for p in (kwargs.get("timestep_config"), kwargs.get("timestep_policy")) if p is not None]
+    if len(given) == 2 and given[0] is not given[1]:
+        raise ParametersInvalid("[quantize] timestep_config and timestep_policy mean the same: give one of them")
+    if given and not isinstance(given[0], aerogel.TimestepPolicyConfig):
+        raise ParametersInvalid(f"[quantize] timestep_config must be a TimestepPolicyConfig, got {type(given[0]).__name__}")
+    return given[0] if given else None
+
+
+def _check(model, online_config, quant_des_path, kwargs):
+    unknown = sorted(set(kwargs) - set(_KEYWORDS))
+    if unknown:
+        raise TypeError(f"quantize() got unexpected keyword arguments: {', '.join(unknown)}")
+    if not isinstance(model, nn.Module):
+        raise ParametersInvalid(f"[quantize] model must be an nn.Module, got {type(model).__name__}")
+    if kwargs.get("dtype", torch.bfloat16) not in (torch.float16, torch.bfloat16):
+        raise ParametersInvalid(f"[quantize] dtype must be torch.float16 or torch.bfloat16, got {kwargs['dtype']}")
+    for name, value, kind in (("quant_config", kwargs.get("quant_config"), QuantConfig), ("online_config", online_config, OnlineQuantConfig)):
+        if value is not None and not isinstance(value, kind):
+            raise ParametersInvalid(f"[quantize] {name} must be {kind.__name__}, got {type(value).__name__}")
+    if online_config is not None and (quant_des_path is not None or kwargs.get("quant_config") is not None):
+        raise ParametersInvalid("[quantize] online_config excludes quant_des_path and quant_config")
+
+
+def _names_of(name):
+    """Under which names a description may list a module."""
+    return (f"{name}.linear.weight", f"{name}.weight", name, f"{name}.fa_q.scale", f"{name}.quant_type")
+
+
+def _chooser(config, attention):
+    """(name, stored type) -> type to run it by, for the Linear layers or the attention of a description."""
+    def wanted(name):
+        if config.quantized_layers is None:
+            return config.quant_algo
+        found = next((config.quantized_layers[key] for key in _names_of(name) if key in config.quantized_layers), None)
+        return "NO_QUANT" if found is None else found.quant_algo or config.quant_algo
+
+    def choose(name, stored):
+        if any(key in (config.exclude_layers or ()) for key in _names_of(name)):
+            return "FLOAT"
+        algo = wanted(name)
+        of_attention = algo in flash_attention.FORMATS
+        if algo is not None and of_attention != attention and algo not in FLOAT_NAMES:
+            algo = None  # it speaks of the other kind
+        if attention:
+            return "FLOAT" if (algo or stored) in FLOAT_NAMES else str(algo or stored)
+        return scheme_of_file(stored, algo)
+
+    return choose
+
+
+def _rank(path):
+    """This process's rank where the description carries one ("..._0.json") and torch.distributed runs; else -1, the file as named."""
+    digits = os.path.splitext(os.path.basename(path))[0].rpartition("_")[2].isdigit()
+    running = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if digits and running else -1
+
+
+def _from_files(model, path, config, layer_classes):
+    policy = config.timestep_config or TimestepPolicyConfig()
+    rank = _rank(path)
+    attention, kept = flash_attention.from_files(model, path, policy=policy, type_of=_chooser(config, True), rank=rank)
+    report = aerogel.quantize(model, path, timestep_config=policy, scheme_of=_chooser(config, False), map=layer_classes, rank=rank)
+    return report, attention, kept
+
+
+def _in_memory(model, config, layer_classes):
+    policy = config.timestep_config or TimestepPolicyConfig()
+    schemes = {name: config.scheme_of(name, matches) for name, _ in model.named_modules()}
+    attention = {}
+    if config.fa_quant_type is not None:
+        skip = [name for name, scheme in schemes.items() if scheme == "W16A16"]
+        attention = flash_attention.in_memory(model, config.fa_layers, config.fa_quant_type.value, policy=policy, skip=skip)
+    quant_type = config.quant_type.value
+    fallback = {name: scheme for name, scheme in schemes.items() if scheme != quant_type}
+    online = aerogel.OnlineQuantConfig(quant_type, fallback_layers=fallback, timestep_config=policy)
+    report = aerogel.quantize(model, online_config=online, include=["*"], map=layer_classes)
+    return report, {name: ("fa_quant", module) for name, module in attention.items()}, {}
+
+
+@invalid_arguments
+def quantize(model, quant_des_path=None, online_config=None, **kwargs):
+    """Exchanges layers of `model` in place and returns the model.
+
+    quant_des_path: a description file of msModelSlim or `aerogel quantize`; its weights lie beside it. online_config: an OnlineQuantConfig
+    instead, in memory. quant_config: a QuantConfig that may hold the path and overrides the description; the same fields may be given one
+    by one. timestep_config (or timestep_policy): a TimestepPolicyConfig for layers that follow the sampling step; with none every step has
+    the defaults. dtype: torch.bfloat16 or float16, checked; layers answer in the type of their input. use_nz: no effect, said once. map:
+    more classes to be taken for Linear layers. Attention that is named gets `layer.fa_quant`, or `layer.fa3` for calibrated int8.
+    The logger "mindiesd" tells what was done (level INFO). Nothing is exchanged when anything is wrong. Raises ParametersInvalid,
+    ConfigError, NotImplementedError for an algorithm that is not there (with what to use), OSError for files."""
+    _check(model, online_config, quant_des_path, kwargs)
+    policy, layer_classes = _policy(kwargs), kwargs.get("map")
+    if online_config is not None:
+        report, attention, kept = _in_memory(model, online_config, layer_classes)
+    else:
+        config = kwargs.get("quant_config") or QuantConfig(**{name: kwargs[name] for name in _FIELDS if name in kwargs})
+        if config.timestep_config is None:
+            config.timestep_config = policy
+        path = quant_des_path if quant_des_path is not None else config.quant_des_path
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).strip():
+            raise ConfigError(f"[quantize] quant_des_path must be the path of a description, got {path!r}")
+        report, attention, kept = _from_files(model, os.fspath(path), config, layer_classes)
+    for name, (attribute, module) in attention.items():
+        setattr(model.get_submodule(name), attribute, module)
+    log.info("%s; attention: %d quantized%s", report, len(attention), "".join(f", {name} float ({why})" for name, why in kept.items()))
+    return model

@@ -1,0 +1,53 @@
+"""The exceptions of MindIE SD. Those about arguments are ValueErrors here as well, as everywhere in aerogel."""
+from functools import wraps
+
+
+class _WithMessage:
+    def __init__(self, message):
+        self.message = message
+        super().__init__(message)
+
+
+class ParametersInvalid(_WithMessage, ValueError):
+    """An argument that does not fit."""
+
+
+class ConfigError(_WithMessage, ValueError):
+    """A configuration that does not fit."""
+
+
+class ModelInitError(_WithMessage, ValueError):
+    """A configuration object with a value that does not fit."""
+
+
+class TorchError(_WithMessage, RuntimeError):
+    """Never raised here; scripts may catch it."""
+
+
+class ModelExecError(_WithMessage, RuntimeError):
+    """Never raised here; scripts may catch it."""
+
+
+_OURS = (ParametersInvalid, ConfigError, ModelInitError)
+
+
+def invalid_arguments(function):
+    """aerogel's ValueErrors come out of the function as ParametersInvalid."""
+
+    @wraps(function)
+    def wrapped(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except _OURS:
+            raise
+        except ValueError as error:
+            raise ParametersInvalid(str(error)) from error
+
+    return wrapped
+
+
+def require(op, name, value, kind):
+    """ParametersInvalid unless value is of a kind."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__
+        raise ParametersInvalid(f"[{op}] {name} must be of type {wanted}, got {type(value).__name__}")

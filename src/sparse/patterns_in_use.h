@@ -1,0 +1,35 @@
+// Token orders and static masks of the kinds of head that one call has; heads of one kind share them.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "sparse/patterns/pattern.h"
+
+namespace aerogel {
+
+class PatternsInUse {
+  public:
+    /// Dense heads (of rf_v1) stand in raster order and keep all blocks.
+    PatternsInUse(const SparseSides& sides, const std::vector<HeadReport>& heads);
+
+    /// Whether tokens move at all.
+    bool reorder() const { return reorder_; }
+    const TokenLayout& layout(HeadType type) const { return entry(type).layout; }
+    /// Empty where the content or a given mask decides.
+    const BlockGrid& grid(HeadType type) const { return entry(type).grid; }
+    OrderOfMap orders(const std::vector<HeadReport>& heads, TokenOrder TokenLayout::*side) const;
+
+  private:
+    struct Entry {
+        bool used = false;
+        TokenLayout layout;
+        BlockGrid grid;
+    };
+    const Entry& entry(HeadType type) const { return entries_.at(static_cast<std::size_t>(type)); }
+
+    std::array<Entry, 7> entries_;
+    bool reorder_ = false;
+};
+
+}  // namespace aerogel
