@@ -49,7 +49,7 @@ fs::path description_in(const fs::path& folder, int rank) {
 
 // Read by find_attentions().
 bool is_attention_key(std::string_view key) {
-    return key == "fa_quant_type" || key.ends_with(".quant_type") ||
+    return key.ends_with(".quant_type") ||
            key.find(".fa_") != std::string_view::npos || key.find(".fa3_") != std::string_view::npos;
 }
 
@@ -88,7 +88,10 @@ void QuantizedPair::find_layers() {
     };
     for (const auto& [key, type] : description_.entries) {
         if (type == "FLOAT") continue;
-        if (is_attention_key(key)) continue;
+        if (is_attention_key(key)) {
+            attention_keys_.push_back(key);
+            continue;
+        }
         std::string prefix = key;
         if (key.ends_with(kWeight)) {
             prefix.resize(key.size() - kWeight.size());

@@ -40,6 +40,8 @@ class QuantizedPair {
     const QuantDescription& description() const { return description_; }
     const SafetensorsFile& weights() const { return weights_; }
     const std::vector<QuantizedLayer>& layers() const { return layers_; }
+    /// Keys of the description about quantized attention, and the modules they speak of.
+    const std::vector<std::string>& attention_keys() const { return attention_keys_; }
     const std::vector<QuantizedAttention>& attentions() const { return attentions_; }
     /// Its tensors in the weight file.
     std::vector<std::string> tensors_of(const QuantizedAttention& attention) const;
@@ -64,6 +66,7 @@ class QuantizedPair {
     QuantDescription description_;
     SafetensorsFile weights_;
     std::vector<QuantizedLayer> layers_;
+    std::vector<std::string> attention_keys_;
     std::vector<QuantizedAttention> attentions_;
 };
 
