@@ -49,8 +49,8 @@ fs::path description_in(const fs::path& folder, int rank) {
 
 // Read by find_attentions().
 bool is_attention_key(std::string_view key) {
-    return key.ends_with(".quant_type") ||
-           key.find(".fa_") != std::string_view::npos || key.find(".fa3_") != std::string_view::npos;
+    return key.ends_with(".quant_type") || key.find(".fa_") != std::string_view::npos ||
+           key.find(".fa3_") != std::string_view::npos;
 }
 
 }  // namespace
