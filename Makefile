@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 CMAKE_ARGS ?=
 
-.PHONY: help setup build test demo bench sparsity wheel docs format lint clean
+.PHONY: help setup build test demo bench fidelity sparsity wheel docs format lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -28,6 +28,9 @@ demo: build  ## generate the same video dense, quantized and sparse; writes a ta
 
 bench: build  ## measure the kernels against PyTorch
 	@$(PYTHON) bench/run.py
+
+fidelity: build  ## measure what every scheme costs in quality; writes docs/fidelity.md
+	@$(PYTHON) bench/fidelity.py
 
 sparsity: build  ## measure sparse attention on the trained model; writes docs/sparsity.md
 	@$(PYTHON) bench/sparsity.py

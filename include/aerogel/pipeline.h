@@ -64,6 +64,9 @@ struct GenerateOptions {
     std::function<void(int block, int step, const TensorView& q, const TensorView& k,
                        const LatentShape& latent)>
         on_self_attention;
+    std::function<void(const std::string& attention, const TensorView& q, const TensorView& k,
+                       const TensorView& v)>
+        on_attention_input;
 };
 
 /// Thrown by generate() when the progress callback asked to stop.

@@ -30,10 +30,15 @@ struct OnlineQuantConfig {
     std::int64_t group_size = 0;       ///< columns that share a weight scale; 0 = the whole row
     bool symmetric = true;             ///< false: weights with offsets
     std::int64_t rotation_block = 0;   ///< columns per Hadamard transform, -1: as many as can be, 0: none
-    std::int64_t low_rank = 0;         ///< rank of the branch beside the quantized residual, 0: none
+    /// Quantized attention: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC (q and k rotated by one seeded Hadamard
+    /// matrix) or INT8_DYNAMIC; empty: none.
+    std::string fa_quant_type;
+    std::vector<std::string>
+        fa_layers;              ///< patterns of attention modules; empty: self-attention of all blocks
+    std::int64_t low_rank = 0;  ///< rank of the branch beside the quantized residual, 0: none
 };
 
-/// What happened to each Linear.
+/// What happened to each Linear and each attention that was to be quantized.
 struct QuantizeReport {
     struct Layer {
         std::string name;

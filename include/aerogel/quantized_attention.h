@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 
 #include "aerogel/attention.h"
 #include "aerogel/tensor.h"
@@ -41,13 +43,15 @@ struct QuantizedAttentionOptions {
     const AttentionScales* scales = nullptr;  ///< int8 only: these instead of scales found in the data
 };
 
-/// attention() with quantized q, k and v; shapes, types and errors as there. docs/attention.md has the
-/// arithmetic. A value that is not finite makes NaN all outputs whose scale it spoils.
+/// attention() with quantized q, k and v; shapes, types and errors as there, but k and v may have fewer heads
+/// than q: each then serves as many of q's as the numbers divide (GQA). docs/attention.md has the arithmetic.
+/// A value that is not finite makes NaN all outputs whose scale it spoils.
 void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                          const QuantizedAttentionOptions& options = {});
 
 /// Sequences packed one behind the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
-/// tokens, which attend to each other only; the lengths sum to `tokens`.
+/// tokens, which attend to each other only; the lengths sum to `tokens`. k and v may have fewer heads, as
+/// above.
 struct PackedSequences {
     TensorView q, k, v, o;
     std::span<const std::int64_t> seq_len;
@@ -56,5 +60,13 @@ struct PackedSequences {
 /// quantized_attention() of every sequence. options.mask must be null, the layout is ignored.
 void quantized_attention_packed(const PackedSequences& sequences,
                                 const QuantizedAttentionOptions& options = {});
+
+/// How one attention module of a model is quantized.
+struct AttentionQuantization {
+    std::string quant_type;  ///< of the file format: "FP8_DYNAMIC", "FAQUANT" ...
+    AttentionFormat format = AttentionFormat::int8;
+    Tensor q_rotation, k_rotation;          ///< [head_dim, head_dim] f32 or bf16, both or none
+    std::optional<AttentionScales> scales;  ///< calibrated int8
+};
 
 }  // namespace aerogel

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "aerogel/linear.h"
+#include "aerogel/quantized_attention.h"
 #include "aerogel/sparse_attention.h"
 #include "aerogel/sparse_profile.h"
 #include "aerogel/tensor.h"
@@ -80,6 +81,10 @@ struct WanStep {
     const SparseConfig* sparse = nullptr;   ///< null = dense
     SparseMemory* sparse_memory = nullptr;  ///< for mask_refresh_steps; null: nothing is kept
     std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
+    /// q, k and v of an attention module as they meet, [batch, tokens, heads, head_dim]: calibration.
+    std::function<void(const std::string& attention, const TensorView& q, const TensorView& k,
+                       const TensorView& v)>
+        on_attention_input;
     std::function<void(int block, const TensorView& hidden)> on_block_output;  ///< tests, inspection
     /// Before each self-attention: q and k [batch, tokens, heads, head_dim], normed and rotated, of a latent
     /// in tokens.
@@ -107,6 +112,13 @@ class WanTransformer {
     const Linear& linear(const std::string& name) const;
     /// InvalidArgument when there is no such layer or the features differ.
     void replace_linear(const std::string& name, std::unique_ptr<Linear> linear);
+    /// Names of the attention modules: "blocks.0.attn1" (self), "blocks.0.attn2" (cross), ...
+    std::vector<std::string> attention_names() const;
+    /// How a module is quantized; nullopt = float. Sparse calls stay float, and so do the image tokens of
+    /// attn2.
+    const std::optional<AttentionQuantization>& attention(const std::string& name) const;
+    /// InvalidArgument when there is no such module, or rotations and scales do not fit its heads.
+    void set_attention(const std::string& name, std::optional<AttentionQuantization> quantization);
     /// Bytes of all weights as stored on disk (quantized ones at their stored size).
     std::size_t weight_bytes() const;
 

@@ -136,7 +136,7 @@ std::string to_text(const GenerateReport& report) {
         const auto& layers = report.quantized->layers;
         const auto floats =
             std::count_if(layers.begin(), layers.end(), [](const auto& l) { return l.scheme == "FLOAT"; });
-        text += fmt::format("\nquantized: {} of {} linear layers",
+        text += fmt::format("\nquantized: {} of {} layers",
                             static_cast<std::ptrdiff_t>(layers.size()) - floats, layers.size());
     }
     if (report.options.sparse) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
+#include "quant/layer_patterns.h"
 
 namespace aerogel::cli {
 namespace {
@@ -60,6 +61,14 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         .add_option("--low-rank", flags.online.low_rank,
                     "Rank of a float branch beside the quantized residual (W4A4_MXFP4_SVD: 32)")
         ->group(group);
+    command
+        .add_option("--fa", flags.online.fa_quant_type,
+                    "Quantize attention too: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC or INT8_DYNAMIC")
+        ->group(group);
+    command
+        .add_option("--fa-layers", flags.online.fa_layers,
+                    fmt::format("Attention modules, by pattern; default {}", kDefaultAttentions))
+        ->group(group);
     command.add_flag("--asymmetric", flags.asymmetric, "Weight scales with offsets (W8A16 and W4A16)")
         ->group(group);
 }
@@ -72,11 +81,11 @@ std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const Quan
     if (online) return quantize(model, online_config(flags));
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
         flags.asymmetric || flags.online.group_size != 0 || flags.online.algorithm != "minmax" ||
-        flags.online.rotation_block != 0 || flags.online.low_rank != 0) {
+        flags.online.rotation_block != 0 || flags.online.low_rank != 0 ||
+        !flags.online.fa_quant_type.empty() || !flags.online.fa_layers.empty()) {
         throw InvalidArgument(
             "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, --rotate "
-            "and "
-            "--low-rank belong to --online");
+            "--low-rank, --fa and --fa-layers belong to --online");
     }
     if (flags.files.empty()) return std::nullopt;
     return quantize(model, flags.files, {flags.rank, flags.first_static_step});

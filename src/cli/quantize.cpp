@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "cli/command.h"
 #include "cli/progress.h"
+#include "cli/quantize_attention.h"
 #include "cli/quantize_calibration.h"
 #include "cli/quantize_report.h"
 #include "cli/scheme_list.h"
@@ -42,6 +44,8 @@ struct QuantizeFlags {
     bool packed = false;
     std::int64_t rotation_block = 0;
     std::int64_t low_rank = 0;
+    std::string smoothing;
+    AttentionFlags attention;
     bool list = false;
     bool json = false;
 };
@@ -60,17 +64,22 @@ void check_required(const QuantizeFlags& flags) {
     }
     const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
                               flags.algorithm != "minmax" || flags.group_size != 0 || flags.asymmetric ||
-                              flags.packed || flags.rotation_block != 0 || flags.low_rank != 0;
+                              flags.packed || flags.rotation_block != 0 || flags.low_rank != 0 ||
+                              !flags.smoothing.empty();
     if (layers_given) {
         throw InvalidArgument(
             "[quantize] the --recipe says which layers are stored how: leave out --scheme, --algorithm, "
-            "--include, --exclude, --group-size, --asymmetric, --rotate, --low-rank and --packed");
+            "--include, --exclude, --group-size, --asymmetric, --smooth, --rotate, --low-rank and --packed");
     }
 }
 
 LayerOptions options_of(const QuantizeFlags& flags) {
     LayerOptions options;
     options.algorithm = flags.algorithm;
+    options.smoothing = flags.smoothing;
+    if (options.smoothing.empty() && find_smoothing(options.algorithm) != nullptr) {
+        options.smoothing = std::exchange(options.algorithm, "minmax");
+    }
     options.weight.group_size = flags.group_size;
     options.weight.symmetric = !flags.asymmetric;
     options.rotation_block = flags.rotation_block;
@@ -104,10 +113,15 @@ bool any_scheme(const LayerPlan& plan, bool SchemeRow::*property) {
                        [&](const auto& layer) { return layer.second.scheme->*property; });
 }
 
-// What the options about calibration may say, given the schemes.
-void check_calibration(const CalibrationFlags& flags, const LayerPlan& plan) {
+bool any_needs_inputs(const LayerPlan& plan) {
+    return std::any_of(plan.begin(), plan.end(),
+                       [](const auto& layer) { return needs_inputs(*layer.second.scheme, layer.second); });
+}
+
+// What the options about calibration may say, given the schemes and whether anything is measured.
+void check_calibration(const CalibrationFlags& flags, const LayerPlan& plan, bool measures) {
     const std::string_view scheme = plan.begin()->second.scheme->name;
-    if (flags.given() && !any_scheme(plan, &SchemeRow::needs_calibration)) {
+    if (flags.given() && !measures) {
         throw InvalidArgument(
             fmt::format("[quantize] {} needs no calibration: leave out --captions, --steps, --timesteps, "
                         "--prompt-embeds, --recorded-inputs, --calibration and --save-calibration",
@@ -140,6 +154,8 @@ ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model
     options.folder = flags.folder;
     options.rank = flags.rank;
     options.calibration = calibration;
+    options.attentions =
+        quantized_attentions(flags.attention, model.path(), linear_layers(model), calibration);
     if (!flags.layout.empty()) options.layout = flags.layout == "v0" ? PairLayout::v0 : PairLayout::v1;
     std::unique_ptr<Progress> progress;
     options.progress = [&](std::size_t done, std::size_t total, const std::string& tensor) {
@@ -165,9 +181,15 @@ void run_quantize(const QuantizeFlags& flags) {
     result.linears = linears.size();
     const LayerPlan plan = flags.recipe.empty() ? plan_from_flags(flags, linears, result)
                                                 : plan_from_recipe(flags, linears, result);
-    check_calibration(flags.calibration, plan);
-    if (any_scheme(plan, &SchemeRow::needs_calibration)) {
-        result.calibration = run_calibration(flags.model, flags.calibration);
+    const bool inputs = any_needs_inputs(plan);
+    const bool measures =
+        any_scheme(plan, &SchemeRow::needs_calibration) || inputs || flags.attention.calibrated();
+    check_calibration(flags.calibration, plan, measures);
+    if (measures) {
+        CalibrationFlags wanted = flags.calibration;
+        if (!inputs) wanted.options.sample_rows = 0;
+        wanted.options.attention = flags.attention.calibrated();
+        result.calibration = run_calibration(flags.model, wanted);
         check_first_static_step(flags.calibration, *result.calibration);
     }
     result.report = run_export(flags, model, plan, result.calibration ? &result.calibration->stats : nullptr);
@@ -182,6 +204,12 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
         ->check(CLI::IsMember({0, 32, 64, 128, 256}))
         ->group(group);
     command.add_flag("--asymmetric", flags.asymmetric, "Scales with offsets (W8A16 and W4A16)")->group(group);
+    command
+        .add_option(
+            "--smooth", flags.smoothing,
+            "Move outliers of the inputs into the weights first: smoothquant, iter_smooth, flex_smooth "
+            "or awq (as --algorithm: the same with minmax)")
+        ->group(group);
     command
         .add_option("--rotate", flags.rotation_block,
                     "Rotate weights and inputs: columns per Hadamard transform, -1: as many as can be")
@@ -209,9 +237,14 @@ void add_recipe_options(CLI::App& command, QuantizeFlags& flags) {
 // Each name once; which formats it writes, the error of a wrong choice lists.
 std::string algorithm_names() {
     std::vector<std::string_view> names;
-    for (const AlgorithmRow& row : algorithms()) {
-        if (std::find(names.begin(), names.end(), row.name) == names.end()) names.push_back(row.name);
-    }
+    const auto add = [&](const auto& rows) {
+        for (const auto& row : rows) {
+            if (std::find(names.begin(), names.end(), row.name) == names.end()) names.push_back(row.name);
+        }
+    };
+    add(algorithms());
+    add(input_algorithms());
+    add(smoothings());
     return fmt::format("{}", fmt::join(names, ", "));
 }
 
@@ -255,6 +288,7 @@ void add_quantize(CLI::App& app) {
             "has such files, and writes the pair with _{rank} behind its names")
         ->check(CLI::Range(-1, 1 << 20));
     add_weight_options(*command, *flags);
+    add_attention_options(*command, flags->attention);
     add_recipe_options(*command, *flags);
     add_calibration_options(*command, flags->calibration);
     command->add_flag("--json", flags->json, "Print the report as JSON");

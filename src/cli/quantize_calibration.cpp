@@ -19,6 +19,8 @@
 namespace aerogel::cli {
 namespace {
 
+constexpr std::int64_t kSampleRows = 1024;
+
 // Progress of calibration as a bar; false once it is interrupted.
 std::function<bool(int, int)> shown_progress() {
     auto bar = std::make_shared<std::unique_ptr<Progress>>();
@@ -56,7 +58,7 @@ CalibrationRun merged(const std::vector<std::string>& files) {
 
 CalibrationRun from_records(const std::string& model, const CalibrationFlags& flags) {
     constexpr int kMostSteps = 100000;
-    RecordedInputs inputs{flags.inputs, {}, shown_progress()};
+    RecordedInputs inputs{flags.inputs, {}, flags.options.sample_rows, shown_progress()};
     if (!flags.timesteps.empty()) inputs.timesteps = parse_timesteps(flags.timesteps, kMostSteps);
     return {calibrate(WanTransformer::load(model), inputs), flags.inputs, 0};
 }
@@ -145,7 +147,7 @@ CalibrationRun run_calibration(const std::string& model, const CalibrationFlags&
 
 void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
     const auto add = [&](const char* name, auto& value, const char* text) {
-        command.add_option(name, value, text)->group("Calibration (W8A8, W8A8_TIMESTEP)");
+        command.add_option(name, value, text)->group("Calibration (static schemes, algorithms with data)");
     };
     add("--captions", flags.captions, "File with one caption per line (default: the model's own)");
     add("--max-captions", flags.max_captions, "Use at most this many captions (0: all)");
@@ -154,6 +156,9 @@ void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
     add("--recorded-inputs", flags.inputs,
         "A .safetensors with inputs of the transformer recorded elsewhere, instead of captions");
     add("--steps", flags.options.steps, "Sampling steps; W8A8_TIMESTEP keeps scales for each");
+    flags.options.sample_rows = kSampleRows;
+    add("--samples", flags.options.sample_rows,
+        "Rows of input kept per layer, for algorithms that look at them (1024)");
     add("--timesteps", flags.timesteps, "Measure in these steps only, like 0-9,12,20-");
     add("--frames", flags.options.frames, "Frames of the videos (fewer are cheaper)");
     add("--size", flags.size, "WIDTHxHEIGHT of the videos");

@@ -49,6 +49,7 @@ Json result_json(const QuantizeResult& result) {
         json["scheme"] = result.options.quant_type();
         json["group_size"] = result.options.weight.group_size;
         json["algorithm"] = result.options.algorithm;
+        json["smoothing"] = result.options.smoothing;
     }
     json.update({{"layout", report.layout == PairLayout::v0 ? "v0" : "v1"},
                  {"description", report.description.string()},

@@ -24,9 +24,8 @@ std::span<const Format> partners(Activation activation) {
         case Activation::none:
             return {};
         case Activation::per_token:
-            return kInt8;
         case Activation::per_tensor:
-            return std::span(kInt8).first(1);
+            return kInt8;
         case Activation::per_token_int4:
             return std::span(kInt8).last(1);
         case Activation::per_token_fp8:

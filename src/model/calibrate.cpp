@@ -81,11 +81,15 @@ CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& opt
     const std::size_t captions = caption_count(options);
     if (captions == 0) throw InvalidArgument("[calibrate] there are no captions to calibrate with");
     GenerateOptions generate = base_options(pipeline, options);
-    CalibrationStats stats(*generate.steps);
+    CalibrationStats stats(*generate.steps, options.sample_rows);
     const int last = last_step(options.timesteps, *generate.steps);
     generate.on_linear_input = [&](const std::string& linear, int step, const TensorView& x) {
         if (is_chosen(options.timesteps, step)) stats.observe(linear, step, x);
     };
+    if (options.attention) {
+        generate.on_attention_input = [&](const std::string& name, const TensorView& q, const TensorView& k,
+                                          const TensorView& v) { stats.attention().observe(name, q, k, v); };
+    }
     for (std::size_t i = 0; i < captions; ++i) {
         generate.seed = options.seed + i;
         if (options.prompt_embeds.defined()) {

@@ -27,6 +27,8 @@ struct CalibrateOptions {
     std::uint64_t seed = 0;  ///< of the first video; the next one takes the next seed
     /// Steps whose inputs are measured, in any order; empty: all. Later ones are not even run.
     std::vector<int> timesteps;
+    std::int64_t sample_rows = 0;  ///< rows of input kept per layer, for algorithms that look at inputs
+    bool attention = false;        ///< measure q, k and v too
     /// Called after each sampling step; return false to stop (calibrate() then throws Cancelled).
     std::function<bool(int done, int total)> progress;
 };
@@ -42,6 +44,7 @@ CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& opt
 struct RecordedInputs {
     std::filesystem::path file;
     std::vector<int> timesteps;  ///< as in CalibrateOptions
+    std::int64_t sample_rows = 0;
     std::function<bool(int done, int total)> progress;
 };
 

@@ -114,7 +114,7 @@ CalibrationStats calibrate(const WanTransformer& model, const RecordedInputs& in
         throw InvalidArgument(fmt::format("[calibrate] {}: none of its {} records is of a chosen timestep",
                                           inputs.file.string(), records.count));
     }
-    CalibrationStats stats(steps);
+    CalibrationStats stats(steps, inputs.sample_rows);
     int done = 0;
     for (const std::int64_t record : chosen) {
         WanStep settings;

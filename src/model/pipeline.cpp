@@ -126,6 +126,7 @@ class Run {
                 options_.on_self_attention(block, step, q, k, latent);
             };
         }
+        settings.on_attention_input = options_.on_attention_input;
         return model_.forward(input, settings);
     }
 

@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
 #include "core/text.h"
+#include "quant/attention_types.h"
 #include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
 #include "quant/load.h"
@@ -56,6 +58,62 @@ std::string why_float(const QuantizedPair& pair, const std::string& name) {
     return marked ? "marked FLOAT" : "not in the description";
 }
 
+// What an attention module becomes, or why it stays float.
+struct AttentionChoice {
+    std::string name;
+    std::optional<AttentionQuantization> quantization;
+    std::string why;
+};
+using Attentions = std::vector<AttentionChoice>;
+
+Attentions read_attentions(const WanTransformer& model, const QuantizedPair& pair) {
+    const std::vector<std::string> names = model.attention_names();
+    const WanConfig& config = model.config();
+    Attentions attentions;
+    for (const QuantizedAttention& attention : pair.attentions()) {
+        if (std::find(names.begin(), names.end(), attention.name) == names.end()) {
+            throw InvalidArgument(fmt::format("[quantize] {}: the model has no attention '{}'{}",
+                                              pair.path().string(), attention.name,
+                                              suggestion(attention.name, names)));
+        }
+        AttentionChoice choice{attention.name, std::nullopt, ""};
+        try {
+            choice.quantization = pair.read(attention, config.num_attention_heads, config.attention_head_dim);
+        } catch (const Unsupported& error) {
+            choice.why = error.what();
+        }
+        attentions.push_back(std::move(choice));
+    }
+    return attentions;
+}
+
+Attentions online_attentions(const WanTransformer& model, const OnlineQuantConfig& config) {
+    if (config.fa_quant_type.empty()) {
+        if (config.fa_layers.empty()) return {};
+        throw InvalidArgument("[quantize] fa_layers without fa_quant_type");
+    }
+    const AttentionType type = attention_type("quantize", config.fa_quant_type);
+    if (type.calibrated) {
+        throw InvalidArgument(
+            fmt::format("[quantize] {} attention needs calibrated scales and comes from files; in "
+                        "memory there is INT8_DYNAMIC",
+                        type.name));
+    }
+    Attentions attentions;
+    for (const std::string& name : select_attentions(model.attention_names(), config.fa_layers)) {
+        attentions.push_back({name, dynamic_attention(type, model.config().attention_head_dim), ""});
+    }
+    return attentions;
+}
+
+void set_attentions(WanTransformer& model, Attentions attentions, QuantizeReport& report) {
+    for (AttentionChoice& choice : attentions) {
+        const std::string type = choice.quantization ? choice.quantization->quant_type : "FLOAT";
+        report.layers.push_back({choice.name, type, choice.why});
+        model.set_attention(choice.name, std::move(choice.quantization));
+    }
+}
+
 // Exchanges the layers and tells what happened to each; why(name) says why one stayed float.
 template <typename Why>
 QuantizeReport exchange(WanTransformer& model, Built built, const Why& why) {
@@ -86,11 +144,13 @@ class OnlinePlan {
   public:
     OnlinePlan(const std::vector<std::string>& names, const OnlineQuantConfig& config)
         : choices_{config.algorithm,
+                   "",
                    {config.group_size, config.symmetric},
                    config.rotation_block,
                    config.low_rank},
           scheme_(online_scheme(config.quant_type, choices_)) {
         check_choices(scheme_, choices_);
+        if (needs_inputs(scheme_, choices_)) algorithm_row(config.algorithm, scheme_.weight);  // refuses
         for (const auto& [pattern, name] : config.fallback_layers) {
             const bool is_float = upper_case(name) == "W16A16";
             const bool is_static = upper_case(name) == "W8A8";
@@ -144,11 +204,10 @@ QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& desc
                         const QuantizeOptions& options) {
     const QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
     auto built = build(model, pair, options.first_static_step);
+    Attentions attentions = read_attentions(model, pair);
     QuantizeReport report =
         exchange(model, std::move(built), [&](const std::string& name) { return why_float(pair, name); });
-    for (const std::string& key : pair.attention_keys()) {
-        report.layers.push_back({key, "FLOAT", "quantized attention is not there yet"});
-    }
+    set_attentions(model, std::move(attentions), report);
     return report;
 }
 
@@ -161,7 +220,11 @@ QuantizeReport quantize(WanTransformer& model, const OnlineQuantConfig& config) 
         if (linear == nullptr || !plan.contains(name)) continue;
         if (auto layer = plan.quantized(name, *linear)) built[name] = std::move(layer);
     }
-    return exchange(model, std::move(built), [&](const std::string& name) { return plan.why_float(name); });
+    Attentions attentions = online_attentions(model, config);
+    QuantizeReport report =
+        exchange(model, std::move(built), [&](const std::string& name) { return plan.why_float(name); });
+    set_attentions(model, std::move(attentions), report);
+    return report;
 }
 
 }  // namespace aerogel

@@ -32,12 +32,41 @@ struct WanTransformer::State {
         }
         return **found;
     }
+
+    WanAttentionWeights& attention(const std::string& name) {
+        const auto all = weights.attentions();
+        const auto found = std::find_if(all.begin(), all.end(), [&](const WanAttentionWeights* candidate) {
+            return candidate->name() == name;
+        });
+        if (found != all.end()) return **found;
+        throw InvalidArgument(
+            fmt::format("[wan] the model has no attention {}; it has {} of them, from {} to {}", name,
+                        all.size(), all.front()->name(), all.back()->name()));
+    }
 };
 
 namespace {
 
 std::string shape_or_none(const Tensor& tensor) {
     return tensor.defined() ? tensor.describe() : "nothing";
+}
+
+void check_attention_fits(const std::string& name, const AttentionQuantization& quantization,
+                          const WanConfig& config) {
+    const std::int64_t d = config.attention_head_dim, heads = config.num_attention_heads;
+    const auto fits = [&](const Tensor& rotation) {
+        return !rotation.defined() || rotation.shape() == Shape{d, d};
+    };
+    const auto has = [&](const Tensor& scale) { return scale.defined() && scale.count() == heads; };
+    const bool rotations = fits(quantization.q_rotation) && fits(quantization.k_rotation) &&
+                           quantization.q_rotation.defined() == quantization.k_rotation.defined();
+    const auto& scales = quantization.scales;
+    if (rotations && (!scales || (has(scales->q_scale) && has(scales->k_scale) && has(scales->v_scale))))
+        return;
+    throw InvalidArgument(fmt::format(
+        "[wan] {}: rotations must be [{},{}] (both or none) and calibrated scales {} each, got {}, {}, {}",
+        name, d, d, heads, shape_or_none(quantization.q_rotation), shape_or_none(quantization.k_rotation),
+        scales ? shape_or_none(scales->q_scale) : "no scales"));
 }
 
 // -1 in `wanted` stands for any size.
@@ -200,6 +229,24 @@ void WanTransformer::replace_linear(const std::string& name, std::unique_ptr<Lin
                                           linear->in_features(), linear->out_features()));
     }
     slot.layer = std::move(linear);
+}
+
+std::vector<std::string> WanTransformer::attention_names() const {
+    std::vector<std::string> names;
+    for (const WanAttentionWeights* attention : state_->weights.attentions())
+        names.push_back(attention->name());
+    return names;
+}
+
+const std::optional<AttentionQuantization>& WanTransformer::attention(const std::string& name) const {
+    return state_->attention(name).quantization;
+}
+
+void WanTransformer::set_attention(const std::string& name,
+                                   std::optional<AttentionQuantization> quantization) {
+    WanAttentionWeights& weights = state_->attention(name);
+    if (quantization) check_attention_fits(name, *quantization, state_->config);
+    weights.quantization = std::move(quantization);
 }
 
 std::size_t WanTransformer::weight_bytes() const {

@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "aerogel/attention.h"
+#include "aerogel/quantized_attention.h"
 #include "base/thread_pool.h"
+#include "model/attention_steps.h"
 #include "model/sparse_policy.h"
 #include "ops/elementwise.h"
 
@@ -101,12 +103,31 @@ class Block {
         if (pass_.step.on_self_attention)
             pass_.step.on_self_attention(index_, heads(q), heads(k), pass_.patches.grid);
         if (!is_sparse(pass_.step.sparse, index_, pass_.step.context.timestep_index)) {
-            attention(heads(q), heads(k), heads(v), heads(o));
+            attend(weights_.attn1, q, k, v, o);
             return;
         }
+        show_inputs(weights_.attn1, q, k, v);
         const SparseReport report =
             run_sparse({heads(q), heads(k), heads(v), heads(o), pass_.patches.grid, index_}, pass_.step);
         if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
+    }
+
+    // Every attention but sparse ones: as the module holds it and the step wants it.
+    void attend(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
+                const TensorView& v, const TensorView& o) {
+        show_inputs(weights, q, k, v);
+        const auto quantized = attention_options(weights.quantization, pass_.step);
+        if (!quantized) {
+            attention(heads(q), heads(k), heads(v), heads(o));
+        } else {
+            quantized_attention(heads(q), heads(k), heads(v), heads(o), *quantized);
+        }
+    }
+
+    void show_inputs(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
+                     const TensorView& v) {
+        if (!pass_.step.on_attention_input) return;
+        pass_.step.on_attention_input(weights.name(), heads(q), heads(k), heads(v));
     }
 
     void cross_attention() {
@@ -164,7 +185,11 @@ class Block {
         const TensorView k = project(context.to_k, tokens, scratch);
         const TensorView v = project(context.to_v, tokens, scratch);
         normalize_heads(context.norm_k, k);
-        attention(heads(q), heads(k), heads(v), heads(o));
+        if (&context.to_k == &weights_.attn2.to_k) {
+            attend(weights_.attn2, q, k, v, o);
+        } else {  // image tokens
+            attention(heads(q), heads(k), heads(v), heads(o));
+        }
     }
 
     void feed_forward() {

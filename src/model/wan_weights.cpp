@@ -141,6 +141,12 @@ WanWeights WanWeights::load(const WanConfig& config, Checkpoint checkpoint) {
     return weights;
 }
 
+std::vector<WanAttentionWeights*> WanWeights::attentions() {
+    std::vector<WanAttentionWeights*> all;
+    for (WanBlockWeights& block : blocks) all.insert(all.end(), {&block.attn1, &block.attn2});
+    return all;
+}
+
 std::vector<LinearSlot*> WanWeights::slots() {
     std::vector<LinearSlot*> all = {&time_in,  &time_out,    &time_proj,   &text_in,
                                     &text_out, &image.ff_in, &image.ff_out};

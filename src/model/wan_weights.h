@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,10 @@ struct WanAttentionWeights {
     LinearSlot to_q, to_k, to_v, to_out;
     LinearSlot add_k, add_v;              ///< image-to-video, attn2 only
     Tensor norm_q, norm_k, norm_added_k;  ///< [inner_dim], undefined = no norm
+    std::optional<AttentionQuantization> quantization;
+
+    /// "blocks.0.attn1".
+    std::string name() const { return to_q.name.substr(0, to_q.name.rfind('.')); }
 };
 
 struct WanBlockWeights {
@@ -54,6 +59,8 @@ struct WanWeights {
     static WanWeights load(const WanConfig& config, Checkpoint checkpoint);
     /// All slots that hold a layer, in the order of diffusers' named_modules().
     std::vector<LinearSlot*> slots();
+    /// attn1 and attn2 of all blocks.
+    std::vector<WanAttentionWeights*> attentions();
 };
 
 }  // namespace aerogel

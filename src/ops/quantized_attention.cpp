@@ -124,6 +124,23 @@ void attention_on_copies(AttentionProblem problem, const AttentionViews& views, 
     write_back(o, views.o);
 }
 
+/// Values n, n + group ... of one per head; others than f32 are left to the checks.
+Tensor every_group(const Tensor& values, std::int64_t n, std::int64_t group) {
+    if (!values.defined() || values.dtype() != DType::f32 || values.count() % group != 0) return values;
+    const Tensor member(DType::f32, {values.count() / group});
+    for (std::int64_t i = 0; i < member.count(); ++i)
+        member.as<float>()[i] = values.as<float>()[n + i * group];
+    return member;
+}
+
+/// Calibrated scales of the n-th head of every group of q; those of k and v count their own heads.
+AttentionScales every_group(const AttentionScales& scales, std::int64_t n, std::int64_t group) {
+    AttentionScales member = scales;
+    member.q_scale = every_group(scales.q_scale, n, group);
+    member.q_offset = every_group(scales.q_offset, n, group);
+    return member;
+}
+
 /// Tokens first .. first + count - 1 of a [tokens, heads, head_dim] view, as one batch.
 TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t count) {
     const Shape strides = strides_of(view);
@@ -145,9 +162,15 @@ void quantized_attention(const TensorView& q, const TensorView& k, const TensorV
     check_options(options, views);
     if (o.count() == 0) return;
     if (has_grouped_heads(q, k, options.layout)) {
-        if (options.scales != nullptr) fail_attention("scales are for as many heads of k as of q", views);
+        std::int64_t index = 0;
+        const std::int64_t group = problem.heads / k.dim(options.layout == AttentionLayout::bnsd ? 1 : 2);
         for_each_group_member({q, k, o}, float_options(options), [&](const GroupMember& member) {
             Options of_member = options;
+            AttentionScales scales;
+            if (options.scales != nullptr) {
+                scales = every_group(*options.scales, index++, group);
+                of_member.scales = &scales;
+            }
             of_member.mask = member.mask;
             quantized_attention(member.q, k, v, member.o, of_member);
         });
@@ -165,8 +188,12 @@ void quantized_attention_packed(const PackedSequences& sequences, const Quantize
     const AttentionViews views = {"quantized_attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
     for (const TensorView* view : {&q, &k, &v, &o}) {
-        if (view->shape.size() != 3 || view->shape != q.shape ||
-            !(view->strides.empty() || view->strides.size() == 3))
+        const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&
+                            (view->strides.empty() || view->strides.size() == 3);
+        const bool grouped = matrix && view != &o && k.shape == v.shape && view->shape[1] > 0 &&
+                             q.shape[1] % view->shape[1] == 0;
+        if (!matrix || view->shape[0] != q.shape[0] || view->shape[2] != q.shape[2] ||
+            (view->shape[1] != q.shape[1] && !grouped))
             fail_attention("q, k, v and o must have one shape [tokens, heads, head_dim]", views);
     }
     std::int64_t sum = 0;

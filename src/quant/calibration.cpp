@@ -82,9 +82,12 @@ Tensor to_tensor(DType dtype, const std::vector<T>& values) {
 
 }  // namespace
 
-CalibrationStats::CalibrationStats(int steps) : steps_(steps) {
-    if (steps < 1) {
-        throw InvalidArgument(fmt::format("[calibrate] steps must be at least 1, got {}", steps));
+CalibrationStats::CalibrationStats(int steps, std::int64_t sample_rows)
+    : steps_(steps), samples_(sample_rows) {
+    if (steps < 1 || sample_rows < 0) {
+        throw InvalidArgument(
+            fmt::format("[calibrate] steps must be at least 1 and the rows kept not negative, got {} and {}",
+                        steps, sample_rows));
     }
 }
 
@@ -106,6 +109,7 @@ void CalibrationStats::observe(const std::string& layer, int step, const TensorV
     sums.min[at] += static_cast<double>(seen.min);
     sums.max[at] += static_cast<double>(seen.max);
     ++sums.forwards[at];
+    samples_.observe(layer, step, x);
 }
 
 std::vector<std::string> CalibrationStats::layer_names() const {
@@ -165,12 +169,14 @@ void CalibrationStats::merge(const CalibrationStats& other) {
             sums.forwards[step] += added.forwards[step];
         }
     }
+    samples_.merge(other.samples_);
 }
 
 bool CalibrationStats::is_statistics(const SafetensorsFile& file) {
     return !file.names().empty() &&
            std::all_of(file.names().begin(), file.names().end(), [](const std::string& name) {
-               return name.ends_with(".min_sum") || name.ends_with(".max_sum") || name.ends_with(kForwards);
+               return name.ends_with(".min_sum") || name.ends_with(".max_sum") || name.ends_with(kForwards) ||
+                      name.ends_with(".inputs") || name.ends_with(".input_steps");
            });
 }
 
@@ -181,6 +187,7 @@ void CalibrationStats::save(const std::filesystem::path& path) const {
         tensors[name + ".max_sum"] = to_tensor(DType::f64, sums.max);
         tensors[name + std::string(kForwards)] = to_tensor(DType::i64, sums.forwards);
     }
+    samples_.add_to(tensors);
     save_safetensors(path, tensors);
 }
 
@@ -206,6 +213,10 @@ CalibrationStats CalibrationStats::load(const std::filesystem::path& path) {
         stats.layers_[layer] = {{min.as<double>(), min.as<double>() + steps},
                                 {max.as<double>(), max.as<double>() + steps},
                                 {counts, counts + steps}};
+        if (file.contains(layer + ".inputs")) {
+            stats.samples_.restore(layer, file.tensor(layer + ".inputs"),
+                                   file.tensor(layer + ".input_steps"));
+        }
     }
     if (stats.layers_.empty()) {
         throw InvalidArgument("[calibrate] " + path.string() + " holds no calibration statistics");

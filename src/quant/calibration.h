@@ -10,6 +10,8 @@
 #include "aerogel/safetensors.h"
 #include "aerogel/tensor.h"
 #include "quant/algorithms/minmax.h"
+#include "quant/attention_ranges.h"
+#include "quant/input_samples.h"
 
 namespace aerogel {
 
@@ -17,8 +19,8 @@ namespace aerogel {
 class CalibrationStats {
   public:
     CalibrationStats() = default;
-    /// steps >= 1, InvalidArgument otherwise.
-    explicit CalibrationStats(int steps);
+    /// steps >= 1; sample_rows >= 0: rows of input kept per layer. InvalidArgument otherwise.
+    explicit CalibrationStats(int steps, std::int64_t sample_rows = 0);
 
     int steps() const { return steps_; }
     /// One forward of `layer` in `step` (0 .. steps-1) with input x f32|bf16 (any shape, not empty).
@@ -42,7 +44,15 @@ class CalibrationStats {
 
     /// True when a file holds statistics and nothing else.
     static bool is_statistics(const SafetensorsFile& file);
-    /// As safetensors: "<layer>.min_sum" and ".max_sum" F64 [steps], ".forwards" I64 [steps].
+    /// The sampled inputs of a layer. InvalidArgument when none were kept.
+    LayerInputs inputs(const std::string& layer) const { return samples_.of(layer); }
+
+    /// Ranges of q, k and v; not kept in files.
+    AttentionRanges& attention() { return attention_; }
+    const AttentionRanges& attention() const { return attention_; }
+
+    /// As safetensors: "<layer>.min_sum" and ".max_sum" F64 [steps], ".forwards" I64 [steps], and the sampled
+    /// inputs.
     void save(const std::filesystem::path& path) const;
     /// IoError / InvalidArgument (file, tensor, expected, got).
     static CalibrationStats load(const std::filesystem::path& path);
@@ -57,6 +67,8 @@ class CalibrationStats {
 
     int steps_ = 0;
     std::map<std::string, Sums> layers_;
+    InputSamples samples_;
+    AttentionRanges attention_;
 };
 
 }  // namespace aerogel

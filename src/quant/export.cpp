@@ -11,6 +11,7 @@
 #include "aerogel/error.h"
 #include "core/text.h"
 #include "quant/algorithms/model_dtype.h"
+#include "quant/attention_types.h"
 #include "quant/export_file.h"
 #include "quant/export_key.h"
 #include "quant/export_layer.h"
@@ -59,8 +60,7 @@ class Exporter {
         make_folder();
         take_back();
         if (!goes_on()) discard_parts();
-        ExportFile file(report_.weights, units_,
-                        export_key(model_, plan_, report_.layout, options_.calibration));
+        ExportFile file(report_.weights, units_, export_key(model_, plan_, report_.layout, options_));
         try {
             write_units(file);
         } catch (const InvalidArgument&) {
@@ -155,9 +155,35 @@ class Exporter {
                 description_.entries.emplace_back(name, "FLOAT");
             }
         }
+        announce_attentions();
         for (const auto& unit : units_) {
             for (const TensorInfo& info : unit) report_.bytes_after += info.bytes();
         }
+    }
+
+    // One unit behind those of the model, without a source.
+    void announce_attentions() {
+        std::vector<TensorInfo> unit;
+        for (const auto& [name, attention] : options_.attentions) {
+            for (const auto& [tensor, value] : attention_tensors(attention)) {
+                const std::string type = tensor.ends_with("_rot") ? "FLOAT" : "FAQuant";
+                description_.entries.emplace_back(name + "." + tensor, type);
+                unit.push_back({name + "." + tensor, value.dtype(), value.shape()});
+            }
+            if (!attention.scales) {
+                description_.entries.emplace_back(name + ".quant_type", attention.quant_type);
+            }
+        }
+        if (!unit.empty()) units_.push_back(std::move(unit));
+    }
+
+    void write_attentions(ExportFile& file) const {
+        if (units_.size() == sources_.size() || file.finished(sources_.size())) return;
+        std::vector<Tensor> tensors;
+        for (const auto& [name, attention] : options_.attentions) {
+            for (const auto& [tensor, value] : attention_tensors(attention)) tensors.push_back(value);
+        }
+        file.write(sources_.size(), tensors, 0.0);
     }
 
     void write_layer(ExportFile& file, std::size_t unit, const std::string& layer) {
@@ -167,7 +193,7 @@ class Exporter {
             report_.bytes_resumed += form.weight.bytes();
         } else {
             const FloatLayer floats{layer, model_.tensor(form.weight.name),
-                                    form.bias ? model_.tensor(form.bias->name) : Tensor()};
+                                    form.bias ? model_.tensor(form.bias->name) : Tensor(), form.inputs()};
             const StoredLayer stored = quantized(form, floats);
             file.write(unit, stored.tensors, stored.relative_error);
             error = stored.relative_error;
@@ -196,9 +222,9 @@ class Exporter {
     // Memory holds the tensors of one unit; the next one is read from the disk meanwhile.
     void write_units(ExportFile& file) {
         std::size_t done = 0;
-        for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+        for (std::size_t unit = 0; unit < sources_.size(); ++unit) {
             const std::string& name = sources_[unit];
-            if (unit + 1 < units_.size()) model_.prefetch(sources_[unit + 1]);
+            if (unit + 1 < sources_.size()) model_.prefetch(sources_[unit + 1]);
             done += model_.info(name).bytes();
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
                 write_layer(file, unit, layer);
@@ -209,13 +235,14 @@ class Exporter {
             model_.release(name);
             if (options_.progress) options_.progress(done, report_.bytes_before, name);
         }
+        write_attentions(file);
     }
 
     const SafetensorsFile& model_;
     const LayerPlan& plan_;
     const ExportOptions& options_;
     QuantDescription description_;
-    std::vector<std::string> sources_;  // of each unit: its tensor in the checkpoint
+    std::vector<std::string> sources_;  // of each unit but that of attention: its tensor in the checkpoint
     ExportFile::Units units_;
     ExportReport report_;
 };

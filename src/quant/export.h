@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "aerogel/description.h"
+#include "aerogel/quantized_attention.h"
 #include "aerogel/safetensors.h"
 #include "quant/calibration.h"
 #include "quant/float_layer.h"
@@ -35,6 +36,8 @@ struct ExportOptions {
     std::filesystem::path folder;  ///< made when missing
     /// Unset: v1, or v0 for schemes that only the older exporter has (W8A8_TIMESTEP).
     std::optional<PairLayout> layout;
+    /// Quantized attention beside the layers: module -> what its file entries hold.
+    std::map<std::string, AttentionQuantization> attentions = {};
     int rank = -1;                                  ///< -1: no rank suffix
     const CalibrationStats* calibration = nullptr;  ///< for schemes that need it
     /// Called as source bytes are done. May throw to stop: what is finished stays in "<weights>.part", and

@@ -11,6 +11,7 @@
 
 #include "aerogel/version.h"
 #include "core/hash.h"
+#include "quant/attention_types.h"
 
 namespace aerogel {
 namespace {
@@ -50,16 +51,26 @@ std::string calibration_text(const CalibrationStats& stats, const std::string& l
     return text + "\n";
 }
 
+std::string tensor_text(const Tensor& tensor) {
+    return fmt::format("{:x}\n", hash_bytes({static_cast<const std::byte*>(tensor.data()), tensor.bytes()}));
+}
+
 }  // namespace
 
 std::string export_key(const SafetensorsFile& model, const LayerPlan& plan, PairLayout layout,
-                       const CalibrationStats* calibration) {
+                       const ExportOptions& options) {
     std::string text = fmt::format("{} v{}\n", kVersion, layout == PairLayout::v0 ? 0 : 1);
-    for (const auto& [name, options] : plan) {
-        text += fmt::format("layer {} {} {} {} {} {} {} {}\n", name, options.scheme->name, options.algorithm,
-                            options.weight.group_size, options.weight.symmetric, options.packed,
-                            options.rotation_block, options.low_rank);
-        if (options.scheme->needs_calibration) text += calibration_text(*calibration, name);
+    const CalibrationStats* calibration = options.calibration;
+    for (const auto& [name, how] : plan) {
+        text += fmt::format("layer {} {} {} {} {} {} {} {} {}\n", name, how.scheme->name, how.algorithm,
+                            how.smoothing, how.weight.group_size, how.weight.symmetric, how.packed,
+                            how.rotation_block, how.low_rank);
+        if (how.scheme->needs_calibration) text += calibration_text(*calibration, name);
+        if (needs_inputs(*how.scheme, how)) text += tensor_text(calibration->inputs(name).rows);
+    }
+    for (const auto& [name, attention] : options.attentions) {
+        text += fmt::format("attention {} {}\n", name, attention.quant_type);
+        for (const auto& [tensor, value] : attention_tensors(attention)) text += tensor_text(value);
     }
     return fmt::format("{:016x}", hash_text(text + model_text(model)));
 }

@@ -8,9 +8,9 @@
 
 namespace aerogel {
 
-/// Program version, layout, plan, calibration, and the identity of the model: its files' sizes and times of
-/// change, its tensors' names and shapes, and a few bytes out of each tensor.
+/// Program version, layout, plan, calibration, attention, and the identity of the model: its files' sizes and
+/// times of change, its tensors' names and shapes, and a few bytes out of each tensor.
 std::string export_key(const SafetensorsFile& model, const LayerPlan& plan, PairLayout layout,
-                       const CalibrationStats* calibration);
+                       const ExportOptions& options);
 
 }  // namespace aerogel

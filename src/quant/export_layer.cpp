@@ -14,13 +14,15 @@
 #include "formats/mx.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/minmax.h"
+#include "quant/algorithms/ranges.h"
 #include "quant/weight_error.h"
 
 namespace aerogel {
 namespace {
 
 constexpr std::string_view kWeight = ".weight";
-constexpr std::string_view kLowRank1 = "svd_lowrank_l1", kLowRank2 = "svd_lowrank_l2";
+constexpr std::string_view kLowRank1 = "svd_lowrank_l1", kLowRank2 = "svd_lowrank_l2",
+                           kMulScale = "div.mul_scale";
 
 struct StoredType {
     DType dtype;
@@ -88,6 +90,7 @@ StoredType stored_type(std::string_view tensor, const StoredForm& form) {
         const std::int64_t block = rotation_block(k, form.options.rotation_block);
         return {DType::i8, {k / block, block}};
     }
+    if (tensor == kMulScale) return {is_wide(form) ? DType::f32 : form.weight.dtype, {k}};
     if (tensor == kLowRank1) return {form.weight.dtype, {rank, k}};
     if (tensor == kLowRank2) return {form.weight.dtype, {n, rank}};
     if (tensor == "weight") return weight_type(form);
@@ -113,18 +116,28 @@ Tensor weight_tensor(std::string_view tensor, const QuantizedTensor& weight, con
 }
 
 // The scheme's tensors with the bias behind the weight (v0) or at the end (v1), then those of rotation and
-// low-rank branch. Static layers have other tensors in v1: no scales of the weight, as deq_scale holds them.
+// low-rank branch. Static int8 layers have other tensors in v1: no scales of the weight, as deq_scale holds
+// them.
 std::vector<std::string_view> tensor_names(const StoredForm& form) {
     constexpr std::array<std::string_view, 5> kStaticV1 = {"weight", "quant_bias", "input_scale",
                                                            "input_offset", "deq_scale"};
     const SchemeRow& scheme = scheme_of(form);
     const bool v1 = form.layout == PairLayout::v1;
     std::vector<std::string_view> names(scheme.tensors.begin(), scheme.tensors.end());
-    if (v1 && scheme.activation == Activation::per_tensor) names.assign(kStaticV1.begin(), kStaticV1.end());
+    if (v1 && scheme.activation == Activation::per_tensor && scheme.weight == Format::int8)
+        names.assign(kStaticV1.begin(), kStaticV1.end());
     if (form.bias) names.insert(v1 ? names.end() : names.begin() + 1, "bias");
     if (form.options.rotation_block != 0) names.emplace_back("rotation");
     if (form.options.low_rank != 0) names.insert(names.end(), {kLowRank1, kLowRank2});
+    if (!form.options.smoothing.empty()) names.emplace_back(kMulScale);
     return names;
+}
+
+// A smoothed layer's own tensors stand under "<layer>.linear".
+std::string full_name(std::string_view tensor, const StoredForm& form) {
+    const bool outer = tensor == kMulScale || tensor == kLowRank1 || tensor == kLowRank2;
+    const bool inner = !form.options.smoothing.empty() && !outer;
+    return form.layer() + (inner ? ".linear." : ".") + std::string(tensor);
 }
 
 // Copies f32 scales into int64 bit patterns or leaves them as they are.
@@ -158,13 +171,41 @@ Tensor static_tensor(std::string_view tensor, const std::vector<StaticScales>& a
     return scalar ? out.to(type.dtype) : out;
 }
 
-std::vector<InputScale> input_scales(const StoredForm& form) {
+// Ranges of what the weight meets where smoothing or rotation come first: of the sampled rows, those of step
+// t and later for step t, as ranges_by_step() does.
+std::vector<InputRange> sampled_ranges(const StoredForm& form, const FloatLayer& layer,
+                                       const QuantizedLinearWeights& chosen) {
+    const Tensor x = transformed_inputs(layer.inputs, chosen);
+    const std::vector<int> steps = form.calibration->inputs(layer.name).steps;
+    const std::int64_t columns = x.dim(1);
+    std::vector<InputRange> of_step(static_cast<std::size_t>(form.calibration->steps()));
+    for (std::size_t row = 0; row < steps.size(); ++row) {
+        const float* values = x.as<float>() + static_cast<std::int64_t>(row) * columns;
+        const InputRange range = range_of({values, static_cast<std::size_t>(columns)});
+        InputRange& own = of_step.at(static_cast<std::size_t>(steps[row]));
+        own = {std::min(own.min, range.min), std::max(own.max, range.max)};
+    }
+    for (std::size_t step = of_step.size() - 1; step-- > 0;) {
+        of_step[step].min = std::min(of_step[step].min, of_step[step + 1].min);
+        of_step[step].max = std::max(of_step[step].max, of_step[step + 1].max);
+    }
+    if (!scheme_of(form).per_step) of_step.resize(1);
+    return of_step;
+}
+
+std::vector<InputScale> input_scales(const StoredForm& form, const FloatLayer& layer,
+                                     const QuantizedLinearWeights& chosen) {
     const CalibrationStats& stats = *form.calibration;
+    std::vector<InputRange> ranges;
+    if (chosen.mul_scale.defined() || chosen.rotation.defined()) {
+        ranges = sampled_ranges(form, layer, chosen);
+    } else {
+        ranges = scheme_of(form).per_step ? stats.ranges_by_step(form.layer())
+                                          : std::vector<InputRange>{stats.range(form.layer())};
+    }
     std::vector<InputScale> scales;
-    for (const InputRange& range : scheme_of(form).per_step
-                                       ? stats.ranges_by_step(form.layer())
-                                       : std::vector<InputRange>{stats.range(form.layer())}) {
-        scales.push_back(asymmetric_int8(range, form.weight.dtype));
+    for (const InputRange& range : ranges) {
+        scales.push_back(asymmetric_scale(range, form.weight.dtype, scheme_of(form).static_bits));
     }
     return scales;
 }
@@ -175,6 +216,7 @@ Tensor tensor_of(std::string_view tensor, const StoredForm& form, const FloatLay
     const StoredType type = stored_type(tensor, form);
     if (tensor == "bias") return layer.bias.to(type.dtype);
     if (tensor == "rotation") return chosen.rotation.to(type.dtype);
+    if (tensor == kMulScale) return chosen.mul_scale.to(type.dtype);
     if (tensor == kLowRank1) return chosen.low_rank_l1;
     if (tensor == kLowRank2) return chosen.low_rank_l2;
     if (tensor.starts_with("weight")) return weight_tensor(tensor, chosen.weight, form);
@@ -205,7 +247,18 @@ void check_shape(const StoredForm& form) {
     }
 }
 
+void check_inputs(const StoredForm& form) {
+    const Tensor rows = form.inputs();
+    if (rows.dim(1) == columns_of(form)) return;
+    throw InvalidArgument(fmt::format("[quantize] the kept inputs of {} {} have {} columns", form.layer(),
+                                      to_string(form.weight.shape), rows.dim(1)));
+}
+
 }  // namespace
+
+Tensor StoredForm::inputs() const {
+    return needs_inputs(*options.scheme, options) ? calibration->inputs(layer()).rows : Tensor();
+}
 
 std::string StoredForm::layer() const {
     return weight.name.substr(0, weight.name.size() - kWeight.size());
@@ -213,7 +266,7 @@ std::string StoredForm::layer() const {
 
 bool is_float_tensor(const std::string& name) {
     const std::string_view tensor = std::string_view(name).substr(name.rfind('.') + 1);
-    return tensor == "bias" || tensor == kLowRank1 || tensor == kLowRank2;
+    return tensor == "bias" || tensor == "mul_scale" || tensor == kLowRank1 || tensor == kLowRank2;
 }
 
 void check_form(const StoredForm& form) {
@@ -223,12 +276,12 @@ void check_form(const StoredForm& form) {
         throw InvalidArgument(fmt::format("[quantize] packing is for int4 weights, {} has {}", scheme.name,
                                           to_string(scheme.weight)));
     }
-    if (scheme.needs_calibration) {
-        if (form.calibration == nullptr) {
-            throw InvalidArgument(fmt::format("[quantize] {} needs calibration", scheme.name));
-        }
-        form.calibration->range(form.layer());
+    const bool inputs = needs_inputs(scheme, form.options);
+    if ((scheme.needs_calibration || inputs) && form.calibration == nullptr) {
+        throw InvalidArgument(fmt::format("[quantize] {} needs calibration", scheme.name));
     }
+    if (scheme.needs_calibration) form.calibration->range(form.layer());
+    if (inputs) check_inputs(form);
     check_shape(form);
 }
 
@@ -236,7 +289,7 @@ std::vector<TensorInfo> stored_tensors(const StoredForm& form) {
     std::vector<TensorInfo> infos;
     for (const std::string_view tensor : tensor_names(form)) {
         StoredType type = stored_type(tensor, form);
-        infos.push_back({form.layer() + "." + std::string(tensor), type.dtype, std::move(type.shape)});
+        infos.push_back({full_name(tensor, form), type.dtype, std::move(type.shape)});
     }
     return infos;
 }
@@ -247,8 +300,8 @@ StoredLayer quantize_layer(const StoredForm& form, const FloatLayer& layer) {
     choices.weight.narrow = form.layout == PairLayout::v0;
     QuantizedLinearWeights chosen = quantize_float(layer, scheme, choices);
     if (scheme.activation == Activation::per_tensor) {
-        chosen.static_scales =
-            static_scales(chosen.weight, chosen.bias, input_scales(form), layer.weight.dtype());
+        chosen.static_scales = static_scales(chosen.weight, chosen.bias, input_scales(form, layer, chosen),
+                                             layer.weight.dtype());
     }
     StoredLayer stored;
     for (const std::string_view tensor : tensor_names(form)) {

@@ -22,6 +22,8 @@ struct StoredForm {
     const CalibrationStats* calibration;
 
     std::string layer() const;  ///< the weight's name without ".weight"
+    /// Recorded inputs of the layer where its choices need them, else undefined.
+    Tensor inputs() const;
 };
 
 /// InvalidArgument when the layer cannot be stored so: options that its scheme does not have, groups that do

@@ -7,8 +7,11 @@
 
 #include "aerogel/error.h"
 #include "formats/format.h"
+#include "ops/hadamard.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/low_rank.h"
+#include "quant/algorithms/output_error.h"
+#include "quant/algorithms/smoothing.h"
 #include "quant/quant_type.h"
 
 namespace aerogel {
@@ -17,13 +20,23 @@ namespace {
 constexpr std::int64_t kDefaultRank = 32;  // of msModelSlim's svd_res
 constexpr std::int64_t kSignSeed = 1234;   // that of the format's q_rot and k_rot
 
-// Takes the low-rank part off and rotates the rest. Values are rounded to the type in which the scheme keeps
-// its scales.
+// W diag(s), rounded to `type`, with 1 / s as it will be stored: in the type of the model.
+Tensor smoothed(const FloatLayer& layer, const SchemeRow& scheme, const LayerChoices& choices,
+                QuantizedLinearWeights& weights) {
+    const SmoothingRow& row = *find_smoothing(choices.smoothing);
+    const Tensor s = row.scales(layer.weight, layer.inputs, scheme.weight, choices.weight);
+    weights.mul_scale = mul_scale_of(s).to(layer.weight.dtype()).to(DType::f32);
+    return scale_columns(layer.weight.to(DType::f32), mul_scale_of(weights.mul_scale));
+}
+
+// Smooths, takes the low-rank part off and rotates the rest. Values are rounded to the type in which the
+// scheme keeps its scales.
 Tensor transformed(const FloatLayer& layer, const SchemeRow& scheme, const LayerChoices& choices,
                    QuantizedLinearWeights& weights) {
     const bool wide = scheme.float32 || choices.weight.group_size != 0;
     const DType type = wide ? DType::f32 : layer.weight.dtype();
     Tensor weight = layer.weight;
+    if (!choices.smoothing.empty()) weight = smoothed(layer, scheme, choices, weights).to(type);
     if (choices.low_rank != 0) {
         LowRank split = split_low_rank(weight, {.rank = choices.low_rank});
         weights.low_rank_l1 = std::move(split.l1);
@@ -39,6 +52,29 @@ Tensor transformed(const FloatLayer& layer, const SchemeRow& scheme, const Layer
     return weight;
 }
 
+void check_smoothing(const std::string& name, const SchemeRow& scheme) {
+    if (name.empty()) return;
+    // The search of AWQ quantizes to grids of integers.
+    if (name == "awq" && format_row(scheme.weight).integers == nullptr) {
+        throw InvalidArgument(fmt::format("[quantize] awq is for int8 and int4 weights, {} has {}",
+                                          scheme.name, to_string(scheme.weight)));
+    }
+    if (find_smoothing(name) != nullptr) return;
+    std::string names;
+    for (const SmoothingRow& row : smoothings()) {
+        names += (names.empty() ? "" : ", ") + std::string(row.name);
+    }
+    throw InvalidArgument(fmt::format("[quantize] there is no smoothing '{}'; there are: {}", name, names));
+}
+
+QuantizedTensor quantized(const Tensor& weight, const FloatLayer& layer, const SchemeRow& scheme,
+                          const LayerChoices& choices, const QuantizedLinearWeights& weights) {
+    if (const InputAlgorithmRow* row = find_input_algorithm(choices.algorithm, scheme.weight)) {
+        return row->quantize(weight, transformed_inputs(layer.inputs, weights), choices.weight);
+    }
+    return algorithm_row(choices.algorithm, scheme.weight).quantize(weight, choices.weight);
+}
+
 }  // namespace
 
 std::string quant_type_of(const SchemeRow& scheme, const LayerChoices& choices) {
@@ -52,8 +88,26 @@ const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choice
     return scheme_row("quantize", type.low_rank || type.rotated ? std::string_view(type.scheme) : name);
 }
 
+bool needs_inputs(const SchemeRow& scheme, const LayerChoices& choices) {
+    const bool moved = !choices.smoothing.empty() || choices.rotation_block != 0;
+    return !choices.smoothing.empty() || find_input_algorithm(choices.algorithm, scheme.weight) != nullptr ||
+           (moved && scheme.activation == Activation::per_tensor);
+}
+
+Tensor transformed_inputs(const Tensor& inputs, const QuantizedLinearWeights& weights) {
+    Tensor x = inputs.to(DType::f32);
+    if (weights.mul_scale.defined()) x = scale_columns(x, weights.mul_scale);
+    if (!weights.rotation.defined()) return x;
+    const Tensor rotated(DType::f32, x.shape());
+    hadamard_rows(x, rotated, weights.rotation.dim(1), weights.rotation.reshaped({x.dim(1)}));
+    return rotated;
+}
+
 void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
-    algorithm_row(choices.algorithm, scheme.weight);
+    if (find_input_algorithm(choices.algorithm, scheme.weight) == nullptr) {
+        algorithm_row(choices.algorithm, scheme.weight);
+    }
+    check_smoothing(choices.smoothing, scheme);
     const bool offsets =
         scheme.activation == Activation::none && format_row(scheme.weight).integers != nullptr;
     if (choices.weight.group_size != 0 && !scheme.groups) {
@@ -61,12 +115,6 @@ void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
     }
     if (!choices.weight.symmetric && !offsets) {
         throw InvalidArgument(fmt::format("[quantize] {} has symmetric weights only", scheme.name));
-    }
-    if (choices.rotation_block != 0 && scheme.activation == Activation::per_tensor) {
-        throw InvalidArgument(
-            fmt::format("[quantize] {} has calibrated scales of inputs that are not rotated: rotation is for "
-                        "schemes that scale activations when they arrive, or not at all",
-                        scheme.name));
     }
     if (choices.low_rank < 0) {
         throw InvalidArgument(
@@ -78,11 +126,15 @@ QuantizedLinearWeights quantize_float(const FloatLayer& layer, const SchemeRow& 
                                       const LayerChoices& choices) {
     QuantizedLinearWeights weights;
     weights.scheme = scheme.name;
+    if (needs_inputs(scheme, choices) && !layer.inputs.defined()) {
+        throw InvalidArgument(fmt::format("[quantize] {}: {} needs recorded inputs of the layer", layer.name,
+                                          choices.smoothing.empty() ? choices.algorithm : choices.smoothing));
+    }
     if (layer.bias.defined()) weights.bias = layer.bias.to(DType::f32);
     // Algorithms see arrays only, so the layer's name is put in front of what they refuse.
     try {
-        const AlgorithmRow& algorithm = algorithm_row(choices.algorithm, scheme.weight);
-        weights.weight = algorithm.quantize(transformed(layer, scheme, choices, weights), choices.weight);
+        const Tensor weight = transformed(layer, scheme, choices, weights);
+        weights.weight = quantized(weight, layer, scheme, choices, weights);
     } catch (const InvalidArgument& error) {
         if (layer.name.empty()) throw;
         throw InvalidArgument(fmt::format("[quantize] {}: {}", layer.name, error.what()));

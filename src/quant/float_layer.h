@@ -17,12 +17,14 @@ struct FloatLayer {
     std::string name;  ///< for errors; may be empty
     Tensor weight;     ///< f32, bf16 or f16 [n,k]
     Tensor bias;
+    Tensor inputs = {};  ///< sampled rows [tokens,k], for algorithms that look at them
 };
 
 /// How the stored values of layers are chosen.
 struct LayerChoices {
-    std::string algorithm = "minmax";
-    WeightOptions weight;  ///< groups and offsets, for schemes that have them
+    std::string algorithm = "minmax";  ///< one of algorithms() or, with inputs, of input_algorithms()
+    std::string smoothing = {};        ///< one of smoothings(), with inputs; empty: none
+    WeightOptions weight;              ///< groups and offsets, for schemes that have them
     std::int64_t rotation_block =
         0;                      ///< columns per Hadamard transform, -1: as many as can be, 0: no rotation
     std::int64_t low_rank = 0;  ///< rank of the branch beside the quantized residual, 0: none
@@ -37,8 +39,15 @@ const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choice
 /// InvalidArgument when the scheme has no such algorithm, groups, offsets or rotation.
 void check_choices(const SchemeRow& scheme, const LayerChoices& choices);
 
-/// The layer's weights without static scales. InvalidArgument, naming the layer, when its weight is not
-/// finite or groups do not divide its columns.
+/// True when layers need recorded inputs.
+bool needs_inputs(const SchemeRow& scheme, const LayerChoices& choices);
+
+/// x as the packed weight meets it: times mul_scale, then rotated. f32 [tokens,k].
+Tensor transformed_inputs(const Tensor& inputs, const QuantizedLinearWeights& weights);
+
+/// The layer's weights without static scales: smoothed, then the low-rank part is taken off, and what remains
+/// is rotated and quantized. InvalidArgument, naming the layer, when its weight is not finite, inputs are
+/// missing, or groups, rotation or rank do not fit its shape.
 QuantizedLinearWeights quantize_float(const FloatLayer& layer, const SchemeRow& scheme,
                                       const LayerChoices& choices);
 

@@ -36,14 +36,9 @@ class Inspector {
 
     PairInspection run() {
         for (const QuantizedLayer& layer : pair_.layers()) inspect_layer(layer);
+        inspect_attentions();
         inspect_listing();
         inspect_others();
-        if (!pair_.attention_keys().empty()) {
-            result_.notes.push_back(
-                fmt::format("{} keys about quantized attention ({} ...): not there yet, "
-                            "attention runs in float",
-                            pair_.attention_keys().size(), pair_.attention_keys().front()));
-        }
         return std::move(result_);
     }
 
@@ -71,6 +66,23 @@ class Inspector {
         result_.layers.push_back(std::move(found));
     }
 
+    void inspect_attentions() {
+        std::map<std::string, int> counts;
+        for (const QuantizedAttention& attention : pair_.attentions()) {
+            for (std::string& name : pair_.tensors_of(attention)) used_.insert(std::move(name));
+            try {
+                ++counts["quantized attention: " + pair_.read(attention).quant_type];
+            } catch (const Unsupported& error) {
+                ++counts[std::string(error.what()) + ", it runs in float"];
+            } catch (const Error& error) {
+                result_.problems.emplace_back(error.what());
+            }
+        }
+        for (const auto& [what, count] : counts) {
+            result_.notes.push_back(fmt::format("{} ({} of them)", what, count));
+        }
+    }
+
     void inspect_scales(const QuantizedLayer& layer) {
         const std::string name = layer.prefix + ".weight_scale";
         if (!file_.contains(name)) {
@@ -83,9 +95,8 @@ class Inspector {
     }
 
     void inspect_listing() {
-        const auto& attention = pair_.attention_keys();
         for (const auto& [key, type] : pair_.description().entries) {
-            const bool attention_key = std::find(attention.begin(), attention.end(), key) != attention.end();
+            const bool attention_key = key.ends_with("quant_type");
             const bool module_key = file_.contains(key + ".weight");
             if (file_.contains(key) || attention_key || module_key || used_.contains(key)) continue;
             if (type != "FLOAT" && !is_quant_type(type)) continue;

@@ -121,6 +121,25 @@ bool matches(std::string_view pattern, std::string_view name) {
                        [&](const std::string& candidate) { return matches_plain(candidate, name); });
 }
 
+std::vector<std::string> select_attentions(const std::vector<std::string>& names,
+                                           std::vector<std::string> patterns) {
+    if (patterns.empty()) patterns.emplace_back(kDefaultAttentions);
+    for (const auto& pattern : patterns) {
+        if (std::any_of(names.begin(), names.end(),
+                        [&](const auto& name) { return matches(pattern, name); })) {
+            continue;
+        }
+        throw InvalidArgument(
+            fmt::format("[quantize] pattern '{}' matches none of the {} attention modules{}", pattern,
+                        names.size(), suggestion(pattern, names)));
+    }
+    std::vector<std::string> selected;
+    for (const auto& name : names) {
+        if (matches_any(patterns, name)) selected.push_back(name);
+    }
+    return selected;
+}
+
 std::vector<std::string> select_layers(const std::vector<std::string>& names,
                                        const std::vector<std::string>& include,
                                        const std::vector<std::string>& exclude) {

@@ -22,4 +22,13 @@ std::vector<std::string> select_layers(const std::vector<std::string>& names,
                                        const std::vector<std::string>& include,
                                        const std::vector<std::string>& exclude);
 
+/// Self-attention of every block, in the names of diffusers and of Wan: what is quantized unless told
+/// otherwise.
+inline constexpr std::string_view kDefaultAttentions = "*.{attn1,self_attn}";
+
+/// The names of attention modules that match any pattern (none given: kDefaultAttentions). InvalidArgument
+/// for a pattern that matches none.
+std::vector<std::string> select_attentions(const std::vector<std::string>& names,
+                                           std::vector<std::string> patterns);
+
 }  // namespace aerogel

@@ -26,6 +26,14 @@ TensorView as_rows(const TensorView& view, const char* name, std::int64_t column
                                       columns, view.describe()));
 }
 
+// The rows of x, which has less types than y.
+TensorView checked_rows(const TensorView& x, std::int64_t columns) {
+    if (x.dtype != DType::f32 && x.dtype != DType::bf16) {
+        throw InvalidArgument("[linear] x " + x.describe() + " must be f32 or bf16");
+    }
+    return as_rows(x, "x", columns);
+}
+
 std::int64_t stride_of(const TensorView& rows) {
     return rows.strides.empty() ? rows.dim(1) : rows.strides[0];
 }
@@ -73,6 +81,18 @@ void store(const Tensor& values, const TensorView& rows) {
 
 }  // namespace
 
+Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range) {
+    const Tensor rows = float_rows(checked_rows(x, k));
+    parallel_for(rows.dim(0), [&](std::int64_t row, int) {
+        float* values = rows.as<float>() + row * k;
+        for (std::int64_t i = 0; i < k; ++i) {
+            const float value = mul_scale == nullptr ? values[i] : values[i] * mul_scale[i];
+            values[i] = std::clamp(value, range.low, range.high);
+        }
+    });
+    return rows;
+}
+
 LinearBranches::LinearBranches(const QuantizedLinearWeights& weights)
     : n_(weights.weight.rows), k_(weights.weight.columns) {
     if (weights.rotation.defined()) {
@@ -90,10 +110,7 @@ LinearBranches::LinearBranches(const QuantizedLinearWeights& weights)
 }
 
 void LinearBranches::run(const TensorView& x, const TensorView& y, const Multiply& multiply) const {
-    if (x.dtype != DType::f32 && x.dtype != DType::bf16) {
-        throw InvalidArgument("[linear] x " + x.describe() + " must be f32 or bf16");
-    }
-    const TensorView in = as_rows(x, "x", k_), out = as_rows(y, "y", n_);
+    const TensorView in = checked_rows(x, k_), out = as_rows(y, "y", n_);
     if (in.dim(0) != out.dim(0)) {
         throw InvalidArgument(
             fmt::format("[linear] x and y must have as many rows (x {}, y {})", x.describe(), y.describe()));

@@ -10,6 +10,14 @@
 
 namespace aerogel {
 
+/// x * mul_scale (null: 1) kept in [low, high], f32 [rows,k]: what makes int8 kernels give the four-bit
+/// integers of a static scheme. x f32|bf16 [...,k].
+struct ClampRange {
+    float low;
+    float high;
+};
+Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range);
+
 class LinearBranches {
   public:
     /// Arrays that check_layer() has accepted.

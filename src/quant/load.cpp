@@ -54,6 +54,7 @@ fs::path description_in(const fs::path& folder, int rank) {
                                       folder.string(), found.size(), wanted, fmt::join(found, ", ")));
 }
 
+// Read by find_attentions().
 bool is_attention_key(std::string_view key) {
     return key.ends_with(".quant_type") || key.find(".fa_") != std::string_view::npos ||
            key.find(".fa3_") != std::string_view::npos;
@@ -75,6 +76,7 @@ std::vector<std::string> tensors_of(const QuantizedLayer& layer) {
 QuantizedPair::QuantizedPair(fs::path path, QuantDescription description, SafetensorsFile weights)
     : path_(std::move(path)), description_(std::move(description)), weights_(std::move(weights)) {
     find_layers();
+    find_attentions();
 }
 
 QuantizedPair QuantizedPair::open(const fs::path& path, int rank) {
@@ -93,7 +95,10 @@ void QuantizedPair::find_layers() {
     };
     for (const auto& [key, type] : description_.entries) {
         if (type == "FLOAT") continue;
-        if (is_attention_key(key)) attention_keys_.push_back(key);
+        if (is_attention_key(key)) {
+            attention_keys_.push_back(key);
+            continue;
+        }
         std::string prefix = key;
         if (key.ends_with(kWeight)) {
             prefix.resize(key.size() - kWeight.size());
@@ -118,7 +123,7 @@ void QuantizedPair::find_layers() {
 
 std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
     std::size_t bytes = 0;
-    for (const std::string& name : tensors_of(layer)) {
+    for (const std::string& name : aerogel::tensors_of(layer)) {
         if (!weights_.contains(name)) continue;
         const TensorInfo& info = weights_.info(name);
         bytes += static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);

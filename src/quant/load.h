@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "aerogel/description.h"
+#include "aerogel/quantized_attention.h"
 #include "aerogel/quantized_linear.h"
 #include "aerogel/safetensors.h"
 
@@ -17,6 +18,12 @@ namespace aerogel {
 struct QuantizedLayer {
     std::string name;        ///< of the module in the float model
     std::string prefix;      ///< of its tensors: the name, or name + ".linear" beside name + ".div.mul_scale"
+    std::string quant_type;  ///< upper case; may be one that nothing here computes yet
+};
+
+/// An attention module that the description quantizes.
+struct QuantizedAttention {
+    std::string name;
     std::string quant_type;  ///< upper case; may be one that nothing here computes yet
 };
 
@@ -33,8 +40,15 @@ class QuantizedPair {
     const QuantDescription& description() const { return description_; }
     const SafetensorsFile& weights() const { return weights_; }
     const std::vector<QuantizedLayer>& layers() const { return layers_; }
-    /// Keys about quantized attention, which nothing here computes yet.
+    /// Keys of the description about quantized attention, and the modules they speak of.
     const std::vector<std::string>& attention_keys() const { return attention_keys_; }
+    const std::vector<QuantizedAttention>& attentions() const { return attentions_; }
+    /// Its tensors in the weight file.
+    std::vector<std::string> tensors_of(const QuantizedAttention& attention) const;
+    /// Rotations or calibrated scales of one. InvalidArgument as for layers; Unsupported for a type that is
+    /// not there yet. heads and head_dim: of the module, where the caller knows, else 0.
+    AttentionQuantization read(const QuantizedAttention& attention, std::int64_t heads = 0,
+                               std::int64_t head_dim = 0) const;
 
     /// The arrays of one layer. InvalidArgument naming file, tensor, expected and got; Unsupported for a
     /// scheme that is not there yet. The result fits check_layer(). `in_features`: of the layer, where the
@@ -46,12 +60,14 @@ class QuantizedPair {
   private:
     QuantizedPair(std::filesystem::path path, QuantDescription description, SafetensorsFile weights);
     void find_layers();
+    void find_attentions();
 
     std::filesystem::path path_;
     QuantDescription description_;
     SafetensorsFile weights_;
     std::vector<QuantizedLayer> layers_;
     std::vector<std::string> attention_keys_;
+    std::vector<QuantizedAttention> attentions_;
 };
 
 }  // namespace aerogel

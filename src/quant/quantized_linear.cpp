@@ -90,7 +90,8 @@ struct QuantizedLinear::State {
 
     // The product with the quantized weight, and the bias.
     void multiply(const TensorView& x, const TensorView& y, const StepContext& step) const {
-        const StaticScales* by = scales(step);
+        const bool widened = scheme.static_bits == 4 && step.wide_activations;
+        const StaticScales* by = widened ? nullptr : scales(step);
         LinearArgs args;
         if (weights.mul_scale.defined() && !branches.rotates())
             args.mul_scale = weights.mul_scale.as<float>();
@@ -99,8 +100,12 @@ struct QuantizedLinear::State {
             args.input_offset = by->input_offset;
             args.quant_bias = by->quant_bias.as<std::int32_t>();
             args.deq_scale = by->deq_scale.as<float>();
-            packed.run(x, y, Activation::per_tensor, args);
-            return;
+            if (scheme.static_bits == 8) return packed.run(x, y, Activation::per_tensor, args);
+            const float low = (-8.0F - by->input_offset) * by->input_scale;
+            const float high = (7.0F - by->input_offset) * by->input_scale;
+            const Tensor rows = clamped_rows(x, weights.weight.columns, args.mul_scale, {low, high});
+            args.mul_scale = nullptr;
+            return packed.run(rows, y, Activation::per_tensor, args);
         }
         if (weights.bias.defined()) args.bias = weights.bias.as<float>();
         const Activation kind = activation(step);

@@ -49,6 +49,9 @@ Plan make_plan(const QuantizedPair& pair) {
         dropped.erase(layer.prefix + ".weight");
         dropped.erase(layer.prefix + ".bias");
     }
+    for (const QuantizedAttention& attention : pair.attentions()) {
+        for (std::string& tensor : pair.tensors_of(attention)) dropped.insert(std::move(tensor));
+    }
     Plan plan;
     for (const std::string& layer : float_residuals(pair)) {
         plan.residuals.insert(layer + ".weight");

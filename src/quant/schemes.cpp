@@ -49,7 +49,7 @@ constexpr std::array<Name, 3> kStaticNames = {"W8A8_PER_CHANNEL", "W8A8_PER_TENS
                                               "W8A8_PER_CHANNEL_PER_TENSOR"};
 constexpr std::array<Name, 2> kPerTokenNames = {"W8A8_PER_CHANNEL_PER_TOKEN", "W8A8_PER_TENSOR_PER_TOKEN"};
 
-constexpr std::array<SchemeRow, 16> kSchemes = {{
+constexpr std::array<SchemeRow, 17> kSchemes = {{
     {.name = "W8A16",
      .aliases = kInt8,
      .file_names = kInt8Gptq,
@@ -167,6 +167,13 @@ constexpr std::array<SchemeRow, 16> kSchemes = {{
      .tensors = kStaticTensors,
      .summary = "int8 weights, int8 activations with one calibrated scale per layer and sampling step, or "
                 "per token"},
+    {.name = "W4A4_STATIC",
+     .weight = Format::int4,
+     .activation = Activation::per_tensor,
+     .static_bits = 4,
+     .needs_calibration = true,
+     .tensors = kStaticTensors,
+     .summary = "int4 weights, int4 activations with one calibrated scale per layer"},
 }};
 
 // Quantization types that description files may hold and that no row above computes.

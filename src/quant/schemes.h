@@ -19,6 +19,7 @@ struct SchemeRow {
         {};  ///< names of files that also tell the algorithm; read only
     Format weight = Format::int8;
     Activation activation = Activation::none;
+    int static_bits = 8;             ///< of per_tensor activations: 8 or 4
     bool per_step = false;           ///< one set of static scales per sampling step
     bool needs_calibration = false;  ///< activation ranges must be measured before export
     bool groups = false;             ///< weights may have a scale per group of columns

@@ -71,13 +71,13 @@ def test_scheme_that_is_not_there(aerogel, tmp_path):
         tensors = {"fc.weight": torch.zeros(8, 64).to(torch.float8_e4m3fn), "fc.weight_scale": scale, "extra": torch.ones(2)}
         save_file(tensors, tmp_path / "quant_model_weight_w8a8_mix.safetensors")
         path = tmp_path / "quant_model_description_w8a8_mix.json"
-        path.write_text(json.dumps({"fc.weight": "W8A8_MIX", "fc.weight_scale": "W8A8_MIX", "attn.quant_type": "FP8_DYNAMIC",
+        path.write_text(json.dumps({"fc.weight": "W8A8_MIX", "fc.weight_scale": "W8A8_MIX", "attn.quant_type": "Q_FP8_DYNAMIC_KV_FP8",
                                     "model_quant_type": "W8A8_MIX"}))
         found = report(aerogel("inspect", path, "--json"), code=int(bad))
         assert found["problems"] == (["'fc.weight_scale' (W8A8_MIX): 1 of 16 E8M0 scales are 255 (NaN)"] if bad else [])
         assert found["layers"][0]["runs"] is False and found["bits_per_weight"] == 8.25
         assert any("W8A8_MIX is not there yet" in n for n in found["notes"])
-        assert any("quantized attention" in n for n in found["notes"])
+        assert any("Q_FP8_DYNAMIC_KV_FP8 attention is not there yet, it runs in float (1 of them)" in n for n in found["notes"])
         assert found["float_tensors"][0]["why"] == "not in the description"
 
 

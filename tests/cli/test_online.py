@@ -131,7 +131,65 @@ def test_static_and_dynamic_steps(aerogel, tiny_pipeline, tmp_path):
     assert run("--timestep-policy", policy(tmp_path, default_strategy="static")) == run()
 
 
+FA = ["FP8_DYNAMIC", "MXFP8_DYNAMIC", "MXFP4_DYNAMIC", "INT8_DYNAMIC"]
+
+
+def test_quantized_attention(aerogel, tiny_pipeline, tmp_path):
+    """The bits of files, near to float attention and different from it and from each other."""
+    plain = video(aerogel, tiny_pipeline, tmp_path, "--online", "W8A16")[0]
+    exact = load_file(tmp_path / "v.safetensors")["video"]
+    results = {plain}
+    for kind in FA:
+        files, _ = exported(aerogel, tiny_pipeline, tmp_path, "--scheme", "W8A16", "--fa", kind)
+        memory, report = video(aerogel, tiny_pipeline, tmp_path, "--online", "W8A16", "--fa", kind)
+        got = load_file(tmp_path / "v.safetensors")["video"]
+        assert files == memory and report["quantized"]["layers"] == {kind: 2, "W8A16": 20, "FLOAT": 6}
+        assert 0 < float((got - exact).norm()) < 0.05 * float(exact.norm())
+        results.add(memory)
+    assert len(results) == 1 + len(FA)
+    cross, report = video(aerogel, tiny_pipeline, tmp_path, "--online", "W8A16", "--fa", "MXFP4_DYNAMIC", "--fa-layers", "*.attn2")
+    assert cross not in results and report["quantized"]["layers"]["MXFP4_DYNAMIC"] == 2
+
+
+def test_attention_step_by_step(aerogel, tiny_pipeline, tmp_path):
+    """Registered steps decide for every quantized attention, the default for MXFP4 only."""
+    def run(kind, **fields):
+        return video(aerogel, tiny_pipeline, tmp_path, "--online", "W8A16", *(["--fa", kind] if kind else []),
+                     "--timestep-policy", policy(tmp_path, **fields))[0]
+    every = {"step_range": [0, 1, 2], "target": "fa"}
+    plain, fp8, mxfp4 = (run(kind) for kind in (None, "FP8_DYNAMIC", "MXFP4_DYNAMIC"))
+    assert len({plain, fp8, mxfp4}) == 3
+    assert run("FP8_DYNAMIC", fa_default_strategy="FLOAT") == fp8
+    assert run("MXFP4_DYNAMIC", fa_default_strategy="FP8") == fp8 == run("MXFP4_DYNAMIC", register=[{**every, "strategy": "FP8"}])
+    assert run("MXFP4_DYNAMIC", fa_default_strategy="FLOAT") == plain == run("FP8_DYNAMIC", register=[{**every, "strategy": "FLOAT"}])
+    assert run("FP8_DYNAMIC", register=[{**every, "strategy": "MXFP4"}]) == mxfp4
+    assert run("INT8_DYNAMIC", register=[{**every, "strategy": "FLOAT"}]) == plain
+    assert run("FP8_DYNAMIC", register=[{"step_range": 1, "strategy": "FLOAT", "target": "fa"}]) not in (plain, fp8, mxfp4)
+
+
+def test_calibrated_attention(aerogel, tiny_pipeline, tmp_path):
+    captions = tmp_path / "captions.txt"
+    captions.write_text("red circle moves left\n")
+    plain = video(aerogel, tiny_pipeline, tmp_path, "--online", "W8A16")[0]
+    exact = load_file(tmp_path / "v.safetensors")["video"]
+    done = aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--scheme", "W8A16", "--fa", "FAQUANT", "--captions", captions)
+    assert done.returncode == 0 and "calibrated on 1 captions" in done.stdout, done.stderr
+    stored = load_file(tmp_path / "q/quant_model_weight_w8a16.safetensors")
+    for part in "qkv":
+        assert stored[f"blocks.1.attn1.fa_{part}.scale"].shape == (2, 1) and (stored[f"blocks.1.attn1.fa_{part}.scale"] > 0).all()
+    types = json.loads((tmp_path / "q/quant_model_description_w8a16.json").read_text())
+    assert types["blocks.1.attn1.fa_v.offset"] == "FAQuant" and "blocks.1.attn1.quant_type" not in types
+    got, report = video(aerogel, tiny_pipeline, tmp_path, "--quantized", tmp_path / "q")
+    difference = load_file(tmp_path / "v.safetensors")["video"] - exact
+    assert report["quantized"]["layers"]["FAQUANT"] == 2 and got != plain and float(difference.norm()) < 0.05 * float(exact.norm())
+
+
 @pytest.mark.parametrize("flags,message", [
+    (["--online", "W8A16", "--fa", "FP8"], "there is no quantized attention 'FP8'; there are: FP8_DYNAMIC"),
+    (["--online", "W8A16", "--fa", "FAQUANT"], "FAQUANT attention needs calibrated scales and comes from files"),
+    (["--online", "W8A16", "--fa", "INT8_DYNAMIC", "--fa-layers", "*.attn3"], "pattern '*.attn3' matches none of the 4 attention modules"),
+    (["--online", "W8A16", "--fa-layers", "*"], "fa_layers without fa_quant_type"),
+    (["--fa", "INT8_DYNAMIC"], "belong to --online"),
     (["--online", "W8A8"], "W8A8 needs calibrated activation ranges and comes from files"),
     (["--online", "W9A9"], "there is no scheme 'W9A9'"),
     (["--online", "W8A16", "--quantized", "x.json"], "give one of them"),

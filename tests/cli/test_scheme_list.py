@@ -9,7 +9,7 @@ ROWS = {  # scheme: weight, activation, data
     "W8A8_DYNAMIC": ("int8", "per_token", "none"), "W4A8": ("int4", "per_token", "none"), "W4A4_DYNAMIC": ("int4", "per_token_int4", "none"),
     "WFP8AFP8_DYNAMIC": ("fp8_e4m3", "per_token_fp8", "none"), "W8A8_MXFP8": ("mxfp8", "mxfp8", "none"),
     "W4A8_MXFP": ("mxfp4", "mxfp8", "none"), "W4A4_MXFP4": ("mxfp4", "mxfp4", "none"), "W4A4_MXFP4_DUALSCALE": ("mxfp4_dual", "mxfp4_dual", "none"),
-    "W8A8": ("int8", "per_tensor", "activation ranges"), "W8A8_TIMESTEP": ("int8", "per_tensor", "activation ranges per step"),
+    "W8A8": ("int8", "per_tensor", "activation ranges"), "W8A8_TIMESTEP": ("int8", "per_tensor", "activation ranges per step"), "W4A4_STATIC": ("int4", "per_tensor", "activation ranges"),
 }
 
 

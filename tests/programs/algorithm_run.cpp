@@ -149,11 +149,15 @@ Tensors run_row(const std::string& name, const Call& call) {
     const Format format = format_of(name.substr(last + 1));
     if (name.starts_with("row:"))
         return tensors_of(algorithm_row(algorithm, format).quantize(call.weight(), {}));
-    for (const InputAlgorithmRow& row : input_algorithms()) {
-        if (row.name != algorithm || row.format != format) continue;
-        const ChosenWeight chosen = row.quantize(call.weight(), call.x(), call.integer(0));
-        Tensors result = tensors_of(chosen.weight);
-        if (chosen.mul_scale.defined()) result["mul_scale"] = chosen.mul_scale;
+    const WeightOptions options = {call.integer(0), true};
+    if (const InputAlgorithmRow* row = find_input_algorithm(algorithm, format)) {
+        return tensors_of(row->quantize(call.weight(), call.x(), options));
+    }
+    if (const SmoothingRow* row = find_smoothing(algorithm)) {
+        const Tensor s = row->scales(call.weight(), call.x(), format, options);
+        const Tensor smoothed = smoothed_weight(call.weight(), s);
+        Tensors result = tensors_of(algorithm_row("minmax", format).quantize(smoothed, options));
+        result["mul_scale"] = mul_scale_of(s);
         return result;
     }
     throw InvalidArgument("[algorithm_run] no row " + name);

@@ -1,5 +1,5 @@
 // One layer of a quantized pair, for tests/quant: quantized_linear_run DESCRIPTION LAYER X.safetensors
-// OUT.safetensors [STEP FIRST_STATIC_STEP]. X holds "x" f32 or bf16; OUT gets "y" of the same type.
+// OUT.safetensors [STEP FIRST_STATIC_STEP [wide]]. X holds "x" f32 or bf16; OUT gets "y" of the same type.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -14,14 +14,15 @@ namespace {
 using namespace aerogel;
 
 void run(int argc, char** argv) {
-    if (argc != 5 && argc != 7) {
-        throw InvalidArgument("usage: quantized_linear_run DESCRIPTION LAYER X OUT [STEP FIRST_STATIC_STEP]");
+    if (argc != 5 && argc != 7 && argc != 8) {
+        throw InvalidArgument(
+            "usage: quantized_linear_run DESCRIPTION LAYER X OUT [STEP FIRST_STATIC_STEP [wide]]");
     }
     const QuantizedPair pair = QuantizedPair::open(argv[1]);
     for (const QuantizedLayer& layer : pair.layers()) {
         if (layer.name != argv[2]) continue;
         QuantizedLinearWeights weights = pair.read(layer);
-        if (argc == 7) weights.first_static_step = std::atoi(argv[6]);
+        if (argc >= 7) weights.first_static_step = std::atoi(argv[6]);
         const QuantizedLinear linear(std::move(weights));
         const Tensor x = SafetensorsFile::open(argv[3]).tensor("x").clone();
         Shape shape = x.shape();
@@ -31,7 +32,10 @@ void run(int argc, char** argv) {
             y.as<float>()[i] = std::numeric_limits<float>::quiet_NaN();
         }
         y = y.to(x.dtype());
-        linear.forward(x, y, {argc == 7 ? std::atoi(argv[5]) : -1});
+        StepContext step;
+        if (argc >= 7) step.timestep_index = std::atoi(argv[5]);
+        step.wide_activations = argc == 8;
+        linear.forward(x, y, step);
         save_safetensors(argv[4], {{"y", y}});
         return;
     }

@@ -113,7 +113,7 @@ def test_scheme_that_is_not_there(run, float_model, tmp_path):
 
 
 def test_mixed_schemes_and_attention(run, float_model, tmp_path):
-    """Each layer has its own scheme, whatever model_quant_type says; quantized attention is reported as not there."""
+    """Each layer has its own scheme, whatever model_quant_type says; attention has one of its own."""
     folder, state = float_model("bf16")
     stats = write_stats(tmp_path / "s.safetensors", LAYERS, steps=2)
     static, static_types = quantize_model(state, LAYERS[:3], "W8A8", stats)
@@ -121,13 +121,14 @@ def test_mixed_schemes_and_attention(run, float_model, tmp_path):
     tensors = {k: v for k, v in {**dynamic, **static}.items() if k in static_types and static_types[k] != "FLOAT" or k not in static}
     tensors |= {k: dynamic[k] for k in types if types[k] != "FLOAT"}
     types |= {k: v for k, v in static_types.items() if v != "FLOAT"}
-    types["blocks.0.attn1.fa_q.scale"] = "FAQuant"
-    tensors["blocks.0.attn1.fa_q.scale"] = torch.ones(2, 1)
+    for part in "qkv":
+        types[f"blocks.0.attn1.fa_{part}.scale"] = "FAQuant"
+        tensors[f"blocks.0.attn1.fa_{part}.scale"] = torch.ones(2, 1)
     done = run(folder, write_pair(tmp_path, "W8A8_DYNAMIC", tensors, types))
     assert done.returncode == 0, done.stderr
     report, _ = parse(done.stdout)
     assert [report[n][0] for n in LAYERS[:6]] == ["W8A8"] * 3 + ["W8A8_DYNAMIC"] * 3
-    assert report["blocks.0.attn1.fa_q.scale"] == ("FLOAT", "quantized attention is not there yet")
+    assert report["blocks.0.attn1"] == ("FAQUANT", "")
 
 
 def test_rank(run, float_model, tmp_path):

@@ -26,23 +26,33 @@ struct AlgorithmRow {
     std::string_view summary;
 };
 
-/// A weight as stored, and what x must be multiplied by before it meets it: f32 [k], or undefined for 1.
-struct ChosenWeight {
-    QuantizedTensor weight;
-    Tensor mul_scale;
-};
-
 /// An algorithm that looks at recorded inputs of the layer.
 struct InputAlgorithmRow {
     std::string_view name;  ///< "gptq"
     Format format;
-    /// weight f32|bf16|f16 [n,k], inputs x [tokens,k], columns per scale (0: the row).
-    ChosenWeight (*quantize)(const TensorView& weight, const TensorView& inputs, std::int64_t group_size);
+    /// weight f32|bf16|f16 [n,k], inputs x f32|bf16|f16 [tokens,k].
+    QuantizedTensor (*quantize)(const TensorView& weight, const TensorView& inputs,
+                                const WeightOptions& options);
+    std::string_view summary;
+};
+
+/// A way to move outliers of the inputs into the weight before that is quantized, by whatever algorithm.
+struct SmoothingRow {
+    std::string_view name;  ///< "smoothquant"
+    /// weight f32|bf16|f16 [n,k], inputs x [tokens,k] -> s f32 [k]: x is divided by it, the weight
+    /// multiplied. `format` is what the weight will be quantized to; Unsupported where the search knows other
+    /// formats only.
+    Tensor (*scales)(const TensorView& weight, const TensorView& inputs, Format format,
+                     const WeightOptions& options);
     std::string_view summary;
 };
 
 std::span<const AlgorithmRow> algorithms();
 std::span<const InputAlgorithmRow> input_algorithms();
+std::span<const SmoothingRow> smoothings();
+/// The row, or null.
+const InputAlgorithmRow* find_input_algorithm(std::string_view name, Format format);
+const SmoothingRow* find_smoothing(std::string_view name);
 /// InvalidArgument listing what is there when no row has this name and writes this format, or saying that the
 /// algorithm needs recorded inputs.
 const AlgorithmRow& algorithm_row(std::string_view name, Format format);

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "formats/format.h"
 #include "quant/algorithms/minmax_weights.h"
 #include "quant/algorithms/model_dtype.h"
 
@@ -16,9 +17,10 @@ namespace {
 // Sums of the rows' integers; exact in float32 up to 130,000 columns.
 std::vector<float> row_sums(const QuantizedTensor& weight) {
     std::vector<float> sums;
+    std::vector<std::int8_t> row(static_cast<std::size_t>(weight.columns));
     for (std::int64_t n = 0; n < weight.rows; ++n) {
-        const auto* row = weight.data.as<std::int8_t>() + n * weight.columns;
-        sums.push_back(static_cast<float>(std::accumulate(row, row + weight.columns, std::int64_t{0})));
+        format_row(weight.format).integers(weight, {n, 0, weight.columns}, row.data());
+        sums.push_back(static_cast<float>(std::accumulate(row.begin(), row.end(), std::int64_t{0})));
     }
     return sums;
 }
@@ -38,13 +40,18 @@ QuantizedTensor quantize_minmax_int8(const TensorView& weight) {
 }
 
 InputScale asymmetric_int8(InputRange range, DType dtype) {
+    return asymmetric_scale(range, dtype, 8);
+}
+
+InputScale asymmetric_scale(InputRange range, DType dtype, int bits) {
+    const auto levels = static_cast<float>((1 << bits) - 1), lowest = static_cast<float>(-(1 << (bits - 1)));
     const auto rounded = [dtype](float x) { return round_to(dtype, x); };
     const float low = rounded(std::min(range.min, 0.0F));
     const float high = rounded(std::max(range.max, 0.0F));
     InputScale result;
-    result.scale = std::max(rounded(rounded(high / 255.0F) - rounded(low / 255.0F)), kSmallestScale);
-    const float offset = std::nearbyint(rounded(-low / result.scale)) - 128.0F;
-    result.offset = std::clamp(offset, -128.0F, 127.0F);
+    result.scale = std::max(rounded(rounded(high / levels) - rounded(low / levels)), kSmallestScale);
+    const float offset = std::nearbyint(rounded(-low / result.scale)) + lowest;
+    result.offset = std::clamp(offset, lowest, lowest + levels);
     return result;
 }
 

@@ -18,17 +18,20 @@ struct InputRange {
     float max = 0.0F;
 };
 
-/// Per-tensor scale of activations: x_q = clamp(round_half_even(x / scale + offset), -128, 127).
+/// Per-tensor scale of activations: x_q = clamp(round_half_even(x / scale + offset), -128, 127), or -8, 7.
 struct InputScale {
     float scale = 1.0F;
-    float offset = 0.0F;  ///< integral, -128 .. 127
+    float offset = 0.0F;  ///< integral, -128 .. 127 or -8 .. 7
 };
 
-/// The range, widened to hold 0, is laid over -128 .. 127. `dtype` is that of the model's weights.
+/// The range, widened to hold 0, is laid over the integers of 8 or 4 bits. `dtype` is that of the model's
+/// weights.
+InputScale asymmetric_scale(InputRange range, DType dtype, int bits);
+/// The same for 8 bits.
 InputScale asymmetric_int8(InputRange range, DType dtype);
 
 /// One StaticScales per input: quant_bias = round_half_even(bias / deq_scale - offset * sum_k w_q) and
-/// deq_scale = input scale * weight scale, for an int8 weight with a scale per row; bias f32 [n] or
+/// deq_scale = input scale * weight scale, for an int8 or int4 weight with a scale per row; bias f32 [n] or
 /// undefined. int32 overflow saturates.
 std::vector<StaticScales> static_scales(const QuantizedTensor& weight, const Tensor& bias,
                                         const std::vector<InputScale>& inputs, DType dtype);

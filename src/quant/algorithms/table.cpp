@@ -55,24 +55,24 @@ QuantizedTensor ceil_x(const TensorView& weight) {
 }
 
 template <Format kFormat>
-ChosenWeight smoothquant(const TensorView& weight, const TensorView& inputs, std::int64_t group_size) {
-    const Tensor s = smoothing_scales({weight}, channel_maxima(inputs), {});
-    const Tensor smoothed = smoothed_weight(weight, s).to(DType::f32);
-    return {quantize_minmax_integers("smoothquant", smoothed, {kFormat, group_size, false}, weight.dtype),
-            mul_scale_of(s)};
+QuantizedTensor gptq(const TensorView& weight, const TensorView& inputs, const WeightOptions& options) {
+    return quantize_gptq(weight, inputs, {{kFormat, options.group_size, !options.symmetric}});
 }
 
-template <Format kFormat>
-ChosenWeight awq(const TensorView& weight, const TensorView& inputs, std::int64_t group_size) {
-    const IntegerOptions grid{kFormat, group_size, false};
-    const Tensor s = awq_scales(weight, inputs, grid).s;
-    const Tensor scaled = smoothed_weight(weight, s).to(DType::f32);
-    return {quantize_minmax_integers("awq", scaled, grid, weight.dtype), mul_scale_of(s)};
+Tensor smoothquant(const TensorView& weight, const TensorView& inputs, Format, const WeightOptions&) {
+    return smoothing_scales({weight}, channel_maxima(inputs), {});
 }
 
-template <Format kFormat>
-ChosenWeight gptq(const TensorView& weight, const TensorView& inputs, std::int64_t group_size) {
-    return {quantize_gptq(weight, inputs, {{kFormat, group_size, false}}), Tensor()};
+Tensor iter_smooth(const TensorView& weight, const TensorView& inputs, Format, const WeightOptions&) {
+    return smoothing_scales({weight}, channel_maxima(inputs), {.alpha = 0.9, .beta = 0.1});
+}
+
+Tensor flex_smooth(const TensorView& weight, const TensorView& inputs, Format, const WeightOptions&) {
+    return smoothing_scales({weight}, channel_maxima(inputs), search_smoothing({weight}, inputs));
+}
+
+Tensor awq(const TensorView& weight, const TensorView& inputs, Format format, const WeightOptions& options) {
+    return awq_scales(weight, inputs, {format, options.group_size, !options.symmetric}).s;
 }
 
 constexpr std::array kAlgorithms = std::to_array<AlgorithmRow>({
@@ -100,11 +100,15 @@ constexpr std::array kAlgorithms = std::to_array<AlgorithmRow>({
 });
 
 constexpr std::array kInputAlgorithms = std::to_array<InputAlgorithmRow>({
-    {"smoothquant", Format::int8, smoothquant<Format::int8>, "outlier channels moved into the weights"},
-    {"awq", Format::int8, awq<Format::int8>, "columns that meet large inputs scaled up"},
-    {"awq", Format::int4, awq<Format::int4>, "columns that meet large inputs scaled up"},
     {"gptq", Format::int8, gptq<Format::int8>, "later columns correct what earlier ones lose"},
     {"gptq", Format::int4, gptq<Format::int4>, "later columns correct what earlier ones lose"},
+});
+
+constexpr std::array kSmoothings = std::to_array<SmoothingRow>({
+    {"smoothquant", smoothquant, "outlier channels moved into the weights, half and half"},
+    {"iter_smooth", iter_smooth, "the same with exponents .9 and .1"},
+    {"flex_smooth", flex_smooth, "the same with the exponents that err least in W8A8"},
+    {"awq", awq, "columns that meet large inputs scaled up as far as it helps (int8, int4)"},
 });
 
 }  // namespace
@@ -117,6 +121,24 @@ std::span<const InputAlgorithmRow> input_algorithms() {
     return kInputAlgorithms;
 }
 
+std::span<const SmoothingRow> smoothings() {
+    return kSmoothings;
+}
+
+const InputAlgorithmRow* find_input_algorithm(std::string_view name, Format format) {
+    for (const InputAlgorithmRow& row : kInputAlgorithms) {
+        if (row.name == name && row.format == format) return &row;
+    }
+    return nullptr;
+}
+
+const SmoothingRow* find_smoothing(std::string_view name) {
+    for (const SmoothingRow& row : kSmoothings) {
+        if (row.name == name) return &row;
+    }
+    return nullptr;
+}
+
 const AlgorithmRow& algorithm_row(std::string_view name, Format format) {
     std::string there;
     for (const AlgorithmRow& row : kAlgorithms) {
@@ -124,8 +146,7 @@ const AlgorithmRow& algorithm_row(std::string_view name, Format format) {
         there += (there.empty() ? "" : ", ") + std::string(row.name) + " (" +
                  std::string(to_string(row.format)) + ")";
     }
-    for (const InputAlgorithmRow& row : kInputAlgorithms) {
-        if (row.name != name || row.format != format) continue;
+    if (find_input_algorithm(name, format) != nullptr || find_smoothing(name) != nullptr) {
         throw InvalidArgument("[quantize] algorithm '" + std::string(name) +
                               "' needs recorded inputs; without, there are: " + there);
     }

@@ -1,0 +1,209 @@
+"""What quantization costs in quality: every scheme and the sensible combinations of algorithms on one model, at equal seeds.
+
+Per variant: size of the weights, seconds per step, relative error of the weights per layer (mean and worst), and how near the
+videos are to those of the float model (PSNR, SSIM, cosine). Beside them stands the float model with every weight moved by one
+unit in the last place of float32: nearer than that nothing can be expected. Writes fidelity.md and fidelity.png.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import shutil
+import statistics
+import subprocess
+import tempfile
+
+import numpy as np
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DATA = "data"  # marks variants that need calibration
+# name: flags of `aerogel quantize`
+VARIANTS = {
+    "W8A16": ["W8A16"], "W8A16_FP8": ["W8A16_FP8"], "W8A16_FP8_E5M2": ["W8A16_FP8_E5M2"], "W8A16_MXFP8": ["W8A16_MXFP8"],
+    "W8A8_DYNAMIC": ["W8A8_DYNAMIC"], "W8A8_DYNAMIC, rotated": ["W8A8_DYNAMIC", "--rotate", "-1"],
+    "W8A8_DYNAMIC, smoothquant": ["W8A8_DYNAMIC", "--smooth", "smoothquant", DATA],
+    "W8A8": ["W8A8", DATA], "W8A8, smoothquant": ["W8A8", "--smooth", "smoothquant", DATA], "W8A8, rotated": ["W8A8", "--rotate", "-1", DATA],
+    "W8A8_TIMESTEP": ["W8A8_TIMESTEP", DATA], "WFP8AFP8_DYNAMIC": ["WFP8AFP8_DYNAMIC"], "W8A8_MXFP8": ["W8A8_MXFP8"],
+    "W8A8_MXFP8, mse_round": ["W8A8_MXFP8", "--algorithm", "mse_round"],
+    "W4A16": ["W4A16", "--packed"], "W4A16, groups of 64": ["W4A16", "--group-size", "64", "--packed"],
+    "W4A16, groups of 64, ssz": ["W4A16", "--group-size", "64", "--packed", "--algorithm", "ssz"],
+    "W4A16, groups of 64, gptq": ["W4A16", "--group-size", "64", "--packed", "--algorithm", "gptq", DATA],
+    "W4A16, groups of 64, awq": ["W4A16", "--group-size", "64", "--packed", "--algorithm", "awq", DATA],
+    "W4A16, groups of 64, awq, gptq": ["W4A16", "--group-size", "64", "--packed", "--smooth", "awq", "--algorithm", "gptq", DATA],
+    "W4A16_MXFP4": ["W4A16_MXFP4"], "W4A16_MXFP4, fouroversix": ["W4A16_MXFP4", "--algorithm", "fouroversix"],
+    "W4A8": ["W4A8", "--packed"], "W4A8, rotated, gptq": ["W4A8", "--packed", "--rotate", "-1", "--algorithm", "gptq", DATA],
+    "W4A4_DYNAMIC": ["W4A4_DYNAMIC", "--packed"], "W4A4_DYNAMIC, rotated": ["W4A4_DYNAMIC", "--packed", "--rotate", "-1"],
+    "W4A4_DYNAMIC, rotated, low rank 32": ["W4A4_DYNAMIC", "--packed", "--rotate", "-1", "--low-rank", "32"],
+    "W4A4_DYNAMIC, smoothed, low rank 32, rotated, gptq":
+        ["W4A4_DYNAMIC", "--packed", "--smooth", "smoothquant", "--low-rank", "32", "--rotate", "-1", "--algorithm", "gptq", DATA],
+    "W4A4_STATIC": ["W4A4_STATIC", "--packed", DATA], "W4A4_STATIC, rotated": ["W4A4_STATIC", "--packed", "--rotate", "-1", DATA],
+    "W4A8_MXFP": ["W4A8_MXFP"], "W4A4_MXFP4": ["W4A4_MXFP4"], "W4A4_MXFP4, ceil_x_search": ["W4A4_MXFP4", "--algorithm", "ceil_x_search"],
+    "W4A4_MXFP4, rotated": ["W4A4_MXFP4", "--rotate", "-1"], "W4A4_MXFP4_SVD": ["W4A4_MXFP4_SVD"],
+    "W4A4_MXFP4_SVD, smoothquant": ["W4A4_MXFP4_SVD", "--smooth", "smoothquant", DATA], "W4A4_MXFP4_DUALSCALE": ["W4A4_MXFP4_DUALSCALE"],
+    "W8A16, attention INT8_DYNAMIC": ["W8A16", "--fa", "INT8_DYNAMIC"], "W8A16, attention FAQUANT": ["W8A16", "--fa", "FAQUANT", DATA],
+    "W8A16, attention FP8_DYNAMIC": ["W8A16", "--fa", "FP8_DYNAMIC"], "W8A16, attention MXFP8_DYNAMIC": ["W8A16", "--fa", "MXFP8_DYNAMIC"],
+    "W8A16, attention MXFP4_DYNAMIC": ["W8A16", "--fa", "MXFP4_DYNAMIC"],
+}
+CAPTIONS = ["red circle moves left", "blue star turns, yellow square moves up", "green triangle moves right"]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--aerogel", type=pathlib.Path, default=ROOT / "build/release/aerogel", help="the command")
+    parser.add_argument("--model", type=pathlib.Path, default=ROOT / "examples/shapes_dit")
+    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="folder of fidelity.md and fidelity.png")
+    parser.add_argument("--only", action="append", default=[], help="only variants whose name contains this; repeatable")
+    parser.add_argument("--captions", nargs="+", default=CAPTIONS[:2])
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
+    return parser.parse_args()
+
+
+class Measure:
+    def __init__(self, arguments, folder):
+        self.arguments, self.folder = arguments, folder
+        self.length = ["--steps", arguments.steps, "--frames", arguments.frames]
+
+    def run(self, *flags):
+        done = subprocess.run([str(self.arguments.aerogel), *map(str, flags)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"aerogel {' '.join(map(str, flags))}\n{done.stderr}")
+        return json.loads(done.stdout)
+
+    def videos(self, name, model, *flags):
+        """The videos of all captions, caption i from seed i; the generation reports."""
+        reports = []
+        for seed, caption in enumerate(self.arguments.captions):
+            path = self.folder / f"{name}_{seed}.safetensors"
+            reports.append(self.run("generate", model, "--prompt", caption, "--seed", seed, *self.length, "-o", path, "--json", *flags))
+        return reports
+
+    def distances(self, name):
+        """Mean PSNR, SSIM and cosine to the float model's videos."""
+        results = []
+        for seed in range(len(self.arguments.captions)):
+            pair = [self.folder / f"{n}_{seed}.safetensors" for n in ("float", name)]
+            results += self.run("compare", *pair, "--json")["results"]
+        return {key: statistics.fmean(r[key] if r[key] is not None else math.inf for r in results) for key in ("psnr", "ssim", "cosine")}
+
+    def calibration(self):
+        """One file of ranges and inputs for all variants that need data."""
+        path, captions = self.folder / "stats", self.folder / "captions.txt"
+        captions.write_text("\n".join(CAPTIONS) + "\n")
+        self.run("quantize", self.arguments.model, "-o", self.folder / "q", "--scheme", "W8A8", "--smooth", "smoothquant", "--captions", captions,
+                 *self.length, "--save-calibration", path, "--json")
+        return path, captions
+
+    def variant(self, flags, calibration):
+        out = self.folder / "q"
+        shutil.rmtree(out, ignore_errors=True)
+        extra = []
+        if DATA in flags:  # ranges of attention are not kept in files
+            extra = ["--captions", calibration[1], *self.length] if "FAQUANT" in flags else ["--calibration", calibration[0]]
+        report = self.run("quantize", self.arguments.model, "-o", out, "--json", "--scheme", *(f for f in flags if f != DATA), *extra)
+        errors = [layer["relative_error"] for layer in report["layers"]]
+        generated = self.videos("quantized", self.arguments.model, "--quantized", report["description"])
+        return {"bytes": generated[0]["weight_bytes"], "seconds_per_step": statistics.median(s for g in generated for s in g["step_seconds"]),
+                "error_mean": statistics.fmean(errors), "error_worst": max(errors), **self.distances("quantized")}
+
+
+def disturbed(model, folder):
+    """A copy of the model in float32 with every weight one unit in the last place up or down."""
+    shutil.copytree(model, folder)
+    path = folder / "transformer/diffusion_pytorch_model.safetensors"
+    rng = np.random.default_rng(0)
+    weights = {}
+    for name, tensor in load_file(path).items():
+        values = tensor.float()
+        up = rng.integers(0, 2, values.numel()).astype(bool).reshape(values.shape)
+        moved = np.nextafter(values.numpy(), np.where(up, np.inf, -np.inf).astype(np.float32))
+        weights[name] = values.new_tensor(moved)
+    save_file(weights, path)
+    return folder
+
+
+def measure(arguments):
+    names = [n for n in VARIANTS if not arguments.only or any(part in n for part in arguments.only)]
+    with tempfile.TemporaryDirectory() as temporary:
+        measure = Measure(arguments, pathlib.Path(temporary))
+        plain = measure.videos("float", arguments.model)
+        seconds = statistics.median(s for g in plain for s in g["step_seconds"])
+        measure.videos("disturbed", disturbed(arguments.model, measure.folder / "model"))
+        rows = {"float": {"bytes": plain[0]["weight_bytes"], "seconds_per_step": seconds},
+                "float, weights moved by 1 ulp": {"bytes": plain[0]["weight_bytes"], "seconds_per_step": seconds, **measure.distances("disturbed")}}
+        calibration = measure.calibration() if any(DATA in VARIANTS[n] for n in names) else None
+        for name in track(names, "fidelity"):
+            rows[name] = measure.variant(VARIANTS[name], calibration)
+    return rows
+
+
+def shown(value, form):
+    return "" if value is None else "∞" if math.isinf(value) else format(value, form)
+
+
+def table(rows):
+    lines = ["| variant | MB | s/step | weight error, mean | worst layer | PSNR | SSIM | cosine |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    forms = [("error_mean", ".4f"), ("error_worst", ".4f"), ("psnr", ".1f"), ("ssim", ".4f"), ("cosine", ".5f")]
+    for name, row in rows.items():
+        cells = [f"{row['bytes'] / 1e6:.2f}", f"{row['seconds_per_step']:.2f}", *(shown(row.get(key), form) for key, form in forms)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(rows, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, row in rows.items():
+        if "psnr" not in row or math.isinf(row["psnr"]) or "ulp" in name:
+            continue
+        axes.plot(row["bytes"] / 1e6, row["psnr"], "o", color=f"C{hash_of(name)}")
+        axes.annotate(name, (row["bytes"] / 1e6, row["psnr"]), fontsize=5, xytext=(3, 2), textcoords="offset points")
+    spread = rows["float, weights moved by 1 ulp"]["psnr"]
+    if not math.isinf(spread):
+        axes.axhline(spread, color="grey", linestyle="--", label="float, weights moved by 1 ulp")
+        axes.legend(fontsize=7)
+    axes.set(xlabel="weights, MB", ylabel="PSNR to the float model, dB")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def hash_of(name):
+    """A colour per scheme."""
+    return sum(name.partition(",")[0].encode()) % 10
+
+
+def page(arguments, rows):
+    return f"""# Fidelity: what quantization costs in quality
+
+`make fidelity` (bench/fidelity.py) wrote this page. Model `{arguments.model.name}`, {len(arguments.captions)} captions, {arguments.steps} steps, {arguments.frames} frames; caption i
+from the noise of seed i, with every variant the same. Default layers (attention and feed-forward of all blocks). Weight error is |W - decoded| / |W| per
+layer; PSNR, SSIM and cosine compare videos with those of the float model. The second row moves every weight of the float model by one unit in
+the last place of float32: what lies near it is as good as float. Seconds depend on the machine and on which formats have fast kernels there.
+
+{table(rows)}
+
+![PSNR over size](fidelity.png)
+"""
+
+
+def main():
+    arguments = parse_arguments()
+    rows = measure(arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "fidelity.md").write_text(page(arguments, rows))
+    plot(rows, arguments.output / "fidelity.png")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
