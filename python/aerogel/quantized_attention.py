@@ -6,7 +6,7 @@ import numpy as np
 from . import _core
 from ._arrays import as_float_array, is_torch, restored
 
-FORMATS = ("int8", "fp8", "mxfp8", "mxfp4")
+FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
 
 
@@ -53,10 +53,10 @@ def quantized_attention(q, k, v, format="int8", *, input_layout="BNSD", scale=No
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
     sequence, which sum to all) packed [tokens, heads, head_dim]; float32, bfloat16 or float16. format: "int8" (exact integer products, the
-    fast one), "fp8", "mxfp8", "mxfp4" (the rounding of these formats, then float32). smooth_k: takes the mean over tokens off k, which
+    fast one), "fp8", "mxfp8", "mxfp4", "mix" (the rounding of these formats, then float32). smooth_k: takes the mean over tokens off k, which
     changes no weight (SageAttention, arXiv 2410.02367); False is what files for "fp8" and MX were made for. rotation: an orthogonal
     [head_dim, head_dim] matrix that q and k are multiplied with first, or a pair. scales: int8 only, {"q_scale", "k_scale", "v_scale"} of
-    `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens that share a scale, int8 and fp8.
+    `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens that share a scale, int8, fp8 and mix.
     Returns an array like q. Raises ValueError for what does not fit."""
     if input_layout not in ("BNSD", "BSND"):
         raise ValueError(f"[quantized_attention] input_layout must be BNSD or BSND (packed sequences: seq_len), got {input_layout!r}")

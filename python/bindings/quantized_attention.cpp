@@ -22,7 +22,8 @@ AttentionFormat format_of(const std::string& name) {
     if (name == "fp8") return AttentionFormat::fp8;
     if (name == "mxfp8") return AttentionFormat::mxfp8;
     if (name == "mxfp4") return AttentionFormat::mxfp4;
-    throw InvalidArgument("[quantized_attention] format must be int8, fp8, mxfp8 or mxfp4, got " + name);
+    if (name == "mix") return AttentionFormat::mix;
+    throw InvalidArgument("[quantized_attention] format must be int8, fp8, mxfp8, mxfp4 or mix, got " + name);
 }
 
 Tensor f32_of(const nb::dict& given, const char* name) {

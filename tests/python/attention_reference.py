@@ -55,8 +55,23 @@ def fp8(t, tokens):
     return torch.from_numpy(out)
 
 
+def int8(t, tokens):
+    """[..., tokens, head_dim] in whole numbers with one scale, largest / 127, per block of tokens."""
+    out = t.double().numpy().copy()
+    for head in np.ndindex(out.shape[:-2]):
+        for start in range(0, out.shape[-2], tokens):
+            block = out[head][start:start + tokens]
+            scale = np.abs(block).max() / 127
+            if scale > 0:
+                block[:] = np.rint(block / scale) * scale
+    return torch.from_numpy(out)
+
+
 def rounded(q, k, v, format):
     """q, k, v [..., tokens, head_dim] as the format holds them."""
+    if format == "mix":
+        channels = fp8(v.transpose(-1, -2), 1)
+        return int8(q, 64), int8(k, 64), channels.transpose(-1, -2)
     if format == "fp8":
         return fp8(q, 128), fp8(k, 256), fp8(v, 256)
     element = "e2m1" if format == "mxfp4" else "e4m3"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-FORMATS = ["int8", "fp8", "mxfp8", "mxfp4"]
+FORMATS = ["int8", "fp8", "mxfp8", "mxfp4", "mix"]
 
 
 def qkv(batch=2, heads=3, q_len=37, k_len=70, head_dim=32):
