@@ -111,6 +111,8 @@ def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
     median = statistics.median(ours)
     rate = report["gops"] * report["median_seconds"] / median
     row = {"name": name, "seconds": median, "spread": spread(ours), "gops": rate, "error": report["error"]}
+    if report["weight_bytes"]:
+        row["weight_gb_per_s"] = report["weight_bytes"] / median / 1e9
     row["percent_of_peak"] = 100 * rate / report["peak_gops"]
     if theirs:
         row |= {"peer": "torch", "peer_seconds": statistics.median(theirs), "peer_spread": spread(theirs)}
@@ -119,9 +121,14 @@ def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
 
 
 def add_own_ratios(rows: list[dict]) -> None:
-    """Block-sparse attention against Aerogel's dense attention of the same run, dense int8 against dense float32."""
+    """Block-sparse attention against Aerogel's dense attention of the same run, dense int8 against dense float32; linear
+    layers against Aerogel's float32 one, beside their peer."""
     seconds = {row["name"]: row["seconds"] for row in rows}
     for row in rows:
+        kind, _, size = row["name"].split("/", 2)
+        own = seconds.get(f"linear/FLOAT/{size}")
+        if kind == "linear" and own is not None:
+            row["ratio_to_own_float32"] = own / row["seconds"]
         if "block_sparse" in row["name"]:
             _, _, *rest = row["name"].split("/")
             peer, name = "own dense", "/".join(["attention/dense", *rest])
@@ -141,7 +148,7 @@ def floor_of(name: str, level: str) -> float | None:
 
 def show(rows: list[dict], title: str) -> None:
     table = Table(title=title)
-    for header in ("problem", "ms", "spread", "GOPS", "of peak", "error", "peer", "peer ms", "ratio", "floor"):
+    for header in ("problem", "ms", "spread", "GOPS", "of peak", "GB/s", "error", "peer", "peer ms", "ratio", "floor", "own f32"):
         table.add_column(header, justify="left" if header in ("problem", "peer") else "right", no_wrap=True)
     for row in rows:
         ratio = row.get("ratio")
@@ -153,11 +160,13 @@ def show(rows: list[dict], title: str) -> None:
             f"{100 * row['spread']:.0f} %",
             f"{row['gops']:.0f}",
             f"{row['percent_of_peak']:.0f} %",
+            f"{row['weight_gb_per_s']:.1f}" if "weight_gb_per_s" in row else "-",
             f"{row['error']:.1e}",
             row.get("peer", "-"),
             f"{1e3 * row['peer_seconds']:.2f}" if ratio else "-",
             f"{colour}{ratio:.2f} x" if ratio else "-",
             f"{floor} x" if floor else "-",
+            f"{row['ratio_to_own_float32']:.2f} x" if "ratio_to_own_float32" in row else "-",
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 

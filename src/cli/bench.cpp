@@ -30,6 +30,7 @@ struct Measured {
     const BenchProblem* problem;
     std::vector<double> seconds;  ///< sorted
     double error = 0.0;
+    double weight_bytes = 0.0;
     double peak = 0.0;
 
     double at(double quantile) const {
@@ -37,6 +38,7 @@ struct Measured {
             std::lround(quantile * static_cast<double>(seconds.size() - 1)))];
     }
     double rate() const { return problem->operations / at(0.5); }
+    double weight_rate() const { return weight_bytes / at(0.5); }
 };
 
 bool selected(const std::string& name, const std::vector<std::string>& only) {
@@ -46,7 +48,8 @@ bool selected(const std::string& name, const std::vector<std::string>& only) {
 
 Measured measure(const BenchProblem& problem, int repeat) {
     const BenchCase bench = problem.make();
-    Measured measured{&problem, {}, 0.0, 0.0};
+    Measured measured{&problem, {}};
+    measured.weight_bytes = bench.weight_bytes;
     bench.run();
     bench.run();
     for (int i = 0; i < repeat && !interrupted(); ++i) {
@@ -62,10 +65,16 @@ Measured measure(const BenchProblem& problem, int repeat) {
 }
 
 Json to_json(const Measured& m) {
-    return {{"name", m.problem->name},   {"median_seconds", m.at(0.5)},
-            {"seconds", m.seconds},      {"gops", m.rate() / 1e9},
-            {"peak_gops", m.peak / 1e9}, {"percent_of_peak", 100 * m.rate() / m.peak},
-            {"error", m.error},          {"error_of", m.problem->error_of}};
+    return {{"name", m.problem->name},
+            {"median_seconds", m.at(0.5)},
+            {"seconds", m.seconds},
+            {"gops", m.rate() / 1e9},
+            {"peak_gops", m.peak / 1e9},
+            {"percent_of_peak", 100 * m.rate() / m.peak},
+            {"error", m.error},
+            {"error_of", m.problem->error_of},
+            {"weight_bytes", m.weight_bytes},
+            {"weight_gb_per_s", m.weight_rate() / 1e9}};
 }
 
 void run_bench(const BenchOptions& options) {
@@ -84,8 +93,8 @@ void run_bench(const BenchOptions& options) {
     if (!options.json) {
         fmt::print("{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} GOPS int8\n", cpu_name(),
                    to_string(cpu_level()), num_threads(), peak_f32 / 1e9, peak_int8 / 1e9);
-        fmt::print("{:<46} {:>10} {:>9} {:>9} {:>8} {:>10}\n", "problem", "median ms", "spread", "GOPS",
-                   "of peak", "error");
+        fmt::print("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10}\n", "problem", "median ms", "spread",
+                   "GOPS", "of peak", "weights GB/s", "error");
     }
     Json results = Json::array();
     for (const auto* problem : chosen) {
@@ -96,9 +105,10 @@ void run_bench(const BenchOptions& options) {
             results.push_back(to_json(m));
             continue;
         }
-        fmt::print("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>10.2e}\n", problem->name,
+        fmt::print("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e}\n", problem->name,
                    1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5), m.rate() / 1e9,
-                   100 * m.rate() / m.peak, m.error);
+                   100 * m.rate() / m.peak,
+                   m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9), m.error);
         std::fflush(stdout);
     }
     if (!options.json) return;

@@ -15,7 +15,9 @@
 #include "aerogel/quantized_linear.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
+#include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/minmax.h"
+#include "quant/schemes.h"
 
 namespace aerogel::cli {
 namespace {
@@ -25,6 +27,10 @@ struct LinearShape {
 };
 constexpr LinearShape kLinearShapes[] = {
     {1024, 3072, 3072}, {512, 5120, 5120}, {256, 12288, 3072}, {4096, 256, 256}};
+/// Where the memory of the weights counts (few rows) and where it does not, for the schemes that multiply
+/// floats.
+constexpr std::int64_t kFewAndManyRows[] = {1, 4, 16, 64, 512};
+constexpr LinearShape kWeights[] = {{0, 3072, 3072}, {0, 12288, 3072}};
 
 struct AttentionShape {
     std::int64_t heads, tokens, head_dim;
@@ -58,7 +64,9 @@ std::unique_ptr<Linear> make_linear(const std::string& scheme, const Tensor& wei
     if (scheme == "FLOAT") return std::make_unique<FloatLinear>(weight, bias);
     QuantizedLinearWeights weights;
     weights.scheme = scheme;
-    weights.weight = quantize_minmax_int8(weight);
+    const Format format = scheme_row("bench", scheme).weight;
+    const std::int64_t group_size = scheme == "W4A16" ? 128 : 0;
+    weights.weight = algorithm_row("minmax", format).quantize(weight, {group_size});
     weights.bias = bias;
     if (scheme == "W8A8") {
         const auto [low, high] = std::minmax_element(x.as<float>(), x.as<float>() + x.count());
@@ -97,7 +105,25 @@ BenchCase make_linear_case(const std::string& scheme, const LinearShape& shape) 
                     got.insert(got.end(), y.as<float>() + row * shape.n, y.as<float>() + (row + 1) * shape.n);
                 }
                 return relative_error(linear_samples(x, weight, bias), got);
-            }};
+            },
+            static_cast<double>(linear->weight_bytes())};
+}
+
+BenchProblem linear_problem(const std::string& scheme, const LinearShape& shape) {
+    const bool float_products = scheme == "FLOAT" || !is_integer(scheme_row("bench", scheme).activation);
+    return {fmt::format("linear/{}/{}x{}x{}", scheme, shape.m, shape.n, shape.k), "float64 product",
+            float_products ? PeakKind::f32 : PeakKind::int8,
+            2.0 * static_cast<double>(shape.m * shape.n * shape.k),
+            [=] { return make_linear_case(scheme, shape); }};
+}
+
+/// FLOAT and every scheme whose products are floats.
+std::vector<std::string> float_schemes() {
+    std::vector<std::string> names = {"FLOAT"};
+    for (const SchemeRow& scheme : schemes()) {
+        if (!is_integer(scheme.activation)) names.emplace_back(scheme.name);
+    }
+    return names;
 }
 
 // Keeps `kept` random key blocks of each row.
@@ -179,11 +205,14 @@ std::vector<BenchProblem> bench_problems() {
     std::vector<BenchProblem> problems;
     for (const auto& shape : kLinearShapes) {
         for (const std::string scheme : {"FLOAT", "W8A8_DYNAMIC", "W8A8", "W8A16"}) {
-            const bool integer = scheme == "W8A8_DYNAMIC" || scheme == "W8A8";
-            problems.push_back({fmt::format("linear/{}/{}x{}x{}", scheme, shape.m, shape.n, shape.k),
-                                "float64 product", integer ? PeakKind::int8 : PeakKind::f32,
-                                2.0 * static_cast<double>(shape.m * shape.n * shape.k),
-                                [=] { return make_linear_case(scheme, shape); }});
+            problems.push_back(linear_problem(scheme, shape));
+        }
+    }
+    for (const LinearShape& weight : kWeights) {
+        for (const std::int64_t m : kFewAndManyRows) {
+            for (const std::string& scheme : float_schemes()) {
+                problems.push_back(linear_problem(scheme, {m, weight.n, weight.k}));
+            }
         }
     }
     for (const auto& shape : kAttentionShapes) {

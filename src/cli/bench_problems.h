@@ -13,7 +13,8 @@ namespace aerogel::cli {
 struct BenchCase {
     std::function<void()> run;  ///< one complete call: quantizing activations, masks and epilogue included
     std::function<double()>
-        error;  ///< relative L2 error of the last run's output to the float result, on samples
+        error;                ///< relative L2 error of the last run's output to the float result, on samples
+    double weight_bytes = 0;  ///< of a linear layer, as stored; 0 elsewhere
 };
 
 struct BenchProblem {

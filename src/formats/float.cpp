@@ -8,14 +8,16 @@
 namespace aerogel {
 namespace {
 
-void decode_float32(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    const auto* data = static_cast<const float*>(weight.data.data()) + row * weight.columns;
-    std::memcpy(out, data, static_cast<std::size_t>(weight.columns) * sizeof(float));
+void float32_elements(const QuantizedTensor& weight, const Slice& slice, float* out) {
+    const auto* data =
+        static_cast<const float*>(weight.data.data()) + slice.row * weight.columns + slice.first;
+    std::memcpy(out, data, static_cast<std::size_t>(slice.count) * sizeof(float));
 }
 
-void decode_bfloat16(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    const auto* data = static_cast<const BFloat16*>(weight.data.data()) + row * weight.columns;
-    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] = to_float(data[i]);
+void bfloat16_elements(const QuantizedTensor& weight, const Slice& slice, float* out) {
+    const auto* data =
+        static_cast<const BFloat16*>(weight.data.data()) + slice.row * weight.columns + slice.first;
+    for (std::int64_t i = 0; i < slice.count; ++i) out[i] = to_float(data[i]);
 }
 
 std::string float_problem(const QuantizedTensor& weight) {
@@ -34,7 +36,9 @@ std::string float_problem(const QuantizedTensor& weight) {
 
 }  // namespace
 
-constexpr FormatRow kFloat32Format = {Format::f32, "f32", DType::f32, decode_float32, float_problem};
-constexpr FormatRow kBFloat16Format = {Format::bf16, "bf16", DType::bf16, decode_bfloat16, float_problem};
+constexpr FormatRow kFloat32Format = {Format::f32,      "f32",   DType::f32,
+                                      float32_elements, nullptr, float_problem};
+constexpr FormatRow kBFloat16Format = {Format::bf16,      "bf16",  DType::bf16,
+                                       bfloat16_elements, nullptr, float_problem};
 
 }  // namespace aerogel

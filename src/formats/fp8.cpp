@@ -1,6 +1,7 @@
 // 8-bit floats: decoding, checking and encoding; the two types differ in their conversions only.
 #include "formats/fp8.h"
 
+#include <array>
 #include <limits>
 
 #include "aerogel/number_types.h"
@@ -12,11 +13,20 @@ namespace {
 constexpr float kSmallestScale = std::numeric_limits<float>::min();
 
 template <typename Element>
-void decode_fp8(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    const Groups groups(weight);
-    const auto* data = static_cast<const Element*>(weight.data.data()) + row * weight.columns;
-    const auto* scale = static_cast<const float*>(weight.scale.data()) + row * groups.count;
-    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] = to_float(data[i]) * scale[i / groups.width];
+std::array<float, 256> make_values() {
+    std::array<float, 256> values;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        values[i] = to_float(Element{static_cast<std::uint8_t>(i)});
+    }
+    return values;
+}
+
+template <typename Element>
+void fp8_elements(const QuantizedTensor& weight, const Slice& slice, float* out) {
+    static const std::array<float, 256> values = make_values<Element>();
+    const auto* data =
+        static_cast<const std::uint8_t*>(weight.data.data()) + slice.row * weight.columns + slice.first;
+    for (std::int64_t i = 0; i < slice.count; ++i) out[i] = values[data[i]];
 }
 
 std::string fp8_problem(const QuantizedTensor& weight) {
@@ -44,10 +54,14 @@ QuantizedTensor encode_fp8(const FormatRow& format, const TensorView& weight, co
 
 }  // namespace
 
-constexpr FormatRow kFp8E4M3Format = {Format::fp8_e4m3, "fp8_e4m3", DType::f8_e4m3, decode_fp8<Float8E4M3>,
-                                      fp8_problem};
-constexpr FormatRow kFp8E5M2Format = {Format::fp8_e5m2, "fp8_e5m2", DType::f8_e5m2, decode_fp8<Float8E5M2>,
-                                      fp8_problem};
+void e4m3_elements(const QuantizedTensor& weight, const Slice& slice, float* out) {
+    fp8_elements<Float8E4M3>(weight, slice, out);
+}
+
+constexpr FormatRow kFp8E4M3Format = {Format::fp8_e4m3, "fp8_e4m3",  DType::f8_e4m3,
+                                      e4m3_elements,    float_scale, fp8_problem};
+constexpr FormatRow kFp8E5M2Format = {Format::fp8_e5m2,         "fp8_e5m2",  DType::f8_e5m2,
+                                      fp8_elements<Float8E5M2>, float_scale, fp8_problem};
 
 QuantizedTensor encode_fp8_e4m3(const TensorView& weight, const Tensor& scale) {
     return encode_fp8(kFp8E4M3Format, weight, scale, to_float8_e4m3);

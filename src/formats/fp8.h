@@ -8,6 +8,9 @@ namespace aerogel {
 extern const FormatRow kFp8E4M3Format;
 extern const FormatRow kFp8E5M2Format;
 
+/// FormatRow::elements of every format whose elements are E4M3.
+void e4m3_elements(const QuantizedTensor& weight, const Slice& slice, float* out);
+
 /// Encodes w f32[n,k] with given scale f32[n,groups]: w/scale, to nearest, ties to even, saturating.
 QuantizedTensor encode_fp8_e4m3(const TensorView& weight, const Tensor& scale);
 QuantizedTensor encode_fp8_e5m2(const TensorView& weight, const Tensor& scale);

@@ -11,26 +11,11 @@
 namespace aerogel {
 namespace {
 
-void decode_int4(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    const Groups groups(weight);
-    const auto* data =
-        static_cast<const std::uint8_t*>(weight.data.data()) + row * ((weight.columns + 1) / 2);
-    const auto* scale = static_cast<const float*>(weight.scale.data()) + row * groups.count;
-    const auto* offset = static_cast<const float*>(weight.offset.data());
-    for (std::int64_t group = 0; group < groups.count; ++group) {
-        const float zero = offset == nullptr ? 0.0F : offset[row * groups.count + group];
-        const std::int64_t first = group * groups.width;
-        for (std::int64_t i = first; i < first + groups.width; ++i) {
-            out[i] = (static_cast<float>(to_int(Int4{nibble_at(data, i)})) - zero) * scale[group];
-        }
-    }
-}
-
-void int4_integers(const QuantizedTensor& weight, const IntegerSlice& slice, std::int8_t* out) {
-    const auto* data =
-        static_cast<const std::uint8_t*>(weight.data.data()) + slice.row * ((weight.columns + 1) / 2);
+template <typename Number>
+void int4_values(const QuantizedTensor& weight, const Slice& slice, Number* out) {
+    const std::uint8_t* row = nibble_row(weight, slice.row);
     for (std::int64_t i = 0; i < slice.count; ++i) {
-        out[i] = static_cast<std::int8_t>(to_int(Int4{nibble_at(data, slice.first + i)}));
+        out[i] = static_cast<Number>(to_int(Int4{nibble_at(row, slice.first + i)}));
     }
 }
 
@@ -70,7 +55,8 @@ Tensor from_row_pairs(const Tensor& stored, std::int64_t rows, std::int64_t colu
 
 }  // namespace
 
-constexpr FormatRow kInt4Format = {Format::int4, "int4", DType::u8, decode_int4, int4_problem, int4_integers};
+constexpr FormatRow kInt4Format = {
+    Format::int4, "int4", DType::u8, int4_values<float>, float_scale, int4_problem, int4_values<std::int8_t>};
 
 QuantizedTensor encode_int4(const TensorView& weight, const Tensor& scale, const Tensor& offset) {
     check_encodable("int4", weight);
@@ -137,7 +123,7 @@ Tensor write_int4(const QuantizedTensor& weight, Int4Layout layout) {
     }
     Tensor bytes(DType::i8, {rows, columns});
     for (std::int64_t row = 0; row < rows; ++row) {
-        int4_integers(weight, {row, 0, columns}, bytes.as<std::int8_t>() + row * columns);
+        int4_values(weight, {row, 0, columns}, bytes.as<std::int8_t>() + row * columns);
     }
     if (!by_rows) return bytes;
     Tensor pairs(DType::i8, {rows / 2, columns});

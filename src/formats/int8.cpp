@@ -10,23 +10,18 @@
 namespace aerogel {
 namespace {
 
-void decode_int8(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    const Groups groups(weight);
-    const auto* data = static_cast<const std::int8_t*>(weight.data.data()) + row * weight.columns;
-    const auto* scale = static_cast<const float*>(weight.scale.data()) + row * groups.count;
-    const auto* offset = static_cast<const float*>(weight.offset.data());
-    for (std::int64_t group = 0; group < groups.count; ++group) {
-        const float zero = offset == nullptr ? 0.0F : offset[row * groups.count + group];
-        const std::int64_t first = group * groups.width;
-        for (std::int64_t i = first; i < first + groups.width; ++i) {
-            out[i] = (static_cast<float>(data[i]) - zero) * scale[group];
-        }
-    }
+const std::int8_t* data_of(const QuantizedTensor& weight, const Slice& slice) {
+    return static_cast<const std::int8_t*>(weight.data.data()) + slice.row * weight.columns + slice.first;
 }
 
-void int8_integers(const QuantizedTensor& weight, const IntegerSlice& slice, std::int8_t* out) {
-    const auto* data = static_cast<const std::int8_t*>(weight.data.data()) + slice.row * weight.columns;
-    std::copy(data + slice.first, data + slice.first + slice.count, out);
+void int8_elements(const QuantizedTensor& weight, const Slice& slice, float* out) {
+    const std::int8_t* data = data_of(weight, slice);
+    for (std::int64_t i = 0; i < slice.count; ++i) out[i] = static_cast<float>(data[i]);
+}
+
+void int8_integers(const QuantizedTensor& weight, const Slice& slice, std::int8_t* out) {
+    const std::int8_t* data = data_of(weight, slice);
+    std::copy(data, data + slice.count, out);
 }
 
 std::string int8_problem(const QuantizedTensor& weight) {
@@ -40,7 +35,8 @@ std::int8_t encode_value(float value, float scale, float offset, float low) {
 
 }  // namespace
 
-constexpr FormatRow kInt8Format = {Format::int8, "int8", DType::i8, decode_int8, int8_problem, int8_integers};
+constexpr FormatRow kInt8Format = {Format::int8, "int8",       DType::i8,    int8_elements,
+                                   float_scale,  int8_problem, int8_integers};
 
 QuantizedTensor encode_int8(const TensorView& weight, const Tensor& scale, const Tensor& offset, int low) {
     check_encodable("int8", weight);

@@ -4,10 +4,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "aerogel/number_types.h"
 #include "formats/nibbles.h"
 #include "formats/scaled.h"
 
 namespace aerogel {
+
+float mx_scale(const QuantizedTensor& weight, std::int64_t row, std::int64_t group) {
+    return to_float(
+        static_cast<const Float8E8M0*>(weight.scale.data())[row * mx_blocks(weight.columns) + group]);
+}
 
 std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape& data) {
     std::string problem = array_problem("data", weight.data, storage, data);

@@ -36,6 +36,9 @@ float nearest_e2m1(float magnitude);
 /// is divided, as devices do it; `largest` is its largest magnitude, `largest_exponent` that of an element.
 int mx_exponent(float largest, int largest_exponent);
 
+/// FormatRow::scale of the MX formats.
+float mx_scale(const QuantizedTensor& weight, std::int64_t row, std::int64_t group);
+
 /// Empty, or what is wrong with group_size, data (its dtype and shape given) and scale.
 std::string mx_problem(const QuantizedTensor& weight, DType storage, const Shape& data);
 

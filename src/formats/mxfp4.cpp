@@ -77,22 +77,15 @@ Tensor pack_values(const Tensor& stored, std::int64_t rows, std::int64_t columns
 
 }  // namespace
 
-constexpr FormatRow kMxfp4Format = {Format::mxfp4, "mxfp4", DType::u8, decode_mxfp4_row, mxfp4_problem};
+constexpr FormatRow kMxfp4Format = {Format::mxfp4,  "mxfp4",  DType::u8,
+                                    mxfp4_elements, mx_scale, mxfp4_problem};
 
-void decode_mxfp4_row(const QuantizedTensor& weight, std::int64_t row, float* out) {
+void mxfp4_elements(const QuantizedTensor& weight, const Slice& slice, float* out) {
     static const std::array<Pair, 256> pairs = make_pairs();
-    const auto* data =
-        static_cast<const std::uint8_t*>(weight.data.data()) + row * ((weight.columns + 1) / 2);
-    const auto* scales =
-        static_cast<const Float8E8M0*>(weight.scale.data()) + row * mx_blocks(weight.columns);
-    for (std::int64_t first = 0; first < weight.columns; first += kMxBlock) {
-        const float scale = to_float(scales[first / kMxBlock]);
-        const std::int64_t end = std::min(first + kMxBlock, weight.columns);
-        for (std::int64_t i = first; i < end; i += 2) {
-            const Pair& pair = pairs[data[i / 2]];
-            out[i] = pair[0] * scale;
-            if (i + 1 < end) out[i + 1] = pair[1] * scale;
-        }
+    const std::uint8_t* row = nibble_row(weight, slice.row);
+    for (std::int64_t i = 0; i < slice.count; ++i) {
+        const std::int64_t column = slice.first + i;
+        out[i] = pairs[row[column / 2]][static_cast<std::size_t>(column % 2)];
     }
 }
 

@@ -19,8 +19,8 @@ Tensor read_mxfp4(const Tensor& stored, std::int64_t rows, std::int64_t columns)
 /// InvalidArgument on other types and shapes than read_mxfp4() takes.
 std::int64_t mxfp4_columns(const Tensor& stored);
 
-/// What mxfp4_dual shares: the elements of row `row` times their block's scale; one row of floats encoded.
-void decode_mxfp4_row(const QuantizedTensor& weight, std::int64_t row, float* out);
+/// What mxfp4_dual shares: FormatRow::elements, and one row of floats encoded.
+void mxfp4_elements(const QuantizedTensor& weight, const Slice& slice, float* out);
 void encode_mxfp4_row(const float* values, std::int64_t row, QuantizedTensor& encoded);
 
 }  // namespace aerogel

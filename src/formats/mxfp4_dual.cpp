@@ -13,13 +13,6 @@
 namespace aerogel {
 namespace {
 
-void decode_mxfp4_dual(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    decode_mxfp4_row(weight, row, out);
-    const auto* dual =
-        static_cast<const float*>(weight.dual_scale.data()) + row * mx_dual_blocks(weight.columns);
-    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] *= dual[i / kMxDualBlock];
-}
-
 std::string mxfp4_dual_problem(const QuantizedTensor& weight) {
     const std::string problem = mx_problem(weight, DType::u8, nibble_shape(weight.rows, weight.columns));
     if (!problem.empty()) return problem;
@@ -34,8 +27,8 @@ float dual_scale(float largest) {
 
 }  // namespace
 
-constexpr FormatRow kMxfp4DualFormat = {Format::mxfp4_dual, "mxfp4_dual", DType::u8, decode_mxfp4_dual,
-                                        mxfp4_dual_problem};
+constexpr FormatRow kMxfp4DualFormat = {Format::mxfp4_dual, "mxfp4_dual", DType::u8,
+                                        mxfp4_elements,     mx_scale,     mxfp4_dual_problem};
 
 void encode_mxfp4_dual_row(float* values, std::int64_t row, QuantizedTensor& encoded) {
     auto* dual = encoded.dual_scale.as<float>() + row * encoded.dual_scale.dim(1);

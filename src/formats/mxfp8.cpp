@@ -3,12 +3,12 @@
 #include "formats/mxfp8.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
+#include "formats/fp8.h"
 #include "formats/mx.h"
 #include "formats/scaled.h"
 
@@ -43,29 +43,10 @@ void encode_block(const float* values, std::int64_t count, int exponent, Float8E
     }
 }
 
-std::array<float, 256> make_values() {
-    std::array<float, 256> values;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-        values[i] = to_float(Float8E4M3{static_cast<std::uint8_t>(i)});
-    }
-    return values;
-}
-
-void decode_mxfp8(const QuantizedTensor& weight, std::int64_t row, float* out) {
-    static const std::array<float, 256> table = make_values();
-    const auto* data = static_cast<const std::uint8_t*>(weight.data.data()) + row * weight.columns;
-    const auto* scales =
-        static_cast<const Float8E8M0*>(weight.scale.data()) + row * mx_blocks(weight.columns);
-    for (std::int64_t first = 0; first < weight.columns; first += kMxBlock) {
-        const float scale = to_float(scales[first / kMxBlock]);
-        const std::int64_t end = std::min(first + kMxBlock, weight.columns);
-        for (std::int64_t i = first; i < end; ++i) out[i] = table[data[i]] * scale;
-    }
-}
-
 }  // namespace
 
-constexpr FormatRow kMxfp8Format = {Format::mxfp8, "mxfp8", DType::f8_e4m3, decode_mxfp8, mxfp8_problem};
+constexpr FormatRow kMxfp8Format = {Format::mxfp8, "mxfp8",  DType::f8_e4m3,
+                                    e4m3_elements, mx_scale, mxfp8_problem};
 
 void encode_mxfp8_row(const float* values, std::int64_t row, QuantizedTensor& encoded) {
     auto* data = encoded.data.as<Float8E4M3>() + row * encoded.columns;

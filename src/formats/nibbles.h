@@ -5,12 +5,16 @@
 #include <cstdint>
 #include <memory>
 
-#include "aerogel/tensor.h"
+#include "aerogel/quantized_tensor.h"
 
 namespace aerogel {
 
 inline Shape nibble_shape(std::int64_t rows, std::int64_t columns) {
     return {rows, (columns + 1) / 2};
+}
+
+inline const std::uint8_t* nibble_row(const QuantizedTensor& weight, std::int64_t row) {
+    return static_cast<const std::uint8_t*>(weight.data.data()) + row * ((weight.columns + 1) / 2);
 }
 
 inline std::uint8_t nibble_at(const std::uint8_t* row, std::int64_t column) {

@@ -9,10 +9,8 @@
 
 namespace aerogel {
 
-Groups::Groups(const QuantizedTensor& weight) {
-    const std::int64_t columns = std::max<std::int64_t>(weight.columns, 1);
-    width = weight.group_size == 0 ? columns : weight.group_size;
-    count = columns / width;
+float float_scale(const QuantizedTensor& weight, std::int64_t row, std::int64_t group) {
+    return static_cast<const float*>(weight.scale.data())[row * Groups(weight).count + group];
 }
 
 std::string array_problem(const char* name, const Tensor& array, DType dtype, const Shape& shape) {

@@ -10,12 +10,8 @@
 
 namespace aerogel {
 
-/// Columns per scale and scales per row.
-struct Groups {
-    explicit Groups(const QuantizedTensor& weight);
-    std::int64_t width;
-    std::int64_t count;
-};
+/// FormatRow::scale where scales are f32 [rows, groups].
+float float_scale(const QuantizedTensor& weight, std::int64_t row, std::int64_t group);
 
 /// "data must be i8[8,6], got nothing", or empty.
 std::string array_problem(const char* name, const Tensor& array, DType dtype, const Shape& shape);

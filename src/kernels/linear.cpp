@@ -7,6 +7,7 @@
 #include "kernels/cpu/amx/linear.h"
 #include "kernels/cpu/avx2/linear.h"
 #include "kernels/cpu/avx512/linear.h"
+#include "kernels/cpu/baseline/linear.h"
 #include "kernels/reference/linear.h"
 
 namespace aerogel {
@@ -93,8 +94,11 @@ std::string linear_limits(const LinearProblem& problem) {
 }
 
 std::span<const LinearKernel> linear_kernels() {
-    static const std::array kernels = {kAmxW8A8,  kAvx512W8A8, kAvx512W8A16, kAvx512Float,
-                                       kAvx2W8A8, kAvx2W8A16,  kAvx2Float,   kReferenceLinear};
+    static const std::array kernels = {kAmxW8A8,          kAvx512W8A8,         kAvx512Grouped,
+                                       kAvx512Dequantize, kAvx512Float,        kAvx2W8A8,
+                                       kAvx2Grouped,      kAvx2Dequantize,     kAvx2Float,
+                                       kBaselineGrouped,  kBaselineDequantize, kBaselineFloat,
+                                       kReferenceLinear};
     return kernels;
 }
 

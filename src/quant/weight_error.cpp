@@ -45,7 +45,6 @@ double relative_error(const TensorView& weight, const QuantizedLinearWeights& la
     const QuantizedTensor& quantized = layer.weight;
     const bool plain = !layer.rotation.defined() && !layer.low_rank_l1.defined();
     const Tensor whole = plain ? Tensor() : restored_weight(layer);
-    const FormatRow& format = format_row(quantized.format);
     const auto columns = static_cast<std::size_t>(quantized.columns);
     std::vector<float> scratch(2 * static_cast<std::size_t>(num_threads()) * columns);
     std::vector<RowError> rows(static_cast<std::size_t>(quantized.rows));
@@ -54,7 +53,7 @@ double relative_error(const TensorView& weight, const QuantizedLinearWeights& la
         float* decoded = original + columns;
         widen_row(weight, row, original);
         if (plain) {
-            format.decode_row(quantized, row, decoded);
+            decode_row(quantized, row, decoded);
         } else {
             std::copy_n(whole.as<float>() + row * quantized.columns, columns, decoded);
         }

@@ -56,9 +56,8 @@ class LinearArrays {
   private:
     LinearArgs arguments() const;
     void fill_x();
-    void fill_weight();
     float x_at(std::int64_t i, std::int64_t p) const;
-    /// Euclidean norms of a row of x' and of the rows of w: |sum_k x' w| <= x_norm * w_norm.
+    /// Euclidean norms of a row of x', quantized, and of the rows of w: |sum_k x' w| <= x_norm * w_norm.
     double x_norm(std::int64_t i) const;
     std::vector<double> w_norms() const;
     const std::vector<float>& reference() const;

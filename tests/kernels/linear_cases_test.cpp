@@ -12,8 +12,9 @@
 #include <sstream>
 
 #include "aerogel/number_types.h"
-#include "formats/int4.h"
 #include "kernels/linear_cases.h"
+#include "kernels/linear_weights.h"
+#include "kernels/reference/activations.h"
 
 namespace aerogel::testing {
 namespace {
@@ -60,19 +61,6 @@ float special_value(std::int64_t row, std::int64_t p, std::int64_t k, float norm
             return normal * 1e15F;
         default:
             return normal;
-    }
-}
-
-float extreme_value(std::int64_t row, std::int64_t p) {
-    switch (row % 4) {
-        case 0:
-            return 127;
-        case 1:
-            return -128;
-        case 2:
-            return p % 2 == 0 ? 127.0F : -128.0F;
-        default:
-            return static_cast<float>(p % 256 - 128);
     }
 }
 
@@ -129,28 +117,42 @@ std::vector<LinearCase> linear_cases(const LinearShape& shape) {
             cases.push_back(c);
         }
     };
-    add(Format::f32, Activation::none, 0, false);
-    add(Format::bf16, Activation::none, 0, false);
-    add(Format::int8, Activation::none, 0, false);
-    add(Format::int8, Activation::none, 0, true);
-    if (shape.group != 0) add(Format::int8, Activation::none, shape.group, true);
-    if (shape.group != 0) add(Format::int8, Activation::none, shape.group, false);
+    for (const Format format : {Format::f32, Format::bf16}) add(format, Activation::none, 0, false);
+    for (const Format format : {Format::int8, Format::int4}) {
+        for (const bool offset : {false, true}) {
+            add(format, Activation::none, 0, offset);
+            if (shape.group != 0) add(format, Activation::none, shape.group, offset);
+        }
+    }
+    for (const Format format : {Format::fp8_e4m3, Format::fp8_e5m2}) {
+        add(format, Activation::none, shape.group, false);
+    }
+    for (const Format format : {Format::mxfp8, Format::mxfp4}) add(format, Activation::none, kMxBlock, false);
+    add(Format::fp8_e4m3, Activation::per_token_fp8, 0, false);
+    if (shape.group != 0) add(Format::fp8_e4m3, Activation::per_token_fp8, shape.group, false);
+    add(Format::mxfp8, Activation::mxfp8, kMxBlock, false);
+    add(Format::mxfp4, Activation::mxfp8, kMxBlock, false);
+    add(Format::mxfp4, Activation::mxfp4, kMxBlock, false);
+    add(Format::mxfp4_dual, Activation::mxfp4_dual, kMxBlock, false);
     for (int i = 0; i < 2; ++i) {
         add(Format::int8, Activation::per_token, 0, false);
         add(Format::int8, Activation::per_tensor, 0, false);
     }
     add(Format::int4, Activation::per_token, 0, false);
     add(Format::int4, Activation::per_token_int4, 0, false);
-    if (shape.group != 0) add(Format::int4, Activation::per_token_int4, shape.group, false);
+    if (shape.group == 0) return cases;
+    add(Format::int8, Activation::per_token, shape.group, false);
+    add(Format::int4, Activation::per_token, shape.group, false);
+    add(Format::int4, Activation::per_token_int4, shape.group, false);
     return cases;
 }
 
 LinearArrays::LinearArrays(const LinearCase& linear_case)
     : case_(linear_case),
       x_stride_(linear_case.problem.k + (linear_case.strided ? kGap : 0)),
-      y_stride_(linear_case.problem.n + (linear_case.strided ? kGap : 0)) {
+      y_stride_(linear_case.problem.n + (linear_case.strided ? kGap : 0)),
+      weight_(WeightMaker(case_.problem, case_.fill).make()) {
     const LinearProblem& p = case_.problem;
-    fill_weight();
     fill_x();
     std::mt19937 random(7);
     std::uniform_real_distribution<float> real(0.5F, 1.5F);
@@ -178,38 +180,6 @@ void LinearArrays::fill_x() {
             if (case_.fill == Fill::extreme) value = extreme_value(i, j);
             x_[static_cast<std::size_t>(i * x_stride_ + j)] = rounded_to(p.x, value);
         }
-    }
-}
-
-void LinearArrays::fill_weight() {
-    const LinearProblem& p = case_.problem;
-    std::mt19937 random(static_cast<unsigned>(p.n * 13 + p.k));
-    std::uniform_int_distribution<int> byte(-128, 127);
-    std::uniform_real_distribution<float> real(-1.0F, 1.0F);
-    weight_.format = p.weight;
-    weight_.rows = p.n;
-    weight_.columns = p.k;
-    weight_.group_size = p.group_size;
-    const bool int4 = p.weight == Format::int4;
-    const bool integers = int4 || p.weight == Format::int8;
-    Tensor data(integers ? DType::i8 : DType::f32, {p.n, p.k});
-    for (std::int64_t i = 0; i < data.count(); ++i) {
-        const bool extreme = case_.fill == Fill::extreme;
-        if (integers) {
-            const float value = extreme ? extreme_value(i / p.k, i % p.k) : static_cast<float>(byte(random));
-            data.as<std::int8_t>()[i] = static_cast<std::int8_t>(int4 ? std::floor(value / 16) : value);
-        } else {
-            data.as<float>()[i] = extreme ? extreme_value(i / p.k, i % p.k) : real(random);
-        }
-    }
-    weight_.data = p.weight == Format::bf16 ? data.to(DType::bf16) : int4 ? read_int4(data, p.n, p.k) : data;
-    if (!integers) return;
-    const std::int64_t groups = p.group_size == 0 ? 1 : p.k / p.group_size;
-    weight_.scale = Tensor(DType::f32, {p.n, groups});
-    if (p.weight_offset) weight_.offset = Tensor(DType::f32, {p.n, groups});
-    for (std::int64_t i = 0; i < p.n * groups; ++i) {
-        weight_.scale.as<float>()[i] = (std::abs(real(random)) + 0.5F) * 0.01F;
-        if (p.weight_offset) weight_.offset.as<float>()[i] = static_cast<float>(byte(random));
     }
 }
 
@@ -273,9 +243,17 @@ float LinearArrays::x_at(std::int64_t i, std::int64_t p) const {
 }
 
 double LinearArrays::x_norm(std::int64_t i) const {
+    const LinearProblem& p = case_.problem;
+    std::vector<float> x;
+    for (std::int64_t c = 0; c < p.k; ++c) x.push_back(x_at(i, c));
+    const std::int64_t width = activation_width(p);
+    std::vector<float> factors(static_cast<std::size_t>(activation_factors(p)), 1.0F);
+    if (p.activation != Activation::none) quantize_row(p, {x.data(), factors.data(), width});
     double sum = 0;
-    for (std::int64_t p = 0; p < case_.problem.k; ++p) {
-        sum += static_cast<double>(x_at(i, p)) * static_cast<double>(x_at(i, p));
+    for (std::int64_t c = 0; c < p.k; ++c) {
+        const double value = static_cast<double>(x[static_cast<std::size_t>(c)]) *
+                             static_cast<double>(factors[static_cast<std::size_t>(c / width)]);
+        sum += value * value;
     }
     return std::sqrt(sum);
 }
@@ -300,11 +278,11 @@ const std::vector<float>& LinearArrays::reference() const {
 
 std::string LinearArrays::compare(const std::vector<float>& got) const {
     const LinearProblem& p = case_.problem;
-    const bool exact = p.activation != Activation::none;
+    const bool exact = is_integer(p.activation);
     const std::vector<float>& wanted = reference();
     const std::vector<double> w_norm = exact ? std::vector<double>{} : w_norms();
-    // k products and sums, each with half a unit of rounding of at most |x||w| + |bias| or, down at the
-    // bottom, half a denormal; then the rounding of y itself on both sides.
+    // k products and sums, and x' times its factor, each with half a unit of rounding of at most
+    // |x||w| + |bias| or, down at the bottom, half a denormal; then the rounding of y itself on both sides.
     const double unit = std::ldexp(1.0, -24);
     const double steps = static_cast<double>(p.k) + 2;
     const double output = p.y == DType::bf16  ? std::ldexp(1.0, -8)

@@ -140,12 +140,6 @@ void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t
     }
 }
 
-/// Scales and, or null, offsets of the columns of a panel, for one group.
-struct GroupScales {
-    const float* scale;
-    const float* offset;
-};
-
 /// Bytes of the sums of one worker.
 constexpr std::size_t sums_bytes(const Tiling& tiling, std::int64_t columns) {
     return aligned_bytes(largest_rows(tiling) * largest_panels(tiling) * columns * 4);

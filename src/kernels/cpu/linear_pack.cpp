@@ -64,16 +64,6 @@ void pack_integers(const QuantizedTensor& weight, const PanelForm& form, const C
     }
 }
 
-/// Scales and offsets of one panel, group after group.
-void pack_groups(const Tensor& values, std::int64_t groups, std::int64_t stride, const Columns& columns,
-                 float* out) {
-    for (std::int64_t j = 0; j < columns.count; ++j) {
-        for (std::int64_t g = 0; g < groups; ++g) {
-            out[g * stride + j] = values.as<float>()[(columns.first + j) * groups + g];
-        }
-    }
-}
-
 void pack_sums(const QuantizedTensor& weight, const Columns& columns, std::int32_t* out) {
     for (std::int64_t j = 0; j < columns.count; ++j) {
         std::int32_t sum = 0;
@@ -90,14 +80,12 @@ void pack_sums(const QuantizedTensor& weight, const Columns& columns, std::int32
 PackedPanels::PackedPanels(const LinearProblem& problem, const PanelForm& form)
     : panels((problem.n + form.columns - 1) / form.columns),
       steps(rounded_up((problem.k + form.values - 1) / form.values, form.multiple)),
-      groups(problem.group_size == 0 ? 1 : problem.k / problem.group_size),
       panel_bytes(static_cast<std::size_t>(steps * form.columns * form.values * form.value_size)) {
     const bool integers = problem.weight == Format::int8 || problem.weight == Format::int4;
-    const std::size_t grouped = integers ? aligned(panels * groups * form.columns * 4) : 0;
+    const std::size_t per_column = integers ? aligned(panels * form.columns * 4) : 0;
     scale = aligned(static_cast<std::int64_t>(panel_bytes) * panels);
-    offset = scale + grouped;
-    sum = offset + (problem.weight_offset ? grouped : 0);
-    bytes = sum + (integers && groups == 1 ? aligned(panels * form.columns * 4) : 0);
+    sum = scale + per_column;
+    bytes = sum + per_column;
 }
 
 void pack_panels(const LinearProblem& problem, const PanelForm& form, const QuantizedTensor& weight,
@@ -113,16 +101,9 @@ void pack_panels(const LinearProblem& problem, const PanelForm& form, const Quan
             return;
         }
         pack_integers(weight, form, columns, reinterpret_cast<std::int8_t*>(values));
-        const std::int64_t at = first * layout.groups;
-        pack_groups(weight.scale, layout.groups, form.columns, columns,
-                    reinterpret_cast<float*>(packed + layout.scale) + at);
-        if (problem.weight_offset) {
-            pack_groups(weight.offset, layout.groups, form.columns, columns,
-                        reinterpret_cast<float*>(packed + layout.offset) + at);
-        }
-        if (layout.groups == 1) {
-            pack_sums(weight, columns, reinterpret_cast<std::int32_t*>(packed + layout.sum) + first);
-        }
+        std::copy_n(weight.scale.as<float>() + first, columns.count,
+                    reinterpret_cast<float*>(packed + layout.scale) + first);
+        pack_sums(weight, columns, reinterpret_cast<std::int32_t*>(packed + layout.sum) + first);
     });
 }
 
@@ -135,12 +116,6 @@ std::string takes_w8a8(const LinearProblem& problem) {
     if (problem.weight != Format::int8 && problem.weight != Format::int4) return "takes integer weights only";
     if (!is_integer(problem.activation)) return "takes integer activations only";
     if (problem.group_size != 0) return "takes one weight scale per row only";
-    return linear_limits(problem);
-}
-
-std::string takes_w8a16(const LinearProblem& problem) {
-    if (problem.weight != Format::int8) return "takes int8 weights only";
-    if (problem.activation != Activation::none) return "takes float activations only";
     return linear_limits(problem);
 }
 

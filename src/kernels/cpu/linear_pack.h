@@ -19,18 +19,15 @@ struct PanelForm {
     std::int64_t value_size;  ///< 4: float32 (any format), 1: integers as int8
 };
 
-/// Where things lie in the packed bytes. Offsets are multiples of 64. The float arrays hold one value per
-/// column and group, group after group inside a panel: [panels][groups][columns].
+/// Where things lie in the packed bytes. Offsets are multiples of 64.
 struct PackedPanels {
     PackedPanels(const LinearProblem& problem, const PanelForm& form);
 
     std::int64_t panels;
     std::int64_t steps;
-    std::int64_t groups;
     std::size_t panel_bytes;
-    std::size_t scale;   ///< float, integers only; padding columns have scale 0
-    std::size_t offset;  ///< float, integers with an offset only
-    std::size_t sum;     ///< int32 sum over k of each column, integers without groups only
+    std::size_t scale;  ///< float of each column, integers only; padding columns have scale 0
+    std::size_t sum;    ///< int32 sum over k of each column, integers only
     std::size_t bytes;
 };
 
@@ -41,9 +38,7 @@ void pack_panels(const LinearProblem& problem, const PanelForm& form, const Quan
 
 /// The refusals of the fast kernels: float weights without quantized activations ...
 std::string takes_float(const LinearProblem& problem);
-/// ... integer weights with integer activations, one scale per row ...
+/// ... integer weights with integer activations, one scale per row.
 std::string takes_w8a8(const LinearProblem& problem);
-/// ... int8 weights with float activations, any groups and offsets.
-std::string takes_w8a16(const LinearProblem& problem);
 
 }  // namespace aerogel

@@ -67,7 +67,7 @@ void pack(const LinearProblem& problem, const QuantizedTensor& weight, std::byte
     const FormatRow& row = format_row(weight.format);
     if (!layout.integer) {
         auto* out = reinterpret_cast<float*>(packed);
-        parallel_for(problem.n, [&](std::int64_t j, int) { row.decode_row(weight, j, out + j * problem.k); });
+        parallel_for(problem.n, [&](std::int64_t j, int) { decode_row(weight, j, out + j * problem.k); });
         return;
     }
     auto* out = reinterpret_cast<std::int8_t*>(packed);

@@ -6,7 +6,8 @@
 namespace aerogel {
 
 extern const LinearKernel kAvx2Float;
-extern const LinearKernel kAvx2W8A16;
+extern const LinearKernel kAvx2Dequantize;
+extern const LinearKernel kAvx2Grouped;
 extern const LinearKernel kAvx2W8A8;
 
 }  // namespace aerogel

@@ -159,5 +159,38 @@ inline void write_columns(const LinearProblem& problem, void* y, std::int64_t at
     for (std::int64_t i = 0; i < count; ++i) out[i] = some[i];
 }
 
+/// What the float kernels of linear_float.h and linear_dequantize.h need.
+struct Avx2Floats {
+    static constexpr std::int64_t kRows = kTileRows;
+    static constexpr std::int64_t kColumns = kTileColumns;
+
+    static void multiply_floats(std::int64_t rows, const Block& block) {
+        multiply_block<FloatSteps>(rows, block);
+    }
+
+    static void read_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t row, Range steps,
+                         float* out) {
+        const RowReader reader(problem, args, row);
+        for (std::int64_t p = 0; p < steps.count; p += kLanes) {
+            _mm256_store_ps(out + p, reader.load(steps.first + p, steps.count - p));
+        }
+    }
+
+    static void finish_floats(const LinearProblem& problem, const LinearArgs& args, const Place& place,
+                              const float* sums) {
+        for (std::int64_t half = 0; half < kColumns; half += kLanes) {
+            const std::int64_t column = place.panel * kColumns + half;
+            const std::int64_t count = problem.n - column;
+            if (count <= 0) return;
+            const __m256 bias =
+                args.bias == nullptr ? _mm256_set1_ps(-0.0F) : load_floats(args.bias + column, count);
+            for (std::int64_t r = 0; r < place.rows; ++r) {
+                const __m256 value = _mm256_add_ps(_mm256_load_ps(sums + r * kColumns + half), bias);
+                write_columns(problem, args.y, (place.row + r) * args.y_stride + column, value, count);
+            }
+        }
+    }
+};
+
 }  // namespace
 }  // namespace aerogel

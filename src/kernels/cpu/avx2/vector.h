@@ -32,6 +32,8 @@ struct Avx2 {
     static V larger(V a, V b) { return _mm256_max_ps(a, b); }
     static V smaller(V a, V b) { return _mm256_min_ps(a, b); }
     static V absolute(V x) { return _mm256_andnot_ps(set1(-0.0F), x); }
+    /// 2^floor(log2|x|); 0 where x is 0 or denormal.
+    static V power_below(V x) { return _mm256_and_ps(x, set1(__builtin_inff())); }
     /// a where x < 0, else b.
     static V where_negative(V x, V a, V b) {
         return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, zero(), _CMP_LT_OQ));

@@ -6,7 +6,8 @@
 namespace aerogel {
 
 extern const LinearKernel kAvx512Float;
-extern const LinearKernel kAvx512W8A16;
+extern const LinearKernel kAvx512Dequantize;
+extern const LinearKernel kAvx512Grouped;
 extern const LinearKernel kAvx512W8A8;
 
 }  // namespace aerogel

@@ -131,7 +131,7 @@ inline void write_columns(const LinearProblem& problem, void* y, std::int64_t at
     _mm256_mask_storeu_epi16(static_cast<std::uint16_t*>(y) + at, mask, words);
 }
 
-/// What the float kernels of linear_float.h need.
+/// What the float kernels of linear_float.h and linear_dequantize.h need.
 struct Avx512Floats {
     static constexpr std::int64_t kRows = kTileRows;
     static constexpr std::int64_t kColumns = kTileColumns;
@@ -148,26 +148,13 @@ struct Avx512Floats {
         }
     }
 
-    static void decode(const GroupScales& group, const std::byte* values, std::int64_t steps, float* out) {
-        for (std::int64_t half = 0; half < kColumns; half += 16) {
-            const __m512 scale = _mm512_load_ps(group.scale + half);
-            const __m512 offset =
-                group.offset == nullptr ? _mm512_setzero_ps() : _mm512_load_ps(group.offset + half);
-            for (std::int64_t at = half; at < steps * kColumns; at += kColumns) {
-                const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(values + at));
-                const __m512 value = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-                _mm512_store_ps(out + at, _mm512_mul_ps(_mm512_sub_ps(value, offset), scale));
-            }
-        }
-    }
-
     static void finish_floats(const LinearProblem& problem, const LinearArgs& args, const Place& place,
                               const float* sums) {
         for (std::int64_t half = 0; half < kColumns; half += 16) {
             const std::int64_t column = place.panel * kColumns + half;
             const __mmask16 mask = lanes(problem.n - column);
-            const __m512 bias =
-                args.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, args.bias + column);
+            const __m512 bias = args.bias == nullptr ? _mm512_set1_ps(-0.0F)
+                                                     : _mm512_maskz_loadu_ps(mask, args.bias + column);
             for (std::int64_t r = 0; r < place.rows; ++r) {
                 const __m512 value = _mm512_add_ps(_mm512_load_ps(sums + r * kColumns + half), bias);
                 write_columns(problem, args.y, (place.row + r) * args.y_stride + column, value, mask);

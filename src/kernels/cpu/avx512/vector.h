@@ -32,6 +32,8 @@ struct Avx512 {
     static V larger(V a, V b) { return _mm512_max_ps(a, b); }
     static V smaller(V a, V b) { return _mm512_min_ps(a, b); }
     static V absolute(V x) { return _mm512_abs_ps(x); }
+    /// 2^floor(log2|x|); 0 where x is 0 or denormal.
+    static V power_below(V x) { return _mm512_and_ps(x, set1(__builtin_inff())); }
     /// a where x < 0, else b.
     static V where_negative(V x, V a, V b) {
         return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(x, zero(), _CMP_LT_OQ), a);

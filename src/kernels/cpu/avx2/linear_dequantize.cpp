@@ -1,0 +1,21 @@
+// Quantized weights multiplied as floats with AVX2.
+#include "kernels/cpu/linear_dequantize.h"
+
+#include "kernels/cpu/avx2/codes.h"
+#include "kernels/cpu/avx2/linear.h"
+#include "kernels/cpu/avx2/linear_tile.h"
+
+namespace aerogel {
+namespace {
+
+struct Avx2Dequantize : Avx2Codes, Avx2Floats {};
+
+using Row = DequantizeRow<Avx2Dequantize>;
+
+}  // namespace
+
+constexpr LinearKernel kAvx2Dequantize = {
+    "cpu.avx2.dequantize", CpuLevel::avx2, takes_codes, Row::packed_bytes, Row::pack,
+    Row::workspace_bytes,  Row::run};
+
+}  // namespace aerogel

@@ -1,0 +1,25 @@
+// Quantized weights multiplied as floats with SSE2.
+#include "kernels/cpu/linear_dequantize.h"
+
+#include "kernels/cpu/baseline/codes.h"
+#include "kernels/cpu/baseline/linear.h"
+#include "kernels/cpu/baseline/linear_tile.h"
+
+namespace aerogel {
+namespace {
+
+struct Sse2Dequantize : Sse2Codes, Sse2Floats {};
+
+using Row = DequantizeRow<Sse2Dequantize>;
+
+}  // namespace
+
+constexpr LinearKernel kBaselineDequantize = {"cpu.baseline.dequantize",
+                                              CpuLevel::baseline,
+                                              takes_codes,
+                                              Row::packed_bytes,
+                                              Row::pack,
+                                              Row::workspace_bytes,
+                                              Row::run};
+
+}  // namespace aerogel

@@ -1,0 +1,18 @@
+// Float weights and activations with SSE2.
+#include "kernels/cpu/linear_float.h"
+
+#include "kernels/cpu/baseline/linear.h"
+#include "kernels/cpu/baseline/linear_tile.h"
+
+namespace aerogel {
+namespace {
+
+using Row = FloatLinearRow<Sse2Floats>;
+
+}  // namespace
+
+constexpr LinearKernel kBaselineFloat = {
+    "cpu.baseline.f32", CpuLevel::baseline,   takes_float, Row::packed_bytes,
+    Row::pack,          Row::workspace_bytes, Row::run};
+
+}  // namespace aerogel

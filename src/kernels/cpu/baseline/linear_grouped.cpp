@@ -1,0 +1,25 @@
+// Integer schemes with groups of columns, with SSE2.
+#include "kernels/cpu/linear_grouped.h"
+
+#include "kernels/cpu/baseline/codes.h"
+#include "kernels/cpu/baseline/linear.h"
+#include "kernels/cpu/baseline/linear_tile.h"
+
+namespace aerogel {
+namespace {
+
+struct Sse2Groups : Sse2Codes, Sse2Floats {};
+
+using Row = GroupedRow<Sse2Groups>;
+
+}  // namespace
+
+constexpr LinearKernel kBaselineGrouped = {"cpu.baseline.w8a8_groups",
+                                           CpuLevel::baseline,
+                                           takes_groups,
+                                           DequantizeRow<Sse2Groups>::packed_bytes,
+                                           DequantizeRow<Sse2Groups>::pack,
+                                           Row::workspace_bytes,
+                                           Row::run};
+
+}  // namespace aerogel
