@@ -64,7 +64,7 @@ bool is_integer(Activation activation) {
 }
 
 bool same_packing(Activation a, Activation b) {
-    return a == b || (is_integer(a) && is_integer(b));
+    return is_integer(a) == is_integer(b);
 }
 
 std::string LinearProblem::describe() const {

@@ -85,7 +85,7 @@ struct LinearKernel {
 std::string_view to_string(Activation activation);
 /// int8 or int4 activations, whose products with integer weights are summed exactly.
 bool is_integer(Activation activation);
-/// True when a weight packed for one serves the other: equal, or both integer.
+/// True when a weight packed for one serves the other: both integer, or none of them.
 bool same_packing(Activation a, Activation b);
 
 /// What no kernel takes, empty when fine: other types of x and y than above, quantized activations with
