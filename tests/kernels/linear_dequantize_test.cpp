@@ -257,6 +257,26 @@ TEST(DequantizeKernels, TakeEverySchemeOfFloatProducts) {
     }
 }
 
+TEST(LinearKernels, PackedFormServesAllFloatActivations) {
+    const QuantizedTensor w = every_code(Format::mxfp4_dual, 71);
+    LinearProblem problem{.n = w.rows, .k = w.columns, .weight = w.format, .group_size = kMxBlock};
+    for (const LinearKernel& kernel : linear_kernels()) {
+        std::vector<std::vector<std::byte>> forms;
+        for (const Activation activation : {Activation::none, Activation::mxfp8, Activation::mxfp4_dual}) {
+            problem.activation = activation;
+            EXPECT_TRUE(same_packing(activation, Activation::none));
+            if (kernel.level > cpu_level() || !kernel.why_not(problem).empty()) continue;
+            Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel.packed_bytes(problem))});
+            auto* bytes = static_cast<std::byte*>(packed.data());
+            kernel.pack(problem, w, bytes);
+            forms.emplace_back(bytes, bytes + packed.count());
+            EXPECT_EQ(forms.back(), forms.front()) << kernel.name;
+        }
+        if (kernel.name == reference().name) EXPECT_EQ(forms.size(), 3U);
+    }
+    EXPECT_FALSE(same_packing(Activation::per_token, Activation::none));
+}
+
 TEST(GroupedKernels, TakeGroupsThatDivideABlock) {
     LinearProblem problem{.n = 4, .k = 1024, .weight = Format::int4, .activation = Activation::per_token};
     for (const std::int64_t group : {32, 64, 128, 256}) {
