@@ -80,6 +80,14 @@ class Encoder {
     std::array<std::uint8_t, 256> index_ = {};
 };
 
+/// What all columns have in common.
+struct Packing {
+    const CodePanels& layout;
+    const QuantizedTensor& weight;
+    Encoder encode;
+    std::byte* packed;
+};
+
 /// One column of a panel.
 struct Column {
     std::int64_t panel;
@@ -107,15 +115,18 @@ void put(const CodePanels& layout, std::uint8_t* chunk, std::int64_t lane, std::
 }
 
 /// The codes of one group; true when an element is NaN.
-bool pack_group(const CodePanels& layout, const QuantizedTensor& weight, const Encoder& encode,
-                const Column& column, std::int64_t group, std::byte* panel) {
+bool pack_group(const Packing& packing, const Column& column, std::int64_t group) {
+    const CodePanels& layout = packing.layout;
+    const QuantizedTensor& weight = packing.weight;
     constexpr std::int64_t kPiece = 256;  // a multiple of the steps of every chunk
     float piece[kPiece];
     bool nan = false;
     const FormatRow& format = format_row(weight.format);
     const std::int64_t start = group * layout.width;
     const std::int64_t count = std::min(layout.width, weight.columns - start);
-    auto* chunks = reinterpret_cast<std::uint8_t*>(panel) + group * layout.chunks * layout.columns * 4;
+    auto* chunks = reinterpret_cast<std::uint8_t*>(packing.packed) +
+                   column.panel * static_cast<std::int64_t>(layout.panel_bytes) +
+                   group * layout.chunks * layout.columns * 4;
     for (std::int64_t first = 0; first < count; first += kPiece) {
         const std::int64_t some = std::min(kPiece, count - first);
         format.elements(weight, {column.row, start + first, some}, piece);
@@ -123,18 +134,19 @@ bool pack_group(const CodePanels& layout, const QuantizedTensor& weight, const E
             nan = nan || std::isnan(piece[p]);
             const std::int64_t step = first + p;
             put(layout, chunks + step / layout.steps * layout.columns * 4, column.lane, step % layout.steps,
-                encode(piece[p]));
+                packing.encode(piece[p]));
         }
     }
     return nan;
 }
 
-void pack_column(const CodePanels& layout, const QuantizedTensor& weight, const Encoder& encode,
-                 const Column& column, std::byte* packed) {
+void pack_column(const Packing& packing, const Column& column) {
+    const CodePanels& layout = packing.layout;
+    const QuantizedTensor& weight = packing.weight;
+    std::byte* packed = packing.packed;
     const FormatRow& format = format_row(weight.format);
-    std::byte* panel = packed + layout.panel_bytes * static_cast<std::size_t>(column.panel);
     for (std::int64_t group = 0; group < layout.groups; ++group) {
-        const bool nan = pack_group(layout, weight, encode, column, group, panel);
+        const bool nan = pack_group(packing, column, group);
         const float scale =
             nan ? std::numeric_limits<float>::quiet_NaN() : format.scale(weight, column.row, group);
         const std::int64_t at = (column.panel * layout.groups + group) * layout.columns + column.lane;
@@ -183,11 +195,11 @@ CodePanels::CodePanels(const LinearProblem& problem, std::int64_t columns_of_pan
 void pack_codes(const LinearProblem& problem, std::int64_t columns, const QuantizedTensor& weight,
                 std::byte* packed) noexcept {
     const CodePanels layout(problem, columns);
-    const Encoder encode(problem.weight);
+    const Packing packing = {layout, weight, Encoder(problem.weight), packed};
     std::memset(packed, 0, layout.bytes);
     parallel_for(layout.panels, [&](std::int64_t panel, int) {
         for (std::int64_t lane = 0; lane < columns && panel * columns + lane < problem.n; ++lane) {
-            pack_column(layout, weight, encode, {panel, lane, panel * columns + lane}, packed);
+            pack_column(packing, {panel, lane, panel * columns + lane});
         }
     });
     if (layout.code == Code::nibble) {
