@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 CMAKE_ARGS ?=
 
-.PHONY: help setup build test demo bench sparsity format lint clean
+.PHONY: help setup build test demo bench sparsity wheel docs format lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -31,6 +31,12 @@ bench: build  ## measure the kernels against PyTorch
 
 sparsity: build  ## measure sparse attention on the trained model; writes docs/sparsity.md
 	@$(PYTHON) bench/sparsity.py
+
+wheel: setup  ## build a wheel in build/wheel and test it in a clean environment
+	@scripts/wheel.sh
+
+docs: build  ## write docs/python_api.md from the docstrings
+	@PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/python_api.py
 
 format:  ## rewrite the C++ sources in the house style
 	@scripts/format.sh

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "aerogel/tensor.h"
@@ -23,12 +24,16 @@ struct TensorInfo {
     std::size_t bytes() const { return static_cast<std::size_t>(element_count(shape)) * size_of(dtype); }
 };
 
-/// A mapped safetensors file, or all the shards of an index, as one set of named tensors.
+/// A mapped safetensors file, all the shards of an index, or tensors in memory, as one set of named tensors.
 class SafetensorsFile {
   public:
     /// Opens a ".safetensors" file or a ".safetensors.index.json". Throws IoError when it cannot be
     /// read and InvalidArgument (file, what is wrong, expected, got) on anything malformed.
     static SafetensorsFile open(const std::filesystem::path& path);
+    /// Tensors in memory as if they were a file, in this order and shared; `name` stands for the path.
+    /// InvalidArgument when two have one name.
+    static SafetensorsFile of_tensors(const std::string& name,
+                                      std::vector<std::pair<std::string, Tensor>> tensors);
 
     /// Names in file order (shards in the order of their names).
     const std::vector<std::string>& names() const;

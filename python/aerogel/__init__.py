@@ -10,17 +10,28 @@
 The command is `aerogel` (or `python -m aerogel`); the C++ headers are in include/aerogel. Attention takes NumPy arrays and torch tensors;
 everything about models needs torch and is loaded when first used.
 """
+from typing import TYPE_CHECKING
+
 from ._core import num_threads, set_num_threads
 from ._core import version as __version__
 from .attention import attention, sparse_attention
+from .calibration import Calibration, calibrate
+from .exporting import ExportReport, export
 from .quantized_attention import quantized_attention
+from .reports import Comparison, InspectReport, compare, inspect
 from .timestep import TimestepManager, TimestepPolicyConfig
+
+if TYPE_CHECKING:
+    from .diffusers import AerogelConfig, enable_sparse_attention
+    from .linear import QuantizedLinear
+    from .pipelines import timestep_callback
+    from .quantization import OnlineQuantConfig, QuantizeReport, quantize, schemes
 
 _WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "quantization", "QuantizeReport": "quantization",
                "schemes": "quantization", "QuantizedLinear": "linear", "QuantizedAttention": "flash_attention",
                "timestep_callback": "pipelines", "AerogelConfig": "diffusers", "enable_sparse_attention": "diffusers"}
-__all__ = ["attention", "quantized_attention", "sparse_attention", "num_threads", "set_num_threads", "TimestepManager",
-           "TimestepPolicyConfig", *_WITH_TORCH]
+__all__ = ["attention", "quantized_attention", "sparse_attention", "inspect", "InspectReport", "compare", "Comparison", "export", "ExportReport",
+           "calibrate", "Calibration", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", *_WITH_TORCH]
 
 
 def __getattr__(name):

@@ -4,10 +4,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from . import _core
+
 
 def command():
     """Path of the command: the one installed with this package, else AEROGEL_COMMAND, else the one on PATH."""
-    packaged = Path(__file__).parent / "bin" / "aerogel"
+    # Beside the extension: an editable install leaves the sources elsewhere.
+    packaged = Path(_core.__file__).parent / "bin" / "aerogel"
     if packaged.exists():
         return str(packaged)
     found = os.environ.get("AEROGEL_COMMAND") or shutil.which("aerogel")

@@ -1,6 +1,6 @@
 """Dense and sparse attention for NumPy arrays and torch tensors on the CPU."""
 from . import _core
-from ._arrays import as_float_array, empty_like, is_torch, restored
+from ._arrays import as_float_array, empty, handed, is_torch, restored
 from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, further_keywords, mask_options, positive_scale, video_options
 
 LAYOUTS = ("BNSD", "BSND", "TND")
@@ -10,17 +10,22 @@ def _prepared(op, q, k, v, input_layout):
     """q, k and v as the core takes them, 4-D, and the layout they are in then."""
     if input_layout not in LAYOUTS:
         raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
-    kinds = {is_torch(t) for t in (q, k, v)}
-    if len(kinds) > 1:
+    if not is_torch(q) == is_torch(k) == is_torch(v):
         raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    arrays = [as_float_array(op, name, t) for name, t in (("q", q), ("k", k), ("v", v))]
+    arrays = [as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)]
     if input_layout != "TND":
         return arrays, input_layout
     if any(t.ndim != 3 for t in arrays):
         raise ValueError(f"[{op}] TND is [tokens, heads, head_dim], got {', '.join(str(list(t.shape)) for t in arrays)}")
     return [t[None] for t in arrays], "BSND"
+
+
+def _call(function, q, k, v, options):
+    """Runs the core's function and returns (output, what it tells)."""
+    o = empty(q.shape, q)
+    return o, function(handed(q), handed(k), handed(v), handed(o), options)
 
 
 def attention(q, k, v, *, input_layout="BNSD", scale=None, mask=None, block_size=128, is_causal=False):
@@ -32,14 +37,13 @@ def attention(q, k, v, *, input_layout="BNSD", scale=None, mask=None, block_size
     pair) that are computed; a query row without any gives zeros. is_causal: query i sees no key behind i + k_len - q_len.
     Returns an array like q. Raises ValueError for shapes and types that do not fit."""
     prepared, layout = _prepared("attention", q, k, v, input_layout)
-    o = empty_like(prepared[0])
     options = {"layout": layout, "scale": positive_scale("attention", scale), "causal": bool(is_causal)}
     if mask is not None:
         block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
         if min(block) < 1:
             raise ValueError(f"[attention] block_size must be at least 1, got {block_size}")
         options |= {"mask": mask, "block": block}
-    _core.attention(*prepared, o, options)
+    o, _ = _call(_core.attention, *prepared, options)
     return restored(o[0] if input_layout == "TND" else o, q)
 
 
@@ -90,6 +94,5 @@ def sparse_attention(q, k, v, attn_mask=None, scale=None, is_causal=False, head_
     for name, given in (("q_rotation", further["q_rot"]), ("k_rotation", further["k_rot"])):
         if given is not None:
             options[name] = as_float_array("sparse_attention", name, given)
-    o = empty_like(prepared[0])
-    report = _core.sparse_attention(*prepared, o, options)
+    o, report = _call(_core.sparse_attention, *prepared, options)
     return _result(restored(o[0] if input_layout == "TND" else o, q), report, q, further)

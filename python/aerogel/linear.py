@@ -7,13 +7,20 @@ import torch
 from torch import nn
 
 from . import _core
-from ._arrays import as_float_array, restored
+from ._arrays import as_float_array, empty, handed, restored
 from .timestep import TimestepManager
 
 _TARGET = "w8a8_static_linear"
 _live = weakref.WeakValueDictionary()  # number -> module, for the custom op, which takes plain values only
 _numbers = itertools.count()
 _lock = threading.Lock()
+
+
+def _nobody_watches(x):
+    """True when a call need not go through torch's dispatcher, which costs tens of microseconds: no compiler, no gradient, no mode or
+    transform (fake tensors, functorch) that would have to see it."""
+    return (type(x) is torch.Tensor and not (x.requires_grad and torch.is_grad_enabled()) and not torch.compiler.is_compiling()
+            and torch._C._len_torch_dispatch_stack() == 0 and torch._C._functorch.peek_interpreter_stack() is None)
 
 
 def _tensor(array):
@@ -41,6 +48,8 @@ class QuantizedLinear(nn.Module):
         """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
         scale (int and fp8 weights; 0 = the whole row)."""
         weight, bias = linear.weight.detach().contiguous(), getattr(linear, "bias", None)
+        if not weight.is_cpu:
+            raise NotImplementedError(f"[quantize] the weight must be on the CPU, got {weight.device}")
         return cls(_core.Linear.quantize(weight, None if bias is None else bias.detach().float().contiguous(), scheme, group_size))
 
     @classmethod
@@ -58,8 +67,12 @@ class QuantizedLinear(nn.Module):
         arrays = {name: buffer.contiguous() for name, buffer in self.named_buffers(recurse=False)}
         self._adopt(_core.Linear.from_arrays(self.scheme, self.in_features, self.group_size, arrays))
 
-    def forward(self, x):
-        return torch.ops.aerogel.linear(x, self._number, self.out_features)
+    def forward(self, input):  # named as nn.Linear's, so that calls by keyword go on working
+        if _nobody_watches(input):
+            return restored(self.run(input), input)
+        if not isinstance(input, torch.Tensor):
+            raise ValueError(f"[linear] x must be a torch tensor, got {type(input).__name__}")
+        return torch.ops.aerogel.linear(input, self._number, self.out_features)
 
     def run(self, x):
         """The computation itself, outside of torch's dispatcher."""
@@ -68,10 +81,10 @@ class QuantizedLinear(nn.Module):
             raise ValueError(f"[linear] x must have {self.in_features} columns, got {list(x.shape)}")
         if x.ndim > 2:
             x = x.contiguous()
-        y = torch.empty(*x.shape[:-1], self.out_features, dtype=x.dtype)
+        y = empty((*x.shape[:-1], self.out_features), x)
+        rows = (x, y) if x.ndim > 1 else (x[None], y[None])
         step = TimestepManager.get_timestep_idx()
-        self._core.forward(x.reshape(1, -1) if x.ndim == 1 else x, y.reshape(1, -1) if x.ndim == 1 else y,
-                           -1 if step is None else step, self._dynamic(step), self._wide(step))
+        self._core.forward(handed(rows[0]), handed(rows[1]), -1 if step is None else step, self._dynamic(step), self._wide(step))
         return y
 
     def _dynamic(self, step):

@@ -9,6 +9,7 @@ from torch import nn
 from . import _core
 from .layer_names import matches
 from .linear import QuantizedLinear
+from .ranks import rank_of
 
 # Small layers that the quality hangs on: modulation, embeddings and norms of the known diffusion transformers.
 # Adapters (peft's lora_A, lora_B) are small too, and trained.
@@ -110,6 +111,13 @@ def _chosen(model, linears, choice):
     return kept | {n: "the model keeps it in float32" for n in chosen if float32 & set(n.split("."))}
 
 
+def chosen_linears(model, include=None, exclude=(), classes=(nn.Linear,)):
+    """name -> module of the float Linear layers that `quantize(model, scheme=...)` would take."""
+    linears = _linears(model, classes)
+    kept = _chosen(model, linears, (as_list(include), as_list(exclude)))
+    return {name: module for name, module in linears.items() if name not in kept}
+
+
 def as_list(patterns):
     return [patterns] if isinstance(patterns, str) else patterns
 
@@ -173,7 +181,7 @@ def _wanted_schemes(chosen, pair, scheme_of):
 
 
 def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, timestep_config=None, timestep_policy=None, map=None,
-             include=None, exclude=(), rank=-1, scheme_of=None):
+             include=None, exclude=(), rank=None, scheme_of=None):
     """Replaces Linear layers of `model` in place and returns a QuantizeReport. Give exactly one of:
 
     quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them;
@@ -183,7 +191,9 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     map: more classes to be taken for Linear layers (an iterable, or a dict whose keys are they). include, exclude: patterns of layer
     names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks but
     modulation, norms and embeddings. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
-    every step is static. rank: the file of that rank, `_{rank}`. scheme_of: with quant_des_path, a function (layer name, its scheme in the
+    every step is static. rank: the file of that rank, `_{rank}`; None: where files carry a rank, this process's in torch.distributed;
+    -1: the file as it is named.
+    scheme_of: with quant_des_path, a function (layer name, its scheme in the
     description) -> the scheme to run the stored arrays by (W8A8_TIMESTEP as W8A8_DYNAMIC, say), or "FLOAT".
     Nothing is replaced when anything is wrong. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not there
     yet), OSError (files)."""
@@ -197,7 +207,7 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
     linears = _linears(model, classes)
     choice = (as_list(include), as_list(exclude))
     if quant_des_path is not None:
-        pair = _core.QuantizedPair.open(fspath(quant_des_path), rank)
+        pair = _core.QuantizedPair.open(fspath(quant_des_path), rank_of(quant_des_path, rank))
         chosen, kept = planned_by_files(model, choice, pair, classes)
         wanted = _wanted_schemes(chosen, pair, scheme_of)
         kept |= {name: "chosen float by scheme_of" for name, asked in wanted.items() if asked == "FLOAT"}

@@ -43,9 +43,9 @@ nb::dlpack::dtype numpy_type(DType dtype) {
     return type(nb::dlpack::dtype_code::UInt, static_cast<std::uint8_t>(8 * size_of(dtype)));
 }
 
-}  // namespace
-
-TensorView view_of(const Array& array) {
+// The core's views do not tell reading from writing.
+template <typename AnyArray>
+TensorView view_from(const AnyArray& array) {
     TensorView view;
     bool known = false;
     for (const TypePair& pair : kTypes) {
@@ -63,9 +63,20 @@ TensorView view_of(const Array& array) {
         view.shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
         view.strides.push_back(array.stride(axis));
     }
-    if (view.contiguous()) view.strides.clear();
-    view.data = array.data();
+    // The strides of an array without elements mean nothing.
+    if (view.contiguous() || view.count() == 0) view.strides.clear();
+    view.data = const_cast<void*>(static_cast<const void*>(array.data()));
     return view;
+}
+
+}  // namespace
+
+TensorView view_of(const Array& array) {
+    return view_from(array);
+}
+
+TensorView view_of(const OutArray& array) {
+    return view_from(array);
 }
 
 Tensor adopt(const Array& array, const char* name) {
@@ -74,6 +85,7 @@ Tensor adopt(const Array& array, const char* name) {
         throw InvalidArgument("[aerogel] " + std::string(name) + " must be contiguous, got " +
                               view.describe() + " with gaps");
     }
+    if (view.count() == 0) return {view.dtype, view.shape};  // empty arrays may come without memory
     return {view.dtype, view.shape, view.data, std::make_shared<Array>(array)};
 }
 

@@ -11,11 +11,15 @@ namespace aerogel::python {
 
 namespace nb = nanobind;
 
-using Array = nb::ndarray<nb::device::cpu>;
+/// What is only read; memory that must not be written is fine.
+using Array = nb::ndarray<nb::ro, nb::device::cpu>;
+/// What is written.
+using OutArray = nb::ndarray<nb::device::cpu>;
 
 /// The array as a borrowed view (strides included). InvalidArgument for an element type the core has no name
 /// for.
 TensorView view_of(const Array& array);
+TensorView view_of(const OutArray& array);
 /// The array as a Tensor that keeps it alive; a contiguous one is shared, any other is an InvalidArgument
 /// naming `name`.
 Tensor adopt(const Array& array, const char* name);

@@ -57,7 +57,7 @@ BlockMask block_mask(const GivenMask& given, const TensorView& q, const TensorVi
 }
 
 // options: layout, scale, causal, and mask with block = (block_q, block_k) where blocks are hidden.
-void dense(const Array& q, const Array& k, const Array& v, const Array& o, const nb::dict& given) {
+void dense(const Array& q, const Array& k, const Array& v, const OutArray& o, const nb::dict& given) {
     AttentionOptions options;
     options.layout = layout_of(nb::cast<std::string>(given["layout"]));
     options.scale = nb::cast<float>(given["scale"]);
@@ -143,7 +143,7 @@ SparseOptions sparse_options(const nb::dict& given, std::vector<Array>& arrays) 
     return options;
 }
 
-nb::dict sparse(const Array& q, const Array& k, const Array& v, const Array& o, const nb::dict& given) {
+nb::dict sparse(const Array& q, const Array& k, const Array& v, const OutArray& o, const nb::dict& given) {
     std::vector<Array> arrays;
     const SparseOptions options = sparse_options(given, arrays);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);

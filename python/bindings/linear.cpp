@@ -150,6 +150,36 @@ Arrays arrays_of(const QuantizedLinear& linear) {
     return arrays;
 }
 
+void bind_schemes(nb::module_& module) {
+    module.def(
+        "scheme",
+        [](std::string_view name) {
+            LayerChoices choices;
+            const SchemeRow& scheme = scheme_with_choices(name, choices);
+            return quant_type_of(scheme, choices);
+        },
+        "The file name of a scheme or of one of its aliases.");
+    module.def(
+        "scheme_row",
+        [](std::string_view name) {
+            const SchemeRow& row = scheme_row("quantize", name);
+            nb::dict out;
+            out["name"] = std::string(row.name);
+            out["needs_calibration"] = row.needs_calibration;
+            out["per_step"] = row.per_step;
+            return out;
+        },
+        "name, needs_calibration and per_step of a scheme or of one of its aliases.");
+    module.def("schemes", [] {
+        nb::list rows;
+        for (const SchemeRow& row : schemes()) {
+            rows.append(
+                nb::make_tuple(std::string(row.name), std::string(row.summary), row.needs_calibration));
+        }
+        return rows;
+    });
+}
+
 }  // namespace
 
 void bind_linear(nb::module_& module) {
@@ -162,7 +192,7 @@ void bind_linear(nb::module_& module) {
         .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
         .def(
             "forward",
-            [](const QuantizedLinear& linear, const Array& x, const Array& y, int timestep, bool dynamic,
+            [](const QuantizedLinear& linear, const Array& x, const OutArray& y, int timestep, bool dynamic,
                bool wide) {
                 const TensorView in = view_of(x), out = view_of(y);
                 StepContext step;
@@ -190,22 +220,7 @@ void bind_linear(nb::module_& module) {
         .def_prop_ro("group_size",
                      [](const QuantizedLinear& linear) { return linear.weights().weight.group_size; })
         .def_prop_ro("weight_bytes", &QuantizedLinear::weight_bytes, "Bytes of the stored arrays.");
-    module.def(
-        "scheme",
-        [](std::string_view name) {
-            LayerChoices choices;
-            const SchemeRow& scheme = scheme_with_choices(name, choices);
-            return quant_type_of(scheme, choices);
-        },
-        "The file name of a scheme or of one of its aliases.");
-    module.def("schemes", [] {
-        nb::list rows;
-        for (const SchemeRow& row : schemes()) {
-            rows.append(
-                nb::make_tuple(std::string(row.name), std::string(row.summary), row.needs_calibration));
-        }
-        return rows;
-    });
+    bind_schemes(module);
 }
 
 }  // namespace aerogel::python

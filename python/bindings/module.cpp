@@ -32,10 +32,13 @@ NB_MODULE(_core, module) {
     module.doc() = "The C++ core of aerogel; use the package aerogel instead.";
     nb::register_exception_translator(translate);
     module.attr("version") = std::string(aerogel::version());
-    module.def("num_threads", &aerogel::num_threads);
-    module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"));
+    module.def("num_threads", &aerogel::num_threads, "Threads that the kernels use.");
+    module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
+               "Results do not depend on it. Raises ValueError below 1.");
     aerogel::python::bind_linear(module);
     aerogel::python::bind_files(module);
     aerogel::python::bind_attention(module);
     aerogel::python::bind_quantized_attention(module);
+    aerogel::python::bind_export(module);
+    aerogel::python::bind_reports(module);
 }

@@ -55,7 +55,7 @@ struct Given {
 };
 
 // With seq_len in `given`: sequences packed behind each other, [tokens, heads, head_dim].
-void run(const Array& q, const Array& k, const Array& v, const Array& o, const nb::dict& given) {
+void run(const Array& q, const Array& k, const Array& v, const OutArray& o, const nb::dict& given) {
     const Given call(given);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
     const bool packed = given.contains("seq_len");

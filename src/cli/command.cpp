@@ -1,10 +1,9 @@
-// Ctrl-C flag and the formatting of sizes and times.
+// Ctrl-C flag and the formatting of times.
 #include "cli/command.h"
 
 #include <fmt/format.h>
 #include <sys/resource.h>
 
-#include <array>
 #include <atomic>
 #include <csignal>
 
@@ -26,16 +25,6 @@ void catch_interrupts() {
 
 bool interrupted() {
     return interrupt_flag;
-}
-
-std::string show_bytes(double bytes) {
-    constexpr std::array<const char*, 5> kUnits = {"B", "kB", "MB", "GB", "TB"};
-    std::size_t unit = 0;
-    while (bytes >= 1000.0 && unit + 1 < kUnits.size()) {
-        bytes /= 1000.0;
-        ++unit;
-    }
-    return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits.at(unit));
 }
 
 std::string show_seconds(double seconds) {

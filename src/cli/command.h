@@ -21,8 +21,6 @@ void catch_interrupts();
 /// True once Ctrl-C was pressed.
 bool interrupted();
 
-/// "11.3 MB" (decimal units).
-std::string show_bytes(double bytes);
 /// "1:05" or "0.82 s".
 std::string show_seconds(double seconds);
 /// Largest resident memory of this process so far, in bytes.

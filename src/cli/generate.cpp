@@ -14,8 +14,8 @@
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
-#include "cli/video_file.h"
 #include "cli/video_size.h"
+#include "model/video/video_file.h"
 
 namespace aerogel::cli {
 namespace {

@@ -6,15 +6,10 @@
 #include "aerogel/error.h"
 #include "base/cpu_features.h"
 #include "cli/command.h"
-#include "cli/inspect_calibration.h"
-#include "cli/inspect_report.h"
-#include "cli/model_files.h"
+#include "model/inspect.h"
 #include "ops/dispatch.h"
-#include "quant/calibration.h"
-#include "quant/inspection.h"
 
 namespace aerogel::cli {
-namespace fs = std::filesystem;
 namespace {
 
 struct InspectFlags {
@@ -40,53 +35,17 @@ void inspect_kernels(const InspectFlags& flags) {
     print(flags, json, text);
 }
 
-bool is_description(const fs::path& path) {
-    const std::string name = path.filename().string();
-    return path.extension() == ".json" && !name.ends_with(".safetensors.index.json") && name != "config.json";
-}
-
-bool has_description(const fs::path& folder) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.path().filename().string().starts_with("quant_model_description")) return true;
-    }
-    return false;
-}
-
-void inspect_quantized(const InspectFlags& flags) {
-    const QuantizedPair pair = QuantizedPair::open(flags.path, flags.rank);
-    const PairInspection inspection = inspect_pair(pair);
-    print(flags, pair_json(pair, inspection), pair_text(pair, inspection, flags.all));
-    if (!inspection.problems.empty()) {
-        throw InvalidArgument(fmt::format("[inspect] {} has {} problem{}", pair.path().string(),
-                                          inspection.problems.size(),
-                                          inspection.problems.size() == 1 ? "" : "s"));
-    }
-}
-
-void inspect_tensors(const InspectFlags& flags) {
-    const SafetensorsFile file = SafetensorsFile::open(weights_of_model("inspect", flags.path));
-    if (CalibrationStats::is_statistics(file)) {
-        const CalibrationStats stats = CalibrationStats::load(flags.path);
-        print(flags, calibration_json(flags.path, stats), calibration_text(flags.path, stats, flags.all));
-        return;
-    }
-    const auto config = file.path().parent_path() / "config.json";
-    const bool has_config = fs::is_directory(flags.path) && fs::exists(config);
-    print(flags, tensors_json(file, has_config ? config : ""),
-          tensors_text(file, has_config ? config : "", flags.all));
-}
-
 void run_inspect(const InspectFlags& flags) {
     if (flags.kernels) {
         inspect_kernels(flags);
         return;
     }
     if (flags.path.empty()) throw InvalidArgument("[inspect] give a PATH or --kernels");
-    const bool folder = fs::is_directory(flags.path);
-    if (folder ? has_description(flags.path) : is_description(flags.path)) {
-        inspect_quantized(flags);
-    } else {
-        inspect_tensors(flags);
+    const InspectReport report = inspect(flags.path, {flags.rank, flags.all});
+    print(flags, report.json, report.text);
+    if (report.problems != 0) {
+        throw InvalidArgument(fmt::format("[inspect] {} has {} problem{}", report.path.string(),
+                                          report.problems, report.problems == 1 ? "" : "s"));
     }
 }
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cli/png_file.h"
+#include "model/video/png_file.h"
 
 namespace aerogel::cli {
 namespace {

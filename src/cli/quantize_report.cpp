@@ -8,6 +8,7 @@
 #include <map>
 
 #include "cli/command.h"
+#include "core/text.h"
 
 namespace aerogel::cli {
 namespace {

@@ -1,4 +1,4 @@
-// SafetensorsFile: single files and sharded sets, as one table of names over mappings.
+// SafetensorsFile: single files, sharded sets and tensors in memory, as one table of names.
 #include <cstring>
 #include <set>
 #include <unordered_map>
@@ -18,6 +18,7 @@ struct SafetensorsFile::State {
         TensorInfo info;
         std::shared_ptr<const MappedFile> file;
         std::uint64_t begin = 0;  // in the file
+        Tensor in_memory;         // instead of a file
     };
     std::filesystem::path path;
     std::vector<std::filesystem::path> files;
@@ -40,7 +41,7 @@ struct SafetensorsFile::State {
         std::vector<std::string> added;
         for (SafetensorsEntry& entry : header.entries) {
             const std::string name = entry.info.name;
-            Item item{std::move(entry.info), file, header.data_begin + entry.begin};
+            Item item{std::move(entry.info), file, header.data_begin + entry.begin, {}};
             if (!items.emplace(name, std::move(item)).second) {
                 throw InvalidArgument("[safetensors] " + file_path.string() + ": tensor " + in_quotes(name) +
                                       " is in another shard too");
@@ -116,6 +117,22 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
     return file;
 }
 
+SafetensorsFile SafetensorsFile::of_tensors(const std::string& name,
+                                            std::vector<std::pair<std::string, Tensor>> tensors) {
+    auto state = std::make_shared<State>();
+    state->path = name;
+    for (auto& [key, tensor] : tensors) {
+        State::Item item{{key, tensor.dtype(), tensor.shape()}, nullptr, 0, tensor};
+        if (!state->items.emplace(key, std::move(item)).second) {
+            throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " is given twice");
+        }
+        state->names.push_back(key);
+    }
+    SafetensorsFile file;
+    file.state_ = std::move(state);
+    return file;
+}
+
 const std::vector<std::string>& SafetensorsFile::names() const {
     return state_->names;
 }
@@ -137,6 +154,7 @@ const std::vector<std::filesystem::path>& SafetensorsFile::files() const {
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
     const State::Item& item = state_->item(name);
+    if (item.file == nullptr) return item.in_memory;
     const TensorInfo& info = item.info;
     const std::byte* bytes = item.file->bytes().data() + item.begin;
     // Kernels expect elements on their natural boundary; a file from elsewhere may place them anywhere.
@@ -153,12 +171,12 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
 
 void SafetensorsFile::prefetch(const std::string& name) const {
     const State::Item& item = state_->item(name);
-    item.file->read_ahead(item.begin, item.info.bytes());
+    if (item.file != nullptr) item.file->read_ahead(item.begin, item.info.bytes());
 }
 
 void SafetensorsFile::release(const std::string& name) const {
     const State::Item& item = state_->item(name);
-    item.file->release(item.begin, item.info.bytes());
+    if (item.file != nullptr) item.file->release(item.begin, item.info.bytes());
 }
 
 }  // namespace aerogel

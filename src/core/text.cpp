@@ -1,7 +1,10 @@
 // Printable excerpts, edit distance, small files.
 #include "core/text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <fstream>
 #include <numeric>
@@ -69,6 +72,16 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
 std::string suggestion(std::string_view name, const std::vector<std::string>& names) {
     const std::string nearest = nearest_name(name, names);
     return nearest.empty() ? "" : ", did you mean " + in_quotes(nearest) + "?";
+}
+
+std::string show_bytes(double bytes) {
+    constexpr std::array<const char*, 5> kUnits = {"B", "kB", "MB", "GB", "TB"};
+    std::size_t unit = 0;
+    while (bytes >= 1000.0 && unit + 1 < kUnits.size()) {
+        bytes /= 1000.0;
+        ++unit;
+    }
+    return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits.at(unit));
 }
 
 std::string read_text_file(const std::filesystem::path& path, std::string_view op, std::size_t limit) {

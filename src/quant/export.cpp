@@ -58,12 +58,16 @@ class Exporter {
     ExportReport run() {
         make_folder();
         take_back();
+        if (!goes_on()) discard_parts();
         ExportFile file(report_.weights, units_,
                         export_key(model_, plan_, report_.layout, options_.calibration));
         try {
             write_units(file);
         } catch (const InvalidArgument&) {
             file.forget();  // the model is not as it should be: nothing to go on with
+            throw;
+        } catch (...) {
+            if (!goes_on()) file.forget();
             throw;
         }
         // A description never stands beside weights of another export, not even after a crash.
@@ -91,6 +95,15 @@ class Exporter {
         const bool only_weights = fs::exists(report_.weights) && !fs::exists(report_.description) &&
                                   fs::exists(journal_path_of(report_.weights));
         if (only_weights) fs::rename(report_.weights, part_path_of(report_.weights));
+    }
+
+    // Tensors in memory may change between two runs without a trace.
+    bool goes_on() const { return !model_.files().empty(); }
+
+    void discard_parts() const {
+        std::error_code ignored;
+        fs::remove(part_path_of(report_.weights), ignored);
+        fs::remove(journal_path_of(report_.weights), ignored);
     }
 
     void check_layers() const {

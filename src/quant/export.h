@@ -38,7 +38,7 @@ struct ExportOptions {
     int rank = -1;                                  ///< -1: no rank suffix
     const CalibrationStats* calibration = nullptr;  ///< for schemes that need it
     /// Called as source bytes are done. May throw to stop: what is finished stays in "<weights>.part", and
-    /// the same export continues there.
+    /// the same export continues there; nothing stays of a model in memory.
     std::function<void(std::size_t done, std::size_t total, const std::string& tensor)> progress;
 };
 

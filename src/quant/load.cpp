@@ -31,15 +31,22 @@ fs::path with_rank(const fs::path& path, int rank) {
 
 // The one description in a folder (of that rank, if one is wanted).
 fs::path description_in(const fs::path& folder, int rank) {
-    std::vector<std::string> found;
+    std::vector<std::string> found, others;
     for (const auto& entry : fs::directory_iterator(folder)) {
         const std::string name = entry.path().filename().string();
         if (!name.starts_with(kStart) || entry.path().extension() != ".json") continue;
-        if (rank < 0 || with_rank(entry.path(), rank) == entry.path()) found.push_back(name);
+        const bool wanted = rank < 0 || with_rank(entry.path(), rank) == entry.path();
+        (wanted ? found : others).push_back(name);
     }
     std::sort(found.begin(), found.end());
     if (found.size() == 1) return folder / found.front();
     const std::string wanted = rank < 0 ? "" : fmt::format(" of rank {}", rank);
+    if (found.empty() && !others.empty()) {
+        std::sort(others.begin(), others.end());
+        throw IoError(fmt::format("[quantize] {} does not exist; there are: {}",
+                                  with_rank(folder / others.front(), rank).string(),
+                                  fmt::join(others, ", ")));
+    }
     if (found.empty()) {
         throw IoError(fmt::format("[quantize] {} has no {}*.json{}", folder.string(), kStart, wanted));
     }

@@ -179,6 +179,21 @@ TEST_F(Safetensors, TheWriterTakesWhatWasAnnounced) {
     EXPECT_EQ(files(), 0);
 }
 
+TEST_F(Safetensors, TensorsInMemoryAreSharedUnderTheirNames) {
+    const Tensor x = Tensor::zeros(DType::f32, {2, 3}), empty(DType::i8, {0, 4});
+    const SafetensorsFile file = SafetensorsFile::of_tensors("Net", {{"z", x}, {"a", empty}});
+    EXPECT_THAT(file.names(), testing::ElementsAre("z", "a"));
+    EXPECT_EQ(file.tensor("z").data(), x.data());
+    EXPECT_EQ(file.info("a").shape, (Shape{0, 4}));
+    EXPECT_EQ(file.info("a").dtype, DType::i8);
+    EXPECT_EQ(file.path(), "Net");
+    EXPECT_THAT(error_of([&] { file.tensor("y"); }), HasSubstr("Net: no tensor 'y'"));
+    EXPECT_THAT(error_of([&] {
+                    SafetensorsFile::of_tensors("Net", {{"z", x}, {"z", x}});
+                }),
+                HasSubstr("'z' is given twice"));
+}
+
 TEST_F(Safetensors, AFullDiskIsAnIoErrorAndLeavesTheOldFile) {
     write("a.safetensors", "old");
     struct rlimit before = {};

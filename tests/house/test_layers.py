@@ -24,7 +24,7 @@ THIRD_PARTY = {
     "fmt/": set(MAY_INCLUDE) - {"kernels"},
     "nlohmann/": {"core", "quant", "sparse", "model", "cli", "bench"},
     "CLI/": {"cli"},
-    "png.h": {"cli"},
+    "png.h": {"model"},
     "benchmark/": {"bench"},
     "nanobind/": {"python"},
     "cuda": {"kernels"},

@@ -7,6 +7,8 @@ import aerogel
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DYNAMIC = ("W8A8_DYNAMIC", "W8A16")
 
@@ -120,6 +122,36 @@ def test_compile_has_no_graph_break():
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), block(x))
     torch.library.opcheck(torch.ops.aerogel.linear, (x, block.up._number, 32), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_whoever_watches_sees_the_operator():
+    """Calls that nothing watches skip torch's dispatcher; modes, fake tensors and gradients do not."""
+    layer, x = aerogel.QuantizedLinear.from_linear(nn.Linear(12, 7)), torch.randn(3, 12)
+    y, seen = layer(x), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        assert torch.equal(layer(x), y)
+    assert "aerogel.linear.default" in seen
+    with FakeTensorMode() as mode:
+        fake = layer(mode.from_tensor(x))
+    assert isinstance(fake, FakeTensor) and fake.shape == y.shape
+    assert torch.equal(layer(nn.Parameter(x)), y) and layer(nn.Parameter(x)).requires_grad
+    with torch.device("meta"):
+        assert torch.equal(layer(x), y)
+
+
+def test_views_that_only_look_different():
+    """Negated views (torch stores a bit), transposes and expanded rows."""
+    layer, x = aerogel.QuantizedLinear.from_linear(nn.Linear(12, 7)), torch.randn(3, 12)
+    assert torch.equal(layer(torch._neg_view(x)), layer(-x))
+    assert torch.equal(layer(x[:1].expand(4, 12)), layer(x[:1].repeat(4, 1)))
+    assert torch.equal(layer(x.T.contiguous().T), layer(x))
+    assert torch.equal(layer(input=x), layer(x))
 
 
 def test_gradients_reach_the_input_through_the_dequantized_weight():

@@ -1,5 +1,5 @@
 // Ranges as the exporter takes them: means over forwards.
-#include "cli/inspect_calibration.h"
+#include "model/inspect_calibration.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-namespace aerogel::cli {
+namespace aerogel {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -80,4 +80,4 @@ std::string calibration_text(const std::string& path, const CalibrationStats& st
     return text;
 }
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

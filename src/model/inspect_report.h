@@ -7,7 +7,7 @@
 
 #include "quant/inspection.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 
 nlohmann::ordered_json pair_json(const QuantizedPair& pair, const PairInspection& inspection);
 /// `all` lists every layer; otherwise layers are counted by scheme and shape.
@@ -17,4 +17,4 @@ std::string pair_text(const QuantizedPair& pair, const PairInspection& inspectio
 nlohmann::ordered_json tensors_json(const SafetensorsFile& file, const std::filesystem::path& config);
 std::string tensors_text(const SafetensorsFile& file, const std::filesystem::path& config, bool all);
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

@@ -1,5 +1,5 @@
 // The places where diffusers puts weights.
-#include "cli/model_files.h"
+#include "model/model_files.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 
 #include "aerogel/error.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 namespace fs = std::filesystem;
 
 namespace {
@@ -70,4 +70,4 @@ fs::path weights_of_model(const char* op, const fs::path& model, int rank) {
                     op, model.string()));
 }
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

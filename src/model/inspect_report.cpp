@@ -1,5 +1,5 @@
 // Tables and JSON of `aerogel inspect`.
-#include "cli/inspect_report.h"
+#include "model/inspect_report.h"
 
 #include <fmt/format.h>
 
@@ -7,13 +7,12 @@
 #include <map>
 #include <vector>
 
-#include "cli/command.h"
 #include "core/text.h"
 #include "model/json_file.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -178,4 +177,4 @@ std::string tensors_text(const SafetensorsFile& file, const std::filesystem::pat
     return text;
 }
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

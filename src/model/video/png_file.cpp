@@ -1,11 +1,11 @@
 // libpng's png_image interface.
-#include "cli/png_file.h"
+#include "model/video/png_file.h"
 
 #include <png.h>
 
 #include "aerogel/error.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 
 void write_png(const std::filesystem::path& path, const std::uint8_t* pixels, std::int64_t height,
                std::int64_t width) {
@@ -50,4 +50,4 @@ Picture read_png(const std::filesystem::path& path) {
     return picture;
 }
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

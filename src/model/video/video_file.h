@@ -7,7 +7,7 @@
 
 #include "aerogel/tensor.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 
 /// 8-bit RGB frames: pixels[((f * height + y) * width + x) * 3 + channel].
 struct Frames {
@@ -32,4 +32,4 @@ Frames read_frames(const std::filesystem::path& path);
 /// Pixels of video f32 [3, frames, height, width] in [-1, 1], rounded to 8 bits.
 Frames to_frames(const Tensor& video);
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

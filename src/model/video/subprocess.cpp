@@ -1,6 +1,6 @@
 // posix_spawn with pipes. Messages of the program go to an unlinked temporary file, so that a
 // talkative program can never block on a full pipe.
-#include "cli/subprocess.h"
+#include "model/video/subprocess.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -17,7 +17,7 @@
 
 extern char** environ;
 
-namespace aerogel::cli {
+namespace aerogel {
 namespace {
 
 struct Pipe {
@@ -154,4 +154,4 @@ std::string run_and_read(const std::vector<std::string>& arguments) {
     return text;
 }
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

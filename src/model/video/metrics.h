@@ -3,9 +3,9 @@
 
 #include <span>
 
-#include "cli/video_file.h"
+#include "model/video/video_file.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 
 /// Distances of b to the reference a over all elements (double accumulation).
 struct Distance {
@@ -23,4 +23,4 @@ double psnr(const Frames& a, const Frames& b);
 /// window.
 double ssim(const Frames& a, const Frames& b);
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

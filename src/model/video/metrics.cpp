@@ -1,12 +1,12 @@
 // PSNR, SSIM (separable Gaussian window) and vector distances, all in double.
-#include "cli/metrics.h"
+#include "model/video/metrics.h"
 
 #include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
-namespace aerogel::cli {
+namespace aerogel {
 namespace {
 
 constexpr std::int64_t kWindow = 11;
@@ -141,4 +141,4 @@ double ssim(const Frames& a, const Frames& b) {
     return sum / static_cast<double>(3 * a.count);
 }
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace aerogel::cli {
+namespace aerogel {
 
 struct Picture {
     std::int64_t height = 0;
@@ -22,4 +22,4 @@ std::string png_bytes(const Picture& picture);
 /// Reads any PNG as 8-bit RGB (alpha dropped onto black); IoError with libpng's message.
 Picture read_png(const std::filesystem::path& path);
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

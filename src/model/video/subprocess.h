@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace aerogel::cli {
+namespace aerogel {
 
 /// A program that reads what we write. Arguments[0] is looked up in PATH; its stderr is kept for the message.
 class SubprocessWriter {
@@ -33,4 +33,4 @@ class SubprocessWriter {
 /// Everything the program prints. Throws IoError with its stderr when it fails.
 std::string run_and_read(const std::vector<std::string>& arguments);
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

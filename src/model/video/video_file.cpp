@@ -1,5 +1,5 @@
 // Frames to and from files. Every file is written under a temporary name, synced and renamed.
-#include "cli/video_file.h"
+#include "model/video/video_file.h"
 
 #include <fmt/format.h>
 
@@ -10,11 +10,11 @@
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
-#include "cli/png_file.h"
-#include "cli/subprocess.h"
 #include "core/atomic_file.h"
+#include "model/video/png_file.h"
+#include "model/video/subprocess.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 namespace fs = std::filesystem;
 namespace {
 
@@ -159,4 +159,4 @@ Frames read_frames(const fs::path& path) {
     return fs::is_directory(path) ? read_png_folder(path) : decode_with_ffmpeg(path);
 }
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

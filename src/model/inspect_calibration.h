@@ -6,10 +6,10 @@
 
 #include "quant/calibration.h"
 
-namespace aerogel::cli {
+namespace aerogel {
 
 nlohmann::ordered_json calibration_json(const std::string& path, const CalibrationStats& stats);
 /// `all` lists every layer; otherwise those with the widest ranges.
 std::string calibration_text(const std::string& path, const CalibrationStats& stats, bool all);
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-namespace aerogel::cli {
+namespace aerogel {
 
 /// The .safetensors or .safetensors.index.json of `model`: such a file itself, a diffusers folder, or a
 /// pipeline folder with transformer/ inside. rank >= 0: the shard of that rank ("NAME_{rank}.safetensors")
@@ -11,4 +11,4 @@ namespace aerogel::cli {
 /// what was looked for. `op` starts the message.
 std::filesystem::path weights_of_model(const char* op, const std::filesystem::path& model, int rank = -1);
 
-}  // namespace aerogel::cli
+}  // namespace aerogel

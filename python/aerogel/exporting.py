@@ -1,0 +1,102 @@
+"""export(model, directory): writes the quantized files of a checkpoint or of a model in memory, layer after layer."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from ._progress import reporter
+from .calibration import Calibration
+from .ranks import current_rank
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ExportedLayer:
+    """One quantized layer: its name, its size and |W - dequantized| / |W|."""
+
+    name: str
+    out_features: int
+    in_features: int
+    relative_error: float
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The two files, what became of each quantized layer, and the bytes of all tensors before and after."""
+
+    description: str
+    weights: str
+    scheme: str
+    layers: list[ExportedLayer]
+    bytes_before: int
+    bytes_after: int
+
+    def __str__(self) -> str:
+        worst = max(self.layers, key=lambda layer: layer.relative_error)
+        return (f"{len(self.layers)} {self.scheme}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB, largest relative "
+                f"weight error {worst.relative_error:.2e} ({worst.name})\n{self.weights}\n{self.description}")
+
+
+def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str], scheme: str = "W8A8_DYNAMIC", *,
+           include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (), algorithm: str = "minmax", group_size: int = 0,
+           asymmetric: bool = False, packed: bool = False, rotate: int = 0, low_rank: int = 0, layout: str | None = None,
+           calibration: Calibration | str | PathLike[str] | None = None, rank: int | None = None,
+           progress: bool | Callable[[int, int, str], object] = True) -> ExportReport:
+    """Writes `quant_model_description_{scheme}.json` and `quant_model_weight_{scheme}.safetensors` into `directory` (made when missing),
+    as `aerogel quantize` does; `aerogel.quantize(model, directory)` and MindIE SD read them.
+
+    model: a checkpoint (.safetensors, .safetensors.index.json, diffusers or pipeline folder), read tensor by tensor so that memory stays
+    at one layer's size, or an nn.Module, whose Linear layers are quantized from memory. Weights float32, bfloat16 or float16.
+    scheme: see `aerogel.schemes()`; those that need calibration take it by `calibration`, an `aerogel.Calibration` or its file.
+    include, exclude: patterns of layer names (`*`, `?`, `[ab]`, `{a,b}`), exclude wins; by default what `aerogel.quantize` (nn.Module)
+    and `aerogel quantize` (checkpoint) choose. algorithm: how stored values are chosen, see docs/algorithms.md. group_size: columns that
+    share a scale, 0 = the whole row. asymmetric: scales with offsets. packed: two int4 values per byte. rotate: columns per Hadamard
+    transform of weights and inputs, -1 = as many as can be. low_rank: rank of a float branch beside the quantized residual.
+    layout: "v0" (the older exporter's tensors and types) or "v1" (float32 scales); None: "v1" where it has a form of the scheme
+    (docs/files.md). rank: behind the file names, `_{rank}`; None: this process's rank where torch.distributed is initialized, else none; -1: none.
+    progress: True shows a tqdm bar where there is a terminal or a notebook, or a function of (bytes done, bytes in all, tensor name).
+
+    The files appear complete or not at all, also when the progress function raises or Ctrl-C interrupts. Of a checkpoint, what was
+    finished stays beside them as "*.part", and the same call goes on there; of a module nothing stays. Returns an ExportReport.
+    Raises ValueError (what does not fit, with the layer's name), NotImplementedError (a scheme that is not there), OSError (files)."""
+    rank = current_rank() if rank is None else rank
+    checkpoint, layers = _chosen(model, rank, include, exclude)
+    if calibration is not None and not isinstance(calibration, Calibration):
+        calibration = Calibration.load(calibration)
+    with reporter("export", progress) as report:
+        done = _core.export(checkpoint, layers, {
+            "folder": fspath(directory), "scheme": scheme, "algorithm": algorithm, "group_size": group_size, "asymmetric": asymmetric,
+            "packed": packed, "rotate": rotate, "low_rank": low_rank, "layout": layout, "rank": rank, "progress": report,
+            "calibration": None if calibration is None else calibration._core})
+    done["layers"] = [ExportedLayer(*layer) for layer in done["layers"]]
+    return ExportReport(**done)
+
+
+def _chosen(model: Any, rank: int, include: Any, exclude: Any) -> tuple[_core.FloatModel, list[str]]:
+    """The float tensors, and the names of the layers to quantize."""
+    if not isinstance(model, (str, PathLike)):
+        return _from_module(model, include, exclude)
+    checkpoint = _core.FloatModel.open(fspath(model), rank)
+    patterns = [_core.default_layers] if include is None else _list(include)
+    return checkpoint, _core.select_layers(checkpoint.linear_layers(), patterns, _list(exclude))
+
+
+def _list(patterns: Any) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def _from_module(model: Any, include: Any, exclude: Any) -> tuple[_core.FloatModel, list[str]]:
+    from .quantization import chosen_linears
+
+    linears = chosen_linears(model, include, exclude)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.device.type == "meta":
+            raise ValueError(f"[export] {name} is on the meta device and holds no values: load the model's weights first")
+        tensors[name] = tensor.detach().cpu().contiguous()
+    return _core.FloatModel.of_tensors(type(model).__name__, tensors), list(linears)
