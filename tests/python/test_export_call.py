@@ -40,7 +40,8 @@ def same_pair(a, b):
 
 
 CASES = [("W8A8_DYNAMIC", {}), ("W8A16", {"algorithm": "ssz"}), ("W8A16", {"group_size": 32, "asymmetric": True}),
-         ("W4A16", {"group_size": 32, "packed": True}), ("int4", {}), ("W4A4_MXFP4", {"algorithm": "fouroversix"}), ("W8A8_MXFP8", {}), ("W4A4_MXFP4_SVD", {}), ("W8A8_DYNAMIC", {"rotate": 32, "low_rank": 3})]
+         ("W4A16", {"group_size": 32, "packed": True}), ("int4", {}), ("W4A4_MXFP4", {"algorithm": "fouroversix"}), ("W8A8_MXFP8", {}),
+         ("W4A4_MXFP4_SVD", {}), ("W8A8_DYNAMIC", {"rotate": 32, "low_rank": 3})]
 
 
 @pytest.mark.parametrize("scheme, options", CASES)
