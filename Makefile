@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 CMAKE_ARGS ?=
 
-.PHONY: help setup build test demo bench fidelity format lint clean
+.PHONY: help setup build test demo bench fidelity sparsity format lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -31,6 +31,9 @@ bench: build  ## measure the kernels against PyTorch
 
 fidelity: build  ## measure what every scheme costs in quality; writes docs/fidelity.md
 	@$(PYTHON) bench/fidelity.py
+
+sparsity: build  ## measure sparse attention on the trained model; writes docs/sparsity.md
+	@$(PYTHON) bench/sparsity.py
 
 format:  ## rewrite the C++ sources in the house style
 	@scripts/format.sh

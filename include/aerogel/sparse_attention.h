@@ -41,6 +41,10 @@ struct VideoSpan {
     LatentShape latent;
 };
 
+/// What a head was computed as: rf_v1 chooses among the first four.
+enum class HeadType : std::uint8_t { dense, spatial, temporal, textural, block_mean, antidiagonal, given };
+std::string_view to_string(HeadType type);
+
 struct SparseOptions {
     SparseType type = SparseType::none;
     AttentionLayout layout = AttentionLayout::bsnd;
@@ -68,16 +72,15 @@ struct SparseOptions {
     /// the report; for rf_v2 and rf_v3 also finer ones, a block is then computed when any of its parts is.
     TensorView mask = {};
     bool return_mask = false;
+    /// rf_v1: types of the heads (all batches alike) instead of recognising them: dense, spatial, temporal or
+    /// textural. Empty: recognised.
+    std::vector<HeadType> head_types = {};
 };
-
-/// What a head was computed as: rf_v1 chooses among the first four.
-enum class HeadType : std::uint8_t { dense, spatial, temporal, textural, block_mean, antidiagonal, given };
-std::string_view to_string(HeadType type);
 
 /// What one sparse call did.
 struct HeadReport {
     HeadType type = HeadType::dense;
-    double recall = 1.0;   ///< kept attention mass on ARM's sample (rf_v1), else 1
+    double recall = 1.0;   ///< kept attention mass on ARM's sample (rf_v1 that recognises), else 1
     double density = 1.0;  ///< computed share of the attention map
     /// rf_v1: recall of the spatial, temporal and textural mask; else 0.
     std::array<double, 3> recalls = {};
@@ -86,6 +89,7 @@ struct SparseReport {
     std::vector<HeadReport> heads;  ///< batch * heads
     double predict_seconds = 0.0;   ///< recognition, pooling, masks, reordering
     double attention_seconds = 0.0;
+    bool predicted = true;      ///< false: the mask or the head types were given
     std::string dense_because;  ///< why the call stayed dense ("fewer than 32 video blocks"), or empty
     /// With return_mask: i8 [batch, heads, query blocks, key blocks] of 0 and 1, in the order of the pattern
     /// (docs/sparse_attention.md).

@@ -14,6 +14,7 @@
 #include "aerogel/linear.h"
 #include "aerogel/quantized_attention.h"
 #include "aerogel/sparse_attention.h"
+#include "aerogel/sparse_profile.h"
 #include "aerogel/tensor.h"
 #include "aerogel/timestep.h"
 
@@ -57,6 +58,19 @@ struct SparseConfig {
     int start_step = 0;            ///< dense before this step
     int end_step = -1;             ///< dense from this step on; -1 = never
     std::vector<int> skip_layers;  ///< dense blocks
+    /// Masks (rf_v1: head types) are chosen anew every so many steps and kept in between, see SparseMemory.
+    int mask_refresh_steps = 1;
+    std::shared_ptr<const SparseProfile> profile;  ///< rf_v1: pins the head types, nothing is recognised
+};
+
+/// What the self-attentions of one sequence of passes decided: one per caption, kept from step to step.
+struct SparseMemory {
+    struct Entry {
+        int step = -1;  ///< in which it was decided; -1: never
+        std::vector<HeadType> head_types;
+        Tensor mask;
+    };
+    std::vector<Entry> blocks;
 };
 
 /// Hooks and settings of one forward pass.
@@ -64,7 +78,8 @@ struct WanStep {
     StepContext context;
     /// What timestep-aware layers do in step context.timestep_index, instead of the rest of `context`.
     const TimestepPolicyConfig* timestep_policy = nullptr;
-    const SparseConfig* sparse = nullptr;                                                 ///< null = dense
+    const SparseConfig* sparse = nullptr;   ///< null = dense
+    SparseMemory* sparse_memory = nullptr;  ///< for mask_refresh_steps; null: nothing is kept
     std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
     /// q, k and v of an attention module as they meet, [batch, tokens, heads, head_dim]: calibration.
     std::function<void(const std::string& attention, const TensorView& q, const TensorView& k,

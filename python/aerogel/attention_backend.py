@@ -43,9 +43,8 @@ class Problem:
             return f"tensors are on {self.q.device}"
         if torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v)):
             return "gradients are wanted"
-        heads = self.layout.index("N")
-        if self.causal or self.dropout or self.q.shape[heads] != self.k.shape[heads]:
-            return "attention is causal, has dropout or fewer heads of keys"
+        if self.causal or self.dropout:
+            return "attention is causal or has dropout"
         return "" if self.q.dtype in (torch.float32, torch.bfloat16, torch.float16) else f"tensors are {self.q.dtype}"
 
 
@@ -63,7 +62,8 @@ def dense(p, format=None):
     wide = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS
     if p.mask is not None or p.why_torch() or not (format or wide):
         return by_torch(p)
-    if format is not None:
+    heads = p.layout.index("N")
+    if format is not None and p.q.shape[heads] == p.k.shape[heads]:
         return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
     return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
 

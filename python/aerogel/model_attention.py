@@ -22,7 +22,7 @@ from .video_models import ANY_MODEL, VIDEO_MODELS, video_model
 
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
-          "return_report", "kwargs", "mask", "cached_mask", "video_spans", "txt_first", "return_mask")  # what sparse_attention is told by the hooks
+          "return_report", "kwargs", "mask", "cached_mask", "video_spans", "txt_first", "return_mask")  # what the plan gives itself
 
 
 @dataclass
@@ -58,10 +58,11 @@ class AttentionPlan:
 
     report: an AttentionReport that grows with every call. disable() takes everything off again."""
 
-    def __init__(self, steps, skip_layers, dense_format, options):
+    def __init__(self, options, *, steps=(0, None), skip_layers=(), refresh=1, dense_format=None):
         self.report, self.dense_format = AttentionReport(), dense_format
-        self._steps, self._skip, self._options = steps, skip_layers, options
-        self._said, self._undo, self._step, self._timestep = set(), [], 0, None
+        self._options, self._steps, self._skip, self._refresh = options, steps, skip_layers, refresh
+        self._said, self._undo, self._masks = set(), [], {}
+        self._step, self._forward, self._timestep = 0, 0, None
 
     def __deepcopy__(self, memo):
         return self  # a copied model keeps to the plan of the original
@@ -96,8 +97,10 @@ class AttentionPlan:
     def next_step(self, timestep, rising):
         """The index of the sampling step. Timesteps fall (or rise) while a video is made; the other way begins the next video."""
         now = float(torch.as_tensor(timestep).max()) * (-1 if rising else 1)
+        self._forward = self._forward + 1 if now == self._timestep else 0
         if self._timestep is None or now > self._timestep:
             self._step = 0
+            self._masks.clear()
         elif now < self._timestep:
             self._step += 1
         self._timestep = now
@@ -114,11 +117,21 @@ class AttentionPlan:
             return f"the step is not before end_step {end}"
         return "the layer is one of skip_layers" if skipped else ""
 
-    def sparse(self, p, video):
-        """(output, density, why dense) of a problem with [text | video] tokens; video: (frames, height, width)."""
-        options = {"latent_shape_q": video, "txt_len": p.q.shape[p.axis] - prod(video), "input_layout": p.layout, "scale": p.scale}
-        o, report = sparse_attention(p.q, p.k, p.v, return_report=True, **options, **self._options)
-        return o, report["density"], report.get("dense_because", "")
+    def sparse(self, p, place, key):
+        """(output, density, why dense). place: where the video is, as keywords of sparse_attention. key: of a call that comes again in
+        the next step, whose mask may then be used again."""
+        options = {**place, "input_layout": p.layout, "scale": p.scale, **self._options}
+        if self._refresh == 1:
+            o, report = sparse_attention(p.q, p.k, p.v, return_report=True, **options)
+            return o, report["density"], report["dense_because"]
+        key = (*key, self._forward)
+        made, mask = self._masks.get(key, (-self._refresh, None))
+        if mask is not None and self._step - made < self._refresh:
+            options["cached_mask"] = mask
+        o, mask, report = sparse_attention(p.q, p.k, p.v, return_mask=True, return_report=True, **options)
+        if "cached_mask" not in options:
+            self._masks[key] = (self._step, mask)
+        return o, report["density"], report["dense_because"]
 
     def stays_dense(self, why, level=logging.WARNING):
         """Counts it, and tells it the first time."""
@@ -205,16 +218,17 @@ class _Layer:
 
     def _sparse(self, p, lengths):
         """lengths: tokens of each batch item that are no padding. Padding behind them gets zeros: nothing reads it."""
+        grid, text_first = self.now.grid, self.now.video.text != "behind"
         if len(set(lengths)) == 1:
             parts = [(slice(None), lengths[0])]
         else:
             parts = [(slice(b, b + 1), n) for b, n in enumerate(lengths)]
         o, densities = torch.zeros_like(p.q), []
         for rows, n in parts:
-            turn = n - prod(self.now.grid) if self.now.video.text == "behind" else 0
-            q, k, v = (t[rows].narrow(p.axis, 0, n).roll(turn, p.axis) for t in (p.q, p.k, p.v))
-            part, density, why = self.now.plan.sparse(Problem(q, k, v, p.layout, scale=p.scale), self.now.grid)
-            o[rows].narrow(p.axis, 0, n).copy_(part.roll(-turn, p.axis))
+            part = Problem(*(t[rows].narrow(p.axis, 0, n) for t in (p.q, p.k, p.v)), p.layout, scale=p.scale)
+            place = {"latent_shape_q": grid, "txt_len": n - prod(grid), "txt_first": text_first}
+            y, density, why = self.now.plan.sparse(part, place, (self.name, rows.start, n))
+            o[rows].narrow(p.axis, 0, n).copy_(y)
             densities.append(density)
         return o, sum(densities) / len(densities), why
 
@@ -243,21 +257,24 @@ def _transformers(target):
     return {prefix: model for prefix, model in found.items() if model is not None}
 
 
-def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_step=0, end_step=None, skip_layers=(), dense_format=None,
-                            **options):
+def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_step=0, end_step=None, skip_layers=(),
+                            mask_refresh_steps=1, dense_format=None, **options):
     """Makes the self-attention of a diffusers video transformer sparse and returns an AttentionPlan (report, disable()).
 
     target: a transformer, or a pipeline (its transformer and transformer_2). sparse_type, sparsity and further options as in
     `aerogel.sparse_attention`; latent shape and text are found by the model's class, see `aerogel.video_models`. sparse_type None means
     dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
-    timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names. dense_format:
-    what stays dense is computed in this format of `aerogel.quantized_attention` ("int8"); None: in float.
+    timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names.
+    mask_refresh_steps: a mask serves for so many steps (rf_v2, rf_v3, ada_bsa). dense_format: what stays dense is computed in this format
+    of `aerogel.quantized_attention` ("int8"); None: in float.
     Raises ValueError and NotImplementedError for what is not there, TypeError for unknown keywords."""
     allowed = {*inspect.signature(sparse_attention).parameters, *FURTHER} - set(_FOUND)
     if unknown := set(options) - allowed:
         raise TypeError(f"enable_sparse_attention() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
     if start_step < 0 or (end_step is not None and end_step < start_step):
         raise ValueError(f"[sparse_attention] start_step and end_step must be 0 <= start <= end, got {start_step} and {end_step}")
+    if mask_refresh_steps < 1 or (mask_refresh_steps > 1 and sparse_type not in ("rf_v2", "rf_v3", "ada_bsa")):
+        raise ValueError(f"[sparse_attention] mask_refresh_steps must be at least 1, and 1 for {sparse_type}, got {mask_refresh_steps}")
     if dense_format not in (None, *FORMATS):
         raise ValueError(f"[sparse_attention] dense_format must be None or one of {', '.join(FORMATS)}, got {dense_format!r}")
     models = _transformers(target)
@@ -266,8 +283,8 @@ def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_
         names = ", ".join(type(model).__name__ for model in models.values()) or type(target).__name__
         raise NotImplementedError(f"[sparse_attention] {names}: no video transformer whose tokens are known; there are: "
                                   f"{', '.join(VIDEO_MODELS)}. For dense attention: sparse_type=None or set_attention_backend('aerogel')")
-    options |= {"sparse_type": sparse_type, "sparsity": sparsity}
-    plan = AttentionPlan((start_step, end_step), tuple(skip_layers), dense_format, options)
+    plan = AttentionPlan({"sparse_type": sparse_type, "sparsity": sparsity, **options}, steps=(start_step, end_step),
+                         skip_layers=tuple(skip_layers), refresh=mask_refresh_steps, dense_format=dense_format)
     for prefix, model in models.items():
         plan.attach(model, rows[prefix], prefix)
     return plan

@@ -13,6 +13,7 @@
 #include "cli/generate_report.h"
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
+#include "cli/sparse_flags.h"
 #include "cli/video_file.h"
 #include "cli/video_size.h"
 
@@ -25,12 +26,7 @@ struct GenerateFlags {
     std::string negative_prompt;
     std::string prompt_embeds;
     QuantizationFlags quantization;
-    std::string sparse = "none";
-    SparseConfig sparse_config;
-    std::string sparse_precision = "bf16";
-    bool no_protect_first_frame = false;
-    bool no_keep_sink = false;
-    bool no_keep_recent = false;
+    SparseFlags sparse;
     std::optional<int> steps;
     std::optional<int> frames;
     std::string size;
@@ -66,13 +62,7 @@ GenerateOptions to_options(const GenerateFlags& flags) {
         }
     }
     options.timestep_policy = timestep_policy(flags.quantization);
-    SparseConfig sparse = flags.sparse_config;
-    sparse.options.type = sparse_type_from(flags.sparse);
-    sparse.options.precision = sparse_precision_from(flags.sparse_precision);
-    sparse.options.protect_first_frame = !flags.no_protect_first_frame;
-    sparse.options.keep_sink = !flags.no_keep_sink;
-    sparse.options.keep_recent = !flags.no_keep_recent;
-    if (sparse.options.type != SparseType::none) options.sparse = sparse;
+    options.sparse = sparse_config(flags.sparse);
     return options;
 }
 
@@ -103,39 +93,6 @@ void run_generate(const GenerateFlags& flags) {
     fmt::print("{}\n", flags.json ? to_json(report).dump(2) : to_text(report));
 }
 
-void add_sparse_options(CLI::App& command, GenerateFlags& flags) {
-    SparseConfig& sparse = flags.sparse_config;
-    command
-        .add_option("--sparse", flags.sparse, "Sparse self-attention: none, rf_v1, rf_v2, rf_v3 or ada_bsa")
-        ->capture_default_str();
-    sparse.options.sparsity = 0.8;
-    command.add_option("--sparsity", sparse.options.sparsity, "Wanted share of skipped blocks, 0 to below 1")
-        ->capture_default_str();
-    command.add_option("--block-size", sparse.options.block_size, "Tokens per block, 16 to 128")
-        ->capture_default_str();
-    command.add_option("--start-step", sparse.start_step, "Dense before this step")->capture_default_str();
-    command.add_option("--end-step", sparse.end_step, "Dense from this step on (-1: never)")
-        ->capture_default_str();
-    command.add_option("--skip-layers", sparse.skip_layers, "Blocks that stay dense, e.g. 0,3")
-        ->delimiter(',');
-    command
-        .add_option("--min-recall", sparse.options.min_recall,
-                    "rf_v1: heads recognised worse than this stay dense")
-        ->capture_default_str();
-    command.add_option("--block-size-kv", sparse.options.block_size_k,
-                       "rf_v3: tokens per key block, 16 to 256 (0: as --block-size)");
-    command.add_option("--sparse-precision", flags.sparse_precision, "rf_v3: bf16, fp8 or mix")
-        ->capture_default_str();
-    command
-        .add_option("--cdf-threshold", sparse.options.cdf_threshold,
-                    "ada_bsa: share of each row's attention to reach, above 0 to 1")
-        ->capture_default_str();
-    command.add_flag("--no-protect-first-frame", flags.no_protect_first_frame,
-                     "Let the first frame be sparse too");
-    command.add_flag("--no-keep-sink", flags.no_keep_sink, "ada_bsa: the first key block may be skipped");
-    command.add_flag("--no-keep-recent", flags.no_keep_recent, "ada_bsa: the last key block may be skipped");
-}
-
 void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
     command.add_option("--steps", flags.steps, "Sampling steps");
     command.add_option("--seed", flags.seed, "Seed of the noise")->capture_default_str();
@@ -164,7 +121,7 @@ void add_generate(CLI::App& app) {
         "--prompt-embeds", flags->prompt_embeds,
         "A .safetensors with prompt_embeds [1,len,dim] (and negative_prompt_embeds), instead of --prompt");
     add_quantization_flags(*command, flags->quantization);
-    add_sparse_options(*command, *flags);
+    add_sparse_flags(*command, flags->sparse);
     add_sampling_options(*command, *flags);
     command
         ->add_option("-o,--output", flags->outputs,
@@ -179,7 +136,9 @@ void add_generate(CLI::App& app) {
         "--json\n"
         "  aerogel generate examples/shapes_dit --prompt \"green triangle moves up\" -o v.gif --online "
         "W4A4_MXFP4 \\\n"
-        "      --fallback 'blocks.0.*=W8A8_DYNAMIC'");
+        "      --fallback 'blocks.0.*=W8A8_DYNAMIC'\n"
+        "  aerogel generate examples/shapes_dit --prompt \"cyan star turns\" -o v.mp4 --profile "
+        "profile.json");
     command->callback([flags] { run_generate(*flags); });
 }
 

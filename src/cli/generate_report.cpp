@@ -27,6 +27,7 @@ struct SparseSummary {
     double density = 0.0;  ///< mean over all calls
     double predict_seconds = 0.0;
     double attention_seconds = 0.0;
+    int predicted = 0;  ///< calls that chose their mask or head types, not those that were given them
     std::map<std::string, int> head_types;
     std::string dense_because;
 };
@@ -37,11 +38,29 @@ SparseSummary summarize(const std::vector<SparseCall>& calls) {
         summary.density += call.report.density() / static_cast<double>(calls.size());
         summary.predict_seconds += call.report.predict_seconds;
         summary.attention_seconds += call.report.attention_seconds;
+        summary.predicted += call.report.predicted ? 1 : 0;
         for (const HeadReport& head : call.report.heads)
             ++summary.head_types[std::string(to_string(head.type))];
         if (!call.report.dense_because.empty()) summary.dense_because = call.report.dense_because;
     }
     return summary;
+}
+
+// The same figures step by step.
+Json steps_json(const std::vector<SparseCall>& calls) {
+    std::map<int, std::vector<SparseCall>> by_step;
+    for (const SparseCall& call : calls) by_step[call.step].push_back(call);
+    Json steps = Json::array();
+    for (const auto& [step, of_step] : by_step) {
+        const SparseSummary summary = summarize(of_step);
+        steps.push_back({{"step", step},
+                         {"density", summary.density},
+                         {"predicted_calls", summary.predicted},
+                         {"predict_seconds", summary.predict_seconds},
+                         {"attention_seconds", summary.attention_seconds},
+                         {"head_types", summary.head_types}});
+    }
+    return steps;
 }
 
 Json sparse_json(const GenerateReport& report) {
@@ -55,6 +74,7 @@ Json sparse_json(const GenerateReport& report) {
                  {"attention_seconds", summary.attention_seconds},
                  {"head_types", summary.head_types}};
     if (!summary.dense_because.empty()) json["dense_because"] = summary.dense_because;
+    json["steps"] = steps_json(report.result.sparse_calls);
     Json calls = Json::array();
     for (const SparseCall& call : report.result.sparse_calls) {
         Json heads = Json::array();

@@ -78,7 +78,8 @@ void add_mine(CLI::App& app) {
     MiningOptions& mining = flags->options.mining;
     command->add_option("MODEL", flags->model, "Pipeline folder (transformer/, text_encoder/ ...)")
         ->required();
-    command->add_option("-o,--output", flags->output, "The profile (JSON)")->required();
+    command->add_option("-o,--output", flags->output, "The profile (JSON), for aerogel generate --profile")
+        ->required();
     command->add_option("--html", flags->html,
                         "Also write a page with heat maps, head types and recall curves");
     command->add_option("--captions", flags->captions, "Captions to make videos of, one per line");

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <span>
@@ -110,6 +111,7 @@ class Run {
         settings.context.timestep_index = *timestep_.get_timestep_idx();
         if (options_.timestep_policy) settings.timestep_policy = &*options_.timestep_policy;
         if (options_.sparse) settings.sparse = &*options_.sparse;
+        settings.sparse_memory = &sparse_memory_[conditional ? 0 : 1];
         settings.on_sparse = [&](int block, const SparseReport& report) {
             result_.sparse_calls.push_back({step, block, conditional, report});
         };
@@ -132,6 +134,7 @@ class Run {
     const GenerateOptions& options_;
     Captions captions_;
     std::unique_ptr<Sampler> sampler_;
+    std::array<SparseMemory, 2> sparse_memory_;  // of the passes with and without the caption
     TimestepManager timestep_;
     Tensor sample_;
     GenerateResult result_;

@@ -8,6 +8,7 @@
 #include "aerogel/quantized_attention.h"
 #include "base/thread_pool.h"
 #include "model/attention_steps.h"
+#include "model/sparse_policy.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
@@ -101,15 +102,13 @@ class Block {
         const TensorView o = pass_.buffers.normed;
         if (pass_.step.on_self_attention)
             pass_.step.on_self_attention(index_, heads(q), heads(k), pass_.patches.grid);
-        if (!sparse_here()) {
+        if (!is_sparse(pass_.step.sparse, index_, pass_.step.context.timestep_index)) {
             attend(weights_.attn1, q, k, v, o);
             return;
         }
         show_inputs(weights_.attn1, q, k, v);
-        SparseOptions options = pass_.step.sparse->options;
-        options.latent_shape = pass_.patches.grid;
-        options.txt_len = 0;
-        const SparseReport report = sparse_attention(heads(q), heads(k), heads(v), heads(o), options);
+        const SparseReport report =
+            run_sparse({heads(q), heads(k), heads(v), heads(o), pass_.patches.grid, index_}, pass_.step);
         if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
     }
 
@@ -129,18 +128,6 @@ class Block {
                      const TensorView& v) {
         if (!pass_.step.on_attention_input) return;
         pass_.step.on_attention_input(weights.name(), heads(q), heads(k), heads(v));
-    }
-
-    // An unknown step (-1) counts as inside the range.
-    bool sparse_here() const {
-        const SparseConfig* sparse = pass_.step.sparse;
-        if (sparse == nullptr || sparse->options.type == SparseType::none) return false;
-        const int step = pass_.step.context.timestep_index;
-        if (step >= 0 && (step < sparse->start_step || (sparse->end_step >= 0 && step >= sparse->end_step))) {
-            return false;
-        }
-        return std::find(sparse->skip_layers.begin(), sparse->skip_layers.end(), index_) ==
-               sparse->skip_layers.end();
     }
 
     void cross_attention() {

@@ -146,11 +146,28 @@ VideoSpan no_video(const SparseOptions& options, std::int64_t tokens) {
     return {options.txt_first ? options.txt_len : 0, {1, 1, tokens - options.txt_len}};
 }
 
+void check_head_types(const SparseArrays& call, const SparseOptions& options) {
+    if (options.head_types.empty()) return;
+    if (options.type != SparseType::rf_v1)
+        fail("head_types pin the heads of rf_v1, got " + std::string(to_string(options.type)));
+    const std::int64_t batch = call.q.dim(0);
+    const std::int64_t heads = call.q.dim(options.layout == AttentionLayout::bnsd ? 1 : 2);
+    const auto given = static_cast<std::int64_t>(options.head_types.size());
+    if (given != heads && given != batch * heads)
+        fail("head_types must name " + std::to_string(heads) + " heads, got " + std::to_string(given));
+    for (const HeadType type : options.head_types) {
+        if (type > HeadType::textural)
+            fail("head_types must be dense, spatial, temporal or textural, got " +
+                 std::string(to_string(type)));
+    }
+}
+
 }  // namespace
 
 SparseSides checked_sides(const SparseArrays& call, const SparseOptions& options) {
     check_arrays(call, options.layout);
     check_options(options);
+    check_head_types(call, options);
     const SparseTypeRow& row = sparse_type_row(options.type);
     const std::size_t token_axis = options.layout == AttentionLayout::bnsd ? 2 : 1;
     const std::int64_t q_tokens = call.q.dim(token_axis), k_tokens = call.k.dim(token_axis);

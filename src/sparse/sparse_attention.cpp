@@ -67,6 +67,11 @@ std::vector<HeadReport> head_types(const SparseArrays& call, const SparseOptions
     std::vector<HeadReport> heads(static_cast<std::size_t>(q.maps()),
                                   {sparse_type_row(options.type).head, 1.0, 1.0, {}});
     if (options.type != SparseType::rf_v1) return heads;
+    if (!options.head_types.empty()) {
+        for (std::size_t map = 0; map < heads.size(); ++map)
+            heads[map].type = options.head_types[map % options.head_types.size()];
+        return heads;
+    }
     const HeadRows k = HeadRows(call.k, options.layout).repeated(q.heads);
     const auto recognised = recognise_heads(q, k, geometry, options.scale, options.min_recall);
     for (std::size_t map = 0; map < heads.size(); ++map) {
@@ -164,9 +169,11 @@ SparseReport traced_sparse_attention(const SparseArrays& call, const SparseOptio
     }
     const auto start = Clock::now();
     report.heads = head_types(call, options, sides.q);
+    report.predicted = options.mask.data == nullptr && options.head_types.empty();
     report.predict_seconds = seconds_since(start);
     if (all_dense(report.heads)) {
-        report.dense_because = "every head is under min_recall";
+        report.dense_because =
+            options.head_types.empty() ? "every head is under min_recall" : "every head is given as dense";
         return run_dense(call, options, sides, std::move(report));
     }
     run_sparse(call, options, sides, report, trace);

@@ -5,7 +5,7 @@ import logging
 import aerogel
 import pytest
 import torch
-from aerogel import attention_backend
+from aerogel import attention_backend, model_attention
 from aerogel.video_models import VIDEO_MODELS, VideoModel
 from diffusers import WanTransformer3DModel
 from tiny_pipelines import GRID, STEPS, VIDEO, build, latents, relative
@@ -100,6 +100,38 @@ def test_steps_and_layers_that_stay_dense(caplog):
     plan = aerogel.enable_sparse_attention(pipe, skip_layers=["blocks.1.*"], **HALF)
     latents(pipe, arguments)
     assert [c.sparse for c in plan.report.layers.values()] == [4, 0]
+
+
+@pytest.mark.parametrize("sparse_type, options", [("rf_v3", {}), ("rf_v3", {"precision": "mix"}), ("ada_bsa", {"cdf_threshold": 0.9}),
+                                                  ("rf_v1", {"min_recall": 0.1}), ("rf_v2", {"protect_first_frame": False})])
+def test_the_other_patterns_and_their_options(sparse_type, options):
+    pipe, arguments = build("hunyuan")
+    exact = latents(pipe, arguments)
+    plan = aerogel.enable_sparse_attention(pipe, sparse_type=sparse_type, sparsity=0.5, block_size=16, **options)
+    assert 1e-4 < relative(latents(pipe, arguments), exact) < 0.2
+    assert plan.report.why == {} and 0.1 < plan.report.density < 0.95
+
+
+@pytest.mark.parametrize("sparse_type", ["rf_v2", "ada_bsa"])
+def test_masks_serve_for_several_steps(sparse_type, monkeypatch):
+    calls, original = [], model_attention.sparse_attention
+
+    def recorded(*args, **options):
+        o, mask, report = original(*args, **options)
+        calls.append((options.get("cached_mask"), mask))
+        return o, mask, report
+
+    pipe, arguments = build("wan")
+    plan = aerogel.enable_sparse_attention(pipe, sparse_type=sparse_type, mask_refresh_steps=2, sparsity=0.5, block_size=16)
+    monkeypatch.setattr(model_attention, "sparse_attention", recorded)
+    for _ in range(2):  # the second video begins with masks of its own
+        calls.clear()
+        latents(pipe, arguments, num_inference_steps=3)
+        first, second, third = calls[:4], calls[4:8], calls[8:]  # guided and not, two layers each
+        assert len(third) == 4 and all(given is None for given, _ in first + third)
+        assert all(given is made for (given, _), (_, made) in zip(second, first, strict=True))
+        assert not any(torch.equal(a, b) for (_, a), (_, b) in zip(first, third, strict=True))
+    assert plan.report.why == {} and 0.3 < plan.report.density < 0.9
 
 
 def test_two_transformers_share_the_count_of_steps():
@@ -228,6 +260,15 @@ def test_16_bits_go_to_torch_where_it_has_instructions_for_them(native, monkeypa
     assert calls.count == (0 if native else 1) and y.dtype == torch.bfloat16 and relative(y.double(), exact) < 0.01
 
 
+def test_fewer_heads_of_keys():
+    q, k, v = torch.randn(1, 50, 4, 32), torch.randn(1, 40, 2, 32), torch.randn(1, 40, 2, 32)
+    problem = attention_backend.Problem(q, k, v, "BSND", gqa=True)
+    with Counted() as calls:
+        for format in (None, "int8"):
+            torch.testing.assert_close(attention_backend.dense(problem, format), attention_backend.by_torch(problem))
+    assert calls.count == 2
+
+
 def test_int8_where_it_is_not_sparse():
     pipe, arguments = build("wan")
     plan = aerogel.enable_sparse_attention(pipe, start_step=1, dense_format="int8", **HALF)
@@ -279,6 +320,9 @@ def test_a_model_of_ones_own(monkeypatch):
     (dict(latent_shape_q=GRID), TypeError, "latent_shape_q"),
     (dict(sparsness=0.5), TypeError, "sparsness"),
     (dict(start_step=3, end_step=2), ValueError, "start_step"),
+    (dict(mask_refresh_steps=0), ValueError, "mask_refresh_steps"),
+    (dict(sparse_type="rf_v1", mask_refresh_steps=2), ValueError, "1 for rf_v1"),
+    (dict(cached_mask=None), TypeError, "cached_mask"),
     (dict(dense_format="int4"), ValueError, "dense_format must be None or one of int8"),
 ])
 def test_wrong_requests(options, error, message):
