@@ -72,6 +72,8 @@ class AttentionPlan:
         layers = {n: m for n, m in model.named_modules() if any(fnmatchcase(n, p) for p in video.layers) and hasattr(m, "processor")}
         if not layers:
             raise ValueError(f"[sparse_attention] {type(model).__name__} has no attention layers named {', '.join(video.layers)}")
+        if any(isinstance(getattr(hook, "__self__", None), _Now) for hook in model._forward_pre_hooks.values()):
+            raise ValueError(f"[sparse_attention] {type(model).__name__} has a plan already: disable() it first")
         now = _Now(self, model, video)
         self._hook(model, now.enter_model, now.leave_model)
         for index, (name, layer) in enumerate(layers.items()):

@@ -333,6 +333,33 @@ def test_wrong_requests(options, error, message):
     assert before == [m.processor._attention_backend for m in pipe.transformer.modules() if hasattr(m, "processor")]
 
 
+def test_one_plan_at_a_time():
+    pipe, _ = build("wan")
+    plan = aerogel.enable_sparse_attention(pipe, **HALF)
+    with pytest.raises(ValueError, match="WanTransformer3DModel has a plan already"):
+        aerogel.enable_sparse_attention(pipe, **HALF)
+    plan.disable()
+    aerogel.enable_sparse_attention(pipe, **HALF)
+
+
+@pytest.mark.parametrize("name", ["wan", "cogvideox"])
+def test_an_error_in_a_layer_leaves_nothing_behind(name):
+    pipe, arguments = build(name)
+    exact = latents(pipe, arguments)
+    plan = aerogel.enable_sparse_attention(pipe, **ALL_KEPT)
+
+    def fail(*_):
+        raise RuntimeError("out of luck")
+
+    layer = pipe.transformer.get_submodule(next(iter(plan.report.layers)))
+    handle = layer.to_out[0].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        latents(pipe, arguments)
+    assert attention_backend.running.get() is None and torch._C._len_torch_function_stack() == 0
+    handle.remove()
+    assert relative(latents(pipe, arguments), exact) < 1e-5
+
+
 def test_images_say_what_there_is():
     with pytest.raises(NotImplementedError, match="FluxTransformer2DModel: no video transformer.*set_attention_backend"):
         aerogel.enable_sparse_attention(build("flux")[0], **HALF)
