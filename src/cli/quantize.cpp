@@ -65,11 +65,12 @@ void check_required(const QuantizeFlags& flags) {
     const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
                               flags.algorithm != "minmax" || flags.group_size != 0 || flags.asymmetric ||
                               flags.packed || flags.rotation_block != 0 || flags.low_rank != 0 ||
-                              !flags.smoothing.empty();
+                              !flags.smoothing.empty() || !flags.attention.quant_type.empty();
     if (layers_given) {
         throw InvalidArgument(
             "[quantize] the --recipe says which layers are stored how: leave out --scheme, --algorithm, "
-            "--include, --exclude, --group-size, --asymmetric, --smooth, --rotate, --low-rank and --packed");
+            "--include, --exclude, --group-size, --asymmetric, --smooth, --rotate, --low-rank, --packed and "
+            "--fa");
     }
 }
 
@@ -90,22 +91,22 @@ LayerOptions options_of(const QuantizeFlags& flags) {
     return options;
 }
 
-LayerPlan plan_from_flags(const QuantizeFlags& flags, const std::vector<std::string>& linears,
-                          QuantizeResult& result) {
+RecipePlan plan_from_flags(const QuantizeFlags& flags, const std::vector<std::string>& linears,
+                           QuantizeResult& result) {
     result.options = options_of(flags);
     std::vector<std::string> include = flags.include;
     if (include.empty()) include.emplace_back(kDefaultLayers);
-    return uniform_plan(select_layers(linears, include, flags.exclude), result.options);
+    return {uniform_plan(select_layers(linears, include, flags.exclude), result.options), {}, {}};
 }
 
-LayerPlan plan_from_recipe(const QuantizeFlags& flags, const std::vector<std::string>& linears,
-                           QuantizeResult& result) {
+RecipePlan plan_from_recipe(const QuantizeFlags& flags, const std::vector<std::string>& linears,
+                            QuantizeResult& result) {
     const Recipe recipe = read_recipe(flags.recipe, flags.without);
     RecipePlan plan = plan_of(recipe, linears);
     result.recipe = flags.recipe;
     for (const auto& entry : recipe.left_out) result.notes.push_back(entry + " is left out");
     result.notes.insert(result.notes.end(), plan.notes.begin(), plan.notes.end());
-    return std::move(plan.layers);
+    return plan;
 }
 
 bool any_scheme(const LayerPlan& plan, bool SchemeRow::*property) {
@@ -148,14 +149,16 @@ void stop_if_interrupted(std::size_t done, std::size_t total) {
                                 100.0 * static_cast<double>(done) / static_cast<double>(total)));
 }
 
-ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model, const LayerPlan& plan,
+ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model, const RecipePlan& plan,
                         const CalibrationStats* calibration) {
     ExportOptions options;
     options.folder = flags.folder;
     options.rank = flags.rank;
     options.calibration = calibration;
     options.attentions =
-        quantized_attentions(flags.attention, model.path(), linear_layers(model), calibration);
+        flags.recipe.empty()
+            ? quantized_attentions(flags.attention, model.path(), linear_layers(model), calibration)
+            : planned_attentions(plan.attentions, model.path(), calibration);
     if (!flags.layout.empty()) options.layout = flags.layout == "v0" ? PairLayout::v0 : PairLayout::v1;
     std::unique_ptr<Progress> progress;
     options.progress = [&](std::size_t done, std::size_t total, const std::string& tensor) {
@@ -163,7 +166,7 @@ ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model
         if (!progress) progress = std::make_unique<Progress>("quantize", static_cast<std::int64_t>(total));
         progress->update(static_cast<std::int64_t>(done), tensor);
     };
-    return export_quantized(model, plan, options);
+    return export_quantized(model, plan.layers, options);
 }
 
 void run_quantize(const QuantizeFlags& flags) {
@@ -179,16 +182,16 @@ void run_quantize(const QuantizeFlags& flags) {
         SafetensorsFile::open(weights_of_model("quantize", flags.model, flags.rank));
     const std::vector<std::string> linears = linear_layers(model);
     result.linears = linears.size();
-    const LayerPlan plan = flags.recipe.empty() ? plan_from_flags(flags, linears, result)
-                                                : plan_from_recipe(flags, linears, result);
-    const bool inputs = any_needs_inputs(plan);
-    const bool measures =
-        any_scheme(plan, &SchemeRow::needs_calibration) || inputs || flags.attention.calibrated();
-    check_calibration(flags.calibration, plan, measures);
+    const RecipePlan plan = flags.recipe.empty() ? plan_from_flags(flags, linears, result)
+                                                 : plan_from_recipe(flags, linears, result);
+    const bool inputs = any_needs_inputs(plan.layers);
+    const bool attention = flags.attention.calibrated() || any_calibrated(plan.attentions);
+    const bool measures = any_scheme(plan.layers, &SchemeRow::needs_calibration) || inputs || attention;
+    check_calibration(flags.calibration, plan.layers, measures);
     if (measures) {
         CalibrationFlags wanted = flags.calibration;
         if (!inputs) wanted.options.sample_rows = 0;
-        wanted.options.attention = flags.attention.calibrated();
+        wanted.options.attention = attention;
         result.calibration = run_calibration(flags.model, wanted);
         check_first_static_step(flags.calibration, *result.calibration);
     }
@@ -257,8 +260,7 @@ constexpr const char* kExamples =
     "  aerogel quantize examples/shapes_dit -o quantized --scheme INT4 --group-size 64 --packed\n"
     "  aerogel quantize --list\n"
     "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_TIMESTEP --steps 20 --max-captions 2\n"
-    "  aerogel quantize Wan2.2/low_noise_model -o quantized --recipe wan2_2_w4a4f8_mxfp_t2v.yaml \\\n"
-    "      --without fa3_quant --without online_quarot\n";
+    "  aerogel quantize Wan2.2/low_noise_model -o quantized --recipe wan2_2_w4a4f8_mxfp_t2v.yaml\n";
 
 }  // namespace
 

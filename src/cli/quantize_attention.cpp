@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "aerogel/error.h"
@@ -70,6 +71,26 @@ std::map<std::string, AttentionQuantization> quantized_attentions(const Attentio
         attentions[name] = std::move(attention);
     }
     return attentions;
+}
+
+std::map<std::string, AttentionQuantization> planned_attentions(
+    const std::map<std::string, AttentionPlan>& plan, const std::filesystem::path& weights,
+    const CalibrationStats* calibration) {
+    std::map<std::string, AttentionQuantization> attentions;
+    for (const auto& [name, how] : plan) {
+        AttentionType type = attention_type("quantize", how.quant_type);
+        type.rotates = how.rotated && !type.calibrated;
+        AttentionQuantization attention = dynamic_attention(type, type.rotates ? head_dim_of(weights) : 0);
+        if (type.calibrated) attention.scales = calibration->attention().scales(name);
+        attentions[name] = std::move(attention);
+    }
+    return attentions;
+}
+
+bool any_calibrated(const std::map<std::string, AttentionPlan>& plan) {
+    return std::any_of(plan.begin(), plan.end(), [](const auto& module) {
+        return attention_type("quantize", module.second.quant_type).calibrated;
+    });
 }
 
 }  // namespace aerogel::cli

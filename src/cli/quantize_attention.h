@@ -9,6 +9,7 @@
 
 #include "aerogel/quantized_attention.h"
 #include "quant/calibration.h"
+#include "quant/recipe.h"
 
 namespace aerogel::cli {
 
@@ -29,5 +30,13 @@ std::map<std::string, AttentionQuantization> quantized_attentions(const Attentio
                                                                   const std::filesystem::path& weights,
                                                                   const std::vector<std::string>& linears,
                                                                   const CalibrationStats* calibration);
+
+/// The same for what a recipe plans; modules without rotation hold none.
+std::map<std::string, AttentionQuantization> planned_attentions(
+    const std::map<std::string, AttentionPlan>& plan, const std::filesystem::path& weights,
+    const CalibrationStats* calibration);
+
+/// True when one of them must be measured first.
+bool any_calibrated(const std::map<std::string, AttentionPlan>& plan);
 
 }  // namespace aerogel::cli

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "quant/attention_types.h"
 #include "quant/layer_patterns.h"
 
 namespace aerogel {
@@ -62,7 +63,8 @@ bool fits_any(const std::vector<std::string>& patterns, const Candidate& layer) 
                        [&](const std::string& pattern) { return fits(pattern, layer); });
 }
 
-void add_unmatched(const RecipeEntry& entry, const std::vector<Candidate>& layers, RecipePlan& plan) {
+template <typename Entry>
+void add_unmatched(const Entry& entry, const std::vector<Candidate>& layers, RecipePlan& plan) {
     for (const auto& [key, patterns] : {std::pair("include", &entry.include), {"exclude", &entry.exclude}}) {
         for (const std::string& pattern : *patterns) {
             const bool found = std::any_of(layers.begin(), layers.end(),
@@ -73,8 +75,71 @@ void add_unmatched(const RecipeEntry& entry, const std::vector<Candidate>& layer
     }
 }
 
-bool takes(const RecipeEntry& entry, const Candidate& layer) {
+template <typename Entry>
+bool takes(const Entry& entry, const Candidate& layer) {
     return fits_any(entry.include, layer) && !fits_any(entry.exclude, layer);
+}
+
+// Self-attention of the layers' blocks: the module of every q, in both names.
+std::vector<Candidate> attention_modules(const std::vector<Candidate>& layers) {
+    std::vector<Candidate> modules;
+    for (const Candidate& layer : layers) {
+        for (const std::string_view ending : {".to_q", ".q"}) {
+            if (!layer.name.ends_with(ending)) continue;
+            const std::string module = layer.name.substr(0, layer.name.size() - ending.size());
+            if (!matches(kDefaultAttentions, module)) continue;
+            const std::string& original = layer.original;
+            modules.push_back({module, original.substr(0, original.rfind('.'))});
+        }
+    }
+    return modules;
+}
+
+// Patterns of rotations speak of parts of the module ("*.self_attn.*").
+bool rotates(const Recipe& recipe, const Candidate& module) {
+    const Candidate part = {module.name + ".q_rot", module.original + ".q_rot"};
+    return std::any_of(recipe.attentions.begin(), recipe.attentions.end(), [&](const RecipeAttention& entry) {
+        const bool inside = fits_any(entry.include, module) || fits_any(entry.include, part);
+        const bool outside = fits_any(entry.exclude, module) || fits_any(entry.exclude, part);
+        return entry.quant_type.empty() && inside && !outside;
+    });
+}
+
+void plan_attentions(const Recipe& recipe, const std::vector<Candidate>& layers, RecipePlan& plan) {
+    const std::vector<Candidate> modules = attention_modules(layers);
+    for (const RecipeAttention& entry : recipe.attentions) {
+        if (entry.quant_type.empty()) continue;
+        add_unmatched(entry, modules, plan);
+        const bool needs = attention_type("recipe", entry.quant_type).needs_rotation;
+        for (const Candidate& module : modules) {
+            if (!takes(entry, module) || plan.attentions.contains(module.name)) continue;
+            const bool rotated = rotates(recipe, module);
+            if (needs && !rotated) {
+                throw InvalidArgument(
+                    fmt::format("[recipe] {}: {}: {} of {} needs an online_quarot entry that matches it too",
+                                recipe.path.string(), entry.place, entry.quant_type, module.name));
+            }
+            plan.attentions[module.name] = {entry.quant_type, rotated};
+        }
+    }
+}
+
+// Gives every layer that the entry takes its options, with what earlier entries prepared.
+void plan_layers(const RecipeEntry& entry, const std::vector<Candidate>& layers,
+                 std::map<std::string, LayerOptions>& prepared, RecipePlan& plan) {
+    bool useful = false;
+    for (const Candidate& layer : layers) {
+        if (!takes(entry, layer) || plan.layers.contains(layer.name)) continue;  // the first one stays
+        useful = true;
+        LayerOptions& before = prepared[layer.name];
+        if (entry.options.low_rank != 0) before.low_rank = entry.options.low_rank;
+        if (!entry.options.smoothing.empty()) before.smoothing = entry.options.smoothing;
+        if (entry.prepares()) continue;
+        LayerOptions& options = plan.layers[layer.name] = entry.options;
+        options.low_rank = before.low_rank;
+        options.smoothing = before.smoothing;
+    }
+    if (!useful) plan.notes.push_back(entry.place + " has no effect: earlier entries take all its layers");
 }
 
 }  // namespace
@@ -95,28 +160,16 @@ std::string original_wan_name(std::string_view layer) {
 RecipePlan plan_of(const Recipe& recipe, const std::vector<std::string>& linears) {
     const std::vector<Candidate> layers = candidates(linears);
     RecipePlan plan;
-    std::map<std::string, std::int64_t> ranks;
+    std::map<std::string, LayerOptions> prepared;
     for (const RecipeEntry& entry : recipe.entries) {
         add_unmatched(entry, layers, plan);
-        bool useful = false;
-        for (const Candidate& layer : layers) {
-            if (!takes(entry, layer) || plan.layers.contains(layer.name)) continue;  // the first one stays
-            useful = true;
-            if (entry.is_branch()) {
-                ranks[layer.name] = entry.options.low_rank;
-                continue;
-            }
-            LayerOptions& options = plan.layers[layer.name] = entry.options;
-            if (const auto rank = ranks.find(layer.name); rank != ranks.end())
-                options.low_rank = rank->second;
-        }
-        if (!useful)
-            plan.notes.push_back(entry.place + " has no effect: earlier entries take all its layers");
+        plan_layers(entry, layers, prepared, plan);
     }
     if (plan.layers.empty()) {
         throw InvalidArgument(fmt::format("[recipe] {}: no entry matches any of the {} Linear layers",
                                           recipe.path.string(), layers.size()));
     }
+    plan_attentions(recipe, layers, plan);
     return plan;
 }
 

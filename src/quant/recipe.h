@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,20 +12,29 @@
 
 namespace aerogel {
 
-/// A `linear_quant` entry, or a `svd_res` entry (without a scheme): a branch of rank options.low_rank for the
-/// layers that a later `linear_quant` takes.
+/// A `linear_quant` entry; or one without a scheme, `svd_res` or `iter_smooth`, that prepares layers for a
+/// later `linear_quant`: a branch of rank options.low_rank, or options.smoothing.
 struct RecipeEntry {
     std::string place;  ///< "spec.process[0]", for messages
     LayerOptions options;
     std::vector<std::string> include;
     std::vector<std::string> exclude;
 
-    bool is_branch() const { return options.scheme == nullptr; }
+    bool prepares() const { return options.scheme == nullptr; }
+};
+
+/// A `fa3_quant` entry, or (without a type) an `online_quarot` entry: q and k of the attention are rotated.
+struct RecipeAttention {
+    std::string place;
+    std::string quant_type;  ///< "FP8_DYNAMIC", see quant/attention_types.h
+    std::vector<std::string> include;
+    std::vector<std::string> exclude;
 };
 
 struct Recipe {
     std::filesystem::path path;
     std::vector<RecipeEntry> entries;
+    std::vector<RecipeAttention> attentions;
     std::vector<std::string> left_out;  ///< "fa3_quant (spec.process[2])"
 };
 
@@ -37,8 +47,15 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
 Recipe parse_recipe(const std::string& text, const std::filesystem::path& path,
                     const std::vector<std::string>& without = {});
 
+/// What becomes of the attention of one module.
+struct AttentionPlan {
+    std::string quant_type;
+    bool rotated = false;
+};
+
 struct RecipePlan {
     LayerPlan layers;
+    std::map<std::string, AttentionPlan> attentions;
     std::vector<std::string> notes;  ///< patterns that matched no layer, entries without effect
 };
 

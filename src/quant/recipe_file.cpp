@@ -9,6 +9,7 @@
 #include "aerogel/error.h"
 #include "core/text.h"
 #include "quant/recipe.h"
+#include "quant/recipe_attention.h"
 #include "quant/recipe_linear.h"
 #include "quant/recipe_node.h"
 
@@ -24,15 +25,12 @@ struct Refusal {
     std::string_view type;
     std::string_view instead;
 };
-constexpr std::array<Refusal, 13> kRefusals = {{
-    {"online_quarot", "attention is not rotated in files written here: attention stays float"},
-    {"fa3_quant", "attention is not quantized in files written here: it stays float"},
-    {"iter_smooth", "smoothing is not written: use linear_quant with per_token or per_block activations"},
-    {"smooth_quant", "smoothing is not written: use linear_quant with per_token or per_block activations"},
-    {"flex_smooth_quant", "smoothing is not written: use linear_quant with per_token activations"},
+constexpr std::array<Refusal, 10> kRefusals = {{
+    {"smooth_quant", "use iter_smooth"},
+    {"flex_smooth_quant", "use iter_smooth"},
     {"flex_awq_ssz", "use linear_quant with the weight method ssz"},
     {"awq", "use linear_quant with the weight method ssz"},
-    {"oasq", "smoothing is not written: use linear_quant with per_token or per_block activations"},
+    {"oasq", "use iter_smooth"},
     {"quarot", "weights are not rotated: use linear_quant with mxfp8 for sensitive layers"},
     {"autoround_quant", "use linear_quant with the weight method ssz"},
     {"trainable_linear_quant", "nothing is trained: use linear_quant with ceil_x or mse_round"},
@@ -53,7 +51,7 @@ Words keys_of(const std::string& type) {
 }
 
 Words type_names() {
-    Words names = {"linear_quant", "svd_res"};
+    Words names = {"linear_quant", "svd_res", "iter_smooth", "online_quarot", "fa3_quant"};
     for (const Refusal& row : kRefusals) names.emplace_back(row.type);
     return names;
 }
@@ -63,18 +61,6 @@ Words patterns(const RecipeNode& entry, const char* key, Words otherwise) {
     Words result;
     for (const RecipeNode& item : entry.items(key)) result.push_back(item.text());
     return result;
-}
-
-void check_qconfig_of_attention(const RecipeNode& entry) {
-    const Words keys = {"scope", "dtype", "symmetric", "method", "ext"};
-    if (entry.has("qconfig")) entry.at("qconfig").check_keys(keys);
-    if (!entry.has("details")) return;
-    if (entry.has("qconfig")) entry.fail("has both qconfig and details: give one");
-    const RecipeNode details = entry.at("details");
-    details.check_keys({"fa_q", "fa_k", "fa_v"});
-    for (const char* part : {"fa_q", "fa_k", "fa_v"}) {
-        if (details.has(part)) details.at(part).check_keys(keys);
-    }
 }
 
 // svd_res: only a rank, 32 when nothing is said.
@@ -87,6 +73,29 @@ LayerOptions read_branch(const RecipeNode& entry) {
     return options;
 }
 
+// iter_smooth with its own defaults: every layer by itself, 1/s beside it.
+LayerOptions read_smoothing(const RecipeNode& entry) {
+    if (entry.has("alpha") && entry.at("alpha").number() != 0.9) {
+        entry.at("alpha").refuse("must be 0.9, the default");
+    }
+    if (entry.has("scale_min") && entry.at("scale_min").number() != 1e-5) {
+        entry.at("scale_min").refuse("must be 1e-5, the default");
+    }
+    if (entry.has("symmetric") && !entry.at("symmetric").flag()) {
+        entry.at("symmetric").refuse("smoothing without shifts only: set True");
+    }
+    const Words types = {"norm-linear", "linear-linear", "ov", "up-down"};
+    for (const RecipeNode& item : entry.items("enable_subgraph_type")) {
+        if (std::find(types.begin(), types.end(), item.text()) == types.end()) {
+            item.fail(fmt::format("must be one of {}, got {}{}", fmt::join(types, ", "),
+                                  in_quotes(item.text()), suggestion(item.text(), types)));
+        }
+    }
+    LayerOptions options;
+    options.smoothing = "iter_smooth";
+    return options;
+}
+
 void read_entry(const RecipeNode& entry, const Words& without, Recipe& recipe) {
     const RecipeNode type_node = entry.at("type");
     const std::string type = type_node.text();
@@ -96,7 +105,6 @@ void read_entry(const RecipeNode& entry, const Words& without, Recipe& recipe) {
                                    suggestion(type, types)));
     }
     if (const Words keys = keys_of(type); !keys.empty()) entry.check_keys(keys);
-    if (type == "fa3_quant") check_qconfig_of_attention(entry);
     if (std::find(without.begin(), without.end(), type) != without.end()) {
         recipe.left_out.push_back(fmt::format("{} ({})", type, entry.place()));
         return;
@@ -106,9 +114,17 @@ void read_entry(const RecipeNode& entry, const Words& without, Recipe& recipe) {
         entry.refuse(fmt::format("{} is not available: {} (--without {} leaves such entries out)", type,
                                  row.instead, type));
     }
-    recipe.entries.push_back({entry.place(),
-                              type == "svd_res" ? read_branch(entry) : read_qconfig(entry.at("qconfig")),
-                              patterns(entry, "include", {"*"}), patterns(entry, "exclude", {})});
+    const Words include = patterns(entry, "include", {"*"}), exclude = patterns(entry, "exclude", {});
+    if (type == "fa3_quant" || type == "online_quarot") {
+        if (type == "online_quarot") check_online_quarot(entry);
+        const std::string attention = type == "fa3_quant" ? read_fa3_quant(entry) : "";
+        recipe.attentions.push_back({entry.place(), attention, include, exclude});
+        return;
+    }
+    const LayerOptions options = type == "svd_res"       ? read_branch(entry)
+                                 : type == "iter_smooth" ? read_smoothing(entry)
+                                                         : read_qconfig(entry.at("qconfig"));
+    recipe.entries.push_back({entry.place(), options, include, exclude});
 }
 
 void check_save(const RecipeNode& spec) {
@@ -195,10 +211,11 @@ Recipe parse_recipe(const std::string& text, const std::filesystem::path& path,
         check_frame(root);
         const RecipeNode spec = root.at("spec");
         check_spec(spec);
-        Recipe recipe{path, {}, {}};
+        Recipe recipe;
+        recipe.path = path;
         for (const RecipeNode& entry : spec.items("process")) read_entry(entry, without, recipe);
         const bool any = std::any_of(recipe.entries.begin(), recipe.entries.end(),
-                                     [](const RecipeEntry& entry) { return !entry.is_branch(); });
+                                     [](const RecipeEntry& entry) { return !entry.prepares(); });
         if (!any) spec.fail("has no linear_quant entry under process");
         return recipe;
     } catch (const YAML::Exception& error) {

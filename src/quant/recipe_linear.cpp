@@ -108,7 +108,12 @@ void check_act(const Side& act, const SchemeRow& scheme) {
 
 std::string algorithm_of(const Side& weight) {
     const RecipeNode method = weight.node.at("method");
-    if (weight.method == "gptq" || weight.method == "autoround" || weight.method == "histogram") {
+    if (weight.method == "gptq") {
+        const bool own = weight.has_ext("percdamp") || weight.has_ext("block_size");
+        if (own) weight.node.at("ext").refuse("percdamp and block_size are .01 and 128: leave them out");
+        return weight.method;
+    }
+    if (weight.method == "autoround" || weight.method == "histogram") {
         method.refuse(fmt::format("{} of weights is not available in recipes: use minmax{}", weight.method,
                                   weight.dtype == "int8" || weight.dtype == "int4" ? " or ssz" : ""));
     }
@@ -148,7 +153,7 @@ LayerOptions read_qconfig(const RecipeNode& qconfig) {
     const bool there = std::any_of(rows.begin(), rows.end(), [&](const AlgorithmRow& row) {
         return row.name == options.algorithm && row.format == scheme.weight;
     });
-    if (!there) {
+    if (!there && find_input_algorithm(options.algorithm, scheme.weight) == nullptr) {
         weight.node.at("method").refuse(
             fmt::format("method {} does not write {}: use minmax", weight.method, to_string(scheme.weight)));
     }

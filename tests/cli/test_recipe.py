@@ -104,41 +104,103 @@ def four_blocks(tmp_path):
     state |= {f"blocks.{i}.{name}.bias": torch.randn(32, generator=generator).bfloat16() for i in range(4) for name in layers[::2]}
     state |= {"proj_out.weight": torch.randn(8, 64, generator=generator).bfloat16(), "condition_embedder.time_proj.weight": torch.randn(64, 64).bfloat16()}
     save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"attention_head_dim": 16}')
     return tmp_path / "model.safetensors", state
 
 
 def test_shipped_recipe(aerogel, four_blocks, tmp_path):
-    """Two kinds of layers in one file, as the same options layer by layer give them; the embeddings stay float."""
+    """Two kinds of layers in one file, as the same options layer by layer give them; rotated FP8 attention behind the first block;
+    the embeddings stay float."""
     model, state = four_blocks
     (tmp_path / "recipe.yaml").write_text(SHIPPED)
-    report = run(aerogel, model, tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", *WITHOUT)
-    assert report["schemes"] == {"W4A4_MXFP4": 10, "W8A8_MXFP8": 10}
+    report = run(aerogel, model, tmp_path / "out", "--recipe", tmp_path / "recipe.yaml")
+    assert report["schemes"] == {"W4A4_MXFP4": 10, "W8A8_MXFP8": 10} and report["notes"] == []
     assert all(s == ("W8A8_MXFP8" if n.split(".")[1] in "01" else "W4A4_MXFP4") for n, s in schemes(report).items())
-    assert report["notes"] == ["online_quarot (spec.process[2]) is left out", "fa3_quant (spec.process[3]) is left out"]
     mixed = load_file(report["weights"])
     description = json.loads(open(report["description"]).read())
     assert report["weights"].endswith("quant_model_weight_w4a4_mxfp4.safetensors") and description["model_quant_type"] == "W4A4_MXFP4"
     run(aerogel, model, tmp_path / "low", "--scheme", "W4A4_MXFP4", "--algorithm", "ceil_x_search")
     run(aerogel, model, tmp_path / "high", "--scheme", "W8A8_MXFP8", "--algorithm", "mse_round")
     low, high = (load_file(next((tmp_path / kind).glob("*.safetensors"))) for kind in ("low", "high"))
+    rotations = {f"blocks.{i}.attn1.{part}_rot" for i in (1, 2, 3) for part in "qk"}
+    assert mixed.keys() == low.keys() | rotations and torch.equal(mixed["proj_out.weight"], state["proj_out.weight"])
     for name, value in mixed.items():
+        kind = "FLOAT" if name.endswith((".bias", "_rot")) else schemes(report).get(name.rpartition(".")[0], "FLOAT")
+        assert description[name] == kind
+        if name in rotations:
+            assert value.dtype == torch.bfloat16 and torch.equal((value.float() @ value.float().T).round(), torch.eye(16))
+            continue
         wanted = (high if name.startswith(("blocks.0.", "blocks.1.")) else low)[name]
         assert value.dtype == wanted.dtype and torch.equal(value.view(torch.uint8), wanted.view(torch.uint8)), name
-        kind = "FLOAT" if name not in description or name.endswith(".bias") else schemes(report).get(name.rpartition(".")[0], "FLOAT")
-        assert description[name] == kind
-    assert mixed.keys() == low.keys() and torch.equal(mixed["proj_out.weight"], state["proj_out.weight"])
+    types = {k: v for k, v in description.items() if k.endswith(".quant_type")}
+    assert types == {f"blocks.{i}.attn1.quant_type": "FP8_DYNAMIC" for i in (1, 2, 3)}
+
+
+def test_entries_left_out(aerogel, four_blocks, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(SHIPPED)
+    report = run(aerogel, four_blocks[0], tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", *WITHOUT)
+    assert report["notes"] == ["online_quarot (spec.process[2]) is left out", "fa3_quant (spec.process[3]) is left out"]
+    assert not any("rot" in k or "quant_type" in k for k in json.loads(open(report["description"]).read()) if k != "model_quant_type")
 
 
 def test_mixed_files_load(aerogel, build, tiny_pipeline, tmp_path):
-    """The model of the pipeline takes a file of two schemes, and inspect sees them."""
+    """The model of the pipeline takes a file of two schemes with quantized attention, and inspect sees them."""
     (tmp_path / "recipe.yaml").write_text(SHIPPED.replace('  - "*blocks.1.*"\n', ""))
-    report = run(aerogel, tiny_pipeline, tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", *WITHOUT)
+    report = run(aerogel, tiny_pipeline, tmp_path / "out", "--recipe", tmp_path / "recipe.yaml")
     done = subprocess.run([build / "tests/quantize_model", tiny_pipeline / "transformer", tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    loaded = dict(line.split(" ")[:2] for line in done.stdout.splitlines() if line.split(" ")[1].startswith("W"))
-    assert loaded == schemes(report) and set(loaded.values()) == {"W8A8_MXFP8", "W4A4_MXFP4"}
+    lines = dict(line.split(" ")[:2] for line in done.stdout.splitlines())
+    assert {k: v for k, v in lines.items() if v.startswith("W")} == schemes(report)
+    assert set(schemes(report).values()) == {"W8A8_MXFP8", "W4A4_MXFP4"} and lines["blocks.1.attn1"] == "FP8_DYNAMIC"
     inspected = json.loads(aerogel("inspect", tmp_path / "out", "--json").stdout)
     assert inspected["problems"] == [] and inspected["schemes"] == report["schemes"]
+
+
+ATTENTION = [
+    ("qconfig: {dtype: mxfp4, scope: per_block, symmetric: True, method: minmax}", "MXFP4_DYNAMIC"),
+    ("qconfig: {dtype: mxfp8, scope: per_block}", "MXFP8_DYNAMIC"),
+    ("qconfig: {dtype: int8, scope: per_token}", "INT8_DYNAMIC"),
+    ("details:\n  fa_q: {dtype: mxfp4, scope: per_block}\n  fa_k: {dtype: mxfp4, scope: per_block}\n  fa_v: {dtype: mxfp4, scope: per_block}", "MXFP4_DYNAMIC"),
+]
+
+
+@pytest.mark.parametrize("config,kind", ATTENTION)
+def test_attention(aerogel, four_blocks, tmp_path, config, kind):
+    """The first entry counts; cross-attention and excluded modules stay float; without online_quarot nothing is rotated."""
+    entries = [linear(), f"type: fa3_quant\n{config}\ninclude: ['blocks.{{0,1}}.self_attn']",
+               "type: fa3_quant\nqconfig: {dtype: int8, scope: per_token}\nexclude: ['*.2.attn1']"]
+    report = run(aerogel, four_blocks[0], tmp_path / "out", "--recipe", recipe(tmp_path, *entries))
+    description = json.loads(open(report["description"]).read())
+    types = {k.removesuffix(".quant_type"): v for k, v in description.items() if k.endswith(".quant_type")}
+    assert types == {"blocks.0.attn1": kind, "blocks.1.attn1": kind, "blocks.3.attn1": "INT8_DYNAMIC"}
+    assert not any(k.endswith("_rot") for k in description)
+
+
+def test_calibrated_attention(aerogel, tiny_pipeline, tmp_path):
+    """fa3_quant without a qconfig: int8 with a scale per head, measured on captions."""
+    (tmp_path / "c.txt").write_text("red circle moves left\n")
+    path = recipe(tmp_path, linear(), "type: fa3_quant\ninclude: ['blocks.1.*']")
+    report = run(aerogel, tiny_pipeline, tmp_path / "out", "--recipe", path, "--captions", tmp_path / "c.txt")
+    run(aerogel, tiny_pipeline, tmp_path / "flags", "--scheme", "W8A8_DYNAMIC", "--fa", "FAQUANT", "--fa-layers", "blocks.1.attn1", "--captions", tmp_path / "c.txt")
+    for name in sorted(p.name for p in (tmp_path / "flags").iterdir()):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "flags" / name).read_bytes()
+    assert load_file(report["weights"])["blocks.1.attn1.fa_q.scale"].shape == (2, 1)
+
+
+def test_smoothing_and_gptq(aerogel, tiny_pipeline, tmp_path):
+    """With recorded inputs: iter_smooth prepares its layers, gptq chooses weights, as the options of the command do."""
+    (tmp_path / "c.txt").write_text("red circle moves left\n")
+    captions = ["--captions", tmp_path / "c.txt"]
+    gptq = INT8.replace("method: minmax}", "method: gptq}").replace("gptq", "minmax", 1)
+    path = recipe(tmp_path, "type: iter_smooth\nalpha: 0.9\ninclude: ['*.ffn.*']", linear(gptq))
+    report = run(aerogel, tiny_pipeline, tmp_path / "out", "--recipe", path, *captions)
+    written = load_file(report["weights"])
+    for flags, kinds in ((["--smooth", "iter_smooth"], (".ffn.",)), ([], (".attn1.", ".attn2."))):
+        run(aerogel, tiny_pipeline, tmp_path / "flags", "--scheme", "W8A8_DYNAMIC", "--algorithm", "gptq", *flags, *captions)
+        wanted = load_file(tmp_path / "flags/quant_model_weight_w8a8_dynamic.safetensors")
+        names = [k for k in wanted if any(kind in k for kind in kinds)]
+        assert names and all(torch.equal(written[k], wanted[k]) for k in names)
+    assert sum(k.endswith(".div.mul_scale") for k in written) == 4
 
 
 def test_original_names(aerogel, four_blocks, tmp_path):
@@ -222,18 +284,22 @@ REFUSED = [
     (linear(INT8.replace("True", "maybe", 1)), "qconfig.act.symmetric must be True or False, got 'maybe'"),
     (linear(INT8.replace("True", "False", 1)), "dynamic activations are symmetric: set True"),
     (linear(INT8.replace("per_channel", "per_block")), "activations int8 per_token with weights int8 per_block are not there; there are (act + weight): int8 per_tensor + int8 per_channel"),
-    (linear(INT8.replace("method: minmax}", "method: gptq}").replace("gptq", "minmax", 1)), "gptq of weights is not available in recipes: use minmax or ssz"),
+    (linear(INT8.replace("method: minmax}", "method: histogram}").replace("histogram", "minmax", 1)), "histogram of weights is not available in recipes: use minmax or ssz"),
     (linear(INT8.replace("per_token", "per_tensor")), "activations with one calibrated scale have an offset here: set symmetric: False"),
     (linear(include="*"), "spec.process[0].include must be a list"),
-    ("type: linear_qant\n" + INT8, "spec.process[0].type must be one of linear_quant, svd_res, online_quarot"),
+    ("type: linear_qant\n" + INT8, "spec.process[0].type must be one of linear_quant, svd_res, iter_smooth, online_quarot"),
     ("type: linear_quant", "spec.process[0] must have the key 'qconfig', it has none"),
-    ("type: online_quarot", "online_quarot is not available: attention is not rotated"),
     ("type: online_quarot\nblok_size: 3", "has the unknown key 'blok_size', did you mean 'block_size'?"),
+    ("type: online_quarot\nblock_size: 32", "spec.process[0].block_size must be -1: whole heads are rotated"),
     ("type: fa3_quant\nqconfig: {dtype: int8, scop: per_head}", "has the unknown key 'scop', did you mean 'scope'?"),
-    ("type: fa3_quant", "fa3_quant is not available: attention is not quantized in files written here: it stays float (--without fa3_quant leaves such entries out)"),
+    ("type: fa3_quant\nqconfig: {dtype: int8, scope: per_block}", "attention in int8 per_block is not there; there are: fp8_e4m3 per_token, mxfp8 per_block"),
+    ("type: fa3_quant\nqconfig: {dtype: int8, scope: per_head}\ndetails: {}", "has both qconfig and details: give one"),
     ("type: svd_res\nrank: 0\n", "spec.process[0].rank must be positive"),
     ("type: svd_res\nrank: 32", "spec has no linear_quant entry under process"),
-    ("type: iter_smooth\nalpha: 0.5", "iter_smooth is not available: smoothing is not written: use linear_quant"),
+    ("type: iter_smooth\nalpha: 0.5", "spec.process[0].alpha must be 0.9, the default"),
+    ("type: iter_smooth\nenable_subgraph_type: [norm-linar]", "must be one of norm-linear, linear-linear, ov, up-down, got 'norm-linar', did you mean 'norm-linear'?"),
+    ("type: smooth_quant", "smooth_quant is not available: use iter_smooth (--without smooth_quant leaves such entries out)"),
+    ("type: autoround_quant", "autoround_quant is not available: use linear_quant with the weight method ssz"),
 ]
 
 
@@ -270,6 +336,9 @@ def test_refused_flags(aerogel, four_blocks, tmp_path):
     model, out = four_blocks[0], tmp_path / "out"
     path = recipe(tmp_path, linear(include=["no.such.*"]))
     assert "no entry matches any of the 20 Linear layers" in refused(aerogel, model, out, "--recipe", path)
+    fp8 = recipe(tmp_path, linear(), "type: fa3_quant\nqconfig: {dtype: fp8_e4m3, scope: per_token}\ninclude: ['*.2.*']")
+    assert "FP8_DYNAMIC of blocks.2.attn1 needs an online_quarot entry that matches it too" in refused(aerogel, model, out, "--recipe", fp8)
+    path = recipe(tmp_path, linear(include=["no.such.*"]))
     assert "leave out --scheme" in refused(aerogel, model, out, "--recipe", path, "--scheme", "W8A16")
     assert "--without leaves entries out of a --recipe" in refused(aerogel, model, out, "--scheme", "W8A16", "--without", "svd_res")
     assert "no entry type 'svd_rez', did you mean 'svd_res'?" in refused(aerogel, model, out, "--recipe", path, "--without", "svd_rez")
