@@ -47,11 +47,16 @@ TEST(FormatsInLinear, WeightOnlyEqualsTheDequantizedProduct) {
         packed.run(x, y, Activation::none, {});
         for (std::int64_t i = 0; i < kM; ++i) {
             for (std::int64_t j = 0; j < kN; ++j) {
-                double sum = 0;
+                double sum = 0, size = 0;
                 for (std::int64_t p = 0; p < kK; ++p) {
-                    sum += double{x.as<float>()[i * kK + p]} * double{matrix.as<float>()[j * kK + p]};
+                    const double product =
+                        double{x.as<float>()[i * kK + p]} * double{matrix.as<float>()[j * kK + p]};
+                    sum += product;
+                    size += std::abs(product);
                 }
-                EXPECT_EQ(y.as<float>()[i * kN + j], static_cast<float>(sum))
+                // float32 sums: k products and sums, each rounded by half a unit of at most `size`
+                EXPECT_NEAR(double{y.as<float>()[i * kN + j]}, sum,
+                            static_cast<double>(kK + 1) * std::ldexp(size, -24))
                     << to_string(weight.format) << " " << i << " " << j;
             }
         }

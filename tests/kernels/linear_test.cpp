@@ -193,12 +193,12 @@ void run_without_mul_scale(const LinearProblem& p, const LinearArgs& args) noexc
     reference().run(p, broken);
 }
 
-/// The reference with the largest scale too large.
+/// The reference with the largest scale of the first row too large; other rows may hold a NaN.
 void pack_with_a_wrong_scale(const LinearProblem& p, const QuantizedTensor& weight,
                              std::byte* packed) noexcept {
     QuantizedTensor broken = weight;
     broken.scale = weight.scale.clone();
-    const std::int64_t count = broken.scale.count();
+    const std::int64_t count = broken.scale.dim(1);
     if (broken.scale.dtype() == DType::u8) {
         *std::max_element(broken.scale.as<std::uint8_t>(), broken.scale.as<std::uint8_t>() + count) += 1;
     } else {
