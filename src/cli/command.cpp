@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <fstream>
 
 namespace aerogel::cli {
 namespace {
@@ -34,6 +35,11 @@ std::string show_seconds(double seconds) {
 }
 
 std::int64_t peak_memory_bytes() {
+    // Of this program alone: getrusage() would count the program that started it as well.
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
+    }
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
     return std::int64_t{usage.ru_maxrss} * 1024;
