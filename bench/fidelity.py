@@ -88,7 +88,7 @@ class Measure:
         for seed in range(len(self.arguments.captions)):
             pair = [self.folder / f"{n}_{seed}.safetensors" for n in ("float", name)]
             results += self.run("compare", *pair, "--json")["results"]
-        return {key: statistics.fmean(r[key] if r[key] is not None else math.inf for r in results) for key in ("psnr", "ssim", "cosine")}
+        return {key: statistics.fmean(float(r[key]) for r in results) for key in ("psnr", "ssim", "cosine")}
 
     def calibration(self):
         """One file of ranges and inputs for all variants that need data."""

@@ -150,7 +150,6 @@ def test_algorithms(aerogel, tmp_path, dtype):
     (["--scheme", "W8A16", "--exclude", "*"], "no layer is left to quantize"),
     (["--scheme", "W8A16", "--include", "{a"], "has a brace that is not closed"),
     (["--scheme", "W8A16", "--algorithm", "fouroversix"], "no algorithm 'fouroversix' writes int8; there are: minmax (int8), minmax (int4)"),
-    (["--scheme", "W8A16", "--algorithm", "gptq"], "algorithm 'gptq' needs recorded inputs"),
     (["--scheme", "W8A16", "--steps", "4"], "W8A16 needs no calibration"),
     (["--scheme", "W8A8", "--first-static-step", "1"], "--first-static-step is for W8A8_TIMESTEP"),
     (["--scheme", "W8A8", "--calibration", "/nowhere"], "/nowhere"),
