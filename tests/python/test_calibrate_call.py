@@ -161,7 +161,7 @@ def test_merged_and_saved_calibrations(tmp_path):
             assert got.ranges(name)[0] == pytest.approx(both.ranges(name)[0], rel=1e-6)
     low, high = both.ranges(LAYERS[0])[0]
     assert f"{low:.5g}" in str(both) and f"{high:.5g}" in str(both) and repr(both) == "Calibration(4 layers, 1 step)"
-    with pytest.raises(ValueError, match="of 1 and of 2 steps"):
+    with pytest.raises(ValueError, match="of 2 steps cannot be merged with those of 1"):
         both.merge(aerogel.calibrate(model, lambda: model(xs[0]), steps=2))
 
 
