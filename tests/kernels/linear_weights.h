@@ -117,16 +117,17 @@ class WeightMaker {
 
     void fill_powers() {
         w_.scale = Tensor(DType::u8, {p_.n, mx_blocks(p_.k)});
+        const bool narrow = p_.y == DType::f16;  // sums that all overflow would hide every mistake
         for (std::int64_t i = 0; i < w_.scale.count(); ++i) {
-            constexpr int kExtremes[] = {0, 1, 60, 127, 180};
-            const int power = fill_ == Fill::extreme ? kExtremes[i % 5] : 125 + byte() / 32;
+            const int extremes[] = {0, 1, 60, 100, narrow ? 110 : 180};
+            const int power = fill_ == Fill::extreme ? extremes[i % 5] : 125 + byte() / 32;
             w_.scale.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(power);
         }
         if (p_.weight != Format::mxfp4_dual) return;
         w_.dual_scale = Tensor(DType::f32, {p_.n, mx_dual_blocks(p_.k)});
         for (std::int64_t i = 0; i < w_.dual_scale.count(); ++i) {
             const float scale = std::abs(real()) + 0.5F;
-            w_.dual_scale.as<float>()[i] = fill_ == Fill::extreme ? std::ldexp(scale, -50) : scale;
+            w_.dual_scale.as<float>()[i] = fill_ == Fill::extreme && !narrow ? std::ldexp(scale, -50) : scale;
         }
     }
 
