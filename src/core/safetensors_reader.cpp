@@ -122,7 +122,7 @@ SafetensorsFile SafetensorsFile::of_tensors(const std::string& name,
     auto state = std::make_shared<State>();
     state->path = name;
     for (auto& [key, tensor] : tensors) {
-        State::Item item{{key, tensor.dtype(), tensor.shape()}, nullptr, 0, tensor};
+        State::Item item{{key, tensor.dtype(), tensor.shape()}, nullptr, 0, std::move(tensor)};
         if (!state->items.emplace(key, std::move(item)).second) {
             throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " is given twice");
         }

@@ -43,7 +43,8 @@ void encode_block(const float* values, std::int64_t count, int exponent, std::ui
         const float magnitude = std::abs(values[i]) * inverse;
         const int two = magnitude >= 2, four = magnitude >= 4, negative = values[i] < 0;
         const float per_step = 2.0F - static_cast<float>(two) - 0.5F * static_cast<float>(four);
-        const int code = static_cast<int>(magnitude * per_step + 0.5F) + 2 * (two + four);
+        const float half_up = magnitude * per_step + 0.5F;
+        const int code = static_cast<int>(half_up) + 2 * (two + four);
         codes[i] = static_cast<std::uint8_t>(std::min(code, 7) + 8 * negative);
     }
 }

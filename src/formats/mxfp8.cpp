@@ -36,8 +36,8 @@ void encode_block(const float* values, std::int64_t count, int exponent, Float8E
     for (std::int64_t i = 0; i < count; ++i) {
         const float magnitude = std::abs(values[i]) * inverse;
         const int own = std::max((std::bit_cast<std::int32_t>(magnitude) >> 23) - 127, -6);
-        const float steps = magnitude * std::bit_cast<float>((3 - own + 127) << 23);
-        const int code = std::min(8 * (own + 6) + static_cast<int>(steps + 0.5F), kLargestCode);
+        const float half_up = magnitude * std::bit_cast<float>((3 - own + 127) << 23) + 0.5F;
+        const int code = std::min(8 * (own + 6) + static_cast<int>(half_up), kLargestCode);
         const int sign = values[i] < 0 && magnitude > 0 ? 0x80 : 0;
         codes[i].bits = static_cast<std::uint8_t>(code | sign);
     }
