@@ -23,7 +23,8 @@ def test_formats_round_as_they_say(format, sizes):
     exact = reference.plain(*reference.rounded(q, k, v, format))
     o = aerogel.quantized_attention(q, k, v, format, smooth_k=False)
     torch.testing.assert_close(o.double(), exact, atol=2e-5, rtol=2e-5)
-    assert relative(o, reference.plain(q, k, v)) > 1e-3  # the rounding is there
+    if format != "mix" or k.shape[2] > 1:  # mix has a scale per channel of v: a single token stays as it is
+        assert relative(o, reference.plain(q, k, v)) > 1e-3  # the rounding is there
 
 
 @pytest.mark.parametrize("format", FORMATS)
