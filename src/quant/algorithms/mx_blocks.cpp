@@ -41,7 +41,8 @@ void nearest_e2m1_elements(std::span<const float> block, float scale, float* out
         const int four = bits >= std::bit_cast<std::int32_t>(4.0F);
         const float step = 0.5F + 0.5F * static_cast<float>(two) + static_cast<float>(four);
         const float per_step = 2.0F - static_cast<float>(two) - 0.5F * static_cast<float>(four);
-        const auto steps = static_cast<float>(static_cast<int>(magnitude * per_step + 0.5F));
+        const float half_up = magnitude * per_step + 0.5F;
+        const auto steps = static_cast<float>(static_cast<int>(half_up));
         out[i] = std::copysign(smaller(steps * step, 6.0F), block[i]);
     }
 }
@@ -52,7 +53,8 @@ void nearest_e4m3_elements(std::span<const float> block, float scale, float* out
         const int own = std::max((std::bit_cast<std::int32_t>(magnitude) >> 23) - 127, -6);
         const auto per_step = std::bit_cast<float>((3 - own + 127) << 23);
         const auto step = std::bit_cast<float>((own - 3 + 127) << 23);
-        const auto steps = static_cast<float>(static_cast<int>(magnitude * per_step + 0.5F));
+        const float half_up = magnitude * per_step + 0.5F;
+        const auto steps = static_cast<float>(static_cast<int>(half_up));
         out[i] = std::copysign(smaller(steps * step, 448.0F), block[i]);
     }
 }
