@@ -13,8 +13,8 @@ namespace aerogel {
 
 class RecipeNode {
   public:
-    RecipeNode(YAML::Node node, std::string file, std::string place)
-        : node_(std::move(node)), file_(std::move(file)), place_(std::move(place)) {}
+    RecipeNode(const YAML::Node& node, std::string file, std::string place)
+        : node_(node), file_(std::move(file)), place_(std::move(place)) {}
 
     /// "spec.process[0].qconfig"
     const std::string& place() const { return place_; }

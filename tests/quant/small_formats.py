@@ -182,14 +182,15 @@ def float_activations(x, kind, dtype):
 
 
 def run(t, scheme, x, mul_scale=None, group=0):
-    """y and the largest error it may have: 0 for integers, where float32 is used in the same order. x torch f32|bf16."""
+    """y and the largest error it may have: 0 for integers, where float32 is used in the same order; for float products k roundings of the
+    sum in any order, and those of the product, the weight, the bias and the result. x torch f32|bf16."""
     form, kind = SCHEMES[scheme]
     bias = t["bias"].float().numpy() if "bias" in t else F32(0)
     values = x.float().numpy() * (F32(1) if mul_scale is None else mul_scale)
     if not isinstance(kind, int):
         a, w = float_activations(values, kind, x.dtype), decode(t, form).astype(np.float64)
         y = a @ w.T + bias
-        return y, np.abs(y) * 2.0**-23 + (np.abs(a) @ np.abs(w).T + np.abs(bias)) * x.shape[1] * 2.0**-50
+        return y, (np.abs(a) @ np.abs(w).T + np.abs(bias)) * (x.shape[1] + 4) * 2.0**-24
     s = np.abs(values).max(1, keepdims=True) / F32(kind)
     s[s == 0] = 1
     q = np.clip(np.rint(values / s), -kind - 1, kind).astype(np.int64)
