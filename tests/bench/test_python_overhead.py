@@ -7,7 +7,7 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bench/python_overhead.py"
 AIM = 20.0
-SLACK = 3.0  # for machines that are busy with other tests
+SLACK = 15.0  # for machines that are busy with other tests
 
 
 def bench(*flags):
