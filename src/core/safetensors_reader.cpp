@@ -121,8 +121,9 @@ SafetensorsFile SafetensorsFile::of_tensors(const std::string& name,
                                             std::vector<std::pair<std::string, Tensor>> tensors) {
     auto state = std::make_shared<State>();
     state->path = name;
-    for (auto& [key, tensor] : tensors) {
-        State::Item item{{key, tensor.dtype(), tensor.shape()}, nullptr, 0, std::move(tensor)};
+    for (auto& named : tensors) {
+        const std::string& key = named.first;
+        State::Item item{{key, named.second.dtype(), named.second.shape()}, nullptr, 0, std::move(named.second)};
         if (!state->items.emplace(key, std::move(item)).second) {
             throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " is given twice");
         }
