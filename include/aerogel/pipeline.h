@@ -58,15 +58,9 @@ struct GenerateOptions {
     /// Called after each step with the number of steps done; return false to stop (generate() then throws
     /// Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
-    /// Passed on to every forward pass (calibration).
+    /// Passed on to every forward pass, see WanStep (calibration, mining).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
-    /// Called before every self-attention (mining), see WanStep.
-    std::function<void(int block, int step, const TensorView& q, const TensorView& k,
-                       const LatentShape& latent)>
-        on_self_attention;
-    std::function<void(const std::string& attention, const TensorView& q, const TensorView& k,
-                       const TensorView& v)>
-        on_attention_input;
+    std::function<void(int step, const AttentionInput& input)> on_attention_input;
 };
 
 /// Thrown by generate() when the progress callback asked to stop.

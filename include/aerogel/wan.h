@@ -73,6 +73,16 @@ struct SparseMemory {
     std::vector<Entry> blocks;
 };
 
+/// What an attention module computes with: q, k and v as they meet, normed and rotated, each
+/// [batch, tokens, heads, head_dim]; valid during the call only.
+struct AttentionInput {
+    std::string name;      ///< of the module, "blocks.0.attn1"
+    int block = 0;         ///< index
+    bool is_self = false;  ///< attn1, over the video's own tokens
+    TensorView q, k, v;
+    LatentShape latent;  ///< the video in tokens
+};
+
 /// Hooks and settings of one forward pass.
 struct WanStep {
     StepContext context;
@@ -81,16 +91,9 @@ struct WanStep {
     const SparseConfig* sparse = nullptr;   ///< null = dense
     SparseMemory* sparse_memory = nullptr;  ///< for mask_refresh_steps; null: nothing is kept
     std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
-    /// q, k and v of an attention module as they meet, [batch, tokens, heads, head_dim]: calibration.
-    std::function<void(const std::string& attention, const TensorView& q, const TensorView& k,
-                       const TensorView& v)>
-        on_attention_input;
+    std::function<void(const AttentionInput& input)> on_attention_input;       ///< calibration, mining
     std::function<void(int block, const TensorView& hidden)> on_block_output;  ///< tests, inspection
-    /// Before each self-attention: q and k [batch, tokens, heads, head_dim], normed and rotated, of a latent
-    /// in tokens.
-    std::function<void(int block, const TensorView& q, const TensorView& k, const LatentShape& latent)>
-        on_self_attention;
-    std::function<void(int block, const SparseReport& report)> on_sparse;  ///< reports
+    std::function<void(int block, const SparseReport& report)> on_sparse;      ///< reports
 };
 
 class WanTransformer {

@@ -123,7 +123,8 @@ SafetensorsFile SafetensorsFile::of_tensors(const std::string& name,
     state->path = name;
     for (auto& named : tensors) {
         const std::string& key = named.first;
-        State::Item item{{key, named.second.dtype(), named.second.shape()}, nullptr, 0, std::move(named.second)};
+        Tensor& tensor = named.second;
+        State::Item item{{key, tensor.dtype(), tensor.shape()}, nullptr, 0, std::move(tensor)};
         if (!state->items.emplace(key, std::move(item)).second) {
             throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " is given twice");
         }

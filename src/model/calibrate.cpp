@@ -87,8 +87,9 @@ CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& opt
         if (is_chosen(options.timesteps, step)) stats.observe(linear, step, x);
     };
     if (options.attention) {
-        generate.on_attention_input = [&](const std::string& name, const TensorView& q, const TensorView& k,
-                                          const TensorView& v) { stats.attention().observe(name, q, k, v); };
+        generate.on_attention_input = [&](int, const AttentionInput& at) {
+            stats.attention().observe(at.name, at.q, at.k, at.v);
+        };
     }
     for (std::size_t i = 0; i < captions; ++i) {
         generate.seed = options.seed + i;

@@ -17,8 +17,9 @@ AttentionMiner mine(const Pipeline& pipeline, const MineOptions& options) {
     const int steps = *generate.steps;
     AttentionMiner miner(options.mining, static_cast<int>(config.num_layers),
                          static_cast<int>(config.num_attention_heads), steps);
-    generate.on_self_attention = [&](int block, int step, const TensorView& q, const TensorView& k,
-                                     const LatentShape& latent) { miner.observe(block, step, q, k, latent); };
+    generate.on_attention_input = [&](int step, const AttentionInput& at) {
+        if (at.is_self) miner.observe(at.block, step, at.q, at.k, at.latent);
+    };
     const int total = static_cast<int>(options.captions.size()) * steps;
     for (std::size_t i = 0; i < options.captions.size(); ++i) {
         generate.prompt = options.captions[i];

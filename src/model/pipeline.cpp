@@ -120,13 +120,11 @@ class Run {
                 options_.on_linear_input(linear, step, x);
             };
         }
-        if (options_.on_self_attention) {
-            settings.on_self_attention = [&](int block, const TensorView& q, const TensorView& k,
-                                             const LatentShape& latent) {
-                options_.on_self_attention(block, step, q, k, latent);
+        if (options_.on_attention_input) {
+            settings.on_attention_input = [&](const AttentionInput& at) {
+                options_.on_attention_input(step, at);
             };
         }
-        settings.on_attention_input = options_.on_attention_input;
         return model_.forward(input, settings);
     }
 

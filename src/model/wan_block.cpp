@@ -100,8 +100,6 @@ class Block {
 
     void attend_to_self(const TensorView& q, const TensorView& k, const TensorView& v) {
         const TensorView o = pass_.buffers.normed;
-        if (pass_.step.on_self_attention)
-            pass_.step.on_self_attention(index_, heads(q), heads(k), pass_.patches.grid);
         if (!is_sparse(pass_.step.sparse, index_, pass_.step.context.timestep_index)) {
             attend(weights_.attn1, q, k, v, o);
             return;
@@ -127,7 +125,8 @@ class Block {
     void show_inputs(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
                      const TensorView& v) {
         if (!pass_.step.on_attention_input) return;
-        pass_.step.on_attention_input(weights.name(), heads(q), heads(k), heads(v));
+        pass_.step.on_attention_input({weights.name(), index_, &weights == &weights_.attn1, heads(q),
+                                       heads(k), heads(v), pass_.patches.grid});
     }
 
     void cross_attention() {

@@ -65,6 +65,30 @@ float larger_magnitude(float largest, float x) {
     return std::isfinite(x) && !std::isnan(largest) ? std::max(largest, std::fabs(x)) : kNaN;
 }
 
+constexpr float kLargestFloat8 = 448.0F, kLargestInt8 = 127.0F;
+
+/// The scale that brings `largest` to the end of the grid; 1 where that is below float32.
+float scale_of(float largest, float grid_end) {
+    const float scale = largest / grid_end;
+    return scale == 0.0F ? 1.0F : scale;
+}
+
+/// Rounds every block of `tokens` tokens of a map with a scale of its own.
+template <typename Round>
+void round_blocks(const Maps& maps, std::int64_t tokens, float grid_end, const Round& round) {
+    for_blocks(maps, tokens, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
+        float largest = 0.0F;
+        for (std::int64_t t = first; t < last; ++t)
+            for (std::int64_t c = 0; c < maps.d; ++c)
+                largest = larger_magnitude(largest, maps.row(map, t)[c]);
+        const float scale = scale_of(largest, grid_end);
+        for (std::int64_t t = first; t < last; ++t) {
+            float* row = maps.row(map, t);
+            for (std::int64_t c = 0; c < maps.d; ++c) row[c] = round(row[c] / scale) * scale;
+        }
+    });
+}
+
 /// The rounding of one MX block whose largest magnitude is known.
 struct MxRounding {
     MxRounding(float largest, MxElement of)
@@ -160,36 +184,12 @@ void subtract_means(const Tensor& x, AttentionLayout layout) {
 }
 
 void round_fp8(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
-    const Maps maps(x, layout);
-    for_blocks(maps, tokens, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
-        float largest = 0.0F;
-        for (std::int64_t t = first; t < last; ++t)
-            for (std::int64_t c = 0; c < maps.d; ++c)
-                largest = larger_magnitude(largest, maps.row(map, t)[c]);
-        float scale = largest / 448.0F;
-        if (scale == 0.0F) scale = 1.0F;
-        for (std::int64_t t = first; t < last; ++t) {
-            float* row = maps.row(map, t);
-            for (std::int64_t c = 0; c < maps.d; ++c)
-                row[c] = to_float(to_float8_e4m3(row[c] / scale, true)) * scale;
-        }
-    });
+    round_blocks({x, layout}, tokens, kLargestFloat8,
+                 [](float x) { return to_float(to_float8_e4m3(x, true)); });
 }
 
 void round_int8(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
-    const Maps maps(x, layout);
-    for_blocks(maps, tokens, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
-        float largest = 0.0F;
-        for (std::int64_t t = first; t < last; ++t)
-            for (std::int64_t c = 0; c < maps.d; ++c)
-                largest = larger_magnitude(largest, maps.row(map, t)[c]);
-        float scale = largest / 127.0F;
-        if (scale == 0.0F) scale = 1.0F;
-        for (std::int64_t t = first; t < last; ++t) {
-            float* row = maps.row(map, t);
-            for (std::int64_t c = 0; c < maps.d; ++c) row[c] = std::nearbyint(row[c] / scale) * scale;
-        }
-    });
+    round_blocks({x, layout}, tokens, kLargestInt8, [](float x) { return std::nearbyint(x); });
 }
 
 void round_fp8_channels(const Tensor& x, AttentionLayout layout) {
@@ -199,7 +199,7 @@ void round_fp8_channels(const Tensor& x, AttentionLayout layout) {
         for (std::int64_t t = 0; t < maps.tokens; ++t)
             for (std::int64_t c = 0; c < maps.d; ++c)
                 scales[c] = larger_magnitude(scales[c], maps.row(map, t)[c]);
-        for (std::int64_t c = 0; c < maps.d; ++c) scales[c] = scales[c] == 0.0F ? 1.0F : scales[c] / 448.0F;
+        for (std::int64_t c = 0; c < maps.d; ++c) scales[c] = scale_of(scales[c], kLargestFloat8);
         for (std::int64_t t = 0; t < maps.tokens; ++t) {
             float* row = maps.row(map, t);
             for (std::int64_t c = 0; c < maps.d; ++c)
