@@ -117,8 +117,8 @@ class WanTransformer {
     void replace_linear(const std::string& name, std::unique_ptr<Linear> linear);
     /// Names of the attention modules: "blocks.0.attn1" (self), "blocks.0.attn2" (cross), ...
     std::vector<std::string> attention_names() const;
-    /// How a module is quantized; nullopt = float. Sparse calls stay float, and so do the image tokens of
-    /// attn2.
+    /// How a module is quantized, sparse calls included (unless SparseConfig asks for a precision of its
+    /// own); nullopt = float. The image tokens of attn2 stay float.
     const std::optional<AttentionQuantization>& attention(const std::string& name) const;
     /// InvalidArgument when there is no such module, or rotations and scales do not fit its heads.
     void set_attention(const std::string& name, std::optional<AttentionQuantization> quantization);

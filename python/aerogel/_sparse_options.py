@@ -20,6 +20,16 @@ def positive_scale(op, scale):
     return float(scale)
 
 
+def blocks_of(op, mask, block_size):
+    """The core's options for a mask of blocks of block_size tokens, an int or a pair; none without a mask."""
+    if mask is None:
+        return {}
+    block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
+    if min(block) < 1:
+        raise ValueError(f"[{op}] block_size must be at least 1, got {block_size}")
+    return {"mask": mask, "block": block}
+
+
 def further_keywords(given):
     """FURTHER with what is given. TypeError for any other keyword."""
     if unknown := sorted(given.keys() - FURTHER.keys()):

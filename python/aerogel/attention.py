@@ -1,7 +1,7 @@
 """Dense and sparse attention for NumPy arrays and torch tensors on the CPU."""
 from . import _core
 from ._arrays import as_float_array, empty, handed, is_torch, restored
-from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, further_keywords, mask_options, positive_scale, video_options
+from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, mask_options, positive_scale, video_options
 
 LAYOUTS = ("BNSD", "BSND", "TND")
 
@@ -38,11 +38,7 @@ def attention(q, k, v, *, input_layout="BNSD", scale=None, mask=None, block_size
     Returns an array like q. Raises ValueError for shapes and types that do not fit."""
     prepared, layout = _prepared("attention", q, k, v, input_layout)
     options = {"layout": layout, "scale": positive_scale("attention", scale), "causal": bool(is_causal)}
-    if mask is not None:
-        block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
-        if min(block) < 1:
-            raise ValueError(f"[attention] block_size must be at least 1, got {block_size}")
-        options |= {"mask": mask, "block": block}
+    options |= blocks_of("attention", mask, block_size)
     o, _ = _call(_core.attention, *prepared, options)
     return restored(o[0] if input_layout == "TND" else o, q)
 
@@ -68,7 +64,7 @@ def sparse_attention(q, k, v, attn_mask=None, scale=None, is_causal=False, head_
     rf_*: latent_shape_q (and latent_shape_k, rf_v2 and rf_v3) are (frames, height, width) in tokens, flattened frame by frame, with txt_len
     text tokens before. ada_bsa: keep_sink, keep_recent, cdf_threshold, is_causal. head_num and inner_precise are accepted and ignored.
     Further keywords: mask (as attn_mask: bool or int8 [batch, heads, query blocks, key blocks], batch and heads may be 1, or 2-D);
-    cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("bf16", rf_v3 also "fp8", "mix");
+    cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("bf16", "int8", rf_v3 also "fp8", "mix");
     q_rot, k_rot (fp8: rotations instead of a Hadamard matrix); block_size_kv (rf_v3, mask: tokens per key block); video_spans (several
     videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text is behind
     the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); return_mask; return_report.

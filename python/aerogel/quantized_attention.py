@@ -5,6 +5,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import as_float_array, is_torch, restored
+from ._sparse_options import blocks_of
 
 FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
@@ -48,7 +49,7 @@ def _with_arrays(options, rotation, scales):
 
 
 def quantized_attention(q, k, v, format="int8", *, input_layout="BNSD", scale=None, seq_len=None, smooth_k=True, rotation=None, scales=None,
-                        block_tokens=None):
+                        block_tokens=None, mask=None, block_size=128):
     """softmax(scale q k^T) v per head with q, k and v in few bits; docs/attention.md has the arithmetic.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
@@ -57,6 +58,7 @@ def quantized_attention(q, k, v, format="int8", *, input_layout="BNSD", scale=No
     changes no weight (SageAttention, arXiv 2410.02367); False is what files for "fp8" and MX were made for. rotation: an orthogonal
     [head_dim, head_dim] matrix that q and k are multiplied with first, or a pair. scales: int8 only, {"q_scale", "k_scale", "v_scale"} of
     `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens that share a scale, int8, fp8 and mix.
+    mask, block_size: as for `attention`, not with seq_len.
     Returns an array like q. Raises ValueError for what does not fit."""
     if input_layout not in ("BNSD", "BSND"):
         raise ValueError(f"[quantized_attention] input_layout must be BNSD or BSND (packed sequences: seq_len), got {input_layout!r}")
@@ -64,7 +66,10 @@ def quantized_attention(q, k, v, format="int8", *, input_layout="BNSD", scale=No
         raise ValueError("[quantized_attention] q, k and v must be of one kind and dtype")
     options = _options(format, scale, block_tokens, {"heads_first": input_layout == "BNSD", "smooth_k": bool(smooth_k)})
     options = _with_arrays(options, rotation, scales)
+    options |= blocks_of("quantized_attention", mask, block_size)
     if seq_len is not None:
+        if mask is not None:
+            raise ValueError("[quantized_attention] mask does not go with seq_len")
         options["seq_len"] = [int(n) for n in seq_len]
     arrays = [as_float_array("quantized_attention", name, t) for name, t in (("q", q), ("k", k), ("v", v))]
     o = _empty(arrays[0])

@@ -5,6 +5,7 @@
 #include <nanobind/stl/tuple.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -14,6 +15,7 @@
 #include "aerogel/sparse_attention.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/block_mask.h"
 
 namespace aerogel::python {
 namespace {
@@ -24,38 +26,6 @@ AttentionLayout layout_of(const std::string& name) {
     throw InvalidArgument("[attention] the layout must be BNSD or BSND, got " + name);
 }
 
-// A mask as Python gives it: bytes [batch, heads, q_blocks, k_blocks] and the tokens of a block.
-struct GivenMask {
-    Array blocks;
-    std::int64_t block_q = 0;
-    std::int64_t block_k = 0;
-};
-
-// The mask laid over q and k.
-BlockMask block_mask(const GivenMask& given, const TensorView& q, const TensorView& k,
-                     AttentionLayout layout) {
-    if (q.shape.size() != 4 || k.shape.size() != 4) {
-        throw InvalidArgument("[attention] q, k and v must have 4 axes, got q " + q.describe() + ", k " +
-                              k.describe());
-    }
-    const TensorView mask = view_of(given.blocks);
-    const std::size_t heads = layout == AttentionLayout::bnsd ? 1 : 2, tokens = 3 - heads;
-    BlockMask geometry;
-    geometry.batch = q.dim(0);
-    geometry.heads = q.dim(heads);
-    geometry.q_len = q.dim(tokens);
-    geometry.k_len = k.dim(tokens);
-    geometry.block_q = given.block_q;
-    geometry.block_k = given.block_k;
-    const Shape wanted = {geometry.batch, geometry.heads, geometry.q_blocks(), geometry.k_blocks()};
-    const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
-    if (!bytes || mask.shape != wanted || !mask.contiguous()) {
-        throw InvalidArgument("[attention] mask must be contiguous bool, uint8 or int8 " + to_string(wanted) +
-                              " (batch, heads, query blocks, key blocks), got " + mask.describe());
-    }
-    return BlockMask::from_dense(static_cast<const std::uint8_t*>(mask.data), geometry);
-}
-
 // options: layout, scale, causal, and mask with block = (block_q, block_k) where blocks are hidden.
 void dense(const Array& q, const Array& k, const Array& v, const OutArray& o, const nb::dict& given) {
     AttentionOptions options;
@@ -63,12 +33,8 @@ void dense(const Array& q, const Array& k, const Array& v, const OutArray& o, co
     options.scale = nb::cast<float>(given["scale"]);
     options.causal = nb::cast<bool>(given["causal"]);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
-    BlockMask blocks;
-    if (given.contains("mask")) {
-        const auto [block_q, block_k] = nb::cast<std::tuple<std::int64_t, std::int64_t>>(given["block"]);
-        blocks = block_mask({nb::cast<Array>(given["mask"]), block_q, block_k}, qv, kv, options.layout);
-        options.mask = &blocks;
-    }
+    const std::optional<BlockMask> mask = mask_in(given, "attention", qv, kv, options.layout);
+    options.mask = mask ? &*mask : nullptr;
     const nb::gil_scoped_release unlocked;
     attention(qv, kv, vv, ov, options);
 }

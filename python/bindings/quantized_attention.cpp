@@ -12,6 +12,7 @@
 #include "aerogel/error.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/block_mask.h"
 #include "quant/algorithms/hadamard.h"
 
 namespace aerogel::python {
@@ -57,8 +58,10 @@ struct Given {
 
 // With seq_len in `given`: sequences packed behind each other, [tokens, heads, head_dim].
 void run(const Array& q, const Array& k, const Array& v, const OutArray& o, const nb::dict& given) {
-    const Given call(given);
+    Given call(given);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
+    const auto mask = mask_in(given, "quantized_attention", qv, kv, call.options.layout);
+    call.options.mask = mask ? &*mask : nullptr;
     const bool packed = given.contains("seq_len");
     const auto lengths =
         packed ? nb::cast<std::vector<std::int64_t>>(given["seq_len"]) : std::vector<std::int64_t>();

@@ -58,7 +58,7 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
         ->capture_default_str();
     command.add_option("--block-size-kv", sparse.options.block_size_k,
                        "rf_v3: tokens per key block, 16 to 256 (0: as --block-size)");
-    command.add_option("--sparse-precision", flags.precision, "rf_v3: bf16, fp8 or mix")
+    command.add_option("--sparse-precision", flags.precision, "bf16 or int8; rf_v3 also fp8 or mix")
         ->capture_default_str();
     command
         .add_option("--cdf-threshold", sparse.options.cdf_threshold,

@@ -52,6 +52,7 @@ SparseReport run_sparse(const SelfAttention& call, const WanStep& step) {
     SparseOptions options = config.options;
     options.latent_shape = call.latent;
     options.txt_len = 0;
+    if (options.precision == SparsePrecision::bf16) options.quantized = call.quantized;
     const bool recognises = options.type == SparseType::rf_v1;
     if (config.profile) options.head_types = pinned_types(*config.profile, call, index);
     const bool keeps =

@@ -105,8 +105,10 @@ class Block {
             return;
         }
         show_inputs(weights_.attn1, q, k, v);
-        const SparseReport report =
-            run_sparse({heads(q), heads(k), heads(v), heads(o), pass_.patches.grid, index_}, pass_.step);
+        const auto quantized = attention_options(weights_.attn1.quantization, pass_.step);
+        const SparseReport report = run_sparse({heads(q), heads(k), heads(v), heads(o), pass_.patches.grid,
+                                                index_, quantized ? &*quantized : nullptr},
+                                               pass_.step);
         if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
     }
 

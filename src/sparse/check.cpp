@@ -83,8 +83,11 @@ void check_options(const SparseOptions& options) {
     if (options.txt_len < 0) fail("txt_len must not be negative, got " + std::to_string(options.txt_len));
     if (options.is_causal && !row.causal)
         fail(name + " is for video, where no token comes later; is_causal goes with none and ada_bsa");
-    if (options.precision != SparsePrecision::bf16 && !row.quantizes)
+    const bool is_plain = options.precision == SparsePrecision::bf16;
+    if (!is_plain && options.precision != SparsePrecision::int8 && !row.quantizes)
         fail("precision fp8 and mix go with rf_v3, got " + name);
+    if ((!is_plain || options.quantized != nullptr) && options.is_causal)
+        fail("is_causal goes with precision bf16");
     if (options.mask.data != nullptr && !row.takes_mask)
         fail(name + " makes its own mask per kind of head; a mask goes with none, rf_v2, rf_v3 and ada_bsa");
     if ((options.q_rotation.data != nullptr || options.k_rotation.data != nullptr) &&

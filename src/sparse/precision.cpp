@@ -1,4 +1,5 @@
 // bf16: float attention. fp8 and mix: quantized attention without smoothing, as in the files made for rf_v3.
+// int8: quantized attention as it is by default.
 #include "sparse/precision.h"
 
 #include <bit>
@@ -30,29 +31,31 @@ Tensor hadamard_matrix(std::int64_t head_dim) {
 void attend(const SparseArrays& arrays, AttentionLayout layout, const BlockMask* mask,
             const SparseOptions& options) {
     const auto& [q, k, v, o] = arrays;
-    if (options.precision == SparsePrecision::bf16) {
+    if (options.quantized == nullptr && options.precision == SparsePrecision::bf16) {
         attention(q, k, v, o,
                   {.layout = layout, .mask = mask, .scale = options.scale, .causal = options.is_causal});
         return;
     }
+    Tensor matrix;
     QuantizedAttentionOptions quantized;
+    if (options.quantized != nullptr) {
+        quantized = *options.quantized;
+    } else if (options.precision == SparsePrecision::mix) {
+        quantized.format = AttentionFormat::mix;
+        quantized.smooth_k = false;
+    } else if (options.precision == SparsePrecision::fp8) {
+        quantized.format = AttentionFormat::fp8;
+        quantized.smooth_k = false;
+        quantized.q_rotation = options.q_rotation;
+        quantized.k_rotation = options.k_rotation;
+        if (options.q_rotation.data == nullptr && options.k_rotation.data == nullptr) {
+            matrix = hadamard_matrix(q.dim(3));
+            quantized.q_rotation = quantized.k_rotation = matrix;
+        }
+    }
     quantized.layout = layout;
     quantized.mask = mask;
     quantized.scale = options.scale;
-    quantized.smooth_k = false;
-    if (options.precision == SparsePrecision::mix) {
-        quantized.format = AttentionFormat::mix;
-        quantized_attention(q, k, v, o, quantized);
-        return;
-    }
-    quantized.format = AttentionFormat::fp8;
-    Tensor matrix;
-    quantized.q_rotation = options.q_rotation;
-    quantized.k_rotation = options.k_rotation;
-    if (options.q_rotation.data == nullptr && options.k_rotation.data == nullptr) {
-        matrix = hadamard_matrix(q.dim(3));
-        quantized.q_rotation = quantized.k_rotation = matrix;
-    }
     quantized_attention(q, k, v, o, quantized);
 }
 

@@ -19,7 +19,7 @@ constexpr std::array<SparseTypeRow, 5> kSparseTypes = {{
 constexpr std::array<std::string_view, 7> kHeadTypes = {"dense",      "spatial",      "temporal", "textural",
                                                         "block_mean", "antidiagonal", "given"};
 
-constexpr std::array<std::string_view, 3> kPrecisions = {"bf16", "fp8", "mix"};
+constexpr std::array<std::string_view, 4> kPrecisions = {"bf16", "fp8", "mix", "int8"};
 
 [[noreturn]] void fail_unknown(const std::string& what, const std::string& known, std::string_view name) {
     throw InvalidArgument("[sparse_attention] " + what + " must be one of " + known + ", got \"" +
@@ -53,7 +53,7 @@ SparsePrecision sparse_precision_from(std::string_view name) {
     for (std::size_t i = 0; i < kPrecisions.size(); ++i) {
         if (kPrecisions[i] == name) return static_cast<SparsePrecision>(i);
     }
-    fail_unknown("precision", "bf16, fp8, mix", name);
+    fail_unknown("precision", "bf16, fp8, mix, int8", name);
 }
 
 double SparseReport::density() const {

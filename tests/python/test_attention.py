@@ -75,7 +75,8 @@ def test_the_signature_is_that_of_mindie_sd():
 @pytest.mark.parametrize("head_dim", [32, 72, 256])
 @pytest.mark.parametrize("options", [
     {"sparse_type": "rf_v1"}, {"sparse_type": "rf_v2"}, {"sparse_type": "rf_v3", "precision": "fp8"}, {"sparse_type": "rf_v3", "precision": "mix"},
-    {"sparse_type": "ada_bsa"},
+    {"sparse_type": "ada_bsa"}, {"sparse_type": "rf_v1", "precision": "int8"}, {"sparse_type": "rf_v2", "precision": "int8"},
+    {"sparse_type": "ada_bsa", "precision": "int8"},
 ])
 def test_every_type_and_head_size(options, head_dim, dtype):
     q = torch.randn(1, 4, 9 * 64, head_dim).to(dtype)
@@ -134,8 +135,9 @@ def test_bad_options_are_refused():
         (sparse(sparse_type="rf_v1", latent_shape_k=(8, 9, 8)), ValueError, "one latent shape"),
         (sparse(is_causal=True), ValueError, "is_causal goes with none and ada_bsa"),
         (sparse(sparsty=0.5), TypeError, "sparsty"),
-        (sparse(precision="fp4"), ValueError, 'bf16, fp8, mix, got "fp4"'),
+        (sparse(precision="fp4"), ValueError, 'bf16, fp8, mix, int8, got "fp4"'),
         (sparse(precision="fp8"), ValueError, "go with rf_v3, got rf_v2"),
+        (sparse(sparse_type="ada_bsa", precision="int8", is_causal=True), ValueError, "is_causal goes with precision bf16"),
         (sparse(block_size_kv=32), ValueError, "rf_v3 may have two"),
         (sparse(block_size=8), ValueError, "block_size must be 16 to 128, got 8"),
         (sparse(sparse_type="ada_bsa", block_size=20), ValueError, "multiple of 8, got 20"),

@@ -70,6 +70,27 @@ def test_rounding(precision, quantize, head_dim, order, layout):
         assert (error <= bound).all(), f"{error.max()} > {bound[error.argmax()]}"
 
 
+@pytest.mark.parametrize("sparse_type, head_dim, layout", [("rf_v2", 64, "BNSD"), ("rf_v3", 40, "BSND"), ("ada_bsa", 64, "BNSD"), (None, 72, "BNSD")])
+def test_int8_is_quantized_attention_of_the_kept_blocks(sparse_type, head_dim, layout):
+    side = reference.one_video(LATENT, 0, BLOCK)
+    arrays = calls.make(np.random.default_rng(head_dim), q_len=side.tokens, heads=(1, 4), kv_heads=2, head_dim=head_dim, layout=layout)
+    options = {"sparse_type": sparse_type, "block_size": BLOCK, "sparsity": 0.7}
+    if sparse_type in ("rf_v2", "rf_v3"):
+        options["latent_shape_q"] = LATENT
+    if sparse_type is None:
+        cells = side.tokens // BLOCK
+        options = {"block_size": BLOCK, "mask": np.random.default_rng(1).random((1, 4, cells, cells)) < 0.3}
+    o, mask, report = arrays.call(precision="int8", **options)
+    plain, plain_mask, _ = arrays.call(**options)
+    np.testing.assert_array_equal(mask, plain_mask)
+    assert 0.1 < report["density"] < 0.6
+    order = side.order() if "latent_shape_q" in options else np.arange(side.tokens)
+    inside = (np.ascontiguousarray(x[:, :, order]) for x in (arrays.q, arrays.k, arrays.v))
+    wanted = aerogel.quantized_attention(*inside, mask=np.ascontiguousarray(mask), block_size=BLOCK)
+    np.testing.assert_array_equal(o[:, :, order], wanted)
+    assert 0 < np.linalg.norm(o - plain) < 0.05 * np.linalg.norm(plain)
+
+
 @pytest.mark.parametrize("precision, largest", [("fp8", 0.06), ("mix", 0.04)])
 def test_error_and_gain_of_the_rotation(precision, largest):
     """Outliers in a few channels: rotated fp8 stays close, and closer than unrotated fp8."""
