@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds a wheel into build/wheel and tests it in a clean environment of its own, with NumPy and nothing else.
+# Builds a wheel into build/wheel, puts the libraries it needs beside Linux's own into it (auditwheel), and tests it in a
+# clean environment of its own, with NumPy and nothing else.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,7 +8,8 @@ python=${AEROGEL_PYTHON:-.venv/bin/python}
 folder=build/wheel
 rm -rf "$folder"
 mkdir -p "$folder"
-"$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" .
+"$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder/plain" .
+PATH="$(dirname "$python"):$PATH" "$python" -m auditwheel --quiet repair --wheel-dir "$folder" "$folder"/plain/aerogel-*.whl
 wheel=$(ls "$folder"/aerogel-*.whl)
 "$python" scripts/check_wheel.py "$wheel"
 "$python" -m venv "$folder/venv"

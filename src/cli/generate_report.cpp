@@ -30,7 +30,7 @@ struct SparseSummary {
     double attention_seconds = 0.0;
     int predicted = 0;  ///< calls that chose their mask or head types, not those that were given them
     std::map<std::string, int> head_types;
-    std::string dense_because;
+    std::map<std::string, int> stayed_dense;  ///< calls by the reason
 };
 
 SparseSummary summarize(const std::vector<SparseCall>& calls) {
@@ -42,7 +42,7 @@ SparseSummary summarize(const std::vector<SparseCall>& calls) {
         summary.predicted += call.report.predicted ? 1 : 0;
         for (const HeadReport& head : call.report.heads)
             ++summary.head_types[std::string(to_string(head.type))];
-        if (!call.report.dense_because.empty()) summary.dense_because = call.report.dense_because;
+        if (!call.report.dense_because.empty()) ++summary.stayed_dense[call.report.dense_because];
     }
     return summary;
 }
@@ -59,7 +59,8 @@ Json steps_json(const std::vector<SparseCall>& calls) {
                          {"predicted_calls", summary.predicted},
                          {"predict_seconds", summary.predict_seconds},
                          {"attention_seconds", summary.attention_seconds},
-                         {"head_types", summary.head_types}});
+                         {"head_types", summary.head_types},
+                         {"stayed_dense", summary.stayed_dense}});
     }
     return steps;
 }
@@ -73,8 +74,8 @@ Json sparse_json(const GenerateReport& report) {
                  {"density", summary.density},
                  {"predict_seconds", summary.predict_seconds},
                  {"attention_seconds", summary.attention_seconds},
-                 {"head_types", summary.head_types}};
-    if (!summary.dense_because.empty()) json["dense_because"] = summary.dense_because;
+                 {"head_types", summary.head_types},
+                 {"stayed_dense", summary.stayed_dense}};
     json["steps"] = steps_json(report.result.sparse_calls);
     Json calls = Json::array();
     for (const SparseCall& call : report.result.sparse_calls) {
@@ -145,7 +146,8 @@ std::string to_text(const GenerateReport& report) {
                             to_string(report.options.sparse->options.type), 100 * summary.density,
                             show_seconds(summary.predict_seconds), show_seconds(summary.attention_seconds));
         for (const auto& [type, count] : summary.head_types) text += fmt::format(" {} {}", count, type);
-        if (!summary.dense_because.empty()) text += "\nstayed dense: " + summary.dense_because;
+        for (const auto& [reason, calls] : summary.stayed_dense)
+            text += fmt::format("\n{} of {} calls stayed dense: {}", calls, report.result.sparse_calls.size(), reason);
     }
     for (const auto& output : report.outputs) text += "\nwrote " + output;
     return text;

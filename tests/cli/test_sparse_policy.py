@@ -36,6 +36,15 @@ def test_masks_are_kept_between_refreshes(aerogel, tiny_pipeline, tmp_path):
         assert same == video and kept_video != video and again["density"] == fresh["density"]
 
 
+def test_calls_that_stay_dense_are_counted_and_named_once(aerogel, tiny_pipeline, tmp_path):
+    few = [*SPARSE[:2], "--frames", "7", *SPARSE[4:], "--sparse", "rf_v2", "-o", tmp_path / "v.safetensors"]  # 28 blocks
+    text = aerogel("generate", tiny_pipeline, *few).stdout
+    report = json.loads(aerogel("generate", tiny_pipeline, *few, "--json").stdout)["sparse"]
+    calls = len(report["calls"])
+    assert calls == 20 and report["stayed_dense"] == {"fewer than 32 video blocks": calls}
+    assert text.count("stayed dense") == 1 and f"{calls} of {calls} calls stayed dense: fewer than 32 video blocks" in text
+
+
 def test_a_profile_pins_the_head_types(aerogel, tiny_pipeline, tmp_path):
     layers = [[[[0, 2, "spatial", 0.9], [2, 5, "dense", 0.1]], [[0, 5, "temporal", 0.8]]], [[[0, 5, "textural", 0.5]], [[0, 5, "spatial", 0.9]]]]
     profile = write_profile(tmp_path / "p.json", layers)

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Aerogel inside diffusers beside PyTorch: two blocks of a Wan transformer (dim 1536, 12 heads, 4096 tokens), one run, turn by turn.
+
+Sides: PyTorch in float32 and bfloat16, as it is and compiled; torchao's dynamic int8, as it is and compiled; Aerogel in W8A8_DYNAMIC with dense
+attention and with rf_v2. Every time is a whole forward of the model. The error is the relative L2 distance to float32; random weights make no
+sparse attention maps, so that of rf_v2 says little here (docs/sparsity.md measures it on a trained model)."""
+import argparse
+import copy
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = ROOT / "build/release/python"
+if BUILT.is_dir() and "PYTHONPATH" not in os.environ:
+    sys.path.insert(0, str(BUILT))
+sys.path.insert(0, str(ROOT / "bench"))
+
+from machine import machine  # noqa: E402
+from run import PEER_SETTINGS  # noqa: E402
+
+# Our best side against PyTorch's best: float only without VNNI; bfloat16 or torchao compiled with it.
+GOALS = {"avx2": 1.8, "avx512": 1.5, "amx": 1.5}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--aerogel", type=Path, default=ROOT / "build/release/aerogel", help="the command, which tells the level")
+    parser.add_argument("--cpu", choices=[*PEER_SETTINGS], help="hold both sides to this level")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=5, help="calls of each side; they take turns")
+    parser.add_argument("--heads", type=int, default=12, help="of 128")
+    parser.add_argument("--grid", default="16x16x16", help="tokens: frames x height x width")
+    parser.add_argument("--sparsity", type=float, default=0.8)
+    parser.add_argument("--no-compile", action="store_true", help="without the compiled sides, which take minutes to begin")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when the goal is missed")
+    return parser.parse_args()
+
+
+def hold_down(arguments):
+    """Both libraries read their level when they start: the environment is set before either is loaded."""
+    os.environ["AEROGEL_NUM_THREADS"] = str(arguments.threads)
+    if arguments.cpu:
+        os.environ |= {"AEROGEL_CPU": arguments.cpu, **PEER_SETTINGS[arguments.cpu]}
+
+
+def float_model(arguments):
+    import torch
+    from diffusers import WanTransformer3DModel
+
+    torch.manual_seed(0)
+    torch.set_num_threads(arguments.threads)
+    model = WanTransformer3DModel(num_attention_heads=arguments.heads, attention_head_dim=128, ffn_dim=arguments.heads * 128 * 35 // 6, num_layers=2,
+                                  text_dim=512)
+    frames, height, width = (int(n) for n in arguments.grid.split("x"))
+    inputs = {"hidden_states": torch.randn(1, 16, frames, 2 * height, 2 * width), "timestep": torch.tensor([500.0]),
+              "encoder_hidden_states": torch.randn(1, 128, 512)}
+    return model.eval(), inputs
+
+
+def to_bfloat16(model, inputs):
+    import torch
+
+    return copy.deepcopy(model).bfloat16(), {k: v.bfloat16() if k != "timestep" else v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+
+
+def torchao_int8(model):
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    model = copy.deepcopy(model)
+    quantize_(model, Int8DynamicActivationInt8WeightConfig(), filter_fn=lambda module, name: type(module).__name__ == "Linear" and "blocks." in name)
+    return model
+
+
+def sides(model, inputs, arguments):
+    """{name: (side, function)}; side is torch-float, torch-int8 or aerogel."""
+    import aerogel
+    import torch
+
+    half, half_inputs = to_bfloat16(model, inputs)
+    quantized, quantized_half = copy.deepcopy(model), copy.deepcopy(half)
+    for one in (quantized, quantized_half):
+        aerogel.quantize(one, scheme="W8A8_DYNAMIC")
+    sparse, sparse_int8 = copy.deepcopy(quantized), copy.deepcopy(quantized)
+    options = {"sparse_type": "rf_v2", "sparsity": arguments.sparsity, "protect_first_frame": False}
+    aerogel.enable_sparse_attention(sparse, **options)
+    aerogel.enable_sparse_attention(sparse_int8, precision="int8", **options)
+    models = {
+        "torch float32": ("torch", model, inputs),
+        "torch bfloat16": ("torch bf16", half, half_inputs),
+        "torchao int8, bfloat16": ("torchao", torchao_int8(half), half_inputs),
+        "aerogel W8A8_DYNAMIC": ("aerogel", quantized, inputs),
+        "aerogel W8A8_DYNAMIC, bfloat16": ("aerogel", quantized_half, half_inputs),
+        "aerogel W8A8_DYNAMIC + rf_v2": ("aerogel", sparse, inputs),
+        "aerogel W8A8_DYNAMIC + rf_v2 in int8": ("aerogel", sparse_int8, inputs),
+    }
+    if not arguments.no_compile:
+        for name in ("torch float32", "torch bfloat16", "torchao int8, bfloat16"):
+            side, one, given = models[name]
+            models[f"{name}, compiled"] = (f"{side} compiled", torch.compile(one), given)
+    call = lambda one, given: lambda: one(**given, return_dict=False)[0]
+    return {name: (side, call(one, given)) for name, (side, one, given) in models.items()}
+
+
+def measure(calls, rounds):
+    """{name: (median seconds, spread, last output)} of calls that take turns."""
+    import torch
+    from rich.progress import track
+
+    seconds, outputs = {name: [] for name in calls}, {}
+    with torch.inference_mode():
+        for turn in track(range(rounds + 1), "measuring", disable=not sys.stderr.isatty()):
+            for name, (_, call) in calls.items():
+                start = time.perf_counter()
+                outputs[name] = call()
+                if turn:  # the first one compiles and packs
+                    seconds[name].append(time.perf_counter() - start)
+    return {name: (statistics.median(s), max(s) / min(s) - 1, outputs[name]) for name, s in seconds.items()}
+
+
+def peers_of(level, calls):
+    """The sides of PyTorch that the goal speaks of."""
+    wanted = ("torch", "torch bf16") if level == "avx2" else ("torch bf16", "torchao")
+    return [name for name, (side, _) in calls.items() if side.removesuffix(" compiled") in wanted and (side.endswith("compiled") or side != "torchao")]
+
+
+def main():
+    arguments = parse_arguments()
+    hold_down(arguments)
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    cpu, _ = machine(arguments.aerogel)
+    level = cpu["level"]
+    calls = sides(*float_model(arguments), arguments)
+    timed = measure(calls, arguments.rounds)
+    exact = timed["torch float32"][2].double()
+    best = min(timed[name][0] for name in peers_of(level, calls))
+    rows = [{"name": name, "seconds": seconds, "spread": spread, "error": float((o.double() - exact).norm() / exact.norm()), "ratio": best / seconds}
+            for name, (seconds, spread, o) in timed.items()]
+    reached = max(row["ratio"] for row in rows if row["name"].startswith("aerogel"))
+    goal = {"reached": reached, "wanted": GOALS.get(level), "peers": peers_of(level, calls)}
+
+    table = Table(title=f"{cpu['name']}, {level}, {arguments.threads} threads, torch {torch.__version__}")
+    for header in ("forward of", "ms", "spread", "error", "x best peer"):
+        table.add_column(header, justify="left" if header == "forward of" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["name"], f"{1e3 * row['seconds']:.0f}", f"{100 * row['spread']:.0f} %", f"{row['error']:.1e}", f"{row['ratio']:.2f}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(f"best of {', '.join(goal['peers'])}; ours {reached:.2f} x (goal {goal['wanted']})", highlight=False)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"cpu": cpu, "rows": rows, "goal": goal}, indent=1) + "\n")
+    if arguments.check and goal["wanted"] and reached < goal["wanted"]:
+        sys.exit(f"missed: {reached:.2f} x, wanted {goal['wanted']} x")
+
+
+if __name__ == "__main__":
+    main()
