@@ -33,8 +33,9 @@ def embeddings(caption):
         for j, word in enumerate(thing.split()):
             ids[vocabulary["slots_per_object"] * i + j] = vocabulary["words"].index(word)
     slots = tables["word_embedding.weight"][ids] + tables["position_embedding.weight"]
-    if vocabulary.get("pooling", "none") == "object":
-        slots = slots.unflatten(0, (-1, vocabulary["slots_per_object"])).sum(1)
+    if "groups" in vocabulary:  # slots of an object that are summed to one embedding
+        slots = slots.unflatten(0, (-1, vocabulary["slots_per_object"]))
+        slots = torch.stack([slots[:, group].sum(1) for group in vocabulary["groups"]], 1).flatten(0, 1)
     return slots[None]
 
 

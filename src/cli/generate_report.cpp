@@ -147,7 +147,8 @@ std::string to_text(const GenerateReport& report) {
                             show_seconds(summary.predict_seconds), show_seconds(summary.attention_seconds));
         for (const auto& [type, count] : summary.head_types) text += fmt::format(" {} {}", count, type);
         for (const auto& [reason, calls] : summary.stayed_dense)
-            text += fmt::format("\n{} of {} calls stayed dense: {}", calls, report.result.sparse_calls.size(), reason);
+            text += fmt::format("\n{} of {} calls stayed dense: {}", calls, report.result.sparse_calls.size(),
+                                reason);
     }
     for (const auto& output : report.outputs) text += "\nwrote " + output;
     return text;

@@ -16,6 +16,7 @@ namespace aerogel {
 namespace {
 
 using Json = nlohmann::json;
+using Slots = std::vector<std::vector<std::int64_t>>;
 
 std::int64_t read_count(const Json& json, const char* key, const std::filesystem::path& path) {
     constexpr std::int64_t kMost = 1 << 16;
@@ -41,13 +42,21 @@ std::vector<std::string> read_words(const Json& json, const std::filesystem::pat
     return words;
 }
 
-// Whether the slots of an object are summed to one embedding ("object") or stay apart ("none", the default).
-bool read_pooling(const Json& json, const std::filesystem::path& path) {
-    const Json value = json.value("pooling", Json("none"));
-    if (value != "none" && value != "object") {
-        wrong_json_value("text encoder", path, "pooling", "none or object", value);
+// The slots of an object that each of its embeddings sums up; empty when every slot has an embedding of its
+// own.
+Slots read_groups(const Json& json, const std::filesystem::path& path, std::int64_t slots_per_object) {
+    if (!json.contains("groups")) return {};
+    const Json& value = json["groups"];
+    const auto is_slot = [&](const Json& slot) {
+        return slot.is_number_integer() && slot >= 0 && slot < slots_per_object;
+    };
+    const auto is_group = [&](const Json& group) {
+        return group.is_array() && !group.empty() && std::all_of(group.begin(), group.end(), is_slot);
+    };
+    if (!value.is_array() || value.empty() || !std::all_of(value.begin(), value.end(), is_group)) {
+        wrong_json_value("text encoder", path, "groups", "lists of slots below slots_per_object", value);
     }
-    return value == "object";
+    return value.get<Slots>();
 }
 
 Tensor read_table(const SafetensorsFile& file, const std::string& name, std::int64_t rows) {
@@ -104,7 +113,16 @@ TextEncoder TextEncoder::load(const std::filesystem::path& folder) {
         wrong_json_value("text encoder", path, "max_length", "at least slots_per_object * max_objects",
                          json["max_length"]);
     }
-    encoder.pooled_ = read_pooling(json, path);
+    const Slots groups = read_groups(json, path, encoder.slots_per_object_);
+    for (std::size_t object = 0; object < encoder.max_objects_ && !groups.empty(); ++object) {
+        for (std::vector<std::int64_t> slots : groups) {
+            for (std::int64_t& slot : slots)
+                slot += static_cast<std::int64_t>(object) * encoder.slots_per_object_;
+            encoder.sums_.push_back(std::move(slots));
+        }
+    }
+    for (std::int64_t slot = 0; slot < encoder.max_length_ && groups.empty(); ++slot)
+        encoder.sums_.push_back({slot});
     const auto pad = json.contains("pad") ? json["pad"] : Json();
     const auto found = std::find(encoder.words_.begin(), encoder.words_.end(), pad);
     if (found == encoder.words_.end()) wrong_json_value("text encoder", path, "pad", "one of the words", pad);
@@ -146,14 +164,15 @@ Tensor TextEncoder::encode(const std::string& caption) const {
         }
     }
     const std::int64_t dim = word_embedding_.dim(1);
-    const std::int64_t summed = pooled_ ? slots_per_object_ : 1;
-    const std::int64_t length = pooled_ ? static_cast<std::int64_t>(max_objects_) : max_length_;
-    Tensor embeddings = Tensor::zeros(DType::f32, {1, length, dim});
-    for (std::int64_t slot = 0; slot < length * summed; ++slot) {
-        const float* word = word_embedding_.as<float>() + ids[static_cast<std::size_t>(slot)] * dim;
-        const float* position = position_embedding_.as<float>() + slot * dim;
-        float* to = embeddings.as<float>() + slot / summed * dim;
-        for (std::int64_t d = 0; d < dim; ++d) to[d] += word[d] + position[d];
+    Tensor embeddings = Tensor::zeros(DType::f32, {1, static_cast<std::int64_t>(sums_.size()), dim});
+    float* to = embeddings.as<float>();
+    for (const auto& slots : sums_) {
+        for (const std::int64_t slot : slots) {
+            const float* word = word_embedding_.as<float>() + ids[static_cast<std::size_t>(slot)] * dim;
+            const float* position = position_embedding_.as<float>() + slot * dim;
+            for (std::int64_t d = 0; d < dim; ++d) to[d] += word[d] + position[d];
+        }
+        to += dim;
     }
     return embeddings;
 }

@@ -112,8 +112,8 @@ def test_a_run_may_begin_with_exported_weights(tmp_path, monkeypatch):
     for name, value in first.average.items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=2**-8, atol=0)
     vocabulary = tmp_path / "model/text_encoder/vocabulary.json"
-    vocabulary.write_text(vocabulary.read_text().replace('"object"', '"none"'))
-    with pytest.raises(ValueError, match="'object' expected, got 'none'"):
+    vocabulary.write_text(json.dumps({**json.loads(vocabulary.read_text()), "groups": [[0, 1, 2, 3]]}))
+    with pytest.raises(ValueError, match=r"captions in groups \[\[0, 1\], \[0, 2, 3\]\] expected, got \[\[0, 1, 2, 3\]\]"):
         second.start_from(tmp_path / "model")
 
 
@@ -147,19 +147,20 @@ def test_caption_slots():
             data.tokenize(wrong)
 
 
-def test_caption_embeddings_are_pooled_as_the_folder_says(tmp_path):
+def test_caption_embeddings_are_summed_as_the_folder_says(tmp_path):
     ours = demo.DemoModel().initialise(3)
     part = lambda prefix: {k[len(prefix):]: v for k, v in ours.state_dict().items() if k.startswith(prefix)}
     demo.save_folder(tmp_path, part("transformer."), part("captions."))
     vocabulary = tmp_path / "text_encoder/vocabulary.json"
     with torch.no_grad():
-        pooled = demo.load_folder(tmp_path).captions.encode(["red star turns, blue circle moves up"])
+        summed = demo.load_folder(tmp_path).captions.encode(["red star turns, blue circle moves up"])
         words = json.loads(vocabulary.read_text())
-        assert words.pop("pooling") == "object"
+        assert words.pop("groups") == data.GROUPS
         vocabulary.write_text(json.dumps(words))
         slots = demo.load_folder(tmp_path).captions.encode(["red star turns, blue circle moves up"])
     assert slots.shape[1:] == (data.MAX_LENGTH, 64)
-    torch.testing.assert_close(pooled[0], torch.stack([slots[0, :4].sum(0), slots[0, 4:].sum(0)]))
+    wanted = [part for first in (0, 4) for part in (slots[0, first:first + 2].sum(0), slots[0, [first, first + 2, first + 3]].sum(0))]
+    torch.testing.assert_close(summed[0], torch.stack(wanted))
 
 
 def test_checker_accepts_the_truth_and_refuses_other_captions():

@@ -38,8 +38,9 @@ def embed(folder, slots):
 
 
 def pooled(folder, *objects):
-    """One embedding per object: the sum over its four slots."""
-    return caption(folder, *objects).unflatten(1, (2, 4)).sum(2)
+    """Two embeddings per object: of slots 0 and 1, and of slots 0, 2 and 3."""
+    slots = caption(folder, *objects).unflatten(1, (2, 4))
+    return torch.stack([slots[:, :, :2].sum(2), slots[:, :, 0] + slots[:, :, 2] + slots[:, :, 3]], 2).flatten(1, 2)
 
 
 def caption(folder, *objects):
@@ -87,15 +88,16 @@ def test_defaults_of_the_folder(pipeline, tmp_path):
     assert error(ours["video"], exact) <= BOUND
 
 
-def test_one_embedding_per_object(pipeline, tmp_path):
+def test_one_embedding_per_group_of_slots(pipeline, tmp_path):
     folder, model = pipeline
     vocabulary = folder / "text_encoder/vocabulary.json"
     before = vocabulary.read_text()
     try:
-        edit_json(vocabulary, pooling="object")
+        edit_json(vocabulary, groups=[[0, 1], [0, 2, 3]])
         ours = generate(folder, tmp_path, prompt="red circle moves left, blue star turns", seed=7)
-        edit_json(vocabulary, pooling="mean")
-        assert "pooling must be none or object, got" in message(folder, tmp_path)
+        for wrong in ("object", [], [[]], [[0, 4]], [[-1]], [0], [[0.5]]):
+            edit_json(vocabulary, groups=wrong)
+            assert "groups must be lists of slots below slots_per_object, got" in message(folder, tmp_path)
     finally:
         vocabulary.write_text(before)
     prompt, null = pooled(folder, "red circle moves left", "blue star turns"), pooled(folder)
