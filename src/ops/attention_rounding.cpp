@@ -185,11 +185,11 @@ void subtract_means(const Tensor& x, AttentionLayout layout) {
 
 void round_fp8(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
     round_blocks({x, layout}, tokens, kLargestFloat8,
-                 [](float x) { return to_float(to_float8_e4m3(x, true)); });
+                 [](float value) { return to_float(to_float8_e4m3(value, true)); });
 }
 
 void round_int8(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
-    round_blocks({x, layout}, tokens, kLargestInt8, [](float x) { return std::nearbyint(x); });
+    round_blocks({x, layout}, tokens, kLargestInt8, [](float value) { return std::nearbyint(value); });
 }
 
 void round_fp8_channels(const Tensor& x, AttentionLayout layout) {
