@@ -54,11 +54,17 @@ struct GenerateOptions {
     std::optional<double> shift;
     std::optional<SamplerKind> sampler;
     std::uint64_t seed = 0;
+    /// f32 [channels, frames of one patch, height, width]: this part of the video is given. Its tokens keep
+    /// it and timestep 0 in every step, as in Wan 2.2's text-and-image-to-video model (diffusers:
+    /// expand_timesteps).
+    Tensor first_frame;
+    /// Without `first_frame`: makes it in a pass of its own from the caption, densely, before the others.
+    std::optional<bool> image_first;
     std::optional<SparseConfig> sparse;
     /// What timestep-aware layers do in each step; unset: what they hold decides.
     std::optional<TimestepPolicyConfig> timestep_policy;
-    /// Called after each step with the number of steps done; return false to stop (generate() then throws
-    /// Cancelled).
+    /// Called after each step with the number of the video's steps done (0 while the first frame is made);
+    /// return false to stop (generate() then throws Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
     /// Passed on to every forward pass, see WanStep (calibration, mining).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
@@ -82,6 +88,7 @@ struct SparseCall {
 struct GenerateResult {
     Tensor video;  ///< f32 [out_channels, frames, height, width]; pixels in [-1, 1] for a pixel-space model
     std::vector<double> step_seconds;
+    double first_frame_seconds = 0.0;  ///< image_first: of the pass before
     std::vector<SparseCall> sparse_calls;
 };
 
@@ -94,9 +101,10 @@ class Pipeline {
     const WanTransformer& transformer() const { return transformer_; }
     bool has_text_encoder() const { return text_encoder_.has_value(); }
     /// `options` with every unset field filled in from the folder (frames, height, width, steps, guidance,
-    /// shift, sampler).
+    /// shift, sampler, image_first).
     GenerateOptions with_defaults(GenerateOptions options) const;
-    /// InvalidArgument on sizes that the patch size does not divide, a prompt without text encoder ...
+    /// InvalidArgument on sizes that the patch size does not divide, a first frame of another size, a prompt
+    /// without text encoder ...
     GenerateResult generate(const GenerateOptions& options) const;
 
   private:

@@ -35,6 +35,8 @@ struct GenerateFlags {
     std::string sampler;
     std::uint64_t seed = 0;
     double frames_per_second = 8.0;
+    std::string first_frame;
+    std::optional<bool> image_first;
     std::vector<std::string> outputs;
     bool json = false;
 };
@@ -61,6 +63,9 @@ GenerateOptions to_options(const GenerateFlags& flags) {
             options.negative_prompt_embeds = file.tensor("negative_prompt_embeds").to(DType::f32);
         }
     }
+    options.image_first = flags.image_first;
+    if (!flags.first_frame.empty())
+        options.first_frame = SafetensorsFile::open(flags.first_frame).tensor("first_frame").to(DType::f32);
     options.timestep_policy = timestep_policy(flags.quantization);
     options.sparse = sparse_config(flags.sparse);
     return options;
@@ -101,6 +106,11 @@ void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
     command.add_option("--guidance", flags.guidance, "Classifier-free guidance scale (1: none)");
     command.add_option("--shift", flags.shift, "Shift of the flow-matching schedule");
     command.add_option("--sampler", flags.sampler, "euler or unipc");
+    command.add_option(
+        "--first-frame", flags.first_frame,
+        "A .safetensors with first_frame [channels,1,height,width]: the video goes on from it");
+    command.add_flag("--image-first,!--no-image-first", flags.image_first,
+                     "Make the first frame alone from the caption, then the others from it");
     command.add_option("--fps", flags.frames_per_second, "Frames per second of .mp4 and .gif")
         ->capture_default_str()
         ->check(CLI::Range(0.1, 240.0));

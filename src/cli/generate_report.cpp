@@ -118,7 +118,8 @@ Json to_json(const GenerateReport& report) {
         {"weight_bytes", report.weight_bytes},
         {"peak_memory_bytes", report.peak_memory_bytes},
         {"seconds_per_step", median(report.result.step_seconds)},
-        {"step_seconds", report.result.step_seconds}};
+        {"step_seconds", report.result.step_seconds},
+        {"first_frame_seconds", report.result.first_frame_seconds}};
     if (report.quantized) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
     json["outputs"] = report.outputs;

@@ -17,8 +17,9 @@ AttentionMiner mine(const Pipeline& pipeline, const MineOptions& options) {
     const int steps = *generate.steps;
     AttentionMiner miner(options.mining, static_cast<int>(config.num_layers),
                          static_cast<int>(config.num_attention_heads), steps);
+    const std::int64_t frames = *generate.frames / config.patch_size[0];  // fewer: the first frame alone
     generate.on_attention_input = [&](int step, const AttentionInput& at) {
-        if (at.is_self) miner.observe(at.block, step, at.q, at.k, at.latent);
+        if (at.is_self && at.latent.frames == frames) miner.observe(at.block, step, at.q, at.k, at.latent);
     };
     const int total = static_cast<int>(options.captions.size()) * steps;
     for (std::size_t i = 0; i < options.captions.size(); ++i) {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/random.h"
+#include "model/first_frame.h"
 #include "model/pipeline_defaults.h"
 
 namespace aerogel {
@@ -67,8 +68,10 @@ class Run {
           captions_(std::move(captions)),
           sampler_(Sampler::create(*options.sampler, *options.steps, *options.shift)),
           timestep_(*options.steps),
-          sample_(DType::f32, noise_shape(model.config(), options)) {
+          sample_(DType::f32, noise_shape(model.config(), options)),
+          first_(model.config(), options.first_frame, sample_.shape()) {
         fill_normal(std::span(sample_.as<float>(), static_cast<std::size_t>(sample_.count())), options.seed);
+        first_.put(sample_);
     }
 
     GenerateResult finish() {
@@ -76,6 +79,7 @@ class Run {
             const auto start = std::chrono::steady_clock::now();
             timestep_.set_timestep_idx(step);
             sampler_->step(step, guided_velocity(step), sample_);
+            first_.put(sample_);
             result_.step_seconds.push_back(seconds_since(start));
             if (options_.progress &&
                 !options_.progress(step + 1, *options_.steps, result_.step_seconds.back())) {
@@ -104,8 +108,7 @@ class Run {
     Tensor velocity(int step, bool conditional) {
         WanInput input;
         input.hidden_states = sample_;
-        input.timestep = Tensor(DType::f32, {1});
-        input.timestep.as<float>()[0] = sampler_->timesteps()[static_cast<std::size_t>(step)];
+        input.timestep = first_.timesteps(sampler_->timesteps()[static_cast<std::size_t>(step)]);
         input.encoder_hidden_states = conditional ? captions_.prompt : captions_.negative;
         WanStep settings;
         settings.context.timestep_index = *timestep_.get_timestep_idx();
@@ -135,8 +138,21 @@ class Run {
     std::array<SparseMemory, 2> sparse_memory_;  // of the passes with and without the caption
     TimestepManager timestep_;
     Tensor sample_;
+    FirstFrame first_;
     GenerateResult result_;
 };
+
+// The pass that makes the first frame alone.
+GenerateOptions image_options(GenerateOptions options, const WanTransformer& model) {
+    options.frames = static_cast<int>(model.config().patch_size[0]);
+    options.sparse.reset();
+    if (options.progress) {
+        options.progress = [tell = options.progress](int, int steps, double seconds) {
+            return tell(0, steps, seconds);
+        };
+    }
+    return options;
+}
 
 Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tensor& given,
                           const std::string& caption, const char* name) {
@@ -168,11 +184,12 @@ GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
     fill(options.guidance, can_guide ? defaults_.guidance : std::optional(1.0), std::optional(kGuidance));
     fill(options.shift, defaults_.shift, std::optional(kShift));
     fill(options.sampler, defaults_.sampler, std::optional(SamplerKind::unipc));
+    fill(options.image_first, defaults_.image_first, std::optional(false));
     return options;
 }
 
 GenerateResult Pipeline::generate(const GenerateOptions& given) const {
-    const GenerateOptions options = with_defaults(given);
+    GenerateOptions options = with_defaults(given);
     if (!std::isfinite(*options.guidance)) {
         throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *options.guidance));
     }
@@ -182,7 +199,16 @@ GenerateResult Pipeline::generate(const GenerateOptions& given) const {
         captions.negative = caption_embeddings(text_encoder_, options.negative_prompt_embeds,
                                                options.negative_prompt, "negative_prompt");
     }
-    return Run(transformer_, options, std::move(captions)).finish();
+    double first_frame_seconds = 0.0;
+    if (*options.image_first && !options.first_frame.defined()) {
+        const GenerateResult image =
+            Run(transformer_, image_options(options, transformer_), captions).finish();
+        options.first_frame = image.video;
+        for (const double seconds : image.step_seconds) first_frame_seconds += seconds;
+    }
+    GenerateResult result = Run(transformer_, options, std::move(captions)).finish();
+    result.first_frame_seconds = first_frame_seconds;
+    return result;
 }
 
 }  // namespace aerogel

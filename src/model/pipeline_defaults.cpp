@@ -34,6 +34,13 @@ class Section {
         value = entry->get<double>();
     }
 
+    void read(const char* key, std::optional<bool>& value) const {
+        const auto entry = json_.find(key);
+        if (entry == json_.end() || entry->is_null()) return;
+        if (!entry->is_boolean()) wrong_json_value("pipeline", path_, key, "true or false", *entry);
+        value = entry->get<bool>();
+    }
+
     /// Unsupported when the key is there with another value than the only one that is implemented.
     void require(const char* key, const Json& only) const {
         const auto entry = json_.find(key);
@@ -93,6 +100,7 @@ void read_model_index(const std::filesystem::path& path, GenerateOptions& defaul
     generation.read("num_inference_steps", defaults.steps);
     generation.read("guidance_scale", defaults.guidance);
     generation.read("flow_shift", defaults.shift);
+    generation.read("image_first", defaults.image_first);
 }
 
 }  // namespace

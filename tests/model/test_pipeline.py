@@ -49,17 +49,26 @@ def caption(folder, *objects):
 
 
 @torch.no_grad()
-def reference(model, noise, scheduler, *, steps, guidance, prompt, negative=None):
+def reference(model, noise, scheduler, *, steps, guidance, prompt, negative=None, first=None):
+    """first [channels, frames, height, width]: what diffusers does with expand_timesteps."""
     scheduler.set_timesteps(steps)
     scheduler.set_begin_index(0)
     x = noise[None]
     for t in scheduler.timesteps:
         time = t.float().expand(1)
+        if first is not None:
+            x = torch.cat([first[None], x[:, :, first.shape[1]:]], 2)
+            free = torch.ones_like(x[0, 0])
+            free[: first.shape[1]] = 0
+            p = model.config.patch_size
+            time = (free[:: p[0], :: p[1], :: p[2]] * t).flatten()[None]
         v = model(x, time, prompt, return_dict=False)[0]
         if guidance != 1:
             null = model(x, time, negative, return_dict=False)[0]
             v = null + guidance * (v - null)
         x = scheduler.step(v, t, x, return_dict=False)[0]
+    if first is not None:
+        x = torch.cat([first[None], x[:, :, first.shape[1]:]], 2)
     return x[0].double()
 
 
@@ -103,6 +112,41 @@ def test_one_embedding_per_group_of_slots(pipeline, tmp_path):
     prompt, null = pooled(folder, "red circle moves left", "blue star turns"), pooled(folder)
     exact = reference(model, ours["noise"], unipc(6.0), steps=4, guidance=3.0, prompt=prompt, negative=null)
     assert error(ours["video"], exact) <= BOUND
+
+
+@pytest.mark.parametrize("sampler", ["euler", "unipc"])
+def test_a_given_first_frame_stays_at_timestep_0(pipeline, tmp_path, sampler):
+    folder, model = pipeline
+    first = torch.randn(3, 1, 6, 8, generator=torch.Generator().manual_seed(1))
+    save_file({"first_frame": first}, tmp_path / "first.safetensors")
+    ours = generate(folder, tmp_path, prompt="blue star turns", seed=7, sampler=sampler, first_frame=tmp_path / "first.safetensors")
+    scheduler = unipc(6.0) if sampler == "unipc" else diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0)
+    captions = {"prompt": caption(folder, "blue star turns"), "negative": caption(folder)}
+    exact = reference(model, ours["noise"], scheduler, steps=4, guidance=3.0, first=first, **captions)
+    assert torch.equal(ours["video"][:, :1], first) and error(ours["video"], exact) <= BOUND
+    save_file({"first_frame": first[:, :, :4].contiguous()}, tmp_path / "first.safetensors")
+    wrong = message(folder, tmp_path, prompt="blue star turns", first_frame=tmp_path / "first.safetensors")
+    assert "[generate] first_frame must be f32[3,1,6,8], got f32[3,1,4,8]" in wrong
+
+
+def test_the_first_frame_may_be_made_first(pipeline, tmp_path):
+    folder, model = pipeline
+    index = folder / "model_index.json"
+    before = index.read_text()
+    try:
+        index.write_text(json.dumps({"generation": {**GENERATION, "image_first": True}}))
+        ours = generate(folder, tmp_path, prompt="blue star turns", seed=7)
+        plain = generate(folder, tmp_path, prompt="blue star turns", seed=7, image_first=0)
+        index.write_text(json.dumps({"generation": {**GENERATION, "image_first": 1}}))
+        assert "image_first must be true or false, got 1" in message(folder, tmp_path, prompt="blue star turns")
+    finally:
+        index.write_text(before)
+    captions = {"prompt": caption(folder, "blue star turns"), "negative": caption(folder)}
+    image = generate(folder, tmp_path, prompt="blue star turns", seed=7, frames=1)
+    first = reference(model, image["noise"], unipc(6.0), steps=4, guidance=3.0, **captions).float()
+    exact = reference(model, ours["noise"], unipc(6.0), steps=4, guidance=3.0, first=first, **captions)
+    assert torch.equal(ours["video"][:, :1], image["video"]) and error(ours["video"], exact) <= 2 * BOUND
+    assert error(plain["video"], exact) > 0.01
 
 
 @pytest.mark.parametrize("sampler, guidance", [("euler", 1), ("unipc", 1), ("euler", 4.5), ("unipc", 0)])
