@@ -21,11 +21,11 @@ MOTIONS = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "m
 PAD = "<pad>"
 WORDS = (PAD, *COLOURS, *SHAPES, "moves", "turns", "left", "right", "up", "down")
 SLOTS_PER_OBJECT = 4
+GROUPS = [[0, 1], [0, 2, 3]]  # slots of an object that make one embedding: colour and shape, colour and motion
 MAX_OBJECTS = 2
 MAX_LENGTH = SLOTS_PER_OBJECT * MAX_OBJECTS
 GRAMMAR = ("caption = object [ ',' object ]; object = colour shape motion; colour = red | yellow | green | cyan | blue | "
            "purple; shape = circle | square | triangle | star; motion = 'moves' ( left | right | up | down ) | 'turns'")
-_EARLIEST_CONTACT = 6.0  # frames of undisturbed motion, so that the captioned direction is always visible
 
 
 @dataclass
@@ -73,45 +73,57 @@ def tokenize(caption):
     return ids
 
 
-def _body(rng, colour, motion):
-    direction = np.array(MOTIONS[motion], dtype=np.float64)
-    radius = rng.uniform(10.0, 11.5)
-    low, high = np.full(2, radius + 1.0), np.full(2, SIZE - radius - 1.0)
-    velocity = direction * rng.uniform(1.8, 2.2)
+def _direction(motion):
+    return np.array(MOTIONS[motion], dtype=np.float64)
+
+
+def _boxes(motions):
+    """The part of the picture (low corner, high corner) in which each object stays: the first above or left of the second.
+
+    Two that move up and down need height, so they share the width; otherwise they share the height, and one that moves up or
+    down beside one that moves sideways gets the larger part. A caption thus says roughly where its objects are."""
+    whole = (0, 0, SIZE, SIZE)
+    if len(motions) == 1 or _meet(motions):
+        return [whole] * len(motions)
+    upright = [MOTIONS[m][1] != 0 for m in motions]
+    sideways = [MOTIONS[m][0] != 0 for m in motions]
+    if any(upright) and not any(sideways):
+        return [(0, 0, SIZE // 2, SIZE), (SIZE // 2, 0, SIZE, SIZE)]
+    border = SIZE // 2 + 8 * (upright[0] - upright[1])
+    return [(0, 0, SIZE, border), (0, border, SIZE, SIZE)]
+
+
+def _meet(motions):
+    """Whether two objects move towards each other: the first one comes from the left or from above."""
+    return motions in (["moves right", "moves left"], ["moves down", "moves up"])
+
+
+def _body(rng, colour, motion, box):
+    direction = _direction(motion)
+    radius = rng.uniform(10.0, 11.0)
+    low, high = np.array(box[:2]) + radius + 0.5, np.array(box[2:]) - radius - 0.5
+    room = np.abs(direction) @ (high - low)
+    velocity = direction * rng.uniform(0.92, 1.0) * min(2.1, room / (FRAMES - 1))
     travel = velocity * (FRAMES - 1)
-    low, high = low - np.minimum(travel, 0), high - np.maximum(travel, 0)
+    start = rng.uniform(low - np.minimum(travel, 0), high - np.maximum(travel, 0))
     turning = motion == "turns"
-    return Body(colour, str(rng.choice(SHAPES)), motion, radius, rng.uniform(low, high), velocity,
-                rng.uniform(0, 2 * np.pi) if turning else 0.0, np.deg2rad(rng.uniform(9, 13)) if turning else 0.0)
+    return Body(colour, str(rng.choice(SHAPES)), motion, radius, start, velocity,
+                np.deg2rad(rng.uniform(-10, 10)) if turning else 0.0, np.deg2rad(rng.uniform(10, 12)) if turning else 0.0)
 
 
-def _apart(a, b):
-    t = np.arange(FRAMES)
-    return np.min(np.linalg.norm(a.centre(t) - b.centre(t), axis=1)) > a.radius + b.radius + 1.5
-
-
-def _head_on(rng, a, b):
-    """Puts a and b on one line so that they meet; two movers bounce back, a turning one is a wall. False: cannot meet."""
-    if b.motion != "turns" and not np.allclose(np.sign(a.velocity), -np.sign(b.velocity)):
-        return False
-    if b.motion != "turns":
-        b.velocity = -a.velocity  # equal speeds, so that both stay inside the picture
-    axis = int(np.argmax(np.abs(a.velocity)))
-    heading = np.sign(a.velocity[axis])
-    edge = lambda body, side: body.radius + 1 if side > 0 else SIZE - body.radius - 1
-    jitter = rng.uniform(0, 4, 2) * heading
-    a.start[axis] = edge(a, heading) + jitter[0]
-    b.start[axis] = edge(b, -heading) - jitter[1]
-    b.start[1 - axis] = a.start[1 - axis] = rng.uniform(13, SIZE - 13)
-    gap = abs(a.start[axis] - b.start[axis]) - 0.95 * (a.radius + b.radius)
-    contact = gap / abs(a.velocity[axis] - b.velocity[axis])
-    if not _EARLIEST_CONTACT <= contact <= FRAMES - 3:
-        return False
-    a.contact = b.contact = contact
-    bounce = min(1.0, contact / (FRAMES - 1 - contact))  # not fully elastic, so that nobody bounces out of the picture
-    a.after = -bounce * a.velocity
-    b.after = np.zeros(2) if b.motion == "turns" else bounce * a.velocity
-    return True
+def _head_on(rng, first, second):
+    """Puts two objects on one line, so that they meet and bounce back."""
+    axis = int(np.argmax(np.abs(first.velocity)))
+    first.velocity = _direction(first.motion) * rng.uniform(1.2, 1.4)
+    second.velocity = -first.velocity  # equal speeds, so that both stay inside the picture
+    jitter = rng.uniform(0.5, 2.0, 2)
+    first.start[axis] = first.radius + jitter[0]
+    second.start[axis] = SIZE - second.radius - jitter[1]
+    second.start[1 - axis] = first.start[1 - axis] = rng.uniform(13, SIZE - 13)
+    gap = second.start[axis] - first.start[axis] - 0.95 * (first.radius + second.radius)
+    first.contact = second.contact = gap / (2 * first.velocity[axis])
+    bounce = min(1.0, first.contact / (FRAMES - 1 - first.contact))  # not fully elastic, so that nobody leaves the picture
+    first.after, second.after = bounce * second.velocity, bounce * first.velocity
 
 
 def scene(seed, index, most=MAX_OBJECTS):
@@ -119,19 +131,11 @@ def scene(seed, index, most=MAX_OBJECTS):
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     count = 1 if rng.random() < 0.35 else most
     colours = rng.permutation(list(COLOURS))[:count]
-    motions = rng.choice(list(MOTIONS), size=count, p=[0.19, 0.19, 0.19, 0.19, 0.24])
-    if count == 1:
-        return [_body(rng, str(colours[0]), str(motions[0]))], rng
-    meet = rng.random() < 0.3
-    while True:
-        a, b = (_body(rng, str(c), str(m)) for c, m in zip(colours, motions))
-        if meet and a.motion != b.motion:
-            mover, other = (a, b) if a.motion != "turns" else (b, a)
-            if _head_on(rng, mover, other):
-                return [a, b], rng
-            meet = rng.random() < 0.8  # some pairs cannot meet: let them pass
-        elif _apart(a, b):
-            return [a, b], rng
+    motions = [str(m) for m in rng.choice(list(MOTIONS), size=count, p=[0.19, 0.19, 0.19, 0.19, 0.24])]
+    bodies = [_body(rng, str(c), m, box) for c, m, box in zip(colours, motions, _boxes(motions))]
+    if _meet(motions):
+        _head_on(rng, *bodies)
+    return bodies, rng
 
 
 def caption_of(bodies):
@@ -206,26 +210,27 @@ def _window(rng, body, frames, size):
     return rng.integers(np.minimum(low, high), np.maximum(low, high) + 1)
 
 
-def batch(seed, first, count, length=FRAMES, *, size=SIZE, thin=1):
+def batch(seed, first, count, length=FRAMES, *, size=SIZE, thin=1, objects=MAX_OBJECTS, stride=(1, FRAMES)):
     """Videos first .. first+count-1 -> (video [N,3,length,h,w], places, captions).
 
     `places` are the true positions of the tokens, int64: frame numbers [N,length], rows [N,h/PATCH], columns [N,w/PATCH].
-    With length < FRAMES a video is seen at evenly spaced frames of a random start and stride. With size < SIZE it has one
+    A video has at most `objects` objects. With length < FRAMES it is seen at evenly spaced frames of a random start, as far apart as a number in
+    the range `stride` that fits says. With size < SIZE it has one
     object and is seen through a window that holds it. With thin > 1 only every thin-th row and column of tokens is kept
     (from a random offset) and closed up, h = w = size / thin."""
     small = size < SIZE
     scenes, frames, corners, offsets = [], [], [], []
     for index in range(first, first + count):
-        bodies, rng = scene(seed, index, 1 if small else MAX_OBJECTS)
+        bodies, rng = scene(seed, index, 1 if small else objects)
         scenes.append((bodies, rng))
         rng = np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, 1]))
         limit = (FRAMES - 1) // (length - 1) if length > 1 else 1
         if small and length > 1:  # as far as the object travels inside the window
             speed = max(np.abs(bodies[0].velocity).max(), 1e-9)
             limit = max(1, min(limit, int((size - 2 * bodies[0].radius - 1) / (speed * (length - 1)))))
-        stride = int(rng.integers(1, limit + 1))
-        start = int(rng.integers(0, FRAMES - stride * (length - 1)))
-        frames.append(start + stride * np.arange(length))
+        step = int(rng.integers(min(stride[0], limit), min(stride[1], limit) + 1))
+        start = int(rng.integers(0, FRAMES - step * (length - 1)))
+        frames.append(start + step * np.arange(length))
         corners.append(_window(rng, bodies[0], frames[-1], size) if small else np.zeros(2, int))
         offsets.append(rng.integers(0, thin, 2))
     frames, offsets = np.stack(frames), np.stack(offsets)

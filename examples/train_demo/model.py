@@ -21,20 +21,21 @@ GUIDANCE = 3.0
 
 
 class CaptionTable(torch.nn.Module):
-    """Word ids [B, L] -> caption embeddings [B, objects, text_dim]: the sum over an object's slots of word and slot embeddings.
+    """Word ids [B, L] -> caption embeddings [B, objects * groups, text_dim]: sums of word and slot embeddings over each group of an object's slots.
 
-    One embedding per object, because Wan's cross-attention does not mix the words of a caption: a token that finds its object by
-    colour finds shape and motion in the same place. `pooling` "none" keeps one embedding per slot, as the committed weights have it."""
+    Wan's cross-attention does not mix the words of a caption, so both embeddings of an object hold its colour, by which a token finds them.
+    Shape and motion stay apart: summed to one, motion, which is learned late, was noise in the way of shape, and the text projection learned to
+    suppress it."""
 
     def __init__(self, text_dim):
         super().__init__()
-        self.pooling = "object"
+        self.groups = data.GROUPS
         self.word_embedding = torch.nn.Embedding(len(data.WORDS), text_dim)
         self.position_embedding = torch.nn.Embedding(data.MAX_LENGTH, text_dim)
 
     def forward(self, ids):
-        slots = self.word_embedding(ids) + self.position_embedding.weight
-        return slots.unflatten(1, (-1, data.SLOTS_PER_OBJECT)).sum(2) if self.pooling == "object" else slots
+        slots = (self.word_embedding(ids) + self.position_embedding.weight).unflatten(1, (-1, data.SLOTS_PER_OBJECT))
+        return torch.stack([slots[:, :, group].sum(2) for group in self.groups], dim=2).flatten(1, 2)
 
     def encode(self, captions):
         """list of captions -> their embeddings; ValueError for a caption outside the grammar's words."""
@@ -141,18 +142,27 @@ def sigmas(steps, shift):
 
 
 @torch.no_grad()
-def sample(model, captions, *, seed=0, steps=STEPS, shift=FLOW_SHIFT, guidance=GUIDANCE, frames=data.FRAMES, device="cpu"):
-    """Euler sampler with classifier-free guidance -> videos [N, 3, frames, SIZE, SIZE] in [-1, 1]; caption i uses seed + i."""
+def sample(model, captions, *, seed=0, steps=STEPS, shift=FLOW_SHIFT, guidance=GUIDANCE, frames=data.FRAMES, device="cpu", image_first=True):
+    """Euler sampler with classifier-free guidance -> videos [N, 3, frames, SIZE, SIZE] in [-1, 1]; caption i uses seed + i.
+
+    image_first makes the first frame alone and then the others from it; its tokens are at noise level 0."""
     ids = torch.tensor([data.tokenize(c) for c in captions] + [data.tokenize("")] * len(captions), device=device)
     noise = [torch.randn(3, frames, data.SIZE, data.SIZE, generator=torch.Generator().manual_seed(seed + i))
              for i in range(len(captions))]
-    x = torch.stack(noise).to(device)
+    x, first = torch.stack(noise).to(device), None
+    if image_first and frames > 1:
+        first = sample(model, captions, seed=seed, steps=steps, shift=shift, guidance=guidance, frames=1, device=device)[:, :, 0].to(device)
+        x[:, :, 0] = first
     model.set_places(None)
     levels = sigmas(steps, shift)
     for now, after in zip(levels[:-1], levels[1:]):
-        both = torch.full((2 * len(captions),), float(now), device=device)
-        given, null = model(x.repeat(2, 1, 1, 1, 1), both, ids).chunk(2)
+        level = torch.full((2 * len(captions),) if first is None else (2 * len(captions), frames), float(now), device=device)
+        if first is not None:
+            level[:, 0] = 0
+        given, null = model(x.repeat(2, 1, 1, 1, 1), level, ids).chunk(2)
         x = x + float(after - now) * (null + guidance * (given - null))
+        if first is not None:
+            x[:, :, 0] = first
     return x.clamp(-1, 1).cpu()
 
 
@@ -169,7 +179,7 @@ def save_folder(folder, transformer_state, caption_state):
     write("text_encoder/vocabulary.json", {
         "words": list(data.WORDS), "pad": data.PAD, "max_length": data.MAX_LENGTH,
         "slots_per_object": data.SLOTS_PER_OBJECT, "max_objects": data.MAX_OBJECTS,
-        "pooling": "object", "grammar": data.GRAMMAR})
+        "groups": data.GROUPS, "grammar": data.GRAMMAR})
     write("scheduler/scheduler_config.json", {
         "_class_name": "UniPCMultistepScheduler", "num_train_timesteps": 1000, "prediction_type": "flow_prediction",
         "use_flow_sigmas": True, "flow_shift": FLOW_SHIFT, "solver_order": 2, "solver_type": "bh2",
@@ -178,7 +188,7 @@ def save_folder(folder, transformer_state, caption_state):
         "_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"],
         "text_encoder": ["aerogel", "CaptionTable"], "scheduler": ["diffusers", "UniPCMultistepScheduler"],
         "generation": {"num_frames": data.FRAMES, "height": data.SIZE, "width": data.SIZE,
-                       "num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "flow_shift": FLOW_SHIFT}})
+                       "num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "flow_shift": FLOW_SHIFT, "image_first": True}})
 
 
 def load_folder(folder, autocast=False):
@@ -189,6 +199,7 @@ def load_folder(folder, autocast=False):
              for k, v in load_file(folder / "transformer/diffusion_pytorch_model.safetensors").items()}
     state |= {f"captions.{k}": v for k, v in load_file(folder / "text_encoder/model.safetensors").items()}
     model.load_state_dict(state)
-    model.captions.pooling = json.loads((folder / "text_encoder/vocabulary.json").read_text()).get("pooling", "none")
+    model.captions.groups = json.loads((folder / "text_encoder/vocabulary.json").read_text()).get(
+        "groups", [[slot] for slot in range(data.SLOTS_PER_OBJECT)])
     model.autocast = autocast
     return model.eval()

@@ -14,11 +14,11 @@ def orthogonalise(matrices):
     a, b, c = COEFFICIENTS
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
+    x = (x.mT if tall else x).to(torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else x.dtype)
     for _ in range(STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):

@@ -20,13 +20,20 @@ from model import DemoModel, load_folder, save_folder
 from muon import Muon
 
 HELD_OUT_SEED = 977
+CLEAR = 0.15  # noise level up to which a frame counts as given
 HELD_OUT_VIDEOS = 8
 
 
 def flow_matching_loss(model, video, sigma, noise, ids):
-    """Mean squared error of the velocity noise - video at x = (1 - sigma) video + sigma noise; sigma [B] or, per frame, [B, T]."""
+    """Mean squared error of the velocity noise - video at x = (1 - sigma) video + sigma noise; sigma [B] or, per frame, [B, T].
+
+    Per frame, clear frames are given and do not count."""
     s = sigma.reshape(len(sigma), 1, -1, 1, 1)
-    return torch.mean((model((1 - s) * video + s * noise, sigma, ids) - (noise - video)) ** 2)
+    error = (model((1 - s) * video + s * noise, sigma, ids) - (noise - video)) ** 2
+    if sigma.ndim == 1:
+        return error.mean()
+    counts = (s > CLEAR).expand_as(error)
+    return (error * counts).sum() / counts.sum().clamp(min=1)
 
 
 def shifted(u, shift):
@@ -49,7 +56,10 @@ class Trainer:
             Muon(matrices, lr=plan["matrix_lr"], weight_decay=decay),
             torch.optim.AdamW(others, lr=plan["other_lr"], betas=(0.9, 0.98), weight_decay=0.0)]
         self.base_rates = [plan["matrix_lr"], plan["other_lr"]]
-        self.loss = torch.compile(flow_matching_loss, dynamic=False) if plan["compile"] else flow_matching_loss
+        if plan["compile"]:  # block by block: they share one compilation
+            torch._dynamo.config.recompile_limit = 64  # kinds of batches
+            for block in self.model.transformer.blocks:
+                block.compile(dynamic=False)
         self.step = self.samples = 0
         self.minutes = 0.0
         self.drawer, self.ahead = ThreadPoolExecutor(1), None
@@ -79,18 +89,20 @@ class Trainer:
     def draw(self, kind, step, samples):
         """The batch of a step, whose first video is number `samples`: video, token places, sigma, noise, word ids."""
         count = kind["batch"]
-        video, places, captions = data.batch(self.plan["seed"], samples, count, kind["frames"],
-                                             size=kind.get("size", data.SIZE), thin=kind.get("thin", 1))
+        view = {key: kind[key] for key in ("size", "thin", "objects", "stride") if key in kind}
+        video, places, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], **view)
         rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)
         # Even noise levels: one per equal slice in a batch, and between batches a golden-ratio sequence, so the loss is less noisy.
         u = (torch.randperm(count, generator=rng) + (step * 0.6180339887) % 1) / count
-        if kind.get("forcing"):  # each frame its own level (diffusion forcing, arXiv 2407.01392): clear frames tell where the others are
-            u = torch.rand(count, kind["frames"], generator=rng)
+        sigma = shifted(u, kind["shift"])
+        if kind.get("given"):  # the first frame is there already: the caption says where its objects go
+            sigma = sigma[:, None].repeat(1, kind["frames"])
+            sigma[:, 0] = CLEAR * torch.rand(count, generator=rng)
         drop = torch.rand(count, generator=rng) < self.plan["null_caption"]
         ids = torch.tensor([data.tokenize("" if d else c) for c, d in zip(captions, drop)])
         to = lambda t: t.to(self.device)
-        return to(video), tuple(map(to, places)), to(shifted(u, kind["shift"])), to(noise), to(ids)
+        return to(video), tuple(map(to, places)), to(sigma), to(noise), to(ids)
 
     def kind(self, step):
         """The kind of batch of a step: its stage itself, or the entry of the stage's cycle whose turn it is. None at the end."""
@@ -116,7 +128,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = base * self.rate()
         self.model.set_places(places)
-        loss = self.loss(self.model, video, sigma, noise, ids)
+        loss = flow_matching_loss(self.model, video, sigma, noise, ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -128,11 +140,14 @@ class Trainer:
                 self.average[name].lerp_(value, 1 - keep)
         self.step += 1
         self.samples += kind["batch"]
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"[train] the loss of step {self.step} is {float(loss)}; the last checkpoint is from before")
         return float(loss.detach())
 
     @torch.no_grad()
     def held_out(self, length=data.FRAMES, videos=HELD_OUT_VIDEOS):
-        """Loss of the averaged weights on fixed unseen videos, captions, noise and evenly spread noise levels (shift 3)."""
+        """Loss of the averaged weights on fixed unseen videos, captions, noise and evenly spread noise levels (shift 3). The first frame of
+        several is given."""
         current = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         total = 0.0
@@ -140,6 +155,9 @@ class Trainer:
             video, places, captions = data.batch(HELD_OUT_SEED, i, 1, length)
             noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(HELD_OUT_SEED + i))
             sigma = shifted(torch.tensor([(i + 0.5) / videos]), 3.0)
+            if length > 1:
+                sigma = sigma.repeat(1, length)
+                sigma[0, 0] = 0
             ids = torch.tensor([data.tokenize(captions[0])])
             self.model.set_places(tuple(p.to(self.device) for p in places))
             args = [t.to(self.device) for t in (video, sigma, noise, ids)]
@@ -164,10 +182,10 @@ class Trainer:
 
     def start_from(self, folder):
         """Begins with the weights of an exported folder instead of random ones; optimizers and step start afresh.
-        ValueError when the folder pools its captions in another way than training does."""
+        ValueError when the folder sums the words of captions in other groups than training does."""
         first = load_folder(folder)
-        if first.captions.pooling != self.model.captions.pooling:
-            raise ValueError(f"[train] {folder}: captions pooled by {self.model.captions.pooling!r} expected, got {first.captions.pooling!r}")
+        if first.captions.groups != self.model.captions.groups:
+            raise ValueError(f"[train] {folder}: captions in groups {self.model.captions.groups} expected, got {first.captions.groups}")
         self.model.load_state_dict(first.state_dict())
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 

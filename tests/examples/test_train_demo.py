@@ -117,15 +117,22 @@ def test_a_run_may_begin_with_exported_weights(tmp_path, monkeypatch):
         second.start_from(tmp_path / "model")
 
 
-def test_training_goes_on_from_the_committed_start():
+def test_training_goes_on_from_the_committed_model():
     plan = json.loads((ROOT / "examples/train_demo/plan.json").read_text())
     trainer = train.Trainer({**plan, "compile": False})
     fresh = {k: v.clone() for k, v in trainer.average.items()}
-    trainer.start_from(ROOT / "examples/train_demo/start")
+    trainer.start_from(ROOT / "examples/shapes_dit")
     assert all(torch.isfinite(v).all() for v in trainer.average.values())
-    assert trainer.held_out(length=1, videos=2) < 0.2
+    assert trainer.held_out(length=1, videos=2) < 0.2 and trainer.held_out(length=3, videos=2) < 0.2
     trainer.average = fresh
     assert trainer.held_out(length=1, videos=2) > 0.5
+
+
+def test_a_run_whose_loss_is_not_a_number_stops():
+    trainer = train.Trainer(PLAN, TINY)
+    trainer.model.captions.position_embedding.weight.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss of step 1 is nan"):
+        trainer.advance()
 
 
 def test_objects_stay_inside_and_keep_their_captioned_direction_at_first():
@@ -218,17 +225,62 @@ def test_frames_may_have_noise_levels_of_their_own():
         change = (model(video, torch.tensor([[0.4, 0.9]]), ids) - same).abs().mean(dim=(0, 1, 3, 4))
         assert change[1] > 2 * change[0] > 0
     trainer = train.Trainer(PLAN, TINY)
-    video, _, sigma, noise, _ = trainer.draw({"frames": 4, "batch": 3, "shift": 3, "size": 32, "forcing": True}, 7, 0)
-    assert sigma.shape == (3, 4) and len(sigma.unique()) == 12
+    video, _, sigma, noise, _ = trainer.draw({"frames": 4, "batch": 3, "shift": 3, "size": 32, "given": True}, 7, 0)
+    assert sigma.shape == (3, 4) and (sigma[:, 0] <= train.CLEAR).all() and len(sigma[:, 0].unique()) == len(sigma[:, 1].unique()) == 3
+    assert (sigma[:, 1:] == sigma[:, 1:2]).all()
     seen = []
 
     def model(x, levels, ids):
         seen.append((x, levels))
         return torch.zeros_like(x)
 
-    train.flow_matching_loss(model, video, sigma, noise, None)
+    sigma[:, 1:] = sigma[:, 1:].clamp(min=0.2)
+    loss = train.flow_matching_loss(model, video, sigma, noise, None)
     level = sigma[:, None, :, None, None]
     torch.testing.assert_close(seen[0][0], (1 - level) * video + level * noise)
+    torch.testing.assert_close(loss, ((noise - video)[:, :, 1:] ** 2).mean())
+
+
+def test_a_video_goes_on_from_its_first_frame():
+    levels = []
+
+    class Model:
+        set_places = staticmethod(lambda places: None)
+
+        def __call__(self, x, level, ids):
+            levels.append(level)
+            return x.flip(2) + ids.float().mean(1).reshape(-1, 1, 1, 1, 1)
+
+    captions = ["red star turns", "blue circle moves up, green square turns"]
+    image = demo.sample(Model(), captions, steps=3, frames=1)
+    video = demo.sample(Model(), captions, steps=3, frames=4)
+    assert torch.equal(video[:, :, :1], image) and [tuple(level.shape) for level in levels] == [(4,)] * 6 + [(4, 4)] * 3
+    assert all((level[:, 0] == 0).all() and (level[:, 1:] == now).all() for level, now in zip(levels[6:], [level[0] for level in levels[:3]]))
+    joint = demo.sample(Model(), captions, steps=3, frames=4, image_first=False)
+    assert not torch.equal(joint[:, :, :1], image)
+
+
+def test_views_of_a_video():
+    _, (frames, _, _), captions = data.batch(3, 0, 40, 2, objects=1, stride=(8, 9))
+    assert all("," not in c for c in captions) and set((frames[:, 1] - frames[:, 0]).tolist()) == {8, 9}
+    _, (frames, _, _), _ = data.batch(3, 0, 40, 4, stride=(3, 99))
+    assert set((frames[:, 1] - frames[:, 0]).tolist()) == {3, 4, 5}
+
+
+def test_objects_keep_to_their_parts_of_the_picture():
+    meetings = 0
+    for index in range(400):
+        bodies, _ = data.scene(12, index)
+        if len(bodies) < 2:
+            continue
+        first, second = (body.centre(np.arange(data.FRAMES)) for body in bodies)
+        assert ((second - first).sum(1) > 0).all(), "the first is on the left or above"
+        if np.isfinite(bodies[0].contact):
+            meetings += 1
+            assert 6 < bodies[0].contact < data.FRAMES - 3
+        else:
+            assert np.linalg.norm(second - first, axis=1).min() > bodies[0].radius + bodies[1].radius - 1e-9
+    assert meetings > 10
 
 
 def test_a_resumed_run_is_exact(tmp_path):
