@@ -14,6 +14,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/python_api.md"
 HEAD = """# Python API
 
 Everything that `import aerogel` offers, from the docstrings; `make docs` writes this page. [python.md](python.md) is the introduction.
+`Array` is a `numpy.ndarray` or a `torch.Tensor`; `ArrayT` too, and all of a call are of one kind, the result among them.
 """
 WIDTH = 110
 
@@ -33,7 +34,7 @@ def signature(name, thing):
     found = inspect.signature(thing)
     parameters = [p.replace(annotation=_Annotation(p.annotation) if isinstance(p.annotation, str) else p.annotation)
                   for p in found.parameters.values() if p.name not in ("self", "cls") and not p.name.startswith("_")]
-    returned = f" -> {found.return_annotation}" if isinstance(found.return_annotation, str) else ""
+    returned = f" -> {found.return_annotation}" if isinstance(found.return_annotation, str) and not inspect.isclass(thing) else ""
     line = f"{name}{inspect.Signature(parameters)}{returned}"
     if len(line) <= WIDTH:
         return line
@@ -64,10 +65,16 @@ def own_members(cls):
             yield name, member if isinstance(member, property) else function
 
 
+def property_title(name, member):
+    returned = inspect.signature(member.fget).return_annotation
+    return f"{name}: {returned}" if isinstance(returned, str) else name
+
+
 def class_parts(name, cls):
     parts = [f"```python\nclass {signature(name, cls) if '__init__' in vars(cls) else name}\n```", prose(cls)]
     for member_name, member in own_members(cls):
-        title = f"{name}.{member_name}" if isinstance(member, property) else signature(f"{name}.{member_name}", member)
+        write = property_title if isinstance(member, property) else signature
+        title = write(f"{name}.{member_name}", member)
         parts += [f"```python\n{title}\n```", prose(member)]
     return parts
 

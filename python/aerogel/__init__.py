@@ -10,7 +10,9 @@
 The command is `aerogel` (or `python -m aerogel`); the C++ headers are in include/aerogel. Attention takes NumPy arrays and torch tensors;
 everything about models needs torch and is loaded when first used.
 """
-from typing import TYPE_CHECKING
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ._core import num_threads, set_num_threads
 from ._core import version as __version__
@@ -23,6 +25,7 @@ from .timestep import TimestepManager, TimestepPolicyConfig
 
 if TYPE_CHECKING:
     from .diffusers import AerogelConfig, enable_sparse_attention
+    from .flash_attention import QuantizedAttention
     from .linear import QuantizedLinear
     from .pipelines import timestep_callback
     from .quantization import OnlineQuantConfig, QuantizeReport, quantize, schemes
@@ -31,18 +34,22 @@ _WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "quantization", 
                "schemes": "quantization", "QuantizedLinear": "linear", "QuantizedAttention": "flash_attention",
                "timestep_callback": "pipelines", "AerogelConfig": "diffusers", "enable_sparse_attention": "diffusers"}
 __all__ = ["attention", "quantized_attention", "sparse_attention", "inspect", "InspectReport", "compare", "Comparison", "export", "ExportReport",
-           "calibrate", "Calibration", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", *_WITH_TORCH]
+           "calibrate", "Calibration", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", "quantize",
+           "OnlineQuantConfig", "QuantizeReport", "schemes", "QuantizedLinear", "QuantizedAttention", "timestep_callback", "AerogelConfig",
+           "enable_sparse_attention"]  # written out: type checkers read nothing else
 
 
-def __getattr__(name):
-    if name not in _WITH_TORCH:
-        raise AttributeError(f"module 'aerogel' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # type checkers would take any name at all for one that is there
 
-    value = getattr(import_module(f".{_WITH_TORCH[name]}", __name__), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _WITH_TORCH:
+            raise AttributeError(f"module 'aerogel' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f".{_WITH_TORCH[name]}", __name__), name)
+        globals()[name] = value
+        return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -1,4 +1,6 @@
 """`python -m aerogel` and the script `aerogel`: the command of the C++ library, with the same arguments."""
+from __future__ import annotations
+
 import os
 import shutil
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 from . import _core
 
 
-def command():
+def command() -> str:
     """Path of the command: the one installed with this package, else AEROGEL_COMMAND, else the one on PATH."""
     # Beside the extension: an editable install leaves the sources elsewhere.
     packaged = Path(_core.__file__).parent / "bin" / "aerogel"
@@ -19,7 +21,7 @@ def command():
     return found
 
 
-def main():
+def main() -> int:
     """Becomes the command; never returns when it starts."""
     sys.stdout.flush()
     try:

@@ -1,15 +1,26 @@
 """Arrays as the core takes them: float32 or bfloat16 on the CPU, last axis contiguous, without gradients."""
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, Union
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
 
-def is_torch(array):
+Array: TypeAlias = Union[np.ndarray, "torch.Tensor"]
+# For functions that answer in kind: all such arrays of a call are NumPy's, or all are torch's.
+ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")
+
+
+def is_torch(array: object) -> TypeGuard[torch.Tensor]:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
 
 
-def as_float_array(op, name, array):
+def as_float_array(op: str, name: str, array: ArrayT) -> ArrayT:
     """float32 and bfloat16 pass uncopied where the layout allows it; float16 is widened to float32. ValueError otherwise."""
     if is_torch(array):
         return _from_torch(op, name, array)
@@ -21,7 +32,7 @@ def as_float_array(op, name, array):
     return array if array.ndim and array.strides[-1] == array.itemsize else np.ascontiguousarray(array)
 
 
-def _from_torch(op, name, tensor):
+def _from_torch(op: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
     torch = sys.modules["torch"]
     if not tensor.is_cpu:
         raise NotImplementedError(f"[{op}] {name} must be on the CPU, got {tensor.device}; this build has no CUDA kernels")
@@ -39,20 +50,20 @@ def _from_torch(op, name, tensor):
     return tensor if tensor.ndim and tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def empty(shape, like):
+def empty(shape: Sequence[int], like: ArrayT) -> ArrayT:
     """A contiguous array of like's kind and type."""
     if is_torch(like):
         return sys.modules["torch"].empty(shape, dtype=like.dtype, device="cpu")
     return np.empty(shape, dtype=like.dtype)
 
 
-def handed(array):
+def handed(array: Array) -> Any:
     """The array in the form that the core takes quickest: torch's own DLPack protocol costs several microseconds a tensor, its
     capsules do not. To be used once."""
     return sys.modules["torch"]._C._to_dlpack(array) if is_torch(array) else array
 
 
-def restored(result, original):
+def restored(result: ArrayT, original: ArrayT) -> ArrayT:
     """The result in the original's dtype."""
     if result.dtype == original.dtype:
         return result

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .ranks import current_rank
 
@@ -33,7 +34,7 @@ def reporter(op: str, progress: bool | Report) -> Iterator[Report | None]:
         bar.close()
 
 
-def _bar(op):
+def _bar(op: str) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError:

@@ -1,17 +1,22 @@
 """From the keywords of `sparse_attention` to the options of the core. What only the core can judge is left to it."""
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ._arrays import is_torch
+from ._arrays import Array, is_torch
 
 SPARSE_TYPES = ("rf_v1", "rf_v2", "rf_v3", "ada_bsa")
 VIDEO_TYPES = SPARSE_TYPES[:3]
-FURTHER = {"mask": None, "cached_mask": None, "precision": "bf16", "video_spans": None, "return_mask": False, "return_report": False,
-           "txt_first": True, "block_size_kv": None, "protect_first_frame": True, "min_recall": 0.0, "q_rot": None, "k_rot": None}
+FURTHER: dict[str, Any] = {
+    "mask": None, "cached_mask": None, "precision": "bf16", "video_spans": None, "return_mask": False, "return_report": False,
+    "txt_first": True, "block_size_kv": None, "protect_first_frame": True, "min_recall": 0.0, "q_rot": None, "k_rot": None}
 
 
-def positive_scale(op, scale):
+def positive_scale(op: str, scale: float | None) -> float:
     """0 (the default of the core) for None. ValueError unless positive."""
     if scale is None:
         return 0.0
@@ -20,7 +25,7 @@ def positive_scale(op, scale):
     return float(scale)
 
 
-def blocks_of(op, mask, block_size):
+def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int]) -> dict[str, Any]:
     """The core's options for a mask of blocks of block_size tokens, an int or a pair; none without a mask."""
     if mask is None:
         return {}
@@ -30,20 +35,20 @@ def blocks_of(op, mask, block_size):
     return {"mask": mask, "block": block}
 
 
-def further_keywords(given):
+def further_keywords(given: dict[str, Any]) -> dict[str, Any]:
     """FURTHER with what is given. TypeError for any other keyword."""
     if unknown := sorted(given.keys() - FURTHER.keys()):
         raise TypeError(f"sparse_attention() got unexpected keyword arguments: {', '.join(unknown)}; it knows further: {', '.join(FURTHER)}")
     return {**FURTHER, **given}
 
 
-def _triple(name, shape):
+def _triple(name: str, shape: Sequence[int] | None) -> tuple[int, ...]:
     if shape is None or isinstance(shape, str) or len(shape) != 3:
         raise ValueError(f"[sparse_attention] {name} must be (frames, height, width) in tokens, got {shape}")
     return tuple(int(n) for n in shape)
 
 
-def _spans(spans):
+def _spans(spans: Iterable[Any]) -> list[tuple[int, tuple[int, ...]]]:
     """[(start, (frames, height, width)), ...] of [{"start": .., "latent_shape" or "latent_grid": .., "role": anything}, ...]."""
     result = []
     for span in spans:
@@ -56,7 +61,7 @@ def _spans(spans):
     return result
 
 
-def video_options(shape_q, shape_k, txt_len, further):
+def video_options(shape_q: Sequence[int] | None, shape_k: Sequence[int] | None, txt_len: int, further: dict[str, Any]) -> dict[str, Any]:
     """Where the videos are."""
     options = {"txt_len": int(txt_len), "txt_first": bool(further["txt_first"])}
     if further["video_spans"] is not None:
@@ -67,7 +72,7 @@ def video_options(shape_q, shape_k, txt_len, further):
     return {**options, "latent_shape": _triple("latent_shape_q", shape_q), "latent_shape_k": _triple("latent_shape_k", shape_k)}
 
 
-def block_mask(name, mask):
+def block_mask(name: str, mask: Any) -> Array:
     """bool or 8-bit integers, 4-D and contiguous."""
     mask = mask.detach().cpu() if is_torch(mask) else np.asarray(mask)
     kind = str(mask.dtype).removeprefix("torch.")
@@ -78,7 +83,7 @@ def block_mask(name, mask):
     return mask.contiguous() if is_torch(mask) else np.ascontiguousarray(mask)
 
 
-def mask_options(sparse_type, attn_mask, further):
+def mask_options(sparse_type: str | None, attn_mask: Array | None, further: dict[str, Any]) -> dict[str, Any]:
     """The one mask that is given, if any, under the name that goes with the pattern."""
     named = {"attn_mask": attn_mask, "mask": further["mask"], "cached_mask": further["cached_mask"]}
     given = [name for name, mask in named.items() if mask is not None]

@@ -1,12 +1,17 @@
 """Dense and sparse attention for NumPy arrays and torch tensors on the CPU."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from . import _core
-from ._arrays import as_float_array, empty, handed, is_torch, restored
+from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, restored
 from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, mask_options, positive_scale, video_options
 
 LAYOUTS = ("BNSD", "BSND", "TND")
 
 
-def _prepared(op, q, k, v, input_layout):
+def _prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
     """q, k and v as the core takes them, 4-D, and the layout they are in then."""
     if input_layout not in LAYOUTS:
         raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
@@ -14,21 +19,23 @@ def _prepared(op, q, k, v, input_layout):
         raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    arrays = [as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)]
+    arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     if input_layout != "TND":
         return arrays, input_layout
     if any(t.ndim != 3 for t in arrays):
         raise ValueError(f"[{op}] TND is [tokens, heads, head_dim], got {', '.join(str(list(t.shape)) for t in arrays)}")
-    return [t[None] for t in arrays], "BSND"
+    q, k, v = arrays
+    return (q[None], k[None], v[None]), "BSND"
 
 
-def _call(function, q, k, v, options):
+def _call(function: Callable[..., Any], q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any]) -> tuple[ArrayT, Any]:
     """Runs the core's function and returns (output, what it tells)."""
     o = empty(q.shape, q)
     return o, function(handed(q), handed(k), handed(v), handed(o), options)
 
 
-def attention(q, k, v, *, input_layout="BNSD", scale=None, mask=None, block_size=128, is_causal=False):
+def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", scale: float | None = None, mask: Array | None = None,
+              block_size: int | tuple[int, int] = 128, is_causal: bool = False) -> ArrayT:
     """softmax(scale q k^T) v per head, as `torch.nn.functional.scaled_dot_product_attention` without dropout.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD"), [batch, tokens, heads, head_dim] ("BSND") or [tokens, heads, head_dim] ("TND", one
@@ -43,7 +50,7 @@ def attention(q, k, v, *, input_layout="BNSD", scale=None, mask=None, block_size
     return restored(o[0] if input_layout == "TND" else o, q)
 
 
-def _result(o, report, q, further):
+def _result(o: Array, report: dict[str, Any], q: Array, further: dict[str, Any]) -> Any:
     mask = report.pop("mask", None)
     if mask is not None and is_torch(q):
         import torch
@@ -53,9 +60,12 @@ def _result(o, report, q, further):
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def sparse_attention(q, k, v, attn_mask=None, scale=None, is_causal=False, head_num=1, input_layout="BNSD", inner_precise=0,
-                     sparse_type=None, txt_len=0, block_size=128, latent_shape_q=None, latent_shape_k=None, keep_sink=True,
-                     keep_recent=True, cdf_threshold=1.0, sparsity=0.0, **kwargs):
+# Any comes back: return_mask and return_report choose between an array and tuples, and they are among the further keywords.
+def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = None, scale: float | None = None, is_causal: bool = False,
+                     head_num: int = 1, input_layout: str = "BNSD", inner_precise: int = 0, sparse_type: str | None = None,
+                     txt_len: int = 0, block_size: int = 128, latent_shape_q: Sequence[int] | None = None,
+                     latent_shape_k: Sequence[int] | None = None, keep_sink: bool = True, keep_recent: bool = True,
+                     cdf_threshold: float = 1.0, sparsity: float = 0.0, **kwargs: Any) -> Any:
     """Attention that computes only the blocks that matter, signature of MindIE SD.
 
     q, k, v, scale and input_layout as in `attention`. sparse_type: "rf_v1" (spatial, temporal or textural per head; RainFusion, arXiv

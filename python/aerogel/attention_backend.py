@@ -2,8 +2,11 @@
 
 A call carries to it what the running model's plan says (model_attention.py): that is how sparse attention reaches the layers.
 """
+from __future__ import annotations
+
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.models import attention_dispatch
@@ -14,7 +17,7 @@ from .quantized_attention import quantized_attention
 
 NAME = "aerogel"
 TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
-running = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with layer and attend(problem)
+running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with layer and attend(problem)
 
 
 @dataclass
@@ -33,11 +36,11 @@ class Problem:
     gqa: bool = False
 
     @property
-    def axis(self):
+    def axis(self) -> int:
         """The axis of the tokens."""
         return self.layout.index("S")
 
-    def why_torch(self):
+    def why_torch(self) -> str:
         """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
         if self.q.device.type != "cpu":
             return f"tensors are on {self.q.device}"
@@ -48,7 +51,7 @@ class Problem:
         return "" if self.q.dtype in (torch.float32, torch.bfloat16, torch.float16) else f"tensors are {self.q.dtype}"
 
 
-def by_torch(p):
+def by_torch(p: Problem) -> torch.Tensor:
     """The problem through torch's scaled_dot_product_attention."""
     q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
     mask = p.mask[:, None, None] if p.mask is not None and p.mask.ndim == 2 else p.mask
@@ -56,7 +59,7 @@ def by_torch(p):
     return o.transpose(1, 2) if p.layout == "BSND" else o
 
 
-def dense(p, format=None):
+def dense(p: Problem, format: str | None = None) -> torch.Tensor:
     """By Aerogel in float or in a format of `quantized_attention`; by torch where there is a mask, and for 16-bit types in float where the
     CPU may have instructions for them."""
     wide = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS
@@ -69,17 +72,18 @@ def dense(p, format=None):
 
 
 @torch.compiler.disable
-def attend(p):
+def attend(p: Problem) -> torch.Tensor:
     """What the plan of the running layer says, without one dense. Returns an array like q."""
     layer = running.get()
     return dense(p) if layer is None else layer.attend(p)
 
 
-def _backend(query, key, value, *, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def _backend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0,
+             is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> torch.Tensor:
     return attend(Problem(query, key, value, "BSND", attn_mask, dropout_p, is_causal, scale, enable_gqa))
 
 
-def register():
+def register() -> attention_dispatch.AttentionBackendName:
     """Adds the backend to diffusers' dispatcher and returns its AttentionBackendName; again is harmless.
 
     The names are an Enum without a way to add one from outside, so the member is put into its tables, as other packages do

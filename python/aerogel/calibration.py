@@ -79,7 +79,8 @@ class _Recorder:
     """Hooks on the layers. The statistics begin with the first forward, when the number of steps is known."""
 
     def __init__(self, scheme: str, steps: int | None) -> None:
-        self.scheme, self.stats = scheme, None
+        self.scheme = scheme
+        self.stats: _core.CalibrationStats | None = None
         self.per_step = _core.scheme_row(scheme)["per_step"]
         self.steps = steps if steps is not None or self.per_step else 1
 

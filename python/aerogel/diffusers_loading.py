@@ -4,11 +4,15 @@ The loader hands over one tensor after the other. A Linear is quantized when its
 so that a model never exists in float as a whole. A saved model holds the arrays of its layers under the names of state_dict, and its
 config.json the scheme of each.
 """
+from __future__ import annotations
+
 import copy
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import partial
-from os import fspath
+from os import PathLike, fspath
 from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 import torch
 from diffusers.configuration_utils import FrozenDict
@@ -20,6 +24,8 @@ from . import _core
 from .linear import QuantizedLinear
 from .quantization import (LayerReport, OnlineQuantConfig, QuantizeReport, as_list, planned, planned_by_files, quantized,
                            read_layer)
+
+Parts: TypeAlias = Mapping[str, torch.Tensor]  # the tensors of one layer by their names in it
 
 
 class QuantMethod(str, Enum):
@@ -37,8 +43,9 @@ class AerogelConfig(QuantizationConfigMixin):
     float model, and scheme, fallback_layers and group_size are not used. layers: written by save_pretrained, {name: {"scheme",
     "group_size"}}; where it is given, nothing else is used. Raises ValueError for schemes that do not exist."""
 
-    def __init__(self, scheme="W8A8_DYNAMIC", *, include=None, exclude=(), fallback_layers=None, group_size=0, description=None,
-                 layers=None, quant_method=QuantMethod.AEROGEL):
+    def __init__(self, scheme: str = "W8A8_DYNAMIC", *, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
+                 fallback_layers: dict[str, str] | None = None, group_size: int = 0, description: str | PathLike[str] | None = None,
+                 layers: dict[str, dict[str, Any]] | None = None, quant_method: str = QuantMethod.AEROGEL) -> None:
         if quant_method != QuantMethod.AEROGEL:
             raise ValueError(f"[quantize] quant_method must be {QuantMethod.AEROGEL.value!r}, got {quant_method!r}")
         self.quant_method = QuantMethod.AEROGEL
@@ -47,15 +54,15 @@ class AerogelConfig(QuantizationConfigMixin):
         self.description = None if description is None else fspath(description)
         self.fallback_layers = self.online(fallback_layers or {}).fallback_layers
 
-    def online(self, fallback_layers=None):
+    def online(self, fallback_layers: dict[str, str] | None = None) -> OnlineQuantConfig:
         """The same as an OnlineQuantConfig."""
         fallback_layers = self.fallback_layers if fallback_layers is None else fallback_layers
         return OnlineQuantConfig(self.scheme, fallback_layers=fallback_layers, group_size=self.group_size)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "quant_method": self.quant_method.value}
 
-    def to_diff_dict(self):
+    def to_diff_dict(self) -> dict[str, Any]:
         """What differs from the defaults, as the representation shows it; of the layers their number."""
         shown = {name: value for name, value in self.to_dict().items() if value != getattr(_DEFAULTS, name)}
         return shown | ({"layers": len(self.layers)} if self.layers else {})
@@ -68,13 +75,13 @@ class _Expected(nn.Module):
     """Stands for a quantized layer of a saved model until its arrays have come. Its state_dict has their names; as attributes they are
     None, because the loader would cast what comes to the dtype of a tensor."""
 
-    def __init__(self, names):
+    def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
         self.names = names
         for name in names:
             setattr(self, name, None)
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination.update({prefix + name: torch.empty(0, device="meta") for name in self.names})
 
 
@@ -88,22 +95,24 @@ class AerogelQuantizer(DiffusersQuantizer):
     is_trainable = True  # adapters are
     is_compileable = True
 
-    def __init__(self, quantization_config, **kwargs):
+    def __init__(self, quantization_config: AerogelConfig, **kwargs: Any) -> None:
         super().__init__(copy.deepcopy(quantization_config), **kwargs)  # it learns the layers, and the caller may use his own again
         self.report = QuantizeReport()
-        self._keys, self._kept = [], {}
-        self._parts, self._make = {}, {}  # layer -> its tensors, None until they come; layer -> what makes a QuantizedLinear of them
+        self._keys: list[str] = []
+        self._kept: dict[str, str] = {}
+        self._parts: dict[str, dict[str, Any]] = {}  # layer -> its tensors, None until they come
+        self._make: dict[str, Callable[[Parts], QuantizedLinear]] = {}
 
-    def validate_environment(self, *args, device_map=None, **kwargs):
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         devices = {str(d) for d in (device_map.values() if isinstance(device_map, dict) else [])}
         if devices - {"cpu"}:
             raise NotImplementedError(f"[quantize] layers run on the CPU in this build, got device_map={device_map}")
 
-    def maybe_update_loaded_keys(self, loaded_keys, checkpoint_files):
+    def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: Any) -> list[str]:
         self._keys = loaded_keys
         return loaded_keys
 
-    def _process_model_before_weight_loading(self, model, **kwargs):
+    def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
         config = self.quantization_config
         if config.layers is not None:
             return self._expect_saved(model, config.layers)
@@ -118,7 +127,7 @@ class AerogelQuantizer(DiffusersQuantizer):
             self._make = {name: partial(_in_memory, name, scheme, config.group_size) for name, scheme in schemes.items()}
         self._parts = {name: dict.fromkeys(dict(model.get_submodule(name).named_parameters())) for name in self._make}
 
-    def _expect_saved(self, model, layers):
+    def _expect_saved(self, model: nn.Module, layers: Mapping[str, dict[str, Any]]) -> None:
         modules = dict(model.named_modules())
         for name, stored in layers.items():
             linear = modules.get(name)
@@ -130,10 +139,11 @@ class AerogelQuantizer(DiffusersQuantizer):
             self._make[name], self._parts[name] = partial(_restored, name, stored, linear), dict.fromkeys(arrays)
             _put(model, name, _Expected(arrays))
 
-    def check_if_quantized_param(self, model, param_value, param_name, state_dict, **kwargs):
+    def check_if_quantized_param(self, model: nn.Module, param_value: torch.Tensor, param_name: str, state_dict: Parts, **kwargs: Any) -> bool:
         return param_name.rpartition(".")[0] in self._parts
 
-    def create_quantized_param(self, model, param_value, param_name, target_device, state_dict, *args, **kwargs):
+    def create_quantized_param(self, model: nn.Module, param_value: torch.Tensor, param_name: str, target_device: Any, state_dict: Parts,
+                               *args: Any, **kwargs: Any) -> None:
         name, _, part = param_name.rpartition(".")
         self._parts[name][part] = state_dict[param_name]  # as it is in the file: param_value has been cast to the model's dtype
         if any(value is None for value in self._parts[name].values()):
@@ -144,7 +154,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         self.report.bytes_after += layer.weight_bytes()
         _put(model, name, layer)
 
-    def _process_model_after_weight_loading(self, model, **kwargs):
+    def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
         if self._parts:
             raise ValueError(f"[quantize] the files lack tensors of {len(self._parts)} layers: {', '.join(list(self._parts)[:3])} ...")
         for name, module in model.named_modules():
@@ -155,7 +165,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         describe(model, self)
         return model
 
-    def _dequantize(self, model):
+    def _dequantize(self, model: Any) -> Any:
         for name, layer in list(model.named_modules()):
             if isinstance(layer, QuantizedLinear):
                 _put(model, name, as_linear(layer, model.dtype))
@@ -163,11 +173,11 @@ class AerogelQuantizer(DiffusersQuantizer):
         return model
 
 
-def describe(model, quantizer=None):
+def describe(model: Any, quantizer: AerogelQuantizer | None = None) -> None:
     """Makes a model with QuantizedLinear layers known to diffusers as a quantized one, so that save_pretrained writes what from_pretrained
     needs. `aerogel.quantize` does this by itself for diffusers' models; timestep policies are not saved."""
-    layers = {n: {"scheme": m.scheme, "group_size": m.group_size} for n, m in model.named_modules() if isinstance(m, QuantizedLinear)}
-    layers = {name.removesuffix(".base_layer"): row for name, row in layers.items()}
+    found = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedLinear)}
+    layers: dict[str, dict[str, Any]] = {n.removesuffix(".base_layer"): {"scheme": m.scheme, "group_size": m.group_size} for n, m in found.items()}
     quantizer = quantizer or AerogelQuantizer(AerogelConfig(next(iter(layers.values()))["scheme"]))
     quantizer.quantization_config.layers, quantizer.quantization_config.description = layers, None
     model.hf_quantizer, model.quantization_method = quantizer, QuantMethod.AEROGEL
@@ -175,7 +185,7 @@ def describe(model, quantizer=None):
     model.is_quantized = False  # diffusers then forbids .to(dtype); these layers take every float type, and the others may be cast
 
 
-def as_linear(layer, dtype):
+def as_linear(layer: QuantizedLinear, dtype: torch.dtype) -> nn.Linear:
     """The nn.Linear with the values that the quantized layer multiplies with."""
     linear = nn.Linear(layer.in_features, layer.out_features, bias="bias" in dict(layer.named_buffers()), dtype=dtype)
     with torch.no_grad():
@@ -185,23 +195,23 @@ def as_linear(layer, dtype):
     return linear.requires_grad_(False)
 
 
-def _refuse_calibrated(schemes):
+def _refuse_calibrated(schemes: Iterable[str]) -> None:
     unfit = set(schemes) & {name for name, _, calibrated in _core.schemes() if calibrated}
     if unfit:
         raise ValueError(f"[quantize] {', '.join(sorted(unfit))} needs calibrated ranges, which a float checkpoint has not: "
                          "give the description of calibrated files")
 
 
-def _in_memory(name, scheme, group_size, parts):
+def _in_memory(name: str, scheme: str, group_size: int, parts: Parts) -> QuantizedLinear:
     parts = {n: p if p.dtype in (torch.float32, torch.bfloat16, torch.float16) else p.float() for n, p in parts.items()}
     return quantized(name, SimpleNamespace(weight=parts["weight"], bias=parts.get("bias")), scheme, group_size)
 
 
-def _from_files(pair, index, linear, parts):
+def _from_files(pair: _core.QuantizedPair, index: int, linear: nn.Module, parts: Parts) -> QuantizedLinear:
     return read_layer(pair, index, linear)
 
 
-def _restored(name, stored, linear, parts):
+def _restored(name: str, stored: Mapping[str, Any], linear: nn.Linear, parts: Parts) -> QuantizedLinear:
     try:
         # Own memory: the file may be replaced while the model lives.
         arrays = {n: p.clone() for n, p in parts.items()}
@@ -213,6 +223,6 @@ def _restored(name, stored, linear, parts):
     return layer
 
 
-def _put(model, name, layer):
+def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)

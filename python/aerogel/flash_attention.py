@@ -2,7 +2,11 @@
 
 A description or a configuration names attention modules; each gets one of these as `layer.fa_quant` (`layer.fa3` for the older
 calibrated int8 form), as MindIE SD hangs them in. The attention's own forward calls it."""
-from os import fspath
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike, fspath
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,11 +20,11 @@ from .timestep import TimestepManager, TimestepPolicyConfig
 FORMATS = {"FP8_DYNAMIC": "fp8", "MXFP8_DYNAMIC": "mxfp8", "MXFP4_DYNAMIC": "mxfp4"}
 ROTATION_SEED = 1234  # of the rotations in the files of msModelSlim
 _STATIC_TYPES = ("FAQUANT", "FAKQUANT")
-_BY_STEP = {"MXFP4": "mxfp4", "FP8": "fp8", "FLOAT": None}
+_BY_STEP: dict[str, str | None] = {"MXFP4": "mxfp4", "FP8": "fp8", "FLOAT": None}
 _WHOLE = 2147483647  # "all tokens before" and "all tokens after" in calls made for Ascend
 
 
-def _heads_like(q, t, axis):
+def _heads_like(q: torch.Tensor, t: torch.Tensor, axis: int) -> torch.Tensor:
     """Keys or values with fewer heads, each repeated for the query heads that share it (GQA)."""
     heads, own = q.shape[axis], t.shape[axis]
     if heads == own:
@@ -30,7 +34,7 @@ def _heads_like(q, t, axis):
     return t.repeat_interleave(heads // own, dim=axis)
 
 
-def _refuse(further):
+def _refuse(further: dict[str, Any]) -> None:
     """What calls for other machines may ask for and nothing here computes."""
     neutral = {"pre_tokens": _WHOLE, "next_tokens": _WHOLE, "win_left": _WHOLE, "win_right": _WHOLE, "mask_mode": 0, "return_softmax_lse": 0}
     accepted = {"metadata", "max_seqlen_q", "max_seqlen_kv", "num_key_value_heads"}
@@ -48,19 +52,20 @@ class QuantizedAttention(nn.Module):
     TimestepPolicyConfig whose target "fa" chooses MXFP4, FP8 or FLOAT per step; None = the format always. k may have fewer heads than q.
     Keys are not smoothed: the numbers are those the files were made for. The output has q's dtype and layout (or layout_out)."""
 
-    def __init__(self, format, *, q_rot=None, k_rot=None, scales=None, policy=None):
+    def __init__(self, format: str, *, q_rot: torch.Tensor | None = None, k_rot: torch.Tensor | None = None,
+                 scales: Mapping[str, torch.Tensor] | None = None, policy: TimestepPolicyConfig | None = None) -> None:
         super().__init__()
         self.format, self.timestep_config = format, policy
         for name, array in {"q_rot": q_rot, "k_rot": k_rot, **(scales or {})}.items():
             self.register_buffer(name, array, persistent=False)
         self._scales = tuple(scales or ())
 
-    def _format_now(self):
+    def _format_now(self) -> str | None:
         if self.timestep_config is None:
             return self.format
         return _BY_STEP[self.timestep_config.get_strategy(TimestepManager.get_timestep_idx(), "fa")]
 
-    def _call(self, q, k, v, **where):
+    def _call(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **where: Any) -> torch.Tensor:
         format = self._format_now()
         if format is None:
             return attention(q, k, v, **where)
@@ -68,7 +73,9 @@ class QuantizedAttention(nn.Module):
         scales = {name: getattr(self, name) for name in self._scales} or None
         return quantized_attention(q, k, v, format, smooth_k=False, rotation=rotation, scales=scales, **where)
 
-    def forward(self, query, key, value, seq_len=None, *, layout="BNSD", layout_kv=None, layout_out=None, softmax_scale=None, **further):
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_len: Iterable[int] | None = None, *,
+                layout: str = "BNSD", layout_kv: str | None = None, layout_out: str | None = None, softmax_scale: float | None = None,
+                **further: Any) -> torch.Tensor:
         _refuse(further)
         if seq_len is not None or query.ndim == 3:
             return self._packed(query, key, value, [len(query)] if seq_len is None else seq_len, softmax_scale)
@@ -82,7 +89,7 @@ class QuantizedAttention(nn.Module):
         o = self._call(query, key, value, input_layout=layout, scale=softmax_scale)
         return o if layouts[2] == layout else o.transpose(1, 2)
 
-    def _packed(self, query, key, value, seq_len, scale):
+    def _packed(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_len: Iterable[int], scale: float | None) -> torch.Tensor:
         key, value = _heads_like(query, key, 1), _heads_like(query, value, 1)
         lengths = [int(n) for n in (seq_len.tolist() if isinstance(seq_len, torch.Tensor) else seq_len)]
         if self._format_now() is not None:
@@ -90,13 +97,13 @@ class QuantizedAttention(nn.Module):
         parts = zip(*(t.split(lengths) for t in (query, key, value)), strict=True)
         return torch.cat([attention(*(t[None] for t in part), input_layout="BSND", scale=scale)[0] for part in parts])
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"format={self.format}, rotated={self.q_rot is not None}"
 
 
-def head_dim_of(layer):
+def head_dim_of(layer: nn.Module) -> int | None:
     """Columns per head of an attention module, from `head_dim`, a width and a number of heads, or its query projection; None if unknown."""
-    def number(*names):
+    def number(*names: str) -> int | None:
         return next((n for n in (getattr(layer, name, None) for name in names) if isinstance(n, int) and n > 0), None)
 
     width, heads = number("hidden_size", "inner_dim", "dim"), number("num_heads", "heads", "num_attention_heads")
@@ -105,13 +112,14 @@ def head_dim_of(layer):
     return number("head_dim") or (columns // heads if heads and columns and columns % heads == 0 else None)
 
 
-def named_by(name, layer, patterns):
+def named_by(name: str, layer: nn.Module, patterns: Iterable[str]) -> bool:
     """Whether patterns name this module: by its name, its class, or module.class."""
     kind = type(layer)
     return any(n and matches_any(n, patterns) for n in (name, kind.__name__, f"{kind.__module__}.{kind.__name__}"))
 
 
-def in_memory(model, patterns, quant_type, *, policy=None, skip=()):
+def in_memory(model: nn.Module, patterns: Iterable[str], quant_type: str, *, policy: TimestepPolicyConfig | None = None,
+              skip: Iterable[str] = ()) -> dict[str, QuantizedAttention]:
     """{name: QuantizedAttention} for the modules that patterns name and skip does not; q and k share one seeded Hadamard rotation.
 
     quant_type: FP8_DYNAMIC, MXFP8_DYNAMIC or MXFP4_DYNAMIC; only the last follows the policy. Raises ValueError when nothing matches or a
@@ -132,22 +140,22 @@ def in_memory(model, patterns, quant_type, *, policy=None, skip=()):
     return found
 
 
-def _policy(quant_type, policy):
+def _policy(quant_type: str, policy: TimestepPolicyConfig | None) -> TimestepPolicyConfig | None:
     return (policy or TimestepPolicyConfig()) if quant_type == "MXFP4_DYNAMIC" else None
 
 
-def _tensor(pair, name):
+def _tensor(pair: _core.QuantizedPair, name: str) -> torch.Tensor | None:
     return torch.from_numpy(pair.tensor(name)) if pair.has(name) else None
 
 
-def _rotated(pair, name, quant_type, policy):
+def _rotated(pair: _core.QuantizedPair, name: str, quant_type: str, policy: TimestepPolicyConfig | None) -> QuantizedAttention:
     q_rot, k_rot = _tensor(pair, f"{name}.q_rot"), _tensor(pair, f"{name}.k_rot")
     if (q_rot is None) != (k_rot is None) or (q_rot is None and quant_type != "MXFP4_DYNAMIC"):
         raise ValueError(f"[quantize] {pair.weights_path}: {name} is {quant_type} and needs {name}.q_rot and {name}.k_rot")
     return QuantizedAttention(FORMATS[quant_type], q_rot=q_rot, k_rot=k_rot, policy=_policy(quant_type, policy))
 
 
-def _calibrated(pair, name, form, layer):
+def _calibrated(pair: _core.QuantizedPair, name: str, form: str, layer: nn.Module) -> QuantizedAttention:
     heads = getattr(layer, "heads", None) or getattr(layer, "num_heads", None)
     if not isinstance(heads, int):
         raise ValueError(f"[quantize] {name}: calibrated attention needs a module with `heads` (and `inner_dim`)")
@@ -163,7 +171,8 @@ def _calibrated(pair, name, form, layer):
     return QuantizedAttention("int8", scales={n: t for n, t in scales.items() if t is not None})
 
 
-def from_files(model, quant_des_path, *, policy=None, type_of=None, rank=-1):
+def from_files(model: nn.Module, quant_des_path: str | PathLike[str], *, policy: TimestepPolicyConfig | None = None,
+               type_of: Callable[[str, str], str] | None = None, rank: int = -1) -> tuple[dict[str, tuple[str, QuantizedAttention]], dict[str, str]]:
     """({name: (attribute, QuantizedAttention)}, {name: why it stays float}) for the attention that a description names.
 
     type_of: (name, type) -> the type to use, "FLOAT" to leave it. Raises ValueError for what does not fit, OSError for files."""

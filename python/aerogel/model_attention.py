@@ -4,11 +4,15 @@ A hook on the transformer reads the latent shape and the timestep, hooks on its 
 call itself comes in through diffusers' dispatcher or, from processors that call torch directly, through torch's function mode. What
 cannot be sparse is computed dense, counted, and said once in the log "aerogel".
 """
+from __future__ import annotations
+
 import inspect
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import prod
+from typing import Any, Self
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -18,7 +22,7 @@ from ._sparse_options import FURTHER
 from .attention import sparse_attention
 from .attention_backend import Problem, attend, dense, register, running
 from .quantized_attention import FORMATS
-from .video_models import ANY_MODEL, VIDEO_MODELS, video_model
+from .video_models import ANY_MODEL, VIDEO_MODELS, VideoModel, video_model
 
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
@@ -38,16 +42,16 @@ class LayerCount:
 class AttentionReport:
     """What became of the attention layers: layers {name: LayerCount}; why {reason: calls} of those that stayed dense."""
 
-    layers: dict = field(default_factory=dict)
-    why: dict = field(default_factory=dict)
+    layers: dict[str, LayerCount] = field(default_factory=dict)
+    why: dict[str, int] = field(default_factory=dict)
 
     @property
-    def density(self):
+    def density(self) -> float:
         """Computed share of the attention maps, over the sparse calls; 1 without any."""
         calls = sum(count.sparse for count in self.layers.values())
         return sum(count.density_sum for count in self.layers.values()) / calls if calls else 1.0
 
-    def __str__(self):
+    def __str__(self) -> str:
         sparse, whole = (sum(getattr(count, kind) for count in self.layers.values()) for kind in ("sparse", "dense"))
         text = f"{sparse} of {sparse + whole} attention calls sparse, computing {100 * self.density:.0f} % of their maps"
         return "; ".join([text, *(f"{count} dense: {why}" for why, count in self.why.items())])
@@ -58,16 +62,20 @@ class AttentionPlan:
 
     report: an AttentionReport that grows with every call. disable() takes everything off again."""
 
-    def __init__(self, options, *, steps=(0, None), skip_layers=(), refresh=1, dense_format=None):
+    def __init__(self, options: dict[str, Any], *, steps: tuple[int, int | None] = (0, None), skip_layers: Iterable[int | str] = (),
+                 refresh: int = 1, dense_format: str | None = None) -> None:
         self.report, self.dense_format = AttentionReport(), dense_format
         self._options, self._steps, self._skip, self._refresh = options, steps, skip_layers, refresh
-        self._said, self._undo, self._masks = set(), [], {}
-        self._step, self._forward, self._timestep = 0, 0, None
+        self._said: set[str] = set()
+        self._undo: list[tuple[Any, ...]] = []
+        self._masks: dict[tuple[Any, ...], tuple[int, torch.Tensor]] = {}
+        self._step, self._forward = 0, 0
+        self._timestep: float | None = None
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # a copied model keeps to the plan of the original
 
-    def attach(self, model, video, prefix=""):
+    def attach(self, model: torch.nn.Module, video: VideoModel, prefix: str = "") -> None:
         """Hooks on the model and on the layers that its row of VIDEO_MODELS names. prefix: of the layers' names in the report."""
         layers = {n: m for n, m in model.named_modules() if any(fnmatchcase(n, p) for p in video.layers) and hasattr(m, "processor")}
         if not layers:
@@ -86,17 +94,17 @@ class AttentionPlan:
                 self._undo.append((setattr, layer.processor, "_attention_backend", layer.processor._attention_backend))
                 layer.processor._attention_backend = register()
 
-    def _hook(self, module, enter, leave):
+    def _hook(self, module: torch.nn.Module, enter: Callable[..., None], leave: Callable[..., None]) -> None:
         self._undo.append((module.register_forward_pre_hook(enter, with_kwargs=True).remove,))
         self._undo.append((module.register_forward_hook(leave, always_call=True).remove,))
 
-    def disable(self):
+    def disable(self) -> None:
         """Gives the models the attention they had before. The report stays."""
         while self._undo:
             function, *arguments = self._undo.pop()
             function(*arguments)
 
-    def next_step(self, timestep, rising):
+    def next_step(self, timestep: torch.Tensor | float, rising: bool) -> int:
         """The index of the sampling step. Timesteps fall (or rise) while a video is made; the other way begins the next video."""
         now = float(torch.as_tensor(timestep).max()) * (-1 if rising else 1)
         self._forward = self._forward + 1 if now == self._timestep else 0
@@ -108,7 +116,7 @@ class AttentionPlan:
         self._timestep = now
         return self._step
 
-    def asked_dense(self, step, skipped):
+    def asked_dense(self, step: int, skipped: bool) -> str:
         """Why the caller wants this call dense; empty if not."""
         first, end = self._steps
         if self._options["sparse_type"] is None:
@@ -119,7 +127,7 @@ class AttentionPlan:
             return f"the step is not before end_step {end}"
         return "the layer is one of skip_layers" if skipped else ""
 
-    def sparse(self, p, place, key):
+    def sparse(self, p: Problem, place: dict[str, Any], key: tuple[Any, ...]) -> tuple[torch.Tensor, float, str]:
         """(output, density, why dense). place: where the video is, as keywords of sparse_attention. key: of a call that comes again in
         the next step, whose mask may then be used again."""
         options = {**place, "input_layout": p.layout, "scale": p.scale, **self._options}
@@ -135,7 +143,7 @@ class AttentionPlan:
             self._masks[key] = (self._step, mask)
         return o, report["density"], report["dense_because"]
 
-    def stays_dense(self, why, level=logging.WARNING):
+    def stays_dense(self, why: str, level: int = logging.WARNING) -> None:
         """Counts it, and tells it the first time."""
         self.report.why[why] = self.report.why.get(why, 0) + 1
         if why not in self._said:
@@ -146,12 +154,14 @@ class AttentionPlan:
 class _Now:
     """What is known of the forward that runs: the latent shape, or why there is none, and the step."""
 
-    def __init__(self, plan, model, video):
+    def __init__(self, plan: AttentionPlan, model: torch.nn.Module, video: VideoModel) -> None:
         self.plan, self.video, self.signature = plan, video, inspect.signature(type(model).forward)
-        self.grid, self.why, self.step = None, "", None
+        self.grid: Any = None  # (frames, height, width) unless there is a reason why not
+        self.step: Any = None  # a number while the model runs
+        self.why = ""
 
     @torch.compiler.disable
-    def enter_model(self, model, args, kwargs):
+    def enter_model(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = self.signature.bind(model, *args, **kwargs).arguments
         self.step = self.plan.next_step(inputs["timestep"], self.video.rising)
         try:
@@ -160,20 +170,21 @@ class _Now:
             self.grid, self.why = None, str(error)
 
     @torch.compiler.disable
-    def leave_model(self, model, args, output):
+    def leave_model(self, model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.grid = self.step = None
 
 
 class _Catch(TorchFunctionMode):
     """Takes torch's scaled_dot_product_attention from a processor that calls it directly."""
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(self, function: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
         if function is scaled_dot_product_attention:
             return attend(_direct(*args, **(kwargs or {})))
         return function(*args, **(kwargs or {}))
 
 
-def _direct(query, key, value, *rest, **named):
+def _direct(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any) -> Problem:
     given = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), rest)), **named}
     return Problem(query, key, value, "BNSD", given.get("attn_mask"), given.get("dropout_p", 0.0), given.get("is_causal", False),
                    given.get("scale"), given.get("enable_gqa", False))
@@ -182,27 +193,28 @@ def _direct(query, key, value, *rest, **named):
 class _Layer:
     """One self-attention layer while it runs."""
 
-    def __init__(self, now, name, skipped, catch):
+    def __init__(self, now: _Now, name: str, skipped: bool, catch: _Catch | None) -> None:
         self.now, self.name, self.skipped, self.catch = now, name, skipped, catch
 
     @torch.compiler.disable
-    def enter(self, layer, args, kwargs):
+    def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.now.step is not None:  # inside the model's forward
             running.set(self)
             if self.catch:
                 self.catch.__enter__()
 
     @torch.compiler.disable
-    def leave(self, layer, args, output):
+    def leave(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if running.get() is self:
             running.set(None)
             if self.catch:
                 self.catch.__exit__(None, None, None)
 
-    def attend(self, p):
+    def attend(self, p: Problem) -> torch.Tensor:
         plan, now = self.now.plan, self.now
         asked = plan.asked_dense(now.step, self.skipped)
-        lengths, why = (None, asked or now.why or p.why_torch() or "")
+        lengths: list[int] = []
+        why = asked or now.why or p.why_torch()
         if not why:
             lengths, why = _lengths(p, prod(now.grid), now.video.text)
         if not why:
@@ -218,7 +230,7 @@ class _Layer:
             count.density_sum += density
         return o
 
-    def _sparse(self, p, lengths):
+    def _sparse(self, p: Problem, lengths: Sequence[int]) -> tuple[torch.Tensor, float, str]:
         """lengths: tokens of each batch item that are no padding. Padding behind them gets zeros: nothing reads it."""
         grid, text_first = self.now.grid, self.now.video.text != "behind"
         if len(set(lengths)) == 1:
@@ -227,7 +239,8 @@ class _Layer:
             parts = [(slice(b, b + 1), n) for b, n in enumerate(lengths)]
         o, densities = torch.zeros_like(p.q), []
         for rows, n in parts:
-            part = Problem(*(t[rows].narrow(p.axis, 0, n) for t in (p.q, p.k, p.v)), p.layout, scale=p.scale)
+            q, k, v = (t[rows].narrow(p.axis, 0, n) for t in (p.q, p.k, p.v))
+            part = Problem(q, k, v, p.layout, scale=p.scale)
             place = {"latent_shape_q": grid, "txt_len": n - prod(grid), "txt_first": text_first}
             y, density, why = self.now.plan.sparse(part, place, (self.name, rows.start, n))
             o[rows].narrow(p.axis, 0, n).copy_(y)
@@ -235,23 +248,23 @@ class _Layer:
         return o, sum(densities) / len(densities), why
 
 
-def _lengths(p, video_len, text):
+def _lengths(p: Problem, video_len: int, text: str) -> tuple[list[int], str]:
     """(tokens that are no padding, per batch item; why the problem does not fit the model's layout)."""
     batch, total, keys = p.q.shape[0], p.q.shape[p.axis], p.k.shape[p.axis]
     if total != keys or total < video_len or (text == "none" and total != video_len):
-        return None, f"{total} queries and {keys} keys are not {video_len} tokens of video{'' if text == 'none' else ' and text'}"
+        return [], f"{total} queries and {keys} keys are not {video_len} tokens of video{'' if text == 'none' else ' and text'}"
     if p.mask is None:
         return [total] * batch, ""
     if text != "behind" or p.mask.dtype != torch.bool or p.mask.ndim not in (2, 4):
-        return None, "an attention mask is given"
+        return [], "an attention mask is given"
     seen = p.mask if p.mask.ndim == 2 else p.mask[:, 0, 0]  # of a video token: it sees all that is no padding
     lengths = seen.sum(-1).tolist()
     if len(lengths) != batch or any(n < video_len or not row[:n].all() for n, row in zip(lengths, seen)):
-        return None, "the attention mask is more than padding behind the text"
+        return [], "the attention mask is more than padding behind the text"
     return lengths, ""
 
 
-def _transformers(target):
+def _transformers(target: Any) -> dict[str, torch.nn.Module]:
     """{prefix: transformer} of a pipeline, or of the model itself."""
     if isinstance(target, torch.nn.Module):
         return {"": target}
@@ -259,8 +272,9 @@ def _transformers(target):
     return {prefix: model for prefix, model in found.items() if model is not None}
 
 
-def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_step=0, end_step=None, skip_layers=(),
-                            mask_refresh_steps=1, dense_format=None, **options):
+def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", sparsity: float = 0.8, start_step: int = 0,
+                            end_step: int | None = None, skip_layers: Iterable[int | str] = (), mask_refresh_steps: int = 1,
+                            dense_format: str | None = None, **options: Any) -> AttentionPlan:
     """Makes the self-attention of a diffusers video transformer sparse and returns an AttentionPlan (report, disable()).
 
     target: a transformer, or a pipeline (its transformer and transformer_2). sparse_type, sparsity and further options as in
@@ -280,8 +294,9 @@ def enable_sparse_attention(target, *, sparse_type="rf_v2", sparsity=0.8, start_
     if dense_format not in (None, *FORMATS):
         raise ValueError(f"[sparse_attention] dense_format must be None or one of {', '.join(FORMATS)}, got {dense_format!r}")
     models = _transformers(target)
-    rows = {prefix: ANY_MODEL if sparse_type is None else video_model(model) for prefix, model in models.items()}
-    if None in rows.values() or not models:
+    found = {prefix: ANY_MODEL if sparse_type is None else video_model(model) for prefix, model in models.items()}
+    rows = {prefix: row for prefix, row in found.items() if row is not None}
+    if len(rows) < len(models) or not models:
         names = ", ".join(type(model).__name__ for model in models.values()) or type(target).__name__
         raise NotImplementedError(f"[sparse_attention] {names}: no video transformer whose tokens are known; there are: "
                                   f"{', '.join(VIDEO_MODELS)}. For dense attention: sparse_type=None or set_attention_backend('aerogel')")

@@ -1,8 +1,13 @@
 """quantize(model, ...): exchanges the Linear layers of a torch model for quantized ones, in place."""
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from os import fspath
+from os import PathLike, fspath
+from types import SimpleNamespace
+from typing import TypeAlias, TypeVar, cast
 
 from torch import nn
 
@@ -10,6 +15,11 @@ from . import _core
 from .layer_names import matches
 from .linear import QuantizedLinear
 from .ranks import rank_of
+from .timestep import TimestepPolicyConfig
+
+Choice: TypeAlias = tuple[Iterable[str] | None, Iterable[str]]  # patterns of layer names: (include, exclude)
+Classes: TypeAlias = tuple[type[nn.Module], ...]
+PatternsT = TypeVar("PatternsT")
 
 # Small layers that the quality hangs on: modulation, embeddings and norms of the known diffusion transformers.
 # Adapters (peft's lora_A, lora_B) are small too, and trained.
@@ -29,17 +39,17 @@ class LayerReport:
 class QuantizeReport:
     """Every Linear of the model in order, and the bytes of their weights before and after."""
 
-    layers: list = field(default_factory=list)
+    layers: list[LayerReport] = field(default_factory=list)
     bytes_before: int = 0
     bytes_after: int = 0
 
     @property
-    def quantized(self):
+    def quantized(self) -> list[str]:
         """Names of the layers that were replaced."""
         return [layer.name for layer in self.layers if layer.scheme != "FLOAT"]
 
-    def __str__(self):
-        counts = {}
+    def __str__(self) -> str:
+        counts: dict[str, int] = {}
         for layer in self.layers:
             counts[layer.scheme] = counts.get(layer.scheme, 0) + 1
         parts = ", ".join(f"{count} {scheme}" for scheme, count in sorted(counts.items()))
@@ -54,44 +64,44 @@ class OnlineQuantConfig:
     layer float. group_size: columns that share a weight scale, 0 = the whole row. Quantized attention (fa_layers, fa_quant_type) is not there yet and raises NotImplementedError."""
 
     quant_type: str = "W8A8_DYNAMIC"
-    fallback_layers: dict = field(default_factory=dict)
+    fallback_layers: dict[str, str] = field(default_factory=dict)
     fa_layers: object = None
     fa_quant_type: str | None = None
-    timestep_config: object = None
+    timestep_config: TimestepPolicyConfig | None = None
     group_size: int = 0
     mxfp4_scale_alg: object = None
     mxfp4_dst_type_max: float = 7.25
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.quant_type = _core.scheme(self.quant_type)
         self.fallback_layers = {p: s if s == "W16A16" else _core.scheme(s) for p, s in self.fallback_layers.items()}
         if self.fa_layers is not None or self.fa_quant_type is not None:
             raise NotImplementedError("[quantize] quantized attention is not there yet: leave fa_layers and fa_quant_type out")
 
 
-def schemes():
+def schemes() -> list[tuple[str, str, bool]]:
     """[(name, what it computes, whether it needs calibration)] of every scheme there is."""
     return _core.schemes()
 
 
-def _linears(model, classes):
+def _linears(model: nn.Module, classes: Classes) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, classes)}
 
 
-def _bytes(module):
+def _bytes(module: nn.Module) -> int:
     if isinstance(module, QuantizedLinear):
         return module.weight_bytes()
     return sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
 
 
-def _inside_blocks(model):
+def _inside_blocks(model: nn.Module) -> tuple[str, ...]:
     """Names of modules inside an nn.ModuleList: the repeated blocks of a transformer."""
     lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     return tuple(f"{name}." if name else "" for name in lists)
 
 
-def _chosen(model, linears, choice):
-    """name -> why it stays float, for the layers not chosen. choice: (include, exclude), patterns."""
+def _chosen(model: nn.Module, linears: Mapping[str, nn.Module], choice: Choice) -> dict[str, str]:
+    """name -> why it stays float, for the layers not chosen."""
     include, exclude = choice
     if not linears:
         raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers")
@@ -111,22 +121,24 @@ def _chosen(model, linears, choice):
     return kept | {n: "the model keeps it in float32" for n in chosen if float32 & set(n.split("."))}
 
 
-def chosen_linears(model, include=None, exclude=(), classes=(nn.Linear,)):
+def chosen_linears(model: nn.Module, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
+                   classes: Classes = (nn.Linear,)) -> dict[str, nn.Module]:
     """name -> module of the float Linear layers that `quantize(model, scheme=...)` would take."""
     linears = _linears(model, classes)
     kept = _chosen(model, linears, (as_list(include), as_list(exclude)))
     return {name: module for name, module in linears.items() if name not in kept}
 
 
-def as_list(patterns):
+def as_list(patterns: str | PatternsT) -> list[str] | PatternsT:
     return [patterns] if isinstance(patterns, str) else patterns
 
 
-def _fallback(config, name):
+def _fallback(config: OnlineQuantConfig, name: str) -> str | None:
     return next((s for p, s in config.fallback_layers.items() if matches(name, p)), None)
 
 
-def planned(model, choice, config, classes=(nn.Linear,)):
+def planned(model: nn.Module, choice: Choice, config: OnlineQuantConfig,
+            classes: Classes = (nn.Linear,)) -> tuple[dict[str, str], dict[str, str]]:
     """({name: scheme} of the layers of these classes to quantize in memory, {name: why} of those that stay as they are)."""
     linears = _linears(model, classes)
     kept, chosen = _chosen(model, linears, choice), {}
@@ -139,7 +151,7 @@ def planned(model, choice, config, classes=(nn.Linear,)):
     return chosen, kept
 
 
-def quantized(name, linear, scheme, group_size):
+def quantized(name: str, linear: nn.Module | SimpleNamespace, scheme: str, group_size: int) -> QuantizedLinear:
     """QuantizedLinear.from_linear with the layer's name in the error."""
     try:
         return QuantizedLinear.from_linear(linear, scheme, group_size=group_size)
@@ -147,7 +159,7 @@ def quantized(name, linear, scheme, group_size):
         raise ValueError(f"[quantize] {name}: {error}") from None
 
 
-def read_layer(pair, index, linear, scheme=""):
+def read_layer(pair: _core.QuantizedPair, index: int, linear: nn.Module, scheme: str = "") -> QuantizedLinear:
     """Layer `index` of a pair of files, in place of this Linear of the model, run by another scheme where one is given. ValueError when
     their sizes differ."""
     layer = QuantizedLinear(pair.read(index, linear.in_features, scheme))
@@ -158,7 +170,8 @@ def read_layer(pair, index, linear, scheme=""):
     return layer
 
 
-def planned_by_files(model, choice, pair, classes=(nn.Linear,)):
+def planned_by_files(model: nn.Module, choice: Choice, pair: _core.QuantizedPair,
+                     classes: Classes = (nn.Linear,)) -> tuple[dict[str, int], dict[str, str]]:
     """({name: index in the pair of files} of the layers to exchange, {name: why} of those that stay as they are)."""
     linears, (include, exclude) = _linears(model, classes), choice
     kept = {} if include is None and not exclude else _chosen(model, linears, (include or ["*"], exclude))
@@ -174,14 +187,16 @@ def planned_by_files(model, choice, pair, classes=(nn.Linear,)):
     return chosen, kept
 
 
-def _wanted_schemes(chosen, pair, scheme_of):
+def _wanted_schemes(chosen: Iterable[str], pair: _core.QuantizedPair, scheme_of: Callable[[str, str], str] | None) -> dict[str, str]:
     """{name: what scheme_of says, "" for the description's own}."""
     stored = {name: kind for name, _, kind in pair.layers()}
     return {name: scheme_of(name, stored[name]) if scheme_of else "" for name in chosen}
 
 
-def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, timestep_config=None, timestep_policy=None, map=None,
-             include=None, exclude=(), rank=None, scheme_of=None):
+def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None, online_config: OnlineQuantConfig | None = None, *,
+             scheme: str | None = None, timestep_config: TimestepPolicyConfig | None = None,
+             timestep_policy: TimestepPolicyConfig | None = None, map: Iterable[type] | None = None, include: str | Iterable[str] | None = None,
+             exclude: str | Iterable[str] = (), rank: int | None = None, scheme_of: Callable[[str, str], str] | None = None) -> QuantizeReport:
     """Replaces Linear layers of `model` in place and returns a QuantizeReport. Give exactly one of:
 
     quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them;
@@ -213,16 +228,16 @@ def quantize(model, quant_des_path=None, online_config=None, *, scheme=None, tim
         kept |= {name: "chosen float by scheme_of" for name, asked in wanted.items() if asked == "FLOAT"}
         new = {name: read_layer(pair, index, linears[name], wanted[name]) for name, index in chosen.items() if name not in kept}
     else:
-        config = online_config or OnlineQuantConfig(scheme)
-        chosen, kept = planned(model, choice, config, classes)
-        new = {name: quantized(name, linears[name], scheme, config.group_size) for name, scheme in chosen.items()}
+        config = online_config or OnlineQuantConfig(cast(str, scheme))
+        schemes_of, kept = planned(model, choice, config, classes)
+        new = {name: quantized(name, linears[name], own, config.group_size) for name, own in schemes_of.items()}
         policy = policy or config.timestep_config
     for layer in new.values():
         layer.timestep_policy = policy
     return _exchange(model, linears, new, kept)
 
 
-def _exchange(model, linears, new, kept):
+def _exchange(model: nn.Module, linears: Mapping[str, nn.Module], new: Mapping[str, QuantizedLinear], kept: Mapping[str, str]) -> QuantizeReport:
     report = QuantizeReport()
     for name, linear in linears.items():
         layer = new.get(name, linear)
@@ -238,7 +253,7 @@ def _exchange(model, linears, new, kept):
     return report
 
 
-def _tell_diffusers(model):
+def _tell_diffusers(model: nn.Module) -> None:
     """A model of diffusers learns that it is quantized: save_pretrained and LoRA adapters then work."""
     diffusers = sys.modules.get("diffusers")
     if diffusers is not None and isinstance(model, diffusers.ModelMixin):

@@ -1,17 +1,21 @@
 """Attention on q, k and v in few bits, for NumPy arrays and torch tensors on the CPU."""
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from . import _core
-from ._arrays import as_float_array, is_torch, restored
+from ._arrays import Array, ArrayT, as_float_array, is_torch, restored
 from ._sparse_options import blocks_of
 
 FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
 
 
-def _empty(array):
+def _empty(array: ArrayT) -> ArrayT:
     if not is_torch(array):
         return np.empty(array.shape, array.dtype)
     import torch
@@ -19,7 +23,7 @@ def _empty(array):
     return torch.empty(array.shape, dtype=array.dtype)
 
 
-def _plain(name, array):
+def _plain(name: str, array: Array) -> Array:
     """A small float array as contiguous float32."""
     if not is_torch(array):
         return np.ascontiguousarray(array, np.float32)
@@ -27,7 +31,7 @@ def _plain(name, array):
     return array.float().contiguous()
 
 
-def _options(format, scale, block_tokens, further):
+def _options(format: str, scale: float | None, block_tokens: tuple[int, int] | None, further: dict[str, Any]) -> dict[str, Any]:
     if format not in FORMATS:
         raise ValueError(f"[quantized_attention] format must be one of {', '.join(FORMATS)}, got {format!r}")
     if scale is not None and not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
@@ -36,7 +40,8 @@ def _options(format, scale, block_tokens, further):
     return {"format": format, "scale": float(scale or 0), "q_tokens": int(q_tokens), "k_tokens": int(k_tokens), **further}
 
 
-def _with_arrays(options, rotation, scales):
+def _with_arrays(options: dict[str, Any], rotation: Array | tuple[Array, Array] | None,
+                 scales: Mapping[str, Array | None] | None) -> dict[str, Any]:
     if rotation is not None:
         q_rotation, k_rotation = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
         options |= {"q_rotation": _plain("q_rotation", q_rotation), "k_rotation": _plain("k_rotation", k_rotation)}
@@ -48,8 +53,10 @@ def _with_arrays(options, rotation, scales):
     return options | {name: _plain(name, array) for name, array in (scales or {}).items() if array is not None}
 
 
-def quantized_attention(q, k, v, format="int8", *, input_layout="BNSD", scale=None, seq_len=None, smooth_k=True, rotation=None, scales=None,
-                        block_tokens=None, mask=None, block_size=128):
+def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *, input_layout: str = "BNSD", scale: float | None = None,
+                        seq_len: Iterable[int] | None = None, smooth_k: bool = True, rotation: Array | tuple[Array, Array] | None = None,
+                        scales: Mapping[str, Array | None] | None = None, block_tokens: tuple[int, int] | None = None,
+                        mask: Array | None = None, block_size: int | tuple[int, int] = 128) -> ArrayT:
     """softmax(scale q k^T) v per head with q, k and v in few bits; docs/attention.md has the arithmetic.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
@@ -71,7 +78,8 @@ def quantized_attention(q, k, v, format="int8", *, input_layout="BNSD", scale=No
         if mask is not None:
             raise ValueError("[quantized_attention] mask does not go with seq_len")
         options["seq_len"] = [int(n) for n in seq_len]
-    arrays = [as_float_array("quantized_attention", name, t) for name, t in (("q", q), ("k", k), ("v", v))]
+    op = "quantized_attention"
+    arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     o = _empty(arrays[0])
     _core.quantized_attention(*arrays, o, options)
     return restored(o, q)

@@ -1,12 +1,16 @@
 """Which sampling step runs now, and what timestep-aware layers do in each step."""
+from __future__ import annotations
+
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Self
 
-_index = ContextVar("aerogel_timestep_idx", default=None)
-_index_max = ContextVar("aerogel_timestep_idx_max", default=None)
+_index: ContextVar[int | None] = ContextVar("aerogel_timestep_idx", default=None)
+_index_max: ContextVar[int | None] = ContextVar("aerogel_timestep_idx_max", default=None)
 
 
-def _whole(name, value):
+def _whole(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"[timestep] {name} must be a whole number, got {value!r}")
     return value
@@ -18,7 +22,7 @@ class TimestepManager:
     Pipelines call `TimestepManager.set_timestep_idx(i)` before step i; see `aerogel.timestep_callback` for diffusers."""
 
     @staticmethod
-    def set_timestep_idx(index):
+    def set_timestep_idx(index: int | None) -> None:
         """index: 0 .. max-1, or None for "unknown". ValueError when out of range."""
         if index is not None:
             limit = _index_max.get()
@@ -27,22 +31,23 @@ class TimestepManager:
         _index.set(index)
 
     @staticmethod
-    def get_timestep_idx():
+    def get_timestep_idx() -> int | None:
         """The current step, or None."""
         return _index.get()
 
     @staticmethod
-    def set_timestep_idx_max(count):
+    def set_timestep_idx_max(count: int | None) -> None:
         """Number of sampling steps (>= 1), or None for no limit. ValueError when the current step lies beyond it."""
         if count is not None:
             if _whole("timestep_idx_max", count) < 1:
                 raise ValueError(f"[timestep] timestep_idx_max must be at least 1, got {count}")
-            if _index.get() is not None and _index.get() >= count:
-                raise ValueError(f"[timestep] timestep_idx is {_index.get()}: timestep_idx_max must be larger, got {count}")
+            index = _index.get()
+            if index is not None and index >= count:
+                raise ValueError(f"[timestep] timestep_idx is {index}: timestep_idx_max must be larger, got {count}")
         _index_max.set(count)
 
     @staticmethod
-    def get_timestep_idx_max():
+    def get_timestep_idx_max() -> int | None:
         """The number of sampling steps, or None."""
         return _index_max.get()
 
@@ -60,30 +65,30 @@ class TimestepPolicyConfig:
     default_strategy: str = "dynamic"
     w4a4_default_strategy: str = "W4A4"
     fa_default_strategy: str = "MXFP4"
-    _ranges: dict = field(default_factory=dict, init=False, repr=False)
+    _ranges: dict[tuple[str, int | None], str] = field(default_factory=dict, init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for target in STRATEGIES:
             self._check(target, self._default(target))
 
-    def _default(self, target):
+    def _default(self, target: str) -> str:
         return {"w8a8_static_linear": self.default_strategy, "w4a4_linear": self.w4a4_default_strategy,
                 "fa": self.fa_default_strategy}[target]
 
     @staticmethod
-    def _check(target, strategy):
+    def _check(target: str, strategy: str) -> None:
         if strategy not in STRATEGIES[target]:
             raise ValueError(f"[timestep] strategy of {target} must be one of {', '.join(STRATEGIES[target])}, got {strategy!r}")
 
     @staticmethod
-    def _resolve(target, strategy):
+    def _resolve(target: str, strategy: str | None) -> str:
         if target == "linear":
             target = next((t for t in ("w8a8_static_linear", "w4a4_linear") if strategy in STRATEGIES[t]), "w8a8_static_linear")
         if target not in STRATEGIES:
             raise ValueError(f"[timestep] target must be one of linear, {', '.join(STRATEGIES)}, got {target!r}")
         return target
 
-    def register(self, step_range, strategy, target="w4a4_linear"):
+    def register(self, step_range: int | Iterable[int], strategy: str, target: str = "w4a4_linear") -> Self:
         """step_range: a step, a list or a range of steps (later calls win). target "linear" goes by the strategy's name."""
         target = self._resolve(target, strategy)
         self._check(target, strategy)
@@ -95,7 +100,7 @@ class TimestepPolicyConfig:
             self._ranges[target, step] = strategy
         return self
 
-    def get_strategy(self, step, target="w8a8_static_linear"):
+    def get_strategy(self, step: int | None, target: str = "w8a8_static_linear") -> str:
         """The strategy of a step, the target's default for None and for steps that nothing covers."""
         target = self._resolve(target, None)
         return self._ranges.get((target, step), self._default(target))

@@ -2,8 +2,17 @@
 
 To add a model, add a row. A layer that is not named stays as it is: cross attention, and attention among text tokens.
 """
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Grid: TypeAlias = tuple[int, ...]  # (frames, height, width)
+Inputs: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -12,35 +21,35 @@ class VideoModel:
     (frames, height, width) in tokens, inputs being the arguments of forward by name. text: "none", "front" or "behind" the video; behind,
     an attention mask is taken for padding of the text. rising: timesteps rise while a video is made (Mochi), instead of falling."""
 
-    layers: tuple
-    grid: Callable
+    layers: tuple[str, ...]
+    grid: Callable[[Any, Inputs], Grid]
     text: str = "none"
     rising: bool = False
 
 
-def _patches(size, patch):
+def _patches(size: Iterable[Any], patch: Iterable[int]) -> Grid:
     return tuple(n // p for n, p in zip(size, patch))
 
 
-def _wan(config, inputs):
+def _wan(config: Any, inputs: Inputs) -> Grid:
     return _patches(inputs["hidden_states"].shape[2:], config.patch_size)
 
 
-def _hunyuan(config, inputs):
+def _hunyuan(config: Any, inputs: Inputs) -> Grid:
     return _patches(inputs["hidden_states"].shape[2:], (config.patch_size_t, config.patch_size, config.patch_size))
 
 
-def _mochi(config, inputs):
+def _mochi(config: Any, inputs: Inputs) -> Grid:
     return _patches(inputs["hidden_states"].shape[2:], (1, config.patch_size, config.patch_size))
 
 
-def _cogvideox(config, inputs):
+def _cogvideox(config: Any, inputs: Inputs) -> Grid:
     frames, _, height, width = inputs["hidden_states"].shape[1:]
     step = config.patch_size_t or 1
     return (frames + step - 1) // step, height // config.patch_size, width // config.patch_size
 
 
-def _ltx(config, inputs):
+def _ltx(config: Any, inputs: Inputs) -> Grid:
     size = [inputs.get(name) for name in ("num_frames", "height", "width")]
     if None in size:
         raise ValueError("num_frames, height and width were not given to the transformer")
@@ -60,13 +69,13 @@ VIDEO_MODELS = {
 }
 
 
-def _no_video(config, inputs):
+def _no_video(config: Any, inputs: Inputs) -> Grid:
     raise ValueError("the model makes no video")
 
 
 ANY_MODEL = VideoModel(("*",), _no_video)
 
 
-def video_model(model):
+def video_model(model: nn.Module) -> VideoModel | None:
     """The row of the model's class or of a class it derives from, or None."""
     return next((VIDEO_MODELS[c.__name__] for c in type(model).__mro__ if c.__name__ in VIDEO_MODELS), None)

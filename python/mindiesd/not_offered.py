@@ -1,4 +1,6 @@
 """Names of MindIE SD that aerogel does not offer. Calling one raises NotImplementedError with what to use instead."""
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 _CACHE = "aerogel keeps no cache of blocks or attention; the caches of diffusers do (model.enable_cache), or call the block itself"
 _EXPERTS = "there are no mixtures of experts here; quantize the Linear layers of a plain torch implementation"
@@ -19,10 +21,10 @@ _INSTEAD = {
 }
 
 
-def not_offered(name):
+def not_offered(name: str) -> Callable[..., NoReturn]:
     """A callable that stands under this name and refuses."""
 
-    def refused(*args, **kwargs):
+    def refused(*args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(f"[mindiesd] {name} is not offered on a CPU: {_INSTEAD[name]}")
 
     refused.__name__ = refused.__qualname__ = name

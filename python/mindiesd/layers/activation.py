@@ -1,4 +1,6 @@
 """Activation layers by name."""
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -8,12 +10,13 @@ from ..utils.exception import ParametersInvalid, require
 class FastGELU(nn.Module):
     """x * sigmoid(1.702 x), the quick approximation of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return hidden_states * torch.sigmoid(1.702 * hidden_states)
 
 
-_LAYERS = {"swish": nn.SiLU, "silu": nn.SiLU, "mish": nn.Mish, "gelu": nn.GELU, "relu": nn.ReLU,
-           "gelu-tanh": lambda: nn.GELU(approximate="tanh"), "gelu-fast": FastGELU}
+_LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "swish": nn.SiLU, "silu": nn.SiLU, "mish": nn.Mish, "gelu": nn.GELU, "relu": nn.ReLU,
+    "gelu-tanh": lambda: nn.GELU(approximate="tanh"), "gelu-fast": FastGELU}
 
 
 def get_activation_layer(act_type: str) -> nn.Module:

@@ -5,7 +5,7 @@ from ..utils.exception import ParametersInvalid, require
 from .norm import layer_norm_float32
 
 
-def _modulation(name, tensor, x):
+def _modulation(name: str, tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """[B, H], [B, 1, H] or [B, S, H] as a float tensor that broadcasts over x [B, S, H]."""
     require("layernorm_scale_shift", name, tensor, torch.Tensor)
     wide = tensor[:, None] if tensor.dim() == 2 else tensor

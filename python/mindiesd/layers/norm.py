@@ -6,7 +6,7 @@ from torch import nn
 from ..utils.exception import ParametersInvalid, require
 
 
-def layer_norm_float32(norm, x):
+def layer_norm_float32(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
     """norm(x) with every step in float32 (or float64); the result stays in that type."""
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = (None if p is None else p.to(wide) for p in (norm.weight, norm.bias))
@@ -16,12 +16,12 @@ def layer_norm_float32(norm, x):
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis; x of 2 to 8 axes, the result in x's dtype. Parameter: weight [hidden_size]."""
 
-    def __init__(self, hidden_size, eps=1e-6):
+    def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(hidden_size))
         self.variance_epsilon = eps
 
-    def forward(self, hidden_states, if_fused=True):
+    def forward(self, hidden_states: torch.Tensor, if_fused: bool = True) -> torch.Tensor:
         """if_fused chooses between kernels of a card and has no effect. Raises ParametersInvalid for other numbers of axes."""
         if not 2 <= hidden_states.dim() <= 8:
             raise ParametersInvalid(f"[RMSNorm] hidden_states must have 2 to 8 axes, got {hidden_states.dim()}")

@@ -6,7 +6,7 @@ from ..utils.exception import ParametersInvalid, require
 _MODES = ("rotated_half", "rotated_interleaved")
 
 
-def _broadcast(name, table, x, head_first):
+def _broadcast(name: str, table: torch.Tensor, x: torch.Tensor, head_first: bool) -> torch.Tensor:
     """[S, D], or 4 axes that broadcast over x, as 4 axes."""
     require("rotary_position_embedding", name, table, torch.Tensor)
     if table.dim() == 2:

@@ -1,7 +1,8 @@
 """What to quantize and how: the configurations of MindIE SD, checked when they are made."""
 import dataclasses
 import warnings
-from typing import Dict, List, Optional, Tuple
+from collections.abc import Callable, Iterable
+from typing import Any, Dict, List, Optional, Self, Tuple
 
 import aerogel
 import torch
@@ -11,10 +12,10 @@ from ..utils.exception import ModelInitError
 from .mode import QuantAlgorithm, algorithm, require_online
 
 _ONLINE_FALLBACK = {"W8A8": "W8A8_DYNAMIC"}
-_said = set()
+_said: set[str] = set()
 
 
-def say_once(what):
+def say_once(what: str) -> None:
     """A warning about something that is accepted and has no effect, the first time only."""
     if what not in _said:
         _said.add(what)
@@ -24,21 +25,21 @@ def say_once(what):
 class TimestepPolicyConfig(aerogel.TimestepPolicyConfig):
     """What timestep-aware layers do in which step; see `aerogel.TimestepPolicyConfig`."""
 
-    def __init__(self, default_strategy="dynamic", w4a4_default_strategy="W4A4", fa_default_strategy="MXFP4"):
+    def __init__(self, default_strategy: str = "dynamic", w4a4_default_strategy: str = "W4A4", fa_default_strategy: str = "MXFP4") -> None:
         super().__init__(default_strategy, w4a4_default_strategy, fa_default_strategy)
 
-    def register(self, step_range, strategy, target="w4a4_linear"):
+    def register(self, step_range: int | Iterable[int], strategy: str, target: str = "w4a4_linear") -> Self:
         """step_range: a step, a list or a range of steps, later calls win. strategy: "static" or "dynamic" (W8A8_TIMESTEP layers, whatever
         the target), "W4A4" or "W4A8"; of target "fa" "MXFP4", "FP8" or "FLOAT". Returns the policy. Raises ValueError otherwise."""
         by_name = target == "w4a4_linear" and strategy in ("static", "dynamic")
         return super().register(step_range, strategy, "linear" if by_name else target)
 
-    def get_strategy(self, step, target="w4a4_linear"):
+    def get_strategy(self, step: int | None, target: str = "w4a4_linear") -> str:
         """The strategy of a step; the target's default for None."""
         return super().get_strategy(step, target)
 
 
-def _check_common(config):
+def _check_common(config: "QuantConfig | OnlineQuantConfig") -> None:
     """timestep_config and the options of MXFP4, the same in both configurations."""
     if config.timestep_config is not None and not isinstance(config.timestep_config, aerogel.TimestepPolicyConfig):
         raise ModelInitError(f"[quantize] timestep_config must be a TimestepPolicyConfig, got {type(config.timestep_config).__name__}")
@@ -51,7 +52,7 @@ def _check_common(config):
         say_once("mxfp4_scale_alg has no effect: blocks of MXFP4 have the scale 2^(floor(log2 max) - 2) of the OCP specification")
 
 
-def _algorithm(name, value):
+def _algorithm(name: str, value: Any) -> Any:
     try:
         return algorithm(value)
     except ValueError:
@@ -78,7 +79,7 @@ class QuantConfig:
     mxfp4_scale_alg: Optional[int] = None
     mxfp4_dst_type_max: float = 7.25
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.quant_algo = _algorithm("quant_algo", self.quant_algo)
         if self.exclude_layers is not None:
             if not isinstance(self.exclude_layers, (list, tuple)) or not all(isinstance(n, str) for n in self.exclude_layers):
@@ -95,7 +96,7 @@ class QuantConfig:
             self.quantized_layers = self._layers(self.quantized_layers)
 
     @classmethod
-    def _layers(cls, layers):
+    def _layers(cls, layers: Any) -> Dict[str, "QuantConfig"]:
         if not isinstance(layers, dict):
             raise ModelInitError(f"[quantize] quantized_layers must be a dict, got {type(layers).__name__}")
         layers = {n: cls(**c) if isinstance(c, dict) else c for n, c in layers.items()}
@@ -105,7 +106,7 @@ class QuantConfig:
         return layers
 
     @classmethod
-    def parse_from_dict(cls, config: dict):
+    def parse_from_dict(cls, config: dict[str, Any]) -> Self:
         """The configuration whose fields these are."""
         return cls(**config)
 
@@ -127,7 +128,7 @@ class OnlineQuantConfig:
     mxfp4_dst_type_max: float = 7.25
     fallback_timesteps: dataclasses.InitVar[Optional[List[int]]] = None
 
-    def __post_init__(self, fallback_timesteps):
+    def __post_init__(self, fallback_timesteps: Optional[List[int]]) -> None:
         if fallback_timesteps is not None:
             raise ModelInitError("[quantize] fallback_timesteps is gone: register the steps in a TimestepPolicyConfig, timestep_config=")
         self.quant_type = _algorithm("quant_type", self.quant_type)
@@ -144,18 +145,19 @@ class OnlineQuantConfig:
         self.fallback_layers = {pattern: self._fallback(pattern, algo) for pattern, algo in (self.fallback_layers or {}).items()}
 
     @staticmethod
-    def _fallback(pattern, algo):
-        algo = _algorithm(f"fallback_layers[{pattern!r}]", algo)
-        if algo.value not in ("W8A8", "W16A16"):
-            require_online(algo)
-        return algo
+    def _fallback(pattern: str, algo: str) -> QuantAlgorithm:
+        found: QuantAlgorithm = _algorithm(f"fallback_layers[{pattern!r}]", algo)
+        if found.value not in ("W8A8", "W16A16"):
+            require_online(found)
+        return found
 
-    def scheme_of(self, name, match):
+    def scheme_of(self, name: str, match: Callable[[str, str], bool]) -> str:
         """The scheme of a layer; match(name, pattern) tells whether a pattern means it. The name itself comes before patterns."""
-        algo = self.fallback_layers.get(name) or next((a for p, a in self.fallback_layers.items() if match(name, p)), self.quant_type)
+        fallback = self.fallback_layers or {}
+        algo = fallback.get(name) or next((a for p, a in fallback.items() if match(name, p)), self.quant_type)
         return _ONLINE_FALLBACK.get(algo.value, algo.value)
 
     @classmethod
-    def parse_from_dict(cls, config: dict):
+    def parse_from_dict(cls, config: dict[str, Any]) -> Self:
         """The configuration whose fields these are."""
         return cls(**config)

@@ -1,11 +1,14 @@
 """The attention classes of MindIE SD, made from a prefix and weights (a mapping of tensors, or an open safetensors file)."""
+from typing import Any
+
+import torch
 from aerogel import TimestepPolicyConfig
 from aerogel.flash_attention import QuantizedAttention
 
 from ..utils.exception import ParametersInvalid
 
 
-def _tensor(weights, name, required):
+def _tensor(weights: Any, name: str, required: bool) -> torch.Tensor | None:
     if weights is None or name not in weights.keys():
         if required:
             raise ParametersInvalid(f"[fa_quant] {name} is missing")
@@ -16,7 +19,7 @@ def _tensor(weights, name, required):
 class _Rotated(QuantizedAttention):
     FORMAT, REQUIRED = "fp8", True
 
-    def __init__(self, prefix=None, weights=None, policy=None):
+    def __init__(self, prefix: str | None = None, weights: Any = None, policy: TimestepPolicyConfig | None = None) -> None:
         q_rot, k_rot = (_tensor(weights, f"{prefix}.{part}_rot", self.REQUIRED) for part in "qk")
         if (q_rot is None) != (k_rot is None):
             raise ParametersInvalid(f"[fa_quant] {prefix}.q_rot and {prefix}.k_rot must be given together")
@@ -26,7 +29,7 @@ class _Rotated(QuantizedAttention):
 class FP8RotateQuantFA(_Rotated):
     """q, k and v in E4M3 with a scale per 128 query and 256 key tokens; q_rot and k_rot are required."""
 
-    def __init__(self, prefix=None, weights=None):
+    def __init__(self, prefix: str | None = None, weights: Any = None) -> None:
         super().__init__(prefix, weights)
 
 
@@ -35,7 +38,7 @@ class MXFP8RotateQuantFA(_Rotated):
 
     FORMAT = "mxfp8"
 
-    def __init__(self, prefix=None, weights=None):
+    def __init__(self, prefix: str | None = None, weights: Any = None) -> None:
         super().__init__(prefix, weights)
 
 
@@ -44,6 +47,6 @@ class MXFP4QuantFA(_Rotated):
 
     FORMAT, REQUIRED = "mxfp4", False
 
-    def __init__(self, prefix=None, weights=None, **kwargs):
+    def __init__(self, prefix: str | None = None, weights: Any = None, **kwargs: Any) -> None:
         config = kwargs.get("quant_config")
         super().__init__(prefix, weights, getattr(config, "timestep_config", None) or TimestepPolicyConfig())

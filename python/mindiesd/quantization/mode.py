@@ -60,18 +60,18 @@ NOT_ONLINE = {
 }
 
 
-def algorithm(name):
+def algorithm(name: str | None) -> QuantAlgorithm | None:
     """The QuantAlgorithm of a name in any case, or None of None. ValueError for others."""
     return name if name is None or isinstance(name, QuantAlgorithm) else QuantAlgorithm(str(name).upper())
 
 
-def require_online(algo):
+def require_online(algo: QuantAlgorithm) -> None:
     """NotImplementedError, with what to use, for an algorithm that needs more than a float model."""
     if algo.value in NOT_ONLINE:
         raise NotImplementedError(f"[quantize] {algo.value} does not run in memory: {NOT_ONLINE[algo.value]}")
 
 
-def scheme_of_file(stored, wanted=None):
+def scheme_of_file(stored: str, wanted: str | None = None) -> str:
     """The scheme to run a layer of a file by: what the file says or what is wanted instead; "FLOAT" to leave the layer as it is."""
     name = str(wanted or stored)
     if name in FLOAT_NAMES:

@@ -1,6 +1,8 @@
 """quantize(model, ...): exchanges the layers of a torch model in place, from files or in memory."""
 import logging
 import os
+from collections.abc import Callable, Iterable
+from typing import Any, Optional, TypeAlias
 
 import aerogel
 import torch
@@ -15,9 +17,11 @@ from .mode import FLOAT_NAMES, scheme_of_file
 log = logging.getLogger("mindiesd")
 _FIELDS = ("quant_des_path", "quant_algo", "quantized_layers", "exclude_layers", "dtype", "use_nz", "mxfp4_scale_alg", "mxfp4_dst_type_max")
 _KEYWORDS = (*_FIELDS, "quant_config", "timestep_config", "timestep_policy", "map")
+# What became of the Linear layers, {name: (attribute, module)} of the attention, and {name: why} of attention that stays float.
+Done: TypeAlias = tuple[aerogel.QuantizeReport, dict[str, tuple[str, flash_attention.QuantizedAttention]], dict[str, str]]
 
 
-def _policy(kwargs):
+def _policy(kwargs: dict[str, Any]) -> Optional[aerogel.TimestepPolicyConfig]:
     given = [p for p in (kwargs.get("timestep_config"), kwargs.get("timestep_policy")) if p is not None]
     if len(given) == 2 and given[0] is not given[1]:
         raise ParametersInvalid("[quantize] timestep_config and timestep_policy mean the same: give one of them")
@@ -26,7 +30,7 @@ def _policy(kwargs):
     return given[0] if given else None
 
 
-def _check(model, online_config, quant_des_path, kwargs):
+def _check(model: object, online_config: object, quant_des_path: object, kwargs: dict[str, Any]) -> None:
     unknown = sorted(set(kwargs) - set(_KEYWORDS))
     if unknown:
         raise TypeError(f"quantize() got unexpected keyword arguments: {', '.join(unknown)}")
@@ -41,20 +45,20 @@ def _check(model, online_config, quant_des_path, kwargs):
         raise ParametersInvalid("[quantize] online_config excludes quant_des_path and quant_config")
 
 
-def _names_of(name):
+def _names_of(name: str) -> tuple[str, ...]:
     """Under which names a description may list a module."""
     return (f"{name}.linear.weight", f"{name}.weight", name, f"{name}.fa_q.scale", f"{name}.quant_type")
 
 
-def _chooser(config, attention):
+def _chooser(config: QuantConfig, attention: bool) -> Callable[[str, str], str]:
     """(name, stored type) -> type to run it by, for the Linear layers or the attention of a description."""
-    def wanted(name):
+    def wanted(name: str) -> Optional[str]:
         if config.quantized_layers is None:
             return config.quant_algo
         found = next((config.quantized_layers[key] for key in _names_of(name) if key in config.quantized_layers), None)
         return "NO_QUANT" if found is None else found.quant_algo or config.quant_algo
 
-    def choose(name, stored):
+    def choose(name: str, stored: str) -> str:
         if any(key in (config.exclude_layers or ()) for key in _names_of(name)):
             return "FLOAT"
         algo = wanted(name)
@@ -68,14 +72,14 @@ def _chooser(config, attention):
     return choose
 
 
-def _rank(path):
+def _rank(path: str) -> int:
     """This process's rank where the description carries one ("..._0.json") and torch.distributed runs; else -1, the file as named."""
     digits = os.path.splitext(os.path.basename(path))[0].rpartition("_")[2].isdigit()
     running = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_rank() if digits and running else -1
 
 
-def _from_files(model, path, config, layer_classes):
+def _from_files(model: nn.Module, path: str, config: QuantConfig, layer_classes: Optional[Iterable[type]]) -> Done:
     policy = config.timestep_config or TimestepPolicyConfig()
     rank = _rank(path)
     attention, kept = flash_attention.from_files(model, path, policy=policy, type_of=_chooser(config, True), rank=rank)
@@ -83,13 +87,13 @@ def _from_files(model, path, config, layer_classes):
     return report, attention, kept
 
 
-def _in_memory(model, config, layer_classes):
+def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optional[Iterable[type]]) -> Done:
     policy = config.timestep_config or TimestepPolicyConfig()
     schemes = {name: config.scheme_of(name, matches) for name, _ in model.named_modules()}
     attention = {}
     if config.fa_quant_type is not None:
         skip = [name for name, scheme in schemes.items() if scheme == "W16A16"]
-        attention = flash_attention.in_memory(model, config.fa_layers, config.fa_quant_type.value, policy=policy, skip=skip)
+        attention = flash_attention.in_memory(model, config.fa_layers or (), config.fa_quant_type.value, policy=policy, skip=skip)
     quant_type = config.quant_type.value
     fallback = {name: scheme for name, scheme in schemes.items() if scheme != quant_type}
     online = aerogel.OnlineQuantConfig(quant_type, fallback_layers=fallback, timestep_config=policy)
@@ -98,7 +102,8 @@ def _in_memory(model, config, layer_classes):
 
 
 @invalid_arguments
-def quantize(model, quant_des_path=None, online_config=None, **kwargs):
+def quantize(model: nn.Module, quant_des_path: Optional[str | os.PathLike[str]] = None, online_config: Optional[OnlineQuantConfig] = None,
+             **kwargs: Any) -> nn.Module:
     """Exchanges layers of `model` in place and returns the model.
 
     quant_des_path: a description file of msModelSlim or `aerogel quantize`; its weights lie beside it. online_config: an OnlineQuantConfig

@@ -11,7 +11,7 @@ class TimestepManager(aerogel.TimestepManager):
 
     @classmethod
     @invalid_arguments
-    def set_timestep_idx(cls, cur_timestep: int) -> None:
+    def set_timestep_idx(cls, cur_timestep: Optional[int]) -> None:
         """cur_timestep: 0 .. max-1, or None for "unknown". Raises ParametersInvalid when out of range."""
         aerogel.TimestepManager.set_timestep_idx(cur_timestep)
 
@@ -22,7 +22,7 @@ class TimestepManager(aerogel.TimestepManager):
 
     @classmethod
     @invalid_arguments
-    def set_timestep_idx_max(cls, t_idx: int) -> None:
+    def set_timestep_idx_max(cls, t_idx: Optional[int]) -> None:
         """t_idx: the number of sampling steps, or None for no limit. Raises ParametersInvalid when it is below 1 or the current step."""
         aerogel.TimestepManager.set_timestep_idx_max(t_idx)
 

@@ -1,11 +1,16 @@
 """The exceptions of MindIE SD. Those about arguments are ValueErrors here as well, as everywhere in aerogel."""
+from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _WithMessage:
-    def __init__(self, message):
+    def __init__(self, message: str) -> None:
         self.message = message
-        super().__init__(message)
+        super().__init__(message)  # type: ignore[call-arg]  # of the exception that stands beside it
 
 
 class ParametersInvalid(_WithMessage, ValueError):
@@ -31,11 +36,11 @@ class ModelExecError(_WithMessage, RuntimeError):
 _OURS = (ParametersInvalid, ConfigError, ModelInitError)
 
 
-def invalid_arguments(function):
+def invalid_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """aerogel's ValueErrors come out of the function as ParametersInvalid."""
 
     @wraps(function)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except _OURS:
@@ -46,7 +51,7 @@ def invalid_arguments(function):
     return wrapped
 
 
-def require(op, name, value, kind):
+def require(op: str, name: str, value: object, kind: type | tuple[type, ...]) -> None:
     """ParametersInvalid unless value is of a kind."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__

@@ -1,4 +1,6 @@
 """attention_forward: dense attention of a batch."""
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from aerogel import attention
@@ -10,7 +12,7 @@ _CHOICES = {"opt_mode": ("runtime", "static", "manual"), "op_type": ("prompt_fla
             "layout": ("BNSD", "BSND", "BSH")}
 
 
-def _check_choices(choices):
+def _check_choices(choices: dict[str, Any]) -> None:
     """opt_mode, op_type and layout choose between operators of a card; here they are checked and have no effect."""
     for name, value in choices.items():
         if name not in _CHOICES:
@@ -19,7 +21,8 @@ def _check_choices(choices):
             raise ParametersInvalid(f"[{_OP}] {name} must be one of {', '.join(_CHOICES[name])}, got {value!r}")
 
 
-def _masked(query, key, value, attn_mask, *, scale, head_first):
+def _masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor, *, scale: float | None,
+            head_first: bool) -> torch.Tensor:
     """attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], non-zero = attend."""
     q, k, v = (query, key, value) if head_first else (t.transpose(1, 2) for t in (query, key, value))
     if attn_mask.dim() not in (2, 4) or tuple(attn_mask.shape[-2:]) != (q.shape[2], k.shape[2]):
@@ -30,7 +33,8 @@ def _masked(query, key, value, attn_mask, *, scale, head_first):
 
 
 @invalid_arguments
-def attention_forward(query, key, value, attn_mask=None, scale=None, fused=True, head_first=False, **kwargs):
+def attention_forward(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
+                      scale: float | None = None, fused: bool = True, head_first: bool = False, **kwargs: Any) -> torch.Tensor:
     """softmax(scale q k^T) v per head.
 
     query, key, value: [batch, tokens, heads, head_dim], or [batch, heads, tokens, head_dim] with head_first; float32, bfloat16 or

@@ -1,4 +1,5 @@
 """attention_forward_varlen: sequences of various lengths, packed behind each other."""
+from collections.abc import Iterable
 from typing import Optional
 
 import torch
@@ -10,7 +11,7 @@ from ...utils.exception import ParametersInvalid, invalid_arguments
 _OP = "attention_forward_varlen"
 
 
-def _bounds(name, cumulative, tokens):
+def _bounds(name: str, cumulative: Iterable[int], tokens: int) -> list[int]:
     """[0, n0, n0 + n1, ...] as numbers, checked."""
     bounds = [int(n) for n in cumulative]
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != tokens or any(a > b for a, b in zip(bounds, bounds[1:])):
@@ -18,14 +19,15 @@ def _bounds(name, cumulative, tokens):
     return bounds
 
 
-def _one(q, k, v, scale, causal):
+def _one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, causal: bool) -> torch.Tensor:
     """[tokens, heads, head_dim] of one sequence. causal: the last query sees all keys, each one before it one key less."""
     if q.shape[0] == 0 or k.shape[0] == 0:
         return torch.zeros_like(q)
     if not causal:
         return attention(q[None], k[None], v[None], input_layout="BSND", scale=scale)[0]
     mask = torch.ones(q.shape[0], k.shape[0], dtype=torch.bool).tril(k.shape[0] - q.shape[0])
-    o = F.scaled_dot_product_attention(*(t.transpose(0, 1)[None] for t in (q, k, v)), attn_mask=mask, scale=scale)
+    q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return o[0].transpose(0, 1)  # zeros where a query sees no key
 
 
@@ -34,8 +36,8 @@ def attention_forward_varlen(
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        cu_seqlens_q: list[torch.Tensor],
-        cu_seqlens_k: list[torch.Tensor],
+        cu_seqlens_q: Iterable[int],
+        cu_seqlens_k: Iterable[int],
         max_seqlen_q: Optional[int] = None,
         max_seqlen_k: Optional[int] = None,
         dropout_p: float = 0.0,
@@ -47,7 +49,7 @@ def attention_forward_varlen(
         deterministic: Optional[bool] = None,
         return_attn_probs: Optional[bool] = None,
         block_table: Optional[torch.Tensor] = None,
-):
+) -> torch.Tensor:
     """softmax(scale q k^T) v of each sequence by itself.
 
     q, k, v: [tokens, heads, head_dim]. cu_seqlens_q, cu_seqlens_k: cumulative lengths from 0, [sequences + 1], a list or a tensor.
