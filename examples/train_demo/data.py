@@ -23,6 +23,7 @@ WORDS = (PAD, *COLOURS, *SHAPES, "moves", "turns", "left", "right", "up", "down"
 SLOTS_PER_OBJECT = 4
 GROUPS = [[0, 1], [0, 2, 3]]  # slots of an object that make one embedding: colour and shape, colour and motion
 MAX_OBJECTS = 2
+UNDISTURBED = 6  # frames before an object may bounce off an edge, so that the captioned direction is visible
 MAX_LENGTH = SLOTS_PER_OBJECT * MAX_OBJECTS
 GRAMMAR = ("caption = object [ ',' object ]; object = colour shape motion; colour = red | yellow | green | cyan | blue | "
            "purple; shape = circle | square | triangle | star; motion = 'moves' ( left | right | up | down ) | 'turns'")
@@ -39,6 +40,8 @@ class Body:
     velocity: np.ndarray
     angle: float
     spin: float
+    low: np.ndarray | None = None   # corners of the part of the picture that its centre bounces about in
+    high: np.ndarray | None = None
     contact: float = np.inf
     after: np.ndarray | None = None
 
@@ -48,8 +51,9 @@ class Body:
         before = np.minimum(t, self.contact)[:, None]
         place = self.start + before * self.velocity
         if self.after is not None:
-            place = place + np.maximum(t - self.contact, 0)[:, None] * self.after
-        return place
+            return place + np.maximum(t - self.contact, 0)[:, None] * self.after
+        room = self.high - self.low
+        return self.low + room - np.abs((place - self.low) % (2 * room) - room)
 
     def caption(self):
         return f"{self.colour} {self.shape} {self.motion}"
@@ -103,12 +107,12 @@ def _body(rng, colour, motion, box):
     radius = rng.uniform(10.0, 11.0)
     low, high = np.array(box[:2]) + radius + 0.5, np.array(box[2:]) - radius - 0.5
     room = np.abs(direction) @ (high - low)
-    velocity = direction * rng.uniform(0.92, 1.0) * min(2.1, room / (FRAMES - 1))
-    travel = velocity * (FRAMES - 1)
+    velocity = direction * rng.uniform(0.92, 1.0) * min(1.6, room / (FRAMES - 1))
+    travel = velocity * UNDISTURBED
     start = rng.uniform(low - np.minimum(travel, 0), high - np.maximum(travel, 0))
     turning = motion == "turns"
     return Body(colour, str(rng.choice(SHAPES)), motion, radius, start, velocity,
-                np.deg2rad(rng.uniform(-10, 10)) if turning else 0.0, np.deg2rad(rng.uniform(10, 12)) if turning else 0.0)
+                np.deg2rad(rng.uniform(-10, 10)) if turning else 0.0, np.deg2rad(rng.uniform(10, 12)) if turning else 0.0, low, high)
 
 
 def _head_on(rng, first, second):

@@ -1,3 +1,4 @@
+// Masks from Python: checked, then compressed to rows of blocks.
 #include "bindings/block_mask.h"
 
 #include <nanobind/stl/tuple.h>

@@ -1,3 +1,4 @@
+// FirstFrame: copies of the given part, and timesteps per token.
 #include "model/first_frame.h"
 
 #include <fmt/format.h>
