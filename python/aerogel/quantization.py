@@ -12,6 +12,8 @@ from typing import TypeAlias, TypeVar, cast
 from torch import nn
 
 from . import _core
+from .flash_attention import FORMATS, QuantizedAttention
+from .flash_attention import in_memory as attention_in_memory
 from .layer_names import matches
 from .linear import QuantizedLinear
 from .ranks import rank_of
@@ -42,6 +44,7 @@ class QuantizeReport:
     layers: list[LayerReport] = field(default_factory=list)
     bytes_before: int = 0
     bytes_after: int = 0
+    attention: dict[str, str] = field(default_factory=dict)  # module -> format of its `fa_quant`
 
     @property
     def quantized(self) -> list[str]:
@@ -53,7 +56,8 @@ class QuantizeReport:
         for layer in self.layers:
             counts[layer.scheme] = counts.get(layer.scheme, 0) + 1
         parts = ", ".join(f"{count} {scheme}" for scheme, count in sorted(counts.items()))
-        return f"{parts}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB"
+        heads = f", attention of {len(self.attention)} modules" if self.attention else ""
+        return f"{parts}{heads}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB"
 
 
 @dataclass
@@ -61,11 +65,13 @@ class OnlineQuantConfig:
     """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
 
     quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of whole names: scheme or "W16A16"}; "W16A16" keeps a
-    layer float. group_size: columns that share a weight scale, 0 = the whole row. Quantized attention (fa_layers, fa_quant_type) is not there yet and raises NotImplementedError."""
+    layer float. group_size: columns that share a weight scale, 0 = the whole row. fa_layers: patterns of names or classes of attention modules
+    that get a `QuantizedAttention` as `layer.fa_quant`, which their own forward must call; fa_quant_type: FP8_DYNAMIC, MXFP8_DYNAMIC or
+    MXFP4_DYNAMIC. Raises ValueError for one without the other, and for other types."""
 
     quant_type: str = "W8A8_DYNAMIC"
     fallback_layers: dict[str, str] = field(default_factory=dict)
-    fa_layers: object = None
+    fa_layers: str | Iterable[str] | None = None
     fa_quant_type: str | None = None
     timestep_config: TimestepPolicyConfig | None = None
     group_size: int = 0
@@ -75,8 +81,11 @@ class OnlineQuantConfig:
     def __post_init__(self) -> None:
         self.quant_type = _core.scheme(self.quant_type)
         self.fallback_layers = {p: s if s == "W16A16" else _core.scheme(s) for p, s in self.fallback_layers.items()}
-        if self.fa_layers is not None or self.fa_quant_type is not None:
-            raise NotImplementedError("[quantize] quantized attention is not there yet: leave fa_layers and fa_quant_type out")
+        self.fa_layers = as_list(self.fa_layers) if self.fa_layers else None
+        if (self.fa_layers is None) != (self.fa_quant_type is None):
+            raise ValueError(f"[quantize] fa_layers and fa_quant_type go together, got {self.fa_layers!r} and {self.fa_quant_type!r}")
+        if self.fa_quant_type is not None and self.fa_quant_type not in FORMATS:
+            raise ValueError(f"[quantize] fa_quant_type must be one of {', '.join(FORMATS)}, got {self.fa_quant_type!r}")
 
 
 def schemes() -> list[tuple[str, str, bool]]:
@@ -221,6 +230,7 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     classes = (nn.Linear, QuantizedLinear, *(map or ()))
     linears = _linears(model, classes)
     choice = (as_list(include), as_list(exclude))
+    attention: dict[str, QuantizedAttention] = {}
     if quant_des_path is not None:
         pair = _core.QuantizedPair.open(fspath(quant_des_path), rank_of(quant_des_path, rank))
         chosen, kept = planned_by_files(model, choice, pair, classes)
@@ -232,9 +242,15 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
         schemes_of, kept = planned(model, choice, config, classes)
         new = {name: quantized(name, linears[name], own, config.group_size) for name, own in schemes_of.items()}
         policy = policy or config.timestep_config
+        if config.fa_layers is not None:
+            attention = attention_in_memory(model, config.fa_layers, cast(str, config.fa_quant_type), policy=policy)
     for layer in new.values():
         layer.timestep_policy = policy
-    return _exchange(model, linears, new, kept)
+    report = _exchange(model, linears, new, kept)
+    for name, module in attention.items():
+        model.get_submodule(name).fa_quant = module
+        report.attention[name] = module.format
+    return report
 
 
 def _exchange(model: nn.Module, linears: Mapping[str, nn.Module], new: Mapping[str, QuantizedLinear], kept: Mapping[str, str]) -> QuantizeReport:

@@ -158,8 +158,35 @@ def test_a_wrong_request_changes_nothing(tmp_path):
         with pytest.raises(error, match=message):
             aerogel.quantize(model, **arguments)
         assert all(type(m) is nn.Linear for m in model.values())
-    with pytest.raises(NotImplementedError, match="quantized attention is not there yet"):
-        aerogel.OnlineQuantConfig(fa_layers="*attn1")
+    for wrong, message in ((dict(fa_layers="*attn1"), "go together"), (dict(fa_quant_type="FP8_DYNAMIC"), "go together"),
+                           (dict(fa_layers="*attn1", fa_quant_type="INT8"), "fa_quant_type must be one of FP8_DYNAMIC")):
+        with pytest.raises(ValueError, match=message):
+            aerogel.OnlineQuantConfig(**wrong)
+
+
+def test_attention_modules_get_a_quantized_attention():
+    class Attention(nn.Module):
+        inner_dim, heads = 64, 2
+
+        def __init__(self):
+            super().__init__()
+            self.to_q = nn.Linear(64, 64)
+
+        def forward(self, x):
+            q = self.to_q(x).unflatten(-1, (2, 32)).transpose(1, 2)
+            return self.fa_quant(q, q, q) if hasattr(self, "fa_quant") else aerogel.attention(q, q, q)
+
+    torch.manual_seed(0)
+    model, x = nn.ModuleDict({"blocks": nn.ModuleList([Attention(), Attention()])}), torch.randn(1, 40, 64)
+    before = model["blocks"][0](x)
+    config = aerogel.OnlineQuantConfig("W8A16", fa_layers="blocks.0", fa_quant_type="FP8_DYNAMIC")
+    report = aerogel.quantize(model, online_config=config)
+    assert report.attention == {"blocks.0": "fp8"} and "attention of 1 modules" in str(report)
+    assert not hasattr(model["blocks"][1], "fa_quant")
+    error = float((model["blocks"][0](x) - before).norm() / before.norm())
+    assert 0.001 < error < 0.1
+    with pytest.raises(ValueError, match="no module is named by fa_layers"):
+        aerogel.quantize(model, online_config=aerogel.OnlineQuantConfig("W8A16", fa_layers="nothing", fa_quant_type="FP8_DYNAMIC"))
 
 
 def test_a_description_for_another_model_is_refused(tmp_path, aerogel_command):
