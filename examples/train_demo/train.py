@@ -141,7 +141,7 @@ class Trainer:
         self.step += 1
         self.samples += kind["batch"]
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"[train] the loss of step {self.step} is {float(loss)}; the last checkpoint is from before")
+            raise FloatingPointError(f"[train] the loss of step {self.step} is {float(loss.detach())}; the last checkpoint is from before")
         return float(loss.detach())
 
     @torch.no_grad()
