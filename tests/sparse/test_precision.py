@@ -78,7 +78,7 @@ def test_int8_is_quantized_attention_of_the_kept_blocks(sparse_type, head_dim, l
     if sparse_type in ("rf_v2", "rf_v3"):
         options["latent_shape_q"] = LATENT
     if sparse_type is None:
-        cells = side.tokens // BLOCK
+        cells = -(-side.tokens // BLOCK)
         options = {"block_size": BLOCK, "mask": np.random.default_rng(1).random((1, 4, cells, cells)) < 0.3}
     o, mask, report = arrays.call(precision="int8", **options)
     plain, plain_mask, _ = arrays.call(**options)
