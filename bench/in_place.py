@@ -8,9 +8,7 @@ import argparse
 import copy
 import json
 import os
-import statistics
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +19,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 from machine import machine  # noqa: E402
 from run import PEER_SETTINGS  # noqa: E402
+from turns import take_turns  # noqa: E402
 
 # Our best side against PyTorch's best: float only without VNNI; bfloat16 or torchao compiled with it.
 GOALS = {"avx2": 1.8, "avx512": 1.5, "amx": 1.5}
@@ -63,9 +62,7 @@ def float_model(arguments):
 
 
 def to_bfloat16(model, inputs):
-    import torch
-
-    return copy.deepcopy(model).bfloat16(), {k: v.bfloat16() if k != "timestep" else v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+    return copy.deepcopy(model).bfloat16(), {k: v if k == "timestep" else v.bfloat16() for k, v in inputs.items()}
 
 
 def torchao_int8(model):
@@ -77,7 +74,7 @@ def torchao_int8(model):
 
 
 def sides(model, inputs, arguments):
-    """{name: (side, function)}; side is torch-float, torch-int8 or aerogel."""
+    """({name: function}, {name: side}); a side is torch, torch bf16, torchao, one of them compiled, or aerogel."""
     import aerogel
     import torch
 
@@ -103,29 +100,13 @@ def sides(model, inputs, arguments):
             side, one, given = models[name]
             models[f"{name}, compiled"] = (f"{side} compiled", torch.compile(one), given)
     call = lambda one, given: lambda: one(**given, return_dict=False)[0]
-    return {name: (side, call(one, given)) for name, (side, one, given) in models.items()}
+    return {name: call(one, given) for name, (_, one, given) in models.items()}, {name: side for name, (side, _, _) in models.items()}
 
 
-def measure(calls, rounds):
-    """{name: (median seconds, spread, last output)} of calls that take turns."""
-    import torch
-    from rich.progress import track
-
-    seconds, outputs = {name: [] for name in calls}, {}
-    with torch.inference_mode():
-        for turn in track(range(rounds + 1), "measuring", disable=not sys.stderr.isatty()):
-            for name, (_, call) in calls.items():
-                start = time.perf_counter()
-                outputs[name] = call()
-                if turn:  # the first one compiles and packs
-                    seconds[name].append(time.perf_counter() - start)
-    return {name: (statistics.median(s), max(s) / min(s) - 1, outputs[name]) for name, s in seconds.items()}
-
-
-def peers_of(level, calls):
+def peers_of(level, side_of):
     """The sides of PyTorch that the goal speaks of."""
     wanted = ("torch", "torch bf16") if level == "avx2" else ("torch bf16", "torchao")
-    return [name for name, (side, _) in calls.items() if side.removesuffix(" compiled") in wanted and (side.endswith("compiled") or side != "torchao")]
+    return [name for name, side in side_of.items() if side.removesuffix(" compiled") in wanted and (side.endswith("compiled") or side != "torchao")]
 
 
 def main():
@@ -137,14 +118,15 @@ def main():
 
     cpu, _ = machine(arguments.aerogel)
     level = cpu["level"]
-    calls = sides(*float_model(arguments), arguments)
-    timed = measure(calls, arguments.rounds)
-    exact = timed["torch float32"][2].double()
-    best = min(timed[name][0] for name in peers_of(level, calls))
-    rows = [{"name": name, "seconds": seconds, "spread": spread, "error": float((o.double() - exact).norm() / exact.norm()), "ratio": best / seconds}
-            for name, (seconds, spread, o) in timed.items()]
+    calls, side_of = sides(*float_model(arguments), arguments)
+    with torch.inference_mode():
+        seconds, spreads, outputs = take_turns(calls, arguments.rounds)
+    peers, exact = peers_of(level, side_of), outputs["torch float32"].double()
+    best = min(seconds[name] for name in peers)
+    rows = [{"name": name, "seconds": seconds[name], "spread": spreads[name], "error": float((o.double() - exact).norm() / exact.norm()),
+             "ratio": best / seconds[name]} for name, o in outputs.items()]
     reached = max(row["ratio"] for row in rows if row["name"].startswith("aerogel"))
-    goal = {"reached": reached, "wanted": GOALS.get(level), "peers": peers_of(level, calls)}
+    goal = {"reached": reached, "wanted": GOALS.get(level), "peers": peers}
 
     table = Table(title=f"{cpu['name']}, {level}, {arguments.threads} threads, torch {torch.__version__}")
     for header in ("forward of", "ms", "spread", "error", "x best peer"):

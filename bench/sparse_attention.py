@@ -2,14 +2,12 @@
 """Sparse attention beside dense attention, PyTorch's and flex_attention under the same mask: one run, turn by turn, medians.
 
 An Aerogel time is the whole call from Python: recognition or prediction of the mask, reordering, attention, putting the rows back. The
-peer flex_attention gets the finished mask and tokens that already lie in the pattern's order. Errors are relative L2 distances to
+peer flex_attention gets the finished mask over tokens as they lie, and so does the row "given" it is compared with. Errors are relative L2 distances to
 attention in float64 under the same mask, on sampled rows of one head."""
 import argparse
 import json
 import os
-import statistics
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +22,8 @@ import aerogel  # noqa: E402
 import torch  # noqa: E402
 from machine import machine  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
+from turns import take_turns  # noqa: E402
 
 BLOCK = 128
 # Smallest acceptable ratios, by row; --check enforces them. The int8 ones: without and with VNNI.
@@ -125,18 +123,6 @@ def calls_of(problem, arguments):
     return calls, mask
 
 
-def measure(calls, rounds):
-    """(medians, spreads, last results) of calls that take turns."""
-    seconds, results = {name: [] for name in calls}, {}
-    for turn in track(range(rounds + 1), "measuring", disable=not sys.stderr.isatty()):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            results[name] = call()
-            if turn:  # the first one warms up and compiles
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(s) for name, s in seconds.items()}, {name: max(s) / min(s) - 1 for name, s in seconds.items()}, results
-
-
 def rows_of(problem, calls, mask, timed, peaks):
     medians, spreads, results = timed
     blocks = lambda rows: mask[0, 0].bool()[rows // BLOCK].repeat_interleave(BLOCK, 1)
@@ -199,7 +185,7 @@ def main():
     problem = Problem(arguments)
     with torch.inference_mode():
         calls, mask = calls_of(problem, arguments)
-        timed = measure(calls, arguments.rounds)
+        timed = take_turns(calls, arguments.rounds)
         rows = rows_of(problem, calls, mask, timed, peaks)
     checks = goals(timed[0], rows, cpu)
     size = f"{arguments.heads} heads, {problem.tokens} tokens, head_dim {arguments.head_dim}"

@@ -1,0 +1,19 @@
+"""Calls that take turns, so that a change of the machine's speed meets all of them."""
+import statistics
+import sys
+import time
+
+from rich.progress import track
+
+
+def take_turns(calls, rounds):
+    """({name: median seconds}, {name: spread}, {name: last result}) of functions by name; a round before the first warms up and compiles."""
+    seconds, results = {name: [] for name in calls}, {}
+    for turn in track(range(rounds + 1), "measuring", disable=not sys.stderr.isatty()):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            results[name] = call()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(all_of_it) for name, all_of_it in seconds.items()}
+    return medians, {name: max(all_of_it) / min(all_of_it) - 1 for name, all_of_it in seconds.items()}, results
