@@ -58,7 +58,8 @@ struct GenerateOptions {
     /// it and timestep 0 in every step, as in Wan 2.2's text-and-image-to-video model (diffusers:
     /// expand_timesteps).
     Tensor first_frame;
-    /// Without `first_frame`: makes it in a pass of its own from the caption, densely, before the others.
+    /// Without `first_frame`: makes it in a pass of its own from the caption, densely, before the others, if
+    /// there are any.
     std::optional<bool> image_first;
     std::optional<SparseConfig> sparse;
     /// What timestep-aware layers do in each step; unset: what they hold decides.

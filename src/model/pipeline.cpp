@@ -200,7 +200,8 @@ GenerateResult Pipeline::generate(const GenerateOptions& given) const {
                                                options.negative_prompt, "negative_prompt");
     }
     double first_frame_seconds = 0.0;
-    if (*options.image_first && !options.first_frame.defined()) {
+    const bool has_more_frames = options.frames && *options.frames > transformer_.config().patch_size[0];
+    if (*options.image_first && has_more_frames && !options.first_frame.defined()) {
         const GenerateResult image =
             Run(transformer_, image_options(options, transformer_), captions).finish();
         options.first_frame = image.video;

@@ -61,6 +61,28 @@ TEST_F(PipelineTest, SameSeedGivesTheSameBitsForAnyNumberOfThreads) {
     }
 }
 
+TEST_F(PipelineTest, TheFirstFrameIsMadeAloneOnlyBeforeOthers) {
+    const Pipeline pipeline = load();
+    GenerateOptions options = caption("up");
+    int passes = 0;
+    options.on_attention_input = [&](int, const AttentionInput& at) {
+        passes += at.name == "blocks.0.attn1";
+    };
+    const auto count = [&](int frames, bool image_first) {
+        options.frames = frames;
+        options.image_first = image_first;
+        passes = 0;
+        const GenerateResult result = pipeline.generate(options);
+        EXPECT_EQ(result.first_frame_seconds > 0.0, image_first && frames > 1);
+        EXPECT_EQ(result.video.dim(1), frames);
+        return passes;
+    };
+    const int video = count(3, false), image = count(1, false);
+    EXPECT_GT(image, 0);
+    EXPECT_EQ(count(3, true), video + image);
+    EXPECT_EQ(count(1, true), image);
+}
+
 TEST_F(PipelineTest, SeedAndCaptionMatter) {
     const Pipeline pipeline = load();
     const Tensor video = pipeline.generate(caption("up")).video;
