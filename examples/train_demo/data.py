@@ -40,8 +40,8 @@ class Body:
     velocity: np.ndarray
     angle: float
     spin: float
-    low: np.ndarray | None = None   # corners of the part of the picture that its centre bounces about in
-    high: np.ndarray | None = None
+    low: np.ndarray  # corners of the part of the picture that its centre bounces about in
+    high: np.ndarray
     contact: float = np.inf
     after: np.ndarray | None = None
 

@@ -1,7 +1,7 @@
-"""Muon in float32: momentum whose matrices are made orthogonal before each step (Jordan et al. 2024, "Muon").
+"""Muon: momentum whose matrices are made orthogonal before each step (Jordan et al. 2024, "Muon").
 
-`torch.optim.Muon` runs its Newton-Schulz iteration in bfloat16, which a CPU without bfloat16 arithmetic emulates: that took
-more than half of a training step here. Matrices of one shape are treated as one batch.
+`torch.optim.Muon` always runs its Newton-Schulz iteration in bfloat16, which a CPU without bfloat16 arithmetic emulates: that took
+more than half of a training step here. This one does so only where the CPU has it. Matrices of one shape are treated as one batch.
 """
 import torch
 

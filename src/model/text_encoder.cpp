@@ -42,10 +42,8 @@ std::vector<std::string> read_words(const Json& json, const std::filesystem::pat
     return words;
 }
 
-// The slots of an object that each of its embeddings sums up; empty when every slot has an embedding of its
-// own.
+// The lists of slots of an object that are summed up, each to one embedding.
 Slots read_groups(const Json& json, const std::filesystem::path& path, std::int64_t slots_per_object) {
-    if (!json.contains("groups")) return {};
     const Json& value = json["groups"];
     const auto is_slot = [&](const Json& slot) {
         return slot.is_number_integer() && slot >= 0 && slot < slots_per_object;
@@ -57,6 +55,25 @@ Slots read_groups(const Json& json, const std::filesystem::path& path, std::int6
         wrong_json_value("text encoder", path, "groups", "lists of slots below slots_per_object", value);
     }
     return value.get<Slots>();
+}
+
+// The slots of each embedding of a caption: every slot alone.
+Slots single_slots(std::int64_t max_length) {
+    Slots sums;
+    for (std::int64_t slot = 0; slot < max_length; ++slot) sums.push_back({slot});
+    return sums;
+}
+
+// The same where the slots of each object are summed in groups.
+Slots repeated_groups(const Slots& groups, std::int64_t slots_per_object, std::size_t objects) {
+    Slots sums;
+    for (std::size_t object = 0; object < objects; ++object) {
+        for (std::vector<std::int64_t> slots : groups) {
+            for (std::int64_t& slot : slots) slot += static_cast<std::int64_t>(object) * slots_per_object;
+            sums.push_back(std::move(slots));
+        }
+    }
+    return sums;
 }
 
 Tensor read_table(const SafetensorsFile& file, const std::string& name, std::int64_t rows) {
@@ -113,16 +130,10 @@ TextEncoder TextEncoder::load(const std::filesystem::path& folder) {
         wrong_json_value("text encoder", path, "max_length", "at least slots_per_object * max_objects",
                          json["max_length"]);
     }
-    const Slots groups = read_groups(json, path, encoder.slots_per_object_);
-    for (std::size_t object = 0; object < encoder.max_objects_ && !groups.empty(); ++object) {
-        for (std::vector<std::int64_t> slots : groups) {
-            for (std::int64_t& slot : slots)
-                slot += static_cast<std::int64_t>(object) * encoder.slots_per_object_;
-            encoder.sums_.push_back(std::move(slots));
-        }
-    }
-    for (std::int64_t slot = 0; slot < encoder.max_length_ && groups.empty(); ++slot)
-        encoder.sums_.push_back({slot});
+    encoder.sums_ = json.contains("groups")
+                        ? repeated_groups(read_groups(json, path, encoder.slots_per_object_),
+                                          encoder.slots_per_object_, encoder.max_objects_)
+                        : single_slots(encoder.max_length_);
     const auto pad = json.contains("pad") ? json["pad"] : Json();
     const auto found = std::find(encoder.words_.begin(), encoder.words_.end(), pad);
     if (found == encoder.words_.end()) wrong_json_value("text encoder", path, "pad", "one of the words", pad);
