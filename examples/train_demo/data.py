@@ -176,24 +176,18 @@ def _background(rngs):
     return (image + tint).clamp(0.02, 0.6)
 
 
-def render(scenes, frames, corners=None, size=SIZE):
-    """scenes: list of (bodies, rng); frames: int array [N, T] of frame numbers -> float32 [N, 3, T, size, size] in [-1, 1].
-
-    With size < SIZE a window is drawn whose upper left pixel is corners[n] = (x, y)."""
+def render(scenes, frames):
+    """scenes: list of (bodies, rng); frames: int array [N, T] of frame numbers -> float32 [N, 3, T, SIZE, SIZE] in [-1, 1]."""
     frames = np.asarray(frames)
-    length = frames.shape[1]
-    corners = np.zeros((len(scenes), 2), int) if corners is None else corners
-    whole = _background([rng for _, rng in scenes])
-    video = torch.stack([b[:, y:y + size, x:x + size] for b, (x, y) in zip(whole, corners)])
-    video = video[:, :, None].repeat(1, 1, length, 1, 1)
-    grid = torch.arange(size, dtype=torch.float32) + 0.5
+    video = _background([rng for _, rng in scenes])[:, :, None].repeat(1, 1, frames.shape[1], 1, 1)
+    grid = torch.arange(SIZE, dtype=torch.float32) + 0.5
     todo = [(n, body) for n, (bodies, _) in enumerate(scenes) for body in bodies]
     for shape in SHAPES:
         group = [(n, b) for n, b in todo if b.shape == shape]
         if not group:
             continue
         column = lambda values: torch.tensor(np.array(values), dtype=torch.float32)
-        centre = column([b.centre(frames[n]) - corners[n] for n, b in group])[..., None, None]
+        centre = column([b.centre(frames[n]) for n, b in group])[..., None, None]
         angle = column([b.angle + b.spin * frames[n] for n, b in group])[..., None, None]
         radius = column([b.radius for _, b in group])[:, None, None, None]
         dx, dy = grid[None, None, None, :] - centre[:, :, 0], grid[None, None, :, None] - centre[:, :, 1]
@@ -205,41 +199,26 @@ def render(scenes, frames, corners=None, size=SIZE):
     return video * 2 - 1
 
 
-def _window(rng, body, frames, size):
-    """Upper left corner (x, y) of a window of `size` pixels that holds the body in all the frames."""
-    places = body.centre(frames)
-    reach = body.radius + 0.5
-    low = np.clip(np.ceil(places.max(0) + reach - size), 0, SIZE - size)
-    high = np.clip(np.floor(places.min(0) - reach), 0, SIZE - size)
-    return rng.integers(np.minimum(low, high), np.maximum(low, high) + 1)
-
-
-def batch(seed, first, count, length=FRAMES, *, size=SIZE, thin=1, objects=MAX_OBJECTS, stride=(1, FRAMES)):
+def batch(seed, first, count, length=FRAMES, *, thin=1, objects=MAX_OBJECTS, stride=(1, FRAMES), from_first=False):
     """Videos first .. first+count-1 -> (video [N,3,length,h,w], places, captions).
 
     `places` are the true positions of the tokens, int64: frame numbers [N,length], rows [N,h/PATCH], columns [N,w/PATCH].
-    A video has at most `objects` objects. With length < FRAMES it is seen at evenly spaced frames of a random start, as far apart as a number in
-    the range `stride` that fits says. With size < SIZE it has one
-    object and is seen through a window that holds it. With thin > 1 only every thin-th row and column of tokens is kept
-    (from a random offset) and closed up, h = w = size / thin."""
-    small = size < SIZE
-    scenes, frames, corners, offsets = [], [], [], []
+    A video has at most `objects` objects. With length < FRAMES it is seen at evenly spaced frames of a random start, as far apart
+    as a number in the range `stride` that fits says; from_first: at its first frame, and the others like that somewhere after it.
+    With thin > 1 only every thin-th row and column of tokens is kept (from a random offset) and closed up, h = w = SIZE / thin."""
+    scenes, frames, offsets = [], [], []
     for index in range(first, first + count):
-        bodies, rng = scene(seed, index, 1 if small else objects)
-        scenes.append((bodies, rng))
+        scenes.append(scene(seed, index, objects))
         rng = np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, 1]))
-        limit = (FRAMES - 1) // (length - 1) if length > 1 else 1
-        if small and length > 1:  # as far as the object travels inside the window
-            speed = max(np.abs(bodies[0].velocity).max(), 1e-9)
-            limit = max(1, min(limit, int((size - 2 * bodies[0].radius - 1) / (speed * (length - 1)))))
+        free = length - 1 if from_first else length  # frames with a place to choose
+        limit = (FRAMES - 1 - from_first) // (free - 1) if free > 1 else 1
         step = int(rng.integers(min(stride[0], limit), min(stride[1], limit) + 1))
-        start = int(rng.integers(0, FRAMES - step * (length - 1)))
-        frames.append(start + step * np.arange(length))
-        corners.append(_window(rng, bodies[0], frames[-1], size) if small else np.zeros(2, int))
+        start = int(rng.integers(from_first, max(FRAMES - step * (free - 1), from_first + 1)))
+        frames.append(np.concatenate([np.zeros(length - free, int), start + step * np.arange(free)]))
         offsets.append(rng.integers(0, thin, 2))
     frames, offsets = np.stack(frames), np.stack(offsets)
-    video = render(scenes, frames, corners, size)
-    grid = thin * torch.arange(size // PATCH // thin)
+    video = render(scenes, frames)
+    grid = thin * torch.arange(SIZE // PATCH // thin)
     rows, columns = (torch.from_numpy(o)[:, None] + grid for o in offsets.T)
     if thin > 1:
         tokens = video.unflatten(4, (-1, PATCH)).unflatten(3, (-1, PATCH))  # [N, 3, T, rows, PATCH, columns, PATCH]

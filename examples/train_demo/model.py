@@ -18,6 +18,7 @@ CONFIG = dict(patch_size=(1, 4, 4), num_attention_heads=4, attention_head_dim=40
 FLOW_SHIFT = 6.0
 STEPS = 24
 GUIDANCE = 3.0
+STAGGER = 0.6
 
 
 class CaptionTable(torch.nn.Module):
@@ -141,28 +142,31 @@ def sigmas(steps, shift):
     return shift * t / (1 + (shift - 1) * t)
 
 
+def starts(steps, frames, stagger):
+    """Steps in which the frames start: the last after the share `stagger` of all steps, the others evenly before it."""
+    last = int(stagger * steps) if frames > 1 else 0
+    return [last * i // max(frames - 1, 1) for i in range(frames)]
+
+
 @torch.no_grad()
-def sample(model, captions, *, seed=0, steps=STEPS, shift=FLOW_SHIFT, guidance=GUIDANCE, frames=data.FRAMES, device="cpu", image_first=True):
+def sample(model, captions, *, seed=0, steps=STEPS, shift=FLOW_SHIFT, guidance=GUIDANCE, frames=data.FRAMES, device="cpu", stagger=STAGGER):
     """Euler sampler with classifier-free guidance -> videos [N, 3, frames, SIZE, SIZE] in [-1, 1]; caption i uses seed + i.
 
-    image_first makes the first frame alone and then the others from it; its tokens are at noise level 0."""
+    The first frame is made alone. It then stays, at noise level 0, and the others start one after the other (`stagger`)."""
     ids = torch.tensor([data.tokenize(c) for c in captions] + [data.tokenize("")] * len(captions), device=device)
     noise = [torch.randn(3, frames, data.SIZE, data.SIZE, generator=torch.Generator().manual_seed(seed + i))
              for i in range(len(captions))]
-    x, first = torch.stack(noise).to(device), None
-    if image_first and frames > 1:
-        first = sample(model, captions, seed=seed, steps=steps, shift=shift, guidance=guidance, frames=1, device=device)[:, :, 0].to(device)
-        x[:, :, 0] = first
+    x, given = torch.stack(noise).to(device), int(frames > 1)
+    if given:
+        x[:, :, :1] = sample(model, captions, seed=seed, steps=steps, shift=shift, guidance=guidance, frames=1, device=device)
     model.set_places(None)
-    levels = sigmas(steps, shift)
-    for now, after in zip(levels[:-1], levels[1:]):
-        level = torch.full((2 * len(captions),) if first is None else (2 * len(captions), frames), float(now), device=device)
-        if first is not None:
-            level[:, 0] = 0
-        given, null = model(x.repeat(2, 1, 1, 1, 1), level, ids).chunk(2)
-        x = x + float(after - now) * (null + guidance * (given - null))
-        if first is not None:
-            x[:, :, 0] = first
+    start = torch.tensor(starts(steps, frames - given, stagger))
+    levels = sigmas(steps - int(start[-1]), shift).float()
+    at = lambda step: torch.cat([torch.zeros(given), levels[(step - start).clamp(0, len(levels) - 1)]]).to(device)
+    for step in range(steps):
+        now, after = at(step), at(step + 1)
+        conditional, null = model(x.repeat(2, 1, 1, 1, 1), now.expand(2 * len(captions), frames), ids).chunk(2)
+        x = x + (after - now)[:, None, None] * (null + guidance * (conditional - null))
     return x.clamp(-1, 1).cpu()
 
 
@@ -188,7 +192,7 @@ def save_folder(folder, transformer_state, caption_state):
         "_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"],
         "text_encoder": ["aerogel", "CaptionTable"], "scheduler": ["diffusers", "UniPCMultistepScheduler"],
         "generation": {"num_frames": data.FRAMES, "height": data.SIZE, "width": data.SIZE,
-                       "num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "flow_shift": FLOW_SHIFT, "image_first": True}})
+                       "num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "flow_shift": FLOW_SHIFT, "image_first": True, "stagger": STAGGER}})
 
 
 def load_folder(folder, autocast=False):

@@ -20,24 +20,35 @@ from model import DemoModel, load_folder, save_folder
 from muon import Muon
 
 HELD_OUT_SEED = 977
-CLEAR = 0.15  # noise level up to which a frame counts as given
+CLEAR = 0.15  # noise level up to which a frame counts as clear
 HELD_OUT_VIDEOS = 8
+HELD_OUT_LAG = 0.1
 
 
 def flow_matching_loss(model, video, sigma, noise, ids):
     """Mean squared error of the velocity noise - video at x = (1 - sigma) video + sigma noise; sigma [B] or, per frame, [B, T].
 
-    Per frame, clear frames are given and do not count."""
+    Per frame, those that are clear or nothing but noise do not count: a sampler does not move them."""
     s = sigma.reshape(len(sigma), 1, -1, 1, 1)
     error = (model((1 - s) * video + s * noise, sigma, ids) - (noise - video)) ** 2
     if sigma.ndim == 1:
         return error.mean()
-    counts = (s > CLEAR).expand_as(error)
+    counts = ((s > CLEAR) & (s < 1)).expand_as(error)
     return (error * counts).sum() / counts.sum().clamp(min=1)
 
 
 def shifted(u, shift):
     return shift * u / (1 + (shift - 1) * u)
+
+
+def rolling_levels(progress, frames, lag, shift):
+    """Noise levels [N, T] of frames [N, T] when a sampler has done the share `progress` [N] of its way: the first frame is given, each
+    later one is `lag` [N] (a share of the way from noise to clear, per frame number) behind the one before it."""
+    behind = lag[:, None] * (frames - frames[:, 1:2])
+    done = progress[:, None] * (1 + behind[:, -1:]) - behind
+    sigma = shifted((1 - done).clamp(0, 1), shift)
+    sigma[:, 0] = 0
+    return sigma
 
 
 class Trainer:
@@ -89,16 +100,20 @@ class Trainer:
     def draw(self, kind, step, samples):
         """The batch of a step, whose first video is number `samples`: video, token places, sigma, noise, word ids."""
         count = kind["batch"]
-        view = {key: kind[key] for key in ("size", "thin", "objects", "stride") if key in kind}
+        view = {key: kind[key] for key in ("thin", "objects", "stride") if key in kind} | {"from_first": "lag" in kind}
         video, places, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], **view)
         rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)
         # Even noise levels: one per equal slice in a batch, and between batches a golden-ratio sequence, so the loss is less noisy.
         u = (torch.randperm(count, generator=rng) + (step * 0.6180339887) % 1) / count
         sigma = shifted(u, kind["shift"])
-        if kind.get("given"):  # the first frame is there already: the caption says where its objects go
-            sigma = sigma[:, None].repeat(1, kind["frames"])
-            sigma[:, 0] = CLEAR * torch.rand(count, generator=rng)
+        if "lag" in kind:
+            low, high = kind["lag"]
+            lag = (low + (high - low) * torch.rand(count, generator=rng)) * (torch.rand(count, generator=rng) >= kind.get("together", 0))
+            sigma = rolling_levels(u, places[0], lag, kind["shift"])
+            # Half of the videos have clear frames with a little noise: those that a sampler made are not perfect either.
+            unclean = torch.rand(count, 1, generator=rng) < 0.5
+            sigma = torch.maximum(sigma, CLEAR * torch.rand(sigma.shape, generator=rng) * unclean)
         drop = torch.rand(count, generator=rng) < self.plan["null_caption"]
         ids = torch.tensor([data.tokenize("" if d else c) for c, d in zip(captions, drop)])
         to = lambda t: t.to(self.device)
@@ -146,18 +161,18 @@ class Trainer:
 
     @torch.no_grad()
     def held_out(self, length=data.FRAMES, videos=HELD_OUT_VIDEOS):
-        """Loss of the averaged weights on fixed unseen videos, captions, noise and evenly spread noise levels (shift 3). The first frame of
-        several is given."""
+        """Loss of the averaged weights on fixed unseen videos, captions and noise, at evenly spread points of a sampler's way (shift 3;
+        frames of a video HELD_OUT_LAG apart)."""
         current = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         total = 0.0
         for i in range(videos):
             video, places, captions = data.batch(HELD_OUT_SEED, i, 1, length)
             noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(HELD_OUT_SEED + i))
-            sigma = shifted(torch.tensor([(i + 0.5) / videos]), 3.0)
+            at = torch.tensor([(i + 0.5) / videos])
+            sigma = shifted(1 - at, 3.0)
             if length > 1:
-                sigma = sigma.repeat(1, length)
-                sigma[0, 0] = 0
+                sigma = rolling_levels(at, places[0], torch.tensor([HELD_OUT_LAG]), 3.0)
             ids = torch.tensor([data.tokenize(captions[0])])
             self.model.set_places(tuple(p.to(self.device) for p in places))
             args = [t.to(self.device) for t in (video, sigma, noise, ids)]

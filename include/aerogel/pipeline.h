@@ -61,6 +61,11 @@ struct GenerateOptions {
     /// Without `first_frame`: makes it in a pass of its own from the caption, densely, before the others, if
     /// there are any.
     std::optional<bool> image_first;
+    /// In [0, 1). Frames start one after the other: the last one after this share of the steps, each then
+    /// takes the same number of steps, and a frame sees clearer ones before it. For models trained with noise
+    /// levels per frame (Diffusion Forcing, arXiv 2407.01392; `ar_step` of SkyReels-V2). 0: all frames
+    /// together.
+    std::optional<double> stagger;
     std::optional<SparseConfig> sparse;
     /// What timestep-aware layers do in each step; unset: what they hold decides.
     std::optional<TimestepPolicyConfig> timestep_policy;
@@ -102,7 +107,7 @@ class Pipeline {
     const WanTransformer& transformer() const { return transformer_; }
     bool has_text_encoder() const { return text_encoder_.has_value(); }
     /// `options` with every unset field filled in from the folder (frames, height, width, steps, guidance,
-    /// shift, sampler, image_first).
+    /// shift, sampler, image_first, stagger).
     GenerateOptions with_defaults(GenerateOptions options) const;
     /// InvalidArgument on sizes that the patch size does not divide, a first frame of another size, a prompt
     /// without text encoder ...

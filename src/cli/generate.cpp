@@ -37,6 +37,7 @@ struct GenerateFlags {
     double frames_per_second = 8.0;
     std::string first_frame;
     std::optional<bool> image_first;
+    std::optional<double> stagger;
     std::vector<std::string> outputs;
     bool json = false;
 };
@@ -64,6 +65,7 @@ GenerateOptions to_options(const GenerateFlags& flags) {
         }
     }
     options.image_first = flags.image_first;
+    options.stagger = flags.stagger;
     if (!flags.first_frame.empty())
         options.first_frame = SafetensorsFile::open(flags.first_frame).tensor("first_frame").to(DType::f32);
     options.timestep_policy = timestep_policy(flags.quantization);
@@ -111,6 +113,9 @@ void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
         "A .safetensors with first_frame [channels,1,height,width]: the video goes on from it");
     command.add_flag("--image-first,!--no-image-first", flags.image_first,
                      "Make the first frame alone from the caption, then the others from it");
+    command.add_option(
+        "--stagger", flags.stagger,
+        "Start frames one after the other, the last after this share of the steps (0: together)");
     command.add_option("--fps", flags.frames_per_second, "Frames per second of .mp4 and .gif")
         ->capture_default_str()
         ->check(CLI::Range(0.1, 240.0));

@@ -110,6 +110,8 @@ Json to_json(const GenerateReport& report) {
         {"seed", options.seed},
         {"steps", *options.steps},
         {"guidance", *options.guidance},
+        {"image_first", *options.image_first},
+        {"stagger", *options.stagger},
         {"frames", *options.frames},
         {"width", *options.width},
         {"height", *options.height},

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "base/random.h"
-#include "model/first_frame.h"
+#include "model/frame_sampler.h"
 #include "model/pipeline_defaults.h"
 
 namespace aerogel {
@@ -54,6 +54,12 @@ Shape noise_shape(const WanConfig& config, const GenerateOptions& options) {
             checked_extent("width", options.width, config.patch_size[2])};
 }
 
+Tensor noise(const Shape& shape, std::uint64_t seed) {
+    Tensor sample(DType::f32, shape);
+    fill_normal(std::span(sample.as<float>(), static_cast<std::size_t>(sample.count())), seed);
+    return sample;
+}
+
 /// One sampling run: the model, its captions, and the sample on its way from noise to video.
 class Run {
   public:
@@ -66,20 +72,15 @@ class Run {
         : model_(model),
           options_(options),
           captions_(std::move(captions)),
-          sampler_(Sampler::create(*options.sampler, *options.steps, *options.shift)),
-          timestep_(*options.steps),
-          sample_(DType::f32, noise_shape(model.config(), options)),
-          first_(model.config(), options.first_frame, sample_.shape()) {
-        fill_normal(std::span(sample_.as<float>(), static_cast<std::size_t>(sample_.count())), options.seed);
-        first_.put(sample_);
-    }
+          sample_(noise(noise_shape(model.config(), options), options.seed)),
+          sampler_(model.config(), options, sample_),
+          timestep_(*options.steps) {}
 
     GenerateResult finish() {
         for (int step = 0; step < *options_.steps; ++step) {
             const auto start = std::chrono::steady_clock::now();
             timestep_.set_timestep_idx(step);
-            sampler_->step(step, guided_velocity(step), sample_);
-            first_.put(sample_);
+            sampler_.step(step, guided_velocity(step));
             result_.step_seconds.push_back(seconds_since(start));
             if (options_.progress &&
                 !options_.progress(step + 1, *options_.steps, result_.step_seconds.back())) {
@@ -108,7 +109,7 @@ class Run {
     Tensor velocity(int step, bool conditional) {
         WanInput input;
         input.hidden_states = sample_;
-        input.timestep = first_.timesteps(sampler_->timesteps()[static_cast<std::size_t>(step)]);
+        input.timestep = sampler_.timesteps(step);
         input.encoder_hidden_states = conditional ? captions_.prompt : captions_.negative;
         WanStep settings;
         settings.context.timestep_index = *timestep_.get_timestep_idx();
@@ -134,11 +135,10 @@ class Run {
     const WanTransformer& model_;
     const GenerateOptions& options_;
     Captions captions_;
-    std::unique_ptr<Sampler> sampler_;
     std::array<SparseMemory, 2> sparse_memory_;  // of the passes with and without the caption
-    TimestepManager timestep_;
     Tensor sample_;
-    FirstFrame first_;
+    FrameSampler sampler_;
+    TimestepManager timestep_;
     GenerateResult result_;
 };
 
@@ -185,6 +185,7 @@ GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
     fill(options.shift, defaults_.shift, std::optional(kShift));
     fill(options.sampler, defaults_.sampler, std::optional(SamplerKind::unipc));
     fill(options.image_first, defaults_.image_first, std::optional(false));
+    fill(options.stagger, defaults_.stagger, std::optional(0.0));
     return options;
 }
 
@@ -192,6 +193,10 @@ GenerateResult Pipeline::generate(const GenerateOptions& given) const {
     GenerateOptions options = with_defaults(given);
     if (!std::isfinite(*options.guidance)) {
         throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *options.guidance));
+    }
+    if (!(*options.stagger >= 0.0) || *options.stagger >= 1.0) {
+        throw InvalidArgument(
+            fmt::format("[generate] stagger must be at least 0 and less than 1, got {}", *options.stagger));
     }
     Run::Captions captions;
     captions.prompt = caption_embeddings(text_encoder_, options.prompt_embeds, options.prompt, "prompt");

@@ -101,6 +101,7 @@ void read_model_index(const std::filesystem::path& path, GenerateOptions& defaul
     generation.read("guidance_scale", defaults.guidance);
     generation.read("flow_shift", defaults.shift);
     generation.read("image_first", defaults.image_first);
+    generation.read("stagger", defaults.stagger);
 }
 
 }  // namespace

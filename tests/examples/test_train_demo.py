@@ -69,22 +69,6 @@ def test_thinned_tokens_are_tokens_of_the_whole_video_at_their_true_places():
     torch.testing.assert_close(cos[3, :, 0].unflatten(0, (2, 8, 8))[..., t:], wanted[..., t:])
 
 
-@pytest.mark.parametrize("size, length", [(32, 1), (40, 4), (32, 2)])
-def test_a_window_shows_part_of_a_video_and_all_of_its_object(size, length):
-    window, (frames, _, _), captions = data.batch(5, 0, 60, length, size=size)
-    assert window.shape == (60, 3, length, size, size) and all("," not in c for c in captions)
-    for i in range(60):
-        bodies, rng = data.scene(5, i, most=1)
-        body = bodies[0]
-        whole = data.render([(bodies, rng)], frames[i:i + 1].numpy())[0]
-        views = whole.unfold(2, size, 1).unfold(3, size, 1)  # [3, T, rows, columns, size, size]
-        difference = (views - window[i][:, :, None, None]).abs().amax((0, 1, 4, 5))
-        assert difference.min() < 1e-5
-        y, x = divmod(int(difference.argmin()), difference.shape[1])
-        inside = body.centre(frames[i].numpy()) - (x, y)
-        assert inside.min() >= body.radius - 1.5 and inside.max() <= size - body.radius + 1.5
-
-
 def test_muon_steps_are_orthogonal_and_momentum_is_kept():
     generator = torch.Generator().manual_seed(2)
     for shape in ((8, 8), (6, 20), (20, 6)):
@@ -224,40 +208,68 @@ def test_frames_may_have_noise_levels_of_their_own():
         # The output norm is given each token's own level, so the frame whose level changed differs most.
         change = (model(video, torch.tensor([[0.4, 0.9]]), ids) - same).abs().mean(dim=(0, 1, 3, 4))
         assert change[1] > 2 * change[0] > 0
+
+
+def test_noise_levels_roll_through_a_video():
+    """Against a sampler that is followed step by step: S steps per frame, each frame `late` steps after the one before."""
+    steps, late, shift = 10, 3, 4.0
+    levels = [shift * t / (1 + (shift - 1) * t) for t in np.linspace(1, 0, steps + 1)]
+    frames = torch.tensor([[0, 1, 2, 3, 4], [0, 3, 5, 7, 9]])
+    ends = [steps + late * int(row[-1] - row[1]) for row in frames]
+    for step in range(min(ends) + 1):
+        wanted = [[0.0] + [levels[min(max(step - late * int(f - row[1]), 0), steps)] for f in row[1:]] for row in frames]
+        progress = torch.tensor([step / end for end in ends])
+        got = train.rolling_levels(progress, frames, torch.full((2,), late / steps), shift)
+        torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float32), rtol=1e-4, atol=1e-5)
+
+
+def test_clear_frames_and_pure_noise_do_not_count():
     trainer = train.Trainer(PLAN, TINY)
-    video, _, sigma, noise, _ = trainer.draw({"frames": 4, "batch": 3, "shift": 3, "size": 32, "given": True}, 7, 0)
-    assert sigma.shape == (3, 4) and (sigma[:, 0] <= train.CLEAR).all() and len(sigma[:, 0].unique()) == len(sigma[:, 1].unique()) == 3
-    assert (sigma[:, 1:] == sigma[:, 1:2]).all()
+    kind = {"frames": 6, "batch": 8, "shift": 3, "lag": [0.2, 0.3], "together": 0.3}
+    video, (frames, _, _), sigma, noise, _ = trainer.draw(kind, 7, 0)
+    assert (frames[:, 0] == 0).all() and (frames[:, 1] > 0).all()
+    assert sigma.shape == (8, 6) and (sigma[:, 0] <= train.CLEAR).all() and 0 < (sigma[:, 0] > 0).sum() < 8
+    together = (sigma[:, 1:] == sigma[:, 1:2]).all(1)
+    assert 0 < together.sum() < 8 and (sigma.diff(dim=1)[~together, 1:] >= -train.CLEAR).all()
     seen = []
 
     def model(x, levels, ids):
         seen.append((x, levels))
         return torch.zeros_like(x)
 
-    sigma[:, 1:] = sigma[:, 1:].clamp(min=0.2)
+    sigma = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0, 1.0]).expand(8, 6)
     loss = train.flow_matching_loss(model, video, sigma, noise, None)
     level = sigma[:, None, :, None, None]
     torch.testing.assert_close(seen[0][0], (1 - level) * video + level * noise)
-    torch.testing.assert_close(loss, ((noise - video)[:, :, 1:] ** 2).mean())
+    torch.testing.assert_close(loss, ((noise - video)[:, :, 2:4] ** 2).mean())
 
 
-def test_a_video_goes_on_from_its_first_frame():
-    levels = []
+def test_frames_start_one_after_the_other():
+    seen = []
 
     class Model:
         set_places = staticmethod(lambda places: None)
 
         def __call__(self, x, level, ids):
-            levels.append(level)
+            seen.append((x.clone(), level))
             return 0.01 * (x.flip(2) + ids.float().mean(1).reshape(-1, 1, 1, 1, 1)) + 0.9 * x
 
     captions = ["red star turns", "blue circle moves up, green square turns"]
-    image = demo.sample(Model(), captions, steps=3, frames=1)
-    video = demo.sample(Model(), captions, steps=3, frames=4)
-    assert torch.equal(video[:, :, :1], image) and [tuple(level.shape) for level in levels] == [(4,)] * 6 + [(4, 4)] * 3
-    assert all((level[:, 0] == 0).all() and (level[:, 1:] == now).all() for level, now in zip(levels[6:], [level[0] for level in levels[:3]]))
-    joint = demo.sample(Model(), captions, steps=3, frames=4, image_first=False)
-    assert not torch.equal(joint[:, :, :1], image)
+    image = demo.sample(Model(), captions, steps=5, frames=1, shift=2.0)
+    seen.clear()
+    video = demo.sample(Model(), captions, steps=5, frames=4, stagger=0.4, shift=2.0)
+    assert torch.equal(video[:, :, :1], image)
+    alone, together = seen[:5], seen[5:]
+    assert all(level.shape == (4, 1) for _, level in alone)
+    levels = [1.0, 0.8, 0.5, 0.0]  # three steps, shift 2
+    wanted = [[0, *(levels[min(max(step - start, 0), 3)] for start in (0, 1, 2))] for step in range(5)]
+    for (x, level), row in zip(together, wanted, strict=True):
+        torch.testing.assert_close(level, torch.tensor(row).expand(4, 4))
+        assert torch.equal(x[:2, :, :1].clamp(-1, 1), image)
+    first, last = together[0][0], together[-1][0]
+    assert torch.equal(first[:, :, 3], together[2][0][:, :, 3]) and not torch.equal(first[:, :, 3], together[3][0][:, :, 3])
+    assert not torch.equal(first[:, :, 1], together[1][0][:, :, 1])
+    torch.testing.assert_close(last[:2, :, 1].clamp(-1, 1), video[:, :, 1])
 
 
 def test_views_of_a_video():
@@ -265,6 +277,12 @@ def test_views_of_a_video():
     assert all("," not in c for c in captions) and set((frames[:, 1] - frames[:, 0]).tolist()) == {8, 9}
     _, (frames, _, _), _ = data.batch(3, 0, 40, 4, stride=(3, 99))
     assert set((frames[:, 1] - frames[:, 0]).tolist()) == {3, 4, 5}
+    _, (frames, _, _), _ = data.batch(3, 0, 80, 4, stride=(3, 99), from_first=True)
+    steps = frames[:, 1:].diff(dim=1)
+    assert (frames[:, 0] == 0).all() and (steps[:, 0] == steps[:, 1]).all() and set(steps[:, 0].tolist()) == {3, 4, 5, 6, 7}
+    assert frames[:, 1].min() == 1 and frames.max() == data.FRAMES - 1
+    _, (frames, _, _), _ = data.batch(3, 0, 400, 2, from_first=True)
+    assert (frames[:, 0] == 0).all() and set(frames[:, 1].tolist()) == set(range(1, data.FRAMES))
 
 
 def test_objects_keep_to_their_parts_of_the_picture():

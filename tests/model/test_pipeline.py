@@ -72,6 +72,29 @@ def reference(model, noise, scheduler, *, steps, guidance, prompt, negative=None
     return x[0].double()
 
 
+@torch.no_grad()
+def staggered(model, noise, shift, *, per_frame, lag, guidance, prompt, negative, first=None):
+    """The loop of diffusers' SkyReelsV2DiffusionForcingPipeline, asynchronous: its matrix of timesteps, a scheduler per frame."""
+    given, frames = 0 if first is None else 1, noise.shape[1]
+    schedulers = [unipc(shift) for _ in range(frames)]
+    for scheduler in schedulers:
+        scheduler.set_timesteps(per_frame)
+    matrix, _, masks, _ = diffusers.SkyReelsV2DiffusionForcingPipeline.generate_timestep_matrix(
+        None, frames - given, schedulers[0].timesteps, frames - given, ar_step=lag)
+    x = noise[None].clone()
+    if given:
+        x[:, :, 0] = first[:, 0]
+    tokens = noise.shape[2] // 2 * (noise.shape[3] // 2)
+    for now, mask in zip(matrix, masks):
+        time = torch.cat([torch.zeros(given), now.float()]).repeat_interleave(tokens)[None]
+        v, null = (model(x, time, text, return_dict=False)[0] for text in (prompt, negative))
+        v = null + guidance * (v - null)
+        for i, (t, moves) in enumerate(zip(now, mask), given):
+            if moves:
+                x[:, :, i] = schedulers[i].step(v[:, :, i], t, x[:, :, i].clone(), return_dict=False)[0]
+    return len(matrix), x[0].double()
+
+
 def generate(folder, work, **options):
     done = run_program("pipeline_generate", folder, work / "out.safetensors", *[f"{k}={v}" for k, v in options.items()])
     assert done.returncode == 0, done.stderr
@@ -147,6 +170,20 @@ def test_the_first_frame_may_be_made_first(pipeline, tmp_path):
     exact = reference(model, ours["noise"], unipc(6.0), steps=4, guidance=3.0, first=first, **captions)
     assert torch.equal(ours["video"][:, :1], image["video"]) and error(ours["video"], exact) <= 2 * BOUND
     assert error(plain["video"], exact) > 0.01
+
+
+@pytest.mark.parametrize("frames, steps, stagger, lag, image_first", [(4, 9, 0.67, 2, 0), (5, 9, 0.67, 2, 1), (5, 7, 0.5, 1, 1), (4, 8, 0.8, 2, 0)])
+def test_staggered_frames(pipeline, tmp_path, frames, steps, stagger, lag, image_first):
+    folder, model = pipeline
+    options = {"prompt": "blue star turns", "seed": 7, "frames": frames, "steps": steps, "stagger": stagger, "image_first": image_first}
+    ours = generate(folder, tmp_path, **options)
+    captions = {"prompt": caption(folder, "blue star turns"), "negative": caption(folder)}
+    first = generate(folder, tmp_path, **options | {"frames": 1, "stagger": 0})["video"] if image_first else None
+    passes, exact = staggered(model, ours["noise"], 6.0, per_frame=steps - lag * (frames - image_first - 1), lag=lag, guidance=3.0, first=first, **captions)
+    assert passes == steps and error(ours["video"], exact) <= BOUND
+    assert error(generate(folder, tmp_path, **options | {"stagger": 0})["video"], exact) > 0.01
+    for wrong in ("1", "-0.1", "nan"):
+        assert "[generate] stagger must be at least 0 and less than 1, got " in message(folder, tmp_path, **options | {"stagger": wrong})
 
 
 @pytest.mark.parametrize("sampler, guidance", [("euler", 1), ("unipc", 1), ("euler", 4.5), ("unipc", 0)])

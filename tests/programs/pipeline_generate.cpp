@@ -1,8 +1,7 @@
 // Pipeline::generate for tests/model/test_pipeline.py: pipeline_generate MODEL OUTPUT.safetensors KEY=VALUE
 // ... Keys: prompt, negative, steps, frames, height, width, guidance, shift, sampler, seed, embeds (a
 // .safetensors with prompt_embeds and perhaps negative_prompt_embeds), first_frame (a .safetensors),
-// image_first (0 or 1). OUTPUT gets video and the noise it
-// started from.
+// image_first (0 or 1), stagger. OUTPUT gets video and the noise it started from.
 #include <cstdio>
 #include <exception>
 #include <map>
@@ -41,6 +40,7 @@ void set(GenerateOptions& options, const std::string& key, const std::string& va
     if (key == "first_frame")
         options.first_frame = aerogel::SafetensorsFile::open(value).tensor("first_frame");
     if (key == "image_first") options.image_first = value == "1";
+    if (key == "stagger") options.stagger = std::stod(value);
 }
 
 void run(int argc, char** argv) {

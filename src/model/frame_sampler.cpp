@@ -1,0 +1,101 @@
+// FrameSampler: groups of frames, each with its own sampler. Frames at noise levels of their own follow
+// Diffusion Forcing (Chen et al., arXiv 2407.01392), in the rolling order of SkyReels-V2 (arXiv 2504.13074,
+// section 3.3).
+#include "model/frame_sampler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "aerogel/error.h"
+
+namespace aerogel {
+namespace {
+
+// Copies frames [first, first + count) between a sample [1, channels, frames, ...] and a tensor that holds
+// only these frames.
+void copy_frames(const Tensor& sample, std::int64_t first, const Tensor& part, bool into_sample) {
+    const std::int64_t frame = sample.dim(3) * sample.dim(4), count = part.dim(2) * frame;
+    for (std::int64_t channel = 0; channel < sample.dim(1); ++channel) {
+        float* whole = sample.as<float>() + (channel * sample.dim(2) + first) * frame;
+        float* own = part.as<float>() + channel * count;
+        if (into_sample) {
+            std::copy_n(own, count, whole);
+        } else {
+            std::copy_n(whole, count, own);
+        }
+    }
+}
+
+Tensor frames_of(const Tensor& sample, std::int64_t first, std::int64_t count) {
+    Tensor part(DType::f32, {1, sample.dim(1), count, sample.dim(3), sample.dim(4)});
+    copy_frames(sample, first, part, /*into_sample=*/false);
+    return part;
+}
+
+}  // namespace
+
+FrameSampler::FrameSampler(const WanConfig& config, const GenerateOptions& options, Tensor sample)
+    : sample_(std::move(sample)),
+      patch_frames_(config.patch_size[0]),
+      tokens_per_patch_(sample_.dim(3) / config.patch_size[1] * (sample_.dim(4) / config.patch_size[2])) {
+    if (options.first_frame.defined()) give(options.first_frame);
+    add_moving_frames(options);
+}
+
+void FrameSampler::give(const Tensor& frame) {
+    const Shape wanted = {sample_.dim(1), patch_frames_, sample_.dim(3), sample_.dim(4)};
+    if (frame.dtype() != DType::f32 || frame.shape() != wanted) {
+        throw InvalidArgument(
+            fmt::format("[generate] first_frame must be f32{}, got {}", to_string(wanted), frame.describe()));
+    }
+    copy_frames(sample_, 0, frame.reshaped({1, wanted[0], wanted[1], wanted[2], wanted[3]}),
+                /*into_sample=*/true);
+    groups_.push_back({0, patch_frames_, 0, nullptr});
+}
+
+void FrameSampler::add_moving_frames(const GenerateOptions& options) {
+    const std::int64_t given = groups_.empty() ? 0 : patch_frames_;
+    const std::int64_t moving = sample_.dim(2) - given;
+    if (moving == 0) return;
+    // The last frame starts at step `last`, the others evenly before it.
+    const int last = moving == patch_frames_ ? 0 : static_cast<int>(*options.stagger * *options.steps);
+    const std::int64_t size = last == 0 ? moving : patch_frames_;
+    for (std::int64_t at = 0; at < moving; at += size) {
+        const auto start = last == 0 ? 0 : static_cast<int>(last * at / (moving - patch_frames_));
+        groups_.push_back({given + at, size, start,
+                           Sampler::create(*options.sampler, *options.steps - last, *options.shift)});
+    }
+}
+
+float FrameSampler::timestep(const Group& group, int step) const {
+    if (!group.sampler) return 0.0F;
+    const std::vector<float>& levels = group.sampler->timesteps();
+    const int own = std::max(step - group.start, 0);
+    return own < static_cast<int>(levels.size()) ? levels[static_cast<std::size_t>(own)] : 0.0F;
+}
+
+Tensor FrameSampler::timesteps(int step) const {
+    const bool same = groups_.size() == 1;
+    const std::int64_t patches = sample_.dim(2) / patch_frames_;
+    Tensor steps(DType::f32, same ? Shape{1} : Shape{1, patches * tokens_per_patch_});
+    auto* at = steps.as<float>();
+    for (const Group& group : groups_) {
+        const std::int64_t tokens = same ? 1 : group.count / patch_frames_ * tokens_per_patch_;
+        at = std::fill_n(at, tokens, timestep(group, step));
+    }
+    return steps;
+}
+
+void FrameSampler::step(int step, const Tensor& velocity) {
+    for (const Group& group : groups_) {
+        const int own = step - group.start;
+        if (!group.sampler || own < 0 || own >= static_cast<int>(group.sampler->timesteps().size())) continue;
+        const Tensor frames = frames_of(sample_, group.first, group.count);
+        group.sampler->step(own, frames_of(velocity, group.first, group.count), frames);
+        copy_frames(sample_, group.first, frames, /*into_sample=*/true);
+    }
+}
+
+}  // namespace aerogel
