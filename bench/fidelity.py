@@ -1,8 +1,9 @@
 """What quantization costs in quality: every scheme and the sensible combinations of algorithms on one model, at equal seeds.
 
-Per variant: size of the weights, seconds per step, relative error of the weights per layer (mean and worst), and how near the
-videos are to those of the float model (PSNR, SSIM, cosine). Beside them stands the float model with every weight moved by one
-unit in the last place of float32: nearer than that nothing can be expected. Writes fidelity.md and fidelity.png.
+Per variant: size of the weights, seconds per step, relative error of the weights per layer (mean and worst), held-out flow-matching
+loss, relative error of the predicted velocity, and how near the videos are to those of the float model (PSNR, SSIM, cosine). Beside them
+stand the float model with every weight moved by one unit in the last place of float32 (nearer than that nothing can be expected) and
+torchao's schemes. Writes fidelity.md and fidelity.png.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import statistics
 import subprocess
 import tempfile
 
+import held_out
 import numpy as np
+import torchao_peers
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 
@@ -28,11 +31,11 @@ VARIANTS = {
     "W8A8": ["W8A8", DATA], "W8A8, smoothquant": ["W8A8", "--smooth", "smoothquant", DATA], "W8A8, rotated": ["W8A8", "--rotate", "-1", DATA],
     "W8A8_TIMESTEP": ["W8A8_TIMESTEP", DATA], "WFP8AFP8_DYNAMIC": ["WFP8AFP8_DYNAMIC"], "W8A8_MXFP8": ["W8A8_MXFP8"],
     "W8A8_MXFP8, mse_round": ["W8A8_MXFP8", "--algorithm", "mse_round"],
-    "W4A16": ["W4A16", "--packed"], "W4A16, groups of 64": ["W4A16", "--group-size", "64", "--packed"],
-    "W4A16, groups of 64, ssz": ["W4A16", "--group-size", "64", "--packed", "--algorithm", "ssz"],
-    "W4A16, groups of 64, gptq": ["W4A16", "--group-size", "64", "--packed", "--algorithm", "gptq", DATA],
-    "W4A16, groups of 64, awq": ["W4A16", "--group-size", "64", "--packed", "--algorithm", "awq", DATA],
-    "W4A16, groups of 64, awq, gptq": ["W4A16", "--group-size", "64", "--packed", "--smooth", "awq", "--algorithm", "gptq", DATA],
+    "W4A16": ["W4A16", "--packed"], "W4A16, groups of 32": ["W4A16", "--group-size", "32", "--packed"],
+    "W4A16, groups of 32, ssz": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "ssz"],
+    "W4A16, groups of 32, gptq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "gptq", DATA],
+    "W4A16, groups of 32, awq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "awq", DATA],
+    "W4A16, groups of 32, awq, gptq": ["W4A16", "--group-size", "32", "--packed", "--smooth", "awq", "--algorithm", "gptq", DATA],
     "W4A16_MXFP4": ["W4A16_MXFP4"], "W4A16_MXFP4, fouroversix": ["W4A16_MXFP4", "--algorithm", "fouroversix"],
     "W4A8": ["W4A8", "--packed"], "W4A8, rotated, gptq": ["W4A8", "--packed", "--rotate", "-1", "--algorithm", "gptq", DATA],
     "W4A4_DYNAMIC": ["W4A4_DYNAMIC", "--packed"], "W4A4_DYNAMIC, rotated": ["W4A4_DYNAMIC", "--packed", "--rotate", "-1"],
@@ -59,6 +62,7 @@ def parse_arguments():
     parser.add_argument("--captions", nargs="+", default=CAPTIONS[:2])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--held-out", type=int, default=4, help="videos of the held-out loss")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
     return parser.parse_args()
 
@@ -67,6 +71,8 @@ class Measure:
     def __init__(self, arguments, folder):
         self.arguments, self.folder = arguments, folder
         self.length = ["--steps", arguments.steps, "--frames", arguments.frames]
+        self.held_out = held_out.HeldOut(held_out.demo.load_folder(arguments.model), arguments.held_out)
+        self.records = self.held_out.write(folder / "records.safetensors")
 
     def run(self, *flags):
         done = subprocess.run([str(self.arguments.aerogel), *map(str, flags)], capture_output=True, text=True, check=False)
@@ -82,11 +88,17 @@ class Measure:
             reports.append(self.run("generate", model, "--prompt", caption, "--seed", seed, *self.length, "-o", path, "--json", *flags))
         return reports
 
-    def distances(self, name):
-        """Mean PSNR, SSIM and cosine to the float model's videos."""
+    def forward(self, model, *flags):
+        """Held-out loss and error of the velocity."""
+        path = self.folder / "velocity.safetensors"
+        self.run("forward", model, "--inputs", self.records, "-o", path, "--json", *flags)
+        return self.held_out.of_file(path)
+
+    def distances(self, name, reference="float"):
+        """Mean PSNR, SSIM and cosine to the videos of the float model."""
         results = []
         for seed in range(len(self.arguments.captions)):
-            pair = [self.folder / f"{n}_{seed}.safetensors" for n in ("float", name)]
+            pair = [self.folder / f"{n}_{seed}.safetensors" for n in (reference, name)]
             results += self.run("compare", *pair, "--json")["results"]
         return {key: statistics.fmean(float(r[key]) for r in results) for key in ("psnr", "ssim", "cosine")}
 
@@ -108,7 +120,25 @@ class Measure:
         errors = [layer["relative_error"] for layer in report["layers"]]
         generated = self.videos("quantized", self.arguments.model, "--quantized", report["description"])
         return {"bytes": generated[0]["weight_bytes"], "seconds_per_step": statistics.median(s for g in generated for s in g["step_seconds"]),
-                "error_mean": statistics.fmean(errors), "error_worst": max(errors), **self.distances("quantized")}
+                "error_mean": statistics.fmean(errors), "error_worst": max(errors), **self.forward(self.arguments.model, "--quantized", report["description"]), **self.distances("quantized")}
+
+    def torchao(self):
+        """Rows of PyTorch's float32 model and of torchao's schemes, whose videos PyTorch makes and that are compared with its own."""
+        original = held_out.demo.load_folder(self.arguments.model)
+
+        def row(model, name):
+            made, seconds = torchao_peers.videos(model, self.arguments.captions, self.arguments.steps, self.arguments.frames)
+            for seed, video in enumerate(made):
+                save_file({"video": video.contiguous()}, self.folder / f"{name}_{seed}.safetensors")
+            figures = {"bytes": torchao_peers.stored_bytes(model), "seconds_per_step": seconds, **self.held_out.of_model(model)}
+            return figures | ({} if name == "torch" else self.distances(name, "torch"))
+
+        rows = {"PyTorch float32": row(original, "torch")}
+        for name, config in track(torchao_peers.configs().items(), "torchao"):
+            model = torchao_peers.quantized(self.arguments.model, config)
+            errors = torchao_peers.weight_errors(model, original)
+            rows[name] = {"error_mean": statistics.fmean(errors), "error_worst": max(errors), **row(model, "torchao")}
+        return rows
 
 
 def disturbed(model, folder):
@@ -133,12 +163,13 @@ def measure(arguments):
         plain = measure.videos("float", arguments.model)
         seconds = statistics.median(s for g in plain for s in g["step_seconds"])
         measure.videos("disturbed", disturbed(arguments.model, measure.folder / "model"))
-        rows = {"float": {"bytes": plain[0]["weight_bytes"], "seconds_per_step": seconds},
-                "float, weights moved by 1 ulp": {"bytes": plain[0]["weight_bytes"], "seconds_per_step": seconds, **measure.distances("disturbed")}}
+        size = {"bytes": plain[0]["weight_bytes"], "seconds_per_step": seconds}
+        rows = {"float": {**size, **measure.forward(arguments.model)},
+                "float, weights moved by 1 ulp": {**size, **measure.forward(measure.folder / "model"), **measure.distances("disturbed")}}
         calibration = measure.calibration() if any(DATA in VARIANTS[n] for n in names) else None
         for name in track(names, "fidelity"):
             rows[name] = measure.variant(VARIANTS[name], calibration)
-    return rows
+        return rows | (measure.torchao() if not arguments.only or any("torchao" in part for part in arguments.only) else {})
 
 
 def shown(value, form):
@@ -146,8 +177,9 @@ def shown(value, form):
 
 
 def table(rows):
-    lines = ["| variant | MB | s/step | weight error, mean | worst layer | PSNR | SSIM | cosine |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
-    forms = [("error_mean", ".4f"), ("error_worst", ".4f"), ("psnr", ".1f"), ("ssim", ".4f"), ("cosine", ".5f")]
+    lines = ["| variant | MB | s/step | weight error, mean | worst layer | held-out loss | velocity error | PSNR | SSIM | cosine |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    forms = [("error_mean", ".4f"), ("error_worst", ".4f"), ("loss", ".5f"), ("velocity_error", ".4f"), ("psnr", ".1f"), ("ssim", ".4f"), ("cosine", ".5f")]
     for name, row in rows.items():
         cells = [f"{row['bytes'] / 1e6:.2f}", f"{row['seconds_per_step']:.2f}", *(shown(row.get(key), form) for key, form in forms)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -185,8 +217,10 @@ def page(arguments, rows):
 
 `make fidelity` (bench/fidelity.py) wrote this page. Model `{arguments.model.name}`, {len(arguments.captions)} captions, {arguments.steps} steps, {arguments.frames} frames; caption i
 from the noise of seed i, with every variant the same. Default layers (attention and feed-forward of all blocks). Weight error is |W - decoded| / |W| per
-layer; PSNR, SSIM and cosine compare videos with those of the float model. The second row moves every weight of the float model by one unit in
-the last place of float32: what lies near it is as good as float. Seconds depend on the machine and on which formats have fast kernels there.
+layer. Held-out loss: flow matching on {arguments.held_out} unseen videos, frames at the levels of a staggered sampler; velocity error is |v - v of float| / |v of float| on
+the same inputs. PSNR, SSIM and cosine compare videos with those of the float model. The second row moves every weight of the float model by one unit in
+the last place of float32: what lies near it is as good as float. torchao quantizes the same layers; PyTorch makes its videos (another sampler and other noise than ours, so they are
+compared with PyTorch's own float video), and its size counts int4 as four bits and what stays float as bfloat16. Seconds depend on the machine and on which formats have fast kernels there.
 
 {table(rows)}
 

@@ -1,7 +1,7 @@
 """What sparse attention costs in quality on the trained model: every pattern at several sparsities beside the dense video.
 
 Whole videos come from `aerogel generate` and are compared by `aerogel compare`. Layer by layer, q, k and v of the same model in
-PyTorch (on the dense video, noised to three levels) go through aerogel.sparse_attention; its output is compared with dense
+PyTorch (on the dense video, noised as at three points of a staggered sampler's way) go through aerogel.sparse_attention; its output is compared with dense
 attention, and the attention mass of the chosen blocks with that of the best blocks, as many per row.
 Writes docs/sparsity.md with its pictures; --output writes them elsewhere.
 """
@@ -28,10 +28,12 @@ sys.path[:0] = [str(ROOT / "examples/train_demo"), str(ROOT / "tests/sparse")]
 import data  # noqa: E402
 import model as demo_model  # noqa: E402
 import rainfusion_reference as reference  # noqa: E402
+import train  # noqa: E402
 
 PATTERNS = ("rf_v1", "rf_v2", "ada_bsa")
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
-NOISE_LEVELS = (0.95, 0.8, 0.5)
+LATENT = (data.FRAMES, data.SIZE // data.PATCH, data.SIZE // data.PATCH)
+PROGRESS = (0.2, 0.5, 0.8)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -82,7 +84,7 @@ def videos(arguments: argparse.Namespace, console: Console) -> dict:
 
 @torch.inference_mode()
 def recorded(arguments: argparse.Namespace) -> list:
-    """[(noise level, layer, q, k, v)] of every self-attention, each [1, heads, tokens, head_dim]."""
+    """[(progress, layer, q, k, v)] of every self-attention, each [1, heads, tokens, head_dim]."""
     model = demo_model.load_folder(arguments.model)
     model.set_places(None)
     clean = torch.from_numpy(load_file(arguments.work / "dense.safetensors")["video"])[None]
@@ -97,10 +99,12 @@ def recorded(arguments: argparse.Namespace) -> list:
     torch.nn.functional.scaled_dot_product_attention = record
     try:
         result = []
-        for level in NOISE_LEVELS:
+        for progress in PROGRESS:
             calls.clear()
-            model((1 - level) * clean + level * noise, torch.tensor([level]), ids)
-            result += [(level, layer, *qkv) for layer, qkv in enumerate(calls)]  # cross-attention has few keys and goes another way
+            sigma = train.rolling_levels(torch.tensor([progress]), torch.arange(data.FRAMES)[None], torch.tensor([train.HELD_OUT_LAG]), demo_model.FLOW_SHIFT)
+            level = sigma[:, None, :, None, None]
+            model((1 - level) * clean + level * noise, sigma, ids)
+            result += [(progress, layer, *qkv) for layer, qkv in enumerate(calls)]  # cross-attention has few keys and goes another way
     finally:
         torch.nn.functional.scaled_dot_product_attention = attend
     return result
@@ -116,27 +120,56 @@ def kept_mass(weights: torch.Tensor, mask: np.ndarray, orders: tuple, block: int
     return chosen / len(weights), best / len(weights)
 
 
+class ExhaustiveChoice:
+    """ARM's question answered the long way: which of the three static masks errs least on the whole of a head's attention."""
+
+    def __init__(self, latent: tuple, block: int):
+        self.pairs = {}  # token pairs that a mask keeps
+        for sparsity in SPARSITIES:
+            asked = reference.Video(latent, 0, block, sparsity)
+            self.pairs[sparsity] = {kind: torch.from_numpy(reference.pair_mask(asked, reference.static_mask(asked, kind), *reference.orders(asked, kind)))
+                                    for kind in reference.TYPES}
+        self.agreed: dict = {sparsity: [] for sparsity in SPARSITIES}
+        self.excess: dict = {sparsity: [] for sparsity in SPARSITIES}
+
+    def judge(self, sparsity: float, chosen: str, weights: torch.Tensor, v: torch.Tensor) -> None:
+        """weights [tokens, tokens] after the softmax and v [tokens, head_dim] of one head, and the mask that ARM chose."""
+        dense, errors = weights @ v, {}
+        for kind, pairs in self.pairs[sparsity].items():
+            kept = weights * pairs
+            errors[kind] = float((kept @ v / kept.sum(1, keepdim=True).clamp(min=1e-30) - dense).norm())
+        best = min(errors, key=errors.get)
+        self.agreed[sparsity].append(chosen == best)
+        self.excess[sparsity].append(errors[chosen] / max(errors[best], 1e-30))
+
+    def table(self) -> str:
+        rows = [f"| {sparsity:.0%} | {len(agreed)} | {statistics.fmean(agreed):.0%} | {statistics.fmean(self.excess[sparsity]):.3f} x |\n"
+                for sparsity, agreed in self.agreed.items()]
+        return "| asked | heads judged | same mask | error of ARM's mask to the least |\n| --- | --- | --- | --- |\n" + "".join(rows)
+
+
 @torch.inference_mode()
-def layer_figures(arguments: argparse.Namespace, calls: list, console: Console) -> dict:
+def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: ExhaustiveChoice, console: Console) -> dict:
     """{(pattern, sparsity): {"cosines": [per call], "chosen": mean mass, "best": mean mass, "layers": {layer: mean cosine}}}."""
     import aerogel
 
-    latent = (data.FRAMES, data.SIZE // data.PATCH, data.SIZE // data.PATCH)
     figures = {(p, s): {"cosine": [], "chosen": [], "best": []} for p in PATTERNS for s in SPARSITIES}
-    for level, layer, q, k, v in track(calls, "layers", console=console):
+    for _, layer, q, k, v in track(calls, "layers", console=console):
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
         dense = weights @ v
         for (pattern, sparsity), row in figures.items():
             o, mask, report = aerogel.sparse_attention(
                 q, k, v, sparse_type=pattern, sparsity=sparsity, block_size=arguments.block_size, return_mask=True, return_report=True,
-                **({} if pattern == "ada_bsa" else {"latent_shape_q": latent}))
+                **({} if pattern == "ada_bsa" else {"latent_shape_q": LATENT}))
             row["cosine"].append((layer, float(torch.cosine_similarity(o.flatten(), dense.flatten(), dim=0))))
-            asked = reference.Video(latent, 0, arguments.block_size, sparsity)
+            asked = reference.Video(LATENT, 0, arguments.block_size, sparsity)
             for head, found in enumerate(report["heads"]):
                 kind = {"block_mean": "block_mean", "antidiagonal": "dense"}.get(found["type"], found["type"])
                 chosen, best = kept_mass(weights[0, head], mask[0, head].numpy(), reference.orders(asked, kind), arguments.block_size)
                 row["chosen"].append(chosen)
                 row["best"].append(best)
+                if pattern == "rf_v1":
+                    exhaustive.judge(sparsity, found["type"], weights[0, head], v[0, head])
     return figures
 
 
@@ -172,7 +205,7 @@ def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int
     plt.close(figure)
 
 
-def page(arguments: argparse.Namespace, rows: dict, figures: dict) -> str:
+def page(arguments: argparse.Namespace, rows: dict, figures: dict, exhaustive: ExhaustiveChoice) -> str:
     dense = rows["dense"]
     text = f"""# Sparse attention on the trained model
 
@@ -195,7 +228,7 @@ attention maps in those steps (blocks of the first frame are always computed); P
 
 ## Layer by layer
 
-The same patterns on q, k and v of every self-attention, the dense video noised to levels {", ".join(map(str, NOISE_LEVELS))}: cosine of the
+The same patterns on q, k and v of every self-attention, the dense video noised as when a staggered sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done: cosine of the
 attention's output to that of dense attention (all heads of a layer together; mean over layers and levels, and the worst layer's mean), and
 the share of the attention mass in the chosen blocks beside that in the best blocks, as many per row: the oracle.
 
@@ -210,7 +243,13 @@ the share of the attention mass in the chosen blocks beside that in the best blo
         chosen, best = statistics.fmean(row["chosen"]), statistics.fmean(row["best"])
         text += (f"| {pattern} | {sparsity:.0%} | {statistics.fmean(c for _, c in row['cosine']):.4f} | "
                  f"{statistics.fmean(by_layer[worst]):.4f} (layer {worst}) | {chosen:.1%} | {best:.1%} | {best - chosen:.1%} |\n")
-    return text
+    return text + f"""
+## ARM against the exhaustive choice
+
+RainFusion 1 recognises each head's mask from a sample of its attention. Here each head's whole attention is computed under all three masks
+and compared with dense: how often ARM's mask is the one that errs least, and how much more its mask errs than that one, on average.
+
+{exhaustive.table()}"""
 
 
 def main() -> None:
@@ -222,10 +261,11 @@ def main() -> None:
     sys.path.insert(0, str(arguments.aerogel.parent / "python"))
     console = Console(stderr=True)
     rows = videos(arguments, console)
-    figures = layer_figures(arguments, recorded(arguments), console)
+    exhaustive = ExhaustiveChoice(LATENT, arguments.block_size)
+    figures = layer_figures(arguments, recorded(arguments), exhaustive, console)
     write_plot(rows, arguments.output / "images/sparsity.png")
     write_frames(arguments, arguments.output / "images/sparsity_frames.png")
-    (arguments.output / "sparsity.md").write_text(page(arguments, rows, figures))
+    (arguments.output / "sparsity.md").write_text(page(arguments, rows, figures, exhaustive))
     print(f"wrote {arguments.output / 'sparsity.md'}")
 
 

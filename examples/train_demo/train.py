@@ -51,6 +51,17 @@ def rolling_levels(progress, frames, lag, shift):
     return sigma
 
 
+def held_out_batches(length=data.FRAMES, videos=HELD_OUT_VIDEOS):
+    """Batches of one unseen video each, with fixed captions and noise, at evenly spread points of a sampler's way (shift 3; frames of a
+    video HELD_OUT_LAG apart): (video, places, sigma, noise, word ids)."""
+    for i in range(videos):
+        video, places, captions = data.batch(HELD_OUT_SEED, i, 1, length)
+        noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(HELD_OUT_SEED + i))
+        at = torch.tensor([(i + 0.5) / videos])
+        sigma = shifted(1 - at, 3.0) if length == 1 else rolling_levels(at, places[0], torch.tensor([HELD_OUT_LAG]), 3.0)
+        yield video, places, sigma, noise, torch.tensor([data.tokenize(captions[0])])
+
+
 class Trainer:
     def __init__(self, plan, config=None):
         self.plan = plan
@@ -161,22 +172,13 @@ class Trainer:
 
     @torch.no_grad()
     def held_out(self, length=data.FRAMES, videos=HELD_OUT_VIDEOS):
-        """Loss of the averaged weights on fixed unseen videos, captions and noise, at evenly spread points of a sampler's way (shift 3;
-        frames of a video HELD_OUT_LAG apart)."""
+        """Loss of the averaged weights on the held-out batches."""
         current = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         total = 0.0
-        for i in range(videos):
-            video, places, captions = data.batch(HELD_OUT_SEED, i, 1, length)
-            noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(HELD_OUT_SEED + i))
-            at = torch.tensor([(i + 0.5) / videos])
-            sigma = shifted(1 - at, 3.0)
-            if length > 1:
-                sigma = rolling_levels(at, places[0], torch.tensor([HELD_OUT_LAG]), 3.0)
-            ids = torch.tensor([data.tokenize(captions[0])])
+        for video, places, sigma, noise, ids in held_out_batches(length, videos):
             self.model.set_places(tuple(p.to(self.device) for p in places))
-            args = [t.to(self.device) for t in (video, sigma, noise, ids)]
-            total += float(flow_matching_loss(self.model, *args))
+            total += float(flow_matching_loss(self.model, *(t.to(self.device) for t in (video, sigma, noise, ids))))
         self.model.load_state_dict(current)
         return total / videos
 

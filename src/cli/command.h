@@ -11,6 +11,7 @@ namespace aerogel::cli {
 void add_bench(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_dequantize(CLI::App& app);
+void add_forward(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_mine(CLI::App& app);

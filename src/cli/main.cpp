@@ -38,6 +38,7 @@ int run(int argc, char** argv) {
     aerogel::cli::add_quantize(app);
     aerogel::cli::add_dequantize(app);
     aerogel::cli::add_generate(app);
+    aerogel::cli::add_forward(app);
     aerogel::cli::add_mine(app);
     aerogel::cli::add_compare(app);
     aerogel::cli::add_bench(app);

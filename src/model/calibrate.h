@@ -36,11 +36,7 @@ struct CalibrateOptions {
 /// InvalidArgument when there is nothing to calibrate with, or as Pipeline::generate.
 CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& options);
 
-/// Inputs of the transformer recorded elsewhere, one record per forward pass: a safetensors file with
-/// "hidden_states" [records, channels, frames, height, width], "timestep" [records] (or [records, tokens]),
-/// "encoder_hidden_states" [records, text_len, text_dim], for image models "encoder_hidden_states_image"
-/// [records, image_len, image_dim] (all f32, bf16 or f16), and maybe "step" i32|i64 [records]. Without "step"
-/// the step of a record is the rank of its timestep among the recorded ones, the largest first.
+/// Inputs of the transformer recorded elsewhere, see RecordedInputFile.
 struct RecordedInputs {
     std::filesystem::path file;
     std::vector<int> timesteps;  ///< as in CalibrateOptions

@@ -29,8 +29,8 @@ Tensor smoothed(const FloatLayer& layer, const SchemeRow& scheme, const LayerCho
     return scale_columns(layer.weight.to(DType::f32), mul_scale_of(weights.mul_scale));
 }
 
-// Smooths, takes the low-rank part off and rotates the rest. Values are rounded to the type in which the
-// scheme keeps its scales.
+// Smooths, takes the low-rank part off (in the model's type) and rotates the rest. Values are rounded to the
+// type in which the scheme keeps its scales.
 Tensor transformed(const FloatLayer& layer, const SchemeRow& scheme, const LayerChoices& choices,
                    QuantizedLinearWeights& weights) {
     const bool wide = scheme.float32 || choices.weight.group_size != 0;
@@ -38,7 +38,7 @@ Tensor transformed(const FloatLayer& layer, const SchemeRow& scheme, const Layer
     Tensor weight = layer.weight;
     if (!choices.smoothing.empty()) weight = smoothed(layer, scheme, choices, weights).to(type);
     if (choices.low_rank != 0) {
-        LowRank split = split_low_rank(weight, {.rank = choices.low_rank});
+        LowRank split = split_low_rank(weight, {.rank = choices.low_rank, .type = layer.weight.dtype()});
         weights.low_rank_l1 = std::move(split.l1);
         weights.low_rank_l2 = std::move(split.l2);
         weight = split.residual.to(type);

@@ -2,7 +2,7 @@
 
 import pytest
 
-SUBCOMMANDS = ["bench", "compare", "dequantize", "generate", "inspect", "quantize"]
+SUBCOMMANDS = ["bench", "compare", "dequantize", "forward", "generate", "inspect", "quantize"]
 
 
 @pytest.mark.parametrize("subcommand", SUBCOMMANDS)

@@ -158,6 +158,26 @@ def test_all_together(aerogel, tiny_pipeline, quantized, calibrated, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_low_rank_part_of_a_smoothed_layer_has_the_models_type(aerogel, tiny_pipeline, calibrated, tmp_path, dtype):
+    """A model in 16 bits: its branch is stored in them, and the residual makes up for their rounding."""
+    stats, state = calibrated
+    shutil.copytree(tiny_pipeline, tmp_path / "model")
+    path = tmp_path / "model/transformer/diffusion_pytorch_model.safetensors"
+    save_file({name: value.to(dtype) for name, value in state.items()}, path)
+    for layout in ("v0", "v1"):
+        done = aerogel("quantize", tmp_path / "model", "-o", tmp_path / layout, "--calibration", stats, "--json", "--layout", layout,
+                       "--scheme", "W8A16", "--smooth", "smoothquant", "--low-rank", 4)
+        assert done.returncode == 0, done.stderr
+        tensors = load_file(json.loads(done.stdout)["weights"])
+        back = restored(aerogel, tmp_path / layout)
+        for layer in LAYERS:
+            l1, l2 = tensors[f"{layer}.svd_lowrank_l1"], tensors[f"{layer}.svd_lowrank_l2"]
+            assert l1.dtype == l2.dtype == dtype and l1.shape[0] == l2.shape[1] == 4
+            original = state[f"{layer}.weight"].to(dtype).float()
+            assert (back[f"{layer}.weight"].float() - original).norm() / original.norm() < 0.01
+
+
 @pytest.mark.parametrize("scheme", ["W8A8", "W8A8_TIMESTEP"])
 def test_static_ranges_are_those_of_smoothed_inputs(quantized, calibrated, tmp_path, scheme):
     """Row t: the extremes of the kept rows of step t and later, after mul_scale."""

@@ -67,7 +67,8 @@ LowRank split_low_rank(const TensorView& weight, const LowRankOptions& options) 
     const Matrix l1 = svd.matrixU().leftCols(options.rank).transpose();
     const Matrix l2 =
         q * svd.matrixV().leftCols(options.rank) * svd.singularValues().head(options.rank).asDiagonal();
-    LowRank result{stored(l1, weight.dtype), stored(l2, weight.dtype), Tensor()};
+    const DType type = options.type.value_or(weight.dtype);
+    LowRank result{stored(l1, type), stored(l2, type), Tensor()};
     result.residual = stored(w - rounded(result.l2) * rounded(result.l1), DType::f32);
     return result;
 }

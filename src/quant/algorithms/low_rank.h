@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "aerogel/tensor.h"
 
@@ -15,10 +16,11 @@ struct LowRankOptions {
     std::uint64_t seed = 42;
     int power_iterations = 2;
     std::int64_t oversampling = 8;
+    std::optional<DType> type;  ///< of l1 and l2; unset: the weight's
 };
 
 /// y = x w^T + (x l1^T) l2^T: l1 [rank,k] has orthonormal rows, l2 [n,rank] carries the singular values, both
-/// in the weight's type; residual f32 [n,k] = W - l2 l1, with l1 and l2 as rounded.
+/// in the type asked for; residual f32 [n,k] = W - l2 l1, with l1 and l2 as rounded.
 struct LowRank {
     Tensor l1;
     Tensor l2;

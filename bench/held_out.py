@@ -1,0 +1,54 @@
+"""Held-out flow-matching loss of the trained model, for models that `aerogel forward` runs and for PyTorch's."""
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import load_file, save_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples/train_demo"))
+import data  # noqa: E402
+import model as demo  # noqa: E402
+import train  # noqa: E402
+
+
+class HeldOut:
+    """`videos` unseen videos between noise and clear, as the training loop's own held-out loss takes them."""
+
+    def __init__(self, model: "demo.DemoModel", videos: int):
+        self.batches = list(train.held_out_batches(data.FRAMES, videos))
+        self.captions = model.captions
+        self.reference: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def write(self, path: pathlib.Path) -> pathlib.Path:
+        """The inputs of the transformer as records for `aerogel forward`."""
+        tokens = (data.SIZE // data.PATCH) ** 2
+        records = {"hidden_states": [], "timestep": [], "encoder_hidden_states": []}
+        for video, _, sigma, noise, ids in self.batches:
+            level = sigma[:, None, :, None, None]
+            records["hidden_states"].append((1 - level) * video + level * noise)
+            records["timestep"].append(1000 * sigma.repeat_interleave(tokens, dim=1))
+            records["encoder_hidden_states"].append(self.captions(ids))
+        save_file({name: torch.cat(parts).contiguous() for name, parts in records.items()}, path)
+        return path
+
+    def figures(self, velocities: torch.Tensor) -> dict:
+        """{"loss", "velocity_error"} of the velocities [videos, 3, frames, height, width]; the first call's are those of the float model."""
+        if self.reference is None:
+            self.reference = velocities
+        losses = [train.flow_matching_loss(lambda x, level, ids, v=v: v[None], video, sigma, noise, ids)
+                  for v, (video, _, sigma, noise, ids) in zip(velocities, self.batches, strict=True)]
+        error = (velocities - self.reference).norm() / self.reference.norm()
+        return {"loss": float(torch.stack(losses).mean()), "velocity_error": float(error)}
+
+    def of_file(self, path: pathlib.Path) -> dict:
+        return self.figures(load_file(path)["velocity"])
+
+    @torch.no_grad()
+    def of_model(self, model: "demo.DemoModel") -> dict:
+        """The same for a model in PyTorch."""
+        model.set_places(None)
+        velocities = [model((1 - s) * video + s * noise, sigma, ids)
+                      for video, _, sigma, noise, ids in self.batches for s in [sigma[:, None, :, None, None]]]
+        return self.figures(torch.cat(velocities))

@@ -1,0 +1,119 @@
+// aerogel forward MODEL --inputs FILE: the transformer alone on recorded inputs.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "aerogel/pipeline.h"
+#include "aerogel/safetensors.h"
+#include "cli/command.h"
+#include "cli/progress.h"
+#include "cli/quantization_flags.h"
+#include "cli/sparse_flags.h"
+#include "model/recorded_inputs.h"
+
+namespace aerogel::cli {
+namespace {
+
+struct ForwardFlags {
+    std::string model;
+    std::string inputs;
+    std::string output;
+    QuantizationFlags quantization;
+    SparseFlags sparse;
+    bool json = false;
+};
+
+/// The velocity of every record and the seconds that each took.
+struct Passes {
+    Tensor velocity;  // f32 [records, channels, frames, height, width]
+    std::vector<double> seconds;
+};
+
+Passes run_records(const WanTransformer& model, const RecordedInputFile& records, const ForwardFlags& flags) {
+    const auto sparse = sparse_config(flags.sparse);
+    const auto policy = timestep_policy(flags.quantization);
+    Passes passes;
+    Progress progress("forward", static_cast<int>(records.count()));
+    for (std::int64_t i = 0; i < records.count(); ++i) {
+        WanStep settings;
+        SparseMemory memory;
+        settings.context.timestep_index = records.steps()[static_cast<std::size_t>(i)];
+        if (policy) settings.timestep_policy = &*policy;
+        if (sparse) settings.sparse = &*sparse;
+        settings.sparse_memory = &memory;
+        const auto start = std::chrono::steady_clock::now();
+        const Tensor velocity = model.forward(records.input(i), settings);
+        passes.seconds.push_back(
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        if (i == 0) {
+            Shape shape = velocity.shape();
+            shape[0] = records.count();
+            passes.velocity = Tensor(DType::f32, shape);
+        }
+        std::copy_n(velocity.as<float>(), velocity.count(),
+                    passes.velocity.as<float>() + i * velocity.count());
+        progress.update(static_cast<int>(i) + 1, show_seconds(passes.seconds.back()) + "/record");
+        if (interrupted())
+            throw Cancelled(fmt::format("[forward] stopped after record {} of {}", i + 1, records.count()));
+    }
+    return passes;
+}
+
+void run_forward(const ForwardFlags& flags) {
+    const RecordedInputFile records(flags.inputs, "forward");
+    Pipeline pipeline = Pipeline::load(flags.model);
+    WanTransformer& model = pipeline.transformer();
+    quantize_as_told(model, flags.quantization);
+    const Passes passes = run_records(model, records, flags);
+    save_safetensors(flags.output, {{"velocity", passes.velocity}});
+    if (flags.json) {
+        const nlohmann::ordered_json json = {{"model", flags.model},
+                                             {"inputs", flags.inputs},
+                                             {"records", records.count()},
+                                             {"weight_bytes", model.weight_bytes()},
+                                             {"record_seconds", passes.seconds},
+                                             {"output", flags.output}};
+        fmt::print("{}\n", json.dump(2));
+        return;
+    }
+    double total = 0.0;
+    for (const double seconds : passes.seconds) total += seconds;
+    fmt::print("{} records in {}, velocity {} in {}\n", records.count(), show_seconds(total),
+               to_string(passes.velocity.shape()), flags.output);
+}
+
+}  // namespace
+
+void add_forward(CLI::App& app) {
+    auto* command = app.add_subcommand(
+        "forward", "Run the transformer once on each recorded input: float or quantized, dense or sparse");
+    auto flags = std::make_shared<ForwardFlags>();
+    command->add_option("MODEL", flags->model, "Pipeline folder (transformer/ ...)")->required();
+    command
+        ->add_option("--inputs", flags->inputs,
+                     "A .safetensors with hidden_states [records,channels,frames,height,width], timestep "
+                     "[records] or\n"
+                     "[records,tokens], encoder_hidden_states [records,len,dim] and maybe step [records]")
+        ->required();
+    command
+        ->add_option("-o,--output", flags->output,
+                     "A .safetensors for velocity [records,channels,frames,height,width]")
+        ->required();
+    add_quantization_flags(*command, flags->quantization);
+    add_sparse_flags(*command, flags->sparse);
+    command->add_flag("--json", flags->json, "Print the report as JSON");
+    command->footer(
+        "Examples:\n"
+        "  aerogel forward examples/shapes_dit --inputs recorded.safetensors -o float.safetensors\n"
+        "  aerogel forward examples/shapes_dit --inputs recorded.safetensors -o int8.safetensors --online "
+        "W8A8_DYNAMIC\n"
+        "  aerogel compare float.safetensors int8.safetensors");
+    command->callback([flags] { run_forward(*flags); });
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,90 @@
+"""`aerogel forward`: the transformer alone on recorded inputs, against diffusers, quantized and sparse."""
+import json
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """record(per_token) -> (file, its tensors): three records of 16 x 8 x 8 tokens."""
+    def write(per_token=False, **changes):
+        generator = torch.Generator().manual_seed(5)
+        tensors = {"hidden_states": torch.randn(3, 3, 16, 32, 32, generator=generator),
+                   "timestep": 1000 * torch.rand((3, 1024) if per_token else (3,), generator=generator),
+                   "encoder_hidden_states": torch.randn(3, 8, 16, generator=generator)} | changes
+        save_file(tensors, tmp_path / "records.safetensors")
+        return tmp_path / "records.safetensors", tensors
+
+    return write
+
+
+@pytest.fixture
+def velocity(aerogel, tiny_pipeline, tmp_path):
+    def run(path, *flags):
+        out = tmp_path / "velocity.safetensors"
+        done = aerogel("forward", tiny_pipeline, "--inputs", path, "-o", out, "--json", *flags)
+        assert done.returncode == 0, done.stderr
+        return load_file(out)["velocity"], json.loads(done.stdout)
+
+    return run
+
+
+def distance(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_as_diffusers(velocity, recorded, tiny_pipeline, per_token):
+    path, tensors = recorded(per_token)
+    ours, report = velocity(path)
+    model = WanTransformer3DModel.from_pretrained(tiny_pipeline / "transformer")
+    with torch.no_grad():
+        exact = model(**tensors, return_dict=False)[0]
+    assert distance(ours, exact) < 1e-5
+    assert report["records"] == len(report["record_seconds"]) == 3 and min(report["record_seconds"]) > 0
+
+
+def test_quantized_and_sparse(velocity, recorded, tiny_pipeline, aerogel, tmp_path):
+    path, _ = recorded()
+    plain, whole = velocity(path)
+    online, small = velocity(path, "--online", "W8A8_DYNAMIC")
+    assert 1e-4 < distance(online, plain) < 0.05 and small["weight_bytes"] < whole["weight_bytes"]
+    assert aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--scheme", "W8A8_DYNAMIC").returncode == 0
+    files, _ = velocity(path, "--quantized", tmp_path / "q/quant_model_description_w8a8_dynamic.json")
+    assert torch.equal(files, online)
+    sparse, _ = velocity(path, "--sparse", "rf_v2", "--sparsity", 0.7, "--block-size", 16)
+    assert 1e-4 < distance(sparse, plain) < 0.5
+
+
+def test_steps_of_records_count(velocity, recorded, tmp_path):
+    """Sparse from step 1 on: the records of step 0 stay dense."""
+    flags = ["--online", "W8A8_DYNAMIC", "--sparse", "rf_v2", "--sparsity", 0.7, "--block-size", 16, "--start-step", 1]
+    path, tensors = recorded(step=torch.tensor([1, 0, 2]))
+    sparse, _ = velocity(path, *flags)
+    dense, _ = velocity(path, "--online", "W8A8_DYNAMIC")
+    assert [torch.equal(a, b) for a, b in zip(sparse, dense)] == [False, True, False]
+    path, tensors = recorded(timestep=torch.tensor([500.0, 900.0, 500.0]))  # without steps: the rank of the timestep
+    assert [torch.equal(a, b) for a, b in zip(velocity(path, *flags)[0], velocity(path, "--online", "W8A8_DYNAMIC")[0])] == [False, True, False]
+
+
+def test_the_rank_of_a_timestep_per_token_is_that_of_its_largest(velocity, recorded):
+    times = torch.tensor([[0.0] * 64 + [t] * 960 for t in (500.0, 900.0, 500.0)])  # the first frame is given
+    path, _ = recorded(timestep=times)
+    flags = ["--sparse", "rf_v2", "--sparsity", 0.7, "--block-size", 16, "--start-step", 1]
+    assert [torch.equal(a, b) for a, b in zip(velocity(path, *flags)[0], velocity(path)[0])] == [False, True, False]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"timestep": torch.zeros(2)}, "'timestep' must be of 3 records, got f32[2]"),
+    ({"hidden_states": torch.zeros(3, 3, 16, 33, 32)}, "hidden_states"),
+    ({"encoder_hidden_states": torch.zeros(3, 8, 17)}, "encoder_hidden_states"),
+    ({"step": torch.tensor([0.0, 1.0, 2.0])}, "'step' must be i32 or i64 [3], got f32[3]"),
+])
+def test_records_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, change, message):
+    path, _ = recorded(**change)
+    done = aerogel("forward", tiny_pipeline, "--inputs", path, "-o", tmp_path / "out.safetensors")
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "out.safetensors").exists()
