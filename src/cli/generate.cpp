@@ -111,8 +111,10 @@ void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
     command.add_option(
         "--first-frame", flags.first_frame,
         "A .safetensors with first_frame [channels,1,height,width]: the video goes on from it");
-    command.add_flag("--image-first,!--no-image-first", flags.image_first,
-                     "Make the first frame alone from the caption, then the others from it");
+    // Not add_flag(..., optional): that one begins with false.
+    command.add_flag_function(
+        "--image-first,!--no-image-first", [&flags](std::int64_t count) { flags.image_first = count > 0; },
+        "Make the first frame alone from the caption, then the others from it");
     command.add_option(
         "--stagger", flags.stagger,
         "Start frames one after the other, the last after this share of the steps (0: together)");

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -24,6 +25,19 @@ def psnr(aerogel, a, b):
     done = aerogel("compare", a, b, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["results"][0]["psnr"]
+
+
+def test_what_the_folder_says_holds_unless_a_flag_says_otherwise(aerogel, tiny_pipeline, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_pipeline, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    out = ["-o", tmp_path / "v.safetensors"]
+    for defaults in ({"image_first": True, "stagger": 0.5}, {"image_first": False, "stagger": 0.0}, {}):
+        (folder / "model_index.json").write_text(json.dumps({**index, "generation": index["generation"] | defaults}))
+        told = [defaults.get("image_first", False), defaults.get("stagger", 0.0)]
+        for flags, wanted in (([], told), (["--image-first"], [True, told[1]]), (["--no-image-first", "--stagger", 0.34], [False, 0.34])):
+            report = generate(aerogel, folder, *out, *flags)
+            assert [report["image_first"], report["stagger"]] == wanted and (report["first_frame_seconds"] > 0) == wanted[0]
 
 
 def test_every_kind_of_output_shows_the_same_video(aerogel, tiny_pipeline, tmp_path):
