@@ -130,12 +130,14 @@ def _head_on(rng, first, second):
     first.after, second.after = bounce * second.velocity, bounce * first.velocity
 
 
-def scene(seed, index, most=MAX_OBJECTS):
-    """The objects (1 or 2, at most `most`) of video `index`, and its random generator, which then draws the background."""
+def scene(seed, index, most=MAX_OBJECTS, turning=0.24):
+    """The objects (1 or 2, at most `most`) of video `index`, and its random generator, which then draws the background.
+
+    An object turns with probability `turning`; otherwise all four directions are alike."""
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     count = 1 if rng.random() < 0.35 else most
     colours = rng.permutation(list(COLOURS))[:count]
-    motions = [str(m) for m in rng.choice(list(MOTIONS), size=count, p=[0.19, 0.19, 0.19, 0.19, 0.24])]
+    motions = [str(m) for m in rng.choice(list(MOTIONS), size=count, p=[(1 - turning) / 4] * 4 + [turning])]
     bodies = [_body(rng, str(c), m, box) for c, m, box in zip(colours, motions, _boxes(motions))]
     if _meet(motions):
         _head_on(rng, *bodies)
@@ -199,16 +201,16 @@ def render(scenes, frames):
     return video * 2 - 1
 
 
-def batch(seed, first, count, length=FRAMES, *, thin=1, objects=MAX_OBJECTS, stride=(1, FRAMES), from_first=False):
+def batch(seed, first, count, length=FRAMES, *, thin=1, objects=MAX_OBJECTS, stride=(1, FRAMES), from_first=False, turning=0.24):
     """Videos first .. first+count-1 -> (video [N,3,length,h,w], places, captions).
 
     `places` are the true positions of the tokens, int64: frame numbers [N,length], rows [N,h/PATCH], columns [N,w/PATCH].
-    A video has at most `objects` objects. With length < FRAMES it is seen at evenly spaced frames of a random start, as far apart
+    A video has at most `objects` objects, `turning` as for scene. With length < FRAMES it is seen at evenly spaced frames of a random start, as far apart
     as a number in the range `stride` that fits says; from_first: at its first frame, and the others like that somewhere after it.
     With thin > 1 only every thin-th row and column of tokens is kept (from a random offset) and closed up, h = w = SIZE / thin."""
     scenes, frames, offsets = [], [], []
     for index in range(first, first + count):
-        scenes.append(scene(seed, index, objects))
+        scenes.append(scene(seed, index, objects, turning))
         rng = np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, 1]))
         free = length - 1 if from_first else length  # frames with a place to choose
         limit = (FRAMES - 1 - from_first) // (free - 1) if free > 1 else 1

@@ -281,6 +281,8 @@ def test_views_of_a_video():
     steps = frames[:, 1:].diff(dim=1)
     assert (frames[:, 0] == 0).all() and (steps[:, 0] == steps[:, 1]).all() and set(steps[:, 0].tolist()) == {3, 4, 5, 6, 7}
     assert frames[:, 1].min() == 1 and frames.max() == data.FRAMES - 1
+    _, _, captions = data.batch(3, 0, 20, 1, turning=1.0)
+    assert all(o.endswith("turns") for c in captions for o in c.split(","))
     _, (frames, _, _), _ = data.batch(3, 0, 400, 2, from_first=True)
     assert (frames[:, 0] == 0).all() and set(frames[:, 1].tolist()) == set(range(1, data.FRAMES))
 

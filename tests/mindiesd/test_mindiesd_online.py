@@ -107,7 +107,7 @@ def test_one_policy_for_linears_and_attention():
 
 
 @pytest.mark.parametrize("keywords", [dict(quant_type="W9A9"), dict(quant_type=None), dict(fa_quant_type="FP8_DYNAMIC"), dict(timestep_config=1),
-                                      dict(fa_quant_type="W8A8", fa_layers="a"), dict(fallback_layers={"a": "x"}), dict(mxfp4_scale_alg=1.5),
+                                      dict(fa_quant_type="W8A8", fa_layers="a"), dict(fallback_layers={"a": "x"}), dict(fallback_layers={"a": None}), dict(mxfp4_scale_alg=1.5),
                                       dict(fallback_timesteps=[1]), dict(mxfp4_dst_type_max=None)])
 def test_config_errors(keywords):
     with pytest.raises(ModelInitError, match=r"^\[quantize\]"):

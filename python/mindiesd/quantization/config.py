@@ -146,7 +146,10 @@ class OnlineQuantConfig:
 
     @staticmethod
     def _fallback(pattern: str, algo: str) -> QuantAlgorithm:
-        found: QuantAlgorithm = _algorithm(f"fallback_layers[{pattern!r}]", algo)
+        name = f"fallback_layers[{pattern!r}]"
+        found: QuantAlgorithm | None = _algorithm(name, algo)
+        if found is None:
+            raise ModelInitError(f"[quantize] {name} must be an algorithm (W16A16 keeps a layer float), got None")
         if found.value not in ("W8A8", "W16A16"):
             require_online(found)
         return found
