@@ -6,43 +6,25 @@ import pathlib
 import subprocess
 import sys
 
+import held_out
+import model as demo
 import pytest
-import torch
+import train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "examples/train_demo"), str(ROOT / "bench")]
-import held_out  # noqa: E402
-import model as demo  # noqa: E402
-import train  # noqa: E402
-
-TINY = {**demo.CONFIG, "num_attention_heads": 2, "attention_head_dim": 32, "text_dim": 16, "freq_dim": 32, "ffn_dim": 128, "num_layers": 1}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny = demo.DemoModel(TINY).initialise(0)
-    torch.nn.init.normal_(tiny.transformer.proj_out.weight, std=0.2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "CONFIG", TINY)
-        demo.save_folder(folder, tiny.transformer.state_dict(), tiny.captions.state_dict())
-    index = json.loads((folder / "model_index.json").read_text())
-    index["generation"] |= {"num_frames": 2, "height": 16, "width": 16, "num_inference_steps": 2}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
-def test_held_out_loss_is_that_of_the_training_loop(model):
-    ours = demo.load_folder(model)
-    trainer = train.Trainer({"seed": 1, "device": "cpu", "matrix_lr": 0, "other_lr": 0, "weight_decay": 0, "compile": False}, TINY)
-    trainer.start_from(model)
+def test_held_out_loss_is_that_of_the_training_loop(short_demo):
+    ours = demo.load_folder(short_demo)
+    trainer = train.Trainer({"seed": 1, "device": "cpu", "matrix_lr": 0, "other_lr": 0, "weight_decay": 0, "compile": False}, dict(ours.transformer.config))
+    trainer.start_from(short_demo)
     trainer.model.autocast = False
     figures = held_out.HeldOut(ours, 2).of_model(ours)
     assert figures["velocity_error"] == 0 and abs(figures["loss"] / trainer.held_out(videos=2) - 1) < 1e-5
 
 
-def test_every_variant(build, model, tmp_path):
-    command = [sys.executable, ROOT / "bench/fidelity.py", "--aerogel", build / "aerogel", "--model", model, "--output", tmp_path,
+def test_every_variant(build, short_demo, tmp_path):
+    command = [sys.executable, ROOT / "bench/fidelity.py", "--aerogel", build / "aerogel", "--model", short_demo, "--output", tmp_path,
                "--steps", 2, "--frames", 2, "--held-out", 1, "--captions", "red circle moves left", "--json", tmp_path / "rows.json"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 0, done.stderr
