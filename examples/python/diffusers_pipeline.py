@@ -1,5 +1,8 @@
 """A diffusers pipeline made light in two lines: quantized while it loads, sparse while it samples; compared with the float pipeline.
 
+diffusers' WanPipeline takes all frames from noise to clear together. The demo model was trained to begin with the first frame and to let
+the others follow one by one, as `aerogel generate` does (docs/models.md): look at speed and closeness here, and at motion there.
+
 Run from the repository: PYTHONPATH=build/release/python .venv/bin/python examples/python/diffusers_pipeline.py
 """
 import json

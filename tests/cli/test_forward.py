@@ -77,13 +77,14 @@ def test_the_rank_of_a_timestep_per_token_is_that_of_its_largest(velocity, recor
     assert [torch.equal(a, b) for a, b in zip(velocity(path, *flags)[0], velocity(path)[0])] == [False, True, False]
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize("wrong", [
     ({"timestep": torch.zeros(2)}, "'timestep' must be of 3 records, got f32[2]"),
     ({"hidden_states": torch.zeros(3, 3, 16, 33, 32)}, "hidden_states"),
     ({"encoder_hidden_states": torch.zeros(3, 8, 17)}, "encoder_hidden_states"),
     ({"step": torch.tensor([0.0, 1.0, 2.0])}, "'step' must be i32 or i64 [3], got f32[3]"),
 ])
-def test_records_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, change, message):
+def test_records_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, wrong):
+    change, message = wrong
     path, _ = recorded(**change)
     done = aerogel("forward", tiny_pipeline, "--inputs", path, "-o", tmp_path / "out.safetensors")
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr

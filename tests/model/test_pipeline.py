@@ -172,9 +172,9 @@ def test_the_first_frame_may_be_made_first(pipeline, tmp_path):
     assert error(plain["video"], exact) > 0.01
 
 
-@pytest.mark.parametrize("frames, steps, stagger, lag, image_first", [(4, 9, 0.67, 2, 0), (5, 9, 0.67, 2, 1), (5, 7, 0.5, 1, 1), (4, 8, 0.8, 2, 0)])
-def test_staggered_frames(pipeline, tmp_path, frames, steps, stagger, lag, image_first):
-    folder, model = pipeline
+@pytest.mark.parametrize("case", [(4, 9, 0.67, 2, 0), (5, 9, 0.67, 2, 1), (5, 7, 0.5, 1, 1), (4, 8, 0.8, 2, 0)])
+def test_staggered_frames(pipeline, tmp_path, case):
+    (folder, model), (frames, steps, stagger, lag, image_first) = pipeline, case
     options = {"prompt": "blue star turns", "seed": 7, "frames": frames, "steps": steps, "stagger": stagger, "image_first": image_first}
     ours = generate(folder, tmp_path, **options)
     captions = {"prompt": caption(folder, "blue star turns"), "negative": caption(folder)}
