@@ -60,7 +60,7 @@ def parse_arguments():
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="folder of fidelity.md and fidelity.png")
     parser.add_argument("--only", action="append", default=[], help="only variants whose name contains this; repeatable")
     parser.add_argument("--captions", nargs="+", default=CAPTIONS[:2])
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--held-out", type=int, default=4, help="videos of the held-out loss")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
