@@ -72,7 +72,7 @@ class Measure:
         self.arguments, self.folder = arguments, folder
         self.length = ["--steps", arguments.steps, "--frames", arguments.frames]
         self.held_out = held_out.HeldOut(held_out.demo.load_folder(arguments.model), arguments.held_out)
-        self.records = self.held_out.write(folder / "records.safetensors")
+        self.records = self.held_out.write(folder / "records.safetensors", arguments.steps)
 
     def run(self, *flags):
         done = subprocess.run([str(self.arguments.aerogel), *map(str, flags)], capture_output=True, text=True, check=False)

@@ -21,8 +21,8 @@ class HeldOut:
         self.reference: torch.Tensor | None = None
 
     @torch.no_grad()
-    def write(self, path: pathlib.Path) -> pathlib.Path:
-        """The inputs of the transformer as records for `aerogel forward`."""
+    def write(self, path: pathlib.Path, steps: int) -> pathlib.Path:
+        """The inputs of the transformer as records for `aerogel forward`, each in that of `steps` steps that is as far on its way."""
         tokens = (data.SIZE // data.PATCH) ** 2
         records = {"hidden_states": [], "timestep": [], "encoder_hidden_states": []}
         for video, _, sigma, noise, ids in self.batches:
@@ -30,7 +30,8 @@ class HeldOut:
             records["hidden_states"].append((1 - level) * video + level * noise)
             records["timestep"].append(1000 * sigma.repeat_interleave(tokens, dim=1))
             records["encoder_hidden_states"].append(self.captions(ids))
-        save_file({name: torch.cat(parts).contiguous() for name, parts in records.items()}, path)
+        at = torch.tensor([int((i + 0.5) / len(self.batches) * steps) for i in range(len(self.batches))])
+        save_file({name: torch.cat(parts).contiguous() for name, parts in records.items()} | {"step": at}, path)
         return path
 
     def figures(self, velocities: torch.Tensor) -> dict:

@@ -111,7 +111,7 @@ class Trainer:
     def draw(self, kind, step, samples):
         """The batch of a step, whose first video is number `samples`: video, token places, sigma, noise, word ids."""
         count = kind["batch"]
-        view = {key: kind[key] for key in ("thin", "objects", "stride", "turning") if key in kind} | {"from_first": "lag" in kind}
+        view = {key: kind[key] for key in ("thin", "objects", "stride", "turning") if key in kind} | {"from_first": kind.get("from_first", "lag" in kind)}
         video, places, captions = data.batch(self.plan["seed"], samples, count, kind["frames"], **view)
         rng = torch.Generator().manual_seed(self.plan["seed"] * 1_000_003 + step)
         noise = torch.randn(video.shape, generator=rng)

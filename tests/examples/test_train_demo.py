@@ -228,6 +228,8 @@ def test_clear_frames_and_pure_noise_do_not_count():
     kind = {"frames": 6, "batch": 8, "shift": 3, "lag": [0.2, 0.3], "together": 0.3}
     video, (frames, _, _), sigma, noise, _ = trainer.draw(kind, 7, 0)
     assert (frames[:, 0] == 0).all() and (frames[:, 1] > 0).all()
+    first, others = (trainer.draw({"frames": 1, "batch": 8, "shift": 3, "from_first": given}, 7, 0)[1][0] for given in (True, False))
+    assert (first == 0).all() and (others > 0).any()
     assert sigma.shape == (8, 6) and (sigma[:, 0] <= train.CLEAR).all() and 0 < (sigma[:, 0] > 0).sum() < 8
     together = (sigma[:, 1:] == sigma[:, 1:2]).all(1)
     assert 0 < together.sum() < 8 and (sigma.diff(dim=1)[~together, 1:] >= -train.CLEAR).all()
