@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CAPTION = "red circle moves right, blue star turns"
+CAPTION = "red star moves down, blue square moves right"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "examples/shapes_dit", help="pipeline folder")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "build/demo", help="folder for everything written")
     parser.add_argument("--prompt", default=CAPTION)
-    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
     parser.add_argument("--sparsity", type=float, default=0.7, help="share of attention blocks to skip")
     parser.add_argument("--block-size", type=int, default=64, help="tokens per block: one 8x8 window of the frame")
