@@ -219,7 +219,8 @@ def page(arguments, rows):
 from the noise of seed i, with every variant the same. Default layers (attention and feed-forward of all blocks). Weight error is |W - decoded| / |W| per
 layer. Held-out loss: flow matching on {arguments.held_out} unseen videos, frames at the levels of a staggered sampler; velocity error is |v - v of float| / |v of float| on
 the same inputs. PSNR, SSIM and cosine compare videos with those of the float model. The second row moves every weight of the float model by one unit in
-the last place of float32: what lies near it is as good as float. torchao quantizes the same layers; PyTorch makes its videos (another sampler and other noise than ours, so they are
+the last place of float32: what lies near it is as good as float. A video may amplify a small error (a turning star is hard for this model), so variants of one size are best ranked by velocity error and held-out loss.
+torchao quantizes the same layers; PyTorch makes its videos (another sampler and other noise than ours, so they are
 compared with PyTorch's own float video), and its size counts int4 as four bits and what stays float as bfloat16. Seconds depend on the machine and on which formats have fast kernels there.
 
 {table(rows)}

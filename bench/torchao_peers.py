@@ -31,6 +31,7 @@ def quantized(folder, config) -> "demo.DemoModel":
     return model
 
 
+@torch.no_grad()
 def weight_errors(model, original) -> list:
     """Relative error of each quantized weight."""
     errors = []
