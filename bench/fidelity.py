@@ -192,18 +192,16 @@ def plot(rows, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     for name, row in rows.items():
-        if "psnr" not in row or math.isinf(row["psnr"]) or "ulp" in name:
+        if not row.get("velocity_error") or "ulp" in name or name.startswith("PyTorch"):
             continue
-        axes.plot(row["bytes"] / 1e6, row["psnr"], "o", color=f"C{hash_of(name)}")
-        axes.annotate(name, (row["bytes"] / 1e6, row["psnr"]), fontsize=5, xytext=(3, 2), textcoords="offset points")
-    spread = rows["float, weights moved by 1 ulp"]["psnr"]
-    if not math.isinf(spread):
-        axes.axhline(spread, color="grey", linestyle="--", label="float, weights moved by 1 ulp")
-        axes.legend(fontsize=7)
-    axes.set(xlabel="weights, MB", ylabel="PSNR to the float model, dB")
-    axes.grid(alpha=0.3)
+        peer = name.startswith("torchao")
+        at = (row["bytes"] / 1e6, row["velocity_error"])
+        axes.plot(*at, "x" if peer else "o", color="black" if peer else f"C{hash_of(name)}")
+        axes.annotate(name, at, fontsize=5, xytext=(3, 2), textcoords="offset points")
+    axes.set(xlabel="weights, MB", ylabel="relative error of the velocity", yscale="log")
+    axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=120)
 
 
@@ -225,7 +223,7 @@ compared with PyTorch's own float video), and its size counts int4 as four bits 
 
 {table(rows)}
 
-![PSNR over size](fidelity.png)
+![Error over size; crosses: torchao](fidelity.png)
 """
 
 
