@@ -26,11 +26,10 @@ class HeldOut:
         tokens = (data.SIZE // data.PATCH) ** 2
         records = {"hidden_states": [], "timestep": [], "encoder_hidden_states": []}
         for video, _, sigma, noise, ids in self.batches:
-            level = sigma[:, None, :, None, None]
-            records["hidden_states"].append((1 - level) * video + level * noise)
+            records["hidden_states"].append(train.noised(video, sigma, noise))
             records["timestep"].append(1000 * sigma.repeat_interleave(tokens, dim=1))
             records["encoder_hidden_states"].append(self.captions(ids))
-        at = torch.tensor([int((i + 0.5) / len(self.batches) * steps) for i in range(len(self.batches))])
+        at = (train.held_out_progress(len(self.batches)) * steps).long()
         save_file({name: torch.cat(parts).contiguous() for name, parts in records.items()} | {"step": at}, path)
         return path
 
@@ -50,6 +49,5 @@ class HeldOut:
     def of_model(self, model: "demo.DemoModel") -> dict:
         """The same for a model in PyTorch."""
         model.set_places(None)
-        velocities = [model((1 - s) * video + s * noise, sigma, ids)
-                      for video, _, sigma, noise, ids in self.batches for s in [sigma[:, None, :, None, None]]]
+        velocities = [model(train.noised(video, sigma, noise), sigma, ids) for video, _, sigma, noise, ids in self.batches]
         return self.figures(torch.cat(velocities))

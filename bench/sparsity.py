@@ -102,8 +102,7 @@ def recorded(arguments: argparse.Namespace) -> list:
         for progress in PROGRESS:
             calls.clear()
             sigma = train.rolling_levels(torch.tensor([progress]), torch.arange(data.FRAMES)[None], torch.tensor([train.HELD_OUT_LAG]), demo_model.FLOW_SHIFT)
-            level = sigma[:, None, :, None, None]
-            model((1 - level) * clean + level * noise, sigma, ids)
+            model(train.noised(clean, sigma, noise), sigma, ids)
             result += [(progress, layer, *qkv) for layer, qkv in enumerate(calls)]  # cross-attention has few keys and goes another way
     finally:
         torch.nn.functional.scaled_dot_product_attention = attend
@@ -132,9 +131,9 @@ class ExhaustiveChoice:
         self.agreed: dict = {sparsity: [] for sparsity in SPARSITIES}
         self.excess: dict = {sparsity: [] for sparsity in SPARSITIES}
 
-    def judge(self, sparsity: float, chosen: str, weights: torch.Tensor, v: torch.Tensor) -> None:
-        """weights [tokens, tokens] after the softmax and v [tokens, head_dim] of one head, and the mask that ARM chose."""
-        dense, errors = weights @ v, {}
+    def judge(self, sparsity: float, chosen: str, weights: torch.Tensor, v: torch.Tensor, dense: torch.Tensor) -> None:
+        """One head: weights [tokens, tokens] after the softmax, v and their product [tokens, head_dim], and the mask that ARM chose."""
+        errors = {}
         for kind, pairs in self.pairs[sparsity].items():
             kept = weights * pairs
             errors[kind] = float((kept @ v / kept.sum(1, keepdim=True).clamp(min=1e-30) - dense).norm())
@@ -169,7 +168,7 @@ def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: Exhaus
                 row["chosen"].append(chosen)
                 row["best"].append(best)
                 if pattern == "rf_v1":
-                    exhaustive.judge(sparsity, found["type"], weights[0, head], v[0, head])
+                    exhaustive.judge(sparsity, found["type"], weights[0, head], v[0, head], dense[0, head])
     return figures
 
 

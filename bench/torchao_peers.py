@@ -37,9 +37,8 @@ def weight_errors(model, original) -> list:
     errors = []
     for name, module in original.transformer.blocks.named_modules():
         if isinstance(module, torch.nn.Linear):
-            weight = model.transformer.blocks.get_submodule(name).weight
-            found = weight.dequantize() if hasattr(weight, "dequantize") and type(weight) is not torch.nn.Parameter else weight
-            errors.append(float((found.float() - module.weight).norm() / module.weight.norm()))
+            found = model.transformer.blocks.get_submodule(name).weight.dequantize().float()
+            errors.append(float((found - module.weight).norm() / module.weight.norm()))
     return errors
 
 

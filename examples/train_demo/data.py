@@ -23,6 +23,7 @@ WORDS = (PAD, *COLOURS, *SHAPES, "moves", "turns", "left", "right", "up", "down"
 SLOTS_PER_OBJECT = 4
 GROUPS = [[0, 1], [0, 2, 3]]  # slots of an object that make one embedding: colour and shape, colour and motion
 MAX_OBJECTS = 2
+TURNING = 0.24  # share of objects that turn instead of moving
 UNDISTURBED = 6  # frames before an object may bounce off an edge, so that the captioned direction is visible
 MAX_LENGTH = SLOTS_PER_OBJECT * MAX_OBJECTS
 GRAMMAR = ("caption = object [ ',' object ]; object = colour shape motion; colour = red | yellow | green | cyan | blue | "
@@ -130,7 +131,7 @@ def _head_on(rng, first, second):
     first.after, second.after = bounce * second.velocity, bounce * first.velocity
 
 
-def scene(seed, index, most=MAX_OBJECTS, turning=0.24):
+def scene(seed, index, most=MAX_OBJECTS, turning=TURNING):
     """The objects (1 or 2, at most `most`) of video `index`, and its random generator, which then draws the background.
 
     An object turns with probability `turning`; otherwise all four directions are alike."""
@@ -201,7 +202,7 @@ def render(scenes, frames):
     return video * 2 - 1
 
 
-def batch(seed, first, count, length=FRAMES, *, thin=1, objects=MAX_OBJECTS, stride=(1, FRAMES), from_first=False, turning=0.24):
+def batch(seed, first, count, length=FRAMES, *, thin=1, objects=MAX_OBJECTS, stride=(1, FRAMES), from_first=False, turning=TURNING):
     """Videos first .. first+count-1 -> (video [N,3,length,h,w], places, captions).
 
     `places` are the true positions of the tokens, int64: frame numbers [N,length], rows [N,h/PATCH], columns [N,w/PATCH].

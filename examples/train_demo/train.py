@@ -25,15 +25,24 @@ HELD_OUT_VIDEOS = 8
 HELD_OUT_LAG = 0.1
 
 
+def _per_pixel(levels):
+    return levels.reshape(len(levels), 1, -1, 1, 1)
+
+
+def noised(video, sigma, noise):
+    """(1 - sigma) video + sigma noise; sigma [B] or, per frame, [B, T]."""
+    s = _per_pixel(sigma)
+    return (1 - s) * video + s * noise
+
+
 def flow_matching_loss(model, video, sigma, noise, ids):
     """Mean squared error of the velocity noise - video at x = (1 - sigma) video + sigma noise; sigma [B] or, per frame, [B, T].
 
     Per frame, those that are clear or nothing but noise do not count: a sampler does not move them."""
-    s = sigma.reshape(len(sigma), 1, -1, 1, 1)
-    error = (model((1 - s) * video + s * noise, sigma, ids) - (noise - video)) ** 2
+    error = (model(noised(video, sigma, noise), sigma, ids) - (noise - video)) ** 2
     if sigma.ndim == 1:
         return error.mean()
-    counts = ((s > CLEAR) & (s < 1)).expand_as(error)
+    counts = _per_pixel((sigma > CLEAR) & (sigma < 1)).expand_as(error)
     return (error * counts).sum() / counts.sum().clamp(min=1)
 
 
@@ -51,13 +60,17 @@ def rolling_levels(progress, frames, lag, shift):
     return sigma
 
 
+def held_out_progress(videos):
+    """How far a sampler is on its way in each held-out batch, float32 [videos]."""
+    return (torch.arange(videos) + 0.5) / videos
+
+
 def held_out_batches(length=data.FRAMES, videos=HELD_OUT_VIDEOS):
     """Batches of one unseen video each, with fixed captions and noise, at evenly spread points of a sampler's way (shift 3; frames of a
     video HELD_OUT_LAG apart): (video, places, sigma, noise, word ids)."""
-    for i in range(videos):
+    for i, at in enumerate(held_out_progress(videos).split(1)):
         video, places, captions = data.batch(HELD_OUT_SEED, i, 1, length)
         noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(HELD_OUT_SEED + i))
-        at = torch.tensor([(i + 0.5) / videos])
         sigma = shifted(1 - at, 3.0) if length == 1 else rolling_levels(at, places[0], torch.tensor([HELD_OUT_LAG]), 3.0)
         yield video, places, sigma, noise, torch.tensor([data.tokenize(captions[0])])
 

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
+#include "base/clock.h"
 #include "base/cpu_features.h"
 #include "cli/bench_problems.h"
 #include "cli/command.h"
@@ -53,10 +53,9 @@ Measured measure(const BenchProblem& problem, int repeat) {
     bench.run();
     bench.run();
     for (int i = 0; i < repeat && !interrupted(); ++i) {
-        const auto start = std::chrono::steady_clock::now();
+        const auto start = Clock::now();
         bench.run();
-        measured.seconds.push_back(
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        measured.seconds.push_back(seconds_since(start));
     }
     if (measured.seconds.empty()) return measured;
     std::sort(measured.seconds.begin(), measured.seconds.end());

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <random>
@@ -14,6 +13,7 @@
 #include "aerogel/quantized_attention.h"
 #include "aerogel/quantized_linear.h"
 #include "aerogel/threads.h"
+#include "base/clock.h"
 #include "base/thread_pool.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/minmax.h"
@@ -242,12 +242,12 @@ double measured_peak(PeakKind kind) {
         const auto rounds = static_cast<std::int64_t>(4e9 / kernel.operations_per_round);
         double best = 0.0;
         for (int attempt = 0; attempt < 5; ++attempt) {
-            const auto start = std::chrono::steady_clock::now();
+            const auto start = Clock::now();
             parallel_for(num_threads(), [&](std::int64_t, int) { kernel.run(rounds); });
-            const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+            const double elapsed = seconds_since(start);
             const double operations =
                 kernel.operations_per_round * static_cast<double>(rounds * num_threads());
-            best = std::max(best, operations / elapsed.count());
+            best = std::max(best, operations / elapsed);
         }
         return best;
     }

@@ -2,14 +2,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
+#include "base/clock.h"
 #include "cli/command.h"
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
@@ -46,10 +45,9 @@ Passes run_records(const WanTransformer& model, const RecordedInputFile& records
         if (policy) settings.timestep_policy = &*policy;
         if (sparse) settings.sparse = &*sparse;
         settings.sparse_memory = &memory;
-        const auto start = std::chrono::steady_clock::now();
+        const auto start = Clock::now();
         const Tensor velocity = model.forward(records.input(i), settings);
-        passes.seconds.push_back(
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        passes.seconds.push_back(seconds_since(start));
         if (i == 0) {
             Shape shape = velocity.shape();
             shape[0] = records.count();
@@ -66,8 +64,7 @@ Passes run_records(const WanTransformer& model, const RecordedInputFile& records
 
 void run_forward(const ForwardFlags& flags) {
     const RecordedInputFile records(flags.inputs, "forward");
-    Pipeline pipeline = Pipeline::load(flags.model);
-    WanTransformer& model = pipeline.transformer();
+    WanTransformer model = WanTransformer::load(flags.model);
     quantize_as_told(model, flags.quantization);
     const Passes passes = run_records(model, records, flags);
     save_safetensors(flags.output, {{"velocity", passes.velocity}});

@@ -15,7 +15,7 @@ Progress::Progress(std::string what, std::int64_t total)
     : what_(std::move(what)),
       total_(std::max<std::int64_t>(total, 1)),
       terminal_(isatty(STDERR_FILENO) != 0),
-      start_(std::chrono::steady_clock::now()) {
+      start_(Clock::now()) {
     update(0);
 }
 
@@ -27,7 +27,7 @@ void Progress::update(std::int64_t done, const std::string& detail) {
     if (!terminal_) return;
     constexpr std::int64_t kWidth = 30;
     const std::int64_t filled = std::clamp<std::int64_t>(kWidth * done / total_, 0, kWidth);
-    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const double elapsed = seconds_since(start_);
     std::string left = "estimating";
     if (done > 0)
         left =

@@ -1,9 +1,10 @@
 // Progress of long work on stderr: a bar with an estimate on a terminal, nothing when piped.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <string>
+
+#include "base/clock.h"
 
 namespace aerogel::cli {
 
@@ -23,7 +24,7 @@ class Progress {
     std::string what_;
     std::int64_t total_;
     bool terminal_;
-    std::chrono::steady_clock::time_point start_;
+    Clock::time_point start_;
 };
 
 }  // namespace aerogel::cli

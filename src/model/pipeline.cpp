@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <span>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/random.h"
 #include "model/frame_sampler.h"
 #include "model/pipeline_defaults.h"
@@ -22,10 +22,6 @@ namespace {
 constexpr int kSteps = 50;
 constexpr double kGuidance = 5.0;
 constexpr double kShift = 3.0;
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 template <typename T>
 void fill(std::optional<T>& value, const std::optional<T>& folder, std::optional<T> fallback = std::nullopt) {
@@ -78,7 +74,7 @@ class Run {
 
     GenerateResult finish() {
         for (int step = 0; step < *options_.steps; ++step) {
-            const auto start = std::chrono::steady_clock::now();
+            const auto start = Clock::now();
             timestep_.set_timestep_idx(step);
             sampler_.step(step, guided_velocity(step));
             result_.step_seconds.push_back(seconds_since(start));

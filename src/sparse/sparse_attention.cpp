@@ -3,11 +3,11 @@
 #include "aerogel/sparse_attention.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
 #include "aerogel/threads.h"
+#include "base/clock.h"
 #include "sparse/check.h"
 #include "sparse/masks.h"
 #include "sparse/patterns_in_use.h"
@@ -20,12 +20,6 @@ namespace aerogel {
 namespace {
 
 constexpr std::int64_t kLeastVideoBlocks = 32;
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Heads of one call have patterns with the same cells: this one's stand for all.
 const Pattern& cell_pattern(const SparseOptions& options) {
