@@ -23,6 +23,7 @@ import torch  # noqa: E402
 from machine import machine  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
+from run import PEER_SETTINGS  # noqa: E402
 from turns import take_turns  # noqa: E402
 
 BLOCK = 128
@@ -38,12 +39,15 @@ def parse_arguments():
     parser.add_argument("--head-dim", type=int, default=128)
     parser.add_argument("--latent", default="8x32x32", help="frames x height x width in tokens")
     parser.add_argument("--sparsity", type=float, default=0.8)
+    parser.add_argument("--cpu", choices=[*PEER_SETTINGS], help="hold both sides to this level")
     parser.add_argument("--rounds", type=int, default=7, help="calls of each kind; they take turns")
     parser.add_argument("--aerogel", type=Path, default=ROOT / "build/release/aerogel", help="the command, which measures the peak")
     parser.add_argument("--no-flex", action="store_true", help="without flex_attention, which compiles for a minute")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
     arguments = parser.parse_args()
+    if arguments.cpu and os.environ.get("AEROGEL_CPU") != arguments.cpu:  # both libraries read their level when they start
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"AEROGEL_CPU": arguments.cpu, **PEER_SETTINGS[arguments.cpu]})
     arguments.latent = tuple(int(n) for n in arguments.latent.split("x"))
     return arguments
 

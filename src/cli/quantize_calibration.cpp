@@ -146,8 +146,9 @@ CalibrationRun run_calibration(const std::string& model, const CalibrationFlags&
 }
 
 void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
+    constexpr const char* kGroup = "Calibration (static schemes, algorithms with data)";
     const auto add = [&](const char* name, auto& value, const char* text) {
-        command.add_option(name, value, text)->group("Calibration (static schemes, algorithms with data)");
+        command.add_option(name, value, text)->group(kGroup);
     };
     add("--captions", flags.captions, "File with one caption per line (default: the model's own)");
     add("--max-captions", flags.max_captions, "Use at most this many captions (0: all)");
@@ -163,6 +164,13 @@ void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
     add("--frames", flags.options.frames, "Frames of the videos (fewer are cheaper)");
     add("--size", flags.size, "WIDTHxHEIGHT of the videos");
     add("--guidance", flags.options.guidance, "Classifier-free guidance scale");
+    add("--stagger", flags.options.stagger, "Start frames one after the other, as in generate (0: together)");
+    command
+        .add_flag_function(
+            "--image-first,!--no-image-first",
+            [&flags](std::int64_t count) { flags.options.image_first = count > 0; },
+            "Make the first frame alone and then the others from it, as in generate")
+        ->group(kGroup);
     add("--seed", flags.options.seed, "Seed of the first video's noise");
     add("--save-calibration", flags.save, "Keep the measured ranges in this file");
     add("--calibration", flags.files, "Use ranges kept before, run nothing; several files are merged");

@@ -22,12 +22,13 @@ std::string takes_all(const AttentionProblem&) {
 
 std::span<const QuantizedAttentionKernel> quantized_attention_kernels() {
     static const std::array<QuantizedAttentionKernel, 3> kKernels = {{
-        {"cpu.avx512.int8_attention", CpuLevel::avx512, takes_up_to_256,
-         avx512::quantized_attention_workspace, avx512::quantized_attention},
-        {"cpu.avx2.int8_attention", CpuLevel::avx2, takes_up_to_256, avx2::quantized_attention_workspace,
-         avx2::quantized_attention},
-        {"reference.int8_attention", CpuLevel::baseline, takes_all, reference::quantized_attention_workspace,
-         reference::quantized_attention},
+        {"cpu.avx512.int8_attention", CpuLevel::avx512, kWideWeight, takes_up_to_256,
+         avx512::quantized_attention_workspace, avx512::quantized_attention, avx512::attention_scales},
+        {"cpu.avx2.int8_attention", CpuLevel::avx2, kNarrowWeight, takes_up_to_256,
+         avx2::quantized_attention_workspace, avx2::quantized_attention, avx2::attention_scales},
+        {"reference.int8_attention", CpuLevel::baseline, kWideWeight, takes_all,
+         reference::quantized_attention_workspace, reference::quantized_attention,
+         reference::attention_scales},
     }};
     return kKernels;
 }

@@ -43,6 +43,8 @@ GenerateOptions base_options(const Pipeline& pipeline, const CalibrateOptions& o
     generate.height = options.height;
     generate.width = options.width;
     generate.guidance = options.guidance;
+    generate.image_first = options.image_first;
+    generate.stagger = options.stagger;
     return pipeline.with_defaults(std::move(generate));
 }
 

@@ -14,8 +14,8 @@
 
 namespace aerogel {
 
-/// What is unset comes from the pipeline folder. Fewer captions, frames or pixels make it cheaper; `steps`
-/// must be that of the later generation when scales are kept per step.
+/// What is unset comes from the pipeline folder. Fewer captions, frames or pixels make it cheaper; `steps`,
+/// `image_first` and `stagger` must be those of the later generation when scales are kept per step.
 struct CalibrateOptions {
     std::vector<std::string> captions;
     Tensor prompt_embeds;  ///< f32 [captions, text_len, text_dim] instead of `captions`
@@ -24,6 +24,8 @@ struct CalibrateOptions {
     std::optional<int> height;
     std::optional<int> width;
     std::optional<double> guidance;
+    std::optional<bool> image_first;
+    std::optional<double> stagger;
     std::uint64_t seed = 0;  ///< of the first video; the next one takes the next seed
     /// Steps whose inputs are measured, in any order; empty: all. Later ones are not even run.
     std::vector<int> timesteps;

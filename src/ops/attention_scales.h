@@ -22,14 +22,13 @@ struct Int8Blocks {
     bool smooth_k = true;
 };
 
-/// Largest value / 127 per block of tokens of q and k and per channel and group of keys of v, after the means
-/// of v and, if asked for, of k. `args` has q, k, v and their strides. NaN where a value is not finite.
-Int8Scales dynamic_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                          const Int8Blocks& blocks);
+/// What the kernel's find_scales() finds. `args` has q, k, v and their strides.
+Int8Scales dynamic_scales(const QuantizedAttentionKernel& kernel, const AttentionProblem& problem,
+                          const QuantizedAttentionArgs& args, const Int8Blocks& blocks);
 
 /// Calibrated scales, NaN where a value is not finite. InvalidArgument when they do not have `heads` positive
 /// values.
-Int8Scales static_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                         const AttentionScales& scales);
+Int8Scales static_scales(const QuantizedAttentionKernel& kernel, const AttentionProblem& problem,
+                         const QuantizedAttentionArgs& args, const AttentionScales& scales);
 
 }  // namespace aerogel

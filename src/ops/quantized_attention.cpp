@@ -77,8 +77,9 @@ void int8_attention(const AttentionProblem& problem, const AttentionViews& views
     args.mask = options.mask;
     const Int8Blocks blocks = {value_or(options.q_tokens, 1), value_or(options.k_tokens, 1),
                                options.smooth_k};
-    const Int8Scales scales = options.scales != nullptr ? static_scales(problem, args, *options.scales)
-                                                        : dynamic_scales(problem, args, blocks);
+    const Int8Scales scales = options.scales != nullptr
+                                  ? static_scales(kernel, problem, args, *options.scales)
+                                  : dynamic_scales(kernel, problem, args, blocks);
     scales.fill(args);
     args.workspace = workspace(kernel.workspace_bytes(problem));
     kernel.run(problem, args);

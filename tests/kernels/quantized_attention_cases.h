@@ -18,6 +18,7 @@ struct QuantizedData {
 
     AttentionData& data;
     float scale = 1.0F;
+    double largest_weight = kWideWeight;
     std::vector<float> q_scale, k_scale, v_scale, q_offset, k_offset, v_offset, k_mean, v_mean, v_shift;
     std::vector<double> q_integers, k_integers, v_integers;  ///< [maps][tokens][head_dim]
     std::vector<double> exact, bound;                        ///< [maps][q_len][head_dim]
@@ -25,6 +26,8 @@ struct QuantizedData {
     QuantizedAttentionArgs args() const;
     /// Recomputes the integers, `exact` and `bound`.
     void solve();
+    /// The same for a kernel with these weights.
+    void solve(const QuantizedAttentionKernel& kernel);
 };
 
 /// Runs one kernel with a poisoned workspace; reports writes behind it as a test failure.

@@ -12,6 +12,7 @@ namespace aerogel::testing {
 namespace {
 
 constexpr double kUnit = 0x1p-24;
+constexpr double kPower = 0x1p-18 + 6.0 * kUnit;  ///< of a weight before it is rounded
 constexpr double kNone = -HUGE_VAL;
 constexpr std::int64_t kGroup = 64;
 
@@ -75,19 +76,18 @@ class Row {
         const double top = *std::max_element(exponents_.begin() + first, exponents_.begin() + last);
         if (top == kNone) return;
         // An exponent is off by six roundings (log2 e, two products with it, the score's two, the last
-        // product), in the key's and in the largest's, then by that of their difference; exp2 by 2 units in
-        // the last place.
+        // product), in the key's and in the largest's, then by that of their difference.
         const double unit = std::log(2.0) * kUnit;
         groups_.push_back({first, last, std::exp2(top - largest_),
                            unit * (6.0 * (std::fabs(top) + std::fabs(largest_)) + 2.0 * (largest_ - top))});
         for (std::int64_t key = first; key < last; ++key) {
             const double e = exponents_[at(key)];
             if (e == kNone) continue;
-            const double off = unit * (6.0 * (std::fabs(e) + std::fabs(top)) + top - e) + 6.0 * kUnit;
-            const double weight = 255.0 * std::exp2(e - top);
+            const double off = unit * (6.0 * (std::fabs(e) + std::fabs(top)) + top - e) + kPower;
+            const double weight = all_.largest_weight * std::exp2(e - top);
             const double rounded = std::nearbyint(weight);
             const double low = std::nearbyint(weight * std::exp(-off));
-            const double high = std::min(255.0, std::nearbyint(weight * std::exp(off)));
+            const double high = std::min(all_.largest_weight, std::nearbyint(weight * std::exp(off)));
             weights_[at(key)] = rounded;
             slack_[at(key)] = std::max(high - rounded, rounded - low);
         }
@@ -116,7 +116,7 @@ class Row {
         const double ratio = sum / total;
         const double shift = static_cast<double>(all_.v_shift[at(map_ * p_.head_dim + d)]);
         exact = ratio + shift;
-        // Weights sum to 255 or more; factors below the normal range are lost.
+        // Weights sum to 128 or more; factors below the normal range are lost.
         const double lost = n * 64.0 * (0x1p-126 * largest + 0x1p-149);
         bound = (sum_error + std::fabs(ratio) * total_error) / (total - total_error) + lost +
                 4.0 * kUnit * (std::fabs(ratio) + std::fabs(shift));
@@ -270,6 +270,12 @@ void QuantizedData::solve() {
     for (std::int64_t row = 0; row < rows; ++row)
         Row(*this, row / p.q_len, row % p.q_len)
             .solve(exact.data() + row * p.head_dim, bound.data() + row * p.head_dim);
+}
+
+void QuantizedData::solve(const QuantizedAttentionKernel& kernel) {
+    if (largest_weight == static_cast<double>(kernel.largest_weight)) return;
+    largest_weight = static_cast<double>(kernel.largest_weight);
+    solve();
 }
 
 QuantizedAttentionArgs QuantizedData::args() const {

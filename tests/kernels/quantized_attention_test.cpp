@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "aerogel/threads.h"
 #include "kernels/quantized_attention_cases.h"
@@ -31,16 +33,19 @@ TEST(QuantizedAttentionKernels, AllProblemsWithinBounds) {
         ++next;  // each problem meets two of the kinds, each kind all sorts of problems
         for (const Scales kind : {static_cast<Scales>(next % 4), static_cast<Scales>((next + 1) % 4)}) {
             AttentionData arrays(test_case);
-            const QuantizedData data(arrays, kind);
-            for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem))
+            QuantizedData data(arrays, kind);
+            for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+                data.solve(kernel);
                 EXPECT_EQ(compare(data, run_attention(kernel, data)), "")
                     << kernel.name << " scales " << static_cast<int>(kind);
+            }
         }
     }
 }
 
 TEST(QuantizedAttentionKernels, IntegersAreExact) {
-    // All queries are -128 and all keys the same, so all weights are 255 and o is the mean of whole numbers.
+    // All queries are -128 and all keys the same, so all weights are the largest and o is the mean of whole
+    // numbers.
     for (const double key : {-128.0, 127.0}) {
         const AttentionCase test_case = parse_attention_case("heads=2 q_len=33 k_len=128 head_dim=256");
         AttentionData arrays(test_case);
@@ -61,6 +66,43 @@ TEST(QuantizedAttentionKernels, IntegersAreExact) {
                 EXPECT_EQ(o.get(arrays.index(o.strides, 1, 32) + d), sum / 128.0) << kernel.name;
             }
         }
+    }
+}
+
+/// What a kernel's find_scales() writes, one array behind the other.
+std::vector<float> found_scales(const QuantizedAttentionKernel& kernel, const QuantizedData& data,
+                                std::int64_t block, bool smooth_k) {
+    const AttentionProblem& p = data.data.test_case.problem;
+    const std::int64_t maps = p.batch * p.heads, groups = (p.k_len + 63) / 64;
+    const std::int64_t sizes[] = {maps * p.q_len, maps * p.k_len, maps * groups * p.head_dim,
+                                  maps * p.head_dim, maps * p.head_dim};
+    std::vector<float> found(
+        static_cast<std::size_t>(std::accumulate(std::begin(sizes), std::end(sizes), std::int64_t{0})));
+    std::vector<double> sums(static_cast<std::size_t>(maps * mean_portions(p.k_len) * p.head_dim));
+    float* to[5] = {found.data()};
+    for (int i = 1; i < 5; ++i) to[i] = to[i - 1] + sizes[i - 1];
+    kernel.find_scales(
+        p, data.args(),
+        {block, 2 * block, to[0], to[1], to[2], smooth_k ? to[3] : nullptr, to[4], sums.data()});
+    return found;
+}
+
+TEST(QuantizedAttentionKernels, AllFindTheScalesOfTheReference) {
+    int next = 0;
+    for (const AttentionCase& test_case : attention_cases()) {
+        AttentionData arrays(test_case);
+        const QuantizedData data(arrays, Scales::per_token);
+        for (PaddedArray* array : {&arrays.q, &arrays.v})
+            if (next % 3 == 0)
+                array->set(next % test_case.problem.head_dim, std::numeric_limits<double>::infinity());
+        const std::int64_t block = next % 2 == 0 ? 1 : 48;
+        const std::vector<float> expected = found_scales(reference(), data, block, next % 5 != 0);
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            const std::vector<float> found = found_scales(kernel, data, block, next % 5 != 0);
+            EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * 4), 0)
+                << kernel.name << " " << test_case.line;
+        }
+        ++next;
     }
 }
 

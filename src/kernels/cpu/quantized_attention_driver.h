@@ -29,15 +29,16 @@ QuantizedPlan plan_quantized(const AttentionProblem& problem) {
     plan.key_groups = (problem.k_len + kGroupKeys - 1) / kGroupKeys;
     plan.d_padded = round_up(problem.head_dim, Isa::kLanes);
     const std::int64_t k_padded = plan.key_groups * kGroupKeys;
-    plan.keys = k_padded * ((problem.head_dim + Isa::kDepth - 1) / Isa::kDepth);
-    plan.values = k_padded / Isa::kDepth * plan.d_padded;
+    plan.keys = k_padded * ((problem.head_dim + Isa::Scores::kDepth - 1) / Isa::Scores::kDepth);
+    plan.values = k_padded / Isa::Weights::kDepth * plan.d_padded;
     // Scales and biases of keys, and two units per group of keys for the bits of bad keys.
     plan.map_size = round_up(plan.keys + plan.values + 2 * k_padded + 2 * plan.key_groups, kPanel);
     plan.group = kGroupSize / (plan.map_size + 1);
     plan.group = plan.group < 1 ? 1 : smaller(plan.group, plan.maps);
     plan.cut_queries(problem, kMaxRows, 2 * Isa::kRows);
     // q, p, scores, o, sums, factors of groups, largest exponent, factor.
-    plan.row_size = 2 * row_steps<Isa>() + kTileColumns + plan.d_padded + Isa::kLanes + 2 * kTileGroups + 2;
+    plan.row_size = row_steps<typename Isa::Scores>() + row_steps<typename Isa::Weights>() + kTileColumns +
+                    plan.d_padded + Isa::kLanes + 2 * kTileGroups + 2;
     plan.worker_size = round_up(kMaxRows * plan.row_size, kPanel);
     return plan;
 }
@@ -68,7 +69,8 @@ struct TokenScale {
 
 /// One token as values, whole vectors; those past head_dim are zeros.
 template <typename Isa, typename Element>
-void quantize_token(const Element* x, std::int64_t head_dim, const TokenScale& by, typename Isa::Value* out) {
+void quantize_token(const Element* x, std::int64_t head_dim, const TokenScale& by,
+                    typename Isa::Scores::Value* out) {
     const typename Isa::V scale = Isa::set1(by.scale), offset = Isa::set1(by.offset);
     for (std::int64_t d = 0; d < head_dim; d += Isa::kLanes) {
         const std::int64_t width = smaller(Isa::kLanes, head_dim - d);
@@ -96,19 +98,20 @@ template <typename Isa, typename Element>
 void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
                          const PackedMap& packed, std::int64_t map, std::int64_t group) {
     const Element* k = map_data<Element>(args.k, args.k_strides, problem, map);
-    const std::int64_t steps = (problem.head_dim + Isa::kDepth - 1) / Isa::kDepth;
+    using Scores = typename Isa::Scores;
+    const std::int64_t steps = (problem.head_dim + Scores::kDepth - 1) / Scores::kDepth;
     const auto q_offset = static_cast<std::int32_t>(at_or_zero(args.q_offset, map));
     TokenScale by = {1.0F, at_or_zero(args.k_offset, map), advance(args.k_mean, map * problem.head_dim), 0};
     std::uint64_t bad = 0;
     for (std::int64_t i = 0; i < kGroupKeys; ++i) {
         const std::int64_t key = group * kGroupKeys + i;
-        alignas(64) typename Isa::Value values[256] = {};
+        alignas(64) typename Scores::Value values[256] = {};
         by.scale = key < problem.k_len ? args.k_scale[map * problem.k_len + key] : 0.0F;
         if (key < problem.k_len)
             quantize_token<Isa>(k + key * args.k_strides.token, problem.head_dim, by, values);
         std::int32_t* out = packed.keys + key / Isa::kLanes * steps * Isa::kLanes + key % Isa::kLanes;
         for (std::int64_t step = 0; step < steps; ++step)
-            __builtin_memcpy(out + step * Isa::kLanes, values + step * Isa::kDepth, 4);
+            __builtin_memcpy(out + step * Isa::kLanes, values + step * Scores::kDepth, 4);
         packed.key_scale[key] = by.scale;
         if (by.scale != by.scale) bad |= std::uint64_t{1} << i;
         if constexpr (Isa::kBiased) {
@@ -124,8 +127,8 @@ void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttenti
 template <typename Isa, typename Element>
 void pack_quantized_values(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
                            const PackedMap& packed, std::int64_t map, std::int64_t group) {
-    constexpr std::int64_t kSteps = kGroupKeys / Isa::kDepth;
-    constexpr int kBits = 32 / static_cast<int>(Isa::kDepth);
+    constexpr std::int64_t kDepth = Isa::Weights::kDepth, kSteps = kGroupKeys / kDepth;
+    constexpr int kBits = 32 / static_cast<int>(kDepth);
     const Element* v = map_data<Element>(args.v, args.v_strides, problem, map);
     const float* means = advance(args.v_mean, map * problem.head_dim);
     const float* scales = packed.v_scale + group * problem.head_dim;
@@ -137,8 +140,8 @@ void pack_quantized_values(const AttentionProblem& problem, const QuantizedAtten
         const typename Isa::V scale = Isa::load_part(scales + d, width);
         for (std::int64_t step = 0; step < kSteps; ++step, out += Isa::kLanes) {
             typename Isa::I joined = Isa::zero_integers();
-            for (std::int64_t i = Isa::kDepth; i-- > 0;) {
-                const std::int64_t key = group * kGroupKeys + step * Isa::kDepth + i;
+            for (std::int64_t i = kDepth; i-- > 0;) {
+                const std::int64_t key = group * kGroupKeys + step * kDepth + i;
                 joined = Isa::template shift_left<kBits>(joined);
                 if (key >= problem.k_len) continue;
                 const typename Isa::V x = Isa::load_part(v + key * args.v_strides.token + d, width);
@@ -192,8 +195,9 @@ QuantizedTile make_tile(const AttentionProblem& problem, const QuantizedPlan& pl
     tile.head_dim = problem.head_dim;
     tile.d_padded = plan.d_padded;
     tile.q = scratch;
-    tile.p = scratch + kMaxRows * row_steps<Isa>();
-    tile.scores = reinterpret_cast<float*>(scratch + 2 * kMaxRows * row_steps<Isa>());
+    std::int32_t* p = scratch + kMaxRows * row_steps<typename Isa::Scores>();
+    tile.p = p;
+    tile.scores = reinterpret_cast<float*>(p + kMaxRows * row_steps<typename Isa::Weights>());
     tile.o = tile.scores + kMaxRows * kTileColumns;
     tile.sums = tile.o + kMaxRows * plan.d_padded;
     tile.rescale = tile.sums + kMaxRows * Isa::kLanes;
@@ -221,7 +225,9 @@ void store_rows(const QuantizedTile& tile, const float* shift, bool empty, Eleme
 template <typename Isa, typename Element>
 void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs& args, QuantizedTile& tile,
                   GroupCursor cursor, std::int64_t map_and_row) {
+    using Scores = typename Isa::Scores;
     constexpr float kLowest = -3.0e38F, kLog2E = 1.44269504F;
+    constexpr std::int64_t kStride = row_steps<Scores>() * Scores::kDepth;
     const std::int64_t map = map_and_row / problem.q_len, first = map_and_row % problem.q_len;
     const Element* q = map_data<Element>(args.q, args.q_strides, problem, map);
     const float q_offset = at_or_zero(args.q_offset, map);
@@ -230,7 +236,7 @@ void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs&
         const float scale = args.q_scale[map_and_row + row];
         quantize_token<Isa>(q + (first + row) * args.q_strides.token, problem.head_dim,
                             TokenScale{scale, q_offset, nullptr, correct},
-                            static_cast<typename Isa::Value*>(tile.q) + row * row_steps<Isa>() * Isa::kDepth);
+                            static_cast<typename Scores::Value*>(tile.q) + row * kStride);
         tile.factor[row] = scale * (args.scale * kLog2E);
         tile.largest[row] = kLowest;
     }

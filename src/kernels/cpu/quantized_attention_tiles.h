@@ -1,6 +1,11 @@
 // The two integer products of int8 attention on one tile, register-blocked, and the softmax between them in
 // float. Both products are the same loop: rows of values broadcast in steps of kDepth bytes or words, times
-// packed panels of kLanes columns. `Isa` gives the vectors; included by sources built for one CPU level.
+// packed panels of kLanes columns. `Isa` gives the vectors, and for each product, Isa::Scores (q k) and
+// Isa::Weights (p v),
+//   Value, kDepth        what a step of 4 bytes holds
+//   dot(sum, x, w)       sum += products of a step
+// besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), kAlign of them.
+// Included by sources built for one CPU level.
 #pragma once
 
 #include "kernels/cpu/attention_plan.h"
@@ -43,8 +48,8 @@ struct PackedMap {
 struct QuantizedTile {
     std::int64_t rows, head_dim, d_padded;
     PackedMap map;
-    void* q;         ///< [rows][kRowSteps steps per byte of a value]
-    void* p;         ///< the same, for the weights
+    void* q;         ///< [rows][row_steps<Scores>]
+    void* p;         ///< [rows][row_steps<Weights>]
     float* scores;   ///< [rows][kTileColumns]
     float* o;        ///< [rows][d_padded]
     float* sums;     ///< [rows][kLanes]: sums of weights
@@ -53,9 +58,9 @@ struct QuantizedTile {
     float* rescale;  ///< [rows][2 * kTileGroups]: per group F, then what earlier sums are multiplied by
 };
 
-template <typename Isa>
+template <typename Product>
 constexpr std::int64_t row_steps() {
-    return kRowSteps * static_cast<std::int64_t>(sizeof(typename Isa::Value));
+    return kRowSteps * static_cast<std::int64_t>(sizeof(typename Product::Value));
 }
 
 /// Operands of one block of rows x panels. Panels lie `panel` ints apart.
@@ -65,7 +70,7 @@ struct IntegerBlock {
     std::int64_t panel, steps;
 };
 
-template <typename Isa, int kRows, int kPanels>
+template <typename Isa, typename Product, int kRows, int kPanels>
 struct IntegerSums {
     typename Isa::I at[kRows][kPanels];
 
@@ -82,9 +87,9 @@ struct IntegerSums {
             for (int j = 0; j < kPanels; ++j) columns[j] = Isa::load_integers(w + j * block.panel);
 #pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r) {
-                const typename Isa::I row = Isa::broadcast(x + r * row_steps<Isa>());
+                const typename Isa::I row = Isa::broadcast(x + r * row_steps<Product>());
 #pragma GCC unroll 2
-                for (int j = 0; j < kPanels; ++j) at[r][j] = Isa::dot(at[r][j], row, columns[j]);
+                for (int j = 0; j < kPanels; ++j) at[r][j] = Product::dot(at[r][j], row, columns[j]);
             }
             x += 1;
             w += Isa::kLanes;
@@ -96,7 +101,7 @@ struct IntegerSums {
 template <typename Isa, int kRows, int kPanels>
 [[gnu::noinline]] void score_rows(const PackedMap& map, const IntegerBlock& block, std::int64_t key,
                                   float* scores) {
-    IntegerSums<Isa, kRows, kPanels> sums(block);
+    IntegerSums<Isa, typename Isa::Scores, kRows, kPanels> sums(block);
 #pragma GCC unroll 2
     for (int j = 0; j < kPanels; ++j) {
         const std::int64_t column = j * Isa::kLanes;
@@ -123,7 +128,7 @@ struct ValuePlace {
 template <typename Isa, int kRows, int kPanels>
 [[gnu::noinline]] void value_rows(const IntegerBlock& block, const ValuePlace& place) {
     using V = typename Isa::V;
-    IntegerSums<Isa, kRows, kPanels> sums(block);
+    IntegerSums<Isa, typename Isa::Weights, kRows, kPanels> sums(block);
 #pragma GCC unroll 2
     for (int j = 0; j < kPanels; ++j) {
         const std::int64_t column = j * Isa::kLanes;
@@ -169,15 +174,17 @@ void for_row_groups(std::int64_t rows, const Visit& visit) {
 
 template <typename Isa>
 void score_groups(const QuantizedTile& tile, const GroupTile& keys) {
-    const std::int64_t steps = (tile.head_dim + Isa::kDepth - 1) / Isa::kDepth;
+    using Scores = typename Isa::Scores;
+    const std::int64_t steps = (tile.head_dim + Scores::kDepth - 1) / Scores::kDepth;
     const std::int64_t panel = steps * Isa::kLanes;
     for (std::int64_t g = 0; g < keys.count; ++g) {
         const KeyGroup& group = keys.groups[g];
         for (std::int64_t at = group.begin; at < group.end; at += 2 * Isa::kLanes) {
             const std::int64_t key = group.first + at;
             for_row_groups<Isa>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
-                const IntegerBlock block = {static_cast<const std::int32_t*>(tile.q) + row * row_steps<Isa>(),
-                                            tile.map.keys + key / Isa::kLanes * panel, panel, steps};
+                const IntegerBlock block = {
+                    static_cast<const std::int32_t*>(tile.q) + row * row_steps<Scores>(),
+                    tile.map.keys + key / Isa::kLanes * panel, panel, steps};
                 float* scores = tile.scores + row * kTileColumns + g * kGroupKeys + at;
                 if (group.end - at > Isa::kLanes) {
                     score_block<Isa, 2>(rows, tile.map, block, key, scores);
@@ -201,16 +208,18 @@ float group_top(const KeyGroup& group, const float* scores, float factor) {
     return group.poisoned ? __builtin_nanf("") : Isa::reduce_larger(top) * factor;
 }
 
-/// Scores -> weights 0..255 relative to the largest of each group, with the running maximum and sums.
+/// Scores -> weights 0..kLargestWeight relative to the largest of each group, with the running maximum and
+/// sums.
 template <typename Isa>
 void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
     using V = typename Isa::V;
-    using Value = typename Isa::Value;
+    using Value = typename Isa::Weights::Value;
     static_assert(2 * kTileGroups <= Isa::kLanes);
-    const std::int64_t p_stride = row_steps<Isa>() * Isa::kDepth;
+    constexpr int kParts = static_cast<int>(kAlign / Isa::kLanes);
+    constexpr std::int64_t kStride = row_steps<typename Isa::Weights>() * Isa::Weights::kDepth;
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         const float* scores = tile.scores + row * kTileColumns;
-        Value* weights = static_cast<Value*>(tile.p) + row * p_stride;
+        Value* weights = static_cast<Value*>(tile.p) + row * kStride;
         const float factor = tile.factor[row];
         const float before = tile.largest[row];
         alignas(64) float tops[Isa::kLanes] = {};
@@ -227,16 +236,20 @@ void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
             const KeyGroup& group = keys.groups[g];
             const V top = Isa::set1(tops[g]);
             typename Isa::I total = Isa::zero_integers();
-            for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes) {
-                const V x = Isa::load(scores + g * kGroupKeys + i);
-                // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight above
-                // 255.
-                const V exponent = Isa::sub(Isa::mul(x, Isa::set1(factor)), top);
-                V weight = Isa::mul(Isa::exp2(exponent), Isa::set1(255.0F));
-                if (group.partial) weight = Isa::kept_or_zero(group.lanes + i, weight);
-                const typename Isa::I p = Isa::to_integers(weight);
-                total = Isa::add_integers(total, p);
-                Isa::store_values(weights + g * kGroupKeys + i, p);
+            for (std::int64_t i = group.begin; i < group.end; i += kAlign) {
+                typename Isa::I p[kParts];
+#pragma GCC unroll 4
+                for (int j = 0; j < kParts; ++j) {
+                    const std::int64_t at = i + j * Isa::kLanes;
+                    const V x = Isa::load(scores + g * kGroupKeys + at);
+                    // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight
+                    // above the largest.
+                    V weight = Isa::weight(Isa::sub(Isa::mul(x, Isa::set1(factor)), top));
+                    if (group.partial) weight = Isa::kept_or_zero(group.lanes + at, weight);
+                    p[j] = Isa::to_integers(weight);
+                    total = Isa::add_integers(total, p[j]);
+                }
+                Isa::store_weights(weights + g * kGroupKeys + i, p);
             }
             sums = Isa::fma(Isa::to_float(total), Isa::set1(powers[g]), sums);
         }
@@ -250,19 +263,19 @@ void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
 /// o = o * rescale + sum over groups of F * (weights v).
 template <typename Isa>
 void value_groups(const QuantizedTile& tile, const GroupTile& keys) {
-    constexpr std::int64_t kSteps = kGroupKeys / Isa::kDepth;
+    using Weights = typename Isa::Weights;
+    constexpr std::int64_t kSteps = kGroupKeys / Weights::kDepth;
     constexpr std::int64_t kPanelInts = kSteps * Isa::kLanes;
     for (std::int64_t d = 0; d < tile.d_padded; d += 2 * Isa::kLanes) {
         for_row_groups<Isa>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
             for (std::int64_t g = 0; g < keys.count; ++g) {
                 const KeyGroup& group = keys.groups[g];
-                const std::int64_t index = group.first / kGroupKeys, skipped = group.begin / Isa::kDepth;
-                const std::int32_t* panels =
-                    tile.map.values + index * (kGroupKeys / Isa::kDepth) * tile.d_padded;
-                const IntegerBlock block = {
-                    static_cast<const std::int32_t*>(tile.p) + row * row_steps<Isa>() + g * kSteps + skipped,
-                    panels + d / Isa::kLanes * kPanelInts + skipped * Isa::kLanes, kPanelInts,
-                    (group.end - group.begin) / Isa::kDepth};
+                const std::int64_t index = group.first / kGroupKeys, skipped = group.begin / Weights::kDepth;
+                const std::int32_t* panels = tile.map.values + index * kSteps * tile.d_padded;
+                const IntegerBlock block = {static_cast<const std::int32_t*>(tile.p) +
+                                                row * row_steps<Weights>() + g * kSteps + skipped,
+                                            panels + d / Isa::kLanes * kPanelInts + skipped * Isa::kLanes,
+                                            kPanelInts, (group.end - group.begin) / Weights::kDepth};
                 const ValuePlace place = {tile.o + row * tile.d_padded + d,
                                           tile.d_padded,
                                           tile.head_dim - d,

@@ -148,7 +148,7 @@ class Row {
         const double factor = std::exp2(top - largest);
         double p[kGroup];
         for (std::int64_t key = first; key < last; ++key) {
-            p[key - first] = kept(key) ? std::nearbyint(255.0 * std::exp2(products_[key] - top)) : 0.0;
+            p[key - first] = kept(key) ? std::nearbyint(kWideWeight * std::exp2(products_[key] - top)) : 0.0;
             weights += factor * p[key - first];
         }
         const float* scales =

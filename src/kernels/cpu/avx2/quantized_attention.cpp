@@ -1,18 +1,20 @@
-// Int8 attention in AVX2. vpmaddubsw would saturate, so both sides of both products are widened to int16 and
-// vpmaddwd sums pairs of products in int32: exact, -128 included. Blocks of 6 rows x 2 vectors.
+// Int8 attention in AVX2, blocks of 6 rows x 2 vectors. vpmaddubsw, which multiplies unsigned by signed bytes
+// and adds pairs in int16, would saturate at 255 * 127 * 2. So queries and keys are widened to int16 and
+// vpmaddwd sums pairs of products in int32; weights are 0..128, where a pair is -128 * 128 * 2 to
+// 128 * 127 * 2, just what int16 holds. Both are exact, -128 included.
 #include "kernels/cpu/avx2/quantized_attention.h"
 
+#include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/avx2/vector.h"
 #include "kernels/cpu/quantized_attention_driver.h"
 
 namespace aerogel {
 namespace {
 
-struct Avx2Words : Avx2 {
+struct Avx2Integers : Avx2 {
     using I = __m256i;
-    using Value = std::int16_t;
-    static constexpr std::int64_t kDepth = 2;
     static constexpr std::int64_t kRows = 6;
+    static constexpr float kLargestWeight = kNarrowWeight;
     static constexpr bool kBiased = false;  ///< words hold a value minus its offset
     static constexpr std::int32_t kBias = 0;
 
@@ -25,13 +27,30 @@ struct Avx2Words : Avx2 {
     }
     static I broadcast(const std::int32_t* p) { return _mm256_set1_epi32(*p); }
     static I add_integers(I a, I b) { return _mm256_add_epi32(a, b); }
-    /// The sum is added in place by hand: left to itself, the compiler reorders the twelve of a block until
+    /// Sums are added in place by hand: left to itself, the compiler reorders the twelve of a block until
     /// they no longer fit the registers, and copies what it kept.
-    static I dot(I sum, I x, I w) {
-        const I product = _mm256_madd_epi16(x, w);
-        __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product));
-        return sum;
-    }
+    struct Scores {
+        using Value = std::int16_t;
+        static constexpr std::int64_t kDepth = 2;
+        static I dot(I sum, I x, I w) {
+            const I product = _mm256_madd_epi16(x, w);
+            __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product));
+            return sum;
+        }
+    };
+    struct Weights {
+        using Value = std::uint8_t;
+        static constexpr std::int64_t kDepth = 4;
+        static I dot(I sum, I x, I w) {
+            alignas(32) static constexpr std::int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1,
+                                                                   1, 1, 1, 1, 1, 1, 1, 1};
+            I product = _mm256_maddubs_epi16(x, w);
+            __asm__ volatile("vpmaddwd %2, %1, %1\n\tvpaddd %1, %0, %0"
+                             : "+x"(sum), "+x"(product)
+                             : "m"(kOnes));
+            return sum;
+        }
+    };
     static V to_float(I x) { return _mm256_cvtepi32_ps(x); }
     static I to_integers(V x) { return _mm256_cvtps_epi32(x); }
     template <int kBits>
@@ -42,9 +61,28 @@ struct Avx2Words : Avx2 {
     static I low_bits(I x) {
         return _mm256_and_si256(x, _mm256_set1_epi32((1 << kBits) - 1));
     }
-    static void store_values(Value* p, I x) {
+    static void store_values(std::int16_t* p, I x) {
         const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), words);
+    }
+    /// As Avx2::exp2(), with a shorter polynomial of x - round(x).
+    static V weight(V x) {
+        const V magic = set1(0x1.8p23F + 127.0F);
+        const V clamped = _mm256_max_ps(set1(-127.0F), x);
+        const V shifted = add(clamped, magic);
+        const V r = sub(clamped, sub(shifted, magic));
+        V p = set1(kLargestWeight * 0x1.3997d6p-7F);
+        p = fma(p, r, set1(kLargestWeight * 0x1.ca1440p-5F));
+        p = fma(p, r, set1(kLargestWeight * 0x1.ec06dap-3F));
+        p = fma(p, r, set1(kLargestWeight * 0x1.62e0dcp-1F));
+        p = fma(p, r, set1(kLargestWeight * 0x1.ffffe8p-1F));
+        return mul(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
+    }
+    static void store_weights(std::uint8_t* p, const I (&x)[2]) {
+        const I words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x[0], x[1]), 0xD8);
+        const __m128i bytes =
+            _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
     }
     /// x where the lane is kept, elsewhere -inf or 0.
     static V where_kept(const std::int32_t* lanes, V x) {
@@ -60,15 +98,20 @@ struct Avx2Words : Avx2 {
 namespace avx2 {
 
 std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
-    return attend_quantized_workspace<Avx2Words>(problem);
+    return attend_quantized_workspace<Avx2Integers>(problem);
 }
 
 void quantized_attention(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
     if (problem.dtype == DType::f32) {
-        attend_quantized<Avx2Words, float>(problem, args);
+        attend_quantized<Avx2Integers, float>(problem, args);
     } else {
-        attend_quantized<Avx2Words, Bf16Bits>(problem, args);
+        attend_quantized<Avx2Integers, Bf16Bits>(problem, args);
     }
+}
+
+void attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+                      const ScaleSearch& search) noexcept {
+    find_attention_scales(problem, args, search);
 }
 
 }  // namespace avx2

@@ -3,6 +3,7 @@
 // Blocks of 12 rows x 2 vectors.
 #include "kernels/cpu/avx512/quantized_attention.h"
 
+#include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/avx512/vector.h"
 #include "kernels/cpu/quantized_attention_driver.h"
 
@@ -11,9 +12,8 @@ namespace {
 
 struct Avx512Bytes : Avx512 {
     using I = __m512i;
-    using Value = std::int8_t;
-    static constexpr std::int64_t kDepth = 4;
     static constexpr std::int64_t kRows = 12;
+    static constexpr float kLargestWeight = kWideWeight;
     static constexpr bool kBiased = true;
     static constexpr std::int32_t kBias = 128;
 
@@ -22,11 +22,18 @@ struct Avx512Bytes : Avx512 {
     static void store_integers(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
     static I broadcast(const std::int32_t* p) { return _mm512_set1_epi32(*p); }
     static I add_integers(I a, I b) { return _mm512_add_epi32(a, b); }
-    /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the registers.
-    static I dot(I sum, I x, I w) {
-        __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
-        return sum;
-    }
+    struct Bytes {
+        using Value = std::int8_t;
+        static constexpr std::int64_t kDepth = 4;
+        /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the
+        /// registers.
+        static I dot(I sum, I x, I w) {
+            __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+            return sum;
+        }
+    };
+    using Scores = Bytes;
+    using Weights = Bytes;
     static V to_float(I x) { return _mm512_cvtepi32_ps(x); }
     static I to_integers(V x) { return _mm512_cvtps_epi32(x); }
     template <int kBits>
@@ -37,9 +44,20 @@ struct Avx512Bytes : Avx512 {
     static I low_bits(I x) {
         return _mm512_and_si512(x, _mm512_set1_epi32((1 << kBits) - 1));
     }
-    static void store_values(Value* p, I x) {
+    static void store_values(std::int8_t* p, I x) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
     }
+    /// scalef() takes floor(x), so the polynomial is that of the rest, 0 to 1.
+    static V weight(V x) {
+        const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        V p = set1(kLargestWeight * 0x1.bb7cd4p-7F);
+        p = fma(p, r, set1(kLargestWeight * 0x1.aa13f0p-5F));
+        p = fma(p, r, set1(kLargestWeight * 0x1.ee798ap-3F));
+        p = fma(p, r, set1(kLargestWeight * 0x1.62d166p-1F));
+        p = fma(p, r, set1(kLargestWeight * 0x1.00002cp+0F));
+        return _mm512_scalef_ps(p, x);
+    }
+    static void store_weights(std::int8_t* p, const I (&x)[1]) { store_values(p, x[0]); }
     static __mmask16 kept(const std::int32_t* lanes) { return _mm512_movepi32_mask(load_integers(lanes)); }
     /// x where the lane is kept, elsewhere -inf or 0.
     static V where_kept(const std::int32_t* lanes, V x) {
@@ -62,6 +80,11 @@ void quantized_attention(const AttentionProblem& problem, const QuantizedAttenti
     } else {
         attend_quantized<Avx512Bytes, Bf16Bits>(problem, args);
     }
+}
+
+void attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+                      const ScaleSearch& search) noexcept {
+    find_attention_scales(problem, args, search);
 }
 
 }  // namespace avx512

@@ -1,0 +1,162 @@
+// The scales of int8 attention as every CPU level finds them: plain loops over the channels of a row, which
+// the compiler turns into vectors of the level. Largest values are found as integers: among floats without
+// sign, order is integer order, and what is not finite comes last. A channel's sum goes token by token, so
+// the bits are the same at every level.
+// Included by sources built for one CPU level, so everything is local to the including file.
+#pragma once
+
+#include "base/thread_pool.h"
+#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/bf16_bits.h"
+#include "kernels/quantized_attention.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kMostChannels = 256;
+
+inline float float_of(float x) {
+    return x;
+}
+inline float float_of(Bf16Bits x) {
+    return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16);
+}
+
+/// q, k or v of one call.
+struct Operand {
+    const AttentionProblem& problem;
+    const void* data;
+    AttentionStrides strides;
+    std::int64_t tokens;
+    const float* means = nullptr;  ///< [maps][head_dim] or null
+
+    template <typename Element>
+    const Element* row(std::int64_t map, std::int64_t token) const {
+        return map_data<Element>(data, strides, problem, map) + token * strides.token;
+    }
+    std::int64_t maps() const { return problem.batch * problem.heads; }
+};
+
+/// Largest |x - mean| per channel, as the integers of the floats' bits.
+struct LargestBits {
+    explicit LargestBits(const Operand& operand, std::int64_t map) : of(operand), map_index(map) {
+        if (of.means == nullptr) return;
+        for (std::int64_t c = 0; c < of.problem.head_dim; ++c)
+            mean[c] = of.means[map * of.problem.head_dim + c];
+    }
+
+    template <typename Element>
+    void raise(std::int64_t token) {
+        const Element* x = of.row<Element>(map_index, token);
+        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
+            const std::int32_t found =
+                __builtin_bit_cast(std::int32_t, float_of(x[c]) - mean[c]) & 0x7FFFFFFF;
+            bits[c] = bits[c] > found ? bits[c] : found;
+        }
+    }
+
+    std::int32_t largest() const {
+        std::int32_t all = 0;
+        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) all = all > bits[c] ? all : bits[c];
+        return all;
+    }
+
+    void clear() {
+        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) bits[c] = 0;
+    }
+
+    const Operand& of;
+    std::int64_t map_index;
+    alignas(64) float mean[kMostChannels] = {};
+    alignas(64) std::int32_t bits[kMostChannels] = {};
+};
+
+inline float scale_of(std::int32_t bits) {
+    if (bits >= 0x7F800000) return __builtin_nanf("");
+    const float scale = __builtin_bit_cast(float, bits) / 127.0F;
+    return scale == 0.0F ? 1.0F : scale;
+}
+
+/// A scale per block of tokens, repeated for each of them: [maps][tokens].
+template <typename Element>
+void block_scales(const Operand& of, std::int64_t block_tokens, float* scales) {
+    const std::int64_t block = smaller(block_tokens, of.tokens);
+    const std::int64_t portion = round_up(kQuantizedKeyGroup, block);
+    const std::int64_t portions = (of.tokens + portion - 1) / portion;
+    parallel_for(of.maps() * portions, [&](std::int64_t task, int) {
+        const std::int64_t map = task / portions, begin = task % portions * portion;
+        const std::int64_t end = smaller(begin + portion, of.tokens);
+        LargestBits bits(of, map);
+        for (std::int64_t first = begin; first < end; first += block) {
+            const std::int64_t last = smaller(first + block, of.tokens);
+            bits.clear();
+            for (std::int64_t token = first; token < last; ++token) bits.raise<Element>(token);
+            const float scale = scale_of(bits.largest());
+            for (std::int64_t token = first; token < last; ++token) scales[map * of.tokens + token] = scale;
+        }
+    });
+}
+
+/// A scale per channel of every group of keys: [maps][groups][head_dim].
+template <typename Element>
+void group_scales(const Operand& of, float* scales) {
+    const std::int64_t d = of.problem.head_dim;
+    const std::int64_t groups = (of.tokens + kQuantizedKeyGroup - 1) / kQuantizedKeyGroup;
+    parallel_for(of.maps() * groups, [&](std::int64_t task, int) {
+        LargestBits bits(of, task / groups);
+        const std::int64_t first = task % groups * kQuantizedKeyGroup;
+        const std::int64_t last = smaller(first + kQuantizedKeyGroup, of.tokens);
+        for (std::int64_t token = first; token < last; ++token) bits.raise<Element>(token);
+        for (std::int64_t c = 0; c < d; ++c) scales[task * d + c] = scale_of(bits.bits[c]);
+    });
+}
+
+/// The mean over the tokens of every channel, [maps][head_dim], by way of sums over portions of them.
+template <typename Element>
+void channel_means(const Operand& of, double* sums, float* means) {
+    const std::int64_t d = of.problem.head_dim, portions = mean_portions(of.tokens);
+    parallel_for(of.maps() * portions, [&](std::int64_t task, int) {
+        alignas(64) double sum[kMostChannels] = {};
+        const std::int64_t first = task % portions * kMeanTokens;
+        for (std::int64_t token = first; token < smaller(first + kMeanTokens, of.tokens); ++token) {
+            const Element* x = of.row<Element>(task / portions, token);
+            for (std::int64_t c = 0; c < d; ++c) sum[c] += static_cast<double>(float_of(x[c]));
+        }
+        for (std::int64_t c = 0; c < d; ++c) sums[task * d + c] = sum[c];
+    });
+    for (std::int64_t map = 0; map < of.maps(); ++map) {
+        for (std::int64_t c = 0; c < d; ++c) {
+            double sum = 0.0;
+            for (std::int64_t i = 0; i < portions; ++i) sum += sums[(map * portions + i) * d + c];
+            means[map * d + c] = static_cast<float>(sum / static_cast<double>(of.tokens));
+        }
+    }
+}
+
+template <typename Element>
+void find_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+                 const ScaleSearch& search) {
+    const Operand q = {problem, args.q, args.q_strides, problem.q_len};
+    if (problem.q_len > 0) block_scales<Element>(q, search.q_tokens, search.q_scale);
+    if (problem.k_len == 0) return;
+    Operand k = {problem, args.k, args.k_strides, problem.k_len};
+    Operand v = {problem, args.v, args.v_strides, problem.k_len};
+    if (search.k_mean != nullptr) channel_means<Element>(k, search.sums, search.k_mean);
+    channel_means<Element>(v, search.sums, search.v_mean);
+    k.means = search.k_mean;
+    v.means = search.v_mean;
+    block_scales<Element>(k, search.k_tokens, search.k_scale);
+    group_scales<Element>(v, search.v_scale);
+}
+
+inline void find_attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+                                  const ScaleSearch& search) {
+    if (problem.dtype == DType::f32) {
+        find_scales<float>(problem, args, search);
+    } else {
+        find_scales<Bf16Bits>(problem, args, search);
+    }
+}
+
+}  // namespace
+}  // namespace aerogel
