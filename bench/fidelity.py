@@ -50,6 +50,14 @@ VARIANTS = {
     "W8A16, attention FP8_DYNAMIC": ["W8A16", "--fa", "FP8_DYNAMIC"], "W8A16, attention MXFP8_DYNAMIC": ["W8A16", "--fa", "MXFP8_DYNAMIC"],
     "W8A16, attention MXFP4_DYNAMIC": ["W8A16", "--fa", "MXFP4_DYNAMIC"],
 }
+# Ranges per step differ where all tokens of a step are at one noise level: all frames together, none before the others.
+TOGETHER = ["--stagger", "0", "--no-image-first"]
+# name: flags of `aerogel quantize`, of those that run the model
+BY_STEP = {
+    "W8A8": (["W8A8", DATA], []), "W8A8_TIMESTEP": (["W8A8_TIMESTEP", DATA], []),
+    "W8A8_TIMESTEP, first quarter of the steps dynamic": (["W8A8_TIMESTEP", DATA], [0.25]),
+    "W8A8_TIMESTEP, first half dynamic": (["W8A8_TIMESTEP", DATA], [0.5]), "W8A8_DYNAMIC": (["W8A8_DYNAMIC"], []),
+}
 CAPTIONS = ["red circle moves left", "blue star turns, yellow square moves up", "green triangle moves right"]
 
 
@@ -68,10 +76,13 @@ def parse_arguments():
 
 
 class Measure:
-    def __init__(self, arguments, folder):
+    """`together`: all frames of a video at the noise level of the step, in held-out inputs (one video per step), calibration and videos."""
+
+    def __init__(self, arguments, folder, together=False):
         self.arguments, self.folder = arguments, folder
-        self.length = ["--steps", arguments.steps, "--frames", arguments.frames]
-        self.held_out = held_out.HeldOut(held_out.demo.load_folder(arguments.model), arguments.held_out)
+        self.length = ["--steps", arguments.steps, "--frames", arguments.frames, *(TOGETHER if together else [])]
+        videos = arguments.steps if together else arguments.held_out
+        self.held_out = held_out.HeldOut(held_out.demo.load_folder(arguments.model), videos, together)
         self.records = self.held_out.write(folder / "records.safetensors", arguments.steps)
 
     def run(self, *flags):
@@ -110,7 +121,8 @@ class Measure:
                  *self.length, "--save-calibration", path, "--json")
         return path, captions
 
-    def variant(self, flags, calibration):
+    def variant(self, flags, calibration, running=()):
+        """`running`: flags of what runs the quantized model."""
         out = self.folder / "q"
         shutil.rmtree(out, ignore_errors=True)
         extra = []
@@ -118,9 +130,11 @@ class Measure:
             extra = ["--captions", calibration[1], *self.length] if "FAQUANT" in flags else ["--calibration", calibration[0]]
         report = self.run("quantize", self.arguments.model, "-o", out, "--json", "--scheme", *(f for f in flags if f != DATA), *extra)
         errors = [layer["relative_error"] for layer in report["layers"]]
-        generated = self.videos("quantized", self.arguments.model, "--quantized", report["description"])
+        quantized = ["--quantized", report["description"], *running]
+        generated = self.videos("quantized", self.arguments.model, *quantized)
         return {"bytes": generated[0]["weight_bytes"], "seconds_per_step": statistics.median(s for g in generated for s in g["step_seconds"]),
-                "error_mean": statistics.fmean(errors), "error_worst": max(errors), **self.forward(self.arguments.model, "--quantized", report["description"]), **self.distances("quantized")}
+                "error_mean": statistics.fmean(errors), "error_worst": max(errors), **self.forward(self.arguments.model, *quantized),
+                **self.distances("quantized")}
 
     def torchao(self):
         """Rows of PyTorch's float32 model and of torchao's schemes, whose videos PyTorch makes and that are compared with its own."""
@@ -172,6 +186,19 @@ def measure(arguments):
         return rows | (measure.torchao() if not arguments.only or any("torchao" in part for part in arguments.only) else {})
 
 
+def measure_by_step(arguments):
+    """Rows of the schemes with a range for all steps and with one for each."""
+    with tempfile.TemporaryDirectory() as temporary:
+        measure = Measure(arguments, pathlib.Path(temporary), together=True)
+        measure.videos("float", arguments.model)
+        rows = {"float": measure.forward(arguments.model)}
+        calibration = measure.calibration()
+        for name, (flags, dynamic) in track(BY_STEP.items(), "by step"):
+            running = [flag for share in dynamic for flag in ("--first-static-step", round(share * arguments.steps))]
+            rows[name] = measure.variant(flags, calibration, running)
+        return rows
+
+
 def shown(value, form):
     return "" if value is None else "∞" if math.isinf(value) else format(value, form)
 
@@ -184,6 +211,12 @@ def table(rows):
         cells = [f"{row['bytes'] / 1e6:.2f}", f"{row['seconds_per_step']:.2f}", *(shown(row.get(key), form) for key, form in forms)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def table_by_step(rows):
+    lines = ["| variant | held-out loss | velocity error | PSNR | SSIM | cosine |", "| --- | --- | --- | --- | --- | --- |"]
+    forms = [("loss", ".5f"), ("velocity_error", ".4f"), ("psnr", ".1f"), ("ssim", ".4f"), ("cosine", ".5f")]
+    return "\n".join(lines + [f"| {name} | {' | '.join(shown(row.get(key), form) for key, form in forms)} |" for name, row in rows.items()])
 
 
 def plot(rows, path):
@@ -210,7 +243,7 @@ def hash_of(name):
     return sum(name.partition(",")[0].encode()) % 10
 
 
-def page(arguments, rows):
+def page(arguments, rows, rows_by_step):
     return f"""# Fidelity: what quantization costs in quality
 
 `make fidelity` (bench/fidelity.py) wrote this page. Model `{arguments.model.name}`, {len(arguments.captions)} captions, {arguments.steps} steps, {arguments.frames} frames; caption i
@@ -224,18 +257,26 @@ compared with PyTorch's own float video), and its size counts int4 as four bits 
 {table(rows)}
 
 ![Error over size; crosses: torchao](fidelity.png)
+
+## Ranges per step
+
+`W8A8` has one input range per layer for all steps, `W8A8_TIMESTEP` one for each, and may compute with ranges per token (dynamic) before a given step. Where frames
+start one after the other, as above, every step holds tokens of nearly all noise levels, and ranges per step say little. Here all frames of a video are at one level (`{" ".join(TOGETHER)}` for
+calibration and videos; {arguments.steps} held-out videos, one in each step).
+
+{table_by_step(rows_by_step)}
 """
 
 
 def main():
     arguments = parse_arguments()
-    rows = measure(arguments)
+    rows, rows_by_step = measure(arguments), measure_by_step(arguments)
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        arguments.json.write_text(json.dumps({"variants": rows, "by_step": rows_by_step}, indent=1))
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "fidelity.md").write_text(page(arguments, rows))
+    (arguments.output / "fidelity.md").write_text(page(arguments, rows, rows_by_step))
     plot(rows, arguments.output / "fidelity.png")
-    print(table(rows))
+    print(table(rows), table_by_step(rows_by_step), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -15,5 +15,7 @@ def take_turns(calls, rounds):
             results[name] = call()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
+            else:
+                print(f"{name}: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr)
     medians = {name: statistics.median(all_of_it) for name, all_of_it in seconds.items()}
     return medians, {name: max(all_of_it) / min(all_of_it) - 1 for name, all_of_it in seconds.items()}, results

@@ -28,7 +28,8 @@ def test_every_variant(build, short_demo, tmp_path):
                "--steps", 2, "--frames", 2, "--held-out", 1, "--captions", "red circle moves left", "--json", tmp_path / "rows.json"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "rows.json").read_text())
+    figures = json.loads((tmp_path / "rows.json").read_text())
+    rows = figures["variants"]
     listed = json.loads(subprocess.run([build / "aerogel", "quantize", "--list", "--json"], capture_output=True, text=True, check=True).stdout)
     assert {r["scheme"] for r in listed["schemes"]} <= {name.partition(",")[0] for name in rows}
     assert rows["W8A16"]["velocity_error"] < 0.02 < rows["W4A4_DYNAMIC"]["velocity_error"] and rows["float"]["velocity_error"] == 0
@@ -40,5 +41,8 @@ def test_every_variant(build, short_demo, tmp_path):
     assert four < eight < ulp
     assert rows["W4A16"]["bytes"] < rows["W8A16"]["bytes"] < rows["float"]["bytes"]
     assert rows["W4A4_DYNAMIC, rotated, low rank 32"]["error_mean"] < rows["W4A4_DYNAMIC"]["error_mean"]
+    by_step = {name: row.get("velocity_error") for name, row in figures["by_step"].items()}
+    assert by_step["float"] == 0 and all(error > 0 for name, error in by_step.items() if name != "float")
+    assert by_step["W8A8_TIMESTEP, first half dynamic"] < by_step["W8A8_TIMESTEP"]
     page = (tmp_path / "fidelity.md").read_text()
     assert all(f"| {name} |" in page for name in rows) and (tmp_path / "fidelity.png").stat().st_size > 1000
