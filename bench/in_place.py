@@ -124,8 +124,8 @@ def main():
     level = cpu["level"]
     calls, side_of = sides(*float_model(arguments), arguments)
     with torch.inference_mode():
-        seconds, spreads, outputs = take_turns(calls, arguments.rounds)
-    peers, exact = peers_of(level, side_of), outputs["torch float32"].double()
+        seconds, spreads, outputs = take_turns(calls, arguments.rounds, may_fail=True)
+    peers, exact = [name for name in peers_of(level, side_of) if name in outputs], outputs["torch float32"].double()
     best = min(seconds[name] for name in peers)
     rows = [{"name": name, "seconds": seconds[name], "spread": spreads[name], "error": float((o.double() - exact).norm() / exact.norm()),
              "ratio": best / seconds[name]} for name, o in outputs.items()]

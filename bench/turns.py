@@ -6,13 +6,22 @@ import time
 from rich.progress import track
 
 
-def take_turns(calls, rounds):
-    """({name: median seconds}, {name: spread}, {name: last result}) of functions by name; a round before the first warms up and compiles."""
+def take_turns(calls, rounds, may_fail=False):
+    """({name: median seconds}, {name: spread}, {name: last result}) of functions by name; a round before the first warms up and compiles.
+    `may_fail`: a call that raises in that round is said to do so and left out."""
+    calls = dict(calls)
     seconds, results = {name: [] for name in calls}, {}
     for turn in track(range(rounds + 1), "measuring", disable=not sys.stderr.isatty()):
-        for name, call in calls.items():
+        for name, call in list(calls.items()):
             start = time.perf_counter()
-            results[name] = call()
+            try:
+                results[name] = call()
+            except Exception as error:
+                if not may_fail or turn:
+                    raise
+                print(f"{name}: left out, it fails: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+                del calls[name], seconds[name]
+                continue
             if turn:
                 seconds[name].append(time.perf_counter() - start)
             else:

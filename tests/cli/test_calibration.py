@@ -1,5 +1,6 @@
 """Calibration kept in files, merged, inspected, measured in chosen steps, and from recorded inputs."""
 import json
+import shutil
 
 import pytest
 import torch
@@ -58,6 +59,27 @@ def test_files_that_do_not_fit_together(aerogel, tiny_pipeline, tmp_path, captio
     assert "statistics of 2 steps cannot be merged with those of 3" in text and str(two) in text and str(one) in text
     text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--calibration", one, "--timesteps", "0"))
     assert "--timesteps chooses what is measured" in text
+
+
+def test_it_samples_as_the_folder_and_the_flags_say(aerogel, tiny_pipeline, tmp_path, captions, measure):
+    lines = ["--captions", captions("red circle moves left")]
+    _, together = measure("together", *lines)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_pipeline, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["generation"] |= {"image_first": True, "stagger": 0.5}
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+    def of_folder(*flags):
+        path = tmp_path / "stats.safetensors"
+        done = aerogel("quantize", folder, "-o", tmp_path / "out", "--scheme", "W8A8_TIMESTEP", "--save-calibration", path, *lines, *flags)
+        assert done.returncode == 0, done.stderr
+        return load_file(path)
+
+    same = lambda a, b: all(torch.equal(a[name], b[name]) for name in a.keys() | b.keys())
+    assert same(of_folder("--no-image-first", "--stagger", 0), together)
+    others = [of_folder(), of_folder("--stagger", 0), of_folder("--no-image-first")]
+    assert not any(same(a, b) for a in [together, *others] for b in [together, *others] if a is not b)
 
 
 def test_inspect(aerogel, captions, measure):
