@@ -56,8 +56,9 @@ struct ScaleSearch {
     double* sums = nullptr;  ///< scratch: [maps, mean_portions(k_len), head_dim]
 };
 
-/// Tokens per partial sum of a mean, which fixes the order of the additions.
-constexpr std::int64_t kMeanTokens = 512;
+/// Tokens per partial sum of a mean, which fixes the order of the additions: in float32 over a few tokens, in
+/// double over all of those.
+constexpr std::int64_t kMeanTokens = 512, kFloatTokens = 8;
 constexpr std::int64_t mean_portions(std::int64_t tokens) {
     return (tokens + kMeanTokens - 1) / kMeanTokens;
 }

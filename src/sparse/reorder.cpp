@@ -31,14 +31,11 @@ void add_values(const void* row, std::int64_t count, float* sum) {
 
 // A size known at compile time makes memcpy a few moves instead of a call.
 template <std::size_t kBytes>
-void copy_fixed(std::byte* to, const std::byte* from, std::size_t) {
+void copy_fixed(std::byte* to, const std::byte* from) {
     std::memcpy(to, from, kBytes);
 }
-void copy_any(std::byte* to, const std::byte* from, std::size_t bytes) {
-    std::memcpy(to, from, bytes);
-}
 
-// Calls body(map, place, copy row) for all rows, in parallel.
+// Calls body(map, first place, last place) for runs of rows, in parallel.
 template <typename Body>
 void for_row_ranges(std::int64_t maps, std::int64_t tokens, const Body& body) {
     const std::int64_t ranges = (tokens + kRowsPerTask - 1) / kRowsPerTask;
@@ -49,14 +46,30 @@ void for_row_ranges(std::int64_t maps, std::int64_t tokens, const Body& body) {
 }
 
 template <typename Copy>
-void gather_with(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& inside,
-                 const Copy& copy) {
-    const std::size_t bytes = static_cast<std::size_t>(inside.head_dim) * size_of(inside.dtype);
+void for_pairs(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& inside, const Copy& copy) {
     for_row_ranges(inside.maps(), inside.tokens, [&](std::int64_t map, std::int64_t begin, std::int64_t end) {
         const TokenOrder& order = *orders[static_cast<std::size_t>(map)];
         for (std::int64_t place = begin; place < end; ++place)
-            copy(inside.row(map, place), outside.row(map, order[static_cast<std::size_t>(place)]), bytes);
+            copy(outside.row(map, order[static_cast<std::size_t>(place)]), inside.row(map, place));
     });
+}
+
+// Calls run(copy) with the fastest copy(to, from) of one row.
+template <typename Run>
+void with_row_copy(const HeadRows& rows, const Run& run) {
+    const std::size_t bytes = static_cast<std::size_t>(rows.head_dim) * size_of(rows.dtype);
+    switch (bytes) {
+        case 64:
+            return run(copy_fixed<64>);
+        case 128:
+            return run(copy_fixed<128>);
+        case 256:
+            return run(copy_fixed<256>);
+        case 512:
+            return run(copy_fixed<512>);
+        default:
+            return run([bytes](std::byte* to, const std::byte* from) { std::memcpy(to, from, bytes); });
+    }
 }
 
 }  // namespace
@@ -99,27 +112,14 @@ void HeadRows::add_row(std::int64_t map, std::int64_t token, float* sum) const {
 }
 
 void gather(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& inside) {
-    switch (static_cast<std::size_t>(inside.head_dim) * size_of(inside.dtype)) {
-        case 64:
-            return gather_with(outside, orders, inside, copy_fixed<64>);
-        case 128:
-            return gather_with(outside, orders, inside, copy_fixed<128>);
-        case 256:
-            return gather_with(outside, orders, inside, copy_fixed<256>);
-        case 512:
-            return gather_with(outside, orders, inside, copy_fixed<512>);
-        default:
-            return gather_with(outside, orders, inside, copy_any);
-    }
+    with_row_copy(inside, [&](const auto& copy) {
+        for_pairs(outside, orders, inside, [&](std::byte* out, std::byte* in) { copy(in, out); });
+    });
 }
 
 void scatter(const HeadRows& inside, const OrderOfMap& orders, const HeadRows& outside) {
-    const std::size_t bytes = static_cast<std::size_t>(inside.head_dim) * size_of(inside.dtype);
-    for_row_ranges(inside.maps(), inside.tokens, [&](std::int64_t map, std::int64_t begin, std::int64_t end) {
-        const TokenOrder& order = *orders[static_cast<std::size_t>(map)];
-        for (std::int64_t place = begin; place < end; ++place)
-            std::memcpy(outside.row(map, order[static_cast<std::size_t>(place)]), inside.row(map, place),
-                        bytes);
+    with_row_copy(inside, [&](const auto& copy) {
+        for_pairs(outside, orders, inside, [&](std::byte* out, std::byte* in) { copy(out, in); });
     });
 }
 

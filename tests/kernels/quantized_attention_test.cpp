@@ -3,10 +3,12 @@
 // broken kernels.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "aerogel/threads.h"
 #include "kernels/quantized_attention_cases.h"
@@ -103,6 +105,32 @@ TEST(QuantizedAttentionKernels, AllFindTheScalesOfTheReference) {
                 << kernel.name << " " << test_case.line;
         }
         ++next;
+    }
+}
+
+TEST(QuantizedAttentionKernels, QuotientsAtTiesAreRoundedAsByDivision) {
+    // One key has the largest weight, so o shows the integers of v: quotients that are half numbers, but for
+    // the rounding of v and of the division.
+    const AttentionCase test_case = parse_attention_case("q_len=1 k_len=1 head_dim=256");
+    AttentionData arrays(test_case);
+    QuantizedData data(arrays, Scales::per_token);
+    std::fill(data.v_mean.begin(), data.v_mean.end(), 0.0F);
+    std::fill(data.v_shift.begin(), data.v_shift.end(), 0.0F);
+    std::mt19937 random(7);
+    const float extremes[] = {0x1p-100F, 0x1.fffffep-1F, 0x1.fffffep-96F, 0x1p100F};
+    for (int round = 0; round < 40; ++round) {
+        for (std::int64_t d = 0; d < 256; ++d) {
+            const float scale = std::uniform_real_distribution<float>(0.01F, 100.0F)(random);
+            data.v_scale[static_cast<std::size_t>(d)] = round % 8 == 7 ? extremes[d % 4] : scale / 127.0F;
+            const auto half = static_cast<float>(static_cast<int>(random() % 300) - 150) + 0.5F;
+            arrays.v.set(arrays.index(arrays.v.strides, 0, 0) + d,
+                         static_cast<double>(half * data.v_scale[static_cast<std::size_t>(d)]));
+        }
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            data.largest_weight = static_cast<double>(kernel.largest_weight);
+            data.solve();
+            EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << kernel.name << " round " << round;
+        }
     }
 }
 

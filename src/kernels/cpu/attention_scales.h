@@ -55,6 +55,19 @@ struct LargestBits {
         }
     }
 
+    /// The largest of one token, whatever `bits` are.
+    template <typename Element>
+    std::int32_t of_token(std::int64_t token) const {
+        const Element* x = of.row<Element>(map_index, token);
+        std::int32_t all = 0;
+        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
+            const std::int32_t found =
+                __builtin_bit_cast(std::int32_t, float_of(x[c]) - mean[c]) & 0x7FFFFFFF;
+            all = all > found ? all : found;
+        }
+        return all;
+    }
+
     std::int32_t largest() const {
         std::int32_t all = 0;
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c) all = all > bits[c] ? all : bits[c];
@@ -87,7 +100,9 @@ void block_scales(const Operand& of, std::int64_t block_tokens, float* scales) {
         const std::int64_t map = task / portions, begin = task % portions * portion;
         const std::int64_t end = smaller(begin + portion, of.tokens);
         LargestBits bits(of, map);
-        for (std::int64_t first = begin; first < end; first += block) {
+        for (std::int64_t token = begin; block == 1 && token < end; ++token)
+            scales[map * of.tokens + token] = scale_of(bits.of_token<Element>(token));
+        for (std::int64_t first = block == 1 ? end : begin; first < end; first += block) {
             const std::int64_t last = smaller(first + block, of.tokens);
             bits.clear();
             for (std::int64_t token = first; token < last; ++token) bits.raise<Element>(token);
@@ -116,13 +131,18 @@ template <typename Element>
 void channel_means(const Operand& of, double* sums, float* means) {
     const std::int64_t d = of.problem.head_dim, portions = mean_portions(of.tokens);
     parallel_for(of.maps() * portions, [&](std::int64_t task, int) {
-        alignas(64) double sum[kMostChannels] = {};
-        const std::int64_t first = task % portions * kMeanTokens;
-        for (std::int64_t token = first; token < smaller(first + kMeanTokens, of.tokens); ++token) {
-            const Element* x = of.row<Element>(task / portions, token);
-            for (std::int64_t c = 0; c < d; ++c) sum[c] += static_cast<double>(float_of(x[c]));
+        double* sum = sums + task * d;
+        for (std::int64_t c = 0; c < d; ++c) sum[c] = 0.0;
+        const std::int64_t begin = task % portions * kMeanTokens;
+        const std::int64_t end = smaller(begin + kMeanTokens, of.tokens);
+        for (std::int64_t first = begin; first < end; first += kFloatTokens) {
+            alignas(64) float few[kMostChannels] = {};
+            for (std::int64_t token = first; token < smaller(first + kFloatTokens, end); ++token) {
+                const Element* x = of.row<Element>(task / portions, token);
+                for (std::int64_t c = 0; c < d; ++c) few[c] += float_of(x[c]);
+            }
+            for (std::int64_t c = 0; c < d; ++c) sum[c] += static_cast<double>(few[c]);
         }
-        for (std::int64_t c = 0; c < d; ++c) sums[task * d + c] = sum[c];
     });
     for (std::int64_t map = 0; map < of.maps(); ++map) {
         for (std::int64_t c = 0; c < d; ++c) {

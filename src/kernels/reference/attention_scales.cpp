@@ -69,14 +69,24 @@ void group_scales(const Operand& of, float* scales) {
     }
 }
 
+/// The sum of one channel over a few tokens.
+float few(const Operand& of, const Shared& shared) {
+    float sum = 0.0F;
+    for (std::int64_t token = shared.first; token < shared.last; ++token)
+        sum += of.value(shared.map, token, shared.begin);
+    return sum;
+}
+
 void channel_means(const Operand& of, float* means) {
     for (std::int64_t map = 0; map < of.maps(); ++map) {
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
             double sum = 0.0;
             for (std::int64_t first = 0; first < of.tokens; first += kMeanTokens) {
+                const std::int64_t last = std::min(first + kMeanTokens, of.tokens);
                 double portion = 0.0;
-                for (std::int64_t token = first; token < std::min(first + kMeanTokens, of.tokens); ++token)
-                    portion += static_cast<double>(of.value(map, token, c));
+                for (std::int64_t token = first; token < last; token += kFloatTokens)
+                    portion += static_cast<double>(
+                        few(of, {map, token, std::min(token + kFloatTokens, last), c, c + 1}));
                 sum += portion;
             }
             *means++ = static_cast<float>(sum / static_cast<double>(of.tokens));
