@@ -30,6 +30,7 @@ FLOORS = {
         "linear/W8A8_DYNAMIC/": 1.3 if level == "avx2" else 3.5,
         "linear/W8A8/": 1.3 if level == "avx2" else 3.5,
         "attention/dense/f32/": 0.9,
+        "attention/dense/int8/": 1.5 if level == "avx2" else 2.5,
         "attention/block_sparse_20%/": 3.0,
     }
     for level in PEER_SETTINGS
@@ -101,43 +102,38 @@ def spread(seconds: list[float]) -> float:
     return (ordered[-1 - tenth] - ordered[tenth]) / statistics.median(ordered)
 
 
+def own_peer(name: str) -> tuple[str, str] | None:
+    """What a problem is compared with besides PyTorch: block-sparse attention with dense, dense int8 attention with float32, linear layers
+    with float32. Its name in the table, and the problem."""
+    kind, scheme, size = name.split("/", 2)
+    if kind == "linear":
+        return None if scheme == "FLOAT" else ("own float32", f"linear/FLOAT/{size}")
+    if scheme != "dense":
+        return "own dense", f"attention/dense/{size}"
+    return ("own float32", name.replace("/int8/", "/f32/")) if "/int8/" in name else None
+
+
 def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
-    """Turn by turn, so that a change of the machine's speed meets both sides."""
-    ours, theirs, report = [], [], {}
+    """Turn by turn, so that a change of the machine's speed meets all sides."""
+    ours, theirs, owns, report, own = [], [], [], {}, own_peer(name)
     for _ in range(rounds):
         report = aerogel.measure(name)
         ours += report["seconds"]
         theirs += torch.measure(name)
+        owns += aerogel.measure(own[1])["seconds"] if own else []
     median = statistics.median(ours)
     rate = report["gops"] * report["median_seconds"] / median
     row = {"name": name, "seconds": median, "spread": spread(ours), "gops": rate, "error": report["error"]}
     if report["weight_bytes"]:
         row["weight_gb_per_s"] = report["weight_bytes"] / median / 1e9
     row["percent_of_peak"] = 100 * rate / report["peak_gops"]
-    if theirs:
-        row |= {"peer": "torch", "peer_seconds": statistics.median(theirs), "peer_spread": spread(theirs)}
+    if own and name.startswith("linear/"):
+        row["ratio_to_own_float32"] = statistics.median(owns) / median
+    peer, seconds = ("torch", theirs) if theirs else (own[0], owns) if own else (None, [])
+    if peer:
+        row |= {"peer": peer, "peer_seconds": statistics.median(seconds), "peer_spread": spread(seconds)}
         row["ratio"] = row["peer_seconds"] / median
     return row
-
-
-def add_own_ratios(rows: list[dict]) -> None:
-    """Block-sparse attention against Aerogel's dense attention of the same run, dense int8 against dense float32; linear
-    layers against Aerogel's float32 one, beside their peer."""
-    seconds = {row["name"]: row["seconds"] for row in rows}
-    for row in rows:
-        kind, _, size = row["name"].split("/", 2)
-        own = seconds.get(f"linear/FLOAT/{size}")
-        if kind == "linear" and own is not None:
-            row["ratio_to_own_float32"] = own / row["seconds"]
-        if "block_sparse" in row["name"]:
-            _, _, *rest = row["name"].split("/")
-            peer, name = "own dense", "/".join(["attention/dense", *rest])
-        elif row["name"].startswith("attention/dense/int8/"):
-            peer, name = "own float32", row["name"].replace("/int8/", "/f32/")
-        else:
-            continue
-        if name in seconds:
-            row |= {"peer": peer, "peer_seconds": seconds[name], "ratio": seconds[name] / row["seconds"]}
 
 
 def floor_of(name: str, level: str) -> float | None:
@@ -179,7 +175,6 @@ def main() -> None:
     torch = Torch(arguments.threads, arguments.cpu or cpu["level"], arguments.repeat)
     rows = [measure(name, aerogel, torch, arguments.rounds) for name in track(names, "measuring", disable=not sys.stderr.isatty())]
     torch.close()
-    add_own_ratios(rows)
     for row in rows:
         row["floor"] = floor_of(row["name"], cpu["level"])
     about = f"{cpu['name']}, {cpu['level']}, {cpu['threads']} threads, torch {torch.about['torch']} ({torch.about['capability']})"

@@ -27,6 +27,23 @@ def test_peer_ratio_error_and_share_of_the_peak(build, tmp_path):
     assert row["name"] in done.stdout
 
 
+def test_what_problems_are_compared_with_besides_pytorch(build, tmp_path):
+    flags = ["--only", "attention/dense/int8/4x4096x64", "--only", "W8A8/4096x256x256", "--rounds", 1, "--repeat", 1, "--json", tmp_path / "out.json"]
+    done = bench(build, *flags)
+    assert done.returncode == 0, done.stderr
+    layer, attention = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert (layer["peer"], attention["peer"]) == ("torch", "own float32") and layer["ratio_to_own_float32"] > 0
+    assert abs(attention["ratio"] - attention["peer_seconds"] / attention["seconds"]) < 1e-9
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        import run
+    finally:
+        sys.path.pop(0)
+    assert run.own_peer("attention/block_sparse_20%/bf16/4x4096x128") == ("own dense", "attention/dense/bf16/4x4096x128")
+    assert run.own_peer("linear/W4A16/16x3072x3072") == ("own float32", "linear/FLOAT/16x3072x3072")
+    assert run.own_peer("linear/FLOAT/16x3072x3072") is run.own_peer("attention/dense/f32/4x4096x128") is None
+
+
 def test_floors_apply_to_their_problems_only():
     sys.path.insert(0, str(ROOT / "bench"))
     try:
@@ -37,6 +54,7 @@ def test_floors_apply_to_their_problems_only():
     assert run.floor_of("linear/W8A8/512x5120x5120", "avx512") == 3.5
     assert run.floor_of("attention/dense/f32/4x4096x128", "avx2") == 0.9
     assert run.floor_of("attention/block_sparse_20%/bf16/4x4096x128", "amx") == 3.0
+    assert run.floor_of("attention/dense/int8/4x4096x128", "avx2") == 1.5
     assert run.floor_of("attention/dense/bf16/4x4096x128", "amx") is None
     assert run.floor_of("linear/W8A16/512x5120x5120", "avx2") is None
     assert run.floor_of("linear/W8A8_DYNAMIC/4096x256x256", "avx2") is None
