@@ -30,6 +30,10 @@ void translate(const std::exception_ptr& pointer, void*) {
 
 NB_MODULE(_core, module) {
     module.doc() = "The C++ core of aerogel; use the package aerogel instead.";
+#ifdef NDEBUG
+    nb::set_leak_warnings(
+        false);  // a traceback or a cache of torch may hold layers until the interpreter ends
+#endif
     nb::register_exception_translator(translate);
     module.attr("version") = std::string(aerogel::version());
     module.def("num_threads", &aerogel::num_threads, "Threads that the kernels use.");

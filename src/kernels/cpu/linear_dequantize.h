@@ -139,10 +139,12 @@ struct DequantizeRow {
     static void multiply_codes(const DequantizeCall& call, const Workspace& workspace) {
         switch (call.layout.code) {
             case Code::int8:
-                return multiply<Bytes<Isa>>(call, workspace);
+                return call.layout.offsets ? multiply<Bytes<Isa, true>>(call, workspace)
+                                           : multiply<Bytes<Isa, false>>(call, workspace);
             case Code::nibble:
-                return call.layout.dual_blocks == 0 ? multiply<Nibbles<Isa, false>>(call, workspace)
-                                                    : multiply<Nibbles<Isa, true>>(call, workspace);
+                if (call.layout.dual_blocks != 0) return multiply<Nibbles<Isa, Extra::dual>>(call, workspace);
+                return call.layout.offsets ? multiply<Nibbles<Isa, Extra::offset>>(call, workspace)
+                                           : multiply<Nibbles<Isa, Extra::none>>(call, workspace);
             case Code::half:
                 return multiply<Halves<Isa, 0>>(call, workspace);
             case Code::narrow_half:

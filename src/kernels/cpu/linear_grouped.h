@@ -127,9 +127,9 @@ struct GroupedRow {
             const DequantizeCall call = {problem, args, layout, x, part.first};
             quantize(call, s_t);
             if (layout.code == Code::int8) {
-                multiply<Bytes<Isa>>(call, workspace, s_t);
+                multiply<Bytes<Isa, true>>(call, workspace, s_t);
             } else {
-                multiply<Nibbles<Isa, false>>(call, workspace, s_t);
+                multiply<Nibbles<Isa, Extra::offset>>(call, workspace, s_t);
             }
         }
     }

@@ -6,7 +6,8 @@
 //   load_table(at)              16 bytes for look_up()
 //   low_nibbles(x), high_nibbles(x)   of every byte
 //   look_up(table, x)           byte table[x] for every byte x < 16
-//   byte_as_float<i>(x)         signed byte i of every lane
+//   flip_signs(x)               every byte, signed, plus 128
+//   byte_as_float<i>(x)         signed byte i of every lane, x with flipped signs
 //   half<drop, odd>(x)          float16 bits of the lower or upper byte of every 16 bits, `drop` of the
 //                               exponent's leading bits absent
 //   half_as_float<part>(x)      half of the register's float16s
@@ -68,28 +69,34 @@ struct Factors {
     V extra[2];  ///< offsets, or dual scales
 };
 
-/// A chunk of signed bytes.
-template <typename Isa>
+/// A chunk of signed bytes; kOffsets: their elements have offsets.
+template <typename Isa, bool kOffsets>
 struct Bytes {
     static constexpr int kSteps = 4;
     explicit Bytes(const CodePanel&) {}
 
     void load(const std::byte* at) {
-        for (int h = 0; h < 2; ++h) codes[h] = Isa::load_codes(at + h * Isa::kLanes * 4);
+        for (int h = 0; h < 2; ++h) codes[h] = Isa::flip_signs(Isa::load_codes(at + h * Isa::kLanes * 4));
     }
     template <int kStep>
     typename Isa::V weight(int h, const Factors<Isa>& f) const {
-        return Isa::mul(Isa::sub(Isa::template byte_as_float<kStep>(codes[h]), f.extra[h]), f.scale[h]);
+        auto element = Isa::template byte_as_float<kStep>(codes[h]);
+        if constexpr (kOffsets) element = Isa::sub(element, f.extra[h]);
+        return Isa::mul(element, f.scale[h]);
     }
 
     typename Isa::I codes[2];
 };
 
-/// A chunk of nibbles; every other one has become a signed byte of `even`, the rest of `odd`.
-template <typename Isa, bool kDual>
+/// What the second factor of nibbles is.
+enum class Extra { none, offset, dual };
+
+/// A chunk of nibbles; every other one has become a byte of `even`, the rest of `odd`, with flipped signs.
+template <typename Isa, Extra kExtra>
 struct Nibbles {
     static constexpr int kSteps = 8;
-    explicit Nibbles(const CodePanel& p) : table(Isa::load_table(p.packed + p.layout.table)) {}
+    explicit Nibbles(const CodePanel& p)
+        : table(Isa::flip_signs(Isa::load_table(p.packed + p.layout.table))) {}
 
     void load(const std::byte* at) {
         for (int h = 0; h < 2; ++h) {
@@ -100,9 +107,10 @@ struct Nibbles {
     }
     template <int kStep>
     typename Isa::V weight(int h, const Factors<Isa>& f) const {
-        const auto element = Isa::template byte_as_float<kStep / 2>(kStep % 2 == 0 ? even[h] : odd[h]);
-        if constexpr (kDual) return Isa::mul(Isa::mul(element, f.scale[h]), f.extra[h]);
-        return Isa::mul(Isa::sub(element, f.extra[h]), f.scale[h]);
+        auto element = Isa::template byte_as_float<kStep / 2>(kStep % 2 == 0 ? even[h] : odd[h]);
+        if constexpr (kExtra == Extra::offset) element = Isa::sub(element, f.extra[h]);
+        element = Isa::mul(element, f.scale[h]);
+        return kExtra == Extra::dual ? Isa::mul(element, f.extra[h]) : element;
     }
 
     typename Isa::I table;

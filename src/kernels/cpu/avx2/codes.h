@@ -17,9 +17,15 @@ struct Avx2Codes : Avx2 {
     static I high_nibbles(I x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
     static I look_up(I table, I x) { return _mm256_shuffle_epi8(table, x); }
 
+    static I flip_signs(I x) { return _mm256_xor_si256(x, _mm256_set1_epi8(-128)); }
+    /// The byte as the last one of 2^23 + byte; the shuffle runs beside the multiplications.
     template <int kByte>
     static V byte_as_float(I x) {
-        return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(x, 24 - 8 * kByte), 24));
+        constexpr auto kPlace = static_cast<int>(0x80808000U + kByte);  // that byte, and three zeros
+        const I places = _mm256_setr_epi32(kPlace, kPlace + 4, kPlace + 8, kPlace + 12, kPlace, kPlace + 4,
+                                           kPlace + 8, kPlace + 12);
+        const I bits = _mm256_or_si256(_mm256_shuffle_epi8(x, places), _mm256_set1_epi32(0x4B000000));
+        return sub(_mm256_castsi256_ps(bits), set1(0x1p23F + 128.0F));
     }
     template <int kDrop, bool kOdd>
     static I half(I x) {

@@ -17,9 +17,14 @@ struct Avx512Codes : Avx512 {
     static I high_nibbles(I x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
     static I look_up(I table, I x) { return _mm512_shuffle_epi8(table, x); }
 
+    static I flip_signs(I x) { return _mm512_xor_si512(x, _mm512_set1_epi8(-128)); }
+    /// The byte as the last one of 2^23 + byte.
     template <int kByte>
     static V byte_as_float(I x) {
-        return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(x, 24 - 8 * kByte), 24));
+        constexpr auto kPlace = static_cast<int>(0x80808000U + kByte);  // that byte, and three zeros
+        const I places = _mm512_setr4_epi32(kPlace, kPlace + 4, kPlace + 8, kPlace + 12);
+        const I bits = _mm512_or_si512(_mm512_shuffle_epi8(x, places), _mm512_set1_epi32(0x4B000000));
+        return sub(_mm512_castsi512_ps(bits), set1(0x1p23F + 128.0F));
     }
     template <int kDrop, bool kOdd>
     static I half(I x) {

@@ -23,9 +23,12 @@ struct Sse2Codes : Sse2 {
         return _mm_load_si128(reinterpret_cast<const I*>(codes));
     }
 
+    static I flip_signs(I x) { return _mm_xor_si128(x, _mm_set1_epi8(-128)); }
+    /// The byte as the last one of 2^23 + byte.
     template <int kByte>
     static V byte_as_float(I x) {
-        return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_slli_epi32(x, 24 - 8 * kByte), 24));
+        const I byte = _mm_and_si128(_mm_srli_epi32(x, 8 * kByte), _mm_set1_epi32(0xFF));
+        return sub(_mm_castsi128_ps(_mm_or_si128(byte, _mm_set1_epi32(0x4B000000))), set1(0x1p23F + 128.0F));
     }
     template <int kDrop, bool kOdd>
     static I half(I x) {
