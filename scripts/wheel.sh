@@ -9,7 +9,7 @@ folder=build/wheel
 rm -rf "$folder"
 mkdir -p "$folder"
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder/plain" .
-PATH="$(dirname "$python"):$PATH" "$python" -m auditwheel --quiet repair --wheel-dir "$folder" "$folder"/plain/aerogel-*.whl
+PATH="$(dirname "$python"):$PATH" "$python" -m auditwheel repair --wheel-dir "$folder" "$folder"/plain/aerogel-*.whl
 wheel=$(ls "$folder"/aerogel-*.whl)
 "$python" scripts/check_wheel.py "$wheel"
 "$python" -m venv "$folder/venv"
