@@ -52,12 +52,17 @@ VARIANTS = {
 }
 # Ranges per step differ where all tokens of a step are at one noise level: all frames together, none before the others.
 TOGETHER = ["--stagger", "0", "--no-image-first"]
-# name: flags of `aerogel quantize`, of those that run the model
+# name: flags of `aerogel quantize`, share of the steps before the first static one
 BY_STEP = {
-    "W8A8": (["W8A8", DATA], []), "W8A8_TIMESTEP": (["W8A8_TIMESTEP", DATA], []),
-    "W8A8_TIMESTEP, first quarter of the steps dynamic": (["W8A8_TIMESTEP", DATA], [0.25]),
-    "W8A8_TIMESTEP, first half dynamic": (["W8A8_TIMESTEP", DATA], [0.5]), "W8A8_DYNAMIC": (["W8A8_DYNAMIC"], []),
+    "W8A8": (["W8A8", DATA], 0.0), "W8A8_TIMESTEP": (["W8A8_TIMESTEP", DATA], 0.0),
+    "W8A8_TIMESTEP, first quarter of the steps dynamic": (["W8A8_TIMESTEP", DATA], 0.25),
+    "W8A8_TIMESTEP, first half dynamic": (["W8A8_TIMESTEP", DATA], 0.5), "W8A8_DYNAMIC": (["W8A8_DYNAMIC"], 0.0),
 }
+COLUMNS = {
+    "MB": ("bytes", "MB"), "s/step": ("seconds_per_step", ".2f"), "weight error, mean": ("error_mean", ".4f"), "worst layer": ("error_worst", ".4f"),
+    "held-out loss": ("loss", ".5f"), "velocity error": ("velocity_error", ".4f"), "PSNR": ("psnr", ".1f"), "SSIM": ("ssim", ".4f"), "cosine": ("cosine", ".5f"),
+}
+COLUMNS_BY_STEP = ("held-out loss", "velocity error", "PSNR", "SSIM", "cosine")
 CAPTIONS = ["red circle moves left", "blue star turns, yellow square moves up", "green triangle moves right"]
 
 
@@ -81,8 +86,10 @@ class Measure:
     def __init__(self, arguments, folder, together=False):
         self.arguments, self.folder = arguments, folder
         self.length = ["--steps", arguments.steps, "--frames", arguments.frames, *(TOGETHER if together else [])]
-        videos = arguments.steps if together else arguments.held_out
-        self.held_out = held_out.HeldOut(held_out.demo.load_folder(arguments.model), videos, together)
+        videos, shift = arguments.held_out, None
+        if together:
+            videos, shift = arguments.steps, json.loads((arguments.model / "model_index.json").read_text())["generation"]["flow_shift"]
+        self.held_out = held_out.HeldOut(held_out.demo.load_folder(arguments.model), videos, shift)
         self.records = self.held_out.write(folder / "records.safetensors", arguments.steps)
 
     def run(self, *flags):
@@ -193,30 +200,23 @@ def measure_by_step(arguments):
         measure.videos("float", arguments.model)
         rows = {"float": measure.forward(arguments.model)}
         calibration = measure.calibration()
-        for name, (flags, dynamic) in track(BY_STEP.items(), "by step"):
-            running = [flag for share in dynamic for flag in ("--first-static-step", round(share * arguments.steps))]
-            rows[name] = measure.variant(flags, calibration, running)
+        for name, (flags, share) in track(BY_STEP.items(), "by step"):
+            rows[name] = measure.variant(flags, calibration, ["--first-static-step", round(share * arguments.steps)])
         return rows
 
 
 def shown(value, form):
-    return "" if value is None else "∞" if math.isinf(value) else format(value, form)
+    if value is None:
+        return ""
+    return f"{value / 1e6:.2f}" if form == "MB" else "∞" if math.isinf(value) else format(value, form)
 
 
-def table(rows):
-    lines = ["| variant | MB | s/step | weight error, mean | worst layer | held-out loss | velocity error | PSNR | SSIM | cosine |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-    forms = [("error_mean", ".4f"), ("error_worst", ".4f"), ("loss", ".5f"), ("velocity_error", ".4f"), ("psnr", ".1f"), ("ssim", ".4f"), ("cosine", ".5f")]
+def table(rows, columns=tuple(COLUMNS)):
+    lines = [f"| variant | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 1)}"]
     for name, row in rows.items():
-        cells = [f"{row['bytes'] / 1e6:.2f}", f"{row['seconds_per_step']:.2f}", *(shown(row.get(key), form) for key, form in forms)]
+        cells = [shown(row.get(key), form) for key, form in map(COLUMNS.get, columns)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def table_by_step(rows):
-    lines = ["| variant | held-out loss | velocity error | PSNR | SSIM | cosine |", "| --- | --- | --- | --- | --- | --- |"]
-    forms = [("loss", ".5f"), ("velocity_error", ".4f"), ("psnr", ".1f"), ("ssim", ".4f"), ("cosine", ".5f")]
-    return "\n".join(lines + [f"| {name} | {' | '.join(shown(row.get(key), form) for key, form in forms)} |" for name, row in rows.items()])
 
 
 def plot(rows, path):
@@ -264,7 +264,7 @@ compared with PyTorch's own float video), and its size counts int4 as four bits 
 start one after the other, as above, every step holds tokens of nearly all noise levels, and ranges per step say little. Here all frames of a video are at one level (`{" ".join(TOGETHER)}` for
 calibration and videos; {arguments.steps} held-out videos, one in each step).
 
-{table_by_step(rows_by_step)}
+{table(rows_by_step, COLUMNS_BY_STEP)}
 """
 
 
@@ -276,7 +276,7 @@ def main():
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "fidelity.md").write_text(page(arguments, rows, rows_by_step))
     plot(rows, arguments.output / "fidelity.png")
-    print(table(rows), table_by_step(rows_by_step), sep="\n\n")
+    print(table(rows), table(rows_by_step, COLUMNS_BY_STEP), sep="\n\n")
 
 
 if __name__ == "__main__":

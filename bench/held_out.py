@@ -11,17 +11,15 @@ import data  # noqa: E402
 import model as demo  # noqa: E402
 import train  # noqa: E402
 
-SHIFT = 6.0  # of the demo folder's own schedule
-
 
 class HeldOut:
-    """`videos` unseen videos between noise and clear, as the training loop's own held-out loss takes them; `together`: all frames of a video
-    at the level of its first one."""
+    """`videos` unseen videos between noise and clear, as the training loop's own held-out loss takes them; `shift`: all frames of a video
+    together, at a level of the schedule with this shift."""
 
-    def __init__(self, model: "demo.DemoModel", videos: int, together: bool = False):
+    def __init__(self, model: "demo.DemoModel", videos: int, shift: float | None = None):
         self.batches = list(train.held_out_batches(data.FRAMES, videos))
-        if together:
-            levels = train.shifted(1 - train.held_out_progress(videos), SHIFT)
+        if shift is not None:
+            levels = train.shifted(1 - train.held_out_progress(videos), shift)
             self.batches = [(video, places, level.expand_as(sigma).clone(), noise, ids)
                             for level, (video, places, sigma, noise, ids) in zip(levels, self.batches, strict=True)]
         self.captions = model.captions

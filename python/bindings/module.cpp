@@ -31,8 +31,8 @@ void translate(const std::exception_ptr& pointer, void*) {
 NB_MODULE(_core, module) {
     module.doc() = "The C++ core of aerogel; use the package aerogel instead.";
 #ifdef NDEBUG
-    nb::set_leak_warnings(
-        false);  // a traceback or a cache of torch may hold layers until the interpreter ends
+    // A traceback or a cache of torch may hold layers until the interpreter ends.
+    nb::set_leak_warnings(false);
 #endif
     nb::register_exception_translator(translate);
     module.attr("version") = std::string(aerogel::version());

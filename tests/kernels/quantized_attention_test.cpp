@@ -126,9 +126,9 @@ TEST(QuantizedAttentionKernels, QuotientsAtTiesAreRoundedAsByDivision) {
             arrays.v.set(arrays.index(arrays.v.strides, 0, 0) + d,
                          static_cast<double>(half * data.v_scale[static_cast<std::size_t>(d)]));
         }
+        data.solve();
         for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
-            data.largest_weight = static_cast<double>(kernel.largest_weight);
-            data.solve();
+            data.solve(kernel);
             EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << kernel.name << " round " << round;
         }
     }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "aerogel/error.h"
+#include "base/cpu_features.h"
 #include "base/random.h"
 
 namespace aerogel {
@@ -40,8 +41,7 @@ struct Arrays {
 
     Tensor run(const Options& options) const {
         const Tensor result(DType::f32, o.shape());
-        for (std::int64_t i = 0; i < result.count(); ++i)
-            result.as<float>()[i] = std::numeric_limits<float>::quiet_NaN();
+        std::fill_n(result.as<float>(), result.count(), std::numeric_limits<float>::quiet_NaN());
         quantized_attention(q, k, v, result, options);
         return result;
     }
@@ -145,7 +145,8 @@ TEST(QuantizedAttention, Int8IsAccurateWhereFp8WithoutSmoothingIsNot) {
         EXPECT_GE(found[int8].cosine, 0.9995);
         EXPECT_LE(found[int8].relative_l1, 0.03);
     }
-    EXPECT_LT(3.0 * found[0].relative_l1, found[4].relative_l1);
+    const double margin = cpu_level() == CpuLevel::avx2 ? 3.0 : 4.0;  // weights have seven bits there
+    EXPECT_LT(margin * found[0].relative_l1, found[4].relative_l1);
     EXPECT_LT(found[6].relative_l1, found[4].relative_l1);
 }
 
@@ -276,8 +277,9 @@ TEST(QuantizedAttention, CalibratedScalesAndOffsets) {
     scales.v_offset = column({0.0F, 7.0F});
     const auto exact = arrays.exact();
     Errors e = errors(exact, arrays.run({.scales = &scales}));
-    EXPECT_GT(e.cosine, 0.9999);
-    EXPECT_LT(e.relative_l1, 0.01);
+    const bool seven_bits = cpu_level() == CpuLevel::avx2;  // of the weights
+    EXPECT_GT(e.cosine, seven_bits ? 0.9999 : 0.99998);
+    EXPECT_LT(e.relative_l1, seven_bits ? 0.01 : 0.006);
     scales.v_scale = column({0x1p-5F, 0x1p-7F});  // clamps the values of head 1
     EXPECT_GT(errors(exact, arrays.run({.scales = &scales})).relative_l1, 0.05);
     item(arrays.q, 3, 1, 0) = std::numeric_limits<float>::infinity();
@@ -379,10 +381,8 @@ TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
     const Arrays few(70, 90, 2, 32), many(70, 90, 4, 32);
     for (std::int64_t token = 0; token < 90; ++token) {
         for (std::int64_t head = 0; head < 4; ++head) {
-            for (std::int64_t c = 0; c < 32; ++c) {
-                item(many.k, token, head, c) = item(few.k, token, head / 2, c);
-                item(many.v, token, head, c) = item(few.v, token, head / 2, c);
-            }
+            std::memcpy(&item(many.k, token, head, 0), &item(few.k, token, head / 2, 0), 32 * sizeof(float));
+            std::memcpy(&item(many.v, token, head, 0), &item(few.v, token, head / 2, 0), 32 * sizeof(float));
         }
     }
     for (const auto format : {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp8,

@@ -37,45 +37,51 @@ struct Operand {
     std::int64_t maps() const { return problem.batch * problem.heads; }
 };
 
-/// Largest |x - mean| per channel, as the integers of the floats' bits.
+/// |x - mean| as the integer of its bits.
+template <typename Element>
+std::int32_t magnitude(Element x, float mean) {
+    return __builtin_bit_cast(std::int32_t, float_of(x) - mean) & 0x7FFFFFFF;
+}
+
+/// Largest |x - mean| of tokens of one map, as integers: of all channels together, or of each.
 struct LargestBits {
-    explicit LargestBits(const Operand& operand, std::int64_t map) : of(operand), map_index(map) {
+    LargestBits(const Operand& operand, std::int64_t map) : of(operand), map_index(map) {
         if (of.means == nullptr) return;
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c)
             mean[c] = of.means[map * of.problem.head_dim + c];
     }
 
-    template <typename Element>
-    void raise(std::int64_t token) {
-        const Element* x = of.row<Element>(map_index, token);
-        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
-            const std::int32_t found =
-                __builtin_bit_cast(std::int32_t, float_of(x[c]) - mean[c]) & 0x7FFFFFFF;
-            bits[c] = bits[c] > found ? bits[c] : found;
-        }
-    }
-
-    /// The largest of one token, whatever `bits` are.
+    /// Of one token.
     template <typename Element>
     std::int32_t of_token(std::int64_t token) const {
         const Element* x = of.row<Element>(map_index, token);
         std::int32_t all = 0;
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
-            const std::int32_t found =
-                __builtin_bit_cast(std::int32_t, float_of(x[c]) - mean[c]) & 0x7FFFFFFF;
+            const std::int32_t found = magnitude(x[c], mean[c]);
             all = all > found ? all : found;
         }
         return all;
     }
 
-    std::int32_t largest() const {
+    /// Of tokens first..last-1.
+    template <typename Element>
+    std::int32_t of_tokens(std::int64_t first, std::int64_t last) const {
         std::int32_t all = 0;
-        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) all = all > bits[c] ? all : bits[c];
+        for (std::int64_t token = first; token < last; ++token) {
+            const std::int32_t found = of_token<Element>(token);
+            all = all > found ? all : found;
+        }
         return all;
     }
 
-    void clear() {
-        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) bits[c] = 0;
+    /// bits[c] = the largest of channel c so far and this token's.
+    template <typename Element>
+    void raise(std::int64_t token) {
+        const Element* x = of.row<Element>(map_index, token);
+        for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
+            const std::int32_t found = magnitude(x[c], mean[c]);
+            bits[c] = bits[c] > found ? bits[c] : found;
+        }
     }
 
     const Operand& of;
@@ -99,14 +105,10 @@ void block_scales(const Operand& of, std::int64_t block_tokens, float* scales) {
     parallel_for(of.maps() * portions, [&](std::int64_t task, int) {
         const std::int64_t map = task / portions, begin = task % portions * portion;
         const std::int64_t end = smaller(begin + portion, of.tokens);
-        LargestBits bits(of, map);
-        for (std::int64_t token = begin; block == 1 && token < end; ++token)
-            scales[map * of.tokens + token] = scale_of(bits.of_token<Element>(token));
-        for (std::int64_t first = block == 1 ? end : begin; first < end; first += block) {
+        const LargestBits bits(of, map);
+        for (std::int64_t first = begin; first < end; first += block) {
             const std::int64_t last = smaller(first + block, of.tokens);
-            bits.clear();
-            for (std::int64_t token = first; token < last; ++token) bits.raise<Element>(token);
-            const float scale = scale_of(bits.largest());
+            const float scale = scale_of(bits.of_tokens<Element>(first, last));
             for (std::int64_t token = first; token < last; ++token) scales[map * of.tokens + token] = scale;
         }
     });
