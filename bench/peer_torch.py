@@ -1,4 +1,5 @@
-"""The peer: PyTorch on the same problems, asked line by line on standard input (a problem's name and a number of calls).
+"""The peer: PyTorch on the same problems, asked line by line on standard input (a problem's name, a number of calls, and how
+many bytes to read before each, to empty the caches).
 
 A separate process, because PyTorch fixes its instruction set when it starts (see run.py).
 """
@@ -35,10 +36,11 @@ def main() -> None:
         for line in sys.stdin:
             request = json.loads(line)
             call = make_call(request["name"])
-            seconds = []
+            seconds, cold = [], torch.ones(request["cold"] // 8, dtype=torch.int64)
             if call is not None:
                 call()
                 for _ in range(request["repeat"]):
+                    cold.sum()
                     start = time.perf_counter()
                     call()
                     seconds.append(time.perf_counter() - start)

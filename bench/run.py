@@ -46,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], help="only problems whose name contains this; repeatable")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side per problem")
     parser.add_argument("--repeat", type=int, default=5, help="calls per turn")
+    parser.add_argument("--cold", action="store_true", help="empty the caches before every timed call, as the other layers of a model do")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a ratio is under its floor")
     return parser.parse_args()
@@ -56,7 +57,7 @@ class Aerogel:
 
     def __init__(self, arguments: argparse.Namespace):
         self.command = [str(arguments.aerogel), "bench"]
-        self.repeat = arguments.repeat
+        self.repeat, self.cold = arguments.repeat, ["--cold"] * arguments.cold
         self.environment = {**os.environ, "AEROGEL_NUM_THREADS": str(arguments.threads)}
         if arguments.cpu:
             self.environment["AEROGEL_CPU"] = arguments.cpu
@@ -70,23 +71,25 @@ class Aerogel:
     def names(self, only: list[str]) -> list[str]:
         return self.run("--list", *(flag for part in only for flag in ("--only", part))).split()
 
-    def measure(self, name: str) -> dict:
-        report = json.loads(self.run("--only", name, "--repeat", str(self.repeat), "--json"))
+    def measure(self, name: str, beside: str | None = None) -> dict:
+        """`beside`: a problem whose calls are timed between those of `name`, as beside_seconds."""
+        other = ["--beside", beside] if beside else []
+        report = json.loads(self.run("--only", name, "--repeat", str(self.repeat), "--json", *self.cold, *other))
         return {**report["results"][0], "cpu": report["cpu"]}
 
 
 class Torch:
     """bench/peer_torch.py, one process for the whole run."""
 
-    def __init__(self, threads: int, level: str, repeat: int):
-        self.repeat = repeat
+    def __init__(self, threads: int, level: str, repeat: int, cold_bytes: int):
+        self.repeat, self.cold_bytes = repeat, cold_bytes
         environment = {**os.environ, **PEER_SETTINGS.get(level, {})}
         command = [sys.executable, str(ROOT / "bench/peer_torch.py"), str(threads)]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about = json.loads(self.process.stdout.readline())
 
     def measure(self, name: str) -> list[float]:
-        self.process.stdin.write(json.dumps({"name": name, "repeat": self.repeat}) + "\n")
+        self.process.stdin.write(json.dumps({"name": name, "repeat": self.repeat, "cold": self.cold_bytes}) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
@@ -117,10 +120,10 @@ def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
     """Turn by turn, so that a change of the machine's speed meets all sides."""
     ours, theirs, owns, report, own = [], [], [], {}, own_peer(name)
     for _ in range(rounds):
-        report = aerogel.measure(name)
+        report = aerogel.measure(name, own[1] if own else None)
         ours += report["seconds"]
         theirs += torch.measure(name)
-        owns += aerogel.measure(own[1])["seconds"] if own else []
+        owns += report["beside_seconds"]
     median = statistics.median(ours)
     rate = report["gops"] * report["median_seconds"] / median
     row = {"name": name, "seconds": median, "spread": spread(ours), "gops": rate, "error": report["error"]}
@@ -172,7 +175,7 @@ def main() -> None:
     aerogel = Aerogel(arguments)
     names = aerogel.names(arguments.only)
     cpu = aerogel.measure(names[0])["cpu"]
-    torch = Torch(arguments.threads, arguments.cpu or cpu["level"], arguments.repeat)
+    torch = Torch(arguments.threads, arguments.cpu or cpu["level"], arguments.repeat, 2 * cpu["cache_bytes"] * arguments.cold)
     rows = [measure(name, aerogel, torch, arguments.rounds) for name in track(names, "measuring", disable=not sys.stderr.isatty())]
     torch.close()
     for row in rows:

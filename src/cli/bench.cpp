@@ -6,9 +6,11 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
+#include "base/cache.h"
 #include "base/clock.h"
 #include "base/cpu_features.h"
 #include "cli/bench_problems.h"
@@ -21,7 +23,9 @@ using Json = nlohmann::ordered_json;
 
 struct BenchOptions {
     std::vector<std::string> only;
+    std::string beside;  ///< name of a problem, its calls timed between those of each chosen one
     int repeat = 15;
+    bool cold = false;
     bool list = false;
     bool json = false;
 };
@@ -29,14 +33,17 @@ struct BenchOptions {
 struct Measured {
     const BenchProblem* problem;
     std::vector<double> seconds;  ///< sorted
+    std::vector<double> beside;   ///< sorted
     double error = 0.0;
     double weight_bytes = 0.0;
     double peak = 0.0;
 
-    double at(double quantile) const {
-        return seconds[static_cast<std::size_t>(
-            std::lround(quantile * static_cast<double>(seconds.size() - 1)))];
+    static double quantile(const std::vector<double>& sorted, double q) {
+        return sorted[static_cast<std::size_t>(std::lround(q * static_cast<double>(sorted.size() - 1)))];
     }
+    double at(double q) const { return quantile(seconds, q); }
+    /// Median time of the problem beside over that of this one; 0 without one.
+    double ratio() const { return beside.empty() ? 0.0 : quantile(beside, 0.5) / at(0.5); }
     double rate() const { return problem->operations / at(0.5); }
     double weight_rate() const { return weight_bytes / at(0.5); }
 };
@@ -46,19 +53,26 @@ bool selected(const std::string& name, const std::vector<std::string>& only) {
                                        [&](const auto& part) { return name.find(part) != name.npos; });
 }
 
-Measured measure(const BenchProblem& problem, int repeat) {
+double timed(const BenchCase& bench, bool cold) {
+    if (cold) empty_caches();
+    const auto start = Clock::now();
+    bench.run();
+    return seconds_since(start);
+}
+
+Measured measure(const BenchProblem& problem, const BenchCase* beside, const BenchOptions& options) {
     const BenchCase bench = problem.make();
-    Measured measured{&problem, {}};
+    Measured measured{&problem, {}, {}};
     measured.weight_bytes = bench.weight_bytes;
     bench.run();
     bench.run();
-    for (int i = 0; i < repeat && !interrupted(); ++i) {
-        const auto start = Clock::now();
-        bench.run();
-        measured.seconds.push_back(seconds_since(start));
+    for (int i = 0; i < options.repeat && !interrupted(); ++i) {
+        measured.seconds.push_back(timed(bench, options.cold));
+        if (beside != nullptr) measured.beside.push_back(timed(*beside, options.cold));
     }
     if (measured.seconds.empty()) return measured;
     std::sort(measured.seconds.begin(), measured.seconds.end());
+    std::sort(measured.beside.begin(), measured.beside.end());
     measured.error = bench.error();
     return measured;
 }
@@ -67,6 +81,7 @@ Json to_json(const Measured& m) {
     return {{"name", m.problem->name},
             {"median_seconds", m.at(0.5)},
             {"seconds", m.seconds},
+            {"beside_seconds", m.beside},
             {"gops", m.rate() / 1e9},
             {"peak_gops", m.peak / 1e9},
             {"percent_of_peak", 100 * m.rate() / m.peak},
@@ -88,30 +103,44 @@ void run_bench(const BenchOptions& options) {
         for (const auto* problem : chosen) fmt::print("{}\n", problem->name);
         return;
     }
+    std::optional<BenchCase> beside;
+    if (!options.beside.empty()) {
+        const auto found = std::find_if(problems.begin(), problems.end(),
+                                        [&](const auto& problem) { return problem.name == options.beside; });
+        if (found == problems.end())
+            throw InvalidArgument(fmt::format(
+                "[bench] --beside: no problem is called '{}'; --list shows them", options.beside));
+        beside = found->make();
+        beside->run();
+    }
     const double peak_f32 = measured_peak(PeakKind::f32), peak_int8 = measured_peak(PeakKind::int8);
     if (!options.json) {
         fmt::print("{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} GOPS int8\n", cpu_name(),
                    to_string(cpu_level()), num_threads(), peak_f32 / 1e9, peak_int8 / 1e9);
-        fmt::print("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10}\n", "problem", "median ms", "spread",
-                   "GOPS", "of peak", "weights GB/s", "error");
+        fmt::print("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10} {:>9}\n", "problem", "median ms", "spread",
+                   "GOPS", "of peak", "weights GB/s", "error", beside ? "x beside" : "");
     }
     Json results = Json::array();
     for (const auto* problem : chosen) {
-        Measured m = measure(*problem, options.repeat);
+        Measured m = measure(*problem, beside ? &*beside : nullptr, options);
         if (interrupted()) throw Error("[bench] interrupted");
         m.peak = problem->peak == PeakKind::int8 ? peak_int8 : peak_f32;
         if (options.json) {
             results.push_back(to_json(m));
             continue;
         }
-        fmt::print("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e}\n", problem->name,
+        fmt::print("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e} {:>9}\n", problem->name,
                    1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5), m.rate() / 1e9,
                    100 * m.rate() / m.peak,
-                   m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9), m.error);
+                   m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9), m.error,
+                   beside ? fmt::format("{:.2f}", m.ratio()) : "");
         std::fflush(stdout);
     }
     if (!options.json) return;
-    const Json cpu = {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}};
+    const Json cpu = {{"name", cpu_name()},
+                      {"level", to_string(cpu_level())},
+                      {"threads", num_threads()},
+                      {"cache_bytes", cache_bytes()}};
     fmt::print("{}\n", Json{{"cpu", cpu}, {"results", results}}.dump(2));
 }
 
@@ -122,6 +151,11 @@ void add_bench(CLI::App& app) {
         "bench", "Time the kernels: median, spread (p10 to p90), share of the measured peak, error");
     auto options = std::make_shared<BenchOptions>();
     command->add_option("--only", options->only, "Only problems whose name contains this text; repeatable");
+    command->add_option(
+        "--beside", options->beside,
+        "Time calls of this problem in between, for a ratio the machine's mood does not touch");
+    command->add_flag("--cold", options->cold,
+                      "Empty the caches before each timed call, as the other layers of a large model do");
     command->add_option("--repeat", options->repeat, "Timed calls of each problem")
         ->capture_default_str()
         ->check(CLI::Range(1, 10000));
@@ -131,6 +165,7 @@ void add_bench(CLI::App& app) {
         "Examples:\n"
         "  aerogel bench --only attention\n"
         "  AEROGEL_CPU=avx2 aerogel bench --only W8A8_DYNAMIC --json\n"
+        "  aerogel bench --cold --only /16x3072x3072 --beside linear/FLOAT/16x3072x3072\n"
         "PyTorch beside it: make bench");
     command->callback([options] { run_bench(*options); });
 }

@@ -27,3 +27,21 @@ def test_unknown_problem_is_an_error(aerogel):
     done = aerogel("bench", "--only", "no such thing")
     assert done.returncode == 1
     assert "--list" in done.stderr
+
+
+def test_problem_beside_is_timed_in_between(aerogel):
+    small = "linear/W8A8_DYNAMIC/4096x256x256"
+    done = aerogel("bench", "--only", small, "--beside", "linear/FLOAT/4096x256x256", "--repeat", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["results"]
+    assert row["name"] == small and len(row["seconds"]) == len(row["beside_seconds"]) == 3
+    text = aerogel("bench", "--only", small, "--beside", small, "--repeat", 3).stdout.splitlines()
+    assert text[1].endswith("x beside") and 0.1 < float(text[2].split()[-1]) < 10
+    unknown = aerogel("bench", "--only", small, "--beside", "linear/FLOAT")
+    assert unknown.returncode == 1 and "--beside" in unknown.stderr and "--list" in unknown.stderr
+
+
+def test_cold_calls_find_their_weights_outside_the_caches(aerogel):
+    flags = ["bench", "--only", "linear/W8A16/1x3072x3072", "--repeat", 9, "--json"]
+    warm, cold = (json.loads(aerogel(*flags, *more).stdout)["results"][0]["median_seconds"] for more in ([], ["--cold"]))
+    assert cold > warm
