@@ -4,6 +4,8 @@ A call carries to it what the running model's plan says (model_attention.py): th
 """
 from __future__ import annotations
 
+import itertools
+import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,19 @@ from .quantized_attention import quantized_attention
 
 NAME = "aerogel"
 TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
-running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with layer and attend(problem)
+running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with attend(problem)
+numbers = itertools.count()
+layers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # number -> such an object
+
+
+class _Traced:
+    """The running layer as torch.compile sees it, which follows plain attributes but no context variables; a tensor, because its value makes
+    no guard: one graph serves all layers of a model."""
+
+    layer: torch.Tensor | None = None  # its number
+
+
+traced = _Traced()
 
 
 @dataclass
@@ -40,11 +54,14 @@ class Problem:
         """The axis of the tokens."""
         return self.layout.index("S")
 
+    def wants_gradients(self) -> bool:
+        return torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v))
+
     def why_torch(self) -> str:
         """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
         if self.q.device.type != "cpu":
             return f"tensors are on {self.q.device}"
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v)):
+        if self.wants_gradients():
             return "gradients are wanted"
         if self.causal or self.dropout:
             return "attention is causal or has dropout"
@@ -71,11 +88,29 @@ def dense(p: Problem, format: str | None = None) -> torch.Tensor:
     return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
 
 
-@torch.compiler.disable
+def _attend_now(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
+    layer = running.get() if number is None else layers[int(number)]
+    return dense(p) if layer is None else layer.attend(p)
+
+
 def attend(p: Problem) -> torch.Tensor:
     """What the plan of the running layer says, without one dense. Returns an array like q."""
-    layer = running.get()
-    return dense(p) if layer is None else layer.attend(p)
+    if not torch.compiler.is_compiling():
+        return _attend_now(p, traced.layer)  # a graph may have broken off within the layer
+    if p.wants_gradients():
+        return by_torch(p)
+    return torch.ops.aerogel.attend(p.q, p.k, p.v, p.mask, p.layout, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
+
+
+@torch.library.custom_op("aerogel::attend", mutates_args=())
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, layout: str, dropout: float, causal: bool,
+            scale: float | None, gqa: bool, layer: torch.Tensor | None) -> torch.Tensor:
+    return _attend_now(Problem(q, k, v, layout, mask, dropout, causal, scale, gqa), layer).contiguous()
+
+
+@_attend.register_fake
+def _(q: torch.Tensor, *rest: Any) -> torch.Tensor:
+    return q.new_empty(q.shape)
 
 
 def _backend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0,

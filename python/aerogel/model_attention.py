@@ -2,12 +2,14 @@
 
 A hook on the transformer reads the latent shape and the timestep, hooks on its self-attention layers tell which layer runs; the attention
 call itself comes in through diffusers' dispatcher or, from processors that call torch directly, through torch's function mode. What
-cannot be sparse is computed dense, counted, and said once in the log "aerogel".
+cannot be sparse is computed dense, counted, and said once in the log "aerogel". torch.compile sees attention as a custom op, and the
+hooks of a layer as the number that it is given.
 """
 from __future__ import annotations
 
 import inspect
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -20,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ._sparse_options import FURTHER
 from .attention import sparse_attention
-from .attention_backend import Problem, attend, dense, register, running
+from .attention_backend import Problem, attend, dense, layers, numbers, register, running, traced
 from .quantized_attention import FORMATS
 from .video_models import ANY_MODEL, VIDEO_MODELS, VideoModel, video_model
 
@@ -89,14 +91,16 @@ class AttentionPlan:
             skipped = any(s == index or isinstance(s, str) and fnmatchcase(name, s) for s in self._skip)
             catch = None if hasattr(layer.processor, "_attention_backend") else _Catch()
             here = _Layer(now, prefix + name, skipped, catch)
-            self._hook(layer, here.enter, here.leave)
-            if catch is None:
+            if catch is not None:
+                self._hook(layer, here.enter_catching, here.leave_catching)
+            else:  # not always_call, which makes torch.compile guard on the hooks of each layer
+                self._hook(layer, here.enter, here.leave, always_call=False)
                 self._undo.append((setattr, layer.processor, "_attention_backend", layer.processor._attention_backend))
                 layer.processor._attention_backend = register()
 
-    def _hook(self, module: torch.nn.Module, enter: Callable[..., None], leave: Callable[..., None]) -> None:
+    def _hook(self, module: torch.nn.Module, enter: Callable[..., None], leave: Callable[..., None], always_call: bool = True) -> None:
         self._undo.append((module.register_forward_pre_hook(enter, with_kwargs=True).remove,))
-        self._undo.append((module.register_forward_hook(leave, always_call=True).remove,))
+        self._undo.append((module.register_forward_hook(leave, always_call=always_call).remove,))
 
     def disable(self) -> None:
         """Gives the models the attention they had before. The report stays."""
@@ -171,7 +175,8 @@ class _Now:
 
     @torch.compiler.disable
     def leave_model(self, model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.grid = self.step = None
+        self.grid = self.step = traced.layer = None
+        running.set(None)  # where an error kept a layer from leaving
 
 
 class _Catch(TorchFunctionMode):
@@ -195,23 +200,44 @@ class _Layer:
 
     def __init__(self, now: _Now, name: str, skipped: bool, catch: _Catch | None) -> None:
         self.now, self.name, self.skipped, self.catch = now, name, skipped, catch
+        self._number()
 
-    @torch.compiler.disable
+    def _number(self) -> None:
+        number = next(numbers)
+        self.number, layers[number] = torch.tensor(number), self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
+        self.__dict__.update(state)
+        self._number()
+
     def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.now.step is not None:  # inside the model's forward
+        if torch.compiler.is_compiling():
+            traced.layer = self.number
+        else:
             running.set(self)
-            if self.catch:
-                self.catch.__enter__()
+
+    def leave(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling():
+            traced.layer = None
+        else:
+            running.set(None)
 
     @torch.compiler.disable
-    def leave(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if running.get() is self:
+    def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.catch and self.now.step is not None:
+            running.set(self)
+            self.catch.__enter__()
+
+    @torch.compiler.disable
+    def leave_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.catch and running.get() is self:
             running.set(None)
-            if self.catch:
-                self.catch.__exit__(None, None, None)
+            self.catch.__exit__(None, None, None)
 
     def attend(self, p: Problem) -> torch.Tensor:
         plan, now = self.now.plan, self.now
+        if now.step is None:  # outside of the model's forward
+            return dense(p)
         asked = plan.asked_dense(now.step, self.skipped)
         lengths: list[int] = []
         why = asked or now.why or p.why_torch()

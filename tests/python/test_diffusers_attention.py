@@ -9,6 +9,7 @@ from aerogel import attention_backend, model_attention
 from aerogel.video_models import VIDEO_MODELS, VideoModel
 from diffusers import WanTransformer3DModel
 from tiny_pipelines import GRID, STEPS, VIDEO, build, latents, relative
+from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
@@ -205,14 +206,68 @@ def test_16_bits_and_copies():
     assert relative(latents(pipe, arguments), exact) < 0.02 and sum(c.sparse for c in plan.report.layers.values()) == 16
 
 
-def test_compiled_models():
-    model = WanTransformer3DModel.from_config({**build("wan")[0].transformer.config, "num_layers": 1}).eval()
+def small_wan(layers):
+    model = WanTransformer3DModel.from_config({**build("wan")[0].transformer.config, "num_layers": layers}).eval()
     inputs = {"hidden_states": torch.randn(1, 4, 7, 20, 16), "timestep": torch.tensor([9.0]), "encoder_hidden_states": torch.randn(1, 9, 24)}
+    return model, lambda model: model(**inputs, return_dict=False)[0]
+
+
+def test_compiled_models_are_one_graph():
+    model, forward = small_wan(3)
+    graphs = []
     with torch.no_grad():
-        exact = model(**inputs, return_dict=False)[0]
-        plan = aerogel.enable_sparse_attention(model, **ALL_KEPT)
-        assert relative(torch.compile(model, backend="eager")(**inputs, return_dict=False)[0], exact) < 1e-5
-    assert plan.report.layers["blocks.0.attn1"].sparse == 1
+        exact = forward(model)
+        plan = aerogel.enable_sparse_attention(model, **HALF)
+        sparse = forward(model)
+        assert relative(sparse, exact) > 1e-3
+
+        def backend(graph, inputs):
+            graphs.append([str(node.target) for node in graph.graph.nodes])
+            return graph
+
+        assert relative(forward(torch.compile(model, backend=backend, fullgraph=True)), sparse) < 1e-5
+    assert len(graphs) == 1 and graphs[0].count("aerogel.attend") == 3
+    assert [count.sparse for count in plan.report.layers.values()] == [2, 2, 2] and plan.report.why == {}
+
+
+def test_compiled_blocks_share_a_graph():
+    model, forward = small_wan(4)
+    with torch.no_grad():
+        plan = aerogel.enable_sparse_attention(model, skip_layers=[2], **HALF)
+        sparse = forward(model)
+        torch._dynamo.reset()
+        counted, copied = CompileCounter(), copy.deepcopy(model)
+        copied.compile_repeated_blocks(backend=counted, fullgraph=True)
+        assert relative(forward(copied), sparse) < 1e-5
+        assert counted.frame_count == 1
+    assert [count.sparse for count in plan.report.layers.values()] == [2, 2, 0, 2] and plan.report.why == {"the layer is one of skip_layers": 2}
+
+
+def test_a_failed_forward_leaves_nothing_behind():
+    model, forward = small_wan(2)
+    with torch.no_grad():
+        aerogel.enable_sparse_attention(model, **HALF)
+        sparse = forward(model)
+        failing = model.blocks[1].attn1.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            forward(model)
+        assert attention_backend.running.get() is None and attention_backend.traced.layer is None
+        failing.remove()
+        assert torch.equal(forward(model), sparse)
+
+
+def test_compiled_calls_outside_of_a_model_stay_dense_and_differentiable():
+    model, _ = small_wan(1)
+    plan = aerogel.enable_sparse_attention(model, **HALF)
+    attention = model.blocks[0].attn1
+    x = torch.randn(1, 20, attention.inner_dim)
+    compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        assert relative(compiled(x), attention(x)) < 1e-5
+    x.requires_grad_(True)
+    compiled(x).sum().backward()
+    assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
+    assert plan.report.layers["blocks.0.attn1"].sparse == plan.report.layers["blocks.0.attn1"].dense == 0
 
 
 @pytest.mark.parametrize("name", ["wan", "flux", "qwen"])
