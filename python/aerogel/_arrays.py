@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, Union
 
 import numpy as np
 
+from . import _core
+
 if TYPE_CHECKING:
     import torch
 
 Array: TypeAlias = Union[np.ndarray, "torch.Tensor"]
 # For functions that answer in kind: all such arrays of a call are NumPy's, or all are torch's.
 ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")
+
+
+_LARGE = 8 << 20  # bytes from which the core asks for huge pages
 
 
 def is_torch(array: object) -> TypeGuard[torch.Tensor]:
@@ -53,7 +58,10 @@ def _from_torch(op: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
 def empty(shape: Sequence[int], like: ArrayT) -> ArrayT:
     """A contiguous array of like's kind and type."""
     if is_torch(like):
-        return sys.modules["torch"].empty(shape, dtype=like.dtype, device="cpu")
+        result = sys.modules["torch"].empty(shape, dtype=like.dtype, device="cpu")
+        if result.nbytes >= _LARGE:  # NumPy asks by itself
+            _core.prefer_huge_pages(result.data_ptr(), result.nbytes)
+        return result
     return np.empty(shape, dtype=like.dtype)
 
 

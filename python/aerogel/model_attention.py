@@ -7,6 +7,7 @@ hooks of a layer as the number that it is given.
 """
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import weakref
@@ -23,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from ._sparse_options import FURTHER
 from .attention import sparse_attention
 from .attention_backend import Problem, attend, dense, layers, numbers, register, running, traced
+from .fused_processors import fused
 from .quantized_attention import FORMATS
 from .video_models import ANY_MODEL, VIDEO_MODELS, VideoModel, video_model
 
@@ -95,7 +97,8 @@ class AttentionPlan:
                 self._hook(layer, here.enter_catching, here.leave_catching)
             else:  # not always_call, which makes torch.compile guard on the hooks of each layer
                 self._hook(layer, here.enter, here.leave, always_call=False)
-                self._undo.append((setattr, layer.processor, "_attention_backend", layer.processor._attention_backend))
+                self._undo.append((setattr, layer, "processor", layer.processor))
+                layer.processor = fused(layer.processor) or copy.copy(layer.processor)
                 layer.processor._attention_backend = register()
 
     def _hook(self, module: torch.nn.Module, enter: Callable[..., None], leave: Callable[..., None], always_call: bool = True) -> None:
@@ -263,6 +266,9 @@ class _Layer:
             parts = [(slice(None), lengths[0])]
         else:
             parts = [(slice(b, b + 1), n) for b, n in enumerate(lengths)]
+        if len(parts) == 1 and lengths[0] == p.q.shape[p.axis]:
+            place = {"latent_shape_q": grid, "txt_len": lengths[0] - prod(grid), "txt_first": text_first}
+            return self.now.plan.sparse(p, place, (self.name, None, lengths[0]))
         o, densities = torch.zeros_like(p.q), []
         for rows, n in parts:
             q, k, v = (t[rows].narrow(p.axis, 0, n) for t in (p.q, p.k, p.v))

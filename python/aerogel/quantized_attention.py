@@ -8,19 +8,11 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import Array, ArrayT, as_float_array, is_torch, restored
+from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, restored
 from ._sparse_options import blocks_of
 
 FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
-
-
-def _empty(array: ArrayT) -> ArrayT:
-    if not is_torch(array):
-        return np.empty(array.shape, array.dtype)
-    import torch
-
-    return torch.empty(array.shape, dtype=array.dtype)
 
 
 def _plain(name: str, array: Array) -> Array:
@@ -80,6 +72,6 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
         options["seq_len"] = [int(n) for n in seq_len]
     op = "quantized_attention"
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
-    o = _empty(arrays[0])
+    o = empty(arrays[0].shape, arrays[0])
     _core.quantized_attention(*arrays, o, options)
     return restored(o, q)

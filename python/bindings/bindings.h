@@ -9,6 +9,7 @@ void bind_linear(nanobind::module_& module);
 void bind_files(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);
 void bind_quantized_attention(nanobind::module_& module);
+void bind_rotated_norm(nanobind::module_& module);
 void bind_export(nanobind::module_& module);
 void bind_reports(nanobind::module_& module);
 

@@ -7,6 +7,7 @@
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
 #include "aerogel/version.h"
+#include "base/huge_pages.h"
 #include "bindings/bindings.h"
 
 namespace nb = nanobind;
@@ -39,10 +40,17 @@ NB_MODULE(_core, module) {
     module.def("num_threads", &aerogel::num_threads, "Threads that the kernels use.");
     module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
                "Results do not depend on it. Raises ValueError below 1.");
+    module.def(
+        "prefer_huge_pages",
+        [](std::uintptr_t at, std::size_t bytes) {
+            aerogel::prefer_huge_pages(reinterpret_cast<void*>(at), bytes);
+        },
+        nb::arg("at"), nb::arg("bytes"), "A wish for memory that is about to be written for the first time.");
     aerogel::python::bind_linear(module);
     aerogel::python::bind_files(module);
     aerogel::python::bind_attention(module);
     aerogel::python::bind_quantized_attention(module);
+    aerogel::python::bind_rotated_norm(module);
     aerogel::python::bind_export(module);
     aerogel::python::bind_reports(module);
 }

@@ -9,6 +9,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
+#include "base/huge_pages.h"
 
 namespace aerogel {
 namespace {
@@ -112,6 +113,7 @@ Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape
     const std::size_t size = (elements * size_of(dtype) + kAlignment) / kAlignment * kAlignment;
     data_ = std::aligned_alloc(kAlignment, size);
     if (data_ == nullptr) throw std::bad_alloc();
+    prefer_huge_pages(data_, size);
     owner_ = std::shared_ptr<const void>(data_, [](const void* p) { std::free(const_cast<void*>(p)); });
 }
 

@@ -6,6 +6,8 @@
 #include <memory>
 #include <new>
 
+#include "base/huge_pages.h"
+
 namespace aerogel {
 namespace {
 
@@ -31,6 +33,7 @@ std::byte* workspace(std::size_t bytes) {
         buffer.size = 0;
         buffer.data.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, size)));
         if (!buffer.data) throw std::bad_alloc();
+        prefer_huge_pages(buffer.data.get(), size);
         buffer.size = size;
     }
     return buffer.data.get();

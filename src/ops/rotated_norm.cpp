@@ -1,0 +1,115 @@
+// Few rows at a time, so that the float32 row between the two steps stays in the first cache.
+#include "ops/rotated_norm.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "aerogel/error.h"
+#include "aerogel/number_types.h"
+#include "base/thread_pool.h"
+#include "ops/elementwise.h"
+
+namespace aerogel {
+namespace {
+
+/// Elements between neighbours along `axis` of three.
+std::int64_t stride(const TensorView& view, std::size_t axis) {
+    if (!view.strides.empty()) return view.strides[axis];
+    return axis == 2 ? 1 : axis == 1 ? view.dim(2) : view.dim(1) * view.dim(2);
+}
+
+void require(bool fits, const char* name, const std::string& expected, const TensorView& got) {
+    if (!fits)
+        throw InvalidArgument(
+            fmt::format("[rotated_norm] {} must be {}, got {}", name, expected, got.describe()));
+}
+
+void check(const RotatedNorm& args) {
+    const TensorView& x = args.x;
+    require(x.shape.size() == 3 && (x.dtype == DType::f32 || x.dtype == DType::bf16) && stride(x, 2) == 1,
+            "x", "f32 or bf16 [batch,tokens,columns] with contiguous rows", x);
+    const std::int64_t tokens = x.dim(1), columns = x.dim(2);
+    if (args.heads < 1 || columns % args.heads != 0 || columns / args.heads % 2 != 0)
+        throw InvalidArgument(
+            fmt::format("[rotated_norm] heads must divide the columns into even sizes, got {} heads (x {})",
+                        args.heads, x.describe()));
+    require(args.y.dtype == x.dtype && args.y.shape == x.shape && args.y.contiguous(), "y",
+            "contiguous and like x", args.y);
+    const auto table = fmt::format("contiguous f32 [{},{}]", tokens, columns / args.heads / 2);
+    for (const auto& [name, view] : {std::pair{"cos", args.cos}, std::pair{"sin", args.sin}}) {
+        require(view.dtype == DType::f32 && view.shape == Shape{tokens, columns / args.heads / 2} &&
+                    view.contiguous(),
+                name, table, view);
+    }
+    require(args.weight.data == nullptr || (args.weight.dtype == DType::f32 &&
+                                            args.weight.shape == Shape{columns} && args.weight.contiguous()),
+            "weight", fmt::format("contiguous f32 [{}]", columns), args.weight);
+}
+
+/// One row in float32, in place.
+void rotate_norm(const RotatedNorm& args, std::int64_t token, float* row) {
+    const std::int64_t columns = args.x.dim(2), half = columns / args.heads / 2;
+    NormArgs normed;
+    normed.kind = NormKind::rms;
+    normed.rows = 1;
+    normed.columns = columns;
+    normed.x = normed.y = row;
+    normed.x_stride = normed.y_stride = columns;
+    normed.weight = args.weight.data == nullptr ? nullptr : args.weight.as<float>();
+    normed.epsilon = args.epsilon;
+    norm(normed);
+    RopeArgs rotated;
+    rotated.rows = rotated.tokens = 1;
+    rotated.heads = args.heads;
+    rotated.head_dim = 2 * half;
+    rotated.x = row;
+    rotated.x_stride = columns;
+    rotated.cos = args.cos.as<float>() + token * half;
+    rotated.sin = args.sin.as<float>() + token * half;
+    rope(rotated);
+}
+
+void widen(const BFloat16* x, std::int64_t count, float* out) {
+    for (std::int64_t i = 0; i < count; ++i) out[i] = to_float(x[i]);
+}
+
+// to_bfloat16() without a call, for the compiler to make vectors of.
+void narrow(const float* x, std::int64_t count, BFloat16* out) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const auto bits = std::bit_cast<std::uint32_t>(x[i]);
+        const std::uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
+        const bool nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
+        out[i].bits = static_cast<std::uint16_t>(nan ? bits >> 16 | 0x40U : rounded);
+    }
+}
+
+}  // namespace
+
+void rotated_norm(const RotatedNorm& args) {
+    check(args);
+    const std::int64_t tokens = args.x.dim(1), columns = args.x.dim(2), rows = args.x.dim(0) * tokens;
+    constexpr std::int64_t kRowsPerTask = 16;
+    parallel_for((rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
+        thread_local std::vector<float> wide;
+        if (args.x.dtype == DType::bf16) wide.resize(static_cast<std::size_t>(columns));
+        for (std::int64_t r = task * kRowsPerTask; r < std::min(rows, (task + 1) * kRowsPerTask); ++r) {
+            const std::int64_t token = r % tokens;
+            const std::int64_t from = r / tokens * stride(args.x, 0) + token * stride(args.x, 1);
+            if (args.x.dtype == DType::bf16) {
+                widen(args.x.as<BFloat16>() + from, columns, wide.data());
+                rotate_norm(args, token, wide.data());
+                narrow(wide.data(), columns, args.y.as<BFloat16>() + r * columns);
+            } else {
+                float* row = args.y.as<float>() + r * columns;
+                if (const float* source = args.x.as<float>() + from; source != row)
+                    std::copy_n(source, columns, row);
+                rotate_norm(args, token, row);
+            }
+        }
+    });
+}
+
+}  // namespace aerogel
