@@ -34,6 +34,7 @@ template <typename Isa, typename Chunk>
 struct DequantizeKernel {
     static constexpr std::int64_t kRows = Isa::kRows;
     static constexpr std::int64_t kColumns = Isa::kColumns;
+    static constexpr std::int64_t kSteps = kBlockSteps;
     // NOLINTNEXTLINE(readability-identifier-naming): the float kernel has it as a member
     static constexpr std::int64_t step_bytes = kColumns * 4 / Chunk::kSteps;
 

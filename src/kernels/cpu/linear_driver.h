@@ -14,7 +14,7 @@
 namespace aerogel {
 namespace {
 
-constexpr std::int64_t kBlockSteps = 256;  ///< steps per block of k
+constexpr std::int64_t kBlockSteps = 256;  ///< steps of x that lie together, the most of a block of k
 /// Steps between two rows of x: an odd number of cache lines, so that rows spread over the cache's sets.
 constexpr std::int64_t kRowSteps = kBlockSteps + 16;
 
@@ -104,6 +104,7 @@ struct Place {
 
 /// Runs one task. `Kernel` has
 ///   kRows, kColumns              the register block
+///   kSteps                       steps per block of k, a divisor of kBlockSteps
 ///   step_bytes                   bytes of a packed panel per step
 ///   x_block(rows, first, count)  x of these rows, steps [first, first + count), rows kRowSteps apart
 ///   w_source(panel, first)       the packed panel from that step on
@@ -115,8 +116,8 @@ template <typename Kernel>
 void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t steps) {
     constexpr std::int64_t kPanelBytes = Kernel::kColumns * 4;
     const std::int64_t blocks = ceil_div(rows.count, Kernel::kRows);
-    for (std::int64_t first = 0; first < steps; first += kBlockSteps) {
-        const std::int64_t count = steps - first < kBlockSteps ? steps - first : kBlockSteps;
+    for (std::int64_t first = 0; first < steps; first += Kernel::kSteps) {
+        const std::int64_t count = steps - first < Kernel::kSteps ? steps - first : Kernel::kSteps;
         const bool last = first + count == steps;
         const std::int32_t* x = kernel.x_block(rows, first, count);
         const std::int64_t portions = ceil_div(count, Prefetch::kSteps);

@@ -14,6 +14,7 @@ template <typename Isa, typename Chunk>
 struct GroupedKernel {
     static constexpr std::int64_t kRows = Isa::kRows;
     static constexpr std::int64_t kColumns = Isa::kColumns;
+    static constexpr std::int64_t kSteps = kBlockSteps;
     // NOLINTNEXTLINE(readability-identifier-naming): what run_task() calls it
     static constexpr std::int64_t step_bytes = kColumns * 4 / Chunk::kSteps;
 

@@ -37,6 +37,7 @@ struct Finish {
 
 /// `Isa`, made anew for every task, has
 ///   kRows, kColumns                      the register block
+///   kSteps                               steps per block of k
 ///   kForm                                the panels it wants
 ///   kWidened                             widen(values, steps, out) comes before multiply
 ///   multiply_integers(rows, block)       its register kernel
@@ -46,11 +47,12 @@ template <typename Isa>
 struct IntegerKernel {
     static constexpr std::int64_t kRows = Isa::kRows;
     static constexpr std::int64_t kColumns = Isa::kColumns;
+    static constexpr std::int64_t kSteps = Isa::kSteps;
     // NOLINTNEXTLINE(readability-identifier-naming): the float kernel has it as a member
     static constexpr std::int64_t step_bytes = kColumns * Isa::kForm.values;
 
     const std::int32_t* x_block(Range rows, std::int64_t first, std::int64_t) const {
-        return x.row(args.workspace, rows.first, first / kBlockSteps);
+        return x.row(args.workspace, rows.first, first / kBlockSteps) + first % kBlockSteps;
     }
 
     const std::byte* w_source(std::int64_t panel, std::int64_t first) const {
@@ -89,7 +91,7 @@ struct W8A8LinearRow {
         Workspace(const LinearProblem& problem, const Tiling& tiling, std::int64_t steps)
             : x(problem.m, steps),
               widened(sums_bytes(tiling, Isa::kColumns)),
-              worker(widened + (Isa::kWidened ? aligned_bytes(kBlockSteps * Isa::kColumns * 4) : 0)) {}
+              worker(widened + (Isa::kWidened ? aligned_bytes(Isa::kSteps * Isa::kColumns * 4) : 0)) {}
 
         QuantizedRows x;
         std::size_t widened;

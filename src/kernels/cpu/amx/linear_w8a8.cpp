@@ -104,6 +104,7 @@ inline void multiply_both(const Block& block) {
 struct Amx {
     static constexpr std::int64_t kRows = 2 * kHalfRows;
     static constexpr std::int64_t kColumns = kTileColumns;
+    static constexpr std::int64_t kSteps = kBlockSteps;
     static constexpr PanelForm kForm = {kTileColumns, 4, kTileSteps, 1};
     static constexpr bool kWidened = false;
 

@@ -52,6 +52,7 @@ __m256i round_to_words(__m256 low, __m256 high, std::int16_t top) {
 struct Avx2Words {
     static constexpr std::int64_t kRows = kTileRows;
     static constexpr std::int64_t kColumns = kTileColumns;
+    static constexpr std::int64_t kSteps = kBlockSteps;
     static constexpr PanelForm kForm = {kTileColumns, 2, 1, 1};
     static constexpr bool kWidened = true;
 

@@ -1,6 +1,6 @@
 // AVX-512 building blocks of the linear kernels: the register kernel, rows of x in, rows of y out.
-// 14 x 32 sums fill 28 of the 32 registers; two are the weights of a step, one the broadcast of x.
-// Everything is local to the including file.
+// The float kernel's 14 x 32 sums fill 28 of the 32 registers; two are the weights of a step, one the
+// broadcast of x. Everything is local to the including file.
 #pragma once
 
 #include <immintrin.h>
@@ -35,46 +35,48 @@ struct ByteSteps {
     static __m512i dot(__m512i sum, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(sum, x, w); }
 };
 
-template <typename Steps, int kRows>
+template <typename Steps, int kVectors, int kRows>
 [[gnu::noinline]] void multiply_rows(const Block& block) {
-    __m512i sums[kRows][2];
+    constexpr std::int64_t kPanel = kVectors * 16;
+    __m512i sums[kRows][kVectors];
     auto* out = static_cast<std::int32_t*>(block.sums);
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-        sums[r][0] = block.first ? _mm512_setzero_si512() : _mm512_load_si512(out + r * kTileColumns);
-        sums[r][1] = block.first ? _mm512_setzero_si512() : _mm512_load_si512(out + r * kTileColumns + 16);
-    }
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < kVectors; ++j)
+            sums[r][j] = block.first ? _mm512_setzero_si512() : _mm512_load_si512(out + r * kPanel + j * 16);
     const std::int32_t* x = block.x;
     const auto* w = static_cast<const std::int32_t*>(block.w);
     for (std::int64_t done = 0; done < block.steps; done += Prefetch::kSteps) {
         block.ahead.portion(done / Prefetch::kSteps);
         const std::int64_t left = block.steps - done;
         const std::int32_t* end = x + (left < Prefetch::kSteps ? left : Prefetch::kSteps);
-        for (; x != end; ++x, w += kTileColumns) {
-            const __m512i w0 = _mm512_load_si512(w);
-            const __m512i w1 = _mm512_load_si512(w + 16);
+        for (; x != end; ++x, w += kPanel) {
+            __m512i columns[kVectors];
+#pragma GCC unroll 4
+            for (int j = 0; j < kVectors; ++j) columns[j] = _mm512_load_si512(w + j * 16);
 #pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r) {
                 const __m512i broadcast = _mm512_set1_epi32(x[r * kRowSteps]);
-                sums[r][0] = Steps::dot(sums[r][0], broadcast, w0);
-                sums[r][1] = Steps::dot(sums[r][1], broadcast, w1);
+#pragma GCC unroll 4
+                for (int j = 0; j < kVectors; ++j) sums[r][j] = Steps::dot(sums[r][j], broadcast, columns[j]);
             }
         }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-        _mm512_store_si512(out + r * kTileColumns, sums[r][0]);
-        _mm512_store_si512(out + r * kTileColumns + 16, sums[r][1]);
-    }
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < kVectors; ++j) _mm512_store_si512(out + r * kPanel + j * 16, sums[r][j]);
 }
 
-template <typename Steps, int kRows = static_cast<int>(kTileRows)>
+/// Sums of `rows` <= kRows rows and kVectors * 16 columns.
+template <typename Steps, int kVectors, int kRows>
 void multiply_block(std::int64_t rows, const Block& block) {
     if constexpr (kRows > 0) {
         if (rows == kRows) {
-            multiply_rows<Steps, kRows>(block);
+            multiply_rows<Steps, kVectors, kRows>(block);
         } else {
-            multiply_block<Steps, kRows - 1>(rows, block);
+            multiply_block<Steps, kVectors, kRows - 1>(rows, block);
         }
     }
 }
@@ -137,7 +139,7 @@ struct Avx512Floats {
     static constexpr std::int64_t kColumns = kTileColumns;
 
     static void multiply_floats(std::int64_t rows, const Block& block) {
-        multiply_block<FloatSteps>(rows, block);
+        multiply_block<FloatSteps, 2, static_cast<int>(kTileRows)>(rows, block);
     }
 
     static void read_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t row, Range steps,

@@ -9,14 +9,18 @@
 namespace aerogel {
 namespace {
 
+/// 9 x 48 sums: a load for every 2.25 products, where 14 x 32 needs one for every 1.75; and panels of 24 KiB.
+/// Both matter where a core's load ports and first cache serve two threads.
 struct Vnni {
-    static constexpr std::int64_t kRows = kTileRows;
-    static constexpr std::int64_t kColumns = kTileColumns;
-    static constexpr PanelForm kForm = {kTileColumns, 4, 1, 1};
+    static constexpr int kVectors = 3;
+    static constexpr std::int64_t kRows = 9;
+    static constexpr std::int64_t kColumns = kVectors * 16;
+    static constexpr std::int64_t kSteps = kBlockSteps / 2;
+    static constexpr PanelForm kForm = {kColumns, 4, 1, 1};
     static constexpr bool kWidened = false;
 
     static void multiply_integers(std::int64_t rows, const Block& block) {
-        multiply_block<ByteSteps>(rows, block);
+        multiply_block<ByteSteps, kVectors, kRows>(rows, block);
     }
 
     static void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
