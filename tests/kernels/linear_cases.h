@@ -13,6 +13,7 @@ namespace aerogel::testing {
 enum class Fill {
     normal,   ///< x normal, w uniform
     extreme,  ///< all -128 or 127, alternating and equal rows
+    ties,     ///< quotients by the scale of x that are half numbers, but for rounding; a scale per row
     special,  ///< rows of zeros, NaN, infinity, denormals, huge values among normal ones
 };
 

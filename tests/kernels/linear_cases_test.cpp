@@ -44,6 +44,17 @@ float rounded_to(DType dtype, float value) {
     return dtype == DType::bf16 ? to_float(to_bfloat16(value)) : value;
 }
 
+constexpr float kInputScale = 0.013F;
+
+/// Half numbers times the row's scale; column 0 is the row's largest, which makes that scale.
+float tie_value(Activation activation, std::int64_t row, std::int64_t p) {
+    const float top = activation == Activation::per_token_int4 ? 7 : 127;
+    const float largest = 1.0F + static_cast<float>(row * row % 977) * 0.37F;
+    const float scale = activation == Activation::per_tensor ? kInputScale : largest / top;
+    const auto whole = static_cast<float>((row + p * 5) % static_cast<std::int64_t>(2 * top)) - top;
+    return p == 0 ? largest : (whole + 0.5F) * scale;
+}
+
 /// What a row of a special fill holds at column p.
 float special_value(std::int64_t row, std::int64_t p, std::int64_t k, float normal) {
     switch (row % 7) {
@@ -67,7 +78,7 @@ float special_value(std::int64_t row, std::int64_t p, std::int64_t k, float norm
 }  // namespace
 
 std::string LinearCase::describe() const {
-    constexpr const char* kFills[] = {"normal", "extreme", "special"};
+    constexpr const char* kFills[] = {"normal", "extreme", "ties", "special"};
     return problem.describe() + (bias ? " bias" : "") + (mul_scale ? " mul_scale" : "") +
            (strided ? " strided" : "") + " fill=" + kFills[static_cast<int>(fill)];
 }
@@ -178,6 +189,7 @@ void LinearArrays::fill_x() {
             float value = normal(random);
             if (case_.fill == Fill::special) value = special_value(i, j, p.k, value);
             if (case_.fill == Fill::extreme) value = extreme_value(i, j);
+            if (case_.fill == Fill::ties) value = tie_value(p.activation, i, j);
             x_[static_cast<std::size_t>(i * x_stride_ + j)] = rounded_to(p.x, value);
         }
     }
@@ -192,7 +204,7 @@ LinearArgs LinearArrays::arguments() const {
     args.y_stride = y_stride_;
     if (case_.mul_scale) args.mul_scale = mul_scale_.data();
     if (p.activation == Activation::per_tensor) {
-        args.input_scale = case_.fill == Fill::extreme ? 1.0F : 0.013F;
+        args.input_scale = case_.fill == Fill::extreme ? 1.0F : kInputScale;
         args.input_offset = case_.fill == Fill::extreme ? 0.0F : -11.0F;
         args.quant_bias = quant_bias_.data();
         args.deq_scale = deq_scale_.data();

@@ -102,6 +102,21 @@ TEST(LinearKernels, SumsOfTheLargestKAreExact) {
     }
 }
 
+TEST(LinearKernels, QuotientsAtTiesAreRoundedAsByDivision) {
+    for (const auto& [activation, weight] :
+         {std::pair{Activation::per_token, Format::int8}, std::pair{Activation::per_tensor, Format::int8},
+          std::pair{Activation::per_token_int4, Format::int4}}) {
+        LinearCase c;
+        c.problem = {400, 7, 193, DType::f32, DType::f32, weight, activation, 0, false};
+        c.fill = Fill::ties;
+        const LinearArrays arrays(c);
+        for (const LinearKernel& kernel : linear_kernels()) {
+            if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+            EXPECT_EQ(arrays.check(kernel), "");
+        }
+    }
+}
+
 TEST(LinearKernels, ResultsDoNotDependOnTheNumberOfThreads) {
     const int before = num_threads();
     for (const LinearShape& shape :
