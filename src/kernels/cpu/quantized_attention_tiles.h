@@ -3,7 +3,8 @@
 // packed panels of kLanes columns. `Isa` gives the vectors, and for each product, Isa::Scores (q k) and
 // Isa::Weights (p v),
 //   Value, kDepth        what a step of 4 bytes holds
-//   dot(sum, x, w)       sum += products of a step
+//   dot(sum, x, w)       sum += products of a step; w a vector or where it lies
+//   kInRegisters         panels of w that are loaded once for all rows, not anew for each
 // besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), kAlign of them.
 // Included by sources built for one CPU level.
 #pragma once
@@ -82,14 +83,17 @@ struct IntegerSums {
         const std::int32_t* x = block.x;
         const std::int32_t* w = block.w;
         for (std::int64_t step = 0; step < block.steps; ++step) {
-            typename Isa::I columns[kPanels];
+            constexpr int kLoaded = kPanels < Product::kInRegisters ? kPanels : Product::kInRegisters;
+            typename Isa::I columns[kLoaded];
 #pragma GCC unroll 2
-            for (int j = 0; j < kPanels; ++j) columns[j] = Isa::load_integers(w + j * block.panel);
+            for (int j = 0; j < kLoaded; ++j) columns[j] = Isa::load_integers(w + j * block.panel);
 #pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r) {
                 const typename Isa::I row = Isa::broadcast(x + r * row_steps<Product>());
 #pragma GCC unroll 2
-                for (int j = 0; j < kPanels; ++j) at[r][j] = Product::dot(at[r][j], row, columns[j]);
+                for (int j = 0; j < kLoaded; ++j) at[r][j] = Product::dot(at[r][j], row, columns[j]);
+                if constexpr (kLoaded < kPanels)
+                    at[r][kLoaded] = Product::dot(at[r][kLoaded], row, w + kLoaded * block.panel);
             }
             x += 1;
             w += Isa::kLanes;
@@ -129,16 +133,21 @@ template <typename Isa, int kRows, int kPanels>
 [[gnu::noinline]] void value_rows(const IntegerBlock& block, const ValuePlace& place) {
     using V = typename Isa::V;
     IntegerSums<Isa, typename Isa::Weights, kRows, kPanels> sums(block);
+    // Locals: the stores below could otherwise change them.
+    float* const first = place.o;
+    const float* const factors = place.factor;
+    const std::int64_t stride = place.stride;
+    const bool fresh = place.fresh;
 #pragma GCC unroll 2
     for (int j = 0; j < kPanels; ++j) {
         const std::int64_t column = j * Isa::kLanes;
         const V scale = Isa::load_part(place.scale + column, smaller(Isa::kLanes, place.width - column));
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
-            const float* factor = place.factor + r * 2 * kTileGroups;
-            float* o = place.o + r * place.stride + column;
+            const float* factor = factors + r * 2 * kTileGroups;
+            float* o = first + r * stride + column;
             V before = Isa::load(o);
-            if (place.fresh) before = Isa::mul(before, Isa::set1(factor[kTileGroups]));
+            if (fresh) before = Isa::mul(before, Isa::set1(factor[kTileGroups]));
             const V value = Isa::mul(Isa::to_float(sums.at[r][j]), scale);
             Isa::store(o, Isa::fma(Isa::set1(factor[0]), value, before));
         }

@@ -32,23 +32,33 @@ struct Avx2Integers : Avx2 {
     struct Scores {
         using Value = std::int16_t;
         static constexpr std::int64_t kDepth = 2;
+        static constexpr int kInRegisters = 2;
         static I dot(I sum, I x, I w) {
             const I product = _mm256_madd_epi16(x, w);
             __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product));
             return sum;
         }
     };
+    /// The second panel stays in memory, so that a register is left for the ones; loads are scarcer than
+    /// sums.
     struct Weights {
         using Value = std::uint8_t;
         static constexpr std::int64_t kDepth = 4;
-        static I dot(I sum, I x, I w) {
-            alignas(32) static constexpr std::int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1,
-                                                                   1, 1, 1, 1, 1, 1, 1, 1};
-            I product = _mm256_maddubs_epi16(x, w);
+        static constexpr int kInRegisters = 1;
+        static I add(I sum, I product) {
+            const I ones = _mm256_set1_epi16(1);
             __asm__ volatile("vpmaddwd %2, %1, %1\n\tvpaddd %1, %0, %0"
                              : "+x"(sum), "+x"(product)
-                             : "m"(kOnes));
+                             : "x"(ones));
             return sum;
+        }
+        static I dot(I sum, I x, I w) { return add(sum, _mm256_maddubs_epi16(x, w)); }
+        static I dot(I sum, I x, const std::int32_t* w) {
+            I product;
+            __asm__ volatile("vpmaddubsw %1, %2, %0"
+                             : "=x"(product)
+                             : "m"(*reinterpret_cast<const __m256i*>(w)), "x"(x));
+            return add(sum, product);
         }
     };
     static V to_float(I x) { return _mm256_cvtepi32_ps(x); }

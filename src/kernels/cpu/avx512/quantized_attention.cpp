@@ -25,6 +25,7 @@ struct Avx512Bytes : Avx512 {
     struct Bytes {
         using Value = std::int8_t;
         static constexpr std::int64_t kDepth = 4;
+        static constexpr int kInRegisters = 2;
         /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the
         /// registers.
         static I dot(I sum, I x, I w) {
