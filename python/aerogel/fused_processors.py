@@ -34,16 +34,15 @@ def _fits(norm: Any, x: torch.Tensor, tables: tuple[torch.Tensor, ...] | None) -
     """Whether rotated_norm() computes what `norm` and the tables [1, tokens, 1, head_dim] do."""
     if tables is None or not isinstance(norm, torch.nn.RMSNorm) or any(t.ndim != 4 or t.shape[0] * t.shape[2] != 1 for t in tables):
         return False
-    wanted = torch.is_grad_enabled() and (x.requires_grad or norm.weight is not None and norm.weight.requires_grad)
-    return x.ndim == 3 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not wanted
+    return x.ndim == 3 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 
 
 class WanProcessor(WanAttnProcessor):
-    """WanAttnProcessor whose self-attention goes through rotated_norm(); all else is left to it."""
+    """WanAttnProcessor whose self-attention goes through rotated_norm(); all else is left to it, also where gradients may be wanted."""
 
     def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
                  attention_mask: torch.Tensor | None = None, rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
-        plain = encoder_hidden_states is None and attn.add_k_proj is None
+        plain = encoder_hidden_states is None and attn.add_k_proj is None and not torch.is_grad_enabled()
         if not plain or not all(_fits(norm, hidden_states, rotary_emb) for norm in (attn.norm_q, attn.norm_k)):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         if attn.fused_projections:
