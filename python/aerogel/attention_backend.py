@@ -99,13 +99,14 @@ def attend(p: Problem) -> torch.Tensor:
         return _attend_now(p, traced.layer)  # a graph may have broken off within the layer
     if p.wants_gradients():
         return by_torch(p)
-    return torch.ops.aerogel.attend(p.q, p.k, p.v, p.mask, p.layout, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
+    return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
 
 
-@torch.library.custom_op("aerogel::attend", mutates_args=())
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, layout: str, dropout: float, causal: bool,
-            scale: float | None, gqa: bool, layer: torch.Tensor | None) -> torch.Tensor:
-    return _attend_now(Problem(q, k, v, layout, mask, dropout, causal, scale, gqa), layer).contiguous()
+@torch.library.custom_op(  # the fields of Problem, and the number of the layer
+    "aerogel::attend", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, str layout, Tensor? mask, float dropout, bool causal, "
+    "float? scale, bool gqa, Tensor? layer) -> Tensor")
+def _attend(*fields: Any) -> torch.Tensor:
+    return _attend_now(Problem(*fields[:-1]), fields[-1]).contiguous()
 
 
 @_attend.register_fake

@@ -4,6 +4,7 @@ To add a model, write the processor as a subclass of the model's own and add a r
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,24 +16,26 @@ from ._arrays import empty
 
 
 @torch.library.custom_op("aerogel::rotated_norm", mutates_args=())
-def rotated_norm(x: torch.Tensor, weight: torch.Tensor | None, cos: torch.Tensor, sin: torch.Tensor, heads: int, epsilon: float) -> torch.Tensor:
+def rotated_norm(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tensor], heads: int, epsilon: float) -> torch.Tensor:
     """rope(rms_norm(x) * weight): x [batch, tokens, heads * head_dim] float32 or bfloat16 -> [batch, tokens, heads, head_dim] of the same dtype.
-    weight: [heads * head_dim]. cos, sin: [tokens, head_dim / 2], of pairs of neighbours. Computed in float32, rounded once."""
+    weight: [heads * head_dim]. tables: cosines and sines [tokens, head_dim / 2], of pairs of neighbours. Computed in float32, rounded once.
+    Raises ValueError for what does not fit."""
     x = x if x.stride(-1) == 1 else x.contiguous()
     y = empty(x.shape, x)
-    tables = {"cos": cos.float().contiguous(), "sin": sin.float().contiguous(), "heads": heads, "epsilon": epsilon}
-    _core.rotated_norm(x, y, None if weight is None else weight.float().contiguous(), tables)
+    cos, sin = (table.float().contiguous() for table in tables)
+    given = {"cos": cos, "sin": sin, "heads": heads, "epsilon": epsilon}
+    _core.rotated_norm(x, y, None if weight is None else weight.float().contiguous(), given)
     return y.unflatten(2, (heads, -1))
 
 
 @rotated_norm.register_fake
-def _(x: torch.Tensor, weight: torch.Tensor | None, cos: torch.Tensor, sin: torch.Tensor, heads: int, epsilon: float) -> torch.Tensor:
+def _(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tensor], heads: int, epsilon: float) -> torch.Tensor:
     return x.new_empty((*x.shape[:2], heads, x.shape[2] // heads))
 
 
-def _fits(norm: Any, x: torch.Tensor, tables: tuple[torch.Tensor, ...] | None) -> bool:
+def _fits(norm: Any, x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> bool:
     """Whether rotated_norm() computes what `norm` and the tables [1, tokens, 1, head_dim] do."""
-    if tables is None or not isinstance(norm, torch.nn.RMSNorm) or any(t.ndim != 4 or t.shape[0] * t.shape[2] != 1 for t in tables):
+    if not isinstance(norm, torch.nn.RMSNorm) or any(t.ndim != 4 or t.shape[0] * t.shape[2] != 1 for t in tables):
         return False
     return x.ndim == 3 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 
@@ -43,14 +46,14 @@ class WanProcessor(WanAttnProcessor):
     def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
                  attention_mask: torch.Tensor | None = None, rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
         plain = encoder_hidden_states is None and attn.add_k_proj is None and not torch.is_grad_enabled()
-        if not plain or not all(_fits(norm, hidden_states, rotary_emb) for norm in (attn.norm_q, attn.norm_k)):
+        if not plain or rotary_emb is None or not all(_fits(norm, hidden_states, rotary_emb) for norm in (attn.norm_q, attn.norm_k)):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         if attn.fused_projections:
             q, k, v = attn.to_qkv(hidden_states).chunk(3, dim=-1)
         else:
             q, k, v = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        cos, sin = rotary_emb[0][0, :, 0, 0::2], rotary_emb[1][0, :, 0, 1::2]
-        q, k = (torch.ops.aerogel.rotated_norm(x, norm.weight, cos, sin, attn.heads, _epsilon(norm, x)) for x, norm in
+        tables = [rotary_emb[0][0, :, 0, 0::2], rotary_emb[1][0, :, 0, 1::2]]
+        q, k = (torch.ops.aerogel.rotated_norm(x, norm.weight, tables, attn.heads, _epsilon(norm, x)) for x, norm in
                 ((q, attn.norm_q), (k, attn.norm_k)))
         o = dispatch_attention_fn(q, k, v.unflatten(2, (attn.heads, -1)), attn_mask=attention_mask, backend=self._attention_backend,
                                   parallel_config=self._parallel_config)

@@ -113,4 +113,4 @@ def latents(pipe, arguments, **more):
 
 
 def relative(a, b):
-    return float((a - b).detach().norm() / b.norm())
+    return float((a - b).detach().norm() / b.detach().norm())
