@@ -118,12 +118,16 @@ def own_peer(name: str) -> tuple[str, str] | None:
 
 def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
     """Turn by turn, so that a change of the machine's speed meets all sides."""
-    ours, theirs, owns, report, own = [], [], [], {}, own_peer(name)
+    alone, theirs, paired, owns, report, own = [], [], [], [], {}, own_peer(name)
     for _ in range(rounds):
-        report = aerogel.measure(name, own[1] if own else None)
-        ours += report["seconds"]
+        report = aerogel.measure(name)
+        alone += report["seconds"]
         theirs += torch.measure(name)
-        owns += report["beside_seconds"]
+        if own:
+            pair = aerogel.measure(name, own[1])
+            paired += pair["seconds"]
+            owns += pair["beside_seconds"]
+    ours = alone if theirs or not own else paired
     median = statistics.median(ours)
     rate = report["gops"] * report["median_seconds"] / median
     row = {"name": name, "seconds": median, "spread": spread(ours), "gops": rate, "error": report["error"]}
@@ -131,7 +135,7 @@ def measure(name: str, aerogel: Aerogel, torch: Torch, rounds: int) -> dict:
         row["weight_gb_per_s"] = report["weight_bytes"] / median / 1e9
     row["percent_of_peak"] = 100 * rate / report["peak_gops"]
     if own and name.startswith("linear/"):
-        row["ratio_to_own_float32"] = statistics.median(owns) / median
+        row["ratio_to_own_float32"] = statistics.median(owns) / statistics.median(paired)
     peer, seconds = ("torch", theirs) if theirs else (own[0], owns) if own else (None, [])
     if peer:
         row |= {"peer": peer, "peer_seconds": statistics.median(seconds), "peer_spread": spread(seconds)}

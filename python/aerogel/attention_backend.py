@@ -89,8 +89,15 @@ def dense(p: Problem, format: str | None = None) -> torch.Tensor:
 
 
 def _attend_now(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
-    layer = running.get() if number is None else layers[int(number)]
+    layer = running.get()
+    if layer is None and number is not None:
+        layer = layers[int(number)]
     return dense(p) if layer is None else layer.attend(p)
+
+
+@torch.compiler.disable
+def _attend_uncompiled(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
+    return _attend_now(p, number)
 
 
 def attend(p: Problem) -> torch.Tensor:
@@ -98,7 +105,7 @@ def attend(p: Problem) -> torch.Tensor:
     if not torch.compiler.is_compiling():
         return _attend_now(p, traced.layer)  # a graph may have broken off within the layer
     if p.wants_gradients():
-        return by_torch(p)
+        return _attend_uncompiled(p, traced.layer)  # differentiable, counted, and a break in the graph
     return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
 
 
@@ -110,8 +117,8 @@ def _attend(*fields: Any) -> torch.Tensor:
 
 
 @_attend.register_fake
-def _(q: torch.Tensor, *rest: Any) -> torch.Tensor:
-    return q.new_empty(q.shape)
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> torch.Tensor:
+    return q.new_empty((*q.shape[:-1], v.shape[-1]))
 
 
 def _backend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0,

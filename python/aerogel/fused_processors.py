@@ -35,7 +35,10 @@ def _(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tenso
 
 def _fits(norm: Any, x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> bool:
     """Whether rotated_norm() computes what `norm` and the tables [1, tokens, 1, head_dim] do."""
-    if not isinstance(norm, torch.nn.RMSNorm) or any(t.ndim != 4 or t.shape[0] * t.shape[2] != 1 for t in tables):
+    plain = type(norm) is torch.nn.RMSNorm and "forward" not in norm.__dict__ and not norm._forward_hooks and not norm._forward_pre_hooks
+    if not plain or norm.weight is not None and norm.weight.device != x.device:  # hooks, as of offloaded weights, would not run
+        return False
+    if any(t.ndim != 4 or t.shape[0] * t.shape[2] != 1 for t in tables):
         return False
     return x.ndim == 3 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 

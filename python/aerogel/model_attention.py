@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -64,7 +63,8 @@ class AttentionReport:
 class AttentionPlan:
     """Sparse attention of the transformers of one pipeline; made by `enable_sparse_attention`.
 
-    report: an AttentionReport that grows with every call. disable() takes everything off again."""
+    report: an AttentionReport that grows with every call. disable() takes everything off again; meanwhile the layers have processors of
+    the plan's, copies of their own with the backend "aerogel" (Wan: with RMSNorm and rotary embedding in one pass)."""
 
     def __init__(self, options: dict[str, Any], *, steps: tuple[int, int | None] = (0, None), skip_layers: Iterable[int | str] = (),
                  refresh: int = 1, dense_format: str | None = None) -> None:
@@ -97,9 +97,10 @@ class AttentionPlan:
                 self._hook(layer, here.enter_catching, here.leave_catching)
             else:  # not always_call, which makes torch.compile guard on the hooks of each layer
                 self._hook(layer, here.enter, here.leave, always_call=False)
-                self._undo.append((setattr, layer, "processor", layer.processor))
-                layer.processor = fused(layer.processor) or copy.copy(layer.processor)
+                before = layer.processor
+                layer.processor = fused(before) or copy.copy(before)
                 layer.processor._attention_backend = register()
+                self._undo.append((_put_back, layer, layer.processor, before))
 
     def _hook(self, module: torch.nn.Module, enter: Callable[..., None], leave: Callable[..., None], always_call: bool = True) -> None:
         self._undo.append((module.register_forward_pre_hook(enter, with_kwargs=True).remove,))
@@ -158,6 +159,11 @@ class AttentionPlan:
             _log.log(level, "attention stays dense: %s", why)
 
 
+def _put_back(layer: Any, ours: Any, before: Any) -> None:
+    if layer.processor is ours:  # nobody has set another one meanwhile
+        layer.processor = before
+
+
 class _Now:
     """What is known of the forward that runs: the latent shape, or why there is none, and the step."""
 
@@ -207,7 +213,7 @@ class _Layer:
 
     def _number(self) -> None:
         number = next(numbers)
-        self.number, layers[number] = torch.tensor(number), self
+        self.number, layers[number] = torch.tensor(number, device="cpu"), self
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
         self.__dict__.update(state)

@@ -76,13 +76,13 @@ void widen(const BFloat16* x, std::int64_t count, float* out) {
     for (std::int64_t i = 0; i < count; ++i) out[i] = to_float(x[i]);
 }
 
-// to_bfloat16() without a call, for the compiler to make vectors of.
+// to_bfloat16() without a call, so that the compiler makes vectors of it.
 void narrow(const float* x, std::int64_t count, BFloat16* out) {
     for (std::int64_t i = 0; i < count; ++i) {
         const auto bits = std::bit_cast<std::uint32_t>(x[i]);
         const std::uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
         const bool nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
-        out[i].bits = static_cast<std::uint16_t>(nan ? bits >> 16 | 0x40U : rounded);
+        out[i].bits = static_cast<std::uint16_t>(nan ? (bits >> 16 & 0x8000U) | 0x7FC0U : rounded);
     }
 }
 

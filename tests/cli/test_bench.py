@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 
 def test_list_names_linear_and_attention(aerogel):
     names = aerogel("bench", "--list").stdout.split()
@@ -43,5 +45,7 @@ def test_problem_beside_is_timed_in_between(aerogel):
 
 def test_cold_calls_find_their_weights_outside_the_caches(aerogel):
     flags = ["bench", "--only", "linear/W8A16/1x3072x3072", "--repeat", 9, "--json"]
-    warm, cold = (json.loads(aerogel(*flags, *more).stdout)["results"][0]["median_seconds"] for more in ([], ["--cold"]))
-    assert cold > warm
+    warm, cold = (json.loads(aerogel(*flags, *more).stdout) for more in ([], ["--cold"]))
+    if warm["cpu"]["cache_bytes"] < 4 * warm["results"][0]["weight_bytes"]:
+        pytest.skip("the weights hardly fit the caches")
+    assert min(cold["results"][0]["seconds"]) > min(warm["results"][0]["seconds"])

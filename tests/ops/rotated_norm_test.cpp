@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,6 +19,13 @@ Tensor normal(Shape shape, unsigned seed) {
     std::mt19937 random(seed);
     std::normal_distribution<float> values;
     for (std::int64_t i = 0; i < tensor.count(); ++i) tensor.as<float>()[i] = values(random);
+    return tensor;
+}
+
+/// An output that nothing has been written to yet.
+Tensor unwritten(DType dtype, Shape shape) {
+    Tensor tensor(dtype, std::move(shape));
+    std::memset(tensor.data(), 0xFF, tensor.bytes());  // NaN in both types
     return tensor;
 }
 
@@ -77,7 +85,7 @@ class RotatedNormTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(RotatedNormTest, IsTheFormula) {
-    const Tensor x = input(), y(DType::f32, x.shape());
+    const Tensor x = input(), y = unwritten(DType::f32, x.shape());
     rotated_norm(args(x, y));
     EXPECT_LT(error(x, y), 1e-5);
     const Tensor both = x.clone();
@@ -86,18 +94,18 @@ TEST_P(RotatedNormTest, IsTheFormula) {
 }
 
 TEST_P(RotatedNormTest, BFloat16IsRoundedOnce) {
-    const Tensor x = input().to(DType::bf16), y(DType::bf16, x.shape());
-    const Tensor wide = x.to(DType::f32), exact(DType::f32, x.shape());
+    const Tensor x = input().to(DType::bf16), y = unwritten(DType::bf16, x.shape());
+    const Tensor wide = x.to(DType::f32), exact = unwritten(DType::f32, x.shape());
     rotated_norm(args(x, y));
     rotated_norm(args(wide, exact));
     EXPECT_EQ(std::memcmp(y.data(), exact.to(DType::bf16).data(), y.bytes()), 0);
 }
 
 TEST_P(RotatedNormTest, RowsMayLieApart) {
-    const Tensor x = input(), y(DType::f32, x.shape()), wanted(DType::f32, x.shape());
+    const Tensor x = input(), y = unwritten(DType::f32, x.shape()), wanted = unwritten(DType::f32, x.shape());
     rotated_norm(args(x, wanted));
     const std::int64_t row = 3 * columns(), rows = GetParam().batch * GetParam().tokens;
-    Tensor apart(DType::f32, {rows, row});
+    const Tensor apart = unwritten(DType::f32, {rows, row});
     for (std::int64_t r = 0; r < rows; ++r)
         std::copy_n(x.as<float>() + r * columns(), columns(), apart.as<float>() + r * row + columns());
     RotatedNorm strided = args(x, y);
@@ -109,15 +117,14 @@ TEST_P(RotatedNormTest, RowsMayLieApart) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, RotatedNormTest, testing::ValuesIn(kCases));
 
-TEST(RotatedNorm, InfinitiesAndNaNsMakeTheirRowNaN) {
+TEST(RotatedNorm, NaNsMakeTheirRowNaN) {
     const Tensor x = normal({1, 3, 8}, 1), angles = normal({3, 2}, 2);
-    x.as<float>()[9] = std::numeric_limits<float>::infinity();
     x.as<float>()[16] = std::numeric_limits<float>::quiet_NaN();
-    const Tensor half = x.to(DType::bf16), y(DType::bf16, {1, 3, 8});
+    const Tensor half = x.to(DType::bf16), y = unwritten(DType::bf16, {1, 3, 8});
     rotated_norm({half, y, {}, angles, angles, 2});
     const Tensor wide = y.to(DType::f32);
     EXPECT_TRUE(std::isfinite(wide.as<float>()[0]));
-    EXPECT_TRUE(std::isnan(wide.as<float>()[9]));
+    EXPECT_TRUE(std::isfinite(wide.as<float>()[15]));
     for (int i = 16; i < 24; ++i) EXPECT_TRUE(std::isnan(wide.as<float>()[i]));
 }
 

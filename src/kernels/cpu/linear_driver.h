@@ -115,6 +115,7 @@ struct Place {
 template <typename Kernel>
 void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t steps) {
     constexpr std::int64_t kPanelBytes = Kernel::kColumns * 4;
+    static_assert(kBlockSteps % Kernel::kSteps == 0);
     const std::int64_t blocks = ceil_div(rows.count, Kernel::kRows);
     for (std::int64_t first = 0; first < steps; first += Kernel::kSteps) {
         const std::int64_t count = steps - first < Kernel::kSteps ? steps - first : Kernel::kSteps;

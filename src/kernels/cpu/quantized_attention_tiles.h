@@ -84,6 +84,7 @@ struct IntegerSums {
         const std::int32_t* w = block.w;
         for (std::int64_t step = 0; step < block.steps; ++step) {
             constexpr int kLoaded = kPanels < Product::kInRegisters ? kPanels : Product::kInRegisters;
+            static_assert(kPanels - kLoaded <= 1);
             typename Isa::I columns[kLoaded];
 #pragma GCC unroll 2
             for (int j = 0; j < kLoaded; ++j) columns[j] = Isa::load_integers(w + j * block.panel);

@@ -39,8 +39,8 @@ struct Avx2Integers : Avx2 {
             return sum;
         }
     };
-    /// The second panel stays in memory, so that a register is left for the ones; loads are scarcer than
-    /// sums.
+    /// The second panel is loaded for each row, so that a register is left for the ones, which would be
+    /// loaded twice for each row.
     struct Weights {
         using Value = std::uint8_t;
         static constexpr std::int64_t kDepth = 4;
