@@ -45,7 +45,12 @@ def test_problem_beside_is_timed_in_between(aerogel):
 
 def test_cold_calls_find_their_weights_outside_the_caches(aerogel):
     flags = ["bench", "--only", "linear/W8A16/1x3072x3072", "--repeat", 9, "--json"]
-    warm, cold = (json.loads(aerogel(*flags, *more).stdout) for more in ([], ["--cold"]))
-    if warm["cpu"]["cache_bytes"] < 4 * warm["results"][0]["weight_bytes"]:
-        pytest.skip("the weights hardly fit the caches")
-    assert min(cold["results"][0]["seconds"]) > min(warm["results"][0]["seconds"])
+    ratios = []
+    for _ in range(5):  # other programs empty the caches too
+        warm, cold = (json.loads(aerogel(*flags, *more).stdout) for more in ([], ["--cold"]))
+        if warm["cpu"]["cache_bytes"] < 4 * warm["results"][0]["weight_bytes"]:
+            pytest.skip("the weights hardly fit the caches")
+        ratios.append(min(cold["results"][0]["seconds"]) / min(warm["results"][0]["seconds"]))
+        if ratios[-1] > 1.3:
+            return
+    pytest.fail(f"calls with empty caches take {ratios} times as long")
