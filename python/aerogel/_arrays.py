@@ -17,9 +17,6 @@ Array: TypeAlias = Union[np.ndarray, "torch.Tensor"]
 ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")
 
 
-_LARGE = 8 << 20  # bytes from which the core asks for huge pages
-
-
 def is_torch(array: object) -> TypeGuard[torch.Tensor]:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
@@ -59,7 +56,7 @@ def empty(shape: Sequence[int], like: ArrayT) -> ArrayT:
     """A contiguous array of like's kind and type."""
     if is_torch(like):
         result = sys.modules["torch"].empty(shape, dtype=like.dtype, device="cpu")
-        if result.nbytes >= _LARGE:  # NumPy asks by itself
+        if result.nbytes >= _core.least_huge:  # NumPy asks by itself
             _core.prefer_huge_pages(result.data_ptr(), result.nbytes)
         return result
     return np.empty(shape, dtype=like.dtype)

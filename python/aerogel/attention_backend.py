@@ -88,6 +88,7 @@ def dense(p: Problem, format: str | None = None) -> torch.Tensor:
     return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
 
 
+@torch.compiler.disable
 def _attend_now(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
     layer = running.get()
     if layer is None and number is not None:
@@ -95,17 +96,10 @@ def _attend_now(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
     return dense(p) if layer is None else layer.attend(p)
 
 
-@torch.compiler.disable
-def _attend_uncompiled(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
-    return _attend_now(p, number)
-
-
 def attend(p: Problem) -> torch.Tensor:
     """What the plan of the running layer says, without one dense. Returns an array like q."""
-    if not torch.compiler.is_compiling():
-        return _attend_now(p, traced.layer)  # a graph may have broken off within the layer
-    if p.wants_gradients():
-        return _attend_uncompiled(p, traced.layer)  # differentiable, counted, and a break in the graph
+    if not torch.compiler.is_compiling() or p.wants_gradients():  # gradients break the graph
+        return _attend_now(p, traced.layer)
     return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
 
 

@@ -272,15 +272,17 @@ class _Layer:
             parts = [(slice(None), lengths[0])]
         else:
             parts = [(slice(b, b + 1), n) for b, n in enumerate(lengths)]
+
+        def computed(part: Problem, rows: slice, n: int) -> tuple[torch.Tensor, float, str]:
+            place = {"latent_shape_q": grid, "txt_len": n - prod(grid), "txt_first": text_first}
+            return self.now.plan.sparse(part, place, (self.name, rows.start, n))
+
         if len(parts) == 1 and lengths[0] == p.q.shape[p.axis]:
-            place = {"latent_shape_q": grid, "txt_len": lengths[0] - prod(grid), "txt_first": text_first}
-            return self.now.plan.sparse(p, place, (self.name, None, lengths[0]))
+            return computed(p, *parts[0])
         o, densities = torch.zeros_like(p.q), []
         for rows, n in parts:
             q, k, v = (t[rows].narrow(p.axis, 0, n) for t in (p.q, p.k, p.v))
-            part = Problem(q, k, v, p.layout, scale=p.scale)
-            place = {"latent_shape_q": grid, "txt_len": n - prod(grid), "txt_first": text_first}
-            y, density, why = self.now.plan.sparse(part, place, (self.name, rows.start, n))
+            y, density, why = computed(Problem(q, k, v, p.layout, scale=p.scale), rows, n)
             o[rows].narrow(p.axis, 0, n).copy_(y)
             densities.append(density)
         return o, sum(densities) / len(densities), why

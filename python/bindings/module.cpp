@@ -40,6 +40,7 @@ NB_MODULE(_core, module) {
     module.def("num_threads", &aerogel::num_threads, "Threads that the kernels use.");
     module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
                "Results do not depend on it. Raises ValueError below 1.");
+    module.attr("least_huge") = aerogel::kLeastHuge;
     module.def(
         "prefer_huge_pages",
         [](std::uintptr_t at, std::size_t bytes) {

@@ -9,8 +9,7 @@ namespace aerogel {
 
 void prefer_huge_pages(void* at, std::size_t bytes) noexcept {
     constexpr std::uintptr_t kPage = 4096;
-    constexpr std::size_t kLeast = std::size_t{8} << 20;  // smaller arrays come from memory touched before
-    if (bytes < kLeast) return;
+    if (bytes < kLeastHuge) return;
     const auto address = reinterpret_cast<std::uintptr_t>(at);
     const std::uintptr_t first = (address + kPage - 1) / kPage * kPage,
                          end = (address + bytes) / kPage * kPage;

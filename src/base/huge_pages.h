@@ -5,7 +5,10 @@
 
 namespace aerogel {
 
-/// Asks the system for huge pages behind [at, at + bytes), where that is large enough to pay. A wish: nothing
+/// Smaller arrays come from memory touched before.
+inline constexpr std::size_t kLeastHuge = std::size_t{8} << 20;
+
+/// Asks the system for huge pages behind [at, at + bytes), from kLeastHuge bytes on. A wish: nothing
 /// changes where the system has none or forbids them.
 void prefer_huge_pages(void* at, std::size_t bytes) noexcept;
 

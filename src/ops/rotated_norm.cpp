@@ -10,16 +10,11 @@
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
+#include "ops/attention_checks.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
 namespace {
-
-/// Elements between neighbours along `axis` of three.
-std::int64_t stride(const TensorView& view, std::size_t axis) {
-    if (!view.strides.empty()) return view.strides[axis];
-    return axis == 2 ? 1 : axis == 1 ? view.dim(2) : view.dim(1) * view.dim(2);
-}
 
 void require(bool fits, const char* name, const std::string& expected, const TensorView& got) {
     if (!fits)
@@ -29,7 +24,7 @@ void require(bool fits, const char* name, const std::string& expected, const Ten
 
 void check(const RotatedNorm& args) {
     const TensorView& x = args.x;
-    require(x.shape.size() == 3 && (x.dtype == DType::f32 || x.dtype == DType::bf16) && stride(x, 2) == 1,
+    require(x.shape.size() == 3 && (x.dtype == DType::f32 || x.dtype == DType::bf16) && strides_of(x)[2] == 1,
             "x", "f32 or bf16 [batch,tokens,columns] with contiguous rows", x);
     const std::int64_t tokens = x.dim(1), columns = x.dim(2);
     if (args.heads < 1 || columns % args.heads != 0 || columns / args.heads % 2 != 0)
@@ -91,13 +86,14 @@ void narrow(const float* x, std::int64_t count, BFloat16* out) {
 void rotated_norm(const RotatedNorm& args) {
     check(args);
     const std::int64_t tokens = args.x.dim(1), columns = args.x.dim(2), rows = args.x.dim(0) * tokens;
+    const Shape strides = strides_of(args.x);
     constexpr std::int64_t kRowsPerTask = 16;
     parallel_for((rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
         thread_local std::vector<float> wide;
         if (args.x.dtype == DType::bf16) wide.resize(static_cast<std::size_t>(columns));
         for (std::int64_t r = task * kRowsPerTask; r < std::min(rows, (task + 1) * kRowsPerTask); ++r) {
             const std::int64_t token = r % tokens;
-            const std::int64_t from = r / tokens * stride(args.x, 0) + token * stride(args.x, 1);
+            const std::int64_t from = r / tokens * strides[0] + token * strides[1];
             if (args.x.dtype == DType::bf16) {
                 widen(args.x.as<BFloat16>() + from, columns, wide.data());
                 rotate_norm(args, token, wide.data());

@@ -6,6 +6,7 @@
 
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
+#include "ops/attention_checks.h"
 
 namespace aerogel {
 namespace {
@@ -81,13 +82,7 @@ HeadRows::HeadRows(const TensorView& view, AttentionLayout layout)
     batch = view.dim(0);
     heads = view.dim(head_axis);
     tokens = view.dim(token_axis);
-    if (view.strides.empty()) {
-        strides.batch = heads * tokens * head_dim;
-        strides.head = head_axis == 1 ? tokens * head_dim : head_dim;
-        strides.token = head_axis == 1 ? head_dim : heads * head_dim;
-    } else {
-        strides = {view.strides[0], view.strides[head_axis], view.strides[token_axis]};
-    }
+    strides = attention_strides(view, layout);
 }
 
 HeadRows HeadRows::repeated(std::int64_t count) const {
