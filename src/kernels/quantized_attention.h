@@ -31,20 +31,6 @@ constexpr std::int64_t kQuantizedKeyGroup = 64;
 /// The largest weights there are.
 constexpr float kWideWeight = 255.0F, kNarrowWeight = 128.0F;
 
-/// Arrays start at map 0; a map is one batch and head. A scale that is NaN makes NaN what depends on it: the
-/// query's output, that of every query that sees the key, or the channel for every query that sees the group.
-struct QuantizedAttentionArgs : AttentionArgs {
-    const float* q_scale = nullptr;   ///< [maps, q_len], positive or NaN
-    const float* k_scale = nullptr;   ///< [maps, k_len], positive or NaN
-    const float* v_scale = nullptr;   ///< [maps, groups of keys, head_dim], positive or NaN
-    const float* q_offset = nullptr;  ///< [maps], whole numbers -128..127; null = 0
-    const float* k_offset = nullptr;  ///< [maps]; null = 0
-    const float* v_offset = nullptr;  ///< [maps]; null = 0
-    const float* k_mean = nullptr;    ///< [maps, head_dim]; null = 0
-    const float* v_mean = nullptr;    ///< [maps, head_dim]; null = 0
-    const float* v_shift = nullptr;   ///< [maps, head_dim], added to o at the end; null = 0
-};
-
 /// Where the scales that find_scales() takes from the data go; arrays as in QuantizedAttentionArgs.
 struct ScaleSearch {
     std::int64_t q_tokens = 1, k_tokens = 1;  ///< per scale of q and of k
@@ -54,6 +40,24 @@ struct ScaleSearch {
     float* k_mean = nullptr;  ///< null: k keeps its mean
     float* v_mean = nullptr;
     double* sums = nullptr;  ///< scratch: [maps, mean_portions(k_len), head_dim]
+    /// run() gets this search too and reads all tokens anyway, so find_scales() may stop at the means. Only
+    /// with a scale per token: each task would have to find that of a whole block anew.
+    bool on_the_way = false;
+};
+
+/// Arrays start at map 0; a map is one batch and head. A scale that is NaN makes NaN what depends on it: the
+/// query's output, that of every query that sees the key, or the channel for every query that sees the group.
+struct QuantizedAttentionArgs : AttentionArgs {
+    const float* q_scale = nullptr;       ///< [maps, q_len], positive or NaN
+    const float* k_scale = nullptr;       ///< [maps, k_len], positive or NaN
+    const float* v_scale = nullptr;       ///< [maps, groups of keys, head_dim], positive or NaN
+    const float* q_offset = nullptr;      ///< [maps], whole numbers -128..127; null = 0
+    const float* k_offset = nullptr;      ///< [maps]; null = 0
+    const float* v_offset = nullptr;      ///< [maps]; null = 0
+    const float* k_mean = nullptr;        ///< [maps, head_dim]; null = 0
+    const float* v_mean = nullptr;        ///< [maps, head_dim]; null = 0
+    const float* v_shift = nullptr;       ///< [maps, head_dim], added to o at the end; null = 0
+    const ScaleSearch* search = nullptr;  ///< how the scales were found; null: they were given
 };
 
 /// Tokens per partial sum of a mean, which fixes the order of the additions: in float32 over a few tokens, in
@@ -72,7 +76,8 @@ struct QuantizedAttentionKernel {
     void (*run)(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept;
     /// Largest value / 127 per block of tokens of q and k and per channel and group of keys of v, after the
     /// means of v and, where asked for, of k; 1 where all are zeros, NaN where a value is not finite. `args`
-    /// has q, k, v and their strides. The bits are the same for all kernels.
+    /// has q, k, v and their strides. The bits are the same for all kernels, and whether found here or by
+    /// run().
     void (*find_scales)(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
                         const ScaleSearch& search) noexcept;
 };

@@ -60,10 +60,13 @@ void Int8Scales::fill(QuantizedAttentionArgs& args) const {
     args.k_mean = pointer(k_mean);
     args.v_mean = pointer(v_mean);
     args.v_shift = pointer(v_shift);
+    args.search = &search;
 }
 
-Int8Scales dynamic_scales(const QuantizedAttentionKernel& kernel, const AttentionProblem& problem,
-                          const QuantizedAttentionArgs& args, const Int8Blocks& blocks) {
+namespace {
+
+Int8Scales found_scales(const QuantizedAttentionKernel& kernel, const AttentionProblem& problem,
+                        const QuantizedAttentionArgs& args, const Int8Blocks& blocks, bool on_the_way) {
     const auto maps = static_cast<std::size_t>(problem.batch * problem.heads);
     const auto d = static_cast<std::size_t>(problem.head_dim);
     const std::int64_t groups = (problem.k_len + kQuantizedKeyGroup - 1) / kQuantizedKeyGroup;
@@ -74,12 +77,20 @@ Int8Scales dynamic_scales(const QuantizedAttentionKernel& kernel, const Attentio
     if (blocks.smooth_k) scales.k_mean.resize(maps * d);
     scales.v_mean.resize(maps * d);
     std::vector<double> sums(maps * static_cast<std::size_t>(mean_portions(problem.k_len)) * d);
-    kernel.find_scales(problem, args,
-                       {blocks.q_tokens, blocks.k_tokens, scales.q_scale.data(), scales.k_scale.data(),
-                        scales.v_scale.data(), blocks.smooth_k ? scales.k_mean.data() : nullptr,
-                        scales.v_mean.data(), sums.data()});
+    scales.search = {
+        blocks.q_tokens,       blocks.k_tokens,       scales.q_scale.data(),
+        scales.k_scale.data(), scales.v_scale.data(), blocks.smooth_k ? scales.k_mean.data() : nullptr,
+        scales.v_mean.data(),  sums.data(),           on_the_way};
+    kernel.find_scales(problem, args, scales.search);
     scales.v_shift = scales.v_mean;
     return scales;
+}
+
+}  // namespace
+
+Int8Scales dynamic_scales(const QuantizedAttentionKernel& kernel, const AttentionProblem& problem,
+                          const QuantizedAttentionArgs& args, const Int8Blocks& blocks) {
+    return found_scales(kernel, problem, args, blocks, blocks.q_tokens == 1 && blocks.k_tokens == 1);
 }
 
 Int8Scales static_scales(const QuantizedAttentionKernel& kernel, const AttentionProblem& problem,
@@ -87,7 +98,7 @@ Int8Scales static_scales(const QuantizedAttentionKernel& kernel, const Attention
     const std::vector<float> q = per_map("q_scale", given.q_scale, problem, true);
     const std::vector<float> k = per_map("k_scale", given.k_scale, problem, true);
     const std::vector<float> v = per_map("v_scale", given.v_scale, problem, true);
-    Int8Scales scales = dynamic_scales(kernel, problem, args, {1, 1, false});
+    Int8Scales scales = found_scales(kernel, problem, args, {1, 1, false}, false);
     overwrite(scales.q_scale, q);
     overwrite(scales.k_scale, k);
     overwrite(scales.v_scale, v);

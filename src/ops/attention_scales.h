@@ -12,7 +12,9 @@ namespace aerogel {
 /// The arrays of QuantizedAttentionArgs; empty means null.
 struct Int8Scales {
     std::vector<float> q_scale, k_scale, v_scale, q_offset, k_offset, v_offset, k_mean, v_mean, v_shift;
+    ScaleSearch search;  ///< of dynamic_scales()
 
+    /// `args` points here.
     void fill(QuantizedAttentionArgs& args) const;
 };
 
@@ -22,7 +24,8 @@ struct Int8Blocks {
     bool smooth_k = true;
 };
 
-/// What the kernel's find_scales() finds. `args` has q, k, v and their strides.
+/// What the kernel's find_scales() finds, or leaves to run() where both q_tokens and k_tokens are 1. `args`
+/// has q, k, v and their strides.
 Int8Scales dynamic_scales(const QuantizedAttentionKernel& kernel, const AttentionProblem& problem,
                           const QuantizedAttentionArgs& args, const Int8Blocks& blocks);
 

@@ -143,11 +143,12 @@ void AttentionMiner::observe(int layer, int step, const TensorView& q, const Ten
 void AttentionMiner::observe_head(const HeadRows& q, const HeadRows& k, std::int64_t map, std::size_t slot,
                                   std::size_t picture) {
     const SampledKeys keys(k, map, keys_);
+    const MapRows rows = q.rows(map);
     const float scale = 1.0F / std::sqrt(static_cast<float>(q.head_dim));
     std::vector<float> weights;
     for (const std::int64_t query_place : queries_) {
         float query[256] = {};
-        q.add_row(map, query_place, query);
+        q.add_row(rows.row(query_place), query);
         const float inverse = 1.0F / keys.softmax_weights(query, scale, weights);
         for (std::size_t m = 0; m < kScores; ++m) {
             const Mask& mask = masks_[m];

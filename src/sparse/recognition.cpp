@@ -54,12 +54,13 @@ struct SampledCall {
 // Kept share of the sampled attention of one head under each candidate; NaN where q or k is not finite.
 std::array<double, kCandidates.size()> recalls(const SampledCall& call, std::int64_t map) {
     const SampledKeys keys(call.k, map, call.key_tokens);
+    const MapRows queries = call.q.rows(map);
     std::vector<float> weights(keys.padded_count());
     std::array<double, kCandidates.size()> kept = {};
     bool finite = keys.finite();
     for (std::size_t row = 0; row < call.query_tokens.size(); ++row) {
         float query[256] = {};
-        call.q.add_row(map, call.query_tokens[row], query);
+        call.q.add_row(queries.row(call.query_tokens[row]), query);
         finite = finite && std::all_of(query, query + 256, [](float x) { return std::isfinite(x); });
         const float total = keys.softmax_weights(query, call.scale, weights);
         for (std::size_t m = 0; m < kCandidates.size(); ++m) {

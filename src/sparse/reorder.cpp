@@ -50,8 +50,9 @@ template <typename Copy>
 void for_pairs(const HeadRows& outside, const OrderOfMap& orders, const HeadRows& inside, const Copy& copy) {
     for_row_ranges(inside.maps(), inside.tokens, [&](std::int64_t map, std::int64_t begin, std::int64_t end) {
         const TokenOrder& order = *orders[static_cast<std::size_t>(map)];
+        const MapRows out = outside.rows(map), in = inside.rows(map);
         for (std::int64_t place = begin; place < end; ++place)
-            copy(outside.row(map, order[static_cast<std::size_t>(place)]), inside.row(map, place));
+            copy(out.row(order[static_cast<std::size_t>(place)]), in.row(place));
     });
 }
 
@@ -92,17 +93,17 @@ HeadRows HeadRows::repeated(std::int64_t count) const {
     return more;
 }
 
-std::byte* HeadRows::row(std::int64_t map, std::int64_t token) const {
-    const std::int64_t element =
-        map / heads * strides.batch + map % heads / group * strides.head + token * strides.token;
-    return static_cast<std::byte*>(data) + element * static_cast<std::int64_t>(size_of(dtype));
+MapRows HeadRows::rows(std::int64_t map) const {
+    const auto bytes = static_cast<std::int64_t>(size_of(dtype));
+    const std::int64_t element = map / heads * strides.batch + map % heads / group * strides.head;
+    return {static_cast<std::byte*>(data) + element * bytes, strides.token * bytes};
 }
 
-void HeadRows::add_row(std::int64_t map, std::int64_t token, float* sum) const {
+void HeadRows::add_row(const std::byte* row, float* sum) const {
     if (dtype == DType::f32) {
-        add_values<float>(row(map, token), head_dim, sum);
+        add_values<float>(row, head_dim, sum);
     } else {
-        add_values<BFloat16>(row(map, token), head_dim, sum);
+        add_values<BFloat16>(row, head_dim, sum);
     }
 }
 
@@ -126,8 +127,9 @@ std::vector<float> cell_means(const HeadRows& inside, const Cells& cells, bool t
         const std::int64_t map = task / means;
         const std::int64_t index = task % means;
         const auto [begin, end, kept] = cells[static_cast<std::size_t>(index)];
+        const MapRows rows = inside.rows(map);
         float sum[256] = {};
-        for (std::int64_t place = begin; place < end; ++place) inside.add_row(map, place, sum);
+        for (std::int64_t place = begin; place < end; ++place) inside.add_row(rows.row(place), sum);
         float* out = result.data() + map * means * dim + (transposed ? index : index * dim);
         const std::int64_t step = transposed ? means : 1;
         for (std::int64_t d = 0; d < dim; ++d) out[d * step] = sum[d] / static_cast<float>(end - begin);

@@ -12,6 +12,14 @@
 
 namespace aerogel {
 
+/// The rows of one map.
+struct MapRows {
+    std::byte* first;
+    std::int64_t step;  ///< bytes to the next token
+
+    std::byte* row(std::int64_t token) const { return first + token * step; }
+};
+
 /// A 4-D q, k, v or o as heads of rows; element (b, h, token, d) as in AttentionStrides.
 struct HeadRows {
     void* data = nullptr;
@@ -27,10 +35,10 @@ struct HeadRows {
     std::int64_t maps() const { return batch * heads; }
     /// The same rows seen as `count` heads, a multiple of what there is (GQA).
     HeadRows repeated(std::int64_t count) const;
-    /// First element of row `token` of map b * heads + h.
-    std::byte* row(std::int64_t map, std::int64_t token) const;
-    /// Adds the row to `sum` [head_dim] in float32.
-    void add_row(std::int64_t map, std::int64_t token, float* sum) const;
+    /// Those of map b * heads + h.
+    MapRows rows(std::int64_t map) const;
+    /// Adds a row to `sum` [head_dim] in float32.
+    void add_row(const std::byte* row, float* sum) const;
 };
 
 /// Per map, the order of its tokens.

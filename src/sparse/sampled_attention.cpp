@@ -1,36 +1,15 @@
-// Sampled attention rows: scores by panels of keys, a softmax without its division, fixed orders of
-// summation.
+// Sampled attention rows: scores by panels of keys, fixed orders of summation.
 #include "sparse/sampled_attention.h"
 
 #include <algorithm>
-#include <bit>
 #include <limits>
+
+#include "sparse/softmax.h"
 
 namespace aerogel {
 namespace {
 
 constexpr std::size_t kPanel = 32;
-
-// e^x for x in [-87, -0] to about 1e-6 relative; everything else, +0 and NaN included, counts as -87.
-// Clamped by its bits (those of negative numbers grow with their size), because a comparison of floats
-// would keep the compiler from vectorising.
-inline float exp_negative(float x) {
-    const float clamped =
-        std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x), std::bit_cast<std::int32_t>(-87.0F)));
-    const float shifted = clamped * 1.44269504F + 12582912.0F;  // 1.5 * 2^23: rounds to an integer
-    const float power = shifted - 12582912.0F;
-    const float rest = clamped - power * 0.693359375F + power * 2.12194440e-4F;
-    float series = 1.3888889e-3F;
-    series = series * rest + 8.3333333e-3F;
-    series = series * rest + 4.1666667e-2F;
-    series = series * rest + 1.6666667e-1F;
-    series = series * rest + 0.5F;
-    series = series * rest + 1.0F;
-    series = series * rest + 1.0F;
-    const auto exponent = (std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(12582912.0F))
-                          << 23;
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(series) + exponent);
-}
 
 // scores[key] = sum over d of query[d] * key[d], for whole panels.
 void score_keys(const float* query, const std::vector<float>& panels, std::size_t dim,
@@ -57,18 +36,6 @@ float lane_sum(std::size_t count, const Term& term) {
     for (const float lane : lanes) sum += lane;
     return sum;
 }
-// The largest value, NaNs aside.
-float largest(const float* values, std::size_t count) {
-    float lanes[8];
-    std::fill_n(lanes, 8, -std::numeric_limits<float>::infinity());
-    std::size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        for (std::size_t lane = 0; lane < 8; ++lane)
-            lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
-    }
-    for (; i < count; ++i) lanes[0] = std::max(lanes[0], values[i]);
-    return *std::max_element(lanes, lanes + 8);
-}
 
 }  // namespace
 
@@ -76,16 +43,17 @@ SampledKeys::SampledKeys(const HeadRows& k, std::int64_t map, const std::vector<
     : count_(tokens.size()),
       head_dim_(static_cast<std::size_t>(k.head_dim)),
       panels_(padded(tokens.size()) * head_dim_, 0.0F) {
+    const MapRows rows = k.rows(map);
     for (std::size_t i = 0; i < tokens.size(); ++i) {
         float row[256] = {};
-        k.add_row(map, tokens[i], row);
+        k.add_row(rows.row(tokens[i]), row);
         float* out = panels_.data() + i / kPanel * kPanel * head_dim_ + i % kPanel;
         for (std::size_t d = 0; d < head_dim_; ++d) out[d * kPanel] = row[d];
     }
 }
 
 bool SampledKeys::finite() const {
-    return lane_sum(panels_.size(), [&](std::size_t i) { return panels_[i] * 0.0F; }) == 0.0F;
+    return all_finite(panels_.data(), panels_.size());
 }
 
 std::size_t SampledKeys::padded(std::size_t keys) {
@@ -97,8 +65,7 @@ float SampledKeys::softmax_weights(const float* query, float scale, std::vector<
     score_keys(query, panels_, head_dim_, weights);
     std::fill(weights.begin() + static_cast<std::ptrdiff_t>(count_), weights.end(),
               -std::numeric_limits<float>::infinity());
-    const float highest = largest(weights.data(), count_);
-    for (float& weight : weights) weight = exp_negative((highest - weight) * -scale);
+    softmax_numerators(weights.data(), weights.size(), scale);
     return lane_sum(weights.size(), [&](std::size_t i) { return weights[i]; });
 }
 

@@ -20,6 +20,7 @@ struct QuantizedData {
     float scale = 1.0F;
     double largest_weight = kWideWeight;
     std::vector<float> q_scale, k_scale, v_scale, q_offset, k_offset, v_offset, k_mean, v_mean, v_shift;
+    ScaleSearch search;
     std::vector<double> q_integers, k_integers, v_integers;  ///< [maps][tokens][head_dim]
     std::vector<double> exact, bound;                        ///< [maps][q_len][head_dim]
 

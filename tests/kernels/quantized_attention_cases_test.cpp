@@ -297,6 +297,7 @@ QuantizedAttentionArgs QuantizedData::args() const {
     args.k_mean = k_mean.data();
     args.v_mean = v_mean.data();
     args.v_shift = v_shift.data();
+    args.search = &search;
     return args;
 }
 

@@ -108,6 +108,34 @@ TEST(QuantizedAttentionKernels, AllFindTheScalesOfTheReference) {
     }
 }
 
+TEST(QuantizedAttentionKernels, ScalesFoundOnTheWayAreThoseFoundBefore) {
+    int next = 0;
+    for (const AttentionCase& test_case : attention_cases()) {
+        AttentionData arrays(test_case);
+        QuantizedData data(arrays, Scales::per_token);
+        for (PaddedArray* array : {&arrays.q, &arrays.k, &arrays.v})
+            if (++next % 5 == 0)
+                array->set(next % test_case.problem.head_dim, std::numeric_limits<double>::infinity());
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            std::vector<double> sums(data.k_scale.size() * 256);
+            data.search = {.q_scale = data.q_scale.data(),
+                           .k_scale = data.k_scale.data(),
+                           .v_scale = data.v_scale.data(),
+                           .k_mean = data.k_mean.data(),
+                           .v_mean = data.v_mean.data(),
+                           .sums = sums.data()};
+            kernel.find_scales(test_case.problem, data.args(), data.search);
+            const PaddedArray expected = run_attention(kernel, data);
+            for (std::vector<float>* scales : {&data.q_scale, &data.k_scale, &data.v_scale})
+                std::fill(scales->begin(), scales->end(), 1.0F);
+            data.search.on_the_way = true;
+            kernel.find_scales(test_case.problem, data.args(), data.search);
+            EXPECT_EQ(run_attention(kernel, data).bytes, expected.bytes)
+                << kernel.name << " " << test_case.line;
+        }
+    }
+}
+
 TEST(QuantizedAttentionKernels, QuotientsAtTiesAreRoundedAsByDivision) {
     // One key has the largest weight, so o shows the integers of v: quotients that are half numbers, but for
     // the rounding of v and of the division.

@@ -114,17 +114,22 @@ void block_scales(const Operand& of, std::int64_t block_tokens, float* scales) {
     });
 }
 
-/// A scale per channel of every group of keys: [maps][groups][head_dim].
+/// A scale per channel of one group of keys, [head_dim].
+template <typename Element>
+void channel_scales(const Operand& of, std::int64_t map, std::int64_t group, float* scales) {
+    LargestBits bits(of, map);
+    const std::int64_t first = group * kQuantizedKeyGroup;
+    const std::int64_t last = smaller(first + kQuantizedKeyGroup, of.tokens);
+    for (std::int64_t token = first; token < last; ++token) bits.raise<Element>(token);
+    for (std::int64_t c = 0; c < of.problem.head_dim; ++c) scales[c] = scale_of(bits.bits[c]);
+}
+
+/// Those of every group, [maps][groups][head_dim].
 template <typename Element>
 void group_scales(const Operand& of, float* scales) {
-    const std::int64_t d = of.problem.head_dim;
     const std::int64_t groups = (of.tokens + kQuantizedKeyGroup - 1) / kQuantizedKeyGroup;
     parallel_for(of.maps() * groups, [&](std::int64_t task, int) {
-        LargestBits bits(of, task / groups);
-        const std::int64_t first = task % groups * kQuantizedKeyGroup;
-        const std::int64_t last = smaller(first + kQuantizedKeyGroup, of.tokens);
-        for (std::int64_t token = first; token < last; ++token) bits.raise<Element>(token);
-        for (std::int64_t c = 0; c < d; ++c) scales[task * d + c] = scale_of(bits.bits[c]);
+        channel_scales<Element>(of, task / groups, task % groups, scales + task * of.problem.head_dim);
     });
 }
 
@@ -159,12 +164,13 @@ template <typename Element>
 void find_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
                  const ScaleSearch& search) {
     const Operand q = {problem, args.q, args.q_strides, problem.q_len};
-    if (problem.q_len > 0) block_scales<Element>(q, search.q_tokens, search.q_scale);
+    if (problem.q_len > 0 && !search.on_the_way) block_scales<Element>(q, search.q_tokens, search.q_scale);
     if (problem.k_len == 0) return;
     Operand k = {problem, args.k, args.k_strides, problem.k_len};
     Operand v = {problem, args.v, args.v_strides, problem.k_len};
     if (search.k_mean != nullptr) channel_means<Element>(k, search.sums, search.k_mean);
     channel_means<Element>(v, search.sums, search.v_mean);
+    if (search.on_the_way) return;
     k.means = search.k_mean;
     v.means = search.v_mean;
     block_scales<Element>(k, search.k_tokens, search.k_scale);

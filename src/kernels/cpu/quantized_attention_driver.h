@@ -4,6 +4,7 @@
 
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
+#include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/bf16_bits.h"
 #include "kernels/cpu/quantized_attention_tiles.h"
 
@@ -129,6 +130,20 @@ inline PackedMap packed_map(const AttentionProblem& problem, const QuantizedAtte
     return packed;
 }
 
+/// Scales that run() finds itself where the search is left to it, else those of the arrays.
+struct OnTheWay {
+    const ScaleSearch* search;
+
+    explicit OnTheWay(const QuantizedAttentionArgs& args)
+        : search(args.search != nullptr && args.search->on_the_way ? args.search : nullptr) {}
+
+    /// Of one token; `scales` begins at its map.
+    template <typename Element>
+    float of_token(const LargestBits& bits, std::int64_t token, const float* scales) const {
+        return search == nullptr ? scales[token] : scale_of(bits.of_token<Element>(token));
+    }
+};
+
 /// Keys of one group; those past k_len are zeros.
 template <typename Isa, typename Element>
 void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
@@ -138,14 +153,19 @@ void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttenti
     const std::int64_t steps = (problem.head_dim + Scores::kDepth - 1) / Scores::kDepth;
     const auto q_offset = static_cast<std::int32_t>(at_or_zero(args.q_offset, map));
     TokenScale by = {1.0F, at_or_zero(args.k_offset, map), advance(args.k_mean, map * problem.head_dim), 0};
+    const Operand of = {problem, args.k, args.k_strides, problem.k_len, args.k_mean};
+    const LargestBits bits(of, map);
+    const OnTheWay scales(args);
     std::uint64_t bad = 0;
     for (std::int64_t i = 0; i < kGroupKeys; ++i) {
         const std::int64_t key = group * kGroupKeys + i;
         alignas(64) typename Scores::Value values[256] = {};
-        by.scale = key < problem.k_len ? args.k_scale[map * problem.k_len + key] : 0.0F;
-        if (key < problem.k_len)
+        by.scale = 0.0F;
+        if (key < problem.k_len) {
+            by.scale = scales.of_token<Element>(bits, key, args.k_scale + map * problem.k_len);
             quantize_token<Isa>(k + key * args.k_strides.token, args.k_strides.token, problem.head_dim, by,
                                 values);
+        }
         std::int32_t* out = packed.keys + key / Isa::kLanes * steps * Isa::kLanes + key % Isa::kLanes;
         for (std::int64_t step = 0; step < steps; ++step)
             __builtin_memcpy(out + step * Isa::kLanes, values + step * Scores::kDepth, 4);
@@ -169,6 +189,10 @@ void pack_quantized_values(const AttentionProblem& problem, const QuantizedAtten
     const Element* v = map_data<Element>(args.v, args.v_strides, problem, map);
     const float* means = advance(args.v_mean, map * problem.head_dim);
     const float* scales = packed.v_scale + group * problem.head_dim;
+    if (const OnTheWay way(args); way.search != nullptr) {
+        const Operand of = {problem, args.v, args.v_strides, problem.k_len, args.v_mean};
+        channel_scales<Element>(of, map, group, way.search->v_scale + (scales - args.v_scale));
+    }
     const typename Isa::V offset = Isa::set1(at_or_zero(args.v_offset, map));
     std::int32_t* out = packed.values + group * kSteps * round_up(problem.head_dim, Isa::kLanes);
     for (std::int64_t d = 0; d < problem.head_dim; d += Isa::kLanes) {
@@ -269,8 +293,11 @@ void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs&
     const Element* q = map_data<Element>(args.q, args.q_strides, problem, map);
     const float q_offset = at_or_zero(args.q_offset, map);
     const std::int32_t correct = Isa::kBiased ? Isa::kBias : -static_cast<std::int32_t>(q_offset);
+    const Operand of = {problem, args.q, args.q_strides, problem.q_len};
+    const LargestBits bits(of, map);
+    const OnTheWay scales(args);
     for (std::int64_t row = 0; row < tile.rows; ++row) {
-        const float scale = args.q_scale[map_and_row + row];
+        const float scale = scales.of_token<Element>(bits, first + row, args.q_scale + map * problem.q_len);
         quantize_token<Isa>(q + (first + row) * args.q_strides.token, args.q_strides.token, problem.head_dim,
                             TokenScale{scale, q_offset, nullptr, correct},
                             static_cast<typename Scores::Value*>(tile.q) + row * kStride);

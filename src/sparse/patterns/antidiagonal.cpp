@@ -3,15 +3,14 @@
 // a share of the attention. The arithmetic is written down in docs/sparse_attention.md.
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <functional>
-#include <limits>
 #include <numeric>
 
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
 #include "sparse/check.h"
 #include "sparse/patterns/pattern.h"
+#include "sparse/softmax.h"
 
 namespace aerogel {
 namespace {
@@ -27,11 +26,12 @@ std::int64_t rows_of(std::int64_t tokens, std::int64_t per_row) {
 // tokens that are not there are zeros.
 Tensor strided_rows(const HeadRows& x, std::int64_t map, bool reversed) {
     const std::int64_t rows = rows_of(x.tokens, kStride);
+    const MapRows tokens = x.rows(map);
     Tensor out = Tensor::zeros(DType::f32, {rows, kStride * x.head_dim});
     parallel_for(rows, [&](std::int64_t row, int) {
         for (std::int64_t t = 0; t < kStride && row * kStride + t < x.tokens; ++t) {
             const std::int64_t place = reversed ? kStride - 1 - t : t;
-            x.add_row(map, row * kStride + t,
+            x.add_row(tokens.row(row * kStride + t),
                       static_cast<float*>(out.data()) + (row * kStride + place) * x.head_dim);
         }
     });
@@ -45,7 +45,7 @@ class Selection {
           q_cells_(natural_cells(input.sides.q)),
           k_cells_(natural_cells(input.sides.k)),
           strided_keys_(rows_of(input.k.tokens, kStride)),
-          factor_(static_cast<double>(input.options.scale) / static_cast<double>(kStride)) {}
+          factor_(input.options.scale / static_cast<float>(kStride)) {}
 
     BlockGrid of_map(std::int64_t map) {
         const std::int64_t width = kStride * input_.q.head_dim;
@@ -79,20 +79,19 @@ class Selection {
         return input_.options.is_causal ? token + input_.k.tokens - input_.q.tokens : input_.k.tokens - 1;
     }
 
-    // The softmax of one strided row, summed within each block of keys.
-    void add_probabilities(const float* scores, std::int64_t row, std::vector<double>& sums) {
+    // The softmax of one strided row, summed within each block of keys. Overwrites the scores.
+    void add_probabilities(float* scores, std::int64_t row, std::vector<double>& sums) {
         const std::int64_t last = last_seen(row * kStride + kStride - 1);
         const std::int64_t seen = last < 0 ? 0 : std::min(last / kStride + 1, strided_keys_);
         if (seen == 0) return;
-        if (!std::all_of(scores, scores + seen, [](float x) { return std::isfinite(x); })) broken_ = true;
+        if (!all_finite(scores, static_cast<std::size_t>(seen))) broken_ = true;
+        softmax_numerators(scores, static_cast<std::size_t>(seen), factor_);
         const std::int64_t per_block = input_.options.block_size / kStride;
-        const double largest = factor_ * static_cast<double>(*std::max_element(scores, scores + seen));
         std::vector<double> parts(sums.size(), 0.0);
         double total = 0.0;
-        for (std::int64_t column = 0; column * per_block < seen; ++column) {
-            double& part = parts[static_cast<std::size_t>(column)];
-            for (std::int64_t i = column * per_block; i < std::min((column + 1) * per_block, seen); ++i)
-                part += std::exp(factor_ * static_cast<double>(scores[i]) - largest);
+        for (std::int64_t begin = 0; begin < seen; begin += per_block) {
+            double& part = parts[static_cast<std::size_t>(begin / per_block)];
+            part = std::accumulate(scores + begin, scores + std::min(begin + per_block, seen), 0.0);
             total += part;
         }
         for (std::size_t column = 0; column < sums.size(); ++column) sums[column] += parts[column] / total;
@@ -129,7 +128,7 @@ class Selection {
     const ContentInput& input_;
     Cells q_cells_, k_cells_;
     std::int64_t strided_keys_;
-    double factor_;
+    float factor_;
     std::atomic<bool> broken_ = false;
 };
 
