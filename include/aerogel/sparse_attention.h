@@ -93,7 +93,7 @@ struct HeadReport {
 };
 struct SparseReport {
     std::vector<HeadReport> heads;  ///< batch * heads
-    double predict_seconds = 0.0;   ///< recognition, pooling, masks, reordering
+    double predict_seconds = 0.0;   ///< recognition, orders, means and masks
     double attention_seconds = 0.0;
     bool predicted = true;      ///< false: the mask or the head types were given
     std::string dense_because;  ///< why the call stayed dense ("fewer than 32 video blocks"), or empty

@@ -29,11 +29,13 @@ struct AttentionProblem {
     std::string describe() const;
 };
 
-/// Element (b, h, s, d) lies at b*batch + h*head + s*token + d (in elements).
+/// Element (b, h, s, d) lies at b*batch + h*head + t*token + d (in elements), where t is s, or order[map][s]
+/// with map = b*heads + h: the tokens of a map in any order.
 struct AttentionStrides {
     std::int64_t batch = 0;
     std::int64_t head = 0;
     std::int64_t token = 0;
+    const std::int32_t* const* order = nullptr;
 };
 
 struct AttentionArgs {

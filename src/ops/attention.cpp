@@ -4,22 +4,27 @@
 #include <cmath>
 
 #include "kernels/attention.h"
-#include "ops/attention_checks.h"
 #include "ops/dispatch.h"
 #include "ops/grouped_heads.h"
+#include "ops/token_orders.h"
 #include "ops/workspace.h"
 
 namespace aerogel {
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                const AttentionOptions& options) {
-    const AttentionProblem problem = check_attention({"attention", q, k, v, o}, options);
+    attention({"attention", q, k, v, o}, options, {});
+}
+
+void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+    const auto& [op, q, k, v, o] = views;
+    const AttentionProblem problem = check_attention(views, options);
     if (o.count() == 0) return;
     if (has_grouped_heads(q, k, options.layout)) {
-        for_each_group_member({q, k, o}, options, [&](const GroupMember& member) {
+        for_each_group_member(views, options, orders, [&](const GroupMember& member) {
             AttentionOptions own = options;
             own.mask = member.mask;
-            attention(member.q, k, v, member.o, own);
+            attention({views.op, member.q, views.k, views.v, member.o}, own, member.orders);
         });
         return;
     }
@@ -29,10 +34,10 @@ void attention(const TensorView& q, const TensorView& k, const TensorView& v, co
     args.k = k.data;
     args.v = v.data;
     args.o = o.data;
-    args.q_strides = attention_strides(q, options.layout);
-    args.k_strides = attention_strides(k, options.layout);
-    args.v_strides = attention_strides(v, options.layout);
-    args.o_strides = attention_strides(o, options.layout);
+    args.q_strides = ordered_strides(q, options.layout, orders.q);
+    args.k_strides = ordered_strides(k, options.layout, orders.k);
+    args.v_strides = ordered_strides(v, options.layout, orders.k);
+    args.o_strides = ordered_strides(o, options.layout, orders.q);
     args.scale =
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
     args.mask = options.mask;

@@ -89,6 +89,13 @@ AttentionStrides attention_strides(const TensorView& view, AttentionLayout layou
     return {strides[0], strides[bnsd ? 1 : 2], strides[bnsd ? 2 : 1]};
 }
 
+AttentionStrides ordered_strides(const TensorView& view, AttentionLayout layout,
+                                 const std::vector<const std::int32_t*>& orders) {
+    AttentionStrides strides = attention_strides(view, layout);
+    if (!orders.empty()) strides.order = orders.data();
+    return strides;
+}
+
 AttentionProblem check_attention(const AttentionViews& views, const AttentionOptions& options) {
     AttentionProblem problem = check_shapes(views, options.layout);
     if (!std::isfinite(options.scale))

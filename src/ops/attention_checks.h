@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "aerogel/attention.h"
 #include "kernels/attention.h"
@@ -24,6 +25,9 @@ struct AttentionViews {
 Shape strides_of(const TensorView& view);
 
 AttentionStrides attention_strides(const TensorView& view, AttentionLayout layout);
+/// With an order per map, or none; the strides point to it.
+AttentionStrides ordered_strides(const TensorView& view, AttentionLayout layout,
+                                 const std::vector<const std::int32_t*>& orders);
 
 /// Checks devices, types, shapes, scale and mask.
 AttentionProblem check_attention(const AttentionViews& views, const AttentionOptions& options);

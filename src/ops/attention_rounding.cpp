@@ -17,10 +17,14 @@ namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-/// Offset of row i of the first three axes.
-std::int64_t row_offset(const Shape& shape, const Shape& strides, std::int64_t row) {
-    return row / (shape[1] * shape[2]) * strides[0] + row / shape[2] % shape[1] * strides[1] +
-           row % shape[2] * strides[2];
+/// Where row i of the first three axes lies.
+std::int64_t row_offset(const OrderedView& of, const Shape& strides, std::int64_t row) {
+    const Shape& shape = of.view.shape;
+    const std::size_t token = of.layout == AttentionLayout::bnsd ? 2 : 1, head = 3 - token;
+    std::int64_t at[3] = {row / (shape[1] * shape[2]), row / shape[2] % shape[1], row % shape[2]};
+    if (!of.order.empty())
+        at[token] = of.order[static_cast<std::size_t>(at[0] * shape[head] + at[head])][at[token]];
+    return at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2];
 }
 
 std::int64_t row_count(const Shape& shape) {
@@ -121,12 +125,13 @@ void round_channels(float* row, std::int64_t d, MxElement element) {
 
 }  // namespace
 
-Tensor float_copy(const TensorView& view) {
+Tensor float_copy(const OrderedView& from) {
+    const TensorView& view = from.view;
     Tensor copy(DType::f32, view.shape);
     const Shape strides = strides_of(view);
     const std::int64_t d = view.dim(3);
     parallel_for(row_count(view.shape), [&](std::int64_t row, int) {
-        const std::int64_t at = row_offset(view.shape, strides, row);
+        const std::int64_t at = row_offset(from, strides, row);
         float* to = static_cast<float*>(copy.data()) + row * d;
         for (std::int64_t c = 0; c < d; ++c)
             to[c] = view.dtype == DType::f32 ? static_cast<const float*>(view.data)[at + c]
@@ -135,11 +140,12 @@ Tensor float_copy(const TensorView& view) {
     return copy;
 }
 
-void write_back(const Tensor& from, const TensorView& view) {
+void write_back(const Tensor& from, const OrderedView& to) {
+    const TensorView& view = to.view;
     const Shape strides = strides_of(view);
     const std::int64_t d = view.dim(3);
     parallel_for(row_count(view.shape), [&](std::int64_t row, int) {
-        const std::int64_t at = row_offset(view.shape, strides, row);
+        const std::int64_t at = row_offset(to, strides, row);
         const float* x = static_cast<const float*>(from.data()) + row * d;
         for (std::int64_t c = 0; c < d; ++c) {
             if (view.dtype == DType::f32) {

@@ -2,15 +2,25 @@
 // blocks.
 #pragma once
 
+#include <vector>
+
 #include "aerogel/attention.h"
 #include "aerogel/tensor.h"
 
 namespace aerogel {
 
-/// A contiguous f32 copy of a 4-D f32 or bf16 view whose last axis is contiguous.
-Tensor float_copy(const TensorView& view);
-/// Contiguous f32 values into a view of the same shape, f32 or bf16.
-void write_back(const Tensor& from, const TensorView& view);
+/// What the copies below copy: a 4-D f32 or bf16 view whose last axis is contiguous, its tokens per map in
+/// this order (empty: as they lie).
+struct OrderedView {
+    const TensorView& view;
+    AttentionLayout layout;
+    const std::vector<const std::int32_t*>& order;
+};
+
+/// A contiguous f32 copy of the same shape, in that order.
+Tensor float_copy(const OrderedView& from);
+/// The inverse, from contiguous f32 values.
+void write_back(const Tensor& from, const OrderedView& to);
 /// x times matrix [head_dim, head_dim] (f32 or bf16), over the last axis.
 Tensor rotated(const Tensor& x, const TensorView& matrix);
 

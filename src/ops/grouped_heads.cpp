@@ -1,8 +1,6 @@
 // Views and masks of one head of every group.
 #include "ops/grouped_heads.h"
 
-#include "ops/attention_checks.h"
-
 namespace aerogel {
 namespace {
 
@@ -38,21 +36,31 @@ BlockMask every_group(const BlockMask& mask, std::int64_t n, std::int64_t group)
     return member;
 }
 
+std::vector<const std::int32_t*> every_group(const std::vector<const std::int32_t*>& orders, std::int64_t n,
+                                             std::int64_t group) {
+    std::vector<const std::int32_t*> member;
+    for (auto map = static_cast<std::size_t>(n); map < orders.size(); map += static_cast<std::size_t>(group))
+        member.push_back(orders[map]);
+    return member;
+}
+
 }  // namespace
 
 bool has_grouped_heads(const TensorView& q, const TensorView& k, AttentionLayout layout) {
     return q.dim(head_axis(layout)) != k.dim(head_axis(layout));
 }
 
-void for_each_group_member(const GroupedHeads& heads, const AttentionOptions& options,
-                           FunctionRef<void(const GroupMember&)> attend) {
+void for_each_group_member(const AttentionViews& views, const AttentionOptions& options,
+                           const TokenOrders& orders, FunctionRef<void(const GroupMember&)> attend) {
     const std::size_t axis = head_axis(options.layout);
-    const std::int64_t group = heads.q.dim(axis) / heads.k.dim(axis);
+    const std::int64_t group = views.q.dim(axis) / views.k.dim(axis);
     for (std::int64_t n = 0; n < group; ++n) {
         BlockMask mask;
         if (options.mask != nullptr) mask = every_group(*options.mask, n, group);
-        attend({every_group(heads.q, axis, n, group), every_group(heads.o, axis, n, group),
-                options.mask != nullptr ? &mask : nullptr});
+        attend({every_group(views.q, axis, n, group),
+                every_group(views.o, axis, n, group),
+                options.mask != nullptr ? &mask : nullptr,
+                {every_group(orders.q, n, group), every_group(orders.k, n, group)}});
     }
 }
 

@@ -7,11 +7,11 @@
 
 #include "aerogel/error.h"
 #include "kernels/quantized_attention.h"
-#include "ops/attention_checks.h"
 #include "ops/attention_rounding.h"
 #include "ops/attention_scales.h"
 #include "ops/dispatch.h"
 #include "ops/grouped_heads.h"
+#include "ops/token_orders.h"
 #include "ops/workspace.h"
 
 namespace aerogel {
@@ -60,7 +60,8 @@ std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
     return value == 0 ? fallback : value;
 }
 
-void int8_attention(const AttentionProblem& problem, const AttentionViews& views, const Options& options) {
+void int8_attention(const AttentionProblem& problem, const AttentionViews& views, const Options& options,
+                    const TokenOrders& orders) {
     const QuantizedAttentionKernel& kernel =
         choose("quantized_attention", quantized_attention_kernels(), problem);
     QuantizedAttentionArgs args;
@@ -68,10 +69,10 @@ void int8_attention(const AttentionProblem& problem, const AttentionViews& views
     args.k = views.k.data;
     args.v = views.v.data;
     args.o = views.o.data;
-    args.q_strides = attention_strides(views.q, options.layout);
-    args.k_strides = attention_strides(views.k, options.layout);
-    args.v_strides = attention_strides(views.v, options.layout);
-    args.o_strides = attention_strides(views.o, options.layout);
+    args.q_strides = ordered_strides(views.q, options.layout, orders.q);
+    args.k_strides = ordered_strides(views.k, options.layout, orders.k);
+    args.v_strides = ordered_strides(views.v, options.layout, orders.k);
+    args.o_strides = ordered_strides(views.o, options.layout, orders.q);
     args.scale =
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
     args.mask = options.mask;
@@ -107,9 +108,11 @@ void round_copies(const Tensor& q, const Tensor& k, const Tensor& v, const Optio
     round_mx(v, options.layout, element, MxAxis::tokens);
 }
 
-void attention_on_copies(AttentionProblem problem, const AttentionViews& views, const Options& options) {
-    Tensor q = float_copy(views.q), k = float_copy(views.k);
-    const Tensor v = float_copy(views.v);
+void attention_on_copies(AttentionProblem problem, const AttentionViews& views, const Options& options,
+                         const TokenOrders& orders) {
+    Tensor q = float_copy({views.q, options.layout, orders.q});
+    Tensor k = float_copy({views.k, options.layout, orders.k});
+    const Tensor v = float_copy({views.v, options.layout, orders.k});
     if (given(options.q_rotation)) {
         if (q.count() != 0) q = rotated(q, options.q_rotation);
         if (k.count() != 0) k = rotated(k, options.k_rotation);
@@ -118,11 +121,11 @@ void attention_on_copies(AttentionProblem problem, const AttentionViews& views, 
     const Tensor o(DType::f32, views.o.shape);
     if (options.format == AttentionFormat::int8) {
         problem.dtype = DType::f32;
-        int8_attention(problem, {views.op, q, k, v, o}, options);
+        int8_attention(problem, {views.op, q, k, v, o}, options, {});
     } else {
         attention(q, k, v, o, float_options(options));
     }
-    write_back(o, views.o);
+    write_back(o, {views.o, options.layout, orders.q});
 }
 
 /// Values n, n + group ... of one per head; others than f32 are left to the checks.
@@ -158,14 +161,19 @@ TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t cou
 
 void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                          const QuantizedAttentionOptions& options) {
-    const AttentionViews views = {"quantized_attention", q, k, v, o};
+    quantized_attention({"quantized_attention", q, k, v, o}, options, {});
+}
+
+void quantized_attention(const AttentionViews& views, const QuantizedAttentionOptions& options,
+                         const TokenOrders& orders) {
+    const auto& [op, q, k, v, o] = views;
     const AttentionProblem problem = check_attention(views, float_options(options));
     check_options(options, views);
     if (o.count() == 0) return;
     if (has_grouped_heads(q, k, options.layout)) {
         std::int64_t index = 0;
         const std::int64_t group = problem.heads / k.dim(options.layout == AttentionLayout::bnsd ? 1 : 2);
-        for_each_group_member({q, k, o}, float_options(options), [&](const GroupMember& member) {
+        for_each_group_member(views, float_options(options), orders, [&](const GroupMember& member) {
             Options of_member = options;
             AttentionScales scales;
             if (options.scales != nullptr) {
@@ -173,14 +181,14 @@ void quantized_attention(const TensorView& q, const TensorView& k, const TensorV
                 of_member.scales = &scales;
             }
             of_member.mask = member.mask;
-            quantized_attention(member.q, k, v, member.o, of_member);
+            quantized_attention({views.op, member.q, views.k, views.v, member.o}, of_member, member.orders);
         });
         return;
     }
     if (options.format == AttentionFormat::int8 && !given(options.q_rotation)) {
-        int8_attention(problem, views, options);
+        int8_attention(problem, views, options, orders);
     } else {
-        attention_on_copies(problem, views, options);
+        attention_on_copies(problem, views, options, orders);
     }
 }
 

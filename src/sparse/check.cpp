@@ -6,7 +6,7 @@
 #include <string>
 
 #include "aerogel/error.h"
-#include "sparse/reorder.h"
+#include "sparse/head_rows.h"
 #include "sparse/types.h"
 
 namespace aerogel {
@@ -208,7 +208,7 @@ void fail_not_finite(const SparseArrays& call, AttentionLayout layout) {
         const HeadRows rows(is_k ? call.k : call.q, layout);
         for (std::int64_t i = 0; i < rows.maps() * rows.tokens; ++i) {
             float values[256] = {};
-            rows.add_row(rows.rows(i / rows.tokens).row(i % rows.tokens), values);
+            rows.add_row(rows.rows(i / rows.tokens).at(i % rows.tokens), values);
             for (const float x : values) {
                 if (!std::isfinite(x))
                     fail(std::string(is_k ? "k" : "q") + " is " + std::to_string(x) + " at batch " +

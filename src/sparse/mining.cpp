@@ -148,7 +148,7 @@ void AttentionMiner::observe_head(const HeadRows& q, const HeadRows& k, std::int
     std::vector<float> weights;
     for (const std::int64_t query_place : queries_) {
         float query[256] = {};
-        q.add_row(rows.row(query_place), query);
+        q.add_row(rows.at(query_place), query);
         const float inverse = 1.0F / keys.softmax_weights(query, scale, weights);
         for (std::size_t m = 0; m < kScores; ++m) {
             const Mask& mask = masks_[m];

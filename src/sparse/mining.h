@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "aerogel/sparse_profile.h"
+#include "sparse/head_rows.h"
 #include "sparse/patterns/pattern.h"
-#include "sparse/reorder.h"
 
 namespace aerogel {
 

@@ -23,9 +23,13 @@ PatternsInUse::PatternsInUse(const SparseSides& sides, const std::vector<HeadRep
     }
 }
 
-OrderOfMap PatternsInUse::orders(const std::vector<HeadReport>& heads, TokenOrder TokenLayout::*side) const {
-    OrderOfMap result;
-    for (const HeadReport& head : heads) result.push_back(&(layout(head.type).*side));
+TokenOrders PatternsInUse::orders(const std::vector<HeadReport>& heads) const {
+    TokenOrders result;
+    if (!reorder_) return result;
+    for (const HeadReport& head : heads) {
+        result.q.push_back(layout(head.type).q.data());
+        result.k.push_back(layout(head.type).k.data());
+    }
     return result;
 }
 

@@ -13,12 +13,11 @@ class PatternsInUse {
     /// Dense heads (of rf_v1) stand in raster order and keep all blocks.
     PatternsInUse(const SparseSides& sides, const std::vector<HeadReport>& heads);
 
-    /// Whether tokens move at all.
-    bool reorder() const { return reorder_; }
+    /// Empty where no token moves. They point into this object.
+    TokenOrders orders(const std::vector<HeadReport>& heads) const;
     const TokenLayout& layout(HeadType type) const { return entry(type).layout; }
     /// Empty where the content or a given mask decides.
     const BlockGrid& grid(HeadType type) const { return entry(type).grid; }
-    OrderOfMap orders(const std::vector<HeadReport>& heads, TokenOrder TokenLayout::*side) const;
 
   private:
     struct Entry {

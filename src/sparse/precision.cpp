@@ -5,8 +5,6 @@
 #include <bit>
 #include <cmath>
 
-#include "aerogel/quantized_attention.h"
-
 namespace aerogel {
 namespace {
 
@@ -28,12 +26,13 @@ Tensor hadamard_matrix(std::int64_t head_dim) {
 
 }  // namespace
 
-void attend(const SparseArrays& arrays, AttentionLayout layout, const BlockMask* mask,
-            const SparseOptions& options) {
+void attend(const SparseArrays& arrays, const SparseOptions& options, const BlockMask* mask,
+            const TokenOrders& orders) {
     const auto& [q, k, v, o] = arrays;
     if (options.quantized == nullptr && options.precision == SparsePrecision::bf16) {
-        attention(q, k, v, o,
-                  {.layout = layout, .mask = mask, .scale = options.scale, .causal = options.is_causal});
+        const AttentionOptions floats = {
+            .layout = options.layout, .mask = mask, .scale = options.scale, .causal = options.is_causal};
+        attention({"attention", q, k, v, o}, floats, orders);
         return;
     }
     Tensor matrix;
@@ -53,10 +52,10 @@ void attend(const SparseArrays& arrays, AttentionLayout layout, const BlockMask*
             quantized.q_rotation = quantized.k_rotation = matrix;
         }
     }
-    quantized.layout = layout;
+    quantized.layout = options.layout;
     quantized.mask = mask;
     quantized.scale = options.scale;
-    quantized_attention(q, k, v, o, quantized);
+    quantized_attention({"quantized_attention", q, k, v, o}, quantized, orders);
 }
 
 }  // namespace aerogel

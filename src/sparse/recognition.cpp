@@ -60,7 +60,7 @@ std::array<double, kCandidates.size()> recalls(const SampledCall& call, std::int
     bool finite = keys.finite();
     for (std::size_t row = 0; row < call.query_tokens.size(); ++row) {
         float query[256] = {};
-        call.q.add_row(queries.row(call.query_tokens[row]), query);
+        call.q.add_row(queries.at(call.query_tokens[row]), query);
         finite = finite && std::all_of(query, query + 256, [](float x) { return std::isfinite(x); });
         const float total = keys.softmax_weights(query, call.scale, weights);
         for (std::size_t m = 0; m < kCandidates.size(); ++m) {

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "sparse/head_rows.h"
 #include "sparse/patterns/pattern.h"
-#include "sparse/reorder.h"
 
 namespace aerogel {
 

@@ -46,7 +46,7 @@ SampledKeys::SampledKeys(const HeadRows& k, std::int64_t map, const std::vector<
     const MapRows rows = k.rows(map);
     for (std::size_t i = 0; i < tokens.size(); ++i) {
         float row[256] = {};
-        k.add_row(rows.row(tokens[i]), row);
+        k.add_row(rows.at(tokens[i]), row);
         float* out = panels_.data() + i / kPanel * kPanel * head_dim_ + i % kPanel;
         for (std::size_t d = 0; d < head_dim_; ++d) out[d * kPanel] = row[d];
     }

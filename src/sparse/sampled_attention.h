@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "sparse/reorder.h"
+#include "sparse/head_rows.h"
 
 namespace aerogel {
 

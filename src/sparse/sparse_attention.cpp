@@ -1,5 +1,5 @@
-// The road of one call: check, decide (stay dense, or a pattern per head), lay the tokens out in the
-// order of the pattern, run block-sparse attention, put the output back.
+// The road of one call: check, decide (stay dense, or a pattern per head), then block-sparse attention over
+// the tokens in the order of the pattern, which the kernels read and write where they lie.
 #include "aerogel/sparse_attention.h"
 
 #include <algorithm>
@@ -13,7 +13,6 @@
 #include "sparse/patterns_in_use.h"
 #include "sparse/precision.h"
 #include "sparse/recognition.h"
-#include "sparse/reordered.h"
 #include "sparse/types.h"
 
 namespace aerogel {
@@ -44,7 +43,7 @@ std::string reason_to_stay_dense(const SparseOptions& options, const SparseSides
 SparseReport run_dense(const SparseArrays& call, const SparseOptions& options, const SparseSides& sides,
                        SparseReport report) {
     const auto start = Clock::now();
-    attend(call, options.layout, nullptr, options);
+    attend(call, options, nullptr, {});
     report.attention_seconds = seconds_since(start);
     if (options.return_mask) {
         const Pattern& pattern = cell_pattern(options);
@@ -83,12 +82,12 @@ bool all_dense(const std::vector<HeadReport>& heads) {
 
 // Masks that come from the content or from the caller; empty where all are static.
 std::vector<BlockGrid> own_grids(const SparseArrays& call, const SparseOptions& options,
-                                 const SparseSides& sides, const Reordered& inside) {
+                                 const SparseSides& sides, const TokenOrders& orders) {
     const Pattern& pattern = cell_pattern(options);
-    const HeadRows q(inside.arrays.q, inside.layout);
+    const HeadRows q = HeadRows(call.q, options.layout).ordered(orders.q);
     if (options.mask.data != nullptr) return given_grids(q, sides, options, pattern);
     if (pattern.content_blocks == nullptr) return {};
-    const HeadRows k = HeadRows(inside.arrays.k, inside.layout).repeated(q.heads);
+    const HeadRows k = HeadRows(call.k, options.layout).repeated(q.heads).ordered(orders.k);
     return pattern.content_blocks({sides, options, call, q, k});
 }
 
@@ -99,7 +98,7 @@ void fill_trace(SparseTrace* trace, const BlockMask& mask, const PatternsInUse& 
     trace->layouts.clear();
     for (const HeadReport& head : heads) {
         TokenLayout& layout = trace->layouts.emplace_back(patterns.layout(head.type));
-        if (patterns.reorder()) continue;
+        if (!layout.q.empty()) continue;
         layout.q.resize(static_cast<std::size_t>(mask.q_len));
         layout.k.resize(static_cast<std::size_t>(mask.k_len));
         std::iota(layout.q.begin(), layout.q.end(), 0);
@@ -112,11 +111,8 @@ void run_sparse(const SparseArrays& call, const SparseOptions& options, const Sp
                 SparseReport& report, SparseTrace* trace) {
     auto start = Clock::now();
     const PatternsInUse in_use(sides, report.heads);
-    const OrderOfMap q_orders = in_use.orders(report.heads, &TokenLayout::q);
-    const OrderOfMap k_orders = in_use.orders(report.heads, &TokenLayout::k);
-    const Reordered inside = in_use.reorder() ? Reordered(call, options.layout, q_orders, k_orders)
-                                              : Reordered(call, options.layout);
-    const std::vector<BlockGrid> own = own_grids(call, options, sides, inside);
+    const TokenOrders orders = in_use.orders(report.heads);
+    const std::vector<BlockGrid> own = own_grids(call, options, sides, orders);
     GridOfMap grids;
     for (std::size_t map = 0; map < report.heads.size(); ++map)
         grids.push_back(own.empty() ? &in_use.grid(report.heads[map].type) : &own[map]);
@@ -129,12 +125,8 @@ void run_sparse(const SparseArrays& call, const SparseOptions& options, const Sp
     report.predict_seconds += seconds_since(start);
 
     start = Clock::now();
-    attend(inside.arrays, inside.layout, &mask, options);
+    attend(call, options, &mask, orders);
     report.attention_seconds = seconds_since(start);
-
-    start = Clock::now();
-    if (in_use.reorder()) inside.put_back(call, options.layout, q_orders);
-    report.predict_seconds += seconds_since(start);
     fill_trace(trace, mask, in_use, report.heads);
 }
 

@@ -297,6 +297,7 @@ PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& da
     args.k_strides = data.k.strides;
     args.v_strides = data.v.strides;
     args.o_strides = o.strides;
+    args.o_strides.order = data.q.strides.order;
     args.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
     args.mask = problem.masked ? &data.test_case.mask : nullptr;
     args.workspace = static_cast<std::byte*>(aligned);

@@ -7,6 +7,7 @@
 
 #include "aerogel/threads.h"
 #include "kernels/attention_cases.h"
+#include "kernels/shuffled_tokens.h"
 
 namespace aerogel::testing {
 namespace {
@@ -35,6 +36,20 @@ TEST(AttentionKernels, AllProblemsWithinBounds) {
         const AttentionData data(test_case);
         for (const AttentionKernel& kernel : kernels_for(test_case.problem))
             EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << kernel.name;
+    }
+}
+
+TEST(AttentionKernels, TokensInAnyOrderGiveTheSameBits) {
+    for (const AttentionCase& test_case : attention_cases()) {
+        AttentionData data(test_case);
+        std::vector<PaddedArray> expected;
+        for (const AttentionKernel& kernel : kernels_for(test_case.problem))
+            expected.push_back(run_attention(kernel, data));
+        const ShuffledTokens shuffled(data);
+        std::size_t next = 0;
+        for (const AttentionKernel& kernel : kernels_for(test_case.problem))
+            EXPECT_EQ(shuffled.undone(run_attention(kernel, data)).bytes, expected[next++].bytes)
+                << kernel.name << " " << test_case.line;
     }
 }
 

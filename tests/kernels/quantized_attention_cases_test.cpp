@@ -314,6 +314,7 @@ PaddedArray run_attention(const QuantizedAttentionKernel& kernel, const Quantize
     QuantizedAttentionArgs args = data.args();
     args.o = o.bytes.data();
     args.o_strides = o.strides;
+    args.o_strides.order = args.q_strides.order;
     args.workspace = static_cast<std::byte*>(aligned);
     kernel.run(problem, args);
     const auto* guard = args.workspace + size;

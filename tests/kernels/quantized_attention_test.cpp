@@ -12,6 +12,7 @@
 
 #include "aerogel/threads.h"
 #include "kernels/quantized_attention_cases.h"
+#include "kernels/shuffled_tokens.h"
 
 namespace aerogel::testing {
 namespace {
@@ -131,6 +132,27 @@ TEST(QuantizedAttentionKernels, ScalesFoundOnTheWayAreThoseFoundBefore) {
             data.search.on_the_way = true;
             kernel.find_scales(test_case.problem, data.args(), data.search);
             EXPECT_EQ(run_attention(kernel, data).bytes, expected.bytes)
+                << kernel.name << " " << test_case.line;
+        }
+    }
+}
+
+TEST(QuantizedAttentionKernels, TokensInAnyOrderGiveTheSameBits) {
+    for (const AttentionCase& test_case : attention_cases()) {
+        AttentionData arrays(test_case);
+        const QuantizedData data(arrays, Scales::per_token);
+        std::vector<PaddedArray> expected;
+        std::vector<std::vector<float>> scales;
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            expected.push_back(run_attention(kernel, data));
+            scales.push_back(found_scales(kernel, data, 3, true));
+        }
+        const ShuffledTokens shuffled(arrays);
+        std::size_t next = 0;
+        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            EXPECT_EQ(shuffled.undone(run_attention(kernel, data)).bytes, expected[next].bytes)
+                << kernel.name << " " << test_case.line;
+            EXPECT_EQ(found_scales(kernel, data, 3, true), scales[next++])
                 << kernel.name << " " << test_case.line;
         }
     }

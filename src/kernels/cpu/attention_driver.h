@@ -12,19 +12,21 @@ namespace {
 
 /// Keys first..last-1 (whole panels) as [panel][head_dim][16]; keys past k_len become zeros.
 template <typename Isa, typename Element>
-void pack_keys(const Element* k, std::int64_t stride, const AttentionProblem& problem, std::int64_t first,
-               float* out) {
+void pack_keys(const Rows<Element>& k, const AttentionProblem& problem, std::int64_t first, float* out) {
     using V = typename Isa::V;
     constexpr std::int64_t kLanes = Isa::kLanes;
     for (std::int64_t half = 0; half < kPanel; half += kLanes) {
+        const Element* keys[kLanes];
+        for (std::int64_t i = 0; i < kLanes; ++i) {
+            const std::int64_t key = first + half + i;
+            keys[i] = key < problem.k_len ? k.at(key) : nullptr;
+        }
         for (std::int64_t d = 0; d < problem.head_dim; d += kLanes) {
             const std::int64_t width = smaller(kLanes, problem.head_dim - d);
             V rows[kLanes];
 #pragma GCC unroll 16
-            for (std::int64_t i = 0; i < kLanes; ++i) {
-                const std::int64_t key = first + half + i;
-                rows[i] = key < problem.k_len ? Isa::load_part(k + key * stride + d, width) : Isa::zero();
-            }
+            for (std::int64_t i = 0; i < kLanes; ++i)
+                rows[i] = keys[i] != nullptr ? Isa::load_part(keys[i] + d, width) : Isa::zero();
             Isa::transpose(rows);
             float* to = out + d * kPanel + half;
 #pragma GCC unroll 16
@@ -36,8 +38,7 @@ void pack_keys(const Element* k, std::int64_t stride, const AttentionProblem& pr
 
 /// Values first..last-1 as panels of two vectors (the last panel: of one, when one is left).
 template <typename Isa, typename Element>
-void pack_values(const Element* v, std::int64_t stride, const AttentionProblem& problem, Segment keys,
-                 float* out) {
+void pack_values(const Rows<Element>& v, const AttentionProblem& problem, Segment keys, float* out) {
     constexpr std::int64_t kLanes = Isa::kLanes;
     const std::int64_t d_padded = round_up(problem.head_dim, kLanes);
     for (std::int64_t d = 0; d < d_padded; d += kLanes) {
@@ -46,21 +47,22 @@ void pack_values(const Element* v, std::int64_t stride, const AttentionProblem& 
         const std::int64_t width = smaller(kLanes, problem.head_dim - d);
         float* to = out + panel * problem.k_len + (d - panel);
         for (std::int64_t key = keys.first; key < keys.last; ++key)
-            Isa::store(to + key * panel_width, Isa::load_part(v + key * stride + d, width));
+            Isa::store(to + key * panel_width, Isa::load_part(v.at(key) + d, width));
     }
 }
 
 template <typename Isa, typename Element>
-void load_queries(const Element* q, std::int64_t stride, const Tile& tile) {
+void load_queries(const Rows<Element>& q, std::int64_t first_query, const Tile& tile) {
     const std::int64_t groups = group_count<Isa>(tile.rows);
     alignas(64) float row_values[round_up(256, kPanel)];
     for (std::int64_t g = 0; g < groups; ++g) {
         const std::int64_t first = tile.rows * g / groups;
         const std::int64_t rows = tile.rows * (g + 1) / groups - first;
         for (std::int64_t r = 0; r < rows; ++r) {
+            const Element* query = q.at(first_query + first + r);
             for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes)
-                Isa::store(row_values + d, Isa::load_part(q + (first + r) * stride + d,
-                                                          smaller(Isa::kLanes, tile.head_dim - d)));
+                Isa::store(row_values + d,
+                           Isa::load_part(query + d, smaller(Isa::kLanes, tile.head_dim - d)));
             float* to = tile.q + first * tile.head_dim + r;
             for (std::int64_t d = 0; d < tile.head_dim; ++d) to[d * rows] = row_values[d];
         }
@@ -69,14 +71,15 @@ void load_queries(const Element* q, std::int64_t stride, const Tile& tile) {
 
 /// Divides by the sums of weights; the first `empty` rows, which saw no key, are zeros.
 template <typename Isa, typename Element>
-void store_output(const Tile& tile, std::int64_t empty, Element* o, std::int64_t stride) {
+void store_output(const Tile& tile, std::int64_t empty, const Rows<Element>& o, std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
+        auto* to = const_cast<Element*>(o.at(first + row));
         typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
         for (std::int64_t j = Isa::kLanes; j < kPanel; j += Isa::kLanes)
             sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + j));
         const typename Isa::V factor = Isa::set1(row < empty ? 0.0F : 1.0F / Isa::reduce_add(sum));
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
-            Isa::store_part(o + row * stride + d, smaller(Isa::kLanes, tile.head_dim - d),
+            Isa::store_part(to + d, smaller(Isa::kLanes, tile.head_dim - d),
                             Isa::mul(Isa::load(tile.o + row * tile.d_padded + d), factor));
         }
     }
@@ -117,15 +120,13 @@ void pack_group(const AttentionProblem& problem, const AttentionArgs& args, cons
     parallel_for(group.maps * portions, [&](std::int64_t task, int) {
         const std::int64_t local = task / portions;
         const std::int64_t map = group.first_map + local;
-        const Element* k = map_data<Element>(args.k, args.k_strides, problem, map);
-        const Element* v = map_data<Element>(args.v, args.v_strides, problem, map);
+        const Rows<Element> k = rows_of<Element>(args.k, args.k_strides, problem, map);
+        const Rows<Element> v = rows_of<Element>(args.v, args.v_strides, problem, map);
         const std::int64_t first = task % portions * kPackKeys;
         const std::int64_t last = smaller(first + kPackKeys, problem.k_len);
         for (std::int64_t key = first; key < last; key += kPanel)
-            pack_keys<Isa>(k, args.k_strides.token, problem, key,
-                           group.keys + local * plan.k_floats + key * problem.head_dim);
-        pack_values<Isa>(v, args.v_strides.token, problem, {first, last, 0},
-                         group.values + local * plan.v_floats);
+            pack_keys<Isa>(k, problem, key, group.keys + local * plan.k_floats + key * problem.head_dim);
+        pack_values<Isa>(v, problem, {first, last, 0}, group.values + local * plan.v_floats);
     });
 }
 
@@ -152,9 +153,7 @@ void compute_group(const AttentionProblem& problem, const AttentionArgs& args, c
         tile.largest = tile.q + kMaxTileRows * round_up(problem.head_dim, kPanel);
         tile.rescale = tile.largest + kMaxTileRows;
         tile.factor = args.scale * kLog2E;
-        load_queries<Isa>(
-            map_data<Element>(args.q, args.q_strides, problem, map) + first * args.q_strides.token,
-            args.q_strides.token, tile);
+        load_queries<Isa>(rows_of<Element>(args.q, args.q_strides, problem, map), first, tile);
         KeyCursor cursor = keys_of(problem, args.mask, map, block);
         tile.seen = problem.k_len;
         if (problem.causal) {
@@ -164,8 +163,7 @@ void compute_group(const AttentionProblem& problem, const AttentionArgs& args, c
             cursor.last = smaller(cursor.last, cursor.k_len);
         }
         const std::int64_t empty = compute_tile<Isa>(tile, cursor);
-        Element* o = const_cast<Element*>(map_data<Element>(args.o, args.o_strides, problem, map));
-        store_output<Isa>(tile, empty, o + first * args.o_strides.token, args.o_strides.token);
+        store_output<Isa>(tile, empty, rows_of<Element>(args.o, args.o_strides, problem, map), first);
     });
 }
 

@@ -74,11 +74,24 @@ struct KeyCursor {
     }
 };
 
+/// The rows of one map.
 template <typename Element>
-const Element* map_data(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
-                        std::int64_t map) {
-    return static_cast<const Element*>(data) + map / problem.heads * strides.batch +
-           map % problem.heads * strides.head;
+struct Rows {
+    const Element* first;
+    std::int64_t stride;
+    const std::int32_t* order;  ///< null: as they lie
+
+    const Element* at(std::int64_t row) const {
+        return first + (order == nullptr ? row : order[row]) * stride;
+    }
+};
+
+template <typename Element>
+Rows<Element> rows_of(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
+                      std::int64_t map) {
+    return {static_cast<const Element*>(data) + map / problem.heads * strides.batch +
+                map % problem.heads * strides.head,
+            strides.token, strides.order == nullptr ? nullptr : strides.order[map]};
 }
 
 inline KeyCursor keys_of(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map,

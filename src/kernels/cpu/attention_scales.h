@@ -31,8 +31,8 @@ struct Operand {
     const float* means = nullptr;  ///< [maps][head_dim] or null
 
     template <typename Element>
-    const Element* row(std::int64_t map, std::int64_t token) const {
-        return map_data<Element>(data, strides, problem, map) + token * strides.token;
+    Rows<Element> rows(std::int64_t map) const {
+        return rows_of<Element>(data, strides, problem, map);
     }
     std::int64_t maps() const { return problem.batch * problem.heads; }
 };
@@ -44,17 +44,17 @@ std::int32_t magnitude(Element x, float mean) {
 }
 
 /// Largest |x - mean| of tokens of one map, as integers: of all channels together, or of each.
+template <typename Element>
 struct LargestBits {
-    LargestBits(const Operand& operand, std::int64_t map) : of(operand), map_index(map) {
+    LargestBits(const Operand& operand, std::int64_t map) : of(operand), rows(operand.rows<Element>(map)) {
         if (of.means == nullptr) return;
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c)
             mean[c] = of.means[map * of.problem.head_dim + c];
     }
 
     /// Of one token.
-    template <typename Element>
     std::int32_t of_token(std::int64_t token) const {
-        const Element* x = of.row<Element>(map_index, token);
+        const Element* x = rows.at(token);
         std::int32_t all = 0;
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
             const std::int32_t found = magnitude(x[c], mean[c]);
@@ -64,20 +64,18 @@ struct LargestBits {
     }
 
     /// Of tokens first..last-1.
-    template <typename Element>
     std::int32_t of_tokens(std::int64_t first, std::int64_t last) const {
         std::int32_t all = 0;
         for (std::int64_t token = first; token < last; ++token) {
-            const std::int32_t found = of_token<Element>(token);
+            const std::int32_t found = of_token(token);
             all = all > found ? all : found;
         }
         return all;
     }
 
     /// bits[c] = the largest of channel c so far and this token's.
-    template <typename Element>
     void raise(std::int64_t token) {
-        const Element* x = of.row<Element>(map_index, token);
+        const Element* x = rows.at(token);
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
             const std::int32_t found = magnitude(x[c], mean[c]);
             bits[c] = bits[c] > found ? bits[c] : found;
@@ -85,7 +83,7 @@ struct LargestBits {
     }
 
     const Operand& of;
-    std::int64_t map_index;
+    Rows<Element> rows;
     alignas(64) float mean[kMostChannels] = {};
     alignas(64) std::int32_t bits[kMostChannels] = {};
 };
@@ -105,10 +103,10 @@ void block_scales(const Operand& of, std::int64_t block_tokens, float* scales) {
     parallel_for(of.maps() * portions, [&](std::int64_t task, int) {
         const std::int64_t map = task / portions, begin = task % portions * portion;
         const std::int64_t end = smaller(begin + portion, of.tokens);
-        const LargestBits bits(of, map);
+        const LargestBits<Element> bits(of, map);
         for (std::int64_t first = begin; first < end; first += block) {
             const std::int64_t last = smaller(first + block, of.tokens);
-            const float scale = scale_of(bits.of_tokens<Element>(first, last));
+            const float scale = scale_of(bits.of_tokens(first, last));
             for (std::int64_t token = first; token < last; ++token) scales[map * of.tokens + token] = scale;
         }
     });
@@ -117,10 +115,10 @@ void block_scales(const Operand& of, std::int64_t block_tokens, float* scales) {
 /// A scale per channel of one group of keys, [head_dim].
 template <typename Element>
 void channel_scales(const Operand& of, std::int64_t map, std::int64_t group, float* scales) {
-    LargestBits bits(of, map);
+    LargestBits<Element> bits(of, map);
     const std::int64_t first = group * kQuantizedKeyGroup;
     const std::int64_t last = smaller(first + kQuantizedKeyGroup, of.tokens);
-    for (std::int64_t token = first; token < last; ++token) bits.raise<Element>(token);
+    for (std::int64_t token = first; token < last; ++token) bits.raise(token);
     for (std::int64_t c = 0; c < of.problem.head_dim; ++c) scales[c] = scale_of(bits.bits[c]);
 }
 
@@ -140,12 +138,13 @@ void channel_means(const Operand& of, double* sums, float* means) {
     parallel_for(of.maps() * portions, [&](std::int64_t task, int) {
         double* sum = sums + task * d;
         for (std::int64_t c = 0; c < d; ++c) sum[c] = 0.0;
+        const Rows<Element> rows = of.rows<Element>(task / portions);
         const std::int64_t begin = task % portions * kMeanTokens;
         const std::int64_t end = smaller(begin + kMeanTokens, of.tokens);
         for (std::int64_t first = begin; first < end; first += kFloatTokens) {
             alignas(64) float few[kMostChannels] = {};
             for (std::int64_t token = first; token < smaller(first + kFloatTokens, end); ++token) {
-                const Element* x = of.row<Element>(task / portions, token);
+                const Element* x = rows.at(token);
                 for (std::int64_t c = 0; c < d; ++c) few[c] += float_of(x[c]);
             }
             for (std::int64_t c = 0; c < d; ++c) sum[c] += static_cast<double>(few[c]);

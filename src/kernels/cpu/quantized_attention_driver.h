@@ -100,17 +100,14 @@ struct TokenScale {
     std::int32_t correct;  ///< added to every integer
 };
 
-/// One token as values, whole vectors; those past head_dim are zeros. `stride`: elements to the next token,
-/// of which the one kAhead further on is fetched.
+/// One token as values, whole vectors; those past head_dim are zeros.
 template <typename Isa, typename Element>
-void quantize_token(const Element* x, std::int64_t stride, std::int64_t head_dim, const TokenScale& by,
+void quantize_token(const Element* x, std::int64_t head_dim, const TokenScale& by,
                     typename Isa::Scores::Value* out) {
-    constexpr std::int64_t kAhead = 4;
     const Divisor<Isa> divisor(Isa::set1(by.scale), may_multiply(&by.scale, 1));
     const typename Isa::V offset = Isa::set1(by.offset);
     for (std::int64_t d = 0; d < head_dim; d += Isa::kLanes) {
         const std::int64_t width = smaller(Isa::kLanes, head_dim - d);
-        __builtin_prefetch(x + kAhead * stride + d);
         const typename Isa::V mean = by.mean == nullptr ? Isa::zero() : Isa::load_part(by.mean + d, width);
         const typename Isa::I q = quantize_lanes<Isa>(Isa::load_part(x + d, width), mean, divisor, offset);
         Isa::store_values(out + d, Isa::add_integers(q, Isa::broadcast(&by.correct)));
@@ -139,8 +136,8 @@ struct OnTheWay {
 
     /// Of one token; `scales` begins at its map.
     template <typename Element>
-    float of_token(const LargestBits& bits, std::int64_t token, const float* scales) const {
-        return search == nullptr ? scales[token] : scale_of(bits.of_token<Element>(token));
+    float of_token(const LargestBits<Element>& bits, std::int64_t token, const float* scales) const {
+        return search == nullptr ? scales[token] : scale_of(bits.of_token(token));
     }
 };
 
@@ -148,13 +145,12 @@ struct OnTheWay {
 template <typename Isa, typename Element>
 void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
                          const PackedMap& packed, std::int64_t map, std::int64_t group) {
-    const Element* k = map_data<Element>(args.k, args.k_strides, problem, map);
     using Scores = typename Isa::Scores;
     const std::int64_t steps = (problem.head_dim + Scores::kDepth - 1) / Scores::kDepth;
     const auto q_offset = static_cast<std::int32_t>(at_or_zero(args.q_offset, map));
     TokenScale by = {1.0F, at_or_zero(args.k_offset, map), advance(args.k_mean, map * problem.head_dim), 0};
     const Operand of = {problem, args.k, args.k_strides, problem.k_len, args.k_mean};
-    const LargestBits bits(of, map);
+    const LargestBits<Element> bits(of, map);
     const OnTheWay scales(args);
     std::uint64_t bad = 0;
     for (std::int64_t i = 0; i < kGroupKeys; ++i) {
@@ -162,9 +158,8 @@ void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttenti
         alignas(64) typename Scores::Value values[256] = {};
         by.scale = 0.0F;
         if (key < problem.k_len) {
-            by.scale = scales.of_token<Element>(bits, key, args.k_scale + map * problem.k_len);
-            quantize_token<Isa>(k + key * args.k_strides.token, args.k_strides.token, problem.head_dim, by,
-                                values);
+            by.scale = scales.of_token(bits, key, args.k_scale + map * problem.k_len);
+            quantize_token<Isa>(bits.rows.at(key), problem.head_dim, by, values);
         }
         std::int32_t* out = packed.keys + key / Isa::kLanes * steps * Isa::kLanes + key % Isa::kLanes;
         for (std::int64_t step = 0; step < steps; ++step)
@@ -186,7 +181,7 @@ void pack_quantized_values(const AttentionProblem& problem, const QuantizedAtten
                            const PackedMap& packed, std::int64_t map, std::int64_t group) {
     constexpr std::int64_t kDepth = Isa::Weights::kDepth, kSteps = kGroupKeys / kDepth;
     constexpr int kBits = 32 / static_cast<int>(kDepth);
-    const Element* v = map_data<Element>(args.v, args.v_strides, problem, map);
+    const Rows<Element> v = rows_of<Element>(args.v, args.v_strides, problem, map);
     const float* means = advance(args.v_mean, map * problem.head_dim);
     const float* scales = packed.v_scale + group * problem.head_dim;
     if (const OnTheWay way(args); way.search != nullptr) {
@@ -205,7 +200,7 @@ void pack_quantized_values(const AttentionProblem& problem, const QuantizedAtten
                 const std::int64_t key = group * kGroupKeys + step * kDepth + i;
                 joined = Isa::template shift_left<kBits>(joined);
                 if (key >= problem.k_len) continue;
-                const typename Isa::V x = Isa::load_part(v + key * args.v_strides.token + d, width);
+                const typename Isa::V x = Isa::load_part(v.at(key) + d, width);
                 joined = Isa::add_integers(
                     joined, Isa::template low_bits<kBits>(quantize_lanes<Isa>(x, mean, divisor, offset)));
             }
@@ -269,15 +264,17 @@ QuantizedTile make_tile(const AttentionProblem& problem, const QuantizedPlan& pl
 
 /// Divides by the sums of weights; rows without keys are zeros.
 template <typename Isa, typename Element>
-void store_rows(const QuantizedTile& tile, const float* shift, bool empty, Element* o, std::int64_t stride) {
+void store_rows(const QuantizedTile& tile, const float* shift, bool empty, const Rows<Element>& o,
+                std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
+        auto* to = const_cast<Element*>(o.at(first + row));
         const float sum = Isa::reduce_add(Isa::load(tile.sums + row * Isa::kLanes));
         const typename Isa::V total = Isa::set1(empty ? 1.0F : sum);
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
             const std::int64_t width = smaller(Isa::kLanes, tile.head_dim - d);
             typename Isa::V value = Isa::div(Isa::load(tile.o + row * tile.d_padded + d), total);
             if (shift != nullptr && !empty) value = Isa::add(value, Isa::load_part(shift + d, width));
-            Isa::store_part(o + row * stride + d, width, value);
+            Isa::store_part(to + d, width, value);
         }
     }
 }
@@ -290,15 +287,14 @@ void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs&
     constexpr float kLowest = -3.0e38F, kLog2E = 1.44269504F;
     constexpr std::int64_t kStride = row_steps<Scores>() * Scores::kDepth;
     const std::int64_t map = map_and_row / problem.q_len, first = map_and_row % problem.q_len;
-    const Element* q = map_data<Element>(args.q, args.q_strides, problem, map);
     const float q_offset = at_or_zero(args.q_offset, map);
     const std::int32_t correct = Isa::kBiased ? Isa::kBias : -static_cast<std::int32_t>(q_offset);
     const Operand of = {problem, args.q, args.q_strides, problem.q_len};
-    const LargestBits bits(of, map);
+    const LargestBits<Element> bits(of, map);
     const OnTheWay scales(args);
     for (std::int64_t row = 0; row < tile.rows; ++row) {
-        const float scale = scales.of_token<Element>(bits, first + row, args.q_scale + map * problem.q_len);
-        quantize_token<Isa>(q + (first + row) * args.q_strides.token, args.q_strides.token, problem.head_dim,
+        const float scale = scales.of_token(bits, first + row, args.q_scale + map * problem.q_len);
+        quantize_token<Isa>(bits.rows.at(first + row), problem.head_dim,
                             TokenScale{scale, q_offset, nullptr, correct},
                             static_cast<typename Scores::Value*>(tile.q) + row * kStride);
         tile.factor[row] = scale * (args.scale * kLog2E);
@@ -314,9 +310,8 @@ void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs&
         value_groups<Isa>(tile, keys);
         empty = false;
     }
-    Element* o = const_cast<Element*>(map_data<Element>(args.o, args.o_strides, problem, map));
     store_rows<Isa>(tile, advance(args.v_shift, map * problem.head_dim), empty,
-                    o + first * args.o_strides.token, args.o_strides.token);
+                    rows_of<Element>(args.o, args.o_strides, problem, map), first);
 }
 
 template <typename Isa, typename Element>

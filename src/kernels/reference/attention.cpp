@@ -26,14 +26,12 @@ void store(void* data, DType dtype, std::int64_t index, double value) {
     }
 }
 
-std::int64_t offset(const AttentionStrides& strides, std::int64_t batch, std::int64_t head) {
-    return batch * strides.batch + head * strides.head;
+/// First element of a row of one (batch, head) map.
+std::int64_t row_at(const AttentionProblem& problem, const AttentionStrides& strides, std::int64_t map,
+                    std::int64_t row) {
+    const std::int64_t token = strides.order == nullptr ? row : strides.order[map][row];
+    return map / problem.heads * strides.batch + map % problem.heads * strides.head + token * strides.token;
 }
-
-/// One (batch, head) map: where its arrays start, and its number.
-struct Map {
-    std::int64_t index, q, k, v, o;
-};
 
 /// Calls visit(first_key, last_key) for each range of keys that row `q` of the map sees.
 template <typename Visit>
@@ -52,19 +50,20 @@ void visit_keys(const AttentionProblem& problem, const BlockMask* mask, std::int
     }
 }
 
-void one_row(const AttentionProblem& problem, const AttentionArgs& args, const Map& map, std::int64_t q,
+void one_row(const AttentionProblem& problem, const AttentionArgs& args, std::int64_t map, std::int64_t q,
              double* scratch) {
     double* scores = scratch;
     double* sums = scratch + problem.k_len;
     const std::int64_t d = problem.head_dim;
+    const std::int64_t query = row_at(problem, args.q_strides, map, q);
+    const std::int64_t out = row_at(problem, args.o_strides, map, q);
     double largest = -std::numeric_limits<double>::infinity();
-    visit_keys(problem, args.mask, map.index, q, [&](std::int64_t first, std::int64_t last) {
+    visit_keys(problem, args.mask, map, q, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t key = first; key < last; ++key) {
+            const std::int64_t at = row_at(problem, args.k_strides, map, key);
             double score = 0.0;
-            for (std::int64_t i = 0; i < d; ++i) {
-                score += load(args.q, problem.dtype, map.q + q * args.q_strides.token + i) *
-                         load(args.k, problem.dtype, map.k + key * args.k_strides.token + i);
-            }
+            for (std::int64_t i = 0; i < d; ++i)
+                score += load(args.q, problem.dtype, query + i) * load(args.k, problem.dtype, at + i);
             scores[key] = score * static_cast<double>(args.scale);
             largest = std::max(largest, scores[key]);
         }
@@ -72,18 +71,17 @@ void one_row(const AttentionProblem& problem, const AttentionArgs& args, const M
     std::fill_n(sums, d, 0.0);
     double weights = 0.0;
     bool empty = true;
-    visit_keys(problem, args.mask, map.index, q, [&](std::int64_t first, std::int64_t last) {
+    visit_keys(problem, args.mask, map, q, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t key = first; key < last; ++key) {
             const double weight = std::exp(scores[key] - largest);
             weights += weight;
             empty = false;
-            for (std::int64_t i = 0; i < d; ++i)
-                sums[i] += weight * load(args.v, problem.dtype, map.v + key * args.v_strides.token + i);
+            const std::int64_t at = row_at(problem, args.v_strides, map, key);
+            for (std::int64_t i = 0; i < d; ++i) sums[i] += weight * load(args.v, problem.dtype, at + i);
         }
     });
-    for (std::int64_t i = 0; i < d; ++i) {
-        store(args.o, problem.dtype, map.o + q * args.o_strides.token + i, empty ? 0.0 : sums[i] / weights);
-    }
+    for (std::int64_t i = 0; i < d; ++i)
+        store(args.o, problem.dtype, out + i, empty ? 0.0 : sums[i] / weights);
 }
 
 std::int64_t doubles_per_thread(const AttentionProblem& problem) {
@@ -99,12 +97,7 @@ std::size_t attention_workspace(const AttentionProblem& problem) {
 void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
     const std::int64_t rows = problem.batch * problem.heads * problem.q_len;
     parallel_for(rows, [&](std::int64_t row, int worker) {
-        const std::int64_t index = row / problem.q_len;
-        const std::int64_t batch = index / problem.heads;
-        const std::int64_t head = index % problem.heads;
-        const Map map = {index, offset(args.q_strides, batch, head), offset(args.k_strides, batch, head),
-                         offset(args.v_strides, batch, head), offset(args.o_strides, batch, head)};
-        one_row(problem, args, map, row % problem.q_len,
+        one_row(problem, args, row / problem.q_len, row % problem.q_len,
                 reinterpret_cast<double*>(args.workspace) + worker * doubles_per_thread(problem));
     });
 }

@@ -41,7 +41,8 @@ struct Integers {
 
 std::int64_t start(const AttentionProblem& problem, const AttentionStrides& strides, std::int64_t map,
                    std::int64_t token) {
-    return map / problem.heads * strides.batch + map % problem.heads * strides.head + token * strides.token;
+    const std::int64_t at = strides.order == nullptr ? token : strides.order[map][token];
+    return map / problem.heads * strides.batch + map % problem.heads * strides.head + at * strides.token;
 }
 
 std::int64_t key_groups(const AttentionProblem& problem) {

@@ -31,7 +31,7 @@ Tensor strided_rows(const HeadRows& x, std::int64_t map, bool reversed) {
     parallel_for(rows, [&](std::int64_t row, int) {
         for (std::int64_t t = 0; t < kStride && row * kStride + t < x.tokens; ++t) {
             const std::int64_t place = reversed ? kStride - 1 - t : t;
-            x.add_row(tokens.row(row * kStride + t),
+            x.add_row(tokens.at(row * kStride + t),
                       static_cast<float*>(out.data()) + (row * kStride + place) * x.head_dim);
         }
     });

@@ -6,8 +6,9 @@
 #include <cstdint>
 #include <span>
 
+#include "ops/token_orders.h"
 #include "sparse/geometry.h"
-#include "sparse/reorder.h"
+#include "sparse/head_rows.h"
 #include "sparse/token_order.h"
 #include "sparse/trace.h"
 

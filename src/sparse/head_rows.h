@@ -1,0 +1,50 @@
+// The rows of q, k, v or o, head by head, and means of blocks of them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "sparse/geometry.h"
+
+namespace aerogel {
+
+/// The rows of one map.
+struct MapRows {
+    const std::byte* first;
+    std::int64_t step;          ///< bytes from one token to the next
+    const std::int32_t* order;  ///< null: as they lie
+
+    const std::byte* at(std::int64_t row) const {
+        return first + (order == nullptr ? row : order[row]) * step;
+    }
+};
+
+/// A 4-D q, k, v or o as heads of rows; element (b, h, row, d) as in AttentionStrides.
+struct HeadRows {
+    const void* data = nullptr;
+    AttentionStrides strides;
+    std::int64_t batch = 0;
+    std::int64_t heads = 0;
+    std::int64_t group = 1;  ///< heads that share the same rows
+    std::int64_t tokens = 0;
+    std::int64_t head_dim = 0;
+    DType dtype = DType::f32;
+
+    HeadRows(const TensorView& view, AttentionLayout layout);
+    std::int64_t maps() const { return batch * heads; }
+    /// The same rows seen as `count` heads, a multiple of what there is (GQA).
+    HeadRows repeated(std::int64_t count) const;
+    /// The rows of each map in its order; empty: as they lie.
+    HeadRows ordered(const std::vector<const std::int32_t*>& orders) const;
+    /// Those of map b * heads + h.
+    MapRows rows(std::int64_t map) const;
+    /// Adds a row to `sum` [head_dim] in float32.
+    void add_row(const std::byte* row, float* sum) const;
+};
+
+/// Means of the rows of each cell, summed in their order in float32 and divided by their number.
+/// `transposed`: [maps, head_dim, cells] instead of [maps, cells, head_dim].
+std::vector<float> cell_means(const HeadRows& rows, const Cells& cells, bool transposed);
+
+}  // namespace aerogel
