@@ -124,11 +124,12 @@ def main():
     level = cpu["level"]
     calls, side_of = sides(*float_model(arguments), arguments)
     with torch.inference_mode():
-        seconds, spreads, outputs = take_turns(calls, arguments.rounds, may_fail=True)
+        turns = take_turns(calls, arguments.rounds, may_fail=True)
+    outputs = turns.results
     peers, exact = [name for name in peers_of(level, side_of) if name in outputs], outputs["torch float32"].double()
-    best = min(seconds[name] for name in peers)
-    rows = [{"name": name, "seconds": seconds[name], "spread": spreads[name], "error": float((o.double() - exact).norm() / exact.norm()),
-             "ratio": best / seconds[name]} for name, o in outputs.items()]
+    best = min(peers, key=turns.median)
+    rows = [{"name": name, "seconds": turns.median(name), "spread": turns.spread(name), "error": float((o.double() - exact).norm() / exact.norm()),
+             "ratio": turns.ratio(best, name)} for name, o in outputs.items()]
     reached = max(row["ratio"] for row in rows if row["name"].startswith("aerogel"))
     goal = {"reached": reached, "wanted": GOALS.get(level), "peers": peers}
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Sparse attention beside dense attention, PyTorch's and flex_attention under the same mask: one run, turn by turn, medians.
+"""Sparse attention beside dense attention, PyTorch's and flex_attention under the same mask: one run, turn by turn. Times are
+medians; a ratio is the median of those within one turn.
 
 An Aerogel time is the whole call from Python: recognition or prediction of the mask, and attention. The
 peer flex_attention gets the finished mask over tokens as they lie, and so does the row "given" it is compared with. Errors are relative L2 distances to
@@ -121,47 +122,47 @@ def calls_of(problem, arguments):
     if p.tokens % BLOCK == 0:
         given = {"sparse_type": None, "mask": mask, "block_size": BLOCK, "return_report": True}
         calls["the mask of rf_v2, given"] = lambda: aerogel.sparse_attention(p.q, p.k, p.v, **given)
-        calls["the mask of rf_v2, given, int8"] = lambda: aerogel.sparse_attention(p.q, p.k, p.v, precision="int8", **given)
         if not arguments.no_flex:
             calls["flex_attention"] = flex_call(p, mask)
+        calls["the mask of rf_v2, given, int8"] = lambda: aerogel.sparse_attention(p.q, p.k, p.v, precision="int8", **given)
     return calls, mask
 
 
-def rows_of(problem, calls, mask, timed, peaks):
-    medians, spreads, results = timed
+def rows_of(problem, calls, mask, turns, peaks):
     blocks = lambda rows: mask[0, 0].bool()[rows // BLOCK].repeat_interleave(BLOCK, 1)
     rows = []
     for name in calls:
-        result = results[name]
+        result = turns.results[name]
         o, report = result if isinstance(result, tuple) else (result, None)
         density = report["density"] if report else float(mask.bool().float().mean()) if name == "flex_attention" else 1.0
-        row = {"name": name, "seconds": medians[name], "spread": spreads[name], "density": density}
+        row = {"name": name, "seconds": turns.median(name), "spread": turns.spread(name), "density": density}
         if report:
-            row["prediction"] = report["predict_seconds"] / medians["dense"]
+            row["prediction"] = report["predict_seconds"] / turns.median("dense")
         if "given" in name or name == "flex_attention":
             row["error"] = relative_error(o, problem.q, problem.k, problem.v, blocks)
         elif density == 1.0 and o.shape == problem.q.shape:
             row["error"] = relative_error(o, problem.q, problem.k, problem.v, lambda rows: None)
         peak = peaks.get("int8" if "int8" in name else "f32")
-        row["percent_of_peak"] = 100 * problem.operations(density) / medians[name] / 1e9 / peak if peak else None
-        row["times_dense"] = medians["dense"] / medians[name]
-        row["times_torch"] = medians["torch SDPA"] / medians[name]
+        row["percent_of_peak"] = 100 * problem.operations(density) / turns.median(name) / 1e9 / peak if peak else None
+        row["times_dense"] = turns.ratio("dense", name)
+        row["times_torch"] = turns.ratio("torch SDPA", name)
         rows.append(row)
     return rows
 
 
-def goals(medians, rows, cpu):
+def goals(turns, rows, cpu):
     """[(what, reached, wanted, holds)]."""
     by_name = {row["name"]: row for row in rows}
     int8 = FLOORS["int8"][cpu["level"] != "avx2"]
-    found = [
-        ("dense against torch SDPA", medians["torch SDPA"] / medians["dense"], FLOORS["dense"]),
-        ("rf_v2 against dense, prediction included", medians["dense"] / medians["rf_v2"], FLOORS["rf_v2"]),
-        ("rf_v2 in int8 against float32", medians["rf_v2"] / medians["rf_v2 int8"], int8),
-        ("the same mask, against flex_attention", medians.get("flex_attention", 0) / medians.get("the mask of rf_v2, given", 1), FLOORS["flex"]),
+    compared = [
+        ("dense against torch SDPA", "torch SDPA", "dense", FLOORS["dense"]),
+        ("rf_v2 against dense, prediction included", "dense", "rf_v2", FLOORS["rf_v2"]),
+        ("rf_v2 in int8 against float32", "rf_v2", "rf_v2 int8", int8),
+        ("the same mask, against flex_attention", "flex_attention", "the mask of rf_v2, given", FLOORS["flex"]),
     ]
-    checks = [(what, reached, f">= {wanted}", reached >= wanted) for what, reached, wanted in found if reached]
-    share, more = by_name["rf_v2"]["prediction"], medians["dense, one token more"] / medians["dense"]
+    found = [(what, turns.ratio(slow, fast), wanted) for what, slow, fast, wanted in compared if slow in turns.seconds]
+    checks = [(what, reached, f">= {wanted}", reached >= wanted) for what, reached, wanted in found]
+    share, more = by_name["rf_v2"]["prediction"], turns.ratio("dense, one token more", "dense")
     checks.append(("prediction of rf_v2, of the dense call", share, f"<= {MOST_PREDICTION}", share <= MOST_PREDICTION))
     checks.append(("one token more than a multiple of the block", more, f"<= {MOST_FOR_ONE_TOKEN}", more <= MOST_FOR_ONE_TOKEN))
     return checks
@@ -189,9 +190,9 @@ def main():
     problem = Problem(arguments)
     with torch.inference_mode():
         calls, mask = calls_of(problem, arguments)
-        timed = take_turns(calls, arguments.rounds)
-        rows = rows_of(problem, calls, mask, timed, peaks)
-    checks = goals(timed[0], rows, cpu)
+        turns = take_turns(calls, arguments.rounds)
+        rows = rows_of(problem, calls, mask, turns, peaks)
+    checks = goals(turns, rows, cpu)
     size = f"{arguments.heads} heads, {problem.tokens} tokens, head_dim {arguments.head_dim}"
     show(rows, checks, f"{size}; {cpu['name']}, {cpu['level']}, {cpu['threads']} threads, torch {torch.__version__}")
     if arguments.json:

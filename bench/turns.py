@@ -2,29 +2,47 @@
 import statistics
 import sys
 import time
+from dataclasses import dataclass, field
 
 from rich.progress import track
 
 
+@dataclass
+class Turns:
+    """What calls of several names took, turn by turn, and what they returned in the last one."""
+
+    seconds: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
+
+    def median(self, name):
+        return statistics.median(self.seconds[name])
+
+    def spread(self, name):
+        return max(self.seconds[name]) / min(self.seconds[name]) - 1
+
+    def ratio(self, name, other):
+        """Seconds of `name` over those of `other`: the median of the ratios within one turn, which neighbours on the machine disturb less than the
+        ratio of the medians."""
+        return statistics.median(a / b for a, b in zip(self.seconds[name], self.seconds[other], strict=True))
+
+
 def take_turns(calls, rounds, may_fail=False):
-    """({name: median seconds}, {name: spread}, {name: last result}) of functions by name; a round before the first warms up and compiles.
-    `may_fail`: a call that raises in that round is said to do so and left out."""
-    calls = dict(calls)
-    seconds, results = {name: [] for name in calls}, {}
+    """Turns of functions by name; a round before the first warms up and compiles. `may_fail`: a call that raises in that round is said to do so and
+    left out."""
+    calls, turns = dict(calls), Turns({name: [] for name in calls})
     for turn in track(range(rounds + 1), "measuring", disable=not sys.stderr.isatty()):
         for name, call in list(calls.items()):
             start = time.perf_counter()
             try:
-                results[name] = call()
+                turns.results[name] = call()
             except Exception as error:
                 if not may_fail or turn:
                     raise
                 print(f"{name}: left out, it fails: {str(error).strip().splitlines()[0]}", file=sys.stderr)
-                del calls[name], seconds[name]
+                del calls[name], turns.seconds[name]
                 continue
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                turns.seconds[name].append(time.perf_counter() - start)
             else:
                 print(f"{name}: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr)
-    medians = {name: statistics.median(all_of_it) for name, all_of_it in seconds.items()}
-    return medians, {name: max(all_of_it) / min(all_of_it) - 1 for name, all_of_it in seconds.items()}, results
+    return turns
