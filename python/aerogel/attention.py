@@ -42,6 +42,7 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     sequence); float32, bfloat16 or float16; q and k may differ in length; k and v may have a divisor of q's heads (GQA). scale:
     head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks] of blocks of block_size tokens (an int or a
     pair) that are computed; a query row without any gives zeros. is_causal: query i sees no key behind i + k_len - q_len.
+    Sums and softmax weights are float32; those of bfloat16 are rounded to it before they meet v where the CPU has AMX.
     Returns an array like q. Raises ValueError for shapes and types that do not fit."""
     prepared, layout = _prepared("attention", q, k, v, input_layout)
     options = {"layout": layout, "scale": positive_scale("attention", scale), "causal": bool(is_causal)}

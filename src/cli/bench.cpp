@@ -114,9 +114,13 @@ void run_bench(const BenchOptions& options) {
         beside->run();
     }
     const double peak_f32 = measured_peak(PeakKind::f32), peak_int8 = measured_peak(PeakKind::int8);
+    const double peak_bf16 =
+        std::max(measured_peak(PeakKind::bf16), peak_f32);  // 0 where it is multiplied as float32
     if (!options.json) {
-        fmt::print("{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} GOPS int8\n", cpu_name(),
-                   to_string(cpu_level()), num_threads(), peak_f32 / 1e9, peak_int8 / 1e9);
+        fmt::print(
+            "{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8\n",
+            cpu_name(), to_string(cpu_level()), num_threads(), peak_f32 / 1e9, peak_bf16 / 1e9,
+            peak_int8 / 1e9);
         fmt::print("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10} {:>9}\n", "problem", "median ms", "spread",
                    "GOPS", "of peak", "weights GB/s", "error", beside ? "x beside" : "");
     }
@@ -124,7 +128,9 @@ void run_bench(const BenchOptions& options) {
     for (const auto* problem : chosen) {
         Measured m = measure(*problem, beside ? &*beside : nullptr, options);
         if (interrupted()) throw Error("[bench] interrupted");
-        m.peak = problem->peak == PeakKind::int8 ? peak_int8 : peak_f32;
+        m.peak = problem->peak == PeakKind::int8   ? peak_int8
+                 : problem->peak == PeakKind::bf16 ? peak_bf16
+                                                   : peak_f32;
         if (options.json) {
             results.push_back(to_json(m));
             continue;

@@ -226,7 +226,10 @@ std::vector<BenchProblem> bench_problems() {
                 problems.push_back(
                     {fmt::format("attention/{}/{}/{}", kind, type, size),
                      density < 1.0 ? "float64 softmax over the kept blocks" : "float64 softmax",
-                     int8 ? PeakKind::int8 : PeakKind::f32, density < 1.0 ? dense * 7.0 / 32.0 : dense, [=] {
+                     int8             ? PeakKind::int8
+                     : type == "bf16" ? PeakKind::bf16
+                                      : PeakKind::f32,
+                     density < 1.0 ? dense * 7.0 / 32.0 : dense, [=] {
                          const DType dtype = type == "bf16" ? DType::bf16 : DType::f32;
                          return make_attention_case(shape, dtype, density, int8);
                      }});

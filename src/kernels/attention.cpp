@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "kernels/cpu/amx/attention.h"
 #include "kernels/cpu/avx2/attention.h"
 #include "kernels/cpu/avx512/attention.h"
 #include "kernels/cpu/baseline/attention.h"
@@ -13,6 +14,10 @@ namespace {
 
 std::string takes_all(const AttentionProblem&) {
     return {};
+}
+
+std::string takes_bf16(const AttentionProblem& problem) {
+    return problem.dtype == DType::bf16 ? "" : "dtype must be bf16";
 }
 
 }  // namespace
@@ -27,7 +32,8 @@ std::string AttentionProblem::describe() const {
 }
 
 std::span<const AttentionKernel> attention_kernels() {
-    static const std::array<AttentionKernel, 4> kKernels = {{
+    static const std::array<AttentionKernel, 5> kKernels = {{
+        {"cpu.amx.bf16_attention", CpuLevel::amx, takes_bf16, amx::attention_workspace, amx::attention, true},
         {"cpu.avx512.attention", CpuLevel::avx512, takes_all, avx512::attention_workspace, avx512::attention},
         {"cpu.avx2.attention", CpuLevel::avx2, takes_all, avx2::attention_workspace, avx2::attention},
         {"cpu.baseline.attention", CpuLevel::baseline, takes_all, baseline::attention_workspace,

@@ -55,6 +55,8 @@ struct AttentionKernel {
     std::string (*why_not)(const AttentionProblem& problem);
     std::size_t (*workspace_bytes)(const AttentionProblem& problem);
     void (*run)(const AttentionProblem& problem, const AttentionArgs& args) noexcept;
+    /// To bfloat16 before they meet v; numbers of bfloat16 below 2^-126 then count as zero.
+    bool rounds_weights = false;
 };
 
 /// Best first, the reference last.

@@ -46,9 +46,9 @@ constexpr PeakKernel kBaselineInt8 = {"cpu.baseline.peak_int8", CpuLevel::baseli
 }  // namespace
 
 std::span<const PeakKernel> peak_kernels() {
-    static const std::array<PeakKernel, 7> kernels = {
-        cpu::kAmxPeakInt8,  cpu::kAvx512PeakF32, cpu::kAvx512PeakInt8, cpu::kAvx2PeakF32,
-        cpu::kAvx2PeakInt8, kBaselineF32,        kBaselineInt8};
+    static const std::array<PeakKernel, 8> kernels = {
+        cpu::kAmxPeakInt8, cpu::kAmxPeakBf16,  cpu::kAvx512PeakF32, cpu::kAvx512PeakInt8,
+        cpu::kAvx2PeakF32, cpu::kAvx2PeakInt8, kBaselineF32,        kBaselineInt8};
     return kernels;
 }
 

@@ -10,7 +10,8 @@
 
 namespace aerogel {
 
-enum class PeakKind : std::uint8_t { f32, int8 };
+/// Only levels that multiply bfloat16 as such have a loop of bf16.
+enum class PeakKind : std::uint8_t { f32, bf16, int8 };
 
 struct PeakKernel {
     std::string_view name;  ///< "cpu.avx2.peak_f32"
@@ -23,6 +24,7 @@ struct PeakKernel {
 
 namespace cpu {
 extern const PeakKernel kAmxPeakInt8;
+extern const PeakKernel kAmxPeakBf16;
 extern const PeakKernel kAvx512PeakF32;
 extern const PeakKernel kAvx512PeakInt8;
 extern const PeakKernel kAvx2PeakF32;

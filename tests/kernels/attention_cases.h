@@ -43,9 +43,10 @@ struct AttentionData {
     PaddedArray q, k, v;
     std::vector<double> exact;
     std::vector<double> bound;
+    std::vector<double> weight_rounding;  ///< what AttentionKernel::rounds_weights adds to the bound
 
     std::int64_t index(const AttentionStrides& strides, std::int64_t map, std::int64_t token) const;
-    /// Recomputes `exact` and `bound` after an input changed.
+    /// Recomputes the vectors after an input changed.
     void solve();
 };
 
@@ -54,6 +55,6 @@ PaddedArray make_output(const AttentionCase& test_case);
 /// Runs one kernel with a poisoned workspace; reports a damaged margin as a test failure.
 PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& data);
 /// Empty, or the first element of `o` that is out of bounds.
-std::string compare(const AttentionData& data, const PaddedArray& o);
+std::string compare(const AttentionData& data, const PaddedArray& o, bool rounds_weights = false);
 
 }  // namespace aerogel::testing

@@ -35,7 +35,7 @@ TEST(AttentionKernels, AllProblemsWithinBounds) {
     for (const AttentionCase& test_case : cases) {
         const AttentionData data(test_case);
         for (const AttentionKernel& kernel : kernels_for(test_case.problem))
-            EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << kernel.name;
+            EXPECT_EQ(compare(data, run_attention(kernel, data), kernel.rounds_weights), "") << kernel.name;
     }
 }
 
@@ -57,7 +57,8 @@ TEST(AttentionKernels, SameBitsForAnyNumberOfThreads) {
     const int before = num_threads();
     for (const char* line :
          {"heads=3 batch=2 q_len=200 k_len=513 head_dim=40", "heads=2 q_len=700 k_len=300 head_dim=64",
-          "heads=2 q_len=300 k_len=527 head_dim=64 mask=64x32 density=0.3"}) {
+          "heads=2 q_len=300 k_len=527 head_dim=64 mask=64x32 density=0.3",
+          "heads=2 q_len=300 k_len=527 head_dim=80 mask=64x48 density=0.3 dtype=bf16"}) {
         const AttentionCase test_case = parse_attention_case(line);
         const AttentionData data(test_case);
         for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
@@ -90,41 +91,50 @@ TEST(AttentionKernels, AFullMaskGivesTheBitsOfDenseAttention) {
 }
 
 TEST(AttentionKernels, ANaNInAQueryStaysInItsRow) {
-    const AttentionCase test_case = parse_attention_case("heads=2 q_len=129 k_len=300 head_dim=40");
-    AttentionData data(test_case);
-    for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
-        PaddedArray want = run_attention(kernel, data);
-        const PaddedArray q = data.q;
-        data.q.set(data.index(q.strides, 1, 77) + 39, std::numeric_limits<double>::quiet_NaN());
-        PaddedArray got = run_attention(kernel, data);
-        const std::int64_t row = data.index(got.strides, 1, 77);
-        for (std::int64_t d = 0; d < 40; ++d) {
-            EXPECT_TRUE(std::isnan(got.get(row + d))) << kernel.name;
-            got.set(row + d, 0.0);
-            want.set(row + d, 0.0);
+    for (const char* dtype : {"f32", "bf16"}) {
+        SCOPED_TRACE(dtype);
+        const AttentionCase test_case =
+            parse_attention_case(std::string("heads=2 q_len=129 k_len=300 head_dim=40 dtype=") + dtype);
+        AttentionData data(test_case);
+        for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+            PaddedArray want = run_attention(kernel, data);
+            const PaddedArray q = data.q;
+            data.q.set(data.index(q.strides, 1, 77) + 39, std::numeric_limits<double>::quiet_NaN());
+            PaddedArray got = run_attention(kernel, data);
+            const std::int64_t row = data.index(got.strides, 1, 77);
+            for (std::int64_t d = 0; d < 40; ++d) {
+                EXPECT_TRUE(std::isnan(got.get(row + d))) << kernel.name;
+                got.set(row + d, 0.0);
+                want.set(row + d, 0.0);
+            }
+            EXPECT_EQ(got.bytes, want.bytes) << kernel.name;
+            data.q = q;
         }
-        EXPECT_EQ(got.bytes, want.bytes) << kernel.name;
-        data.q = q;
     }
 }
 
 TEST(AttentionKernels, ANaNInAKeyOrValueReachesTheRowsThatSeeIt) {
-    AttentionCase test_case = parse_attention_case("q_len=96 k_len=101 head_dim=40 mask=32x20 fill=full");
-    test_case.mask.row_start = {0, 2, 4, 6};
-    test_case.mask.columns = {0, 1, 1, 2, 4, 5};  // the 20 keys of block 2 are seen by queries 32..63 only
-    for (const bool in_values : {false, true}) {
-        for (const std::int64_t key : {40, 47, 59}) {
-            AttentionData data(test_case);
-            PaddedArray& array = in_values ? data.v : data.k;
-            array.set(data.index(array.strides, 0, key) + 5, std::numeric_limits<double>::quiet_NaN());
-            for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
-                const PaddedArray o = run_attention(kernel, data);
-                for (std::int64_t query = 0; query < 96; ++query) {
-                    const bool seen = query / 32 == 1;
-                    for (std::int64_t d = 0; d < 40; ++d)
-                        EXPECT_EQ(std::isnan(o.get(data.index(o.strides, 0, query) + d)),
-                                  seen && (!in_values || d == 5))
-                            << kernel.name << " key " << key << " query " << query << " channel " << d;
+    for (const char* dtype : {"f32", "bf16"}) {
+        SCOPED_TRACE(dtype);
+        AttentionCase test_case = parse_attention_case(
+            std::string("q_len=96 k_len=101 head_dim=40 mask=32x20 fill=full dtype=") + dtype);
+        test_case.mask.row_start = {0, 2, 4, 6};
+        test_case.mask.columns = {0, 1, 1,
+                                  2, 4, 5};  // the 20 keys of block 2 are seen by queries 32..63 only
+        for (const bool in_values : {false, true}) {
+            for (const std::int64_t key : {40, 47, 59}) {
+                AttentionData data(test_case);
+                PaddedArray& array = in_values ? data.v : data.k;
+                array.set(data.index(array.strides, 0, key) + 5, std::numeric_limits<double>::quiet_NaN());
+                for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+                    const PaddedArray o = run_attention(kernel, data);
+                    for (std::int64_t query = 0; query < 96; ++query) {
+                        const bool seen = query / 32 == 1;
+                        for (std::int64_t d = 0; d < 40; ++d)
+                            EXPECT_EQ(std::isnan(o.get(data.index(o.strides, 0, query) + d)),
+                                      seen && (!in_values || d == 5))
+                                << kernel.name << " key " << key << " query " << query << " channel " << d;
+                    }
                 }
             }
         }
@@ -132,22 +142,29 @@ TEST(AttentionKernels, ANaNInAKeyOrValueReachesTheRowsThatSeeIt) {
 }
 
 TEST(AttentionKernels, InfiniteScores) {
-    const double infinity = std::numeric_limits<double>::infinity();
-    const AttentionCase test_case = parse_attention_case("q_len=3 k_len=600 head_dim=32");
-    AttentionData data(test_case);
-    for (std::int64_t query = 0; query < 3; ++query)
-        data.q.set(data.index(data.q.strides, 0, query), query == 1 ? -1.0 : 1.0);
-    for (std::int64_t key = 0; key < 300; ++key) data.k.set(data.index(data.k.strides, 0, key), -infinity);
-    data.solve();  // queries 0 and 2 see keys 300.. only, query 1 has scores of +infinity
-    for (std::int64_t d = 0; d < 32; ++d) ASSERT_TRUE(std::isfinite(data.exact[static_cast<std::size_t>(d)]));
-    for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
-        const PaddedArray o = run_attention(kernel, data);
-        for (std::int64_t d = 0; d < 32; ++d) {
-            EXPECT_TRUE(std::isnan(o.get(data.index(o.strides, 0, 1) + d))) << kernel.name;
-            for (const std::int64_t query : {0, 2}) {
-                const auto i = static_cast<std::size_t>(query * 32 + d);
-                EXPECT_NEAR(o.get(data.index(o.strides, 0, query) + d), data.exact[i], data.bound[i])
-                    << kernel.name;
+    for (const char* dtype : {"f32", "bf16"}) {
+        SCOPED_TRACE(dtype);
+        const double infinity = std::numeric_limits<double>::infinity();
+        const AttentionCase test_case =
+            parse_attention_case(std::string("q_len=3 k_len=600 head_dim=32 dtype=") + dtype);
+        AttentionData data(test_case);
+        for (std::int64_t query = 0; query < 3; ++query)
+            data.q.set(data.index(data.q.strides, 0, query), query == 1 ? -1.0 : 1.0);
+        for (std::int64_t key = 0; key < 300; ++key)
+            data.k.set(data.index(data.k.strides, 0, key), -infinity);
+        data.solve();  // queries 0 and 2 see keys 300.. only, query 1 has scores of +infinity
+        for (std::int64_t d = 0; d < 32; ++d)
+            ASSERT_TRUE(std::isfinite(data.exact[static_cast<std::size_t>(d)]));
+        for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+            const PaddedArray o = run_attention(kernel, data);
+            for (std::int64_t d = 0; d < 32; ++d) {
+                EXPECT_TRUE(std::isnan(o.get(data.index(o.strides, 0, 1) + d))) << kernel.name;
+                for (const std::int64_t query : {0, 2}) {
+                    const auto i = static_cast<std::size_t>(query * 32 + d);
+                    EXPECT_NEAR(o.get(data.index(o.strides, 0, query) + d), data.exact[i],
+                                data.bound[i] + (kernel.rounds_weights ? data.weight_rounding[i] : 0.0))
+                        << kernel.name;
+                }
             }
         }
     }

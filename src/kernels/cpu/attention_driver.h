@@ -155,13 +155,7 @@ void compute_group(const AttentionProblem& problem, const AttentionArgs& args, c
         tile.factor = args.scale * kLog2E;
         load_queries<Isa>(rows_of<Element>(args.q, args.q_strides, problem, map), first, tile);
         KeyCursor cursor = keys_of(problem, args.mask, map, block);
-        tile.seen = problem.k_len;
-        if (problem.causal) {
-            tile.seen = first + problem.k_len - problem.q_len + 1;
-            const std::int64_t all_seen = tile.seen + tile.rows - 1;
-            cursor.k_len = smaller(cursor.k_len, all_seen < 0 ? 0 : all_seen);
-            cursor.last = smaller(cursor.last, cursor.k_len);
-        }
+        tile.seen = cursor.hide_later(problem, first, tile.rows);
         const std::int64_t empty = compute_tile<Isa>(tile, cursor);
         store_output<Isa>(tile, empty, rows_of<Element>(args.o, args.o_strides, problem, map), first);
     });

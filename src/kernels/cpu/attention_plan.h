@@ -42,6 +42,17 @@ struct KeyTile {
 /// Walks the keys that a row of query blocks sees. Neighbouring kept blocks become one run, so a full
 /// mask gives the very tiles (and bits) of dense attention.
 struct KeyCursor {
+    /// Leaves out the keys that none of the rows first..first + rows - 1 may see; row r may see those before
+    /// the result + r.
+    std::int64_t hide_later(const AttentionProblem& problem, std::int64_t first_row, std::int64_t rows) {
+        if (!problem.causal) return problem.k_len;
+        const std::int64_t seen = first_row + problem.k_len - problem.q_len + 1;
+        const std::int64_t all_seen = seen + rows - 1;
+        k_len = smaller(k_len, all_seen < 0 ? 0 : all_seen);
+        last = smaller(last, k_len);
+        return seen;
+    }
+
     const std::int32_t* column = nullptr;  ///< next kept block
     const std::int32_t* end = nullptr;
     std::int64_t block_k = 0;
@@ -58,16 +69,17 @@ struct KeyCursor {
         return true;
     }
 
-    /// Fills `tile`; false when no key is left.
+    /// Fills `tile`, in panels of kWidth keys; false when no key is left.
+    template <std::int64_t kWidth = kPanel>
     bool next(KeyTile& tile) {
         tile.count = 0;
         tile.columns = 0;
         while (tile.columns < kTileKeys) {
             if (first == last && !next_run()) break;
-            const std::int64_t start = round_down(first, kPanel);
+            const std::int64_t start = round_down(first, kWidth);
             const std::int64_t stop = smaller(last, start + kTileKeys - tile.columns);
             tile.segments[tile.count++] = {first, stop, tile.columns};
-            tile.columns += round_up(stop, kPanel) - start;
+            tile.columns += round_up(stop, kWidth) - start;
             first = stop;
         }
         return tile.count != 0;

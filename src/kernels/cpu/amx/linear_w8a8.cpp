@@ -4,6 +4,7 @@
 #include "kernels/cpu/linear_w8a8.h"
 
 #include "kernels/cpu/amx/linear.h"
+#include "kernels/cpu/amx/tile_shapes.h"
 #include "kernels/cpu/avx512/linear_quantize.h"
 #include "kernels/cpu/avx512/linear_tile.h"
 
@@ -15,15 +16,6 @@ constexpr std::int64_t kHalfRows = 16;                  ///< rows of a tile
 constexpr std::int64_t kSumStride = kTileColumns * 4;   ///< bytes between two rows of sums
 constexpr std::int64_t kStepStride = kTileColumns * 4;  ///< bytes between two steps of w
 constexpr std::int64_t kRowStride = kRowSteps * 4;      ///< bytes between two rows of x
-
-/// The memory operand of ldtilecfg.
-struct alignas(64) TileShapes {
-    std::uint8_t palette = 1;
-    std::uint8_t start_row = 0;
-    std::uint8_t reserved[14] = {};
-    std::uint16_t row_bytes[16] = {};
-    std::uint8_t rows[16] = {};
-};
 
 /// Tiles 0-3 sums, 4-5 x, 6-7 w; 0, 1, 4 for the upper rows and 2, 3, 5 for the lower ones.
 constexpr TileShapes shapes_for(std::int64_t rows) {

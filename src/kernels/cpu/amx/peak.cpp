@@ -1,43 +1,50 @@
-// AMX peak loop: signed int8 tile products into four accumulator tiles.
+// AMX peak loops: tile products of signed bytes and of bfloat16 into four accumulator tiles.
 #include <immintrin.h>
 
+#include "kernels/cpu/amx/tile_shapes.h"
 #include "kernels/peak.h"
 
 namespace aerogel {
 namespace {
 
-// Palette 1: every tile 16 rows of 64 bytes.
-struct alignas(64) TileConfig {
-    std::uint8_t palette = 1;
-    std::uint8_t start_row = 0;
-    std::uint8_t reserved[14] = {};
-    std::uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};  // eight tiles; the rest stays 0
+constexpr TileShapes kWholeTiles = whole_tiles();
+
+struct Bytes {
+    static void multiply() {
+        _tile_dpbssd(0, 4, 6);
+        _tile_dpbssd(1, 4, 6);
+        _tile_dpbssd(2, 4, 6);
+        _tile_dpbssd(3, 4, 6);
+    }
 };
 
-// In static memory: GCC 12 believes that ldtilecfg reads 8 bytes only and drops stores to a local one.
-const TileConfig kConfig;
+struct Bf16 {
+    static void multiply() {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_dpbf16ps(3, 4, 6);
+    }
+};
 
-void run_int8(std::int64_t rounds) noexcept {
-    _tile_loadconfig(&kConfig);
+template <typename Products>
+void run(std::int64_t rounds) noexcept {
+    _tile_loadconfig(&kWholeTiles);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     _tile_zero(4);
     _tile_zero(6);
-    for (std::int64_t round = 0; round < rounds; ++round) {
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 4, 6);
-        _tile_dpbssd(2, 4, 6);
-        _tile_dpbssd(3, 4, 6);
-    }
+    for (std::int64_t round = 0; round < rounds; ++round) Products::multiply();
     _tile_release();
 }
 
 }  // namespace
 
 const PeakKernel cpu::kAmxPeakInt8 = {"cpu.amx.peak_int8", CpuLevel::amx, PeakKind::int8,
-                                      4.0 * 16 * 16 * 64 * 2, run_int8};
+                                      4.0 * 16 * 16 * 64 * 2, run<Bytes>};
+const PeakKernel cpu::kAmxPeakBf16 = {"cpu.amx.peak_bf16", CpuLevel::amx, PeakKind::bf16,
+                                      4.0 * 16 * 16 * 32 * 2, run<Bf16>};
 
 }  // namespace aerogel

@@ -1,0 +1,206 @@
+// The two products of bfloat16 attention on one tile of queries, and the softmax between them. tdpbf16ps
+// multiplies 16 x 32 by 32 x 16 and sums in float32: four tiles of sums (32 rows x 32 columns), two of rows
+// and two of columns fill the eight tile registers. The softmax is as in attention_tiles.h; its weights
+// become bfloat16. Included by sources built for AMX only.
+#pragma once
+
+#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/avx512/vector.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::int64_t kDepth = 32;  ///< bfloat16 numbers of a row of a tile: the products of one instruction
+constexpr std::int64_t kHalf = 16;   ///< rows or columns of a tile
+constexpr std::int64_t kBlock = 2 * kHalf;  ///< rows, and columns, of a block of four tiles
+constexpr std::int64_t kTileSize = kHalf * kDepth;
+constexpr std::int64_t kMostPanels = kTileKeys / kBlock;
+/// One cache line more than what a row holds, so that rows spread over the cache's sets.
+constexpr std::int64_t kScoreStride = kTileKeys + 16, kWeightStride = kTileKeys + 32;
+
+/// One task's memory. Rows are padded to whole blocks, head_dim (`d`) to whole tiles.
+struct Bf16Tile {
+    std::int64_t rows, d;
+    const Bf16Bits* k;  ///< packed: [32 keys][16 of them][32 of d], each a tile of pairs along d
+    const Bf16Bits* v;  ///< packed: [32 keys][16 of d], each a tile of pairs of keys
+    std::int64_t seen;  ///< row r may see keys before seen + r only
+    Bf16Bits* q;        ///< [rows][d]
+    Bf16Bits* weights;  ///< [rows][kWeightStride]
+    Bf16Bits* edges;    ///< [kMostPanels][32 keys x d]: panels of v without the keys that are not seen
+    float* scores;      ///< [rows][kScoreStride]
+    float* o;           ///< [rows][d]
+    float* sums;        ///< [rows][kHalf]: one partial sum of weights per lane
+    float* largest;     ///< [rows]: largest score so far, times `factor`
+    float factor;       ///< scale * log2(e)
+};
+
+/// Rows of 32-bit pairs times tiles of columns, added to sums; `both` = 32 rows, else 16.
+struct TileOperands {
+    const Bf16Bits* rows;
+    std::int64_t row_bytes;
+    const Bf16Bits* left;  ///< tile of the first 16 columns
+    const Bf16Bits* right;
+    bool both;
+};
+
+/// The compiler does not know that tile loads read memory.
+inline void stores_are_done() {
+    __asm__ volatile("" ::: "memory");
+}
+
+inline void multiply_tiles(const TileOperands& x) {
+    _tile_loadd(4, x.rows, x.row_bytes);
+    _tile_loadd(6, x.left, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, x.right, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    if (!x.both) return;
+    _tile_loadd(5, reinterpret_cast<const std::byte*>(x.rows) + kHalf * x.row_bytes, x.row_bytes);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+inline void store_sums(float* out, std::int64_t stride, bool both) {
+    _tile_stored(0, out, stride * 4);
+    _tile_stored(1, out + kHalf, stride * 4);
+    if (!both) return;
+    _tile_stored(2, out + kHalf * stride, stride * 4);
+    _tile_stored(3, out + kHalf * stride + kHalf, stride * 4);
+}
+
+/// Scores of all rows for one panel of 32 keys.
+inline void score_panel(const Bf16Tile& tile, const Bf16Bits* k, float* scores) {
+    stores_are_done();
+    const std::int64_t steps = tile.d / kDepth;
+    for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
+        const bool both = tile.rows - row > kHalf;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (std::int64_t step = 0; step < steps; ++step)
+            multiply_tiles({tile.q + row * tile.d + step * kDepth, tile.d * 2, k + step * kTileSize,
+                            k + (steps + step) * kTileSize, both});
+        store_sums(scores + row * kScoreStride, kScoreStride, both);
+    }
+}
+
+/// -inf for the columns first..last-1 of the rows from `row` on.
+inline void hide_columns(const Bf16Tile& tile, std::int64_t row, std::int64_t first, std::int64_t last) {
+    for (; row < tile.rows; ++row)
+        for (std::int64_t i = first; i < last; ++i) tile.scores[row * kScoreStride + i] = -__builtin_inff();
+}
+
+[[gnu::noinline]] inline void score_tile(const Bf16Tile& tile, const KeyTile& keys) {
+    for (int s = 0; s < keys.count; ++s) {
+        const Segment& segment = keys.segments[s];
+        const std::int64_t start = round_down(segment.first, kBlock), stop = round_up(segment.last, kBlock);
+        const std::int64_t to_column = segment.column - start;
+        for (std::int64_t key = start; key < stop; key += kBlock)
+            score_panel(tile, tile.k + key * tile.d, tile.scores + key + to_column);
+        hide_columns(tile, 0, segment.column, segment.first + to_column);
+        hide_columns(tile, 0, segment.last + to_column, stop + to_column);
+        for (std::int64_t row = 0; row < tile.rows && tile.seen + row < segment.last; ++row) {
+            const std::int64_t hidden = tile.seen + row;
+            float* scores = tile.scores + row * kScoreStride + to_column;
+            for (std::int64_t key = hidden < segment.first ? segment.first : hidden; key < segment.last;
+                 ++key)
+                scores[key] = -__builtin_inff();
+        }
+    }
+}
+
+/// Scores -> weights 2^(factor * score - largest), with the running maximum and sums; o times what they lose.
+[[gnu::noinline]] inline void softmax_tile(const Bf16Tile& tile, std::int64_t columns) {
+    using V = Avx512::V;
+    const V factor = Avx512::set1(tile.factor);
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const float* scores = tile.scores + row * kScoreStride;
+        Bf16Bits* weights = tile.weights + row * kWeightStride;
+        V tops[2] = {Avx512::set1(-__builtin_inff()), Avx512::set1(-__builtin_inff())};
+        for (std::int64_t i = 0; i < columns; i += kBlock) {
+            tops[0] = Avx512::larger(Avx512::load(scores + i), tops[0]);
+            tops[1] = Avx512::larger(Avx512::load(scores + i + kHalf), tops[1]);
+        }
+        const float before = tile.largest[row];
+        const float top = Avx512::reduce_larger(Avx512::larger(tops[0], tops[1])) * tile.factor;
+        const float now = top > before ? top : before;
+        const V largest = Avx512::set1(now);
+        V sums[2] = {Avx512::zero(), Avx512::zero()};
+        for (std::int64_t i = 0; i < columns; i += kBlock) {
+            V weight[2];
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; ++j) {
+                weight[j] =
+                    Avx512::exp2(Avx512::fmsub(Avx512::load(scores + i + j * kHalf), factor, largest));
+                sums[j] = Avx512::add(sums[j], weight[j]);
+            }
+            const __m512bh both = _mm512_cvtne2ps_pbh(weight[1], weight[0]);
+            _mm512_storeu_si512(weights + i, __builtin_bit_cast(__m512i, both));
+        }
+        const V rescale = Avx512::exp2(Avx512::set1(before - now));
+        float* totals = tile.sums + row * kHalf;
+        Avx512::store(totals, Avx512::fma(Avx512::load(totals), rescale, Avx512::add(sums[0], sums[1])));
+        tile.largest[row] = now;
+        if (Avx512::first(rescale) == 1.0F) continue;
+        float* o = tile.o + row * tile.d;
+        for (std::int64_t i = 0; i < tile.d; i += kHalf)
+            Avx512::store(o + i, Avx512::mul(Avx512::load(o + i), rescale));
+    }
+}
+
+/// One panel of v with zeros for the keys outside of first..last-1, so that what they hold, NaN or infinity,
+/// does not meet their weights of zero.
+inline const Bf16Bits* without_other_keys(const Bf16Tile& tile, std::int64_t panel, const Segment& segment,
+                                          Bf16Bits* out) {
+    for (std::int64_t pair = 0; pair < kHalf; ++pair) {
+        const std::int64_t key = panel + 2 * pair;
+        const bool even = key >= segment.first && key < segment.last;
+        const bool odd = key + 1 >= segment.first && key + 1 < segment.last;
+        const __m512i kept =
+            _mm512_set1_epi32((even ? 0xFFFF : 0) | (odd ? static_cast<int>(0xFFFF0000U) : 0));
+        for (std::int64_t d = 0; d < tile.d; d += kHalf) {
+            const std::int64_t at = (d / kHalf * kHalf + pair) * kDepth;
+            const __m512i values = _mm512_loadu_si512(tile.v + panel * tile.d + at);
+            _mm512_storeu_si512(out + at, _mm512_and_si512(values, kept));
+        }
+    }
+    return out;
+}
+
+/// o += weights v.
+[[gnu::noinline]] inline void value_tile(const Bf16Tile& tile, const KeyTile& keys) {
+    const Bf16Bits* panels[kMostPanels];
+    std::int64_t count = 0;
+    for (int s = 0; s < keys.count; ++s) {
+        const Segment& segment = keys.segments[s];
+        for (std::int64_t key = round_down(segment.first, kBlock); key < segment.last;
+             key += kBlock, ++count) {
+            const bool whole = key >= segment.first && key + kBlock <= segment.last;
+            panels[count] =
+                whole ? tile.v + key * tile.d
+                      : without_other_keys(tile, key, segment, tile.edges + count * kBlock * tile.d);
+        }
+    }
+    stores_are_done();
+    for (std::int64_t d = 0; d < tile.d; d += kBlock) {
+        const std::int64_t channels = d / kHalf * kTileSize;
+        for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
+            const bool both = tile.rows - row > kHalf;
+            float* o = tile.o + row * tile.d + d;
+            _tile_loadd(0, o, tile.d * 4);
+            _tile_loadd(1, o + kHalf, tile.d * 4);
+            if (both) {
+                _tile_loadd(2, o + kHalf * tile.d, tile.d * 4);
+                _tile_loadd(3, o + kHalf * tile.d + kHalf, tile.d * 4);
+            }
+            for (std::int64_t p = 0; p < count; ++p)
+                multiply_tiles({tile.weights + row * kWeightStride + p * kBlock, kWeightStride * 2,
+                                panels[p] + channels, panels[p] + channels + kTileSize, both});
+            store_sums(o, tile.d, both);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace aerogel
