@@ -25,8 +25,8 @@ struct Bf16Plan : QueryTiles {
         group = group < 1 ? 1 : smaller(group, maps);
         cut_queries(problem, kMaxTileRows, kBlock);
         // q, weights, edges; scores, o, sums, largest.
-        worker = kMaxTileRows * (d + kWeightStride) * 2 + kTileKeys * d * 2 +
-                 kMaxTileRows * (kScoreStride + d + kHalf + 1) * 4;
+        worker = (kMaxTileRows * d + kBlock * kWeightStride + kTileKeys * d) * 2 +
+                 (kBlock * kScoreStride + kMaxTileRows * (d + kHalf + 1)) * 4;
     }
 
     std::int64_t maps, d, panels, side;  ///< side: the packed keys, or values, of a map
@@ -108,9 +108,13 @@ std::int64_t compute_tile(const Bf16Tile& tile, KeyCursor& cursor) {
     std::int64_t empty = tile.rows;
     KeyTile keys;
     while (cursor.next<kBlock>(keys)) {
-        score_tile(tile, keys);
-        softmax_tile(tile, keys.columns);
-        value_tile(tile, keys);
+        const ValuePanels panels(tile, keys);
+        for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
+            const Bf16Tile some = tile.block(row);  // their scores stay in the first cache
+            score_tile(some, keys);
+            softmax_tile(some, keys.columns);
+            value_tile(some, panels);
+        }
         const std::int64_t unseen = keys.segments[0].first - tile.seen + 1;
         empty = smaller(empty, unseen < 0 ? 0 : unseen);
     }
@@ -121,12 +125,12 @@ Bf16Tile make_tile(const Bf16Plan& plan, std::byte* scratch) {
     Bf16Tile tile;
     tile.d = plan.d;
     tile.scores = reinterpret_cast<float*>(scratch);
-    tile.o = tile.scores + kMaxTileRows * kScoreStride;
+    tile.o = tile.scores + kBlock * kScoreStride;
     tile.sums = tile.o + kMaxTileRows * plan.d;
     tile.largest = tile.sums + kMaxTileRows * kHalf;
     tile.q = reinterpret_cast<Bf16Bits*>(tile.largest + kMaxTileRows);
     tile.weights = tile.q + kMaxTileRows * plan.d;
-    tile.edges = tile.weights + kMaxTileRows * kWeightStride;
+    tile.edges = tile.weights + kBlock * kWeightStride;
     return tile;
 }
 

@@ -18,16 +18,28 @@ constexpr std::int64_t kMostPanels = kTileKeys / kBlock;
 /// One cache line more than what a row holds, so that rows spread over the cache's sets.
 constexpr std::int64_t kScoreStride = kTileKeys + 16, kWeightStride = kTileKeys + 32;
 
-/// One task's memory. Rows are padded to whole blocks, head_dim (`d`) to whole tiles.
+/// Up to 32 rows of one task, or all of them. Rows are padded to whole tiles, head_dim (`d`) to whole blocks.
 struct Bf16Tile {
+    /// Rows first .. first + 31, as far as there are any. They share the memory of scores and weights.
+    Bf16Tile block(std::int64_t first) const {
+        Bf16Tile some = *this;
+        some.rows = smaller(kBlock, rows - first);
+        some.seen += first;
+        some.q += first * d;
+        some.o += first * d;
+        some.sums += first * kHalf;
+        some.largest += first;
+        return some;
+    }
+
     std::int64_t rows, d;
     const Bf16Bits* k;  ///< packed: [32 keys][16 of them][32 of d], each a tile of pairs along d
     const Bf16Bits* v;  ///< packed: [32 keys][16 of d], each a tile of pairs of keys
     std::int64_t seen;  ///< row r may see keys before seen + r only
     Bf16Bits* q;        ///< [rows][d]
-    Bf16Bits* weights;  ///< [rows][kWeightStride]
-    Bf16Bits* edges;    ///< [kMostPanels][32 keys x d]: panels of v without the keys that are not seen
-    float* scores;      ///< [rows][kScoreStride]
+    Bf16Bits* weights;  ///< [kBlock][kWeightStride]
+    Bf16Bits* edges;    ///< [kMostPanels][32 keys x d]: for ValuePanels
+    float* scores;      ///< [kBlock][kScoreStride]
     float* o;           ///< [rows][d]
     float* sums;        ///< [rows][kHalf]: one partial sum of weights per lane
     float* largest;     ///< [rows]: largest score so far, times `factor`
@@ -68,21 +80,19 @@ inline void store_sums(float* out, std::int64_t stride, bool both) {
     _tile_stored(3, out + kHalf * stride + kHalf, stride * 4);
 }
 
-/// Scores of all rows for one panel of 32 keys.
+/// Scores for one panel of 32 keys.
 inline void score_panel(const Bf16Tile& tile, const Bf16Bits* k, float* scores) {
-    stores_are_done();
     const std::int64_t steps = tile.d / kDepth;
-    for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
-        const bool both = tile.rows - row > kHalf;
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (std::int64_t step = 0; step < steps; ++step)
-            multiply_tiles({tile.q + row * tile.d + step * kDepth, tile.d * 2, k + step * kTileSize,
-                            k + (steps + step) * kTileSize, both});
-        store_sums(scores + row * kScoreStride, kScoreStride, both);
-    }
+    const bool both = tile.rows > kHalf;
+    stores_are_done();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (std::int64_t step = 0; step < steps; ++step)
+        multiply_tiles(
+            {tile.q + step * kDepth, tile.d * 2, k + step * kTileSize, k + (steps + step) * kTileSize, both});
+    store_sums(scores, kScoreStride, both);
 }
 
 /// -inf for the columns first..last-1 of the rows from `row` on.
@@ -168,37 +178,40 @@ inline const Bf16Bits* without_other_keys(const Bf16Tile& tile, std::int64_t pan
     return out;
 }
 
-/// o += weights v.
-[[gnu::noinline]] inline void value_tile(const Bf16Tile& tile, const KeyTile& keys) {
-    const Bf16Bits* panels[kMostPanels];
-    std::int64_t count = 0;
-    for (int s = 0; s < keys.count; ++s) {
-        const Segment& segment = keys.segments[s];
-        for (std::int64_t key = round_down(segment.first, kBlock); key < segment.last;
-             key += kBlock, ++count) {
-            const bool whole = key >= segment.first && key + kBlock <= segment.last;
-            panels[count] =
-                whole ? tile.v + key * tile.d
-                      : without_other_keys(tile, key, segment, tile.edges + count * kBlock * tile.d);
+/// The panels of v under one portion of keys, those at its edges without the keys that are not in it.
+struct ValuePanels {
+    ValuePanels(const Bf16Tile& tile, const KeyTile& keys) {
+        for (int s = 0; s < keys.count; ++s) {
+            const Segment& segment = keys.segments[s];
+            for (std::int64_t key = round_down(segment.first, kBlock); key < segment.last; key += kBlock) {
+                const bool whole = key >= segment.first && key + kBlock <= segment.last;
+                Bf16Bits* copy = tile.edges + count * kBlock * tile.d;
+                at[count++] = whole ? tile.v + key * tile.d : without_other_keys(tile, key, segment, copy);
+            }
         }
     }
+
+    const Bf16Bits* at[kMostPanels];
+    std::int64_t count = 0;
+};
+
+/// o += weights v.
+[[gnu::noinline]] inline void value_tile(const Bf16Tile& tile, const ValuePanels& panels) {
     stores_are_done();
+    const bool both = tile.rows > kHalf;
     for (std::int64_t d = 0; d < tile.d; d += kBlock) {
         const std::int64_t channels = d / kHalf * kTileSize;
-        for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
-            const bool both = tile.rows - row > kHalf;
-            float* o = tile.o + row * tile.d + d;
-            _tile_loadd(0, o, tile.d * 4);
-            _tile_loadd(1, o + kHalf, tile.d * 4);
-            if (both) {
-                _tile_loadd(2, o + kHalf * tile.d, tile.d * 4);
-                _tile_loadd(3, o + kHalf * tile.d + kHalf, tile.d * 4);
-            }
-            for (std::int64_t p = 0; p < count; ++p)
-                multiply_tiles({tile.weights + row * kWeightStride + p * kBlock, kWeightStride * 2,
-                                panels[p] + channels, panels[p] + channels + kTileSize, both});
-            store_sums(o, tile.d, both);
+        float* o = tile.o + d;
+        _tile_loadd(0, o, tile.d * 4);
+        _tile_loadd(1, o + kHalf, tile.d * 4);
+        if (both) {
+            _tile_loadd(2, o + kHalf * tile.d, tile.d * 4);
+            _tile_loadd(3, o + kHalf * tile.d + kHalf, tile.d * 4);
         }
+        for (std::int64_t p = 0; p < panels.count; ++p)
+            multiply_tiles({tile.weights + p * kBlock, kWeightStride * 2, panels.at[p] + channels,
+                            panels.at[p] + channels + kTileSize, both});
+        store_sums(o, tile.d, both);
     }
 }
 
