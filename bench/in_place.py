@@ -101,7 +101,7 @@ def sides(model, inputs, arguments):
         models[f"aerogel W8A8_DYNAMIC + rf_v2 in int8{suffix}"] = ("aerogel", ours(original, precision="int8"), given)
     if not arguments.no_compile:
         for name, (side, one, given) in list(models.items()):
-            if side != "aerogel" or name.endswith("in int8, bfloat16"):
+            if side != "aerogel" or name.endswith(("+ rf_v2, bfloat16", "in int8, bfloat16")):
                 models[f"{name}, compiled"] = (f"{side} compiled", torch.compile(one, options=COMPILE_OPTIONS.get(name)), given)
     call = lambda one, given: lambda: one(**given, return_dict=False)[0]
     return {name: call(one, given) for name, (_, one, given) in models.items()}, {name: side for name, (side, _, _) in models.items()}
