@@ -20,8 +20,9 @@ struct AttentionOptions {
 /// o = softmax(scale * q k^T) v per head. q, k, v, o: one dtype (f32 or bf16), 4-D in options.layout,
 /// head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have fewer heads than q:
 /// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Sums are float32, as are the
-/// softmax weights; with AMX those of bf16 are rounded to bf16 before they meet v. Throws InvalidArgument
-/// when shapes do not fit.
+/// softmax weights; with AMX those of bf16 are rounded to bf16 before they meet v, and
+/// numbers below 2^-126 count as zero. Causal: a NaN or infinity in v also reaches queries up to 127 tokens
+/// before it. Throws InvalidArgument when shapes do not fit.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                const AttentionOptions& options = {});
 

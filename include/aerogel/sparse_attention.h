@@ -25,7 +25,7 @@ SparseType sparse_type_from(std::string_view name);
 /// Arithmetic of the kept blocks. bf16: that of attention(). rf_v3 only: fp8 = q and k rotated, q, k and v in
 /// E4M3 with a scale per 128 query and 256 key tokens; mix = q and k in int8 with a scale per 64 tokens, v in
 /// E4M3 per channel. Every type: int8 = integer products with a scale per token and smoothed keys, the
-/// default of quantized_attention(), the fastest. The mask always comes from q and k as they are.
+/// default of quantized_attention(), the fastest but for bf16 with AMX. The mask comes from q, k as they are.
 enum class SparsePrecision : std::uint8_t { bf16, fp8, mix, int8 };
 /// "bf16" ...; InvalidArgument listing the names otherwise.
 SparsePrecision sparse_precision_from(std::string_view name);

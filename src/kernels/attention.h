@@ -30,7 +30,7 @@ struct AttentionProblem {
 };
 
 /// Element (b, h, s, d) lies at b*batch + h*head + t*token + d (in elements), where t is s, or order[map][s]
-/// with map = b*heads + h: the tokens of a map in any order.
+/// with map = b*heads + h: the tokens of a map in any order, which every map then has.
 struct AttentionStrides {
     std::int64_t batch = 0;
     std::int64_t head = 0;

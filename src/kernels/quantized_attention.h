@@ -40,8 +40,9 @@ struct ScaleSearch {
     float* k_mean = nullptr;  ///< null: k keeps its mean
     float* v_mean = nullptr;
     double* sums = nullptr;  ///< scratch: [maps, mean_portions(k_len), head_dim]
-    /// run() gets this search too and reads all tokens anyway, so find_scales() may stop at the means. Only
-    /// with a scale per token: each task would have to find that of a whole block anew.
+    /// run() gets this search too and reads all tokens anyway, so find_scales() may stop at the means and
+    /// run() not read q_scale and k_scale; v_scale is where it puts those of v. Only with a scale per token:
+    /// each task would have to find that of a whole block anew.
     bool on_the_way = false;
 };
 

@@ -82,6 +82,7 @@ Int8Scales found_scales(const QuantizedAttentionKernel& kernel, const AttentionP
         scales.k_scale.data(), scales.v_scale.data(), blocks.smooth_k ? scales.k_mean.data() : nullptr,
         scales.v_mean.data(),  sums.data(),           on_the_way};
     kernel.find_scales(problem, args, scales.search);
+    scales.search.sums = nullptr;
     scales.v_shift = scales.v_mean;
     return scales;
 }

@@ -11,6 +11,10 @@ namespace aerogel {
 
 /// The arrays of QuantizedAttentionArgs; empty means null.
 struct Int8Scales {
+    Int8Scales() = default;
+    Int8Scales(Int8Scales&&) = default;  // no copies: `search` points into the vectors
+    Int8Scales& operator=(Int8Scales&&) = default;
+
     std::vector<float> q_scale, k_scale, v_scale, q_offset, k_offset, v_offset, k_mean, v_mean, v_shift;
     ScaleSearch search;  ///< of dynamic_scales()
 

@@ -141,6 +141,21 @@ TEST(AttentionKernels, ANaNInAKeyOrValueReachesTheRowsThatSeeIt) {
     }
 }
 
+TEST(AttentionKernels, ARowWithoutKeysIsZeroWhateverVHolds) {
+    for (const char* dtype : {"f32", "bf16"}) {
+        const AttentionCase test_case =
+            parse_attention_case(std::string("q_len=200 k_len=77 head_dim=32 causal=yes dtype=") + dtype);
+        AttentionData data(test_case);
+        data.v.set(data.index(data.v.strides, 0, 0), std::numeric_limits<double>::quiet_NaN());
+        for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
+            const PaddedArray o = run_attention(kernel, data);
+            for (std::int64_t query = 0; query < 200 - 77; ++query)
+                EXPECT_EQ(o.get(data.index(o.strides, 0, query)), 0.0)
+                    << kernel.name << " " << dtype << " query " << query;
+        }
+    }
+}
+
 TEST(AttentionKernels, InfiniteScores) {
     for (const char* dtype : {"f32", "bf16"}) {
         SCOPED_TRACE(dtype);

@@ -77,10 +77,11 @@ void store_output(const Tile& tile, std::int64_t empty, const Rows<Element>& o, 
         typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
         for (std::int64_t j = Isa::kLanes; j < kPanel; j += Isa::kLanes)
             sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + j));
-        const typename Isa::V factor = Isa::set1(row < empty ? 0.0F : 1.0F / Isa::reduce_add(sum));
+        const typename Isa::V factor = Isa::set1(1.0F / Isa::reduce_add(sum));
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
+            const typename Isa::V o_row = Isa::load(tile.o + row * tile.d_padded + d);
             Isa::store_part(to + d, smaller(Isa::kLanes, tile.head_dim - d),
-                            Isa::mul(Isa::load(tile.o + row * tile.d_padded + d), factor));
+                            row < empty ? Isa::zero() : Isa::mul(o_row, factor));
         }
     }
 }

@@ -1,4 +1,4 @@
-// What the AVX2 and AVX-512 attention kernels share apart from arithmetic: how queries are cut into tiles,
+// What the attention kernels of all CPU levels share apart from arithmetic: how queries are cut into tiles,
 // which keys a tile meets and in what portions, and where everything lies in the workspace.
 // Included by sources built for one CPU level, so everything is local to the including file.
 #pragma once
@@ -27,7 +27,7 @@ constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) {
 }
 
 /// Keys first..last-1, whose scores stand from `column` on in the score tile. Columns begin and end on
-/// whole panels: the score of key `k` stands in column + k - round_down(first, kPanel).
+/// whole panels: the score of key `k` stands in column + k - round_down(first, width of a panel).
 struct Segment {
     std::int64_t first, last, column;
 };

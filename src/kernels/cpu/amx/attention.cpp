@@ -92,10 +92,11 @@ void store_output(const Bf16Tile& tile, std::int64_t head_dim, std::int64_t empt
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         auto* to = const_cast<Bf16Bits*>(o.at(first + row));
         const float sum = Avx512::reduce_add(Avx512::load(tile.sums + row * kHalf));
-        const __m512 factor = Avx512::set1(row < empty ? 0.0F : 1.0F / sum);
+        const __m512 factor = Avx512::set1(1.0F / sum);
         for (std::int64_t d = 0; d < head_dim; d += kHalf)
-            Avx512::store_part(to + d, smaller(kHalf, head_dim - d),
-                               Avx512::mul(Avx512::load(tile.o + row * tile.d + d), factor));
+            Avx512::store_part(
+                to + d, smaller(kHalf, head_dim - d),
+                row < empty ? Avx512::zero() : Avx512::mul(Avx512::load(tile.o + row * tile.d + d), factor));
     }
 }
 
