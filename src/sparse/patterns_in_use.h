@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "ops/token_orders.h"
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {

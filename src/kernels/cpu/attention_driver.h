@@ -97,7 +97,7 @@ std::int64_t compute_tile(Tile& tile, KeyCursor& cursor) {
     KeyTile keys;
     while (cursor.next(keys)) {
         score_tile<Isa>(tile, keys);
-        hide_later_keys(tile, keys);
+        hide_later_keys<kTileKeys>({tile.scores, tile.rows, tile.seen}, keys);
         softmax_tile<Isa>(tile, keys.columns);
         value_tile<Isa>(tile, keys);
         empty =

@@ -98,6 +98,28 @@ struct Rows {
     }
 };
 
+/// Rows whose scores are kStride floats apart; row r may see keys before seen + r only.
+struct SeenRows {
+    float* scores;
+    std::int64_t rows, seen;
+};
+
+/// Scores of keys that a row may not see yet get -inf.
+template <std::int64_t kStride, std::int64_t kWidth = kPanel>
+void hide_later_keys(const SeenRows& of, const KeyTile& keys) {
+    for (int s = 0; s < keys.count; ++s) {
+        const Segment& segment = keys.segments[s];
+        const std::int64_t start = round_down(segment.first, kWidth);
+        for (std::int64_t row = 0; row < of.rows && of.seen + row < segment.last; ++row) {
+            float* scores = of.scores + row * kStride + segment.column - start;
+            const std::int64_t hidden = of.seen + row;
+            for (std::int64_t key = hidden < segment.first ? segment.first : hidden; key < segment.last;
+                 ++key)
+                scores[key] = -__builtin_inff();
+        }
+    }
+}
+
 template <typename Element>
 Rows<Element> rows_of(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
                       std::int64_t map) {

@@ -152,21 +152,6 @@ void score_tile(const Tile& tile, const KeyTile& keys) {
     }
 }
 
-/// Scores of keys that a row may not see yet get -inf.
-inline void hide_later_keys(const Tile& tile, const KeyTile& keys) {
-    for (int s = 0; s < keys.count; ++s) {
-        const Segment& segment = keys.segments[s];
-        const std::int64_t start = round_down(segment.first, kPanel);
-        for (std::int64_t row = 0; row < tile.rows && tile.seen + row < segment.last; ++row) {
-            float* scores = tile.scores + row * kTileKeys + segment.column - start;
-            const std::int64_t hidden = tile.seen + row;
-            for (std::int64_t key = hidden < segment.first ? segment.first : hidden; key < segment.last;
-                 ++key)
-                scores[key] = -__builtin_inff();
-        }
-    }
-}
-
 /// scores -> weights 2^(factor * score - largest), with the running maximum and sums.
 template <typename Isa>
 void softmax_tile(const Tile& tile, std::int64_t columns) {

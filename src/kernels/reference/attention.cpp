@@ -9,6 +9,7 @@
 #include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
+#include "kernels/reference/rows.h"
 
 namespace aerogel::reference {
 namespace {
@@ -24,13 +25,6 @@ void store(void* data, DType dtype, std::int64_t index, double value) {
     } else {
         static_cast<BFloat16*>(data)[index] = to_bfloat16(static_cast<float>(value));
     }
-}
-
-/// First element of a row of one (batch, head) map.
-std::int64_t row_at(const AttentionProblem& problem, const AttentionStrides& strides, std::int64_t map,
-                    std::int64_t row) {
-    const std::int64_t token = strides.order == nullptr ? row : strides.order[map][row];
-    return map / problem.heads * strides.batch + map % problem.heads * strides.head + token * strides.token;
 }
 
 /// Calls visit(first_key, last_key) for each range of keys that row `q` of the map sees.
@@ -55,12 +49,12 @@ void one_row(const AttentionProblem& problem, const AttentionArgs& args, std::in
     double* scores = scratch;
     double* sums = scratch + problem.k_len;
     const std::int64_t d = problem.head_dim;
-    const std::int64_t query = row_at(problem, args.q_strides, map, q);
-    const std::int64_t out = row_at(problem, args.o_strides, map, q);
+    const std::int64_t query = row_start(problem, args.q_strides, map, q);
+    const std::int64_t out = row_start(problem, args.o_strides, map, q);
     double largest = -std::numeric_limits<double>::infinity();
     visit_keys(problem, args.mask, map, q, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t key = first; key < last; ++key) {
-            const std::int64_t at = row_at(problem, args.k_strides, map, key);
+            const std::int64_t at = row_start(problem, args.k_strides, map, key);
             double score = 0.0;
             for (std::int64_t i = 0; i < d; ++i)
                 score += load(args.q, problem.dtype, query + i) * load(args.k, problem.dtype, at + i);
@@ -76,7 +70,7 @@ void one_row(const AttentionProblem& problem, const AttentionArgs& args, std::in
             const double weight = std::exp(scores[key] - largest);
             weights += weight;
             empty = false;
-            const std::int64_t at = row_at(problem, args.v_strides, map, key);
+            const std::int64_t at = row_start(problem, args.v_strides, map, key);
             for (std::int64_t i = 0; i < d; ++i) sums[i] += weight * load(args.v, problem.dtype, at + i);
         }
     });

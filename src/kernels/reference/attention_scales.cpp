@@ -5,6 +5,7 @@
 
 #include "aerogel/number_types.h"
 #include "kernels/reference/quantized_attention.h"
+#include "kernels/reference/rows.h"
 
 namespace aerogel::reference {
 namespace {
@@ -20,9 +21,7 @@ struct Operand {
     std::int64_t maps() const { return problem.batch * problem.heads; }
 
     float value(std::int64_t map, std::int64_t token, std::int64_t c) const {
-        const std::int64_t place = strides.order == nullptr ? token : strides.order[map][token];
-        const std::int64_t at = map / problem.heads * strides.batch + map % problem.heads * strides.head +
-                                place * strides.token + c;
+        const std::int64_t at = row_start(problem, strides, map, token) + c;
         return problem.dtype == DType::f32 ? static_cast<const float*>(data)[at]
                                            : to_float(static_cast<const BFloat16*>(data)[at]);
     }

@@ -9,6 +9,7 @@
 #include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
+#include "kernels/reference/rows.h"
 
 namespace aerogel::reference {
 namespace {
@@ -39,12 +40,6 @@ struct Integers {
     std::int8_t* v;
 };
 
-std::int64_t start(const AttentionProblem& problem, const AttentionStrides& strides, std::int64_t map,
-                   std::int64_t token) {
-    const std::int64_t at = strides.order == nullptr ? token : strides.order[map][token];
-    return map / problem.heads * strides.batch + map % problem.heads * strides.head + at * strides.token;
-}
-
 std::int64_t key_groups(const AttentionProblem& problem) {
     return (problem.k_len + kGroup - 1) / kGroup;
 }
@@ -52,7 +47,7 @@ std::int64_t key_groups(const AttentionProblem& problem) {
 void quantize_query(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
                     std::int8_t* out) {
     const std::int64_t map = row / problem.q_len;
-    const std::int64_t at = start(problem, args.q_strides, map, row % problem.q_len);
+    const std::int64_t at = row_start(problem, args.q_strides, map, row % problem.q_len);
     const float offset = at_or_zero(args.q_offset, map);
     for (std::int64_t c = 0; c < problem.head_dim; ++c)
         out[c] = quantize(load(args.q, problem.dtype, at + c), args.q_scale[row], offset);
@@ -61,7 +56,7 @@ void quantize_query(const AttentionProblem& problem, const QuantizedAttentionArg
 void quantize_key(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
                   std::int8_t* out) {
     const std::int64_t map = row / problem.k_len;
-    const std::int64_t at = start(problem, args.k_strides, map, row % problem.k_len);
+    const std::int64_t at = row_start(problem, args.k_strides, map, row % problem.k_len);
     const float offset = at_or_zero(args.k_offset, map);
     for (std::int64_t c = 0; c < problem.head_dim; ++c) {
         const float mean = at_or_zero(args.k_mean, map * problem.head_dim + c);
@@ -72,7 +67,7 @@ void quantize_key(const AttentionProblem& problem, const QuantizedAttentionArgs&
 void quantize_value(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
                     std::int8_t* out) {
     const std::int64_t map = row / problem.k_len, key = row % problem.k_len;
-    const std::int64_t at = start(problem, args.v_strides, map, key);
+    const std::int64_t at = row_start(problem, args.v_strides, map, key);
     const float* scales = args.v_scale + (map * key_groups(problem) + key / kGroup) * problem.head_dim;
     const float offset = at_or_zero(args.v_offset, map);
     for (std::int64_t c = 0; c < problem.head_dim; ++c) {
@@ -167,7 +162,7 @@ class Row {
             const double shift = static_cast<double>(at_or_zero(args_.v_shift, map_ * problem_.head_dim + c));
             // A row without keys has no weights at all.
             const auto value = weights == 0.0 ? 0.0F : static_cast<float>(sums_[c] / weights + shift);
-            const std::int64_t place = start(problem_, args_.o_strides, map_, query_) + c;
+            const std::int64_t place = row_start(problem_, args_.o_strides, map_, query_) + c;
             if (problem_.dtype == DType::f32) {
                 static_cast<float*>(args_.o)[place] = value;
             } else {

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <span>
 
-#include "ops/token_orders.h"
 #include "sparse/geometry.h"
 #include "sparse/head_rows.h"
 #include "sparse/token_order.h"

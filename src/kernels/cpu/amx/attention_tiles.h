@@ -95,9 +95,9 @@ inline void score_panel(const Bf16Tile& tile, const Bf16Bits* k, float* scores) 
     store_sums(scores, kScoreStride, both);
 }
 
-/// -inf for the columns first..last-1 of the rows from `row` on.
-inline void hide_columns(const Bf16Tile& tile, std::int64_t row, std::int64_t first, std::int64_t last) {
-    for (; row < tile.rows; ++row)
+/// -inf for the columns first..last-1.
+inline void hide_columns(const Bf16Tile& tile, std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = 0; row < tile.rows; ++row)
         for (std::int64_t i = first; i < last; ++i) tile.scores[row * kScoreStride + i] = -__builtin_inff();
 }
 
@@ -108,16 +108,10 @@ inline void hide_columns(const Bf16Tile& tile, std::int64_t row, std::int64_t fi
         const std::int64_t to_column = segment.column - start;
         for (std::int64_t key = start; key < stop; key += kBlock)
             score_panel(tile, tile.k + key * tile.d, tile.scores + key + to_column);
-        hide_columns(tile, 0, segment.column, segment.first + to_column);
-        hide_columns(tile, 0, segment.last + to_column, stop + to_column);
-        for (std::int64_t row = 0; row < tile.rows && tile.seen + row < segment.last; ++row) {
-            const std::int64_t hidden = tile.seen + row;
-            float* scores = tile.scores + row * kScoreStride + to_column;
-            for (std::int64_t key = hidden < segment.first ? segment.first : hidden; key < segment.last;
-                 ++key)
-                scores[key] = -__builtin_inff();
-        }
+        hide_columns(tile, segment.column, segment.first + to_column);
+        hide_columns(tile, segment.last + to_column, stop + to_column);
     }
+    hide_later_keys<kScoreStride, kBlock>({tile.scores, tile.rows, tile.seen}, keys);
 }
 
 /// Scores -> weights 2^(factor * score - largest), with the running maximum and sums; o times what they lose.
