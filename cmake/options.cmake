@@ -12,6 +12,17 @@ if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
   endif()
 endif()
 
+# Several small sources become one for the compiler: headers are read, and inline functions of libraries compiled,
+# once for all of them. A full build takes less than half the time; changing one file compiles its neighbours too.
+# Kernels stay alone: they are large, and each level has its own flags.
+option(AEROGEL_UNITY "Compile several small sources of the library and the command at once" ON)
+function(aerogel_compile_together target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${AEROGEL_UNITY} UNITY_BUILD_BATCH_SIZE 10)
+  get_target_property(sources ${target} SOURCES)
+  list(FILTER sources INCLUDE REGEX "/src/kernels/")
+  set_source_files_properties(${sources} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 # Every target of this project calls this. No fused multiply-add behind our back: where rounding matters,
 # the code says so with intrinsics, and results do not depend on what the compiler felt like contracting.
 function(aerogel_target_options target)

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(build-essential ca-certificates ccache clang-format-14 clang-tidy-14 cmake ffmpeg git
     libcli11-dev libeigen3-dev libfmt-dev libgmock-dev libgtest-dev libpng-dev libyaml-cpp-dev ninja-build
-    nlohmann-json3-dev pkg-config python3 python3-dev python3-venv)
+    nlohmann-json3-dev pkg-config python3 python3-dev python3-venv qemu-user)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }

@@ -34,9 +34,9 @@ std::string escape_control_characters(std::string_view text) {
     return escaped;
 }
 
-class Handler {
+class StringHandler {
   public:
-    explicit Handler(const std::string& where) : where_(where) {}
+    explicit StringHandler(const std::string& where) : where_(where) {}
     std::vector<JsonString> take() { return std::move(strings_); }
 
     bool null() { return value("null"); }
@@ -119,7 +119,7 @@ class Handler {
 }  // namespace
 
 std::vector<JsonString> read_json_strings(std::string_view text, const std::string& where) {
-    Handler handler(where);
+    StringHandler handler(where);
     const std::string escaped = escape_control_characters(text);
     nlohmann::json::sax_parse(escaped, &handler);
     return handler.take();

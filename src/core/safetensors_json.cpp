@@ -14,9 +14,9 @@ namespace {
 
 constexpr const char* kMetadata = "__metadata__";
 
-class Handler {
+class HeaderHandler {
   public:
-    Handler(const std::string& where, SafetensorsHeader& header) : where_(where), header_(header) {}
+    HeaderHandler(const std::string& where, SafetensorsHeader& header) : where_(where), header_(header) {}
 
     bool null() { return other("null"); }
     bool boolean(bool) { return other("a boolean"); }
@@ -165,7 +165,7 @@ class Handler {
 }  // namespace
 
 void parse_safetensors_json(std::string_view json, const std::string& where, SafetensorsHeader& header) {
-    Handler handler(where, header);
+    HeaderHandler handler(where, header);
     nlohmann::json::sax_parse(json.begin(), json.end(), &handler);
 }
 

@@ -17,16 +17,16 @@
 namespace aerogel {
 namespace {
 
-constexpr int kLargestExponent = 2;
+constexpr int kMxfp4LargestExponent = 2;
 constexpr float kLogFloor = 9.6e-7F;
 
 std::string mxfp4_problem(const QuantizedTensor& weight) {
     return mx_problem(weight, DType::u8, nibble_shape(weight.rows, weight.columns));
 }
 
-int block_exponent(float largest) {
+int mxfp4_exponent(float largest) {
     const float exponent = std::floor(std::log2(largest / 0.875F + kLogFloor));
-    return static_cast<int>(std::min(exponent, 127.0F)) - kLargestExponent;
+    return static_cast<int>(std::min(exponent, 127.0F)) - kMxfp4LargestExponent;
 }
 
 // 2^exponent of a normal number.
@@ -96,7 +96,7 @@ void encode_mxfp4_row(const float* values, std::int64_t row, QuantizedTensor& en
     std::array<std::uint8_t, kMxBlock> codes;
     for (std::int64_t first = 0; first < encoded.columns; first += kMxBlock) {
         const std::int64_t count = std::min(kMxBlock, encoded.columns - first);
-        const int exponent = block_exponent(largest_magnitude(values + first, count));
+        const int exponent = mxfp4_exponent(largest_magnitude(values + first, count));
         scale[first / kMxBlock] = static_cast<std::uint8_t>(exponent + 127);
         codes.fill(0);
         encode_block(values + first, count, exponent, codes.data());

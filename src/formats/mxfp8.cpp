@@ -15,15 +15,15 @@
 namespace aerogel {
 namespace {
 
-constexpr int kLargestExponent = 8;
+constexpr int kMxfp8LargestExponent = 8;
 
 std::string mxfp8_problem(const QuantizedTensor& weight) {
     return mx_problem(weight, DType::f8_e4m3, {weight.rows, weight.columns});
 }
 
-int block_exponent(float largest) {
+int mxfp8_exponent(float largest) {
     if (largest == 0) return -127;
-    return std::max(static_cast<int>(std::floor(std::log2(largest))) - kLargestExponent, -127);
+    return std::max(static_cast<int>(std::floor(std::log2(largest))) - kMxfp8LargestExponent, -127);
 }
 
 // Codes of nearest_e4m3(|value| / 2^exponent) as integers, without branches so that it becomes vector code:
@@ -53,7 +53,7 @@ void encode_mxfp8_row(const float* values, std::int64_t row, QuantizedTensor& en
     auto* scale = encoded.scale.as<std::uint8_t>() + row * encoded.scale.dim(1);
     for (std::int64_t first = 0; first < encoded.columns; first += kMxBlock) {
         const std::int64_t count = std::min(kMxBlock, encoded.columns - first);
-        const int exponent = block_exponent(largest_magnitude(values + first, count));
+        const int exponent = mxfp8_exponent(largest_magnitude(values + first, count));
         scale[first / kMxBlock] = static_cast<std::uint8_t>(exponent + 127);
         encode_block(values + first, count, exponent, data + first);
     }

@@ -20,7 +20,7 @@
 namespace aerogel {
 namespace {
 
-constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kWeightEnding = ".weight";
 constexpr std::string_view kLowRank1 = "svd_lowrank_l1", kLowRank2 = "svd_lowrank_l2",
                            kMulScale = "div.mul_scale";
 
@@ -261,7 +261,7 @@ Tensor StoredForm::inputs() const {
 }
 
 std::string StoredForm::layer() const {
-    return weight.name.substr(0, weight.name.size() - kWeight.size());
+    return weight.name.substr(0, weight.name.size() - kWeightEnding.size());
 }
 
 bool is_float_tensor(const std::string& name) {

@@ -22,7 +22,7 @@ constexpr float kLogFloor = 9.6e-7F;
 constexpr float kSmallestCeiling = 6.0F;
 constexpr float kLargestCeiling = 12.0F, kStep = 0.25F;
 
-int choose(std::span<const float> block, float ceiling) {
+int choose_ceil_x(std::span<const float> block, float ceiling) {
     const float largest = largest_magnitude(block.data(), static_cast<std::int64_t>(block.size()));
     const float exponent = std::ceil(std::log2(largest / ceiling + kLogFloor));
     return static_cast<int>(std::clamp(exponent, -129.0F, 125.0F));
@@ -38,8 +38,8 @@ float ceiling_at(std::size_t index) {
 // Adds to each sum of [first, last] the error with the exponent of its ceiling, from those of both ends. All
 // 25 ceilings give a block two or three exponents, falling ones, so that few errors are computed.
 void add_between(std::span<const float> block, std::size_t first, std::size_t last, PerCeiling& sums) {
-    const int exponent = choose(block, ceiling_at(first));
-    if (exponent == choose(block, ceiling_at(last))) {
+    const int exponent = choose_ceil_x(block, ceiling_at(first));
+    if (exponent == choose_ceil_x(block, ceiling_at(last))) {
         const double error = mx_block_error(Format::mxfp4, block, exponent);
         for (std::size_t i = first; i <= last; ++i) sums[i] += error;
         return;
@@ -74,7 +74,7 @@ QuantizedTensor quantize_ceil_x_mxfp4(const TensorView& weight, float ceiling) {
     if (!(ceiling >= kSmallestCeiling && ceiling <= kLargestCeiling)) {
         throw InvalidArgument(fmt::format("[ceil_x] the ceiling must be in [6, 12], got {}", ceiling));
     }
-    return encode_mx_blocks(Format::mxfp4, float_weight("ceil_x", weight), choose, ceiling);
+    return encode_mx_blocks(Format::mxfp4, float_weight("ceil_x", weight), choose_ceil_x, ceiling);
 }
 
 QuantizedTensor quantize_ceil_x_mxfp4(const TensorView& weight) {
@@ -85,7 +85,7 @@ QuantizedTensor quantize_ceil_x_search_mxfp4(const TensorView& weight) {
     const Tensor values = float_weight("ceil_x_search", weight);
     const PerCeiling errors = errors_of(values);
     const auto best = std::min_element(errors.begin(), errors.end()) - errors.begin();  // the first of equals
-    return encode_mx_blocks(Format::mxfp4, values, choose, ceiling_at(static_cast<std::size_t>(best)));
+    return encode_mx_blocks(Format::mxfp4, values, choose_ceil_x, ceiling_at(static_cast<std::size_t>(best)));
 }
 
 }  // namespace aerogel

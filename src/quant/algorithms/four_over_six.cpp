@@ -23,7 +23,7 @@ int nearest_exponent(float largest, float target) {
     return std::clamp(static_cast<int>(down) + (up ? 1 : 0), -129, 125);
 }
 
-int choose(std::span<const float> block, float) {
+int choose_four_over_six(std::span<const float> block, float) {
     const float largest = largest_magnitude(block.data(), static_cast<std::int64_t>(block.size()));
     if (largest == 0) return 0;
     const int six = nearest_exponent(largest, 6.0F);
@@ -36,7 +36,7 @@ int choose(std::span<const float> block, float) {
 }  // namespace
 
 QuantizedTensor quantize_four_over_six_mxfp4(const TensorView& weight) {
-    return encode_mx_blocks(Format::mxfp4, float_weight("fouroversix", weight), choose, 0.0F);
+    return encode_mx_blocks(Format::mxfp4, float_weight("fouroversix", weight), choose_four_over_six, 0.0F);
 }
 
 }  // namespace aerogel

@@ -14,7 +14,7 @@ namespace {
 constexpr int kLargestExponent = 8;
 constexpr int kSmallestShared = -127;
 
-int choose(std::span<const float> block, float) {
+int choose_mse_round(std::span<const float> block, float) {
     const float largest = largest_magnitude(block.data(), static_cast<std::int64_t>(block.size()));
     if (largest == 0) return kSmallestShared;
     const float exponent = std::log2(largest);
@@ -27,7 +27,7 @@ int choose(std::span<const float> block, float) {
 }  // namespace
 
 QuantizedTensor quantize_mse_round_mxfp8(const TensorView& weight) {
-    return encode_mx_blocks(Format::mxfp8, float_weight("mse_round", weight), choose, 0.0F);
+    return encode_mx_blocks(Format::mxfp8, float_weight("mse_round", weight), choose_mse_round, 0.0F);
 }
 
 }  // namespace aerogel
