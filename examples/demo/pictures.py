@@ -49,7 +49,7 @@ def draw_speed(part: dict, path: pathlib.Path) -> None:
     for index, run in enumerate(runs):
         text = f"  {run['seconds']:.2f} s" + (f"   {run['speed']:.1f} x as fast" if index else "")
         axis.text(run["seconds"], index, text, va="center", fontsize=10, fontweight="bold" if index else "normal")
-    axis.set_yticks(range(len(runs)), [bar_label(run["name"], part["sparsity"]) for run in runs], fontsize=10)
+    axis.set_yticks(range(len(runs)), [bar_label(run) for run in runs], fontsize=10)
     axis.invert_yaxis()
     axis.set_xlim(0, 1.12 * max(seconds))
     axis.set_xlabel("seconds for one transformer block (shorter is better)", fontsize=9)
@@ -58,18 +58,18 @@ def draw_speed(part: dict, path: pathlib.Path) -> None:
     cpu, sizes = part["cpu"], part["sizes"]
     level = cpu["level"].upper().replace("AVX512", "AVX-512")
     figure.suptitle(
-        f"Speed: a block of {sizes['dim']} columns, {sizes['tokens']:,} tokens; {cpu['name']}, {level}, {cpu['threads']} threads", fontsize=11
+        f"Speed: a block of {sizes['dim']:,} columns, {sizes['tokens']:,} tokens; {cpu['name']}, {level}, {cpu['threads']} threads", fontsize=11
     )
     figure.tight_layout(pad=0.6)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def bar_label(name: str, sparsity: float) -> str:
-    """What the name means, in words."""
+def bar_label(run: dict) -> str:
+    """The name in words."""
     return {
-        "float": "float: nothing is quantized",
-        "W8A8_DYNAMIC": "linear layers in 8 bits",
+        "float": "nothing quantized (float)",
+        "W8A8_DYNAMIC": "linear layers in 8 bits\n(W8A8_DYNAMIC)",
         "W8A8_DYNAMIC + int8 attention": "… and attention in 8 bits",
-        "W8A8_DYNAMIC + int8 attention + rf_v2": f"… and {100 * sparsity:.0f} % of attention skipped",
-    }[name]
+        "W8A8_DYNAMIC + int8 attention + rf_v2": f"… and {100 * (1 - run['density']):.0f} % of attention skipped\n(rf_v2)",
+    }[run["name"]]

@@ -1,6 +1,7 @@
 """Part one of the demo: one caption, one seed, three ways to make the video, each compared with float."""
 
 import argparse
+import json
 import pathlib
 import statistics
 import time
@@ -67,4 +68,12 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict:
         generated = generate(arguments, variant)
         runs.append(result_of(variant, generated, compare(arguments, variant), arguments.start_step))
         console.print(f"    done in {time.monotonic() - start:.0f} s")
-    return {"prompt": arguments.prompt, "seed": arguments.seed, "steps": generated["steps"], "cpu": generated["cpu"], "runs": runs}
+    config = json.loads((arguments.model / "transformer/config.json").read_text())
+    return {
+        "prompt": arguments.prompt,
+        "seed": arguments.seed,
+        "columns": config["num_attention_heads"] * config["attention_head_dim"],
+        "steps": generated["steps"],
+        "cpu": generated["cpu"],
+        "runs": runs,
+    }

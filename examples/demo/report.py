@@ -25,7 +25,7 @@ img {{ max-width: 100%; }}
 <p class="small">Measured on {machine}</p>
 <h2>1. Quality: {quality_headline}</h2>
 <p>A small video model, trained for this demo, makes “{caption}” three times from the same noise: as it is (<b>float</b>), with its linear
-layers in 8 bits (<b>W8A8_DYNAMIC</b>), and also skipping attention that matters little (<b>rf_v2</b>). Its layers are so small
+layers in 8 bits (<b>W8A8_DYNAMIC</b>: weights and inputs), and also skipping attention that matters little (<b>rf_v2</b>). Its layers are so small
 ({small_columns} columns) that 8 bits save little time here: this part is about the pictures.</p>
 <div class="videos">{videos}</div>
 <img alt="frames of each video" src="data:image/png;base64,{frames}">
@@ -71,7 +71,7 @@ def write(folder: pathlib.Path, results: dict) -> None:
         f" instead of {quality['runs'][0]['weight_bytes'] / 1e6:.1f} MB",
         speed_headline=f"{dense['speed']:.1f} x as fast with 8-bit layers, {sparse['speed']:.1f} x with 8-bit, sparse attention as well",
         caption=html.escape(quality["prompt"]),
-        small_columns=160,
+        small_columns=quality["columns"],
         videos=videos(folder, quality["runs"]),
         frames=encode(folder / "pictures.png"),
         quality_table=table(tables.QUALITY_HEADERS, tables.quality_rows(quality)),

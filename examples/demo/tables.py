@@ -3,7 +3,7 @@
 from rich.table import Table
 
 QUALITY_HEADERS = ["run", "PSNR dB", "SSIM", "cosine", "attention computed", "weights", "peak memory", "s / step"]
-SPEED_HEADERS = ["run", "time of the block", "speed", "error", "cosine", "attention computed", "weights"]
+SPEED_HEADERS = ["run", "time of the block", "speed", "error", "cosine", "attention computed"]
 
 
 def decibels(value: float | str) -> str:
@@ -37,7 +37,6 @@ def speed_rows(part: dict) -> list[list[str]]:
             f"{100 * row['relative_l2']:.1f} %",
             f"{row['cosine']:.5f}",
             f"{100 * row['density']:.0f} %",
-            f"{row['weight_bytes'] / 1e6:.0f} MB",
         ]
         for row in part["runs"]
     ]

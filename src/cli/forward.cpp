@@ -69,7 +69,9 @@ Passes run_records(const WanTransformer& model, const RecordedInputFile& records
     return passes;
 }
 
-double sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+double sum(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+}
 
 nlohmann::ordered_json to_json(const ForwardFlags& flags, const WanTransformer& model, const Passes& passes) {
     nlohmann::ordered_json json = {
