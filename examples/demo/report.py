@@ -33,7 +33,7 @@ layers in 8 bits (<b>W8A8_DYNAMIC</b>: weights and inputs), and also skipping at
 <p class="small">PSNR, SSIM and cosine say how close a video is to the float one: higher is closer, and SSIM and cosine end at 1. From about 40 dB
 on, hardly anybody sees a difference. <i>Attention computed</i> is the share in the sparse steps. {steps} steps; times are means over all of them.</p>
 <h2>2. Speed: {speed_headline}</h2>
-<p>One transformer block with the sizes of a real model, Wan2.1-1.3B ({dim} columns, {heads} heads, {tokens} tokens), the model
+<p>One transformer block with the sizes of a real model, Wan2.1-1.3B ({dim} columns, {heads} heads, {tokens} tokens). The model
 has 30 of them. Its weights are random: they take as long as trained ones. This part is about time, not pictures.</p>
 <img alt="bars: seconds of the block" src="data:image/png;base64,{bars}">
 {speed_table}
@@ -67,7 +67,7 @@ def write(folder: pathlib.Path, results: dict) -> None:
     quantized = quality["runs"][1]
     page = PAGE.format(
         machine=html.escape(tables.machine(speed)),
-        quality_headline=f"the 8-bit video is {tables.decibels(quantized['psnr'])} dB from the float one, in {quantized['weight_bytes'] / 1e6:.1f} MB"
+        quality_headline=f"PSNR {tables.decibels(quantized['psnr'])} dB between 8-bit and float video, weights of {quantized['weight_bytes'] / 1e6:.1f} MB"
         f" instead of {quality['runs'][0]['weight_bytes'] / 1e6:.1f} MB",
         speed_headline=f"{dense['speed']:.1f} x as fast with 8-bit layers, {sparse['speed']:.1f} x with 8-bit, sparse attention as well",
         caption=html.escape(quality["prompt"]),
