@@ -23,7 +23,7 @@ build: setup  ## build the library, the command, the tests and the benchmarks in
 test: build  ## build, then run every test
 	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure --no-tests=error
 
-demo: build  ## generate the same video dense, quantized and sparse; writes a table and report.html
+demo: build  ## quality of quantized and sparse videos, speed of a block of real size; writes report.html
 	@$(PYTHON) examples/demo/run.py
 
 bench: build  ## measure the kernels against PyTorch

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <vector>
 
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
+#include "aerogel/threads.h"
 #include "base/clock.h"
+#include "base/cpu_features.h"
 #include "cli/command.h"
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
@@ -27,10 +30,11 @@ struct ForwardFlags {
     bool json = false;
 };
 
-/// The velocity of every record and the seconds that each took.
+/// The velocity of every record, the seconds that each took, and the computed share of each sparse call.
 struct Passes {
     Tensor velocity;  // f32 [records, channels, frames, height, width]
     std::vector<double> seconds;
+    std::vector<double> densities;
 };
 
 Passes run_records(const WanTransformer& model, const RecordedInputFile& records, const ForwardFlags& flags) {
@@ -45,6 +49,9 @@ Passes run_records(const WanTransformer& model, const RecordedInputFile& records
         if (policy) settings.timestep_policy = &*policy;
         if (sparse) settings.sparse = &*sparse;
         settings.sparse_memory = &memory;
+        settings.on_sparse = [&](int, const SparseReport& report) {
+            passes.densities.push_back(report.density());
+        };
         const auto start = Clock::now();
         const Tensor velocity = model.forward(records.input(i), settings);
         passes.seconds.push_back(seconds_since(start));
@@ -62,6 +69,25 @@ Passes run_records(const WanTransformer& model, const RecordedInputFile& records
     return passes;
 }
 
+double sum(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+nlohmann::ordered_json to_json(const ForwardFlags& flags, const WanTransformer& model, const Passes& passes) {
+    nlohmann::ordered_json json = {
+        {"model", flags.model},
+        {"inputs", flags.inputs},
+        {"records", passes.velocity.dim(0)},
+        {"cpu", {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}}},
+        {"weight_bytes", model.weight_bytes()},
+        {"peak_memory_bytes", peak_memory_bytes()},
+        {"record_seconds", passes.seconds},
+        {"output", flags.output}};
+    if (!passes.densities.empty())
+        json["density"] = sum(passes.densities) / static_cast<double>(passes.densities.size());
+    return json;
+}
+
 void run_forward(const ForwardFlags& flags) {
     const RecordedInputFile records(flags.inputs, "forward");
     WanTransformer model = WanTransformer::load(flags.model);
@@ -69,18 +95,10 @@ void run_forward(const ForwardFlags& flags) {
     const Passes passes = run_records(model, records, flags);
     save_safetensors(flags.output, {{"velocity", passes.velocity}});
     if (flags.json) {
-        const nlohmann::ordered_json json = {{"model", flags.model},
-                                             {"inputs", flags.inputs},
-                                             {"records", records.count()},
-                                             {"weight_bytes", model.weight_bytes()},
-                                             {"record_seconds", passes.seconds},
-                                             {"output", flags.output}};
-        fmt::print("{}\n", json.dump(2));
+        fmt::print("{}\n", to_json(flags, model, passes).dump(2));
         return;
     }
-    double total = 0.0;
-    for (const double seconds : passes.seconds) total += seconds;
-    fmt::print("{} records in {}, velocity {} in {}\n", records.count(), show_seconds(total),
+    fmt::print("{} records in {}, velocity {} in {}\n", records.count(), show_seconds(sum(passes.seconds)),
                to_string(passes.velocity.shape()), flags.output);
 }
 

@@ -45,6 +45,8 @@ def test_as_diffusers(velocity, recorded, tiny_pipeline, per_token):
         exact = model(**tensors, return_dict=False)[0]
     assert distance(ours, exact) < 1e-5
     assert report["records"] == len(report["record_seconds"]) == 3 and min(report["record_seconds"]) > 0
+    assert report["cpu"].keys() == {"name", "level", "threads"} and report["peak_memory_bytes"] > report["weight_bytes"]
+    assert "density" not in report  # nothing is sparse
 
 
 def test_quantized_and_sparse(velocity, recorded, tiny_pipeline, aerogel, tmp_path):
@@ -55,8 +57,8 @@ def test_quantized_and_sparse(velocity, recorded, tiny_pipeline, aerogel, tmp_pa
     assert aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--scheme", "W8A8_DYNAMIC").returncode == 0
     files, _ = velocity(path, "--quantized", tmp_path / "q/quant_model_description_w8a8_dynamic.json")
     assert torch.equal(files, online)
-    sparse, _ = velocity(path, "--sparse", "rf_v2", "--sparsity", 0.7, "--block-size", 16)
-    assert 1e-4 < distance(sparse, plain) < 0.5
+    sparse, report = velocity(path, "--sparse", "rf_v2", "--sparsity", 0.7, "--block-size", 16)
+    assert 1e-4 < distance(sparse, plain) < 0.5 and 0.25 < report["density"] < 0.5
 
 
 def test_steps_of_records_count(velocity, recorded, tmp_path):
