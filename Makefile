@@ -7,23 +7,28 @@ JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 CMAKE_ARGS ?=
 
-.PHONY: help setup build test demo bench fidelity sparsity wheel docs format lint clean
+.PHONY: help setup build command test demo fuzz sanitize bench fidelity sparsity wheel docs format lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup:  ## install the Debian packages and the Python environment (.venv); fast when done before
 	@scripts/setup.sh
 
+command:  ## build the command alone: no PyTorch, no tests, no bindings
+	@scripts/setup.sh demo
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) -DAEROGEL_BUILD_TESTS=OFF -DAEROGEL_BUILD_PYTHON=OFF $(CMAKE_ARGS)
+	@cmake --build $(BUILD) -j $(JOBS) --target aerogel_cli
+
 build: setup  ## build the library, the command, the tests and the benchmarks in build/release
-	@cmake --preset $(PRESET) $(CMAKE_ARGS)
+	@cmake --preset $(PRESET) -DAEROGEL_BUILD_TESTS=ON -DAEROGEL_BUILD_PYTHON=ON $(CMAKE_ARGS)
 	@cmake --build $(BUILD) -j $(JOBS)
 
 test: build  ## build, then run every test
 	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure --no-tests=error
 
-demo: build  ## quality of quantized and sparse videos, speed of a block of real size; writes report.html
+demo: command  ## quality of quantized and sparse videos, speed of a block of real size; writes report.html
 	@$(PYTHON) examples/demo/run.py
 
 bench: build  ## measure the kernels against PyTorch
@@ -34,6 +39,12 @@ fidelity: build  ## measure what every scheme costs in quality; writes docs/fide
 
 sparsity: build  ## measure sparse attention on the trained model; writes docs/sparsity.md
 	@$(PYTHON) bench/sparsity.py
+
+fuzz: setup  ## look for inputs that break a reader of files, for a few minutes
+	@JOBS=$(JOBS) scripts/fuzz.sh
+
+sanitize: setup  ## run the suites under the address, undefined-behaviour and thread sanitizers
+	@JOBS=$(JOBS) scripts/sanitize.sh
 
 wheel: setup  ## build a wheel in build/wheel and test it in a clean environment
 	@scripts/wheel.sh
@@ -46,7 +57,7 @@ format:  ## rewrite the C++ sources in the house style
 
 lint: build  ## check formatting, clang-tidy and the rules of the house
 	@scripts/format.sh --check
-	@$(PYTHON) tests/house/tidy.py --build $(BUILD)
+	@$(PYTHON) tests/house/tidy.py --build $(BUILD)/tidy
 	@AEROGEL_BUILD=$(BUILD) $(PYTHON) -m pytest -q tests/house
 
 clean:  ## remove the build folders; the Python environment stays

@@ -34,6 +34,9 @@ function(aerogel_target_options target)
     -ffp-contract=off -fno-math-errno
     $<$<BOOL:${AEROGEL_WERROR}>:-Werror>)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON)
+  if(AEROGEL_LIBFUZZER)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)  # counts the branches that an input takes
+  endif()
   if(AEROGEL_SANITIZE)
     target_compile_options(${target} PRIVATE
       -fsanitize=${AEROGEL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

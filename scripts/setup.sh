@@ -1,12 +1,27 @@
 #!/usr/bin/env bash
-# Prepares a Debian 12 machine: the packages of the build and a Python environment in .venv.
-# Safe to run again: it installs only what is missing, and the second run takes a fraction of a second.
+# Prepares a Debian 12 machine. Safe to run again: it installs only what is missing, and the second run takes a
+# fraction of a second.
+#   scripts/setup.sh        all that building and testing need, with PyTorch in .venv
+#   scripts/setup.sh demo   only what the command and the demo need; the rest can follow in the same .venv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(build-essential ca-certificates ccache clang-format-14 clang-tidy-14 cmake ffmpeg git
-    libcli11-dev libeigen3-dev libfmt-dev libgmock-dev libgtest-dev libpng-dev libyaml-cpp-dev ninja-build
-    nlohmann-json3-dev pkg-config python3 python3-dev python3-venv qemu-user)
+what=${1:-all}
+packages=(build-essential ca-certificates ccache cmake ffmpeg libcli11-dev libeigen3-dev libfmt-dev libpng-dev
+    libyaml-cpp-dev ninja-build nlohmann-json3-dev python3 python3-venv)
+requirements=examples/demo/requirements.txt
+case $what in
+    demo) ;;
+    all)
+        packages+=(clang-14 clang-format-14 clang-tidy-14 git libclang-rt-14-dev libgmock-dev libgtest-dev
+            pkg-config python3-dev qemu-user)
+        requirements=requirements.txt
+        ;;
+    *)
+        printf 'usage: scripts/setup.sh [demo]\n' >&2
+        exit 1
+        ;;
+esac
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -57,21 +72,25 @@ find_python() {
     fail "no Python >= 3.11 with venv found (tried ${AEROGEL_PYTHON:-python3}, /usr/bin/python3)"
 }
 
+# One stamp for each list of requirements; the full list contains the demo's.
 install_python() {
-    local stamp=.venv/.requirements.sha256 want
-    want=$(sha256sum requirements.txt scripts/setup.sh)
-    if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
-        return
+    local stamp=.venv/.$what.sha256 want all=.venv/.all.sha256
+    want=$(sha256sum "$requirements")
+    if [ -x .venv/bin/python ]; then
+        [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && return
+        [ "$what" = demo ] && [ -f "$all" ] && [ "$(cat "$all")" = "$(sha256sum requirements.txt)" ] && return
     fi
-    local python
+    local python torch
     python=$(find_python)
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         say "creating .venv with $("$python" --version)"
         "$python" -m venv --clear .venv
     fi
-    say "installing requirements.txt into .venv"
-    .venv/bin/python -m pip install --quiet "$(grep -E '^torch==' requirements.txt)"
-    .venv/bin/python -m pip install --quiet -r requirements.txt
+    say "installing $requirements into .venv"
+    # PyTorch first and alone: another package's wish could otherwise bring a build of several gigabytes.
+    torch=$(grep -E '^torch==' "$requirements" || true)
+    [ -z "$torch" ] || .venv/bin/python -m pip install --quiet "$torch"
+    .venv/bin/python -m pip install --quiet -r "$requirements"
     printf '%s\n' "$want" >"$stamp"
 }
 

@@ -1,5 +1,6 @@
 """Runs clang-tidy on every source of the library and the command, and remembers what was clean.
 
+It configures a build tree of its own, in which sources are not compiled together, so that each has its own command and must include what it uses.
 A file is looked at again when it, a header of the project it includes, its compile command, .clang-tidy or
 clang-tidy itself changed; so the first run costs minutes and the next one seconds."""
 
@@ -50,9 +51,16 @@ def check(tidy, build, entry):
     return (done.stdout + done.stderr) if done.returncode else ""
 
 
+def configure(build):
+    options = ["-DAEROGEL_UNITY=OFF", "-DAEROGEL_BUILD_TESTS=OFF", "-DAEROGEL_BUILD_PYTHON=OFF"]
+    done = subprocess.run(["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"tidy: cannot configure {build}: {done.stderr}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", type=Path, default=ROOT / "build/release", help="build folder")
+    parser.add_argument("--build", type=Path, default=ROOT / "build/tidy", help="folder for its build tree and what it remembers")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("files", nargs="*", help="only sources whose path contains one of these")
     options = parser.parse_args()
@@ -62,12 +70,13 @@ def main():
         sys.exit("tidy: clang-tidy-14 is missing: run make setup")
     version = subprocess.run([tidy, "--version"], capture_output=True, check=True).stdout
     salt = version + (ROOT / ".clang-tidy").read_bytes() + " ".join(EXTRA).encode()
+    configure(options.build)
     folders = [ROOT / "src", ROOT / "include", options.build / "include"]
     entries = json.loads((options.build / "compile_commands.json").read_text())
     entries = [e for e in entries if e["file"].startswith(f"{ROOT}/src/")]
     entries = [e for e in entries if not options.files or any(f in e["file"] for f in options.files)]
 
-    cache = options.build / "tidy"
+    cache = options.build / "clean"
     cache.mkdir(exist_ok=True)
     prints = {e["file"]: fingerprint(e, folders, salt) for e in entries}
     todo = [e for e in entries if not (cache / prints[e["file"]]).exists()]
