@@ -10,6 +10,8 @@
 #include "aerogel/safetensors.h"
 #include "base/clock.h"
 #include "cli/command.h"
+#include "cli/output.h"
+#include "cli/output_path.h"
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
@@ -63,6 +65,7 @@ Passes run_records(const WanTransformer& model, const RecordedInputFile& records
 }
 
 void run_forward(const ForwardFlags& flags) {
+    check_output_file("forward", flags.output, {flags.inputs, flags.quantization.files});
     const RecordedInputFile records(flags.inputs, "forward");
     WanTransformer model = WanTransformer::load(flags.model);
     quantize_as_told(model, flags.quantization);
@@ -75,13 +78,13 @@ void run_forward(const ForwardFlags& flags) {
                                              {"weight_bytes", model.weight_bytes()},
                                              {"record_seconds", passes.seconds},
                                              {"output", flags.output}};
-        fmt::print("{}\n", json.dump(2));
+        print_json(json);
         return;
     }
     double total = 0.0;
     for (const double seconds : passes.seconds) total += seconds;
-    fmt::print("{} records in {}, velocity {} in {}\n", records.count(), show_seconds(total),
-               to_string(passes.velocity.shape()), flags.output);
+    print_text(fmt::format("{} records in {}, velocity {} in {}", records.count(), show_seconds(total),
+                           to_string(passes.velocity.shape()), flags.output));
 }
 
 }  // namespace
