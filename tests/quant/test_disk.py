@@ -20,6 +20,7 @@ def write_sparse(path, shapes, dtype="F32"):
         info[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
         at += size
     header = json.dumps(info).encode()
+    header += b" " * (-len(header) % 8)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         try:
