@@ -92,6 +92,19 @@ Json to_json(const Measured& m) {
             {"weight_gb_per_s", m.weight_rate() / 1e9}};
 }
 
+// The problem of that name, run once; none for an empty name.
+std::optional<BenchCase> make_beside(const std::vector<BenchProblem>& problems, const std::string& name) {
+    if (name.empty()) return std::nullopt;
+    const auto found = std::find_if(problems.begin(), problems.end(),
+                                    [&](const auto& problem) { return problem.name == name; });
+    if (found == problems.end())
+        throw InvalidArgument(
+            fmt::format("[bench] --beside: no problem is called '{}'; --list shows them", name));
+    BenchCase beside = found->make();
+    beside.run();
+    return beside;
+}
+
 void run_bench(const BenchOptions& options) {
     const auto problems = bench_problems();
     std::vector<const BenchProblem*> chosen;
@@ -104,16 +117,7 @@ void run_bench(const BenchOptions& options) {
         for (const auto* problem : chosen) print_text(problem->name);
         return;
     }
-    std::optional<BenchCase> beside;
-    if (!options.beside.empty()) {
-        const auto found = std::find_if(problems.begin(), problems.end(),
-                                        [&](const auto& problem) { return problem.name == options.beside; });
-        if (found == problems.end())
-            throw InvalidArgument(fmt::format(
-                "[bench] --beside: no problem is called '{}'; --list shows them", options.beside));
-        beside = found->make();
-        beside->run();
-    }
+    const std::optional<BenchCase> beside = make_beside(problems, options.beside);
     const double peak_f32 = measured_peak(PeakKind::f32), peak_int8 = measured_peak(PeakKind::int8);
     const double peak_bf16 =
         std::max(measured_peak(PeakKind::bf16), peak_f32);  // 0 where it is multiplied as float32
@@ -137,12 +141,11 @@ void run_bench(const BenchOptions& options) {
             results.push_back(to_json(m));
             continue;
         }
-        print_text(
-            fmt::format("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e} {:>9}",
-                        problem->name, 1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5),
-                        m.rate() / 1e9, 100 * m.rate() / m.peak,
-                        m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9), m.error,
-                        beside ? fmt::format("{:.2f}", m.ratio()) : ""));
+        print_text(fmt::format("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e} {:>9}",
+                               problem->name, 1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5),
+                               m.rate() / 1e9, 100 * m.rate() / m.peak,
+                               m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9),
+                               m.error, beside ? fmt::format("{:.2f}", m.ratio()) : ""));
         finish_output();
     }
     if (!options.json) return;

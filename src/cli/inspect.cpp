@@ -6,8 +6,8 @@
 #include "aerogel/error.h"
 #include "base/cpu_features.h"
 #include "cli/command.h"
-#include "model/inspect.h"
 #include "cli/output.h"
+#include "model/inspect.h"
 #include "ops/dispatch.h"
 
 namespace aerogel::cli {

@@ -48,8 +48,8 @@ std::unique_ptr<OutputFile> claim(const fs::path& name, const fs::path& path) {
             continue;
         }
         if (error != EEXIST) {
-            throw IoError("[write] " + path.string() + ": cannot create: " +
-                          std::generic_category().message(error));
+            throw IoError("[write] " + path.string() +
+                          ": cannot create: " + std::generic_category().message(error));
         }
         bool gone = false;
         file = take_leftover(name, path, gone);

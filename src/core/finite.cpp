@@ -46,6 +46,16 @@ std::optional<std::int64_t> search(const void* data, std::int64_t count, Bits ex
     return at;
 }
 
+// The index of an element along every axis.
+Shape place_of(std::int64_t element, const Shape& shape) {
+    Shape place(shape.size());
+    for (std::size_t axis = shape.size(); axis-- > 0;) {
+        place[axis] = element % shape[axis];
+        element /= shape[axis];
+    }
+    return place;
+}
+
 }  // namespace
 
 std::optional<std::int64_t> first_not_finite(const TensorView& tensor) {
@@ -70,8 +80,8 @@ std::string finite_problem(const std::string& name, const TensorView& tensor) {
     const auto offset = static_cast<std::size_t>(*at) * size_of(tensor.dtype);
     TensorView one{tensor.dtype, {1}, static_cast<std::byte*>(tensor.data) + offset, {}, Device::cpu};
     const Tensor value = Tensor(one.dtype, one.shape, one.data, nullptr).to(DType::f64);
-    return fmt::format("{} {} is not finite: element {} is {}", in_quotes(name), tensor.describe(), *at,
-                       value.as<double>()[0]);
+    return fmt::format("{} {} is not finite: element {} is {}", in_quotes(name), tensor.describe(),
+                       to_string(place_of(*at, tensor.shape)), value.as<double>()[0]);
 }
 
 }  // namespace aerogel

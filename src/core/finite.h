@@ -12,7 +12,7 @@ namespace aerogel {
 /// The place of the first NaN or infinity in a contiguous f64, f32, bf16 or f16 array; other types have none.
 std::optional<std::int64_t> first_not_finite(const TensorView& tensor);
 
-/// "'x' f32[2,3] is not finite: element 4 is nan", or an empty string when all of it is finite.
+/// "'x' f32[2,3] is not finite: element [1,0] is nan", or an empty string when all of it is finite.
 std::string finite_problem(const std::string& name, const TensorView& tensor);
 
 }  // namespace aerogel

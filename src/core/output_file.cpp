@@ -111,9 +111,8 @@ void OutputFile::resize(std::uint64_t size) {
 void OutputFile::write_at(std::uint64_t offset, const void* data, std::size_t size) {
     const char* bytes = static_cast<const char*>(data);
     while (size != 0) {
-        const ssize_t written = uninterrupted([&] {
-            return ::pwrite(descriptor_, bytes, std::min(size, kMost), static_cast<off_t>(offset));
-        });
+        const ssize_t written = uninterrupted(
+            [&] { return ::pwrite(descriptor_, bytes, std::min(size, kMost), static_cast<off_t>(offset)); });
         if (written <= 0) fail(name_, "write", written == 0 ? ENOSPC : errno);
         bytes += written;
         offset += static_cast<std::uint64_t>(written);
@@ -124,9 +123,8 @@ void OutputFile::write_at(std::uint64_t offset, const void* data, std::size_t si
 void OutputFile::read_at(std::uint64_t offset, void* data, std::size_t size) const {
     char* bytes = static_cast<char*>(data);
     while (size != 0) {
-        const ssize_t got = uninterrupted([&] {
-            return ::pread(descriptor_, bytes, std::min(size, kMost), static_cast<off_t>(offset));
-        });
+        const ssize_t got = uninterrupted(
+            [&] { return ::pread(descriptor_, bytes, std::min(size, kMost), static_cast<off_t>(offset)); });
         if (got < 0) fail(name_, "read back", errno);
         if (got == 0) throw IoError("[write] " + name_.string() + ": cannot read back: it ends too early");
         bytes += got;

@@ -50,7 +50,8 @@ ResumableFile::ResumableFile(fs::path path)
     lock_journal();
 }
 
-// The process before us removes its journal when it is done: a lock on a file without a name protects nothing.
+// The process before us removes its journal when it is done: a lock on a file without a name protects
+// nothing.
 void ResumableFile::lock_journal() {
     do {
         journal_ = std::make_unique<OutputFile>(journal_path_, path_, Opening::made);

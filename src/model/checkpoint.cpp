@@ -82,10 +82,9 @@ Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape
 
 void Checkpoint::finish() const {
     if (!not_finite_.empty()) {
-        throw InvalidArgument(fmt::format("[wan] {}: {}{}", file_.path().string(), not_finite_.front(),
-                                          not_finite_.size() == 1
-                                              ? ""
-                                              : fmt::format("; nor are {} others", not_finite_.size() - 1)));
+        throw InvalidArgument(fmt::format(
+            "[wan] {}: {}{}", file_.path().string(), not_finite_.front(),
+            not_finite_.size() == 1 ? "" : fmt::format("; nor are {} others", not_finite_.size() - 1)));
     }
     std::vector<std::string> unexpected;
     for (const std::string& name : file_.names()) {

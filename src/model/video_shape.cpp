@@ -41,8 +41,9 @@ void check_memory(const WanConfig& config, const Shape& shape) {
     const double needed = least_bytes(config, shape);
     const auto usable = static_cast<double>(usable_memory_bytes());
     if (needed <= usable) return;
-    throw InvalidArgument(fmt::format("[generate] {} frames of {}x{} need at least {} of memory, there are {}",
-                                      shape[2], shape[4], shape[3], show_bytes(needed), show_bytes(usable)));
+    throw InvalidArgument(
+        fmt::format("[generate] {} frames of {}x{} need at least {} of memory, there are {}", shape[2],
+                    shape[4], shape[3], show_bytes(needed), show_bytes(usable)));
 }
 
 }  // namespace
@@ -54,8 +55,8 @@ Shape video_shape(const WanConfig& config, const GenerateOptions& options) {
             config.in_channels, config.out_channels));
     }
     Shape shape = {1, config.in_channels, checked_extent("frames", options.frames, config.patch_size[0]),
-            checked_extent("height", options.height, config.patch_size[1]),
-            checked_extent("width", options.width, config.patch_size[2])};
+                   checked_extent("height", options.height, config.patch_size[1]),
+                   checked_extent("width", options.width, config.patch_size[2])};
     check_memory(config, shape);
     return shape;
 }

@@ -28,10 +28,9 @@ std::string weight_problem(std::initializer_list<const LinearSlot*> slots) {
 
 [[noreturn]] void fail(const std::string& what, const WanStep& step, const std::string& cause) {
     const int index = step.context.timestep_index;
-    throw InvalidArgument(fmt::format("[wan] {} is not finite{}: {}", what,
-                                      index < 0 ? "" : fmt::format(" in step {}", index),
-                                      cause.empty() ? "inputs and weights are, the numbers grow too large"
-                                                    : cause));
+    throw InvalidArgument(
+        fmt::format("[wan] {} is not finite{}: {}", what, index < 0 ? "" : fmt::format(" in step {}", index),
+                    cause.empty() ? "inputs and weights are, the numbers grow too large" : cause));
 }
 
 void check_input(const char* name, const Tensor& tensor) {

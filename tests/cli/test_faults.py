@@ -62,7 +62,7 @@ def put(folder, files):
 
 
 @pytest.mark.parametrize("has_old", [False, True], ids=["first", "over an old pair"])
-def test_export(build, aerogel, model, pairs, tmp_path, has_old):
+def test_export(*, build, aerogel, model, pairs, tmp_path, has_old):
     (old, old_values), (new, new_values) = pairs
     out = tmp_path / "out"
     faults = Faults(build, quantize(model, out), out, tmp_path / "log")
@@ -92,7 +92,7 @@ def test_export(build, aerogel, model, pairs, tmp_path, has_old):
 
 
 @pytest.mark.parametrize("what", ["folder of the model", "missing folder"])
-def test_export_of_other_calls(build, aerogel, model, pairs, tmp_path, what):
+def test_export_of_other_calls(*, build, aerogel, model, pairs, tmp_path, what):
     """Reading the model, and making the folder."""
     _, (new, _) = pairs
     out = tmp_path / "deep/out"

@@ -57,18 +57,18 @@ PLACES = {
 
 @VALUES
 @pytest.mark.parametrize("name", [*LOADED, *PLACES])
-def test_weights(aerogel, damaged, records, tmp_path, name, value):
+def test_weights(*, aerogel, damaged, records, tmp_path, name, value):
     model, out = damaged(name, value), tmp_path / "v.safetensors"
     for arguments in (["generate", model, "--prompt", "red circle", "-o", out], ["forward", model, "--inputs", records(), "-o", out]):
         done = aerogel(*arguments)
-        fails(done, f"'{name}'", "is not finite", "element 3 is ")
+        fails(done, f"'{name}'", "is not finite", "3] is ")
         if name in PLACES:
             fails(done, "[wan] ", PLACES[name], "in step 0: ")
     assert not out.exists()
 
 
 @pytest.mark.parametrize("command", ["mine", "calibrate", "sparse", "quantized", "quantized attention", "static"])
-def test_weights_in_other_commands(aerogel, damaged, tiny_pipeline, records, tmp_path, command):
+def test_weights_in_other_commands(*, aerogel, damaged, tiny_pipeline, records, tmp_path, command):
     name = "blocks.1.attn1.to_v.weight"
     model, out = damaged(name, math.nan), tmp_path / "out.safetensors"
     generate = ["generate", model, "--prompt", "red circle", "-o", out]
@@ -92,9 +92,9 @@ def test_weights_in_other_commands(aerogel, damaged, tiny_pipeline, records, tmp
 @VALUES
 @pytest.mark.parametrize("name", ["blocks.0.attn1.to_q.weight", "blocks.1.ffn.net.2.bias", "blocks.1.attn1.norm_q.weight", "proj_out.weight"])
 @pytest.mark.parametrize("scheme", ["W8A16", "W8A8_DYNAMIC", "W4A4_MXFP4", "W8A16_FP8", "W4A16"])
-def test_quantize(aerogel, damaged, tmp_path, scheme, name, value):
+def test_quantize(*, aerogel, damaged, tmp_path, scheme, name, value):
     done = aerogel("quantize", damaged(name, value), "-o", tmp_path / "out", "--scheme", scheme)
-    fails(done, "[quantize] ", f"'{name}'", "is not finite: element 3 is ")
+    fails(done, "[quantize] ", f"'{name}'", "3] is ")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -107,9 +107,9 @@ def test_quantizing_in_memory(aerogel, damaged, tmp_path, options, name):
 
 @VALUES
 @pytest.mark.parametrize("name", ["hidden_states", "timestep", "encoder_hidden_states"])
-def test_recorded_inputs(aerogel, tiny_pipeline, records, tmp_path, name, value):
+def test_recorded_inputs(*, aerogel, tiny_pipeline, records, tmp_path, name, value):
     file, out = records(name, value), tmp_path / "v.safetensors"
-    fails(aerogel("forward", tiny_pipeline, "--inputs", file, "-o", out), f"[wan] the input '{name}'", "is not finite: element 0 is ")
+    fails(aerogel("forward", tiny_pipeline, "--inputs", file, "-o", out), f"[wan] the input '{name}'", "is not finite: element [0")
     fails(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "pair", "--scheme", "W8A8", "--recorded-inputs", file), f"'{name}'", "is not finite")
     assert not out.exists()
 
@@ -120,7 +120,7 @@ def test_embeddings(aerogel, tiny_pipeline, damaged, tmp_path, value):
     embeds[0, 2, 5] = value
     save_file({"prompt_embeds": embeds}, tmp_path / "e.safetensors")
     out = tmp_path / "v.safetensors"
-    fails(aerogel("generate", tiny_pipeline, "--prompt-embeds", tmp_path / "e.safetensors", "-o", out), "the input 'encoder_hidden_states'", "element 37 is ")
+    fails(aerogel("generate", tiny_pipeline, "--prompt-embeds", tmp_path / "e.safetensors", "-o", out), "the input 'encoder_hidden_states'", "element [0,2,5] is ")
     fails(aerogel("generate", damaged("word_embedding.weight", value), "--prompt", "red", "-o", out), "is not finite")
     save_file({"first_frame": torch.full((3, 1, 32, 32), value)}, tmp_path / "f.safetensors")
     fails(aerogel("generate", tiny_pipeline, "--prompt", "red", "--first-frame", tmp_path / "f.safetensors", "-o", out), "the input 'hidden_states'")
@@ -153,5 +153,5 @@ def test_compare_says_so(aerogel, tmp_path, value, dtype):
     save_file({"x": good}, tmp_path / "good.safetensors")
     save_file({"x": bad}, tmp_path / "bad.safetensors")
     for json_flag in ([], ["--json"]):
-        fails(aerogel("compare", tmp_path / "good.safetensors", tmp_path / "bad.safetensors", *json_flag), "[compare] 'x'", "element 4 is ", "(the second)")
+        fails(aerogel("compare", tmp_path / "good.safetensors", tmp_path / "bad.safetensors", *json_flag), "[compare] 'x'", "element [1,1] is ", "(the second)")
         fails(aerogel("compare", tmp_path / "bad.safetensors", tmp_path / "good.safetensors", *json_flag), "(the first)")

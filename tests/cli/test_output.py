@@ -51,7 +51,7 @@ NAMES = list(commands("", "", "", pathlib.Path()))
 
 
 @pytest.fixture
-def command(build, tensors, records, tiny_pipeline, tmp_path, aerogel):
+def command(*, build, tensors, records, tiny_pipeline, tmp_path, aerogel):
     def make(name):
         every = commands(tensors, records, tiny_pipeline, tmp_path)
         if name == "dequantize":

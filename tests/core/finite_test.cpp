@@ -46,7 +46,8 @@ TEST(Finite, FindsTheFirstOfEveryType) {
 TEST(Finite, SaysWhatAndWhere) {
     const Tensor tensor = filled(DType::bf16, 6).reshaped({2, 3});
     set(tensor, 4, -kInfinity);
-    EXPECT_EQ(finite_problem("a.weight", tensor), "'a.weight' bf16[2,3] is not finite: element 4 is -inf");
+    EXPECT_EQ(finite_problem("a.weight", tensor),
+              "'a.weight' bf16[2,3] is not finite: element [1,1] is -inf");
 }
 
 TEST(Finite, EmptyAndWholeNumbersAre) {

@@ -57,7 +57,8 @@ void log_call(const char* name, const char* path) {
     static const int log = static_cast<int>(
         syscall(SYS_openat, AT_FDCWD, setting("FAULT_LOG"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666));
     if (log < 0) return;
-    const std::string line = std::string(name) + (path == nullptr ? "" : " ") + (path == nullptr ? "" : path) + "\n";
+    const std::string line =
+        std::string(name) + (path == nullptr ? "" : " ") + (path == nullptr ? "" : path) + "\n";
     syscall(SYS_write, log, line.data(), line.size());
 }
 
@@ -132,9 +133,8 @@ int open(const char* path, int flags, ...) {
     va_start(arguments, flags);
     const mode_t mode = mode_of(flags, arguments);
     va_end(arguments);
-    return open_with("open", path, [&] {
-        return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
-    });
+    return open_with("open", path,
+                     [&] { return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode)); });
 }
 
 int open64(const char* path, int flags, ...) {
@@ -150,9 +150,8 @@ int openat(int folder, const char* path, int flags, ...) {
     va_start(arguments, flags);
     const mode_t mode = mode_of(flags, arguments);
     va_end(arguments);
-    return open_with("openat", path, [&] {
-        return static_cast<int>(syscall(SYS_openat, folder, path, flags, mode));
-    });
+    return open_with("openat", path,
+                     [&] { return static_cast<int>(syscall(SYS_openat, folder, path, flags, mode)); });
 }
 
 FILE* fopen(const char* path, const char* mode) {

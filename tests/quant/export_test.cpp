@@ -37,23 +37,31 @@ TEST_F(ExportTest, ARunningExportIsLeftAlone) {
     ResumableFile running(weights);
     running.begin("k", 4);
     running.note("one");
-    EXPECT_THAT(error_of<IoError>([&] { run({{"a.weight", ones({2, 4})}}); }),
+    EXPECT_THAT(error_of<IoError>([&] {
+                    run({{"a.weight", ones({2, 4})}});
+                }),
                 HasSubstr("another process is writing it"));
     EXPECT_TRUE(std::filesystem::exists(part_path_of(weights)));
     EXPECT_THAT(read(journal_path_of(weights)), HasSubstr("one"));
 }
 
 TEST_F(ExportTest, LayersWithoutElements) {
-    EXPECT_THAT(error_of([&] { run({{"a.weight", ones({3, 0})}}); }),
+    EXPECT_THAT(error_of([&] {
+                    run({{"a.weight", ones({3, 0})}});
+                }),
                 HasSubstr("'a.weight' must have rows and columns, got f32[3,0]"));
     EXPECT_THAT(error_of([&] { run({{"a.weight", ones({0, 3})}}); }), HasSubstr("got f32[0,3]"));
     EXPECT_EQ(files(), 0);
 }
 
 TEST_F(ExportTest, BiasesThatReadersRefuse) {
-    EXPECT_THAT(error_of([&] { run({{"a.weight", ones({2, 4})}, {"a.bias", ones({3})}}); }),
+    EXPECT_THAT(error_of([&] {
+                    run({{"a.weight", ones({2, 4})}, {"a.bias", ones({3})}});
+                }),
                 HasSubstr("'a.bias' must be f32, bf16 or f16 [2] beside 'a.weight'[2,4], got f32[3]"));
-    EXPECT_THAT(error_of([&] { run({{"a.weight", ones({2, 4})}, {"a.bias", ones({2}).to(DType::i32)}}); }),
+    EXPECT_THAT(error_of([&] {
+                    run({{"a.weight", ones({2, 4})}, {"a.bias", ones({2}).to(DType::i32)}});
+                }),
                 HasSubstr("got i32[2]"));
     EXPECT_EQ(files(), 0);
 }
@@ -65,9 +73,7 @@ TEST_F(ExportTest, ValuesThatAreNotFinite) {
         for (auto& [key, tensor] : tensors) {
             if (key == name) tensor.as<float>()[1] = std::numeric_limits<float>::quiet_NaN();
         }
-        EXPECT_THAT(error_of([&] { run(tensors); }),
-                    HasSubstr("'" + std::string(name) + "' f32"))
-            << name;
+        EXPECT_THAT(error_of([&] { run(tensors); }), HasSubstr("'" + std::string(name) + "' f32")) << name;
         EXPECT_EQ(files(), 0);
     }
 }
