@@ -59,6 +59,7 @@ class Exporter {
     }
 
     ExportReport run() {
+        check_sources();
         make_folders(options_.folder);
         ExportFile file(report_.weights, units_);
         finish_earlier_switch();
@@ -79,6 +80,14 @@ class Exporter {
     }
 
   private:
+    void check_sources() const {
+        for (const fs::path& file : model_.files()) {
+            if (!is_same_file(file, report_.weights)) continue;
+            throw InvalidArgument(
+                fmt::format("[quantize] the output {} is also an input", in_quotes(file.string())));
+        }
+    }
+
     // See pair_switch.h. What fails before the weights have their name leaves the old pair alone.
     void publish(ExportFile& file) const {
         const fs::path next = next_description_path(report_.description);

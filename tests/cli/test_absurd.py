@@ -1,6 +1,10 @@
 """Absurd numbers and names on the command line: one clear line and exit code 1, before any work or memory is spent."""
 import os
+import pathlib
+import resource
 import shutil
+import subprocess
+import tempfile
 
 import pytest
 import torch
@@ -16,6 +20,8 @@ def place(aerogel, tiny_pipeline, tmp_path_factory):
     save_file({"hidden_states": torch.zeros(1, 3, 1, 8, 8), "timestep": torch.ones(1), "encoder_hidden_states": torch.zeros(1, 8, 16)},
               folder / "records.safetensors")
     save_file({"prompt_embeds": torch.zeros(1, 8, 16)}, folder / "embeds.safetensors")
+    (folder / "own").mkdir()
+    shutil.copy(folder / "model/transformer/diffusion_pytorch_model.safetensors", folder / "own/quant_model_weight_w8a16.safetensors")
     (folder / "captions").write_text("red circle\n")
     (folder / "loop").symlink_to("loop")
     (folder / "file").write_text("x")
@@ -97,6 +103,7 @@ CASES = {
     "mine model --captions captions -o captions": "is also an input",
     "mine model --prompt red -o missing/p.json": "the folder 'missing' does not exist",
     "mine model --prompt red -o p.json --html pair": "is a folder",
+    "quantize own/quant_model_weight_w8a16.safetensors -o own --scheme W8A16": "is also an input",
     "quantize model -o file --scheme W8A16": "cannot be a folder: 'file' is a file",
     "quantize model -o file/x --scheme W8A16": "cannot be a folder: 'file' is a file",
     "quantize model -o loop --scheme W8A16": "Too many levels of symbolic links",
@@ -125,23 +132,42 @@ def test_one_clear_line(aerogel, place, case):
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.name != "loop"} == before
 
 
-def test_folders_without_permission(aerogel, place, tmp_path):
+NOBODY = 65534
+
+
+@pytest.fixture
+def common_place(place):
+    """A copy of `place` that other users reach; root, to whom nothing is forbidden, runs the command as one of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(place, f"{folder}/place", symlinks=True)
+        os.chmod(folder, 0o755)
+        yield pathlib.Path(folder) / "place"
+
+
+def become_nobody():
     if os.geteuid() == 0:
-        pytest.skip("nothing is forbidden to root")
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o500)
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    shutil.copytree(place / "model", hidden / "model")
-    hidden.chmod(0)
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+@pytest.mark.parametrize("case", ["quantize model -o closed/out --scheme W8A16", "dequantize pair -o closed/f.safetensors", "mine model --prompt red -o closed/p.json",
+                                  "generate model --prompt red -o closed/v.gif", "inspect hidden/model", "quantize hidden/model -o out --scheme W8A16",
+                                  "inspect unlisted", "dequantize unlisted -o f.safetensors", "compare hidden/a hidden/b"])
+def test_folders_without_permission(build, common_place, case):
+    modes = {"closed": 0o555, "hidden": 0, "unlisted": 0o311}
+    for name, mode in modes.items():
+        shutil.copytree(common_place / "model", common_place / name / "model")
+        os.chmod(common_place / name, mode)
+    command = [build / "aerogel", *case.split()]
     try:
-        for arguments in (["quantize", place / "model", "-o", closed / "out", "--scheme", "W8A16"], ["dequantize", place / "pair", "-o", closed / "f.safetensors"],
-                          ["generate", place / "model", "--prompt", "red", "-o", closed / "v.gif"], ["inspect", hidden / "model"],
-                          ["quantize", hidden / "model", "-o", tmp_path / "o", "--scheme", "W8A16"]):
-            done = aerogel(*arguments)
-            assert done.returncode == 1 and done.stderr.count("\n") == 1 and "ermission" in done.stderr, done.stderr
+        done = subprocess.run(command, cwd=common_place, capture_output=True, text=True, check=False, preexec_fn=become_nobody, timeout=60)
+    except PermissionError:
+        pytest.skip("other users cannot run the command here")
     finally:
-        hidden.chmod(0o700)
+        for name in modes:
+            os.chmod(common_place / name, 0o755)
+    assert done.returncode == 1 and done.stderr.startswith("aerogel: [") and done.stderr.count("\n") == 1, done.stderr
+    assert "ermission" in done.stderr and "filesystem error" not in done.stderr, done.stderr
 
 
 def test_the_largest_seed(aerogel, place, tmp_path):
@@ -151,8 +177,6 @@ def test_the_largest_seed(aerogel, place, tmp_path):
 
 def test_memory_limits_count(aerogel, place, tmp_path):
     """ulimit -v, as some schedulers set it."""
-    import resource
-
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
 
