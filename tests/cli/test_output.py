@@ -88,12 +88,14 @@ def test_errors_without_a_place_to_tell_them(build):
         assert (done.returncode, done.stdout) == (1, b"")
 
 
-def test_a_reader_that_ends_early(command, build, tmp_path):
-    """As usual tools: killed by SIGPIPE, without a word, also when the program itself ignores it."""
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_reader_that_ends_early(build, tmp_path, ignored):
+    """As usual tools: killed by SIGPIPE, without a word, also when it is ignored (as it is once ffmpeg ran)."""
     many = tmp_path / "many.safetensors"
     save_file({f"tensor.{i}": torch.ones(1) for i in range(5000)}, many)
     for options in ([], ["--json"]):
-        process = subprocess.Popen([build / "aerogel", "inspect", many, "--all", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen([build / "aerogel", "inspect", many, "--all", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   restore_signals=not ignored)
         process.stdout.read(1)
         process.stdout.close()
         assert process.wait(60) == -signal.SIGPIPE and process.stderr.read() == b""

@@ -33,13 +33,13 @@ def command(aerogel, model, out, *options, **more):
     return aerogel("quantize", model, "-o", out, "--scheme", "W8A16", "--include", "*", *options, **more)
 
 
-@pytest.mark.parametrize("options", [[], ["--group-size", "64"], ["--packed"]])
+@pytest.mark.parametrize("options", [[], ["--group-size", "64"]])
 @pytest.mark.parametrize("shape", [[1 << 40, 0], [0, 1 << 40], [0, 0]], ids=str)
 def test_a_weight_without_elements(aerogel, tmp_path, shape, options):
     write_sparse(tmp_path / "m.safetensors", {"a.weight": shape})
     done = command(aerogel, tmp_path / "m.safetensors", tmp_path / "out", *options, timeout=60, preexec_fn=no_large_files)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
-    assert "a.weight" in done.stderr or "packing is for int4" in done.stderr, done.stderr
+    assert "'a.weight' must have rows and columns, got f32" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
