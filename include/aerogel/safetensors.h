@@ -60,7 +60,7 @@ class SafetensorsFile {
 /// Writes a safetensors file whose tensors are all announced first and then given in that order.
 class SafetensorsWriter {
   public:
-    /// Opens "<path>.tmp.<pid>" beside the target and writes the header.
+    /// Opens "<path>.tmp" beside the target and writes the header.
     SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors,
                       const std::map<std::string, std::string>& metadata = {});
     /// Removes the temporary file if finish() was not reached.

@@ -15,6 +15,7 @@
 #include "base/cpu_features.h"
 #include "cli/bench_problems.h"
 #include "cli/command.h"
+#include "cli/output.h"
 
 namespace aerogel::cli {
 namespace {
@@ -91,6 +92,19 @@ Json to_json(const Measured& m) {
             {"weight_gb_per_s", m.weight_rate() / 1e9}};
 }
 
+// The problem of that name, run once; none for an empty name.
+std::optional<BenchCase> make_beside(const std::vector<BenchProblem>& problems, const std::string& name) {
+    if (name.empty()) return std::nullopt;
+    const auto found = std::find_if(problems.begin(), problems.end(),
+                                    [&](const auto& problem) { return problem.name == name; });
+    if (found == problems.end())
+        throw InvalidArgument(
+            fmt::format("[bench] --beside: no problem is called '{}'; --list shows them", name));
+    BenchCase beside = found->make();
+    beside.run();
+    return beside;
+}
+
 void run_bench(const BenchOptions& options) {
     const auto problems = bench_problems();
     std::vector<const BenchProblem*> chosen;
@@ -100,29 +114,21 @@ void run_bench(const BenchOptions& options) {
     if (chosen.empty())
         throw InvalidArgument("[bench] no problem's name contains any of --only; --list shows them");
     if (options.list) {
-        for (const auto* problem : chosen) fmt::print("{}\n", problem->name);
+        for (const auto* problem : chosen) print_text(problem->name);
         return;
     }
-    std::optional<BenchCase> beside;
-    if (!options.beside.empty()) {
-        const auto found = std::find_if(problems.begin(), problems.end(),
-                                        [&](const auto& problem) { return problem.name == options.beside; });
-        if (found == problems.end())
-            throw InvalidArgument(fmt::format(
-                "[bench] --beside: no problem is called '{}'; --list shows them", options.beside));
-        beside = found->make();
-        beside->run();
-    }
+    const std::optional<BenchCase> beside = make_beside(problems, options.beside);
     const double peak_f32 = measured_peak(PeakKind::f32), peak_int8 = measured_peak(PeakKind::int8);
     const double peak_bf16 =
         std::max(measured_peak(PeakKind::bf16), peak_f32);  // 0 where it is multiplied as float32
     if (!options.json) {
-        fmt::print(
-            "{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8\n",
+        print_text(fmt::format(
+            "{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8",
             cpu_name(), to_string(cpu_level()), num_threads(), peak_f32 / 1e9, peak_bf16 / 1e9,
-            peak_int8 / 1e9);
-        fmt::print("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10} {:>9}\n", "problem", "median ms", "spread",
-                   "GOPS", "of peak", "weights GB/s", "error", beside ? "x beside" : "");
+            peak_int8 / 1e9));
+        print_text(fmt::format("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10} {:>9}", "problem", "median ms",
+                               "spread", "GOPS", "of peak", "weights GB/s", "error",
+                               beside ? "x beside" : ""));
     }
     Json results = Json::array();
     for (const auto* problem : chosen) {
@@ -135,19 +141,19 @@ void run_bench(const BenchOptions& options) {
             results.push_back(to_json(m));
             continue;
         }
-        fmt::print("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e} {:>9}\n", problem->name,
-                   1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5), m.rate() / 1e9,
-                   100 * m.rate() / m.peak,
-                   m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9), m.error,
-                   beside ? fmt::format("{:.2f}", m.ratio()) : "");
-        std::fflush(stdout);
+        print_text(fmt::format("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e} {:>9}",
+                               problem->name, 1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5),
+                               m.rate() / 1e9, 100 * m.rate() / m.peak,
+                               m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9),
+                               m.error, beside ? fmt::format("{:.2f}", m.ratio()) : ""));
+        finish_output();
     }
     if (!options.json) return;
     const Json cpu = {{"name", cpu_name()},
                       {"level", to_string(cpu_level())},
                       {"threads", num_threads()},
                       {"cache_bytes", cache_bytes()}};
-    fmt::print("{}\n", Json{{"cpu", cpu}, {"results", results}}.dump(2));
+    print_json({{"cpu", cpu}, {"results", results}});
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cli/command.h"
+#include "cli/output.h"
 #include "model/compare.h"
 
 namespace aerogel::cli {
@@ -42,18 +43,18 @@ void run_compare(const CompareOptions& options) {
     if (options.json) {
         Json json = {{"a", options.a}, {"b", options.b}, {"results", Json::array()}};
         for (const Comparison& row : rows) json["results"].push_back(to_json(row));
-        fmt::print("{}\n", json.dump(2));
+        print_json(json);
         return;
     }
-    fmt::print("{:<40} {:>9} {:>8} {:>10} {:>11} {:>11} {:>11}\n", "name", "PSNR dB", "SSIM", "cosine",
-               "relative L1", "relative L2", "largest");
+    print_text(fmt::format("{:<40} {:>9} {:>8} {:>10} {:>11} {:>11} {:>11}", "name", "PSNR dB", "SSIM",
+                           "cosine", "relative L1", "relative L2", "largest"));
     const auto optional = [](const std::optional<double>& value, int digits) {
         return value ? fmt::format("{:.{}f}", *value, digits) : std::string("-");
     };
     for (const Comparison& row : rows) {
-        fmt::print("{:<40} {:>9} {:>8} {:>10.7f} {:>11.3e} {:>11.3e} {:>11.3e}\n", row.name,
-                   optional(row.psnr, 2), optional(row.ssim, 4), row.distance.cosine,
-                   row.distance.relative_l1, row.distance.relative_l2, row.distance.largest);
+        print_text(fmt::format("{:<40} {:>9} {:>8} {:>10.7f} {:>11.3e} {:>11.3e} {:>11.3e}", row.name,
+                               optional(row.psnr, 2), optional(row.ssim, 4), row.distance.cosine,
+                               row.distance.relative_l1, row.distance.relative_l2, row.distance.largest));
     }
 }
 

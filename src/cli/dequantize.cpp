@@ -6,6 +6,8 @@
 
 #include "aerogel/pipeline.h"
 #include "cli/command.h"
+#include "cli/output.h"
+#include "cli/output_path.h"
 #include "cli/progress.h"
 #include "quant/load.h"
 #include "quant/restore.h"
@@ -22,6 +24,7 @@ struct DequantizeFlags {
 
 void run_dequantize(const DequantizeFlags& flags) {
     const QuantizedPair pair = QuantizedPair::open(flags.description, flags.rank);
+    check_output_file("dequantize", flags.output, {pair.path(), pair.weights().path()});
     std::size_t layers = 0;
     {
         std::unique_ptr<Progress> progress;
@@ -37,9 +40,9 @@ void run_dequantize(const DequantizeFlags& flags) {
     if (flags.json) {
         const nlohmann::ordered_json json = {
             {"description", pair.path().string()}, {"output", flags.output}, {"layers", layers}};
-        fmt::print("{}\n", json.dump(2));
+        print_json(json);
     } else {
-        fmt::print("{} layers dequantized\n{}\n", layers, flags.output);
+        print_text(fmt::format("{} layers dequantized\n{}", layers, flags.output));
     }
 }
 

@@ -13,6 +13,8 @@
 #include "base/clock.h"
 #include "base/cpu_features.h"
 #include "cli/command.h"
+#include "cli/output.h"
+#include "cli/output_path.h"
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
@@ -89,17 +91,19 @@ nlohmann::ordered_json to_json(const ForwardFlags& flags, const WanTransformer& 
 }
 
 void run_forward(const ForwardFlags& flags) {
+    check_output_file("forward", flags.output, {flags.inputs, flags.quantization.files});
     const RecordedInputFile records(flags.inputs, "forward");
     WanTransformer model = WanTransformer::load(flags.model);
     quantize_as_told(model, flags.quantization);
     const Passes passes = run_records(model, records, flags);
     save_safetensors(flags.output, {{"velocity", passes.velocity}});
     if (flags.json) {
-        fmt::print("{}\n", to_json(flags, model, passes).dump(2));
+        print_json(to_json(flags, model, passes));
         return;
     }
-    fmt::print("{} records in {}, velocity {} in {}\n", records.count(), show_seconds(sum(passes.seconds)),
-               to_string(passes.velocity.shape()), flags.output);
+    print_text(fmt::format("{} records in {}, velocity {} in {}", records.count(),
+                           show_seconds(sum(passes.seconds)), to_string(passes.velocity.shape()),
+                           flags.output));
 }
 
 }  // namespace

@@ -11,10 +11,14 @@
 #include "aerogel/safetensors.h"
 #include "cli/command.h"
 #include "cli/generate_report.h"
+#include "cli/numbers.h"
+#include "cli/output.h"
+#include "cli/output_path.h"
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
 #include "cli/video_size.h"
+#include "core/paths.h"
 #include "model/video/video_file.h"
 
 namespace aerogel::cli {
@@ -73,7 +77,27 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     return options;
 }
 
+// Parents are made, so an output may be a file in a folder that is not there yet.
+void check_outputs(const GenerateFlags& flags) {
+    const std::vector<std::filesystem::path> inputs = {flags.prompt_embeds, flags.first_frame,
+                                                       flags.sparse.profile, flags.quantization.files};
+    for (auto output = flags.outputs.begin(); output != flags.outputs.end(); ++output) {
+        const std::filesystem::path path = *output;
+        if (std::find(flags.outputs.begin(), output, *output) != output)
+            throw InvalidArgument(fmt::format("[generate] the output '{}' is given twice", *output));
+        const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+        if (path.extension().empty()) {
+            check_output_folder("generate", path);
+        } else if (is_folder(folder)) {
+            check_output_file("generate", path, inputs);
+        } else {
+            check_output_folder("generate", folder);
+        }
+    }
+}
+
 void run_generate(const GenerateFlags& flags) {
+    check_outputs(flags);
     GenerateReport report;
     Pipeline pipeline = Pipeline::load(flags.model);
     for (const auto& output : flags.outputs)
@@ -97,16 +121,24 @@ void run_generate(const GenerateFlags& flags) {
     report.description = flags.quantization.files;
     report.online = flags.quantization.online.quant_type;
     report.peak_memory_bytes = peak_memory_bytes();
-    fmt::print("{}\n", flags.json ? to_json(report).dump(2) : to_text(report));
+    if (flags.json) {
+        print_json(to_json(report));
+    } else {
+        print_text(to_text(report));
+    }
 }
 
 void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
-    command.add_option("--steps", flags.steps, "Sampling steps");
-    command.add_option("--seed", flags.seed, "Seed of the noise")->capture_default_str();
+    command.add_option("--steps", flags.steps, "Sampling steps")->check(whole_number(1, kMostSteps));
+    command.add_option("--seed", flags.seed, "Seed of the noise")
+        ->capture_default_str()
+        ->check(seed_number());
     command.add_option("--frames", flags.frames, "Frames of the video");
     command.add_option("--size", flags.size, "WIDTHxHEIGHT of the video");
-    command.add_option("--guidance", flags.guidance, "Classifier-free guidance scale (1: none)");
-    command.add_option("--shift", flags.shift, "Shift of the flow-matching schedule");
+    command.add_option("--guidance", flags.guidance, "Classifier-free guidance scale (1: none)")
+        ->check(any_real_number());
+    command.add_option("--shift", flags.shift, "Shift of the flow-matching schedule")
+        ->check(any_real_number());
     command.add_option("--sampler", flags.sampler, "euler or unipc");
     command.add_option(
         "--first-frame", flags.first_frame,
@@ -115,12 +147,13 @@ void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
     command.add_flag_function(
         "--image-first,!--no-image-first", [&flags](std::int64_t count) { flags.image_first = count > 0; },
         "Make the first frame alone from the caption, then the others from it");
-    command.add_option(
-        "--stagger", flags.stagger,
-        "Start frames one after the other, the last after this share of the steps (0: together)");
+    command
+        .add_option("--stagger", flags.stagger,
+                    "Start frames one after the other, the last after this share of the steps (0: together)")
+        ->check(any_real_number());
     command.add_option("--fps", flags.frames_per_second, "Frames per second of .mp4 and .gif")
         ->capture_default_str()
-        ->check(CLI::Range(0.1, 240.0));
+        ->check(real_number(0.1, 240.0));
 }
 
 }  // namespace

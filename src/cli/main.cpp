@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
+#include <new>
+#include <sstream>
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
@@ -12,6 +13,7 @@
 #include "base/cpu_features.h"
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/output.h"
 
 namespace {
 
@@ -27,6 +29,20 @@ constexpr const char* kFooter =
     "  AEROGEL_NUM_THREADS=N                 threads (results do not depend on it)\n"
     "  AEROGEL_LOG=dispatch                  tell which kernel ran and why the others did not\n"
     "  AEROGEL_KERNEL=NAME                   force a kernel (aerogel inspect --kernels lists them)";
+
+// Help and version are no errors to CLI11's user, but to CLI11.
+int tell(const CLI::App& app, const CLI::ParseError& error) {
+    std::ostringstream out, err;
+    const int code = app.exit(error, out, err);
+    if (code == 0) {
+        std::string text = out.str();
+        while (text.ends_with('\n')) text.pop_back();
+        aerogel::cli::print_text(text);
+        return 0;
+    }
+    aerogel::cli::print_error(fmt::format("{} (--help tells more)", error.what()));
+    return 1;
+}
 
 int run(int argc, char** argv) {
     CLI::App app{"Light diffusion transformers: quantized linears, sparse attention, on ordinary machines.",
@@ -45,7 +61,7 @@ int run(int argc, char** argv) {
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : 1;
+        return tell(app, error);
     }
     return 0;
 }
@@ -54,18 +70,24 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     try {
+        aerogel::cli::prepare_output();
         aerogel::cli::catch_interrupts();
         // Wrong settings in the environment are reported before any work starts.
         aerogel::cpu_level();
         aerogel::num_threads();
         aerogel::log_enabled(aerogel::LogTopic::dispatch);
-        return run(argc, argv);
+        const int code = run(argc, argv);
+        aerogel::cli::finish_output();
+        return code;
     } catch (const aerogel::Cancelled& error) {
         const std::string_view what = error.what();
-        fmt::print(stderr, "aerogel: {}\n", what.starts_with("interrupted") ? what : "interrupted");
+        aerogel::cli::print_error(what.starts_with("interrupted") ? what : "interrupted");
         return 130;
+    } catch (const std::bad_alloc&) {
+        aerogel::cli::print_error("out of memory");
+        return 1;
     } catch (const std::exception& error) {
-        fmt::print(stderr, "aerogel: {}\n", error.what());
+        aerogel::cli::print_error(error.what());
         return 1;
     }
 }

@@ -8,6 +8,9 @@
 #include "aerogel/error.h"
 #include "cli/command.h"
 #include "cli/mine_report.h"
+#include "cli/numbers.h"
+#include "cli/output.h"
+#include "cli/output_path.h"
 #include "cli/progress.h"
 #include "cli/video_size.h"
 #include "core/atomic_file.h"
@@ -46,7 +49,16 @@ MineOptions to_options(const MineFlags& flags) {
     return options;
 }
 
+void check_outputs(const MineFlags& flags) {
+    check_output_file("mine", flags.output, {flags.captions});
+    if (flags.html.empty()) return;
+    check_output_file("mine", flags.html, {flags.captions});
+    if (flags.html == flags.output)
+        throw InvalidArgument(fmt::format("[mine] the output '{}' is given twice", flags.output));
+}
+
 void run_mine(const MineFlags& flags) {
+    check_outputs(flags);
     MineOptions options = to_options(flags);
     const Pipeline pipeline = Pipeline::load(flags.model);
     std::optional<Progress> progress;
@@ -62,11 +74,11 @@ void run_mine(const MineFlags& flags) {
     profile.write(flags.output);
     if (!flags.html.empty()) write_file_atomically(flags.html, to_html(report));
     if (flags.json) {
-        fmt::print("{}\n", to_json(report).dump(2));
+        print_json(to_json(report));
         return;
     }
-    fmt::print("{}\nwrote {}\n", to_text(report), flags.output);
-    if (!flags.html.empty()) fmt::print("wrote {}\n", flags.html);
+    print_text(fmt::format("{}\nwrote {}", to_text(report), flags.output));
+    if (!flags.html.empty()) print_text("wrote " + flags.html);
 }
 
 }  // namespace
@@ -85,19 +97,23 @@ void add_mine(CLI::App& app) {
     command->add_option("--captions", flags->captions, "Captions to make videos of, one per line");
     command->add_option("--prompt", flags->prompts, "A caption; repeatable (default: a few built-in ones)");
     command->add_option("--sparsity", mining.sparsity, "Wanted share of skipped blocks, 0 to below 1")
-        ->capture_default_str();
+        ->capture_default_str()
+        ->check(real_number(0.0, 1.0));
     command->add_option("--block-size", mining.block_size, "Tokens per block, 16 to 128")
         ->capture_default_str();
     command->add_option("--min-recall", mining.min_recall, "Heads whose best mask keeps less stay dense")
         ->capture_default_str()
-        ->check(CLI::Range(0.0, 1.0));
+        ->check(real_number(0.0, 1.0));
     command->add_flag("--by-step", mining.by_step, "Let the type of a head change from step to step");
     command->add_flag("--no-protect-first-frame", flags->no_protect_first_frame,
                       "Let the first frame be sparse too");
-    command->add_option("--steps", flags->options.steps, "Sampling steps");
+    command->add_option("--steps", flags->options.steps, "Sampling steps")
+        ->check(whole_number(1, kMostSteps));
     command->add_option("--frames", flags->options.frames, "Frames of the videos");
     command->add_option("--size", flags->size, "WIDTHxHEIGHT of the videos");
-    command->add_option("--seed", flags->options.seed, "Seed of the first video")->capture_default_str();
+    command->add_option("--seed", flags->options.seed, "Seed of the first video")
+        ->capture_default_str()
+        ->check(seed_number());
     command->add_flag("--json", flags->json, "Print the summary as JSON");
     command->footer(
         "Examples:\n"

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/output.h"
 #include "model/video/png_file.h"
 
 namespace aerogel::cli {
@@ -48,7 +49,19 @@ const char* colour_of(HeadType type) {
 
 std::string escaped(const std::string& text) {
     std::string out;
-    for (const char c : text) out += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
+    for (const char c : for_terminal(text)) {
+        const std::string_view special = c == '<'    ? "&lt;"
+                                         : c == '>'  ? "&gt;"
+                                         : c == '&'  ? "&amp;"
+                                         : c == '"'  ? "&quot;"
+                                         : c == '\'' ? "&#39;"
+                                                     : "";
+        if (special.empty()) {
+            out += c;
+        } else {
+            out += special;
+        }
+    }
     return out;
 }
 

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "cli/command.h"
+#include "cli/output.h"
 
 namespace aerogel::cli {
 
@@ -35,7 +36,7 @@ void Progress::update(std::int64_t done, const std::string& detail) {
     const std::string bar = std::string(static_cast<std::size_t>(filled), '#') +
                             std::string(static_cast<std::size_t>(kWidth - filled), '.');
     const std::string line =
-        fmt::format("\r{} [{}] {}/{} {} {}\x1b[K", what_, bar, done, total_, left, detail);
+        fmt::format("\r{} [{}] {}/{} {} {}\x1b[K", what_, bar, done, total_, left, for_terminal(detail));
     std::fputs(line.c_str(), stderr);
     std::fflush(stderr);
 }

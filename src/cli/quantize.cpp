@@ -11,6 +11,8 @@
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "cli/command.h"
+#include "cli/output.h"
+#include "cli/output_path.h"
 #include "cli/progress.h"
 #include "cli/quantize_attention.h"
 #include "cli/quantize_calibration.h"
@@ -171,10 +173,15 @@ ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model
 
 void run_quantize(const QuantizeFlags& flags) {
     if (flags.list) {
-        fmt::print("{}\n", flags.json ? scheme_list_json().dump(2) : scheme_list_text());
+        if (flags.json) {
+            print_json(scheme_list_json());
+        } else {
+            print_text(scheme_list_text());
+        }
         return;
     }
     check_required(flags);
+    check_output_folder("quantize", flags.folder);
     QuantizeResult result;
     result.model = flags.model;
     result.first_static_step = flags.calibration.first_static_step;
@@ -196,7 +203,11 @@ void run_quantize(const QuantizeFlags& flags) {
         check_first_static_step(flags.calibration, *result.calibration);
     }
     result.report = run_export(flags, model, plan, result.calibration ? &result.calibration->stats : nullptr);
-    fmt::print("{}\n", flags.json ? result_json(result).dump(2) : result_text(result));
+    if (flags.json) {
+        print_json(result_json(result));
+    } else {
+        print_text(result_text(result));
+    }
 }
 
 void add_weight_options(CLI::App& command, QuantizeFlags& flags) {

@@ -13,6 +13,8 @@
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
 #include "cli/command.h"
+#include "cli/numbers.h"
+#include "cli/output_path.h"
 #include "cli/progress.h"
 #include "cli/video_size.h"
 
@@ -20,6 +22,7 @@ namespace aerogel::cli {
 namespace {
 
 constexpr std::int64_t kSampleRows = 1024;
+constexpr std::int64_t kMostNumber = 1'000'000'000;
 
 // Progress of calibration as a bar; false once it is interrupted.
 std::function<bool(int, int)> shown_progress() {
@@ -138,6 +141,11 @@ std::vector<int> parse_timesteps(const std::string& text, int steps) {
 
 CalibrationRun run_calibration(const std::string& model, const CalibrationFlags& flags) {
     check_sources(flags);
+    if (!flags.save.empty()) {
+        std::vector<std::filesystem::path> inputs = {flags.captions, flags.prompt_embeds, flags.inputs};
+        inputs.insert(inputs.end(), flags.files.begin(), flags.files.end());
+        check_output_file("quantize", flags.save, inputs);
+    }
     CalibrationRun run = !flags.files.empty()    ? merged(flags.files)
                          : !flags.inputs.empty() ? from_records(model, flags)
                                                  : from_captions(model, flags);
@@ -148,30 +156,34 @@ CalibrationRun run_calibration(const std::string& model, const CalibrationFlags&
 void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
     constexpr const char* kGroup = "Calibration (static schemes, algorithms with data)";
     const auto add = [&](const char* name, auto& value, const char* text) {
-        command.add_option(name, value, text)->group(kGroup);
+        return command.add_option(name, value, text)->group(kGroup);
     };
     add("--captions", flags.captions, "File with one caption per line (default: the model's own)");
-    add("--max-captions", flags.max_captions, "Use at most this many captions (0: all)");
+    add("--max-captions", flags.max_captions, "Use at most this many captions (0: all)")
+        ->check(whole_number(0, kMostNumber));
     add("--prompt-embeds", flags.prompt_embeds,
         "A .safetensors with prompt_embeds [captions,len,dim], instead of captions");
     add("--recorded-inputs", flags.inputs,
         "A .safetensors with inputs of the transformer recorded elsewhere, instead of captions");
-    add("--steps", flags.options.steps, "Sampling steps; W8A8_TIMESTEP keeps scales for each");
+    add("--steps", flags.options.steps, "Sampling steps; W8A8_TIMESTEP keeps scales for each")
+        ->check(whole_number(1, kMostSteps));
     flags.options.sample_rows = kSampleRows;
     add("--samples", flags.options.sample_rows,
-        "Rows of input kept per layer, for algorithms that look at them (1024)");
+        "Rows of input kept per layer, for algorithms that look at them (1024)")
+        ->check(whole_number(1, kMostNumber));
     add("--timesteps", flags.timesteps, "Measure in these steps only, like 0-9,12,20-");
     add("--frames", flags.options.frames, "Frames of the videos (fewer are cheaper)");
     add("--size", flags.size, "WIDTHxHEIGHT of the videos");
-    add("--guidance", flags.options.guidance, "Classifier-free guidance scale");
-    add("--stagger", flags.options.stagger, "Start frames one after the other, as in generate (0: together)");
+    add("--guidance", flags.options.guidance, "Classifier-free guidance scale")->check(any_real_number());
+    add("--stagger", flags.options.stagger, "Start frames one after the other, as in generate (0: together)")
+        ->check(any_real_number());
     command
         .add_flag_function(
             "--image-first,!--no-image-first",
             [&flags](std::int64_t count) { flags.options.image_first = count > 0; },
             "Make the first frame alone and then the others from it, as in generate")
         ->group(kGroup);
-    add("--seed", flags.options.seed, "Seed of the first video's noise");
+    add("--seed", flags.options.seed, "Seed of the first video's noise")->check(seed_number());
     add("--save-calibration", flags.save, "Keep the measured ranges in this file");
     add("--calibration", flags.files, "Use ranges kept before, run nothing; several files are merged");
     add("--first-static-step", flags.first_static_step,

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "aerogel/error.h"
+#include "cli/numbers.h"
 
 namespace aerogel::cli {
 namespace {
@@ -36,7 +37,8 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
     flags.sparsity_flag =
         command
             .add_option("--sparsity", sparse.options.sparsity, "Wanted share of skipped blocks, 0 to below 1")
-            ->capture_default_str();
+            ->capture_default_str()
+            ->check(real_number(0.0, 1.0));
     flags.block_size_flag =
         command.add_option("--block-size", sparse.options.block_size, "Tokens per block, 16 to 128")
             ->capture_default_str();
@@ -55,7 +57,8 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
     command
         .add_option("--min-recall", sparse.options.min_recall,
                     "rf_v1: heads recognised worse than this stay dense")
-        ->capture_default_str();
+        ->capture_default_str()
+        ->check(real_number(0.0, 1.0));
     command.add_option("--block-size-kv", sparse.options.block_size_k,
                        "rf_v3: tokens per key block, 16 to 256 (0: as --block-size)");
     command.add_option("--sparse-precision", flags.precision, "bf16 or int8; rf_v3 also fp8 or mix")
@@ -63,7 +66,8 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
     command
         .add_option("--cdf-threshold", sparse.options.cdf_threshold,
                     "ada_bsa: share of each row's attention to reach, above 0 to 1")
-        ->capture_default_str();
+        ->capture_default_str()
+        ->check(real_number(0.0, 1.0));
     command.add_flag("--no-protect-first-frame", flags.no_protect_first_frame,
                      "Let the first frame be sparse too");
     command.add_flag("--no-keep-sink", flags.no_keep_sink, "ada_bsa: the first key block may be skipped");

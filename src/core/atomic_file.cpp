@@ -1,33 +1,98 @@
 // The temporary name and the order of the last steps.
 #include "core/atomic_file.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <cerrno>
 #include <string>
 #include <system_error>
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/paths.h"
 
 namespace aerogel {
+namespace fs = std::filesystem;
+namespace {
 
-void check_file_name(const std::filesystem::path& path) {
+constexpr int kMostWriters = 1000;  // of one path at a time
+
+using Opening = OutputFile::Opening;
+using Lock = OutputFile::Lock;
+
+fs::path temporary_name(const fs::path& path, int writer) {
+    fs::path name = path;
+    name += writer == 0 ? ".tmp" : ".tmp." + std::to_string(writer);
+    return name;
+}
+
+// A file that is there and that nobody writes any more, locked by us; null otherwise. `gone` when it has
+// vanished meanwhile.
+std::unique_ptr<OutputFile> take_leftover(const fs::path& name, const fs::path& path, bool& gone) {
+    int error = 0;
+    auto file = OutputFile::try_open(name, path, Opening::old_only, error);
+    gone = error == ENOENT;
+    // Without locks nobody knows whether its writer lives.
+    if (file == nullptr || !file->is_own() || file->lock() != Lock::held) return nullptr;
+    gone = !file->is_in_place();
+    return gone ? nullptr : std::move(file);
+}
+
+// The temporary file of that name, new or taken over; null when another writer has it.
+std::unique_ptr<OutputFile> claim(const fs::path& name, const fs::path& path) {
+    while (true) {
+        int error = 0;
+        auto file = OutputFile::try_open(name, path, Opening::new_only, error);
+        if (file != nullptr) {
+            if (file->lock() == Lock::busy) return nullptr;  // somebody took it for a leftover
+            if (file->is_in_place()) return file;
+            continue;
+        }
+        if (error != EEXIST) {
+            throw IoError("[write] " + path.string() +
+                          ": cannot create: " + std::generic_category().message(error));
+        }
+        bool gone = false;
+        file = take_leftover(name, path, gone);
+        if (file != nullptr) file->resize(0);
+        if (file != nullptr || !gone) return file;
+    }
+}
+
+// Leftovers of writers that were killed beside another one.
+void remove_leftovers(const fs::path& path, int writer) {
+    for (bool gone = false; !gone && writer < kMostWriters; ++writer) {
+        const fs::path name = temporary_name(path, writer);
+        if (take_leftover(name, path, gone) != nullptr) remove_file(name);
+    }
+}
+
+std::unique_ptr<OutputFile> open_temporary(const fs::path& path) {
+    for (int writer = 0; writer < kMostWriters; ++writer) {
+        auto file = claim(temporary_name(path, writer), path);
+        if (file == nullptr) continue;
+        remove_leftovers(path, writer + 1);
+        return file;
+    }
+    throw IoError("[write] " + path.string() + ": more than " + std::to_string(kMostWriters) +
+                  " temporary files (*.tmp.N) of it are there");
+}
+
+}  // namespace
+
+void check_file_name(const fs::path& path) {
     if (!path.has_filename()) throw IoError("[write] '" + path.string() + "' is not a file name");
-    if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+    if (std::error_code ignored; fs::is_directory(path, ignored)) {
         throw IoError("[write] " + path.string() + ": cannot create: Is a directory");
     }
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     check_file_name(path_);
-    temporary_ = path_;
-    temporary_ += ".tmp." + std::to_string(::getpid());
-    file_.emplace(temporary_, path_, OutputFile::Content::none);
+    file_ = open_temporary(path_);
 }
 
 AtomicFile::~AtomicFile() {
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+    if (!committed_) remove_file(temporary_path());
 }
 
 void AtomicFile::reserve(std::uint64_t size) {
@@ -43,13 +108,16 @@ void AtomicFile::write(std::string_view text) {
     write_at(end_, text.data(), text.size());
 }
 
+// The lock stays until the temporary name is gone: without it another writer would take the file over.
 void AtomicFile::commit() {
-    file_->close_synced();
-    rename_synced(temporary_, path_);
-    temporary_.clear();
+    file_->sync();
+    rename_file(temporary_path(), path_);
+    committed_ = true;
+    sync_folder_of(path_);
+    file_->close();
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view text) {
+void write_file_atomically(const fs::path& path, std::string_view text) {
     AtomicFile file(path);
     file.write(text);
     file.commit();

@@ -1,12 +1,13 @@
-// A file that appears under its name only when it is complete: written as "<path>.tmp.<pid>" in the
-// same folder, synced, renamed over the target, and the folder synced. A crash or an error leaves
-// the old file as it was.
+// A file that appears under its name only when it is complete: written as "<path>.tmp" in the same folder,
+// synced, renamed over the target, and the folder synced. A crash or an error leaves the old file as it was.
+// The temporary file is locked by its writer, so a leftover of a killed one is known as such: the next writer
+// of the same path takes it over. Several living writers have "<path>.tmp.1" and so on beside it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <optional>
+#include <memory>
 #include <string_view>
 
 #include "core/output_file.h"
@@ -27,17 +28,17 @@ class AtomicFile {
     /// Writes `size` bytes at `offset`, or at the end of what write() has written so far. IoError.
     void write_at(std::uint64_t offset, const void* data, std::size_t size);
     void write(std::string_view text);
-    /// Syncs, closes and renames to the final name. IoError.
+    /// Syncs, renames to the final name and closes. IoError.
     void commit();
 
     const std::filesystem::path& path() const { return path_; }
     /// Where the bytes are until commit(), for other programs that write the file.
-    const std::filesystem::path& temporary_path() const { return temporary_; }
+    const std::filesystem::path& temporary_path() const { return file_->path(); }
 
   private:
     std::filesystem::path path_;
-    std::filesystem::path temporary_;
-    std::optional<OutputFile> file_;
+    std::unique_ptr<OutputFile> file_;
+    bool committed_ = false;
     std::uint64_t end_ = 0;
 };
 

@@ -2,18 +2,21 @@
 #include "core/resumable_file.h"
 
 #include <algorithm>
-#include <system_error>
 #include <utility>
 
 #include "aerogel/error.h"
 #include "core/atomic_file.h"
+#include "core/paths.h"
 
 namespace aerogel {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kTitle = "aerogel journal 1 ";
+constexpr std::string_view kComplete = "complete";  // the note before the final name is given
 constexpr std::uint64_t kLargestJournal = std::uint64_t{1} << 28;
+
+using Opening = OutputFile::Opening;
 
 fs::path with_ending(fs::path path, const char* ending) {
     path += ending;
@@ -41,42 +44,69 @@ fs::path part_path_of(const fs::path& path) {
     return with_ending(path, ".part");
 }
 
-ResumableFile::ResumableFile(fs::path path, std::string_view key, std::uint64_t size)
+ResumableFile::ResumableFile(fs::path path)
     : path_(std::move(path)), part_(part_path_of(path_)), journal_path_(journal_path_of(path_)) {
     check_file_name(path_);
-    open_journal(key);
-    const bool there = fs::exists(part_) && !notes_.empty();
-    file_.emplace(part_, path_, there ? OutputFile::Content::kept : OutputFile::Content::none);
-    if (!there || file_->size() != size) {
-        notes_.clear();
-        open_journal(key);
-        file_->resize(size);
-    }
-    file_->reserve(size);
+    lock_journal();
 }
 
-// Reads the notes of the same key, or begins a new journal.
-void ResumableFile::open_journal(std::string_view key) {
-    if (!journal_) {
-        journal_.emplace(journal_path_, path_, OutputFile::Content::kept);
-        if (!journal_->lock()) {
+// The process before us removes its journal when it is done: a lock on a file without a name protects
+// nothing.
+void ResumableFile::lock_journal() {
+    do {
+        journal_ = std::make_unique<OutputFile>(journal_path_, path_, Opening::made);
+        if (journal_->lock() == OutputFile::Lock::busy) {
             throw IoError("[write] " + path_.string() + ": another process is writing it (it holds " +
                           journal_path_.string() + ")");
         }
-        std::string text(static_cast<std::size_t>(std::min(journal_->size(), kLargestJournal)), '\0');
-        journal_->read_at(0, text.data(), text.size());
-        notes_ = whole_lines(text, journal_end_);
+    } while (!journal_->is_in_place());
+}
+
+void ResumableFile::begin(const std::string& key, std::uint64_t size) {
+    try {
+        take_notes(key);
+        open_bytes(key, size);
+    } catch (...) {
+        if (begun_) forget();
+        throw;
     }
-    const std::string title = std::string(kTitle) + std::string(key);
-    if (!notes_.empty() && notes_.front() == title) {
+}
+
+// Reads the notes of the same key, or begins a new journal.
+void ResumableFile::take_notes(const std::string& key) {
+    std::string text(static_cast<std::size_t>(std::min(journal_->size(), kLargestJournal)), '\0');
+    journal_->read_at(0, text.data(), text.size());
+    notes_ = whole_lines(text, journal_end_);
+    if (!key.empty() && !notes_.empty() && notes_.front() == std::string(kTitle) + key) {
         notes_.erase(notes_.begin());
         journal_->resize(journal_end_);
         return;
     }
+    begin_journal(key);
+}
+
+void ResumableFile::begin_journal(const std::string& key) {
+    begun_ = true;
     notes_.clear();
     journal_->resize(0);
     journal_end_ = 0;
-    note(title);
+    note(std::string(kTitle) + key);
+}
+
+// A run that ended after it gave the final name left the bytes there.
+void ResumableFile::open_bytes(const std::string& key, std::uint64_t size) {
+    const auto keeps = [&](const fs::path& path) {
+        if (notes_.empty() || !is_file(path)) return false;
+        file_ = std::make_unique<OutputFile>(path, path_, Opening::old_only);
+        return file_->size() == size;
+    };
+    committed_ = !notes_.empty() && notes_.back() == kComplete && !path_exists(part_) && keeps(path_);
+    if (committed_ || keeps(part_)) return;
+    if (!notes_.empty()) begin_journal(key);
+    file_ = std::make_unique<OutputFile>(part_, path_, Opening::made);
+    file_->resize(0);
+    file_->reserve(size);
+    file_->resize(size);
 }
 
 void ResumableFile::note(std::string_view line) {
@@ -98,14 +128,20 @@ void ResumableFile::start_writing(std::uint64_t offset, std::uint64_t size) {
 }
 
 void ResumableFile::commit() {
-    file_->close_synced();
-    rename_synced(part_, path_);
+    file_->sync();
+    if (!committed_) {
+        note(kComplete);
+        journal_->sync();
+        rename_file(part_, path_);
+        committed_ = true;
+    }
+    sync_folder_of(path_);
+    file_->close();
 }
 
 void ResumableFile::forget() {
-    std::error_code ignored;
-    fs::remove(part_, ignored);
-    fs::remove(journal_path_, ignored);
+    if (!committed_) remove_file(part_);
+    remove_file(journal_path_);
 }
 
 }  // namespace aerogel

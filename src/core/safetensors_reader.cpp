@@ -8,6 +8,7 @@
 #include "aerogel/safetensors.h"
 #include "core/json_strings.h"
 #include "core/mapped_file.h"
+#include "core/paths.h"
 #include "core/safetensors_header.h"
 #include "core/text.h"
 
@@ -98,7 +99,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
     } else {
         for (const auto& [shard, promised] : read_index(path)) {
             const std::filesystem::path shard_path = path.parent_path() / shard;
-            if (!std::filesystem::exists(shard_path)) {
+            if (!path_exists(shard_path)) {
                 throw IoError("[safetensors] " + path.string() + ": the shard " + in_quotes(shard) +
                               " does not exist, it should hold " + std::to_string(promised.size()) +
                               " tensors, " + in_quotes(promised.front()) + " first");

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/paths.h"
 #include "core/text.h"
 
 namespace aerogel {
@@ -123,7 +124,7 @@ std::vector<std::string> read_captions(const std::filesystem::path& path) {
 
 std::vector<std::string> default_captions(const std::filesystem::path& model_folder) {
     const auto file = model_folder / kCaptionFile;
-    if (std::filesystem::exists(file)) return read_captions(file);
+    if (path_exists(file)) return read_captions(file);
     return {std::begin(kBuiltInCaptions), std::end(kBuiltInCaptions)};
 }
 

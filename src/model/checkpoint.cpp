@@ -7,6 +7,8 @@
 #include <string_view>
 
 #include "aerogel/error.h"
+#include "core/finite.h"
+#include "core/paths.h"
 
 namespace aerogel {
 namespace {
@@ -39,7 +41,7 @@ Checkpoint Checkpoint::open(const std::filesystem::path& folder) {
     const auto single = folder / kWeightFile;
     const auto index = folder / (std::string(kWeightFile) + ".index.json");
     for (const auto& path : {single, index}) {
-        if (std::filesystem::exists(path)) return Checkpoint(SafetensorsFile::open(path));
+        if (path_exists(path)) return Checkpoint(SafetensorsFile::open(path));
     }
     throw IoError(fmt::format("[wan] {} has neither {} nor {}", folder.string(), single.filename().string(),
                               index.filename().string()));
@@ -59,11 +61,18 @@ Tensor Checkpoint::take(const std::string& name, const Shape& shape) {
     }
     const Tensor tensor = file_.tensor(name);
     bytes_taken_ += tensor.bytes();
+    if (shape.size() == 1) check_finite(name, tensor);
     return tensor;
+}
+
+void Checkpoint::check_finite(const std::string& name, const Tensor& tensor) {
+    std::string problem = finite_problem(name, tensor);
+    if (!problem.empty()) not_finite_.push_back(std::move(problem));
 }
 
 Tensor Checkpoint::take_f32(const std::string& name, const Shape& shape) {
     const Tensor tensor = take(name, shape);
+    if (tensor.defined() && shape.size() != 1) check_finite(name, tensor);
     return tensor.defined() ? tensor.to(DType::f32) : Tensor();
 }
 
@@ -72,6 +81,11 @@ Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape
 }
 
 void Checkpoint::finish() const {
+    if (!not_finite_.empty()) {
+        throw InvalidArgument(fmt::format(
+            "[wan] {}: {}{}", file_.path().string(), not_finite_.front(),
+            not_finite_.size() == 1 ? "" : fmt::format("; nor are {} others", not_finite_.size() - 1)));
+    }
     std::vector<std::string> unexpected;
     for (const std::string& name : file_.names()) {
         if (!taken_.contains(name) && !is_ignorable(name)) unexpected.push_back(name);

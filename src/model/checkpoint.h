@@ -19,7 +19,8 @@ class Checkpoint {
     static Checkpoint open(const std::filesystem::path& folder);
 
     /// The float tensor `name` as stored (mapped); undefined, and a problem noted, when it is missing or has
-    /// another shape or type.
+    /// another shape or type. Vectors, and all that take_f32() gives, must be finite; matrices are looked at
+    /// when results are not.
     Tensor take(const std::string& name, const Shape& shape);
     /// The same, as a float32 copy of its own.
     Tensor take_f32(const std::string& name, const Shape& shape);
@@ -33,12 +34,14 @@ class Checkpoint {
     void finish() const;
 
   private:
+    void check_finite(const std::string& name, const Tensor& tensor);
     explicit Checkpoint(SafetensorsFile file) : file_(std::move(file)) {}
 
     SafetensorsFile file_;
     std::set<std::string> taken_;
     std::vector<std::string> missing_;
     std::vector<std::string> misfits_;
+    std::vector<std::string> not_finite_;
     std::size_t bytes_taken_ = 0;
 };
 

@@ -5,10 +5,17 @@
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
+#include "core/finite.h"
 
 namespace aerogel {
 namespace fs = std::filesystem;
 namespace {
+
+// Distances of what is not finite say nothing.
+void check_finite(const std::string& name, const Tensor& tensor, const std::string& which) {
+    const std::string problem = finite_problem(name, tensor);
+    if (!problem.empty()) throw InvalidArgument(fmt::format("[compare] {} ({})", problem, which));
+}
 
 std::vector<float> pixel_values(const Frames& frames) {
     std::vector<float> values(frames.pixels.begin(), frames.pixels.end());
@@ -34,7 +41,9 @@ std::vector<Comparison> compare_tensor_files(const fs::path& path_a, const fs::p
 // A raw "video" tensor may be compared with an encoded video too.
 Frames frames_of(const fs::path& path) {
     if (is_frames_path(path)) return read_frames(path);
-    return to_frames(SafetensorsFile::open(path).tensor("video"));
+    const Tensor video = SafetensorsFile::open(path).tensor("video");
+    check_finite("video", video, path.string());
+    return to_frames(video);
 }
 
 }  // namespace
@@ -58,6 +67,8 @@ Comparison compare_tensors(const std::string& name, const Tensor& a, const Tenso
         throw InvalidArgument(
             fmt::format("[compare] '{}' differs in shape: {} and {}", name, a.describe(), b.describe()));
     }
+    check_finite(name, a, "the first");
+    check_finite(name, b, "the second");
     const Tensor x = a.to(DType::f32), y = b.to(DType::f32);
     const auto count = static_cast<std::size_t>(x.count());
     Comparison row{name, distance({x.as<float>(), count}, {y.as<float>(), count}), {}, {}};

@@ -12,8 +12,11 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "core/finite.h"
+#include "core/paths.h"
 #include "model/frame_sampler.h"
 #include "model/pipeline_defaults.h"
+#include "model/video_shape.h"
 
 namespace aerogel {
 namespace {
@@ -26,28 +29,6 @@ constexpr double kShift = 3.0;
 template <typename T>
 void fill(std::optional<T>& value, const std::optional<T>& folder, std::optional<T> fallback = std::nullopt) {
     if (!value) value = folder ? folder : fallback;
-}
-
-std::int64_t checked_extent(const char* name, const std::optional<int>& size, std::int64_t patch) {
-    if (!size)
-        throw InvalidArgument(
-            fmt::format("[generate] {} must be given, the model folder has no default", name));
-    if (*size < 1 || *size % patch != 0) {
-        throw InvalidArgument(
-            fmt::format("[generate] {} must be a positive multiple of {}, got {}", name, patch, *size));
-    }
-    return *size;
-}
-
-Shape noise_shape(const WanConfig& config, const GenerateOptions& options) {
-    if (config.in_channels != config.out_channels) {
-        throw Unsupported(fmt::format(
-            "[generate] the model takes {} channels and gives {}: image conditioning is not there yet",
-            config.in_channels, config.out_channels));
-    }
-    return {1, config.in_channels, checked_extent("frames", options.frames, config.patch_size[0]),
-            checked_extent("height", options.height, config.patch_size[1]),
-            checked_extent("width", options.width, config.patch_size[2])};
 }
 
 Tensor noise(const Shape& shape, std::uint64_t seed) {
@@ -68,7 +49,7 @@ class Run {
         : model_(model),
           options_(options),
           captions_(std::move(captions)),
-          sample_(noise(noise_shape(model.config(), options), options.seed)),
+          sample_(noise(video_shape(model.config(), options), options.seed)),
           sampler_(model.config(), options, sample_),
           timestep_(*options.steps) {}
 
@@ -77,6 +58,7 @@ class Run {
             const auto start = Clock::now();
             timestep_.set_timestep_idx(step);
             sampler_.step(step, guided_velocity(step));
+            check_finite(step);
             result_.step_seconds.push_back(seconds_since(start));
             if (options_.progress &&
                 !options_.progress(step + 1, *options_.steps, result_.step_seconds.back())) {
@@ -90,6 +72,16 @@ class Run {
     }
 
   private:
+    // The model's own results are finite (WanTransformer::forward); guidance may still be too strong.
+    void check_finite(int step) const {
+        const auto at = first_not_finite(sample_);
+        if (!at) return;
+        throw InvalidArgument(
+            fmt::format("[generate] the video is not finite after step {}: the guidance {} is too strong, or "
+                        "the shift {}",
+                        step, *options_.guidance, *options_.shift));
+    }
+
     // negative + guidance * (conditional - negative), in the memory of the conditional velocity.
     Tensor guided_velocity(int step) {
         Tensor conditional = velocity(step, /*conditional=*/true);
@@ -163,7 +155,7 @@ Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tenso
 Pipeline Pipeline::load(const std::filesystem::path& folder) {
     Pipeline pipeline(WanTransformer::load(folder));
     // Text encoders of another kind (a language model's folder) are left aside: embeddings are given then.
-    if (std::filesystem::exists(folder / "text_encoder" / "vocabulary.json")) {
+    if (path_exists(folder / "text_encoder" / "vocabulary.json")) {
         pipeline.text_encoder_ = TextEncoder::load(folder / "text_encoder");
     }
     pipeline.defaults_ = read_pipeline_defaults(folder);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "aerogel/error.h"
+#include "core/paths.h"
 #include "model/json_file.h"
 
 namespace aerogel {
@@ -60,7 +61,7 @@ class Section {
 };
 
 void read_scheduler(const std::filesystem::path& path, GenerateOptions& defaults) {
-    if (!std::filesystem::exists(path)) return;
+    if (!path_exists(path)) return;
     const Section scheduler(path, read_json_object(path));
     const std::string name = scheduler.text("_class_name");
     scheduler.require("num_train_timesteps", 1000);
@@ -88,7 +89,7 @@ void read_scheduler(const std::filesystem::path& path, GenerateOptions& defaults
 }
 
 void read_model_index(const std::filesystem::path& path, GenerateOptions& defaults) {
-    if (!std::filesystem::exists(path)) return;
+    if (!path_exists(path)) return;
     const Json json = read_json_object(path);
     const auto entry = json.find("generation");
     if (entry == json.end()) return;

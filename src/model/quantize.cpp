@@ -12,6 +12,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
+#include "core/finite.h"
 #include "core/text.h"
 #include "quant/attention_types.h"
 #include "quant/float_layer.h"
@@ -34,9 +35,20 @@ void check_fits(const WanTransformer& model, const QuantizedPair& pair, const Qu
 
 using Built = std::map<std::string, std::unique_ptr<Linear>>;
 
+// Static scales turn NaN into a number, so that nothing behind them would tell of a float layer's NaN.
+void check_float_layers(const WanTransformer& model, const Built& built) {
+    for (const std::string& name : model.linear_names()) {
+        const auto* linear = dynamic_cast<const FloatLinear*>(&model.linear(name));
+        if (linear == nullptr || built.contains(name)) continue;
+        const std::string problem = finite_problem(name + ".weight", linear->weight());
+        if (!problem.empty()) throw InvalidArgument("[quantize] the model's " + problem);
+    }
+}
+
 Built build(const WanTransformer& model, const QuantizedPair& pair, int first_static_step) {
     const std::vector<std::string> names = model.linear_names();
     Built built;
+    bool any_static = false;
     for (const QuantizedLayer& layer : pair.layers()) {
         if (std::find(names.begin(), names.end(), layer.name) == names.end()) {
             throw InvalidArgument(fmt::format("[quantize] {}: the model has no Linear '{}'{}",
@@ -46,8 +58,10 @@ Built build(const WanTransformer& model, const QuantizedPair& pair, int first_st
         QuantizedLinearWeights weights = pair.read(layer, model.linear(layer.name).in_features());
         check_fits(model, pair, layer, weights);
         weights.first_static_step = first_static_step;
+        any_static = any_static || !weights.static_scales.empty();
         built[layer.name] = std::make_unique<QuantizedLinear>(std::move(weights));
     }
+    if (any_static) check_float_layers(model, built);
     return built;
 }
 

@@ -8,11 +8,13 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/paths.h"
 #include "model/checkpoint.h"
 #include "model/patches.h"
 #include "model/rotary.h"
 #include "model/wan_block.h"
 #include "model/wan_embeddings.h"
+#include "model/wan_finite.h"
 #include "model/wan_weights.h"
 
 namespace aerogel {
@@ -170,9 +172,9 @@ WanTransformer& WanTransformer::operator=(WanTransformer&&) noexcept = default;
 WanTransformer::~WanTransformer() = default;
 
 WanTransformer WanTransformer::load(const std::filesystem::path& folder) {
-    const bool plain = std::filesystem::exists(folder / "config.json");
+    const bool plain = path_exists(folder / "config.json");
     const auto home = plain ? folder : folder / "transformer";
-    if (!std::filesystem::exists(home / "config.json")) {
+    if (!path_exists(home / "config.json")) {
         throw IoError(fmt::format("[wan] neither {0}/config.json nor {0}/transformer/config.json exists",
                                   folder.string()));
     }
@@ -193,20 +195,26 @@ Tensor WanTransformer::forward(const WanInput& input, const WanStep& given) cons
     const WanWeights& weights = state_->weights;
     const PatchGrid patches = patch_grid(config, input.hidden_states);
     check_conditions(config, input, patches);
+    check_finite_input(input);
     const WanConditioning conditions = embed_conditions(weights, config, input, step);
+    check_finite_conditions(conditions, weights, step);
     const RotaryTable rotary = rotary_table(patches.grid, config.attention_head_dim);
     WanBuffers buffers(config, patches, conditions);
     const WanPass pass{config, step, patches, conditions, rotary, buffers};
 
     embed_patches(pass, *weights.patch_embedding, input.hidden_states);
+    check_finite_patches(buffers.hidden, weights, step);
     for (std::size_t i = 0; i < weights.blocks.size(); ++i) {
         run_block(weights.blocks[i], pass, static_cast<int>(i));
+        check_finite_block(buffers.hidden, weights.blocks[i], static_cast<int>(i), step);
         if (!step.on_block_output) continue;
         const Tensor shaped =
             buffers.hidden.reshaped({patches.batch, patches.grid.tokens(), config.inner_dim()});
         step.on_block_output(static_cast<int>(i), shaped);
     }
-    return output_video(pass, weights);
+    const Tensor video = output_video(pass, weights);
+    check_finite_output(video, weights, step);
+    return video;
 }
 
 std::vector<std::string> WanTransformer::linear_names() const {

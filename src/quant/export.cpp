@@ -5,16 +5,18 @@
 
 #include <algorithm>
 #include <memory>
-#include <system_error>
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/finite.h"
+#include "core/paths.h"
 #include "core/text.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/attention_types.h"
 #include "quant/export_file.h"
 #include "quant/export_key.h"
 #include "quant/export_layer.h"
+#include "quant/pair_switch.h"
 
 namespace aerogel {
 namespace fs = std::filesystem;
@@ -57,53 +59,58 @@ class Exporter {
     }
 
     ExportReport run() {
-        make_folder();
-        take_back();
-        if (!goes_on()) discard_parts();
-        ExportFile file(report_.weights, units_, export_key(model_, plan_, report_.layout, options_));
+        check_sources();
+        make_folders(options_.folder);
+        ExportFile file(report_.weights, units_);
+        finish_earlier_switch();
+        // Tensors in memory may change between two runs without a trace.
+        const bool goes_on = !model_.files().empty();
+        file.begin(goes_on ? export_key(model_, plan_, report_.layout, options_) : "");
         try {
             write_units(file);
+            publish(file);
         } catch (const InvalidArgument&) {
             file.forget();  // the model is not as it should be: nothing to go on with
             throw;
         } catch (...) {
-            if (!goes_on()) file.forget();
+            if (!goes_on) file.forget();
             throw;
         }
-        // A description never stands beside weights of another export, not even after a crash.
-        std::error_code ignored;
-        fs::remove(report_.description, ignored);
-        file.commit();
-        description_.write(report_.description, report_.layout);
-        file.forget();
         return std::move(report_);
     }
 
   private:
-    void make_folder() const {
-        std::error_code error;
-        fs::create_directories(options_.folder, error);
-        if (error) {
-            throw IoError(fmt::format("[quantize] cannot make the folder {}: {}", options_.folder.string(),
-                                      error.message()));
+    void check_sources() const {
+        for (const fs::path& file : model_.files()) {
+            if (!is_same_file(file, report_.weights)) continue;
+            throw InvalidArgument(
+                fmt::format("[quantize] the output {} is also an input", in_quotes(file.string())));
         }
     }
 
-    // An earlier run may have ended between the names of weights and description: its weights are finished,
-    // but not yet a pair.
-    void take_back() const {
-        const bool only_weights = fs::exists(report_.weights) && !fs::exists(report_.description) &&
-                                  fs::exists(journal_path_of(report_.weights));
-        if (only_weights) fs::rename(report_.weights, part_path_of(report_.weights));
+    // See pair_switch.h. What fails before the weights have their name leaves the old pair alone.
+    void publish(ExportFile& file) const {
+        const fs::path next = next_description_path(report_.description);
+        try {
+            description_.write(next, report_.layout);
+            file.commit();
+        } catch (...) {
+            if (!file.committed()) remove_file(next);
+            throw;
+        }
+        rename_file(next, report_.description);
+        sync_folder_of(report_.description);
+        file.forget();
     }
 
-    // Tensors in memory may change between two runs without a trace.
-    bool goes_on() const { return !model_.files().empty(); }
-
-    void discard_parts() const {
-        std::error_code ignored;
-        fs::remove(part_path_of(report_.weights), ignored);
-        fs::remove(journal_path_of(report_.weights), ignored);
+    // Of a run that was killed between the two names, or before the first.
+    void finish_earlier_switch() const {
+        const fs::path next = next_description_path(report_.description);
+        if (is_half_switched(report_.description, report_.weights)) {
+            rename_file(next, report_.description);
+        } else {
+            remove_file(next);
+        }
     }
 
     void check_layers() const {
@@ -215,8 +222,16 @@ class Exporter {
         if (file.finished(unit)) {
             report_.bytes_resumed += model_.info(name).bytes();
         } else {
-            file.write(unit, {model_.tensor(name)}, 0.0);
+            const Tensor tensor = model_.tensor(name);
+            check_finite(name, tensor);
+            file.write(unit, {tensor}, 0.0);
         }
+    }
+
+    void check_finite(const std::string& name, const Tensor& tensor) const {
+        const std::string problem = finite_problem(name, tensor);
+        if (problem.empty()) return;
+        throw InvalidArgument(fmt::format("[quantize] {}: {}", model_.path().string(), problem));
     }
 
     // Memory holds the tensors of one unit; the next one is read from the disk meanwhile.

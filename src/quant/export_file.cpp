@@ -34,7 +34,7 @@ std::uint64_t add_to_hash(std::uint64_t hash, const void* data, std::size_t size
 
 }  // namespace
 
-ExportFile::ExportFile(const std::filesystem::path& path, const Units& units, const std::string& key) {
+ExportFile::ExportFile(const std::filesystem::path& path, const Units& units) {
     std::vector<TensorInfo> tensors;
     for (const auto& unit : units) {
         first_entry_.push_back(tensors.size());
@@ -42,10 +42,14 @@ ExportFile::ExportFile(const std::filesystem::path& path, const Units& units, co
     }
     first_entry_.push_back(tensors.size());
     entries_ = place_safetensors(tensors, "[quantize] " + path.string());
-    const std::string header = encode_safetensors_header(entries_, {});
-    data_begin_ = header.size();
-    file_.emplace(path, key, data_begin_ + data_size(entries_));
-    file_->write_at(0, header.data(), header.size());
+    header_ = encode_safetensors_header(entries_, {});
+    data_begin_ = header_.size();
+    file_.emplace(path);
+}
+
+void ExportFile::begin(const std::string& key) {
+    file_->begin(key, data_begin_ + data_size(entries_));
+    file_->write_at(0, header_.data(), header_.size());
     read_notes();
 }
 

@@ -20,8 +20,10 @@ class ExportFile {
   public:
     using Units = std::vector<std::vector<TensorInfo>>;
 
-    /// All tensors by unit, in the order of the header. `key`: see ResumableFile. InvalidArgument, IoError.
-    ExportFile(const std::filesystem::path& path, const Units& units, const std::string& key);
+    /// All tensors by unit, in the order of the header. Locks the file; begin() comes first then, its `key`
+    /// see ResumableFile. InvalidArgument, IoError.
+    ExportFile(const std::filesystem::path& path, const Units& units);
+    void begin(const std::string& key);
 
     /// The error noted for a unit that an earlier run finished and whose bytes are as it left them.
     std::optional<double> finished(std::size_t unit) const;
@@ -29,6 +31,7 @@ class ExportFile {
     void write(std::size_t unit, const std::vector<Tensor>& tensors, double error);
     /// Gives the file its final name; forget() then ends the export.
     void commit() { file_->commit(); }
+    bool committed() const { return file_->committed(); }
     void forget() { file_->forget(); }
 
   private:
@@ -41,6 +44,7 @@ class ExportFile {
     std::vector<std::size_t> first_entry_;  // of each unit, and the number of all
     std::vector<SafetensorsEntry> entries_;
     std::uint64_t data_begin_ = 0;
+    std::string header_;
     std::optional<ResumableFile> file_;
     std::map<std::size_t, Note> notes_;
 };

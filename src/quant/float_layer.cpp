@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/finite.h"
 #include "formats/format.h"
 #include "ops/hadamard.h"
 #include "quant/algorithms/hadamard.h"
@@ -65,6 +66,12 @@ void check_smoothing(const std::string& name, const SchemeRow& scheme) {
         names += (names.empty() ? "" : ", ") + std::string(row.name);
     }
     throw InvalidArgument(fmt::format("[quantize] there is no smoothing '{}'; there are: {}", name, names));
+}
+
+void check_finite(const std::string& layer, const char* tensor, const Tensor& values) {
+    const std::string name = layer.empty() ? tensor : layer + "." + tensor;
+    const std::string problem = finite_problem(name, values);
+    if (!problem.empty()) throw InvalidArgument("[quantize] " + problem);
 }
 
 QuantizedTensor quantized(const Tensor& weight, const FloatLayer& layer, const SchemeRow& scheme,
@@ -130,6 +137,8 @@ QuantizedLinearWeights quantize_float(const FloatLayer& layer, const SchemeRow& 
         throw InvalidArgument(fmt::format("[quantize] {}: {} needs recorded inputs of the layer", layer.name,
                                           choices.smoothing.empty() ? choices.algorithm : choices.smoothing));
     }
+    check_finite(layer.name, "weight", layer.weight);
+    if (layer.bias.defined()) check_finite(layer.name, "bias", layer.bias);
     if (layer.bias.defined()) weights.bias = layer.bias.to(DType::f32);
     // Algorithms see arrays only, so the layer's name is put in front of what they refuse.
     try {

@@ -46,8 +46,8 @@ bool needs_inputs(const SchemeRow& scheme, const LayerChoices& choices);
 Tensor transformed_inputs(const Tensor& inputs, const QuantizedLinearWeights& weights);
 
 /// The layer's weights without static scales: smoothed, then the low-rank part is taken off, and what remains
-/// is rotated and quantized. InvalidArgument, naming the layer, when its weight is not finite, inputs are
-/// missing, or groups, rotation or rank do not fit its shape.
+/// is rotated and quantized. InvalidArgument, naming the layer, when its weight or bias is not finite, inputs
+/// are missing, or groups, rotation or rank do not fit its shape.
 QuantizedLinearWeights quantize_float(const FloatLayer& layer, const SchemeRow& scheme,
                                       const LayerChoices& choices);
 

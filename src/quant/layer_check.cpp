@@ -72,6 +72,7 @@ void check_arrays(const QuantizedLinearWeights& weights, const SchemeRow& scheme
     }
     if (weights.bias.defined()) {
         check_array(weights, "bias", weights.bias, DType::f32, {weights.weight.rows});
+        check_finite(weights, "bias", weights.bias);
     }
     if (weights.mul_scale.defined()) {
         check_array(weights, "mul_scale", weights.mul_scale, DType::f32, {weights.weight.columns});

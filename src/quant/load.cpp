@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/paths.h"
+#include "quant/pair_switch.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -32,10 +34,10 @@ fs::path with_rank(const fs::path& path, int rank) {
 // The one description in a folder (of that rank, if one is wanted).
 fs::path description_in(const fs::path& folder, int rank) {
     std::vector<std::string> found, others;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        const std::string name = entry.path().filename().string();
-        if (!name.starts_with(kStart) || entry.path().extension() != ".json") continue;
-        const bool wanted = rank < 0 || with_rank(entry.path(), rank) == entry.path();
+    for (const fs::path& path : folder_entries(folder)) {
+        const std::string name = path.filename().string();
+        if (!name.starts_with(kStart) || path.extension() != ".json") continue;
+        const bool wanted = rank < 0 || with_rank(path, rank) == path;
         (wanted ? found : others).push_back(name);
     }
     std::sort(found.begin(), found.end());
@@ -80,8 +82,8 @@ QuantizedPair::QuantizedPair(fs::path path, QuantDescription description, Safete
 }
 
 QuantizedPair QuantizedPair::open(const fs::path& path, int rank) {
-    const fs::path file = fs::is_directory(path) ? description_in(path, rank) : with_rank(path, rank);
-    QuantDescription description = QuantDescription::read(file);
+    const fs::path file = is_folder(path) ? description_in(path, rank) : with_rank(path, rank);
+    QuantDescription description = read_description_in_force(file);
     SafetensorsFile weights = SafetensorsFile::open(weight_path_of(file, description));
     return {file, std::move(description), std::move(weights)};
 }

@@ -1,4 +1,4 @@
-// Streaming dequantization of a whole pair.
+// Streaming dequantization of a whole pair: memory holds one layer at a time.
 #include "quant/restore.h"
 
 #include <map>
@@ -38,6 +38,13 @@ std::set<std::string> float_residuals(const QuantizedPair& pair) {
     return layers;
 }
 
+// Mapped pages count as memory of this process until they are given back.
+void release_layer(const QuantizedPair& pair, const QuantizedLayer& layer) {
+    for (const std::string& tensor : tensors_of(layer)) {
+        if (pair.weights().contains(tensor)) pair.weights().release(tensor);
+    }
+}
+
 Plan make_plan(const QuantizedPair& pair) {
     std::map<std::string, const QuantizedLayer*> weights;
     std::map<std::string, std::string> renamed;
@@ -64,6 +71,7 @@ Plan make_plan(const QuantizedPair& pair) {
             // Everything is read, and so checked, before the first byte is written.
             const QuantizedTensor weight = pair.read(*weights.at(name)).weight;
             info = {weights.at(name)->name + ".weight", DType::f32, {weight.rows, weight.columns}};
+            release_layer(pair, *weights.at(name));
         } else if (renamed.contains(name)) {
             info.name = renamed.at(name);
         }
@@ -112,6 +120,19 @@ Tensor restored_weight(const QuantizedLinearWeights& layer) {
 
 namespace {
 
+// What restored() has read for it.
+void release(const QuantizedPair& pair, const Plan& plan, const std::string& source) {
+    if (const auto layer = plan.weights.find(source); layer != plan.weights.end()) {
+        release_layer(pair, *layer->second);
+        return;
+    }
+    pair.weights().release(source);
+    if (!plan.residuals.contains(source)) return;
+    const std::string layer = source.substr(0, source.rfind('.'));
+    pair.weights().release(layer + ".svd_lowrank_l1");
+    pair.weights().release(layer + ".svd_lowrank_l2");
+}
+
 // One tensor of the weight file as it goes into the float file.
 Tensor restored(const QuantizedPair& pair, const Plan& plan, const std::string& source) {
     const SafetensorsFile& file = pair.weights();
@@ -139,7 +160,9 @@ std::size_t restore_floats(const QuantizedPair& pair, const std::filesystem::pat
     const Plan plan = make_plan(pair);
     SafetensorsWriter writer(path, plan.outputs);
     for (std::size_t i = 0; i < plan.outputs.size(); ++i) {
+        if (i + 1 < plan.sources.size()) pair.weights().prefetch(plan.sources[i + 1]);
         writer.write(plan.outputs[i].name, restored(pair, plan, plan.sources[i]));
+        release(pair, plan, plan.sources[i]);
         if (options.progress) options.progress(i + 1, plan.outputs.size(), plan.outputs[i].name);
     }
     writer.finish();

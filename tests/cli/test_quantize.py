@@ -168,7 +168,7 @@ def test_more_refusals(aerogel, tiny_pipeline, tmp_path, captions):
     save_file({"blocks.0.ffn.weight": torch.zeros(4, 4, dtype=torch.int8)}, tmp_path / "int.safetensors")
     assert "the model has no float Linear layers" in one_line(aerogel("quantize", tmp_path / "int.safetensors", *out))
     (tmp_path / "file").touch()
-    assert "cannot make the folder" in one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "file/x", "--scheme", "W8A16"))
+    assert "cannot be a folder" in one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "file/x", "--scheme", "W8A16"))
     save_file({"fc.forwards": torch.ones(2, dtype=torch.int64), "fc.min_sum": torch.zeros(2).double(), "fc.max_sum": torch.ones(2).double()}, tmp_path / "s")
     text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--calibration", tmp_path / "s"))
     assert "no input of blocks.0.attn1.to_k was measured" in text

@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "core/temporary_folder.h"
 
@@ -17,7 +16,7 @@ class AtomicFileTest : public TemporaryFolder {};
 TEST_F(AtomicFileTest, AppearsOnCommit) {
     write("a", "old");
     AtomicFile file(at("a"));
-    EXPECT_EQ(file.temporary_path(), at("a.tmp." + std::to_string(::getpid())));
+    EXPECT_EQ(file.temporary_path(), at("a.tmp"));
     file.write("new");
     file.write_at(6, "!", 1);
     file.write("?");
@@ -33,10 +32,46 @@ TEST_F(AtomicFileTest, LeavesNothingWithoutCommit) {
 }
 
 TEST_F(AtomicFileTest, TakesOverALeftoverOfTheSameName) {
-    write("a.tmp." + std::to_string(::getpid()), "a longer leftover");
+    for (const char* name : {"a.tmp", "a.tmp.1", "a.tmp.2"}) write(name, "a longer leftover");
     write_file_atomically(at("a"), "new");
     EXPECT_EQ(read(at("a")), "new");
     EXPECT_EQ(files(), 1);
+}
+
+TEST_F(AtomicFileTest, WritersOfOnePathAtTheSameTime) {
+    AtomicFile first(at("a")), second(at("a"));
+    EXPECT_EQ(second.temporary_path(), at("a.tmp.1"));
+    first.write("first");
+    second.write("second");
+    second.commit();
+    EXPECT_EQ(read(at("a")), "second");
+    AtomicFile third(at("a"));
+    third.write("third");
+    EXPECT_EQ(read(at("a")), "second");
+    first.commit();
+    EXPECT_EQ(read(at("a")), "first");
+    third.commit();
+    EXPECT_EQ(read(at("a")), "third");
+    EXPECT_EQ(files(), 1);
+}
+
+// Writing there would change a file of somebody else.
+TEST_F(AtomicFileTest, LeavesLinksAlone) {
+    write("precious", "kept");
+    std::filesystem::create_symlink(at("precious"), at("a.tmp"));
+    std::filesystem::create_hard_link(at("precious"), at("a.tmp.1"));
+    write_file_atomically(at("a"), "new");
+    EXPECT_EQ(read(at("a")), "new");
+    EXPECT_EQ(read(at("precious")), "kept");
+}
+
+TEST_F(AtomicFileTest, AFailedReserveLeavesNothing) {
+    constexpr std::uint64_t kTooMuch = std::uint64_t{1} << 60;
+    EXPECT_THAT(error_of<IoError>([&] { AtomicFile(at("a")).reserve(kTooMuch); }),
+                HasSubstr("a: needs 1152921504606846976 bytes (1152921.5 TB) of the disk, "));
+    EXPECT_THAT(error_of<IoError>([&] { AtomicFile(at("a")).reserve(std::uint64_t{1} << 63); }),
+                HasSubstr("File too large"));
+    EXPECT_EQ(files(), 0);
 }
 
 TEST_F(AtomicFileTest, Errors) {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "core/temporary_folder.h"
 
 namespace aerogel {
@@ -15,8 +17,15 @@ using ::testing::IsEmpty;
 
 class ResumableFileTest : public TemporaryFolder {
   protected:
+    // A file that has begun.
+    struct Begun : ResumableFile {
+        Begun(std::filesystem::path path, const std::string& key, std::uint64_t size)
+            : ResumableFile(std::move(path)) {
+            begin(key, size);
+        }
+    };
     void first_run(const std::string& key = "k") const {
-        ResumableFile file(at("a"), key, 4);
+        Begun file(at("a"), key, 4);
         file.write_at(0, "wxyz", 4);
         file.note("one");
         file.note("two");
@@ -26,7 +35,7 @@ class ResumableFileTest : public TemporaryFolder {
 TEST_F(ResumableFileTest, GoesOnWithTheSameKey) {
     first_run();
     EXPECT_FALSE(std::filesystem::exists(at("a")));
-    ResumableFile file(at("a"), "k", 4);
+    Begun file(at("a"), "k", 4);
     EXPECT_THAT(file.notes(), ElementsAre("one", "two"));
     char bytes[2] = {};
     file.read_at(1, bytes, 2);
@@ -35,7 +44,7 @@ TEST_F(ResumableFileTest, GoesOnWithTheSameKey) {
     file.note("three");
     file.commit();
     EXPECT_EQ(read(at("a")), "w!yz");
-    EXPECT_EQ(read(journal_path_of(at("a"))), "aerogel journal 1 k\none\ntwo\nthree\n");
+    EXPECT_EQ(read(journal_path_of(at("a"))), "aerogel journal 1 k\none\ntwo\nthree\ncomplete\n");
     file.forget();
     EXPECT_EQ(files(), 1);
 }
@@ -43,46 +52,89 @@ TEST_F(ResumableFileTest, GoesOnWithTheSameKey) {
 TEST_F(ResumableFileTest, BeginsAnewWithAnotherKeyOrSize) {
     first_run();
     {
-        ResumableFile file(at("a"), "other", 4);
+        Begun file(at("a"), "other", 4);
         EXPECT_THAT(file.notes(), IsEmpty());
         char bytes[4] = {};
         file.read_at(0, bytes, 4);
         EXPECT_EQ(std::string(bytes, 4), std::string(4, '\0'));
         file.note("three");
     }
-    EXPECT_THAT(ResumableFile(at("a"), "other", 4).notes(), ElementsAre("three"));
-    EXPECT_THAT(ResumableFile(at("a"), "other", 5).notes(), IsEmpty());
-    EXPECT_THAT(ResumableFile(at("a"), "other", 4).notes(), IsEmpty());
+    EXPECT_THAT(Begun(at("a"), "other", 4).notes(), ElementsAre("three"));
+    EXPECT_THAT(Begun(at("a"), "other", 5).notes(), IsEmpty());
+    EXPECT_THAT(Begun(at("a"), "other", 4).notes(), IsEmpty());
 }
 
 TEST_F(ResumableFileTest, BeginsAnewWithoutItsBytes) {
     first_run();
     std::filesystem::remove(part_path_of(at("a")));
-    EXPECT_THAT(ResumableFile(at("a"), "k", 4).notes(), IsEmpty());
+    EXPECT_THAT(Begun(at("a"), "k", 4).notes(), IsEmpty());
 }
 
 TEST_F(ResumableFileTest, LinesWithoutAnEndDoNotCount) {
     first_run();
     write("a.journal", read(at("a.journal")) + "thr");
     {
-        ResumableFile file(at("a"), "k", 4);
+        Begun file(at("a"), "k", 4);
         EXPECT_THAT(file.notes(), ElementsAre("one", "two"));
         file.note("four");
     }
-    EXPECT_THAT(ResumableFile(at("a"), "k", 4).notes(), ElementsAre("one", "two", "four"));
+    EXPECT_THAT(Begun(at("a"), "k", 4).notes(), ElementsAre("one", "two", "four"));
 }
 
 TEST_F(ResumableFileTest, OneProcessAtATime) {
-    const ResumableFile file(at("a"), "k", 4);
-    EXPECT_THAT(error_of<IoError>([&] { ResumableFile(at("a"), "k", 4); }),
+    const Begun file(at("a"), "k", 4);
+    EXPECT_THAT(error_of<IoError>([&] { ResumableFile(at("a")); }),
                 HasSubstr("another process is writing it"));
 }
 
+TEST_F(ResumableFileTest, WithoutAKeyNothingIsContinued) {
+    first_run("");
+    EXPECT_THAT(Begun(at("a"), "", 4).notes(), IsEmpty());
+}
+
+TEST_F(ResumableFileTest, FindsTheFileUnderItsFinalName) {
+    {
+        Begun file(at("a"), "k", 4);
+        file.write_at(0, "wxyz", 4);
+        file.note("one");
+        file.commit();
+    }
+    {
+        Begun file(at("a"), "k", 4);
+        EXPECT_TRUE(file.committed());
+        EXPECT_THAT(file.notes(), ElementsAre("one", "complete"));
+        char bytes[4] = {};
+        file.read_at(0, bytes, 4);
+        EXPECT_EQ(std::string(bytes, 4), "wxyz");
+        file.commit();
+        file.forget();
+    }
+    EXPECT_EQ(read(at("a")), "wxyz");
+    EXPECT_EQ(files(), 1);
+}
+
+// The file of that name belongs to an earlier export.
+TEST_F(ResumableFileTest, AnotherFileOfThatNameIsNotContinued) {
+    write("a", "old!");
+    first_run();
+    std::filesystem::remove(part_path_of(at("a")));
+    Begun file(at("a"), "k", 4);
+    EXPECT_FALSE(file.committed());
+    file.write_at(0, "wxyz", 4);
+    EXPECT_EQ(read(at("a")), "old!");
+}
+
+TEST_F(ResumableFileTest, TooLargeForTheDiskLeavesNothing) {
+    EXPECT_THAT(error_of<IoError>([&] { Begun(at("a"), "k", std::uint64_t{1} << 60); }),
+                HasSubstr("a: needs 1152921504606846976 bytes"));
+    EXPECT_EQ(files(), 0);
+}
+
 TEST_F(ResumableFileTest, ForgetLeavesNothing) {
-    ResumableFile file(at("a"), "k", 4);
+    Begun file(at("a"), "k", 4);
     file.forget();
     EXPECT_EQ(files(), 0);
-    EXPECT_THAT(error_of<IoError>([&] { ResumableFile(at("no/a"), "k", 4); }), HasSubstr("cannot create"));
+    EXPECT_THAT(error_of<IoError>([&] { ResumableFile(at("no/a")); }), HasSubstr("cannot create"));
 }
 
 }  // namespace

@@ -10,12 +10,13 @@ from source_tree import CPP_SUFFIXES, ROOT, Function, functions, report, source_
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES, MAX_PARAMETERS = 399, 59, 120, 5
 EMPTY_NAMES = re.compile(r"(^|_)(utils?|helpers?|manager|common|misc|stuff)(_|$)")
 
-# Signatures that are not ours to choose: calls of MindIE SD that must keep working as they are.
+# Signatures that are not ours to choose: calls of MindIE SD that must keep working as they are, and of the C library.
 _FLASH = "python/mindiesd/layers/flash_attn/"
 GIVEN_SIGNATURES = {("python/aerogel/attention.py", "sparse_attention"), (f"{_FLASH}sparse_flash_attn.py", "sparse_attention"),
                     (f"{_FLASH}attention_forward.py", "attention_forward"),
                     (f"{_FLASH}attention_forward_varlen.py", "attention_forward_varlen"),
-                    ("python/mindiesd/layers/rope.py", "rotary_position_embedding")}
+                    ("python/mindiesd/layers/rope.py", "rotary_position_embedding"),
+                    ("tests/fault/fault_shim.cpp", "mmap"), ("tests/fault/fault_shim.cpp", "mmap64")}
 GIVEN_PATHS = {"python/mindiesd/quantization/utils.py"}  # imported by this path
 
 

@@ -59,6 +59,17 @@ def test_other_devices_are_refused_with_their_name():
         nn.ModuleList([layer()]).to("meta")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("scheme", ["W8A16", "W8A8_DYNAMIC", "W4A4_MXFP4", "W8A16_FP8", "W4A4_MXFP4_SVD"])
+def test_a_model_that_is_not_finite_is_not_quantized(scheme, name, value):
+    model = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 64))
+    with torch.no_grad():
+        getattr(model[1], name).view(-1)[5] = value
+    with pytest.raises(ValueError, match=rf"1: .*'{name}' f32.* is not finite: element \[(0,)?5\] is {value}"):
+        aerogel.quantize(model, scheme=scheme, include="*")
+
+
 def test_a_meta_model_is_not_quantized():
     model = nn.ModuleList([nn.Linear(8, 8, device="meta")])
     with pytest.raises(NotImplementedError, match="the weight must be on the CPU, got meta"):

@@ -1,0 +1,121 @@
+// Escapes, and the C streams behind everything printed.
+#include "cli/output.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "aerogel/error.h"
+
+namespace aerogel::cli {
+namespace {
+
+struct Character {
+    std::uint32_t code = 0;
+    std::size_t bytes = 0;  // 0: not UTF-8
+};
+
+// The first character of `text`.
+Character decode(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned char lead = byte(0);
+    if (lead < 0x80) return {lead, 1};
+    const std::size_t bytes = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+    if (lead < 0xC2 || lead > 0xF4 || text.size() < bytes) return {};
+    std::uint32_t code = lead & (0x7FU >> bytes);
+    for (std::size_t i = 1; i < bytes; ++i) {
+        if ((byte(i) & 0xC0U) != 0x80) return {};
+        code = code << 6U | (byte(i) & 0x3FU);
+    }
+    const bool too_long = (bytes == 3 && code < 0x800) || (bytes == 4 && code < 0x10000);
+    const bool surrogate = code >= 0xD800 && code < 0xE000;
+    if (too_long || surrogate || code > 0x10FFFF) return {};
+    return {code, bytes};
+}
+
+bool steers_terminals(std::uint32_t code) {
+    const bool control = code < 0x20 || (code >= 0x7F && code < 0xA0);
+    const bool line = code == 0x2028 || code == 0x2029;
+    return control || line || (code >= 0x202A && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
+// Every character of `text` that show(code) wants shown, and every byte that is none, as an escape; `form` is
+// that of characters below 256.
+template <typename Show>
+std::string escaped(std::string_view text, fmt::string_view form, const Show& show) {
+    std::string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        const Character next = decode(text);
+        if (next.bytes == 0) {
+            out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text.front()));
+        } else if (show(next.code)) {
+            out += next.code < 0x100 ? fmt::format(fmt::runtime(form), next.code)
+                                     : fmt::format("\\u{:04x}", next.code);
+        } else {
+            out += text.substr(0, next.bytes);
+        }
+        text.remove_prefix(next.bytes == 0 ? 1 : next.bytes);
+    }
+    return out;
+}
+
+[[noreturn]] void fail() {
+    const int error = errno;
+    if (error == EPIPE) {  // nobody reads on: end as a program that never heard of SIGPIPE
+        std::signal(SIGPIPE, SIG_DFL);
+        std::raise(SIGPIPE);
+    }
+    throw IoError("[write] cannot print: " + std::generic_category().message(error));
+}
+
+void print(std::string_view text) {
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail();
+    if (std::fputc('\n', stdout) == EOF) fail();
+}
+
+}  // namespace
+
+std::string for_terminal(std::string_view text) {
+    return escaped(text, "\\x{:02x}",
+                   [](std::uint32_t code) { return code != '\n' && code != '\t' && steers_terminals(code); });
+}
+
+void print_text(std::string_view text) {
+    print(for_terminal(text));
+}
+
+void print_json(const nlohmann::ordered_json& json) {
+    const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+    print(escaped(text, "\\u{:04x}",
+                  [](std::uint32_t code) { return code != '\n' && steers_terminals(code); }));
+}
+
+void print_error(std::string_view message) {
+    while (message.ends_with('\n')) message.remove_suffix(1);
+    const std::string line = escaped(message, "\\x{:02x}", steers_terminals);
+    std::fputs(("aerogel: " + line + "\n").c_str(), stderr);
+}
+
+// Opened the wrong way round, so that using them still fails.
+void prepare_output() {
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+        if (::fcntl(stream, F_GETFD) != -1) continue;
+        const int mode = stream == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+        if (::open("/dev/null", mode) < 0) return;
+    }
+    std::signal(SIGXFSZ, SIG_IGN);
+}
+
+void finish_output() {
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail();
+}
+
+}  // namespace aerogel::cli

@@ -1,0 +1,64 @@
+// Checks of sizes, and an estimate of what a forward pass takes.
+#include "model/video_shape.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "aerogel/error.h"
+#include "base/memory.h"
+#include "core/text.h"
+
+namespace aerogel {
+namespace {
+
+std::int64_t checked_extent(const char* name, const std::optional<int>& size, std::int64_t patch) {
+    if (!size)
+        throw InvalidArgument(
+            fmt::format("[generate] {} must be given, the model folder has no default", name));
+    if (*size < 1 || *size % patch != 0) {
+        throw InvalidArgument(
+            fmt::format("[generate] {} must be a positive multiple of {}, got {}", name, patch, *size));
+    }
+    return *size;
+}
+
+// At least: the residual stream, its norm and the scratch memory of a block (WanBuffers), and the video as
+// noise, velocities and the sampler's history.
+double least_bytes(const WanConfig& config, const Shape& shape) {
+    constexpr double kVideos = 5.0;
+    const double elements = static_cast<double>(shape[1]) * static_cast<double>(shape[2]) *
+                            static_cast<double>(shape[3]) * static_cast<double>(shape[4]);
+    const double patch =
+        static_cast<double>(config.patch_size[0] * config.patch_size[1] * config.patch_size[2]);
+    const double tokens = elements / static_cast<double>(shape[1]) / patch;
+    const auto dim = static_cast<double>(config.inner_dim());
+    const double scratch = std::max(3.0 * dim, static_cast<double>(config.ffn_dim));
+    return sizeof(float) * (kVideos * elements + tokens * (2.0 * dim + scratch));
+}
+
+void check_memory(const WanConfig& config, const Shape& shape) {
+    const double needed = least_bytes(config, shape);
+    const auto usable = static_cast<double>(usable_memory_bytes());
+    if (needed <= usable) return;
+    throw InvalidArgument(
+        fmt::format("[generate] {} frames of {}x{} need at least {} of memory, there are {}", shape[2],
+                    shape[4], shape[3], show_bytes(needed), show_bytes(usable)));
+}
+
+}  // namespace
+
+Shape video_shape(const WanConfig& config, const GenerateOptions& options) {
+    if (config.in_channels != config.out_channels) {
+        throw Unsupported(fmt::format(
+            "[generate] the model takes {} channels and gives {}: image conditioning is not there yet",
+            config.in_channels, config.out_channels));
+    }
+    Shape shape = {1, config.in_channels, checked_extent("frames", options.frames, config.patch_size[0]),
+                   checked_extent("height", options.height, config.patch_size[1]),
+                   checked_extent("width", options.width, config.patch_size[2])};
+    check_memory(config, shape);
+    return shape;
+}
+
+}  // namespace aerogel

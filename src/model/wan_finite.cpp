@@ -1,0 +1,87 @@
+// The search for the weight to blame happens only once something is wrong. Norms, tables and biases were
+// looked at when the model was loaded (Checkpoint).
+#include "model/wan_finite.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+
+#include "aerogel/error.h"
+#include "core/finite.h"
+
+namespace aerogel {
+namespace {
+
+std::string weight_problem(const std::string& name, const Linear& layer) {
+    const auto* linear = dynamic_cast<const FloatLinear*>(&layer);
+    return linear == nullptr ? "" : finite_problem(name + ".weight", linear->weight());
+}
+
+std::string weight_problem(std::initializer_list<const LinearSlot*> slots) {
+    for (const LinearSlot* slot : slots) {
+        if (!*slot) continue;
+        std::string problem = weight_problem(slot->name, *slot->layer);
+        if (!problem.empty()) return problem;
+    }
+    return {};
+}
+
+[[noreturn]] void fail(const std::string& what, const WanStep& step, const std::string& cause) {
+    const int index = step.context.timestep_index;
+    throw InvalidArgument(
+        fmt::format("[wan] {} is not finite{}: {}", what, index < 0 ? "" : fmt::format(" in step {}", index),
+                    cause.empty() ? "inputs and weights are, the numbers grow too large" : cause));
+}
+
+void check_input(const char* name, const Tensor& tensor) {
+    if (!tensor.defined()) return;
+    const std::string problem = finite_problem(name, tensor);
+    if (!problem.empty()) throw InvalidArgument("[wan] the input " + problem);
+}
+
+bool is_finite(const Tensor& tensor) {
+    return !first_not_finite(tensor);
+}
+
+}  // namespace
+
+void check_finite_input(const WanInput& input) {
+    check_input("hidden_states", input.hidden_states);
+    check_input("timestep", input.timestep);
+    check_input("encoder_hidden_states", input.encoder_hidden_states);
+    check_input("encoder_hidden_states_image", input.encoder_hidden_states_image);
+}
+
+void check_finite_conditions(const WanConditioning& conditions, const WanWeights& weights,
+                             const WanStep& step) {
+    if (!is_finite(conditions.time) || !is_finite(conditions.modulation)) {
+        fail("the timestep embedding", step,
+             weight_problem({&weights.time_in, &weights.time_out, &weights.time_proj}));
+    }
+    if (!is_finite(conditions.text)) {
+        fail("the text embedding", step, weight_problem({&weights.text_in, &weights.text_out}));
+    }
+    if (!is_finite(conditions.image)) {
+        fail("the image embedding", step, weight_problem({&weights.image.ff_in, &weights.image.ff_out}));
+    }
+}
+
+void check_finite_patches(const Tensor& hidden, const WanWeights& weights, const WanStep& step) {
+    if (is_finite(hidden)) return;
+    fail("the output of patch_embedding", step, weight_problem("patch_embedding", *weights.patch_embedding));
+}
+
+void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int index, const WanStep& step) {
+    if (is_finite(hidden)) return;
+    const WanAttentionWeights &self = block.attn1, &cross = block.attn2;
+    fail(fmt::format("the output of block {}", index), step,
+         weight_problem({&self.to_q, &self.to_k, &self.to_v, &self.to_out, &cross.to_q, &cross.to_k,
+                         &cross.to_v, &cross.to_out, &cross.add_k, &cross.add_v, &block.ffn_in,
+                         &block.ffn_out}));
+}
+
+void check_finite_output(const Tensor& video, const WanWeights& weights, const WanStep& step) {
+    if (!is_finite(video)) fail("the output of the model", step, weight_problem({&weights.proj_out}));
+}
+
+}  // namespace aerogel

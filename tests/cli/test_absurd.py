@@ -1,0 +1,185 @@
+"""Absurd numbers and names on the command line: one clear line and exit code 1, before any work or memory is spent."""
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+
+@pytest.fixture(scope="module")
+def place(aerogel, tiny_pipeline, tmp_path_factory):
+    """A folder with a model, a pair, records and a link that leads to itself."""
+    folder = tmp_path_factory.mktemp("absurd")
+    shutil.copytree(tiny_pipeline, folder / "model")
+    assert aerogel("quantize", folder / "model", "-o", folder / "pair", "--scheme", "W8A16").returncode == 0
+    save_file({"hidden_states": torch.zeros(1, 3, 1, 8, 8), "timestep": torch.ones(1), "encoder_hidden_states": torch.zeros(1, 8, 16)},
+              folder / "records.safetensors")
+    save_file({"prompt_embeds": torch.zeros(1, 8, 16)}, folder / "embeds.safetensors")
+    (folder / "own").mkdir()
+    shutil.copy(folder / "model/transformer/diffusion_pytorch_model.safetensors", folder / "own/quant_model_weight_w8a16.safetensors")
+    (folder / "captions").write_text("red circle\n")
+    (folder / "loop").symlink_to("loop")
+    (folder / "file").write_text("x")
+    return folder
+
+
+LONG = "n" * 256
+GENERATE = "generate model --prompt red -o v.safetensors"
+MINE = "mine model --prompt red -o p.json"
+STATIC = "quantize model -o out --scheme W8A8_TIMESTEP --captions captions"
+CASES = {
+    # numbers
+    f"{GENERATE} --frames 1000000000": "1000000000 frames of 32x32 need at least",
+    f"{GENERATE} --size 2000000000x4": "of memory, there are",
+    f"{GENERATE} --size 4x2000000000": "of memory, there are",
+    f"{GENERATE} --size 99999999999x4": "--size must be WIDTHxHEIGHT",
+    f"{GENERATE} --size 4x4x4": "--size must be WIDTHxHEIGHT",
+    f"{GENERATE} --size -4x4": "--size must be WIDTHxHEIGHT",
+    f"{GENERATE} --frames 2000": "at most rope_max_seq_len = 64 patches",
+    f"{GENERATE} --frames 0": "frames must be a positive multiple",
+    f"{GENERATE} --frames -1": "frames must be a positive multiple",
+    f"{GENERATE} --steps 0": "--steps: must be a whole number from 1 to 1000, got '0'",
+    f"{GENERATE} --steps 1000000000": "--steps: must be a whole number from 1 to 1000",
+    f"{GENERATE} --steps 1.5": "--steps: must be a whole number",
+    f"{GENERATE} --seed -1": "--seed: must be a whole number from 0 to 18446744073709551615, got '-1'",
+    f"{GENERATE} --seed 18446744073709551616": "--seed: must be a whole number",
+    f"{GENERATE} --seed 1e3": "--seed: must be a whole number",
+    f"{GENERATE} --guidance nan": "--guidance: must be a finite number, got 'nan'",
+    f"{GENERATE} --guidance inf": "--guidance: must be a finite number",
+    f"{GENERATE} --guidance 1e999": "--guidance: must be a finite number",
+    f"{GENERATE} --shift nan": "--shift: must be a finite number",
+    f"{GENERATE} --shift 0": "shift must be positive",
+    f"{GENERATE} --stagger nan": "--stagger: must be a finite number",
+    f"{GENERATE} --stagger 1": "stagger must be at least 0 and less than 1",
+    f"{GENERATE} --fps nan": "--fps: must be a number from 0.1 to 240",
+    f"{GENERATE} --sparse rf_v2 --sparsity nan": "--sparsity: must be a number from 0 to 1",
+    f"{GENERATE} --sparse rf_v2 --sparsity 1": "sparsity must be at least 0 and less than 1",
+    f"{GENERATE} --sparse rf_v1 --min-recall nan": "--min-recall: must be a number",
+    f"{GENERATE} --sparse ada_bsa --cdf-threshold nan": "--cdf-threshold: must be a number",
+    f"{GENERATE} --sparse rf_v2 --block-size 1000000000": "block_size",
+    f"{MINE} --sparsity nan": "--sparsity: must be a number",
+    f"{MINE} --min-recall nan": "--min-recall: must be a number",
+    f"{MINE} --seed -1": "--seed: must be a whole number",
+    f"{MINE} --steps 1000000000": "--steps: must be a whole number",
+    f"{MINE} --frames 1000000000": "of memory, there are",
+    f"{STATIC} --steps 1000000000": "--steps: must be a whole number",
+    f"{STATIC} --frames 1000000000": "of memory, there are",
+    f"{STATIC} --seed -1": "--seed: must be a whole number",
+    f"{STATIC} --max-captions -1": "--max-captions: must be a whole number",
+    f"{STATIC} --samples -1": "--samples: must be a whole number",
+    f"{STATIC} --guidance nan": "--guidance: must be a finite number",
+    "bench --repeat 1000000000": "--repeat",
+    # names
+    "generate model --prompt red -o ''": "the output must be a folder, got ''",
+    "generate model --prompt red -o v.gif -o v.gif": "is given twice",
+    "generate model --prompt red -o file/v.gif": "cannot be a folder: 'file' is a file",
+    "generate model --prompt red -o file": "cannot be a folder: 'file' is a file",
+    "generate model --prompt red -o loop/v.gif": "Too many levels of symbolic links",
+    f"generate model --prompt red -o {LONG}": "File name too long",
+    f"generate model --prompt red -o {LONG}.safetensors": "File name too long",
+    "generate model --prompt-embeds embeds.safetensors -o embeds.safetensors": "is also an input",
+    "generate '' --prompt red -o v.gif": "config.json exists",
+    "generate loop --prompt red -o v.gif": "Too many levels of symbolic links",
+    f"generate {LONG} --prompt red -o v.gif": "File name too long",
+    "forward model --inputs records.safetensors -o records.safetensors": "is also an input",
+    "forward model --inputs records.safetensors -o ''": "must be a file name, got ''",
+    "forward model --inputs records.safetensors -o pair": "is a folder",
+    "forward model --inputs records.safetensors -o missing/v.safetensors": "the folder 'missing' does not exist",
+    "forward model --inputs loop -o v.safetensors": "Too many levels of symbolic links",
+    "dequantize pair -o pair/quant_model_weight_w8a16.safetensors": "is also an input",
+    "dequantize pair -o ./pair/../pair/quant_model_description_w8a16.json": "is also an input",
+    "dequantize pair -o loop": "Too many levels of symbolic links",
+    "dequantize pair -o pair/": "must be a file name",
+    "dequantize pair -o missing/f.safetensors": "the folder 'missing' does not exist",
+    f"dequantize pair -o {LONG}": "File name too long",
+    "dequantize loop -o f.safetensors": "Too many levels of symbolic links",
+    "dequantize '' -o f.safetensors": "[",
+    "mine model --prompt red -o same --html same": "is given twice",
+    "mine model --captions captions -o captions": "is also an input",
+    "mine model --prompt red -o missing/p.json": "the folder 'missing' does not exist",
+    "mine model --prompt red -o p.json --html pair": "is a folder",
+    "quantize own/quant_model_weight_w8a16.safetensors -o own --scheme W8A16": "is also an input",
+    "quantize model -o file --scheme W8A16": "cannot be a folder: 'file' is a file",
+    "quantize model -o file/x --scheme W8A16": "cannot be a folder: 'file' is a file",
+    "quantize model -o loop --scheme W8A16": "Too many levels of symbolic links",
+    "quantize model -o '' --scheme W8A16": "missing: --output",
+    "quantize '' -o out --scheme W8A16": "missing: MODEL",
+    "quantize loop -o out --scheme W8A16": "Too many levels of symbolic links",
+    f"quantize model -o {LONG} --scheme W8A16": "File name too long",
+    f"{STATIC} --save-calibration captions": "is also an input",
+    f"{STATIC} --save-calibration missing/c": "the folder 'missing' does not exist",
+    "inspect loop": "Too many levels of symbolic links",
+    "inspect ''": "give a PATH",
+    f"inspect {LONG}": "File name too long",
+    "compare loop loop": "Too many levels of symbolic links",
+    "compare '' ''": "[",
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.replace(LONG, "LONG"))
+def test_one_clear_line(aerogel, place, case):
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.name != "loop"}
+    arguments = ["" if word == "''" else word for word in case.split()]
+    done = aerogel(*arguments, cwd=place, timeout=60)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("aerogel: ") and done.stderr.count("\n") == 1 and "filesystem error" not in done.stderr, done.stderr
+    assert CASES[case] in done.stderr, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.name != "loop"} == before
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def common_place(place):
+    """A copy of `place` that other users reach; root, to whom nothing is forbidden, runs the command as one of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(place, f"{folder}/place", symlinks=True)
+        os.chmod(folder, 0o755)
+        yield pathlib.Path(folder) / "place"
+
+
+def become_nobody():
+    if os.geteuid() == 0:
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+@pytest.mark.parametrize("case", ["quantize model -o closed/out --scheme W8A16", "dequantize pair -o closed/f.safetensors", "mine model --prompt red -o closed/p.json",
+                                  "generate model --prompt red -o closed/v.gif", "inspect hidden/model", "quantize hidden/model -o out --scheme W8A16",
+                                  "inspect unlisted", "dequantize unlisted -o f.safetensors", "compare hidden/a hidden/b"])
+def test_folders_without_permission(build, common_place, case):
+    modes = {"closed": 0o555, "hidden": 0, "unlisted": 0o311}
+    for name, mode in modes.items():
+        shutil.copytree(common_place / "model", common_place / name / "model")
+        os.chmod(common_place / name, mode)
+    command = [build / "aerogel", *case.split()]
+    try:
+        done = subprocess.run(command, cwd=common_place, capture_output=True, text=True, check=False, preexec_fn=become_nobody, timeout=60)
+    except PermissionError:
+        pytest.skip("other users cannot run the command here")
+    finally:
+        for name in modes:
+            os.chmod(common_place / name, 0o755)
+    assert done.returncode == 1 and done.stderr.startswith("aerogel: [") and done.stderr.count("\n") == 1, done.stderr
+    assert "ermission" in done.stderr and "filesystem error" not in done.stderr, done.stderr
+
+
+def test_the_largest_seed(aerogel, place, tmp_path):
+    arguments = ["generate", place / "model", "--prompt", "red", "--steps", "1", "--frames", "1", "-o", tmp_path / "v.safetensors"]
+    assert aerogel(*arguments, "--seed", 2**64 - 1).returncode == 0
+
+
+def test_memory_limits_count(aerogel, place, tmp_path):
+    """ulimit -v, as some schedulers set it."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
+
+    done = aerogel("generate", place / "model", "--prompt", "red", "--frames", 64, "--size", "8192x8192", "-o", tmp_path / "v.safetensors", preexec_fn=limit,
+                   timeout=60)
+    assert done.returncode == 1 and "of memory, there are 4.3 GB" in done.stderr
