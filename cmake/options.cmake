@@ -12,15 +12,21 @@ if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
   endif()
 endif()
 
-# Several small sources become one for the compiler: headers are read, and inline functions of libraries compiled,
-# once for all of them. A full build takes less than half the time; changing one file compiles its neighbours too.
-# Kernels stay alone: they are large, and each level has its own flags.
-option(AEROGEL_UNITY "Compile several small sources of the library and the command at once" ON)
+# The sources of a folder become one for the compiler: headers are read, and inline functions of libraries compiled,
+# once for all of them. A full build takes less than half the time; changing one file compiles its neighbours too, and
+# what one file keeps in its unnamed namespace must have another name than its neighbours' (CONTRIBUTING.md).
+# Large sources stay alone: kernels, which have flags of their own, and what includes Eigen.
+option(AEROGEL_UNITY "Compile the sources of a folder at once" ON)
 function(aerogel_compile_together target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ${AEROGEL_UNITY} UNITY_BUILD_BATCH_SIZE 10)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${AEROGEL_UNITY} UNITY_BUILD_MODE GROUP)
   get_target_property(sources ${target} SOURCES)
-  list(FILTER sources INCLUDE REGEX "/src/kernels/")
-  set_source_files_properties(${sources} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  list(FILTER sources EXCLUDE REGEX "/src/kernels/|/(gptq|low_rank)\\.cpp$")
+  foreach(source IN LISTS sources)
+    file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR}/src ${source})
+    cmake_path(GET folder PARENT_PATH folder)
+    string(REPLACE "/" "_" folder ${folder})
+    set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${folder})
+  endforeach()
 endfunction()
 
 # Every target of this project calls this. No fused multiply-add behind our back: where rounding matters,

@@ -10,7 +10,7 @@
 namespace aerogel {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 std::vector<std::int64_t> forwards_by_step(const CalibrationStats& stats, const std::string& layer) {
     std::vector<std::int64_t> counts;
@@ -44,11 +44,11 @@ std::vector<Row> rows_of(const CalibrationStats& stats) {
 
 }  // namespace
 
-Json calibration_json(const std::string& path, const CalibrationStats& stats) {
-    Json json = {
-        {"kind", "calibration"}, {"file", path}, {"steps", stats.steps()}, {"layers", Json::array()}};
+OrderedJson calibration_json(const std::string& path, const CalibrationStats& stats) {
+    OrderedJson json = {
+        {"kind", "calibration"}, {"file", path}, {"steps", stats.steps()}, {"layers", OrderedJson::array()}};
     for (const std::string& layer : stats.layer_names()) {
-        Json by_step = Json::array();
+        OrderedJson by_step = OrderedJson::array();
         for (const InputRange& range : stats.ranges_by_step(layer)) by_step.push_back({range.min, range.max});
         const InputRange range = stats.range(layer);
         json["layers"].push_back({{"name", layer},

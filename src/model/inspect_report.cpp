@@ -15,7 +15,7 @@
 namespace aerogel {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 std::string shown(std::size_t bytes) {
     return show_bytes(static_cast<double>(bytes));
@@ -52,12 +52,12 @@ std::string layer_lines(const PairInspection& inspection, bool all) {
 }
 
 std::string float_lines(const PairInspection& inspection, bool all) {
-    constexpr std::size_t kShown = 8;
+    constexpr std::size_t kShownLayers = 8;
     std::string text;
     std::size_t matrices = 0;
     for (const auto& tensor : inspection.floats) {
         const bool matrix = tensor.shape.size() == 2 && tensor.name.ends_with(".weight");
-        if (!all && (!matrix || ++matrices > kShown)) continue;
+        if (!all && (!matrix || ++matrices > kShownLayers)) continue;
         text += fmt::format("\n    {} {}{} ({})", tensor.name, to_string(tensor.dtype),
                             to_string(tensor.shape), tensor.why);
     }
@@ -92,16 +92,16 @@ std::string linear_line(const SafetensorsFile& file) {
 
 }  // namespace
 
-Json pair_json(const QuantizedPair& pair, const PairInspection& inspection) {
-    Json json = {{"kind", "quantized"},
+OrderedJson pair_json(const QuantizedPair& pair, const PairInspection& inspection) {
+    OrderedJson json = {{"kind", "quantized"},
                  {"description", pair.path().string()},
                  {"weights", pair.weights().path().string()},
                  {"model_quant_type", pair.description().model_quant_type},
                  {"bytes", inspection.bytes},
                  {"bits_per_weight", inspection.bits_per_weight()},
                  {"schemes", inspection.scheme_counts()},
-                 {"layers", Json::array()},
-                 {"float_tensors", Json::array()},
+                 {"layers", OrderedJson::array()},
+                 {"float_tensors", OrderedJson::array()},
                  {"problems", inspection.problems},
                  {"notes", inspection.notes}};
     for (const auto& layer : inspection.layers) {
@@ -137,13 +137,13 @@ std::string pair_text(const QuantizedPair& pair, const PairInspection& inspectio
     return text;
 }
 
-Json tensors_json(const SafetensorsFile& file, const std::filesystem::path& config) {
-    Json json = {{"kind", config.empty() ? "safetensors" : "diffusers"},
+OrderedJson tensors_json(const SafetensorsFile& file, const std::filesystem::path& config) {
+    OrderedJson json = {{"kind", config.empty() ? "safetensors" : "diffusers"},
                  {"weights", file.path().string()},
                  {"bytes", total_bytes(file)},
                  {"linear_layers", linear_layers(file)},
                  {"metadata", file.metadata()},
-                 {"tensors", Json::array()}};
+                 {"tensors", OrderedJson::array()}};
     if (!config.empty()) json["config"] = read_json_object(config);
     for (const auto& name : file.names()) {
         const TensorInfo& info = file.info(name);

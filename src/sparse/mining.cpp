@@ -15,9 +15,9 @@
 namespace aerogel {
 namespace {
 
-constexpr std::size_t kCandidates = kStaticHeadTypes.size();
+constexpr std::size_t kCandidateCount = kStaticHeadTypes.size();
 constexpr std::size_t kSparsities = kCurveSparsities.size() + 1;
-constexpr std::size_t kScores = kCandidates * kSparsities;
+constexpr std::size_t kScores = kCandidateCount * kSparsities;
 constexpr std::size_t kCells = std::size_t{AttentionMiner::kPicture} * AttentionMiner::kPicture;
 constexpr std::int64_t kQueries = 128;
 constexpr std::int64_t kKeys = 8192;

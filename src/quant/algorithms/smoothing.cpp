@@ -17,7 +17,7 @@
 namespace aerogel {
 namespace {
 
-constexpr int kSteps = 20;
+constexpr int kGridSteps = 20;
 
 Tensor column_maxima(const std::vector<Tensor>& matrices) {
     Tensor maxima = Tensor::zeros(DType::f32, {matrices.front().dim(1)});
@@ -132,9 +132,9 @@ SmoothingOptions search_smoothing(const std::vector<TensorView>& weights, const 
         smallest = error;
         best = candidate;
     };
-    for (int i = 0; i <= kSteps; ++i) consider(i / 20.0, (kSteps - i) / 20.0);
+    for (int i = 0; i <= kGridSteps; ++i) consider(i / 20.0, (kGridSteps - i) / 20.0);
     const double alpha = best.alpha;
-    for (int i = 0; i <= kSteps; ++i) consider(alpha, i / 20.0);
+    for (int i = 0; i <= kGridSteps; ++i) consider(alpha, i / 20.0);
     return best;
 }
 
