@@ -7,6 +7,7 @@
 #include "aerogel/pipeline.h"
 #include "cli/command.h"
 #include "cli/progress.h"
+#include "core/json.h"
 #include "quant/load.h"
 #include "quant/restore.h"
 
@@ -37,7 +38,7 @@ void run_dequantize(const DequantizeFlags& flags) {
     if (flags.json) {
         const nlohmann::ordered_json json = {
             {"description", pair.path().string()}, {"output", flags.output}, {"layers", layers}};
-        fmt::print("{}\n", json.dump(2));
+        fmt::print("{}\n", dump_json(json, 2));
     } else {
         fmt::print("{} layers dequantized\n{}\n", layers, flags.output);
     }

@@ -6,6 +6,8 @@
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
+#include "core/input_file.h"
+#include "core/json.h"
 #include "core/json_strings.h"
 #include "core/mapped_file.h"
 #include "core/safetensors_header.h"
@@ -63,7 +65,7 @@ Shards read_index(const std::filesystem::path& path) {
     const std::string where = "[safetensors] " + path.string();
     Shards shards;
     for (JsonString& item :
-         read_json_strings(read_text_file(path, "safetensors", kSafetensorsHeaderLimit), where)) {
+         read_json_strings(read_text_file(path, "safetensors", kJsonSizeLimit), where)) {
         if (!item.nested || item.parent != "weight_map") continue;
         // Shards lie beside the index; a path could lead anywhere.
         const bool plain = !item.value.empty() && item.value.find('/') == std::string::npos &&
@@ -98,7 +100,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
     } else {
         for (const auto& [shard, promised] : read_index(path)) {
             const std::filesystem::path shard_path = path.parent_path() / shard;
-            if (!std::filesystem::exists(shard_path)) {
+            if (!is_there(shard_path)) {
                 throw IoError("[safetensors] " + path.string() + ": the shard " + in_quotes(shard) +
                               " does not exist, it should hold " + std::to_string(promised.size()) +
                               " tensors, " + in_quotes(promised.front()) + " first");

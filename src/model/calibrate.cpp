@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
-#include "core/text.h"
+#include "core/input_file.h"
 
 namespace aerogel {
 namespace {
@@ -123,7 +123,7 @@ std::vector<std::string> read_captions(const std::filesystem::path& path) {
 
 std::vector<std::string> default_captions(const std::filesystem::path& model_folder) {
     const auto file = model_folder / kCaptionFile;
-    if (std::filesystem::exists(file)) return read_captions(file);
+    if (is_there(file)) return read_captions(file);
     return {std::begin(kBuiltInCaptions), std::end(kBuiltInCaptions)};
 }
 

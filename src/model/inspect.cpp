@@ -1,6 +1,9 @@
 // Finding out what a path is, and reporting it.
 #include "model/inspect.h"
 
+#include <algorithm>
+
+#include "core/input_file.h"
 #include "model/inspect_calibration.h"
 #include "model/inspect_report.h"
 #include "model/model_files.h"
@@ -16,10 +19,10 @@ bool is_description(const fs::path& path) {
 }
 
 bool has_description(const fs::path& folder) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.path().filename().string().starts_with("quant_model_description")) return true;
-    }
-    return false;
+    const std::vector<std::string> names = names_in(folder);
+    return std::any_of(names.begin(), names.end(), [](const std::string& name) {
+        return name.starts_with("quant_model_description");
+    });
 }
 
 InspectReport inspect_quantized(const fs::path& path, const InspectOptions& options) {
@@ -36,14 +39,14 @@ InspectReport inspect_tensors(const fs::path& path, const InspectOptions& option
                 calibration_text(path.string(), stats, options.all), 0};
     }
     fs::path config = file.path().parent_path() / "config.json";
-    if (!fs::is_directory(path) || !fs::exists(config)) config.clear();
+    if (!is_folder(path) || !is_there(config)) config.clear();
     return {file.path(), tensors_json(file, config), tensors_text(file, config, options.all), 0};
 }
 
 }  // namespace
 
 InspectReport inspect(const fs::path& path, const InspectOptions& options) {
-    const bool quantized = fs::is_directory(path) ? has_description(path) : is_description(path);
+    const bool quantized = is_folder(path) ? has_description(path) : is_description(path);
     return quantized ? inspect_quantized(path, options) : inspect_tensors(path, options);
 }
 

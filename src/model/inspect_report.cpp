@@ -7,8 +7,9 @@
 #include <map>
 #include <vector>
 
+#include "core/json.h"
+#include "core/json_node.h"
 #include "core/text.h"
-#include "model/json_file.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"
 
@@ -144,7 +145,7 @@ Json tensors_json(const SafetensorsFile& file, const std::filesystem::path& conf
                  {"linear_layers", linear_layers(file)},
                  {"metadata", file.metadata()},
                  {"tensors", Json::array()}};
-    if (!config.empty()) json["config"] = read_json_object(config);
+    if (!config.empty()) json["config"] = JsonNode::read(config, "inspect").json();
     for (const auto& name : file.names()) {
         const TensorInfo& info = file.info(name);
         json["tensors"].push_back({{"name", printable(name)},
@@ -159,10 +160,11 @@ std::string tensors_text(const SafetensorsFile& file, const std::filesystem::pat
     std::string text = fmt::format("{}: {} tensors, {}", file.path().string(), file.names().size(),
                                    shown(total_bytes(file)));
     if (!config.empty()) {
-        const auto json = read_json_object(config);
-        text += fmt::format("\n{} with", json.value("_class_name", std::string("model")));
+        const JsonNode json = JsonNode::read(config, "inspect");
+        const bool named = json.has("_class_name");
+        text += fmt::format("\n{} with", named ? printable(json.at("_class_name").text()) : "model");
         for (const char* key : {"num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim"}) {
-            if (json.contains(key)) text += fmt::format(" {}={}", key, json[key].dump());
+            if (json.contains(key)) text += fmt::format(" {}={}", key, show_json(json.at(key).json()));
         }
     }
     for (const auto& [type, sizes] : by_dtype(file)) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "aerogel/error.h"
+#include "core/input_file.h"
 
 namespace aerogel {
 namespace fs = std::filesystem;
@@ -19,15 +20,14 @@ constexpr const char* kIndex = ".safetensors.index.json";
 fs::path weights_named(const fs::path& folder, const std::string& name) {
     for (const char* ending : {kFile, kIndex}) {
         const fs::path path = folder / (name + ending);
-        if (fs::is_regular_file(path)) return path;
+        if (is_file(path)) return path;
     }
     return {};
 }
 
 // True when the folder has "name_{digits}.safetensors" (or an index) of any rank.
 bool has_ranks(const fs::path& folder, const std::string& name) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        const std::string file = entry.path().filename().string();
+    for (const std::string& file : names_in(folder)) {
         if (!file.starts_with(name + "_")) continue;
         const std::size_t digits = file.find_first_not_of("0123456789", name.size() + 1);
         if (digits == std::string::npos || digits == name.size() + 1) continue;
@@ -49,16 +49,16 @@ fs::path weights_of_rank(const char* op, const fs::path& folder, const std::stri
 }  // namespace
 
 fs::path weights_of_model(const char* op, const fs::path& model, int rank) {
-    if (rank >= 0 && model.extension() == kFile && !fs::is_directory(model)) {
+    if (rank >= 0 && model.extension() == kFile && !is_folder(model)) {
         const fs::path folder = model.has_parent_path() ? model.parent_path() : fs::path(".");
         const fs::path path =
-            fs::is_directory(folder) ? weights_of_rank(op, folder, model.stem().string(), rank) : fs::path();
+            is_folder(folder) ? weights_of_rank(op, folder, model.stem().string(), rank) : fs::path();
         if (!path.empty()) return path;
     }
-    if (fs::is_regular_file(model)) return model;
-    if (!fs::exists(model)) throw IoError(fmt::format("[{}] {} does not exist", op, model.string()));
+    if (is_file(model)) return model;
+    if (!is_there(model)) throw IoError(fmt::format("[{}] {} does not exist", op, model.string()));
     for (const fs::path& folder : {model, model / "transformer"}) {
-        if (!fs::is_directory(folder)) continue;
+        if (!is_folder(folder)) continue;
         for (const char* name : {"diffusion_pytorch_model", "model"}) {
             const fs::path path = weights_of_rank(op, folder, name, rank);
             if (!path.empty()) return path;

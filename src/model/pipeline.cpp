@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "core/input_file.h"
 #include "model/frame_sampler.h"
 #include "model/pipeline_defaults.h"
 
@@ -163,7 +164,7 @@ Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tenso
 Pipeline Pipeline::load(const std::filesystem::path& folder) {
     Pipeline pipeline(WanTransformer::load(folder));
     // Text encoders of another kind (a language model's folder) are left aside: embeddings are given then.
-    if (std::filesystem::exists(folder / "text_encoder" / "vocabulary.json")) {
+    if (is_there(folder / "text_encoder" / "vocabulary.json")) {
         pipeline.text_encoder_ = TextEncoder::load(folder / "text_encoder");
     }
     pipeline.defaults_ = read_pipeline_defaults(folder);

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/input_file.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -32,17 +33,15 @@ fs::path with_rank(const fs::path& path, int rank) {
 // The one description in a folder (of that rank, if one is wanted).
 fs::path description_in(const fs::path& folder, int rank) {
     std::vector<std::string> found, others;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        const std::string name = entry.path().filename().string();
-        if (!name.starts_with(kStart) || entry.path().extension() != ".json") continue;
-        const bool wanted = rank < 0 || with_rank(entry.path(), rank) == entry.path();
+    for (const std::string& name : names_in(folder)) {
+        const fs::path path = folder / name;
+        if (!name.starts_with(kStart) || path.extension() != ".json") continue;
+        const bool wanted = rank < 0 || with_rank(path, rank) == path;
         (wanted ? found : others).push_back(name);
     }
-    std::sort(found.begin(), found.end());
     if (found.size() == 1) return folder / found.front();
     const std::string wanted = rank < 0 ? "" : fmt::format(" of rank {}", rank);
     if (found.empty() && !others.empty()) {
-        std::sort(others.begin(), others.end());
         throw IoError(fmt::format("[quantize] {} does not exist; there are: {}",
                                   with_rank(folder / others.front(), rank).string(),
                                   fmt::join(others, ", ")));
@@ -80,7 +79,7 @@ QuantizedPair::QuantizedPair(fs::path path, QuantDescription description, Safete
 }
 
 QuantizedPair QuantizedPair::open(const fs::path& path, int rank) {
-    const fs::path file = fs::is_directory(path) ? description_in(path, rank) : with_rank(path, rank);
+    const fs::path file = is_folder(path) ? description_in(path, rank) : with_rank(path, rank);
     QuantDescription description = QuantDescription::read(file);
     SafetensorsFile weights = SafetensorsFile::open(weight_path_of(file, description));
     return {file, std::move(description), std::move(weights)};

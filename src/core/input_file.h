@@ -1,0 +1,60 @@
+// Files from elsewhere: the one place that opens them. Only regular files are taken, so that a named pipe, a
+// device, a socket or a folder is one clear error instead of a wait, endless bytes or a message of the library.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace aerogel {
+
+/// A regular file open for reading; its descriptor is closed with it.
+class InputFile {
+  public:
+    /// "[op] PATH: what" as IoError when it cannot be opened or is no regular file.
+    InputFile(std::filesystem::path path, std::string_view op);
+    ~InputFile();
+    InputFile(InputFile&& other) noexcept;
+    InputFile(const InputFile&) = delete;
+    InputFile& operator=(const InputFile&) = delete;
+
+    int descriptor() const { return descriptor_; }
+    const std::filesystem::path& path() const { return path_; }
+    /// Bytes it has now. IoError.
+    std::uint64_t size() const;
+    /// All of it from the beginning. InvalidArgument when there are more than `limit` bytes, however many the
+    /// file says it has (it may grow, and files of /proc say 0). IoError.
+    std::string read_all(std::size_t limit) const;
+
+  private:
+    [[noreturn]] void fail(const std::string& what) const;
+
+    std::filesystem::path path_;
+    std::string op_;
+    int descriptor_ = -1;
+};
+
+/// InputFile::read_all of a file.
+std::string read_text_file(const std::filesystem::path& path, std::string_view op, std::size_t limit);
+
+enum class PathKind : std::uint8_t { missing, file, folder, other };
+
+/// What is there, behind symbolic links. IoError when that cannot be told (a link loop, a closed folder).
+PathKind kind_of(const std::filesystem::path& path);
+inline bool is_there(const std::filesystem::path& path) {
+    return kind_of(path) != PathKind::missing;
+}
+inline bool is_folder(const std::filesystem::path& path) {
+    return kind_of(path) == PathKind::folder;
+}
+inline bool is_file(const std::filesystem::path& path) {
+    return kind_of(path) == PathKind::file;
+}
+
+/// The names in a folder, sorted. IoError.
+std::vector<std::string> names_in(const std::filesystem::path& folder);
+
+}  // namespace aerogel
