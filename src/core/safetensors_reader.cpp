@@ -24,6 +24,7 @@ struct SafetensorsFile::State {
     };
     std::filesystem::path path;
     std::vector<std::filesystem::path> files;
+    std::vector<std::shared_ptr<const MappedFile>> mapped;
     std::vector<std::string> names;
     std::unordered_map<std::string, Item> items;
     std::map<std::string, std::string> metadata;
@@ -39,7 +40,9 @@ struct SafetensorsFile::State {
     std::vector<std::string> add_file(const std::filesystem::path& file_path) {
         const auto file = MappedFile::open(file_path);
         files.push_back(file_path);
+        mapped.push_back(file);
         SafetensorsHeader header = parse_safetensors(file->bytes(), file_path.string());
+        file->check_intact();
         std::vector<std::string> added;
         for (SafetensorsEntry& entry : header.entries) {
             const std::string name = entry.info.name;
@@ -170,7 +173,13 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
     }
     Tensor copy(info.dtype, info.shape);
     std::memcpy(copy.data(), bytes, copy.bytes());
+    item.file->check_intact();
     return copy;
+}
+
+void SafetensorsFile::check_intact() const {
+    if (state_ == nullptr) return;
+    for (const auto& file : state_->mapped) file->check_intact();
 }
 
 void SafetensorsFile::prefetch(const std::string& name) const {

@@ -21,11 +21,11 @@ constexpr std::int64_t mx_blocks(std::int64_t columns) {
     return (columns + kMxBlock - 1) / kMxBlock;
 }
 
-constexpr std::int64_t kMxDualBlock = 512;  ///< columns that share a dual scale
+constexpr std::int64_t kMxDualBlock = 512;  ///< columns that share a dual scale, where nothing else is said
 
-/// ceil(columns / 512).
-constexpr std::int64_t mx_dual_blocks(std::int64_t columns) {
-    return (columns + kMxDualBlock - 1) / kMxDualBlock;
+/// ceil(columns / block).
+constexpr std::int64_t mx_dual_blocks(std::int64_t columns, std::int64_t block = kMxDualBlock) {
+    return (columns + block - 1) / block;
 }
 
 /// A magnitude to the nearest E4M3 (at most 448) or E2M1 (at most 6) one, ties away from zero.

@@ -12,6 +12,7 @@
 #include "core/text.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"
+#include "quant/name_pattern.h"
 
 namespace aerogel {
 namespace {
@@ -85,8 +86,9 @@ std::size_t total_bytes(const SafetensorsFile& file) {
 // How many Linear layers there are, and which of them quantize would take.
 std::string linear_line(const SafetensorsFile& file) {
     const auto linears = linear_layers(file);
+    const NamePattern by_default(kDefaultLayers);
     const auto chosen = std::count_if(linears.begin(), linears.end(),
-                                      [](const auto& name) { return matches(kDefaultLayers, name); });
+                                      [&](const auto& name) { return by_default.matches(name); });
     return fmt::format("{} float Linear layers, {} of them quantized by default ({})", linears.size(), chosen,
                        kDefaultLayers);
 }

@@ -134,6 +134,7 @@ TextEncoder TextEncoder::load(const std::filesystem::path& folder) {
     const auto word_count = static_cast<std::int64_t>(encoder.words_.size());
     encoder.word_embedding_ = read_table(file, "word_embedding.weight", word_count);
     encoder.position_embedding_ = read_table(file, "position_embedding.weight", encoder.max_length_);
+    file.check_intact();
     if (encoder.word_embedding_.dim(1) != encoder.position_embedding_.dim(1)) {
         throw InvalidArgument(fmt::format("[text encoder] {}: the tables must have one width, got {} and {}",
                                           file.path().string(), encoder.word_embedding_.describe(),

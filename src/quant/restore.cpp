@@ -140,6 +140,7 @@ std::size_t restore_floats(const QuantizedPair& pair, const std::filesystem::pat
     SafetensorsWriter writer(path, plan.outputs);
     for (std::size_t i = 0; i < plan.outputs.size(); ++i) {
         writer.write(plan.outputs[i].name, restored(pair, plan, plan.sources[i]));
+        pair.weights().check_intact();
         if (options.progress) options.progress(i + 1, plan.outputs.size(), plan.outputs[i].name);
     }
     writer.finish();
