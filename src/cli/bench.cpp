@@ -15,7 +15,6 @@
 #include "base/cpu_features.h"
 #include "cli/bench_problems.h"
 #include "cli/command.h"
-#include "core/json.h"
 
 namespace aerogel::cli {
 namespace {
@@ -148,7 +147,7 @@ void run_bench(const BenchOptions& options) {
                       {"level", to_string(cpu_level())},
                       {"threads", num_threads()},
                       {"cache_bytes", cache_bytes()}};
-    fmt::print("{}\n", dump_json(Json{{"cpu", cpu}, {"results", results}}, 2));
+    fmt::print("{}\n", Json{{"cpu", cpu}, {"results", results}}.dump(2));
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 #include <optional>
 
 #include "cli/command.h"
-#include "core/json.h"
 #include "model/compare.h"
 
 namespace aerogel::cli {
@@ -43,7 +42,7 @@ void run_compare(const CompareOptions& options) {
     if (options.json) {
         Json json = {{"a", options.a}, {"b", options.b}, {"results", Json::array()}};
         for (const Comparison& row : rows) json["results"].push_back(to_json(row));
-        fmt::print("{}\n", dump_json(json, 2));
+        fmt::print("{}\n", json.dump(2));
         return;
     }
     fmt::print("{:<40} {:>9} {:>8} {:>10} {:>11} {:>11} {:>11}\n", "name", "PSNR dB", "SSIM", "cosine",

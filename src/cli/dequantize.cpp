@@ -7,7 +7,6 @@
 #include "aerogel/pipeline.h"
 #include "cli/command.h"
 #include "cli/progress.h"
-#include "core/json.h"
 #include "quant/load.h"
 #include "quant/restore.h"
 
@@ -38,7 +37,7 @@ void run_dequantize(const DequantizeFlags& flags) {
     if (flags.json) {
         const nlohmann::ordered_json json = {
             {"description", pair.path().string()}, {"output", flags.output}, {"layers", layers}};
-        fmt::print("{}\n", dump_json(json, 2));
+        fmt::print("{}\n", json.dump(2));
     } else {
         fmt::print("{} layers dequantized\n{}\n", layers, flags.output);
     }

@@ -13,7 +13,6 @@
 #include "cli/progress.h"
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
-#include "core/json.h"
 #include "model/recorded_inputs.h"
 
 namespace aerogel::cli {
@@ -76,7 +75,7 @@ void run_forward(const ForwardFlags& flags) {
                                              {"weight_bytes", model.weight_bytes()},
                                              {"record_seconds", passes.seconds},
                                              {"output", flags.output}};
-        fmt::print("{}\n", dump_json(json, 2));
+        fmt::print("{}\n", json.dump(2));
         return;
     }
     double total = 0.0;

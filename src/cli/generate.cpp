@@ -15,7 +15,6 @@
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
 #include "cli/video_size.h"
-#include "core/json.h"
 #include "model/video/video_file.h"
 
 namespace aerogel::cli {
@@ -98,7 +97,7 @@ void run_generate(const GenerateFlags& flags) {
     report.description = flags.quantization.files;
     report.online = flags.quantization.online.quant_type;
     report.peak_memory_bytes = peak_memory_bytes();
-    fmt::print("{}\n", flags.json ? dump_json(to_json(report), 2) : to_text(report));
+    fmt::print("{}\n", flags.json ? to_json(report).dump(2) : to_text(report));
 }
 
 void add_sampling_options(CLI::App& command, GenerateFlags& flags) {

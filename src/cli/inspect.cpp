@@ -6,7 +6,6 @@
 #include "aerogel/error.h"
 #include "base/cpu_features.h"
 #include "cli/command.h"
-#include "core/json.h"
 #include "model/inspect.h"
 #include "ops/dispatch.h"
 
@@ -22,7 +21,7 @@ struct InspectFlags {
 };
 
 void print(const InspectFlags& flags, const nlohmann::ordered_json& json, const std::string& text) {
-    fmt::print("{}\n", flags.json ? dump_json(json, 2) : text);
+    fmt::print("{}\n", flags.json ? json.dump(2) : text);
 }
 
 void inspect_kernels(const InspectFlags& flags) {

@@ -11,7 +11,6 @@
 #include "cli/progress.h"
 #include "cli/video_size.h"
 #include "core/atomic_file.h"
-#include "core/json.h"
 #include "model/calibrate.h"
 #include "model/mine.h"
 
@@ -63,7 +62,7 @@ void run_mine(const MineFlags& flags) {
     profile.write(flags.output);
     if (!flags.html.empty()) write_file_atomically(flags.html, to_html(report));
     if (flags.json) {
-        fmt::print("{}\n", dump_json(to_json(report), 2));
+        fmt::print("{}\n", to_json(report).dump(2));
         return;
     }
     fmt::print("{}\nwrote {}\n", to_text(report), flags.output);

@@ -16,7 +16,6 @@
 #include "cli/quantize_calibration.h"
 #include "cli/quantize_report.h"
 #include "cli/scheme_list.h"
-#include "core/json.h"
 #include "core/resumable_file.h"
 #include "model/model_files.h"
 #include "quant/algorithms/algorithm.h"
@@ -172,7 +171,7 @@ ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model
 
 void run_quantize(const QuantizeFlags& flags) {
     if (flags.list) {
-        fmt::print("{}\n", flags.json ? dump_json(scheme_list_json(), 2) : scheme_list_text());
+        fmt::print("{}\n", flags.json ? scheme_list_json().dump(2) : scheme_list_text());
         return;
     }
     check_required(flags);
@@ -197,7 +196,7 @@ void run_quantize(const QuantizeFlags& flags) {
         check_first_static_step(flags.calibration, *result.calibration);
     }
     result.report = run_export(flags, model, plan, result.calibration ? &result.calibration->stats : nullptr);
-    fmt::print("{}\n", flags.json ? dump_json(result_json(result), 2) : result_text(result));
+    fmt::print("{}\n", flags.json ? result_json(result).dump(2) : result_text(result));
 }
 
 void add_weight_options(CLI::App& command, QuantizeFlags& flags) {

@@ -92,26 +92,4 @@ std::string read_text_file(const std::filesystem::path& path, std::string_view o
     return InputFile(path, op).read_all(limit);
 }
 
-PathKind kind_of(const std::filesystem::path& path) {
-    struct stat status = {};
-    if (::stat(path.c_str(), &status) == 0) {
-        if (S_ISREG(status.st_mode)) return PathKind::file;
-        return S_ISDIR(status.st_mode) ? PathKind::folder : PathKind::other;
-    }
-    if (errno == ENOENT || errno == ENOTDIR) return PathKind::missing;
-    throw IoError("[read] " + path.string() + ": " + reason("look at it", errno));
-}
-
-std::vector<std::string> names_in(const std::filesystem::path& folder) {
-    std::vector<std::string> names;
-    std::error_code error;
-    std::filesystem::directory_iterator entry(folder, error);
-    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-        names.push_back(entry->path().filename().string());
-    }
-    if (error) throw IoError("[read] " + folder.string() + ": cannot list the folder: " + error.message());
-    std::sort(names.begin(), names.end());
-    return names;
-}
-
 }  // namespace aerogel

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace aerogel {
 
@@ -39,22 +38,5 @@ class InputFile {
 
 /// InputFile::read_all of a file.
 std::string read_text_file(const std::filesystem::path& path, std::string_view op, std::size_t limit);
-
-enum class PathKind : std::uint8_t { missing, file, folder, other };
-
-/// What is there, behind symbolic links. IoError when that cannot be told (a link loop, a closed folder).
-PathKind kind_of(const std::filesystem::path& path);
-inline bool is_there(const std::filesystem::path& path) {
-    return kind_of(path) != PathKind::missing;
-}
-inline bool is_folder(const std::filesystem::path& path) {
-    return kind_of(path) == PathKind::folder;
-}
-inline bool is_file(const std::filesystem::path& path) {
-    return kind_of(path) == PathKind::file;
-}
-
-/// The names in a folder, sorted. IoError.
-std::vector<std::string> names_in(const std::filesystem::path& folder);
 
 }  // namespace aerogel

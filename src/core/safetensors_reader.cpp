@@ -7,6 +7,7 @@
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "core/input_file.h"
+#include "core/paths.h"
 #include "core/json.h"
 #include "core/json_strings.h"
 #include "core/mapped_file.h"
@@ -103,7 +104,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
     } else {
         for (const auto& [shard, promised] : read_index(path)) {
             const std::filesystem::path shard_path = path.parent_path() / shard;
-            if (!is_there(shard_path)) {
+            if (!path_exists(shard_path)) {
                 throw IoError("[safetensors] " + path.string() + ": the shard " + in_quotes(shard) +
                               " does not exist, it should hold " + std::to_string(promised.size()) +
                               " tensors, " + in_quotes(promised.front()) + " first");

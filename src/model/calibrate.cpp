@@ -10,6 +10,7 @@
 
 #include "aerogel/error.h"
 #include "core/input_file.h"
+#include "core/paths.h"
 
 namespace aerogel {
 namespace {
@@ -123,7 +124,7 @@ std::vector<std::string> read_captions(const std::filesystem::path& path) {
 
 std::vector<std::string> default_captions(const std::filesystem::path& model_folder) {
     const auto file = model_folder / kCaptionFile;
-    if (is_there(file)) return read_captions(file);
+    if (path_exists(file)) return read_captions(file);
     return {std::begin(kBuiltInCaptions), std::end(kBuiltInCaptions)};
 }
 

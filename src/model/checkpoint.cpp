@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "aerogel/error.h"
-#include "core/input_file.h"
+#include "core/paths.h"
 
 namespace aerogel {
 namespace {
@@ -40,7 +40,7 @@ Checkpoint Checkpoint::open(const std::filesystem::path& folder) {
     const auto single = folder / kWeightFile;
     const auto index = folder / (std::string(kWeightFile) + ".index.json");
     for (const auto& path : {single, index}) {
-        if (is_there(path)) return Checkpoint(SafetensorsFile::open(path));
+        if (path_exists(path)) return Checkpoint(SafetensorsFile::open(path));
     }
     throw IoError(fmt::format("[wan] {} has neither {} nor {}", folder.string(), single.filename().string(),
                               index.filename().string()));

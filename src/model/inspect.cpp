@@ -1,9 +1,7 @@
 // Finding out what a path is, and reporting it.
 #include "model/inspect.h"
 
-#include <algorithm>
-
-#include "core/input_file.h"
+#include "core/paths.h"
 #include "model/inspect_calibration.h"
 #include "model/inspect_report.h"
 #include "model/model_files.h"
@@ -19,10 +17,10 @@ bool is_description(const fs::path& path) {
 }
 
 bool has_description(const fs::path& folder) {
-    const std::vector<std::string> names = names_in(folder);
-    return std::any_of(names.begin(), names.end(), [](const std::string& name) {
-        return name.starts_with("quant_model_description");
-    });
+    for (const fs::path& path : folder_entries(folder)) {
+        if (path.filename().string().starts_with("quant_model_description")) return true;
+    }
+    return false;
 }
 
 InspectReport inspect_quantized(const fs::path& path, const InspectOptions& options) {
@@ -39,7 +37,7 @@ InspectReport inspect_tensors(const fs::path& path, const InspectOptions& option
                 calibration_text(path.string(), stats, options.all), 0};
     }
     fs::path config = file.path().parent_path() / "config.json";
-    if (!is_folder(path) || !is_there(config)) config.clear();
+    if (!is_folder(path) || !path_exists(config)) config.clear();
     return {file.path(), tensors_json(file, config), tensors_text(file, config, options.all), 0};
 }
 

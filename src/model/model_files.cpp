@@ -6,7 +6,7 @@
 #include <string>
 
 #include "aerogel/error.h"
-#include "core/input_file.h"
+#include "core/paths.h"
 
 namespace aerogel {
 namespace fs = std::filesystem;
@@ -27,7 +27,8 @@ fs::path weights_named(const fs::path& folder, const std::string& name) {
 
 // True when the folder has "name_{digits}.safetensors" (or an index) of any rank.
 bool has_ranks(const fs::path& folder, const std::string& name) {
-    for (const std::string& file : names_in(folder)) {
+    for (const fs::path& path : folder_entries(folder)) {
+        const std::string file = path.filename().string();
         if (!file.starts_with(name + "_")) continue;
         const std::size_t digits = file.find_first_not_of("0123456789", name.size() + 1);
         if (digits == std::string::npos || digits == name.size() + 1) continue;
@@ -55,8 +56,8 @@ fs::path weights_of_model(const char* op, const fs::path& model, int rank) {
             is_folder(folder) ? weights_of_rank(op, folder, model.stem().string(), rank) : fs::path();
         if (!path.empty()) return path;
     }
-    if (is_file(model)) return model;
-    if (!is_there(model)) throw IoError(fmt::format("[{}] {} does not exist", op, model.string()));
+    if (!path_exists(model)) throw IoError(fmt::format("[{}] {} does not exist", op, model.string()));
+    if (!is_folder(model)) return model;  // whoever opens it says what else it is
     for (const fs::path& folder : {model, model / "transformer"}) {
         if (!is_folder(folder)) continue;
         for (const char* name : {"diffusion_pytorch_model", "model"}) {

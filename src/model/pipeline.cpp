@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
-#include "core/input_file.h"
+#include "core/paths.h"
 #include "model/frame_sampler.h"
 #include "model/pipeline_defaults.h"
 
@@ -164,7 +164,7 @@ Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tenso
 Pipeline Pipeline::load(const std::filesystem::path& folder) {
     Pipeline pipeline(WanTransformer::load(folder));
     // Text encoders of another kind (a language model's folder) are left aside: embeddings are given then.
-    if (is_there(folder / "text_encoder" / "vocabulary.json")) {
+    if (path_exists(folder / "text_encoder" / "vocabulary.json")) {
         pipeline.text_encoder_ = TextEncoder::load(folder / "text_encoder");
     }
     pipeline.defaults_ = read_pipeline_defaults(folder);

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
-#include "core/input_file.h"
+#include "core/paths.h"
 #include "core/json.h"
 #include "core/json_node.h"
 #include "core/text.h"
@@ -41,7 +41,7 @@ void require(const fs::path& path, const JsonNode& json, const Only& only) {
 }
 
 void read_scheduler(const fs::path& path, GenerateOptions& defaults) {
-    if (!is_there(path)) return;
+    if (!path_exists(path)) return;
     const JsonNode scheduler = JsonNode::read(path, "pipeline");
     require(path, scheduler, {"num_train_timesteps", 1000});
     require(path, scheduler, {"use_dynamic_shifting", false});
@@ -67,7 +67,7 @@ void read_scheduler(const fs::path& path, GenerateOptions& defaults) {
 }
 
 void read_model_index(const fs::path& path, GenerateOptions& defaults) {
-    if (!is_there(path)) return;
+    if (!path_exists(path)) return;
     const JsonNode index = JsonNode::read(path, "pipeline");
     if (!index.contains("generation")) return;
     const JsonNode generation = index.at("generation");

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
-#include "core/input_file.h"
+#include "core/paths.h"
 #include "model/checkpoint.h"
 #include "model/patches.h"
 #include "model/rotary.h"
@@ -171,9 +171,9 @@ WanTransformer& WanTransformer::operator=(WanTransformer&&) noexcept = default;
 WanTransformer::~WanTransformer() = default;
 
 WanTransformer WanTransformer::load(const std::filesystem::path& folder) {
-    const bool plain = is_there(folder / "config.json");
+    const bool plain = path_exists(folder / "config.json");
     const auto home = plain ? folder : folder / "transformer";
-    if (!is_there(home / "config.json")) {
+    if (!path_exists(home / "config.json")) {
         throw IoError(fmt::format("[wan] neither {0}/config.json nor {0}/transformer/config.json exists",
                                   folder.string()));
     }

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
-#include "core/input_file.h"
+#include "core/paths.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -33,15 +33,17 @@ fs::path with_rank(const fs::path& path, int rank) {
 // The one description in a folder (of that rank, if one is wanted).
 fs::path description_in(const fs::path& folder, int rank) {
     std::vector<std::string> found, others;
-    for (const std::string& name : names_in(folder)) {
-        const fs::path path = folder / name;
+    for (const fs::path& path : folder_entries(folder)) {
+        const std::string name = path.filename().string();
         if (!name.starts_with(kStart) || path.extension() != ".json") continue;
         const bool wanted = rank < 0 || with_rank(path, rank) == path;
         (wanted ? found : others).push_back(name);
     }
+    std::sort(found.begin(), found.end());
     if (found.size() == 1) return folder / found.front();
     const std::string wanted = rank < 0 ? "" : fmt::format(" of rank {}", rank);
     if (found.empty() && !others.empty()) {
+        std::sort(others.begin(), others.end());
         throw IoError(fmt::format("[quantize] {} does not exist; there are: {}",
                                   with_rank(folder / others.front(), rank).string(),
                                   fmt::join(others, ", ")));

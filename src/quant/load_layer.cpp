@@ -162,11 +162,8 @@ void read_dual_scales(const LayerReader& reader, QuantizedTensor& weight) {
     constexpr const char* kName = "weight_dual_scale";
     const Tensor stored = reader.required(kName);
     const std::int64_t blocks = stored.count() / weight.rows, k = weight.columns;
-    const bool whole = blocks >= 1 && blocks * weight.rows == stored.count();
-    if (whole && blocks != mx_dual_blocks(k)) {
-        weight.dual_block = k % blocks == 0 ? k / blocks : 0;
-    }
-    if (!whole || weight.dual_block == 0 || weight.dual_block % kMxBlock != 0) {
+    weight.dual_block = blocks * weight.rows == stored.count() ? mx_dual_block(k, blocks) : 0;
+    if (weight.dual_block == 0) {
         reader.refuse(kName, fmt::format("[{},k/block,1] with a block of 32, 64 ... of the {} columns",
                                          weight.rows, k),
                       stored.describe());

@@ -11,6 +11,7 @@
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "core/atomic_file.h"
+#include "core/paths.h"
 #include "model/video/png_file.h"
 #include "model/video/subprocess.h"
 
@@ -50,7 +51,7 @@ void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frame
 }
 
 void write_png_folder(const fs::path& folder, const Frames& frames) {
-    fs::create_directories(folder);
+    make_folders(folder);
     for (std::int64_t f = 0; f < frames.count; ++f) {
         AtomicFile file(folder / fmt::format("frame_{:04}.png", f));
         write_png(file.temporary_path(),
@@ -62,11 +63,10 @@ void write_png_folder(const fs::path& folder, const Frames& frames) {
 
 Frames read_png_folder(const fs::path& folder) {
     std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.path().extension() == ".png") files.push_back(entry.path());
+    for (const fs::path& path : folder_entries(folder)) {
+        if (path.extension() == ".png") files.push_back(path);
     }
     if (files.empty()) throw InvalidArgument("[video] no .png files in folder " + folder.string());
-    std::sort(files.begin(), files.end());
     Frames frames;
     for (const auto& file : files) {
         const Picture picture = read_png(file);
@@ -84,7 +84,7 @@ Frames read_png_folder(const fs::path& folder) {
 }
 
 Frames decode_with_ffmpeg(const fs::path& path) {
-    if (!fs::exists(path)) throw IoError("[video] no such file: " + path.string());
+    if (!path_exists(path)) throw IoError("[video] no such file: " + path.string());
     const std::string name = "file:" + path.string();
     const auto probe =
         nlohmann::json::parse(run_and_read({"ffprobe", "-v", "error", "-select_streams", "v:0",
@@ -144,7 +144,7 @@ Frames to_frames(const Tensor& video) {
 
 void write_video(const fs::path& path, const Tensor& video, double frames_per_second) {
     check_video_path(path, video.dim(0));
-    if (path.has_parent_path()) fs::create_directories(path.parent_path());
+    if (path.has_parent_path()) make_folders(path.parent_path());
     if (path.extension() == ".safetensors") return save_safetensors(path, {{"video", video}});
     const Frames frames = to_frames(video);
     if (path.extension().empty()) return write_png_folder(path, frames);
@@ -152,11 +152,11 @@ void write_video(const fs::path& path, const Tensor& video, double frames_per_se
 }
 
 bool is_frames_path(const fs::path& path) {
-    return path.extension() == ".mp4" || path.extension() == ".gif" || fs::is_directory(path);
+    return path.extension() == ".mp4" || path.extension() == ".gif" || is_folder(path);
 }
 
 Frames read_frames(const fs::path& path) {
-    return fs::is_directory(path) ? read_png_folder(path) : decode_with_ffmpeg(path);
+    return is_folder(path) ? read_png_folder(path) : decode_with_ffmpeg(path);
 }
 
 }  // namespace aerogel

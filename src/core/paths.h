@@ -1,0 +1,25 @@
+// Questions to the file system, and the few changes to it that are no files. std::filesystem throws errors of
+// its own, for a link that leads to itself or a folder that may not be read; these give an IoError that names
+// the path.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+namespace aerogel {
+
+/// False when nothing is there; IoError when that cannot be found out (a link loop, no permission).
+bool path_exists(const std::filesystem::path& path);
+/// The same for a folder, and for a regular file.
+bool is_folder(const std::filesystem::path& path);
+bool is_file(const std::filesystem::path& path);
+/// True when both are there and are one file.
+bool is_same_file(const std::filesystem::path& a, const std::filesystem::path& b);
+/// Everything in a folder, sorted. IoError.
+std::vector<std::filesystem::path> folder_entries(const std::filesystem::path& folder);
+/// Makes the folder and those around it that are missing. IoError.
+void make_folders(const std::filesystem::path& folder);
+/// Removes a file; that there is none, or that it cannot be removed, changes nothing.
+void remove_file(const std::filesystem::path& path);
+
+}  // namespace aerogel
