@@ -40,8 +40,8 @@ class SafetensorsFile {
     bool contains(const std::string& name) const;
     /// Throws InvalidArgument naming the nearest existing name if there is no such tensor.
     const TensorInfo& info(const std::string& name) const;
-    /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory. When somebody
-    /// shortens the file meanwhile, the lost bytes read as zeros and check_intact() tells.
+    /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory. When
+    /// somebody shortens the file meanwhile, the lost bytes read as zeros and check_intact() tells.
     Tensor tensor(const std::string& name) const;
     /// Asks the system to begin reading the tensor's bytes, without waiting for them.
     void prefetch(const std::string& name) const;

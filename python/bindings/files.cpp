@@ -36,10 +36,12 @@ void bind_files(nb::module_& module) {
     nb::class_<QuantizedPair>(module, "QuantizedPair",
                               "A description file and the weights that belong to it.")
         .def_static(
-            "open", [](const std::filesystem::path& path, int rank) { return QuantizedPair::open(path, rank); },
+            "open",
+            [](const std::filesystem::path& path, int rank) { return QuantizedPair::open(path, rank); },
             nb::arg("path"), nb::arg("rank") = -1)
         .def_prop_ro("path", [](const QuantizedPair& pair) { return path_text(pair.path()); })
-        .def_prop_ro("weights_path", [](const QuantizedPair& pair) { return path_text(pair.weights().path()); })
+        .def_prop_ro("weights_path",
+                     [](const QuantizedPair& pair) { return path_text(pair.weights().path()); })
         .def_prop_ro("model_quant_type",
                      [](const QuantizedPair& pair) { return pair.description().model_quant_type; })
         .def(

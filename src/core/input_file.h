@@ -1,5 +1,6 @@
 // Files from elsewhere: the one place that opens them. Only regular files are taken, so that a named pipe, a
-// device, a socket or a folder is one clear error instead of a wait, endless bytes or a message of the library.
+// device, a socket or a folder is one clear error instead of a wait, endless bytes or a message of the
+// library.
 #pragma once
 
 #include <cstddef>

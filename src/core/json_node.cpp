@@ -42,9 +42,9 @@ std::int64_t JsonNode::whole(Bounds bounds) const {
     const auto refuse = [&] { fail(fmt::format("a whole number from {} to {}", bounds.low, bounds.high)); };
     if (!value_->is_number_integer()) refuse();
     // What does not fit an int64 is stored as unsigned.
-    const bool huge = value_->is_number_unsigned() &&
-                      value_->get<std::uint64_t>() >
-                          static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    const bool huge =
+        value_->is_number_unsigned() &&
+        value_->get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
     const std::int64_t x = huge ? 0 : value_->get<std::int64_t>();
     if (huge || x < bounds.low || x > bounds.high) refuse();
     return x;
@@ -67,9 +67,8 @@ const std::string& JsonNode::text() const {
 }
 
 const std::string& JsonNode::word(std::span<const std::string_view> words) const {
-    const bool known =
-        value_->is_string() &&
-        std::find(words.begin(), words.end(), value_->get_ref<const std::string&>()) != words.end();
+    const bool known = value_->is_string() && std::find(words.begin(), words.end(),
+                                                        value_->get_ref<const std::string&>()) != words.end();
     if (!known) fail(fmt::format("{}{}", words.size() > 1 ? "one of " : "", fmt::join(words, ", ")));
     return value_->get_ref<const std::string&>();
 }

@@ -48,8 +48,8 @@ Slot* slot_at(std::uintptr_t address) {
     return nullptr;
 }
 
-// Zeros instead of the rest of the range, so that the instruction that failed can be repeated. What lies before
-// is still the file's.
+// Zeros instead of the rest of the range, so that the instruction that failed can be repeated. What lies
+// before is still the file's.
 bool mend(Slot& slot, std::uintptr_t address) {
     const std::uintptr_t first = address / page_size * page_size;
     void* zeros = ::mmap(reinterpret_cast<void*>(first), slot.end.load() - first, PROT_READ,

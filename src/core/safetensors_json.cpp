@@ -20,8 +20,12 @@ class Handler final : public JsonEvents {
 
     bool null() override { return other("null"); }
     bool boolean(bool) override { return other("a boolean"); }
-    bool number_integer(std::int64_t value) override { return other("the negative number " + std::to_string(value)); }
-    bool number_float(double, const std::string& text) override { return other("the number " + printable(text)); }
+    bool number_integer(std::int64_t value) override {
+        return other("the negative number " + std::to_string(value));
+    }
+    bool number_float(double, const std::string& text) override {
+        return other("the number " + printable(text));
+    }
 
     bool number_unsigned(std::uint64_t value) override {
         if (place_ != Place::shape && place_ != Place::offsets) return other(std::to_string(value));

@@ -7,10 +7,10 @@
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "core/input_file.h"
-#include "core/paths.h"
 #include "core/json.h"
 #include "core/json_strings.h"
 #include "core/mapped_file.h"
+#include "core/paths.h"
 #include "core/safetensors_header.h"
 #include "core/text.h"
 
@@ -68,8 +68,7 @@ using Shards = std::map<std::string, std::vector<std::string>>;
 Shards read_index(const std::filesystem::path& path) {
     const std::string where = "[safetensors] " + path.string();
     Shards shards;
-    for (JsonString& item :
-         read_json_strings(read_text_file(path, "safetensors", kJsonSizeLimit), where)) {
+    for (JsonString& item : read_json_strings(read_text_file(path, "safetensors", kJsonSizeLimit), where)) {
         if (!item.nested || item.parent != "weight_map") continue;
         // Shards lie beside the index; a path could lead anywhere.
         const bool plain = !item.value.empty() && item.value.find('/') == std::string::npos &&

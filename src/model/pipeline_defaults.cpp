@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
-#include "core/paths.h"
 #include "core/json.h"
 #include "core/json_node.h"
+#include "core/paths.h"
 #include "core/text.h"
 
 namespace aerogel {

@@ -16,8 +16,8 @@
 #include "quant/attention_types.h"
 #include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
-#include "quant/name_pattern.h"
 #include "quant/load.h"
+#include "quant/name_pattern.h"
 
 namespace aerogel {
 namespace {

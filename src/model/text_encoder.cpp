@@ -37,7 +37,8 @@ Slots read_groups(const JsonNode& list, std::int64_t slots_per_object, std::size
     std::size_t slots = 0;
     for (const JsonNode& group : list.items(kWanted)) {
         auto& own = groups.emplace_back();
-        for (const JsonNode& slot : group.items(kWanted)) own.push_back(slot.whole({0, slots_per_object - 1}));
+        for (const JsonNode& slot : group.items(kWanted))
+            own.push_back(slot.whole({0, slots_per_object - 1}));
         if (own.empty()) group.fail(kWanted);
         slots += own.size();
     }
@@ -121,9 +122,8 @@ TextEncoder TextEncoder::load(const std::filesystem::path& folder) {
     }
     encoder.sums_ =
         json.contains("groups")
-            ? repeated_groups(
-                  read_groups(json.at("groups"), encoder.slots_per_object_, encoder.max_objects_),
-                  encoder.slots_per_object_, encoder.max_objects_)
+            ? repeated_groups(read_groups(json.at("groups"), encoder.slots_per_object_, encoder.max_objects_),
+                              encoder.slots_per_object_, encoder.max_objects_)
             : single_slots(encoder.max_length_);
     const JsonNode pad = json.at("pad");
     const auto found = std::find(encoder.words_.begin(), encoder.words_.end(), pad.text());

@@ -84,7 +84,8 @@ void check_step(const std::string& where, std::int64_t step, std::int64_t forwar
     if (forwards < 0 || forwards > kMostForwards) refuse("forwards must be between 0 and 2^40");
     if (!std::isfinite(min) || !std::isfinite(max)) refuse("sums must be finite");
     if (min > max) refuse("min_sum must not be above max_sum");
-    const double most = static_cast<double>(std::numeric_limits<float>::max()) * static_cast<double>(forwards);
+    const double most =
+        static_cast<double>(std::numeric_limits<float>::max()) * static_cast<double>(forwards);
     if (std::abs(min) > most || std::abs(max) > most) refuse("sums must be means of float32 values");
 }
 
@@ -219,7 +220,8 @@ CalibrationStats CalibrationStats::load(const std::filesystem::path& path) {
         if (stats.steps_ == 0) stats.steps_ = steps;
         const auto* counts = forwards.as<std::int64_t>();
         if (forwards.count() > kMostSteps || steps != stats.steps_ || min.count() != steps ||
-            max.count() != steps || std::all_of(counts, counts + steps, [](std::int64_t n) { return n == 0; })) {
+            max.count() != steps ||
+            std::all_of(counts, counts + steps, [](std::int64_t n) { return n == 0; })) {
             throw InvalidArgument(fmt::format(
                 "[calibrate] {}: the tensors of {} must hold forwards of {} steps, got {}, {}, {}",
                 path.string(), layer, stats.steps_, forwards.describe(), min.describe(), max.describe()));
@@ -232,8 +234,8 @@ CalibrationStats CalibrationStats::load(const std::filesystem::path& path) {
                                 {max.as<double>(), max.as<double>() + steps},
                                 {counts, counts + steps}};
         if (file.contains(layer + ".inputs")) {
-            stats.samples_.restore(layer, file.tensor(layer + ".inputs"),
-                                   file.tensor(layer + ".input_steps"), steps);
+            stats.samples_.restore(layer, file.tensor(layer + ".inputs"), file.tensor(layer + ".input_steps"),
+                                   steps);
         }
     }
     file.check_intact();

@@ -127,9 +127,10 @@ void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
 void check_float_layer(const std::string& name, const TensorInfo& weight, const TensorInfo* bias) {
     const Shape& shape = weight.shape;
     if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || !is_model_dtype(weight.dtype)) {
-        throw InvalidArgument(fmt::format(
-            "[quantize] {}: the weight must be f32, bf16 or f16 with at least one row and one column, got {}{}",
-            in_quotes(name), to_string(weight.dtype), to_string(shape)));
+        throw InvalidArgument(
+            fmt::format("[quantize] {}: the weight must be f32, bf16 or f16 with at least one row and one "
+                        "column, got {}{}",
+                        in_quotes(name), to_string(weight.dtype), to_string(shape)));
     }
     if (bias == nullptr || (bias->shape == Shape{shape[0]} && is_model_dtype(bias->dtype))) return;
     throw InvalidArgument(fmt::format("[quantize] {}: the bias must be f32, bf16 or f16 [{}], got {}{}",

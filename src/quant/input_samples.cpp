@@ -123,14 +123,15 @@ void InputSamples::restore(const std::string& layer, const Tensor& rows, const T
     reservoir.rows = rows.clone();
     for (std::size_t i = 0; i < reservoir.steps.size(); ++i) {
         if (reservoir.steps[i] >= 0 && reservoir.steps[i] < step_count) continue;
-        throw InvalidArgument(fmt::format("[calibrate] '{}.input_steps' must be in [0, {}), got {} at element {}",
-                                          layer, step_count, reservoir.steps[i], i));
+        throw InvalidArgument(
+            fmt::format("[calibrate] '{}.input_steps' must be in [0, {}), got {} at element {}", layer,
+                        step_count, reservoir.steps[i], i));
     }
     const auto* values = reservoir.rows.as<BFloat16>();
     for (std::int64_t i = 0; i < reservoir.rows.count(); ++i) {
         if (std::isfinite(to_float(values[i]))) continue;
-        throw InvalidArgument(
-            fmt::format("[calibrate] '{}.inputs' has the value {} at element {}", layer, to_float(values[i]), i));
+        throw InvalidArgument(fmt::format("[calibrate] '{}.inputs' has the value {} at element {}", layer,
+                                          to_float(values[i]), i));
     }
     reservoirs_[layer] = std::move(reservoir);
 }

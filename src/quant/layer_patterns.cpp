@@ -31,9 +31,9 @@ bool matches_some(const std::string& pattern, const std::vector<std::string>& na
 void check_pattern(const std::string& pattern, const std::vector<std::string>& names) {
     if (matches_some(pattern, names)) return;
     if (names.empty()) throw InvalidArgument("[quantize] the model has no float Linear layers");
-    throw InvalidArgument(
-        fmt::format("[quantize] pattern {} matches none of the {} Linear layers ({} ... {}){}",
-                    in_quotes(pattern), names.size(), names.front(), names.back(), suggestion(pattern, names)));
+    throw InvalidArgument(fmt::format(
+        "[quantize] pattern {} matches none of the {} Linear layers ({} ... {}){}", in_quotes(pattern),
+        names.size(), names.front(), names.back(), suggestion(pattern, names)));
 }
 
 }  // namespace
@@ -47,9 +47,8 @@ std::vector<std::string> select_attentions(const std::vector<std::string>& names
     if (patterns.empty()) patterns.emplace_back(kDefaultAttentions);
     for (const auto& pattern : patterns) {
         if (matches_some(pattern, names)) continue;
-        throw InvalidArgument(
-            fmt::format("[quantize] pattern {} matches none of the {} attention modules{}", in_quotes(pattern),
-                        names.size(), suggestion(pattern, names)));
+        throw InvalidArgument(fmt::format("[quantize] pattern {} matches none of the {} attention modules{}",
+                                          in_quotes(pattern), names.size(), suggestion(pattern, names)));
     }
     const auto ready = compiled(patterns);
     std::vector<std::string> selected;

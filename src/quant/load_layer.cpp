@@ -164,9 +164,9 @@ void read_dual_scales(const LayerReader& reader, QuantizedTensor& weight) {
     const std::int64_t blocks = stored.count() / weight.rows, k = weight.columns;
     weight.dual_block = blocks * weight.rows == stored.count() ? mx_dual_block(k, blocks) : 0;
     if (weight.dual_block == 0) {
-        reader.refuse(kName, fmt::format("[{},k/block,1] with a block of 32, 64 ... of the {} columns",
-                                         weight.rows, k),
-                      stored.describe());
+        reader.refuse(
+            kName, fmt::format("[{},k/block,1] with a block of 32, 64 ... of the {} columns", weight.rows, k),
+            stored.describe());
     }
     weight.dual_scale = reader.floats(kName, {weight.rows, blocks});
 }

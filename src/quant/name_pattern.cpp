@@ -1,7 +1,8 @@
 // A walk over all readings of the pattern at once. A state is a place in the pattern and what is known there:
 //
 //   plain       nothing: '[' may begin a set
-//   literal     an earlier '[' stands for itself, since no ']' follows; so none may follow. That begins behind
+//   literal     an earlier '[' stands for itself, since no ']' follows; so none may follow. That begins
+//   behind
 //               the set's first character (behind '!'), which is why there are two states before it.
 //   in a set    what the set has taken of the character at hand. Sets may reach over braces: "[{a,b}]" is
 //               "[a]" or "[b]".
@@ -40,7 +41,8 @@ struct SetState {
     bool found = false;
 
     unsigned bit() const {
-        return ((static_cast<unsigned>(phase) * 3 + static_cast<unsigned>(order)) * 2 + (negated ? 1 : 0)) * 2 +
+        return ((static_cast<unsigned>(phase) * 3 + static_cast<unsigned>(order)) * 2 + (negated ? 1 : 0)) *
+                   2 +
                (found ? 1 : 0);
     }
     static SetState of(unsigned bit) {
@@ -55,7 +57,8 @@ struct SetState {
 
 // The set after its next character `x`, while `c` is looked for; true when `x` closes it.
 bool advance(SetState& set, char x, char c) {
-    const bool may_close = set.phase == Phase::fresh || set.phase == Phase::single || set.phase == Phase::dash;
+    const bool may_close =
+        set.phase == Phase::fresh || set.phase == Phase::single || set.phase == Phase::dash;
     if (may_close && x == ']') {
         // "a-]": both stand for themselves.
         set.found = set.found || (set.phase != Phase::fresh && set.order == Order::equal) ||
@@ -125,7 +128,11 @@ void NamePattern::read_braces() {
 class NamePattern::Walk {
   public:
     explicit Walk(const NamePattern& pattern)
-        : pattern_(pattern), size_(pattern.text_.size()), now_(size_ + 1), next_(size_ + 1), sets_(size_ + 1) {
+        : pattern_(pattern),
+          size_(pattern.text_.size()),
+          now_(size_ + 1),
+          next_(size_ + 1),
+          sets_(size_ + 1) {
         enter(now_, 0, plain);
     }
 

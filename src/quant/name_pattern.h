@@ -25,7 +25,7 @@ class NamePattern {
     void read_braces();
 
     std::string text_;
-    std::vector<std::uint32_t> jump_;  // where a structural character leads; its own place elsewhere
+    std::vector<std::uint32_t> jump_;         // where a structural character leads; its own place elsewhere
     std::vector<std::uint32_t> starts_;       // of the alternatives of all braces, brace after brace
     std::vector<std::uint32_t> first_start_;  // of the brace at a place: its first element in starts_
     std::vector<std::uint32_t> start_count_;  // 0 where there is no opening brace

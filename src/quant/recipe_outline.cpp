@@ -40,7 +40,8 @@ class Events final : public YAML::EventHandler {
     void OnMapEnd() override { close(); }
     void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
         const auto found = anchors_.find(anchor);
-        if (found == anchors_.end() || !found->second.finished) fail(mark, "an alias stands in what it names");
+        if (found == anchors_.end() || !found->second.finished)
+            fail(mark, "an alias stands in what it names");
         uses_[key_].insert(found->second.key);
         step("");
         grow(mark, found->second.size);

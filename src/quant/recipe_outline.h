@@ -1,5 +1,5 @@
-// A first look at a YAML text, before anything is built of it: limits on depth and size, where an alias counts
-// as much as what it stands for, and which parts refer to which.
+// A first look at a YAML text, before anything is built of it: limits on depth and size, where an alias
+// counts as much as what it stands for, and which parts refer to which.
 #pragma once
 
 #include <map>
@@ -14,8 +14,8 @@ class RecipeOutline {
     /// many values or an alias of what it is in; YAML::Exception when it is no YAML.
     RecipeOutline(const std::string& text, const std::string& where);
 
-    /// The keys of the file's mapping whose values (or parts of them) the value of `key` refers to by "*name",
-    /// directly or through others.
+    /// The keys of the file's mapping whose values (or parts of them) the value of `key` refers to by
+    /// "*name", directly or through others.
     std::set<std::string> used_by(const std::string& key) const;
 
   private:

@@ -21,8 +21,7 @@ constexpr int kVersion = 1;
 constexpr Bounds kCounts = {1, 1'000'000'000};
 
 HeadType read_type(const JsonNode& node) {
-    for (const HeadType type :
-         {HeadType::dense, HeadType::spatial, HeadType::temporal, HeadType::textural}) {
+    for (const HeadType type : {HeadType::dense, HeadType::spatial, HeadType::temporal, HeadType::textural}) {
         if (node.json() == to_string(type)) return type;
     }
     node.fail("one of the head types dense, spatial, temporal, textural");
@@ -100,7 +99,8 @@ void SparseProfile::write(const std::filesystem::path& path) const {
                        {"protect_first_frame", protect_first_frame},
                        {"steps", steps}};
     std::string text = "{\n";
-    for (const auto& [key, value] : head.items()) text += fmt::format(" \"{}\": {},\n", key, dump_json(value));
+    for (const auto& [key, value] : head.items())
+        text += fmt::format(" \"{}\": {},\n", key, dump_json(value));
     text += " \"layers\": [\n";
     for (std::size_t i = 0; i < layers.size(); ++i)
         text += fmt::format("  {}{}\n", layer_line(layers[i]), i + 1 < layers.size() ? "," : "");

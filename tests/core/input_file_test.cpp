@@ -60,7 +60,8 @@ TEST_F(InputFiles, ReadsAllOrNothing) {
     EXPECT_EQ(read_text_file(write("empty", ""), "op", 0), "");
     // Files of /proc say that they have 0 bytes.
     EXPECT_FALSE(read_text_file("/proc/self/status", "op", 100'000).empty());
-    EXPECT_THAT(error_of([] { read_text_file("/proc/self/status", "op", 10); }), HasSubstr("at most 10 bytes"));
+    EXPECT_THAT(error_of([] { read_text_file("/proc/self/status", "op", 10); }),
+                HasSubstr("at most 10 bytes"));
 }
 
 TEST_F(InputFiles, AFileThatGrowsEndsAtTheLimit) {

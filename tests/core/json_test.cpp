@@ -92,16 +92,19 @@ TEST(JsonNode, OtherKinds) {
     EXPECT_EQ(node.at("s").text(), "word");
     EXPECT_EQ(node.at("l").items().size(), 2U);
     EXPECT_TRUE(node.has("n") && !node.has("null") && node.contains("null") && !node.contains("none"));
-    EXPECT_THAT(error_of([&] { node.at("n").number(1, 2); }), HasSubstr("n must be a number from 1 to 2, got 0.5"));
+    EXPECT_THAT(error_of([&] { node.at("n").number(1, 2); }),
+                HasSubstr("n must be a number from 1 to 2, got 0.5"));
     EXPECT_THAT(error_of([&] { node.at("s").flag(); }), HasSubstr("s must be true or false, got \"word\""));
     EXPECT_THAT(error_of([&] { node.at("b").text(); }), HasSubstr("b must be a string, got false"));
     EXPECT_THAT(error_of([&] { node.at("s").items(); }), HasSubstr("s must be a list, got"));
     EXPECT_THAT(error_of([&] { node.at("l").items()[0].at("x").text(); }),
                 HasSubstr("l[0].x must be a string, got 1"));
-    EXPECT_THAT(error_of([&] { node.at("l").items()[1].at("x"); }), HasSubstr("l[1] must be an object, got 2"));
+    EXPECT_THAT(error_of([&] { node.at("l").items()[1].at("x"); }),
+                HasSubstr("l[1] must be an object, got 2"));
     static constexpr std::array<std::string_view, 2> kKnown = {"n", "b"};
     EXPECT_THAT(error_of([&] { node.check_keys(kKnown); }), HasSubstr("unknown key 'l', there are: n, b"));
-    EXPECT_THAT(error_of([&] { node.at("s").word(kKnown); }), HasSubstr("s must be one of n, b, got \"word\""));
+    EXPECT_THAT(error_of([&] { node.at("s").word(kKnown); }),
+                HasSubstr("s must be one of n, b, got \"word\""));
 }
 
 }  // namespace

@@ -47,8 +47,9 @@ TEST_F(MappedFiles, TheLostBytesReadAsZerosAndAreAnError) {
     file->check_intact();
     ASSERT_EQ(::truncate(path.c_str(), 10'000), 0);
     EXPECT_EQ(sum_of(*file), 10'000);
-    EXPECT_THAT(error_of<IoError>([&] { file->check_intact(); }),
-                HasSubstr(path.string() + ": was shortened while it was read: it had 1048576 bytes, now 10000"));
+    EXPECT_THAT(
+        error_of<IoError>([&] { file->check_intact(); }),
+        HasSubstr(path.string() + ": was shortened while it was read: it had 1048576 bytes, now 10000"));
     // Back at its old size it is another file all the same.
     ASSERT_EQ(::truncate(path.c_str(), kSize), 0);
     error_of<IoError>([&] { file->check_intact(); });
@@ -129,7 +130,8 @@ TEST_F(MappedFiles, SafetensorsTell) {
     file.check_intact();
     ASSERT_EQ(::truncate(path.c_str(), 4096), 0);
     EXPECT_EQ(a.clone().as<float>()[kSize / 4 - 1], 0.0F);
-    EXPECT_THAT(error_of<IoError>([&] { file.check_intact(); }), HasSubstr("was shortened while it was read"));
+    EXPECT_THAT(error_of<IoError>([&] { file.check_intact(); }),
+                HasSubstr("was shortened while it was read"));
 }
 
 }  // namespace

@@ -104,7 +104,8 @@ TEST(Convert, EveryByteButZeroIsTrue) {
     const Tensor bytes(DType::u8, {5});
     std::copy_n(std::array<std::uint8_t, 5>{0, 1, 2, 128, 255}.begin(), 5, bytes.as<std::uint8_t>());
     const Tensor truths(DType::boolean, {5}, bytes.data(), std::make_shared<Tensor>(bytes));
-    const Tensor floats = truths.to(DType::f32), integers = truths.to(DType::i64), halves = truths.to(DType::bf16);
+    const Tensor floats = truths.to(DType::f32), integers = truths.to(DType::i64),
+                 halves = truths.to(DType::bf16);
     for (std::int64_t i = 0; i < 5; ++i) {
         EXPECT_EQ(floats.as<float>()[i], i == 0 ? 0.0F : 1.0F);
         EXPECT_EQ(integers.as<std::int64_t>()[i], i == 0 ? 0 : 1);

@@ -116,7 +116,8 @@ TEST(NamePattern, SetsOfAllKinds) {
     std::mt19937 random(2);
     int matched = 0;
     for (int i = 0; i < 300'000; ++i) {
-        const std::string pattern = "[" + any_text(random, "abc!^-]{,}", 8) + "]" + any_text(random, "ab]*", 3);
+        const std::string pattern =
+            "[" + any_text(random, "abc!^-]{,}", 8) + "]" + any_text(random, "ab]*", 3);
         const std::string name = any_text(random, "abcd]-!", 3);
         const auto want = expected(pattern, name);
         ASSERT_EQ(found(pattern, name), want) << pattern << " and " << name;
