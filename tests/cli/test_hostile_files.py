@@ -89,10 +89,10 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("name,edit,message", NUMBERS)
-def test_numbers(refused, model, tmp_path, name, edit, message):
+def test_numbers(refused, model, name, edit, message):
     values = {**json.loads((model / name).read_text()), **edit}
     (model / name).write_text(json.dumps(values))
-    assert message in refused("generate", model, *GENERATE, tmp_path / "v.safetensors")
+    assert message in refused("generate", model, *GENERATE, model / "v.safetensors")
 
 
 def test_a_number_too_large_for_json(refused, model, tmp_path):
@@ -249,7 +249,7 @@ def statistics(aerogel, tiny_pipeline, tmp_path_factory):
 LAYER = "blocks.0.attn1.to_q"
 
 
-@pytest.mark.parametrize("tensor,value,message", [
+@pytest.mark.parametrize("edit", [
     ("min_sum", float("nan"), "in step 0: sums must be finite"),
     ("max_sum", float("inf"), "in step 0: sums must be finite"),
     ("max_sum", 1e300, "in step 0: sums must be means of float32 values"),
@@ -262,7 +262,9 @@ LAYER = "blocks.0.attn1.to_q"
     ("input_steps", -1, f"'{LAYER}.input_steps' must be in [0, 2), got -1 at element 0"),
 ])
 @pytest.mark.parametrize("scheme", ["W8A8", "W8A8_TIMESTEP"])
-def test_calibration(refused, model, statistics, tmp_path, scheme, tensor, value, message):
+def test_calibration(refused, model, statistics, scheme, edit):
+    tensor, value, message = edit
+    tmp_path = model.parent
     edited = {name: kept.clone() for name, kept in statistics.items()}
     edited[f"{LAYER}.{tensor}"].view(-1)[0] = value
     save_file(edited, tmp_path / "stats.safetensors")
@@ -284,10 +286,10 @@ def test_scales_that_the_type_of_the_model_cannot_hold(refused, model, statistic
 
 @pytest.mark.parametrize("bias,got", [(torch.zeros(63), "f32[63]"), (torch.zeros(64, dtype=torch.int8), "i8[64]"), (torch.zeros(1, 64), "f32[1,64]"), (torch.zeros(()), "f32[]")])
 @pytest.mark.parametrize("scheme", ["W8A8_DYNAMIC", "W8A16", "W4A4_MXFP4"])
-def test_biases(refused, model, tmp_path, scheme, bias, got):
+def test_biases(refused, model, scheme, bias, got):
     weights = model / "transformer/diffusion_pytorch_model.safetensors"
     save_file({**load_file(weights), f"{LAYER}.bias": bias}, weights)
-    error = refused("quantize", model, "-o", tmp_path / "q", "--scheme", scheme)
+    error = refused("quantize", model, "-o", model / "q", "--scheme", scheme)
     assert f"'{LAYER}': the bias must be f32, bf16 or f16 [64], got {got}" in error
 
 
