@@ -19,7 +19,7 @@ std::string_view to_string(Format format);
 /// int8, int4:         w[n,k] = (data[n,k] - offset[n,g]) * scale[n,g]
 /// fp8_e4m3, fp8_e5m2: w[n,k] = data[n,k] * scale[n,g]
 /// mxfp8, mxfp4:       w[n,k] = data[n,k] * 2^(scale[n,g] - 127), group_size = 32
-/// mxfp4_dual:         the same * dual_scale[n,k / 512]
+/// mxfp4_dual:         the same * dual_scale[n,k / dual_block]
 struct QuantizedTensor {
     Format format = Format::f32;
     std::int64_t rows = 0;
@@ -34,8 +34,10 @@ struct QuantizedTensor {
     Tensor scale;
     /// f32 [rows, groups] integral values; undefined when symmetric.
     Tensor offset;
-    /// f32 [rows, ceil(columns / 512)], mxfp4_dual only.
+    /// f32 [rows, ceil(columns / dual_block)], mxfp4_dual only.
     Tensor dual_scale;
+    /// Columns that share a dual scale, a multiple of 32.
+    std::int64_t dual_block = 512;
 };
 
 /// The float32 matrix [rows, columns] the quantized one stands for.

@@ -40,12 +40,15 @@ class SafetensorsFile {
     bool contains(const std::string& name) const;
     /// Throws InvalidArgument naming the nearest existing name if there is no such tensor.
     const TensorInfo& info(const std::string& name) const;
-    /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory.
+    /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory. When
+    /// somebody shortens the file meanwhile, the lost bytes read as zeros and check_intact() tells.
     Tensor tensor(const std::string& name) const;
     /// Asks the system to begin reading the tensor's bytes, without waiting for them.
     void prefetch(const std::string& name) const;
     /// Takes the mapped bytes of the tensor out of this process's memory; they are read again when touched.
     void release(const std::string& name) const;
+    /// To be called after tensors were used: IoError when a file has been shortened since it was opened.
+    void check_intact() const;
     /// The "__metadata__" strings (merged over shards).
     const std::map<std::string, std::string>& metadata() const;
     const std::filesystem::path& path() const;

@@ -122,6 +122,8 @@ class WanTransformer {
     const std::optional<AttentionQuantization>& attention(const std::string& name) const;
     /// InvalidArgument when there is no such module, or rotations and scales do not fit its heads.
     void set_attention(const std::string& name, std::optional<AttentionQuantization> quantization);
+    /// IoError when a file it was loaded from has been shortened since: float weights are views of it.
+    void check_intact() const;
     /// Bytes of all weights as stored on disk (quantized ones at their stored size).
     std::size_t weight_bytes() const;
 

@@ -2,21 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
-
-def _without_braces(pattern: str) -> list[str]:
-    start = pattern.find("{")
-    end = pattern.find("}", start + 1)
-    if start < 0 or end < 0:
-        return [pattern]
-    tails = _without_braces(pattern[end + 1:])
-    return [pattern[:start] + item + tail for item in pattern[start + 1:end].split(",") for tail in tails]
+from aerogel import _core
 
 
 def matches(name: str, pattern: str) -> bool:
-    """True when the pattern is the name or matches all of it."""
-    return name == pattern or any(fnmatchcase(name, plain) for plain in _without_braces(pattern))
+    """True when the pattern is the name or matches all of it, as in select_layers. ValueError on a brace that is not closed."""
+    return name == pattern or _core.name_matches(pattern, name)
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:

@@ -13,6 +13,7 @@
 #include "aerogel/error.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "model/model_files.h"
 #include "quant/calibration.h"
 #include "quant/layer_patterns.h"
@@ -80,8 +81,8 @@ nb::dict report_of(const ExportReport& report) {
         layers.append(nb::make_tuple(layer.name, layer.n, layer.k, layer.relative_error));
     }
     out["scheme"] = report.layers.empty() ? "" : report.layers.back().quant_type;
-    out["description"] = report.description.string();
-    out["weights"] = report.weights.string();
+    out["description"] = path_text(report.description);
+    out["weights"] = path_text(report.weights);
     out["layers"] = layers;
     out["bytes_before"] = report.bytes_before;
     out["bytes_after"] = report.bytes_after;
@@ -146,7 +147,7 @@ void bind_export(nb::module_& module) {
     nb::class_<SafetensorsFile>(module, "FloatModel", "Named float tensors: of a checkpoint, or in memory.")
         .def_static("open", &open_checkpoint, nb::arg("path"), nb::arg("rank") = -1)
         .def_static("of_tensors", &wrap_tensors, nb::arg("name"), nb::arg("arrays"))
-        .def_prop_ro("path", [](const SafetensorsFile& file) { return file.path().string(); })
+        .def_prop_ro("path", [](const SafetensorsFile& file) { return path_text(file.path()); })
         .def("linear_layers", &linear_layers, "Names of the layers with a float matrix '<name>.weight'.");
     module.def("export", &export_layers, nb::arg("model"), nb::arg("layers"), nb::arg("options"),
                "Writes the quantized pair and returns a report.");

@@ -1,14 +1,18 @@
 // Quantized pairs (description and weights) and the choice of layers by name.
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
 #include "quant/layer_patterns.h"
 #include "quant/load.h"
 #include "quant/schemes.h"
@@ -32,10 +36,12 @@ void bind_files(nb::module_& module) {
     nb::class_<QuantizedPair>(module, "QuantizedPair",
                               "A description file and the weights that belong to it.")
         .def_static(
-            "open", [](const std::string& path, int rank) { return QuantizedPair::open(path, rank); },
+            "open",
+            [](const std::filesystem::path& path, int rank) { return QuantizedPair::open(path, rank); },
             nb::arg("path"), nb::arg("rank") = -1)
-        .def_prop_ro("path", [](const QuantizedPair& pair) { return pair.path().string(); })
-        .def_prop_ro("weights_path", [](const QuantizedPair& pair) { return pair.weights().path().string(); })
+        .def_prop_ro("path", [](const QuantizedPair& pair) { return path_text(pair.path()); })
+        .def_prop_ro("weights_path",
+                     [](const QuantizedPair& pair) { return path_text(pair.weights().path()); })
         .def_prop_ro("model_quant_type",
                      [](const QuantizedPair& pair) { return pair.description().model_quant_type; })
         .def(
@@ -59,11 +65,15 @@ void bind_files(nb::module_& module) {
         .def(
             "tensor",
             [](const QuantizedPair& pair, const std::string& name) {
-                return to_numpy(pair.weights().tensor(name).to(DType::f32));
+                const Tensor values = pair.weights().tensor(name).to(DType::f32);
+                pair.weights().check_intact();
+                return to_numpy(values);
             },
             "A tensor of the weights file as float32.");
     module.def("select_layers", &select_layers, nb::arg("names"), nb::arg("include"), nb::arg("exclude"),
                "The names that match an include pattern and no exclude pattern.");
+    module.def("name_matches", &matches, nb::arg("pattern"), nb::arg("name"),
+               "True when the pattern (* ? [ab] {a,b}) matches the whole name.");
 }
 
 }  // namespace aerogel::python

@@ -16,6 +16,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "formats/format.h"
+#include "formats/mx.h"
 #include "quant/float_layer.h"
 #include "quant/quant_type.h"
 #include "quant/restore.h"
@@ -91,6 +92,9 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std
     weights.weight.scale = take(arrays, "weight_scale");
     weights.weight.offset = take(arrays, "weight_offset");
     weights.weight.dual_scale = take(arrays, "weight_dual_scale");
+    if (const Tensor& dual = weights.weight.dual_scale; dual.defined() && dual.shape().size() == 2) {
+        weights.weight.dual_block = mx_dual_block(columns, dual.dim(1));  // 0 is refused with the rest
+    }
     weights.bias = take(arrays, "bias");
     weights.mul_scale = take(arrays, "mul_scale");
     weights.rotation = take(arrays, "rotation");

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 
 #include <string>
+#include <string_view>
 
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
@@ -14,16 +15,28 @@ namespace nb = nanobind;
 
 namespace {
 
+// Paths in a message may hold bytes that are not UTF-8.
+void set_error(PyObject* type, const std::exception& error) {
+    const std::string_view what = error.what();
+    PyObject* text =
+        PyUnicode_DecodeUTF8(what.data(), static_cast<Py_ssize_t>(what.size()), "backslashreplace");
+    if (text == nullptr) return;
+    PyErr_SetObject(type, text);
+    Py_DECREF(text);
+}
+
 // The house's errors as Python's: the message is the core's own.
 void translate(const std::exception_ptr& pointer, void*) {
     try {
         std::rethrow_exception(pointer);
     } catch (const aerogel::InvalidArgument& error) {
-        PyErr_SetString(PyExc_ValueError, error.what());
+        set_error(PyExc_ValueError, error);
     } catch (const aerogel::Unsupported& error) {
-        PyErr_SetString(PyExc_NotImplementedError, error.what());
+        set_error(PyExc_NotImplementedError, error);
     } catch (const aerogel::IoError& error) {
-        PyErr_SetString(PyExc_OSError, error.what());
+        set_error(PyExc_OSError, error);
+    } catch (const aerogel::Error& error) {
+        set_error(PyExc_RuntimeError, error);
     }
 }
 

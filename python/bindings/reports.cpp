@@ -8,6 +8,8 @@
 #include "aerogel/error.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/paths.h"
+#include "core/json.h"
 #include "model/compare.h"
 #include "model/inspect.h"
 
@@ -21,7 +23,8 @@ nb::tuple inspect_path(const std::filesystem::path& path, int rank, bool all) {
         const nb::gil_scoped_release unlocked;
         report = inspect(path, {rank, all});
     }
-    return nb::make_tuple(report.path.string(), report.json.dump(), report.text, report.problems);
+    return nb::make_tuple(path_text(report.path), dump_json(report.json), shown_text(report.text),
+                          report.problems);
 }
 
 nb::dict row(const Comparison& comparison) {

@@ -4,10 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "aerogel/error.h"
-#include "model/json_file.h"
+#include "core/json_node.h"
 #include "quant/attention_types.h"
 #include "quant/layer_patterns.h"
 
@@ -25,13 +24,8 @@ std::vector<std::string> attention_modules(const std::vector<std::string>& linea
 }
 
 std::int64_t head_dim_of(const std::filesystem::path& weights) {
-    const auto path = weights.parent_path() / "config.json";
-    const nlohmann::json config = read_json_object(path);
-    const nlohmann::json size = config.value("attention_head_dim", nlohmann::json());
-    if (!size.is_number_integer() || size < 1 || size > 256) {
-        wrong_json_value("quantize", path, "attention_head_dim", "a size of 1 .. 256", size);
-    }
-    return size.get<std::int64_t>();
+    const JsonNode config = JsonNode::read(weights.parent_path() / "config.json", "quantize");
+    return config.at("attention_head_dim").whole({1, 256});
 }
 
 }  // namespace

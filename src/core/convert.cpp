@@ -128,11 +128,20 @@ void with_type(DType dtype, F&& f) {
     }
 }
 
+// A file may hold any byte for a truth; read as `bool`, other bytes than 0 and 1 are undefined.
+template <typename From>
+auto element(const void* from, std::size_t i) {
+    if constexpr (std::is_same_v<From, bool>) {
+        return static_cast<const std::uint8_t*>(from)[i] != 0;
+    } else {
+        return widened(static_cast<const From*>(from)[i]);
+    }
+}
+
 template <typename From, typename To>
 void convert_all(const void* from, void* to, std::size_t count) {
-    const auto* source = static_cast<const From*>(from);
     auto* target = static_cast<To*>(to);
-    for (std::size_t i = 0; i < count; ++i) target[i] = convert<To>(widened(source[i]));
+    for (std::size_t i = 0; i < count; ++i) target[i] = convert<To>(element<From>(from, i));
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include "aerogel/error.h"
 #include "core/atomic_file.h"
 #include "core/description_text.h"
+#include "core/input_file.h"
+#include "core/json.h"
 #include "core/json_strings.h"
 #include "core/text.h"
 
@@ -77,8 +79,8 @@ QuantDescription parse_description(std::string_view text, const std::string& whe
 }
 
 QuantDescription QuantDescription::read(const std::filesystem::path& path) {
-    constexpr std::size_t kLimit = 100'000'000;
-    return parse_description(read_text_file(path, "description", kLimit), "[description] " + path.string());
+    return parse_description(read_text_file(path, "description", kJsonSizeLimit),
+                             "[description] " + path.string());
 }
 
 void QuantDescription::write(const std::filesystem::path& path, PairLayout layout) const {

@@ -1,55 +1,36 @@
 // POSIX calls behind MappedFile.
 #include "core/mapped_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "aerogel/error.h"
 
 namespace aerogel {
-namespace {
-
-[[noreturn]] void fail(const std::filesystem::path& path, const std::string& why) {
-    throw IoError("[read] " + path.string() + ": " + why);
-}
-std::string reason(const char* what) {
-    return "cannot " + std::string(what) + ": " + std::generic_category().message(errno);
-}
-
-// Closes the descriptor on every way out; a mapping does not need it.
-struct Descriptor {
-    int number;
-    explicit Descriptor(int n) : number(n) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (number >= 0) ::close(number);
-    }
-};
-
-}  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
-    // Non-blocking, so that a named pipe is refused instead of waited for.
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    if (file.number < 0) fail(path, reason("open"));
-    struct stat status = {};
-    if (::fstat(file.number, &status) != 0) fail(path, reason("read its size"));
-    if (S_ISDIR(status.st_mode)) fail(path, "is a folder, not a file");
-    if (!S_ISREG(status.st_mode)) fail(path, "is not a regular file");
-    std::shared_ptr<MappedFile> mapped(new MappedFile);
-    mapped->size_ = static_cast<std::size_t>(status.st_size);
+    std::shared_ptr<MappedFile> mapped(new MappedFile(InputFile(path, "read")));
+    mapped->size_ = static_cast<std::size_t>(mapped->file_.size());
     if (mapped->size_ == 0) return mapped;  // nothing to map; the parser says what is wrong
-    void* data = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, file.number, 0);
-    if (data == MAP_FAILED) fail(path, reason("map"));
+    void* data = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, mapped->file_.descriptor(), 0);
+    if (data == MAP_FAILED) {
+        throw IoError("[read] " + path.string() + ": cannot map: " + std::generic_category().message(errno));
+    }
     mapped->data_ = static_cast<const std::byte*>(data);
+    mapped->guard_.emplace(mapped->data_, mapped->size_);
     return mapped;
+}
+
+void MappedFile::check_intact() const {
+    const std::uint64_t now = file_.size();
+    if (now >= size_ && !(guard_ && guard_->damaged())) return;
+    throw IoError("[read] " + file_.path().string() + ": was shortened while it was read: it had " +
+                  std::to_string(size_) + " bytes, now " + std::to_string(now));
 }
 
 void MappedFile::read_ahead(std::size_t begin, std::size_t size) const {
@@ -70,6 +51,7 @@ void MappedFile::advise(std::size_t begin, std::size_t size, int advice) const {
 }
 
 MappedFile::~MappedFile() {
+    guard_.reset();  // before another mapping may take the addresses
     if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 

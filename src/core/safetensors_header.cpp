@@ -64,12 +64,16 @@ void check_size(const SafetensorsEntry& entry, const std::string& where) {
     const TensorInfo& info = entry.info;
     const std::string at = where + ": tensor " + in_quotes(info.name);
     const std::string kind = std::string(to_string(info.dtype)) + to_string(info.shape);
-    std::uint64_t bytes = size_of(info.dtype);
+    // Sizes of 0 are left out first: "[0, 2^62]" holds nothing, but no program can work with its strides.
+    std::int64_t bytes = static_cast<std::int64_t>(size_of(info.dtype));
+    bool empty = false;
     for (const std::int64_t size : info.shape) {
-        if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(size), &bytes))
+        empty = empty || size == 0;
+        if (size != 0 && __builtin_mul_overflow(bytes, size, &bytes))
             throw InvalidArgument(at + ": the size of " + kind + " overflows");
     }
-    if (entry.begin > entry.end || entry.end - entry.begin != bytes) {
+    if (empty) bytes = 0;
+    if (entry.begin > entry.end || entry.end - entry.begin != static_cast<std::uint64_t>(bytes)) {
         throw InvalidArgument(at + ": data_offsets must span " + std::to_string(bytes) + " bytes (" + kind +
                               "), got " + std::to_string(entry.begin) + " to " + std::to_string(entry.end));
     }

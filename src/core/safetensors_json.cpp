@@ -2,11 +2,11 @@
 #include "core/safetensors_json.h"
 
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <unordered_set>
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/json.h"
 #include "core/text.h"
 
 namespace aerogel {
@@ -14,24 +14,27 @@ namespace {
 
 constexpr const char* kMetadata = "__metadata__";
 
-class HeaderHandler {
+class HeaderHandler final : public JsonEvents {
   public:
     HeaderHandler(const std::string& where, SafetensorsHeader& header) : where_(where), header_(header) {}
 
-    bool null() { return other("null"); }
-    bool boolean(bool) { return other("a boolean"); }
-    bool number_integer(std::int64_t value) { return other("the negative number " + std::to_string(value)); }
-    bool number_float(double, const std::string& text) { return other("the number " + printable(text)); }
-    bool binary(std::vector<std::uint8_t>&) { return other("bytes"); }
+    bool null() override { return other("null"); }
+    bool boolean(bool) override { return other("a boolean"); }
+    bool number_integer(std::int64_t value) override {
+        return other("the negative number " + std::to_string(value));
+    }
+    bool number_float(double, const std::string& text) override {
+        return other("the number " + printable(text));
+    }
 
-    bool number_unsigned(std::uint64_t value) {
+    bool number_unsigned(std::uint64_t value) override {
         if (place_ != Place::shape && place_ != Place::offsets) return other(std::to_string(value));
         numbers_.push_back(value);
         if (numbers_.size() > kMostNumbers) fail("more than 64 numbers in " + field());
         return true;
     }
 
-    bool string(std::string& text) {
+    bool string(std::string& text) override {
         if (place_ == Place::metadata) {
             header_.metadata.emplace(key_, std::move(text));
         } else if (place_ == Place::tensor && key_ == "dtype") {
@@ -42,7 +45,7 @@ class HeaderHandler {
         return true;
     }
 
-    bool start_object(std::size_t) {
+    bool start_object(std::size_t) override {
         switch (place_) {
             case Place::outside:
                 place_ = Place::top;
@@ -62,7 +65,7 @@ class HeaderHandler {
         }
     }
 
-    bool end_object() {
+    bool end_object() override {
         if (place_ == Place::tensor) {
             for (const char* needed : {"dtype", "shape", "data_offsets"}) {
                 if (keys_.count(needed) == 0) fail(std::string("has no ") + needed);
@@ -73,7 +76,7 @@ class HeaderHandler {
         return true;
     }
 
-    bool start_array(std::size_t) {
+    bool start_array(std::size_t) override {
         const bool expected = place_ == Place::tensor && (key_ == "shape" || key_ == "data_offsets");
         if (!expected) return other("an array");
         numbers_.clear();
@@ -81,7 +84,7 @@ class HeaderHandler {
         return true;
     }
 
-    bool end_array() {
+    bool end_array() override {
         if (place_ == Place::shape) {
             for (const std::uint64_t size : numbers_) {
                 if (size > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
@@ -98,7 +101,7 @@ class HeaderHandler {
         return true;
     }
 
-    bool key(std::string& text) {
+    bool key(std::string& text) override {
         if (place_ == Place::top) {
             name_ = text;
             if (!names_.insert(text).second)
@@ -110,14 +113,6 @@ class HeaderHandler {
             fail("unknown key " + in_quotes(text) + ", expected dtype, shape and data_offsets");
         key_ = std::move(text);
         return true;
-    }
-
-    bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-        const std::string_view message = error.what();
-        const std::size_t end = message.find("] ");
-        throw InvalidArgument(where_ + ": the header is not valid JSON at its byte " +
-                              std::to_string(position) + ": " +
-                              printable(end == std::string_view::npos ? message : message.substr(end + 2)));
     }
 
   private:
@@ -135,7 +130,6 @@ class HeaderHandler {
     bool other(const std::string& got) const {
         switch (place_) {
             case Place::outside:
-                throw InvalidArgument(where_ + ": the header must be a JSON object, got " + got);
             case Place::top:
                 fail("must be an object, got " + got);
             case Place::metadata:
@@ -166,7 +160,7 @@ class HeaderHandler {
 
 void parse_safetensors_json(std::string_view json, const std::string& where, SafetensorsHeader& header) {
     HeaderHandler handler(where, header);
-    nlohmann::json::sax_parse(json.begin(), json.end(), &handler);
+    parse_json(json, where + ": the header", handler);
 }
 
 }  // namespace aerogel

@@ -6,6 +6,8 @@
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
+#include "core/input_file.h"
+#include "core/json.h"
 #include "core/json_strings.h"
 #include "core/mapped_file.h"
 #include "core/paths.h"
@@ -23,6 +25,7 @@ struct SafetensorsFile::State {
     };
     std::filesystem::path path;
     std::vector<std::filesystem::path> files;
+    std::vector<std::shared_ptr<const MappedFile>> mapped;
     std::vector<std::string> names;
     std::unordered_map<std::string, Item> items;
     std::map<std::string, std::string> metadata;
@@ -38,7 +41,9 @@ struct SafetensorsFile::State {
     std::vector<std::string> add_file(const std::filesystem::path& file_path) {
         const auto file = MappedFile::open(file_path);
         files.push_back(file_path);
+        mapped.push_back(file);
         SafetensorsHeader header = parse_safetensors(file->bytes(), file_path.string());
+        file->check_intact();
         std::vector<std::string> added;
         for (SafetensorsEntry& entry : header.entries) {
             const std::string name = entry.info.name;
@@ -63,8 +68,7 @@ using Shards = std::map<std::string, std::vector<std::string>>;
 Shards read_index(const std::filesystem::path& path) {
     const std::string where = "[safetensors] " + path.string();
     Shards shards;
-    for (JsonString& item :
-         read_json_strings(read_text_file(path, "safetensors", kSafetensorsHeaderLimit), where)) {
+    for (JsonString& item : read_json_strings(read_text_file(path, "safetensors", kJsonSizeLimit), where)) {
         if (!item.nested || item.parent != "weight_map") continue;
         // Shards lie beside the index; a path could lead anywhere.
         const bool plain = !item.value.empty() && item.value.find('/') == std::string::npos &&
@@ -169,7 +173,13 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
     }
     Tensor copy(info.dtype, info.shape);
     std::memcpy(copy.data(), bytes, copy.bytes());
+    item.file->check_intact();
     return copy;
+}
+
+void SafetensorsFile::check_intact() const {
+    if (state_ == nullptr) return;
+    for (const auto& file : state_->mapped) file->check_intact();
 }
 
 void SafetensorsFile::prefetch(const std::string& name) const {

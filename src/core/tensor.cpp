@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <new>
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
@@ -112,7 +111,7 @@ Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape
     }
     const std::size_t size = (elements * size_of(dtype) + kAlignment) / kAlignment * kAlignment;
     data_ = std::aligned_alloc(kAlignment, size);
-    if (data_ == nullptr) throw std::bad_alloc();
+    if (data_ == nullptr) throw Error("[tensor] no memory for " + describe());
     prefer_huge_pages(data_, size);
     owner_ = std::shared_ptr<const void>(data_, [](const void* p) { std::free(const_cast<void*>(p)); });
 }

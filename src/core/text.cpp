@@ -1,16 +1,11 @@
-// Printable excerpts, edit distance, small files.
+// Printable excerpts, edit distance.
 #include "core/text.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <fstream>
 #include <numeric>
-#include <system_error>
-
-#include "aerogel/error.h"
 
 namespace aerogel {
 namespace {
@@ -82,24 +77,6 @@ std::string show_bytes(double bytes) {
         ++unit;
     }
     return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits.at(unit));
-}
-
-std::string read_text_file(const std::filesystem::path& path, std::string_view op, std::size_t limit) {
-    const std::string where = "[" + std::string(op) + "] " + path.string();
-    std::error_code error;
-    if (std::filesystem::is_directory(path, error)) throw IoError(where + ": is a folder, not a file");
-    std::ifstream stream(path, std::ios::binary);
-    if (!stream) throw IoError(where + ": cannot open: " + std::generic_category().message(errno));
-    std::string text;
-    std::string block(std::size_t{1} << 16, '\0');
-    while (stream.read(block.data(), static_cast<std::streamsize>(block.size())) || stream.gcount() > 0) {
-        text.append(block.data(), static_cast<std::size_t>(stream.gcount()));
-        if (text.size() > limit) {
-            throw InvalidArgument(where + ": must be at most " + std::to_string(limit) + " bytes long");
-        }
-    }
-    if (stream.bad()) throw IoError(where + ": cannot read");
-    return text;
 }
 
 }  // namespace aerogel

@@ -1,9 +1,7 @@
-// Text for error messages: hostile names made printable, the nearest of several names, and whole
-// small files read into memory. Sizes for people.
+// Text for error messages: hostile names made printable, the nearest of several names, sizes for people.
 #pragma once
 
 #include <cstddef>
-#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,8 +19,5 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
 std::string suggestion(std::string_view name, const std::vector<std::string>& names);
 /// "11.3 MB" (decimal units).
 std::string show_bytes(double bytes);
-/// The whole file. `op` names the operation in errors; IoError when unreadable, InvalidArgument when larger
-/// than `limit` bytes.
-std::string read_text_file(const std::filesystem::path& path, std::string_view op, std::size_t limit);
 
 }  // namespace aerogel

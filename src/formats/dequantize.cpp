@@ -4,7 +4,6 @@
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
 #include "formats/format.h"
-#include "formats/mx.h"
 
 namespace aerogel {
 
@@ -28,8 +27,8 @@ void decode_row(const QuantizedTensor& weight, std::int64_t row, float* out) {
         for (std::int64_t i = first; i < end; ++i) out[i] = (out[i] - zero) * scale;
     }
     if (!weight.dual_scale.defined()) return;
-    const auto* dual = weight.dual_scale.as<float>() + row * mx_dual_blocks(weight.columns);
-    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] *= dual[i / kMxDualBlock];
+    const auto* dual = weight.dual_scale.as<float>() + row * weight.dual_scale.dim(1);
+    for (std::int64_t i = 0; i < weight.columns; ++i) out[i] *= dual[i / weight.dual_block];
 }
 
 Tensor dequantize(const QuantizedTensor& weight) {

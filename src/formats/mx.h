@@ -21,11 +21,19 @@ constexpr std::int64_t mx_blocks(std::int64_t columns) {
     return (columns + kMxBlock - 1) / kMxBlock;
 }
 
-constexpr std::int64_t kMxDualBlock = 512;  ///< columns that share a dual scale
+constexpr std::int64_t kMxDualBlock = 512;  ///< columns that share a dual scale, where nothing else is said
 
-/// ceil(columns / 512).
-constexpr std::int64_t mx_dual_blocks(std::int64_t columns) {
-    return (columns + kMxDualBlock - 1) / kMxDualBlock;
+/// ceil(columns / block).
+constexpr std::int64_t mx_dual_blocks(std::int64_t columns, std::int64_t block = kMxDualBlock) {
+    return (columns + block - 1) / block;
+}
+
+/// The block of a matrix whose rows have so many dual scales: 512 where that fits (the last block may be
+/// shorter), else what divides the columns; 0 when nothing does, or it is no multiple of 32.
+constexpr std::int64_t mx_dual_block(std::int64_t columns, std::int64_t blocks) {
+    if (blocks == mx_dual_blocks(columns)) return kMxDualBlock;
+    if (blocks < 1 || columns % blocks != 0 || columns / blocks % kMxBlock != 0) return 0;
+    return columns / blocks;
 }
 
 /// A magnitude to the nearest E4M3 (at most 448) or E2M1 (at most 6) one, ties away from zero.

@@ -16,8 +16,11 @@ namespace {
 std::string mxfp4_dual_problem(const QuantizedTensor& weight) {
     const std::string problem = mx_problem(weight, DType::u8, nibble_shape(weight.rows, weight.columns));
     if (!problem.empty()) return problem;
+    if (weight.dual_block < kMxBlock || weight.dual_block % kMxBlock != 0) {
+        return "dual_block must be a multiple of 32, got " + std::to_string(weight.dual_block);
+    }
     return array_problem("dual_scale", weight.dual_scale, DType::f32,
-                         {weight.rows, mx_dual_blocks(weight.columns)});
+                         {weight.rows, mx_dual_blocks(weight.columns, weight.dual_block)});
 }
 
 float dual_scale(float largest) {

@@ -73,6 +73,7 @@ std::string LinearProblem::describe() const {
             " act=" + std::string(to_string(activation));
     if (group_size != 0) text += " group=" + std::to_string(group_size);
     if (weight_offset) text += " offset";
+    if (weight == Format::mxfp4_dual && dual_block != 512) text += " dual=" + std::to_string(dual_block);
     return text;
 }
 

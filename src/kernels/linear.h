@@ -22,7 +22,8 @@ enum class Activation : std::uint8_t {
     per_token_fp8,   ///< E4M3, dynamic: s_t = max_k|x'|/448, x_q = x'/s_t rounded and saturated
     mxfp8,           ///< E4M3 per 32 columns: e = floor(log2 max|x'|) - 8 (at least -127), x_q = x'/2^e
     mxfp4,           ///< E2M1 per 32 columns: e = floor(log2 max|x'|) - 2 (at least -127), x_q = x'/2^e
-    mxfp4_dual,      ///< D = max|x'|/6 per 512 columns, then mxfp4 of x'/D rounded to x's type
+    mxfp4_dual,  ///< D = max|x'|/6 per 512 columns (whatever the weight has), then mxfp4 of x'/D rounded to
+                 ///< x's type
 };
 
 /// Everything a kernel's choice depends on. m == 0 while packing (the weight must serve any m).
@@ -36,6 +37,7 @@ struct LinearProblem {
     Activation activation = Activation::none;
     std::int64_t group_size = 0;  ///< columns per weight scale, 0 = whole row
     bool weight_offset = false;
+    std::int64_t dual_block = 512;  ///< columns per dual scale of mxfp4_dual weights
 
     /// "m=4 n=8 k=16 x=f32 y=f32 w=int8 act=per_token".
     std::string describe() const;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/input_file.h"
 #include "core/paths.h"
 #include "core/text.h"
 

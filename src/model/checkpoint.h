@@ -27,6 +27,7 @@ class Checkpoint {
     /// Like take_f32, but a missing tensor is no problem.
     Tensor take_optional_f32(const std::string& name, const Shape& shape);
     std::size_t tensor_count() const { return file_.names().size(); }
+    const SafetensorsFile& file() const { return file_; }
     /// Bytes of all tensors taken, as stored.
     std::size_t bytes_taken() const { return bytes_taken_; }
 

@@ -35,15 +35,20 @@ std::vector<Comparison> compare_tensor_files(const fs::path& path_a, const fs::p
         if (!a.contains(name))
             throw InvalidArgument(fmt::format("[compare] '{}' is in {} only", name, path_b.string()));
     }
+    a.check_intact();
+    b.check_intact();
     return rows;
 }
 
 // A raw "video" tensor may be compared with an encoded video too.
 Frames frames_of(const fs::path& path) {
     if (is_frames_path(path)) return read_frames(path);
-    const Tensor video = SafetensorsFile::open(path).tensor("video");
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    const Tensor video = file.tensor("video");
     check_finite("video", video, path.string());
-    return to_frames(video);
+    Frames frames = to_frames(video);
+    file.check_intact();
+    return frames;
 }
 
 }  // namespace

@@ -7,10 +7,12 @@
 #include <map>
 #include <vector>
 
+#include "core/json.h"
+#include "core/json_node.h"
 #include "core/text.h"
-#include "model/json_file.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"
+#include "quant/name_pattern.h"
 
 namespace aerogel {
 namespace {
@@ -61,7 +63,7 @@ std::string float_lines(const PairInspection& inspection, bool all) {
         text += fmt::format("\n    {} {}{} ({})", tensor.name, to_string(tensor.dtype),
                             to_string(tensor.shape), tensor.why);
     }
-    if (matrices > kShown && !all) text += fmt::format("\n    ... {} more layers (--all)", matrices - kShown);
+    if (matrices > kShownLayers && !all) text += fmt::format("\n    ... {} more layers (--all)", matrices - kShownLayers);
     return text;
 }
 
@@ -84,8 +86,9 @@ std::size_t total_bytes(const SafetensorsFile& file) {
 // How many Linear layers there are, and which of them quantize would take.
 std::string linear_line(const SafetensorsFile& file) {
     const auto linears = linear_layers(file);
+    const NamePattern by_default(kDefaultLayers);
     const auto chosen = std::count_if(linears.begin(), linears.end(),
-                                      [](const auto& name) { return matches(kDefaultLayers, name); });
+                                      [&](const auto& name) { return by_default.matches(name); });
     return fmt::format("{} float Linear layers, {} of them quantized by default ({})", linears.size(), chosen,
                        kDefaultLayers);
 }
@@ -144,7 +147,7 @@ OrderedJson tensors_json(const SafetensorsFile& file, const std::filesystem::pat
                  {"linear_layers", linear_layers(file)},
                  {"metadata", file.metadata()},
                  {"tensors", OrderedJson::array()}};
-    if (!config.empty()) json["config"] = read_json_object(config);
+    if (!config.empty()) json["config"] = JsonNode::read(config, "inspect").json();
     for (const auto& name : file.names()) {
         const TensorInfo& info = file.info(name);
         json["tensors"].push_back({{"name", printable(name)},
@@ -159,10 +162,11 @@ std::string tensors_text(const SafetensorsFile& file, const std::filesystem::pat
     std::string text = fmt::format("{}: {} tensors, {}", file.path().string(), file.names().size(),
                                    shown(total_bytes(file)));
     if (!config.empty()) {
-        const auto json = read_json_object(config);
-        text += fmt::format("\n{} with", json.value("_class_name", std::string("model")));
+        const JsonNode json = JsonNode::read(config, "inspect");
+        const bool named = json.has("_class_name");
+        text += fmt::format("\n{} with", named ? printable(json.at("_class_name").text()) : "model");
         for (const char* key : {"num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim"}) {
-            if (json.contains(key)) text += fmt::format(" {}={}", key, json[key].dump());
+            if (json.contains(key)) text += fmt::format(" {}={}", key, show_json(json.at(key).json()));
         }
     }
     for (const auto& [type, sizes] : by_dtype(file)) {

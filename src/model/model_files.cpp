@@ -56,8 +56,8 @@ fs::path weights_of_model(const char* op, const fs::path& model, int rank) {
             is_folder(folder) ? weights_of_rank(op, folder, model.stem().string(), rank) : fs::path();
         if (!path.empty()) return path;
     }
-    if (is_file(model)) return model;
     if (!path_exists(model)) throw IoError(fmt::format("[{}] {} does not exist", op, model.string()));
+    if (!is_folder(model)) return model;  // whoever opens it says what else it is
     for (const fs::path& folder : {model, model / "transformer"}) {
         if (!is_folder(folder)) continue;
         for (const char* name : {"diffusion_pytorch_model", "model"}) {

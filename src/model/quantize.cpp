@@ -18,6 +18,7 @@
 #include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
 #include "quant/load.h"
+#include "quant/name_pattern.h"
 
 namespace aerogel {
 namespace {
@@ -166,6 +167,7 @@ class OnlinePlan {
         check_choices(scheme_, choices_);
         if (needs_inputs(scheme_, choices_)) algorithm_row(config.algorithm, scheme_.weight);  // refuses
         for (const auto& [pattern, name] : config.fallback_layers) {
+            patterns_.emplace_back(pattern);
             const bool is_float = upper_case(name) == "W16A16";
             const bool is_static = upper_case(name) == "W8A8";
             Chosen fallback;
@@ -177,7 +179,7 @@ class OnlinePlan {
         }
         std::vector<std::string> include = config.include;
         if (include.empty()) include.emplace_back(kDefaultLayers);
-        for (const std::string& name : select_layers(names, include, config.exclude)) choose(name, config);
+        for (const std::string& name : select_layers(names, include, config.exclude)) choose(name);
     }
 
     bool contains(const std::string& name) const { return chosen_.contains(name); }
@@ -197,10 +199,10 @@ class OnlinePlan {
         LayerChoices choices;
     };
 
-    void choose(const std::string& name, const OnlineQuantConfig& config) {
+    void choose(const std::string& name) {
         chosen_[name] = {&scheme_, choices_};
         for (std::size_t i = 0; i < fallbacks_.size(); ++i) {
-            if (!matches(config.fallback_layers[i].first, name)) continue;
+            if (!patterns_[i].matches(name)) continue;
             chosen_[name] = fallbacks_[i];
             return;
         }
@@ -209,6 +211,7 @@ class OnlinePlan {
     LayerChoices choices_;
     const SchemeRow& scheme_;
     std::vector<Chosen> fallbacks_;
+    std::vector<NamePattern> patterns_;  // of the fallbacks
     std::map<std::string, Chosen> chosen_;
 };
 
@@ -234,6 +237,7 @@ QuantizeReport quantize(WanTransformer& model, const OnlineQuantConfig& config) 
         if (linear == nullptr || !plan.contains(name)) continue;
         if (auto layer = plan.quantized(name, *linear)) built[name] = std::move(layer);
     }
+    model.check_intact();
     Attentions attentions = online_attentions(model, config);
     QuantizeReport report =
         exchange(model, std::move(built), [&](const std::string& name) { return plan.why_float(name); });

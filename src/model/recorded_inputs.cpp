@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "aerogel/error.h"
@@ -22,12 +23,14 @@ RecordedInputFile::RecordedInputFile(const std::filesystem::path& path, std::str
     if (image_) info("encoder_hidden_states_image", 3);
     if (count_ == 0) check("hidden_states", false, "at least one record");
     steps_ = file_.contains("step") ? given_steps() : ranks();
+    file_.check_intact();
 }
 
 WanInput RecordedInputFile::input(std::int64_t record) const {
     WanInput input{row("hidden_states", record), row("timestep", record),
                    row("encoder_hidden_states", record), Tensor()};
     if (image_) input.encoder_hidden_states_image = row("encoder_hidden_states_image", record);
+    file_.check_intact();
     return input;
 }
 
@@ -49,6 +52,9 @@ const TensorInfo& RecordedInputFile::info(const char* name, std::size_t axes) co
         tensor.dtype == DType::f32 || tensor.dtype == DType::bf16 || tensor.dtype == DType::f16;
     check(name, typed && !tensor.shape.empty() && (axes == 0 || tensor.shape.size() == axes),
           fmt::format("f32, bf16 or f16 of {} axes", axes == 0 ? 1 : axes));
+    // Zero sizes would let a small file name any number of records.
+    const auto rows = std::span(tensor.shape).subspan(1);
+    check(name, std::count(rows.begin(), rows.end(), 0) == 0, "without sizes of 0 behind the records");
     check(name, count_ == 0 || tensor.shape[0] == count_, fmt::format("of {} records", count_));
     return tensor;
 }

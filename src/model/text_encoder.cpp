@@ -4,57 +4,49 @@
 
 #include <algorithm>
 #include <cctype>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
-#include "model/json_file.h"
+#include "core/json_node.h"
 
 namespace aerogel {
 namespace {
 
-using Json = nlohmann::json;
 using Slots = std::vector<std::vector<std::int64_t>>;
 
-std::int64_t read_count(const Json& json, const char* key, const std::filesystem::path& path) {
-    constexpr std::int64_t kMost = 1 << 16;
-    const auto entry = json.find(key);
-    const Json value = entry == json.end() ? Json() : *entry;
-    if (!value.is_number_integer() || value < 1 || value > kMost) {
-        wrong_json_value("text encoder", path, key, "a whole number from 1 to 65536", value);
-    }
-    return value.get<std::int64_t>();
-}
+constexpr Bounds kCounts = {1, 1 << 16};
+constexpr std::size_t kMostSlots = std::size_t{1} << 20;  // summed up in the embeddings of a caption
 
-std::vector<std::string> read_words(const Json& json, const std::filesystem::path& path) {
-    const auto entry = json.find("words");
-    const Json value = entry == json.end() ? Json() : *entry;
-    const bool fits =
-        value.is_array() && !value.empty() &&
-        std::all_of(value.begin(), value.end(), [](const Json& word) { return word.is_string(); });
-    if (!fits) wrong_json_value("text encoder", path, "words", "a list of strings", value);
-    auto words = value.get<std::vector<std::string>>();
+std::vector<std::string> read_words(const JsonNode& json) {
+    const JsonNode list = json.at("words");
+    std::vector<std::string> words;
+    for (const JsonNode& word : list.items("a list of strings")) words.push_back(word.text());
+    if (words.empty()) list.fail("a list of strings");
     if (std::set<std::string>(words.begin(), words.end()).size() != words.size()) {
-        wrong_json_value("text encoder", path, "words", "free of repetitions", value);
+        list.fail("free of repetitions");
     }
     return words;
 }
 
 // The lists of slots of an object that are summed up, each to one embedding.
-Slots read_groups(const Json& json, const std::filesystem::path& path, std::int64_t slots_per_object) {
-    const Json& value = json["groups"];
-    const auto is_slot = [&](const Json& slot) {
-        return slot.is_number_integer() && slot >= 0 && slot < slots_per_object;
-    };
-    const auto is_group = [&](const Json& group) {
-        return group.is_array() && !group.empty() && std::all_of(group.begin(), group.end(), is_slot);
-    };
-    if (!value.is_array() || value.empty() || !std::all_of(value.begin(), value.end(), is_group)) {
-        wrong_json_value("text encoder", path, "groups", "lists of slots below slots_per_object", value);
+Slots read_groups(const JsonNode& list, std::int64_t slots_per_object, std::size_t objects) {
+    constexpr const char* kWanted = "lists of slots below slots_per_object";
+    Slots groups;
+    std::size_t slots = 0;
+    for (const JsonNode& group : list.items(kWanted)) {
+        auto& own = groups.emplace_back();
+        for (const JsonNode& slot : group.items(kWanted))
+            own.push_back(slot.whole({0, slots_per_object - 1}));
+        if (own.empty()) group.fail(kWanted);
+        slots += own.size();
     }
-    return value.get<Slots>();
+    if (groups.empty()) list.fail(kWanted);
+    if (slots > kMostSlots / objects) {
+        list.fail(fmt::format("at most {} slots, max_objects times", kMostSlots));
+    }
+    return groups;
 }
 
 // The slots of each embedding of a caption: every slot alone.
@@ -119,30 +111,30 @@ std::vector<std::vector<std::string>> split_objects(const std::string& caption) 
 }  // namespace
 
 TextEncoder TextEncoder::load(const std::filesystem::path& folder) {
-    const auto path = folder / "vocabulary.json";
-    const Json json = read_json_object(path);
+    const JsonNode json = JsonNode::read(folder / "vocabulary.json", "text encoder");
     TextEncoder encoder;
-    encoder.words_ = read_words(json, path);
-    encoder.max_length_ = read_count(json, "max_length", path);
-    encoder.slots_per_object_ = read_count(json, "slots_per_object", path);
-    encoder.max_objects_ = static_cast<std::size_t>(read_count(json, "max_objects", path));
+    encoder.words_ = read_words(json);
+    encoder.max_length_ = json.at("max_length").whole(kCounts);
+    encoder.slots_per_object_ = json.at("slots_per_object").whole(kCounts);
+    encoder.max_objects_ = static_cast<std::size_t>(json.at("max_objects").whole(kCounts));
     if (encoder.slots_per_object_ * static_cast<std::int64_t>(encoder.max_objects_) > encoder.max_length_) {
-        wrong_json_value("text encoder", path, "max_length", "at least slots_per_object * max_objects",
-                         json["max_length"]);
+        json.at("max_length").fail("at least slots_per_object * max_objects");
     }
-    encoder.sums_ = json.contains("groups")
-                        ? repeated_groups(read_groups(json, path, encoder.slots_per_object_),
-                                          encoder.slots_per_object_, encoder.max_objects_)
-                        : single_slots(encoder.max_length_);
-    const auto pad = json.contains("pad") ? json["pad"] : Json();
-    const auto found = std::find(encoder.words_.begin(), encoder.words_.end(), pad);
-    if (found == encoder.words_.end()) wrong_json_value("text encoder", path, "pad", "one of the words", pad);
+    encoder.sums_ =
+        json.contains("groups")
+            ? repeated_groups(read_groups(json.at("groups"), encoder.slots_per_object_, encoder.max_objects_),
+                              encoder.slots_per_object_, encoder.max_objects_)
+            : single_slots(encoder.max_length_);
+    const JsonNode pad = json.at("pad");
+    const auto found = std::find(encoder.words_.begin(), encoder.words_.end(), pad.text());
+    if (found == encoder.words_.end()) pad.fail("one of the words");
     encoder.pad_ = found - encoder.words_.begin();
 
     const auto file = SafetensorsFile::open(folder / "model.safetensors");
     const auto word_count = static_cast<std::int64_t>(encoder.words_.size());
     encoder.word_embedding_ = read_table(file, "word_embedding.weight", word_count);
     encoder.position_embedding_ = read_table(file, "position_embedding.weight", encoder.max_length_);
+    file.check_intact();
     if (encoder.word_embedding_.dim(1) != encoder.position_embedding_.dim(1)) {
         throw InvalidArgument(fmt::format("[text encoder] {}: the tables must have one width, got {} and {}",
                                           file.path().string(), encoder.word_embedding_.describe(),

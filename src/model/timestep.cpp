@@ -6,16 +6,14 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 #include <span>
 
 #include "aerogel/error.h"
-#include "model/json_file.h"
+#include "core/json_node.h"
 
 namespace aerogel {
 namespace {
 
-using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 struct Target {
@@ -56,55 +54,42 @@ const Target& checked(const Target& target, std::string_view strategy) {
                                       fmt::join(target.names(), ", "), strategy));
 }
 
-int whole(const fs::path& path, std::string_view key, const Json& value) {
-    if (!value.is_number_integer() || value < 0 || value > 1'000'000) {
-        wrong_json_value("timestep", path, key, "a step of 0 .. 1000000", value);
-    }
-    return value.get<int>();
+constexpr int kMostSteps = 100'000;              // of a run
+constexpr std::size_t kMostEntries = 1'000'000;  // steps that the entries of a file name together
+
+int read_step(const JsonNode& step, int most) {
+    return static_cast<int>(step.whole({0, most}));
 }
 
-std::vector<int> steps_of(const fs::path& path, const Json& range) {
+std::vector<int> read_steps(const JsonNode& range) {
+    static constexpr std::array<std::string_view, 2> kKeys = {"start", "stop"};
     std::vector<int> steps;
-    if (range.is_array()) {
-        for (const Json& step : range) steps.push_back(whole(path, "step_range", step));
+    if (range.is_list()) {
+        for (const JsonNode& step : range.items()) steps.push_back(read_step(step, kMostSteps - 1));
     } else if (range.is_object()) {
-        if (range.size() != 2 || !range.contains("start") || !range.contains("stop")) {
-            wrong_json_value("timestep", path, "step_range", R"({"start": .., "stop": ..})", range);
-        }
-        const int stop = whole(path, "stop", range["stop"]);
-        for (int step = whole(path, "start", range["start"]); step < stop; ++step) steps.push_back(step);
+        range.check_keys(kKeys);
+        const int stop = read_step(range.at("stop"), kMostSteps);
+        for (int step = read_step(range.at("start"), kMostSteps); step < stop; ++step) steps.push_back(step);
     } else {
-        steps.push_back(whole(path, "step_range", range));
+        steps.push_back(read_step(range, kMostSteps - 1));
     }
     return steps;
 }
 
-std::string text_of(const fs::path& path, const Json& object, std::string_view key,
-                    std::string_view fallback) {
-    if (!object.contains(key)) return std::string(fallback);
-    const Json& value = object[std::string(key)];
-    if (!value.is_string()) wrong_json_value("timestep", path, key, "a string", value);
-    return value.get<std::string>();
+std::string read_text(const JsonNode& object, std::string_view key, std::string_view fallback) {
+    return object.contains(key) ? object.at(key).text() : std::string(fallback);
 }
 
-void check_keys(const fs::path& path, const Json& object, std::span<const std::string_view> known) {
-    for (const auto& [key, value] : object.items()) {
-        if (std::find(known.begin(), known.end(), key) != known.end()) continue;
-        throw InvalidArgument(fmt::format("[timestep] {}: unknown key '{}', there are: {}", path.string(),
-                                          key, fmt::join(known, ", ")));
-    }
-}
-
-void register_entry(const fs::path& path, const Json& entry, TimestepPolicyConfig& policy) {
+// Registers the steps of an entry; returns how many it names.
+std::size_t register_entry(const JsonNode& entry, TimestepPolicyConfig& policy) {
     static constexpr std::array<std::string_view, 3> kKeys = {"step_range", "strategy", "target"};
     if (!entry.is_object() || !entry.contains("step_range") || !entry.contains("strategy")) {
-        wrong_json_value("timestep", path, "register", "a list of objects with step_range and strategy",
-                         entry);
+        entry.fail("an object with step_range and strategy");
     }
-    check_keys(path, entry, kKeys);
-    const std::vector<int> steps = steps_of(path, entry["step_range"]);
-    const std::string strategy = text_of(path, entry, "strategy", "");
-    policy.register_steps(steps, strategy, text_of(path, entry, "target", kFourBits));
+    entry.check_keys(kKeys);
+    const std::vector<int> steps = read_steps(entry.at("step_range"));
+    policy.register_steps(steps, entry.at("strategy").text(), read_text(entry, "target", kFourBits));
+    return steps.size();
 }
 
 }  // namespace
@@ -141,20 +126,21 @@ TimestepPolicyConfig::TimestepPolicyConfig(const std::string& default_strategy,
 TimestepPolicyConfig TimestepPolicyConfig::read(const fs::path& path) {
     static constexpr std::array<std::string_view, 4> kKeys = {
         kTargets[0].default_key, kTargets[1].default_key, kTargets[2].default_key, "register"};
-    const Json json = read_json_object(path);
-    check_keys(path, json, kKeys);
+    const JsonNode json = JsonNode::read(path, "timestep");
+    json.check_keys(kKeys);
     std::array<std::string, 3> defaults;
     for (std::size_t i = 0; i < defaults.size(); ++i) {
         const Target& target = kTargets.at(i);
-        defaults.at(i) = text_of(path, json, target.default_key, target.strategies[0]);
+        defaults.at(i) = read_text(json, target.default_key, target.strategies[0]);
     }
     try {
         TimestepPolicyConfig policy(defaults[0], defaults[1], defaults[2]);
         if (!json.contains("register")) return policy;
-        if (!json["register"].is_array()) {
-            wrong_json_value("timestep", path, "register", "a list", json["register"]);
+        std::size_t named = 0;
+        for (const JsonNode& entry : json.at("register").items()) {
+            named += register_entry(entry, policy);
+            if (named > kMostEntries) entry.fail(fmt::format("among {} named steps at most", kMostEntries));
         }
-        for (const Json& entry : json["register"]) register_entry(path, entry, policy);
         return policy;
     } catch (const InvalidArgument& error) {
         const std::string what = error.what();

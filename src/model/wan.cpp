@@ -217,6 +217,10 @@ Tensor WanTransformer::forward(const WanInput& input, const WanStep& given) cons
     return video;
 }
 
+void WanTransformer::check_intact() const {
+    state_->weights.file.check_intact();
+}
+
 std::vector<std::string> WanTransformer::linear_names() const {
     std::vector<std::string> names;
     for (const LinearSlot* slot : state_->weights.slots()) names.push_back(slot->name);

@@ -2,94 +2,60 @@
 // the wrong type or range is an error that names the key.
 #include <fmt/format.h>
 
-#include <cmath>
-#include <limits>
-#include <nlohmann/json.hpp>
+#include <array>
+#include <string_view>
 
 #include "aerogel/error.h"
 #include "aerogel/wan.h"
-#include "model/json_file.h"
+#include "core/json_node.h"
 
 namespace aerogel {
 namespace {
 
-using Json = nlohmann::json;
-
 // Large enough for any real model, small enough that products of three sizes cannot overflow.
 constexpr std::int64_t kLargestSize = 1 << 20;
+constexpr Bounds kSizes = {1, kLargestSize};
 
-class ConfigReader {
-  public:
-    ConfigReader(const std::filesystem::path& path, const Json& json) : path_(path), json_(json) {}
+// A missing key and null both leave the default.
+void read_size(const JsonNode& json, const char* key, std::int64_t& value) {
+    if (json.has(key)) value = json.at(key).whole(kSizes);
+}
 
-    void size(const char* key, std::int64_t& value) const {
-        if (const Json* entry = find(key)) value = checked_size(key, *entry);
+void read_optional_size(const JsonNode& json, const char* key, std::optional<std::int64_t>& value) {
+    if (!json.contains(key)) return;
+    const JsonNode entry = json.at(key);
+    value = entry.is_null() ? std::nullopt : std::optional(entry.whole(kSizes));
+}
+
+void read_flag(const JsonNode& json, const char* key, bool& value) {
+    if (json.has(key)) value = json.at(key).flag();
+}
+
+void read_patch_size(const JsonNode& json, std::vector<std::int64_t>& value) {
+    constexpr const char* kWanted = "a list of three sizes";
+    if (!json.has("patch_size")) return;
+    const JsonNode entry = json.at("patch_size");
+    if (entry.items(kWanted).size() != 3) entry.fail(kWanted);
+    value.clear();
+    for (const JsonNode& item : entry.items()) value.push_back(item.whole(kSizes));
+}
+
+void read_eps(const JsonNode& json, float& value) {
+    if (!json.has("eps")) return;
+    const double eps = json.at("eps").number(0.0, 1.0);
+    value = static_cast<float>(eps);
+    if (!(value > 0.0F && value < 1.0F)) json.at("eps").fail("a number between 0 and 1");
+}
+
+void read_qk_norm(const JsonNode& json, std::optional<std::string>& value) {
+    static constexpr std::array<std::string_view, 1> kNorms = {"rms_norm_across_heads"};
+    if (!json.contains("qk_norm")) return;
+    if (json.has("qk_norm")) {
+        json.at("qk_norm").word(kNorms);
+    } else {
+        value = std::nullopt;
     }
-
-    void optional_size(const char* key, std::optional<std::int64_t>& value) const {
-        const auto entry = json_.find(key);
-        if (entry == json_.end()) return;
-        value = entry->is_null() ? std::nullopt : std::optional(checked_size(key, *entry));
-    }
-
-    void flag(const char* key, bool& value) const {
-        const Json* entry = find(key);
-        if (entry == nullptr) return;
-        if (!entry->is_boolean()) fail(key, "true or false", *entry);
-        value = entry->get<bool>();
-    }
-
-    void patch_size(std::vector<std::int64_t>& value) const {
-        const Json* entry = find("patch_size");
-        if (entry == nullptr) return;
-        if (!entry->is_array() || entry->size() != 3) fail("patch_size", "a list of three sizes", *entry);
-        value.clear();
-        for (const Json& item : *entry) value.push_back(checked_size("patch_size", item));
-    }
-
-    void eps(float& value) const {
-        const Json* entry = find("eps");
-        if (entry == nullptr) return;
-        if (!entry->is_number() || !(entry->get<double>() > 0.0) || !(entry->get<double>() < 1.0)) {
-            fail("eps", "a number between 0 and 1", *entry);
-        }
-        value = entry->get<float>();
-    }
-
-    void qk_norm(std::optional<std::string>& value) const {
-        const auto entry = json_.find("qk_norm");
-        if (entry == json_.end()) return;
-        if (entry->is_null()) {
-            value = std::nullopt;
-        } else if (*entry != "rms_norm_across_heads") {
-            fail("qk_norm", "\"rms_norm_across_heads\" or null", *entry);
-        }
-    }
-
-    [[noreturn]] void fail(const char* key, const char* wanted, const Json& value) const {
-        wrong_json_value("wan", path_, key, wanted, value);
-    }
-
-  private:
-    // A missing key and null both leave the default.
-    const Json* find(const char* key) const {
-        const auto entry = json_.find(key);
-        return entry == json_.end() || entry->is_null() ? nullptr : &*entry;
-    }
-
-    std::int64_t checked_size(const char* key, const Json& value) const {
-        constexpr const char* kWanted = "a whole number between 1 and 1048576";
-        if (!value.is_number_integer()) fail(key, kWanted, value);
-        if (value.is_number_unsigned() && value.get<std::uint64_t>() > kLargestSize)
-            fail(key, kWanted, value);
-        const auto size = value.get<std::int64_t>();
-        if (size < 1 || size > kLargestSize) fail(key, kWanted, value);
-        return size;
-    }
-
-    const std::filesystem::path& path_;
-    const Json& json_;
-};
+}
 
 void check(const WanConfig& config, const std::filesystem::path& path) {
     const std::string where = "[wan] " + path.string() + ": ";
@@ -115,32 +81,27 @@ void check(const WanConfig& config, const std::filesystem::path& path) {
 }  // namespace
 
 WanConfig WanConfig::read(const std::filesystem::path& path) {
-    const Json json = read_json_object(path);
-    const ConfigReader reader(path, json);
-    const auto class_name = json.find("_class_name");
-    if (class_name == json.end()) reader.fail("_class_name", "\"WanTransformer3DModel\"", nullptr);
-    if (*class_name != "WanTransformer3DModel") {
-        reader.fail("_class_name", "\"WanTransformer3DModel\"", *class_name);
-    }
+    static constexpr std::array<std::string_view, 1> kClasses = {"WanTransformer3DModel"};
+    const JsonNode json = JsonNode::read(path, "wan");
+    json.at("_class_name").word(kClasses);
     WanConfig config;
-    reader.patch_size(config.patch_size);
-    reader.size("num_attention_heads", config.num_attention_heads);
-    reader.size("attention_head_dim", config.attention_head_dim);
-    reader.size("in_channels", config.in_channels);
-    config.out_channels = config.in_channels;
-    if (!json.contains("out_channels")) config.out_channels = WanConfig{}.out_channels;
-    reader.size("out_channels", config.out_channels);
-    reader.size("text_dim", config.text_dim);
-    reader.size("freq_dim", config.freq_dim);
-    reader.size("ffn_dim", config.ffn_dim);
-    reader.size("num_layers", config.num_layers);
-    reader.flag("cross_attn_norm", config.cross_attn_norm);
-    reader.qk_norm(config.qk_norm);
-    reader.eps(config.eps);
-    reader.optional_size("image_dim", config.image_dim);
-    reader.optional_size("added_kv_proj_dim", config.added_kv_proj_dim);
-    reader.size("rope_max_seq_len", config.rope_max_seq_len);
-    reader.optional_size("pos_embed_seq_len", config.pos_embed_seq_len);
+    read_patch_size(json, config.patch_size);
+    read_size(json, "num_attention_heads", config.num_attention_heads);
+    read_size(json, "attention_head_dim", config.attention_head_dim);
+    read_size(json, "in_channels", config.in_channels);
+    config.out_channels = json.contains("out_channels") ? config.in_channels : WanConfig{}.out_channels;
+    read_size(json, "out_channels", config.out_channels);
+    read_size(json, "text_dim", config.text_dim);
+    read_size(json, "freq_dim", config.freq_dim);
+    read_size(json, "ffn_dim", config.ffn_dim);
+    read_size(json, "num_layers", config.num_layers);
+    read_flag(json, "cross_attn_norm", config.cross_attn_norm);
+    read_qk_norm(json, config.qk_norm);
+    read_eps(json, config.eps);
+    read_optional_size(json, "image_dim", config.image_dim);
+    read_optional_size(json, "added_kv_proj_dim", config.added_kv_proj_dim);
+    read_size(json, "rope_max_seq_len", config.rope_max_seq_len);
+    read_optional_size(json, "pos_embed_seq_len", config.pos_embed_seq_len);
     check(config, path);
     return config;
 }

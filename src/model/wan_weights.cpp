@@ -135,6 +135,8 @@ WanWeights WanWeights::load(const WanConfig& config, Checkpoint checkpoint) {
     const std::int64_t patch = config.patch_size[0] * config.patch_size[1] * config.patch_size[2];
     weights.proj_out = loader.linear("proj_out", dim, config.out_channels * patch);
     checkpoint.finish();
+    weights.file = checkpoint.file();
+    weights.file.check_intact();
 
     weights.other_bytes = checkpoint.bytes_taken();
     for (const LinearSlot* slot : weights.slots()) weights.other_bytes -= slot->layer->weight_bytes();

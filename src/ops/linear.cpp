@@ -48,6 +48,7 @@ LinearProblem problem_of(const QuantizedTensor& weight, Activation activation) {
     problem.activation = activation;
     problem.group_size = weight.group_size == weight.columns ? 0 : weight.group_size;
     problem.weight_offset = weight.offset.defined();
+    problem.dual_block = weight.dual_block;
     return problem;
 }
 
@@ -143,7 +144,7 @@ FloatLinear::FloatLinear(const Tensor& weight, Tensor bias) {
                    " (weight " + weight.describe() + ")");
         }
         bytes += bias.bytes();
-        if (bias.dtype() != DType::f32) bias = bias.to(DType::f32);
+        bias = bias.to(DType::f32);  // its own copy: the weight's packed form is one too
     }
     state_ = std::make_unique<State>(
         State{PackedLinear(matrix, Activation::none), weight, std::move(bias), bytes});

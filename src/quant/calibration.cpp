@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <numeric>
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
@@ -71,6 +70,23 @@ Tensor stats_tensor(const SafetensorsFile& file, const std::string& name, DType 
                                           file.path().string(), name, to_string(dtype), tensor.describe()));
     }
     return tensor.clone();
+}
+
+constexpr std::int64_t kMostSteps = 100'000;
+constexpr std::int64_t kMostForwards = std::int64_t{1} << 40;  // sums over steps stay far from overflow
+
+// Says what is wrong in step `i` of a layer in a file, if anything: each sum is one over so many float32s.
+void check_step(const std::string& where, std::int64_t step, std::int64_t forwards, double min, double max) {
+    const auto refuse = [&](const char* what) {
+        throw InvalidArgument(fmt::format("{} in step {}: {}, got {} forwards, min_sum {}, max_sum {}", where,
+                                          step, what, forwards, min, max));
+    };
+    if (forwards < 0 || forwards > kMostForwards) refuse("forwards must be between 0 and 2^40");
+    if (!std::isfinite(min) || !std::isfinite(max)) refuse("sums must be finite");
+    if (min > max) refuse("min_sum must not be above max_sum");
+    const double most =
+        static_cast<double>(std::numeric_limits<float>::max()) * static_cast<double>(forwards);
+    if (std::abs(min) > most || std::abs(max) > most) refuse("sums must be means of float32 values");
 }
 
 template <typename T>
@@ -200,24 +216,29 @@ CalibrationStats CalibrationStats::load(const std::filesystem::path& path) {
         const Tensor forwards = stats_tensor(file, name, DType::i64);
         const Tensor min = stats_tensor(file, layer + ".min_sum", DType::f64);
         const Tensor max = stats_tensor(file, layer + ".max_sum", DType::f64);
-        const auto steps = static_cast<int>(forwards.count());
+        const auto steps = static_cast<int>(std::min(forwards.count(), kMostSteps + 1));
         if (stats.steps_ == 0) stats.steps_ = steps;
         const auto* counts = forwards.as<std::int64_t>();
-        if (steps != stats.steps_ || min.count() != steps || max.count() != steps ||
-            std::any_of(counts, counts + steps, [](std::int64_t n) { return n < 0; }) ||
-            std::accumulate(counts, counts + steps, std::int64_t{0}) == 0) {
+        if (forwards.count() > kMostSteps || steps != stats.steps_ || min.count() != steps ||
+            max.count() != steps ||
+            std::all_of(counts, counts + steps, [](std::int64_t n) { return n == 0; })) {
             throw InvalidArgument(fmt::format(
                 "[calibrate] {}: the tensors of {} must hold forwards of {} steps, got {}, {}, {}",
                 path.string(), layer, stats.steps_, forwards.describe(), min.describe(), max.describe()));
+        }
+        for (std::int64_t i = 0; i < steps; ++i) {
+            check_step(fmt::format("[calibrate] {}: {}", path.string(), in_quotes(layer)), i, counts[i],
+                       min.as<double>()[i], max.as<double>()[i]);
         }
         stats.layers_[layer] = {{min.as<double>(), min.as<double>() + steps},
                                 {max.as<double>(), max.as<double>() + steps},
                                 {counts, counts + steps}};
         if (file.contains(layer + ".inputs")) {
-            stats.samples_.restore(layer, file.tensor(layer + ".inputs"),
-                                   file.tensor(layer + ".input_steps"));
+            stats.samples_.restore(layer, file.tensor(layer + ".inputs"), file.tensor(layer + ".input_steps"),
+                                   steps);
         }
     }
+    file.check_intact();
     if (stats.layers_.empty()) {
         throw InvalidArgument("[calibrate] " + path.string() + " holds no calibration statistics");
     }

@@ -202,6 +202,7 @@ class Exporter {
             const FloatLayer floats{layer, model_.tensor(form.weight.name),
                                     form.bias ? model_.tensor(form.bias->name) : Tensor(), form.inputs()};
             const StoredLayer stored = quantized(form, floats);
+            model_.check_intact();
             file.write(unit, stored.tensors, stored.relative_error);
             error = stored.relative_error;
         }
@@ -247,6 +248,7 @@ class Exporter {
             } else {
                 copy_tensor(file, unit);
             }
+            model_.check_intact();
             model_.release(name);
             if (options_.progress) options_.progress(done, report_.bytes_before, name);
         }

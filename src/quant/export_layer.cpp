@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 #include "aerogel/error.h"
@@ -17,6 +18,7 @@
 #include "quant/algorithms/minmax.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/ranges.h"
+#include "quant/layer_check.h"
 #include "quant/weight_error.h"
 
 namespace aerogel {
@@ -266,6 +268,27 @@ void check_shape(const StoredForm& form) {
     }
 }
 
+// What no reader takes is not written.
+void check_readable(const std::string& layer, const QuantizedLinearWeights& chosen) {
+    try {
+        check_layer(chosen);
+    } catch (const InvalidArgument& error) {
+        throw InvalidArgument(fmt::format("[quantize] {}: {}", layer, error.what()));
+    }
+}
+
+// Values may leave the range of the type that they are stored in.
+void check_stored(const std::string& name, const Tensor& stored) {
+    if (!is_model_dtype(stored.dtype())) return;
+    const Tensor values = stored.to(DType::f32);
+    const auto* first = values.as<float>();
+    const auto* end = first + values.count();
+    const auto* bad = std::find_if_not(first, end, [](float x) { return std::isfinite(x); });
+    if (bad == end) return;
+    throw InvalidArgument(fmt::format("[quantize] {} would be {} at element {} as {}", in_quotes(name), *bad,
+                                      bad - first, to_string(stored.dtype())));
+}
+
 void check_inputs(const StoredForm& form) {
     const Tensor rows = form.inputs();
     if (rows.dim(1) == columns_of(form)) return;
@@ -290,6 +313,7 @@ bool is_float_tensor(const std::string& name) {
 
 void check_form(const StoredForm& form) {
     const SchemeRow& scheme = scheme_of(form);
+    check_float_layer(form.layer(), form.weight, form.bias ? &*form.bias : nullptr);
     check_choices(scheme, form.options);
     if (form.options.packed && scheme.weight != Format::int4) {
         throw InvalidArgument(fmt::format("[quantize] packing is for int4 weights, {} has {}", scheme.name,
@@ -322,9 +346,11 @@ StoredLayer quantize_layer(const StoredForm& form, const FloatLayer& layer) {
         chosen.static_scales = static_scales(chosen.weight, chosen.bias, input_scales(form, layer, chosen),
                                              layer.weight.dtype());
     }
+    check_readable(layer.name, chosen);
     StoredLayer stored;
     for (const std::string_view tensor : tensor_names(form)) {
         stored.tensors.push_back(tensor_of(tensor, form, layer, chosen));
+        check_stored(full_name(tensor, form), stored.tensors.back());
     }
     stored.relative_error = relative_error(layer.weight, chosen);
     return stored;

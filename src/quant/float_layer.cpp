@@ -7,10 +7,12 @@
 
 #include "aerogel/error.h"
 #include "core/finite.h"
+#include "core/text.h"
 #include "formats/format.h"
 #include "ops/hadamard.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/low_rank.h"
+#include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/output_error.h"
 #include "quant/algorithms/smoothing.h"
 #include "quant/quant_type.h"
@@ -129,8 +131,25 @@ void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
     }
 }
 
+void check_float_layer(const std::string& name, const TensorInfo& weight, const TensorInfo* bias) {
+    const Shape& shape = weight.shape;
+    if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || !is_model_dtype(weight.dtype)) {
+        throw InvalidArgument(
+            fmt::format("[quantize] {}: the weight must be f32, bf16 or f16 with at least one row and one "
+                        "column, got {}{}",
+                        in_quotes(name), to_string(weight.dtype), to_string(shape)));
+    }
+    if (bias == nullptr || (bias->shape == Shape{shape[0]} && is_model_dtype(bias->dtype))) return;
+    throw InvalidArgument(fmt::format("[quantize] {}: the bias must be f32, bf16 or f16 [{}], got {}{}",
+                                      in_quotes(name), shape[0], to_string(bias->dtype),
+                                      to_string(bias->shape)));
+}
+
 QuantizedLinearWeights quantize_float(const FloatLayer& layer, const SchemeRow& scheme,
                                       const LayerChoices& choices) {
+    const TensorInfo weight_info = {"", layer.weight.dtype(), layer.weight.shape()};
+    const TensorInfo bias_info = {"", layer.bias.dtype(), layer.bias.shape()};
+    check_float_layer(layer.name, weight_info, layer.bias.defined() ? &bias_info : nullptr);
     QuantizedLinearWeights weights;
     weights.scheme = scheme.name;
     if (needs_inputs(scheme, choices) && !layer.inputs.defined()) {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "aerogel/quantized_linear.h"
+#include "aerogel/safetensors.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/schemes.h"
 
@@ -35,6 +36,10 @@ std::string quant_type_of(const SchemeRow& scheme, const LayerChoices& choices);
 /// A scheme by a name that may have the endings of quant_type.h; they set the choices that are not made yet
 /// (rank 32, the largest rotation). Errors as scheme_row().
 const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choices);
+
+/// What every float Linear must be that is quantized, whoever reads it: a float matrix with at least one row
+/// and one column, and a float bias of one value per row, if any. InvalidArgument naming the layer.
+void check_float_layer(const std::string& name, const TensorInfo& weight, const TensorInfo* bias);
 
 /// InvalidArgument when the scheme has no such algorithm, groups, offsets or rotation.
 void check_choices(const SchemeRow& scheme, const LayerChoices& choices);

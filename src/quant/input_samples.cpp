@@ -109,7 +109,8 @@ void InputSamples::add_to(std::map<std::string, Tensor>& tensors) const {
     }
 }
 
-void InputSamples::restore(const std::string& layer, Tensor rows, const Tensor& steps) {
+void InputSamples::restore(const std::string& layer, const Tensor& rows, const Tensor& steps,
+                           int step_count) {
     const bool fits = rows.dtype() == DType::bf16 && rows.shape().size() == 2 && rows.count() != 0 &&
                       steps.dtype() == DType::i32 && steps.shape() == Shape{rows.dim(0)};
     if (!fits) {
@@ -119,7 +120,19 @@ void InputSamples::restore(const std::string& layer, Tensor rows, const Tensor& 
     }
     Reservoir reservoir;
     reservoir.steps.assign(steps.as<std::int32_t>(), steps.as<std::int32_t>() + steps.count());
-    reservoir.rows = std::move(rows);
+    reservoir.rows = rows.clone();
+    for (std::size_t i = 0; i < reservoir.steps.size(); ++i) {
+        if (reservoir.steps[i] >= 0 && reservoir.steps[i] < step_count) continue;
+        throw InvalidArgument(
+            fmt::format("[calibrate] '{}.input_steps' must be in [0, {}), got {} at element {}", layer,
+                        step_count, reservoir.steps[i], i));
+    }
+    const auto* values = reservoir.rows.as<BFloat16>();
+    for (std::int64_t i = 0; i < reservoir.rows.count(); ++i) {
+        if (std::isfinite(to_float(values[i]))) continue;
+        throw InvalidArgument(fmt::format("[calibrate] '{}.inputs' has the value {} at element {}", layer,
+                                          to_float(values[i]), i));
+    }
     reservoirs_[layer] = std::move(reservoir);
 }
 

@@ -37,8 +37,9 @@ class InputSamples {
 
     /// "<layer>.inputs" BF16 [rows,k] and "<layer>.input_steps" I32 [rows] among the tensors of a file.
     void add_to(std::map<std::string, Tensor>& tensors) const;
-    /// Takes the inputs of a layer out of such a file. InvalidArgument when they do not fit each other.
-    void restore(const std::string& layer, Tensor rows, const Tensor& steps);
+    /// Takes the inputs of a layer out of such a file of so many steps; rows are copied. InvalidArgument when
+    /// they do not fit each other, a step is not one of those, or a value is not finite.
+    void restore(const std::string& layer, const Tensor& rows, const Tensor& steps, int step_count);
 
   private:
     struct Reservoir {

@@ -55,6 +55,9 @@ void check_arrays(const QuantizedLinearWeights& weights, const SchemeRow& scheme
         refuse(weights, fmt::format("the weight must be {}, got {}", to_string(scheme.weight),
                                     to_string(weights.weight.format)));
     }
+    if (weights.weight.rows < 1 || weights.weight.columns < 1) {
+        refuse(weights, "the weight needs at least one row and one column");
+    }
     if (const auto wrong = format_row(scheme.weight).problem(weights.weight); !wrong.empty()) {
         refuse(weights, "weight: " + wrong);
     }

@@ -12,8 +12,7 @@ namespace aerogel {
 /// quality hangs on them.
 inline constexpr std::string_view kDefaultLayers = "blocks.*.{attn1,attn2,ffn}.*";
 
-/// True when `name` matches `pattern`: * any characters (dots too), ? one, [ab] [a-z] [!a] sets, {a,b}
-/// alternatives. InvalidArgument on an unclosed brace.
+/// NamePattern(pattern).matches(name).
 bool matches(std::string_view pattern, std::string_view name);
 
 /// The names that match any include pattern and no exclude pattern, in the given order. InvalidArgument

@@ -1,7 +1,7 @@
 // Quantized attention in a pair: which modules, and their rotations or calibrated scales.
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <unordered_map>
 
 #include "aerogel/error.h"
 #include "quant/algorithms/model_dtype.h"
@@ -45,7 +45,7 @@ class AttentionReader {
             return {};
         }
         const std::int64_t d = head_dim != 0 ? head_dim : (stored.shape().empty() ? 0 : stored.dim(0));
-        if (!is_model_dtype(stored.dtype()) || stored.shape() != Shape{d, d}) {
+        if (!is_model_dtype(stored.dtype()) || d < 1 || stored.shape() != Shape{d, d}) {
             refuse(tensor,
                    fmt::format("f32, bf16 or f16 {}", head_dim == 0 ? "[d,d]" : to_string(Shape{d, d})),
                    stored.describe());
@@ -80,13 +80,13 @@ class AttentionReader {
 }  // namespace
 
 void QuantizedPair::find_attentions() {
+    std::unordered_map<std::string, std::size_t> places;
     const auto add = [&](const std::string& name, const std::string& type, bool wins) {
-        const auto found = std::find_if(attentions_.begin(), attentions_.end(),
-                                        [&](const QuantizedAttention& other) { return other.name == name; });
-        if (found == attentions_.end()) {
+        const auto [place, is_new] = places.emplace(name, attentions_.size());
+        if (is_new) {
             attentions_.push_back({name, type});
         } else if (wins) {
-            found->quant_type = type;
+            attentions_[place->second].quant_type = type;
         }
     };
     for (const auto& [key, type] : description_.entries) {
@@ -124,6 +124,7 @@ AttentionQuantization QuantizedPair::read(const QuantizedAttention& attention, s
             AttentionScales{reader.per_head('q', "scale", heads),  reader.per_head('k', "scale", heads),
                             reader.per_head('v', "scale", heads),  reader.per_head('q', "offset", heads),
                             reader.per_head('k', "offset", heads), reader.per_head('v', "offset", heads)};
+        weights_.check_intact();
         return result;
     }
     result.q_rotation = reader.rotation("q_rot", *type, head_dim);
@@ -132,6 +133,7 @@ AttentionQuantization QuantizedPair::read(const QuantizedAttention& attention, s
         reader.refuse(result.q_rotation.defined() ? "k_rot" : "q_rot", "in the file beside the other",
                       "nothing");
     }
+    weights_.check_intact();
     return result;
 }
 

@@ -115,10 +115,18 @@ Tensor recovered_scale(const StaticScales& scales) {
     return scale;
 }
 
+// Sizes of 0 would let a file of a hundred bytes name any number of rows.
+void check_sizes(const LayerReader& reader, const Tensor& stored) {
+    if (stored.shape().size() == 2 && stored.count() == 0) {
+        reader.refuse("weight", "a matrix with at least one row and one column", stored.describe());
+    }
+}
+
 // Four-bit weights lie in several layouts; those of the formats' readers count.
 void read_packed(const LayerReader& reader, std::int64_t in_features, QuantizedTensor& weight) {
     const Tensor stored = reader.required("weight");
     if (stored.shape().size() != 2) reader.refuse("weight", "a matrix", stored.describe());
+    check_sizes(reader, stored);
     const Tensor scale = reader.required("weight_scale");
     try {
         if (weight.format == Format::int4) {
@@ -144,8 +152,23 @@ void read_weight(const LayerReader& reader, std::int64_t in_features, QuantizedT
         reader.refuse("weight", fmt::format("{}[out_features,in_features]", to_string(dtype)),
                       weight.data.describe());
     }
+    check_sizes(reader, weight.data);
     weight.rows = weight.data.dim(0);
     weight.columns = weight.data.dim(1);
+}
+
+// [rows, k / block, 1]: the block is what the shape says, 512 where that fits (its last one may be shorter).
+void read_dual_scales(const LayerReader& reader, QuantizedTensor& weight) {
+    constexpr const char* kName = "weight_dual_scale";
+    const Tensor stored = reader.required(kName);
+    const std::int64_t blocks = stored.count() / weight.rows, k = weight.columns;
+    weight.dual_block = blocks * weight.rows == stored.count() ? mx_dual_block(k, blocks) : 0;
+    if (weight.dual_block == 0) {
+        reader.refuse(
+            kName, fmt::format("[{},k/block,1] with a block of 32, 64 ... of the {} columns", weight.rows, k),
+            stored.describe());
+    }
+    weight.dual_scale = reader.floats(kName, {weight.rows, blocks});
 }
 
 // E8M0 scales as u8 or f8_e8m0, of one block of 32 columns each, in any shape of that many.
@@ -158,9 +181,7 @@ void read_mx_scales(const LayerReader& reader, QuantizedTensor& weight) {
     }
     weight.group_size = kMxBlock;
     weight.scale = as_bytes(stored).reshaped(shape);
-    if (weight.format != Format::mxfp4_dual) return;
-    reader.required("weight_dual_scale");
-    weight.dual_scale = reader.floats("weight_dual_scale", {weight.rows, mx_dual_blocks(weight.columns)});
+    if (weight.format == Format::mxfp4_dual) read_dual_scales(reader, weight);
 }
 
 // Scales per row or group; a single one counts for every row.
@@ -241,6 +262,7 @@ QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int
     read_scales(reader, scheme, out);
     read_branches(reader, smoothing, split_quant_type(layer.quant_type), out);
     out.stored_bytes = stored_bytes(layer);
+    weights_.check_intact();
     try {
         check_layer(out);
     } catch (const InvalidArgument& error) {

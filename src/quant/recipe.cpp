@@ -12,6 +12,7 @@
 #include "aerogel/error.h"
 #include "quant/attention_types.h"
 #include "quant/layer_patterns.h"
+#include "quant/name_pattern.h"
 
 namespace aerogel {
 namespace {
@@ -54,40 +55,52 @@ std::vector<Candidate> candidates(const std::vector<std::string>& linears) {
     return result;
 }
 
-bool fits(const std::string& pattern, const Candidate& layer) {
-    return matches(pattern, layer.name) || matches(pattern, layer.original);
+bool fits(const NamePattern& pattern, const Candidate& layer) {
+    return pattern.matches(layer.name) || pattern.matches(layer.original);
 }
 
-bool fits_any(const std::vector<std::string>& patterns, const Candidate& layer) {
-    return std::any_of(patterns.begin(), patterns.end(),
-                       [&](const std::string& pattern) { return fits(pattern, layer); });
-}
+// Include and exclude of an entry, compiled once for all layers.
+class Patterns {
+  public:
+    template <typename Entry>
+    explicit Patterns(const Entry& entry)
+        : include_(entry.include.begin(), entry.include.end()),
+          exclude_(entry.exclude.begin(), entry.exclude.end()) {}
+
+    bool includes(const Candidate& layer) const { return any(include_, layer); }
+    bool excludes(const Candidate& layer) const { return any(exclude_, layer); }
+    bool take(const Candidate& layer) const { return includes(layer) && !excludes(layer); }
+
+  private:
+    static bool any(const std::vector<NamePattern>& patterns, const Candidate& layer) {
+        return std::any_of(patterns.begin(), patterns.end(),
+                           [&](const NamePattern& pattern) { return fits(pattern, layer); });
+    }
+    std::vector<NamePattern> include_, exclude_;
+};
 
 template <typename Entry>
 void add_unmatched(const Entry& entry, const std::vector<Candidate>& layers, RecipePlan& plan) {
     for (const auto& [key, patterns] : {std::pair("include", &entry.include), {"exclude", &entry.exclude}}) {
         for (const std::string& pattern : *patterns) {
+            const NamePattern ready(pattern);
             const bool found = std::any_of(layers.begin(), layers.end(),
-                                           [&](const Candidate& layer) { return fits(pattern, layer); });
+                                           [&](const Candidate& layer) { return fits(ready, layer); });
             if (!found)
                 plan.notes.push_back(fmt::format("{}.{} '{}' matches no layer", entry.place, key, pattern));
         }
     }
 }
 
-template <typename Entry>
-bool takes(const Entry& entry, const Candidate& layer) {
-    return fits_any(entry.include, layer) && !fits_any(entry.exclude, layer);
-}
-
 // Self-attention of the layers' blocks: the module of every q, in both names.
 std::vector<Candidate> attention_modules(const std::vector<Candidate>& layers) {
+    const NamePattern self_attention(kDefaultAttentions);
     std::vector<Candidate> modules;
     for (const Candidate& layer : layers) {
         for (const std::string_view ending : {".to_q", ".q"}) {
             if (!layer.name.ends_with(ending)) continue;
             const std::string module = layer.name.substr(0, layer.name.size() - ending.size());
-            if (!matches(kDefaultAttentions, module)) continue;
+            if (!self_attention.matches(module)) continue;
             const std::string& original = layer.original;
             modules.push_back({module, original.substr(0, original.rfind('.'))});
         }
@@ -99,9 +112,10 @@ std::vector<Candidate> attention_modules(const std::vector<Candidate>& layers) {
 bool rotates(const Recipe& recipe, const Candidate& module) {
     const Candidate part = {module.name + ".q_rot", module.original + ".q_rot"};
     return std::any_of(recipe.attentions.begin(), recipe.attentions.end(), [&](const RecipeAttention& entry) {
-        const bool inside = fits_any(entry.include, module) || fits_any(entry.include, part);
-        const bool outside = fits_any(entry.exclude, module) || fits_any(entry.exclude, part);
-        return entry.quant_type.empty() && inside && !outside;
+        if (!entry.quant_type.empty()) return false;
+        const Patterns patterns(entry);
+        return (patterns.includes(module) || patterns.includes(part)) && !patterns.excludes(module) &&
+               !patterns.excludes(part);
     });
 }
 
@@ -110,9 +124,10 @@ void plan_attentions(const Recipe& recipe, const std::vector<Candidate>& layers,
     for (const RecipeAttention& entry : recipe.attentions) {
         if (entry.quant_type.empty()) continue;
         add_unmatched(entry, modules, plan);
+        const Patterns patterns(entry);
         const bool needs = attention_type("recipe", entry.quant_type).needs_rotation;
         for (const Candidate& module : modules) {
-            if (!takes(entry, module) || plan.attentions.contains(module.name)) continue;
+            if (!patterns.take(module) || plan.attentions.contains(module.name)) continue;
             const bool rotated = rotates(recipe, module);
             if (needs && !rotated) {
                 throw InvalidArgument(
@@ -128,8 +143,9 @@ void plan_attentions(const Recipe& recipe, const std::vector<Candidate>& layers,
 void plan_layers(const RecipeEntry& entry, const std::vector<Candidate>& layers,
                  std::map<std::string, LayerOptions>& prepared, RecipePlan& plan) {
     bool useful = false;
+    const Patterns patterns(entry);
     for (const Candidate& layer : layers) {
-        if (!takes(entry, layer) || plan.layers.contains(layer.name)) continue;  // the first one stays
+        if (!patterns.take(layer) || plan.layers.contains(layer.name)) continue;  // the first one stays
         useful = true;
         LayerOptions& before = prepared[layer.name];
         if (entry.options.low_rank != 0) before.low_rank = entry.options.low_rank;

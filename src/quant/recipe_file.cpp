@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <string_view>
 
 #include "aerogel/error.h"
+#include "core/input_file.h"
 #include "core/text.h"
 #include "quant/recipe.h"
 #include "quant/recipe_attention.h"
 #include "quant/recipe_linear.h"
 #include "quant/recipe_node.h"
+#include "quant/recipe_outline.h"
 
 namespace aerogel {
 namespace {
@@ -158,25 +161,12 @@ void check_spec(const RecipeNode& spec) {
     check_save(spec);
 }
 
-bool refers_to(const YAML::Node& node, const YAML::Node& wanted, int depth) {
-    constexpr int kDeepest = 16;
-    if (node.is(wanted)) return true;
-    if (depth == kDeepest) return false;
-    if (node.IsSequence()) {
-        return std::any_of(node.begin(), node.end(),
-                           [&](const auto& item) { return refers_to(item, wanted, depth + 1); });
-    }
-    if (!node.IsMap()) return false;
-    return std::any_of(node.begin(), node.end(),
-                       [&](const auto& item) { return refers_to(item.second, wanted, depth + 1); });
-}
-
 // Other keys may hold what the spec refers to by "*name".
-void check_frame(const RecipeNode& root) {
+void check_frame(const RecipeNode& root, const RecipeOutline& outline) {
     const Words known = {"apiversion", "metadata", "spec"};
+    const std::set<std::string> used = outline.used_by("spec");
     for (const std::string& key : root.keys()) {
-        if (std::find(known.begin(), known.end(), key) != known.end()) continue;
-        if (root.has("spec") && refers_to(root.yaml()["spec"], root.yaml()[key], 0)) continue;
+        if (std::find(known.begin(), known.end(), key) != known.end() || used.contains(key)) continue;
         root.check_keys(known);
     }
     const RecipeNode version = root.at("apiversion");
@@ -207,8 +197,9 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
 Recipe parse_recipe(const std::string& text, const std::filesystem::path& path,
                     const std::vector<std::string>& without) {
     try {
+        const RecipeOutline outline(text, "[recipe] " + path.string());
         const RecipeNode root(YAML::Load(text), path.string(), "");
-        check_frame(root);
+        check_frame(root, outline);
         const RecipeNode spec = root.at("spec");
         check_spec(spec);
         Recipe recipe;
@@ -220,7 +211,7 @@ Recipe parse_recipe(const std::string& text, const std::filesystem::path& path,
         return recipe;
     } catch (const YAML::Exception& error) {
         throw InvalidArgument(fmt::format("[recipe] {}:{}: not readable as YAML: {}", path.string(),
-                                          error.mark.line + 1, error.msg));
+                                          error.mark.line + 1, printable(error.msg)));
     }
 }
 

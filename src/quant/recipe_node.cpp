@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "aerogel/error.h"
 #include "core/text.h"
@@ -48,10 +49,11 @@ std::vector<RecipeNode> RecipeNode::items(const char* key) const {
 std::vector<std::string> RecipeNode::keys() const {
     if (!node_.IsMap()) fail("must be a mapping");
     std::vector<std::string> keys;
+    std::set<std::string_view> seen;  // of the nodes, which stay where they are
     for (const auto& item : node_) {
         if (!item.first.IsScalar()) fail("must have plain words as keys");
         keys.push_back(item.first.Scalar());
-        if (std::count(keys.begin(), keys.end(), keys.back()) > 1) {
+        if (!seen.insert(item.first.Scalar()).second) {
             fail(fmt::format("has the key {} twice", in_quotes(keys.back())));
         }
     }

@@ -18,7 +18,6 @@ class RecipeNode {
 
     /// "spec.process[0].qconfig"
     const std::string& place() const { return place_; }
-    const YAML::Node& yaml() const { return node_; }
     bool has(const char* key) const;
     /// InvalidArgument when it is missing.
     RecipeNode at(const char* key) const;

@@ -163,6 +163,7 @@ std::size_t restore_floats(const QuantizedPair& pair, const std::filesystem::pat
         if (i + 1 < plan.sources.size()) pair.weights().prefetch(plan.sources[i + 1]);
         writer.write(plan.outputs[i].name, restored(pair, plan, plan.sources[i]));
         release(pair, plan, plan.sources[i]);
+        pair.weights().check_intact();
         if (options.progress) options.progress(i + 1, plan.outputs.size(), plan.outputs[i].name);
     }
     writer.finish();

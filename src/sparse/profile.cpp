@@ -7,7 +7,8 @@
 #include "aerogel/error.h"
 #include "aerogel/sparse_profile.h"
 #include "core/atomic_file.h"
-#include "core/text.h"
+#include "core/json.h"
+#include "core/json_node.h"
 
 namespace aerogel {
 namespace {
@@ -17,94 +18,59 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kVersionKey = "aerogel_sparse_profile";
 constexpr int kVersion = 1;
 
-class Reader {
-  public:
-    explicit Reader(const std::filesystem::path& path) : path_(path) {
-        constexpr std::size_t kLimit = 100'000'000;
-        json_ =
-            Json::parse(read_text_file(path, "sparse_profile", kLimit), nullptr, /*allow_exceptions=*/false);
-        if (!json_.is_object() || !json_.contains(kVersionKey))
-            fail(kVersionKey, fmt::format("{}, the mark of a profile made by aerogel mine", kVersion),
-                 "none");
-        if (json_[kVersionKey] != kVersion)
-            fail(kVersionKey, fmt::format("{}", kVersion), json_[kVersionKey].dump());
-    }
+constexpr Bounds kCounts = {1, 1'000'000'000};
 
-    SparseProfile profile() const {
-        SparseProfile profile;
-        const Json& latent = entry("latent_shape");
-        if (!latent.is_array() || latent.size() != 3)
-            fail("latent_shape", "[frames, height, width]", latent.dump());
-        profile.latent_shape = {whole(latent[0], "latent_shape", 1), whole(latent[1], "latent_shape", 1),
-                                whole(latent[2], "latent_shape", 1)};
-        profile.block_size = whole(entry("block_size"), "block_size", 1);
-        profile.sparsity = share(entry("sparsity"), "sparsity");
-        const Json& protect = entry("protect_first_frame");
-        if (!protect.is_boolean()) fail("protect_first_frame", "true or false", protect.dump());
-        profile.protect_first_frame = protect.get<bool>();
-        profile.steps = static_cast<int>(whole(entry("steps"), "steps", 1));
-        const Json& layers = entry("layers");
-        if (!layers.is_array() || layers.empty()) fail("layers", "an array of layers", layers.dump());
-        for (const Json& layer : layers) {
-            if (!layer.is_array() || layer.empty()) fail("layers", "arrays of heads", layer.dump());
-            auto& heads = profile.layers.emplace_back();
-            for (const Json& head : layer) heads.push_back(spans(head, profile.steps));
+HeadType read_type(const JsonNode& node) {
+    for (const HeadType type : {HeadType::dense, HeadType::spatial, HeadType::temporal, HeadType::textural}) {
+        if (node.json() == to_string(type)) return type;
+    }
+    node.fail("one of the head types dense, spatial, temporal, textural");
+}
+
+// The spans of one head, which follow each other without gaps from 0 to `steps`.
+std::vector<ProfileSpan> read_spans(const JsonNode& head, int steps) {
+    std::vector<ProfileSpan> spans;
+    int next = 0;
+    for (const JsonNode& span : head.items("a list of spans")) {
+        const std::string wanted = fmt::format("a span [{}, end_step, type, recall]", next);
+        const std::vector<JsonNode> parts = span.items(wanted);
+        if (parts.size() != 4 || parts[0].json() != next) span.fail(wanted);
+        const auto end = static_cast<int>(parts[1].whole({next + 1, kCounts.high}));
+        spans.push_back({next, end, read_type(parts[2]), parts[3].number(0.0, 1.0)});
+        next = end;
+    }
+    if (next != steps) head.fail(fmt::format("spans that end at step {}", steps));
+    return spans;
+}
+
+LatentShape read_latent_shape(const JsonNode& node) {
+    const std::vector<JsonNode> sizes = node.items("[frames, height, width]");
+    if (sizes.size() != 3) node.fail("[frames, height, width]");
+    return {sizes[0].whole(kCounts), sizes[1].whole(kCounts), sizes[2].whole(kCounts)};
+}
+
+SparseProfile read_profile(const JsonNode& json) {
+    const JsonNode version = json.at(kVersionKey);
+    if (version.json() != kVersion) {
+        version.fail(fmt::format("{}, the mark of a profile made by aerogel mine", kVersion));
+    }
+    SparseProfile profile;
+    profile.latent_shape = read_latent_shape(json.at("latent_shape"));
+    profile.block_size = json.at("block_size").whole(kCounts);
+    profile.sparsity = json.at("sparsity").number(0.0, 1.0);
+    profile.protect_first_frame = json.at("protect_first_frame").flag();
+    profile.steps = static_cast<int>(json.at("steps").whole(kCounts));
+    const JsonNode layers = json.at("layers");
+    for (const JsonNode& layer : layers.items("a list of layers")) {
+        auto& heads = profile.layers.emplace_back();
+        for (const JsonNode& head : layer.items("a list of heads")) {
+            heads.push_back(read_spans(head, profile.steps));
         }
-        return profile;
+        if (heads.empty()) layer.fail("a list of heads");
     }
-
-  private:
-    [[noreturn]] void fail(std::string_view key, std::string_view wanted, const std::string& got) const {
-        constexpr std::size_t kShown = 80;
-        throw InvalidArgument(fmt::format("[sparse_profile] {}: {} must be {}, got {}", path_.string(), key,
-                                          wanted, printable(got.substr(0, kShown))));
-    }
-
-    const Json& entry(const char* key) const {
-        const auto found = json_.find(key);
-        if (found == json_.end()) fail(key, "there", "none");
-        return *found;
-    }
-
-    std::int64_t whole(const Json& value, const char* key, std::int64_t least) const {
-        constexpr std::int64_t kMost = 1'000'000'000;
-        if (!value.is_number_integer() || value < least || value > kMost)
-            fail(key, fmt::format("a whole number from {} on", least), value.dump());
-        return value.get<std::int64_t>();
-    }
-
-    double share(const Json& value, const char* key) const {
-        if (!value.is_number() || value < 0.0 || value > 1.0) fail(key, "a number from 0 to 1", value.dump());
-        return value.get<double>();
-    }
-
-    HeadType type(const Json& value) const {
-        for (const HeadType type :
-             {HeadType::dense, HeadType::spatial, HeadType::temporal, HeadType::textural}) {
-            if (value == to_string(type)) return type;
-        }
-        fail("layers", "of head types dense, spatial, temporal, textural", value.dump());
-    }
-
-    // The spans of one head, which follow each other without gaps from 0 to `steps`.
-    std::vector<ProfileSpan> spans(const Json& head, int steps) const {
-        if (!head.is_array() || head.empty()) fail("layers", "of heads with spans", head.dump());
-        std::vector<ProfileSpan> spans;
-        int next = 0;
-        for (const Json& span : head) {
-            if (!span.is_array() || span.size() != 4 || span[0] != next)
-                fail("layers", fmt::format("of spans [{}, end_step, type, recall]", next), span.dump());
-            const auto end = static_cast<int>(whole(span[1], "layers (end_step)", next + 1));
-            spans.push_back({next, end, type(span[2]), share(span[3], "layers (recall)")});
-            next = end;
-        }
-        if (next != steps) fail("layers", fmt::format("of spans that end at step {}", steps), head.dump());
-        return spans;
-    }
-
-    const std::filesystem::path& path_;
-    Json json_;
-};
+    if (profile.layers.empty()) layers.fail("a list of layers");
+    return profile;
+}
 
 // One line per layer: a person can look through the file.
 std::string layer_line(const std::vector<std::vector<ProfileSpan>>& heads) {
@@ -116,13 +82,13 @@ std::string layer_line(const std::vector<std::vector<ProfileSpan>>& heads) {
                 {span.first_step, span.end_step, to_string(span.type), std::round(span.recall * 1e4) / 1e4});
         line.push_back(std::move(spans));
     }
-    return line.dump();
+    return dump_json(line);
 }
 
 }  // namespace
 
 SparseProfile SparseProfile::read(const std::filesystem::path& path) {
-    return Reader(path).profile();
+    return read_profile(JsonNode::read(path, "sparse_profile"));
 }
 
 void SparseProfile::write(const std::filesystem::path& path) const {
@@ -133,7 +99,8 @@ void SparseProfile::write(const std::filesystem::path& path) const {
                        {"protect_first_frame", protect_first_frame},
                        {"steps", steps}};
     std::string text = "{\n";
-    for (const auto& [key, value] : head.items()) text += fmt::format(" \"{}\": {},\n", key, value.dump());
+    for (const auto& [key, value] : head.items())
+        text += fmt::format(" \"{}\": {},\n", key, dump_json(value));
     text += " \"layers\": [\n";
     for (std::size_t i = 0; i < layers.size(); ++i)
         text += fmt::format("  {}{}\n", layer_line(layers[i]), i + 1 < layers.size() ? "," : "");

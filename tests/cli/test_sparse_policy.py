@@ -85,14 +85,14 @@ DENSE = [[0, 5, "dense", 0.0]]
 @pytest.mark.parametrize("content, message", [
     (([[DENSE, DENSE]], {}), "the profile has 1 layers, asked for layer 1"),
     (([[DENSE], [DENSE]], {}), "the profile has 1 heads in layer 0, the model has 2"),
-    (([[DENSE, [[0, 4, "dense", 0.0]]]], {}), "layers must be of spans that end at step 5"),
-    (([[[[1, 5, "dense", 0.0]]]], {}), "layers must be of spans [0, end_step, type, recall], got [1,5,\"dense\",0.0]"),
+    (([[DENSE, [[0, 4, "dense", 0.0]]]], {}), "layers[0][1] must be spans that end at step 5"),
+    (([[[[1, 5, "dense", 0.0]]]], {}), "layers[0][0][0] must be a span [0, end_step, type, recall], got [1,5,\"dense\",0.0]"),
     (([[[[0, 5, "block_mean", 0.0]]]], {}), "head types dense, spatial, temporal, textural, got \"block_mean\""),
-    (([[[[0, 5, "dense", 1.5]]]], {}), "layers (recall) must be a number from 0 to 1, got 1.5"),
-    (([], {}), "layers must be an array of layers, got []"),
-    (([[DENSE]], {"aerogel_sparse_profile": 2}), "aerogel_sparse_profile must be 1, got 2"),
+    (([[[[0, 5, "dense", 1.5]]]], {}), "layers[0][0][0][3] must be a number from 0 to 1, got 1.5"),
+    (([], {}), "layers must be a list of layers, got []"),
+    (([[DENSE]], {"aerogel_sparse_profile": 2}), "aerogel_sparse_profile must be 1, the mark of a profile made by aerogel mine, got 2"),
     (([[DENSE]], {"latent_shape": [8, 8]}), "latent_shape must be [frames, height, width], got [8,8]"),
-    (([[DENSE]], {"steps": 0}), "steps must be a whole number from 1 on, got 0"),
+    (([[DENSE]], {"steps": 0}), "steps must be a whole number from 1 to 1000000000, got 0"),
     (([[DENSE]], {"sparsity": "high"}), "sparsity must be a number from 0 to 1, got \"high\""),
 ])
 def test_bad_profiles_are_named(aerogel, tiny_pipeline, tmp_path, content, message):

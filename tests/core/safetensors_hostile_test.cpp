@@ -52,7 +52,7 @@ TEST_F(HostileSafetensors, Frame) {
 TEST_F(HostileSafetensors, NotAnObject) {
     EXPECT_THAT(header("[]"), HasSubstr("must begin with '{', got '['"));
     EXPECT_THAT(header("7"), HasSubstr("must begin with '{'"));
-    EXPECT_THAT(header("{"), HasSubstr("not valid JSON at its byte 2"));
+    EXPECT_THAT(header("{"), HasSubstr("not valid JSON at byte 2"));
     EXPECT_THAT(header("{} x"), HasSubstr("not valid JSON"));
     EXPECT_THAT(header("{\"x\":}"), HasSubstr("not valid JSON"));
     EXPECT_THAT(header(R"({"x":1})"), HasSubstr("tensor 'x': must be an object, got 1"));

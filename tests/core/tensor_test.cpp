@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -96,6 +97,24 @@ TEST(Convert, IntegersSaturateAndBooleansAreZeroOrOne) {
     EXPECT_TRUE(converted<bool>(0.1, DType::boolean));
     EXPECT_FALSE(converted<bool>(-0.0, DType::boolean));
     EXPECT_EQ(*one(DType::boolean, true).to(DType::f32).as<float>(), 1.0F);
+}
+
+// Files may hold any byte for a truth.
+TEST(Convert, EveryByteButZeroIsTrue) {
+    const Tensor bytes(DType::u8, {5});
+    std::copy_n(std::array<std::uint8_t, 5>{0, 1, 2, 128, 255}.begin(), 5, bytes.as<std::uint8_t>());
+    const Tensor truths(DType::boolean, {5}, bytes.data(), std::make_shared<Tensor>(bytes));
+    const Tensor floats = truths.to(DType::f32), integers = truths.to(DType::i64),
+                 halves = truths.to(DType::bf16);
+    for (std::int64_t i = 0; i < 5; ++i) {
+        EXPECT_EQ(floats.as<float>()[i], i == 0 ? 0.0F : 1.0F);
+        EXPECT_EQ(integers.as<std::int64_t>()[i], i == 0 ? 0 : 1);
+        EXPECT_EQ(to_float(halves.as<BFloat16>()[i]), i == 0 ? 0.0F : 1.0F);
+    }
+}
+
+TEST(Tensors, WithoutMemoryThereIsAnErrorOfOurs) {
+    EXPECT_THROW(Tensor(DType::f64, {std::int64_t{1} << 45}), Error);
 }
 
 TEST(Convert, NarrowingRoundsOnce) {

@@ -107,7 +107,8 @@ void expect_weights_to_the_bit(const QuantizedTensor& w, Activation activation) 
                                 .weight = w.format,
                                 .activation = activation,
                                 .group_size = w.group_size,
-                                .weight_offset = w.offset.defined()};
+                                .weight_offset = w.offset.defined(),
+                                .dual_block = w.dual_block};
     const Tensor wanted = dequantize(w);
     for (const LinearKernel* kernel : kernels_for(problem)) {
         for (const std::int64_t m : {1, 2, 3, 4, 5, 17}) {
@@ -132,6 +133,18 @@ TEST(DequantizeKernels, WeightsAreTheFormatsToTheBit) {
         for (const std::int64_t k : {1, 71, 520}) {
             expect_weights_to_the_bit(every_code(format, k), Activation::none);
         }
+    }
+}
+
+TEST(DequantizeKernels, DualScalesOfAnyBlock) {
+    for (const std::int64_t block : {32, 64, 96, 256, 1024}) {
+        QuantizedTensor w = every_code(Format::mxfp4_dual, 520);
+        w.dual_block = block;
+        w.dual_scale = Tensor(DType::f32, {w.rows, mx_dual_blocks(w.columns, block)});
+        for (std::int64_t i = 0; i < w.dual_scale.count(); ++i) {
+            w.dual_scale.as<float>()[i] = 0.5F + static_cast<float>(i % 37);
+        }
+        expect_weights_to_the_bit(w, Activation::none);
     }
 }
 

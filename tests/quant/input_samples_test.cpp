@@ -109,11 +109,11 @@ TEST(InputSamples, FilesBringThemBack) {
     std::map<std::string, Tensor> tensors;
     samples.add_to(tensors);
     InputSamples back;
-    back.restore("fc", tensors.at("fc.inputs"), tensors.at("fc.input_steps"));
+    back.restore("fc", tensors.at("fc.inputs"), tensors.at("fc.input_steps"), 100);
     EXPECT_EQ(numbers(back.of("fc")), numbers(samples.of("fc")));
     EXPECT_EQ(back.of("fc").steps, samples.of("fc").steps);
-    EXPECT_THROW(back.restore("fc", tensors.at("fc.inputs"), Tensor(DType::i32, {19})), InvalidArgument);
-    EXPECT_THROW(back.restore("fc", Tensor(DType::f32, {20, 3}), tensors.at("fc.input_steps")),
+    EXPECT_THROW(back.restore("fc", tensors.at("fc.inputs"), Tensor(DType::i32, {19}), 100), InvalidArgument);
+    EXPECT_THROW(back.restore("fc", Tensor(DType::f32, {20, 3}), tensors.at("fc.input_steps"), 100),
                  InvalidArgument);
 }
 

@@ -225,6 +225,25 @@ def test_mxfp4_forms(aerogel, tmp_path, form):
     np.testing.assert_array_equal(restored(aerogel, tmp_path / "dual", "W4A4_MXFP4_DUALSCALE", tensors), wanted * 3)
 
 
+@pytest.mark.parametrize("columns,block", [(1024, 32), (1024, 128), (1024, 256), (1024, 1024), (96, 96), (1088, 512), (2048, 1024)])
+def test_dual_scales_of_any_block(aerogel, build, tmp_path, columns, block):
+    """msModelSlim's ext.dual_block_size shows in the shape only. The layer computes what its weight as a plain matrix does, with inputs whose blocks quantization leaves as they are."""
+    rng = np.random.default_rng(block)
+    codes = rng.integers(0, 256, (6, columns // 2)).astype(np.uint8)
+    values = np.stack([codes & 15, codes >> 4], axis=2).reshape(6, columns)
+    numbers = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)[values]
+    dual = 2.0 ** rng.integers(-3, 4, (6, -(-columns // block), 1)).astype(np.float32)
+    tensors = {"fc.weight": torch.from_numpy(codes), "fc.weight_scale": torch.full((6, columns // 32), 128, dtype=torch.uint8), "fc.weight_dual_scale": torch.from_numpy(dual)}
+    wanted = numbers * 2 * np.repeat(dual[..., 0], block, axis=1)[:, :columns]
+    np.testing.assert_array_equal(restored(aerogel, tmp_path, "W4A4_MXFP4_DUALSCALE", tensors), wanted)
+    x = np.where(rng.integers(0, 2, (3, columns)), 6.0, -6.0).astype(np.float32)
+    save_file({"x": torch.from_numpy(x)}, tmp_path / "x.safetensors")
+    path = tmp_path / "quant_model_description_w4a4_mxfp4_dualscale.json"
+    done = subprocess.run([build / "tests/quantized_linear_run", path, "fc", tmp_path / "x.safetensors", tmp_path / "y.safetensors"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(load_file(tmp_path / "y.safetensors")["y"].numpy(), x @ wanted.T)
+
+
 def test_one_scale_for_all_rows(aerogel, tmp_path):
     weight = torch.tensor([[1.0, -448], [0.5, 2]]).to(torch.float8_e4m3fn)
     for scale in (torch.tensor([0.5]), torch.tensor(0.5)):
@@ -246,6 +265,8 @@ DAMAGED = [
     ("W4A4_MXFP4", {"weight": torch.full((4, 64), 5.0).to(torch.float8_e4m3fn), "weight_scale": BYTES[:, :2]}, "must hold 0, .5, 1, 1.5, 2, 3, 4, 6"),
     ("W4A4_MXFP4_DUALSCALE", {"weight": BYTES, "weight_scale": BYTES[:, :2].clone()}, "'fc.weight_dual_scale' (W4A4_MXFP4_DUALSCALE) must be in the file"),
     ("W4A4_MXFP4_DUALSCALE", {"weight": BYTES, "weight_scale": BYTES[:, :2].clone(), "weight_dual_scale": torch.full((4, 1, 1), NAN)}, "weight_dual_scale has the value nan"),
+    ("W4A4_MXFP4_DUALSCALE", {"weight": BYTES, "weight_scale": BYTES[:, :2].clone(), "weight_dual_scale": torch.ones(4, 4, 1)}, "'fc.weight_dual_scale' (W4A4_MXFP4_DUALSCALE) must be [4,k/block,1] with a block of 32, 64 ... of the 64 columns, got f32[4,4,1]"),
+    ("W4A4_MXFP4_DUALSCALE", {"weight": BYTES, "weight_scale": BYTES[:, :2].clone(), "weight_dual_scale": torch.ones(5)}, "(W4A4_MXFP4_DUALSCALE) must be [4,k/block,1]"),
     ("W8A8_MXFP8", {"weight": BYTES, "weight_scale": BYTES[:, :1].clone()}, "must be f8_e4m3[out_features,in_features], got u8[4,32]"),
     ("W8A8_DYNAMIC", {"weight": torch.zeros(4, 64, dtype=torch.int8), "weight_scale": torch.ones(4, 3)}, "[4,1] or [4,groups], got f32[4,3]"),
     ("FP8", {"weight": torch.zeros(4, 8).to(torch.float8_e4m3fn), "weight_scale": torch.ones(4, 1), "weight_offset": torch.ones(4, 1)}, "must be zeros"),

@@ -180,7 +180,8 @@ CodePanels::CodePanels(const LinearProblem& problem, std::int64_t columns_of_pan
       groups(ceil_div(problem.k, width)),
       steps(code == Code::nibble ? 8 : 4),
       chunks(ceil_div(width, steps)),
-      dual_blocks(problem.weight == Format::mxfp4_dual ? mx_dual_blocks(problem.k) : 0),
+      dual_width(problem.dual_block),
+      dual_blocks(problem.weight == Format::mxfp4_dual ? ceil_div(problem.k, dual_width) : 0),
       panels(ceil_div(problem.n, columns)) {
     const std::int64_t last = ceil_div(problem.k - (groups - 1) * width, steps);
     const std::int64_t values = panels * groups * columns;

@@ -36,6 +36,7 @@ struct CodePanels {
     std::int64_t groups;       ///< ceil(k / width)
     std::int64_t steps;        ///< k per chunk
     std::int64_t chunks;       ///< per group; the last group may have fewer
+    std::int64_t dual_width;   ///< k per dual scale
     std::int64_t dual_blocks;  ///< 0 without dual scales
     std::int64_t panels;
     std::size_t panel_bytes;

@@ -24,8 +24,6 @@
 namespace aerogel {
 namespace {
 
-constexpr std::int64_t kDualWidth = 512;  ///< columns of w per dual scale
-
 /// One panel of packed codes.
 struct CodePanel {
     const std::byte* chunk(std::int64_t group, std::int64_t i) const {
@@ -47,7 +45,7 @@ struct Factors {
     Factors(const CodePanel& p, std::int64_t group) {
         const CodePanels& layout = p.layout;
         const std::int64_t at = (p.panel * layout.groups + group) * layout.columns;
-        const std::int64_t block = group * layout.width / kDualWidth;
+        const std::int64_t block = group * layout.width / layout.dual_width;
         for (int h = 0; h < 2; ++h) {
             const std::int64_t lane = at + h * Isa::kLanes;
             scale[h] = layout.powers

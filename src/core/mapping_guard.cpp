@@ -1,0 +1,140 @@
+// The handler runs between any two instructions of any thread: it looks through a fixed table of atomics and
+// calls mmap() and sigaction(), nothing else.
+#include "core/mapping_guard.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <mutex>
+
+namespace aerogel {
+
+struct MappingGuard::Slot {
+    std::atomic<std::uintptr_t> begin{0};  // 0: free
+    std::atomic<std::uintptr_t> end{0};
+    std::atomic<bool> damaged{false};
+};
+
+namespace {
+
+using Slot = MappingGuard::Slot;
+
+constexpr std::size_t kSlots = 4096;
+
+std::array<Slot, kSlots>& slots() {
+    static std::array<Slot, kSlots> table;
+    return table;
+}
+
+// Of mapping and unmapping, never taken in the handler.
+std::mutex& table_mutex() {
+    static std::mutex mutex;
+    return mutex;
+}
+
+std::size_t guarded = 0;  // slots in use, under the mutex
+std::size_t page_size = 0;
+struct sigaction previous = {};
+
+Slot* slot_at(std::uintptr_t address) {
+    for (Slot& slot : slots()) {
+        const std::uintptr_t begin = slot.begin.load();
+        if (begin != 0 && begin <= address && address < slot.end.load()) return &slot;
+    }
+    return nullptr;
+}
+
+// Zeros instead of the rest of the range, so that the instruction that failed can be repeated. What lies
+// before is still the file's.
+bool mend(Slot& slot, std::uintptr_t address) {
+    const std::uintptr_t first = address / page_size * page_size;
+    void* zeros = ::mmap(reinterpret_cast<void*>(first), slot.end.load() - first, PROT_READ,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    slot.damaged = true;
+    return zeros != MAP_FAILED;
+}
+
+// As if ours were not there.
+void pass_on(int signal, siginfo_t* info, void* context) {
+    if ((previous.sa_flags & SA_SIGINFO) != 0) {
+        previous.sa_sigaction(signal, info, context);
+    } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
+        previous.sa_handler(signal);
+    } else if (previous.sa_handler == SIG_DFL || info->si_code > 0) {
+        // The instruction is repeated, or the signal sent again, and ends the process.
+        struct sigaction standard = {};
+        standard.sa_handler = SIG_DFL;
+        ::sigaction(signal, &standard, nullptr);
+        if (info->si_code <= 0) ::raise(signal);
+    }
+}
+
+extern "C" void on_bus_error(int signal, siginfo_t* info, void* context) {
+    const int error = errno;
+    // A positive code comes from the system, about the address.
+    if (info->si_code > 0) {
+        const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+        Slot* slot = slot_at(address);
+        if (slot != nullptr && mend(*slot, address)) {
+            errno = error;
+            return;
+        }
+    }
+    pass_on(signal, info, context);
+    errno = error;
+}
+
+bool is_ours(const struct sigaction& action) {
+    return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == on_bus_error;
+}
+
+void set_handler() {
+    page_size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    struct sigaction now = {};
+    ::sigaction(SIGBUS, nullptr, &now);
+    if (is_ours(now)) return;  // left behind by somebody who put it aside and back
+    struct sigaction own = {};
+    own.sa_sigaction = on_bus_error;
+    own.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    ::sigemptyset(&own.sa_mask);
+    previous = now;
+    ::sigaction(SIGBUS, &own, nullptr);
+}
+
+void put_handler_back() {
+    struct sigaction now = {};
+    ::sigaction(SIGBUS, nullptr, &now);
+    if (is_ours(now)) ::sigaction(SIGBUS, &previous, nullptr);
+}
+
+}  // namespace
+
+MappingGuard::MappingGuard(const std::byte* data, std::size_t size) {
+    const std::scoped_lock lock(table_mutex());
+    for (Slot& slot : slots()) {
+        if (slot.begin.load() != 0) continue;
+        if (guarded++ == 0) set_handler();
+        slot.damaged = false;
+        slot.end = reinterpret_cast<std::uintptr_t>(data) + (size + page_size - 1) / page_size * page_size;
+        slot.begin = reinterpret_cast<std::uintptr_t>(data);
+        slot_ = &slot;
+        return;
+    }
+}
+
+MappingGuard::~MappingGuard() {
+    if (slot_ == nullptr) return;
+    const std::scoped_lock lock(table_mutex());
+    slot_->begin = 0;
+    if (--guarded == 0) put_handler_back();
+}
+
+bool MappingGuard::damaged() const {
+    return slot_ != nullptr && slot_->damaged.load();
+}
+
+}  // namespace aerogel
