@@ -5,12 +5,11 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include "aerogel/error.h"
-#include "aerogel/pipeline.h"
-#include "aerogel/threads.h"
+#include "aerogel/cancellation.h"
 #include "aerogel/version.h"
 #include "base/cpu_features.h"
 #include "base/log.h"
+#include "base/thread_pool.h"
 #include "cli/command.h"
 
 namespace {
@@ -57,14 +56,16 @@ int main(int argc, char** argv) {
         aerogel::cli::catch_interrupts();
         // Wrong settings in the environment are reported before any work starts.
         aerogel::cpu_level();
-        aerogel::num_threads();
+        aerogel::check_thread_settings();
         aerogel::log_enabled(aerogel::LogTopic::dispatch);
-        return run(argc, argv);
+        const int code = run(argc, argv);
+        aerogel::cli::warn_about_threads();
+        return code;
     } catch (const aerogel::Cancelled& error) {
-        const std::string_view what = error.what();
-        fmt::print(stderr, "aerogel: {}\n", what.starts_with("interrupted") ? what : "interrupted");
-        return 130;
+        return aerogel::cli::end_interrupted(error.what());
     } catch (const std::exception& error) {
+        if (aerogel::cli::interrupted()) return aerogel::cli::end_interrupted("");  // a failure of what was stopped
+        aerogel::cli::warn_about_threads();
         fmt::print(stderr, "aerogel: {}\n", error.what());
         return 1;
     }
