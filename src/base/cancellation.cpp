@@ -45,8 +45,10 @@ CancellationQuestion::~CancellationQuestion() {
 bool CancellationQuestion::answer() noexcept {
     constexpr std::chrono::milliseconds kPause(50);
     if (yes_) return true;
-    if (Clock::now() - last_ < kPause) return false;
+    if (asking_ || Clock::now() - last_ < kPause) return false;
+    asking_ = true;  // who asks may call us, and is not asked in turn
     yes_ = asked_();
+    asking_ = false;
     last_ = Clock::now();
     return yes_;
 }

@@ -31,6 +31,7 @@ class CancellationQuestion {
     CancellationQuestion* outer_;
     Clock::time_point last_;
     bool yes_ = false;
+    bool asking_ = false;
 };
 
 }  // namespace aerogel
