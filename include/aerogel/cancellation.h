@@ -1,5 +1,5 @@
-// Ending work from outside. A request is kept until it is withdrawn; whatever the library computes meanwhile, in any thread,
-// ends within the time of one task (milliseconds) by throwing Cancelled.
+// Ending work from outside. A request is kept until it is withdrawn; whatever the library computes meanwhile,
+// in any thread, ends within the time of one task (milliseconds) by throwing Cancelled.
 // layer: base
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace aerogel {
 
-/// Thrown by a call that was asked to stop: by request_cancellation(), or by its own progress callback. What the call was
-/// writing to (tensors) is then undefined; files appear complete or not at all.
+/// Thrown by a call that was asked to stop: by request_cancellation(), or by its own progress callback. What
+/// the call was writing to (tensors) is then undefined; files appear complete or not at all.
 class Cancelled : public Error {
   public:
     using Error::Error;

@@ -14,7 +14,8 @@ namespace {
 
 namespace nb = nanobind;
 
-// Python runs its handlers in the main thread only: that of the process, also in a child that another thread forked.
+// Python runs its handlers in the main thread only: that of the process, also in a child that another thread
+// forked.
 bool on_main_thread() {
     return ::gettid() == ::getpid();
 }
@@ -24,7 +25,8 @@ void warn_about_threads() {
     const std::string shortage = thread_shortage();
     if (shortage.empty() || shortage == told) return;
     told = shortage;
-    if (PyErr_WarnEx(PyExc_RuntimeWarning, ("aerogel: " + shortage).c_str(), 1) != 0) throw nb::python_error();
+    if (PyErr_WarnEx(PyExc_RuntimeWarning, ("aerogel: " + shortage).c_str(), 1) != 0)
+        throw nb::python_error();
 }
 
 }  // namespace

@@ -10,11 +10,11 @@
 
 namespace aerogel::python {
 
-/// Runs `work` without the interpreter's lock. Everything that may use the pool is called so: a thread that waits for the pool with the
-/// lock would keep another one from looking for signals.
-/// On the main thread Python's signal handlers run meanwhile, about every 50 ms; what one raises (KeyboardInterrupt) ends the
-/// work between two tasks and comes out of this call, also where the work was done by then. A RuntimeWarning tells, once, when fewer
-/// threads run than were asked for.
+/// Runs `work` without the interpreter's lock. Everything that may use the pool is called so: a thread that
+/// waits for the pool with the lock would keep another one from looking for signals. On the main thread
+/// Python's signal handlers run meanwhile, about every 50 ms; what one raises (KeyboardInterrupt) ends the
+/// work between two tasks and comes out of this call, also where the work was done by then. A RuntimeWarning
+/// tells, once, when fewer threads run than were asked for.
 void run_without_gil(FunctionRef<void()> work);
 
 /// The same with a result.

@@ -38,7 +38,8 @@ std::shared_ptr<QuantizedLinear> quantize_float(const Array& weight, const std::
                               "this one comes from files (aerogel.quantize(model, description_path))");
     }
     const FloatLayer layer = {"", adopt(weight, "weight"), bias ? adopt(*bias, "bias") : Tensor()};
-    return without_gil([&] { return std::make_shared<QuantizedLinear>(quantize_float(layer, scheme, choices)); });
+    return without_gil(
+        [&] { return std::make_shared<QuantizedLinear>(quantize_float(layer, scheme, choices)); });
 }
 
 Tensor take(const Arrays& arrays, const char* name) {

@@ -41,8 +41,9 @@ NB_MODULE(_core, module) {
     module.def(
         "num_threads", [] { return aerogel::python::without_gil(&aerogel::num_threads); },
         "Threads that the kernels use: those asked for, or as many as the system gives (RuntimeWarning).");
-    module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
-               "For the calls that begin from now on; results do not depend on it. Raises ValueError below 1.");
+    module.def(
+        "set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
+        "For the calls that begin from now on; results do not depend on it. Raises ValueError below 1.");
     module.attr("least_huge") = aerogel::kLeastHuge;
     module.def(
         "prefer_huge_pages",

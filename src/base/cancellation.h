@@ -1,5 +1,5 @@
-// Whether the work of this thread should stop: the one question that the pool asks between tasks and that every loop asks which
-// waits or runs long outside of it.
+// Whether the work of this thread should stop: the one question that the pool asks between tasks and that
+// every loop asks which waits or runs long outside of it.
 #pragma once
 
 #include "aerogel/cancellation.h"
@@ -8,15 +8,16 @@
 
 namespace aerogel {
 
-/// True once request_cancellation() was called or the thread's CancellationQuestion was answered with yes. Cheap enough
-/// for every task.
+/// True once request_cancellation() was called or the thread's CancellationQuestion was answered with yes.
+/// Cheap enough for every task.
 bool cancelled() noexcept;
 /// Throws Cancelled when cancelled().
 void stop_if_cancelled();
 
-/// While it lives, the work of the calling thread stops also when `asked` returns true. It is asked in the middle of operations, at
-/// most every 50 ms, on the calling thread, until it says yes. It must not throw and must outlive this object. It may call
-/// the library, with a workspace of its own (see ops/workspace.h); its calls do not share their work with other threads.
+/// While it lives, the work of the calling thread stops also when `asked` returns true. It is asked in the
+/// middle of operations, at most every 50 ms, on the calling thread, until it says yes. It must not throw and
+/// must outlive this object. It may call the library, with a workspace of its own (see ops/workspace.h); its
+/// calls do not share their work with other threads.
 class CancellationQuestion {
   public:
     explicit CancellationQuestion(FunctionRef<bool()> asked);

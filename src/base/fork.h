@@ -1,5 +1,5 @@
-// What a forked child must not inherit. Only the thread that called fork() lives on in the child: locks that others held stay
-// locked there, and threads that were waited for never come.
+// What a forked child must not inherit. Only the thread that called fork() lives on in the child: locks that
+// others held stay locked there, and threads that were waited for never come.
 #pragma once
 
 #include <atomic>
@@ -10,8 +10,8 @@ namespace aerogel {
 /// How many forks lie between this process and the one that loaded the library. Costs one load.
 std::uint64_t fork_generation() noexcept;
 
-/// A value that a forked child makes anew when it first asks for it. What it held in the parent is left alone in
-/// the child, because nobody can tell in which state its locks are.
+/// A value that a forked child makes anew when it first asks for it. What it held in the parent is left alone
+/// in the child, because nobody can tell in which state its locks are.
 template <typename T>
 class PerProcess {
   public:

@@ -1,6 +1,6 @@
 // Workers sleep on a generation counter (futex through std::atomic::wait) and take tasks from one
-// atomic index; the calling thread works along as worker 0. Whoever computes holds a share of the pool it entered,
-// so that a pool that was replaced ends when its last caller leaves.
+// atomic index; the calling thread works along as worker 0. Whoever computes holds a share of the pool it
+// entered, so that a pool that was replaced ends when its last caller leaves.
 #include "base/thread_pool.h"
 
 #include <sched.h>
@@ -72,7 +72,8 @@ int available_cores() {
 /// Address space that stacks of threads may not take, so that work finds some where it is limited.
 class RoomForWork {
   public:
-    RoomForWork() : at_(mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
+    RoomForWork()
+        : at_(mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
     ~RoomForWork() {
         if (found()) munmap(at_, kBytes);
     }
@@ -202,7 +203,8 @@ class ThreadPool {
             if (worker == 0 && cancelled()) stop_.store(Stop::cancelled);
             if (stop_.load(std::memory_order_relaxed) != Stop::none) return;
             (*task_)(i, worker);
-            if (orphaned()) return;  // the task forked, and this is the child: the tasks of the others are lost
+            if (orphaned())
+                return;  // the task forked, and this is the child: the tasks of the others are lost
         }
     }
 
@@ -324,7 +326,8 @@ void run_operation(FunctionRef<void()> body) {
     }
     if (own.stop == Stop::cancelled) throw Cancelled("[cancelled] the call was asked to stop");
     if (own.stop == Stop::forked) {
-        throw Error("[threads] the process was forked in the middle of an operation, which its child cannot finish");
+        throw Error(
+            "[threads] the process was forked in the middle of an operation, which its child cannot finish");
     }
 }
 

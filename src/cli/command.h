@@ -18,9 +18,10 @@ void add_inspect(CLI::App& app);
 void add_mine(CLI::App& app);
 void add_quantize(CLI::App& app);
 
-/// From now on the first Ctrl-C (SIGINT or SIGTERM) asks the library to stop (aerogel/cancellation.h), so that work ends cleanly, and ends
-/// the process itself where that takes longer than a second: temporary files are removed, the exit code is 130. The second one kills
-/// at once. A signal that the process was started to ignore stays ignored.
+/// From now on the first Ctrl-C (SIGINT or SIGTERM) asks the library to stop (aerogel/cancellation.h), so
+/// that work ends cleanly, and ends the process itself where that takes longer than a second: temporary files
+/// are removed, the exit code is 130. The second one kills at once. A signal that the process was started to
+/// ignore stays ignored.
 void catch_interrupts();
 /// True once Ctrl-C was pressed.
 bool interrupted();

@@ -64,7 +64,8 @@ int main(int argc, char** argv) {
     } catch (const aerogel::Cancelled& error) {
         return aerogel::cli::end_interrupted(error.what());
     } catch (const std::exception& error) {
-        if (aerogel::cli::interrupted()) return aerogel::cli::end_interrupted("");  // a failure of what was stopped
+        if (aerogel::cli::interrupted())
+            return aerogel::cli::end_interrupted("");  // a failure of what was stopped
         aerogel::cli::warn_about_threads();
         fmt::print(stderr, "aerogel: {}\n", error.what());
         return 1;

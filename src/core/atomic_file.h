@@ -57,8 +57,8 @@ class AtomicFile {
     std::uint64_t end_ = 0;
 };
 
-/// Removes the temporary files of all that are not committed yet: the last deed of a process that a signal ends. Safe in a
-/// signal handler.
+/// Removes the temporary files of all that are not committed yet: the last deed of a process that a signal
+/// ends. Safe in a signal handler.
 void remove_temporary_files() noexcept;
 
 /// Throws IoError when `path` cannot be the name of a file: it is a folder, or ends in a slash.

@@ -1,5 +1,5 @@
-// Cancelling: between tasks, for the process and for one thread, before the work begins, while a call waits for its turn; and never
-// with a result.
+// Cancelling: between tasks, for the process and for one thread, before the work begins, while a call waits
+// for its turn; and never with a result.
 #include "base/cancellation.h"
 
 #include <gtest/gtest.h>
@@ -71,7 +71,8 @@ TEST_P(Cancellation, ATaskIsNeverCutShort) {
     EXPECT_THROW(run_operation([&] {
                      parallel_for(300, [&](std::int64_t, int) {
                          request_cancellation();
-                         if (num_threads() == 1) return;  // nothing but this thread: the nested call ends as well
+                         if (num_threads() == 1)
+                             return;  // nothing but this thread: the nested call ends as well
                          run_operation([&] { parallel_for(10, [&](std::int64_t, int) { ++inner; }); });
                          ++outer;
                      });
@@ -89,7 +90,8 @@ TEST_P(Cancellation, AQuestionEndsTheWorkOfItsThreadAlone) {
     {
         const auto question = [&] { return ++asked == 3; };
         const CancellationQuestion in_use(question);
-        EXPECT_THROW(parallel_for(1'000'000'000, [](std::int64_t, int) { std::this_thread::sleep_for(milliseconds(1)); }),
+        EXPECT_THROW(parallel_for(1'000'000'000,
+                                  [](std::int64_t, int) { std::this_thread::sleep_for(milliseconds(1)); }),
                      Cancelled);
         EXPECT_TRUE(cancelled());
         EXPECT_EQ(asked, 3);
@@ -107,8 +109,9 @@ TEST_P(Cancellation, TheOneWhoAsksMayCompute) {
         return computed >= 18;
     };
     const CancellationQuestion in_use(question);
-    EXPECT_THROW(parallel_for(1'000'000'000, [](std::int64_t, int) { std::this_thread::sleep_for(milliseconds(1)); }),
-                 Cancelled);
+    EXPECT_THROW(
+        parallel_for(1'000'000'000, [](std::int64_t, int) { std::this_thread::sleep_for(milliseconds(1)); }),
+        Cancelled);
     EXPECT_EQ(computed, 18);
 }
 

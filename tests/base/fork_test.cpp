@@ -1,5 +1,5 @@
-// Forked children compute: after use, while other threads compute or replace the pool, and from the middle of a task; with as
-// many threads as the system gives.
+// Forked children compute: after use, while other threads compute or replace the pool, and from the middle of
+// a task; with as many threads as the system gives.
 #include "base/fork.h"
 
 #include <gtest/gtest.h>
@@ -67,12 +67,17 @@ class Fork : public ::testing::Test {
         set_num_threads(4);
         computes();
     }
-    void TearDown() override { set_num_threads(before_); }
+    void TearDown() override {
+        set_num_threads(before_);
+    }
     int before_ = num_threads();
 };
 
 TEST_F(Fork, AChildComputesWithAPoolOfItsOwn) {
-    EXPECT_EQ(in_child([] { return num_threads() == 4 && std::thread::hardware_concurrency() > 0 ? computes() : 2; }), kRight);
+    EXPECT_EQ(in_child([] {
+                  return num_threads() == 4 && std::thread::hardware_concurrency() > 0 ? computes() : 2;
+              }),
+              kRight);
     EXPECT_EQ(in_child([] {  // more than one thread, and a grandchild
                   std::atomic<int> arrived{0};
                   parallel_for(4, [&](std::int64_t, int) {
@@ -162,7 +167,8 @@ TEST_F(Fork, AsManyThreadsAsThereIsRoomFor) {
                   if (setrlimit(RLIMIT_STACK, &stack) != 0 || setrlimit(RLIMIT_AS, &room) != 0) return 2;
                   set_num_threads(1000);
                   if (num_threads() < 1 || num_threads() > 100) return 3;
-                  const std::string expected = "only " + std::to_string(num_threads()) + " of 1000 threads could be started (";
+                  const std::string expected =
+                      "only " + std::to_string(num_threads()) + " of 1000 threads could be started (";
                   if (!thread_shortage().starts_with(expected)) return 4;
                   const std::vector<char> work(std::size_t{64} << 20, 1);
                   return computes();

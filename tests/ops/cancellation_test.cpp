@@ -1,5 +1,5 @@
-// Operations that are cancelled in their middle throw and never return half a result; a call from the middle of another one has a
-// workspace of its own.
+// Operations that are cancelled in their middle throw and never return half a result; a call from the middle
+// of another one has a workspace of its own.
 #include "base/cancellation.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,8 @@ namespace {
 
 Tensor wave(const Shape& shape) {
     Tensor tensor(DType::f32, shape);
-    for (std::int64_t i = 0; i < tensor.count(); ++i) tensor.as<float>()[i] = static_cast<float>(i % 17 - 8) / 8.0F;
+    for (std::int64_t i = 0; i < tensor.count(); ++i)
+        tensor.as<float>()[i] = static_cast<float>(i % 17 - 8) / 8.0F;
     return tensor;
 }
 
@@ -27,7 +28,8 @@ class CancelledOperation : public ::testing::Test {
 };
 
 TEST_F(CancelledOperation, ThrowsBeforeItBegins) {
-    const Tensor q = wave({1, 2, 64, 32}), o = wave({1, 2, 64, 32}), w = wave({16, 32}), x = wave({4, 32}), y = wave({4, 16});
+    const Tensor q = wave({1, 2, 64, 32}), o = wave({1, 2, 64, 32}), w = wave({16, 32}), x = wave({4, 32}),
+                 y = wave({4, 16});
     const FloatLinear linear(w, Tensor());
     request_cancellation();
     EXPECT_THROW(attention(q, q, q, o, {}), Cancelled);
@@ -38,7 +40,8 @@ TEST_F(CancelledOperation, ThrowsBeforeItBegins) {
 
 // The question is asked between the tasks of the kernels; it computes, and says yes after some time.
 TEST_F(CancelledOperation, ThrowsInTheMiddleOfAKernel) {
-    const Tensor q = wave({1, 4, 512, 64}), o = wave({1, 4, 512, 64}), small = wave({1, 2, 40, 16}), out = wave({1, 2, 40, 16});
+    const Tensor q = wave({1, 4, 512, 64}), o = wave({1, 4, 512, 64}), small = wave({1, 2, 40, 16}),
+                 out = wave({1, 2, 40, 16});
     const Tensor wanted = wave({1, 2, 40, 16});
     attention(small, small, small, wanted, {});
     for (const bool quantized : {false, true}) {
@@ -47,7 +50,8 @@ TEST_F(CancelledOperation, ThrowsInTheMiddleOfAKernel) {
         const auto question = [&] {
             const OtherWorkspace own;
             attention(small, small, small, out, {});
-            for (std::int64_t i = 0; i < out.count(); ++i) same = same && out.as<float>()[i] == wanted.as<float>()[i];
+            for (std::int64_t i = 0; i < out.count(); ++i)
+                same = same && out.as<float>()[i] == wanted.as<float>()[i];
             return ++asked == 2;
         };
         const CancellationQuestion in_use(question);

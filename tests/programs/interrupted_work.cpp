@@ -1,5 +1,6 @@
-// interrupted_work STAGE FOLDER: does for ever what a subcommand does in one of its stages, the way main() calls it, and says
-// "ready" on stdout first: `read` of a pipe that nobody fills, a `loop` that asks nobody, `write` of a file, a `kernel`.
+// interrupted_work STAGE FOLDER: does for ever what a subcommand does in one of its stages, the way main()
+// calls it, and says "ready" on stdout first: `read` of a pipe that nobody fills, a `loop` that asks nobody,
+// `write` of a file, a `kernel`.
 #include <fmt/format.h>
 
 #include <atomic>

@@ -12,7 +12,8 @@
 namespace aerogel {
 namespace {
 
-// A header may claim any size; the pixels behind it cannot be more than deflate makes of the file, one bit each at least.
+// A header may claim any size; the pixels behind it cannot be more than deflate makes of the file, one bit
+// each at least.
 void check_plausible(const std::filesystem::path& path, const png_image& image) {
     constexpr std::uint64_t kMostSide = 16384, kMostExpansion = 1032;
     const std::uint64_t width = image.width, height = image.height;

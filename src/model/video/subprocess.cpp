@@ -1,5 +1,5 @@
-// The child is started by vfork, because only code of its own can ask the kernel to end it with us; everything between
-// vfork and exec is a plain system call on prepared memory.
+// The child is started by vfork, because only code of its own can ask the kernel to end it with us;
+// everything between vfork and exec is a plain system call on prepared memory.
 #include "model/video/subprocess.h"
 
 #include <fcntl.h>
@@ -57,7 +57,8 @@ struct Channel {
     throw IoError(fmt::format("[subprocess] cannot {}: {}", what, std::strerror(errno)));
 }
 
-// A socket for what the child reads, because a write to a pipe without reader raises SIGPIPE in the whole process.
+// A socket for what the child reads, because a write to a pipe without reader raises SIGPIPE in the whole
+// process.
 Channel make_input() {
     std::array<int, 2> ends{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) fail_to("make a socket");
@@ -140,7 +141,11 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::array<int, 3>&
 // Length of the UTF-8 character at the front, 0 when there is none.
 std::size_t character_bytes(std::string_view text) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const std::size_t size = byte(0) < 0x80 ? 1 : byte(0) < 0xC2 ? 0 : byte(0) < 0xE0 ? 2 : byte(0) < 0xF0 ? 3 : 4;
+    const std::size_t size = byte(0) < 0x80   ? 1
+                             : byte(0) < 0xC2 ? 0
+                             : byte(0) < 0xE0 ? 2
+                             : byte(0) < 0xF0 ? 3
+                                              : 4;
     if (size == 0 || byte(0) > 0xF4 || text.size() < size) return 0;
     for (std::size_t i = 1; i < size; ++i) {
         if ((byte(i) & 0xC0U) != 0x80U) return 0;
@@ -175,8 +180,9 @@ std::string one_line(std::string_view said) {
         }
         if (std::exchange(ended, false)) line += "; ";
         const std::size_t size = character_bytes(said);
-        const bool control = size < 2 ? static_cast<unsigned char>(first) < 0x20 || first == '\x7f' || size == 0
-                                      : first == '\xc2' && static_cast<unsigned char>(said[1]) < 0xA0;
+        const bool control = size < 2
+                                 ? static_cast<unsigned char>(first) < 0x20 || first == '\x7f' || size == 0
+                                 : first == '\xc2' && static_cast<unsigned char>(said[1]) < 0xA0;
         line += control ? std::string_view("?") : said.substr(0, size);
         said.remove_prefix(std::max<std::size_t>(size, 1));
     }
@@ -269,7 +275,8 @@ void Subprocess::write(std::span<const std::byte> bytes) {
         } else if (errno == EAGAIN) {
             wait_for(data_, POLLOUT);
         } else if (errno != EINTR) {
-            for (int i = 0; i < 20 && !exited(); ++i) ::poll(nullptr, 0, kPollMilliseconds);  // for its last words
+            for (int i = 0; i < 20 && !exited(); ++i)
+                ::poll(nullptr, 0, kPollMilliseconds);  // for its last words
             fail("ended early");
         }
     }

@@ -1,5 +1,6 @@
-// Running another program (ffmpeg, ffprobe) beside pipes to its input and from its output; no shell. It ends with us: when its
-// object goes, when the call is cancelled, when this process is killed, and when it moves no byte for too long.
+// Running another program (ffmpeg, ffprobe) beside pipes to its input and from its output; no shell. It ends
+// with us: when its object goes, when the call is cancelled, when this process is killed, and when it moves
+// no byte for too long.
 #pragma once
 
 #include <sys/types.h>
@@ -28,7 +29,8 @@ class Subprocess {
     Subprocess(const Subprocess&) = delete;
     Subprocess& operator=(const Subprocess&) = delete;
 
-    /// These throw IoError with the program's own last words (one line) when it ended early, failed or hung, and Cancelled.
+    /// These throw IoError with the program's own last words (one line) when it ended early, failed or hung,
+    /// and Cancelled.
     void write(std::span<const std::byte> bytes);
     /// Fills the front of `to`; returns how many bytes, 0 at the end of the output.
     std::size_t read(std::span<std::byte> to);
@@ -54,8 +56,8 @@ class Subprocess {
 /// Everything a program prints, at most `limit` bytes. Errors as above; InvalidArgument beyond the limit.
 std::string run_and_read(const std::vector<std::string>& arguments, std::size_t limit);
 
-/// What a program said as one line that is safe on a terminal: no escape sequences, lines joined by "; ", and the end of it where
-/// it is long.
+/// What a program said as one line that is safe on a terminal: no escape sequences, lines joined by "; ", and
+/// the end of it where it is long.
 std::string one_line(std::string_view said);
 
 }  // namespace aerogel

@@ -34,14 +34,21 @@ std::size_t frame_bytes(const Frames& frames) {
 
 void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frames_per_second) {
     AtomicFile file(path);
-    std::vector<std::string> arguments = {"ffmpeg",   "-nostdin",
-                                          "-v",       "error",
-                                          "-y",       "-f",
-                                          "rawvideo", "-pix_fmt",
-                                          "rgb24",    "-s",
+    std::vector<std::string> arguments = {"ffmpeg",
+                                          "-nostdin",
+                                          "-v",
+                                          "error",
+                                          "-y",
+                                          "-f",
+                                          "rawvideo",
+                                          "-pix_fmt",
+                                          "rgb24",
+                                          "-s",
                                           fmt::format("{}x{}", frames.width, frames.height),
-                                          "-r",       fmt::format("{}", frames_per_second),
-                                          "-i",       "-"};
+                                          "-r",
+                                          fmt::format("{}", frames_per_second),
+                                          "-i",
+                                          "-"};
     const std::vector<std::string> mp4 = {"-c:v",     "libx264", "-preset",   "veryfast",
                                           "-crf",     "12",      "-vf",       "pad=ceil(iw/2)*2:ceil(ih/2)*2",
                                           "-pix_fmt", "yuv420p", "-movflags", "+faststart",
@@ -70,8 +77,8 @@ void write_png_folder(const fs::path& folder, const Frames& frames) {
     }
 }
 
-// What both programs may open: this one file, as what its name says. A playlist or list of files under the name of a video names
-// other files and addresses, which its demuxer would open.
+// What both programs may open: this one file, as what its name says. A playlist or list of files under the
+// name of a video names other files and addresses, which its demuxer would open.
 std::vector<std::string> input_arguments(const fs::path& path) {
     return {"-protocol_whitelist", "file", "-f", path.extension() == ".gif" ? "gif" : "mov"};
 }
@@ -95,8 +102,9 @@ void check_side(const fs::path& path, std::int64_t side) {
 
 void check_size(const fs::path& path, std::int64_t frames, std::int64_t frame_bytes) {
     if (frames <= kMostBytes / frame_bytes) return;
-    throw InvalidArgument(fmt::format("[video] {}: decodes to more than {} of pixels, which is more than is read",
-                                      path.string(), show_bytes(static_cast<double>(kMostBytes))));
+    throw InvalidArgument(
+        fmt::format("[video] {}: decodes to more than {} of pixels, which is more than is read",
+                    path.string(), show_bytes(static_cast<double>(kMostBytes))));
 }
 
 Frames read_png_folder(const fs::path& folder) {
@@ -155,7 +163,8 @@ Frames decode_with_ffmpeg(const fs::path& path) {
     arguments.insert(arguments.end(), input.begin(), input.end());
     for (const char* argument : {"-noautorotate", "-i"}) arguments.emplace_back(argument);
     arguments.push_back(name);
-    for (const char* argument : {"-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-vsync", "passthrough", "-"})
+    for (const char* argument :
+         {"-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-vsync", "passthrough", "-"})
         arguments.emplace_back(argument);
     Subprocess ffmpeg({.arguments = arguments});
     const auto bytes = static_cast<std::int64_t>(frame_bytes(frames));

@@ -1,4 +1,5 @@
-// Programs that are run: what they take and print, and how they end: by themselves, hanging, talking, failing, or with us.
+// Programs that are run: what they take and print, and how they end: by themselves, hanging, talking,
+// failing, or with us.
 #include "model/video/subprocess.h"
 
 #include <gmock/gmock.h>
@@ -25,7 +26,8 @@ Subprocess::Options shell(const std::string& script, bool reads = false) {
 std::string read_all(Subprocess& program) {
     std::string text;
     std::array<std::byte, 100> chunk{};
-    while (const std::size_t got = program.read(chunk)) text.append(reinterpret_cast<const char*>(chunk.data()), got);
+    while (const std::size_t got = program.read(chunk))
+        text.append(reinterpret_cast<const char*>(chunk.data()), got);
     return text;
 }
 
@@ -57,8 +59,11 @@ TEST(Subprocess, PrintsWhatIsReadAndReadsWhatIsWritten) {
 }
 
 TEST(Subprocess, FailuresAreOneLineWithItsLastWords) {
-    EXPECT_EQ(failure([] { run_and_read({"sh", "-c", "printf 'one\\ntwo\\033[31m red\\033[0m\\r\\n' >&2; exit 3"}, 100); }),
-              "[sh] failed: one; two red");
+    EXPECT_EQ(
+        failure([] {
+            run_and_read({"sh", "-c", "printf 'one\\ntwo\\033[31m red\\033[0m\\r\\n' >&2; exit 3"}, 100);
+        }),
+        "[sh] failed: one; two red");
     EXPECT_EQ(failure([] { run_and_read({"false"}, 100); }), "[false] failed: it said nothing");
     EXPECT_THAT(failure([] { run_and_read({"no-such-program"}, 100); }),
                 HasSubstr("cannot start 'no-such-program': No such file or directory"));
@@ -80,7 +85,8 @@ TEST(Subprocess, OneThatTalksWithoutEndNeverBlocksOrFillsMemory) {
 
 TEST(Subprocess, HangsEndAfterATime) {
     const std::string wanted = "[sh] made no progress for 0.3 s and was ended: waiting";
-    Subprocess::Options reader = shell("echo waiting >&2; exec sleep 1000"), writer = shell("echo waiting >&2; exec sleep 1000", true);
+    Subprocess::Options reader = shell("echo waiting >&2; exec sleep 1000"),
+                        writer = shell("echo waiting >&2; exec sleep 1000", true);
     Subprocess::Options late = shell("echo waiting >&2; cat >/dev/null; exec sleep 1000", true);
     reader.patience = writer.patience = late.patience = 0.3;
     Subprocess reads(reader), writes(writer), finishes(late);
@@ -101,7 +107,8 @@ TEST(Subprocess, CancellingEndsItAndAllItStarted) {
         const CancellationQuestion in_use(yes);
         EXPECT_THROW(read_all(program), Cancelled);
     }
-    for (int i = 0; i < 3000 && lives(grandchild); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    for (int i = 0; i < 3000 && lives(grandchild); ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_FALSE(lives(grandchild));
 }
 
@@ -112,7 +119,9 @@ TEST(Subprocess, AGrandchildThatHoldsThePipesDoesNotHoldUs) {
 }
 
 TEST(Subprocess, WhatItSaidIsSafeToPrint) {
-    EXPECT_EQ(one_line("\n\x1b]0;title\x07 \xc3\xa9\xff\tx\n\n\xc2\x9b" "31m y\n"), "0;title? \xc3\xa9??x; ?31m y");
+    EXPECT_EQ(one_line("\n\x1b]0;title\x07 \xc3\xa9\xff\tx\n\n\xc2\x9b"
+                       "31m y\n"),
+              "0;title? \xc3\xa9??x; ?31m y");
     EXPECT_EQ(one_line(""), "it said nothing");
     EXPECT_EQ(one_line("\x1b"), "it said nothing");
     EXPECT_EQ(one_line(std::string(5000, 'a')), "..." + std::string(600, 'a'));
