@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "aerogel/cancellation.h"
 #include "aerogel/error.h"
 #include "aerogel/sampler.h"
 #include "aerogel/wan.h"
@@ -75,12 +76,6 @@ struct GenerateOptions {
     /// Passed on to every forward pass, see WanStep (calibration, mining).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
     std::function<void(int step, const AttentionInput& input)> on_attention_input;
-};
-
-/// Thrown by generate() when the progress callback asked to stop.
-class Cancelled : public Error {
-  public:
-    using Error::Error;
 };
 
 /// A sparse call of one step and block.

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -19,6 +20,14 @@ _TARGET = "w8a8_static_linear"
 _live: weakref.WeakValueDictionary[int, QuantizedLinear] = weakref.WeakValueDictionary()  # number -> module, for the custom op, which takes plain values only
 _numbers = itertools.count()
 _lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it, and is not in the child
 
 
 def _nobody_watches(x: Any) -> bool:

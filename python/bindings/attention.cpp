@@ -16,6 +16,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/block_mask.h"
+#include "bindings/calls.h"
 
 namespace aerogel::python {
 namespace {
@@ -35,8 +36,7 @@ void dense(const Array& q, const Array& k, const Array& v, const OutArray& o, co
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
     const std::optional<BlockMask> mask = mask_in(given, "attention", qv, kv, options.layout);
     options.mask = mask ? &*mask : nullptr;
-    const nb::gil_scoped_release unlocked;
-    attention(qv, kv, vv, ov, options);
+    without_gil([&] { attention(qv, kv, vv, ov, options); });
 }
 
 nb::dict report_of(const SparseReport& report) {
@@ -113,12 +113,7 @@ nb::dict sparse(const Array& q, const Array& k, const Array& v, const OutArray& 
     std::vector<Array> arrays;
     const SparseOptions options = sparse_options(given, arrays);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
-    SparseReport report;
-    {
-        const nb::gil_scoped_release unlocked;
-        report = sparse_attention(qv, kv, vv, ov, options);
-    }
-    return report_of(report);
+    return report_of(without_gil([&] { return sparse_attention(qv, kv, vv, ov, options); }));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "aerogel/error.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/calls.h"
 #include "bindings/paths.h"
 #include "model/model_files.h"
 #include "quant/calibration.h"
@@ -97,12 +98,7 @@ nb::dict export_layers(const SafetensorsFile& model, const std::vector<std::stri
     options.progress = [&callback](std::size_t done, std::size_t total, const std::string& tensor) {
         report_progress(callback, done, total, tensor);
     };
-    ExportReport report;
-    {
-        const nb::gil_scoped_release unlocked;
-        report = export_quantized(model, plan, options);
-    }
-    return report_of(report);
+    return report_of(without_gil([&] { return export_quantized(model, plan, options); }));
 }
 
 std::vector<std::int64_t> forwards_of(const CalibrationStats& stats, const std::string& layer) {

@@ -12,6 +12,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/calls.h"
 #include "bindings/paths.h"
 #include "quant/layer_patterns.h"
 #include "quant/load.h"
@@ -26,8 +27,7 @@ std::shared_ptr<QuantizedLinear> read_layer(const QuantizedPair& pair, std::size
                                             std::int64_t in_features, const std::string& quant_type) {
     QuantizedLayer layer = pair.layers().at(index);
     if (!quant_type.empty()) layer.quant_type = upper_case(quant_type);
-    const nb::gil_scoped_release unlocked;
-    return std::make_shared<QuantizedLinear>(pair.read(layer, in_features));
+    return without_gil([&] { return std::make_shared<QuantizedLinear>(pair.read(layer, in_features)); });
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "aerogel/quantized_linear.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/calls.h"
 #include "formats/format.h"
 #include "formats/mx.h"
 #include "quant/float_layer.h"
@@ -38,8 +39,8 @@ std::shared_ptr<QuantizedLinear> quantize_float(const Array& weight, const std::
                               "this one comes from files (aerogel.quantize(model, description_path))");
     }
     const FloatLayer layer = {"", adopt(weight, "weight"), bias ? adopt(*bias, "bias") : Tensor()};
-    const nb::gil_scoped_release unlocked;
-    return std::make_shared<QuantizedLinear>(quantize_float(layer, scheme, choices));
+    return without_gil(
+        [&] { return std::make_shared<QuantizedLinear>(quantize_float(layer, scheme, choices)); });
 }
 
 Tensor take(const Arrays& arrays, const char* name) {
@@ -107,8 +108,7 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std
             {scalar(scales, "input_scale", step), scalar(offsets, "input_offset", step),
              row(biases, "quant_bias", step), row(deq_scales, "deq_scale", step)});
     }
-    const nb::gil_scoped_release unlocked;
-    return std::make_shared<QuantizedLinear>(std::move(weights));
+    return without_gil([&] { return std::make_shared<QuantizedLinear>(std::move(weights)); });
 }
 
 void put(Arrays& arrays, const char* name, const Tensor& tensor) {
@@ -203,8 +203,7 @@ void bind_linear(nb::module_& module) {
                 step.timestep_index = timestep;
                 step.dynamic = dynamic;
                 step.wide_activations = wide;
-                const nb::gil_scoped_release unlocked;
-                linear.forward(in, out, step);
+                without_gil([&] { linear.forward(in, out, step); });
             },
             nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("dynamic") = false,
             nb::arg("wide") = false, "Writes x w^T + bias to y; f32 or bf16.")
@@ -213,7 +212,7 @@ void bind_linear(nb::module_& module) {
             [](const QuantizedLinear& linear) {
                 QuantizedLinearWeights weights = linear.weights();
                 weights.mul_scale = {};
-                return to_numpy(restored_weight(weights));
+                return to_numpy(without_gil([&] { return restored_weight(weights); }));
             },
             "The float32 matrix that the layer multiplies x with in effect, without mul_scale.")
         .def_prop_ro("scheme", &QuantizedLinear::scheme)

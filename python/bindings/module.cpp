@@ -10,6 +10,7 @@
 #include "aerogel/version.h"
 #include "base/huge_pages.h"
 #include "bindings/bindings.h"
+#include "bindings/calls.h"
 
 namespace nb = nanobind;
 
@@ -50,9 +51,12 @@ NB_MODULE(_core, module) {
 #endif
     nb::register_exception_translator(translate);
     module.attr("version") = std::string(aerogel::version());
-    module.def("num_threads", &aerogel::num_threads, "Threads that the kernels use.");
-    module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
-               "Results do not depend on it. Raises ValueError below 1.");
+    module.def(
+        "num_threads", [] { return aerogel::python::without_gil(&aerogel::num_threads); },
+        "Threads that the kernels use: those asked for, or as many as the system gives (RuntimeWarning).");
+    module.def(
+        "set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
+        "For the calls that begin from now on; results do not depend on it. Raises ValueError below 1.");
     module.attr("least_huge") = aerogel::kLeastHuge;
     module.def(
         "prefer_huge_pages",

@@ -13,6 +13,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/block_mask.h"
+#include "bindings/calls.h"
 #include "quant/algorithms/hadamard.h"
 
 namespace aerogel::python {
@@ -65,12 +66,13 @@ void run(const Array& q, const Array& k, const Array& v, const OutArray& o, cons
     const bool packed = given.contains("seq_len");
     const auto lengths =
         packed ? nb::cast<std::vector<std::int64_t>>(given["seq_len"]) : std::vector<std::int64_t>();
-    const nb::gil_scoped_release unlocked;
-    if (packed) {
-        quantized_attention_packed({qv, kv, vv, ov, lengths}, call.options);
-    } else {
-        quantized_attention(qv, kv, vv, ov, call.options);
-    }
+    without_gil([&] {
+        if (packed) {
+            quantized_attention_packed({qv, kv, vv, ov, lengths}, call.options);
+        } else {
+            quantized_attention(qv, kv, vv, ov, call.options);
+        }
+    });
 }
 
 // f32 [size, size], the R of x R.
@@ -79,7 +81,7 @@ nb::object rotation(std::int64_t size, std::int64_t seed) {
     const Tensor identity(DType::f32, {size, size});
     std::fill_n(identity.as<float>(), size * size, 0.0F);
     for (std::int64_t i = 0; i < size; ++i) identity.as<float>()[i * size + i] = 1.0F;
-    return to_numpy(rotate.rotated_inputs(identity));
+    return to_numpy(without_gil([&] { return rotate.rotated_inputs(identity); }));
 }
 
 }  // namespace

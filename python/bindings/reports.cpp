@@ -8,6 +8,7 @@
 #include "aerogel/error.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/calls.h"
 #include "bindings/paths.h"
 #include "core/json.h"
 #include "model/compare.h"
@@ -18,11 +19,7 @@ namespace {
 
 // (path, JSON, text of every layer, number of problems)
 nb::tuple inspect_path(const std::filesystem::path& path, int rank, bool all) {
-    InspectReport report;
-    {
-        const nb::gil_scoped_release unlocked;
-        report = inspect(path, {rank, all});
-    }
+    const InspectReport report = without_gil([&] { return inspect(path, {rank, all}); });
     return nb::make_tuple(path_text(report.path), dump_json(report.json), shown_text(report.text),
                           report.problems);
 }
@@ -40,13 +37,8 @@ nb::dict row(const Comparison& comparison) {
 }
 
 nb::list compare_paths(const std::filesystem::path& a, const std::filesystem::path& b) {
-    std::vector<Comparison> rows;
-    {
-        const nb::gil_scoped_release unlocked;
-        rows = compare_files(a, b);
-    }
     nb::list out;
-    for (const Comparison& one : rows) out.append(row(one));
+    for (const Comparison& one : without_gil([&] { return compare_files(a, b); })) out.append(row(one));
     return out;
 }
 
@@ -62,13 +54,10 @@ bool is_frames(const Tensor& tensor) {
 
 nb::dict compare_arrays(const std::string& name, const Array& a, const Array& b) {
     const Tensor x = adopt(a, "a"), y = adopt(b, "b");
-    Comparison found;
-    {
-        const nb::gil_scoped_release unlocked;
-        found = is_frames(x) && is_frames(y) ? compare_frames(name, frames_of(x), frames_of(y))
-                                             : compare_tensors(name, x, y, true);
-    }
-    return row(found);
+    return row(without_gil([&] {
+        return is_frames(x) && is_frames(y) ? compare_frames(name, frames_of(x), frames_of(y))
+                                            : compare_tensors(name, x, y, true);
+    }));
 }
 
 }  // namespace

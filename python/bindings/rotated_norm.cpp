@@ -3,6 +3,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/calls.h"
 
 namespace aerogel::python {
 namespace {
@@ -17,8 +18,7 @@ void run(const Array& x, const OutArray& y, const nb::object& weight, const nb::
     args.sin = view_of(sin);
     args.heads = nb::cast<std::int64_t>(given["heads"]);
     args.epsilon = nb::cast<float>(given["epsilon"]);
-    const nb::gil_scoped_release release;
-    rotated_norm(args);
+    without_gil([&] { rotated_norm(args); });
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "aerogel/cancellation.h"
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
 #include "base/cache.h"
@@ -133,7 +134,7 @@ void run_bench(const BenchOptions& options) {
     Json results = Json::array();
     for (const auto* problem : chosen) {
         Measured m = measure(*problem, beside ? &*beside : nullptr, options);
-        if (interrupted()) throw Error("[bench] interrupted");
+        if (interrupted()) throw Cancelled("[bench] interrupted");
         m.peak = problem->peak == PeakKind::int8   ? peak_int8
                  : problem->peak == PeakKind::bf16 ? peak_bf16
                                                    : peak_f32;

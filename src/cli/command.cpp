@@ -1,31 +1,77 @@
-// Ctrl-C flag and the formatting of times.
+// Ctrl-C, the warning about threads and the formatting of times.
 #include "cli/command.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
-#include <atomic>
-#include <csignal>
+#include <cstdio>
 #include <fstream>
+
+#include "aerogel/cancellation.h"
+#include "aerogel/threads.h"
+#include "cli/output.h"
+#include "core/atomic_file.h"
 
 namespace aerogel::cli {
 namespace {
 
-std::atomic<bool> interrupt_flag{false};
+constexpr int kInterrupted = 130;
+constexpr unsigned kGraceSeconds = 1;
+
+// The three handlers call what is safe in a signal handler, and nothing else.
+extern "C" void end_now(int) {
+    constexpr std::string_view kMessage = "aerogel: interrupted\n";
+    remove_temporary_files();
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kMessage.data(), kMessage.size());
+    ::_exit(kInterrupted);
+}
+
+void handle(int signal, void (*handler)(int)) {
+    struct sigaction action {};
+    action.sa_handler = handler;  // without SA_RESTART: what blocks may notice
+    ::sigaction(signal, &action, nullptr);
+}
 
 extern "C" void on_interrupt(int) {
-    interrupt_flag = true;
+    request_cancellation();
+    handle(SIGINT, SIG_DFL);
+    handle(SIGTERM, SIG_DFL);
+    handle(SIGALRM, end_now);
+    ::alarm(kGraceSeconds);
 }
 
 }  // namespace
 
 void catch_interrupts() {
-    std::signal(SIGINT, on_interrupt);
-    std::signal(SIGTERM, on_interrupt);
+    sigset_t alarm_only;
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    ::pthread_sigmask(SIG_UNBLOCK, &alarm_only, nullptr);
+    for (const int signal : {SIGINT, SIGTERM}) {
+        struct sigaction before {};
+        ::sigaction(signal, nullptr, &before);
+        if (before.sa_handler != SIG_IGN) handle(signal, on_interrupt);
+    }
 }
 
 bool interrupted() {
-    return interrupt_flag;
+    return cancellation_requested();
+}
+
+int end_interrupted(std::string_view message) {
+    ::alarm(0);
+    print_error(message.starts_with("interrupted") ? message : "interrupted");
+    return kInterrupted;
+}
+
+void warn_about_threads() {
+    static bool told = false;
+    const std::string shortage = thread_shortage();
+    if (shortage.empty() || told) return;
+    told = true;
+    print_error("warning: " + shortage);
 }
 
 std::string show_seconds(double seconds) {

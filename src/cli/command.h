@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace aerogel::cli {
 
@@ -17,10 +18,18 @@ void add_inspect(CLI::App& app);
 void add_mine(CLI::App& app);
 void add_quantize(CLI::App& app);
 
-/// From now on Ctrl-C (SIGINT, SIGTERM) only sets a flag, so that work can stop cleanly.
+/// From now on the first Ctrl-C (SIGINT or SIGTERM) asks the library to stop (aerogel/cancellation.h), so
+/// that work ends cleanly, and ends the process itself where that takes longer than a second: temporary files
+/// are removed, the exit code is 130. The second one kills at once. A signal that the process was started to
+/// ignore stays ignored.
 void catch_interrupts();
 /// True once Ctrl-C was pressed.
 bool interrupted();
+/// The last words of an interrupted command; returns its exit code.
+int end_interrupted(std::string_view message);
+
+/// Tells on stderr, once, that fewer threads run than were asked for.
+void warn_about_threads();
 
 /// "1:05" or "0.82 s".
 std::string show_seconds(double seconds);

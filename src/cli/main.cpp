@@ -6,12 +6,11 @@
 #include <new>
 #include <sstream>
 
-#include "aerogel/error.h"
-#include "aerogel/pipeline.h"
-#include "aerogel/threads.h"
+#include "aerogel/cancellation.h"
 #include "aerogel/version.h"
 #include "base/cpu_features.h"
 #include "base/log.h"
+#include "base/thread_pool.h"
 #include "cli/command.h"
 #include "cli/output.h"
 
@@ -74,20 +73,20 @@ int main(int argc, char** argv) {
         aerogel::cli::catch_interrupts();
         // Wrong settings in the environment are reported before any work starts.
         aerogel::cpu_level();
-        aerogel::num_threads();
+        aerogel::check_thread_settings();
         aerogel::log_enabled(aerogel::LogTopic::dispatch);
         const int code = run(argc, argv);
         aerogel::cli::finish_output();
+        aerogel::cli::warn_about_threads();
         return code;
     } catch (const aerogel::Cancelled& error) {
-        const std::string_view what = error.what();
-        aerogel::cli::print_error(what.starts_with("interrupted") ? what : "interrupted");
-        return 130;
-    } catch (const std::bad_alloc&) {
-        aerogel::cli::print_error("out of memory");
-        return 1;
+        return aerogel::cli::end_interrupted(error.what());
     } catch (const std::exception& error) {
-        aerogel::cli::print_error(error.what());
+        if (aerogel::cli::interrupted())
+            return aerogel::cli::end_interrupted("");  // a failure of what was stopped
+        aerogel::cli::warn_about_threads();
+        const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+        aerogel::cli::print_error(memory ? "out of memory" : error.what());
         return 1;
     }
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "aerogel/threads.h"
 #include "cli/command.h"
 #include "cli/output.h"
 
@@ -17,6 +18,8 @@ Progress::Progress(std::string what, std::int64_t total)
       total_(std::max<std::int64_t>(total, 1)),
       terminal_(isatty(STDERR_FILENO) != 0),
       start_(Clock::now()) {
+    num_threads();  // long work begins: the time to learn of missing threads is now
+    warn_about_threads();
     update(0);
 }
 

@@ -144,13 +144,6 @@ void check_first_static_step(const CalibrationFlags& flags, const CalibrationRun
                     flags.first_static_step));
 }
 
-// Stops between two tensors once the user wants it; what is finished stays.
-void stop_if_interrupted(std::size_t done, std::size_t total) {
-    if (!interrupted()) return;
-    throw Cancelled(fmt::format("interrupted with {:.0f} % done; the same command goes on from there",
-                                100.0 * static_cast<double>(done) / static_cast<double>(total)));
-}
-
 ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model, const RecipePlan& plan,
                         const CalibrationStats* calibration) {
     ExportOptions options;
@@ -163,12 +156,20 @@ ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model
             : planned_attentions(plan.attentions, model.path(), calibration);
     if (!flags.layout.empty()) options.layout = flags.layout == "v0" ? PairLayout::v0 : PairLayout::v1;
     std::unique_ptr<Progress> progress;
+    double percent = 0;
     options.progress = [&](std::size_t done, std::size_t total, const std::string& tensor) {
-        stop_if_interrupted(done, total);
+        percent = 100.0 * static_cast<double>(done) / static_cast<double>(total);
+        if (interrupted()) throw Cancelled("[quantize] stopped");
         if (!progress) progress = std::make_unique<Progress>("quantize", static_cast<std::int64_t>(total));
         progress->update(static_cast<std::int64_t>(done), tensor);
     };
-    return export_quantized(model, plan.layers, options);
+    try {
+        return export_quantized(model, plan.layers, options);
+    } catch (const Cancelled&) {
+        progress.reset();
+        throw Cancelled(
+            fmt::format("interrupted with {:.0f} % done; the same command goes on from there", percent));
+    }
 }
 
 void run_quantize(const QuantizeFlags& flags) {

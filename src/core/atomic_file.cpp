@@ -2,7 +2,10 @@
 #include "core/atomic_file.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cerrno>
+#include <climits>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -12,6 +15,45 @@
 
 namespace aerogel {
 namespace fs = std::filesystem;
+namespace {
+
+// Memory of its own, so that a signal handler reads no string that somebody is freeing.
+struct Place {
+    std::atomic<bool> taken{false};
+    std::atomic<bool> set{false};
+    std::array<char, PATH_MAX> path{};
+};
+std::array<Place, 16> places;
+
+}  // namespace
+
+void TemporaryName::set(const fs::path& path) {
+    std::error_code error;
+    const std::string absolute = fs::absolute(path, error).string();
+    if (error || absolute.size() >= PATH_MAX) return;
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        Place& place = places.at(i);
+        if (place.taken.exchange(true)) continue;
+        std::copy_n(absolute.c_str(), absolute.size() + 1, place.path.begin());
+        place.set = true;
+        place_ = static_cast<int>(i);
+        return;
+    }
+}
+
+void TemporaryName::clear() {
+    if (place_ < 0) return;
+    Place& place = places.at(static_cast<std::size_t>(std::exchange(place_, -1)));
+    place.set = false;
+    place.taken = false;
+}
+
+void remove_temporary_files() noexcept {
+    for (const Place& place : places) {
+        if (place.set) ::unlink(place.path.data());
+    }
+}
+
 namespace {
 
 constexpr int kMostWriters = 1000;  // of one path at a time
@@ -89,6 +131,7 @@ void check_file_name(const fs::path& path) {
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     check_file_name(path_);
     file_ = open_temporary(path_);
+    name_.set(temporary_path());
 }
 
 AtomicFile::~AtomicFile() {
@@ -113,6 +156,7 @@ void AtomicFile::commit() {
     file_->sync();
     rename_file(temporary_path(), path_);
     committed_ = true;
+    name_.clear();
     sync_folder_of(path_);
     file_->close();
 }

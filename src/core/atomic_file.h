@@ -14,6 +14,21 @@
 
 namespace aerogel {
 
+/// A name on the list of remove_temporary_files(); the few that find no place there are not on it.
+class TemporaryName {
+  public:
+    TemporaryName() = default;
+    ~TemporaryName() { clear(); }
+    TemporaryName(const TemporaryName&) = delete;
+    TemporaryName& operator=(const TemporaryName&) = delete;
+
+    void set(const std::filesystem::path& path);
+    void clear();
+
+  private:
+    int place_ = -1;
+};
+
 class AtomicFile {
   public:
     /// Creates the temporary file. IoError when the folder is missing or not writable.
@@ -38,9 +53,14 @@ class AtomicFile {
   private:
     std::filesystem::path path_;
     std::unique_ptr<OutputFile> file_;
+    TemporaryName name_;  // of what exists
     bool committed_ = false;
     std::uint64_t end_ = 0;
 };
+
+/// Removes the temporary files of all that are not committed yet: the last deed of a process that a signal
+/// ends. Safe in a signal handler.
+void remove_temporary_files() noexcept;
 
 /// Throws IoError when `path` cannot be the name of a file: it is a folder, or ends in a slash.
 void check_file_name(const std::filesystem::path& path);

@@ -17,12 +17,6 @@ void check_finite(const std::string& name, const Tensor& tensor, const std::stri
     if (!problem.empty()) throw InvalidArgument(fmt::format("[compare] {} ({})", problem, which));
 }
 
-std::vector<float> pixel_values(const Frames& frames) {
-    std::vector<float> values(frames.pixels.begin(), frames.pixels.end());
-    for (float& value : values) value /= 255.0F;
-    return values;
-}
-
 std::vector<Comparison> compare_tensor_files(const fs::path& path_a, const fs::path& path_b) {
     const SafetensorsFile a = SafetensorsFile::open(path_a), b = SafetensorsFile::open(path_b);
     std::vector<Comparison> rows;
@@ -59,7 +53,7 @@ Comparison compare_frames(const std::string& name, const Frames& a, const Frames
             fmt::format("[compare] the videos differ in size: {} frames of {}x{}, and {} frames of {}x{}",
                         a.count, a.width, a.height, b.count, b.width, b.height));
     }
-    return {name, distance(pixel_values(a), pixel_values(b)), psnr(a, b), ssim(a, b)};
+    return {name, distance(a, b), psnr(a, b), ssim(a, b)};
 }
 
 bool is_video(const Tensor& tensor) {
@@ -78,8 +72,9 @@ Comparison compare_tensors(const std::string& name, const Tensor& a, const Tenso
     const auto count = static_cast<std::size_t>(x.count());
     Comparison row{name, distance({x.as<float>(), count}, {y.as<float>(), count}), {}, {}};
     if (as_video && is_video(a) && is_video(b)) {
-        row.psnr = psnr(to_frames(a), to_frames(b));
-        row.ssim = ssim(to_frames(a), to_frames(b));
+        const Frames left = to_frames(a), right = to_frames(b);
+        row.psnr = psnr(left, right);
+        row.ssim = ssim(left, right);
     }
     return row;
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "base/thread_pool.h"
 #include "kernels/attention.h"
 #include "ops/dispatch.h"
 #include "ops/grouped_heads.h"
@@ -41,8 +42,10 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
     args.scale =
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
     args.mask = options.mask;
-    args.workspace = workspace(kernel.workspace_bytes(problem));
-    kernel.run(problem, args);
+    run_operation([&] {
+        args.workspace = workspace(kernel.workspace_bytes(problem));
+        kernel.run(problem, args);
+    });
 }
 
 }  // namespace aerogel

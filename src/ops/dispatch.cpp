@@ -7,8 +7,8 @@
 #include <set>
 
 #include "aerogel/error.h"
-#include "aerogel/threads.h"
 #include "base/environment.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
@@ -36,6 +36,12 @@ std::string level_refusal(CpuLevel level) {
            std::string(to_string(cpu_level()));
 }
 
+struct Seen {
+    std::mutex guard;
+    std::set<std::string> lines;
+};
+PerProcess<Seen> seen;
+
 struct Refusals {
     std::string text;
 
@@ -47,12 +53,11 @@ struct Refusals {
 void log_once(std::string_view op, const std::string& problem, std::string_view chosen,
               const std::string& refusals) {
     if (!log_enabled(LogTopic::dispatch)) return;
-    static std::mutex guard;
-    static std::set<std::string> seen;
     const std::string line = std::string(op) + " " + problem + " -> " + std::string(chosen) +
                              (refusals.empty() ? "" : " (" + refusals + ")");
-    const std::lock_guard lock(guard);
-    if (seen.insert(line).second) log_line(LogTopic::dispatch, line);
+    Seen& mine = seen.get();
+    const std::lock_guard lock(mine.guard);
+    if (mine.lines.insert(line).second) log_line(LogTopic::dispatch, line);
 }
 
 }  // namespace
@@ -60,7 +65,6 @@ void log_once(std::string_view op, const std::string& problem, std::string_view 
 std::size_t choose_kernel(std::string_view op, const std::string& problem,
                           const std::vector<Candidate>& candidates,
                           const std::function<std::string(std::size_t)>& why_not) {
-    num_threads();  // a wrong AEROGEL_NUM_THREADS is reported here; inside kernels nothing may throw
     const std::optional<std::string> forced = forced_kernel();
     const bool applies = forced && std::any_of(candidates.begin(), candidates.end(),
                                                [&](const Candidate& c) { return c.name == *forced; });

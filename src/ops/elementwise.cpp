@@ -1,6 +1,7 @@
 // Chooses the elementwise kernels once per process.
 #include "ops/elementwise.h"
 
+#include "base/thread_pool.h"
 #include "ops/dispatch.h"
 
 namespace aerogel {
@@ -22,19 +23,19 @@ const ElementwiseKernels& chosen_elementwise() {
 }
 
 void norm(const NormArgs& args) {
-    chosen_elementwise().norm(args);
+    run_operation([&] { chosen_elementwise().norm(args); });
 }
 
 void activation(ActivationFunction function, const float* x, float* y, std::int64_t count) {
-    chosen_elementwise().activation(function, x, y, count);
+    run_operation([&] { chosen_elementwise().activation(function, x, y, count); });
 }
 
 void rope(const RopeArgs& args) {
-    chosen_elementwise().rope(args);
+    run_operation([&] { chosen_elementwise().rope(args); });
 }
 
 void residual(const ResidualArgs& args) {
-    chosen_elementwise().residual(args);
+    run_operation([&] { chosen_elementwise().residual(args); });
 }
 
 }  // namespace aerogel

@@ -5,6 +5,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
+#include "base/thread_pool.h"
 #include "formats/format.h"
 #include "ops/dispatch.h"
 #include "ops/workspace.h"
@@ -82,7 +83,7 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
     }
     kernel_ = &choose("linear", linear_kernels(), problem_);
     packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
-    kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.data()));
+    run_operation([&] { kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.data())); });
 }
 
 bool PackedLinear::serves(Activation activation) const {
@@ -124,8 +125,10 @@ void PackedLinear::run(const TensorView& x, const TensorView& y, Activation acti
     args.y = y.data;
     args.y_stride = out.stride;
     args.packed = static_cast<const std::byte*>(packed_.data());
-    args.workspace = workspace(kernel_->workspace_bytes(problem));
-    kernel_->run(problem, args);
+    run_operation([&] {
+        args.workspace = workspace(kernel_->workspace_bytes(problem));
+        kernel_->run(problem, args);
+    });
 }
 
 struct FloatLinear::State {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "aerogel/error.h"
+#include "base/thread_pool.h"
 #include "kernels/quantized_attention.h"
 #include "ops/attention_rounding.h"
 #include "ops/attention_scales.h"
@@ -78,12 +79,14 @@ void int8_attention(const AttentionProblem& problem, const AttentionViews& views
     args.mask = options.mask;
     const Int8Blocks blocks = {value_or(options.q_tokens, 1), value_or(options.k_tokens, 1),
                                options.smooth_k};
-    const Int8Scales scales = options.scales != nullptr
-                                  ? static_scales(kernel, problem, args, *options.scales)
-                                  : dynamic_scales(kernel, problem, args, blocks);
-    scales.fill(args);
-    args.workspace = workspace(kernel.workspace_bytes(problem));
-    kernel.run(problem, args);
+    run_operation([&] {
+        const Int8Scales scales = options.scales != nullptr
+                                      ? static_scales(kernel, problem, args, *options.scales)
+                                      : dynamic_scales(kernel, problem, args, blocks);
+        scales.fill(args);
+        args.workspace = workspace(kernel.workspace_bytes(problem));
+        kernel.run(problem, args);
+    });
 }
 
 /// Rounds the copies to what the format holds. int8 is left to its kernels.

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "base/huge_pages.h"
 
@@ -20,12 +21,13 @@ struct Buffer {
     std::size_t size = 0;
 };
 
+thread_local Buffer buffer;
+
 }  // namespace
 
 std::byte* workspace(std::size_t bytes) {
     constexpr std::size_t kPage = 4096;
     constexpr std::size_t kKept = std::size_t{256} << 20;
-    thread_local Buffer buffer;
     if (bytes > SIZE_MAX - kPage) throw std::bad_alloc();
     const std::size_t size = (bytes + kPage) / kPage * kPage;
     if (buffer.size < size || (buffer.size > kKept && buffer.size / 2 > size)) {
@@ -37,6 +39,13 @@ std::byte* workspace(std::size_t bytes) {
         buffer.size = size;
     }
     return buffer.data.get();
+}
+
+OtherWorkspace::OtherWorkspace() : data_(buffer.data.release()), size_(std::exchange(buffer.size, 0)) {}
+
+OtherWorkspace::~OtherWorkspace() {
+    buffer.data.reset(data_);
+    buffer.size = size_;
 }
 
 }  // namespace aerogel

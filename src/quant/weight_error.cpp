@@ -46,18 +46,20 @@ double relative_error(const TensorView& weight, const QuantizedLinearWeights& la
     const bool plain = !layer.rotation.defined() && !layer.low_rank_l1.defined();
     const Tensor whole = plain ? Tensor() : restored_weight(layer);
     const auto columns = static_cast<std::size_t>(quantized.columns);
-    std::vector<float> scratch(2 * static_cast<std::size_t>(num_threads()) * columns);
     std::vector<RowError> rows(static_cast<std::size_t>(quantized.rows));
-    parallel_for(quantized.rows, [&](std::int64_t row, int worker) {
-        float* original = scratch.data() + 2 * static_cast<std::size_t>(worker) * columns;
-        float* decoded = original + columns;
-        widen_row(weight, row, original);
-        if (plain) {
-            decode_row(quantized, row, decoded);
-        } else {
-            std::copy_n(whole.as<float>() + row * quantized.columns, columns, decoded);
-        }
-        rows[static_cast<std::size_t>(row)] = row_error(original, decoded, quantized.columns);
+    run_operation([&] {
+        std::vector<float> scratch(2 * static_cast<std::size_t>(num_threads()) * columns);
+        parallel_for(quantized.rows, [&](std::int64_t row, int worker) {
+            float* original = scratch.data() + 2 * static_cast<std::size_t>(worker) * columns;
+            float* decoded = original + columns;
+            widen_row(weight, row, original);
+            if (plain) {
+                decode_row(quantized, row, decoded);
+            } else {
+                std::copy_n(whole.as<float>() + row * quantized.columns, columns, decoded);
+            }
+            rows[static_cast<std::size_t>(row)] = row_error(original, decoded, quantized.columns);
+        });
     });
     RowError sum;
     for (const RowError& row : rows) {

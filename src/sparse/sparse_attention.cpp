@@ -6,7 +6,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "aerogel/threads.h"
 #include "base/clock.h"
 #include "sparse/check.h"
 #include "sparse/masks.h"
@@ -143,7 +142,6 @@ TensorView batch_of_one(const TensorView& packed) {
 
 SparseReport traced_sparse_attention(const SparseArrays& call, const SparseOptions& given,
                                      SparseTrace* trace) {
-    num_threads();  // a wrong AEROGEL_NUM_THREADS is reported here, before work that cannot throw
     const SparseSides sides = checked_sides(call, given);
     SparseOptions options = given;
     if (options.scale <= 0.0F) options.scale = 1.0F / std::sqrt(static_cast<float>(call.q.dim(3)));

@@ -117,6 +117,61 @@ TEST_F(ThreadPool, MoreThreadsThanOneDoTheWork) {
     EXPECT_EQ(arrived, 4);
 }
 
+// What every kernel does: memory per worker, sized by num_threads(), then the workers' indices.
+bool workers_fit() {
+    std::atomic<bool> fit{true};
+    run_operation([&] {
+        const int threads = num_threads();
+        for (int phase = 0; phase < 3; ++phase) {
+            parallel_for(23, [&](std::int64_t, int worker) {
+                if (worker < 0 || worker >= threads || num_threads() != threads) fit = false;
+            });
+        }
+        if (num_threads() != threads) fit = false;
+    });
+    return fit;
+}
+
+TEST_F(ThreadPool, MayBeReplacedWhileOthersCompute) {
+    std::atomic<bool> done{false};
+    std::atomic<bool> fit{true};
+    std::atomic<int> calls{0};
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 3; ++caller) {
+        callers.emplace_back([&] {
+            while (!done) {
+                if (!workers_fit()) fit = false;
+                ++calls;
+            }
+        });
+    }
+    for (int i = 0; i < 300 || calls < 30; ++i) set_num_threads(1 + i % 6);
+    done = true;
+    for (auto& caller : callers) caller.join();
+    EXPECT_TRUE(fit);
+}
+
+TEST_F(ThreadPool, ATaskMayReplaceThePoolItRunsIn) {
+    set_num_threads(4);
+    std::atomic<int> runs{0};
+    parallel_for(40, [&](std::int64_t task, int) {
+        set_num_threads(task % 2 == 0 ? 3 : 2);
+        ++runs;
+    });
+    EXPECT_EQ(runs, 40);
+    EXPECT_TRUE(workers_fit());
+}
+
+TEST_F(ThreadPool, AnOperationKeepsThePoolItEntered) {
+    set_num_threads(4);
+    run_operation([&] {
+        set_num_threads(2);
+        EXPECT_EQ(num_threads(), 4);
+        run_operation([&] { EXPECT_EQ(num_threads(), 4); });
+    });
+    EXPECT_EQ(num_threads(), 2);
+}
+
 TEST_F(ThreadPool, WrongNumbersOfThreadsAreRefused) {
     for (const int count : {0, -1, 1025}) {
         try {

@@ -100,10 +100,14 @@ Plane channel_plane(const Frames& frames, std::int64_t frame, std::int64_t chann
 
 }  // namespace
 
-Distance distance(std::span<const float> a, std::span<const float> b) {
+namespace {
+
+// a(i) and b(i) give the elements.
+template <typename A, typename B>
+Distance distance_of(std::size_t count, const A& a, const B& b) {
     double dot = 0, aa = 0, bb = 0, l1 = 0, a1 = 0, l2 = 0, largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) {
-        const double x = a[i], y = b[i], difference = std::abs(x - y);
+    for (std::size_t i = 0; i < count; ++i) {
+        const double x = a(i), y = b(i), difference = std::abs(x - y);
         dot += x * y;
         aa += x * x;
         bb += y * y;
@@ -119,6 +123,20 @@ Distance distance(std::span<const float> a, std::span<const float> b) {
     const bool both_zero = aa == 0 && bb == 0;
     return {both_zero ? 1.0 : ratio(dot, std::sqrt(aa) * std::sqrt(bb)), ratio(l1, a1),
             ratio(std::sqrt(l2), std::sqrt(aa)), largest};
+}
+
+}  // namespace
+
+Distance distance(std::span<const float> a, std::span<const float> b) {
+    const auto element = [](std::span<const float> x) { return [x](std::size_t i) { return double{x[i]}; }; };
+    return distance_of(a.size(), element(a), element(b));
+}
+
+Distance distance(const Frames& a, const Frames& b) {
+    const auto element = [](const Frames& x) {
+        return [&x](std::size_t i) { return double{static_cast<float>(x.pixels[i]) / 255.0F}; };
+    };
+    return distance_of(a.pixels.size(), element(a), element(b));
 }
 
 double psnr(const Frames& a, const Frames& b) {

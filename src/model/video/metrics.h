@@ -15,6 +15,8 @@ struct Distance {
     double largest = 0.0;      ///< max|a-b|
 };
 Distance distance(std::span<const float> a, std::span<const float> b);
+/// Of pixels in [0, 1]; both have one size.
+Distance distance(const Frames& a, const Frames& b);
 
 /// Peak signal-to-noise ratio in dB over all frames, peak 255; infinity when equal.
 double psnr(const Frames& a, const Frames& b);

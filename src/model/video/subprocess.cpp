@@ -1,156 +1,321 @@
-// posix_spawn with pipes. Messages of the program go to an unlinked temporary file, so that a
-// talkative program can never block on a full pipe.
+// The child is started by vfork, because only code of its own can ask the kernel to end it with us;
+// everything between vfork and exec is a plain system call on prepared memory.
 #include "model/video/subprocess.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "aerogel/error.h"
+#include "base/cancellation.h"
 
 extern char** environ;
 
 namespace aerogel {
 namespace {
 
-struct Pipe {
-    int read = -1;
-    int write = -1;
+constexpr int kPollMilliseconds = 50;
+
+// A descriptor that closes itself, above those of standard input, output and error.
+class End {
+  public:
+    explicit End(int descriptor) : descriptor_(descriptor) {
+        if (descriptor < 0 || descriptor > STDERR_FILENO) return;
+        descriptor_ = ::fcntl(descriptor, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        ::close(descriptor);
+    }
+    End(End&& other) noexcept : descriptor_(other.release()) {}
+    End& operator=(End&&) = delete;
+    ~End() {
+        if (descriptor_ >= 0) ::close(descriptor_);
+    }
+
+    int get() const { return descriptor_; }
+    int release() { return std::exchange(descriptor_, -1); }
+
+  private:
+    int descriptor_;
 };
 
-Pipe make_pipe() {
+struct Channel {
+    End ours;
+    End theirs;
+};
+
+[[noreturn]] void fail_to(const char* what) {
+    throw IoError(fmt::format("[subprocess] cannot {}: {}", what, std::strerror(errno)));
+}
+
+// A socket for what the child reads, because a write to a pipe without reader raises SIGPIPE in the whole
+// process.
+Channel make_input() {
     std::array<int, 2> ends{};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0)
-        throw IoError(std::string("[subprocess] pipe: ") + std::strerror(errno));
-    return {ends[0], ends[1]};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) fail_to("make a socket");
+    return {End(ends[0]), End(ends[1])};
 }
 
-int make_message_file() {
-    std::string name = "/tmp/aerogel-messages-XXXXXX";
-    const int file = mkostemp(name.data(), O_CLOEXEC);
-    if (file < 0) throw IoError(std::string("[subprocess] ") + name + ": " + std::strerror(errno));
-    unlink(name.c_str());
-    return file;
+Channel make_output() {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) fail_to("make a pipe");
+    Channel made{End(ends[0]), End(ends[1])};
+    ::fcntl(made.ours.get(), F_SETFL, O_NONBLOCK);
+    return made;
 }
 
-pid_t spawn(const std::vector<std::string>& arguments, int input, int output, int messages) {
-    std::vector<char*> argv;
-    for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+std::vector<char*> pointers(const std::vector<std::string>& strings) {
+    std::vector<char*> out;
+    for (const std::string& string : strings) out.push_back(const_cast<char*>(string.c_str()));
+    return out;
+}
+
+struct Launch {
+    char* const* arguments;
+    char* const* environment;
+    std::array<int, 3> ends;  // of standard input, output and error
+    pid_t parent;
+};
+
+// In the child, which still shares all memory with the waiting parent.
+int become(const Launch& launch) {
+    ::setpgid(0, 0);  // Ctrl-C is ours, and what the program starts ends with it
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != launch.parent) return ESRCH;
+    struct sigaction as_usual {};
+    as_usual.sa_handler = SIG_DFL;
+    for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &as_usual, nullptr);
+    for (int i = 0; i < 3; ++i) {
+        if (::dup2(launch.ends.at(static_cast<std::size_t>(i)), i) < 0) return errno;
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::execvpe(launch.arguments[0], launch.arguments, launch.environment);
+    return errno;
+}
+
+// Returns the process, or minus errno. No signal handler may run while two processes share the memory.
+[[gnu::noinline]] pid_t start(const Launch& launch) {
+    sigset_t all, before;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    volatile int error = 0;
+    const pid_t process = ::vfork();  // NOLINT(clang-analyzer-security.insecureAPI.vfork)
+    if (process == 0) {
+        error = become(launch);
+        ::_exit(127);
+    }
+    const int failed = process < 0 ? errno : error;
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (failed == 0) return process;
+    if (process > 0) ::waitpid(process, nullptr, 0);
+    return -failed;
+}
+
+pid_t spawn(const std::vector<std::string>& arguments, const std::array<int, 3>& ends) {
+    std::vector<char*> argv = pointers(arguments);
     argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    if (input >= 0)
-        posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
-    else
-        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    if (output >= 0) posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, messages, STDERR_FILENO);
-    pid_t process = -1;
-    const int error = posix_spawnp(&process, argv[0], &actions, nullptr, argv.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (error != 0) {
-        throw IoError("[subprocess] cannot start '" + arguments.front() + "': " + std::strerror(error) +
-                      " (is it installed and in PATH?)");
+    std::string plain = "AV_LOG_FORCE_NOCOLOR=1";
+    std::vector<char*> environment = {plain.data()};
+    for (char** variable = environ; variable != nullptr && *variable != nullptr; ++variable)
+        environment.push_back(*variable);
+    environment.push_back(nullptr);
+    const pid_t process = start({argv.data(), environment.data(), ends, ::getpid()});
+    if (process < 0) {
+        throw IoError(fmt::format("[subprocess] cannot start '{}': {} (is it installed and in PATH?)",
+                                  arguments.front(), std::strerror(-process)));
     }
     return process;
 }
 
-std::string last_lines(int messages) {
-    constexpr off_t kMost = 600;
-    const off_t size = lseek(messages, 0, SEEK_END);
-    const off_t from = size > kMost ? size - kMost : 0;
-    std::string text(static_cast<std::size_t>(size - from), '\0');
-    const ssize_t got = pread(messages, text.data(), text.size(), from);
-    text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-    while (!text.empty() && text.back() == '\n') text.pop_back();
-    return text;
+// Length of the UTF-8 character at the front, 0 when there is none.
+std::size_t character_bytes(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const std::size_t size = byte(0) < 0x80   ? 1
+                             : byte(0) < 0xC2 ? 0
+                             : byte(0) < 0xE0 ? 2
+                             : byte(0) < 0xF0 ? 3
+                                              : 4;
+    if (size == 0 || byte(0) > 0xF4 || text.size() < size) return 0;
+    for (std::size_t i = 1; i < size; ++i) {
+        if ((byte(i) & 0xC0U) != 0x80U) return 0;
+    }
+    return size;
 }
 
-bool wait_for_success(pid_t process) {
-    int status = 0;
-    while (waitpid(process, &status, 0) < 0) {
-        if (errno != EINTR) return false;
-    }
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+// ESC [ ... letter, or ESC and one character.
+std::size_t escape_bytes(std::string_view text) {
+    std::size_t size = std::min<std::size_t>(2, text.size());
+    if (size < 2 || text[1] != '[') return size;
+    while (size < text.size() && text[size] >= 0x20 && text[size] < 0x40) ++size;
+    return std::min(size + 1, text.size());
 }
 
 }  // namespace
 
-SubprocessWriter::SubprocessWriter(const std::vector<std::string>& arguments) : name_(arguments.at(0)) {
-    signal(SIGPIPE, SIG_IGN);  // a program that ends early is an error message, not our end
-    messages_ = make_message_file();
-    const Pipe pipe = make_pipe();
-    input_ = pipe.write;
-    try {
-        process_ = spawn(arguments, pipe.read, messages_, messages_);
-    } catch (...) {
-        close(pipe.read);
-        close(pipe.write);
-        close(messages_);
-        throw;
+std::string one_line(std::string_view said) {
+    constexpr std::size_t kMost = 600;
+    std::string line;
+    bool ended = false;
+    while (!said.empty()) {
+        const char first = said.front();
+        if (first == '\n' || first == '\r') {
+            ended = !line.empty();
+            said.remove_prefix(1);
+            continue;
+        }
+        if (first == '\x1b') {
+            said.remove_prefix(escape_bytes(said));
+            continue;
+        }
+        if (std::exchange(ended, false)) line += "; ";
+        const std::size_t size = character_bytes(said);
+        const bool control = size < 2
+                                 ? static_cast<unsigned char>(first) < 0x20 || first == '\x7f' || size == 0
+                                 : first == '\xc2' && static_cast<unsigned char>(said[1]) < 0xA0;
+        line += control ? std::string_view("?") : said.substr(0, size);
+        said.remove_prefix(std::max<std::size_t>(size, 1));
     }
-    close(pipe.read);
+    if (line.empty()) return "it said nothing";
+    if (line.size() <= kMost) return line;
+    std::size_t from = line.size() - kMost;
+    while (from < line.size() && (static_cast<unsigned char>(line[from]) & 0xC0U) == 0x80U) ++from;
+    return "..." + line.substr(from);
 }
 
-SubprocessWriter::~SubprocessWriter() {
-    if (input_ >= 0) close(input_);
-    if (process_ > 0) {
-        kill(process_, SIGKILL);
-        wait_for_success(process_);
-    }
-    close(messages_);
+Subprocess::Subprocess(Options options) : name_(options.arguments.at(0)), patience_(options.patience) {
+    Channel messages = make_output();
+    Channel data = options.reads ? make_input() : make_output();
+    const End nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    const int input = options.reads ? data.theirs.get() : nothing.get();
+    const int output = options.reads ? messages.theirs.get() : data.theirs.get();
+    process_ = spawn(options.arguments, {input, output, messages.theirs.get()});
+    data_ = data.ours.release();
+    messages_ = messages.ours.release();
 }
 
-void SubprocessWriter::write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-        const ssize_t written = ::write(input_, bytes.data(), bytes.size());
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) throw IoError("[" + name_ + "] ended early: " + last_lines(messages_));
-        bytes = bytes.subspan(static_cast<std::size_t>(written));
-    }
+Subprocess::~Subprocess() {
+    end();
+    if (data_ >= 0) ::close(data_);
+    ::close(messages_);
 }
 
-void SubprocessWriter::finish() {
-    close(input_);
-    input_ = -1;
-    const pid_t process = process_;
-    process_ = -1;
-    if (!wait_for_success(process)) throw IoError("[" + name_ + "] failed: " + last_lines(messages_));
-}
-
-std::string run_and_read(const std::vector<std::string>& arguments) {
-    const int messages = make_message_file();
-    const Pipe pipe = make_pipe();
-    pid_t process = -1;
-    try {
-        process = spawn(arguments, -1, pipe.write, messages);
-    } catch (...) {
-        close(pipe.read);
-        close(pipe.write);
-        close(messages);
-        throw;
-    }
-    close(pipe.write);
-    std::string text;
-    std::array<char, 65536> chunk{};
-    while (true) {
-        const ssize_t got = read(pipe.read, chunk.data(), chunk.size());
+void Subprocess::take_messages() {
+    constexpr std::size_t kKept = 4096;
+    std::array<char, 4096> chunk{};
+    while (messages_ >= 0) {
+        const ssize_t got = ::read(messages_, chunk.data(), chunk.size());
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
-        text.append(chunk.data(), static_cast<std::size_t>(got));
+        said_.append(chunk.data(), static_cast<std::size_t>(got));
+        if (said_.size() > kKept) said_.erase(0, said_.size() - kKept);
     }
-    close(pipe.read);
-    const bool success = wait_for_success(process);
-    const std::string said = last_lines(messages);
-    close(messages);
-    if (!success) throw IoError("[" + arguments.front() + "] failed: " + said);
+}
+
+bool Subprocess::exited() const {
+    siginfo_t info{};
+    if (::waitid(P_PID, static_cast<id_t>(process_), &info, WEXITED | WNOHANG | WNOWAIT) != 0) return true;
+    return info.si_pid == process_;
+}
+
+// Kills what is left of the program and of what it started; true when it had succeeded by itself.
+bool Subprocess::end() {
+    if (process_ < 0) return false;
+    const pid_t process = std::exchange(process_, -1);
+    ::kill(-process, SIGKILL);
+    int status = 0;
+    pid_t found = -1;
+    do found = ::waitpid(process, &status, 0);
+    while (found < 0 && errno == EINTR);
+    take_messages();
+    return found == process && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+void Subprocess::fail(const std::string& what) {
+    end();
+    throw IoError(fmt::format("[{}] {}: {}", name_, what, one_line(said_)));
+}
+
+// Returns when `end` is ready, or when the program has exited and nothing comes any more. -1: the exit alone.
+void Subprocess::wait_for(int end, short events) {
+    while (true) {
+        std::array<pollfd, 2> ends = {{{end, events, 0}, {messages_, POLLIN, 0}}};
+        const bool gone = exited();
+        const int ready = ::poll(ends.data(), ends.size(), gone ? 0 : kPollMilliseconds);
+        take_messages();
+        if (ready > 0 && ends[0].revents != 0) {
+            moved_ = Clock::now();
+            return;
+        }
+        if (gone) return;
+        stop_if_cancelled();
+        if (ready > 0) ::poll(nullptr, 0, 1);  // closed messages are always ready
+        if (seconds_since(moved_) > patience_)
+            fail(fmt::format("made no progress for {:g} s and was ended", patience_));
+    }
+}
+
+void Subprocess::write(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+        const ssize_t sent = ::send(data_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent >= 0) {
+            moved_ = Clock::now();
+            bytes = bytes.subspan(static_cast<std::size_t>(sent));
+            stop_if_cancelled();
+        } else if (errno == EAGAIN) {
+            wait_for(data_, POLLOUT);
+        } else if (errno != EINTR) {
+            for (int i = 0; i < 20 && !exited(); ++i)
+                ::poll(nullptr, 0, kPollMilliseconds);  // for its last words
+            fail("ended early");
+        }
+    }
+}
+
+std::size_t Subprocess::read(std::span<std::byte> to) {
+    while (true) {
+        const bool gone = exited();
+        const ssize_t got = ::read(data_, to.data(), to.size());
+        if (got >= 0) {
+            moved_ = Clock::now();
+            stop_if_cancelled();
+            return static_cast<std::size_t>(got);
+        }
+        if (errno == EAGAIN) {
+            if (gone) return 0;
+            wait_for(data_, POLLIN);
+        } else if (errno != EINTR) {
+            fail(std::string("cannot be read: ") + std::strerror(errno));
+        }
+    }
+}
+
+void Subprocess::finish() {
+    ::close(std::exchange(data_, -1));
+    while (!exited()) wait_for(-1, 0);
+    if (!end()) fail("failed");
+}
+
+std::string run_and_read(const std::vector<std::string>& arguments, std::size_t limit) {
+    Subprocess program({arguments});
+    std::string text;
+    std::array<std::byte, 65536> chunk{};
+    while (const std::size_t got = program.read(chunk)) {
+        text.append(reinterpret_cast<const char*>(chunk.data()), got);
+        if (text.size() > limit)
+            throw InvalidArgument(fmt::format("[{}] printed more than {} bytes", arguments.front(), limit));
+    }
+    program.finish();
     return text;
 }
 

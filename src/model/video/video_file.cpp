@@ -4,14 +4,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <system_error>
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "core/atomic_file.h"
 #include "core/paths.h"
+#include "core/text.h"
 #include "model/video/png_file.h"
 #include "model/video/subprocess.h"
 
@@ -22,19 +25,31 @@ namespace {
 constexpr const char* kEndings =
     "expected .mp4, .gif, .safetensors, or a folder name without an ending for PNG files";
 
+// What no video of today needs, checked before memory is taken.
+constexpr std::int64_t kMostSide = 16384;
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 32U;  // of the 8-bit pixels of a video
+
 std::size_t frame_bytes(const Frames& frames) {
     return static_cast<std::size_t>(frames.height * frames.width * 3);
 }
 
 void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frames_per_second) {
     AtomicFile file(path);
-    std::vector<std::string> arguments = {"ffmpeg",   "-v",
-                                          "error",    "-y",
-                                          "-f",       "rawvideo",
-                                          "-pix_fmt", "rgb24",
-                                          "-s",       fmt::format("{}x{}", frames.width, frames.height),
-                                          "-r",       fmt::format("{}", frames_per_second),
-                                          "-i",       "-"};
+    std::vector<std::string> arguments = {"ffmpeg",
+                                          "-nostdin",
+                                          "-v",
+                                          "error",
+                                          "-y",
+                                          "-f",
+                                          "rawvideo",
+                                          "-pix_fmt",
+                                          "rgb24",
+                                          "-s",
+                                          fmt::format("{}x{}", frames.width, frames.height),
+                                          "-r",
+                                          fmt::format("{}", frames_per_second),
+                                          "-i",
+                                          "-"};
     const std::vector<std::string> mp4 = {"-c:v",     "libx264", "-preset",   "veryfast",
                                           "-crf",     "12",      "-vf",       "pad=ceil(iw/2)*2:ceil(ih/2)*2",
                                           "-pix_fmt", "yuv420p", "-movflags", "+faststart",
@@ -44,9 +59,11 @@ void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frame
     const auto& codec = path.extension() == ".gif" ? gif : mp4;
     arguments.insert(arguments.end(), codec.begin(), codec.end());
     arguments.push_back("file:" + file.temporary_path().string());
-    SubprocessWriter ffmpeg(arguments);
+    Subprocess ffmpeg({.arguments = arguments, .reads = true});
     ffmpeg.write(std::as_bytes(std::span(frames.pixels)));
     ffmpeg.finish();
+    if (std::error_code error; fs::file_size(file.temporary_path(), error) == 0 || error)
+        throw IoError("[ffmpeg] ended without an error but wrote nothing to " + path.string());
     file.commit();
 }
 
@@ -59,6 +76,36 @@ void write_png_folder(const fs::path& folder, const Frames& frames) {
                   frames.width);
         file.commit();
     }
+}
+
+// What both programs may open: this one file, as what its name says. A playlist or list of files under the
+// name of a video names other files and addresses, which its demuxer would open.
+std::vector<std::string> input_arguments(const fs::path& path) {
+    return {"-protocol_whitelist", "file", "-f", path.extension() == ".gif" ? "gif" : "mov"};
+}
+
+// The number behind "name=" in what ffprobe prints.
+std::optional<std::int64_t> number_of(std::string_view printed, std::string_view name) {
+    const std::size_t at = printed.find(name);
+    if (at == printed.npos) return std::nullopt;
+    const std::string_view digits = printed.substr(at + name.size());
+    std::int64_t number = 0;
+    const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    const bool ends = stop == digits.data() + digits.size() || *stop == '\n' || *stop == '\r';
+    return error == std::errc() && ends ? std::optional(number) : std::nullopt;
+}
+
+void check_side(const fs::path& path, std::int64_t side) {
+    if (side >= 1 && side <= kMostSide) return;
+    throw InvalidArgument(fmt::format("[video] {}: width and height must be between 1 and {}, got {}",
+                                      path.string(), kMostSide, side));
+}
+
+void check_size(const fs::path& path, std::int64_t frames, std::int64_t frame_bytes) {
+    if (frames <= kMostBytes / frame_bytes) return;
+    throw InvalidArgument(
+        fmt::format("[video] {}: decodes to more than {} of pixels, which is more than is read",
+                    path.string(), show_bytes(static_cast<double>(kMostBytes))));
 }
 
 Frames read_png_folder(const fs::path& folder) {
@@ -75,6 +122,7 @@ Frames read_png_folder(const fs::path& folder) {
                                               file.string(), picture.width, picture.height, frames.width,
                                               frames.height));
         }
+        check_size(folder, frames.count + 1, picture.height * picture.width * 3);
         frames.height = picture.height;
         frames.width = picture.width;
         frames.pixels.insert(frames.pixels.end(), picture.pixels.begin(), picture.pixels.end());
@@ -83,27 +131,56 @@ Frames read_png_folder(const fs::path& folder) {
     return frames;
 }
 
+// Width and height, with a look at the number of frames where the file tells it.
+Frames probe(const fs::path& path, const std::string& name) {
+    std::vector<std::string> arguments = {"ffprobe", "-v", "error"};
+    const auto input = input_arguments(path);
+    arguments.insert(arguments.end(), input.begin(), input.end());
+    for (const char* argument : {"-select_streams", "v:0", "-show_entries", "stream=width,height,nb_frames",
+                                 "-of", "default=noprint_wrappers=1"})
+        arguments.emplace_back(argument);
+    arguments.push_back(name);
+    const std::string printed = run_and_read(arguments, 1U << 20U);
+    if (printed.empty()) throw InvalidArgument("[video] " + path.string() + " has no video stream");
+    const auto width = number_of(printed, "width="), height = number_of(printed, "height=");
+    if (!width || !height) {
+        throw IoError(fmt::format("[ffprobe] width and height expected of {}, got '{}'", path.string(),
+                                  one_line(printed)));
+    }
+    check_side(path, *width);
+    check_side(path, *height);
+    check_size(path, number_of(printed, "nb_frames=").value_or(0), *width * *height * 3);
+    return {0, *height, *width, {}};
+}
+
 Frames decode_with_ffmpeg(const fs::path& path) {
     if (!path_exists(path)) throw IoError("[video] no such file: " + path.string());
+    if (!is_file(path)) throw IoError("[video] " + path.string() + " is not a regular file");
     const std::string name = "file:" + path.string();
-    const auto probe =
-        nlohmann::json::parse(run_and_read({"ffprobe", "-v", "error", "-select_streams", "v:0",
-                                            "-show_entries", "stream=width,height", "-of", "json", name}));
-    if (!probe.contains("streams") || probe["streams"].empty()) {
-        throw InvalidArgument("[video] " + path.string() + " has no video stream");
+    Frames frames = probe(path, name);
+    std::vector<std::string> arguments = {"ffmpeg", "-nostdin", "-v", "error"};
+    const auto input = input_arguments(path);
+    arguments.insert(arguments.end(), input.begin(), input.end());
+    for (const char* argument : {"-noautorotate", "-i"}) arguments.emplace_back(argument);
+    arguments.push_back(name);
+    for (const char* argument :
+         {"-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-vsync", "passthrough", "-"})
+        arguments.emplace_back(argument);
+    Subprocess ffmpeg({.arguments = arguments});
+    const auto bytes = static_cast<std::int64_t>(frame_bytes(frames));
+    std::vector<std::byte> chunk(std::size_t{1} << 20U);
+    while (const std::size_t got = ffmpeg.read(chunk)) {
+        const auto* first = reinterpret_cast<const std::uint8_t*>(chunk.data());
+        frames.pixels.insert(frames.pixels.end(), first, first + got);
+        check_size(path, static_cast<std::int64_t>(frames.pixels.size()) / bytes, bytes);
     }
-    Frames frames;
-    frames.width = probe["streams"][0].value("width", 0);
-    frames.height = probe["streams"][0].value("height", 0);
-    const std::string raw = run_and_read({"ffmpeg", "-v", "error", "-i", name, "-f", "rawvideo", "-pix_fmt",
-                                          "rgb24", "-vsync", "passthrough", "-"});
-    frames.pixels.assign(raw.begin(), raw.end());
-    if (frame_bytes(frames) == 0 || raw.size() % frame_bytes(frames) != 0) {
+    ffmpeg.finish();
+    frames.count = static_cast<std::int64_t>(frames.pixels.size()) / bytes;
+    if (frames.count == 0 || frames.count * bytes != static_cast<std::int64_t>(frames.pixels.size())) {
         throw InvalidArgument(
             fmt::format("[video] {} decodes to {} bytes, not a multiple of {}x{} RGB frames", path.string(),
-                        raw.size(), frames.width, frames.height));
+                        frames.pixels.size(), frames.width, frames.height));
     }
-    frames.count = static_cast<std::int64_t>(raw.size() / frame_bytes(frames));
     return frames;
 }
 

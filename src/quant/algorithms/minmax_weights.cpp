@@ -148,16 +148,18 @@ void check_options(const TensorView& weight, Format format, const WeightOptions&
 template <typename F>
 void for_each_row(const TensorView& weight, F&& f) {
     const auto columns = static_cast<std::size_t>(weight.dim(1));
-    std::vector<float> scratch(static_cast<std::size_t>(num_threads()) * columns);
     std::atomic<std::int64_t> bad_row = -1;
-    parallel_for(weight.dim(0), [&](std::int64_t row, int worker) {
-        float* values = scratch.data() + static_cast<std::size_t>(worker) * columns;
-        widen_row(weight, row, values);
-        if (std::isfinite(largest_magnitude(values, weight.dim(1)))) {
-            f(row, std::span(values, columns));
-        } else {
-            bad_row = row;
-        }
+    run_operation([&] {
+        std::vector<float> scratch(static_cast<std::size_t>(num_threads()) * columns);
+        parallel_for(weight.dim(0), [&](std::int64_t row, int worker) {
+            float* values = scratch.data() + static_cast<std::size_t>(worker) * columns;
+            widen_row(weight, row, values);
+            if (std::isfinite(largest_magnitude(values, weight.dim(1)))) {
+                f(row, std::span(values, columns));
+            } else {
+                bad_row = row;
+            }
+        });
     });
     if (bad_row >= 0) refuse_row(weight, bad_row);
 }

@@ -1,0 +1,81 @@
+// Operations that are cancelled in their middle throw and never return half a result; a call from the middle
+// of another one has a workspace of its own.
+#include "base/cancellation.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "aerogel/attention.h"
+#include "aerogel/linear.h"
+#include "aerogel/quantized_attention.h"
+#include "ops/linear.h"
+#include "ops/workspace.h"
+
+namespace aerogel {
+namespace {
+
+Tensor wave(const Shape& shape) {
+    Tensor tensor(DType::f32, shape);
+    for (std::int64_t i = 0; i < tensor.count(); ++i)
+        tensor.as<float>()[i] = static_cast<float>(i % 17 - 8) / 8.0F;
+    return tensor;
+}
+
+class CancelledOperation : public ::testing::Test {
+  protected:
+    void TearDown() override { withdraw_cancellation(); }
+};
+
+TEST_F(CancelledOperation, ThrowsBeforeItBegins) {
+    const Tensor q = wave({1, 2, 64, 32}), o = wave({1, 2, 64, 32}), w = wave({16, 32}), x = wave({4, 32}),
+                 y = wave({4, 16});
+    const FloatLinear linear(w, Tensor());
+    request_cancellation();
+    EXPECT_THROW(attention(q, q, q, o, {}), Cancelled);
+    EXPECT_THROW(quantized_attention(q, q, q, o, {}), Cancelled);
+    EXPECT_THROW(linear.forward(x, y, {}), Cancelled);
+    EXPECT_THROW(FloatLinear(w, Tensor()), Cancelled);
+}
+
+// The question is asked between the tasks of the kernels; it computes, and says yes after some time.
+TEST_F(CancelledOperation, ThrowsInTheMiddleOfAKernel) {
+    const Tensor q = wave({1, 4, 512, 64}), o = wave({1, 4, 512, 64}), small = wave({1, 2, 40, 16}),
+                 out = wave({1, 2, 40, 16});
+    const Tensor wanted = wave({1, 2, 40, 16});
+    attention(small, small, small, wanted, {});
+    for (const bool quantized : {false, true}) {
+        int asked = 0;
+        bool same = true;
+        const auto question = [&] {
+            const OtherWorkspace own;
+            attention(small, small, small, out, {});
+            for (std::int64_t i = 0; i < out.count(); ++i)
+                same = same && out.as<float>()[i] == wanted.as<float>()[i];
+            return ++asked == 2;
+        };
+        const CancellationQuestion in_use(question);
+        const auto forever = [&] {
+            while (true) quantized ? quantized_attention(q, q, q, o, {}) : attention(q, q, q, o, {});
+        };
+        EXPECT_THROW(forever(), Cancelled);
+        EXPECT_EQ(asked, 2);
+        EXPECT_TRUE(same);
+    }
+}
+
+TEST_F(CancelledOperation, TheWorkspaceComesBack) {
+    std::byte* const before = workspace(1000);
+    before[5] = std::byte{77};
+    {
+        const OtherWorkspace own;
+        std::byte* const other = workspace(1 << 20);
+        EXPECT_NE(other, before);
+        other[5] = std::byte{1};
+    }
+    EXPECT_EQ(before[5], std::byte{77});
+    EXPECT_EQ(workspace(1000), before);
+}
+
+}  // namespace
+}  // namespace aerogel
