@@ -11,15 +11,19 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 def recorder(x: Any) -> str:
     """Who records what torch does with x, or transforms it, and would not see a call of the core; empty if nobody."""
-    if type(x) is not torch.Tensor and type(x) is not torch.nn.Parameter:
+    if type(x) is not torch.Tensor and getattr(type(x), "__torch_dispatch__", None) is not torch.Tensor.__torch_dispatch__:
         return f"{type(x).__module__}.{type(x).__qualname__}"
     if _C._get_tracing_state() is not None:
         return "torch.jit.trace"
-    if _C._functorch.peek_interpreter_stack() is not None:
-        return "a transform of torch.func"
-    if forward_ad._current_level >= 0:  # type: ignore[attr-defined]
-        return "forward-mode differentiation"
+    if transformed():
+        return "a transform of torch.func or forward-mode differentiation"
     return "make_fx" if _C._len_torch_dispatch_stack() and get_proxy_mode() is not None else ""
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work."""
+    return not torch.compiler.is_compiling() and (_C._functorch.peek_interpreter_stack() is not None
+                                                  or forward_ad._current_level >= 0)  # type: ignore[attr-defined]
 
 
 def nobody_watches(x: Any) -> bool:
@@ -28,11 +32,3 @@ def nobody_watches(x: Any) -> bool:
     return (type(x) is torch.Tensor and not torch.compiler.is_compiling() and not (x.requires_grad and torch.is_grad_enabled())
             and not recorder(x) and not _C._len_torch_dispatch_stack() and not _C._len_torch_function_stack()
             and not torch.autograd._profiler_enabled())  # type: ignore[attr-defined]
-
-
-def refuse_recorders(op: str, x: Any) -> None:
-    """NotImplementedError where the result of a call of the core would be left out of a recording, or its derivative out of a transform."""
-    who = recorder(x)
-    if who:
-        raise NotImplementedError(f"[{op}] {who} cannot see into this call and would keep an empty result: torch.compile leaves it out of "
-                                  "its graph by itself; quantized Linear layers can be traced and exported")

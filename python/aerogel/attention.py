@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, restored
+from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored
 from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, mask_options, positive_scale, video_options
 
 LAYOUTS = ("BNSD", "BSND", "TND")
@@ -19,6 +19,7 @@ def _prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tu
         raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+    refuse_recorders(op, q, k, v)
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     if input_layout != "TND":
         return arrays, input_layout

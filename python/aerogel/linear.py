@@ -13,7 +13,7 @@ from . import _core
 from ._arrays import as_float_array, empty, handed, restored
 from ._loading import fitting, from_float
 from ._packed import ARRAYS, Layout, Packed, State, packed, remember, state_of
-from ._watching import nobody_watches
+from ._watching import nobody_watches, transformed
 from .timestep import TimestepManager, TimestepPolicyConfig, policy_from
 
 _TARGET = "w8a8_static_linear"
@@ -107,7 +107,8 @@ class QuantizedLinear(nn.Module):
         if not hasattr(type(input), "__torch_function__"):
             raise ValueError(f"[linear] x must be a torch tensor, got {type(input).__name__}")
         (names, *layout), arrays = self._stored()
-        return torch.ops.aerogel.linear(input, arrays, list(names), *layout, self._policy_text())
+        call = _Transformed.apply if transformed() else torch.ops.aerogel.linear
+        return call(input, arrays, ",".join(names), *layout, self._policy_text())
 
     def _policy_text(self) -> str:
         policy = self.timestep_policy
@@ -187,12 +188,12 @@ def _dequantized(made: Packed, mul_scale: torch.Tensor | None) -> torch.Tensor:
     return weight if mul_scale is None else weight * mul_scale
 
 
-# The arrays and what they mean, so that a graph holds all of a layer.
-_LAYER = "Tensor[] arrays, str[] names, str scheme, int in_features, int group_size"
+# The arrays and what they mean (names with commas between them), so that a graph holds all of a layer.
+_LAYER = "Tensor[] arrays, str names, str scheme, int in_features, int group_size"
 
 
-def _layout(names: Sequence[str], *rest: Any) -> Layout:
-    return Layout(tuple(names), *rest)
+def _layout(names: str, *rest: Any) -> Layout:
+    return Layout(tuple(names.split(",")), *rest)
 
 
 @torch.library.custom_op("aerogel::linear", mutates_args=(), schema=f"(Tensor x, {_LAYER}, str policy) -> Tensor")
@@ -225,8 +226,31 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-    weight = torch.ops.aerogel.linear_weight(ctx.saved_tensors, *ctx.layer)
-    return (grad.float() @ weight).to(grad.dtype), [None] * len(ctx.saved_tensors), *([None] * 5)
+    arrays = ctx.saved_tensors
+    weight = torch.ops.aerogel.linear_weight(arrays, *ctx.layer)
+    return (grad.float() @ weight).to(grad.dtype), [None] * len(arrays), *([None] * 5)
+
+
+class _Transformed(torch.autograd.Function):
+    """The operator for torch.func and forward-mode differentiation, which registered operators do not take."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> torch.Tensor:
+        return torch.ops.aerogel.linear(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.of = inputs[1:-1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        return (grad.float() @ torch.ops.aerogel.linear_weight(*ctx.of)).to(grad.dtype), *([None] * 6)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return (tangent.float() @ torch.ops.aerogel.linear_weight(*ctx.of).T).to(tangent.dtype)
 
 
 def _batched(info: Any, in_dims: Sequence[Any], x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> tuple[torch.Tensor, int]:
