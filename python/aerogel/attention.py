@@ -13,13 +13,13 @@ LAYOUTS = ("BNSD", "BSND", "TND")
 
 def _prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
     """q, k and v as the core takes them, 4-D, and the layout they are in then."""
+    refuse_recorders(op, q, k, v)
     if input_layout not in LAYOUTS:
         raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
     if not is_torch(q) == is_torch(k) == is_torch(v):
         raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    refuse_recorders(op, q, k, v)
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     if input_layout != "TND":
         return arrays, input_layout
