@@ -21,6 +21,11 @@ def from_float(weight: Any, bias: Any, scheme: str, group_size: int) -> _core.Li
     return _core.Linear.quantize(weight.contiguous(), None if bias is None else bias.detach().float().contiguous(), scheme, group_size)
 
 
+def chosen_group_size(weight_scale: torch.Tensor, group_size: int) -> int:
+    """The group size to quantize anew with: that of MX formats, whose scales are bytes, is no choice."""
+    return 0 if weight_scale.dtype == torch.uint8 else group_size
+
+
 def _is_float_weight(array: Any) -> bool:
     return isinstance(array, torch.Tensor) and array.is_floating_point() and array.element_size() > 1
 
@@ -34,7 +39,7 @@ def _quantized(layout: Layout, given: Arrays, own: Arrays) -> dict[str, torch.Te
         raise ValueError(f"[linear] a float weight comes alone or with a bias, got {', '.join(given)} as well")
     if derived:
         raise ValueError(f"[linear] {layout.scheme} with {', '.join(derived)} found from data cannot be made of a float weight: load its arrays")
-    core = from_float(weight, bias if "bias" in own else None, layout.scheme, layout.group_size)
+    core = from_float(weight, bias if "bias" in own else None, layout.scheme, chosen_group_size(own["weight_scale"], layout.group_size))
     return {name: torch.from_numpy(array) for name, array in core.arrays().items()}
 
 

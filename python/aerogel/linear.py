@@ -155,7 +155,7 @@ class QuantizedLinear(nn.Module):
             self._load_state_dict_pre_hooks, self._non_persistent_buffers_set = before
 
     def _load_arrays(self, given: dict[str, Any], prefix: str, metadata: Mapping[str, Any], strict: bool, *told: list[str]) -> None:
-        """All of them, or none and a word why to (missing keys, unexpected keys, errors)."""
+        """All that came, or nothing and a word why; told: lists of missing keys, unexpected keys and errors."""
         layout, arrays = self._stored()
         own = dict(zip(layout.names, arrays))
         try:
@@ -164,11 +164,8 @@ class QuantizedLinear(nn.Module):
             told[2].append(f"{prefix.removesuffix('.') or type(self).__name__}: {error}; this layer stays as it was")
             return
         if strict:
-            missing, unexpected = [n for n in own if n not in taken], [n for n in given if n not in own]
-            told[0].extend(prefix + name for name in missing)
-            told[1].extend(prefix + name for name in unexpected)
-            if missing or unexpected:
-                return
+            told[0].extend(prefix + name for name in own if name not in taken)
+            told[1].extend(prefix + name for name in given if name not in own)
         for name, array in taken.items():
             if metadata.get("assign_to_params_buffers", False):
                 self._buffers[name] = array

@@ -83,21 +83,20 @@ RUN = textwrap.dedent("""
     import sys, torch, aerogel
     from torch import nn
     others = [aerogel.QuantizedLinear.from_linear(nn.Linear(64, 24)) for _ in range(4)]  # layers that a number could be mistaken for
-    x, wanted = torch.load(sys.argv[2])
     module = torch.export.load(sys.argv[1]).module()
-    assert torch.equal(module(x), wanted)
-    assert torch.equal(module(x[:2]), wanted[:2])
+    for x, wanted in torch.load(sys.argv[2]):
+        assert torch.equal(module(x), wanted)
 """)
 
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_an_exported_program_runs_in_another_process(tmp_path, strict):
     """What is saved holds the arrays, not a name that only this process understands."""
-    model = nn.Sequential(made(), nn.GELU(), aerogel.QuantizedLinear.from_linear(nn.Linear(24, 8, bias=False), "W4A16"))
+    model = nn.Sequential(made(), nn.ReLU(), aerogel.QuantizedLinear.from_linear(nn.Linear(24, 8, bias=False), "W4A16"))
     x = torch.randn(5, 64)
     with torch.no_grad():
         program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("rows")},), strict=strict)
-        torch.save((x, model(x)), tmp_path / "io.pt")
+        torch.save([(x, model(x)), (x[:2], model(x[:2]))], tmp_path / "io.pt")
     torch.export.save(program, tmp_path / "model.pt2")
     run = subprocess.run([sys.executable, "-c", RUN, tmp_path / "model.pt2", tmp_path / "io.pt"], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
