@@ -23,7 +23,7 @@ def recorder(x: Any) -> str:
 def transformed() -> bool:
     """Whether torch.func or forward-mode differentiation is at work."""
     return not torch.compiler.is_compiling() and (_C._functorch.peek_interpreter_stack() is not None
-                                                  or forward_ad._current_level >= 0)  # type: ignore[attr-defined]
+                                                  or forward_ad._current_level >= 0)
 
 
 def nobody_watches(x: Any) -> bool:
@@ -31,4 +31,4 @@ def nobody_watches(x: Any) -> bool:
     no mode of torch and no profiler that would have to see it."""
     return (type(x) is torch.Tensor and not torch.compiler.is_compiling() and not (x.requires_grad and torch.is_grad_enabled())
             and not recorder(x) and not _C._len_torch_dispatch_stack() and not _C._len_torch_function_stack()
-            and not torch.autograd._profiler_enabled())  # type: ignore[attr-defined]
+            and not torch.autograd._profiler_enabled())

@@ -51,6 +51,10 @@ class QuantizedLinear(nn.Module):
     weight), not to the arrays. torch.compile, torch.export, torch.jit.trace and torch.fx see one operator, which holds the arrays; the sampling
     step is asked for when it runs. Errors as in `aerogel.quantize`."""
 
+    _now: tuple[Packed, list[State]] | None  # the kernel's form, and what the arrays were then
+    _load_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
+    _non_persistent_buffers_set: set[str]
+
     def __init__(self, core: _core.Linear) -> None:
         with torch.inference_mode(False):  # tensors made in inference mode do not tell when they are written to
             arrays = {name: torch.from_numpy(array) for name, array in core.arrays().items()}
@@ -62,7 +66,7 @@ class QuantizedLinear(nn.Module):
         self.scheme, self.in_features, self.out_features = core.scheme, core.in_features, core.out_features
         self.group_size = core.group_size
         self.timestep_policy: TimestepPolicyConfig | None = None
-        self._now: tuple[Packed, list[State]] | None = None
+        self._now = None
         for name, array in arrays.items():
             self.register_buffer(name, array)
         if "bias" not in arrays:
@@ -85,7 +89,7 @@ class QuantizedLinear(nn.Module):
 
     def _stored(self) -> tuple[Layout, list[torch.Tensor]]:
         names = tuple([n for n in ARRAYS if self._buffers.get(n) is not None])
-        return Layout(names, self.scheme, self.in_features, self.group_size), [self._buffers[n] for n in names]  # type: ignore[misc]
+        return Layout(names, self.scheme, self.in_features, self.group_size), [self._buffers[n] for n in names]
 
     def _seen(self) -> list[State]:
         """What tells one moment of the arrays from another."""

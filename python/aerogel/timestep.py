@@ -67,6 +67,7 @@ class TimestepPolicyConfig:
     w4a4_default_strategy: str = "W4A4"
     fa_default_strategy: str = "MXFP4"
     _ranges: dict[tuple[str, int | None], str] = field(default_factory=dict, init=False, repr=False)
+    text: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for target in STRATEGIES:
@@ -109,7 +110,7 @@ class TimestepPolicyConfig:
 
     def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
-        if name in self.__dataclass_fields__ and "_ranges" in self.__dict__:
+        if name in self.__dataclass_fields__ and name != "_ranges" and "_ranges" in self.__dict__:
             self._write_down()
 
     def _write_down(self) -> None:
