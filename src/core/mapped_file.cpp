@@ -47,8 +47,8 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
     mapped->size_ = static_cast<std::size_t>(status.st_size);
     if (mapped->size_ == 0) return mapped;  // nothing to map; the parser says what is wrong
     // Writable, so that whoever edits an array of a layer gets a copy of the page instead of a signal.
-    void* data = ::mmap(nullptr, mapped->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
-                        file.number, 0);
+    void* data =
+        ::mmap(nullptr, mapped->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.number, 0);
     if (data == MAP_FAILED) fail(path, reason("map"));
     mapped->data_ = static_cast<const std::byte*>(data);
     return mapped;
