@@ -22,6 +22,18 @@ def is_torch(array: object) -> TypeGuard[torch.Tensor]:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
+def refuse_recorders(op: str, *arrays: object) -> None:
+    """NotImplementedError where torch records or transforms what is done with these: it sees nothing of a call of the core, so that the result
+    would be missing in a recording, and its derivative in a transform."""
+    for array in arrays:
+        if hasattr(type(array), "__torch_function__"):
+            from ._watching import recorder
+
+            who = recorder(array)
+            if who:
+                raise NotImplementedError(f"[{op}] {who} cannot see into this call; torch.compile leaves it out of its graph")
+
+
 def as_float_array(op: str, name: str, array: ArrayT) -> ArrayT:
     """float32 and bfloat16 pass uncopied where the layout allows it; float16 is widened to float32. ValueError otherwise."""
     if is_torch(array):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, restored
+from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored
 from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, mask_options, positive_scale, video_options
 
 LAYOUTS = ("BNSD", "BSND", "TND")
@@ -13,6 +13,7 @@ LAYOUTS = ("BNSD", "BSND", "TND")
 
 def _prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
     """q, k and v as the core takes them, 4-D, and the layout they are in then."""
+    refuse_recorders(op, q, k, v)
     if input_layout not in LAYOUTS:
         raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
     if not is_torch(q) == is_torch(k) == is_torch(v):

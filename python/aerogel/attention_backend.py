@@ -14,6 +14,7 @@ import torch
 from diffusers.models import attention_dispatch
 from torch.nn.functional import scaled_dot_product_attention
 
+from ._watching import recorder, transformed
 from .attention import attention
 from .quantized_attention import quantized_attention
 
@@ -61,7 +62,7 @@ class Problem:
         """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
         if self.q.device.type != "cpu":
             return f"tensors are on {self.q.device}"
-        if self.wants_gradients():
+        if self.wants_gradients() or transformed():
             return "gradients are wanted"
         if self.causal or self.dropout:
             return "attention is causal or has dropout"
@@ -98,8 +99,14 @@ def _attend_now(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
 
 def attend(p: Problem) -> torch.Tensor:
     """What the plan of the running layer says, without one dense. Returns an array like q."""
-    if not torch.compiler.is_compiling() or p.wants_gradients():  # gradients break the graph
+    compiling = torch.compiler.is_compiling()
+    recorded = not compiling and not transformed() and recorder(p.q)
+    if not (compiling or recorded) or p.wants_gradients():  # gradients break the graph
         return _attend_now(p, traced.layer)
+    if traced.layer is not None if compiling else running.get() is not None:
+        if recorded or torch.compiler.is_exporting():
+            raise NotImplementedError("[attention] a plan of sparse attention lives in this process and cannot leave it in a recorded program: "
+                                      "disable it before the export")
     return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
 
 

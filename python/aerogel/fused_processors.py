@@ -13,6 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from . import _core
 from ._arrays import empty
+from ._watching import transformed
 
 
 @torch.library.custom_op("aerogel::rotated_norm", mutates_args=())
@@ -48,7 +49,7 @@ class WanProcessor(WanAttnProcessor):
 
     def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
                  attention_mask: torch.Tensor | None = None, rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
-        plain = encoder_hidden_states is None and attn.add_k_proj is None and not torch.is_grad_enabled()
+        plain = encoder_hidden_states is None and attn.add_k_proj is None and not torch.is_grad_enabled() and not transformed()
         if not plain or rotary_emb is None or not all(_fits(norm, hidden_states, rotary_emb) for norm in (attn.norm_q, attn.norm_k)):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         if attn.fused_projections:

@@ -1,11 +1,8 @@
-"""QuantizedLinear: the torch module that stands where an nn.Linear stood."""
+"""QuantizedLinear: the torch module that stands where an nn.Linear stood, and its operators."""
 from __future__ import annotations
 
-import itertools
-import os
-import threading
-import weakref
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -14,159 +11,254 @@ from torch import nn
 
 from . import _core
 from ._arrays import as_float_array, empty, handed, restored
-from .timestep import TimestepManager, TimestepPolicyConfig
+from ._loading import fitting, from_float
+from ._packed import ARRAYS, Layout, Packed, State, packed, remember, state_of
+from ._watching import nobody_watches, transformed
+from .timestep import TimestepManager, TimestepPolicyConfig, policy_from
 
 _TARGET = "w8a8_static_linear"
-_live: weakref.WeakValueDictionary[int, QuantizedLinear] = weakref.WeakValueDictionary()  # number -> module, for the custom op, which takes plain values only
-_numbers = itertools.count()
-_lock = threading.Lock()
 
 
-def _new_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
+def multiply(core: _core.Linear, x: torch.Tensor, policy: TimestepPolicyConfig | None) -> torch.Tensor:
+    """The computation itself, outside of torch's dispatcher, in the step that runs now."""
+    given, x = x, as_float_array("linear", "x", x)
+    if x.ndim < 1 or x.shape[-1] != core.in_features:
+        raise ValueError(f"[linear] x must have {core.in_features} columns, got {list(x.shape)}")
+    if x.ndim > 2:
+        x = x.contiguous()
+    y = empty((*x.shape[:-1], core.out_features), x)
+    rows = (x, y) if x.ndim > 1 else (x[None], y[None])
+    step = TimestepManager.get_timestep_idx()
+    dynamic = policy is not None and policy.get_strategy(step, _TARGET) == "dynamic"
+    wide = policy is not None and policy.get_strategy(step, "w4a4_linear") == "W4A8"
+    core.forward(handed(rows[0]), handed(rows[1]), -1 if step is None else step, dynamic, wide)
+    return restored(y, given)
 
 
-os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it, and is not in the child
-
-
-def _nobody_watches(x: Any) -> bool:
-    """True when a call need not go through torch's dispatcher, which costs tens of microseconds: no compiler, no gradient, no mode or
-    transform (fake tensors, functorch) that would have to see it."""
-    return (type(x) is torch.Tensor and not (x.requires_grad and torch.is_grad_enabled()) and not torch.compiler.is_compiling()
-            and torch._C._len_torch_dispatch_stack() == 0 and torch._C._functorch.peek_interpreter_stack() is None)
-
-
-def _tensor(array: Any) -> torch.Tensor:
-    return torch.from_numpy(array)
+def _as_autocast(x: Any) -> Any:
+    """x as autocast would hand it to nn.Linear."""
+    castable = isinstance(x, torch.Tensor) and x.is_cpu and x.is_floating_point() and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype("cpu")) if castable else x
 
 
 class QuantizedLinear(nn.Module):
     """y = x W^T + bias with W in a small format; made by `aerogel.quantize`, or from an nn.Linear by `from_linear`.
 
-    forward: x [..., in_features] float32, bfloat16 or float16 on the CPU -> y [..., out_features] of the same dtype. The stored arrays are
-    buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes), so state_dict, pickle and deepcopy work; `.to(dtype)` leaves
-    them as they are and the dtype of x decides. Gradients flow to x (with the dequantized weight), not to the weight.
-    Errors as in `aerogel.quantize`."""
+    forward: x [..., in_features] float32, bfloat16 or float16 on the CPU -> y [..., out_features] of the same dtype, under autocast of
+    autocast's. The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes); writing to
+    them through torch takes effect, `.to(dtype)` leaves them as they are. load_state_dict takes arrays of this scheme, or a float "weight"
+    (and "bias"), which it quantizes; what does not fit is refused and leaves the layer as it was. Gradients flow to x (with the dequantized
+    weight), not to the arrays. torch.compile, torch.export, torch.jit.trace and torch.fx see one operator, which holds the arrays; the sampling
+    step is asked for when it runs. Errors as in `aerogel.quantize`."""
+
+    _now: tuple[Packed, list[State]] | None  # the kernel's form, and what the arrays were then
+    _load_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
+    _non_persistent_buffers_set: set[str]
 
     def __init__(self, core: _core.Linear) -> None:
-        super().__init__()
+        with torch.inference_mode(False):  # tensors made in inference mode do not tell when they are written to
+            arrays = {name: torch.from_numpy(array) for name, array in core.arrays().items()}
+        self._begin(core, arrays)
+        self._now = (remember(*self._stored(), core), self._seen())
+
+    def _begin(self, core: _core.Linear, arrays: Mapping[str, torch.Tensor]) -> None:
+        nn.Module.__init__(self)
         self.scheme, self.in_features, self.out_features = core.scheme, core.in_features, core.out_features
         self.group_size = core.group_size
         self.timestep_policy: TimestepPolicyConfig | None = None
-        for name, array in core.arrays().items():
-            self.register_buffer(name, _tensor(array))
-        self._adopt(core)
+        self._now = None
+        for name, array in arrays.items():
+            self.register_buffer(name, array)
+        if "bias" not in arrays:
+            self.register_buffer("bias", None)  # as nn.Linear without one
 
     @classmethod
     def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *, group_size: int = 0) -> Self:
         """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
         scale (int and fp8 weights; 0 = the whole row)."""
-        weight, bias = linear.weight.detach().contiguous(), getattr(linear, "bias", None)
-        if not weight.is_cpu:
-            raise NotImplementedError(f"[quantize] the weight must be on the CPU, got {weight.device}")
-        return cls(_core.Linear.quantize(weight, None if bias is None else bias.detach().float().contiguous(), scheme, group_size))
+        return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size))
 
     @classmethod
     def from_arrays(cls, scheme: str, in_features: int, arrays: Mapping[str, torch.Tensor], *, group_size: int = 0) -> Self:
         """The layer whose state_dict() `arrays` is (names -> tensors); ValueError when they do not fit each other."""
-        return cls(_core.Linear.from_arrays(scheme, in_features, group_size, {n: a.contiguous() for n, a in arrays.items()}))
+        plain = {name: arrays[name].detach().contiguous() for name in ARRAYS if name in arrays}
+        made = packed(Layout(tuple(plain), scheme, in_features, group_size), list(plain.values()))
+        layer = cls.__new__(cls)
+        layer._begin(made.core, plain)
+        return layer
 
-    def _adopt(self, core: _core.Linear) -> None:
-        self._core = core
-        with _lock:
-            self._number = next(_numbers)
-            _live[self._number] = self
+    def _stored(self) -> tuple[Layout, list[torch.Tensor]]:
+        names = tuple([n for n in ARRAYS if self._buffers.get(n) is not None])
+        return Layout(names, self.scheme, self.in_features, self.group_size), [self._buffers[n] for n in names]
 
-    def _rebuild(self) -> None:
-        arrays = {name: buffer.contiguous() for name, buffer in self.named_buffers(recurse=False)}
-        self._adopt(_core.Linear.from_arrays(self.scheme, self.in_features, self.group_size, arrays))
+    def _seen(self) -> list[State]:
+        """What tells one moment of the arrays from another."""
+        return [state_of(buffer) for buffer in self._buffers.values() if buffer is not None]
+
+    def packed(self) -> Packed:
+        """The kernel's form of the arrays as they are now. ValueError when they no longer fit each other."""
+        now, seen = self._now, self._seen()
+        if now is None or now[1] != seen:
+            self._now = now = (packed(*self._stored()), seen)
+        return now[0]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # named as nn.Linear's, so that calls by keyword go on working
-        if _nobody_watches(input):
-            return restored(self.run(input), input)
-        if not isinstance(input, torch.Tensor):
+        if torch.is_autocast_enabled("cpu"):
+            input = _as_autocast(input)
+        if nobody_watches(input):
+            made = self.packed()
+            return multiply(made.core, input, self.timestep_policy)
+        if not hasattr(type(input), "__torch_function__"):
             raise ValueError(f"[linear] x must be a torch tensor, got {type(input).__name__}")
-        return torch.ops.aerogel.linear(input, self._number, self.out_features)
+        (names, *layout), arrays = self._stored()
+        call = _Transformed.apply if transformed() else torch.ops.aerogel.linear
+        return call(input, arrays, ",".join(names), *layout, self._policy_text())
 
-    def run(self, x: torch.Tensor) -> torch.Tensor:
-        """The computation itself, outside of torch's dispatcher."""
-        x = as_float_array("linear", "x", x)
-        if x.ndim < 1 or x.shape[-1] != self.in_features:
-            raise ValueError(f"[linear] x must have {self.in_features} columns, got {list(x.shape)}")
-        if x.ndim > 2:
-            x = x.contiguous()
-        y = empty((*x.shape[:-1], self.out_features), x)
-        rows = (x, y) if x.ndim > 1 else (x[None], y[None])
-        step = TimestepManager.get_timestep_idx()
-        self._core.forward(handed(rows[0]), handed(rows[1]), -1 if step is None else step, self._dynamic(step), self._wide(step))
-        return y
-
-    def _dynamic(self, step: int | None) -> bool:
-        return self.timestep_policy is not None and self.timestep_policy.get_strategy(step, _TARGET) == "dynamic"
-
-    def _wide(self, step: int | None) -> bool:
-        return self.timestep_policy is not None and self.timestep_policy.get_strategy(step, "w4a4_linear") == "W4A8"
+    def _policy_text(self) -> str:
+        policy = self.timestep_policy
+        if policy is None:
+            return ""
+        if type(policy) is not TimestepPolicyConfig:
+            raise NotImplementedError(f"[linear] a graph can hold a TimestepPolicyConfig, not the code of {type(policy).__name__}")
+        return policy.text
 
     def dequantized(self) -> torch.Tensor:
         """The float32 matrix [out_features, in_features] that x is multiplied with."""
-        weight = _tensor(self._core.dequantized())
-        return weight * self.mul_scale if "mul_scale" in self._buffers else weight
+        return _dequantized(self.packed(), self._buffers.get("mul_scale"))
 
     def weight_bytes(self) -> int:
         """Bytes of the stored arrays."""
         return sum(b.numel() * b.element_size() for b in self.buffers(recurse=False))
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={'bias' in self._buffers}, scheme={self.scheme}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, scheme={self.scheme}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         probe = fn(torch.empty(0))
         if probe.device.type != "cpu":
             raise NotImplementedError(f"[linear] {self.scheme} layers run on the CPU in this build, not on {probe.device}")
-        return self
+        stored = {id(array) for array in self._stored()[1]}
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._rebuild()
+        def keeping_types(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return tensor if id(tensor) in stored and moved.dtype != tensor.dtype else moved
+
+        return super()._apply(keeping_types, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        before = self._load_state_dict_pre_hooks, self._non_persistent_buffers_set
+        try:
+            for hook in self._load_state_dict_pre_hooks.values():
+                hook(state_dict, prefix, *rest)
+            given = {name: state_dict[prefix + name] for name in ARRAYS if prefix + name in state_dict}
+            self._load_arrays(given, prefix, *rest)
+            # What is left for torch: parameters, buffers and state that a subclass has besides.
+            self._load_state_dict_pre_hooks, self._non_persistent_buffers_set = OrderedDict(), before[1] | set(ARRAYS)
+            super()._load_from_state_dict({k: v for k, v in state_dict.items() if k not in {prefix + n for n in given}}, prefix, *rest)
+        finally:
+            self._load_state_dict_pre_hooks, self._non_persistent_buffers_set = before
+
+    def _load_arrays(self, given: dict[str, Any], prefix: str, metadata: Mapping[str, Any], strict: bool, *told: list[str]) -> None:
+        """All that came, or nothing and a word why; told: lists of missing keys, unexpected keys and errors."""
+        layout, arrays = self._stored()
+        own = dict(zip(layout.names, arrays))
+        try:
+            taken = fitting(layout, given, own)
+        except (ValueError, NotImplementedError) as error:
+            told[2].append(f"{prefix.removesuffix('.') or type(self).__name__}: {error}; this layer stays as it was")
+            return
+        if strict:
+            told[0].extend(prefix + name for name in own if name not in taken)
+            told[1].extend(prefix + name for name in given if name not in own)
+        for name, array in taken.items():
+            if metadata.get("assign_to_params_buffers", False):
+                self._buffers[name] = array
+            else:
+                with torch.no_grad():
+                    own[name].copy_(array)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["_core"], state["_number"]
-        return state
+        return {**self.__dict__, "_now": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._rebuild()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy = type(self).__new__(type(self))
-        memo[id(self)] = copy
-        nn.Module.__init__(copy)
-        for name in ("scheme", "in_features", "out_features", "group_size", "timestep_policy", "training"):
-            setattr(copy, name, getattr(self, name))
-        for name, buffer in self.named_buffers(recurse=False):
-            copy.register_buffer(name, buffer.clone())
-        copy._rebuild()
-        return copy
+    def __prepare_scriptable__(self) -> Self:
+        raise NotImplementedError("[linear] torch.jit.script cannot read a quantized layer: use torch.jit.trace or torch.export")
 
 
-@torch.library.custom_op("aerogel::linear", mutates_args=())
-def _linear(x: torch.Tensor, number: int, out_features: int) -> torch.Tensor:
-    return restored(_live[number].run(x), x)
+def _dequantized(made: Packed, mul_scale: torch.Tensor | None) -> torch.Tensor:
+    weight = torch.from_numpy(made.core.dequantized())
+    return weight if mul_scale is None else weight * mul_scale
+
+
+# The arrays and what they mean (names with commas between them), so that a graph holds all of a layer.
+_LAYER = "Tensor[] arrays, str names, str scheme, int in_features, int group_size"
+
+
+def _layout(names: str, *rest: Any) -> Layout:
+    return Layout(tuple(names.split(",")), *rest)
+
+
+@torch.library.custom_op("aerogel::linear", mutates_args=(), schema=f"(Tensor x, {_LAYER}, str policy) -> Tensor")
+def _linear(x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Tensor:
+    made = packed(_layout(*layer[:-1]), arrays)
+    return multiply(made.core, x, policy_from(layer[-1]) if layer[-1] else None)
 
 
 @_linear.register_fake
-def _(x: torch.Tensor, number: int, out_features: int) -> torch.Tensor:
-    return x.new_empty(*x.shape[:-1], out_features)
+def _(x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Tensor:
+    if x.ndim < 1 or x.shape[-1] != layer[2]:
+        raise ValueError(f"[linear] x must have {layer[2]} columns, got {list(x.shape)}")
+    return x.new_empty(*x.shape[:-1], arrays[0].shape[0])
+
+
+@torch.library.custom_op("aerogel::linear_weight", mutates_args=(), schema=f"({_LAYER}) -> Tensor")
+def _linear_weight(arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Tensor:
+    layout = _layout(*layer)
+    return _dequantized(packed(layout, arrays), dict(zip(layout.names, arrays)).get("mul_scale"))
+
+
+@_linear_weight.register_fake
+def _(arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Tensor:
+    return arrays[0].new_empty((arrays[0].shape[0], layer[2]), dtype=torch.float32)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    ctx.module = _live[inputs[1]]
+    ctx.save_for_backward(*inputs[1])
+    ctx.layer = inputs[2:-1]
 
 
-def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-    return (grad.float() @ ctx.module.dequantized()).to(grad.dtype), None, None
+def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    arrays = ctx.saved_tensors
+    weight = torch.ops.aerogel.linear_weight(arrays, *ctx.layer)
+    return (grad.float() @ weight).to(grad.dtype), [None] * len(arrays), *([None] * 5)
+
+
+class _Transformed(torch.autograd.Function):
+    """The operator for torch.func and forward-mode differentiation, which registered operators do not take."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> torch.Tensor:
+        return torch.ops.aerogel.linear(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.of = inputs[1:-1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        return (grad.float() @ torch.ops.aerogel.linear_weight(*ctx.of)).to(grad.dtype), *([None] * 6)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return (tangent.float() @ torch.ops.aerogel.linear_weight(*ctx.of).T).to(tangent.dtype)
+
+
+def _batched(info: Any, in_dims: Sequence[Any], x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> tuple[torch.Tensor, int]:
+    if any(dim is not None for dim in in_dims[1]):
+        raise NotImplementedError("[linear] torch.func.vmap over the arrays of a quantized layer is not there; over its input it is")
+    return torch.ops.aerogel.linear(x.movedim(in_dims[0], 0), arrays, *layer), 0
 
 
 _linear.register_autograd(_backward, setup_context=_keep)
+_linear.register_vmap(_batched)

@@ -8,6 +8,7 @@ from peft.tuners.lora import model as peft_model
 from peft.tuners.lora.layer import Linear
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 
+from ._loading import chosen_group_size
 from .linear import QuantizedLinear
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class LoraQuantizedLinear(Linear):
             weight = weight + self.get_delta_weight(name).detach().float()
             if self.lora_bias[name]:
                 bias = (0 if bias is None else bias) + self.lora_B[name].bias.detach().float() * self.scaling[name]
-        merged = QuantizedLinear.from_linear(SimpleNamespace(weight=weight, bias=bias), base.scheme, group_size=base.group_size)
+        merged = QuantizedLinear.from_linear(SimpleNamespace(weight=weight, bias=bias), base.scheme,
+                                             group_size=chosen_group_size(base.weight_scale, base.group_size))
         object.__setattr__(self, "_before", base)  # not a submodule: state_dict holds what computes
         self.base_layer = merged
         self.merged_adapters.extend(new)

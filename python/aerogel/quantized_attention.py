@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, restored
+from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, refuse_recorders, restored
 from ._sparse_options import blocks_of
 
 FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
@@ -59,6 +59,7 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens that share a scale, int8, fp8 and mix.
     mask, block_size: as for `attention`, not with seq_len.
     Returns an array like q. Raises ValueError for what does not fit."""
+    refuse_recorders("quantized_attention", q, k, v)
     if input_layout not in ("BNSD", "BSND"):
         raise ValueError(f"[quantized_attention] input_layout must be BNSD or BSND (packed sequences: seq_len), got {input_layout!r}")
     if len({is_torch(t) for t in (q, k, v)}) > 1 or not q.dtype == k.dtype == v.dtype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Self
 
 _index: ContextVar[int | None] = ContextVar("aerogel_timestep_idx", default=None)
@@ -66,6 +67,7 @@ class TimestepPolicyConfig:
     w4a4_default_strategy: str = "W4A4"
     fa_default_strategy: str = "MXFP4"
     _ranges: dict[tuple[str, int | None], str] = field(default_factory=dict, init=False, repr=False)
+    text: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for target in STRATEGIES:
@@ -98,9 +100,37 @@ class TimestepPolicyConfig:
                 raise ValueError(f"[timestep] steps must be >= 0, got {step}")
         for step in steps:
             self._ranges[target, step] = strategy
+        self._write_down()
         return self
 
     def get_strategy(self, step: int | None, target: str = "w8a8_static_linear") -> str:
         """The strategy of a step, the target's default for None and for steps that nothing covers."""
         target = self._resolve(target, None)
         return self._ranges.get((target, step), self._default(target))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name in self.__dataclass_fields__ and name != "_ranges" and "_ranges" in self.__dict__:
+            self._write_down()
+
+    def _write_down(self) -> None:
+        """The whole policy as `text`: a graph of torch.compile is guarded by it, a program of torch.export holds it."""
+        defaults = [f"{target}={self._default(target)}" for target in STRATEGIES]
+        steps: dict[tuple[str, str], list[str]] = {}
+        for (target, step), strategy in self._ranges.items():
+            steps.setdefault((target, strategy), []).append(str(step))
+        self.__dict__["text"] = ";".join(defaults + [f"{t}={s}@{','.join(numbers)}" for (t, s), numbers in steps.items()])
+
+
+@cache
+def policy_from(text: str) -> TimestepPolicyConfig:
+    """The policy with this `text`."""
+    policy, fields = TimestepPolicyConfig(), dict(zip(STRATEGIES, ("default_strategy", "w4a4_default_strategy", "fa_default_strategy")))
+    for entry in text.split(";"):
+        target, _, rest = entry.partition("=")
+        strategy, _, steps = rest.partition("@")
+        if steps:
+            policy.register([int(step) for step in steps.split(",")], strategy, target)
+        else:
+            setattr(policy, fields[target], strategy)
+    return policy

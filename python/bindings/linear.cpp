@@ -19,6 +19,7 @@
 #include "formats/format.h"
 #include "formats/mx.h"
 #include "quant/float_layer.h"
+#include "quant/layer_check.h"
 #include "quant/quant_type.h"
 #include "quant/restore.h"
 #include "quant/schemes.h"
@@ -43,9 +44,12 @@ std::shared_ptr<QuantizedLinear> quantize_float(const Array& weight, const std::
         [&] { return std::make_shared<QuantizedLinear>(quantize_float(layer, scheme, choices)); });
 }
 
+// Borrowed: a layer that kept its arrays alive could not die with them (see _packed.py).
 Tensor take(const Arrays& arrays, const char* name) {
     if (!arrays.contains(name)) return {};
-    return adopt(nb::cast<Array>(arrays[name]), name);
+    const Tensor tensor = adopt(nb::cast<Array>(arrays[name]), name);
+    if (tensor.count() == 0) return tensor;
+    return {tensor.dtype(), tensor.shape(), tensor.data(), nullptr};
 }
 
 // NumPy has no 8-bit floats: they come and go as bytes (see to_numpy).
@@ -77,8 +81,8 @@ Tensor row(const Tensor& tensor, const char* name, std::int64_t step) {
             std::move(keep)};
 }
 
-std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std::int64_t columns,
-                                             std::int64_t group_size, const Arrays& arrays) {
+QuantizedLinearWeights weights_of(const std::string& scheme_name, std::int64_t columns,
+                                  std::int64_t group_size, const Arrays& arrays) {
     const SchemeRow& scheme = scheme_row("quantized_linear", split_quant_type(scheme_name).scheme);
     QuantizedLinearWeights weights;
     weights.scheme = scheme.name;
@@ -108,7 +112,20 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme_name, std
             {scalar(scales, "input_scale", step), scalar(offsets, "input_offset", step),
              row(biases, "quant_bias", step), row(deq_scales, "deq_scale", step)});
     }
+    return weights;
+}
+
+std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme, std::int64_t columns,
+                                             std::int64_t group_size, const Arrays& arrays) {
+    QuantizedLinearWeights weights = weights_of(scheme, columns, group_size, arrays);
     return without_gil([&] { return std::make_shared<QuantizedLinear>(std::move(weights)); });
+}
+
+void check_arrays(const std::string& scheme, std::int64_t columns, std::int64_t group_size,
+                  const Arrays& arrays) {
+    const QuantizedLinearWeights weights = weights_of(scheme, columns, group_size, arrays);
+    const nb::gil_scoped_release unlocked;
+    check_layer(weights);
 }
 
 void put(Arrays& arrays, const char* name, const Tensor& tensor) {
@@ -192,7 +209,10 @@ void bind_linear(nb::module_& module) {
                     nb::arg("group_size") = 0,
                     "Quantizes a float weight [out_features, in_features] (f32, bf16, f16) without data.")
         .def_static("from_arrays", &from_arrays, nb::arg("scheme"), nb::arg("in_features"),
-                    nb::arg("group_size"), nb::arg("arrays"), "The layer whose arrays() these are.")
+                    nb::arg("group_size"), nb::arg("arrays"),
+                    "The layer whose arrays() these are. It borrows them: they must outlive it.")
+        .def_static("check", &check_arrays, nb::arg("scheme"), nb::arg("in_features"), nb::arg("group_size"),
+                    nb::arg("arrays"), "Raises what from_arrays would raise.")
         .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
         .def(
             "forward",

@@ -17,7 +17,9 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
     std::shared_ptr<MappedFile> mapped(new MappedFile(InputFile(path, "read")));
     mapped->size_ = static_cast<std::size_t>(mapped->file_.size());
     if (mapped->size_ == 0) return mapped;  // nothing to map; the parser says what is wrong
-    void* data = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, mapped->file_.descriptor(), 0);
+    // Writable, so that whoever edits an array of a layer gets a copy of the page instead of a signal.
+    void* data = ::mmap(nullptr, mapped->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+                        mapped->file_.descriptor(), 0);
     if (data == MAP_FAILED) {
         throw IoError("[read] " + path.string() + ": cannot map: " + std::generic_category().message(errno));
     }

@@ -46,7 +46,7 @@ struct LinearProblem {
 /// Pointers of one call. Rows of x and y are x_stride / y_stride elements apart.
 /// none:           y = x' w^T + bias
 /// per_token, per_token_int4:  (float32, in this order, groups of columns ascending)
-///   one scale:    y = (float(sum x_q w_q) * s_t) * w_scale[n] + bias[n]
+///   one scale:    y = (float(sum x_q w_q) * w_scale[n]) * s_t + bias[n]
 ///   groups:       y = (sum_g float(sum_(k in g) x_q w_q) * w_scale[n,g]) * s_t + bias[n]
 /// per_tensor:     y = float(sum x_q w_q + quant_bias[n]) * deq_scale[n]
 /// per_token_fp8:  y = (x_q w^T) * s_t + bias

@@ -57,7 +57,7 @@ float tie_value(Activation activation, std::int64_t row, std::int64_t p) {
 
 /// What a row of a special fill holds at column p.
 float special_value(std::int64_t row, std::int64_t p, std::int64_t k, float normal) {
-    switch (row % 7) {
+    switch (row % 8) {
         case 0:
             return 0;
         case 1:
@@ -70,6 +70,8 @@ float special_value(std::int64_t row, std::int64_t p, std::int64_t k, float norm
             return p == 0 ? 1.4e-45F * 190 : 0;
         case 5:
             return normal * 1e15F;
+        case 6:
+            return normal * 1e34F;
         default:
             return normal;
     }

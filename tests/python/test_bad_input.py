@@ -51,7 +51,7 @@ def test_other_devices_are_refused_with_their_name():
     with pytest.raises(NotImplementedError, match=r"\[attention\] q must be on the CPU, got meta; this build has no CUDA kernels"):
         aerogel.attention(*(torch.zeros(1, 1, 4, 32, device="meta"),) * 3)
     with pytest.raises(NotImplementedError, match=r"\[linear\] x must be on the CPU, got meta"):
-        layer().run(torch.zeros(3, 12, device="meta"))
+        layer()(torch.zeros(3, 12, device="meta"))
     for device in ("meta", *(["cuda"] if torch.cuda.is_available() else [])):
         with pytest.raises(NotImplementedError, match=f"run on the CPU in this build, not on {device}"):
             layer().to(device)

@@ -139,7 +139,7 @@ void float_row(const LinearProblem& problem, const LinearArgs& args, const Quant
 // y of a dynamic integer row and one row of weights.
 float dynamic_value(const LinearProblem& problem, const std::int8_t* x, const std::int8_t* w,
                     const float* w_scale, float s_t) {
-    if (problem.group_size == 0) return (static_cast<float>(dot(x, w, problem.k)) * s_t) * w_scale[0];
+    if (problem.group_size == 0) return (static_cast<float>(dot(x, w, problem.k)) * w_scale[0]) * s_t;
     float sum = 0;
     for (std::int64_t p = 0; p < problem.k; p += problem.group_size) {
         sum += static_cast<float>(dot(x + p, w + p, problem.group_size)) * w_scale[p / problem.group_size];

@@ -109,8 +109,8 @@ struct Avx2Words {
                                            : _mm256_maskload_epi32(args.quant_bias + column, lanes(count));
             for (std::int64_t r = 0; r < place.rows; ++r) {
                 const __m256i sum = _mm256_add_epi32(load_lanes(sums + r * kColumns + half), quant_bias);
-                const __m256 tokens = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(finish.s_t[r]));
-                __m256 y = _mm256_mul_ps(tokens, scale);
+                const __m256 channels = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+                __m256 y = _mm256_mul_ps(channels, _mm256_set1_ps(finish.s_t[r]));
                 if (has_bias) y = _mm256_add_ps(y, bias);
                 write_columns(problem, args.y, (place.row + r) * args.y_stride + column, y, count);
             }

@@ -90,7 +90,7 @@ struct ColumnFinish {
 
     void write(std::int64_t row, __m512i sum, float s_t) const {
         const __m512 value = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, quant_bias));
-        __m512 y = _mm512_mul_ps(_mm512_mul_ps(value, _mm512_set1_ps(s_t)), scale);
+        __m512 y = _mm512_mul_ps(_mm512_mul_ps(value, scale), _mm512_set1_ps(s_t));
         if (has_bias) y = _mm512_add_ps(y, bias);
         write_columns(problem, args.y, row * args.y_stride + column, y, mask);
     }
