@@ -22,6 +22,11 @@ def is_torch(array: object) -> TypeGuard[torch.Tensor]:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
+def wants_gradients(*arrays: object) -> bool:
+    """Whether the caller will ask for gradients with respect to one of them."""
+    return any(is_torch(a) and a.requires_grad for a in arrays) and sys.modules["torch"].is_grad_enabled()
+
+
 def as_float_array(op: str, name: str, array: ArrayT) -> ArrayT:
     """float32 and bfloat16 pass uncopied where the layout allows it; float16 is widened to float32. ValueError otherwise."""
     if is_torch(array):

@@ -82,8 +82,7 @@ def dense(p: Problem, format: str | None = None) -> torch.Tensor:
     wide = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS
     if p.mask is not None or p.why_torch() or not (format or wide):
         return by_torch(p)
-    heads = p.layout.index("N")
-    if format is not None and p.q.shape[heads] == p.k.shape[heads]:
+    if format is not None:
         return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
     return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
 

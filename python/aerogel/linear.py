@@ -50,9 +50,10 @@ class QuantizedLinear(nn.Module):
         self._adopt(core)
 
     @classmethod
-    def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *, group_size: int = 0) -> Self:
+    def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *,
+                    group_size: int | None = None) -> Self:
         """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
-        scale (int and fp8 weights; 0 = the whole row)."""
+        scale (int and fp8 weights; 0 = the whole row; None = as the scheme has it, 64 for int4 where they divide the columns)."""
         weight, bias = linear.weight.detach().contiguous(), getattr(linear, "bias", None)
         if not weight.is_cpu:
             raise NotImplementedError(f"[quantize] the weight must be on the CPU, got {weight.device}")
