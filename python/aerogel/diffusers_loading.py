@@ -170,6 +170,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         for name, layer in list(model.named_modules()):
             if isinstance(layer, QuantizedLinear):
                 _put(model, name, as_linear(layer, model.dtype))
+        vars(model).pop("fuse_qkv_projections", None)
         model._internal_dict = FrozenDict({k: v for k, v in model.config.items() if k != "quantization_config"})
         return model
 
@@ -183,7 +184,14 @@ def describe(model: Any, quantizer: AerogelQuantizer | None = None) -> None:
     quantizer.quantization_config.layers, quantizer.quantization_config.description = layers, None
     model.hf_quantizer, model.quantization_method = quantizer, QuantMethod.AEROGEL
     model.register_to_config(quantization_config=quantizer.quantization_config)
+    if hasattr(model, "fuse_qkv_projections"):
+        vars(model)["fuse_qkv_projections"] = _refuse_fusing
     model.is_quantized = False  # diffusers then forbids .to(dtype); these layers take every float type, and the others may be cast
+
+
+def _refuse_fusing(*args: Any, **kwargs: Any) -> None:
+    """In place of fuse_qkv_projections, which would take the stored integers for weights."""
+    raise NotImplementedError("[quantize] projections are fused from float weights: call fuse_qkv_projections before the model is quantized")
 
 
 def as_linear(layer: QuantizedLinear, dtype: torch.dtype) -> nn.Linear:

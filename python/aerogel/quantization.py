@@ -110,8 +110,8 @@ def planned(model: nn.Module, choice: Choice, config: OnlineQuantConfig,
     for name, linear in linears.items():
         scheme = fallback.get(id(linear), config.quant_type)
         if name in kept:
-            continue
-        if scheme == "W16A16":
+            kept[name] = "" if isinstance(linear, QuantizedLinear) else kept[name]
+        elif scheme == "W16A16":
             kept[name] = "a fallback layer"
         elif isinstance(linear, QuantizedLinear):
             same = linear.scheme == scheme and config.group_size in (None, linear.group_size)
@@ -127,8 +127,9 @@ def planned(model: nn.Module, choice: Choice, config: OnlineQuantConfig,
 
 
 def _patched(linears: Mapping[str, nn.Module]) -> dict[str, str]:
+    """name -> why it stays float. Hooks that are taken off leave the bound method of the class behind."""
     return {name: "its forward has been exchanged, as accelerate's and offloading hooks do: take them off first"
-            for name, module in linears.items() if "forward" in vars(module)}
+            for name, module in linears.items() if vars(module).get("forward", module.forward) != type(module).forward.__get__(module)}
 
 
 def quantized(name: str, linear: nn.Module | SimpleNamespace, scheme: str, group_size: int | None) -> QuantizedLinear:
@@ -265,8 +266,7 @@ def _take_over(linear: nn.Module, layer: nn.Module) -> None:
     """The mode of the old module, its own attributes and its hooks; their handles go on working, for the dictionaries are the same."""
     layer.train(linear.training)
     own = {name: value for name, value in vars(linear).items() if name in _HOOKS or name not in vars(layer)}
-    own.pop("_compiled_call_impl", None)  # of the old forward
-    vars(layer).update(own)
+    vars(layer).update({name: value for name, value in own.items() if name not in ("forward", "_compiled_call_impl")})
 
 
 def _tell_diffusers(model: nn.Module) -> None:
