@@ -36,11 +36,13 @@ def _float_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, compute: Callable[..., torch.Tensor],
-                options: dict[str, Any]) -> torch.Tensor:
-        ctx.save_for_backward(q, k, v)
-        ctx.options = options
+    def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, compute: Callable[..., torch.Tensor], options: dict[str, Any]) -> torch.Tensor:
         return compute(q, k, v)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.options = inputs[4]
 
     @staticmethod
     @once_differentiable

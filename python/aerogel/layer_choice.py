@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TypeAlias, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -29,7 +30,10 @@ def as_list(patterns: str | PatternsT) -> list[str] | PatternsT:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside a torch.compile wrapper, which compiles anew when its layers are others."""
+    """The model inside a torch.compile wrapper, which compiles anew when its layers are others. ValueError unless it is an nn.Module."""
+    if not isinstance(model, nn.Module):
+        within = next((name for name in ("transformer", "unet", "text_encoder") if isinstance(getattr(model, name, None), nn.Module)), None)
+        raise ValueError(f"[quantize] the model must be an nn.Module, got {type(model).__name__}{f': give its .{within}' if within else ''}")
     return getattr(model, "_orig_mod", model)
 
 
@@ -71,6 +75,9 @@ def not_chosen(model: nn.Module, linears: Mapping[str, nn.Module], choice: Choic
     include, exclude = choice[0], list(choice[1])
     if not linears:
         raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers")
+    if "" in linears:
+        raise ValueError(f"[quantize] the model is a {type(model).__name__} itself, which has no place to be exchanged in: QuantizedLinear.from_linear "
+                         "makes one of it")
     kept = _by_default(model, linears) if include is None else {}
     names = [n for n in linears if n not in kept]
     if not names:
@@ -98,8 +105,8 @@ def _why_unfit(module: nn.Module, told: Classes) -> str:
         return "its weight is computed (parametrized, normed or pruned): make it permanent first"
     if {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}:
         return "it has parameters, buffers or modules beside weight and bias"
-    if type(module.weight) is not nn.Parameter and not isinstance(module.weight, nn.UninitializedParameter):
-        return f"its weight is a {type(module.weight).__name__}, not a plain tensor"
+    if module.weight.layout is not torch.strided or type(module.weight) not in (nn.Parameter, nn.UninitializedParameter):
+        return f"its weight is a {type(module.weight).__name__} of layout {module.weight.layout}, not a plain tensor"
     return ""
 
 
@@ -135,5 +142,9 @@ def chosen_linears(model: nn.Module, include: str | Iterable[str] | None = None,
     """name -> module of the float Linear layers that `quantize(model, scheme=...)` would take."""
     linears = linears_of(model, classes)
     kept = not_chosen(model, linears, (as_list(include), as_list(exclude)))
-    kept |= unfit(model, linears, classes)
-    return {name: module for name, module in linears.items() if name not in kept}
+    lost = unfit(model, linears, classes)
+    left = {name: module for name, module in linears.items() if name not in kept and name not in lost}
+    if not left:
+        name = next(name for name in linears if name not in kept)
+        raise ValueError(f"[quantize] no layer can be quantized; {name}: {lost[name]}")
+    return left

@@ -45,6 +45,12 @@ def test_attention_has_the_gradients_of_torch(ours, torchs, k_heads):
         torch.testing.assert_close(mine, exact, rtol=1e-4, atol=1e-5)
 
 
+def test_transforms_of_torch():
+    q, k, v = problem()
+    found = torch.func.grad(lambda q: aerogel.attention(q, k, v).square().sum())(q)
+    torch.testing.assert_close(found, torch.func.grad(lambda q: scaled_dot_product_attention(q, k, v).square().sum())(q), rtol=1e-4, atol=1e-5)
+
+
 def test_quantized_attention_passes_gradients_straight_through():
     o, *found = gradients(lambda *a: aerogel.quantized_attention(*a, "int8"), problem())
     assert torch.equal(o, aerogel.quantized_attention(*problem(), "int8"))

@@ -7,7 +7,7 @@ import torch
 from aerogel import _core
 from aerogel.layer_choice import chosen_linears
 from diffusers import BriaFiboTransformer2DModel, ChromaTransformer2DModel, ConsisIDTransformer3DModel, GlmImageTransformer2DModel, HiDreamImageTransformer2DModel
-from tiny_pipelines import wan_transformer
+from tiny_pipelines import build, wan_transformer
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -226,3 +226,17 @@ def test_a_single_block_counts_and_projections_in_lists_do_not():
     report = aerogel.quantize(model, scheme="W8A16")
     assert report.quantized == ["blocks.0.up", "blocks.0.down"]
     assert set(whys(report).values()) == {"outside of the repeated blocks; include= chooses it"}
+
+
+def test_what_is_no_model_or_has_no_place():
+    pipe, _ = build("wan")
+    for call in (lambda: aerogel.quantize(pipe, scheme="W8A16"), lambda: aerogel.export(pipe, "nowhere"), lambda: aerogel.calibrate(pipe, print)):
+        with pytest.raises(ValueError, match="must be an nn.Module, got WanPipeline: give its .transformer"):
+            call()
+    with pytest.raises(ValueError, match="the model is a Linear itself"):
+        aerogel.quantize(nn.Linear(64, 64), scheme="W8A16", include="*")
+    with pytest.raises(ValueError, match="no layer can be quantized; up: Scaled has a forward of its own"):
+        aerogel.export(nn.ModuleDict({"up": Scaled(64, 64)}), "nowhere", include="*")
+    model = Model()
+    model.blocks[0].up.weight = nn.Parameter(torch.eye(96, 64).to_sparse(), requires_grad=False)
+    assert "not a plain tensor" in whys(aerogel.quantize(model, scheme="W8A16"))["blocks.0.up"]
