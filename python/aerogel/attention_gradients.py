@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 
@@ -45,12 +44,9 @@ class _Attention(torch.autograd.Function):
         ctx.options = inputs[4]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        leaves = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        with torch.enable_grad():
-            o = _float_attention(*leaves, ctx.options)
-        return (*torch.autograd.grad(o, leaves, grad), None, None)
+        _, back = torch.func.vjp(lambda q, k, v: _float_attention(q, k, v, ctx.options), *ctx.saved_tensors)
+        return (*back(grad), None, None)
 
 
 def with_gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, compute: Callable[..., torch.Tensor],

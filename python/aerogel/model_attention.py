@@ -198,7 +198,7 @@ class _Now:
     @torch.compiler.disable
     def enter_model(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = self.signature.bind(model, *args, **kwargs).arguments
-        self.step = self.plan.next_step(inputs.get(self.timestep), self.video.rising)
+        self.step = self.plan.next_step(None if self.timestep is None else inputs.get(self.timestep), self.video.rising)
         try:
             self.grid, self.why = tuple(int(n) for n in self.video.grid(getattr(model, "config", None), inputs)), ""
         except ValueError as error:

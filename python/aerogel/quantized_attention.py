@@ -51,7 +51,7 @@ def _with_gradients(q: Any, k: Any, v: Any, format: str, how: dict[str, Any]) ->
     if how["seq_len"] is not None:
         raise NotImplementedError("[quantized_attention] gradients do not flow through packed sequences: call it under torch.no_grad()")
     options = {"layout": how["input_layout"], "scale": how["scale"], **blocks_of("quantized_attention", how["mask"], how["block_size"])}
-    return with_gradients(q, k, v, lambda *qkv: quantized_attention(*qkv, format, **how), options)
+    return with_gradients(q, k, v, lambda q, k, v: quantized_attention(q, k, v, format, **how), options)
 
 
 def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *, input_layout: str = "BNSD", scale: float | None = None,
