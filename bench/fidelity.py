@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DATA = "data"  # marks variants that need calibration
+PER_ROW = ["--packed", "--group-size", "0"]  # int4 without the groups that it has unless told otherwise
 # name: flags of `aerogel quantize`
 VARIANTS = {
     "W8A16": ["W8A16"], "W8A16_FP8": ["W8A16_FP8"], "W8A16_FP8_E5M2": ["W8A16_FP8_E5M2"], "W8A16_MXFP8": ["W8A16_MXFP8"],
@@ -31,17 +32,17 @@ VARIANTS = {
     "W8A8": ["W8A8", DATA], "W8A8, smoothquant": ["W8A8", "--smooth", "smoothquant", DATA], "W8A8, rotated": ["W8A8", "--rotate", "-1", DATA],
     "W8A8_TIMESTEP": ["W8A8_TIMESTEP", DATA], "WFP8AFP8_DYNAMIC": ["WFP8AFP8_DYNAMIC"], "W8A8_MXFP8": ["W8A8_MXFP8"],
     "W8A8_MXFP8, mse_round": ["W8A8_MXFP8", "--algorithm", "mse_round"],
-    "W4A16": ["W4A16", "--packed"], "W4A16, groups of 32": ["W4A16", "--group-size", "32", "--packed"],
+    "W4A16": ["W4A16", *PER_ROW], "W4A16, groups of 32": ["W4A16", "--group-size", "32", "--packed"],
     "W4A16, groups of 32, ssz": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "ssz"],
     "W4A16, groups of 32, gptq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "gptq", DATA],
     "W4A16, groups of 32, awq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "awq", DATA],
     "W4A16, groups of 32, awq, gptq": ["W4A16", "--group-size", "32", "--packed", "--smooth", "awq", "--algorithm", "gptq", DATA],
     "W4A16_MXFP4": ["W4A16_MXFP4"], "W4A16_MXFP4, fouroversix": ["W4A16_MXFP4", "--algorithm", "fouroversix"],
-    "W4A8": ["W4A8", "--packed"], "W4A8, rotated, gptq": ["W4A8", "--packed", "--rotate", "-1", "--algorithm", "gptq", DATA],
-    "W4A4_DYNAMIC": ["W4A4_DYNAMIC", "--packed"], "W4A4_DYNAMIC, rotated": ["W4A4_DYNAMIC", "--packed", "--rotate", "-1"],
-    "W4A4_DYNAMIC, rotated, low rank 32": ["W4A4_DYNAMIC", "--packed", "--rotate", "-1", "--low-rank", "32"],
+    "W4A8": ["W4A8", *PER_ROW], "W4A8, rotated, gptq": ["W4A8", *PER_ROW, "--rotate", "-1", "--algorithm", "gptq", DATA],
+    "W4A4_DYNAMIC": ["W4A4_DYNAMIC", *PER_ROW], "W4A4_DYNAMIC, rotated": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1"],
+    "W4A4_DYNAMIC, rotated, low rank 32": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1", "--low-rank", "32"],
     "W4A4_DYNAMIC, smoothed, low rank 32, rotated, gptq":
-        ["W4A4_DYNAMIC", "--packed", "--smooth", "smoothquant", "--low-rank", "32", "--rotate", "-1", "--algorithm", "gptq", DATA],
+        ["W4A4_DYNAMIC", *PER_ROW, "--smooth", "smoothquant", "--low-rank", "32", "--rotate", "-1", "--algorithm", "gptq", DATA],
     "W4A4_STATIC": ["W4A4_STATIC", "--packed", DATA], "W4A4_STATIC, rotated": ["W4A4_STATIC", "--packed", "--rotate", "-1", DATA],
     "W4A8_MXFP": ["W4A8_MXFP"], "W4A4_MXFP4": ["W4A4_MXFP4"], "W4A4_MXFP4, ceil_x_search": ["W4A4_MXFP4", "--algorithm", "ceil_x_search"],
     "W4A4_MXFP4, rotated": ["W4A4_MXFP4", "--rotate", "-1"], "W4A4_MXFP4_SVD": ["W4A4_MXFP4_SVD"],
@@ -250,7 +251,7 @@ def page(arguments, rows, rows_by_step):
 from the noise of seed i, with every variant the same. Default layers (attention and feed-forward of all blocks). Weight error is |W - decoded| / |W| per
 layer. Held-out loss: flow matching on {arguments.held_out} unseen videos, frames at the levels of a staggered sampler; velocity error is |v - v of float| / |v of float| on
 the same inputs. PSNR, SSIM and cosine compare videos with those of the float model. The second row moves every weight of the float model by one unit in
-the last place of float32: what lies near it is as good as float. A video may amplify a small error (a turning star is hard for this model), so variants of one size are best ranked by velocity error and held-out loss.
+the last place of float32: what lies near it is as good as float. Int4 rows that name no groups have one scale per row (`--group-size 0`). A video may amplify a small error (a turning star is hard for this model), so variants of one size are best ranked by velocity error and held-out loss.
 torchao quantizes the same layers; PyTorch makes its videos (another sampler and other noise than ours, so they are
 compared with PyTorch's own float video), and its size counts int4 as four bits and what stays float as bfloat16. Seconds depend on the machine and on which formats have fast kernels there.
 

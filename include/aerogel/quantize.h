@@ -27,9 +27,11 @@ struct OnlineQuantConfig {
     std::vector<std::string> include;  ///< patterns; empty: attention and feed-forward of all blocks
     std::vector<std::string> exclude;  ///< stay float; wins over include
     std::string algorithm = "minmax";  ///< one that needs no recorded inputs
-    std::int64_t group_size = 0;       ///< columns that share a weight scale; 0 = the whole row
-    bool symmetric = true;             ///< false: weights with offsets
-    std::int64_t rotation_block = 0;   ///< columns per Hadamard transform, -1: as many as can be, 0: none
+    /// Columns that share a weight scale; 0 = the whole row; -1 = as the scheme has it: 64 (or 32) for int4
+    /// weights where they divide the columns, else the whole row.
+    std::int64_t group_size = -1;
+    bool symmetric = true;            ///< false: weights with offsets
+    std::int64_t rotation_block = 0;  ///< columns per Hadamard transform, -1: as many as can be, 0: none
     /// Quantized attention: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC (q and k rotated by one seeded Hadamard
     /// matrix) or INT8_DYNAMIC; empty: none.
     std::string fa_quant_type;
@@ -44,6 +46,7 @@ struct QuantizeReport {
         std::string name;
         std::string scheme;  ///< "W8A8_DYNAMIC", or "FLOAT"
         std::string why;     ///< why it stayed float ("marked FLOAT", "not in the description"), else empty
+        std::int64_t group_size = 0;  ///< columns that share a weight scale; 0 = the whole row, or float
     };
     std::vector<Layer> layers;
     std::size_t bytes_before = 0;

@@ -34,6 +34,11 @@ def refuse_recorders(op: str, *arrays: object) -> None:
                 raise NotImplementedError(f"[{op}] {who} cannot see into this call; torch.compile leaves it out of its graph")
 
 
+def wants_gradients(*arrays: object) -> bool:
+    """Whether the caller will ask for gradients with respect to one of them."""
+    return any(is_torch(a) and a.requires_grad for a in arrays) and sys.modules["torch"].is_grad_enabled()
+
+
 def as_float_array(op: str, name: str, array: ArrayT) -> ArrayT:
     """float32 and bfloat16 pass uncopied where the layout allows it; float16 is widened to float32. ValueError otherwise."""
     if is_torch(array):

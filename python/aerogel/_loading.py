@@ -13,7 +13,7 @@ Arrays = Mapping[str, torch.Tensor]
 _FROM_DATA = ("mul_scale", "rotation", "svd_lowrank_l1", "svd_lowrank_l2", "input_scale")
 
 
-def from_float(weight: Any, bias: Any, scheme: str, group_size: int) -> _core.Linear:
+def from_float(weight: Any, bias: Any, scheme: str, group_size: int | None) -> _core.Linear:
     """A float weight, and a bias or None, quantized. ValueError for what is not finite or does not fit."""
     if not weight.is_cpu:
         raise NotImplementedError(f"[quantize] the weight must be on the CPU, got {weight.device}")

@@ -3,6 +3,7 @@
 It dies with the array `weight` and borrows the memory of all of them; whoever runs it holds the arrays."""
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,15 @@ class Packed:
 
 
 _by_weight: weakref.WeakKeyDictionary[torch.UntypedStorage, dict[Any, Packed]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler that runs while a layer is packed may call a layer
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it, and is not in the child
 
 
 def _key(layout: Layout, arrays: Sequence[torch.Tensor]) -> tuple[Any, tuple[int, ...]]:

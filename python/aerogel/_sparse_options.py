@@ -32,7 +32,7 @@ def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int]) ->
     block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
     if min(block) < 1:
         raise ValueError(f"[{op}] block_size must be at least 1, got {block_size}")
-    return {"mask": mask, "block": block}
+    return {"mask": block_mask(op, "mask", mask), "block": block}
 
 
 def further_keywords(given: dict[str, Any]) -> dict[str, Any]:
@@ -72,12 +72,31 @@ def video_options(shape_q: Sequence[int] | None, shape_k: Sequence[int] | None, 
     return {**options, "latent_shape": _triple("latent_shape_q", shape_q), "latent_shape_k": _triple("latent_shape_k", shape_k)}
 
 
-def block_mask(name: str, mask: Any) -> Array:
+def attended(op: str, name: str, mask: Any) -> Any:
+    """A mask of numbers as scaled_dot_product_attention has them, 0 = seen and -inf (or the least finite number) = not, as bool. Others pass.
+    ValueError for numbers that are neither: aerogel adds nothing to the scores."""
+    if is_torch(mask):
+        if not mask.is_floating_point():
+            return mask
+        import torch
+
+        seen, hidden = mask == 0, mask <= torch.finfo(mask.dtype).min
+    else:
+        if mask.dtype.kind != "f":
+            return mask
+        seen, hidden = mask == 0, mask <= np.finfo(mask.dtype).min
+    if not bool((seen | hidden).all()):
+        raise ValueError(f"[{op}] {name} of {mask.dtype} is added to the scores and may hold 0 (seen) and -inf (not seen) only: give a bool "
+                         "mask, True = seen")
+    return seen
+
+
+def block_mask(op: str, name: str, mask: Any) -> Array:
     """bool or 8-bit integers, 4-D and contiguous."""
-    mask = mask.detach().cpu() if is_torch(mask) else np.asarray(mask)
+    mask = attended(op, name, mask.detach().cpu() if is_torch(mask) else np.asarray(mask))
     kind = str(mask.dtype).removeprefix("torch.")
     if kind not in ("bool", "int8", "uint8") or mask.ndim not in (2, 4):
-        raise ValueError(f"[sparse_attention] {name} must say which blocks are computed: bool or int8 [batch, heads, query blocks, key blocks] "
+        raise ValueError(f"[{op}] {name} must say which blocks are computed: bool or int8 [batch, heads, query blocks, key blocks] "
                          f"or [query blocks, key blocks], got {kind} {list(mask.shape)}")
     mask = mask.reshape((1, 1, *mask.shape)) if mask.ndim == 2 else mask
     return mask.contiguous() if is_torch(mask) else np.ascontiguousarray(mask)
@@ -94,4 +113,4 @@ def mask_options(sparse_type: str | None, attn_mask: Array | None, further: dict
     if (given[0] == "cached_mask") != (sparse_type is not None):
         raise ValueError(f"[sparse_attention] sparse_type {sparse_type!r} does not go with {given[0]}: attn_mask or mask stand alone, with "
                          "sparse_type None; cached_mask stands in for the mask of rf_v2, rf_v3 or ada_bsa")
-    return {"mask": block_mask(given[0], named[given[0]])}
+    return {"mask": block_mask("sparse_attention", given[0], named[given[0]])}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored
+from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
 from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, mask_options, positive_scale, video_options
 
 LAYOUTS = ("BNSD", "BSND", "TND")
@@ -42,14 +42,29 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD"), [batch, tokens, heads, head_dim] ("BSND") or [tokens, heads, head_dim] ("TND", one
     sequence); float32, bfloat16 or float16; q and k may differ in length; k and v may have a divisor of q's heads (GQA). scale:
     head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks] of blocks of block_size tokens (an int or a
-    pair) that are computed; a query row without any gives zeros. is_causal: query i sees no key behind i + k_len - q_len.
-    Sums and softmax weights are float32; those of bfloat16 are rounded to it before they meet v where the CPU has AMX.
+    pair) that are computed (floats: 0 = computed, -inf = not); a query row without any gives zeros. is_causal: query i sees no key behind i + k_len - q_len.
+    Sums and softmax weights are float32; those of bfloat16 are rounded to it before they meet v where the CPU has AMX. Gradients flow to q, k
+    and v, computed by torch.
     Returns an array like q. Raises ValueError for shapes and types that do not fit."""
+    place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
+    if wants_gradients(q, k, v):
+        return _with_gradients(q, k, v, place)
     prepared, layout = _prepared("attention", q, k, v, input_layout)
     options = {"layout": layout, "scale": positive_scale("attention", scale), "causal": bool(is_causal)}
     options |= blocks_of("attention", mask, block_size)
     o, _ = _call(_core.attention, *prepared, options)
     return restored(o[0] if input_layout == "TND" else o, q)
+
+
+def _with_gradients(q: Any, k: Any, v: Any, place: dict[str, Any]) -> Any:
+    from .attention_gradients import with_gradients
+
+    options = {"layout": place["input_layout"], "scale": place["scale"], "causal": place["is_causal"],
+               **blocks_of("attention", place["mask"], place["block_size"])}
+    if options["layout"] != "TND":
+        return with_gradients(q, k, v, lambda *qkv: attention(*qkv, **place), options)
+    whole = with_gradients(q[None], k[None], v[None], lambda *qkv: attention(*qkv, **{**place, "input_layout": "BSND"}), options)
+    return whole[0]
 
 
 def _result(o: Array, report: dict[str, Any], q: Array, further: dict[str, Any]) -> Any:
@@ -82,8 +97,11 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); return_mask; return_report.
     Returns an array like q; (array, int8 mask) with return_mask; and a report dict last with return_report: density, seconds, what each
     head became. docs/sparse_attention.md has the arithmetic. Raises ValueError for what does not fit (also NaN in q or k where a mask is to
-    be predicted), TypeError for unknown keywords."""
+    be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""
     further = further_keywords(kwargs)
+    if wants_gradients(q, k, v):
+        raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
+                                  "aerogel.attention, which has them")
     if sparse_type is not None and sparse_type not in SPARSE_TYPES:
         raise ValueError(f"[sparse_attention] sparse_type must be None, {', '.join(SPARSE_TYPES)}, got {sparse_type!r}")
     prepared, layout = _prepared("sparse_attention", q, k, v, input_layout)

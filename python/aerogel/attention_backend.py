@@ -77,14 +77,18 @@ def by_torch(p: Problem) -> torch.Tensor:
     return o.transpose(1, 2) if p.layout == "BSND" else o
 
 
+def why_float(p: Problem) -> str:
+    """Why a format in few bits cannot compute this; empty if it can."""
+    return "an attention mask is given" if p.mask is not None else p.why_torch()
+
+
 def dense(p: Problem, format: str | None = None) -> torch.Tensor:
     """By Aerogel in float or in a format of `quantized_attention`; by torch where there is a mask, and for 16-bit types in float where the
     CPU may have instructions for them."""
     wide = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS
-    if p.mask is not None or p.why_torch() or not (format or wide):
+    if why_float(p) or not (format or wide):
         return by_torch(p)
-    heads = p.layout.index("N")
-    if format is not None and p.q.shape[heads] == p.k.shape[heads]:
+    if format is not None:
         return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
     return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
 

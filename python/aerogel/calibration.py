@@ -132,7 +132,7 @@ def calibrate(model: nn.Module, run: Callable[..., object], scheme: str = "W8A8"
     A range is the mean over forwards of the smallest and the largest value, not the extremes (docs/quantization.md); empty inputs do not
     count. Layers that never ran are told by a warning. Raises ValueError for inputs that are not finite, a scheme that needs no
     calibration, an unknown step, or when nothing ran; what `run` raises comes through."""
-    from .quantization import chosen_linears
+    from .layer_choice import chosen_linears, unwrapped
 
     row = _core.scheme_row(scheme)
     if not row["needs_calibration"]:
@@ -141,7 +141,7 @@ def calibrate(model: nn.Module, run: Callable[..., object], scheme: str = "W8A8"
         raise ValueError(f"[calibrate] run must be a function that runs the model, got {type(run).__name__}")
     from torch import nn, no_grad
 
-    linears = chosen_linears(model, include, exclude, (nn.Linear, *(map or ())))
+    linears = chosen_linears(unwrapped(model), include, exclude, (nn.Linear, *(map or ())))
     recorder = _Recorder(row["name"], steps)
     hooks = [module.register_forward_pre_hook(recorder.hook(name), with_kwargs=True) for name, module in linears.items()]
     try:

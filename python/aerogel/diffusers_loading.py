@@ -21,9 +21,9 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
 from . import _core
+from .layer_choice import as_list
 from .linear import QuantizedLinear
-from .quantization import (LayerReport, OnlineQuantConfig, QuantizeReport, as_list, planned, planned_by_files, quantized,
-                           read_layer)
+from .quantization import LayerReport, OnlineQuantConfig, QuantizeReport, planned, planned_by_files, quantized, read_layer
 
 Parts: TypeAlias = Mapping[str, torch.Tensor]  # the tensors of one layer by their names in it
 
@@ -38,18 +38,19 @@ class AerogelConfig(QuantizationConfigMixin):
     """`quantization_config=` of diffusers' from_pretrained.
 
     scheme: one that needs no data, see `aerogel.schemes()`. include, exclude: patterns of layer names as in `aerogel.quantize`.
-    fallback_layers: {pattern of names: scheme or "W16A16" for float}. group_size: columns that share a weight scale, 0 = the whole row.
+    fallback_layers: {pattern of names: scheme or "W16A16" for float}. group_size: columns that share a weight scale, 0 = the whole row, None = as
+    the scheme has it (64 for int4).
     description: a description file of `aerogel quantize` or msModelSlim (or its folder); its layers come from there, the rest from the
     float model, and scheme, fallback_layers and group_size are not used. layers: written by save_pretrained, {name: {"scheme",
     "group_size"}}; where it is given, nothing else is used. Raises ValueError for schemes that do not exist."""
 
     def __init__(self, scheme: str = "W8A8_DYNAMIC", *, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
-                 fallback_layers: dict[str, str] | None = None, group_size: int = 0, description: str | PathLike[str] | None = None,
+                 fallback_layers: dict[str, str] | None = None, group_size: int | None = None, description: str | PathLike[str] | None = None,
                  layers: dict[str, dict[str, Any]] | None = None, quant_method: str = QuantMethod.AEROGEL) -> None:
         if quant_method != QuantMethod.AEROGEL:
             raise ValueError(f"[quantize] quant_method must be {QuantMethod.AEROGEL.value!r}, got {quant_method!r}")
         self.quant_method = QuantMethod.AEROGEL
-        self.scheme, self.group_size, self.layers = _core.scheme(scheme), int(group_size), layers
+        self.scheme, self.group_size, self.layers = _core.scheme(scheme), None if group_size is None else int(group_size), layers
         self.include, self.exclude = as_list(include), list(as_list(exclude))
         self.description = None if description is None else fspath(description)
         self.fallback_layers = self.online(fallback_layers or {}).fallback_layers
@@ -159,7 +160,7 @@ class AerogelQuantizer(DiffusersQuantizer):
             raise ValueError(f"[quantize] the files lack tensors of {len(self._parts)} layers: {', '.join(list(self._parts)[:3])} ...")
         for name, module in model.named_modules():
             if isinstance(module, QuantizedLinear):
-                self.report.layers.append(LayerReport(name, module.scheme))
+                self.report.layers.append(LayerReport(name, module.scheme, "", module.group_size))
             elif isinstance(module, nn.Linear):
                 self.report.layers.append(LayerReport(name, "FLOAT", self._kept.get(name, "")))
         describe(model, self)
@@ -169,6 +170,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         for name, layer in list(model.named_modules()):
             if isinstance(layer, QuantizedLinear):
                 _put(model, name, as_linear(layer, model.dtype))
+        vars(model).pop("fuse_qkv_projections", None)
         model._internal_dict = FrozenDict({k: v for k, v in model.config.items() if k != "quantization_config"})
         return model
 
@@ -182,7 +184,14 @@ def describe(model: Any, quantizer: AerogelQuantizer | None = None) -> None:
     quantizer.quantization_config.layers, quantizer.quantization_config.description = layers, None
     model.hf_quantizer, model.quantization_method = quantizer, QuantMethod.AEROGEL
     model.register_to_config(quantization_config=quantizer.quantization_config)
+    if hasattr(model, "fuse_qkv_projections"):
+        vars(model)["fuse_qkv_projections"] = _refuse_fusing
     model.is_quantized = False  # diffusers then forbids .to(dtype); these layers take every float type, and the others may be cast
+
+
+def _refuse_fusing(*args: Any, **kwargs: Any) -> None:
+    """In place of fuse_qkv_projections, which would take the stored integers for weights."""
+    raise NotImplementedError("[quantize] projections are fused from float weights: call fuse_qkv_projections before the model is quantized")
 
 
 def as_linear(layer: QuantizedLinear, dtype: torch.dtype) -> nn.Linear:
@@ -202,7 +211,7 @@ def _refuse_calibrated(schemes: Iterable[str]) -> None:
                          "give the description of calibrated files")
 
 
-def _in_memory(name: str, scheme: str, group_size: int, parts: Parts) -> QuantizedLinear:
+def _in_memory(name: str, scheme: str, group_size: int | None, parts: Parts) -> QuantizedLinear:
     parts = {n: p if p.dtype in (torch.float32, torch.bfloat16, torch.float16) else p.float() for n, p in parts.items()}
     return quantized(name, SimpleNamespace(weight=parts["weight"], bias=parts.get("bias")), scheme, group_size)
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportedLayer:
-    """One quantized layer: its name, its size and |W - dequantized| / |W|."""
+    """One quantized layer: its name, its size, |W - dequantized| / |W| and the columns that share a weight scale (0: the whole row)."""
 
     name: str
     out_features: int
     in_features: int
     relative_error: float
+    group_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class ExportReport:
 
     def __str__(self) -> str:
         worst = max(self.layers, key=lambda layer: layer.relative_error)
-        return (f"{len(self.layers)} {self.scheme}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB, largest relative "
+        groups = max(layer.group_size for layer in self.layers)
+        return (f"{len(self.layers)} {self.scheme}{f' in groups of {groups}' if groups else ''}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB, largest relative "
                 f"weight error {worst.relative_error:.2e} ({worst.name})\n{self.weights}\n{self.description}")
 
 
 def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str], scheme: str = "W8A8_DYNAMIC", *,
-           include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (), algorithm: str = "minmax", group_size: int = 0,
+           include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (), algorithm: str = "minmax", group_size: int | None = None,
            asymmetric: bool = False, packed: bool = False, rotate: int = 0, low_rank: int = 0, layout: str | None = None,
            calibration: Calibration | str | PathLike[str] | None = None, rank: int | None = None,
            progress: bool | Callable[[int, int, str], object] = True) -> ExportReport:
@@ -55,7 +57,8 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
     scheme: see `aerogel.schemes()`; those that need calibration take it by `calibration`, an `aerogel.Calibration` or its file.
     include, exclude: patterns of layer names (`*`, `?`, `[ab]`, `{a,b}`), exclude wins; by default what `aerogel.quantize` (nn.Module)
     and `aerogel quantize` (checkpoint) choose. algorithm: how stored values are chosen, see docs/algorithms.md. group_size: columns that
-    share a scale, 0 = the whole row. asymmetric: scales with offsets. packed: two int4 values per byte. rotate: columns per Hadamard
+    share a scale, 0 = the whole row, None = as the scheme has it (64, or 32, for int4 weights where they divide the columns; the whole row
+    in layout v0). asymmetric: scales with offsets. packed: two int4 values per byte. rotate: columns per Hadamard
     transform of weights and inputs, -1 = as many as can be. low_rank: rank of a float branch beside the quantized residual.
     layout: "v0" (the older exporter's tensors and types) or "v1" (float32 scales); None: "v1" where it has a form of the scheme
     (docs/files.md). rank: behind the file names, `_{rank}`; None: this process's rank where torch.distributed is initialized, else none; -1: none.
@@ -91,8 +94,9 @@ def _list(patterns: Any) -> list[str]:
 
 
 def _from_module(model: Any, include: Any, exclude: Any) -> tuple[_core.FloatModel, list[str]]:
-    from .quantization import chosen_linears
+    from .layer_choice import chosen_linears, unwrapped
 
+    model = unwrapped(model)
     linears = chosen_linears(model, include, exclude)
     tensors = {}
     for name, tensor in model.state_dict().items():

@@ -73,9 +73,10 @@ class QuantizedLinear(nn.Module):
             self.register_buffer("bias", None)  # as nn.Linear without one
 
     @classmethod
-    def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *, group_size: int = 0) -> Self:
+    def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *,
+                    group_size: int | None = None) -> Self:
         """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
-        scale (int and fp8 weights; 0 = the whole row)."""
+        scale (int and fp8 weights; 0 = the whole row; None = as the scheme has it, 64 for int4 where they divide the columns)."""
         return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size))
 
     @classmethod

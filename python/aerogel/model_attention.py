@@ -22,10 +22,11 @@ from torch.overrides import TorchFunctionMode
 
 from ._sparse_options import FURTHER
 from .attention import sparse_attention
-from .attention_backend import Problem, attend, dense, layers, numbers, register, running, traced
+from .attention_backend import Problem, attend, dense, layers, numbers, register, running, traced, why_float
 from .fused_processors import fused
+from .layer_choice import unwrapped
 from .quantized_attention import FORMATS
-from .video_models import ANY_MODEL, VIDEO_MODELS, VideoModel, video_model
+from .video_models import ANY_MODEL, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model
 
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
@@ -43,10 +44,12 @@ class LayerCount:
 
 @dataclass
 class AttentionReport:
-    """What became of the attention layers: layers {name: LayerCount}; why {reason: calls} of those that stayed dense."""
+    """What became of the attention layers: layers {name: LayerCount}; why {reason: calls} of those that stayed dense; in_float {reason:
+    calls} of dense ones that dense_format could not compute."""
 
     layers: dict[str, LayerCount] = field(default_factory=dict)
     why: dict[str, int] = field(default_factory=dict)
+    in_float: dict[str, int] = field(default_factory=dict)
 
     @property
     def density(self) -> float:
@@ -57,7 +60,8 @@ class AttentionReport:
     def __str__(self) -> str:
         sparse, whole = (sum(getattr(count, kind) for count in self.layers.values()) for kind in ("sparse", "dense"))
         text = f"{sparse} of {sparse + whole} attention calls sparse, computing {100 * self.density:.0f} % of their maps"
-        return "; ".join([text, *(f"{count} dense: {why}" for why, count in self.why.items())])
+        dense = [f"{count} dense: {why}" for why, count in self.why.items()]
+        return "; ".join([text, *dense, *(f"{count} of these in float, not in dense_format: {why}" for why, count in self.in_float.items())])
 
 
 class AttentionPlan:
@@ -112,8 +116,11 @@ class AttentionPlan:
             function, *arguments = self._undo.pop()
             function(*arguments)
 
-    def next_step(self, timestep: torch.Tensor | float, rising: bool) -> int:
-        """The index of the sampling step. Timesteps fall (or rise) while a video is made; the other way begins the next video."""
+    def next_step(self, timestep: torch.Tensor | float | None, rising: bool) -> int:
+        """The index of the sampling step. Timesteps fall (or rise) while a video is made; the other way begins the next video. Where none is
+        told, the step stays."""
+        if timestep is None:
+            return self._step
         now = float(torch.as_tensor(timestep).max()) * (-1 if rising else 1)
         self._forward = self._forward + 1 if now == self._timestep else 0
         if self._timestep is None or now > self._timestep:
@@ -123,6 +130,10 @@ class AttentionPlan:
             self._step += 1
         self._timestep = now
         return self._step
+
+    def counts_steps(self) -> bool:
+        """Whether the outcome depends on the step."""
+        return self._options["sparse_type"] is not None and (self._steps != (0, None) or self._refresh > 1)
 
     def asked_dense(self, step: int, skipped: bool) -> str:
         """Why the caller wants this call dense; empty if not."""
@@ -153,10 +164,17 @@ class AttentionPlan:
 
     def stays_dense(self, why: str, level: int = logging.WARNING) -> None:
         """Counts it, and tells it the first time."""
-        self.report.why[why] = self.report.why.get(why, 0) + 1
-        if why not in self._said:
-            self._said.add(why)
-            _log.log(level, "attention stays dense: %s", why)
+        self._count(self.report.why, why, f"attention stays dense: {why}", level)
+
+    def stays_float(self, why: str) -> None:
+        """The same for a call that dense_format cannot compute."""
+        self._count(self.report.in_float, why, f"attention stays in float, not in {self.dense_format}: {why}", logging.WARNING)
+
+    def _count(self, counts: dict[str, int], why: str, text: str, level: int) -> None:
+        counts[why] = counts.get(why, 0) + 1
+        if text not in self._said:
+            self._said.add(text)
+            _log.log(level, "%s", text)
 
 
 def _put_back(layer: Any, ours: Any, before: Any) -> None:
@@ -169,6 +187,10 @@ class _Now:
 
     def __init__(self, plan: AttentionPlan, model: torch.nn.Module, video: VideoModel) -> None:
         self.plan, self.video, self.signature = plan, video, inspect.signature(type(model).forward)
+        self.timestep = timestep_name(self.signature.parameters)
+        if self.timestep is None and plan.counts_steps():
+            raise ValueError(f"[sparse_attention] {type(model).__name__}.forward has no argument {', '.join(TIMESTEPS)}: its steps cannot be counted "
+                             "for start_step, end_step and mask_refresh_steps")
         self.grid: Any = None  # (frames, height, width) unless there is a reason why not
         self.step: Any = None  # a number while the model runs
         self.why = ""
@@ -176,9 +198,9 @@ class _Now:
     @torch.compiler.disable
     def enter_model(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = self.signature.bind(model, *args, **kwargs).arguments
-        self.step = self.plan.next_step(inputs["timestep"], self.video.rising)
+        self.step = self.plan.next_step(None if self.timestep is None else inputs.get(self.timestep), self.video.rising)
         try:
-            self.grid, self.why = tuple(int(n) for n in self.video.grid(model.config, inputs)), ""
+            self.grid, self.why = tuple(int(n) for n in self.video.grid(getattr(model, "config", None), inputs)), ""
         except ValueError as error:
             self.grid, self.why = None, str(error)
 
@@ -256,6 +278,8 @@ class _Layer:
             o, density, why = self._sparse(p, lengths)
         else:
             o = dense(p, plan.dense_format)
+            if plan.dense_format is not None and (reason := why_float(p)):
+                plan.stays_float(reason)
         count = plan.report.layers[self.name]
         if why:
             count.dense += 1
@@ -305,11 +329,12 @@ def _lengths(p: Problem, video_len: int, text: str) -> tuple[list[int], str]:
 
 
 def _transformers(target: Any) -> dict[str, torch.nn.Module]:
-    """{prefix: transformer} of a pipeline, or of the model itself."""
+    """{prefix: transformer (or UNet)} of a pipeline, or of the model itself."""
     if isinstance(target, torch.nn.Module):
-        return {"": target}
-    found = {"": getattr(target, "transformer", None), "transformer_2.": getattr(target, "transformer_2", None)}
-    return {prefix: model for prefix, model in found.items() if model is not None}
+        return {"": unwrapped(target)}
+    found = [(name, getattr(target, name, None)) for name in ("transformer", "unet", "transformer_2")]
+    models = [(name, model) for name, model in found if isinstance(model, torch.nn.Module)]
+    return {f"{name}." if index else "": unwrapped(model) for index, (name, model) in enumerate(models)}
 
 
 def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", sparsity: float = 0.8, start_step: int = 0,
@@ -317,7 +342,7 @@ def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", s
                             dense_format: str | None = None, **options: Any) -> AttentionPlan:
     """Makes the self-attention of a diffusers video transformer sparse and returns an AttentionPlan (report, disable()).
 
-    target: a transformer, or a pipeline (its transformer and transformer_2). sparse_type, sparsity and further options as in
+    target: a transformer, or a pipeline (its transformer or UNet, and transformer_2). sparse_type, sparsity and further options as in
     `aerogel.sparse_attention`; latent shape and text are found by the model's class, see `aerogel.video_models`. sparse_type None means
     dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
     timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names.

@@ -2,39 +2,36 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from os import PathLike, fspath
 from types import SimpleNamespace
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeVar, cast
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from . import _core
 from .flash_attention import FORMATS, QuantizedAttention
 from .flash_attention import in_memory as attention_in_memory
+from .layer_choice import Choice, Classes, as_list, linears_of, not_chosen, unfit, unwrapped
 from .layer_names import matches
 from .linear import QuantizedLinear
 from .ranks import rank_of
 from .timestep import TimestepPolicyConfig
 
-Choice: TypeAlias = tuple[Iterable[str] | None, Iterable[str]]  # patterns of layer names: (include, exclude)
-Classes: TypeAlias = tuple[type[nn.Module], ...]
-PatternsT = TypeVar("PatternsT")
-
-# Small layers that the quality hangs on: modulation, embeddings and norms of the known diffusion transformers.
-# Adapters (peft's lora_A, lora_B) are small too, and trained.
-KEPT_FLOAT = ("*norm*", "*mod", "*mod.*", "*embed*", "*adaln*", "*time*", "*lora_*")
+WhatT = TypeVar("WhatT")
 
 
 @dataclass
 class LayerReport:
-    """What became of one Linear; `why` tells why it stayed float."""
+    """What became of one Linear; `why` tells why it stayed as it was. group_size: columns that share a weight scale, 0 = the whole row."""
 
     name: str
     scheme: str
     why: str = ""
+    group_size: int = 0
 
 
 @dataclass
@@ -52,10 +49,8 @@ class QuantizeReport:
         return [layer.name for layer in self.layers if layer.scheme != "FLOAT"]
 
     def __str__(self) -> str:
-        counts: dict[str, int] = {}
-        for layer in self.layers:
-            counts[layer.scheme] = counts.get(layer.scheme, 0) + 1
-        parts = ", ".join(f"{count} {scheme}" for scheme, count in sorted(counts.items()))
+        counts = Counter(f"{layer.scheme} in groups of {layer.group_size}" if layer.group_size else layer.scheme for layer in self.layers)
+        parts = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
         heads = f", attention of {len(self.attention)} modules" if self.attention else ""
         return f"{parts}{heads}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB"
 
@@ -65,7 +60,7 @@ class OnlineQuantConfig:
     """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
 
     quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of whole names: scheme or "W16A16"}; "W16A16" keeps a
-    layer float. group_size: columns that share a weight scale, 0 = the whole row. fa_layers: patterns of names or classes of attention modules
+    layer float. group_size: columns that share a weight scale, 0 = the whole row, None = as the scheme has it (64 for int4). fa_layers: patterns of names or classes of attention modules
     that get a `QuantizedAttention` as `layer.fa_quant`, which their own forward must call; fa_quant_type: FP8_DYNAMIC, MXFP8_DYNAMIC or
     MXFP4_DYNAMIC. Raises ValueError for one without the other, and for other types."""
 
@@ -74,7 +69,7 @@ class OnlineQuantConfig:
     fa_layers: str | Iterable[str] | None = None
     fa_quant_type: str | None = None
     timestep_config: TimestepPolicyConfig | None = None
-    group_size: int = 0
+    group_size: int | None = None
     mxfp4_scale_alg: object = None
     mxfp4_dst_type_max: float = 7.25
 
@@ -93,53 +88,10 @@ def schemes() -> list[tuple[str, str, bool]]:
     return _core.schemes()
 
 
-def _linears(model: nn.Module, classes: Classes) -> dict[str, nn.Module]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, classes)}
-
-
 def _bytes(module: nn.Module) -> int:
     if isinstance(module, QuantizedLinear):
         return module.weight_bytes()
     return sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
-
-
-def _inside_blocks(model: nn.Module) -> tuple[str, ...]:
-    """Names of modules inside an nn.ModuleList: the repeated blocks of a transformer."""
-    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    return tuple(f"{name}." if name else "" for name in lists)
-
-
-def _chosen(model: nn.Module, linears: Mapping[str, nn.Module], choice: Choice) -> dict[str, str]:
-    """name -> why it stays float, for the layers not chosen."""
-    include, exclude = choice
-    if not linears:
-        raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers")
-    if include is None:
-        blocks = _inside_blocks(model)
-        names = [n for n in linears if n.startswith(blocks) and not any(fnmatchcase(n.lower(), p) for p in KEPT_FLOAT)]
-        if not names:
-            raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers inside repeated blocks (an nn.ModuleList): "
-                             "name the layers by include=['*']")
-        chosen = set(_core.select_layers(names, ["*"], list(exclude)))
-        kept = {n: "small and sensitive; include= chooses it" if n not in names else "excluded" for n in linears if n not in chosen}
-    else:
-        chosen = set(_core.select_layers(list(linears), list(include), list(exclude)))
-        kept = {n: "not chosen by include and exclude" for n in linears if n not in chosen}
-    # Models of diffusers and transformers name what must be float32: their code asks such a layer for the dtype of its weight.
-    float32 = set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    return kept | {n: "the model keeps it in float32" for n in chosen if float32 & set(n.split("."))}
-
-
-def chosen_linears(model: nn.Module, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
-                   classes: Classes = (nn.Linear,)) -> dict[str, nn.Module]:
-    """name -> module of the float Linear layers that `quantize(model, scheme=...)` would take."""
-    linears = _linears(model, classes)
-    kept = _chosen(model, linears, (as_list(include), as_list(exclude)))
-    return {name: module for name, module in linears.items() if name not in kept}
-
-
-def as_list(patterns: str | PatternsT) -> list[str] | PatternsT:
-    return [patterns] if isinstance(patterns, str) else patterns
 
 
 def _fallback(config: OnlineQuantConfig, name: str) -> str | None:
@@ -148,24 +100,46 @@ def _fallback(config: OnlineQuantConfig, name: str) -> str | None:
 
 def planned(model: nn.Module, choice: Choice, config: OnlineQuantConfig,
             classes: Classes = (nn.Linear,)) -> tuple[dict[str, str], dict[str, str]]:
-    """({name: scheme} of the layers of these classes to quantize in memory, {name: why} of those that stay as they are)."""
-    linears = _linears(model, classes)
-    kept, chosen = _chosen(model, linears, choice), {}
+    """({name: scheme} of the layers of these classes to quantize in memory, {name: why} of those that stay as they are). Raises ValueError
+    when nothing is left to do of what was chosen."""
+    linears = linears_of(model, classes)
+    kept = not_chosen(model, linears, choice)
+    fallback = {id(linears[n]): scheme for n in reversed(linears) if (scheme := _fallback(config, n))}
+    chosen: dict[str, str] = {}
+    lost = unfit(model, linears, classes) | _patched(linears)
     for name, linear in linears.items():
-        scheme = _fallback(config, name) or config.quant_type
-        if name not in kept and scheme == "W16A16":
+        scheme = fallback.get(id(linear), config.quant_type)
+        if name in kept:
+            kept[name] = "" if isinstance(linear, QuantizedLinear) else kept[name]
+        elif scheme == "W16A16":
             kept[name] = "a fallback layer"
-        if name not in kept and not isinstance(linear, QuantizedLinear):
+        elif isinstance(linear, QuantizedLinear):
+            same = linear.scheme == scheme and config.group_size in (None, linear.group_size)
+            kept[name] = "" if same else lost.setdefault(name, f"quantized before, as {linear.scheme}, and not anew as {scheme}")
+        elif name in lost:
+            kept[name] = lost[name]
+        else:
             chosen[name] = scheme
+    told = next((name for name in kept if name in lost and kept[name] == lost[name]), None)
+    if told is not None and not chosen and config.fa_layers is None:
+        raise ValueError(f"[quantize] no layer can be quantized; {told}: {lost[told]}")
     return chosen, kept
 
 
-def quantized(name: str, linear: nn.Module | SimpleNamespace, scheme: str, group_size: int) -> QuantizedLinear:
+def _patched(linears: Mapping[str, nn.Module]) -> dict[str, str]:
+    """name -> why it stays float. Hooks that are taken off leave the bound method of the class behind."""
+    return {name: "its forward has been exchanged, as accelerate's and offloading hooks do: take them off first"
+            for name, module in linears.items() if vars(module).get("forward", module.forward) != type(module).forward.__get__(module)}
+
+
+def quantized(name: str, linear: nn.Module | SimpleNamespace, scheme: str, group_size: int | None) -> QuantizedLinear:
     """QuantizedLinear.from_linear with the layer's name in the error."""
+    if isinstance(linear.weight, UninitializedParameter):
+        raise ValueError(f"[quantize] {name} has no weights yet: run the model once")
     try:
         return QuantizedLinear.from_linear(linear, scheme, group_size=group_size)
-    except ValueError as error:
-        raise ValueError(f"[quantize] {name}: {error}") from None
+    except (ValueError, NotImplementedError) as error:
+        raise type(error)(f"[quantize] {name}: {error}") from None
 
 
 def read_layer(pair: _core.QuantizedPair, index: int, linear: nn.Module, scheme: str = "") -> QuantizedLinear:
@@ -182,8 +156,9 @@ def read_layer(pair: _core.QuantizedPair, index: int, linear: nn.Module, scheme:
 def planned_by_files(model: nn.Module, choice: Choice, pair: _core.QuantizedPair,
                      classes: Classes = (nn.Linear,)) -> tuple[dict[str, int], dict[str, str]]:
     """({name: index in the pair of files} of the layers to exchange, {name: why} of those that stay as they are)."""
-    linears, (include, exclude) = _linears(model, classes), choice
-    kept = {} if include is None and not exclude else _chosen(model, linears, (include or ["*"], exclude))
+    linears, (include, exclude) = linears_of(model, classes), choice
+    kept = {} if include is None and not exclude else not_chosen(model, linears, (include or ["*"], exclude))
+    kept = unfit(model, linears, classes) | _patched(linears) | kept
     chosen = {}
     for index, (name, _, _) in enumerate(pair.layers()):
         if name not in linears:
@@ -228,7 +203,8 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
         raise ValueError("[quantize] timestep_config and timestep_policy mean the same: give one of them")
     policy = timestep_config if timestep_config is not None else timestep_policy
     classes = (nn.Linear, QuantizedLinear, *(map or ()))
-    linears = _linears(model, classes)
+    model = unwrapped(model)
+    linears = linears_of(model, classes)
     choice = (as_list(include), as_list(exclude))
     attention: dict[str, QuantizedAttention] = {}
     if quant_des_path is not None:
@@ -236,11 +212,11 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
         chosen, kept = planned_by_files(model, choice, pair, classes)
         wanted = _wanted_schemes(chosen, pair, scheme_of)
         kept |= {name: "chosen float by scheme_of" for name, asked in wanted.items() if asked == "FLOAT"}
-        new = {name: read_layer(pair, index, linears[name], wanted[name]) for name, index in chosen.items() if name not in kept}
+        new = _made(linears, {n: i for n, i in chosen.items() if n not in kept}, lambda n, i: read_layer(pair, i, linears[n], wanted[n]))
     else:
         config = online_config or OnlineQuantConfig(cast(str, scheme))
         schemes_of, kept = planned(model, choice, config, classes)
-        new = {name: quantized(name, linears[name], own, config.group_size) for name, own in schemes_of.items()}
+        new = _made(linears, schemes_of, lambda n, own: quantized(n, linears[n], own, config.group_size))
         policy = policy or config.timestep_config
         if config.fa_layers is not None:
             attention = attention_in_memory(model, config.fa_layers, cast(str, config.fa_quant_type), policy=policy)
@@ -253,20 +229,44 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     return report
 
 
-def _exchange(model: nn.Module, linears: Mapping[str, nn.Module], new: Mapping[str, QuantizedLinear], kept: Mapping[str, str]) -> QuantizeReport:
-    report = QuantizeReport()
+def _made(linears: Mapping[str, nn.Module], wanted: Mapping[str, WhatT], make: Callable[[str, WhatT], QuantizedLinear]) -> dict[int, QuantizedLinear]:
+    """id of the old module -> what takes its place, under all names of it."""
+    new: dict[int, QuantizedLinear] = {}
+    for name, what in wanted.items():
+        if id(linears[name]) not in new:
+            new[id(linears[name])] = make(name, what)
+    return new
+
+
+def _exchange(model: nn.Module, linears: Mapping[str, nn.Module], new: Mapping[int, QuantizedLinear], kept: Mapping[str, str]) -> QuantizeReport:
+    report, seen = QuantizeReport(), set()
     for name, linear in linears.items():
-        layer = new.get(name, linear)
-        report.bytes_before += _bytes(linear)
-        report.bytes_after += _bytes(layer)
-        scheme = layer.scheme if isinstance(layer, QuantizedLinear) else "FLOAT"
-        report.layers.append(LayerReport(name, scheme, kept.get(name, "") if scheme == "FLOAT" else ""))
-        if name in new:
-            new[name].train(linear.training)
+        layer = new.get(id(linear), linear)
+        if id(linear) not in seen:
+            seen.add(id(linear))
+            report.bytes_before += _bytes(linear)
+            report.bytes_after += _bytes(layer)
+        if isinstance(layer, QuantizedLinear):
+            report.layers.append(LayerReport(name, layer.scheme, "" if layer is not linear else kept.get(name, ""), layer.group_size))
+        else:
+            report.layers.append(LayerReport(name, "FLOAT", kept.get(name, "")))
+        if layer is not linear:
+            _take_over(linear, layer)
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
     _tell_diffusers(model)
     return report
+
+
+_HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+          "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook")
+
+
+def _take_over(linear: nn.Module, layer: nn.Module) -> None:
+    """The mode of the old module, its own attributes and its hooks; their handles go on working, for the dictionaries are the same."""
+    layer.train(linear.training)
+    own = {name: value for name, value in vars(linear).items() if name in _HOOKS or name not in vars(layer)}
+    vars(layer).update({name: value for name, value in own.items() if name not in ("forward", "_compiled_call_impl")})
 
 
 def _tell_diffusers(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, refuse_recorders, restored
+from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, refuse_recorders, restored, wants_gradients
 from ._sparse_options import blocks_of
 
 FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
@@ -45,6 +45,15 @@ def _with_arrays(options: dict[str, Any], rotation: Array | tuple[Array, Array] 
     return options | {name: _plain(name, array) for name, array in (scales or {}).items() if array is not None}
 
 
+def _with_gradients(q: Any, k: Any, v: Any, format: str, how: dict[str, Any]) -> Any:
+    from .attention_gradients import with_gradients
+
+    if how["seq_len"] is not None:
+        raise NotImplementedError("[quantized_attention] gradients do not flow through packed sequences: call it under torch.no_grad()")
+    options = {"layout": how["input_layout"], "scale": how["scale"], **blocks_of("quantized_attention", how["mask"], how["block_size"])}
+    return with_gradients(q, k, v, lambda q, k, v: quantized_attention(q, k, v, format, **how), options)
+
+
 def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *, input_layout: str = "BNSD", scale: float | None = None,
                         seq_len: Iterable[int] | None = None, smooth_k: bool = True, rotation: Array | tuple[Array, Array] | None = None,
                         scales: Mapping[str, Array | None] | None = None, block_tokens: tuple[int, int] | None = None,
@@ -57,8 +66,13 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     changes no weight (SageAttention, arXiv 2410.02367); False is what files for "fp8" and MX were made for. rotation: an orthogonal
     [head_dim, head_dim] matrix that q and k are multiplied with first, or a pair. scales: int8 only, {"q_scale", "k_scale", "v_scale"} of
     `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens that share a scale, int8, fp8 and mix.
-    mask, block_size: as for `attention`, not with seq_len.
-    Returns an array like q. Raises ValueError for what does not fit."""
+    mask, block_size: as for `attention`, not with seq_len. Gradients are those of float attention, straight through the rounding; with
+    seq_len there are none.
+    Returns an array like q. Raises ValueError for what does not fit, NotImplementedError for gradients with seq_len."""
+    if wants_gradients(q, k, v):
+        how = {"input_layout": input_layout, "scale": scale, "seq_len": seq_len, "smooth_k": smooth_k, "rotation": rotation, "scales": scales,
+               "block_tokens": block_tokens, "mask": mask, "block_size": block_size}
+        return _with_gradients(q, k, v, format, how)
     refuse_recorders("quantized_attention", q, k, v)
     if input_layout not in ("BNSD", "BSND"):
         raise ValueError(f"[quantized_attention] input_layout must be BNSD or BSND (packed sequences: seq_len), got {input_layout!r}")

@@ -27,6 +27,16 @@ class VideoModel:
     rising: bool = False
 
 
+# What the forwards of diffusers call the timestep. Some models have none of their own (Cosmos3: one per token of each kind).
+TIMESTEPS = ("timestep", "timesteps", "t", "timestep_ratio")
+
+
+def timestep_name(names: Iterable[str]) -> str | None:
+    """The argument of a forward that tells the timestep, or None."""
+    names = set(names)
+    return next((name for name in TIMESTEPS if name in names), None)
+
+
 def _patches(size: Iterable[Any], patch: Iterable[int]) -> Grid:
     return tuple(n // p for n, p in zip(size, patch))
 

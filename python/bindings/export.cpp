@@ -49,7 +49,9 @@ void report_progress(const nb::object& callback, std::size_t done, std::size_t t
 LayerOptions layer_options_of(const nb::dict& given) {
     LayerOptions options;
     options.algorithm = nb::cast<std::string>(given["algorithm"]);
-    options.weight = {nb::cast<std::int64_t>(given["group_size"]), !nb::cast<bool>(given["asymmetric"])};
+    const nb::object group = given["group_size"];
+    options.weight = {group.is_none() ? kSchemeGroups : nb::cast<std::int64_t>(group),
+                      !nb::cast<bool>(given["asymmetric"])};
     options.rotation_block = nb::cast<std::int64_t>(given["rotate"]);
     options.low_rank = nb::cast<std::int64_t>(given["low_rank"]);
     options.scheme = &scheme_with_choices(nb::cast<std::string>(given["scheme"]), options);
@@ -79,7 +81,7 @@ nb::dict report_of(const ExportReport& report) {
     nb::dict out;
     nb::list layers;
     for (const auto& layer : report.layers) {
-        layers.append(nb::make_tuple(layer.name, layer.n, layer.k, layer.relative_error));
+        layers.append(nb::make_tuple(layer.name, layer.n, layer.k, layer.relative_error, layer.group_size));
     }
     out["scheme"] = report.layers.empty() ? "" : report.layers.back().quant_type;
     out["description"] = path_text(report.description);

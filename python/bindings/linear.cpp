@@ -30,9 +30,10 @@ namespace {
 using Arrays = nb::dict;
 
 std::shared_ptr<QuantizedLinear> quantize_float(const Array& weight, const std::optional<Array>& bias,
-                                                std::string_view scheme_name, std::int64_t group_size) {
+                                                std::string_view scheme_name,
+                                                std::optional<std::int64_t> group_size) {
     LayerChoices choices;
-    choices.weight.group_size = group_size;
+    choices.weight.group_size = group_size.value_or(kSchemeGroups);
     const SchemeRow& scheme = scheme_with_choices(scheme_name, choices);
     if (scheme.needs_calibration) {
         throw InvalidArgument("[quantize] " + std::string(scheme.name) +
@@ -206,7 +207,7 @@ void bind_schemes(nb::module_& module) {
 void bind_linear(nb::module_& module) {
     nb::class_<QuantizedLinear>(module, "Linear", "A quantized Linear layer, packed for this machine.")
         .def_static("quantize", &quantize_float, nb::arg("weight"), nb::arg("bias").none(), nb::arg("scheme"),
-                    nb::arg("group_size") = 0,
+                    nb::arg("group_size") = nb::none(),
                     "Quantizes a float weight [out_features, in_features] (f32, bf16, f16) without data.")
         .def_static("from_arrays", &from_arrays, nb::arg("scheme"), nb::arg("in_features"),
                     nb::arg("group_size"), nb::arg("arrays"),

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
+#include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
 
 namespace aerogel::cli {
@@ -51,7 +52,7 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         ->group(group);
     command
         .add_option("--group-size", flags.online.group_size,
-                    "Columns that share a weight scale; 0: the whole row")
+                    "Columns that share a weight scale; 0: the whole row, -1: as the scheme has it (default)")
         ->group(group);
     command
         .add_option("--rotate", flags.online.rotation_block,
@@ -80,7 +81,7 @@ std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const Quan
     }
     if (online) return quantize(model, online_config(flags));
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
-        flags.asymmetric || flags.online.group_size != 0 || flags.online.algorithm != "minmax" ||
+        flags.asymmetric || flags.online.group_size != kSchemeGroups || flags.online.algorithm != "minmax" ||
         flags.online.rotation_block != 0 || flags.online.low_rank != 0 ||
         !flags.online.fa_quant_type.empty() || !flags.online.fa_layers.empty()) {
         throw InvalidArgument(

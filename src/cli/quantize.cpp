@@ -41,7 +41,7 @@ struct QuantizeFlags {
     std::string layout;
     int rank = -1;
     CalibrationFlags calibration;
-    std::int64_t group_size = 0;
+    std::int64_t group_size = kSchemeGroups;
     bool asymmetric = false;
     bool packed = false;
     std::int64_t rotation_block = 0;
@@ -65,9 +65,10 @@ void check_required(const QuantizeFlags& flags) {
         throw InvalidArgument("[quantize] --without leaves entries out of a --recipe, there is none");
     }
     const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
-                              flags.algorithm != "minmax" || flags.group_size != 0 || flags.asymmetric ||
-                              flags.packed || flags.rotation_block != 0 || flags.low_rank != 0 ||
-                              !flags.smoothing.empty() || !flags.attention.quant_type.empty();
+                              flags.algorithm != "minmax" || flags.group_size != kSchemeGroups ||
+                              flags.asymmetric || flags.packed || flags.rotation_block != 0 ||
+                              flags.low_rank != 0 || !flags.smoothing.empty() ||
+                              !flags.attention.quant_type.empty();
     if (layers_given) {
         throw InvalidArgument(
             "[quantize] the --recipe says which layers are stored how: leave out --scheme, --algorithm, "
@@ -214,8 +215,10 @@ void run_quantize(const QuantizeFlags& flags) {
 void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
     const std::string group = "Weights";
     command
-        .add_option("--group-size", flags.group_size,
-                    "Columns that share a scale (int8, int4 and fp8 weights); 0: the whole row")
+        .add_option(
+            "--group-size", flags.group_size,
+            "Columns that share a scale (int8, int4 and fp8 weights); 0: the whole row. Default: 64 (or "
+            "32) for int4 weights where they divide the columns, else the whole row")
         ->check(CLI::IsMember({0, 32, 64, 128, 256}))
         ->group(group);
     command.add_flag("--asymmetric", flags.asymmetric, "Scales with offsets (W8A16 and W4A16)")->group(group);

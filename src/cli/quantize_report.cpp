@@ -22,6 +22,25 @@ std::map<std::string, std::size_t> scheme_counts(const ExportReport& report) {
     return counts;
 }
 
+std::int64_t widest_groups(const ExportReport& report) {
+    std::int64_t widest = 0;
+    for (const auto& layer : report.layers) widest = std::max(widest, layer.group_size);
+    return widest;
+}
+
+// "one scale per 64 columns (18 layers), per row (2 layers)"; empty when all have one per row.
+std::string groups_text(const ExportReport& report) {
+    if (widest_groups(report) == 0) return "";
+    std::map<std::int64_t, std::size_t> counts;
+    for (const auto& layer : report.layers) ++counts[layer.group_size];
+    std::vector<std::string> parts;
+    for (const auto& [size, count] : counts) {
+        const std::string per = size == 0 ? "row" : fmt::format("{} columns", size);
+        parts.push_back(fmt::format("per {} ({} layer{})", per, count, count == 1 ? "" : "s"));
+    }
+    return fmt::format("one weight scale {}\n", fmt::join(parts, ", "));
+}
+
 Json calibration_json(const QuantizeResult& result) {
     Json json = {{"source", result.calibration->source},
                  {"steps", result.calibration->stats.steps()},
@@ -47,7 +66,7 @@ Json result_json(const QuantizeResult& result) {
         json["notes"] = result.notes;
     } else {
         json["scheme"] = result.options.quant_type();
-        json["group_size"] = result.options.weight.group_size;
+        json["group_size"] = widest_groups(report);
         json["algorithm"] = result.options.algorithm;
         json["smoothing"] = result.options.smoothing;
     }
@@ -65,6 +84,7 @@ Json result_json(const QuantizeResult& result) {
         json["layers"].push_back({{"name", layer.name},
                                   {"scheme", layer.quant_type},
                                   {"shape", {layer.n, layer.k}},
+                                  {"group_size", layer.group_size},
                                   {"relative_error", layer.relative_error}});
     }
     return json;
@@ -80,6 +100,7 @@ std::string result_text(const QuantizeResult& result) {
                                    fmt::join(schemes, ", "), report.layers.size(), result.linears,
                                    show_bytes(static_cast<double>(report.bytes_before)),
                                    show_bytes(static_cast<double>(report.bytes_after)));
+    text += groups_text(report);
     for (const std::string& note : result.notes) text += fmt::format("note: {}\n", note);
     if (result.calibration) text += calibration_text(*result.calibration);
     if (report.bytes_resumed != 0) {

@@ -31,14 +31,14 @@ Names algorithms_for(const SchemeRow& scheme) {
     return names;
 }
 
-// Best first: those of this machine's level that take the scheme with a scale per row (or the format's
-// blocks).
+// Best first: those of this machine's level that take the scheme with the groups it has unless told
+// otherwise.
 Names kernels_for(const SchemeRow& scheme) {
     LinearProblem problem;
     problem.n = problem.k = 512;
     problem.weight = scheme.weight;
     problem.activation = scheme.activation;
-    problem.group_size = is_mx(scheme.weight) ? kMxBlock : 0;
+    problem.group_size = is_mx(scheme.weight) ? kMxBlock : scheme.group_size;
     Names names;
     for (const LinearKernel& kernel : linear_kernels()) {
         if (kernel.level <= cpu_level() && kernel.why_not(problem).empty()) names.push_back(kernel.name);
@@ -77,6 +77,7 @@ nlohmann::ordered_json scheme_list_json() {
                         {"activation", to_string(row.activation)},
                         {"data", data_needed(row)},
                         {"groups", row.groups},
+                        {"group_size", row.group_size},
                         {"calibrations", algorithms_for(row)},
                         {"kernels", kernels_for(row)}});
     }

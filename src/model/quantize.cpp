@@ -124,7 +124,7 @@ Attentions online_attentions(const WanTransformer& model, const OnlineQuantConfi
 void set_attentions(WanTransformer& model, Attentions attentions, QuantizeReport& report) {
     for (AttentionChoice& choice : attentions) {
         const std::string type = choice.quantization ? choice.quantization->quant_type : "FLOAT";
-        report.layers.push_back({choice.name, type, choice.why});
+        report.layers.push_back({choice.name, type, choice.why, 0});
         model.set_attention(choice.name, std::move(choice.quantization));
     }
 }
@@ -137,8 +137,11 @@ QuantizeReport exchange(WanTransformer& model, Built built, const Why& why) {
     for (const std::string& name : model.linear_names()) {
         const auto found = built.find(name);
         if (found != built.end()) model.replace_linear(name, std::move(found->second));
-        const std::string scheme = model.linear(name).scheme();
-        report.layers.push_back({name, scheme, scheme == "FLOAT" ? why(name) : ""});
+        const Linear& linear = model.linear(name);
+        const auto* layer = dynamic_cast<const QuantizedLinear*>(&linear);
+        const std::int64_t groups = layer == nullptr ? 0 : layer->weights().weight.group_size;
+        const std::string scheme = linear.scheme();
+        report.layers.push_back({name, scheme, scheme == "FLOAT" ? why(name) : "", groups});
     }
     report.bytes_after = model.weight_bytes();
     return report;
@@ -196,7 +199,7 @@ class OnlinePlan {
   private:
     struct Chosen {
         const SchemeRow* scheme = nullptr;
-        LayerChoices choices;
+        LayerChoices choices = {.weight = {.group_size = kSchemeGroups}};
     };
 
     void choose(const std::string& name) {

@@ -45,12 +45,27 @@ PairLayout choose_layout(const LayerPlan& plan, const std::optional<PairLayout>&
     return layout;
 }
 
+// The plan with kSchemeGroups settled. Packed groups take rows in pairs.
+LayerPlan settled_plan(const SafetensorsFile& model, LayerPlan plan, PairLayout layout) {
+    for (auto& [name, how] : plan) {
+        const std::string weight = name + std::string(kWeight);
+        std::int64_t& group = how.weight.group_size;
+        if (group != kSchemeGroups || !model.contains(weight)) continue;
+        const Shape& shape = model.info(weight).shape;
+        const bool possible =
+            shape.size() == 2 && layout == PairLayout::v1 && !(how.packed && shape[0] % 2 != 0);
+        group = possible ? group_size_of(*how.scheme, group, shape[1]) : 0;
+    }
+    return plan;
+}
+
 class Exporter {
   public:
     Exporter(const SafetensorsFile& model, const LayerPlan& plan, const ExportOptions& options)
-        : model_(model), plan_(plan), options_(options) {
+        : model_(model), options_(options) {
         if (plan.empty()) throw InvalidArgument("[quantize] there is no layer to quantize");
         report_.layout = choose_layout(plan, options.layout);
+        plan_ = settled_plan(model, plan, report_.layout);
         check_layers();
         announce();
         const std::string& type = description_.model_quant_type;
@@ -206,8 +221,8 @@ class Exporter {
             file.write(unit, stored.tensors, stored.relative_error);
             error = stored.relative_error;
         }
-        report_.layers.push_back(
-            {layer, form.options.quant_type(), form.weight.shape[0], form.weight.shape[1], *error});
+        report_.layers.push_back({layer, form.options.quant_type(), form.weight.shape[0],
+                                  form.weight.shape[1], form.options.weight.group_size, *error});
     }
 
     StoredLayer quantized(const StoredForm& form, const FloatLayer& layer) const {
@@ -256,7 +271,7 @@ class Exporter {
     }
 
     const SafetensorsFile& model_;
-    const LayerPlan& plan_;
+    LayerPlan plan_;
     const ExportOptions& options_;
     QuantDescription description_;
     std::vector<std::string> sources_;  // of each unit but that of attention: its tensor in the checkpoint

@@ -20,7 +20,7 @@
 
 namespace aerogel {
 
-/// How one layer is stored.
+/// How one layer is stored. kSchemeGroups mean a scale per row in layout v0, whose readers know nothing else.
 struct LayerOptions : LayerChoices {
     const SchemeRow* scheme = nullptr;
     bool packed = false;  ///< int4 as pairs: of columns with a scale per row, of rows with groups
@@ -51,6 +51,7 @@ struct ExportReport {
         std::string quant_type;
         std::int64_t n = 0;
         std::int64_t k = 0;
+        std::int64_t group_size = 0;  ///< columns per scale, 0: the whole row
         double relative_error = 0.0;  ///< |W - dequantized| / |W|
     };
     std::filesystem::path description;

@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::int64_t kDefaultRank = 32;  // of msModelSlim's svd_res
 constexpr std::int64_t kSignSeed = 1234;   // that of the format's q_rot and k_rot
+constexpr std::int64_t kSmallestGroup = 32;
 
 // W diag(s), rounded to `type`, with 1 / s as it will be stored: in the type of the model.
 Tensor smoothed(const FloatLayer& layer, const SchemeRow& scheme, const LayerChoices& choices,
@@ -97,6 +98,14 @@ const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choice
     return scheme_row("quantize", type.low_rank || type.rotated ? std::string_view(type.scheme) : name);
 }
 
+std::int64_t group_size_of(const SchemeRow& scheme, std::int64_t chosen, std::int64_t columns) {
+    if (chosen != kSchemeGroups) return chosen;
+    for (std::int64_t size = scheme.group_size; size >= kSmallestGroup; size /= 2) {
+        if (columns % size == 0 && columns != size) return size;
+    }
+    return 0;
+}
+
 bool needs_inputs(const SchemeRow& scheme, const LayerChoices& choices) {
     const bool moved = !choices.smoothing.empty() || choices.rotation_block != 0;
     return !choices.smoothing.empty() || find_input_algorithm(choices.algorithm, scheme.weight) != nullptr ||
@@ -119,7 +128,7 @@ void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
     check_smoothing(choices.smoothing, scheme);
     const bool offsets =
         scheme.activation == Activation::none && format_row(scheme.weight).integers != nullptr;
-    if (choices.weight.group_size != 0 && !scheme.groups) {
+    if (choices.weight.group_size > 0 && !scheme.groups) {
         throw InvalidArgument(fmt::format("[quantize] {} has no groups of a size to choose", scheme.name));
     }
     if (!choices.weight.symmetric && !offsets) {
@@ -146,10 +155,12 @@ void check_float_layer(const std::string& name, const TensorInfo& weight, const 
 }
 
 QuantizedLinearWeights quantize_float(const FloatLayer& layer, const SchemeRow& scheme,
-                                      const LayerChoices& choices) {
+                                      const LayerChoices& wanted) {
     const TensorInfo weight_info = {"", layer.weight.dtype(), layer.weight.shape()};
     const TensorInfo bias_info = {"", layer.bias.dtype(), layer.bias.shape()};
     check_float_layer(layer.name, weight_info, layer.bias.defined() ? &bias_info : nullptr);
+    LayerChoices choices = wanted;
+    choices.weight.group_size = group_size_of(scheme, wanted.weight.group_size, layer.weight.dim(1));
     QuantizedLinearWeights weights;
     weights.scheme = scheme.name;
     if (needs_inputs(scheme, choices) && !layer.inputs.defined()) {

@@ -21,11 +21,14 @@ struct FloatLayer {
     Tensor inputs = {};  ///< sampled rows [tokens,k], for algorithms that look at them
 };
 
+/// A group size that says: as the scheme has it.
+inline constexpr std::int64_t kSchemeGroups = -1;
+
 /// How the stored values of layers are chosen.
 struct LayerChoices {
     std::string algorithm = "minmax";  ///< one of algorithms() or, with inputs, of input_algorithms()
     std::string smoothing = {};        ///< one of smoothings(), with inputs; empty: none
-    WeightOptions weight;              ///< groups and offsets, for schemes that have them
+    WeightOptions weight;              ///< groups (or kSchemeGroups) and offsets, for schemes that have them
     std::int64_t rotation_block =
         0;                      ///< columns per Hadamard transform, -1: as many as can be, 0: no rotation
     std::int64_t low_rank = 0;  ///< rank of the branch beside the quantized residual, 0: none
@@ -40,6 +43,9 @@ const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choice
 /// What every float Linear must be that is quantized, whoever reads it: a float matrix with at least one row
 /// and one column, and a float bias of one value per row, if any. InvalidArgument naming the layer.
 void check_float_layer(const std::string& name, const TensorInfo& weight, const TensorInfo* bias);
+/// The columns per scale of a layer with so many columns, 0 = whole row: the `chosen` ones, or for
+/// kSchemeGroups those of the scheme, halved down to 32 until they divide the columns into several groups.
+std::int64_t group_size_of(const SchemeRow& scheme, std::int64_t chosen, std::int64_t columns);
 
 /// InvalidArgument when the scheme has no such algorithm, groups, offsets or rotation.
 void check_choices(const SchemeRow& scheme, const LayerChoices& choices);

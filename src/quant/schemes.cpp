@@ -49,6 +49,9 @@ constexpr std::array<Name, 3> kStaticNames = {"W8A8_PER_CHANNEL", "W8A8_PER_TENS
                                               "W8A8_PER_CHANNEL_PER_TENSOR"};
 constexpr std::array<Name, 2> kPerTokenNames = {"W8A8_PER_CHANNEL_PER_TOKEN", "W8A8_PER_TENSOR_PER_TOKEN"};
 
+// With one scale for a row of a thousand columns, most of the 16 codes stay unused.
+constexpr std::int64_t kInt4Group = 64;
+
 constexpr std::array<SchemeRow, 17> kSchemes = {{
     {.name = "W8A16",
      .aliases = kInt8,
@@ -62,6 +65,7 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
      .file_names = kInt4Algorithms,
      .weight = Format::int4,
      .groups = true,
+     .group_size = kInt4Group,
      .tensors = kWeightTensors,
      .summary = "int4 weights, float activations"},
     {.name = "W8A16_FP8",
@@ -104,6 +108,7 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
      .weight = Format::int4,
      .activation = Activation::per_token,
      .groups = true,
+     .group_size = kInt4Group,
      .float32 = true,
      .tensors = kWeightTensors,
      .summary = "int4 weights, int8 activations with one scale per token"},
@@ -112,6 +117,7 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
      .weight = Format::int4,
      .activation = Activation::per_token_int4,
      .groups = true,
+     .group_size = kInt4Group,
      .float32 = true,
      .tensors = kWeightTensors,
      .summary = "int4 weights, int4 activations with one scale per token"},

@@ -2,6 +2,7 @@
 // formats exist is one row here and nothing else.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@ struct SchemeRow {
     bool per_step = false;           ///< one set of static scales per sampling step
     bool needs_calibration = false;  ///< activation ranges must be measured before export
     bool groups = false;             ///< weights may have a scale per group of columns
+    std::int64_t group_size = 0;     ///< of those groups unless told otherwise; 0: a scale per row
     bool float32 = false;            ///< scales and bias are stored as f32, whatever the model's type
     std::span<const std::string_view> tensors = {};
     std::string_view summary;

@@ -58,7 +58,7 @@ def test_bits_of_the_files(aerogel, models, tmp_path, scheme, dtype):
     assert memory != video(aerogel, models[dtype], tmp_path)[0]
 
 
-@pytest.mark.parametrize("flags", [("W4A16", "--group-size", 32), ("W4A16", "--group-size", 32, "--asymmetric"), ("W8A16", "--algorithm", "ssz"),
+@pytest.mark.parametrize("flags", [("W4A16", "--group-size", 0), ("W4A16", "--group-size", 32, "--asymmetric"), ("W8A16", "--algorithm", "ssz"),
                                    ("W4A4_MXFP4", "--algorithm", "ceil_x"), ("W8A8_DYNAMIC", "--include", "blocks.1.*", "--exclude", "*.ffn.*"),
                                    ("W8A8_DYNAMIC", "--rotate", 16), ("W4A16", "--low-rank", 4), ("W4A4_MXFP4", "--low-rank", 4, "--rotate", -1),
                                    ("W4A16", "--low-rank", 3, "--rotate", 32, "--group-size", 32)])

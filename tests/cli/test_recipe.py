@@ -246,7 +246,7 @@ KINDS = [
     ("per_block", "mxfp4", "per_block", "mxfp4", "ceil_x", "", "W4A4_MXFP4", "ceil_x"),
     ("dual_scale", "mxfp4", "dual_scale", "mxfp4", "dualscale", ", ext: {dual_block_size: 512}", "W4A4_MXFP4_DUALSCALE", "minmax"),
     ("per_token", "int8", "per_group", "int4", "minmax", ", ext: {group_size: 32}", "W4A8", "minmax --group-size 32"),
-    ("per_token", "int4", "per_channel", "int4", "minmax", "", "W4A4_DYNAMIC", "minmax"),
+    ("per_token", "int4", "per_channel", "int4", "minmax", "", "W4A4_DYNAMIC", "minmax --group-size 0"),
     ("per_token", "fp8_e4m3", "per_channel", "fp8_e4m3", "minmax", "", "WFP8AFP8_DYNAMIC", "minmax"),
     ("", "float", "per_group", "int8", "minmax", ", ext: {group_size: 64}", "W8A16", "minmax --group-size 64"),
 ]

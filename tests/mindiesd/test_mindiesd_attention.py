@@ -98,3 +98,36 @@ def test_sparse_attention_is_aerogels():
         sparse_attention(q, k, v, sparcity=0.5)
     with pytest.raises(ParametersInvalid, match="latent_shape"):
         sparse_attention(q, k, v, sparse_type="rf_v2", latent_shape_q=[4, 8, 15])
+
+
+def test_masks_of_numbers_mean_what_they_mean_to_torch():
+    """0 = attend and -inf = not, as torch adds them; not the other way round."""
+    q, k, v = (torch.randn(1, 6, 2, 16) for _ in range(3))
+    seen = torch.ones(6, 6, dtype=torch.bool).tril()
+    additive = torch.zeros(6, 6).masked_fill(~seen, -torch.inf)
+    for mask in (additive, additive.half(), seen.int()):
+        assert torch.equal(attention_forward(q, k, v, attn_mask=mask), attention_forward(q, k, v, attn_mask=seen))
+    for mask in (seen.float(), torch.where(seen, 0.0, -1e4)):
+        with pytest.raises(ParametersInvalid, match=r"attn_mask of torch.float32 .* may hold 0 \(seen\) and -inf"):
+            attention_forward(q, k, v, attn_mask=mask)
+
+
+def test_gradients_flow():
+    tensors = [torch.randn(1, 6, 2, 16) for _ in range(3)]
+
+    def gradients(function):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        function(*leaves).square().sum().backward()
+        return [t.grad for t in leaves]
+
+    def exact(*qkv):
+        return torch.nn.functional.scaled_dot_product_attention(*(t.transpose(1, 2) for t in qkv))
+
+    def varlen(q, k, v):
+        return attention_forward_varlen(q[0], k[0], v[0], [0, 6], [0, 6])
+
+    for function in (attention_forward, varlen):
+        for mine, other in zip(gradients(function), gradients(exact)):
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    with pytest.raises(NotImplementedError, match="gradients do not flow through sparse attention"):
+        sparse_attention(*(t.requires_grad_() for t in tensors), input_layout="BSND")

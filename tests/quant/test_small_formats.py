@@ -120,10 +120,11 @@ def test_dequantize_and_inspect(aerogel, tmp_path, scheme, options):
     assert layer["bytes"] == size and report["bits_per_weight"] == pytest.approx(8 * size / (N * K))
 
 
-EXPORTS = [(s, {}, []) for s in SCHEMES] + [(s, {"group": 32}, ["--group-size", 32]) for s in GROUPED] + [
+PER_ROW = ["--group-size", 0]
+EXPORTS = [(s, {}, PER_ROW if s in ("W4A16", "W4A8", "W4A4_DYNAMIC") else []) for s in SCHEMES] + [(s, {"group": 32}, ["--group-size", 32]) for s in GROUPED] + [
     ("W4A16", {"layout": "v0"}, ["--layout", "v0"]), ("W4A16", {"layout": "v0", "group": 32}, ["--layout", "v0", "--group-size", 32]),
-    ("W4A16", {"packed": True}, ["--packed"]), ("W4A16", {"packed": True, "group": 32}, ["--packed", "--group-size", 32]),
-    ("W4A16", {"symmetric": False}, ["--asymmetric"]), ("W4A16", {"symmetric": False, "group": 32}, ["--asymmetric", "--group-size", 32])]
+    ("W4A16", {"packed": True}, ["--packed", *PER_ROW]), ("W4A16", {"packed": True, "group": 32}, ["--packed", "--group-size", 32]),
+    ("W4A16", {"symmetric": False}, ["--asymmetric", *PER_ROW]), ("W4A16", {"symmetric": False, "group": 32}, ["--asymmetric", "--group-size", 32])]
 
 
 @pytest.mark.parametrize("case", EXPORTS, ids=str)

@@ -7,6 +7,7 @@ from typing import Any, Optional, TypeAlias
 import aerogel
 import torch
 from aerogel import flash_attention
+from aerogel.layer_choice import unwrapped
 from aerogel.layer_names import matches
 from torch import nn
 
@@ -115,8 +116,9 @@ def quantize(model: nn.Module, quant_des_path: Optional[str | os.PathLike[str]] 
     ConfigError, NotImplementedError for an algorithm that is not there (with what to use), OSError for files."""
     _check(model, online_config, quant_des_path, kwargs)
     policy, layer_classes = _policy(kwargs), kwargs.get("map")
+    inner = unwrapped(model)
     if online_config is not None:
-        report, attention, kept = _in_memory(model, online_config, layer_classes)
+        report, attention, kept = _in_memory(inner, online_config, layer_classes)
     else:
         config = kwargs.get("quant_config") or QuantConfig(**{name: kwargs[name] for name in _FIELDS if name in kwargs})
         if config.timestep_config is None:
@@ -124,8 +126,8 @@ def quantize(model: nn.Module, quant_des_path: Optional[str | os.PathLike[str]] 
         path = quant_des_path if quant_des_path is not None else config.quant_des_path
         if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).strip():
             raise ConfigError(f"[quantize] quant_des_path must be the path of a description, got {path!r}")
-        report, attention, kept = _from_files(model, os.fspath(path), config, layer_classes)
+        report, attention, kept = _from_files(inner, os.fspath(path), config, layer_classes)
     for name, (attribute, module) in attention.items():
-        setattr(model.get_submodule(name), attribute, module)
+        setattr(inner.get_submodule(name), attribute, module)
     log.info("%s; attention: %d quantized%s", report, len(attention), "".join(f", {name} float ({why})" for name, why in kept.items()))
     return model

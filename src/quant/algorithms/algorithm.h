@@ -12,7 +12,7 @@ namespace aerogel {
 
 /// What users choose about the stored weights.
 struct WeightOptions {
-    std::int64_t group_size = 0;  ///< columns per scale, 0 = whole row
+    std::int64_t group_size = 0;  ///< columns per scale, 0 = whole row; kSchemeGroups in LayerChoices only
     bool symmetric = true;        ///< no offsets
     bool narrow = false;          ///< minmax: symmetric int8 from -127 on and not from -128
 };

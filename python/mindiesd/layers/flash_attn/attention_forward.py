@@ -4,6 +4,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from aerogel import attention
+from aerogel._sparse_options import attended
 
 from ...utils.exception import ParametersInvalid, invalid_arguments, require
 
@@ -23,12 +24,12 @@ def _check_choices(choices: dict[str, Any]) -> None:
 
 def _masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor, *, scale: float | None,
             head_first: bool) -> torch.Tensor:
-    """attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], non-zero = attend."""
+    """attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], non-zero = attend; floats: 0 = attend, -inf = not."""
     q, k, v = (query, key, value) if head_first else (t.transpose(1, 2) for t in (query, key, value))
     if attn_mask.dim() not in (2, 4) or tuple(attn_mask.shape[-2:]) != (q.shape[2], k.shape[2]):
         raise ParametersInvalid(f"[{_OP}] attn_mask must be [{q.shape[2]},{k.shape[2]}] or [batch, heads, {q.shape[2]},{k.shape[2]}], got "
                                 f"{list(attn_mask.shape)}")
-    o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask.bool(), scale=scale)
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=attended(_OP, "attn_mask", attn_mask).bool(), scale=scale)
     return o if head_first else o.transpose(1, 2)
 
 
@@ -38,7 +39,8 @@ def attention_forward(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     """softmax(scale q k^T) v per head.
 
     query, key, value: [batch, tokens, heads, head_dim], or [batch, heads, tokens, head_dim] with head_first; float32, bfloat16 or
-    float16. attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], non-zero = attend; with one torch computes, without aerogel does.
+    float16. attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], bool or integers, non-zero = attend, or floats as torch adds them, 0 =
+    attend and -inf = not; with one torch computes, without aerogel does.
     scale: head_dim**-0.5 by default. fused, opt_mode, op_type and layout choose between operators of a card and have no effect.
     Returns a tensor like query. Raises ParametersInvalid for what does not fit."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
