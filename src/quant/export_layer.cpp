@@ -227,25 +227,8 @@ Tensor tensor_of(std::string_view tensor, const StoredForm& form, const FloatLay
     return static_tensor(tensor, chosen.static_scales, type);
 }
 
-// A layer without elements has nothing to quantize, and may have any number of rows. Readers refuse a bias of
-// another length.
-void check_elements(const StoredForm& form) {
-    const Shape& shape = form.weight.shape;
-    if (shape[0] == 0 || shape[1] == 0) {
-        throw InvalidArgument(fmt::format("[quantize] {} must have rows and columns, got {}{}",
-                                          in_quotes(form.weight.name), to_string(form.weight.dtype),
-                                          to_string(shape)));
-    }
-    if (!form.bias || (is_model_dtype(form.bias->dtype) && form.bias->shape == Shape{shape[0]})) return;
-    throw InvalidArgument(fmt::format("[quantize] {} must be f32, bf16 or f16 [{}] beside {}{}, got {}{}",
-                                      in_quotes(form.bias->name), shape[0], in_quotes(form.weight.name),
-                                      to_string(shape), to_string(form.bias->dtype),
-                                      to_string(form.bias->shape)));
-}
-
 // Groups divide the columns, and pairs in one byte come out even.
 void check_shape(const StoredForm& form) {
-    check_elements(form);
     const LayerOptions& options = form.options;
     const Format format = scheme_of(form).weight;
     const Shape& shape = form.weight.shape;

@@ -153,7 +153,7 @@ def test_reading_a_pair(build, aerogel, pairs, tmp_path):
         out.unlink(missing_ok=True)
         done = faults.run(number, kind)
         check_exit(done, kind, (number, calls[number - 1], kind))
-        assert out.exists() == (done.returncode == 0)
+        assert out.exists() == (done.returncode == 0) or kind == "kill"  # the pair is closed after its result has its name
         assert not out.exists() or out.read_bytes() == whole
 
 
