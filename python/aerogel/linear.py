@@ -77,6 +77,8 @@ class QuantizedLinear(nn.Module):
                     group_size: int | None = None) -> Self:
         """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
         scale (int and fp8 weights; 0 = the whole row; None = as the scheme has it, 64 for int4 where they divide the columns)."""
+        if linear.weight.dtype == torch.float64:
+            raise ValueError("[quantize] the weight must be float32, bfloat16 or float16, got float64: convert the model, whose inputs are float64 too")
         return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size))
 
     @classmethod

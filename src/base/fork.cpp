@@ -9,7 +9,7 @@ namespace {
 std::atomic<std::uint64_t> generation{0};
 
 // At load time, so that no thread can fork while another one is about to register.
-[[maybe_unused]] const int registered =
+[[maybe_unused]] const int kRegistered =
     pthread_atfork(nullptr, nullptr, [] { generation.fetch_add(1, std::memory_order_relaxed); });
 
 }  // namespace

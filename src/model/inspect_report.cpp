@@ -63,7 +63,8 @@ std::string float_lines(const PairInspection& inspection, bool all) {
         text += fmt::format("\n    {} {}{} ({})", tensor.name, to_string(tensor.dtype),
                             to_string(tensor.shape), tensor.why);
     }
-    if (matrices > kShownLayers && !all) text += fmt::format("\n    ... {} more layers (--all)", matrices - kShownLayers);
+    if (matrices > kShownLayers && !all)
+        text += fmt::format("\n    ... {} more layers (--all)", matrices - kShownLayers);
     return text;
 }
 
@@ -97,16 +98,16 @@ std::string linear_line(const SafetensorsFile& file) {
 
 OrderedJson pair_json(const QuantizedPair& pair, const PairInspection& inspection) {
     OrderedJson json = {{"kind", "quantized"},
-                 {"description", pair.path().string()},
-                 {"weights", pair.weights().path().string()},
-                 {"model_quant_type", pair.description().model_quant_type},
-                 {"bytes", inspection.bytes},
-                 {"bits_per_weight", inspection.bits_per_weight()},
-                 {"schemes", inspection.scheme_counts()},
-                 {"layers", OrderedJson::array()},
-                 {"float_tensors", OrderedJson::array()},
-                 {"problems", inspection.problems},
-                 {"notes", inspection.notes}};
+                        {"description", pair.path().string()},
+                        {"weights", pair.weights().path().string()},
+                        {"model_quant_type", pair.description().model_quant_type},
+                        {"bytes", inspection.bytes},
+                        {"bits_per_weight", inspection.bits_per_weight()},
+                        {"schemes", inspection.scheme_counts()},
+                        {"layers", OrderedJson::array()},
+                        {"float_tensors", OrderedJson::array()},
+                        {"problems", inspection.problems},
+                        {"notes", inspection.notes}};
     for (const auto& layer : inspection.layers) {
         json["layers"].push_back({{"name", layer.name},
                                   {"scheme", layer.scheme},
@@ -142,11 +143,11 @@ std::string pair_text(const QuantizedPair& pair, const PairInspection& inspectio
 
 OrderedJson tensors_json(const SafetensorsFile& file, const std::filesystem::path& config) {
     OrderedJson json = {{"kind", config.empty() ? "safetensors" : "diffusers"},
-                 {"weights", file.path().string()},
-                 {"bytes", total_bytes(file)},
-                 {"linear_layers", linear_layers(file)},
-                 {"metadata", file.metadata()},
-                 {"tensors", OrderedJson::array()}};
+                        {"weights", file.path().string()},
+                        {"bytes", total_bytes(file)},
+                        {"linear_layers", linear_layers(file)},
+                        {"metadata", file.metadata()},
+                        {"tensors", OrderedJson::array()}};
     if (!config.empty()) json["config"] = JsonNode::read(config, "inspect").json();
     for (const auto& name : file.names()) {
         const TensorInfo& info = file.info(name);

@@ -33,13 +33,14 @@ std::vector<std::string> read_words(const JsonNode& json) {
 // The lists of slots of an object that are summed up, each to one embedding.
 Slots read_groups(const JsonNode& list, std::int64_t slots_per_object, std::size_t objects) {
     constexpr const char* kWanted = "lists of slots below slots_per_object";
+    constexpr const char* kGroup = "a list of slots below slots_per_object";
     Slots groups;
     std::size_t slots = 0;
     for (const JsonNode& group : list.items(kWanted)) {
         auto& own = groups.emplace_back();
-        for (const JsonNode& slot : group.items(kWanted))
+        for (const JsonNode& slot : group.items(kGroup))
             own.push_back(slot.whole({0, slots_per_object - 1}));
-        if (own.empty()) group.fail(kWanted);
+        if (own.empty()) group.fail(kGroup);
         slots += own.size();
     }
     if (groups.empty()) list.fail(kWanted);

@@ -127,9 +127,11 @@ def test_one_embedding_per_group_of_slots(pipeline, tmp_path):
     try:
         edit_json(vocabulary, groups=[[0, 1], [0, 2, 3]])
         ours = generate(folder, tmp_path, prompt="red circle moves left, blue star turns", seed=7)
-        for wrong in ("object", [], [[]], [[0, 4]], [[-1]], [0], [[0.5]]):
+        lists, one, number = "groups must be lists of slots below slots_per_object, got", "must be a list of slots below slots_per_object, got", "must be a whole"
+        for wrong, told in (("object", lists), ([], lists), ([[]], f"groups[0] {one}"), ([0], f"groups[0] {one}"),
+                            ([[0, 4]], f"groups[0][1] {number}"), ([[-1]], f"groups[0][0] {number}"), ([[0.5]], f"groups[0][0] {number}")):
             edit_json(vocabulary, groups=wrong)
-            assert "groups must be lists of slots below slots_per_object, got" in message(folder, tmp_path)
+            assert told in message(folder, tmp_path)
     finally:
         vocabulary.write_text(before)
     prompt, null = pooled(folder, "red circle moves left", "blue star turns"), pooled(folder)

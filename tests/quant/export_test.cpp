@@ -46,10 +46,12 @@ TEST_F(ExportTest, ARunningExportIsLeftAlone) {
 }
 
 TEST_F(ExportTest, LayersWithoutElements) {
-    EXPECT_THAT(error_of([&] {
-                    run({{"a.weight", ones({3, 0})}});
-                }),
-                HasSubstr("'a': the weight must be f32, bf16 or f16 with at least one row and one column, got f32[3,0]"));
+    EXPECT_THAT(
+        error_of([&] {
+            run({{"a.weight", ones({3, 0})}});
+        }),
+        HasSubstr(
+            "'a': the weight must be f32, bf16 or f16 with at least one row and one column, got f32[3,0]"));
     EXPECT_THAT(error_of([&] { run({{"a.weight", ones({0, 3})}}); }), HasSubstr("got f32[0,3]"));
     EXPECT_EQ(files(), 0);
 }

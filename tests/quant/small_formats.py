@@ -196,7 +196,7 @@ def run(t, scheme, x, mul_scale=None, group=0):
     q = np.clip(np.rint(values / s), -kind - 1, kind).astype(np.int64)
     codes, scale = codes_of(t, form).astype(np.int64), t["weight_scale"].float().numpy()
     if not group:
-        y = (q @ codes.T).astype(F32) * s * scale.T
+        y = (q @ codes.T).astype(F32) * scale.T * s
     else:
         y = np.zeros((len(q), len(codes)), F32)
         for g in range(scale.shape[1]):
