@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the suites under sanitizers: address and undefined behaviour (with the tests of the command), then threads.
+# Runs the suites under sanitizers: address and undefined behaviour, then threads.
 #   scripts/sanitize.sh [asan|tsan]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

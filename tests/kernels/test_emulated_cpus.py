@@ -73,7 +73,7 @@ def test_the_command_gives_the_bits_of_the_level(cpu, build, model, tmp_path, ae
     told = emulated(cpu, [build / "aerogel", "inspect", "--kernels"])
     assert told.returncode == 0 and f"level {CPUS[cpu]} (this CPU has {CPUS[cpu]})" in told.stdout, told.stdout + told.stderr
     for scheme in ("W8A8_DYNAMIC", "W4A4_MXFP4"):
-        flags = ["quantize", model, "--scheme", scheme, "-o"]
+        flags = ["quantize", model, "--include", "*", "--scheme", scheme, "-o"]
         done = emulated(cpu, [build / "aerogel", *flags, tmp_path / scheme])
         assert done.returncode == 0, done.stderr
         assert aerogel(*flags, tmp_path / f"{scheme}_here", env={"AEROGEL_CPU": CPUS[cpu]}).returncode == 0
