@@ -2,7 +2,7 @@
 # Coverage-guided fuzzing of every reader of files (libFuzzer, with the address and undefined-behaviour sanitizers).
 #   scripts/fuzz.sh [SECONDS] [NAME...]   SECONDS for each target (default 20); NAME: only these targets
 # Inputs found on the way are kept in build/fuzz/corpus for the next run; those that break a target are copied to
-# build/fuzz/found, and the exit code is 1. What was found and mended belongs into fuzz/corpus, which every test run reads.
+# build/fuzz/found, and the exit code is 1. What was found and fixed belongs in fuzz/corpus, which every test run reads.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -69,6 +69,8 @@ def _keep(layout: Layout, arrays: Sequence[torch.Tensor], core: _core.Linear, co
     kept = _by_weight.setdefault(arrays[0].untyped_storage(), {})
     for other in [k for k, made in kept.items() if any(s.expired() for s in made.storages)]:
         del kept[other]
+    while len(kept) > 2:  # forms of scales that somebody still has: too large to keep for them
+        del kept[next(iter(kept))]
     made = kept[key] = Packed(core, versions, [StorageWeakRef(a.untyped_storage()) for a in arrays], copies)
     return made
 

@@ -25,14 +25,24 @@ def positive_scale(op: str, scale: float | None) -> float:
     return float(scale)
 
 
-def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int]) -> dict[str, Any]:
-    """The core's options for a mask of blocks of block_size tokens, an int or a pair; none without a mask."""
+def maps_of(q: Array, layout: str) -> tuple[int, int]:
+    """Batch and heads of a 4-D q."""
+    return (q.shape[0], q.shape[1 if layout == "BNSD" else 2]) if q.ndim == 4 else (0, 0)
+
+
+def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int], maps: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The core's options for a mask of blocks of block_size tokens, an int or a pair; none without a mask. maps: batch and heads, for which
+    a mask of one of them is repeated."""
     if mask is None:
         return {}
     block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
-    if min(block) < 1:
-        raise ValueError(f"[{op}] block_size must be at least 1, got {block_size}")
-    return {"mask": block_mask(op, "mask", mask), "block": block}
+    if len(block) != 2 or not all(isinstance(b, (int, np.integer)) and b >= 1 for b in block):
+        raise ValueError(f"[{op}] block_size must be a number of tokens or a pair of them, at least 1, got {block_size!r}")
+    blocks = block_mask(op, "mask", mask)
+    if maps is not None and all(given in (1, wanted) for given, wanted in zip(blocks.shape[:2], maps)):
+        shape = (*maps, *blocks.shape[2:])
+        blocks = blocks.expand(shape).contiguous() if is_torch(blocks) else np.ascontiguousarray(np.broadcast_to(blocks, shape))
+    return {"mask": blocks, "block": tuple(int(b) for b in block)}
 
 
 def further_keywords(given: dict[str, Any]) -> dict[str, Any]:

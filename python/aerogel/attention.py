@@ -6,7 +6,7 @@ from typing import Any
 
 from . import _core
 from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, mask_options, positive_scale, video_options
+from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, maps_of, mask_options, positive_scale, video_options
 
 LAYOUTS = ("BNSD", "BSND", "TND")
 
@@ -51,7 +51,7 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
         return _with_gradients(q, k, v, place)
     prepared, layout = _prepared("attention", q, k, v, input_layout)
     options = {"layout": layout, "scale": positive_scale("attention", scale), "causal": bool(is_causal)}
-    options |= blocks_of("attention", mask, block_size)
+    options |= blocks_of("attention", mask, block_size, maps_of(prepared[0], layout))
     o, _ = _call(_core.attention, *prepared, options)
     return restored(o[0] if input_layout == "TND" else o, q)
 

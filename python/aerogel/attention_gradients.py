@@ -52,4 +52,6 @@ class _Attention(torch.autograd.Function):
 def with_gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, compute: Callable[..., torch.Tensor],
                    options: dict[str, Any]) -> torch.Tensor:
     """compute(q, k, v), through which gradients flow."""
+    if "mask" in options:  # backward needs it as it is now
+        options = {**options, "mask": torch.as_tensor(options["mask"]).clone()}
     return _Attention.apply(q, k, v, compute, options)

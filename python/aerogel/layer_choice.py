@@ -83,7 +83,9 @@ def not_chosen(model: nn.Module, linears: Mapping[str, nn.Module], choice: Choic
     if not names:
         raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers inside repeated blocks (several siblings of one class in an "
                          "nn.ModuleList): name the layers by include=['*']")
-    chosen = set(_core.select_layers(names, ["*"] if include is None else list(include), exclude))
+    chosen = set(_core.select_layers(list(linears), ["*"] if include is None else list(include), exclude)) - kept.keys()
+    if not chosen:
+        raise ValueError(f"[quantize] no layer is left to quantize: exclude {' '.join(exclude)} of {len(names)} Linear layers")
     excluded = {id(linears[n]) for n in (_core.select_layers(list(linears), exclude, []) if exclude else [])}
     together = {id(linears[n]) for n in chosen} - excluded
     left = "excluded" if include is None else "not chosen by include and exclude"
@@ -145,6 +147,6 @@ def chosen_linears(model: nn.Module, include: str | Iterable[str] | None = None,
     lost = unfit(model, linears, classes)
     left = {name: module for name, module in linears.items() if name not in kept and name not in lost}
     if not left:
-        name = next(name for name in linears if name not in kept)
-        raise ValueError(f"[quantize] no layer can be quantized; {name}: {lost[name]}")
+        name, why = next(iter((lost | kept).items()))
+        raise ValueError(f"[quantize] no layer can be quantized; {name}: {why}")
     return left

@@ -82,9 +82,15 @@ class QuantizedLinear(nn.Module):
         return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size))
 
     @classmethod
-    def from_arrays(cls, scheme: str, in_features: int, arrays: Mapping[str, torch.Tensor], *, group_size: int = 0) -> Self:
-        """The layer whose state_dict() `arrays` is (names -> tensors); ValueError when they do not fit each other."""
+    def from_arrays(cls, scheme: str, in_features: int, arrays: Mapping[str, torch.Tensor], *,
+                    group_size: int | None = None) -> Self:
+        """The layer whose state_dict() `arrays` is (names -> tensors); ValueError when they do not fit each other. group_size: None tells it from
+        the shape of the scales."""
         plain = {name: arrays[name].detach().contiguous() for name in ARRAYS if name in arrays}
+        if group_size is None:
+            scale = plain.get("weight_scale")
+            grouped = scale is not None and scale.ndim == 2 and scale.shape[1] > 1
+            group_size = 32 if scale is not None and scale.dtype == torch.uint8 else in_features // scale.shape[1] if scale is not None and grouped else 0
         made = packed(Layout(tuple(plain), scheme, in_features, group_size), list(plain.values()))
         layer = cls.__new__(cls)
         layer._begin(made.core, plain)
@@ -109,8 +115,11 @@ class QuantizedLinear(nn.Module):
         if torch.is_autocast_enabled("cpu"):
             input = _as_autocast(input)
         if nobody_watches(input):
+            held = list(self._buffers.values())  # the core borrows them, and another thread may exchange them meanwhile
             made = self.packed()
-            return multiply(made.core, input, self.timestep_policy)
+            y = multiply(made.core, input, self.timestep_policy)
+            del held
+            return y
         if not hasattr(type(input), "__torch_function__"):
             raise ValueError(f"[linear] x must be a torch tensor, got {type(input).__name__}")
         (names, *layout), arrays = self._stored()
@@ -127,7 +136,10 @@ class QuantizedLinear(nn.Module):
 
     def dequantized(self) -> torch.Tensor:
         """The float32 matrix [out_features, in_features] that x is multiplied with."""
-        return _dequantized(self.packed(), self._buffers.get("mul_scale"))
+        held = list(self._buffers.values())
+        weight = _dequantized(self.packed(), self._buffers.get("mul_scale"))
+        del held
+        return weight
 
     def weight_bytes(self) -> int:
         """Bytes of the stored arrays."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, refuse_recorders, restored, wants_gradients
-from ._sparse_options import blocks_of
+from ._sparse_options import blocks_of, maps_of
 
 FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
@@ -80,7 +80,7 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
         raise ValueError("[quantized_attention] q, k and v must be of one kind and dtype")
     options = _options(format, scale, block_tokens, {"heads_first": input_layout == "BNSD", "smooth_k": bool(smooth_k)})
     options = _with_arrays(options, rotation, scales)
-    options |= blocks_of("quantized_attention", mask, block_size)
+    options |= blocks_of("quantized_attention", mask, block_size, maps_of(q, input_layout))
     if seq_len is not None:
         if mask is not None:
             raise ValueError("[quantized_attention] mask does not go with seq_len")

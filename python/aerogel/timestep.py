@@ -72,6 +72,7 @@ class TimestepPolicyConfig:
     def __post_init__(self) -> None:
         for target in STRATEGIES:
             self._check(target, self._default(target))
+        self._write_down()
 
     def _default(self, target: str) -> str:
         return {"w8a8_static_linear": self.default_strategy, "w4a4_linear": self.w4a4_default_strategy,

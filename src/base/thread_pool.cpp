@@ -4,6 +4,7 @@
 #include "base/thread_pool.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -118,6 +119,7 @@ class ThreadPool {
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
+    int wanted() const { return wanted_; }
     int size() const { return static_cast<int>(workers_.size()) + 1; }
 
     std::string shortage() const {
@@ -209,6 +211,11 @@ class ThreadPool {
     }
 
     void serve(int worker) {
+        // Whoever made the thread may block it, but core/mapping_guard.h needs it where files are read.
+        sigset_t bus_error;
+        ::sigemptyset(&bus_error);
+        ::sigaddset(&bus_error, SIGBUS);
+        ::pthread_sigmask(SIG_UNBLOCK, &bus_error, nullptr);
         std::uint64_t seen = 0;
         while (true) {
             if (!spin_while(generation_, seen)) generation_.wait(seen);
@@ -286,7 +293,7 @@ void set_num_threads(int count) {
     Shared& mine = shared.get();
     const std::lock_guard lock(mine.guard);
     chosen_threads = count;
-    if (mine.pool && mine.pool->size() != count) old = std::move(mine.pool);
+    if (mine.pool && (mine.pool->size() != count || mine.pool->wanted() != count)) old = std::move(mine.pool);
 }
 
 std::string thread_shortage() {

@@ -112,10 +112,14 @@ void prepare_output() {
         if (::open("/dev/null", mode) < 0) return;
     }
     std::signal(SIGXFSZ, SIG_IGN);
+    std::signal(SIGCHLD, SIG_DFL);  // ignored, it would hide how a program that we started ended
 }
 
 void finish_output() {
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail();
+    if (std::fflush(stdout) != 0) fail();
+    if (std::ferror(stdout) == 0) return;
+    errno = EIO;  // why, an earlier call knew
+    fail();
 }
 
 }  // namespace aerogel::cli

@@ -104,7 +104,8 @@ std::unique_ptr<OutputFile> claim(const fs::path& name, const fs::path& path) {
 void remove_leftovers(const fs::path& path, int writer) {
     for (bool gone = false; !gone && writer < kMostWriters; ++writer) {
         const fs::path name = temporary_name(path, writer);
-        if (take_leftover(name, path, gone) != nullptr) remove_file(name);
+        const auto leftover = take_leftover(name, path, gone);  // locked until the name is gone
+        if (leftover != nullptr) remove_file(name);
     }
 }
 

@@ -31,8 +31,10 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
 void MappedFile::check_intact() const {
     const std::uint64_t now = file_.size();
     if (now >= size_ && !(guard_ && guard_->damaged())) return;
-    throw IoError("[read] " + file_.path().string() + ": was shortened while it was read: it had " +
-                  std::to_string(size_) + " bytes, now " + std::to_string(now));
+    const std::string path = "[read] " + file_.path().string();
+    if (now >= size_) throw IoError(path + ": a part of it could not be read from the disk");
+    throw IoError(path + ": was shortened while it was read: it had " + std::to_string(size_) +
+                  " bytes, now " + std::to_string(now));
 }
 
 void MappedFile::read_ahead(std::size_t begin, std::size_t size) const {

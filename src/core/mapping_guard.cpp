@@ -10,6 +10,9 @@
 #include <cerrno>
 #include <cstdint>
 #include <mutex>
+#include <optional>
+
+#include "base/fork.h"
 
 namespace aerogel {
 
@@ -32,29 +35,37 @@ std::array<Slot, kSlots>& slots() {
 
 // Of mapping and unmapping, never taken in the handler.
 std::mutex& table_mutex() {
-    static std::mutex mutex;
-    return mutex;
+    static PerProcess<std::mutex> mutex;
+    return mutex.get();
 }
 
 std::size_t guarded = 0;  // slots in use, under the mutex
 std::size_t page_size = 0;
 struct sigaction previous = {};
 
-Slot* slot_at(std::uintptr_t address) {
+struct GuardedPlace {
+    Slot* slot;
+    std::uintptr_t end;
+};
+
+// A slot may be given to another file between two loads: its begin is looked at once more.
+std::optional<GuardedPlace> place_of(std::uintptr_t address) {
     for (Slot& slot : slots()) {
         const std::uintptr_t begin = slot.begin.load();
-        if (begin != 0 && begin <= address && address < slot.end.load()) return &slot;
+        const std::uintptr_t end = slot.end.load();
+        const bool inside = begin != 0 && begin <= address && address < end;
+        if (inside && slot.begin.load() == begin) return GuardedPlace{&slot, end};
     }
-    return nullptr;
+    return std::nullopt;
 }
 
 // Zeros instead of the rest of the range, so that the instruction that failed can be repeated. What lies
 // before is still the file's.
-bool mend(Slot& slot, std::uintptr_t address) {
+bool mend(const GuardedPlace& place, std::uintptr_t address) {
     const std::uintptr_t first = address / page_size * page_size;
-    void* zeros = ::mmap(reinterpret_cast<void*>(first), slot.end.load() - first, PROT_READ,
+    void* zeros = ::mmap(reinterpret_cast<void*>(first), place.end - first, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    slot.damaged = true;
+    place.slot->damaged = true;
     return zeros != MAP_FAILED;
 }
 
@@ -78,8 +89,8 @@ extern "C" void on_bus_error(int signal, siginfo_t* info, void* context) {
     // A positive code comes from the system, about the address.
     if (info->si_code > 0) {
         const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
-        Slot* slot = slot_at(address);
-        if (slot != nullptr && mend(*slot, address)) {
+        const std::optional<GuardedPlace> place = place_of(address);
+        if (place && mend(*place, address)) {
             errno = error;
             return;
         }

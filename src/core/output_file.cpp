@@ -86,7 +86,9 @@ std::unique_ptr<OutputFile> OutputFile::try_open(const std::filesystem::path& pa
 }
 
 OutputFile::~OutputFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
+    if (descriptor_ < 0) return;
+    unlock();
+    ::close(descriptor_);
 }
 
 // Not posix_fallocate(), which fills the file with zeros where the file system cannot reserve.
@@ -147,7 +149,10 @@ std::uint64_t OutputFile::size() const {
 
 // Some network file systems have no locks; one process at a time is then up to the user.
 OutputFile::Lock OutputFile::lock() {
-    if (uninterrupted([&] { return ::flock(descriptor_, LOCK_EX | LOCK_NB); }) == 0) return Lock::held;
+    if (uninterrupted([&] { return ::flock(descriptor_, LOCK_EX | LOCK_NB); }) == 0) {
+        locker_ = ::getpid();
+        return Lock::held;
+    }
     return errno == EWOULDBLOCK ? Lock::busy : Lock::unsupported;
 }
 
@@ -168,7 +173,14 @@ void OutputFile::sync() {
     if (result != 0 && errno != EINVAL) fail(name_, "sync", errno);  // EINVAL: not offered there
 }
 
+// A forked child has the descriptor too: without this its parent's lock would last as long as the child.
+void OutputFile::unlock() {
+    if (locker_ == ::getpid()) ::flock(descriptor_, LOCK_UN);
+    locker_ = 0;
+}
+
 void OutputFile::close() {
+    unlock();
     const int closed = ::close(std::exchange(descriptor_, -1));
     if (closed != 0 && errno != EINTR) fail(name_, "close", errno);
 }

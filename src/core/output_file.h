@@ -1,7 +1,9 @@
 // A file open for writing: POSIX calls whose every failure is an IoError that names the file and the reason.
 #pragma once
 
+#include <sys/types.h>
 #include <cstddef>
+
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -55,10 +57,12 @@ class OutputFile {
 
   private:
     OutputFile(std::filesystem::path path, std::filesystem::path name, int descriptor);
+    void unlock();
 
     std::filesystem::path path_;
     std::filesystem::path name_;
     int descriptor_ = -1;
+    pid_t locker_ = 0;  ///< the process that locked it
 };
 
 /// Gives a complete file its final name. IoError.

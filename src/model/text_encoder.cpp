@@ -38,8 +38,7 @@ Slots read_groups(const JsonNode& list, std::int64_t slots_per_object, std::size
     std::size_t slots = 0;
     for (const JsonNode& group : list.items(kWanted)) {
         auto& own = groups.emplace_back();
-        for (const JsonNode& slot : group.items(kGroup))
-            own.push_back(slot.whole({0, slots_per_object - 1}));
+        for (const JsonNode& slot : group.items(kGroup)) own.push_back(slot.whole({0, slots_per_object - 1}));
         if (own.empty()) group.fail(kGroup);
         slots += own.size();
     }

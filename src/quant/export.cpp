@@ -75,12 +75,13 @@ class Exporter {
 
     ExportReport run() {
         check_sources();
+        // Tensors in memory may change between two runs without a trace.
+        const bool goes_on = !model_.files().empty();
+        const std::string key = goes_on ? export_key(model_, plan_, report_.layout, options_) : "";
         make_folders(options_.folder);
         ExportFile file(report_.weights, units_);
         finish_earlier_switch();
-        // Tensors in memory may change between two runs without a trace.
-        const bool goes_on = !model_.files().empty();
-        file.begin(goes_on ? export_key(model_, plan_, report_.layout, options_) : "");
+        file.begin(key);
         try {
             write_units(file);
             publish(file);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <set>
 
+#include "aerogel/cancellation.h"
 #include "aerogel/error.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/schemes.h"
@@ -59,6 +60,8 @@ class Inspector {
         } catch (const Unsupported&) {
             not_there_.insert(layer.quant_type);
             inspect_scales(layer);
+        } catch (const Cancelled&) {
+            throw;
         } catch (const Error& error) {
             result_.problems.emplace_back(error.what());
         }
@@ -74,6 +77,8 @@ class Inspector {
                 ++counts["quantized attention: " + pair_.read(attention).quant_type];
             } catch (const Unsupported& error) {
                 ++counts[std::string(error.what()) + ", it runs in float"];
+            } catch (const Cancelled&) {
+                throw;
             } catch (const Error& error) {
                 result_.problems.emplace_back(error.what());
             }

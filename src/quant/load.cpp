@@ -83,9 +83,19 @@ QuantizedPair::QuantizedPair(fs::path path, QuantDescription description, Safete
 
 QuantizedPair QuantizedPair::open(const fs::path& path, int rank) {
     const fs::path file = is_folder(path) ? description_in(path, rank) : with_rank(path, rank);
-    QuantDescription description = read_description_in_force(file);
-    SafetensorsFile weights = SafetensorsFile::open(weight_path_of(file, description));
-    return {file, std::move(description), std::move(weights)};
+    // An export may exchange the pair between the two openings: what was read first is then old.
+    constexpr int kMostTries = 10;
+    for (int attempt = 1;; ++attempt) {
+        QuantDescription description = read_description_in_force(file);
+        SafetensorsFile weights = SafetensorsFile::open(weight_path_of(file, description));
+        const QuantDescription again = read_description_in_force(file);
+        const bool same =
+            again.model_quant_type == description.model_quant_type && again.entries == description.entries;
+        if (same) return {file, std::move(description), std::move(weights)};
+        if (attempt == kMostTries) {
+            throw IoError(fmt::format("[quantize] {}: it is written anew all the time", file.string()));
+        }
+    }
 }
 
 void QuantizedPair::find_layers() {

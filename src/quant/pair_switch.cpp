@@ -3,6 +3,7 @@
 
 #include <system_error>
 
+#include "aerogel/error.h"
 #include "core/paths.h"
 #include "core/resumable_file.h"
 
@@ -35,8 +36,12 @@ bool is_half_switched(const fs::path& description, const fs::path& weights) {
 QuantDescription read_description_in_force(const fs::path& description) {
     const fs::path next = next_description_path(description);
     if (is_file(next)) {
-        QuantDescription successor = QuantDescription::read(next);
-        if (is_half_switched(description, weight_path_of(description, successor))) return successor;
+        try {
+            QuantDescription successor = QuantDescription::read(next);
+            if (is_half_switched(description, weight_path_of(description, successor))) return successor;
+        } catch (const IoError&) {
+            if (path_exists(next)) throw;  // else the export has just finished
+        }
     }
     return QuantDescription::read(description);
 }

@@ -83,3 +83,25 @@ def test_masks_of_zero_and_minus_infinity_mean_what_they_mean_to_torch(function,
     for mask in (BLOCKS.float(), ADDITIVE.nan_to_num(neginf=-1e4), np.where(BLOCKS.numpy(), 0.0, np.nan)):
         with pytest.raises(ValueError, match=rf"\] {name} of .*float.* may hold 0 \(seen\) and -inf"):
             function(mask)
+
+
+def test_a_mask_that_changes_before_backward_changes_nothing():
+    q, k, v = (torch.randn(1, 2, 64, 32, requires_grad=True) for _ in range(3))
+    mask = torch.ones(1, 2, 4, 4, dtype=torch.bool).tril()
+    wanted = torch.autograd.grad(aerogel.attention(q, k, v, mask=mask, block_size=16).sum(), v)[0]
+    o = aerogel.attention(q, k, v, mask=mask, block_size=16)
+    mask.fill_(True)
+    assert torch.equal(torch.autograd.grad(o.sum(), v)[0], wanted)
+
+
+@pytest.mark.parametrize("call", [aerogel.attention, lambda *a, **k: aerogel.quantized_attention(*a, "int8", **k)])
+def test_one_mask_for_all_heads(call):
+    q, k, v = (torch.randn(2, 3, 64, 32) for _ in range(3))
+    mask = torch.ones(4, 4, dtype=torch.bool).tril()
+    wanted = call(q, k, v, mask=mask.expand(2, 3, 4, 4).contiguous(), block_size=16)
+    for small in (mask, mask[None, None], mask.expand(1, 3, 4, 4), mask.expand(2, 1, 4, 4).numpy()):
+        small = torch.as_tensor(small)
+        assert torch.equal(call(q, k, v, mask=small, block_size=16), wanted)
+    for wrong in ((16,), (16, 16, 1), 16.5, "a", (16, 0)):
+        with pytest.raises(ValueError, match="block_size must be a number of tokens or a pair"):
+            call(q, k, v, mask=mask, block_size=wrong)

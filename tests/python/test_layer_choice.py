@@ -240,3 +240,11 @@ def test_what_is_no_model_or_has_no_place():
     model = Model()
     model.blocks[0].up.weight = nn.Parameter(torch.eye(96, 64).to_sparse(), requires_grad=False)
     assert "not a plain tensor" in whys(aerogel.quantize(model, scheme="W8A16"))["blocks.0.up"]
+
+
+def test_what_is_float_by_default_may_be_excluded():
+    model = nn.ModuleDict({"proj_out": nn.Linear(64, 64), "blocks": Model().blocks})
+    report = aerogel.quantize(model, scheme="W8A16", exclude=["proj_out"])
+    assert "proj_out" not in report.quantized and report.quantized
+    with pytest.raises(ValueError, match="matches none"):
+        aerogel.quantize(nn.ModuleDict({"blocks": Model().blocks}), scheme="W8A16", exclude=["proj_outt"])

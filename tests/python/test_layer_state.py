@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import aerogel
 import numpy as np
@@ -241,3 +242,35 @@ def test_the_whole_range_of_float32_stays_finite(tmp_path):
             assert torch.equal(y, other), (scheme, value)
         else:
             torch.testing.assert_close(y, other, rtol=1e-5, atol=float(other.abs().max()) * 1e-5)
+
+
+def test_arrays_tell_their_groups():
+    linear = nn.Linear(128, 24)
+    for scheme in ("W4A16", "W8A16", "W8A8_MXFP8"):
+        layer = aerogel.QuantizedLinear.from_linear(linear, scheme)
+        copy = aerogel.QuantizedLinear.from_arrays(scheme, 128, layer.state_dict())
+        x = torch.randn(3, 128)
+        assert torch.equal(copy(x), layer(x))
+
+
+def test_arrays_exchanged_while_another_thread_computes():
+    layer = aerogel.QuantizedLinear.from_linear(nn.Linear(1024, 1024), "W8A16")
+    layer = aerogel.QuantizedLinear.from_arrays("W8A16", 1024, layer.state_dict())
+    x = torch.randn(64, 1024)
+    wanted, wrong, stop = layer(x), [], threading.Event()
+
+    def exchange():
+        while not stop.is_set():
+            layer.load_state_dict({name: array.clone() for name, array in layer.state_dict().items()}, assign=True)
+            [torch.full((1024, 1024), 7, dtype=torch.int8) for _ in range(3)]  # takes the freed memory
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        for _ in range(60):
+            if not torch.equal(layer(x), wanted):
+                wrong.append(1)
+    finally:
+        stop.set()
+        thread.join()
+    assert not wrong

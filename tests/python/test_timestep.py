@@ -2,7 +2,9 @@
 import asyncio
 import threading
 
+import aerogel
 import pytest
+import torch
 from aerogel import TimestepManager, TimestepPolicyConfig, timestep_callback
 
 
@@ -66,3 +68,13 @@ def test_callback_follows_a_pipeline():
     assert seen == [0, 1, 2, 2]
     again = timestep_callback(2, then=lambda pipe, step, timestep, kwargs: {"step": step})
     assert again(None, 0, None, {}) == {"step": 0} and TimestepManager.get_timestep_idx() == 1
+
+
+def test_gradients_follow_a_policy_without_ranges():
+    torch.manual_seed(0)
+    layer = aerogel.QuantizedLinear.from_linear(torch.nn.Linear(64, 24), "W4A4_DYNAMIC")
+    x = torch.randn(5, 64)
+    before = layer(x)
+    layer.timestep_policy = aerogel.TimestepPolicyConfig(w4a4_default_strategy="W4A8")
+    assert not torch.equal(layer(x), before)
+    assert torch.equal(layer(x.clone().requires_grad_()), layer(x))

@@ -273,6 +273,7 @@ void Subprocess::write(std::span<const std::byte> bytes) {
             bytes = bytes.subspan(static_cast<std::size_t>(sent));
             stop_if_cancelled();
         } else if (errno == EAGAIN) {
+            if (exited()) fail("ended early");  // something that it started still holds the other end
             wait_for(data_, POLLOUT);
         } else if (errno != EINTR) {
             for (int i = 0; i < 20 && !exited(); ++i)
@@ -302,6 +303,7 @@ std::size_t Subprocess::read(std::span<std::byte> to) {
 
 void Subprocess::finish() {
     ::close(std::exchange(data_, -1));
+    moved_ = Clock::now();  // encoders do much of their work now
     while (!exited()) wait_for(-1, 0);
     if (!end()) fail("failed");
 }
