@@ -91,6 +91,9 @@ TEST_F(Fork, AChildComputesWithAPoolOfItsOwn) {
 }
 
 TEST_F(Fork, WhileOtherThreadsComputeAndReplaceThePool) {
+#if defined(__SANITIZE_ADDRESS__)
+    GTEST_SKIP() << "the address sanitizer's allocator may be locked in a child of several threads";
+#endif
     std::atomic<bool> done{false};
     std::vector<std::thread> others;
     for (int i = 0; i < 2; ++i) {
@@ -101,9 +104,11 @@ TEST_F(Fork, WhileOtherThreadsComputeAndReplaceThePool) {
     others.emplace_back([&] {
         for (int i = 0; !done; ++i) set_num_threads(1 + i % 4);
     });
-    for (int i = 0; i < 40; ++i) ASSERT_EQ(in_child(computes), kRight);
+    bool right = true;
+    for (int i = 0; i < 40 && right; ++i) right = in_child(computes) == kRight;
     done = true;
     for (auto& other : others) other.join();
+    EXPECT_TRUE(right);
 }
 
 TEST_F(Fork, InsideATaskTheChildLeavesAtOnceOrComputesInline) {
