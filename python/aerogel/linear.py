@@ -59,7 +59,8 @@ class QuantizedLinear(nn.Module):
         with torch.inference_mode(False):  # tensors made in inference mode do not tell when they are written to
             arrays = {name: torch.from_numpy(array) for name, array in core.arrays().items()}
         self._begin(core, arrays)
-        self._now = (remember(*self._stored(), core), self._seen())
+        layout, stored = self._stored()
+        self._now = (remember(layout, stored, core), [state_of(a) for a in stored])
 
     def _begin(self, core: _core.Linear, arrays: Mapping[str, torch.Tensor]) -> None:
         nn.Module.__init__(self)
@@ -100,26 +101,25 @@ class QuantizedLinear(nn.Module):
         names = tuple([n for n in ARRAYS if self._buffers.get(n) is not None])
         return Layout(names, self.scheme, self.in_features, self.group_size), [self._buffers[n] for n in names]
 
-    def _seen(self) -> list[State]:
-        """What tells one moment of the arrays from another."""
-        return [state_of(buffer) for buffer in self._buffers.values() if buffer is not None]
+    def _current(self) -> tuple[Packed, list[torch.Tensor]]:
+        """The kernel's form of the arrays as they are now, and the arrays: it borrows them, and another thread may exchange the layer's at any
+        time, so whoever runs it holds them. ValueError when they no longer fit each other."""
+        layout, arrays = self._stored()
+        now, seen = self._now, [state_of(a) for a in arrays]
+        if now is None or now[1] != seen:
+            self._now = now = (packed(layout, arrays), seen)
+        return now[0], arrays
 
     def packed(self) -> Packed:
         """The kernel's form of the arrays as they are now. ValueError when they no longer fit each other."""
-        now, seen = self._now, self._seen()
-        if now is None or now[1] != seen:
-            self._now = now = (packed(*self._stored()), seen)
-        return now[0]
+        return self._current()[0]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # named as nn.Linear's, so that calls by keyword go on working
         if torch.is_autocast_enabled("cpu"):
             input = _as_autocast(input)
         if nobody_watches(input):
-            held = list(self._buffers.values())  # the core borrows them, and another thread may exchange them meanwhile
-            made = self.packed()
-            y = multiply(made.core, input, self.timestep_policy)
-            del held
-            return y
+            made, _arrays = self._current()
+            return multiply(made.core, input, self.timestep_policy)
         if not hasattr(type(input), "__torch_function__"):
             raise ValueError(f"[linear] x must be a torch tensor, got {type(input).__name__}")
         (names, *layout), arrays = self._stored()
@@ -136,10 +136,8 @@ class QuantizedLinear(nn.Module):
 
     def dequantized(self) -> torch.Tensor:
         """The float32 matrix [out_features, in_features] that x is multiplied with."""
-        held = list(self._buffers.values())
-        weight = _dequantized(self.packed(), self._buffers.get("mul_scale"))
-        del held
-        return weight
+        made, _arrays = self._current()
+        return _dequantized(made, self._buffers.get("mul_scale"))
 
     def weight_bytes(self) -> int:
         """Bytes of the stored arrays."""
