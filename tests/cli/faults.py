@@ -30,6 +30,10 @@ class Faults:
         """The calls of the last run, "name" or "name path"."""
         return self.log.read_text().splitlines()
 
+    def first(self, name: str) -> int:
+        """Number of the first such call of the last run."""
+        return 1 + [call.split()[0] for call in self.calls()].index(name)
+
     def cases(self, calls):
         """(number, kind) of every fault that these calls can have."""
         for number, call in enumerate(calls, 1):

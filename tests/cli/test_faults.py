@@ -183,7 +183,7 @@ def test_a_failed_reserve_gives_back_what_it_took(build, model, tmp_path):
     out.mkdir()
     faults = Faults(build, quantize(model, out), out, tmp_path / "log")
     faults.run()
-    number = 1 + [call.split()[0] for call in faults.calls()].index("fallocate")
+    number = faults.first("fallocate")
     put(out, {})
     done = faults.run(number, errno.ENOSPC)
     assert done.returncode == 1 and "cannot reserve" in done.stderr and "No space left on device" in done.stderr
@@ -197,7 +197,7 @@ def test_a_file_system_that_cannot_reserve(build, model, pairs, tmp_path, error)
     out.mkdir()
     faults = Faults(build, quantize(model, out), out, tmp_path / "log")
     faults.run()
-    number = 1 + [call.split()[0] for call in faults.calls()].index("fallocate")
+    number = faults.first("fallocate")
     put(out, {})
     assert faults.run(number, error).returncode == 0
     assert contents(out) == pairs[1][0]
@@ -211,7 +211,7 @@ def test_a_lock_on_a_journal_that_is_gone_is_no_lock(build, model, pairs, tmp_pa
     faults = Faults(build, quantize(model, out), out, tmp_path / "log")
     faults.run()
     calls = faults.calls()
-    number = 1 + [call.split()[0] for call in calls].index("flock")
+    number = faults.first("flock")
     journal = out / f"{WEIGHTS}.journal"
     put(out, {})
     done = faults.run(number, "run", f"rm {journal}")
