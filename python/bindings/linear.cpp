@@ -125,8 +125,7 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme, std::int
 void check_arrays(const std::string& scheme, std::int64_t columns, std::int64_t group_size,
                   const Arrays& arrays) {
     const QuantizedLinearWeights weights = weights_of(scheme, columns, group_size, arrays);
-    const nb::gil_scoped_release unlocked;
-    check_layer(weights);
+    without_gil([&] { check_layer(weights); });
 }
 
 void put(Arrays& arrays, const char* name, const Tensor& tensor) {

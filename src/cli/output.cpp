@@ -13,32 +13,10 @@
 #include <system_error>
 
 #include "aerogel/error.h"
+#include "core/text.h"
 
 namespace aerogel::cli {
 namespace {
-
-struct Character {
-    std::uint32_t code = 0;
-    std::size_t bytes = 0;  // 0: not UTF-8
-};
-
-// The first character of `text`.
-Character decode(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned char lead = byte(0);
-    if (lead < 0x80) return {lead, 1};
-    const std::size_t bytes = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-    if (lead < 0xC2 || lead > 0xF4 || text.size() < bytes) return {};
-    std::uint32_t code = lead & (0x7FU >> bytes);
-    for (std::size_t i = 1; i < bytes; ++i) {
-        if ((byte(i) & 0xC0U) != 0x80) return {};
-        code = code << 6U | (byte(i) & 0x3FU);
-    }
-    const bool too_long = (bytes == 3 && code < 0x800) || (bytes == 4 && code < 0x10000);
-    const bool surrogate = code >= 0xD800 && code < 0xE000;
-    if (too_long || surrogate || code > 0x10FFFF) return {};
-    return {code, bytes};
-}
 
 bool steers_terminals(std::uint32_t code) {
     const bool control = code < 0x20 || (code >= 0x7F && code < 0xA0);
@@ -53,7 +31,7 @@ std::string escaped(std::string_view text, fmt::string_view form, const Show& sh
     std::string out;
     out.reserve(text.size());
     while (!text.empty()) {
-        const Character next = decode(text);
+        const Character next = first_character(text);
         if (next.bytes == 0) {
             out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text.front()));
         } else if (show(next.code)) {

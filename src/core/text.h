@@ -2,12 +2,20 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace aerogel {
 
+/// A character of UTF-8 text; no bytes where there is none.
+struct Character {
+    std::uint32_t code = 0;
+    std::size_t bytes = 0;
+};
+/// The character at the front of `text`, which is not empty.
+Character first_character(std::string_view text);
 /// At most 120 bytes of `text`; what is neither ASCII nor UTF-8-like or is a control character becomes '?'.
 std::string printable(std::string_view text);
 /// printable() between single quotes.

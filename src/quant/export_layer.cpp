@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
 #include "aerogel/error.h"
+#include "core/finite.h"
 #include "core/text.h"
 #include "formats/format.h"
 #include "formats/int4.h"
@@ -262,14 +262,11 @@ void check_readable(const std::string& layer, const QuantizedLinearWeights& chos
 
 // Values may leave the range of the type that they are stored in.
 void check_stored(const std::string& name, const Tensor& stored) {
-    if (!is_model_dtype(stored.dtype())) return;
+    const auto bad = first_not_finite(stored);
+    if (!bad) return;
     const Tensor values = stored.to(DType::f32);
-    const auto* first = values.as<float>();
-    const auto* end = first + values.count();
-    const auto* bad = std::find_if_not(first, end, [](float x) { return std::isfinite(x); });
-    if (bad == end) return;
-    throw InvalidArgument(fmt::format("[quantize] {} would be {} at element {} as {}", in_quotes(name), *bad,
-                                      bad - first, to_string(stored.dtype())));
+    throw InvalidArgument(fmt::format("[quantize] {} would be {} at element {} as {}", in_quotes(name),
+                                      values.as<float>()[*bad], *bad, to_string(stored.dtype())));
 }
 
 void check_inputs(const StoredForm& form) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "aerogel/error.h"
+#include "core/finite.h"
 #include "formats/format.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/schemes.h"
@@ -29,12 +30,9 @@ void check_array(const QuantizedLinearWeights& weights, const char* name, const 
 }
 
 void check_finite(const QuantizedLinearWeights& weights, const char* name, const Tensor& tensor) {
-    const auto* values = tensor.as<float>();
-    for (std::int64_t i = 0; i < tensor.count(); ++i) {
-        if (!std::isfinite(values[i])) {
-            refuse(weights, fmt::format("{} has the value {} at element {}", name, values[i], i));
-        }
-    }
+    const auto bad = first_not_finite(tensor);
+    if (!bad) return;
+    refuse(weights, fmt::format("{} has the value {} at element {}", name, tensor.as<float>()[*bad], *bad));
 }
 
 void check_static(const QuantizedLinearWeights& weights, const StaticScales& scales) {

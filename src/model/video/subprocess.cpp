@@ -19,6 +19,7 @@
 
 #include "aerogel/error.h"
 #include "base/cancellation.h"
+#include "core/text.h"
 
 extern char** environ;
 
@@ -138,21 +139,6 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::array<int, 3>&
     return process;
 }
 
-// Length of the UTF-8 character at the front, 0 when there is none.
-std::size_t character_bytes(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const std::size_t size = byte(0) < 0x80   ? 1
-                             : byte(0) < 0xC2 ? 0
-                             : byte(0) < 0xE0 ? 2
-                             : byte(0) < 0xF0 ? 3
-                                              : 4;
-    if (size == 0 || byte(0) > 0xF4 || text.size() < size) return 0;
-    for (std::size_t i = 1; i < size; ++i) {
-        if ((byte(i) & 0xC0U) != 0x80U) return 0;
-    }
-    return size;
-}
-
 // ESC [ ... letter, or ESC and one character.
 std::size_t escape_bytes(std::string_view text) {
     std::size_t size = std::min<std::size_t>(2, text.size());
@@ -179,10 +165,8 @@ std::string one_line(std::string_view said) {
             continue;
         }
         if (std::exchange(ended, false)) line += "; ";
-        const std::size_t size = character_bytes(said);
-        const bool control = size < 2
-                                 ? static_cast<unsigned char>(first) < 0x20 || first == '\x7f' || size == 0
-                                 : first == '\xc2' && static_cast<unsigned char>(said[1]) < 0xA0;
+        const auto [code, size] = first_character(said);
+        const bool control = size == 0 || code < 0x20 || (code >= 0x7F && code < 0xA0);
         line += control ? std::string_view("?") : said.substr(0, size);
         said.remove_prefix(std::max<std::size_t>(size, 1));
     }
