@@ -126,10 +126,14 @@ def _tied(model: nn.Module, linears: Iterable[nn.Module]) -> dict[int, str]:
 
 
 def unfit(model: nn.Module, linears: Mapping[str, nn.Module], classes: Classes) -> dict[str, str]:
-    """name -> why a float layer cannot be quantized without a loss that nobody would see. classes: that the caller takes for Linears."""
+    """name -> why a layer cannot be quantized without a loss that nobody would see. classes: that the caller takes for Linears."""
     told = tuple(c for c in classes if c is not nn.Linear)
     read, tied, found = _read_elsewhere(model), _tied(model, linears.values()), {}
     for name, module in linears.items():
+        # Hooks that are taken off leave the bound method of the class behind.
+        if vars(module).get("forward", module.forward) != type(module).forward.__get__(module):
+            found[name] = "its forward has been exchanged, as accelerate's and offloading hooks do: take them off first"
+            continue
         if isinstance(module, QuantizedLinear):
             continue
         why = read.get(id(module)) or _why_unfit(module, told)

@@ -106,7 +106,7 @@ def planned(model: nn.Module, choice: Choice, config: OnlineQuantConfig,
     kept = not_chosen(model, linears, choice)
     fallback = {id(linears[n]): scheme for n in reversed(linears) if (scheme := _fallback(config, n))}
     chosen: dict[str, str] = {}
-    lost = unfit(model, linears, classes) | _patched(linears)
+    lost = unfit(model, linears, classes)
     for name, linear in linears.items():
         scheme = fallback.get(id(linear), config.quant_type)
         if name in kept:
@@ -124,12 +124,6 @@ def planned(model: nn.Module, choice: Choice, config: OnlineQuantConfig,
     if told is not None and not chosen and config.fa_layers is None:
         raise ValueError(f"[quantize] no layer can be quantized; {told}: {lost[told]}")
     return chosen, kept
-
-
-def _patched(linears: Mapping[str, nn.Module]) -> dict[str, str]:
-    """name -> why it stays float. Hooks that are taken off leave the bound method of the class behind."""
-    return {name: "its forward has been exchanged, as accelerate's and offloading hooks do: take them off first"
-            for name, module in linears.items() if vars(module).get("forward", module.forward) != type(module).forward.__get__(module)}
 
 
 def quantized(name: str, linear: nn.Module | SimpleNamespace, scheme: str, group_size: int | None) -> QuantizedLinear:
@@ -158,7 +152,7 @@ def planned_by_files(model: nn.Module, choice: Choice, pair: _core.QuantizedPair
     """({name: index in the pair of files} of the layers to exchange, {name: why} of those that stay as they are)."""
     linears, (include, exclude) = linears_of(model, classes), choice
     kept = {} if include is None and not exclude else not_chosen(model, linears, (include or ["*"], exclude))
-    kept = unfit(model, linears, classes) | _patched(linears) | kept
+    kept = unfit(model, linears, classes) | kept
     chosen = {}
     for index, (name, _, _) in enumerate(pair.layers()):
         if name not in linears:

@@ -248,3 +248,12 @@ def test_what_is_float_by_default_may_be_excluded():
     assert "proj_out" not in report.quantized and report.quantized
     with pytest.raises(ValueError, match="matches none"):
         aerogel.quantize(nn.ModuleDict({"blocks": Model().blocks}), scheme="W8A16", exclude=["proj_outt"])
+
+
+def test_exchanged_forwards_are_not_calibrated_either():
+    model = Model()
+    up = model.blocks[0].up
+    up.forward = lambda x: nn.Linear.forward(up, x)
+    report = aerogel.quantize(copy.deepcopy(model), scheme="W8A16")
+    assert "blocks.0.up" not in report.quantized
+    assert list(chosen_linears(model)) == report.quantized
