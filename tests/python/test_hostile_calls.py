@@ -50,7 +50,7 @@ for index in range(4):
     try:
         pair.read(index)
     except OSError as error:
-        print(error)
+        print(error, flush=True)
 del pair
 os.kill(os.getpid(), 7)
 """
