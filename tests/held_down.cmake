@@ -27,5 +27,13 @@ if(level_filter)
       WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
     set_tests_properties(held_down/${level} PROPERTIES TIMEOUT 1200 LABELS level
       ENVIRONMENT AEROGEL_CPU=${level} SKIP_RETURN_CODE 77)
+    # The bounds of the Python package's tests hold at every level too.
+    add_test(NAME held_down/${level}_python COMMAND ${AEROGEL_PYTHON} -m pytest -q --tb=short
+      tests/python/test_attention.py tests/python/test_quantized_attention.py tests/python/test_linear.py
+      tests/sparse/test_precision.py
+      WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(held_down/${level}_python PROPERTIES TIMEOUT 1200 LABELS level
+      SKIP_REGULAR_EXPRESSION "AEROGEL_CPU=.* asks for more than this CPU has"
+      ENVIRONMENT "AEROGEL_CPU=${level};PYTHONPATH=${PROJECT_BINARY_DIR}/python;AEROGEL_BUILD=${PROJECT_BINARY_DIR};AEROGEL_CXX=${CMAKE_CXX_COMPILER}")
   endforeach()
 endif()

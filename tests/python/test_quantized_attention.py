@@ -1,4 +1,6 @@
 """aerogel.quantized_attention: every format against a slow rounding of q, k and v and attention in float64."""
+import json
+
 import aerogel
 import attention_reference as reference
 import numpy as np
@@ -61,13 +63,15 @@ def test_rotation_comes_before_rounding(format):
     assert torch.equal(pair, turned)
 
 
-def test_calibrated_scales():
+def test_calibrated_scales(aerogel_command):
+    level = json.loads(aerogel_command("inspect", "--kernels", "--json").stdout)["level"]
+    bound = 0.02 if level == "avx2" else 0.01  # softmax weights have seven bits there instead of eight
     q, k, v = (t[0] for t in qkv(batch=1))
     scales = {f"{n}_scale": t.abs().amax((1, 2)) / 100 for n, t in (("q", q), ("k", k), ("v", v))}
     offsets = {"q_offset": torch.tensor([3.0, -5.0, 0.0]), "v_offset": torch.tensor([[0.0], [7.0], [-1.0]])}
     o = aerogel.quantized_attention(q[None], k[None], v[None], scales=scales | offsets)
     parts = [reference.static_int8(t, scales[f"{n}_scale"], offsets.get(f"{n}_offset", torch.zeros(3))) for n, t in (("q", q), ("k", k), ("v", v))]
-    assert relative(o[0], reference.plain(*parts)) < 0.01
+    assert relative(o[0], reference.plain(*parts)) < bound
     parts[2] = parts[2] * 1.1
     assert relative(o[0], reference.plain(*parts)) > 0.05
 
