@@ -8,7 +8,7 @@
 namespace aerogel::python {
 namespace {
 
-void run(const Array& x, const OutArray& y, const nb::object& weight, const nb::dict& given) {
+void run_rotated_norm(const Array& x, const OutArray& y, const nb::object& weight, const nb::dict& given) {
     RotatedNorm args;
     args.x = view_of(x);
     args.y = view_of(y);
@@ -24,7 +24,8 @@ void run(const Array& x, const OutArray& y, const nb::object& weight, const nb::
 }  // namespace
 
 void bind_rotated_norm(nb::module_& module) {
-    module.def("rotated_norm", &run, nb::arg("x"), nb::arg("y"), nb::arg("weight").none(), nb::arg("given"),
+    module.def("rotated_norm", &run_rotated_norm, nb::arg("x"), nb::arg("y"), nb::arg("weight").none(),
+               nb::arg("given"),
                "y = rope(rms_norm(x) * weight); x and y are [batch, tokens, heads * head_dim].");
 }
 
