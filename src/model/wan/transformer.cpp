@@ -10,12 +10,12 @@
 #include "aerogel/error.h"
 #include "core/paths.h"
 #include "model/checkpoint.h"
-#include "model/patches.h"
-#include "model/rotary.h"
-#include "model/wan_block.h"
-#include "model/wan_embeddings.h"
-#include "model/wan_finite.h"
-#include "model/wan_weights.h"
+#include "model/wan/block.h"
+#include "model/wan/embeddings.h"
+#include "model/wan/finite.h"
+#include "model/wan/patches.h"
+#include "model/wan/rotary.h"
+#include "model/wan/weights.h"
 
 namespace aerogel {
 

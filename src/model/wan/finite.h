@@ -2,8 +2,8 @@
 // arose. Looking at the residual stream once per block costs a fraction of a percent of the block.
 #pragma once
 
-#include "model/wan_embeddings.h"
-#include "model/wan_weights.h"
+#include "model/wan/embeddings.h"
+#include "model/wan/weights.h"
 
 namespace aerogel {
 

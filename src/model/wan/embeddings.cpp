@@ -1,5 +1,5 @@
 // Timestep, text and image embeddings.
-#include "model/wan_embeddings.h"
+#include "model/wan/embeddings.h"
 
 #include <fmt/format.h>
 

@@ -1,5 +1,5 @@
 // Cutting videos into patch rows and putting them together again.
-#include "model/patches.h"
+#include "model/wan/patches.h"
 
 #include <algorithm>
 

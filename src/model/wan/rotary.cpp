@@ -1,5 +1,5 @@
 // 3-D rotary tables: one small table per axis, then spread over the grid.
-#include "model/rotary.h"
+#include "model/wan/rotary.h"
 
 #include <algorithm>
 #include <array>

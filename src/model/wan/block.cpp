@@ -1,6 +1,6 @@
 // A block of the Wan transformer on float32 rows [batch * tokens, inner_dim]. Heads stay interleaved in the
 // rows ([tokens, heads, head_dim]), so nothing is ever transposed.
-#include "model/wan_block.h"
+#include "model/wan/block.h"
 
 #include <algorithm>
 

@@ -6,10 +6,10 @@
 
 #include "aerogel/tensor.h"
 #include "aerogel/wan.h"
-#include "model/patches.h"
-#include "model/rotary.h"
-#include "model/wan_embeddings.h"
-#include "model/wan_weights.h"
+#include "model/wan/embeddings.h"
+#include "model/wan/patches.h"
+#include "model/wan/rotary.h"
+#include "model/wan/weights.h"
 
 namespace aerogel {
 

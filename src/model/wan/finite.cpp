@@ -1,6 +1,6 @@
 // The search for the weight to blame happens only once something is wrong. Norms, tables and biases were
 // looked at when the model was loaded (Checkpoint).
-#include "model/wan_finite.h"
+#include "model/wan/finite.h"
 
 #include <fmt/format.h>
 

@@ -1,5 +1,5 @@
 // Names and shapes of a WanTransformer3DModel checkpoint.
-#include "model/wan_weights.h"
+#include "model/wan/weights.h"
 
 #include <fmt/format.h>
 

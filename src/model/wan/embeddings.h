@@ -7,7 +7,7 @@
 
 #include "aerogel/tensor.h"
 #include "aerogel/wan.h"
-#include "model/wan_weights.h"
+#include "model/wan/weights.h"
 
 namespace aerogel {
 
