@@ -1,5 +1,6 @@
-"""The sizes of the house: files under 400 lines, functions under 60 (120 in a kernel), at most five parameters,
-no file whose name says nothing, none that does not say what it is. Counted without a compiler, for C++ and Python."""
+"""The sizes of the house: files under 600 lines, functions under 60 (120 in a kernel), at most five parameters outside of
+kernels and bindings, no file whose name says nothing, none that does not say what it is. Counted without a compiler, for
+C++ and Python."""
 
 import ast
 import re
@@ -7,7 +8,7 @@ import re
 import pytest
 from source_tree import CPP_SUFFIXES, ROOT, Function, functions, report, source_files
 
-MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES, MAX_PARAMETERS = 399, 59, 120, 5
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES, MAX_PARAMETERS = 599, 59, 120, 5
 EMPTY_NAMES = re.compile(r"(^|_)(utils?|helpers?|manager|common|misc|stuff)(_|$)")
 
 # Signatures that are not ours to choose: calls of MindIE SD that must keep working as they are, and of the C library.
@@ -17,6 +18,8 @@ GIVEN_SIGNATURES = {("python/aerogel/attention.py", "sparse_attention"), (f"{_FL
                     (f"{_FLASH}attention_forward_varlen.py", "attention_forward_varlen"),
                     ("python/mindiesd/layers/rope.py", "rotary_position_embedding"),
                     ("tests/fault/fault_shim.cpp", "mmap"), ("tests/fault/fault_shim.cpp", "mmap64")}
+# A kernel's body takes what it keeps in registers, a binding named arguments: neither gets better as a struct.
+MANY_PARAMETERS = (("src", "kernels"), ("python", "bindings"))
 GIVEN_PATHS = {"python/mindiesd/quantization/utils.py"}  # imported by this path
 
 
@@ -43,10 +46,11 @@ def errors_of(path, text):
     if text and not re.match(r'(#!.*\n)?(//|""")', text):
         errors.append(f"{path}: begins without a comment that says what it is")
     limit = MAX_KERNEL_LINES if path.parts[:2] == ("src", "kernels") else MAX_FUNCTION_LINES
+    counted = path.parts[:2] not in MANY_PARAMETERS
     for f in functions(text) if path.suffix in CPP_SUFFIXES else python_functions(text):
         if f.is_definition and f.lines > limit:
             errors.append(f"{path}:{f.line}: {f.name} has {f.lines} lines, at most {limit}")
-        if f.parameters > MAX_PARAMETERS and (path.as_posix(), f.name) not in GIVEN_SIGNATURES:
+        if counted and f.parameters > MAX_PARAMETERS and (path.as_posix(), f.name) not in GIVEN_SIGNATURES:
             errors.append(f"{path}:{f.line}: {f.name} takes {f.parameters} parameters, at most {MAX_PARAMETERS}")
     return errors
 
@@ -122,11 +126,18 @@ def test_kernels_may_be_longer():
     assert len(errors_of(Path("src/ops/x.cpp"), text)) == 1
 
 
+@pytest.mark.parametrize("path, count", [("src/kernels/cpu/avx2/x.cpp", 0), ("python/bindings/x.cpp", 0), ("src/ops/x.cpp", 1),
+                                         ("python/aerogel/x.cpp", 1)])
+def test_kernels_and_bindings_may_take_more_parameters(path, count):
+    text = "// A test.\nvoid f(int a, int b, int c, int d, int e, int f) " + body(3)
+    assert len(errors_of(Path(path), text)) == count
+
+
 @pytest.mark.parametrize("path, text, message", [
     ("src/base/string_utils.h", "", "says nothing"),
     ("src/base/common.cpp", "", "says nothing"),
     ("src/base/ThreadPool.h", "", "snake_case"),
-    ("src/base/x.h", "//\n" * 400, "400 lines"),
+    ("src/base/x.h", "//\n" * 600, "600 lines"),
     ("src/base/x.h", "#pragma once\n// x\n", "begins without a comment"),
     ("bench/x.py", "import os\n", "begins without a comment"),
     ("bench/x.py", "\"\"\"x\"\"\"\ndef f(a, b, c, d, e, g):\n    pass\n", "6 parameters"),
