@@ -247,13 +247,26 @@ def hash_of(name):
 def page(arguments, rows, rows_by_step):
     return f"""# Fidelity: what quantization costs in quality
 
-`make fidelity` (bench/fidelity.py) wrote this page. Model `{arguments.model.name}`, {len(arguments.captions)} captions, {arguments.steps} steps, {arguments.frames} frames; caption i
-from the noise of seed i, with every variant the same. Default layers (attention and feed-forward of all blocks). Weight error is |W - decoded| / |W| per
-layer. Held-out loss: flow matching on {arguments.held_out} unseen videos, frames at the levels of a staggered sampler; velocity error is |v - v of float| / |v of float| on
-the same inputs. PSNR, SSIM and cosine compare videos with those of the float model. The second row moves every weight of the float model by one unit in
-the last place of float32: what lies near it is as good as float. Int4 rows that name no groups have one scale per row (`--group-size 0`). A video may amplify a small error (a turning star is hard for this model), so variants of one size are best ranked by velocity error and held-out loss.
-torchao quantizes the same layers; PyTorch makes its videos (another sampler and other noise than ours, so they are
-compared with PyTorch's own float video), and its size counts int4 as four bits and what stays float as bfloat16. Seconds depend on the machine and on which formats have fast kernels there.
+This page compares every scheme, with its useful algorithms, in size, speed and quality on one model, beside torchao.
+`make fidelity` (`bench/fidelity.py`) writes it. [quantization.md](quantization.md) explains the schemes,
+[algorithms.md](algorithms.md) the algorithms.
+
+How it is measured:
+
+- **Model**: `{arguments.model.name}`, {len(arguments.captions)} captions, {arguments.steps} steps, {arguments.frames} frames. Caption i starts from the noise of seed i, the same for every
+  variant. The default layers are quantized (attention and feed-forward of all blocks). Int4 rows that name no groups
+  have one scale per row (`--group-size 0`).
+- **Weight error**: |W - decoded| / |W| per layer.
+- **Held-out loss**: the flow-matching loss on {arguments.held_out} unseen videos, with frames at the levels of a staggered sampler.
+- **Velocity error**: |v - v of float| / |v of float| on the same inputs.
+- **PSNR, SSIM, cosine**: compare the videos with those of the float model.
+- **torchao** quantizes the same layers. PyTorch makes its videos, with another sampler and other noise than ours, so
+  they are compared with PyTorch's own float video. Its size counts int4 as four bits, and what stays float as bfloat16.
+- **Seconds** depend on the machine and on which formats have fast kernels there.
+
+The second row moves every weight of the float model by one unit in the last place of float32: a variant near it is as
+good as float. A video may amplify a small error (a turning star is hard for this model), so rank variants of one size
+by velocity error and held-out loss.
 
 {table(rows)}
 
@@ -261,9 +274,10 @@ compared with PyTorch's own float video), and its size counts int4 as four bits 
 
 ## Ranges per step
 
-`W8A8` has one input range per layer for all steps, `W8A8_TIMESTEP` one for each, and may compute with ranges per token (dynamic) before a given step. Where frames
-start one after the other, as above, every step holds tokens of nearly all noise levels, and ranges per step say little. Here all frames of a video are at one level (`{" ".join(TOGETHER)}` for
-calibration and videos; {arguments.steps} held-out videos, one in each step).
+`W8A8` has one input range per layer for all steps. `W8A8_TIMESTEP` has one range for each step, and may compute with
+ranges per token (dynamic) before a given step. When frames start one after the other, as above, every step holds tokens
+of nearly all noise levels, and ranges per step say little. So in this table all frames of a video are at one level
+(`{" ".join(TOGETHER)}` for calibration and videos; {arguments.steps} held-out videos, one in each step).
 
 {table(rows_by_step, COLUMNS_BY_STEP)}
 """

@@ -208,10 +208,15 @@ def page(arguments: argparse.Namespace, rows: dict, figures: dict, exhaustive: E
     dense = rows["dense"]
     text = f"""# Sparse attention on the trained model
 
-Written by `make sparsity`. Model `{arguments.model.name}`, "{arguments.prompt}", seed {arguments.seed}, {arguments.steps} steps, blocks of
-{arguments.block_size} tokens, dense before step {arguments.start_step}. {dense["cpu"]["name"]} ({dense["cpu"]["level"]}, {dense["cpu"]["threads"]} threads);
-dense: {dense["seconds"]:.2f} s per step. Seconds are medians over the sparse steps of one run each; density is the computed share of the
-attention maps in those steps (blocks of the first frame are always computed); PSNR, SSIM and cosine are against the dense video.
+This page measures what sparse attention costs in quality on a trained model, how well each pattern chooses its blocks,
+and how well `rf_v1` recognises heads. `make sparsity` (`bench/sparsity.py`) writes it.
+[sparse_attention.md](sparse_attention.md) explains the patterns.
+
+Model `{arguments.model.name}`, "{arguments.prompt}", seed {arguments.seed}, {arguments.steps} steps, blocks of {arguments.block_size}
+tokens, dense before step {arguments.start_step}. Measured on {dense["cpu"]["name"]} ({dense["cpu"]["level"]}, {dense["cpu"]["threads"]} threads); the dense model takes {dense["seconds"]:.2f} s
+per step. *asked* is the sparsity. *density* is the computed share of the attention maps in the sparse steps (blocks
+of the first frame are always computed). Seconds are medians over the sparse steps of one run each. PSNR, SSIM and
+cosine compare with the dense video.
 
 ![cosine against density](images/sparsity.png)
 
@@ -227,9 +232,13 @@ attention maps in those steps (blocks of the first frame are always computed); P
 
 ## Layer by layer
 
-The same patterns on q, k and v of every self-attention, the dense video noised as when a staggered sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done: cosine of the
-attention's output to that of dense attention (all heads of a layer together; mean over layers and levels, and the worst layer's mean), and
-the share of the attention mass in the chosen blocks beside that in the best blocks, as many per row: the oracle.
+Here the patterns run on q, k and v of every self-attention. The input is the dense video, noised as when a staggered
+sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done.
+
+- *cosine* compares the output of the attention with that of dense attention (all heads of a layer together). It is the
+  mean over layers and levels; *worst layer* has the lowest mean of a layer.
+- *chosen mass* is the share of the attention that lies in the blocks the pattern chose. *best mass* is that of the best
+  blocks, as many in each row. No choice can do better; *gap* is the difference.
 
 | pattern | asked | cosine | worst layer | chosen mass | best mass | gap |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -245,8 +254,10 @@ the share of the attention mass in the chosen blocks beside that in the best blo
     return text + f"""
 ## ARM against the exhaustive choice
 
-RainFusion 1 recognises each head's mask from a sample of its attention. Here each head's whole attention is computed under all three masks
-and compared with dense: how often ARM's mask is the one that errs least, and how much more its mask errs than that one, on average.
+`rf_v1` (RainFusion 1) recognises each head's mask from a sample of its attention; the paper calls this ARM, adaptive
+recognition module. Here each head's whole attention is computed under all three masks and compared with dense
+attention. The table says how often ARM's mask is the one that errs least, and how many times as much it errs as that
+one, on average.
 
 {exhaustive.table()}"""
 
