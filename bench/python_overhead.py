@@ -38,7 +38,7 @@ def linear_calls(scheme, shape):
     plain = torch.nn.Linear(shape[-1], 32)
     layer, x = aerogel.QuantizedLinear.from_linear(plain, scheme), torch.randn(shape)
     rows, y = x.reshape(-1, shape[-1]).numpy(), torch.empty(x.numel() // shape[-1], 32).numpy()
-    return {"whole": lambda: layer(x), "kernel": lambda: layer.packed().core.forward(rows, y, -1, False), "torch": lambda: plain(x)}
+    return {"whole": lambda: layer(x), "kernel": lambda: layer.packed().core.forward(rows, y, -1), "torch": lambda: plain(x)}
 
 
 def attention_calls():

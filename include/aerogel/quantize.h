@@ -13,8 +13,7 @@
 namespace aerogel {
 
 struct QuantizeOptions {
-    int rank = -1;              ///< -1: the description's own name decides
-    int first_static_step = 0;  ///< W8A8_TIMESTEP policy, see QuantizedLinearWeights
+    int rank = -1;  ///< -1: the description's own name decides
 };
 
 /// Quantization of a float model in memory: no files, no data (OnlineQuantConfig of MindIE SD 3.1.0, for

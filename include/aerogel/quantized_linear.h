@@ -33,9 +33,6 @@ struct QuantizedLinearWeights {
     Tensor low_rank_l1, low_rank_l2;
     /// One entry (W8A8), one per sampling step (W8A8_TIMESTEP), or none.
     std::vector<StaticScales> static_scales;
-    /// W8A8_TIMESTEP: steps >= this use their static scales, earlier ones are dynamic; 0 = all static,
-    /// the number of steps = all dynamic (the upstream default). Runtime policy, not stored in files.
-    int first_static_step = 0;
     /// Bytes of the layer's tensors in its files; 0 = count the arrays above.
     std::size_t stored_bytes = 0;
 };
@@ -48,8 +45,8 @@ class QuantizedLinear final : public Linear {
     ~QuantizedLinear() override;
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;
-    /// As Linear::forward. W8A8_TIMESTEP needs step.timestep_index in [0, steps): InvalidArgument otherwise.
-    /// Schemes with 4-bit weights and activations heed step.wide_activations.
+    /// As Linear::forward. W8A8_TIMESTEP needs step.timestep_index in [0, steps) where step.dynamic does not
+    /// hold: InvalidArgument. Schemes with 4-bit weights and activations heed step.wide_activations.
     void forward(const TensorView& x, const TensorView& y, const StepContext& step) const override;
     /// With the endings of the file format: "W4A4_MXFP4_SVD" with a low-rank branch, "..._ROTATED".
     std::string scheme() const override;

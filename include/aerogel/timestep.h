@@ -1,16 +1,18 @@
 // Which sampling step runs, and what timestep-aware layers do in each step: the words of MindIE SD 3.1.0.
-// layer: model
+// layer: quant
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "aerogel/linear.h"
+#include "aerogel/quantized_attention.h"
 
 namespace aerogel {
 
@@ -33,12 +35,6 @@ class TimestepManager {
     std::optional<int> max_;
 };
 
-/// What quantized attention computes in a step.
-struct AttentionStrategy {
-    std::string name;         ///< "MXFP4", "FP8" or "FLOAT"
-    bool registered = false;  ///< false: a default, which counts for MXFP4 attention only
-};
-
 /// Targets and their strategies (the first is the default):
 /// w8a8_static_linear (W8A8_TIMESTEP): dynamic | static
 /// w4a4_linear (all schemes with 4-bit weights and activations): W4A4 | W4A8, on the same weights
@@ -49,26 +45,45 @@ class TimestepPolicyConfig {
     explicit TimestepPolicyConfig(const std::string& default_strategy = "dynamic",
                                   const std::string& w4a4_default_strategy = "W4A4",
                                   const std::string& fa_default_strategy = "MXFP4");
+    /// W8A8_TIMESTEP: dynamic before this step, static from it on. InvalidArgument below 0 and for more steps
+    /// than a run may have.
+    static TimestepPolicyConfig static_from(int step);
     /// A JSON object with default_strategy, w4a4_default_strategy, fa_default_strategy and "register", a list
     /// of {"step_range": 3 | [0, 2] | {"start": 0, "stop": 8}, "strategy": ..., "target": ...}; all but
     /// step_range and strategy may be left out. IoError, InvalidArgument (file, key, expected, got).
     static TimestepPolicyConfig read(const std::filesystem::path& path);
+    /// The policy that to_text() wrote down. InvalidArgument.
+    static TimestepPolicyConfig from_text(std::string_view text);
+    /// "w8a8_static_linear=dynamic;w4a4_linear=W4A4;fa=MXFP4;fa=FP8@0,1": equal policies have equal texts.
+    std::string to_text() const;
+    bool operator==(const TimestepPolicyConfig& other) const = default;
 
     /// `register` of Python, a word that C++ reserves: the strategy of these steps; later calls win. Target
     /// "linear" goes by the strategy's name. InvalidArgument for negative steps and other words.
     TimestepPolicyConfig& register_steps(const std::vector<int>& step_range, std::string_view strategy,
                                          std::string_view target = "w4a4_linear");
+    /// What steps do that nothing covers. InvalidArgument for other words.
+    void set_default(std::string_view strategy, std::string_view target);
     /// The target's default for nullopt and for steps that nothing covers.
     const std::string& get_strategy(std::optional<int> step,
                                     std::string_view target = "w8a8_static_linear") const;
 
     /// What Linears need to know about a step; timestep_index < 0 = unknown.
     StepContext context(int timestep_index) const;
-    AttentionStrategy attention(int timestep_index) const;
+    /// What attention of format `own` computes in a step, nullopt = float. MXFP4 takes the strategy as it is.
+    /// Formats of eight bits never get coarser: they are float in steps registered as FLOAT and stay what
+    /// they are in all others, defaults included.
+    std::optional<AttentionFormat> attention_format(AttentionFormat own, int timestep_index) const;
 
   private:
-    std::map<std::string, std::string, std::less<>> defaults_;
-    std::map<std::pair<std::string, int>, std::string> registered_;
+    struct Target {
+        std::string fallback;
+        std::map<int, std::string> registered;
+        bool operator==(const Target& other) const = default;
+    };
+    const std::string& strategy(std::size_t target, int timestep_index) const;
+
+    std::array<Target, 3> targets_;  // in the order above
 };
 
 }  // namespace aerogel

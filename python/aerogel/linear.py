@@ -16,8 +16,6 @@ from ._packed import ARRAYS, Layout, Packed, State, packed, remember, state_of
 from ._watching import nobody_watches, transformed
 from .timestep import TimestepManager, TimestepPolicyConfig, policy_from
 
-_TARGET = "w8a8_static_linear"
-
 
 def multiply(core: _core.Linear, x: torch.Tensor, policy: TimestepPolicyConfig | None) -> torch.Tensor:
     """The computation itself, outside of torch's dispatcher, in the step that runs now."""
@@ -29,9 +27,7 @@ def multiply(core: _core.Linear, x: torch.Tensor, policy: TimestepPolicyConfig |
     y = empty((*x.shape[:-1], core.out_features), x)
     rows = (x, y) if x.ndim > 1 else (x[None], y[None])
     step = TimestepManager.get_timestep_idx()
-    dynamic = policy is not None and policy.get_strategy(step, _TARGET) == "dynamic"
-    wide = policy is not None and policy.get_strategy(step, "w4a4_linear") == "W4A8"
-    core.forward(handed(rows[0]), handed(rows[1]), -1 if step is None else step, dynamic, wide)
+    core.forward(handed(rows[0]), handed(rows[1]), -1 if step is None else step, None if policy is None else policy.in_step(step))
     return restored(y, given)
 
 

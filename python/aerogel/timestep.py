@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import cache
-from typing import Self
+from typing import Any, Self
+
+from . import _core
 
 _index: ContextVar[int | None] = ContextVar("aerogel_timestep_idx", default=None)
 _index_max: ContextVar[int | None] = ContextVar("aerogel_timestep_idx_max", default=None)
@@ -53,85 +54,78 @@ class TimestepManager:
         return _index_max.get()
 
 
-STRATEGIES = {"w8a8_static_linear": ("dynamic", "static"), "w4a4_linear": ("W4A4", "W4A8"), "fa": ("MXFP4", "FP8", "FLOAT")}
-
-
-@dataclass
-class TimestepPolicyConfig:
+class TimestepPolicyConfig(_core.TimestepPolicyConfig):
     """What timestep-aware layers do in which step; steps that no range covers follow the defaults.
 
     default_strategy: "dynamic" or "static" activation scales of W8A8_TIMESTEP Linears. w4a4_default_strategy: "W4A4", or "W4A8" for
-    activations in 8 bits on the same weights. fa_default_strategy: "MXFP4", "FP8" or "FLOAT", of MXFP4_DYNAMIC attention."""
+    activations in 8 bits on the same weights. fa_default_strategy: "MXFP4", "FP8" or "FLOAT", of MXFP4_DYNAMIC attention. Attention of 8
+    bits becomes float in steps registered as FLOAT and is never made coarser."""
 
-    default_strategy: str = "dynamic"
-    w4a4_default_strategy: str = "W4A4"
-    fa_default_strategy: str = "MXFP4"
-    _ranges: dict[tuple[str, int | None], str] = field(default_factory=dict, init=False, repr=False)
-    text: str = field(default="", init=False, repr=False, compare=False)
+    text: str  # the whole policy: a graph of torch.compile is guarded by it, a program of torch.export holds it
+    _core_answers = True  # no get_strategy but the core's decides
 
-    def __post_init__(self) -> None:
-        for target in STRATEGIES:
-            self._check(target, self._default(target))
+    def __init__(self, default_strategy: str = "dynamic", w4a4_default_strategy: str = "W4A4", fa_default_strategy: str = "MXFP4") -> None:
+        super().__init__(default_strategy, w4a4_default_strategy, fa_default_strategy)
         self._write_down()
 
-    def _default(self, target: str) -> str:
-        return {"w8a8_static_linear": self.default_strategy, "w4a4_linear": self.w4a4_default_strategy,
-                "fa": self.fa_default_strategy}[target]
+    def __init_subclass__(cls) -> None:
+        cls._core_answers = cls._core_answers and "get_strategy" not in vars(cls)
 
-    @staticmethod
-    def _check(target: str, strategy: str) -> None:
-        if strategy not in STRATEGIES[target]:
-            raise ValueError(f"[timestep] strategy of {target} must be one of {', '.join(STRATEGIES[target])}, got {strategy!r}")
+    @classmethod
+    def static_from(cls, step: int) -> Self:
+        """W8A8_TIMESTEP layers are dynamic before this step and static from it on."""
+        return cls._from_text(_core.TimestepPolicyConfig.text_from(_whole("step", step)))
 
-    @staticmethod
-    def _resolve(target: str, strategy: str | None) -> str:
-        if target == "linear":
-            target = next((t for t in ("w8a8_static_linear", "w4a4_linear") if strategy in STRATEGIES[t]), "w8a8_static_linear")
-        if target not in STRATEGIES:
-            raise ValueError(f"[timestep] target must be one of linear, {', '.join(STRATEGIES)}, got {target!r}")
-        return target
+    @classmethod
+    def _from_text(cls, text: str) -> Self:
+        policy = cls.__new__(cls)
+        policy.__setstate__({"text": text})
+        return policy
 
     def register(self, step_range: int | Iterable[int], strategy: str, target: str = "w4a4_linear") -> Self:
         """step_range: a step, a list or a range of steps (later calls win). target "linear" goes by the strategy's name."""
-        target = self._resolve(target, strategy)
-        self._check(target, strategy)
-        steps = [step_range] if isinstance(step_range, int) else list(step_range)
-        for step in steps:
-            if _whole("step", step) < 0:
-                raise ValueError(f"[timestep] steps must be >= 0, got {step}")
-        for step in steps:
-            self._ranges[target, step] = strategy
+        self.register_steps(step_range, strategy, target)
         self._write_down()
         return self
 
     def get_strategy(self, step: int | None, target: str = "w8a8_static_linear") -> str:
         """The strategy of a step, the target's default for None and for steps that nothing covers."""
-        target = self._resolve(target, None)
-        return self._ranges.get((target, step), self._default(target))
+        return super().get_strategy(step, target)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-        if name in self.__dataclass_fields__ and name != "_ranges" and "_ranges" in self.__dict__:
-            self._write_down()
+    def in_step(self, step: int | None) -> _core.TimestepPolicyConfig:
+        """The policy as the core reads it for this step; a class with a get_strategy of its own is asked."""
+        if self._core_answers:
+            return self
+        plain = TimestepPolicyConfig(self.get_strategy(step, "w8a8_static_linear"), self.get_strategy(step, "w4a4_linear"),
+                                     self.get_strategy(step, "fa"))
+        return plain if step is None else plain.register(step, plain.fa_default_strategy, "fa")
 
     def _write_down(self) -> None:
-        """The whole policy as `text`: a graph of torch.compile is guarded by it, a program of torch.export holds it."""
-        defaults = [f"{target}={self._default(target)}" for target in STRATEGIES]
-        steps: dict[tuple[str, str], list[str]] = {}
-        for (target, step), strategy in self._ranges.items():
-            steps.setdefault((target, strategy), []).append(str(step))
-        self.__dict__["text"] = ";".join(defaults + [f"{t}={s}@{','.join(numbers)}" for (t, s), numbers in steps.items()])
+        vars(self)["text"] = self.to_text()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        self._write_down()
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) if other.__class__ is self.__class__ else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        fields = ("default_strategy", "w4a4_default_strategy", "fa_default_strategy")
+        return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in fields)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # type: ignore[override]
+        super().__setstate__(state["text"])
+        vars(self).update(state)
+        self._write_down()
 
 
 @cache
 def policy_from(text: str) -> TimestepPolicyConfig:
     """The policy with this `text`."""
-    policy, fields = TimestepPolicyConfig(), dict(zip(STRATEGIES, ("default_strategy", "w4a4_default_strategy", "fa_default_strategy")))
-    for entry in text.split(";"):
-        target, _, rest = entry.partition("=")
-        strategy, _, steps = rest.partition("@")
-        if steps:
-            policy.register([int(step) for step in steps.split(",")], strategy, target)
-        else:
-            setattr(policy, fields[target], strategy)
-    return policy
+    return TimestepPolicyConfig._from_text(text)

@@ -5,6 +5,7 @@
 
 namespace aerogel::python {
 
+void bind_timestep(nanobind::module_& module);
 void bind_linear(nanobind::module_& module);
 void bind_files(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);

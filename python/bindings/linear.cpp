@@ -13,6 +13,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
+#include "aerogel/timestep.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
@@ -216,17 +217,16 @@ void bind_linear(nb::module_& module) {
         .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
         .def(
             "forward",
-            [](const QuantizedLinear& linear, const Array& x, const OutArray& y, int timestep, bool dynamic,
-               bool wide) {
+            [](const QuantizedLinear& linear, const Array& x, const OutArray& y, int timestep,
+               const TimestepPolicyConfig* policy) {
                 const TensorView in = view_of(x), out = view_of(y);
                 StepContext step;
                 step.timestep_index = timestep;
-                step.dynamic = dynamic;
-                step.wide_activations = wide;
+                if (policy != nullptr) step = policy->context(timestep);
                 without_gil([&] { linear.forward(in, out, step); });
             },
-            nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("dynamic") = false,
-            nb::arg("wide") = false, "Writes x w^T + bias to y; f32 or bf16.")
+            nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("policy").none() = nb::none(),
+            "Writes x w^T + bias to y; f32 or bf16.")
         .def(
             "dequantized",
             [](const QuantizedLinear& linear) {

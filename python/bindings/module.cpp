@@ -64,6 +64,7 @@ NB_MODULE(_core, module) {
             aerogel::prefer_huge_pages(reinterpret_cast<void*>(at), bytes);
         },
         nb::arg("at"), nb::arg("bytes"), "A wish for memory that is about to be written for the first time.");
+    aerogel::python::bind_timestep(module);
     aerogel::python::bind_linear(module);
     aerogel::python::bind_files(module);
     aerogel::python::bind_attention(module);

@@ -29,10 +29,8 @@ OnlineQuantConfig online_config(const QuantizationFlags& flags) {
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
     command.add_option("--quantized", flags.files, "quant_model_description_*.json made by aerogel quantize");
     command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: as the name says)");
-    command
-        .add_option("--first-static-step", flags.first_static_step,
-                    "W8A8_TIMESTEP: dynamic before this step, static from it on")
-        ->capture_default_str();
+    command.add_option("--first-static-step", flags.first_static_step,
+                       "W8A8_TIMESTEP: dynamic before this step, static from it on (default: 0)");
     command.add_option("--timestep-policy", flags.timestep_policy,
                        "JSON file that says what timestep-aware layers do in which step");
     flags.online.quant_type.clear();
@@ -89,10 +87,16 @@ std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const Quan
             "--low-rank, --fa and --fa-layers belong to --online");
     }
     if (flags.files.empty()) return std::nullopt;
-    return quantize(model, flags.files, {flags.rank, flags.first_static_step});
+    return quantize(model, flags.files, {flags.rank});
 }
 
 std::optional<TimestepPolicyConfig> timestep_policy(const QuantizationFlags& flags) {
+    if (!flags.timestep_policy.empty() && flags.first_static_step) {
+        throw InvalidArgument(
+            "[generate] --first-static-step makes a policy and --timestep-policy reads one: give one of "
+            "them");
+    }
+    if (flags.first_static_step) return TimestepPolicyConfig::static_from(*flags.first_static_step);
     if (flags.timestep_policy.empty()) return std::nullopt;
     return TimestepPolicyConfig::read(flags.timestep_policy);
 }

@@ -15,7 +15,7 @@ namespace aerogel::cli {
 struct QuantizationFlags {
     std::string files;  ///< a description
     int rank = -1;
-    int first_static_step = 0;
+    std::optional<int> first_static_step;
     OnlineQuantConfig online;            ///< quant_type empty: none
     std::vector<std::string> fallbacks;  ///< PATTERN=SCHEME
     bool asymmetric = false;
@@ -26,7 +26,7 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags);
 /// Quantizes the model if the flags say so, and what was done. Errors as quantize(); InvalidArgument where
 /// the flags contradict each other.
 std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const QuantizationFlags& flags);
-/// The policy of --timestep-policy, if given.
+/// The policy of --timestep-policy or --first-static-step, if given.
 std::optional<TimestepPolicyConfig> timestep_policy(const QuantizationFlags& flags);
 
 }  // namespace aerogel::cli

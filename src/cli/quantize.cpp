@@ -131,18 +131,6 @@ void check_calibration(const CalibrationFlags& flags, const LayerPlan& plan, boo
                         "--prompt-embeds, --recorded-inputs, --calibration and --save-calibration",
                         scheme));
     }
-    if (flags.first_static_step != 0 && !any_scheme(plan, &SchemeRow::per_step)) {
-        throw InvalidArgument(
-            fmt::format("[quantize] --first-static-step is for W8A8_TIMESTEP, not for {}", scheme));
-    }
-}
-
-void check_first_static_step(const CalibrationFlags& flags, const CalibrationRun& calibration) {
-    const int steps = calibration.stats.steps();
-    if (flags.first_static_step >= 0 && flags.first_static_step <= steps) return;
-    throw InvalidArgument(
-        fmt::format("[quantize] --first-static-step must be in [0, {}] (the steps calibrated), got {}", steps,
-                    flags.first_static_step));
 }
 
 ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model, const RecipePlan& plan,
@@ -186,7 +174,6 @@ void run_quantize(const QuantizeFlags& flags) {
     check_output_folder("quantize", flags.folder);
     QuantizeResult result;
     result.model = flags.model;
-    result.first_static_step = flags.calibration.first_static_step;
     const SafetensorsFile model =
         SafetensorsFile::open(weights_of_model("quantize", flags.model, flags.rank));
     const std::vector<std::string> linears = linear_layers(model);
@@ -202,7 +189,6 @@ void run_quantize(const QuantizeFlags& flags) {
         if (!inputs) wanted.options.sample_rows = 0;
         wanted.options.attention = attention;
         result.calibration = run_calibration(flags.model, wanted);
-        check_first_static_step(flags.calibration, *result.calibration);
     }
     result.report = run_export(flags, model, plan, result.calibration ? &result.calibration->stats : nullptr);
     if (flags.json) {

@@ -186,9 +186,6 @@ void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
     add("--seed", flags.options.seed, "Seed of the first video's noise")->check(seed_number());
     add("--save-calibration", flags.save, "Keep the measured ranges in this file");
     add("--calibration", flags.files, "Use ranges kept before, run nothing; several files are merged");
-    add("--first-static-step", flags.first_static_step,
-        "W8A8_TIMESTEP: the step from which static scales are meant to be used (told to generate, not "
-        "stored)");
 }
 
 }  // namespace aerogel::cli

@@ -21,9 +21,8 @@ struct CalibrationFlags {
     std::string size;
     std::string timesteps;
     CalibrateOptions options;
-    int first_static_step = 0;
 
-    /// True when any of them but first_static_step is given.
+    /// True when any of them is given.
     bool given() const;
 };
 

@@ -42,9 +42,7 @@ std::string groups_text(const ExportReport& report) {
 }
 
 Json calibration_json(const QuantizeResult& result) {
-    Json json = {{"source", result.calibration->source},
-                 {"steps", result.calibration->stats.steps()},
-                 {"first_static_step", result.first_static_step}};
+    Json json = {{"source", result.calibration->source}, {"steps", result.calibration->stats.steps()}};
     if (result.calibration->captions != 0) json["captions"] = result.calibration->captions;
     return json;
 }

@@ -19,7 +19,6 @@ struct QuantizeResult {
     std::size_t linears = 0;
     ExportReport report;
     std::optional<CalibrationRun> calibration;
-    int first_static_step = 0;
     std::vector<std::string> notes;  ///< what the user should know about the recipe
 };
 

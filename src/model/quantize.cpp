@@ -46,7 +46,7 @@ void check_float_layers(const WanTransformer& model, const Built& built) {
     }
 }
 
-Built build(const WanTransformer& model, const QuantizedPair& pair, int first_static_step) {
+Built build(const WanTransformer& model, const QuantizedPair& pair) {
     const std::vector<std::string> names = model.linear_names();
     Built built;
     bool any_static = false;
@@ -58,7 +58,6 @@ Built build(const WanTransformer& model, const QuantizedPair& pair, int first_st
         }
         QuantizedLinearWeights weights = pair.read(layer, model.linear(layer.name).in_features());
         check_fits(model, pair, layer, weights);
-        weights.first_static_step = first_static_step;
         any_static = any_static || !weights.static_scales.empty();
         built[layer.name] = std::make_unique<QuantizedLinear>(std::move(weights));
     }
@@ -223,7 +222,7 @@ class OnlinePlan {
 QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options) {
     const QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
-    auto built = build(model, pair, options.first_static_step);
+    auto built = build(model, pair);
     Attentions attentions = read_attentions(model, pair);
     QuantizeReport report =
         exchange(model, std::move(built), [&](const std::string& name) { return why_float(pair, name); });

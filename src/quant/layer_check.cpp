@@ -127,11 +127,6 @@ void check_steps(const QuantizedLinearWeights& weights, const SchemeRow& scheme)
                            !needs_static ? "no" : (scheme.per_step ? "a step's" : "one set of"), entries));
     }
     for (const StaticScales& scales : weights.static_scales) check_static(weights, scales);
-    if (weights.first_static_step < 0 ||
-        (scheme.per_step && weights.first_static_step > static_cast<int>(entries))) {
-        refuse(weights, fmt::format("first_static_step must be in [0, {}] (the file's steps), got {}",
-                                    entries, weights.first_static_step));
-    }
 }
 
 }  // namespace

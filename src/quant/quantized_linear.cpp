@@ -70,7 +70,6 @@ struct QuantizedLinear::State {
                             "[0, {}), got {}",
                             scheme.name, steps, steps, step.timestep_index));
         }
-        if (step.timestep_index < weights.first_static_step) return nullptr;
         return &weights.static_scales[static_cast<std::size_t>(step.timestep_index)];
     }
 

@@ -152,7 +152,7 @@ def test_quantized_attention(aerogel, tiny_pipeline, tmp_path):
 
 
 def test_attention_step_by_step(aerogel, tiny_pipeline, tmp_path):
-    """Registered steps decide for every quantized attention, the default for MXFP4 only."""
+    """MXFP4 attention follows registered steps and the default; eight bits become float in steps registered so and never get coarser."""
     def run(kind, **fields):
         return video(aerogel, tiny_pipeline, tmp_path, "--online", "W8A16", *(["--fa", kind] if kind else []),
                      "--timestep-policy", policy(tmp_path, **fields))[0]
@@ -162,7 +162,8 @@ def test_attention_step_by_step(aerogel, tiny_pipeline, tmp_path):
     assert run("FP8_DYNAMIC", fa_default_strategy="FLOAT") == fp8
     assert run("MXFP4_DYNAMIC", fa_default_strategy="FP8") == fp8 == run("MXFP4_DYNAMIC", register=[{**every, "strategy": "FP8"}])
     assert run("MXFP4_DYNAMIC", fa_default_strategy="FLOAT") == plain == run("FP8_DYNAMIC", register=[{**every, "strategy": "FLOAT"}])
-    assert run("FP8_DYNAMIC", register=[{**every, "strategy": "MXFP4"}]) == mxfp4
+    assert run("FP8_DYNAMIC", register=[{**every, "strategy": "MXFP4"}]) == fp8
+    assert run("INT8_DYNAMIC", register=[{**every, "strategy": "FP8"}]) == run("INT8_DYNAMIC")
     assert run("INT8_DYNAMIC", register=[{**every, "strategy": "FLOAT"}]) == plain
     assert run("FP8_DYNAMIC", register=[{"step_range": 1, "strategy": "FLOAT", "target": "fa"}]) not in (plain, fp8, mxfp4)
 
@@ -193,6 +194,7 @@ def test_calibrated_attention(aerogel, tiny_pipeline, tmp_path):
     (["--online", "W8A8"], "W8A8 needs calibrated activation ranges and comes from files"),
     (["--online", "W9A9"], "there is no scheme 'W9A9'"),
     (["--online", "W8A16", "--quantized", "x.json"], "give one of them"),
+    (["--timestep-policy", "x.json", "--first-static-step", "1"], "reads one: give one of them"),
     (["--fallback", "a=W8A16"], "belong to --online"),
     (["--online", "W8A16", "--fallback", "blocks"], "--fallback must be PATTERN=SCHEME, got 'blocks'"),
     (["--online", "W8A16", "--fallback", "block.*=W8A8"], "pattern 'block.*' matches none of the 26 Linear layers"),

@@ -44,7 +44,7 @@ def test_ranges_are_those_of_the_inputs(aerogel, tiny_pipeline, tmp_path, embeds
     Guidance 1 means one forward per step and caption."""
     (tmp_path / "out").mkdir()
     report, stats = calibrate(aerogel, tiny_pipeline, tmp_path / "out", "--prompt-embeds", embeds, "--steps", 3, "--guidance", 1)
-    assert report["calibration"] == {"source": "captions", "steps": 3, "first_static_step": 0, "captions": 2}
+    assert report["calibration"] == {"source": "captions", "steps": 3, "captions": 2}
     prompt = load_file(embeds)["prompt_embeds"].double()
     layer = "condition_embedder.text_embedder.linear_1"
     assert stats[f"{layer}.forwards"].tolist() == [2, 2, 2]
@@ -100,6 +100,8 @@ def test_timestep_files_generate(aerogel, tiny_pipeline, tmp_path, captions):
         assert done.returncode == 0, done.stderr
         videos[first] = load_file(tmp_path / "v.safetensors")["video"]
     assert not torch.equal(videos[0], videos[2]) and not torch.equal(videos[2], videos[3])
+    assert "the first static step must be in [0, 100000], got -1" in one_line(
+        aerogel("generate", tiny_pipeline, "--prompt", "red", "--quantized", out, "--first-static-step", -1, "-o", tmp_path / "v.safetensors"))
     assert "the timestep index must be in [0, 3), got 3" in one_line(
         aerogel("generate", tiny_pipeline, "--prompt", "red", "--quantized", out, "--steps", 4, "-o", tmp_path / "v.safetensors"))
 
@@ -151,7 +153,6 @@ def test_algorithms(aerogel, tmp_path, dtype):
     (["--scheme", "W8A16", "--include", "{a"], "has a brace that is not closed"),
     (["--scheme", "W8A16", "--algorithm", "fouroversix"], "no algorithm 'fouroversix' writes int8; there are: minmax (int8), minmax (int4)"),
     (["--scheme", "W8A16", "--steps", "4"], "W8A16 needs no calibration"),
-    (["--scheme", "W8A8", "--first-static-step", "1"], "--first-static-step is for W8A8_TIMESTEP"),
     (["--scheme", "W8A8", "--calibration", "/nowhere"], "/nowhere"),
     (["--scheme", "W8A8", "--captions", "/nowhere"], "/nowhere"),
     (["--scheme", "W8A8", "--size", "16"], "--size must be WIDTHxHEIGHT"),
@@ -172,9 +173,6 @@ def test_more_refusals(aerogel, tiny_pipeline, tmp_path, captions):
     save_file({"fc.forwards": torch.ones(2, dtype=torch.int64), "fc.min_sum": torch.zeros(2).double(), "fc.max_sum": torch.ones(2).double()}, tmp_path / "s")
     text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--calibration", tmp_path / "s"))
     assert "no input of blocks.0.attn1.to_k was measured" in text
-    text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8_TIMESTEP", "--captions", captions,
-                            "--first-static-step", 4))
-    assert "--first-static-step must be in [0, 3]" in text
     assert not (tmp_path / "out").exists()
 
 

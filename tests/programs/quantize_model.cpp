@@ -33,7 +33,7 @@ void forward(const WanTransformer& model, const char* inputs, const char* output
 int run(int argc, char** argv) {
     WanTransformer model = WanTransformer::load(argv[1]);
     try {
-        print_report(quantize(model, argv[2], {argc > 3 ? std::atoi(argv[3]) : -1, 0}));
+        print_report(quantize(model, argv[2], {argc > 3 ? std::atoi(argv[3]) : -1}));
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());
         std::size_t quantized = 0;

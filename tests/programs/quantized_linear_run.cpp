@@ -7,6 +7,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
+#include "aerogel/timestep.h"
 #include "quant/load.h"
 
 namespace {
@@ -21,9 +22,7 @@ void run(int argc, char** argv) {
     const QuantizedPair pair = QuantizedPair::open(argv[1]);
     for (const QuantizedLayer& layer : pair.layers()) {
         if (layer.name != argv[2]) continue;
-        QuantizedLinearWeights weights = pair.read(layer);
-        if (argc >= 7) weights.first_static_step = std::atoi(argv[6]);
-        const QuantizedLinear linear(std::move(weights));
+        const QuantizedLinear linear(pair.read(layer));
         const Tensor x = SafetensorsFile::open(argv[3]).tensor("x").clone();
         Shape shape = x.shape();
         shape.back() = linear.out_features();
@@ -33,7 +32,9 @@ void run(int argc, char** argv) {
         }
         y = y.to(x.dtype());
         StepContext step;
-        if (argc >= 7) step.timestep_index = std::atoi(argv[5]);
+        if (argc >= 7) {
+            step = TimestepPolicyConfig::static_from(std::atoi(argv[6])).context(std::atoi(argv[5]));
+        }
         step.wide_activations = argc == 8;
         linear.forward(x, y, step);
         save_safetensors(argv[4], {{"y", y}});

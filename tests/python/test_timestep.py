@@ -1,5 +1,7 @@
 """The current step, held per thread and task, and the policy of what happens in which step."""
 import asyncio
+import copy
+import pickle
 import threading
 
 import aerogel
@@ -78,3 +80,55 @@ def test_gradients_follow_a_policy_without_ranges():
     layer.timestep_policy = aerogel.TimestepPolicyConfig(w4a4_default_strategy="W4A8")
     assert not torch.equal(layer(x), before)
     assert torch.equal(layer(x.clone().requires_grad_()), layer(x))
+
+
+class Doubled(TimestepPolicyConfig):
+    """A policy with code of its own, and attributes."""
+
+    def get_strategy(self, step, target="w8a8_static_linear"):
+        return "W4A8" if target == "w4a4_linear" and step == 1 else super().get_strategy(step, target)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+@pytest.mark.parametrize("kind", [TimestepPolicyConfig, Doubled])
+def test_copies_are_equal_and_apart(kind, copied):
+    policy = kind("static", fa_default_strategy="FP8").register([3, 1], "W4A8").register(2, "FLOAT", "fa")
+    policy.note = ["kept"]
+    twin = copied(policy)
+    assert type(twin) is kind and twin == policy and twin.text == policy.text and twin.note == ["kept"]
+    assert repr(twin) == f"{kind.__name__}(default_strategy='static', w4a4_default_strategy='W4A4', fa_default_strategy='FP8')"
+    twin.register(9, "dynamic", "linear")
+    assert twin != policy and policy.get_strategy(9) == "static" and twin.text != policy.text
+
+
+def test_equality_is_of_one_class_and_policies_change():
+    assert TimestepPolicyConfig() == TimestepPolicyConfig() != TimestepPolicyConfig("static")
+    assert Doubled() != TimestepPolicyConfig() and TimestepPolicyConfig() != "dynamic"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(TimestepPolicyConfig())
+    policy = TimestepPolicyConfig()
+    policy.default_strategy = "static"
+    assert policy == TimestepPolicyConfig("static") and policy.text.startswith("w8a8_static_linear=static;")
+    with pytest.raises(ValueError, match="strategy of w8a8_static_linear must be one of dynamic, static, got 'never'"):
+        policy.default_strategy = "never"
+    assert policy.register(range(3), "dynamic", "linear") == TimestepPolicyConfig("static").register([2, 0, 1], "dynamic", "linear")
+    assert TimestepPolicyConfig.static_from(3) == policy and type(Doubled.static_from(3)) is Doubled
+
+
+@pytest.mark.parametrize("wrong", [[1.0], True, [True], [2, "3"], 2**40, [2**31], -1, [0, -2]])
+def test_steps_are_whole_numbers(wrong):
+    policy = TimestepPolicyConfig()
+    with pytest.raises(ValueError, match=r"^\[timestep\] steps? must be"):
+        policy.register(wrong, "W4A8")
+    assert policy == TimestepPolicyConfig()
+
+
+def test_a_get_strategy_of_its_own_is_asked():
+    torch.manual_seed(0)
+    layer, x = aerogel.QuantizedLinear.from_linear(torch.nn.Linear(64, 24), "W4A4_DYNAMIC"), torch.randn(5, 64)
+    layer.timestep_policy, outputs = Doubled(), []
+    for step in range(3):
+        TimestepManager.set_timestep_idx(step)
+        outputs.append(layer(x))
+    layer.timestep_policy = TimestepPolicyConfig(w4a4_default_strategy="W4A8")
+    assert torch.equal(outputs[0], outputs[2]) and not torch.equal(*outputs[:2]) and torch.equal(outputs[1], layer(x))

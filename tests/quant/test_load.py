@@ -10,7 +10,7 @@ FORMS = [("V0", torch.float32), ("V0", torch.bfloat16), ("V1", torch.float32)]
 
 @pytest.fixture
 def run_layer(build, tmp_path):
-    """run_layer(description, x, step, first_static_step) -> y, or the error text."""
+    """run_layer(description, x, step, first static step) -> y, or the error text."""
     import subprocess
 
     def run(description, x, step=None, first=0, layer="net.fc"):
@@ -102,7 +102,7 @@ def test_weight_only(run_layer, tmp_path, groups, with_offset, dtype):
 
 
 def test_timestep_policy(run_layer, tmp_path):
-    """Steps before first_static_step run dynamic, later ones with their own row; an index outside the file is an error."""
+    """Steps before the first static one run dynamic, later ones with their own row; an index outside the file is an error."""
     q, scale, bias = weights()
     steps = static_steps(q, scale, bias, 4)
     path = make_pair(tmp_path, "W8A8_TIMESTEP", q=q, scale=scale, bias=bias, steps=steps)
@@ -116,7 +116,7 @@ def test_timestep_policy(run_layer, tmp_path):
             assert np.array_equal(run_layer(path, x, step, first).numpy(), wanted), (first, step)
     for step in (-1, 4):
         assert "timestep index must be in [0, 4), got" in run_layer(path, x, step, 0)
-    assert "first_static_step must be in [0, 4]" in run_layer(path, x, 0, 5)
+    assert "the first static step must be in [0, 100000], got -1" in run_layer(path, x, 0, -1)
 
 
 def test_layer_that_is_called_linear(run_layer, tmp_path):

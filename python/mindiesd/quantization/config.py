@@ -39,6 +39,9 @@ class TimestepPolicyConfig(aerogel.TimestepPolicyConfig):
         return super().get_strategy(step, target)
 
 
+TimestepPolicyConfig._core_answers = True  # its get_strategy is the core's, with another default
+
+
 def _check_common(config: "QuantConfig | OnlineQuantConfig") -> None:
     """timestep_config and the options of MXFP4, the same in both configurations."""
     if config.timestep_config is not None and not isinstance(config.timestep_config, aerogel.TimestepPolicyConfig):

@@ -3,13 +3,14 @@
 #include "model/wan/block.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "aerogel/attention.h"
 #include "aerogel/quantized_attention.h"
 #include "base/thread_pool.h"
-#include "model/attention_steps.h"
 #include "model/sparse_policy.h"
 #include "ops/elementwise.h"
+#include "quant/attention_steps.h"
 
 namespace aerogel {
 namespace {
@@ -98,6 +99,12 @@ class Block {
         add_to_hidden(q, kGateAttention);
     }
 
+    std::optional<QuantizedAttentionOptions> quantization_now(const WanAttentionWeights& weights) const {
+        if (!weights.quantization) return std::nullopt;
+        return attention_options(*weights.quantization, pass_.step.timestep_policy,
+                                 pass_.step.context.timestep_index);
+    }
+
     void attend_to_self(const TensorView& q, const TensorView& k, const TensorView& v) {
         const TensorView o = pass_.buffers.normed;
         if (!is_sparse(pass_.step.sparse, index_, pass_.step.context.timestep_index)) {
@@ -105,7 +112,7 @@ class Block {
             return;
         }
         show_inputs(weights_.attn1, q, k, v);
-        const auto quantized = attention_options(weights_.attn1.quantization, pass_.step);
+        const auto quantized = quantization_now(weights_.attn1);
         const SparseReport report = run_sparse({heads(q), heads(k), heads(v), heads(o), pass_.patches.grid,
                                                 index_, quantized ? &*quantized : nullptr},
                                                pass_.step);
@@ -116,7 +123,7 @@ class Block {
     void attend(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
                 const TensorView& v, const TensorView& o) {
         show_inputs(weights, q, k, v);
-        const auto quantized = attention_options(weights.quantization, pass_.step);
+        const auto quantized = quantization_now(weights);
         if (!quantized) {
             attention(heads(q), heads(k), heads(v), heads(o));
         } else {

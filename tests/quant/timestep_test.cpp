@@ -47,8 +47,47 @@ TEST(TimestepPolicy, LaterCallsWinAndTheRestFollowsTheDefaults) {
     EXPECT_FALSE(first.dynamic || first.wide_activations);
     EXPECT_TRUE(second.dynamic);
     EXPECT_TRUE(!unknown.dynamic && unknown.wide_activations);
-    EXPECT_TRUE(policy.attention(1).registered && policy.attention(1).name == "FLOAT");
-    EXPECT_TRUE(!policy.attention(0).registered && policy.attention(0).name == "FP8");
+}
+
+TEST(TimestepPolicy, AttentionOfEightBitsBecomesFloatWhereThatIsRegisteredAndNeverCoarser) {
+    TimestepPolicyConfig policy("dynamic", "W4A4", "FLOAT");
+    policy.register_steps({0}, "MXFP4", "fa")
+        .register_steps({1}, "FP8", "fa")
+        .register_steps({2}, "FLOAT", "fa");
+    using enum AttentionFormat;
+    EXPECT_EQ(policy.attention_format(mxfp4, 0), mxfp4);
+    EXPECT_EQ(policy.attention_format(mxfp4, 1), fp8);
+    EXPECT_EQ(policy.attention_format(mxfp4, 2), std::nullopt);
+    EXPECT_EQ(policy.attention_format(mxfp4, 3), std::nullopt);
+    EXPECT_EQ(policy.attention_format(mxfp4, -1), std::nullopt);
+    for (const AttentionFormat own : {int8, fp8, mxfp8}) {
+        for (const int step : {-1, 0, 1, 3}) EXPECT_EQ(policy.attention_format(own, step), own);
+        EXPECT_EQ(policy.attention_format(own, 2), std::nullopt);
+    }
+}
+
+TEST(TimestepPolicy, TextTellsAllOfIt) {
+    TimestepPolicyConfig policy("static", "W4A8", "FP8");
+    EXPECT_EQ(policy.to_text(), "w8a8_static_linear=static;w4a4_linear=W4A8;fa=FP8");
+    policy.register_steps({7, 2}, "FLOAT", "fa").register_steps({3}, "W4A4").register_steps({2}, "FP8", "fa");
+    EXPECT_EQ(policy.to_text(),
+              "w8a8_static_linear=static;w4a4_linear=W4A8;fa=FP8;w4a4_linear=W4A4@3;fa=FP8@2;fa=FLOAT@7");
+    EXPECT_EQ(TimestepPolicyConfig::from_text(policy.to_text()), policy);
+    EXPECT_FALSE(TimestepPolicyConfig::from_text("fa=FLOAT") == policy);
+    for (const char* wrong :
+         {"", "fa", "fa=", "fb=FP8", "fa@1=FP8", "fa=FP8@", "fa=FP8@1,,2", "fa=FP8@-1", "fa=FP8;"}) {
+        EXPECT_THROW(TimestepPolicyConfig::from_text(wrong), InvalidArgument) << wrong;
+    }
+}
+
+TEST(TimestepPolicy, StaticFromAStepOn) {
+    const TimestepPolicyConfig policy = TimestepPolicyConfig::static_from(2);
+    EXPECT_EQ(policy.get_strategy(1), "dynamic");
+    EXPECT_EQ(policy.get_strategy(2), "static");
+    EXPECT_EQ(policy.get_strategy(std::nullopt), "static");
+    EXPECT_EQ(TimestepPolicyConfig::static_from(0), TimestepPolicyConfig("static"));
+    EXPECT_THROW(TimestepPolicyConfig::static_from(-1), InvalidArgument);
+    EXPECT_THROW(TimestepPolicyConfig::static_from(100'001), InvalidArgument);
 }
 
 TEST(TimestepPolicy, DefaultsAreThoseOfPython) {
