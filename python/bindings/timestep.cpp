@@ -88,7 +88,7 @@ void bind_timestep(nb::module_& module) {
         .def(
             "__eq__",
             [](const TimestepPolicyConfig& self, const TimestepPolicyConfig& other) { return self == other; },
-            nb::is_operator())
+            nb::is_operator(), nb::sig("def __eq__(self, arg: object, /) -> bool"))
         .def("__setstate__", [](TimestepPolicyConfig& self, std::string_view text) {
             new (&self) TimestepPolicyConfig(TimestepPolicyConfig::from_text(text));
         });
