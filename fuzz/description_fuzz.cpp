@@ -5,14 +5,14 @@
 #include <filesystem>
 #include <string_view>
 
+#include "aerogel/description.h"
 #include "aerogel/error.h"
-#include "core/description_text.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace aerogel;
     try {
         const std::string_view text(reinterpret_cast<const char*>(data), size);
-        const QuantDescription description = parse_description(text, "[description] fuzz");
+        const QuantDescription description = QuantDescription::parse(text, "[description] fuzz");
         const std::filesystem::path weights = weight_path_of("folder/description_3.json", description);
         if (weights.parent_path() != "folder" || description.model_quant_type.empty()) std::abort();
         for (const auto& [name, type] : description.entries) {

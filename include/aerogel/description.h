@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct QuantDescription {
 
     /// Reads a description. IoError / InvalidArgument (file, key, expected, got).
     static QuantDescription read(const std::filesystem::path& path);
+    /// The same of a text; `where` ("[description] FILE") begins every error.
+    static QuantDescription parse(std::string_view text, const std::string& where);
     /// Writes it through a temporary name: v0 with indent 2 and `model_quant_type` first, v1 with indent 4
     /// and `model_quant_type` last.
     void write(const std::filesystem::path& path, PairLayout layout = PairLayout::v0) const;

@@ -5,10 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "aerogel/pipeline.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
-#include "cli/output_path.h"
-#include "cli/progress.h"
 #include "quant/load.h"
 #include "quant/restore.h"
 

@@ -6,13 +6,10 @@
 #include <optional>
 
 #include "aerogel/error.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/mine_report.h"
-#include "cli/numbers.h"
 #include "cli/output.h"
-#include "cli/output_path.h"
-#include "cli/progress.h"
-#include "cli/video_size.h"
 #include "core/atomic_file.h"
 #include "model/calibrate.h"
 #include "model/mine.h"

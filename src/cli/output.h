@@ -1,10 +1,14 @@
 // The one place where the command prints. What comes from files, prompts and paths may hold anything: control
 // characters are shown, not sent to the terminal. A result that cannot be printed is an error.
+// Progress of long work is a bar with an estimate on a terminal, nothing when piped.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+
+#include "base/clock.h"
 
 namespace aerogel::cli {
 
@@ -24,5 +28,24 @@ void print_error(std::string_view message);
 void prepare_output();
 /// Writes what is still kept back. IoError.
 void finish_output();
+
+class Progress {
+  public:
+    /// `what` names the work ("generate"), `total` its steps.
+    Progress(std::string what, std::int64_t total);
+    /// Ends the line.
+    ~Progress();
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
+
+    /// `done` steps of the total are finished; `detail` is shown behind the bar.
+    void update(std::int64_t done, const std::string& detail = "");
+
+  private:
+    std::string what_;
+    std::int64_t total_;
+    bool terminal_;
+    Clock::time_point start_;
+};
 
 }  // namespace aerogel::cli

@@ -3,24 +3,30 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
+#include "aerogel/quantized_attention.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
-#include "cli/output_path.h"
-#include "cli/progress.h"
-#include "cli/quantize_attention.h"
 #include "cli/quantize_calibration.h"
 #include "cli/quantize_report.h"
-#include "cli/scheme_list.h"
+#include "core/json.h"
 #include "core/resumable_file.h"
 #include "model/model_files.h"
 #include "quant/algorithms/algorithm.h"
+#include "quant/attention_types.h"
+#include "quant/calibration.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"
 #include "quant/recipe.h"
@@ -28,6 +34,16 @@
 
 namespace aerogel::cli {
 namespace {
+
+struct AttentionFlags {
+    std::string quant_type;           ///< empty: attention stays float
+    std::vector<std::string> layers;  ///< patterns
+
+    /// True when q, k and v must be measured first.
+    bool calibrated() const {
+        return !quant_type.empty() && attention_type("quantize", quant_type).calibrated;
+    }
+};
 
 struct QuantizeFlags {
     std::string model;
@@ -133,6 +149,63 @@ void check_calibration(const CalibrationFlags& flags, const LayerPlan& plan, boo
     }
 }
 
+std::vector<std::string> attention_modules(const std::vector<std::string>& linears) {
+    std::vector<std::string> modules;
+    for (const std::string& name : linears) {
+        for (const std::string_view ending : {".to_q", ".q"}) {
+            if (name.ends_with(ending)) modules.push_back(name.substr(0, name.size() - ending.size()));
+        }
+    }
+    return modules;
+}
+
+std::int64_t head_dim_of(const std::filesystem::path& weights) {
+    const JsonNode config = JsonNode::read(weights.parent_path() / "config.json", "quantize");
+    return config.at("attention_head_dim").whole({1, 256});
+}
+
+// Attention modules of the Linears of a checkpoint ("x" of "x.to_q" and "x.q") that the flags choose, with
+// rotations by the head size of the config.json beside `weights`, or with measured scales.
+std::map<std::string, AttentionQuantization> quantized_attentions(const AttentionFlags& flags,
+                                                                  const std::filesystem::path& weights,
+                                                                  const std::vector<std::string>& linears,
+                                                                  const CalibrationStats* calibration) {
+    std::map<std::string, AttentionQuantization> attentions;
+    if (flags.quant_type.empty()) {
+        if (flags.layers.empty()) return attentions;
+        throw InvalidArgument("[quantize] --fa-layers belongs to --fa");
+    }
+    const AttentionType type = attention_type("quantize", flags.quant_type);
+    const std::int64_t head_dim = type.rotates ? head_dim_of(weights) : 0;
+    for (const std::string& name : select_attentions(attention_modules(linears), flags.layers)) {
+        AttentionQuantization attention = dynamic_attention(type, head_dim);
+        if (type.calibrated) attention.scales = calibration->attention().scales(name);
+        attentions[name] = std::move(attention);
+    }
+    return attentions;
+}
+
+// The same for what a recipe plans; modules without rotation hold none.
+std::map<std::string, AttentionQuantization> planned_attentions(
+    const std::map<std::string, AttentionPlan>& plan, const std::filesystem::path& weights,
+    const CalibrationStats* calibration) {
+    std::map<std::string, AttentionQuantization> attentions;
+    for (const auto& [name, how] : plan) {
+        AttentionType type = attention_type("quantize", how.quant_type);
+        type.rotates = how.rotated && !type.calibrated;
+        AttentionQuantization attention = dynamic_attention(type, type.rotates ? head_dim_of(weights) : 0);
+        if (type.calibrated) attention.scales = calibration->attention().scales(name);
+        attentions[name] = std::move(attention);
+    }
+    return attentions;
+}
+
+bool any_calibrated(const std::map<std::string, AttentionPlan>& plan) {
+    return std::any_of(plan.begin(), plan.end(), [](const auto& module) {
+        return attention_type("quantize", module.second.quant_type).calibrated;
+    });
+}
+
 ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model, const RecipePlan& plan,
                         const CalibrationStats* calibration) {
     ExportOptions options;
@@ -225,6 +298,20 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
     command
         .add_flag("--packed", flags.packed,
                   "Two int4 values per byte in the file: half the size, but not every reader takes them")
+        ->group(group);
+}
+
+void add_attention_options(CLI::App& command, AttentionFlags& flags) {
+    const std::string group = "Attention";
+    command
+        .add_option(
+            "--fa", flags.quant_type,
+            "Quantize attention too: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC, INT8_DYNAMIC or, calibrated "
+            "on captions, FAQUANT (int8)")
+        ->group(group);
+    command
+        .add_option("--fa-layers", flags.layers,
+                    fmt::format("Attention modules, by pattern; default {}", kDefaultAttentions))
         ->group(group);
 }
 

@@ -12,11 +12,9 @@
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
-#include "cli/numbers.h"
-#include "cli/output_path.h"
-#include "cli/progress.h"
-#include "cli/video_size.h"
+#include "cli/output.h"
 
 namespace aerogel::cli {
 namespace {

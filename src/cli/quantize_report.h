@@ -1,4 +1,4 @@
-// What `aerogel quantize` did, for people and as JSON.
+// What `aerogel quantize` tells, for people and as JSON: what it did, and the table of --list.
 #pragma once
 
 #include <cstddef>
@@ -24,5 +24,9 @@ struct QuantizeResult {
 
 nlohmann::ordered_json result_json(const QuantizeResult& result);
 std::string result_text(const QuantizeResult& result);
+
+/// Every scheme with what it needs and what this machine has for it.
+std::string scheme_list_text();
+nlohmann::ordered_json scheme_list_json();
 
 }  // namespace aerogel::cli

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "aerogel/error.h"
-#include "cli/numbers.h"
+#include "cli/arguments.h"
 
 namespace aerogel::cli {
 namespace {

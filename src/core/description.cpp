@@ -6,10 +6,8 @@
 
 #include "aerogel/error.h"
 #include "core/atomic_file.h"
-#include "core/description_text.h"
 #include "core/input_file.h"
 #include "core/json.h"
-#include "core/json_strings.h"
 #include "core/text.h"
 
 namespace aerogel {
@@ -55,7 +53,7 @@ std::string rank_suffix(const std::filesystem::path& description_path) {
 
 }  // namespace
 
-QuantDescription parse_description(std::string_view text, const std::string& where) {
+QuantDescription QuantDescription::parse(std::string_view text, const std::string& where) {
     QuantDescription description;
     bool has_type = false;
     for (JsonString& item : read_json_strings(text, where)) {
@@ -79,7 +77,7 @@ QuantDescription parse_description(std::string_view text, const std::string& whe
 }
 
 QuantDescription QuantDescription::read(const std::filesystem::path& path) {
-    return parse_description(read_text_file(path, "description", kJsonSizeLimit),
+    return parse(read_text_file(path, "description", kJsonSizeLimit),
                              "[description] " + path.string());
 }
 
@@ -96,7 +94,7 @@ void QuantDescription::write(const std::filesystem::path& path, PairLayout layou
     } catch (const nlohmann::json::exception&) {
         throw InvalidArgument("[description] " + path.string() + ": a name or type is not valid UTF-8");
     }
-    parse_description(text, "[description] " + path.string());  // duplicate names, unusable types
+    parse(text, "[description] " + path.string());  // duplicate names, unusable types
     write_file_atomically(path, text);
 }
 

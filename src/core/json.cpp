@@ -2,10 +2,17 @@
 // that copying, printing and freeing them is safe too.
 #include "core/json.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "aerogel/error.h"
+#include "core/input_file.h"
 #include "core/text.h"
 
 namespace aerogel {
@@ -144,6 +151,85 @@ void append(const Json& value, std::string& out) {
     out += list ? ']' : '}';
 }
 
+// Raw control characters inside strings become \u00XX, which the parser accepts.
+std::string escape_control_characters(std::string_view text) {
+    constexpr std::string_view kDigits = "0123456789abcdef";
+    std::string escaped;
+    escaped.reserve(text.size());
+    bool in_string = false;
+    bool after_backslash = false;
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (in_string && byte < 0x20 && !after_backslash) {
+            escaped += "\\u00";
+            escaped += kDigits[byte >> 4];
+            escaped += kDigits[byte & 15];
+            continue;
+        }
+        if (c == '"' && !after_backslash) in_string = !in_string;
+        after_backslash = in_string && c == '\\' && !after_backslash;
+        escaped += c;
+    }
+    return escaped;
+}
+
+class StringHandler final : public JsonEvents {
+  public:
+    explicit StringHandler(const std::string& where) : where_(where) {}
+    std::vector<JsonString> take() { return std::move(strings_); }
+
+    bool string(std::string& text) override {
+        if (arrays_ != 0) return true;
+        if (depth_ == 1) {
+            strings_.push_back({false, "", key_, std::move(text)});
+        } else if (depth_ == 2) {
+            strings_.push_back({true, parent_, key_, std::move(text)});
+        }
+        return true;
+    }
+    bool start_object(std::size_t) override {
+        if (depth_ == 1) {
+            parent_ = key_;
+            inner_keys_.clear();
+        }
+        ++depth_;
+        return true;
+    }
+    bool start_array(std::size_t) override {
+        ++arrays_;
+        ++depth_;
+        return true;
+    }
+    bool end_object() override {
+        --depth_;
+        return true;
+    }
+    bool end_array() override {
+        --arrays_;
+        return end_object();
+    }
+    bool key(std::string& text) override {
+        if (arrays_ != 0 || depth_ > 2) return true;
+        if (!(depth_ == 1 ? outer_keys_ : inner_keys_).insert(text).second) {
+            throw InvalidArgument(where_ + ": the key " + in_quotes(text) + " appears twice");
+        }
+        key_ = std::move(text);
+        return true;
+    }
+
+  private:
+    const std::string& where_;
+    std::size_t depth_ = 0;
+    std::size_t arrays_ = 0;
+    std::string parent_;
+    std::string key_;
+    std::unordered_set<std::string> outer_keys_;
+    std::unordered_set<std::string> inner_keys_;
+    std::vector<JsonString> strings_;
+};
+
+const nlohmann::json kNothing;
+
 }  // namespace
 
 void parse_json(std::string_view text, const std::string& where, JsonEvents& events) {
@@ -171,6 +257,91 @@ std::string show_json(const Json& value) {
     std::string shown;
     append(value, shown);
     return shown.size() <= kShown ? shown : printable(shown.substr(0, kShown)) + "...";
+}
+
+std::vector<JsonString> read_json_strings(std::string_view text, const std::string& where) {
+    StringHandler handler(where);
+    parse_json(escape_control_characters(text), where, handler);
+    return handler.take();
+}
+
+JsonNode JsonNode::parse(std::string_view text, const std::filesystem::path& path, std::string_view op) {
+    auto source = std::make_shared<Source>();
+    source->where = fmt::format("[{}] {}", op, path.string());
+    source->root = parse_json_object(text, source->where);
+    const nlohmann::json* root = &source->root;
+    return {std::move(source), root, ""};
+}
+
+JsonNode JsonNode::read(const std::filesystem::path& path, std::string_view op) {
+    return parse(read_text_file(path, op, kJsonSizeLimit), path, op);
+}
+
+JsonNode JsonNode::at(std::string_view key) const {
+    if (!value_->is_object()) fail("an object");
+    const auto found = value_->find(key);
+    return {source_, found == value_->end() ? &kNothing : &*found,
+            place_.empty() ? std::string(key) : fmt::format("{}.{}", place_, key)};
+}
+
+std::int64_t JsonNode::whole(Bounds bounds) const {
+    const auto refuse = [&] { fail(fmt::format("a whole number from {} to {}", bounds.low, bounds.high)); };
+    if (!value_->is_number_integer()) refuse();
+    // What does not fit an int64 is stored as unsigned.
+    const bool huge =
+        value_->is_number_unsigned() &&
+        value_->get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    const std::int64_t x = huge ? 0 : value_->get<std::int64_t>();
+    if (huge || x < bounds.low || x > bounds.high) refuse();
+    return x;
+}
+
+double JsonNode::number(double low, double high) const {
+    const double x = value_->is_number() ? value_->get<double>() : std::nan("");
+    if (!(x >= low && x <= high)) fail(fmt::format("a number from {} to {}", low, high));
+    return x;
+}
+
+bool JsonNode::flag() const {
+    if (!value_->is_boolean()) fail("true or false");
+    return value_->get<bool>();
+}
+
+const std::string& JsonNode::text() const {
+    if (!value_->is_string()) fail("a string");
+    return value_->get_ref<const std::string&>();
+}
+
+const std::string& JsonNode::word(std::span<const std::string_view> words) const {
+    const bool known = value_->is_string() && std::find(words.begin(), words.end(),
+                                                        value_->get_ref<const std::string&>()) != words.end();
+    if (!known) fail(fmt::format("{}{}", words.size() > 1 ? "one of " : "", fmt::join(words, ", ")));
+    return value_->get_ref<const std::string&>();
+}
+
+std::vector<JsonNode> JsonNode::items(std::string_view wanted) const {
+    if (!value_->is_array()) fail(wanted);
+    std::vector<JsonNode> nodes;
+    nodes.reserve(value_->size());
+    for (std::size_t i = 0; i < value_->size(); ++i) {
+        nodes.push_back({source_, &(*value_)[i], fmt::format("{}[{}]", place_, i)});
+    }
+    return nodes;
+}
+
+void JsonNode::check_keys(std::span<const std::string_view> known) const {
+    for (const auto& [key, value] : value_->items()) {
+        if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+        throw InvalidArgument(fmt::format("{}: {}unknown key {}, there are: {}", source_->where,
+                                          place_.empty() ? "" : place_ + ": ", in_quotes(key),
+                                          fmt::join(known, ", ")));
+    }
+}
+
+void JsonNode::fail(std::string_view wanted) const {
+    throw InvalidArgument(fmt::format("{}: {} must be {}, got {}", source_->where,
+                                      place_.empty() ? "it" : place_, wanted,
+                                      value_ == &kNothing ? "nothing" : show_json(*value_)));
 }
 
 }  // namespace aerogel

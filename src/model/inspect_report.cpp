@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "core/json.h"
-#include "core/json_node.h"
 #include "core/text.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"

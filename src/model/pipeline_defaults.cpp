@@ -5,7 +5,6 @@
 
 #include "aerogel/error.h"
 #include "core/json.h"
-#include "core/json_node.h"
 #include "core/paths.h"
 #include "core/text.h"
 

@@ -9,7 +9,7 @@
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
-#include "core/json_node.h"
+#include "core/json.h"
 
 namespace aerogel {
 namespace {

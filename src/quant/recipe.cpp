@@ -1,192 +1,415 @@
-// From a recipe to a plan: matching names.
+// Reading a recipe: the frame of the file, its list of entries, and what the qconfigs of linear_quant and
+// fa3_quant entries mean. Data types and scopes of both sides name the scheme, the method of the weight names
+// the algorithm.
 #include "quant/recipe.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <array>
-#include <cctype>
-#include <map>
-#include <utility>
+#include <set>
+#include <string_view>
+#include <vector>
 
 #include "aerogel/error.h"
-#include "quant/attention_types.h"
-#include "quant/layer_patterns.h"
-#include "quant/name_pattern.h"
+#include "core/input_file.h"
+#include "core/text.h"
+#include "quant/recipe_yaml.h"
 
 namespace aerogel {
 namespace {
 
-// Parts of names, diffusers' first; longer ones before those they begin with.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kWanParts = {
-    {{".attn1.", ".self_attn."},
-     {".attn2.", ".cross_attn."},
-     {".to_q", ".q"},
-     {".to_k", ".k"},
-     {".to_v", ".v"},
-     {".to_out.0", ".o"},
-     {".add_k_proj", ".k_img"},
-     {".add_v_proj", ".v_img"},
-     {".ffn.net.0.proj", ".ffn.0"},
-     {".ffn.net.2", ".ffn.2"}}};
-
-// "blocks.3.attn1.to_q", "transformer_blocks.0.ff.net.2" ...
-bool in_numbered_block(std::string_view name) {
-    constexpr std::string_view kBlocks = "blocks.";
-    for (std::size_t at = name.find(kBlocks); at != std::string_view::npos; at = name.find(kBlocks, at + 1)) {
-        const std::size_t digit = at + kBlocks.size();
-        if (digit < name.size() && std::isdigit(static_cast<unsigned char>(name[digit])) != 0) return true;
-    }
-    return false;
-}
-
-struct Candidate {
-    std::string name;
-    std::string original;
+struct Combination {
+    std::string_view act_dtype, act_scope, weight_dtype, weight_scope;
+    std::string_view scheme;
 };
 
-std::vector<Candidate> candidates(const std::vector<std::string>& linears) {
-    std::vector<Candidate> result;
-    for (const std::string& name : linears) {
-        if (in_numbered_block(name)) result.push_back({name, original_wan_name(name)});
+constexpr std::array<Combination, 14> kCombinations = {{
+    {"int8", "per_tensor", "int8", "per_channel", "W8A8"},
+    {"int8", "per_token", "int8", "per_channel", "W8A8_DYNAMIC"},
+    {"int8", "per_token", "int4", "per_channel", "W4A8"},
+    {"int8", "per_token", "int4", "per_group", "W4A8"},
+    {"int4", "per_token", "int4", "per_channel", "W4A4_DYNAMIC"},
+    {"fp8_e4m3", "per_token", "fp8_e4m3", "per_channel", "WFP8AFP8_DYNAMIC"},
+    {"mxfp8", "per_block", "mxfp8", "per_block", "W8A8_MXFP8"},
+    {"mxfp8", "per_block", "mxfp4", "per_block", "W4A8_MXFP"},
+    {"mxfp4", "per_block", "mxfp4", "per_block", "W4A4_MXFP4"},
+    {"mxfp4", "dual_scale", "mxfp4", "dual_scale", "W4A4_MXFP4_DUALSCALE"},
+    {"float", "", "int8", "per_channel", "W8A16"},
+    {"float", "", "int8", "per_group", "W8A16"},
+    {"float", "", "int4", "per_channel", "W4A16"},
+    {"float", "", "int4", "per_group", "W4A16"},
+}};
+
+// The value of a key, one of several words.
+std::string choice(const RecipeNode& side, const char* key, const std::vector<std::string>& words) {
+    const RecipeNode node = side.at(key);
+    std::string word = node.text();
+    if (std::find(words.begin(), words.end(), word) != words.end()) return word;
+    node.fail(fmt::format("must be one of {}, got {}{}", fmt::join(words, ", "), in_quotes(word),
+                          suggestion(word, words)));
+}
+
+struct Side {
+    explicit Side(RecipeNode at) : node(std::move(at)) {
+        node.check_keys({"scope", "dtype", "symmetric", "method", "ext"});
+        dtype = choice(node, "dtype", {"float", "int8", "int4", "mxfp8", "mxfp4", "fp8_e4m3"});
+        if (dtype == "float") return;
+        scope = choice(node, "scope",
+                       {"per_tensor", "per_channel", "per_group", "per_block", "per_token", "pd_mix",
+                        "per_head", "dual_scale"});
+        method = choice(node, "method",
+                        {"minmax", "histogram", "mse_round", "ceil_x", "fouroversix", "ssz", "gptq",
+                         "dualscale", "autoround", "none"});
+        if (node.has("symmetric")) symmetric = node.at("symmetric").flag();
+        if (node.has("ext")) {
+            node.at("ext").check_keys({"enable_search", "ceil_x_value", "dual_block_size", "group_size",
+                                       "axes", "aggregation_type", "step", "percdamp", "block_size"});
+        }
     }
-    if (!result.empty()) return result;
-    for (const std::string& name : linears) result.push_back({name, name});  // a model without such blocks
+
+    bool has_ext(const char* key) const { return node.has("ext") && node.at("ext").has(key); }
+    RecipeNode ext(const char* key) const { return node.at("ext").at(key); }
+
+    RecipeNode node;
+    std::string dtype;
+    std::string scope;
+    std::string method;
+    bool symmetric = true;
+};
+
+const SchemeRow& scheme_of(const RecipeNode& qconfig, const Side& act, const Side& weight) {
+    std::vector<std::string> known;
+    for (const Combination& row : kCombinations) {
+        const bool same = row.act_dtype == act.dtype && row.act_scope == act.scope &&
+                          row.weight_dtype == weight.dtype && row.weight_scope == weight.scope;
+        if (same) return scheme_row("recipe", row.scheme);
+        known.push_back(fmt::format("{}{}{} + {} {}", row.act_dtype, row.act_scope.empty() ? "" : " ",
+                                    row.act_scope, row.weight_dtype, row.weight_scope));
+    }
+    qconfig.refuse(
+        fmt::format("activations {} {} with weights {} {} are not there; there are (act + weight): {}",
+                    act.dtype, act.scope, weight.dtype, weight.scope, fmt::join(known, ", ")));
+}
+
+// What activations may ask for: min-max, or the mean ranges of calibration where they are static.
+void check_act(const Side& act, const SchemeRow& scheme) {
+    if (act.dtype == "float") return;
+    const bool dual = act.scope == "dual_scale";
+    const bool known = act.method == "minmax" || (dual && act.method == "dualscale");
+    if (!known) act.node.at("method").refuse("for activations there is: minmax");
+    if (!scheme.needs_calibration) {
+        if (!act.symmetric) act.node.at("symmetric").refuse("dynamic activations are symmetric: set True");
+        return;
+    }
+    if (act.symmetric) {
+        act.node.refuse("activations with one calibrated scale have an offset here: set symmetric: False");
+    }
+    if (!act.has_ext("aggregation_type") || act.ext("aggregation_type").text() != "mean") {
+        act.node.refuse(
+            "the mean over all forwards is calibrated, not the extremes: set ext.aggregation_type: mean");
+    }
+}
+
+std::string algorithm_of(const Side& weight) {
+    const RecipeNode method = weight.node.at("method");
+    if (weight.method == "gptq") {
+        const bool own = weight.has_ext("percdamp") || weight.has_ext("block_size");
+        if (own) weight.node.at("ext").refuse("percdamp and block_size are .01 and 128: leave them out");
+        return weight.method;
+    }
+    if (weight.method == "autoround" || weight.method == "histogram") {
+        method.refuse(fmt::format("{} of weights is not available in recipes: use minmax{}", weight.method,
+                                  weight.dtype == "int8" || weight.dtype == "int4" ? " or ssz" : ""));
+    }
+    if (weight.method == "dualscale") {
+        if (weight.has_ext("dual_block_size") && weight.ext("dual_block_size").integer() != 512) {
+            weight.ext("dual_block_size").refuse("must be 512");
+        }
+        return "minmax";
+    }
+    if (weight.method != "ceil_x") return weight.method;
+    if (weight.has_ext("enable_search") && weight.ext("enable_search").flag()) return "ceil_x_search";
+    if (weight.has_ext("ceil_x_value") && weight.ext("ceil_x_value").number() != 7.25) {
+        weight.ext("ceil_x_value").refuse("must be 7.25; enable_search: True finds the best of 6 to 12");
+    }
+    return "ceil_x";
+}
+
+LayerOptions read_qconfig(const RecipeNode& qconfig) {
+    qconfig.check_keys({"act", "weight"});
+    const Side act(qconfig.at("act")), weight(qconfig.at("weight"));
+    const SchemeRow& scheme = scheme_of(qconfig, act, weight);
+    check_act(act, scheme);
+    LayerOptions options;
+    options.scheme = &scheme;
+    options.weight.symmetric = weight.symmetric;
+    if (!weight.symmetric && scheme.activation != Activation::none) {
+        weight.node.at("symmetric").refuse(fmt::format("weights of {} are symmetric: set True", scheme.name));
+    }
+    if (weight.scope == "per_group") {
+        options.weight.group_size = weight.has_ext("group_size") ? weight.ext("group_size").integer() : 256;
+        if (options.weight.group_size < 1) weight.ext("group_size").fail("must be positive");
+    }
+    options.algorithm = algorithm_of(weight);
+    const auto rows = algorithms();
+    const bool there = std::any_of(rows.begin(), rows.end(), [&](const AlgorithmRow& row) {
+        return row.name == options.algorithm && row.format == scheme.weight;
+    });
+    if (!there && find_input_algorithm(options.algorithm, scheme.weight) == nullptr) {
+        weight.node.at("method").refuse(
+            fmt::format("method {} does not write {}: use minmax", weight.method, to_string(scheme.weight)));
+    }
+    return options;
+}
+
+struct AttentionForm {
+    std::string_view dtype, scope, type;
+};
+
+constexpr std::array<AttentionForm, 5> kForms = {{
+    {"fp8_e4m3", "per_token", "FP8_DYNAMIC"},
+    {"mxfp8", "per_block", "MXFP8_DYNAMIC"},
+    {"mxfp4", "per_block", "MXFP4_DYNAMIC"},
+    {"int8", "per_token", "INT8_DYNAMIC"},
+    {"int8", "per_head", "FAQUANT"},
+}};
+
+std::string type_of(const RecipeNode& qconfig) {
+    qconfig.check_keys({"scope", "dtype", "symmetric", "method", "ext"});
+    const std::string dtype = qconfig.at("dtype").text(), scope = qconfig.at("scope").text();
+    if (qconfig.has("symmetric") && !qconfig.at("symmetric").flag()) {
+        qconfig.at("symmetric").refuse("q, k and v are quantized without offsets: set True");
+    }
+    if (qconfig.has("method") && qconfig.at("method").text() != "minmax") {
+        qconfig.at("method").refuse("for attention there is: minmax");
+    }
+    std::vector<std::string> known;
+    for (const AttentionForm& form : kForms) {
+        if (form.dtype == dtype && form.scope == scope) return std::string(form.type);
+        known.push_back(fmt::format("{} {}", form.dtype, form.scope));
+    }
+    qconfig.refuse(
+        fmt::format("attention in {} {} is not there; there are: {}", dtype, scope, fmt::join(known, ", ")));
+}
+
+std::string read_fa3_quant(const RecipeNode& entry) {
+    if (entry.has("qconfig") && entry.has("details")) {
+        entry.fail("has both qconfig and details: give one");
+    }
+    if (entry.has("qconfig")) return type_of(entry.at("qconfig"));
+    if (!entry.has("details")) return "FAQUANT";  // int8 with a scale per head
+    const RecipeNode details = entry.at("details");
+    details.check_keys({"fa_q", "fa_k", "fa_v"});
+    const std::string type = type_of(details.at("fa_q"));
+    if (type_of(details.at("fa_k")) != type || type_of(details.at("fa_v")) != type) {
+        details.refuse("q, k and v of different types are not there: use one qconfig");
+    }
+    return type;
+}
+
+void check_online_quarot(const RecipeNode& entry) {
+    if (entry.has("block_size") && entry.at("block_size").integer() != -1) {
+        entry.at("block_size").refuse("must be -1: whole heads are rotated");
+    }
+}
+
+using Words = std::vector<std::string>;
+
+constexpr std::string_view kVersion = "multimodal_sd_modelslim_v1";
+
+// Entries that msmodelslim has and whose processing is not there, with what to use instead.
+struct Refusal {
+    std::string_view type;
+    std::string_view instead;
+};
+constexpr std::array<Refusal, 10> kRefusals = {{
+    {"smooth_quant", "use iter_smooth"},
+    {"flex_smooth_quant", "use iter_smooth"},
+    {"flex_awq_ssz", "use linear_quant with the weight method ssz"},
+    {"awq", "use linear_quant with the weight method ssz"},
+    {"oasq", "use iter_smooth"},
+    {"quarot", "weights are not rotated: use linear_quant with mxfp8 for sensitive layers"},
+    {"autoround_quant", "use linear_quant with the weight method ssz"},
+    {"trainable_linear_quant", "nothing is trained: use linear_quant with ceil_x or mse_round"},
+    {"gptq", "use linear_quant with the weight method ssz"},
+    {"group", "write its entries one after the other"},
+}};
+
+// Keys of the entries that are refused or left out, so that a wrong one is told first.
+Words keys_of(const std::string& type) {
+    if (type == "linear_quant") return {"type", "qconfig", "include", "exclude"};
+    if (type == "online_quarot") return {"type", "include", "exclude", "block_size"};
+    if (type == "fa3_quant") return {"type", "qconfig", "details", "include", "exclude"};
+    if (type == "svd_res") return {"type", "rank", "include", "exclude"};
+    if (type == "iter_smooth") {
+        return {"type", "alpha", "scale_min", "symmetric", "enable_subgraph_type", "include", "exclude"};
+    }
+    return {};
+}
+
+Words type_names() {
+    Words names = {"linear_quant", "svd_res", "iter_smooth", "online_quarot", "fa3_quant"};
+    for (const Refusal& row : kRefusals) names.emplace_back(row.type);
+    return names;
+}
+
+Words patterns(const RecipeNode& entry, const char* key, Words otherwise) {
+    if (!entry.has(key)) return otherwise;
+    Words result;
+    for (const RecipeNode& item : entry.items(key)) result.push_back(item.text());
     return result;
 }
 
-bool fits(const NamePattern& pattern, const Candidate& layer) {
-    return pattern.matches(layer.name) || pattern.matches(layer.original);
+// svd_res: only a rank, 32 when nothing is said.
+LayerOptions read_branch(const RecipeNode& entry) {
+    LayerOptions options;
+    options.low_rank = 32;
+    if (!entry.has("rank")) return options;
+    options.low_rank = entry.at("rank").integer();
+    if (options.low_rank < 1) entry.at("rank").fail("must be positive");
+    return options;
 }
 
-// Include and exclude of an entry, compiled once for all layers.
-class Patterns {
-  public:
-    template <typename Entry>
-    explicit Patterns(const Entry& entry)
-        : include_(entry.include.begin(), entry.include.end()),
-          exclude_(entry.exclude.begin(), entry.exclude.end()) {}
-
-    bool includes(const Candidate& layer) const { return any(include_, layer); }
-    bool excludes(const Candidate& layer) const { return any(exclude_, layer); }
-    bool take(const Candidate& layer) const { return includes(layer) && !excludes(layer); }
-
-  private:
-    static bool any(const std::vector<NamePattern>& patterns, const Candidate& layer) {
-        return std::any_of(patterns.begin(), patterns.end(),
-                           [&](const NamePattern& pattern) { return fits(pattern, layer); });
+// iter_smooth with its own defaults: every layer by itself, 1/s beside it.
+LayerOptions read_smoothing(const RecipeNode& entry) {
+    if (entry.has("alpha") && entry.at("alpha").number() != 0.9) {
+        entry.at("alpha").refuse("must be 0.9, the default");
     }
-    std::vector<NamePattern> include_, exclude_;
-};
+    if (entry.has("scale_min") && entry.at("scale_min").number() != 1e-5) {
+        entry.at("scale_min").refuse("must be 1e-5, the default");
+    }
+    if (entry.has("symmetric") && !entry.at("symmetric").flag()) {
+        entry.at("symmetric").refuse("smoothing without shifts only: set True");
+    }
+    const Words types = {"norm-linear", "linear-linear", "ov", "up-down"};
+    for (const RecipeNode& item : entry.items("enable_subgraph_type")) {
+        if (std::find(types.begin(), types.end(), item.text()) == types.end()) {
+            item.fail(fmt::format("must be one of {}, got {}{}", fmt::join(types, ", "),
+                                  in_quotes(item.text()), suggestion(item.text(), types)));
+        }
+    }
+    LayerOptions options;
+    options.smoothing = "iter_smooth";
+    return options;
+}
 
-template <typename Entry>
-void add_unmatched(const Entry& entry, const std::vector<Candidate>& layers, RecipePlan& plan) {
-    for (const auto& [key, patterns] : {std::pair("include", &entry.include), {"exclude", &entry.exclude}}) {
-        for (const std::string& pattern : *patterns) {
-            const NamePattern ready(pattern);
-            const bool found = std::any_of(layers.begin(), layers.end(),
-                                           [&](const Candidate& layer) { return fits(ready, layer); });
-            if (!found)
-                plan.notes.push_back(fmt::format("{}.{} '{}' matches no layer", entry.place, key, pattern));
+void read_entry(const RecipeNode& entry, const Words& without, Recipe& recipe) {
+    const RecipeNode type_node = entry.at("type");
+    const std::string type = type_node.text();
+    const Words types = type_names();
+    if (std::find(types.begin(), types.end(), type) == types.end()) {
+        type_node.fail(fmt::format("must be one of {}, got {}{}", fmt::join(types, ", "), in_quotes(type),
+                                   suggestion(type, types)));
+    }
+    if (const Words keys = keys_of(type); !keys.empty()) entry.check_keys(keys);
+    if (std::find(without.begin(), without.end(), type) != without.end()) {
+        recipe.left_out.push_back(fmt::format("{} ({})", type, entry.place()));
+        return;
+    }
+    for (const Refusal& row : kRefusals) {
+        if (row.type != type) continue;
+        entry.refuse(fmt::format("{} is not available: {} (--without {} leaves such entries out)", type,
+                                 row.instead, type));
+    }
+    const Words include = patterns(entry, "include", {"*"}), exclude = patterns(entry, "exclude", {});
+    if (type == "fa3_quant" || type == "online_quarot") {
+        if (type == "online_quarot") check_online_quarot(entry);
+        const std::string attention = type == "fa3_quant" ? read_fa3_quant(entry) : "";
+        recipe.attentions.push_back({entry.place(), attention, include, exclude});
+        return;
+    }
+    const LayerOptions options = type == "svd_res"       ? read_branch(entry)
+                                 : type == "iter_smooth" ? read_smoothing(entry)
+                                                         : read_qconfig(entry.at("qconfig"));
+    recipe.entries.push_back({entry.place(), options, include, exclude});
+}
+
+void check_save(const RecipeNode& spec) {
+    for (const RecipeNode& save : spec.items("save")) {
+        save.check_keys({"type", "part_file_size", "ext"});
+        const RecipeNode type = save.at("type");
+        if (type.text() != "mindie_format_saver") {
+            type.refuse("must be mindie_format_saver, got " + in_quotes(type.text()));
+        }
+        if (save.has("part_file_size") && save.at("part_file_size").integer() != 0) {
+            save.at("part_file_size").refuse("must be 0: readers of such pairs take one file");
         }
     }
 }
 
-// Self-attention of the layers' blocks: the module of every q, in both names.
-std::vector<Candidate> attention_modules(const std::vector<Candidate>& layers) {
-    const NamePattern self_attention(kDefaultAttentions);
-    std::vector<Candidate> modules;
-    for (const Candidate& layer : layers) {
-        for (const std::string_view ending : {".to_q", ".q"}) {
-            if (!layer.name.ends_with(ending)) continue;
-            const std::string module = layer.name.substr(0, layer.name.size() - ending.size());
-            if (!self_attention.matches(module)) continue;
-            const std::string& original = layer.original;
-            modules.push_back({module, original.substr(0, original.rfind('.'))});
+void check_spec(const RecipeNode& spec) {
+    spec.check_keys({"runner", "prior", "dataset", "process", "per_expert", "save", "multimodal_sd_config"});
+    if (!spec.items("prior").empty()) spec.at("prior").refuse("is not available: leave it out");
+    if (spec.has("per_expert")) {
+        spec.at("per_expert").refuse("is not available: give each expert's folder a recipe of its own");
+    }
+    if (spec.has("runner")) spec.at("runner").text();
+    if (spec.has("dataset")) spec.at("dataset").text();
+    if (spec.has("multimodal_sd_config")) {
+        const RecipeNode config = spec.at("multimodal_sd_config");
+        config.check_keys({"dump_config", "inference_config", "model_config"});
+        if (config.has("dump_config")) {
+            config.at("dump_config").check_keys({"enable_dump", "capture_mode", "dump_data_dir"});
         }
     }
-    return modules;
+    check_save(spec);
 }
 
-// Patterns of rotations speak of parts of the module ("*.self_attn.*").
-bool rotates(const Recipe& recipe, const Candidate& module) {
-    const Candidate part = {module.name + ".q_rot", module.original + ".q_rot"};
-    return std::any_of(recipe.attentions.begin(), recipe.attentions.end(), [&](const RecipeAttention& entry) {
-        if (!entry.quant_type.empty()) return false;
-        const Patterns patterns(entry);
-        return (patterns.includes(module) || patterns.includes(part)) && !patterns.excludes(module) &&
-               !patterns.excludes(part);
-    });
-}
-
-void plan_attentions(const Recipe& recipe, const std::vector<Candidate>& layers, RecipePlan& plan) {
-    const std::vector<Candidate> modules = attention_modules(layers);
-    for (const RecipeAttention& entry : recipe.attentions) {
-        if (entry.quant_type.empty()) continue;
-        add_unmatched(entry, modules, plan);
-        const Patterns patterns(entry);
-        const bool needs = attention_type("recipe", entry.quant_type).needs_rotation;
-        for (const Candidate& module : modules) {
-            if (!patterns.take(module) || plan.attentions.contains(module.name)) continue;
-            const bool rotated = rotates(recipe, module);
-            if (needs && !rotated) {
-                throw InvalidArgument(
-                    fmt::format("[recipe] {}: {}: {} of {} needs an online_quarot entry that matches it too",
-                                recipe.path.string(), entry.place, entry.quant_type, module.name));
-            }
-            plan.attentions[module.name] = {entry.quant_type, rotated};
-        }
+// Other keys may hold what the spec refers to by "*name".
+void check_frame(const RecipeNode& root, const RecipeOutline& outline) {
+    const Words known = {"apiversion", "metadata", "spec"};
+    const std::set<std::string> used = outline.used_by("spec");
+    for (const std::string& key : root.keys()) {
+        if (std::find(known.begin(), known.end(), key) != known.end() || used.contains(key)) continue;
+        root.check_keys(known);
     }
-}
-
-// Gives every layer that the entry takes its options, with what earlier entries prepared.
-void plan_layers(const RecipeEntry& entry, const std::vector<Candidate>& layers,
-                 std::map<std::string, LayerOptions>& prepared, RecipePlan& plan) {
-    bool useful = false;
-    const Patterns patterns(entry);
-    for (const Candidate& layer : layers) {
-        if (!patterns.take(layer) || plan.layers.contains(layer.name)) continue;  // the first one stays
-        useful = true;
-        LayerOptions& before = prepared[layer.name];
-        if (entry.options.low_rank != 0) before.low_rank = entry.options.low_rank;
-        if (!entry.options.smoothing.empty()) before.smoothing = entry.options.smoothing;
-        if (entry.prepares()) continue;
-        LayerOptions& options = plan.layers[layer.name] = entry.options;
-        options.low_rank = before.low_rank;
-        options.smoothing = before.smoothing;
+    const RecipeNode version = root.at("apiversion");
+    if (version.text() != kVersion) {
+        version.refuse(fmt::format("must be {}, got {}", kVersion, in_quotes(version.text())));
     }
-    if (!useful) plan.notes.push_back(entry.place + " has no effect: earlier entries take all its layers");
+    if (!root.has("metadata")) return;
+    const RecipeNode metadata = root.at("metadata");
+    metadata.check_keys({"config_id", "score", "verified_model_types", "verified_tags", "label"});
+    if (metadata.has("label")) {
+        metadata.at("label").check_keys({"w_bit", "a_bit", "is_sparse", "kv_cache", "fa_quant", "fa_bit"});
+    }
 }
 
 }  // namespace
 
-std::string original_wan_name(std::string_view layer) {
-    std::string name(layer);
-    if (name.find(".attn1.") == std::string::npos && name.find(".attn2.") == std::string::npos &&
-        name.find(".ffn.net.") == std::string::npos) {
-        return name;
+Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& without) {
+    constexpr std::size_t kLimit = 1'000'000;
+    const Words types = type_names();
+    for (const std::string& type : without) {
+        if (std::find(types.begin(), types.end(), type) != types.end()) continue;
+        throw InvalidArgument(fmt::format("[recipe] there is no entry type {}{}; there are: {}",
+                                          in_quotes(type), suggestion(type, types), fmt::join(types, ", ")));
     }
-    for (const auto& [part, original] : kWanParts) {
-        const std::size_t at = name.find(part);
-        if (at != std::string::npos) name.replace(at, part.size(), original);
-    }
-    return name;
+    return parse_recipe(read_text_file(path, "recipe", kLimit), path, without);
 }
 
-RecipePlan plan_of(const Recipe& recipe, const std::vector<std::string>& linears) {
-    const std::vector<Candidate> layers = candidates(linears);
-    RecipePlan plan;
-    std::map<std::string, LayerOptions> prepared;
-    for (const RecipeEntry& entry : recipe.entries) {
-        add_unmatched(entry, layers, plan);
-        plan_layers(entry, layers, prepared, plan);
+Recipe parse_recipe(const std::string& text, const std::filesystem::path& path,
+                    const std::vector<std::string>& without) {
+    try {
+        const RecipeOutline outline(text, "[recipe] " + path.string());
+        const RecipeNode root(YAML::Load(text), path.string(), "");
+        check_frame(root, outline);
+        const RecipeNode spec = root.at("spec");
+        check_spec(spec);
+        Recipe recipe;
+        recipe.path = path;
+        for (const RecipeNode& entry : spec.items("process")) read_entry(entry, without, recipe);
+        const bool any = std::any_of(recipe.entries.begin(), recipe.entries.end(),
+                                     [](const RecipeEntry& entry) { return !entry.prepares(); });
+        if (!any) spec.fail("has no linear_quant entry under process");
+        return recipe;
+    } catch (const YAML::Exception& error) {
+        throw InvalidArgument(fmt::format("[recipe] {}:{}: not readable as YAML: {}", path.string(),
+                                          error.mark.line + 1, printable(error.msg)));
     }
-    if (plan.layers.empty()) {
-        throw InvalidArgument(fmt::format("[recipe] {}: no entry matches any of the {} Linear layers",
-                                          recipe.path.string(), layers.size()));
-    }
-    plan_attentions(recipe, layers, plan);
-    return plan;
 }
 
 }  // namespace aerogel

@@ -10,7 +10,7 @@
 #include <span>
 
 #include "aerogel/error.h"
-#include "core/json_node.h"
+#include "core/json.h"
 
 namespace aerogel {
 namespace {

@@ -8,7 +8,6 @@
 #include "aerogel/sparse_profile.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
-#include "core/json_node.h"
 
 namespace aerogel {
 namespace {

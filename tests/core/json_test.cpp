@@ -6,7 +6,6 @@
 
 #include <string>
 
-#include "core/json_node.h"
 #include "core/temporary_folder.h"
 
 namespace aerogel {

@@ -7,7 +7,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/wan.h"
-#include "core/json_node.h"
+#include "core/json.h"
 
 namespace aerogel {
 namespace {

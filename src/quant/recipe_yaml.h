@@ -1,15 +1,33 @@
-// A value of a recipe with its place in the file, so that every error can name both.
+// YAML of a recipe. RecipeOutline is a first look at the text, before anything is built of it: limits on
+// depth and size, where an alias counts as much as what it stands for, and which parts refer to which.
+// RecipeNode is a value with its place in the file, so that every error can name both.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
 
 #include <initializer_list>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace aerogel {
+
+class RecipeOutline {
+  public:
+    /// `where` ("[recipe] FILE") begins errors. InvalidArgument when the text is nested too deeply, holds too
+    /// many values or an alias of what it is in; YAML::Exception when it is no YAML.
+    RecipeOutline(const std::string& text, const std::string& where);
+
+    /// The keys of the file's mapping whose values (or parts of them) the value of `key` refers to by
+    /// "*name", directly or through others.
+    std::set<std::string> used_by(const std::string& key) const;
+
+  private:
+    std::map<std::string, std::set<std::string>> uses_;
+};
 
 class RecipeNode {
   public:

@@ -1,0 +1,112 @@
+// Strict parsing: the whole text must be a number. Questions to the file system: the answers may change
+// before the file is written, which then tells itself.
+#include "cli/arguments.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "aerogel/error.h"
+#include "core/paths.h"
+#include "core/text.h"
+
+namespace aerogel::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+template <typename T>
+bool parse(const std::string& text, T& value) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc{} && end == text.data() + text.size();
+}
+
+// Help shows `range`, errors what was expected and got.
+template <typename T>
+CLI::Validator in_range(const char* kind, T least, T most) {
+    const std::string range = fmt::format("from {} to {}", least, most);
+    return {[=](std::string& text) {
+                T value{};
+                if (parse(text, value) && value >= least && value <= most) return std::string();
+                return fmt::format("must be {} {}, got '{}'", kind, range, text);
+            },
+            range};
+}
+
+void check_writable(std::string_view op, const fs::path& path, const fs::path& folder) {
+    if (::access(folder.c_str(), W_OK | X_OK) == 0) return;
+    throw IoError(fmt::format("[{}] the output {} cannot be written: no permission in the folder {}", op,
+                              in_quotes(path.string()), in_quotes(folder.string())));
+}
+
+}  // namespace
+
+CLI::Validator whole_number(std::int64_t least, std::int64_t most) {
+    return in_range("a whole number", least, most);
+}
+
+CLI::Validator real_number(double least, double most) {
+    return in_range("a number", least, most);
+}
+
+CLI::Validator any_real_number() {
+    return {[](std::string& text) {
+                double value = 0.0;
+                if (parse(text, value) && std::isfinite(value)) return std::string();
+                return fmt::format("must be a finite number, got '{}'", text);
+            },
+            ""};
+}
+
+CLI::Validator seed_number() {
+    return in_range<std::uint64_t>("a whole number", 0, std::numeric_limits<std::uint64_t>::max());
+}
+
+VideoSize parse_video_size(std::string_view op, const std::string& text) {
+    VideoSize size;
+    const char* const end = text.data() + text.size();
+    const auto width = std::from_chars(text.data(), end, size.width);
+    if (width.ec == std::errc{} && width.ptr != end && *width.ptr == 'x') {
+        const auto height = std::from_chars(width.ptr + 1, end, size.height);
+        if (height.ec == std::errc{} && height.ptr == end && size.width >= 1 && size.height >= 1) return size;
+    }
+    throw InvalidArgument(
+        fmt::format("[{}] --size must be WIDTHxHEIGHT like 64x64, got {}", op, in_quotes(text)));
+}
+
+void check_output_file(std::string_view op, const fs::path& path, const std::vector<fs::path>& inputs) {
+    const std::string name = in_quotes(path.string());
+    if (!path.has_filename())
+        throw InvalidArgument(fmt::format("[{}] the output must be a file name, got {}", op, name));
+    if (is_folder(path))
+        throw IoError(fmt::format("[{}] the output {} is a folder, expected a file name", op, name));
+    for (const fs::path& input : inputs) {
+        if (input.empty() || !is_same_file(path, input)) continue;
+        throw InvalidArgument(fmt::format("[{}] the output {} is also an input", op, name));
+    }
+    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    if (!is_folder(folder)) {
+        throw IoError(fmt::format("[{}] the output {} cannot be written: the folder {} does not exist", op,
+                                  name, in_quotes(folder.string())));
+    }
+    check_writable(op, path, folder);
+}
+
+void check_output_folder(std::string_view op, const fs::path& path) {
+    if (path.empty()) throw InvalidArgument(fmt::format("[{}] the output must be a folder, got ''", op));
+    fs::path there = path;
+    while (!there.empty() && !path_exists(there)) there = there.parent_path();
+    if (there.empty()) there = ".";
+    if (!is_folder(there)) {
+        throw IoError(fmt::format("[{}] the output {} cannot be a folder: {} is a file", op,
+                                  in_quotes(path.string()), in_quotes(there.string())));
+    }
+    check_writable(op, path, there);
+}
+
+}  // namespace aerogel::cli

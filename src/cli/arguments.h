@@ -1,0 +1,40 @@
+// What the values on the command line may be; everything else is refused before any work starts: numbers,
+// sizes of videos, and outputs that cannot be written.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace aerogel::cli {
+
+constexpr std::int64_t kMostSteps = 1000;
+
+/// A whole number from `least` to `most`.
+CLI::Validator whole_number(std::int64_t least, std::int64_t most);
+/// A finite number from `least` to `most`.
+CLI::Validator real_number(double least, double most);
+/// A finite number.
+CLI::Validator any_real_number();
+/// A whole number from 0 to 2^64 - 1.
+CLI::Validator seed_number();
+
+struct VideoSize {
+    int width = 0;
+    int height = 0;
+};
+
+/// "64x48" is width x height, as in ffmpeg; InvalidArgument starting with `op` otherwise.
+VideoSize parse_video_size(std::string_view op, const std::string& text);
+
+/// Throws unless `path` can become a file: it has a name, is no folder, is none of `inputs` (empty ones are
+/// left out), and its folder is there and may be written. InvalidArgument, IoError.
+void check_output_file(std::string_view op, const std::filesystem::path& path,
+                       const std::vector<std::filesystem::path>& inputs = {});
+/// Throws unless `path` is a folder that may be written, or can be made.
+void check_output_folder(std::string_view op, const std::filesystem::path& path);
+
+}  // namespace aerogel::cli
