@@ -15,6 +15,7 @@
 #include "aerogel/threads.h"
 #include "base/clock.h"
 #include "base/thread_pool.h"
+#include "ops/machines.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/minmax.h"
 #include "quant/schemes.h"
@@ -240,8 +241,10 @@ std::vector<BenchProblem> bench_problems() {
 }
 
 double measured_peak(PeakKind kind) {
-    for (const PeakKernel& kernel : peak_kernels()) {
-        if (kernel.kind != kind || kernel.level > cpu_level()) continue;
+    const Machine& cpu = machine_of(Device::cpu);
+    for (const auto& [level, row] : cpu.peak) {
+        const PeakKernel& kernel = *row;
+        if (kernel.kind != kind || !cpu.why_not(Device::cpu, level).empty()) continue;
         const auto rounds = static_cast<std::int64_t>(4e9 / kernel.operations_per_round);
         double best = 0.0;
         for (int attempt = 0; attempt < 5; ++attempt) {

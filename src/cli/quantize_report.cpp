@@ -13,7 +13,7 @@
 #include "cli/command.h"
 #include "core/text.h"
 #include "formats/mx.h"
-#include "kernels/linear.h"
+#include "ops/machines.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/schemes.h"
 
@@ -84,8 +84,10 @@ Names kernels_for(const SchemeRow& scheme) {
     problem.activation = scheme.activation;
     problem.group_size = is_mx(scheme.weight) ? kMxBlock : scheme.group_size;
     Names names;
-    for (const LinearKernel& kernel : linear_kernels()) {
-        if (kernel.level <= cpu_level() && kernel.why_not(problem).empty()) names.push_back(kernel.name);
+    const Machine& cpu = machine_of(Device::cpu);
+    for (const auto& [level, kernel] : cpu.linear) {
+        if (cpu.why_not(Device::cpu, level).empty() && kernel->why_not(problem).empty())
+            names.push_back(kernel->name);
     }
     return names;
 }

@@ -4,13 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 
 #include "aerogel/block_mask.h"
 #include "aerogel/tensor.h"
-#include "base/cpu_features.h"
 
 namespace aerogel {
 
@@ -51,15 +49,11 @@ struct AttentionArgs {
 
 struct AttentionKernel {
     std::string_view name;  ///< "cpu.avx512.attention"
-    CpuLevel level;
     std::string (*why_not)(const AttentionProblem& problem);
     std::size_t (*workspace_bytes)(const AttentionProblem& problem);
     void (*run)(const AttentionProblem& problem, const AttentionArgs& args) noexcept;
     /// To bfloat16 before they meet v; numbers of bfloat16 below 2^-126 then count as zero.
     bool rounds_weights = false;
 };
-
-/// Best first, the reference last.
-std::span<const AttentionKernel> attention_kernels();
 
 }  // namespace aerogel

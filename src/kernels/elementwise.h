@@ -3,11 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
-
-#include "base/cpu_features.h"
 
 namespace aerogel {
 
@@ -60,14 +57,10 @@ struct ResidualArgs {
 
 struct ElementwiseKernels {
     std::string_view name;  ///< "cpu.avx2.elementwise"
-    CpuLevel level;
     void (*norm)(const NormArgs& args) noexcept;
     void (*activation)(ActivationFunction function, const float* x, float* y, std::int64_t count) noexcept;
     void (*rope)(const RopeArgs& args) noexcept;
     void (*residual)(const ResidualArgs& args) noexcept;
 };
-
-/// Best first, the reference last. Every row takes every problem.
-std::span<const ElementwiseKernels> elementwise_kernels();
 
 }  // namespace aerogel

@@ -2,10 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string_view>
-
-#include "base/cpu_features.h"
 
 namespace aerogel {
 
@@ -24,11 +21,7 @@ struct HadamardArgs {
 
 struct HadamardKernel {
     std::string_view name;  ///< "cpu.avx2.hadamard"
-    CpuLevel level;
     void (*run)(const HadamardArgs& args) noexcept;
 };
-
-/// Best first, the reference last. Every row takes every problem.
-std::span<const HadamardKernel> hadamard_kernels();
 
 }  // namespace aerogel

@@ -1,14 +1,9 @@
-// The ordered list of linear kernels, and what they all refuse.
+// What all linear kernels refuse, and the names of their problems.
 #include "kernels/linear.h"
 
 #include <algorithm>
 #include <array>
-
-#include "kernels/cpu/amx/linear.h"
-#include "kernels/cpu/avx2/linear.h"
-#include "kernels/cpu/avx512/linear.h"
-#include "kernels/cpu/baseline/linear.h"
-#include "kernels/reference/linear.h"
+#include <span>
 
 namespace aerogel {
 namespace {
@@ -91,15 +86,6 @@ std::string linear_limits(const LinearProblem& problem) {
     constexpr std::int64_t kLargest = 131071;  // k * 128 * 128 < 2^31
     if (problem.k > kLargest) return "int32 sums hold k up to 131071";
     return "";
-}
-
-std::span<const LinearKernel> linear_kernels() {
-    static const std::array kernels = {kAmxW8A8,          kAvx512W8A8,         kAvx512Grouped,
-                                       kAvx512Dequantize, kAvx512Float,        kAvx2W8A8,
-                                       kAvx2Grouped,      kAvx2Dequantize,     kAvx2Float,
-                                       kBaselineGrouped,  kBaselineDequantize, kBaselineFloat,
-                                       kReferenceLinear};
-    return kernels;
 }
 
 }  // namespace aerogel

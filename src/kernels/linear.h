@@ -4,12 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 
 #include "aerogel/quantized_tensor.h"
-#include "base/cpu_features.h"
 
 namespace aerogel {
 
@@ -71,7 +69,6 @@ struct LinearArgs {
 
 struct LinearKernel {
     std::string_view name;  ///< "cpu.avx2.w8a8"
-    CpuLevel level;
     /// Empty, or why this kernel refuses the problem ("takes int8 weights only").
     std::string (*why_not)(const LinearProblem& problem);
     /// Bytes of the packed weight (64-byte aligned storage is provided).
@@ -95,8 +92,5 @@ bool same_packing(Activation a, Activation b);
 /// integers (the int32 sum could overflow). Refusals depend on the weight and the activation only, never on
 /// m, x or y.
 std::string linear_limits(const LinearProblem& problem);
-
-/// Best first, the reference last. Kernels of levels this CPU lacks are listed too.
-std::span<const LinearKernel> linear_kernels();
 
 }  // namespace aerogel

@@ -17,7 +17,6 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 #include <string>
 #include <string_view>
 
@@ -70,7 +69,6 @@ constexpr std::int64_t mean_portions(std::int64_t tokens) {
 
 struct QuantizedAttentionKernel {
     std::string_view name;  ///< "cpu.avx2.int8_attention"
-    CpuLevel level;
     float largest_weight;
     std::string (*why_not)(const AttentionProblem& problem);
     std::size_t (*workspace_bytes)(const AttentionProblem& problem);
@@ -82,8 +80,5 @@ struct QuantizedAttentionKernel {
     void (*find_scales)(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
                         const ScaleSearch& search) noexcept;
 };
-
-/// Best first, the reference last.
-std::span<const QuantizedAttentionKernel> quantized_attention_kernels();
 
 }  // namespace aerogel

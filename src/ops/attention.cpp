@@ -29,7 +29,7 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
         });
         return;
     }
-    const AttentionKernel& kernel = choose("attention", attention_kernels(), problem);
+    const AttentionKernel& kernel = choose("attention", q.device, &Machine::attention, problem);
     AttentionArgs args;
     args.q = q.data;
     args.k = k.data;

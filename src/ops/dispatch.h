@@ -1,40 +1,48 @@
-// Choosing a kernel from an ordered list: the first whose CPU level is allowed and that does not
-// refuse. AEROGEL_LOG=dispatch tells the choice and each refusal (once per distinct problem);
-// AEROGEL_KERNEL=name forces one for the operations that have it and errors where it refuses.
+// Choosing a kernel from the list of the machine that has the tensors: the first row whose level the machine
+// offers and that does not refuse the problem. AEROGEL_LOG=dispatch tells the choice and each refusal (once
+// per distinct problem); AEROGEL_KERNEL=name forces one for the operations that have it and errors where it
+// refuses.
 #pragma once
 
 #include <functional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "base/cpu_features.h"
+#include "ops/machines.h"
 
 namespace aerogel {
 
-/// A list entry as the chooser sees it.
-struct Candidate {
-    std::string_view name;
-    CpuLevel level;
-};
-
-/// Index of the kernel to use. `why_not(i)` gives the refusal of candidate i or an empty string.
+/// Index of the kernel to use. `why_not(i)` gives the refusal of the i-th name or an empty string.
 /// Throws Unsupported with all refusals when none is left or the forced one refuses.
 std::size_t choose_kernel(std::string_view op, const std::string& problem,
-                          const std::vector<Candidate>& candidates,
+                          const std::vector<std::string_view>& names,
                           const std::function<std::string(std::size_t)>& why_not);
 
 /// Every kernel name of every list (for AEROGEL_KERNEL's error and `aerogel inspect --kernels`).
 std::vector<std::string> all_kernel_names();
 
-/// The same for a list of rows {name, level, why_not(problem)}.
+/// Rows of float32 are all that a kernel without why_not() is asked about.
+struct FloatRows {
+    std::string describe() const { return "float32 rows"; }
+};
+
+/// The same for a list of the device's machine. Rows have a name and, unless they take every problem,
+/// why_not(problem).
 template <typename Kernel, typename Problem>
-const Kernel& choose(std::string_view op, std::span<const Kernel> kernels, const Problem& problem) {
-    std::vector<Candidate> candidates;
-    for (const auto& kernel : kernels) candidates.push_back({kernel.name, kernel.level});
-    return kernels[choose_kernel(op, problem.describe(), candidates,
-                                 [&](std::size_t i) { return kernels[i].why_not(problem); })];
+const Kernel& choose(std::string_view op, Device device, KernelList<Kernel> Machine::*list,
+                     const Problem& problem) {
+    const Machine& machine = machine_of(device);
+    const KernelList<Kernel> rows = machine.*list;
+    std::vector<std::string_view> names;
+    for (const auto& row : rows) names.push_back(row.kernel->name);
+    return *rows[choose_kernel(op, problem.describe(), names, [&](std::size_t i) {
+                auto reason = machine.why_not(device, rows[i].level);
+                if constexpr (requires(const Kernel& kernel) { kernel.why_not(problem); }) {
+                    if (reason.empty()) reason = rows[i].kernel->why_not(problem);
+                }
+                return reason;
+            })].kernel;
 }
 
 }  // namespace aerogel

@@ -5,20 +5,10 @@
 #include "ops/dispatch.h"
 
 namespace aerogel {
-namespace {
-
-const ElementwiseKernels& choose_elementwise() {
-    const auto kernels = elementwise_kernels();
-    std::vector<Candidate> candidates;
-    for (const auto& kernel : kernels) candidates.push_back({kernel.name, kernel.level});
-    return kernels[choose_kernel("elementwise", "float32 rows", candidates,
-                                 [](std::size_t) { return std::string(); })];
-}
-
-}  // namespace
 
 const ElementwiseKernels& chosen_elementwise() {
-    static const ElementwiseKernels& chosen = choose_elementwise();
+    static const ElementwiseKernels& chosen =
+        choose("elementwise", Device::cpu, &Machine::elementwise, FloatRows{});
     return chosen;
 }
 

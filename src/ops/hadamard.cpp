@@ -8,21 +8,12 @@
 
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
-#include "kernels/hadamard.h"
 #include "ops/dispatch.h"
 
 namespace aerogel {
 namespace {
 
 constexpr std::int64_t kRows = 16;
-
-const HadamardKernel& choose_hadamard() {
-    const auto kernels = hadamard_kernels();
-    std::vector<Candidate> candidates;
-    for (const auto& kernel : kernels) candidates.push_back({kernel.name, kernel.level});
-    return kernels[choose_kernel("hadamard", "float32 rows", candidates,
-                                 [](std::size_t) { return std::string(); })];
-}
 
 bool fits(const TensorView& matrix, const TensorView& like) {
     return matrix.dtype == DType::f32 && matrix.shape.size() == 2 && matrix.contiguous() &&
@@ -47,7 +38,7 @@ void hadamard_rows(const TensorView& x, const TensorView& y, std::int64_t block,
         throw InvalidArgument(
             fmt::format("[hadamard] signs must be f32[{}], got {}", columns, signs.describe()));
     }
-    static const HadamardKernel& kernel = choose_hadamard();
+    static const HadamardKernel& kernel = choose("hadamard", Device::cpu, &Machine::hadamard, FloatRows{});
     const std::int64_t rows = x.dim(0);
     parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t chunk, int) {
         HadamardArgs args;

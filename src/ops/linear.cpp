@@ -81,7 +81,7 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
     if (const std::string wrong = row.problem(weight); !wrong.empty()) {
         refuse(std::string(row.name) + " weight: " + wrong);
     }
-    kernel_ = &choose("linear", linear_kernels(), problem_);
+    kernel_ = &choose("linear", Device::cpu, &Machine::linear, problem_);
     packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
     run_operation([&] { kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.data())); });
 }

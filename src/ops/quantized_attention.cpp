@@ -64,7 +64,7 @@ std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
 void int8_attention(const AttentionProblem& problem, const AttentionViews& views, const Options& options,
                     const TokenOrders& orders) {
     const QuantizedAttentionKernel& kernel =
-        choose("quantized_attention", quantized_attention_kernels(), problem);
+        choose("quantized_attention", views.q.device, &Machine::quantized_attention, problem);
     QuantizedAttentionArgs args;
     args.q = views.q.data;
     args.k = views.k.data;

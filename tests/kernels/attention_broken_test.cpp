@@ -2,12 +2,13 @@
 #include <gtest/gtest.h>
 
 #include "kernels/attention_cases.h"
+#include "kernels/reference/kernels.h"
 
 namespace aerogel::testing {
 namespace {
 
 const AttentionKernel& reference() {
-    return attention_kernels().back();
+    return reference::kAttention;
 }
 
 using RunFunction = void (*)(const AttentionProblem&, const AttentionArgs&) noexcept;

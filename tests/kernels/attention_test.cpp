@@ -7,23 +7,23 @@
 
 #include "aerogel/threads.h"
 #include "kernels/attention_cases.h"
+#include "kernels/cpu_kernels.h"
+#include "kernels/reference/kernels.h"
 #include "kernels/shuffled_tokens.h"
 
 namespace aerogel::testing {
 namespace {
 
-std::vector<AttentionKernel> kernels_for(const AttentionProblem& problem) {
-    std::vector<AttentionKernel> usable;
-    for (const AttentionKernel& kernel : attention_kernels())
-        if (kernel.level <= cpu_level() && kernel.why_not(problem).empty()) usable.push_back(kernel);
-    return usable;
+KernelReferences<AttentionKernel> kernels_for(const AttentionProblem& problem) {
+    return usable(cpu::kMachine.attention, problem);
 }
 
 const AttentionKernel& reference() {
-    return attention_kernels().back();
+    return reference::kAttention;
 }
 
 TEST(AttentionKernels, TheReferenceComesLastAndTakesAll) {
+    EXPECT_EQ(cpu::kMachine.attention.back().kernel, &reference());
     EXPECT_EQ(reference().name, "reference.attention");
     for (const AttentionCase& test_case : attention_cases())
         EXPECT_EQ(reference().why_not(test_case.problem), "");

@@ -11,6 +11,8 @@
 #include <random>
 
 #include "aerogel/threads.h"
+#include "kernels/cpu_kernels.h"
+#include "kernels/reference/kernels.h"
 
 namespace aerogel {
 namespace {
@@ -20,11 +22,8 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kPoison = -12345.5F;
 
-std::vector<ElementwiseKernels> usable() {
-    std::vector<ElementwiseKernels> sets;
-    for (const ElementwiseKernels& set : elementwise_kernels())
-        if (set.level <= cpu_level()) sets.push_back(set);
-    return sets;
+testing::KernelReferences<ElementwiseKernels> usable() {
+    return testing::usable(cpu::kMachine.elementwise);
 }
 
 std::size_t at(std::int64_t i) {
@@ -159,7 +158,7 @@ TEST(ElementwiseKernels, NormWithinBounds) {
 }
 
 TEST(ElementwiseKernels, BrokenNormsAreCaught) {
-    const auto reference = elementwise_kernels().back().norm;
+    const auto reference = reference::kElementwise.norm;
     NormRun run({NormKind::layer, 9, 127, 3, true, true, true, true, 0.5F, 1.0F});
     EXPECT_EQ(run.wrong(run.run(reference)), 0);
     const auto broken = [&](auto change) {
@@ -297,7 +296,7 @@ TEST(ElementwiseKernels, RopeWithinBounds) {
         for (const std::int64_t head_dim : {2, 4, 10, 32, 40, 64, 80, 128, 254})
             EXPECT_EQ(wrong_rope(set.rope, 3, head_dim), 0) << set.name << " " << head_dim;
     }
-    const auto reference = elementwise_kernels().back().rope;
+    const auto reference = reference::kElementwise.rope;
     const auto broken = [&](auto change) {
         return wrong_rope(
             [&](RopeArgs args) {
@@ -344,7 +343,7 @@ TEST(ElementwiseKernels, ResidualWithinBounds) {
             EXPECT_EQ(wrong_residual(set.residual, columns, false), 0) << set.name << " " << columns;
         }
     }
-    const auto reference = elementwise_kernels().back().residual;
+    const auto reference = reference::kElementwise.residual;
     const auto broken = [&](auto change) {
         return wrong_residual(
             [&](ResidualArgs args) {

@@ -12,7 +12,8 @@
 #include "formats/format.h"
 #include "formats/mx.h"
 #include "formats/nibbles.h"
-#include "kernels/linear.h"
+#include "kernels/cpu_kernels.h"
+#include "kernels/reference/kernels.h"
 
 namespace aerogel::testing {
 namespace {
@@ -20,7 +21,7 @@ namespace {
 using Floats = std::vector<float>;
 
 const LinearKernel& reference() {
-    return linear_kernels().back();
+    return reference::kLinear;
 }
 
 bool is_nibbles(Format format) {
@@ -55,10 +56,8 @@ Floats run(const LinearKernel& kernel, LinearProblem problem, const QuantizedTen
 /// The kernels of this machine but the reference that take a problem.
 std::vector<const LinearKernel*> kernels_for(const LinearProblem& problem) {
     std::vector<const LinearKernel*> kernels;
-    for (const LinearKernel& kernel : linear_kernels()) {
-        const bool runs = kernel.level <= cpu_level() && kernel.name != reference().name;
-        if (runs && kernel.why_not(problem).empty()) kernels.push_back(&kernel);
-    }
+    for (const LinearKernel& kernel : usable(cpu::kMachine.linear, problem))
+        if (kernel.name != reference().name) kernels.push_back(&kernel);
     return kernels;
 }
 
@@ -252,7 +251,7 @@ TEST(DequantizeKernels, QuantizedActivationsAreTheReferencesToTheBit) {
 }
 
 TEST(DequantizeKernels, TakeEverySchemeOfFloatProducts) {
-    for (const LinearKernel& kernel : linear_kernels()) {
+    for (const LinearKernel& kernel : every(cpu::kMachine.linear)) {
         if (kernel.name.find("dequantize") == kernel.name.npos) continue;
         for (const Scheme& scheme : kSchemes) {
             LinearProblem problem{.n = 4, .k = 64, .weight = scheme.weight, .activation = scheme.activation};
@@ -273,12 +272,12 @@ TEST(DequantizeKernels, TakeEverySchemeOfFloatProducts) {
 TEST(LinearKernels, PackedFormServesAllFloatActivations) {
     const QuantizedTensor w = every_code(Format::mxfp4_dual, 71);
     LinearProblem problem{.n = w.rows, .k = w.columns, .weight = w.format, .group_size = kMxBlock};
-    for (const LinearKernel& kernel : linear_kernels()) {
+    for (const LinearKernel& kernel : usable(cpu::kMachine.linear)) {
         std::vector<std::vector<std::byte>> forms;
         for (const Activation activation : {Activation::none, Activation::mxfp8, Activation::mxfp4_dual}) {
             problem.activation = activation;
             EXPECT_TRUE(same_packing(activation, Activation::none));
-            if (kernel.level > cpu_level() || !kernel.why_not(problem).empty()) continue;
+            if (!kernel.why_not(problem).empty()) continue;
             Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel.packed_bytes(problem))});
             auto* bytes = static_cast<std::byte*>(packed.data());
             kernel.pack(problem, w, bytes);
@@ -294,14 +293,14 @@ TEST(GroupedKernels, TakeGroupsThatDivideABlock) {
     LinearProblem problem{.n = 4, .k = 1024, .weight = Format::int4, .activation = Activation::per_token};
     for (const std::int64_t group : {32, 64, 128, 256}) {
         problem.group_size = group;
-        for (const LinearKernel& kernel : linear_kernels()) {
+        for (const LinearKernel& kernel : every(cpu::kMachine.linear)) {
             const bool grouped = kernel.name.find("groups") != kernel.name.npos;
             EXPECT_EQ(kernel.why_not(problem).empty(), grouped || kernel.name == reference().name)
                 << kernel.name;
         }
     }
     problem.group_size = 512;
-    const LinearKernel& last = linear_kernels()[linear_kernels().size() - 2];
+    const LinearKernel& last = *cpu::kMachine.linear[cpu::kMachine.linear.size() - 2].kernel;
     EXPECT_NE(last.why_not(problem), "");
 }
 

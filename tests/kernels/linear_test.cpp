@@ -7,13 +7,16 @@
 #include <cstring>
 
 #include "aerogel/threads.h"
+#include "base/cpu_features.h"
+#include "kernels/cpu_kernels.h"
 #include "kernels/linear_cases.h"
+#include "kernels/reference/kernels.h"
 
 namespace aerogel::testing {
 namespace {
 
 const LinearKernel& reference() {
-    return linear_kernels().back();
+    return reference::kLinear;
 }
 
 TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
@@ -22,8 +25,7 @@ TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
         if (shape.speed) continue;
         for (const LinearCase& c : linear_cases(shape)) {
             const LinearArrays arrays(c);
-            for (const LinearKernel& kernel : linear_kernels()) {
-                if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+            for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
                 EXPECT_EQ(arrays.check(kernel), "");
                 ++runs;
             }
@@ -33,15 +35,16 @@ TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
 }
 
 TEST(LinearKernels, ReferenceComesLastAndTakesEverything) {
+    EXPECT_EQ(cpu::kMachine.linear.back().kernel, &reference());
+    EXPECT_EQ(cpu::kMachine.linear.back().level, static_cast<int>(CpuLevel::baseline));
     EXPECT_EQ(reference().name, "reference.linear");
-    EXPECT_EQ(reference().level, CpuLevel::baseline);
     for (const LinearCase& c : linear_cases({3, 5, 8, 4, false}))
         EXPECT_EQ(reference().why_not(c.problem), "");
 }
 
 TEST(LinearKernels, RefusalsDependOnWeightAndActivationOnly) {
     for (const LinearCase& c : linear_cases({3, 5, 8, 4, false})) {
-        for (const LinearKernel& kernel : linear_kernels()) {
+        for (const LinearKernel& kernel : every(cpu::kMachine.linear)) {
             LinearProblem other = c.problem;
             other.m = 0;
             other.x = DType::f32;
@@ -52,7 +55,7 @@ TEST(LinearKernels, RefusalsDependOnWeightAndActivationOnly) {
 }
 
 TEST(LinearKernels, PackedFormServesBothQuantizedActivations) {
-    for (const LinearKernel& kernel : linear_kernels()) {
+    for (const LinearKernel& kernel : every(cpu::kMachine.linear)) {
         LinearProblem dynamic = {0, 33,   70, DType::f32, DType::f32, Format::int8, Activation::per_token,
                                  0, false};
         LinearProblem fixed = dynamic;
@@ -66,7 +69,7 @@ TEST(LinearKernels, PackedFormServesBothActivationsOfInt4) {
     LinearProblem bytes{.n = 33, .k = 70, .weight = Format::int4, .activation = Activation::per_token};
     LinearProblem nibbles = bytes;
     nibbles.activation = Activation::per_token_int4;
-    for (const LinearKernel& kernel : linear_kernels()) {
+    for (const LinearKernel& kernel : every(cpu::kMachine.linear)) {
         EXPECT_EQ(kernel.why_not(bytes), kernel.why_not(nibbles)) << kernel.name;
         EXPECT_EQ(kernel.packed_bytes(bytes), kernel.packed_bytes(nibbles)) << kernel.name;
     }
@@ -96,8 +99,7 @@ TEST(LinearKernels, SumsOfTheLargestKAreExact) {
     c.problem = {3, 6, 131071, DType::f32, DType::f32, Format::int8, Activation::per_tensor, 0, false};
     c.fill = Fill::extreme;
     const LinearArrays arrays(c);
-    for (const LinearKernel& kernel : linear_kernels()) {
-        if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+    for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
         EXPECT_EQ(arrays.check(kernel), "");
     }
 }
@@ -110,8 +112,7 @@ TEST(LinearKernels, QuotientsAtTiesAreRoundedAsByDivision) {
         c.problem = {400, 7, 193, DType::f32, DType::f32, weight, activation, 0, false};
         c.fill = Fill::ties;
         const LinearArrays arrays(c);
-        for (const LinearKernel& kernel : linear_kernels()) {
-            if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+        for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
             EXPECT_EQ(arrays.check(kernel), "");
         }
     }
@@ -124,8 +125,7 @@ TEST(LinearKernels, ResultsDoNotDependOnTheNumberOfThreads) {
           LinearShape{37, 90, 512, 64, false}}) {
         for (const LinearCase& c : linear_cases(shape)) {
             const LinearArrays arrays(c);
-            for (const LinearKernel& kernel : linear_kernels()) {
-                if (kernel.level > cpu_level() || !kernel.why_not(c.problem).empty()) continue;
+            for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
                 std::string complaint;
                 set_num_threads(1);
                 const std::vector<float> wanted = arrays.run(kernel, complaint);

@@ -11,21 +11,20 @@
 #include <random>
 
 #include "aerogel/threads.h"
+#include "kernels/cpu_kernels.h"
 #include "kernels/quantized_attention_cases.h"
+#include "kernels/reference/kernels.h"
 #include "kernels/shuffled_tokens.h"
 
 namespace aerogel::testing {
 namespace {
 
-std::vector<QuantizedAttentionKernel> kernels_for(const AttentionProblem& problem) {
-    std::vector<QuantizedAttentionKernel> usable;
-    for (const QuantizedAttentionKernel& kernel : quantized_attention_kernels())
-        if (kernel.level <= cpu_level() && kernel.why_not(problem).empty()) usable.push_back(kernel);
-    return usable;
+KernelReferences<QuantizedAttentionKernel> kernels_for(const AttentionProblem& problem) {
+    return usable(cpu::kMachine.quantized_attention, problem);
 }
 
 const QuantizedAttentionKernel& reference() {
-    return quantized_attention_kernels().back();
+    return reference::kInt8Attention;
 }
 
 TEST(QuantizedAttentionKernels, AllProblemsWithinBounds) {

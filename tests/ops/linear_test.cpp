@@ -10,6 +10,7 @@
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
 #include "aerogel/number_types.h"
+#include "base/cpu_features.h"
 #include "ops/dispatch.h"
 
 namespace aerogel {
@@ -220,11 +221,11 @@ TEST(Dispatch, UnknownKernelsAreAnErrorThatListsThem) {
 }
 
 TEST(Dispatch, TakesTheFirstThatDoesNotRefuse) {
-    const std::vector<Candidate> candidates = {{"a", CpuLevel::baseline}, {"b", CpuLevel::baseline}};
-    EXPECT_EQ(choose_kernel("op", "p", candidates, [](std::size_t) { return ""; }), 0U);
-    EXPECT_EQ(choose_kernel("op", "p", candidates, [](std::size_t i) { return i == 0 ? "no" : ""; }), 1U);
+    const std::vector<std::string_view> names = {"a", "b"};
+    EXPECT_EQ(choose_kernel("op", "p", names, [](std::size_t) { return ""; }), 0U);
+    EXPECT_EQ(choose_kernel("op", "p", names, [](std::size_t i) { return i == 0 ? "no" : ""; }), 1U);
     EXPECT_EQ(message_of<Unsupported>([&] {
-                  choose_kernel("op", "p", candidates, [](std::size_t i) { return i == 0 ? "no" : "never"; });
+                  choose_kernel("op", "p", names, [](std::size_t i) { return i == 0 ? "no" : "never"; });
               }),
               "[op] no kernel takes p: a: no; b: never");
 }

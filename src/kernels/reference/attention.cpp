@@ -1,6 +1,6 @@
 // One query row at a time: scores, largest score, weights, weighted sum of values, all in double.
 // Rows are independent tasks, so the result cannot depend on the number of threads.
-#include "kernels/reference/attention.h"
+#include "kernels/reference/kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -82,7 +82,9 @@ std::int64_t doubles_per_thread(const AttentionProblem& problem) {
     return (problem.k_len + problem.head_dim + 7) / 8 * 8;
 }
 
-}  // namespace
+std::string takes_all(const AttentionProblem&) {
+    return {};
+}
 
 std::size_t attention_workspace(const AttentionProblem& problem) {
     return static_cast<std::size_t>(doubles_per_thread(problem) * num_threads()) * sizeof(double);
@@ -95,5 +97,9 @@ void attention(const AttentionProblem& problem, const AttentionArgs& args) noexc
                 reinterpret_cast<double*>(args.workspace) + worker * doubles_per_thread(problem));
     });
 }
+
+}  // namespace
+
+constexpr AttentionKernel kAttention = {"reference.attention", takes_all, attention_workspace, attention};
 
 }  // namespace aerogel::reference

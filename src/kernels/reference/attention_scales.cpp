@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "aerogel/number_types.h"
-#include "kernels/reference/quantized_attention.h"
 #include "kernels/reference/rows.h"
 
 namespace aerogel::reference {

@@ -1,5 +1,5 @@
 // Every value is computed in double and rounded once. Rows (or fixed chunks) are independent tasks.
-#include "kernels/reference/elementwise.h"
+#include "kernels/reference/kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -47,8 +47,6 @@ void norm_row(const NormArgs& args, std::int64_t row) {
     }
 }
 
-}  // namespace
-
 void norm(const NormArgs& args) noexcept {
     parallel_for(args.rows, [&](std::int64_t row, int) { norm_row(args, row); });
 }
@@ -90,5 +88,9 @@ void residual(const ResidualArgs& args) noexcept {
         }
     });
 }
+
+}  // namespace
+
+constexpr ElementwiseKernels kElementwise = {"reference.elementwise", norm, activation, rope, residual};
 
 }  // namespace aerogel::reference

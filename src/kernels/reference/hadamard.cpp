@@ -1,10 +1,11 @@
 // block^2 terms per group: the oracle, and far too slow for anything else.
-#include "kernels/reference/hadamard.h"
+#include "kernels/reference/kernels.h"
 
 #include <bit>
 #include <cmath>
 
 namespace aerogel::reference {
+namespace {
 
 void hadamard(const HadamardArgs& args) noexcept {
     const double norm = 1.0 / std::sqrt(static_cast<double>(args.block));
@@ -24,5 +25,9 @@ void hadamard(const HadamardArgs& args) noexcept {
         }
     }
 }
+
+}  // namespace
+
+constexpr HadamardKernel kHadamard = {"reference.hadamard", hadamard};
 
 }  // namespace aerogel::reference

@@ -1,7 +1,7 @@
 // y = x w^T + bias in plain loops: float schemes sum in double, also where activations are small floats, and
 // integer schemes in exact integers with the float32 epilogue that kernels/linear.h spells out. Takes every
 // format through its decoder.
-#include "kernels/reference/linear.h"
+#include "kernels/reference/kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -197,7 +197,7 @@ void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
 
 }  // namespace
 
-constexpr LinearKernel kReferenceLinear = {
-    "reference.linear", CpuLevel::baseline, why_not, packed_bytes, pack, workspace_bytes, run};
+constexpr LinearKernel reference::kLinear = {"reference.linear", why_not, packed_bytes, pack,
+                                             workspace_bytes,    run};
 
 }  // namespace aerogel

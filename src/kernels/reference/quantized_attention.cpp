@@ -1,6 +1,6 @@
 // All integers first; then one query row at a time: integer scores, then group by group weights in eight bits
 // and exact integer sums. Everything that is not an integer is double. Rows are independent tasks.
-#include "kernels/reference/quantized_attention.h"
+#include "kernels/reference/kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -189,7 +189,9 @@ std::int64_t integer_doubles(const AttentionProblem& problem) {
     return (maps * (problem.q_len + 2 * problem.k_len) * problem.head_dim + 7) / 8;
 }
 
-}  // namespace
+std::string takes_all_quantized(const AttentionProblem&) {
+    return {};
+}
 
 std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
     return static_cast<std::size_t>(integer_doubles(problem) + doubles_per_thread(problem) * num_threads()) *
@@ -214,5 +216,11 @@ void quantized_attention(const AttentionProblem& problem, const QuantizedAttenti
         Row(problem, args, integers, row, scratch + worker * doubles_per_thread(problem)).run();
     });
 }
+
+}  // namespace
+
+constexpr QuantizedAttentionKernel kInt8Attention = {
+    "reference.int8_attention",    kWideWeight,         takes_all_quantized,
+    quantized_attention_workspace, quantized_attention, attention_scales};
 
 }  // namespace aerogel::reference

@@ -1,11 +1,12 @@
 // bfloat16 attention with AMX, from strided arrays to strided output: packs keys and values of a group of
 // maps as tiles, then runs tiles of queries through attention_tiles.h.
-#include "kernels/cpu/amx/attention.h"
+#include "kernels/cpu/amx/kernels.h"
 
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/amx/attention_tiles.h"
 #include "kernels/cpu/amx/tile_shapes.h"
+#include "kernels/cpu/attention_limits.h"
 
 namespace aerogel {
 namespace {
@@ -173,10 +174,6 @@ void compute_group(const AttentionProblem& problem, const AttentionArgs& args, c
     });
 }
 
-}  // namespace
-
-namespace amx {
-
 std::size_t attention_workspace(const AttentionProblem& problem) {
     const Bf16Plan plan(problem);
     return static_cast<std::size_t>(2 * plan.group * plan.side + plan.worker * num_threads());
@@ -191,5 +188,9 @@ void attention(const AttentionProblem& problem, const AttentionArgs& args) noexc
     }
 }
 
-}  // namespace amx
+}  // namespace
+
+constexpr AttentionKernel amx::kAttention = {"cpu.amx.bf16_attention", takes_bf16, attention_workspace,
+                                             attention, true};
+
 }  // namespace aerogel

@@ -3,7 +3,7 @@
 // whole tiles of 64 k; what x holds beyond k meets zero weights.
 #include "kernels/cpu/linear_w8a8.h"
 
-#include "kernels/cpu/amx/linear.h"
+#include "kernels/cpu/amx/kernels.h"
 #include "kernels/cpu/amx/tile_shapes.h"
 #include "kernels/cpu/avx512/linear_quantize.h"
 #include "kernels/cpu/avx512/linear_tile.h"
@@ -137,7 +137,7 @@ using Row = W8A8LinearRow<Amx>;
 
 }  // namespace
 
-constexpr LinearKernel kAmxW8A8 = {"cpu.amx.w8a8", CpuLevel::amx,        takes_w8a8, Row::packed_bytes,
-                                   Row::pack,      Row::workspace_bytes, Row::run};
+constexpr LinearKernel amx::kW8A8 = {"cpu.amx.w8a8", takes_w8a8,           Row::packed_bytes,
+                                     Row::pack,      Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

@@ -1,8 +1,8 @@
 // AMX peak loops: tile products of signed bytes and of bfloat16 into four accumulator tiles.
 #include <immintrin.h>
 
+#include "kernels/cpu/amx/kernels.h"
 #include "kernels/cpu/amx/tile_shapes.h"
-#include "kernels/peak.h"
 
 namespace aerogel {
 namespace {
@@ -42,9 +42,9 @@ void run(std::int64_t rounds) noexcept {
 
 }  // namespace
 
-const PeakKernel cpu::kAmxPeakInt8 = {"cpu.amx.peak_int8", CpuLevel::amx, PeakKind::int8,
-                                      4.0 * 16 * 16 * 64 * 2, run<Bytes>};
-const PeakKernel cpu::kAmxPeakBf16 = {"cpu.amx.peak_bf16", CpuLevel::amx, PeakKind::bf16,
-                                      4.0 * 16 * 16 * 32 * 2, run<Bf16>};
+constexpr PeakKernel amx::kPeakInt8 = {"cpu.amx.peak_int8", PeakKind::int8, 4.0 * 16 * 16 * 64 * 2,
+                                       run<Bytes>};
+constexpr PeakKernel amx::kPeakBf16 = {"cpu.amx.peak_bf16", PeakKind::bf16, 4.0 * 16 * 16 * 32 * 2,
+                                       run<Bf16>};
 
 }  // namespace aerogel

@@ -1,8 +1,9 @@
 // The vector operations that attention needs, in AVX2 with FMA. Blocks of 6 rows x 2 vectors: 12 sums,
 // two operands and a broadcast of the 16 registers.
-#include "kernels/cpu/avx2/attention.h"
+#include "kernels/cpu/avx2/kernels.h"
 
 #include "kernels/cpu/attention_driver.h"
+#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/avx2/vector.h"
 
 namespace aerogel {
@@ -34,10 +35,6 @@ struct Avx2Attention : Avx2 {
     }
 };
 
-}  // namespace
-
-namespace avx2 {
-
 std::size_t attention_workspace(const AttentionProblem& problem) {
     return attend_workspace(problem, Avx2Attention::kLanes);
 }
@@ -50,5 +47,9 @@ void attention(const AttentionProblem& problem, const AttentionArgs& args) noexc
     }
 }
 
-}  // namespace avx2
+}  // namespace
+
+constexpr AttentionKernel avx2::kAttention = {"cpu.avx2.attention", takes_all, attention_workspace,
+                                              attention};
+
 }  // namespace aerogel

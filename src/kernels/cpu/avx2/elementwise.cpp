@@ -1,10 +1,11 @@
 // The shared loops, compiled for AVX2.
-#include "kernels/cpu/avx2/elementwise.h"
+#include "kernels/cpu/avx2/kernels.h"
 
 #include "kernels/cpu/avx2/vector.h"
 #include "kernels/cpu/elementwise_loops.h"
 
-namespace aerogel::avx2 {
+namespace aerogel {
+namespace {
 
 void norm(const NormArgs& args) noexcept {
     run_norm<Avx2>(args);
@@ -22,4 +23,8 @@ void residual(const ResidualArgs& args) noexcept {
     run_residual<Avx2>(args);
 }
 
-}  // namespace aerogel::avx2
+}  // namespace
+
+constexpr ElementwiseKernels avx2::kElementwise = {"cpu.avx2.elementwise", norm, activation, rope, residual};
+
+}  // namespace aerogel

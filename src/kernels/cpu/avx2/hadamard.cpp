@@ -1,10 +1,10 @@
 // The fast Walsh-Hadamard transform for AVX2: the first three passes inside vectors of eight, the others
 // between them. Groups of less than eight columns take plain loops.
-#include "kernels/cpu/avx2/hadamard.h"
+#include "kernels/cpu/avx2/kernels.h"
 
 #include <immintrin.h>
 
-namespace aerogel::avx2 {
+namespace aerogel {
 namespace {
 
 // The lanes' partners at a distance of 1, 2 and 4, and which lanes of the partner's pair subtract.
@@ -53,8 +53,6 @@ void scale_row(const HadamardArgs& args, const float* x, float* y, float norm) {
     for (; k < args.columns; ++k) y[k] = x[k] * (args.signs == nullptr ? norm : norm * args.signs[k]);
 }
 
-}  // namespace
-
 void hadamard(const HadamardArgs& args) noexcept {
     const float norm = 1.0F / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(static_cast<float>(args.block))));
     for (std::int64_t r = 0; r < args.rows; ++r) {
@@ -66,4 +64,8 @@ void hadamard(const HadamardArgs& args) noexcept {
     }
 }
 
-}  // namespace aerogel::avx2
+}  // namespace
+
+constexpr HadamardKernel avx2::kHadamard = {"cpu.avx2.hadamard", hadamard};
+
+}  // namespace aerogel

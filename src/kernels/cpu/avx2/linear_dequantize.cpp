@@ -2,7 +2,7 @@
 #include "kernels/cpu/linear_dequantize.h"
 
 #include "kernels/cpu/avx2/codes.h"
-#include "kernels/cpu/avx2/linear.h"
+#include "kernels/cpu/avx2/kernels.h"
 #include "kernels/cpu/avx2/linear_tile.h"
 
 namespace aerogel {
@@ -14,8 +14,7 @@ using Row = DequantizeRow<Avx2Dequantize>;
 
 }  // namespace
 
-constexpr LinearKernel kAvx2Dequantize = {
-    "cpu.avx2.dequantize", CpuLevel::avx2, takes_codes, Row::packed_bytes, Row::pack,
-    Row::workspace_bytes,  Row::run};
+constexpr LinearKernel avx2::kDequantize = {"cpu.avx2.dequantize", takes_codes, Row::packed_bytes, Row::pack,
+                                            Row::workspace_bytes,  Row::run};
 
 }  // namespace aerogel

@@ -1,7 +1,7 @@
 // Float weights and activations with AVX2.
 #include "kernels/cpu/linear_float.h"
 
-#include "kernels/cpu/avx2/linear.h"
+#include "kernels/cpu/avx2/kernels.h"
 #include "kernels/cpu/avx2/linear_tile.h"
 
 namespace aerogel {
@@ -11,7 +11,7 @@ using Row = FloatLinearRow<Avx2Floats>;
 
 }  // namespace
 
-constexpr LinearKernel kAvx2Float = {"cpu.avx2.f32", CpuLevel::avx2,       takes_float, Row::packed_bytes,
-                                     Row::pack,      Row::workspace_bytes, Row::run};
+constexpr LinearKernel avx2::kFloat = {"cpu.avx2.f32", takes_float,          Row::packed_bytes,
+                                       Row::pack,      Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

@@ -3,7 +3,7 @@
 // widened at a time and serves all rows of a task.
 #include "kernels/cpu/linear_w8a8.h"
 
-#include "kernels/cpu/avx2/linear.h"
+#include "kernels/cpu/avx2/kernels.h"
 #include "kernels/cpu/avx2/linear_tile.h"
 
 namespace aerogel {
@@ -122,7 +122,7 @@ using Row = W8A8LinearRow<Avx2Words>;
 
 }  // namespace
 
-constexpr LinearKernel kAvx2W8A8 = {"cpu.avx2.w8a8", CpuLevel::avx2,       takes_w8a8, Row::packed_bytes,
-                                    Row::pack,       Row::workspace_bytes, Row::run};
+constexpr LinearKernel avx2::kW8A8 = {"cpu.avx2.w8a8", takes_w8a8,           Row::packed_bytes,
+                                      Row::pack,       Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

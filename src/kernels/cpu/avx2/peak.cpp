@@ -1,7 +1,7 @@
 // AVX2 peak loops: float32 FMA, and the exact int8 product (vpmaddubsw, vpmaddwd, vpaddd).
 #include <immintrin.h>
 
-#include "kernels/peak.h"
+#include "kernels/cpu/avx2/kernels.h"
 
 namespace aerogel {
 namespace {
@@ -40,9 +40,7 @@ void run_int8(std::int64_t rounds) noexcept {
 
 }  // namespace
 
-const PeakKernel cpu::kAvx2PeakF32 = {"cpu.avx2.peak_f32", CpuLevel::avx2, PeakKind::f32, kChains * 8 * 2,
-                                      run_f32};
-const PeakKernel cpu::kAvx2PeakInt8 = {"cpu.avx2.peak_int8", CpuLevel::avx2, PeakKind::int8, kChains * 32 * 2,
-                                       run_int8};
+constexpr PeakKernel avx2::kPeakF32 = {"cpu.avx2.peak_f32", PeakKind::f32, kChains * 8 * 2, run_f32};
+constexpr PeakKernel avx2::kPeakInt8 = {"cpu.avx2.peak_int8", PeakKind::int8, kChains * 32 * 2, run_int8};
 
 }  // namespace aerogel

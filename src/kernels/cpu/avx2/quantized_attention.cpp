@@ -2,8 +2,9 @@
 // and adds pairs in int16, would saturate at 255 * 127 * 2. So queries and keys are widened to int16 and
 // vpmaddwd sums pairs of products in int32; weights are 0..128, where a pair is -128 * 128 * 2 to
 // 128 * 127 * 2, just what int16 holds. Both are exact, -128 included.
-#include "kernels/cpu/avx2/quantized_attention.h"
+#include "kernels/cpu/avx2/kernels.h"
 
+#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/avx2/vector.h"
 #include "kernels/cpu/quantized_attention_driver.h"
@@ -103,10 +104,6 @@ struct Avx2Integers : Avx2 {
     }
 };
 
-}  // namespace
-
-namespace avx2 {
-
 std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
     return attend_quantized_workspace<Avx2Integers>(problem);
 }
@@ -124,5 +121,10 @@ void attention_scales(const AttentionProblem& problem, const QuantizedAttentionA
     find_attention_scales(problem, args, search);
 }
 
-}  // namespace avx2
+}  // namespace
+
+constexpr QuantizedAttentionKernel avx2::kInt8Attention = {
+    "cpu.avx2.int8_attention",     kNarrowWeight,       takes_up_to_256,
+    quantized_attention_workspace, quantized_attention, attention_scales};
+
 }  // namespace aerogel

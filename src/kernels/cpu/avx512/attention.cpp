@@ -1,8 +1,9 @@
 // The vector operations that attention needs, in AVX-512. Blocks of 12 rows x 2 vectors: 24 sums, two
 // operands and the broadcasts fill the 32 registers.
-#include "kernels/cpu/avx512/attention.h"
+#include "kernels/cpu/avx512/kernels.h"
 
 #include "kernels/cpu/attention_driver.h"
+#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/avx512/vector.h"
 
 namespace aerogel {
@@ -12,10 +13,6 @@ struct Avx512Attention : Avx512 {
     using Rows = RowList<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>;
     static constexpr std::int64_t kRows = 12;
 };
-
-}  // namespace
-
-namespace avx512 {
 
 std::size_t attention_workspace(const AttentionProblem& problem) {
     return attend_workspace(problem, Avx512Attention::kLanes);
@@ -29,5 +26,9 @@ void attention(const AttentionProblem& problem, const AttentionArgs& args) noexc
     }
 }
 
-}  // namespace avx512
+}  // namespace
+
+constexpr AttentionKernel avx512::kAttention = {"cpu.avx512.attention", takes_all, attention_workspace,
+                                                attention};
+
 }  // namespace aerogel

@@ -1,10 +1,11 @@
 // The shared loops, compiled for AVX-512.
-#include "kernels/cpu/avx512/elementwise.h"
+#include "kernels/cpu/avx512/kernels.h"
 
 #include "kernels/cpu/avx512/vector.h"
 #include "kernels/cpu/elementwise_loops.h"
 
-namespace aerogel::avx512 {
+namespace aerogel {
+namespace {
 
 void norm(const NormArgs& args) noexcept {
     run_norm<Avx512>(args);
@@ -22,4 +23,9 @@ void residual(const ResidualArgs& args) noexcept {
     run_residual<Avx512>(args);
 }
 
-}  // namespace aerogel::avx512
+}  // namespace
+
+constexpr ElementwiseKernels avx512::kElementwise = {"cpu.avx512.elementwise", norm, activation, rope,
+                                                     residual};
+
+}  // namespace aerogel

@@ -2,7 +2,7 @@
 #include "kernels/cpu/linear_dequantize.h"
 
 #include "kernels/cpu/avx512/codes.h"
-#include "kernels/cpu/avx512/linear.h"
+#include "kernels/cpu/avx512/kernels.h"
 #include "kernels/cpu/avx512/linear_tile.h"
 
 namespace aerogel {
@@ -14,8 +14,7 @@ using Row = DequantizeRow<Avx512Dequantize>;
 
 }  // namespace
 
-constexpr LinearKernel kAvx512Dequantize = {
-    "cpu.avx512.dequantize", CpuLevel::avx512, takes_codes, Row::packed_bytes, Row::pack,
-    Row::workspace_bytes,    Row::run};
+constexpr LinearKernel avx512::kDequantize = {
+    "cpu.avx512.dequantize", takes_codes, Row::packed_bytes, Row::pack, Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

@@ -1,7 +1,7 @@
 // Float weights and activations with AVX-512.
 #include "kernels/cpu/linear_float.h"
 
-#include "kernels/cpu/avx512/linear.h"
+#include "kernels/cpu/avx512/kernels.h"
 #include "kernels/cpu/avx512/linear_tile.h"
 
 namespace aerogel {
@@ -11,7 +11,7 @@ using Row = FloatLinearRow<Avx512Floats>;
 
 }  // namespace
 
-constexpr LinearKernel kAvx512Float = {"cpu.avx512.f32", CpuLevel::avx512,     takes_float, Row::packed_bytes,
-                                       Row::pack,        Row::workspace_bytes, Row::run};
+constexpr LinearKernel avx512::kFloat = {"cpu.avx512.f32", takes_float,          Row::packed_bytes,
+                                         Row::pack,        Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

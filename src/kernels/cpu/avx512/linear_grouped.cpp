@@ -2,7 +2,7 @@
 #include "kernels/cpu/linear_grouped.h"
 
 #include "kernels/cpu/avx512/codes.h"
-#include "kernels/cpu/avx512/linear.h"
+#include "kernels/cpu/avx512/kernels.h"
 #include "kernels/cpu/avx512/linear_tile.h"
 
 namespace aerogel {
@@ -14,12 +14,8 @@ using Row = GroupedRow<Avx512Groups>;
 
 }  // namespace
 
-constexpr LinearKernel kAvx512Grouped = {"cpu.avx512.w8a8_groups",
-                                         CpuLevel::avx512,
-                                         takes_groups,
-                                         DequantizeRow<Avx512Groups>::packed_bytes,
-                                         DequantizeRow<Avx512Groups>::pack,
-                                         Row::workspace_bytes,
-                                         Row::run};
+constexpr LinearKernel avx512::kGrouped = {
+    "cpu.avx512.w8a8_groups",          takes_groups,         DequantizeRow<Avx512Groups>::packed_bytes,
+    DequantizeRow<Avx512Groups>::pack, Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

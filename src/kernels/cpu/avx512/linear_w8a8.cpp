@@ -2,7 +2,7 @@
 // 128 * sum_k w comes off again in the epilogue: exact for every int8 value, int32 wraps around.
 #include "kernels/cpu/linear_w8a8.h"
 
-#include "kernels/cpu/avx512/linear.h"
+#include "kernels/cpu/avx512/kernels.h"
 #include "kernels/cpu/avx512/linear_quantize.h"
 #include "kernels/cpu/avx512/linear_tile.h"
 
@@ -46,7 +46,7 @@ using Row = W8A8LinearRow<Vnni>;
 
 }  // namespace
 
-constexpr LinearKernel kAvx512W8A8 = {"cpu.avx512.w8a8", CpuLevel::avx512,     takes_w8a8, Row::packed_bytes,
-                                      Row::pack,         Row::workspace_bytes, Row::run};
+constexpr LinearKernel avx512::kW8A8 = {"cpu.avx512.w8a8", takes_w8a8,           Row::packed_bytes,
+                                        Row::pack,         Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

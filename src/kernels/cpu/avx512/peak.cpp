@@ -1,7 +1,7 @@
 // AVX-512 peak loops: float32 FMA and VNNI (vpdpbusd).
 #include <immintrin.h>
 
-#include "kernels/peak.h"
+#include "kernels/cpu/avx512/kernels.h"
 
 namespace aerogel {
 namespace {
@@ -36,9 +36,7 @@ void run_int8(std::int64_t rounds) noexcept {
 
 }  // namespace
 
-const PeakKernel cpu::kAvx512PeakF32 = {"cpu.avx512.peak_f32", CpuLevel::avx512, PeakKind::f32,
-                                        kChains * 16 * 2, run_f32};
-const PeakKernel cpu::kAvx512PeakInt8 = {"cpu.avx512.peak_int8", CpuLevel::avx512, PeakKind::int8,
-                                         kChains * 64 * 2, run_int8};
+constexpr PeakKernel avx512::kPeakF32 = {"cpu.avx512.peak_f32", PeakKind::f32, kChains * 16 * 2, run_f32};
+constexpr PeakKernel avx512::kPeakInt8 = {"cpu.avx512.peak_int8", PeakKind::int8, kChains * 64 * 2, run_int8};
 
 }  // namespace aerogel

@@ -1,8 +1,9 @@
 // Int8 attention in AVX-512 with VNNI: vpdpbusd sums four products of unsigned and signed bytes exactly. The
 // weights are unsigned; queries get 128 added, and each key takes 128 times its own sum off again.
 // Blocks of 12 rows x 2 vectors.
-#include "kernels/cpu/avx512/quantized_attention.h"
+#include "kernels/cpu/avx512/kernels.h"
 
+#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/avx512/vector.h"
 #include "kernels/cpu/quantized_attention_driver.h"
@@ -67,10 +68,6 @@ struct Avx512Bytes : Avx512 {
     static V kept_or_zero(const std::int32_t* lanes, V x) { return _mm512_maskz_mov_ps(kept(lanes), x); }
 };
 
-}  // namespace
-
-namespace avx512 {
-
 std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
     return attend_quantized_workspace<Avx512Bytes>(problem);
 }
@@ -88,5 +85,10 @@ void attention_scales(const AttentionProblem& problem, const QuantizedAttentionA
     find_attention_scales(problem, args, search);
 }
 
-}  // namespace avx512
+}  // namespace
+
+constexpr QuantizedAttentionKernel avx512::kInt8Attention = {
+    "cpu.avx512.int8_attention",   kWideWeight,         takes_up_to_256,
+    quantized_attention_workspace, quantized_attention, attention_scales};
+
 }  // namespace aerogel

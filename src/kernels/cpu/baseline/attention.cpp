@@ -1,8 +1,9 @@
 // The vector operations that attention needs, in SSE2. Blocks of 5 rows x 2 vectors: 10 sums, two operands,
 // a broadcast and two products of the 16 registers.
-#include "kernels/cpu/baseline/attention.h"
+#include "kernels/cpu/baseline/kernels.h"
 
 #include "kernels/cpu/attention_driver.h"
+#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/baseline/vector.h"
 
 namespace aerogel {
@@ -37,10 +38,6 @@ struct Sse2Attention : Sse2 {
     static void transpose(V* rows) { _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]); }
 };
 
-}  // namespace
-
-namespace baseline {
-
 std::size_t attention_workspace(const AttentionProblem& problem) {
     return attend_workspace(problem, Sse2Attention::kLanes);
 }
@@ -53,5 +50,9 @@ void attention(const AttentionProblem& problem, const AttentionArgs& args) noexc
     }
 }
 
-}  // namespace baseline
+}  // namespace
+
+constexpr AttentionKernel baseline::kAttention = {"cpu.baseline.attention", takes_all, attention_workspace,
+                                                  attention};
+
 }  // namespace aerogel

@@ -1,10 +1,11 @@
 // The shared loops, compiled for any x86-64 (SSE2).
-#include "kernels/cpu/baseline/elementwise.h"
+#include "kernels/cpu/baseline/kernels.h"
 
 #include "kernels/cpu/baseline/vector.h"
 #include "kernels/cpu/elementwise_loops.h"
 
-namespace aerogel::baseline {
+namespace aerogel {
+namespace {
 
 void norm(const NormArgs& args) noexcept {
     run_norm<Sse2>(args);
@@ -22,4 +23,9 @@ void residual(const ResidualArgs& args) noexcept {
     run_residual<Sse2>(args);
 }
 
-}  // namespace aerogel::baseline
+}  // namespace
+
+constexpr ElementwiseKernels baseline::kElementwise = {"cpu.baseline.elementwise", norm, activation, rope,
+                                                       residual};
+
+}  // namespace aerogel

@@ -1,9 +1,9 @@
 // The fast Walsh-Hadamard transform for any x86-64.
-#include "kernels/cpu/baseline/hadamard.h"
+#include "kernels/cpu/baseline/kernels.h"
 
 #include <cmath>
 
-namespace aerogel::baseline {
+namespace aerogel {
 namespace {
 
 void transform(float* y, std::int64_t block) {
@@ -18,8 +18,6 @@ void transform(float* y, std::int64_t block) {
     }
 }
 
-}  // namespace
-
 void hadamard(const HadamardArgs& args) noexcept {
     const float norm = 1.0F / std::sqrt(static_cast<float>(args.block));
     for (std::int64_t r = 0; r < args.rows; ++r) {
@@ -32,4 +30,8 @@ void hadamard(const HadamardArgs& args) noexcept {
     }
 }
 
-}  // namespace aerogel::baseline
+}  // namespace
+
+constexpr HadamardKernel baseline::kHadamard = {"cpu.baseline.hadamard", hadamard};
+
+}  // namespace aerogel

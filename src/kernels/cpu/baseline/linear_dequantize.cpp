@@ -2,7 +2,7 @@
 #include "kernels/cpu/linear_dequantize.h"
 
 #include "kernels/cpu/baseline/codes.h"
-#include "kernels/cpu/baseline/linear.h"
+#include "kernels/cpu/baseline/kernels.h"
 #include "kernels/cpu/baseline/linear_tile.h"
 
 namespace aerogel {
@@ -14,12 +14,7 @@ using Row = DequantizeRow<Sse2Dequantize>;
 
 }  // namespace
 
-constexpr LinearKernel kBaselineDequantize = {"cpu.baseline.dequantize",
-                                              CpuLevel::baseline,
-                                              takes_codes,
-                                              Row::packed_bytes,
-                                              Row::pack,
-                                              Row::workspace_bytes,
-                                              Row::run};
+constexpr LinearKernel baseline::kDequantize = {
+    "cpu.baseline.dequantize", takes_codes, Row::packed_bytes, Row::pack, Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

@@ -1,7 +1,7 @@
 // Float weights and activations with SSE2.
 #include "kernels/cpu/linear_float.h"
 
-#include "kernels/cpu/baseline/linear.h"
+#include "kernels/cpu/baseline/kernels.h"
 #include "kernels/cpu/baseline/linear_tile.h"
 
 namespace aerogel {
@@ -11,8 +11,7 @@ using Row = FloatLinearRow<Sse2Floats>;
 
 }  // namespace
 
-constexpr LinearKernel kBaselineFloat = {
-    "cpu.baseline.f32", CpuLevel::baseline,   takes_float, Row::packed_bytes,
-    Row::pack,          Row::workspace_bytes, Row::run};
+constexpr LinearKernel baseline::kFloat = {"cpu.baseline.f32", takes_float,          Row::packed_bytes,
+                                           Row::pack,          Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

@@ -2,7 +2,7 @@
 #include "kernels/cpu/linear_grouped.h"
 
 #include "kernels/cpu/baseline/codes.h"
-#include "kernels/cpu/baseline/linear.h"
+#include "kernels/cpu/baseline/kernels.h"
 #include "kernels/cpu/baseline/linear_tile.h"
 
 namespace aerogel {
@@ -14,12 +14,8 @@ using Row = GroupedRow<Sse2Groups>;
 
 }  // namespace
 
-constexpr LinearKernel kBaselineGrouped = {"cpu.baseline.w8a8_groups",
-                                           CpuLevel::baseline,
-                                           takes_groups,
-                                           DequantizeRow<Sse2Groups>::packed_bytes,
-                                           DequantizeRow<Sse2Groups>::pack,
-                                           Row::workspace_bytes,
-                                           Row::run};
+constexpr LinearKernel baseline::kGrouped = {
+    "cpu.baseline.w8a8_groups",      takes_groups,         DequantizeRow<Sse2Groups>::packed_bytes,
+    DequantizeRow<Sse2Groups>::pack, Row::workspace_bytes, Row::run};
 
 }  // namespace aerogel

@@ -1,9 +1,7 @@
-// The list of peak loops, and those of the baseline level (SSE2: multiply, then add).
-#include "kernels/peak.h"
+// Peak loops for every x86-64 (SSE2): multiply, then add.
+#include "kernels/cpu/baseline/kernels.h"
 
 #include <emmintrin.h>
-
-#include <array>
 
 namespace aerogel {
 namespace {
@@ -38,18 +36,9 @@ void run_int8(std::int64_t rounds) noexcept {
     }
 }
 
-constexpr PeakKernel kBaselineF32 = {"cpu.baseline.peak_f32", CpuLevel::baseline, PeakKind::f32,
-                                     kChains * 4 * 2, run_f32};
-constexpr PeakKernel kBaselineInt8 = {"cpu.baseline.peak_int8", CpuLevel::baseline, PeakKind::int8,
-                                      kChains * 8 * 2, run_int8};
-
 }  // namespace
 
-std::span<const PeakKernel> peak_kernels() {
-    static const std::array<PeakKernel, 8> kernels = {
-        cpu::kAmxPeakInt8, cpu::kAmxPeakBf16,  cpu::kAvx512PeakF32, cpu::kAvx512PeakInt8,
-        cpu::kAvx2PeakF32, cpu::kAvx2PeakInt8, kBaselineF32,        kBaselineInt8};
-    return kernels;
-}
+constexpr PeakKernel baseline::kPeakF32 = {"cpu.baseline.peak_f32", PeakKind::f32, kChains * 4 * 2, run_f32};
+constexpr PeakKernel baseline::kPeakInt8 = {"cpu.baseline.peak_int8", PeakKind::int8, kChains * 8 * 2, run_int8};
 
 }  // namespace aerogel

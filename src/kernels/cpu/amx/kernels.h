@@ -1,0 +1,15 @@
+// Every kernel for the AMX tile unit. Which one is tried first says kernels/cpu/list.cpp.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/linear.h"
+#include "kernels/peak.h"
+
+namespace aerogel::amx {
+
+extern const LinearKernel kW8A8;
+extern const AttentionKernel kAttention;
+extern const PeakKernel kPeakBf16;
+extern const PeakKernel kPeakInt8;
+
+}  // namespace aerogel::amx

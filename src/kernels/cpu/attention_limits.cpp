@@ -1,0 +1,18 @@
+// Refusals of the CPU's attention kernels.
+#include "kernels/cpu/attention_limits.h"
+
+namespace aerogel {
+
+std::string takes_all(const AttentionProblem&) {
+    return {};
+}
+
+std::string takes_bf16(const AttentionProblem& problem) {
+    return problem.dtype == DType::bf16 ? "" : "dtype must be bf16";
+}
+
+std::string takes_up_to_256(const AttentionProblem& problem) {
+    return problem.head_dim <= 256 ? "" : "head_dim must be at most 256";
+}
+
+}  // namespace aerogel

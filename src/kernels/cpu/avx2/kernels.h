@@ -1,0 +1,24 @@
+// Every kernel for AVX2 with FMA. Which one is tried first says kernels/cpu/list.cpp.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/hadamard.h"
+#include "kernels/linear.h"
+#include "kernels/peak.h"
+#include "kernels/quantized_attention.h"
+
+namespace aerogel::avx2 {
+
+extern const LinearKernel kFloat;
+extern const LinearKernel kDequantize;
+extern const LinearKernel kGrouped;
+extern const LinearKernel kW8A8;
+extern const AttentionKernel kAttention;
+extern const QuantizedAttentionKernel kInt8Attention;
+extern const ElementwiseKernels kElementwise;
+extern const HadamardKernel kHadamard;
+extern const PeakKernel kPeakF32;
+extern const PeakKernel kPeakInt8;
+
+}  // namespace aerogel::avx2

@@ -1,0 +1,21 @@
+// Every kernel for every x86-64. Which one is tried first says kernels/cpu/list.cpp.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/hadamard.h"
+#include "kernels/linear.h"
+#include "kernels/peak.h"
+
+namespace aerogel::baseline {
+
+extern const LinearKernel kFloat;
+extern const LinearKernel kDequantize;
+extern const LinearKernel kGrouped;
+extern const AttentionKernel kAttention;
+extern const ElementwiseKernels kElementwise;
+extern const HadamardKernel kHadamard;
+extern const PeakKernel kPeakF32;
+extern const PeakKernel kPeakInt8;
+
+}  // namespace aerogel::baseline

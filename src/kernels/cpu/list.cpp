@@ -1,0 +1,75 @@
+// The CPU's lists of kernels: best first, with the level that each needs. The reference comes last.
+#include "kernels/cpu/list.h"
+
+#include "base/cpu_features.h"
+#include "kernels/cpu/amx/kernels.h"
+#include "kernels/cpu/avx2/kernels.h"
+#include "kernels/cpu/avx512/kernels.h"
+#include "kernels/cpu/baseline/kernels.h"
+#include "kernels/reference/kernels.h"
+
+namespace aerogel::cpu {
+namespace {
+
+constexpr int kBaseline = static_cast<int>(CpuLevel::baseline), kAvx2 = static_cast<int>(CpuLevel::avx2),
+              kAvx512 = static_cast<int>(CpuLevel::avx512), kAmx = static_cast<int>(CpuLevel::amx);
+
+constexpr MachineRow<LinearKernel> kLinear[] = {
+    {kAmx, &amx::kW8A8},
+    {kAvx512, &avx512::kW8A8},
+    {kAvx512, &avx512::kGrouped},
+    {kAvx512, &avx512::kDequantize},
+    {kAvx512, &avx512::kFloat},
+    {kAvx2, &avx2::kW8A8},
+    {kAvx2, &avx2::kGrouped},
+    {kAvx2, &avx2::kDequantize},
+    {kAvx2, &avx2::kFloat},
+    {kBaseline, &baseline::kGrouped},
+    {kBaseline, &baseline::kDequantize},
+    {kBaseline, &baseline::kFloat},
+    {kBaseline, &reference::kLinear},
+};
+
+constexpr MachineRow<AttentionKernel> kAttention[] = {
+    {kAmx, &amx::kAttention},           {kAvx512, &avx512::kAttention},      {kAvx2, &avx2::kAttention},
+    {kBaseline, &baseline::kAttention}, {kBaseline, &reference::kAttention},
+};
+
+constexpr MachineRow<QuantizedAttentionKernel> kQuantizedAttention[] = {
+    {kAvx512, &avx512::kInt8Attention},
+    {kAvx2, &avx2::kInt8Attention},
+    {kBaseline, &reference::kInt8Attention},
+};
+
+constexpr MachineRow<ElementwiseKernels> kElementwise[] = {
+    {kAvx512, &avx512::kElementwise},
+    {kAvx2, &avx2::kElementwise},
+    {kBaseline, &baseline::kElementwise},
+    {kBaseline, &reference::kElementwise},
+};
+
+constexpr MachineRow<HadamardKernel> kHadamard[] = {
+    {kAvx2, &avx2::kHadamard},
+    {kBaseline, &baseline::kHadamard},
+    {kBaseline, &reference::kHadamard},
+};
+
+constexpr MachineRow<PeakKernel> kPeak[] = {
+    {kAmx, &amx::kPeakInt8},          {kAmx, &amx::kPeakBf16},           {kAvx512, &avx512::kPeakF32},
+    {kAvx512, &avx512::kPeakInt8},    {kAvx2, &avx2::kPeakF32},          {kAvx2, &avx2::kPeakInt8},
+    {kBaseline, &baseline::kPeakF32}, {kBaseline, &baseline::kPeakInt8},
+};
+
+std::string why_not(Device, int level) {
+    const auto needed = static_cast<CpuLevel>(level);
+    if (needed <= cpu_level()) return "";
+    return "needs CPU level " + std::string(to_string(needed)) + ", allowed is " +
+           std::string(to_string(cpu_level()));
+}
+
+}  // namespace
+
+constexpr Machine kMachine = {why_not,      kLinear,   kAttention, kQuantizedAttention,
+                              kElementwise, kHadamard, kPeak};
+
+}  // namespace aerogel::cpu

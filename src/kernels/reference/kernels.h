@@ -1,0 +1,19 @@
+// The reference kernels: plain loops with double sums, the oracle of all tests and the last resort on the
+// CPU.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/hadamard.h"
+#include "kernels/linear.h"
+#include "kernels/quantized_attention.h"
+
+namespace aerogel::reference {
+
+extern const LinearKernel kLinear;
+extern const AttentionKernel kAttention;
+extern const QuantizedAttentionKernel kInt8Attention;
+extern const ElementwiseKernels kElementwise;
+extern const HadamardKernel kHadamard;
+
+}  // namespace aerogel::reference

@@ -1,0 +1,87 @@
+// The kernels of a device are those of its machine's lists: a machine of this test's own, with a level of its
+// own.
+#include "ops/machines.h"
+
+#include <gtest/gtest.h>
+
+#include "aerogel/error.h"
+#include "kernels/reference/kernels.h"
+#include "ops/dispatch.h"
+
+namespace aerogel {
+namespace {
+
+constexpr LinearKernel named(std::string_view name, std::string (*why_not)(const LinearProblem&)) {
+    LinearKernel kernel = reference::kLinear;
+    kernel.name = name;
+    kernel.why_not = why_not;
+    return kernel;
+}
+
+std::string takes_few_rows(const LinearProblem& problem) {
+    return problem.m <= 4 ? "" : "m must be at most 4";
+}
+
+std::string takes_all(const LinearProblem&) {
+    return {};
+}
+
+const LinearKernel kFuture = named("toy.two.linear", takes_all), kFew = named("toy.one.few", takes_few_rows),
+                   kMany = named("toy.one.many", takes_all);
+constexpr MachineRow<LinearKernel> kLinear[] = {{2, &kFuture}, {1, &kFew}, {1, &kMany}};
+
+std::string why_not(Device, int level) {
+    return level <= 1 ? "" : "needs toy " + std::to_string(level);
+}
+
+const Machine kToy = {.why_not = why_not, .linear = kLinear};
+
+std::string_view chosen(Device device, std::int64_t m) {
+    return choose("linear", device, &Machine::linear, LinearProblem{.m = m, .n = 8, .k = 8}).name;
+}
+
+std::string refusal(const std::function<void()>& call) {
+    try {
+        call();
+    } catch (const Unsupported& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(Machines, TheListOfTheDeviceIsAsked) {
+    EXPECT_NE(refusal([] { chosen(Device::cuda, 1); }), "");
+    const std::string_view on_the_cpu = chosen(Device::cpu, 1);
+    {
+        const GuestMachine guest(Device::cuda, kToy);
+        EXPECT_EQ(chosen(Device::cuda, 4), "toy.one.few");
+        EXPECT_EQ(chosen(Device::cuda, 5), "toy.one.many");
+        EXPECT_EQ(chosen(Device::cpu, 1), on_the_cpu);
+    }
+    EXPECT_NE(refusal([] { chosen(Device::cuda, 1); }), "");
+}
+
+TEST(Machines, RefusalsOfMachineAndProblemAreBothTold) {
+    const Machine without_the_last = {.why_not = why_not, .linear = std::span(kLinear).first(2)};
+    const GuestMachine guest(Device::cuda, without_the_last);
+    const std::string text = refusal([] { chosen(Device::cuda, 5); });
+    EXPECT_NE(text.find("toy.two.linear: needs toy 2; toy.one.few: m must be at most 4"), text.npos) << text;
+}
+
+TEST(Machines, TheirKernelsHaveNames) {
+    const std::size_t before = all_kernel_names().size();
+    const GuestMachine guest(Device::cuda, kToy);
+    const std::vector<std::string> names = all_kernel_names();
+    EXPECT_EQ(names.size(), before + 3);
+    EXPECT_EQ(names.back(), "toy.one.many");
+}
+
+TEST(Machines, AnOperationWithoutRowsIsNotSupported) {
+    const GuestMachine guest(Device::cuda, kToy);
+    const std::string text =
+        refusal([] { choose("hadamard", Device::cuda, &Machine::hadamard, FloatRows{}); });
+    EXPECT_EQ(text, "[hadamard] no kernel takes float32 rows: this machine has none");
+}
+
+}  // namespace
+}  // namespace aerogel
