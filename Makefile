@@ -31,8 +31,8 @@ test: build  ## build, then run every test
 demo: command  ## quality of quantized and sparse videos, speed of a block of real size; writes report.html
 	@$(PYTHON) examples/demo/run.py
 
-bench: build  ## measure the kernels against PyTorch
-	@$(PYTHON) bench/run.py
+bench: build  ## measure the kernels against PyTorch (ARGS=--check: fail under the floors)
+	@$(PYTHON) bench/run.py $(ARGS)
 
 fidelity: build  ## measure what every scheme costs in quality; writes docs/fidelity.md
 	@$(PYTHON) bench/fidelity.py

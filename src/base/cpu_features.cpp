@@ -91,11 +91,6 @@ CpuLevel cpu_level() {
     return level;
 }
 
-bool cpu_has_avx512_bf16() {
-    static const bool has = bit(cpuid(7, 1).a, 5);
-    return has && cpu_level() >= CpuLevel::avx512;
-}
-
 std::string cpu_name() {
     std::array<unsigned, 12> words{};
     for (unsigned i = 0; i < 3; ++i) {

@@ -18,8 +18,6 @@ CpuLevel detected_cpu_level();
 /// detected_cpu_level(), held down by AEROGEL_CPU=baseline|avx2|avx512|amx. Throws InvalidArgument
 /// on another value or on a level this CPU lacks. Read once per process.
 CpuLevel cpu_level();
-/// True when AVX512_BF16 may be used (level avx512 or above, and the CPU has it).
-bool cpu_has_avx512_bf16();
 /// "GenuineIntel Intel(R) Xeon(R) ..." for reports.
 std::string cpu_name();
 

@@ -1,4 +1,4 @@
-// The benchmark's problems: the linear layers of large DiTs (m,n,k) and attention over 4,096 tokens.
+// The benchmark's problems, made from the lines of tests/problems.
 #include "cli/bench_problems.h"
 
 #include <fmt/format.h>
@@ -15,6 +15,7 @@
 #include "aerogel/threads.h"
 #include "base/clock.h"
 #include "base/thread_pool.h"
+#include "cli/problem_files.h"
 #include "ops/machines.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/minmax.h"
@@ -26,17 +27,12 @@ namespace {
 struct LinearShape {
     std::int64_t m, n, k;
 };
-constexpr LinearShape kLinearShapes[] = {
-    {1024, 3072, 3072}, {512, 5120, 5120}, {256, 12288, 3072}, {4096, 256, 256}};
-/// Where the memory of the weights counts (few rows) and where it does not, for the schemes that multiply
-/// floats.
-constexpr std::int64_t kFewAndManyRows[] = {1, 4, 16, 64, 512};
-constexpr LinearShape kWeights[] = {{0, 3072, 3072}, {0, 12288, 3072}};
 
 struct AttentionShape {
     std::int64_t heads, tokens, head_dim;
+    std::int64_t block = 0;  ///< of the mask, square; 0: dense
+    double density = 1.0;
 };
-constexpr AttentionShape kAttentionShapes[] = {{4, 4096, 128}, {4, 4096, 64}};
 
 // Roughly normal: the sum of a few uniform values, much cheaper than Box-Muller for large weights.
 Tensor random_tensor(Shape shape, unsigned seed, float scale = 1.0F) {
@@ -118,32 +114,38 @@ BenchProblem linear_problem(const std::string& scheme, const LinearShape& shape)
             [=] { return make_linear_case(scheme, shape); }};
 }
 
-/// FLOAT and every scheme whose products are floats.
-std::vector<std::string> float_schemes() {
-    std::vector<std::string> names = {"FLOAT"};
+/// "float": FLOAT and every scheme whose products are floats.
+std::vector<std::string> schemes_of(const ProblemLine& line) {
+    std::vector<std::string> names = line.list("speed");
+    if (names != std::vector<std::string>{"float"}) return names;
+    names = {"FLOAT"};
     for (const SchemeRow& scheme : schemes()) {
         if (!is_integer(scheme.activation)) names.emplace_back(scheme.name);
     }
     return names;
 }
 
-// Keeps `kept` random key blocks of each row.
-BlockMask random_mask(const AttentionShape& shape, double density) {
+/// Key blocks that each row keeps.
+std::int64_t kept_blocks(const AttentionShape& shape) {
+    const std::int64_t blocks = (shape.tokens + shape.block - 1) / shape.block;
+    return static_cast<std::int64_t>(std::ceil(shape.density * static_cast<double>(blocks)));
+}
+
+BlockMask random_mask(const AttentionShape& shape) {
     BlockMask mask;
     mask.batch = 1;
     mask.heads = shape.heads;
     mask.q_len = mask.k_len = shape.tokens;
-    mask.block_q = mask.block_k = 128;
-    const auto kept = static_cast<std::size_t>(std::ceil(density * static_cast<double>(mask.k_blocks())));
+    mask.block_q = mask.block_k = shape.block;
+    const std::int64_t kept = kept_blocks(shape);
     std::minstd_rand random(7);
     mask.row_start.push_back(0);
     for (std::int64_t row = 0; row < shape.heads * mask.q_blocks(); ++row) {
         std::vector<std::int32_t> blocks(static_cast<std::size_t>(mask.k_blocks()));
         for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<std::int32_t>(i);
         std::shuffle(blocks.begin(), blocks.end(), random);
-        std::sort(blocks.begin(), blocks.begin() + static_cast<std::ptrdiff_t>(kept));
-        mask.columns.insert(mask.columns.end(), blocks.begin(),
-                            blocks.begin() + static_cast<std::ptrdiff_t>(kept));
+        std::sort(blocks.begin(), blocks.begin() + kept);
+        mask.columns.insert(mask.columns.end(), blocks.begin(), blocks.begin() + kept);
         mask.row_start.push_back(static_cast<std::int64_t>(mask.columns.size()));
     }
     return mask;
@@ -178,12 +180,12 @@ std::vector<double> attention_sample(const Tensor& q, const Tensor& k, const Ten
     return sums;
 }
 
-BenchCase make_attention_case(const AttentionShape& shape, DType dtype, double density, bool int8) {
+BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int8) {
     const Shape full = {1, shape.tokens, shape.heads, shape.head_dim};
     const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(full, 2).to(dtype),
                  v = random_tensor(full, 3).to(dtype);
     const Tensor o(dtype, full);
-    const auto mask = density < 1.0 ? std::make_shared<BlockMask>(random_mask(shape, density)) : nullptr;
+    const auto mask = shape.block != 0 ? std::make_shared<BlockMask>(random_mask(shape)) : nullptr;
     return {[=] {
                 if (int8) {
                     quantized_attention(q, k, v, o, {.mask = mask.get()});
@@ -200,42 +202,42 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, double d
             }};
 }
 
+AttentionShape attention_shape(const ProblemLine& line) {
+    AttentionShape shape = {line.integer("heads"), line.integer("k_len"), line.integer("head_dim")};
+    if (!line.has("mask")) return shape;
+    shape.block = std::stoll(line.values.at("mask"));  // "128x128"
+    shape.density = std::stod(line.values.at("density"));
+    return shape;
+}
+
+/// type: "f32", "bf16", or "int8" for quantized attention of f32.
+BenchProblem attention_problem(const std::string& type, const AttentionShape& shape) {
+    const bool sparse = shape.block != 0, int8 = type == "int8";
+    const DType dtype = type == "bf16" ? DType::bf16 : DType::f32;
+    double operations = 4.0 * static_cast<double>(shape.heads * shape.tokens * shape.tokens * shape.head_dim);
+    if (sparse)
+        operations *=
+            static_cast<double>(kept_blocks(shape) * shape.block) / static_cast<double>(shape.tokens);
+    const std::string kind = sparse ? fmt::format("block_sparse_{:.0f}%", 100 * shape.density) : "dense";
+    return {fmt::format("attention/{}/{}/{}x{}x{}", kind, type, shape.heads, shape.tokens, shape.head_dim),
+            sparse ? "float64 softmax over the kept blocks" : "float64 softmax",
+            int8                   ? PeakKind::int8
+            : dtype == DType::bf16 ? PeakKind::bf16
+                                   : PeakKind::f32,
+            operations, [=] { return make_attention_case(shape, dtype, int8); }};
+}
+
 }  // namespace
 
 std::vector<BenchProblem> bench_problems() {
     std::vector<BenchProblem> problems;
-    for (const auto& shape : kLinearShapes) {
-        for (const std::string scheme : {"FLOAT", "W8A8_DYNAMIC", "W8A8", "W8A16"}) {
-            problems.push_back(linear_problem(scheme, shape));
-        }
+    for (const ProblemLine& line : speed_problems(linear_problem_file())) {
+        const LinearShape shape = {line.integer("m"), line.integer("n"), line.integer("k")};
+        for (const std::string& scheme : schemes_of(line)) problems.push_back(linear_problem(scheme, shape));
     }
-    for (const LinearShape& weight : kWeights) {
-        for (const std::int64_t m : kFewAndManyRows) {
-            for (const std::string& scheme : float_schemes()) {
-                problems.push_back(linear_problem(scheme, {m, weight.n, weight.k}));
-            }
-        }
-    }
-    for (const auto& shape : kAttentionShapes) {
-        const double dense =
-            4.0 * static_cast<double>(shape.heads * shape.tokens * shape.tokens * shape.head_dim);
-        const auto size = fmt::format("{}x{}x{}", shape.heads, shape.tokens, shape.head_dim);
-        for (const std::string type : {"f32", "bf16", "int8"}) {
-            const bool int8 = type == "int8";
-            for (const double density : {1.0, 0.2}) {
-                const auto kind = density < 1.0 ? "block_sparse_20%" : "dense";
-                problems.push_back(
-                    {fmt::format("attention/{}/{}/{}", kind, type, size),
-                     density < 1.0 ? "float64 softmax over the kept blocks" : "float64 softmax",
-                     int8             ? PeakKind::int8
-                     : type == "bf16" ? PeakKind::bf16
-                                      : PeakKind::f32,
-                     density < 1.0 ? dense * 7.0 / 32.0 : dense, [=] {
-                         const DType dtype = type == "bf16" ? DType::bf16 : DType::f32;
-                         return make_attention_case(shape, dtype, density, int8);
-                     }});
-            }
-        }
+    for (const ProblemLine& line : speed_problems(attention_problem_file())) {
+        for (const std::string& type : line.list("speed"))
+            problems.push_back(attention_problem(type, attention_shape(line)));
     }
     return problems;
 }

@@ -95,13 +95,13 @@ std::vector<LinearShape> linear_shapes() {
         std::istringstream words(line);
         for (std::string word; words >> word;) {
             const std::size_t equals = word.find('=');
-            const std::int64_t value = equals == std::string::npos ? 0 : std::stoll(word.substr(equals + 1));
             const std::string key = word.substr(0, equals);
+            if (key == "speed") shape.speed = true;
+            const std::int64_t value = shape.speed ? 0 : std::stoll(word.substr(equals + 1));
             if (key == "m") shape.m = value;
             if (key == "n") shape.n = value;
             if (key == "k") shape.k = value;
             if (key == "group") shape.group = value;
-            if (key == "speed") shape.speed = true;
         }
         shapes.push_back(shape);
     }

@@ -17,9 +17,7 @@
 #include "quant/algorithms/clip.h"
 #include "quant/algorithms/gptq.h"
 #include "quant/algorithms/hadamard.h"
-#include "quant/algorithms/histogram.h"
 #include "quant/algorithms/low_rank.h"
-#include "quant/algorithms/ranges.h"
 #include "quant/algorithms/smoothing.h"
 #include "quant/algorithms/ssz.h"
 
@@ -58,34 +56,6 @@ Tensor numbers(const std::vector<double>& values) {
     const Tensor tensor(DType::f64, {static_cast<std::int64_t>(values.size())});
     std::copy(values.begin(), values.end(), tensor.as<double>());
     return tensor;
-}
-
-Tensor range_tensor(InputRange range) {
-    return numbers({static_cast<double>(range.min), static_cast<double>(range.max)});
-}
-
-std::span<const float> row_of(const Tensor& matrix, std::int64_t row) {
-    return {matrix.as<float>() + row * matrix.dim(1), static_cast<std::size_t>(matrix.dim(1))};
-}
-
-// Every row of x is one forward.
-Tensors ranges(const Call& call) {
-    const Tensor x = call.x();
-    std::vector<InputRange> forwards;
-    ValueHistogram histogram(static_cast<int>(call.integer(0)));
-    for (std::int64_t row = 0; row < x.dim(0); ++row) {
-        forwards.push_back(range_of(row_of(x, row)));
-        histogram.add(row_of(x, row));
-    }
-    const std::span<const float> all(x.as<float>(), static_cast<std::size_t>(x.count()));
-    const std::vector<double> counts(histogram.counts().begin(), histogram.counts().end());
-    return {{"extreme", range_tensor(extreme_range(forwards))},
-            {"mean", range_tensor(mean_range(forwards))},
-            {"percentile", range_tensor(percentile_range(all, call.numbers.at(1)))},
-            {"counts", numbers(counts)},
-            {"edges", numbers({histogram.low(), histogram.high()})},
-            {"mse", range_tensor(mse_range(histogram))},
-            {"kl", range_tensor(kl_range(histogram))}};
 }
 
 Tensors smooth(const Call& call) {
@@ -135,7 +105,6 @@ const std::map<std::string, std::function<Tensors(const Call&)>> kCalls = {
      [](const Call& c) {
          return tensors_of(quantize_gptq(c.weight(), c.x(), {c.grid(), c.numbers.at(3), c.integer(4)}));
      }},
-    {"ranges", ranges},
     {"smooth", smooth},
     {"smooth_search", smooth_search},
     {"awq", awq},

@@ -17,26 +17,6 @@ void check_not_empty(bool empty, const char* what) {
 
 }  // namespace
 
-InputRange extreme_range(std::span<const InputRange> forwards) {
-    check_not_empty(forwards.empty(), "forwards");
-    InputRange result = forwards.front();
-    for (const InputRange& range : forwards) {
-        result = {std::min(result.min, range.min), std::max(result.max, range.max)};
-    }
-    return result;
-}
-
-InputRange mean_range(std::span<const InputRange> forwards) {
-    check_not_empty(forwards.empty(), "forwards");
-    double min = 0.0, max = 0.0;
-    for (const InputRange& range : forwards) {
-        min += static_cast<double>(range.min);
-        max += static_cast<double>(range.max);
-    }
-    const auto count = static_cast<double>(forwards.size());
-    return {static_cast<float>(min / count), static_cast<float>(max / count)};
-}
-
 InputRange range_of(std::span<const float> values) {
     check_not_empty(values.empty(), "values");
     InputRange result{values.front(), values.front()};
@@ -62,16 +42,6 @@ double percentile_of(std::vector<float> values, double percentile) {
     if (fraction == 0.0) return low;
     const auto high = static_cast<double>(*std::min_element(values.begin() + below + 1, values.end()));
     return low + (high - low) * fraction;
-}
-
-InputRange percentile_range(std::span<const float> values, double percentile) {
-    if (!(percentile > 50.0 && percentile <= 100.0)) {
-        throw InvalidArgument(fmt::format("[range] the percentile must be in (50, 100], got {}", percentile));
-    }
-    range_of(values);
-    const std::vector<float> copy(values.begin(), values.end());
-    return {static_cast<float>(percentile_of(copy, 100.0 - percentile)),
-            static_cast<float>(percentile_of(copy, percentile))};
 }
 
 }  // namespace aerogel
