@@ -1,7 +1,13 @@
-// Scaled dot-product attention on the CPU: dense, or over the key blocks a BlockMask keeps.
-// layer: ops
+// Scaled dot-product attention on the CPU: dense, or over the key blocks a BlockMask keeps, in float or on q,
+// k and v in few bits. layer: ops
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "aerogel/attention_format.h"
 #include "aerogel/block_mask.h"
 #include "aerogel/tensor.h"
 
@@ -10,20 +16,62 @@ namespace aerogel {
 /// Order of the axes of q, k, v and o: [batch, heads, tokens, head_dim] or [batch, tokens, heads, head_dim].
 enum class AttentionLayout : std::uint8_t { bnsd, bsnd };
 
+/// Calibrated int8 scales, what fa_q, fa_k and fa_v of a model hold: f32 of `heads` values ([heads,1] or
+/// [heads]). x_q = round(x / scale + offset) in -128..127. Undefined offsets are 0; they must be whole
+/// numbers.
+struct AttentionScales {
+    Tensor q_scale, k_scale, v_scale;
+    Tensor q_offset, k_offset, v_offset;
+};
+
 struct AttentionOptions {
     AttentionLayout layout = AttentionLayout::bsnd;
     const BlockMask* mask = nullptr;  ///< null = dense; a query row that sees no key gives zeros
     float scale = 0.0F;               ///< <= 0: head_dim^-0.5
-    bool causal = false;              ///< query i sees no key behind i + k_len - q_len
+    bool causal = false;              ///< query i sees no key behind i + k_len - q_len; format none only
+    /// All that follows is about formats other than none.
+    AttentionFormat format = AttentionFormat::none;
+    /// Takes the mean over tokens off every channel of k, which changes no weight (SageAttention, Zhang et
+    /// al. 2024).
+    bool smooth_k = true;
+    /// Tokens per scale of int8, fp8 (there for v too) and mix. 0: 1 and 1 for int8, 128 and 256 for fp8, 64
+    /// and 64 for mix.
+    std::int64_t q_tokens = 0, k_tokens = 0;
+    /// q and k are first multiplied by these [head_dim, head_dim] matrices (f32 or bf16), orthogonal and the
+    /// same where scores are to stay. No data: none.
+    TensorView q_rotation = {}, k_rotation = {};
+    const AttentionScales* scales = nullptr;  ///< int8 only: these instead of scales found in the data
 };
 
 /// o = softmax(scale * q k^T) v per head. q, k, v, o: one dtype (f32 or bf16), 4-D in options.layout,
 /// head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have fewer heads than q:
-/// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Sums are float32, as are the
-/// softmax weights; with AMX those of bf16 are rounded to bf16 before they meet v, and
-/// numbers below 2^-126 count as zero. Causal: a NaN or infinity in v also reaches queries up to 127 tokens
-/// before it. Throws InvalidArgument when shapes do not fit.
+/// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws InvalidArgument when
+/// shapes do not fit.
+/// Format none: sums are float32, as are the softmax weights; with AMX those of bf16 are rounded to bf16
+/// before they meet v, and numbers below 2^-126 count as zero. Causal: a NaN or infinity in v also reaches
+/// queries up to 127 tokens before it.
+/// Other formats (docs/attention.md has the arithmetic): a value that is not finite makes NaN all outputs
+/// whose scale it spoils.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                const AttentionOptions& options = {});
+
+/// Sequences packed one behind the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
+/// tokens, which attend to each other only; the lengths sum to `tokens`. k and v may have fewer heads, as
+/// above.
+struct PackedSequences {
+    TensorView q, k, v, o;
+    std::span<const std::int64_t> seq_len;
+};
+
+/// attention() of every sequence. options.mask must be null, the layout is ignored.
+void attention_packed(const PackedSequences& sequences, const AttentionOptions& options = {});
+
+/// How one attention module of a model is quantized.
+struct AttentionQuantization {
+    std::string quant_type;  ///< of the file format: "FP8_DYNAMIC", "FAQUANT" ...
+    AttentionFormat format = AttentionFormat::int8;
+    Tensor q_rotation, k_rotation;          ///< [head_dim, head_dim] f32 or bf16, both or none
+    std::optional<AttentionScales> scales;  ///< calibrated int8
+};
 
 }  // namespace aerogel

@@ -17,7 +17,6 @@ namespace aerogel {
 
 enum class SparseType : std::uint8_t { none, rf_v1, rf_v2, rf_v3, ada_bsa };
 std::string_view to_string(SparseType type);
-struct QuantizedAttentionOptions;
 
 /// "rf_v1" ...; InvalidArgument listing the names otherwise.
 SparseType sparse_type_from(std::string_view name);
@@ -25,7 +24,7 @@ SparseType sparse_type_from(std::string_view name);
 /// Arithmetic of the kept blocks. bf16: that of attention(). rf_v3 only: fp8 = q and k rotated, q, k and v in
 /// E4M3 with a scale per 128 query and 256 key tokens; mix = q and k in int8 with a scale per 64 tokens, v in
 /// E4M3 per channel. Every type: int8 = integer products with a scale per token and smoothed keys, the
-/// default of quantized_attention(), the fastest but for bf16 with AMX. The mask comes from q, k as they are.
+/// default of that format, the fastest but for bf16 with AMX. The mask comes from q, k as they are.
 enum class SparsePrecision : std::uint8_t { bf16, fp8, mix, int8 };
 /// "bf16" ...; InvalidArgument listing the names otherwise.
 SparsePrecision sparse_precision_from(std::string_view name);
@@ -70,7 +69,7 @@ struct SparseOptions {
     SparsePrecision precision = SparsePrecision::bf16;  ///< others than bf16: not with is_causal
     /// The kept blocks are computed with these (layout, mask and scale are the call's) instead of
     /// `precision`; not with is_causal. Null: `precision` decides.
-    const QuantizedAttentionOptions* quantized = nullptr;
+    const AttentionOptions* quantized = nullptr;
     /// fp8: q and k times these [head_dim, head_dim] matrices; no data: a Hadamard matrix.
     TensorView q_rotation = {}, k_rotation = {};
     /// Used instead of predicting one (not for rf_v1): bool, u8 or i8 [batch, heads, query blocks, key

@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "aerogel/attention_format.h"
 #include "aerogel/linear.h"
-#include "aerogel/quantized_attention.h"
 
 namespace aerogel {
 
@@ -70,10 +70,10 @@ class TimestepPolicyConfig {
 
     /// What Linears need to know about a step; timestep_index < 0 = unknown.
     StepContext context(int timestep_index) const;
-    /// What attention of format `own` computes in a step, nullopt = float. MXFP4 takes the strategy as it is.
+    /// What attention of format `own` computes in a step. MXFP4 takes the strategy as it is.
     /// Formats of eight bits never get coarser: they are float in steps registered as FLOAT and stay what
     /// they are in all others, defaults included.
-    std::optional<AttentionFormat> attention_format(AttentionFormat own, int timestep_index) const;
+    AttentionFormat attention_format(AttentionFormat own, int timestep_index) const;
 
   private:
     struct Target {

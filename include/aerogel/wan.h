@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "aerogel/attention.h"
 #include "aerogel/linear.h"
-#include "aerogel/quantized_attention.h"
 #include "aerogel/sparse_attention.h"
 #include "aerogel/sparse_profile.h"
 #include "aerogel/tensor.h"

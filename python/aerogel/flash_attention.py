@@ -17,10 +17,11 @@ from .layer_names import matches_any
 from .quantized_attention import quantized_attention
 from .timestep import TimestepManager, TimestepPolicyConfig
 
-FORMATS = {"FP8_DYNAMIC": "fp8", "MXFP8_DYNAMIC": "mxfp8", "MXFP4_DYNAMIC": "mxfp4"}
+_ROWS = _core.attention_formats()
+FORMATS = {row.file_type: row.name for row in _ROWS if row.rotates}
 ROTATION_SEED = 1234  # of the rotations in the files of msModelSlim
-_STATIC_TYPES = ("FAQUANT", "FAKQUANT")
-_BY_STEP: dict[str, str | None] = {"MXFP4": "mxfp4", "FP8": "fp8", "FLOAT": None}
+_STATIC_TYPES = [name for row in _ROWS for name in row.static_types if name != "INT8"]
+_BY_STEP = {row.strategy: None if row.name == "none" else row.name for row in _ROWS}
 _WHOLE = 2147483647  # "all tokens before" and "all tokens after" in calls made for Ascend
 
 

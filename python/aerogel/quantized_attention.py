@@ -11,7 +11,7 @@ from . import _core
 from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, refuse_recorders, restored, wants_gradients
 from ._sparse_options import blocks_of, maps_of
 
-FORMATS = ("int8", "fp8", "mxfp8", "mxfp4", "mix")
+FORMATS = tuple(row.name for row in _core.attention_formats() if row.name != "none")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
 
 

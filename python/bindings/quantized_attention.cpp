@@ -1,12 +1,15 @@
 // Attention on quantized q, k and v, and the rotation that goes with it.
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "aerogel/error.h"
@@ -18,15 +21,6 @@
 
 namespace aerogel::python {
 namespace {
-
-AttentionFormat format_of(const std::string& name) {
-    if (name == "int8") return AttentionFormat::int8;
-    if (name == "fp8") return AttentionFormat::fp8;
-    if (name == "mxfp8") return AttentionFormat::mxfp8;
-    if (name == "mxfp4") return AttentionFormat::mxfp4;
-    if (name == "mix") return AttentionFormat::mix;
-    throw InvalidArgument("[quantized_attention] format must be int8, fp8, mxfp8, mxfp4 or mix, got " + name);
-}
 
 Tensor f32_of(const nb::dict& given, const char* name) {
     return given.contains(name) ? adopt(nb::cast<Array>(given[name]), name).to(DType::f32) : Tensor();
@@ -40,7 +34,7 @@ struct Given {
           scales{f32_of(given, "q_scale"),  f32_of(given, "k_scale"),  f32_of(given, "v_scale"),
                  f32_of(given, "q_offset"), f32_of(given, "k_offset"), f32_of(given, "v_offset")} {
         options.layout = nb::cast<bool>(given["heads_first"]) ? AttentionLayout::bnsd : AttentionLayout::bsnd;
-        options.format = format_of(nb::cast<std::string>(given["format"]));
+        options.format = attention_format_from("quantized_attention", nb::cast<std::string>(given["format"]));
         options.scale = nb::cast<float>(given["scale"]);
         options.smooth_k = nb::cast<bool>(given["smooth_k"]);
         options.q_tokens = nb::cast<std::int64_t>(given["q_tokens"]);
@@ -54,7 +48,7 @@ struct Given {
 
     Tensor q_rotation, k_rotation;
     AttentionScales scales;
-    QuantizedAttentionOptions options;
+    AttentionOptions options;
 };
 
 // With seq_len in `given`: sequences packed behind each other, [tokens, heads, head_dim].
@@ -68,11 +62,17 @@ void run(const Array& q, const Array& k, const Array& v, const OutArray& o, cons
         packed ? nb::cast<std::vector<std::int64_t>>(given["seq_len"]) : std::vector<std::int64_t>();
     without_gil([&] {
         if (packed) {
-            quantized_attention_packed({qv, kv, vv, ov, lengths}, call.options);
+            attention_packed({qv, kv, vv, ov, lengths}, call.options);
         } else {
-            quantized_attention(qv, kv, vv, ov, call.options);
+            attention(qv, kv, vv, ov, call.options);
         }
     });
+}
+
+std::vector<std::string_view> words(std::span<const std::string_view> names) {
+    std::vector<std::string_view> given(names.begin(), names.end());
+    std::erase(given, "");
+    return given;
 }
 
 // f32 [size, size], the R of x R.
@@ -87,6 +87,16 @@ nb::object rotation(std::int64_t size, std::int64_t seed) {
 }  // namespace
 
 void bind_quantized_attention(nb::module_& module) {
+    nb::class_<AttentionFormatRow>(module, "AttentionFormat", "What a format of attention is called.")
+        .def_ro("name", &AttentionFormatRow::name)
+        .def_ro("file_type", &AttentionFormatRow::file_type)
+        .def_prop_ro("static_types", [](const AttentionFormatRow& row) { return words(row.static_types); })
+        .def_ro("strategy", &AttentionFormatRow::strategy)
+        .def_ro("rotates", &AttentionFormatRow::rotates)
+        .def_ro("needs_rotation", &AttentionFormatRow::needs_rotation);
+    module.def("attention_formats", [] {
+        return std::vector<AttentionFormatRow>(kAttentionFormats.begin(), kAttentionFormats.end());
+    });
     module.def("quantized_attention", &run, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("o"),
                nb::arg("options"));
     module.def("hadamard_rotation", &rotation, nb::arg("size"), nb::arg("seed"),

@@ -10,7 +10,6 @@
 
 #include "aerogel/attention.h"
 #include "aerogel/linear.h"
-#include "aerogel/quantized_attention.h"
 #include "aerogel/quantized_linear.h"
 #include "aerogel/threads.h"
 #include "base/clock.h"
@@ -187,12 +186,9 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int
     const Tensor o(dtype, full);
     const auto mask = shape.block != 0 ? std::make_shared<BlockMask>(random_mask(shape)) : nullptr;
     return {[=] {
-                if (int8) {
-                    quantized_attention(q, k, v, o, {.mask = mask.get()});
-                } else {
-                    attention(q, k, v, o,
-                              {.layout = AttentionLayout::bsnd, .mask = mask.get(), .scale = 0.0F});
-                }
+                attention(
+                    q, k, v, o,
+                    {.mask = mask.get(), .format = int8 ? AttentionFormat::int8 : AttentionFormat::none});
             },
             [=] {
                 const Tensor first = o.to(DType::f32);

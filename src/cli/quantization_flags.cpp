@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
+#include "quant/attention_types.h"
 #include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
 
@@ -62,7 +63,7 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         ->group(group);
     command
         .add_option("--fa", flags.online.fa_quant_type,
-                    "Quantize attention too: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC or INT8_DYNAMIC")
+                    fmt::format("Quantize attention too: one of {}", dynamic_attention_types()))
         ->group(group);
     command
         .add_option("--fa-layers", flags.online.fa_layers,

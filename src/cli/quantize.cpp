@@ -306,8 +306,8 @@ void add_attention_options(CLI::App& command, AttentionFlags& flags) {
     command
         .add_option(
             "--fa", flags.quant_type,
-            "Quantize attention too: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC, INT8_DYNAMIC or, calibrated "
-            "on captions, FAQUANT (int8)")
+            fmt::format("Quantize attention too: {} or, calibrated on captions, FAQUANT (int8)",
+                        dynamic_attention_types()))
         ->group(group);
     command
         .add_option("--fa-layers", flags.layers,

@@ -110,8 +110,8 @@ Attentions online_attentions(const WanTransformer& model, const OnlineQuantConfi
     if (type.calibrated) {
         throw InvalidArgument(
             fmt::format("[quantize] {} attention needs calibrated scales and comes from files; in "
-                        "memory there is INT8_DYNAMIC",
-                        type.name));
+                        "memory there is {}",
+                        type.name, attention_format_row(type.format).file_type));
     }
     Attentions attentions;
     for (const std::string& name : select_attentions(model.attention_names(), config.fa_layers)) {

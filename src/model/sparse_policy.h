@@ -14,7 +14,7 @@ struct SelfAttention {
     TensorView q, k, v, o;
     LatentShape latent;
     int block = 0;
-    const QuantizedAttentionOptions* quantized = nullptr;  ///< how the module computes, null: in float
+    const AttentionOptions* quantized = nullptr;  ///< how the module computes, null: in float
 };
 
 /// Runs it with step.sparse, and keeps what it decided in step.sparse_memory. InvalidArgument when the

@@ -14,11 +14,22 @@ namespace aerogel {
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                const AttentionOptions& options) {
-    attention({"attention", q, k, v, o}, options, {});
+    attention({attention_op(options), q, k, v, o}, options, {});
+}
+
+std::string_view attention_op(const AttentionOptions& options) {
+    return options.format == AttentionFormat::none ? "attention" : "quantized_attention";
 }
 
 void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+    if (options.format != AttentionFormat::none) {
+        quantized_attention(views, options, orders);
+        return;
+    }
     const auto& [op, q, k, v, o] = views;
+    const bool rotates = options.q_rotation.data != nullptr || options.k_rotation.data != nullptr;
+    if (rotates || options.scales != nullptr || options.q_tokens != 0 || options.k_tokens != 0)
+        fail_attention("rotations, scales, q_tokens and k_tokens go with a format", views);
     const AttentionProblem problem = check_attention(views, options);
     if (o.count() == 0) return;
     if (has_grouped_heads(q, k, options.layout)) {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 #include "kernels/quantized_attention.h"
 
 namespace aerogel {

@@ -1,6 +1,6 @@
-// quantized_attention(): int8 goes to the kernels as it is; every other format, and every rotation, works on
-// float copies.
-#include "aerogel/quantized_attention.h"
+// attention() in other formats than none: int8 goes to the kernels as it is; every other format, and every
+// rotation, works on float copies.
+#include "aerogel/attention.h"
 
 #include <cmath>
 #include <string>
@@ -18,7 +18,7 @@
 namespace aerogel {
 namespace {
 
-using Options = QuantizedAttentionOptions;
+using Options = AttentionOptions;
 
 bool given(const TensorView& matrix) {
     return matrix.data != nullptr;
@@ -162,15 +162,11 @@ TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t cou
 
 }  // namespace
 
-void quantized_attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
-                         const QuantizedAttentionOptions& options) {
-    quantized_attention({"quantized_attention", q, k, v, o}, options, {});
-}
-
-void quantized_attention(const AttentionViews& views, const QuantizedAttentionOptions& options,
+void quantized_attention(const AttentionViews& views, const AttentionOptions& options,
                          const TokenOrders& orders) {
     const auto& [op, q, k, v, o] = views;
-    const AttentionProblem problem = check_attention(views, float_options(options));
+    if (options.causal) fail_attention("causal goes with format none", views);
+    const AttentionProblem problem = check_attention(views, options);
     check_options(options, views);
     if (o.count() == 0) return;
     if (has_grouped_heads(q, k, options.layout)) {
@@ -195,9 +191,9 @@ void quantized_attention(const AttentionViews& views, const QuantizedAttentionOp
     }
 }
 
-void quantized_attention_packed(const PackedSequences& sequences, const QuantizedAttentionOptions& options) {
+void attention_packed(const PackedSequences& sequences, const AttentionOptions& options) {
     const auto& [q, k, v, o, seq_len] = sequences;
-    const AttentionViews views = {"quantized_attention_packed", q, k, v, o};
+    const AttentionViews views = {"attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
     for (const TensorView* view : {&q, &k, &v, &o}) {
         const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&
@@ -220,12 +216,12 @@ void quantized_attention_packed(const PackedSequences& sequences, const Quantize
         fail_attention("the lengths of the sequences must sum to " + std::to_string(q.shape[0]) + ", got " +
                            std::to_string(sum),
                        views);
-    QuantizedAttentionOptions one = options;
+    AttentionOptions one = options;
     one.layout = AttentionLayout::bsnd;
     std::int64_t first = 0;
     for (const std::int64_t count : seq_len) {
-        quantized_attention(sequence(q, first, count), sequence(k, first, count), sequence(v, first, count),
-                            sequence(o, first, count), one);
+        attention(sequence(q, first, count), sequence(k, first, count), sequence(v, first, count),
+                  sequence(o, first, count), one);
         first += count;
     }
 }

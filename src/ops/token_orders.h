@@ -1,10 +1,10 @@
-// attention() and quantized_attention() where the tokens of a map count in another order than they lie in.
+// attention() where the tokens of a map count in another order than they lie in.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 #include "ops/attention_checks.h"
 
 namespace aerogel {
@@ -16,7 +16,10 @@ struct TokenOrders {
 };
 
 void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders);
-void quantized_attention(const AttentionViews& views, const QuantizedAttentionOptions& options,
+/// The same for formats other than none.
+void quantized_attention(const AttentionViews& views, const AttentionOptions& options,
                          const TokenOrders& orders);
+/// What messages about these options begin with.
+std::string_view attention_op(const AttentionOptions& options);
 
 }  // namespace aerogel

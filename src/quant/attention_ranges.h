@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 #include "quant/algorithms/minmax.h"
 
 namespace aerogel {

@@ -3,15 +3,14 @@
 
 #include <optional>
 
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 #include "aerogel/timestep.h"
 
 namespace aerogel {
 
-/// The options of quantized_attention() for this step (-1: unknown), or nullopt for float; without a policy
-/// the format decides. The options point into `quantization`.
-std::optional<QuantizedAttentionOptions> attention_options(const AttentionQuantization& quantization,
-                                                           const TimestepPolicyConfig* policy,
-                                                           int timestep_index);
+/// The options of attention() for this step (-1: unknown): format none without a quantization, its format
+/// without a policy. They point into `quantization`.
+AttentionOptions attention_options(const std::optional<AttentionQuantization>& quantization,
+                                   const TimestepPolicyConfig* policy, int timestep_index);
 
 }  // namespace aerogel

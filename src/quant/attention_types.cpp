@@ -15,32 +15,38 @@ namespace {
 
 constexpr std::int64_t kSeed = 1234;
 
-// Each after the name that is written; the others are read too.
-constexpr std::array<AttentionType, 7> kTypes = {{
-    {"FP8_DYNAMIC", AttentionFormat::fp8, false, true, true},
-    {"MXFP8_DYNAMIC", AttentionFormat::mxfp8, false, true, false},
-    {"MXFP4_DYNAMIC", AttentionFormat::mxfp4, false, true, false},
-    {"INT8_DYNAMIC", AttentionFormat::int8, false, false, false},
-    {"FAQUANT", AttentionFormat::int8, true, false, false},
-    {"FAKQUANT", AttentionFormat::int8, true, false, false},
-    {"INT8", AttentionFormat::int8, true, false, false},
-}};
+std::string type_names(bool calibrated) {
+    std::string names;
+    for (const AttentionFormatRow& row : kAttentionFormats) {
+        const std::string_view name = calibrated ? row.static_types[0] : row.file_type;
+        if (!name.empty()) names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    return names;
+}
 
 }  // namespace
 
 std::optional<AttentionType> find_attention_type(std::string_view name) {
     const std::string wanted = upper_case(name);
-    const auto found = std::find_if(kTypes.begin(), kTypes.end(),
-                                    [&](const AttentionType& type) { return type.name == wanted; });
-    return found == kTypes.end() ? std::nullopt : std::optional(*found);
+    if (wanted.empty()) return std::nullopt;
+    for (const AttentionFormatRow& row : kAttentionFormats) {
+        if (row.file_type == wanted)
+            return AttentionType{row.file_type, row.format, false, row.rotates, row.needs_rotation};
+        for (const std::string_view calibrated : row.static_types)
+            if (calibrated == wanted) return AttentionType{calibrated, row.format, true, false, false};
+    }
+    return std::nullopt;
 }
 
 AttentionType attention_type(std::string_view op, std::string_view name) {
     if (const auto type = find_attention_type(name)) return *type;
     throw InvalidArgument(
-        fmt::format("[{}] there is no quantized attention '{}'; there are: FP8_DYNAMIC, MXFP8_DYNAMIC, "
-                    "MXFP4_DYNAMIC, INT8_DYNAMIC and, calibrated, FAQUANT",
-                    op, name));
+        fmt::format("[{}] there is no quantized attention '{}'; there are: {} and, calibrated, {}", op, name,
+                    dynamic_attention_types(), type_names(true)));
+}
+
+std::string dynamic_attention_types() {
+    return type_names(false);
 }
 
 Tensor attention_rotation(std::int64_t head_dim) {

@@ -7,12 +7,12 @@
 #include <string>
 #include <string_view>
 
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 
 namespace aerogel {
 
-/// FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC and INT8_DYNAMIC (scales found in the data), FAQUANT and its
-/// other names (int8, one calibrated scale per head). Any case; nullopt for types that nothing here computes.
+/// A type of kAttentionFormats, by the name it was asked for. Any case; nullopt for types that nothing here
+/// computes.
 struct AttentionType {
     std::string_view name;
     AttentionFormat format = AttentionFormat::int8;
@@ -23,6 +23,9 @@ struct AttentionType {
 std::optional<AttentionType> find_attention_type(std::string_view name);
 /// The same; InvalidArgument listing what is there otherwise. `op` starts the message.
 AttentionType attention_type(std::string_view op, std::string_view name);
+
+/// "INT8_DYNAMIC, FP8_DYNAMIC, ...": those that need no calibration.
+std::string dynamic_attention_types();
 
 /// bf16 [head_dim, head_dim]: the seeded Hadamard rotation of the exporters, diag(signs) H / sqrt(block),
 /// with block the largest power of two that divides head_dim.

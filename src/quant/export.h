@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "aerogel/attention.h"
 #include "aerogel/description.h"
-#include "aerogel/quantized_attention.h"
 #include "aerogel/safetensors.h"
 #include "quant/calibration.h"
 #include "quant/float_layer.h"

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "aerogel/attention.h"
 #include "aerogel/description.h"
-#include "aerogel/quantized_attention.h"
 #include "aerogel/quantized_linear.h"
 #include "aerogel/safetensors.h"
 

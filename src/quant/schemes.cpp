@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aerogel/error.h"
+#include "quant/attention_types.h"
 #include "quant/quant_type.h"
 
 namespace aerogel {
@@ -182,8 +183,8 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
      .summary = "int4 weights, int4 activations with one calibrated scale per layer"},
 }};
 
-// Quantization types that description files may hold and that no row above computes.
-constexpr std::array<std::string_view, 18> kNotYet = {
+// Quantization types that description files may hold and that nothing here computes.
+constexpr std::array<std::string_view, 13> kNotYet = {
     "W4A4_FLATQUANT_DYNAMIC",
     "W8A8_MIX",
     "W8A8S",
@@ -195,12 +196,7 @@ constexpr std::array<std::string_view, 18> kNotYet = {
     "C8",
     "MIXED_PERCISION",
     "NO_QUANT",
-    "FP8_DYNAMIC",
-    "MXFP8_DYNAMIC",
-    "MXFP4_DYNAMIC",
     "Q_FP8_DYNAMIC_KV_FP8",
-    "FAQUANT",
-    "FAKQUANT",
     "UNKNOWN",
 };
 
@@ -277,7 +273,8 @@ const SchemeRow& stored_scheme_row(std::string_view op, std::string_view name) {
 
 bool is_quant_type(std::string_view name) {
     const std::string wanted = upper_case(name);
-    return find_stored_scheme(split_quant_type(name).scheme) != nullptr || contains(kNotYet, wanted);
+    return find_stored_scheme(split_quant_type(name).scheme) != nullptr || find_attention_type(name) ||
+           contains(kNotYet, wanted);
 }
 
 }  // namespace aerogel

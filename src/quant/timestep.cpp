@@ -32,11 +32,20 @@ struct TargetRow {
     }
 };
 
+// The words of the formats that a policy may choose, fewest bits first.
+constexpr std::array<std::string_view, 3> attention_strategies() {
+    std::array<std::string_view, 3> words;
+    std::size_t count = 0;
+    for (std::size_t i = kAttentionFormats.size(); i-- > 0;)
+        if (!kAttentionFormats[i].strategy.empty()) words[count++] = kAttentionFormats[i].strategy;
+    return words;
+}
+
 constexpr std::size_t kStaticLinears = 0, kFourBitLinears = 1, kQuantizedAttention = 2;
 constexpr std::array<TargetRow, 3> kPolicyTargets = {{
     {"w8a8_static_linear", "default_strategy", {"dynamic", "static"}},
     {"w4a4_linear", "w4a4_default_strategy", {"W4A4", "W4A8"}},
-    {"fa", "fa_default_strategy", {"MXFP4", "FP8", "FLOAT"}},
+    {"fa", "fa_default_strategy", attention_strategies()},
 }};
 
 // Which row; "linear" is the Linear target that knows the strategy.
@@ -220,13 +229,13 @@ StepContext TimestepPolicyConfig::context(int timestep_index) const {
     return context;
 }
 
-std::optional<AttentionFormat> TimestepPolicyConfig::attention_format(AttentionFormat own,
-                                                                      int timestep_index) const {
+AttentionFormat TimestepPolicyConfig::attention_format(AttentionFormat own, int timestep_index) const {
     const std::string& asked = strategy(kQuantizedAttention, timestep_index);
     const bool four_bits = own == AttentionFormat::mxfp4;
     if (!four_bits && !targets_[kQuantizedAttention].registered.contains(timestep_index)) return own;
-    if (asked == "FLOAT") return std::nullopt;
-    return four_bits && asked == "FP8" ? AttentionFormat::fp8 : own;
+    const auto row = std::find_if(kAttentionFormats.begin(), kAttentionFormats.end(),
+                                  [&](const AttentionFormatRow& format) { return format.strategy == asked; });
+    return four_bits || row->format == AttentionFormat::none ? row->format : own;
 }
 
 std::string TimestepPolicyConfig::to_text() const {

@@ -36,7 +36,7 @@ void attend(const SparseArrays& arrays, const SparseOptions& options, const Bloc
         return;
     }
     Tensor matrix;
-    QuantizedAttentionOptions quantized;
+    AttentionOptions quantized = {.format = AttentionFormat::int8};
     if (options.quantized != nullptr) {
         quantized = *options.quantized;
     } else if (options.precision == SparsePrecision::mix) {
@@ -55,7 +55,7 @@ void attend(const SparseArrays& arrays, const SparseOptions& options, const Bloc
     quantized.layout = options.layout;
     quantized.mask = mask;
     quantized.scale = options.scale;
-    quantized_attention({"quantized_attention", q, k, v, o}, quantized, orders);
+    attention({attention_op(quantized), q, k, v, o}, quantized, orders);
 }
 
 }  // namespace aerogel

@@ -186,7 +186,7 @@ def test_calibrated_attention(aerogel, tiny_pipeline, tmp_path):
 
 
 @pytest.mark.parametrize("flags,message", [
-    (["--online", "W8A16", "--fa", "FP8"], "there is no quantized attention 'FP8'; there are: FP8_DYNAMIC"),
+    (["--online", "W8A16", "--fa", "FP8"], "there is no quantized attention 'FP8'; there are: INT8_DYNAMIC"),
     (["--online", "W8A16", "--fa", "FAQUANT"], "FAQUANT attention needs calibrated scales and comes from files"),
     (["--online", "W8A16", "--fa", "INT8_DYNAMIC", "--fa-layers", "*.attn3"], "pattern '*.attn3' matches none of the 4 attention modules"),
     (["--online", "W8A16", "--fa-layers", "*"], "fa_layers without fa_quant_type"),

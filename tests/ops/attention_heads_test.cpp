@@ -5,9 +5,9 @@
 #include <cstring>
 #include <vector>
 
+#include "aerogel/attention.h"
 #include "aerogel/block_mask.h"
 #include "aerogel/error.h"
-#include "aerogel/quantized_attention.h"
 #include "base/random.h"
 
 namespace aerogel {
@@ -77,14 +77,14 @@ TEST_P(GroupedQueries, GiveTheBitsOfRepeatedHeads) {
          {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp4}) {
         for (const bool calibrated : {false, true}) {
             if (calibrated && format != AttentionFormat::int8) continue;
-            QuantizedAttentionOptions options;
+            AttentionOptions options;
             options.layout = layout;
             options.format = format;
             const Tensor few(DType::f32, q.shape()), many(DType::f32, q.shape());
             if (calibrated) options.scales = &own;
-            quantized_attention(q, k, v, few, options);
+            attention(q, k, v, few, options);
             if (calibrated) options.scales = &all;
-            quantized_attention(q, keys, values, many, options);
+            attention(q, keys, values, many, options);
             EXPECT_TRUE(same_bits(few, many));
         }
     }
@@ -97,12 +97,12 @@ TEST(GroupedQueriesPacked, SequencesToo) {
     const Tensor q = normal({30, 6, kDim}, 1), k = normal({30, 2, kDim}, 2), v = normal({30, 2, kDim}, 3);
     const Tensor o(DType::f32, q.shape());
     const std::vector<std::int64_t> lengths = {11, 19};
-    quantized_attention_packed({q, k, v, o, lengths});
+    attention_packed({q, k, v, o, lengths}, {.format = AttentionFormat::int8});
     const Tensor last(DType::f32, {1, 19, 6, kDim});
     const auto behind = [](const Tensor& x, std::int64_t heads) {
         return TensorView{DType::f32, {1, 19, heads, kDim}, x.as<float>() + 11 * heads * kDim};
     };
-    quantized_attention(behind(q, 6), behind(k, 2), behind(v, 2), last);
+    attention(behind(q, 6), behind(k, 2), behind(v, 2), last, {.format = AttentionFormat::int8});
     EXPECT_EQ(std::memcmp(o.as<float>() + 11 * 6 * kDim, last.data(), last.bytes()), 0);
 }
 
@@ -110,11 +110,11 @@ TEST(GroupedQueries, HeadsThatDoNotDivideAreRefused) {
     const Tensor q = normal({1, 5, 6, kDim}, 1), four = normal({1, 5, 4, kDim}, 2),
                  two = normal({1, 5, 2, kDim}, 2);
     const Tensor o(DType::f32, q.shape());
-    EXPECT_THROW(quantized_attention(q, four, four, o), InvalidArgument);
-    EXPECT_THROW(quantized_attention(q, two, four, o), InvalidArgument);
+    EXPECT_THROW(attention(q, four, four, o, {.format = AttentionFormat::int8}), InvalidArgument);
+    EXPECT_THROW(attention(q, two, four, o, {.format = AttentionFormat::int8}), InvalidArgument);
     const std::vector<std::int64_t> lengths = {5};
-    EXPECT_THROW(quantized_attention_packed({q.reshaped({5, 6, kDim}), four.reshaped({5, 4, kDim}),
-                                             four.reshaped({5, 4, kDim}), o.reshaped({5, 6, kDim}), lengths}),
+    EXPECT_THROW(attention_packed({q.reshaped({5, 6, kDim}), four.reshaped({5, 4, kDim}),
+                                   four.reshaped({5, 4, kDim}), o.reshaped({5, 6, kDim}), lengths}),
                  InvalidArgument);
 }
 

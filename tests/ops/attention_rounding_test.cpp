@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 
 namespace aerogel {
 namespace {
@@ -19,7 +19,7 @@ TEST(AttentionRounding, InputsTooSmallForAScaleAreZeros) {
                               AttentionFormat::mxfp4, AttentionFormat::mix}) {
         Tensor o(DType::f32, q.shape());
         std::fill_n(o.as<float>(), o.count(), std::numeric_limits<float>::quiet_NaN());
-        quantized_attention(q, k, k, o, {.format = format});
+        attention(q, k, k, o, {.format = format});
         for (std::int64_t i = 0; i < o.count(); ++i) EXPECT_LT(std::fabs(o.as<float>()[i]), 1e-40F);
     }
 }

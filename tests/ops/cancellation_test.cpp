@@ -8,7 +8,6 @@
 
 #include "aerogel/attention.h"
 #include "aerogel/linear.h"
-#include "aerogel/quantized_attention.h"
 #include "ops/linear.h"
 #include "ops/workspace.h"
 
@@ -33,7 +32,7 @@ TEST_F(CancelledOperation, ThrowsBeforeItBegins) {
     const FloatLinear linear(w, Tensor());
     request_cancellation();
     EXPECT_THROW(attention(q, q, q, o, {}), Cancelled);
-    EXPECT_THROW(quantized_attention(q, q, q, o, {}), Cancelled);
+    EXPECT_THROW(attention(q, q, q, o, {.format = AttentionFormat::int8}), Cancelled);
     EXPECT_THROW(linear.forward(x, y, {}), Cancelled);
     EXPECT_THROW(FloatLinear(w, Tensor()), Cancelled);
 }
@@ -44,7 +43,7 @@ TEST_F(CancelledOperation, ThrowsInTheMiddleOfAKernel) {
                  out = wave({1, 2, 40, 16});
     const Tensor wanted = wave({1, 2, 40, 16});
     attention(small, small, small, wanted, {});
-    for (const bool quantized : {false, true}) {
+    for (const auto format : {AttentionFormat::none, AttentionFormat::int8}) {
         int asked = 0;
         bool same = true;
         const auto question = [&] {
@@ -56,7 +55,7 @@ TEST_F(CancelledOperation, ThrowsInTheMiddleOfAKernel) {
         };
         const CancellationQuestion in_use(question);
         const auto forever = [&] {
-            while (true) quantized ? quantized_attention(q, q, q, o, {}) : attention(q, q, q, o, {});
+            while (true) attention(q, q, q, o, {.format = format});
         };
         EXPECT_THROW(forever(), Cancelled);
         EXPECT_EQ(asked, 2);

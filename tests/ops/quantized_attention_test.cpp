@@ -1,6 +1,6 @@
-// quantized_attention(): error against double on inputs that are hard to quantize, the roundings of FP8 and
+// attention() in few bits: error against double on inputs that are hard to quantize, the roundings of FP8 and
 // MX written down once more, calibrated scales, rotation, packed sequences, layouts, argument checks.
-#include "aerogel/quantized_attention.h"
+#include "aerogel/attention.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ namespace aerogel {
 namespace {
 
 using ::testing::HasSubstr;
-using Options = QuantizedAttentionOptions;
+using Options = AttentionOptions;
 
 float& item(const Tensor& x, std::int64_t token, std::int64_t head, std::int64_t c) {
     return x.as<float>()[(token * x.dim(2) + head) * x.dim(3) + c];
@@ -42,7 +42,7 @@ struct Arrays {
     Tensor run(const Options& options) const {
         const Tensor result(DType::f32, o.shape());
         std::fill_n(result.as<float>(), result.count(), std::numeric_limits<float>::quiet_NaN());
-        quantized_attention(q, k, v, result, options);
+        attention(q, k, v, result, options);
         return result;
     }
 
@@ -124,11 +124,15 @@ TEST(QuantizedAttention, Int8IsAccurateWhereFp8WithoutSmoothingIsNot) {
     };
     std::vector<Errors> found;
     for (const Row& row : {
-             Row{"int8", {}},
-             Row{"int8, rotated", {.q_rotation = turn, .k_rotation = turn}},
+             Row{"int8", {.format = AttentionFormat::int8}},
+             Row{"int8, rotated", {.format = AttentionFormat::int8, .q_rotation = turn, .k_rotation = turn}},
              Row{"int8, blocks of 128 and 256, rotated",
-                 {.q_tokens = 128, .k_tokens = 256, .q_rotation = turn, .k_rotation = turn}},
-             Row{"int8, not smoothed", {.smooth_k = false}},
+                 {.format = AttentionFormat::int8,
+                 .q_tokens = 128,
+                 .k_tokens = 256,
+                 .q_rotation = turn,
+                 .k_rotation = turn}},
+             Row{"int8, not smoothed", {.format = AttentionFormat::int8, .smooth_k = false}},
              Row{"fp8 per head, not smoothed", fp8_per_head},
              Row{"fp8", {.format = AttentionFormat::fp8}},
              Row{"fp8, rotated", {.format = AttentionFormat::fp8, .q_rotation = turn, .k_rotation = turn}},
@@ -276,14 +280,15 @@ TEST(QuantizedAttention, CalibratedScalesAndOffsets) {
     scales.q_offset = scales.k_offset = column({5.0F, -3.0F});
     scales.v_offset = column({0.0F, 7.0F});
     const auto exact = arrays.exact();
-    Errors e = errors(exact, arrays.run({.scales = &scales}));
+    Errors e = errors(exact, arrays.run({.format = AttentionFormat::int8, .scales = &scales}));
     const bool seven_bits = cpu_level() == CpuLevel::avx2;  // of the weights
     EXPECT_GT(e.cosine, seven_bits ? 0.9999 : 0.99998);
     EXPECT_LT(e.relative_l1, seven_bits ? 0.01 : 0.006);
     scales.v_scale = column({0x1p-5F, 0x1p-7F});  // clamps the values of head 1
-    EXPECT_GT(errors(exact, arrays.run({.scales = &scales})).relative_l1, 0.05);
+    EXPECT_GT(errors(exact, arrays.run({.format = AttentionFormat::int8, .scales = &scales})).relative_l1,
+              0.05);
     item(arrays.q, 3, 1, 0) = std::numeric_limits<float>::infinity();
-    const Tensor o = arrays.run({.scales = &scales});
+    const Tensor o = arrays.run({.format = AttentionFormat::int8, .scales = &scales});
     EXPECT_TRUE(std::isnan(item(o, 3, 1, 31)));
     EXPECT_FALSE(std::isnan(item(o, 3, 0, 31)) || std::isnan(item(o, 4, 1, 31)));
 }
@@ -296,13 +301,13 @@ TEST(QuantizedAttention, LayoutsAndTypes) {
     };
     for (const auto format : {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp8}) {
         const Tensor o(DType::f32, arrays.o.shape());
-        quantized_attention(swap(arrays.q), swap(arrays.k), swap(arrays.v), swap(o),
-                            {.layout = AttentionLayout::bnsd, .format = format});
+        attention(swap(arrays.q), swap(arrays.k), swap(arrays.v), swap(o),
+                  {.layout = AttentionLayout::bnsd, .format = format});
         expect_same(o, arrays.run({.format = format}));
         Arrays half = arrays;
         const Tensor q = arrays.q.to(DType::bf16), k = arrays.k.to(DType::bf16), v = arrays.v.to(DType::bf16);
         const Tensor low(DType::bf16, arrays.o.shape());
-        quantized_attention(q, k, v, low, {.format = format});
+        attention(q, k, v, low, {.format = format});
         half.q = q.to(DType::f32);
         half.k = k.to(DType::f32);
         half.v = v.to(DType::f32);
@@ -316,7 +321,7 @@ TEST(QuantizedAttention, PackedSequencesAttendToThemselves) {
     for (const auto format : {AttentionFormat::int8, AttentionFormat::mxfp4}) {
         const Tensor o(DType::f32, {100, 2, 32});
         const std::vector<std::int64_t> lengths = {37, 0, 1, 62};
-        quantized_attention_packed({flat(all.q), flat(all.k), flat(all.v), o, lengths}, {.format = format});
+        attention_packed({flat(all.q), flat(all.k), flat(all.v), o, lengths}, {.format = format});
         std::int64_t first = 0;
         for (const std::int64_t n : lengths) {
             if (n == 0) continue;
@@ -345,36 +350,43 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
     const Arrays a(5, 7, 2, 8);
     const auto message = [&](const Options& options) { return refusal([&] { a.run(options); }); };
     const Tensor small(DType::f32, {4, 4}), square = hadamard(8);
-    EXPECT_THAT(message({.q_rotation = small, .k_rotation = small}),
+    EXPECT_THAT(message({.format = AttentionFormat::int8, .q_rotation = small, .k_rotation = small}),
                 HasSubstr("q_rotation must be f32 or bf16 [8,8]"));
-    EXPECT_THAT(message({.q_rotation = square}), HasSubstr("must be given together"));
-    EXPECT_THAT(message({.q_tokens = -1}), HasSubstr("must not be negative, got -1"));
+    EXPECT_THAT(message({.format = AttentionFormat::int8, .q_rotation = square}),
+                HasSubstr("must be given together"));
+    EXPECT_THAT(message({.format = AttentionFormat::int8, .q_tokens = -1}),
+                HasSubstr("must not be negative, got -1"));
     EXPECT_THAT(message({.format = AttentionFormat::mxfp8, .k_tokens = 64}),
                 HasSubstr("of int8, fp8 and mix"));
     AttentionScales scales;
-    EXPECT_THAT(message({.scales = &scales}), HasSubstr("q_scale is missing"));
+    EXPECT_THAT(message({.format = AttentionFormat::int8, .scales = &scales}),
+                HasSubstr("q_scale is missing"));
     scales.q_scale = scales.k_scale = scales.v_scale = column({1.0F, 1.0F});
     EXPECT_THAT(message({.format = AttentionFormat::fp8, .scales = &scales}), HasSubstr("int8 only"));
     scales.k_scale = column({1.0F, 1.0F, 1.0F, 1.0F, 1.0F});
-    EXPECT_THAT(message({.scales = &scales}), HasSubstr("k_scale must be f32[2,1], got f32[5,1]"));
+    EXPECT_THAT(message({.format = AttentionFormat::int8, .scales = &scales}),
+                HasSubstr("k_scale must be f32[2,1], got f32[5,1]"));
     scales.k_scale = column({1.0F, 0.0F});
-    EXPECT_THAT(message({.scales = &scales}), HasSubstr("k_scale must be positive, got 0.000000 for head 1"));
+    EXPECT_THAT(message({.format = AttentionFormat::int8, .scales = &scales}),
+                HasSubstr("k_scale must be positive, got 0.000000 for head 1"));
     scales.k_scale = column({1.0F, 1.0F});
     scales.v_offset = column({0.5F, 1.0F});
-    EXPECT_THAT(message({.scales = &scales}), HasSubstr("v_offset must be a whole number"));
-    EXPECT_THAT(refusal([&] { quantized_attention(a.q, a.v, a.q, a.o); }),
+    EXPECT_THAT(message({.format = AttentionFormat::int8, .scales = &scales}),
+                HasSubstr("v_offset must be a whole number"));
+    EXPECT_THAT(refusal([&] { attention(a.q, a.v, a.q, a.o, {.format = AttentionFormat::int8}); }),
                 HasSubstr("[quantized_attention] v must have the shape of k"));
+    EXPECT_THAT(message({.causal = true, .format = AttentionFormat::int8}),
+                HasSubstr("causal goes with format none"));
+    for (const Options& options :
+         {Options{.q_tokens = 1}, Options{.k_tokens = 1}, Options{.q_rotation = square, .k_rotation = square},
+          Options{.scales = &scales}})
+        EXPECT_THAT(message(options),
+                    HasSubstr("[attention] rotations, scales, q_tokens and k_tokens go with a format"));
     const Tensor x(DType::f32, {5, 2, 8});
     const std::vector<std::int64_t> wrong = {2, 2}, negative = {6, -1};
-    EXPECT_THAT(refusal([&] {
-                    quantized_attention_packed({x, x, x, x, wrong});
-                }),
-                HasSubstr("must sum to 5, got 4"));
-    EXPECT_THAT(refusal([&] {
-                    quantized_attention_packed({x, x, x, x, negative});
-                }),
-                HasSubstr("got 6 after 0"));
-    EXPECT_THAT(refusal([&] { quantized_attention_packed({a.q, x, x, x, wrong}); }), HasSubstr("one shape"));
+    EXPECT_THAT(refusal([&] { attention_packed({x, x, x, x, wrong}); }), HasSubstr("must sum to 5, got 4"));
+    EXPECT_THAT(refusal([&] { attention_packed({x, x, x, x, negative}); }), HasSubstr("got 6 after 0"));
+    EXPECT_THAT(refusal([&] { attention_packed({a.q, x, x, x, wrong}); }), HasSubstr("one shape"));
 }
 
 TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
@@ -390,7 +402,7 @@ TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
         const Options options = {.format = format};
         const Tensor repeated = many.run(options);
         const Tensor grouped(DType::f32, many.o.shape());
-        quantized_attention(many.q, few.k, few.v, grouped, options);
+        attention(many.q, few.k, few.v, grouped, options);
         ASSERT_EQ(std::memcmp(grouped.data(), repeated.data(), grouped.bytes()), 0);
     }
 }

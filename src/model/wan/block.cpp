@@ -3,10 +3,8 @@
 #include "model/wan/block.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "aerogel/attention.h"
-#include "aerogel/quantized_attention.h"
 #include "base/thread_pool.h"
 #include "model/sparse_policy.h"
 #include "ops/elementwise.h"
@@ -99,9 +97,8 @@ class Block {
         add_to_hidden(q, kGateAttention);
     }
 
-    std::optional<QuantizedAttentionOptions> quantization_now(const WanAttentionWeights& weights) const {
-        if (!weights.quantization) return std::nullopt;
-        return attention_options(*weights.quantization, pass_.step.timestep_policy,
+    AttentionOptions options_now(const WanAttentionWeights& weights) const {
+        return attention_options(weights.quantization, pass_.step.timestep_policy,
                                  pass_.step.context.timestep_index);
     }
 
@@ -112,9 +109,10 @@ class Block {
             return;
         }
         show_inputs(weights_.attn1, q, k, v);
-        const auto quantized = quantization_now(weights_.attn1);
+        const AttentionOptions options = options_now(weights_.attn1);
+        const bool is_float = options.format == AttentionFormat::none;
         const SparseReport report = run_sparse({heads(q), heads(k), heads(v), heads(o), pass_.patches.grid,
-                                                index_, quantized ? &*quantized : nullptr},
+                                                index_, is_float ? nullptr : &options},
                                                pass_.step);
         if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
     }
@@ -123,12 +121,7 @@ class Block {
     void attend(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
                 const TensorView& v, const TensorView& o) {
         show_inputs(weights, q, k, v);
-        const auto quantized = quantization_now(weights);
-        if (!quantized) {
-            attention(heads(q), heads(k), heads(v), heads(o));
-        } else {
-            quantized_attention(heads(q), heads(k), heads(v), heads(o), *quantized);
-        }
+        attention(heads(q), heads(k), heads(v), heads(o), options_now(weights));
     }
 
     void show_inputs(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
