@@ -193,7 +193,8 @@ void quantized_attention(const AttentionViews& views, const AttentionOptions& op
 
 void attention_packed(const PackedSequences& sequences, const AttentionOptions& options) {
     const auto& [q, k, v, o, seq_len] = sequences;
-    const AttentionViews views = {"attention_packed", q, k, v, o};
+    const bool is_float = options.format == AttentionFormat::none;
+    const AttentionViews views = {is_float ? "attention_packed" : "quantized_attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
     for (const TensorView* view : {&q, &k, &v, &o}) {
         const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&
