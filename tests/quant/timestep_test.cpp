@@ -10,7 +10,7 @@ namespace {
 
 TEST(TimestepManager, RefusesStepsOutOfRange) {
     TimestepManager steps(4);
-    EXPECT_EQ(steps.get_timestep_idx(), none);
+    EXPECT_EQ(steps.get_timestep_idx(), std::nullopt);
     EXPECT_EQ(steps.get_timestep_idx_max(), 4);
     steps.set_timestep_idx(0);
     steps.set_timestep_idx(3);
@@ -18,7 +18,7 @@ TEST(TimestepManager, RefusesStepsOutOfRange) {
     EXPECT_THROW(steps.set_timestep_idx(-1), InvalidArgument);
     EXPECT_EQ(steps.get_timestep_idx(), 3);
     EXPECT_THROW(steps.set_timestep_idx_max(3), InvalidArgument);
-    steps.set_timestep_idx(none);
+    steps.set_timestep_idx(std::nullopt);
     steps.set_timestep_idx_max(1);
     EXPECT_THROW(steps.set_timestep_idx(1), InvalidArgument);
     EXPECT_THROW(TimestepManager(0), InvalidArgument);
@@ -36,7 +36,7 @@ TEST(TimestepPolicy, LaterCallsWinAndTheRestFollowsTheDefaults) {
     EXPECT_EQ(policy.get_strategy(0, "w4a4_linear"), "W4A4");
     EXPECT_EQ(policy.get_strategy(2, "w4a4_linear"), "W4A8");
     EXPECT_EQ(policy.get_strategy(3, "w4a4_linear"), "W4A8");
-    EXPECT_EQ(policy.get_strategy(none, "w4a4_linear"), "W4A8");
+    EXPECT_EQ(policy.get_strategy(std::nullopt, "w4a4_linear"), "W4A8");
     EXPECT_EQ(policy.get_strategy(1), "dynamic");
     EXPECT_EQ(policy.get_strategy(0), "static");
     EXPECT_EQ(policy.get_strategy(1, "fa"), "FLOAT");
@@ -84,7 +84,7 @@ TEST(TimestepPolicy, StaticFromAStepOn) {
     const TimestepPolicyConfig policy = TimestepPolicyConfig::static_from(2);
     EXPECT_EQ(policy.get_strategy(1), "dynamic");
     EXPECT_EQ(policy.get_strategy(2), "static");
-    EXPECT_EQ(policy.get_strategy(none), "static");
+    EXPECT_EQ(policy.get_strategy(std::nullopt), "static");
     EXPECT_EQ(TimestepPolicyConfig::static_from(0), TimestepPolicyConfig("static"));
     EXPECT_THROW(TimestepPolicyConfig::static_from(-1), InvalidArgument);
     EXPECT_THROW(TimestepPolicyConfig::static_from(100'001), InvalidArgument);
