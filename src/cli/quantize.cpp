@@ -13,9 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include "aerogel/attention.h"
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
-#include "aerogel/quantized_attention.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -304,10 +304,9 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
 void add_attention_options(CLI::App& command, AttentionFlags& flags) {
     const std::string group = "Attention";
     command
-        .add_option(
-            "--fa", flags.quant_type,
-            fmt::format("Quantize attention too: {} or, calibrated on captions, FAQUANT (int8)",
-                        dynamic_attention_types()))
+        .add_option("--fa", flags.quant_type,
+                    fmt::format("Quantize attention too: {} or, calibrated on captions, FAQUANT (int8)",
+                                dynamic_attention_types()))
         ->group(group);
     command
         .add_option("--fa-layers", flags.layers,
