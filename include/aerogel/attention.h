@@ -1,5 +1,5 @@
-// Scaled dot-product attention on the CPU: dense, or over the key blocks a BlockMask keeps, in float or on q,
-// k and v in few bits. layer: ops
+// Scaled dot-product attention on the CPU: dense or by the blocks of a mask, in float or few bits.
+// layer: ops
 #pragma once
 
 #include <cstdint>
