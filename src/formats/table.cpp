@@ -14,10 +14,11 @@
 namespace aerogel {
 namespace {
 
-const std::array<FormatRow, 9>& table() {
-    static const std::array<FormatRow, 9> rows = {kFloat32Format, kBFloat16Format, kInt8Format,
-                                                  kInt4Format,    kFp8E4M3Format,  kFp8E5M2Format,
-                                                  kMxfp8Format,   kMxfp4Format,    kMxfp4DualFormat};
+std::span<const FormatRow> table() {
+    static const std::array rows = {
+        kFloat32Format, kBFloat16Format, kInt8Format,  kInt4Format,      kFp8E4M3Format,
+        kFp8E5M2Format, kMxfp8Format,    kMxfp4Format, kMxfp4DualFormat,
+    };
     return rows;
 }
 

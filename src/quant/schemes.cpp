@@ -53,7 +53,7 @@ constexpr std::array<Name, 2> kPerTokenNames = {"W8A8_PER_CHANNEL_PER_TOKEN", "W
 // With one scale for a row of a thousand columns, most of the 16 codes stay unused.
 constexpr std::int64_t kInt4Group = 64;
 
-constexpr std::array<SchemeRow, 17> kSchemes = {{
+constexpr std::array kSchemes = std::to_array<SchemeRow>({
     {.name = "W8A16",
      .aliases = kInt8,
      .file_names = kInt8Gptq,
@@ -181,7 +181,7 @@ constexpr std::array<SchemeRow, 17> kSchemes = {{
      .needs_calibration = true,
      .tensors = kStaticTensors,
      .summary = "int4 weights, int4 activations with one calibrated scale per layer"},
-}};
+});
 
 // Quantization types that description files may hold and that nothing here computes.
 constexpr std::array<std::string_view, 13> kNotYet = {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
@@ -36,7 +37,8 @@ const CodeBook& book_of(Format format) {
     return format == Format::int4 ? kIntegers : kFloats;
 }
 
-Code code_of(Format format) {
+/// Nothing where this packed form cannot hold the format's elements.
+std::optional<Code> code_of(Format format) {
     switch (format) {
         case Format::int8:
             return Code::int8;
@@ -46,15 +48,18 @@ Code code_of(Format format) {
             return Code::nibble;
         case Format::fp8_e5m2:
             return Code::half;
-        default:
+        case Format::fp8_e4m3:
+        case Format::mxfp8:
             return Code::narrow_half;
+        default:
+            return std::nullopt;
     }
 }
 
 /// Elements to codes.
 class Encoder {
   public:
-    explicit Encoder(Format format) : code_(code_of(format)), unit_(book_of(format).unit) {
+    explicit Encoder(Format format) : code_(code_of(format).value()), unit_(book_of(format).unit) {
         const CodeBook& book = book_of(format);
         for (std::uint8_t i = 16; i-- > 0;) index_[static_cast<std::uint8_t>(book.values[i])] = i;
     }
@@ -171,7 +176,7 @@ void pack_column(const Packing& packing, const Column& column) {
 }  // namespace
 
 CodePanels::CodePanels(const LinearProblem& problem, std::int64_t columns_of_panel)
-    : code(code_of(problem.weight)),
+    : code(code_of(problem.weight).value()),
       powers(is_mx(problem.weight)),
       offsets(problem.weight_offset),
       unit(powers && code == Code::nibble ? kFloats.unit : 1.0F),
@@ -211,6 +216,8 @@ void pack_codes(const LinearProblem& problem, std::int64_t columns, const Quanti
 std::string takes_codes(const LinearProblem& problem) {
     if (problem.weight == Format::f32 || problem.weight == Format::bf16)
         return "takes quantized weights only";
+    if (!code_of(problem.weight))
+        return "has no codes for " + std::string(to_string(problem.weight)) + " weights";
     if (is_integer(problem.activation)) return "takes no integer activations";
     return linear_limits(problem);
 }
