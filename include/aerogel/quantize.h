@@ -2,54 +2,15 @@
 // layer: model
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
-#include <string>
-#include <utility>
-#include <vector>
 
+#include "aerogel/quant_config.h"
 #include "aerogel/wan.h"
 
 namespace aerogel {
 
 struct QuantizeOptions {
     int rank = -1;  ///< -1: the description's own name decides
-};
-
-/// Quantization of a float model in memory: no files, no data (OnlineQuantConfig of MindIE SD 3.1.0, for
-/// every scheme that needs no calibration). Layers get the bits that `aerogel quantize` would have written.
-struct OnlineQuantConfig {
-    std::string quant_type = "W8A8_DYNAMIC";  ///< "W4A4_MXFP4_SVD" sets low_rank = 32
-    /// {pattern of layer names, scheme}, the first that matches wins; "W16A16" leaves a layer float, "W8A8"
-    /// is W8A8_DYNAMIC here, as there are no calibrated scales. These layers have none of the choices below.
-    std::vector<std::pair<std::string, std::string>> fallback_layers;
-    std::vector<std::string> include;  ///< patterns; empty: attention and feed-forward of all blocks
-    std::vector<std::string> exclude;  ///< stay float; wins over include
-    std::string algorithm = "minmax";  ///< one that needs no recorded inputs
-    /// Columns that share a weight scale; 0 = the whole row; -1 = as the scheme has it: 64 (or 32) for int4
-    /// weights where they divide the columns, else the whole row.
-    std::int64_t group_size = -1;
-    bool symmetric = true;            ///< false: weights with offsets
-    std::int64_t rotation_block = 0;  ///< columns per Hadamard transform, -1: as many as can be, 0: none
-    /// Quantized attention: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC (q and k rotated by one seeded Hadamard
-    /// matrix) or INT8_DYNAMIC; empty: none.
-    std::string fa_quant_type;
-    std::vector<std::string>
-        fa_layers;              ///< patterns of attention modules; empty: self-attention of all blocks
-    std::int64_t low_rank = 0;  ///< rank of the branch beside the quantized residual, 0: none
-};
-
-/// What happened to each Linear and each attention that was to be quantized.
-struct QuantizeReport {
-    struct Layer {
-        std::string name;
-        std::string scheme;  ///< "W8A8_DYNAMIC", or "FLOAT"
-        std::string why;     ///< why it stayed float ("marked FLOAT", "not in the description"), else empty
-        std::int64_t group_size = 0;  ///< columns that share a weight scale; 0 = the whole row, or float
-    };
-    std::vector<Layer> layers;
-    std::size_t bytes_before = 0;
-    std::size_t bytes_after = 0;
 };
 
 /// Replaces every Linear that the description quantizes. InvalidArgument when the description names a layer
@@ -59,8 +20,8 @@ QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& desc
                         const QuantizeOptions& options = {});
 
 /// The same in memory; layers quantized before stay as they are. InvalidArgument for a pattern that matches
-/// no layer, choices that a scheme does not have and schemes that need calibration; Unsupported for those
-/// that are not there.
+/// no layer, choices that a scheme does not have, schemes that need calibration and when nothing is left to
+/// quantize; Unsupported for schemes that are not there.
 QuantizeReport quantize(WanTransformer& model, const OnlineQuantConfig& config);
 
 }  // namespace aerogel

@@ -13,12 +13,19 @@ Arrays = Mapping[str, torch.Tensor]
 _FROM_DATA = ("mul_scale", "rotation", "svd_lowrank_l1", "svd_lowrank_l2", "input_scale")
 
 
-def from_float(weight: Any, bias: Any, scheme: str, group_size: int | None) -> _core.Linear:
-    """A float weight, and a bias or None, quantized. ValueError for what is not finite or does not fit."""
+def float_arrays(weight: Any, bias: Any) -> tuple[Any, Any]:
+    """A float weight, and a bias or None, as the core takes them."""
+    if weight.dtype == torch.float64:
+        raise ValueError("[quantize] the weight must be float32, bfloat16 or float16, got float64: convert the model, whose inputs are float64 too")
     if not weight.is_cpu:
         raise NotImplementedError(f"[quantize] the weight must be on the CPU, got {weight.device}")
-    weight = weight.detach().float() if weight.dtype == torch.float64 else weight.detach()
-    return _core.Linear.quantize(weight.contiguous(), None if bias is None else bias.detach().float().contiguous(), scheme, group_size)
+    return weight.detach().contiguous(), None if bias is None else bias.detach().float().contiguous()
+
+
+def from_float(weight: Any, bias: Any, scheme: str, group_size: int | None) -> _core.Linear:
+    """A float weight, and a bias or None, quantized. ValueError for what is not finite or does not fit."""
+    weight = weight.float() if weight.dtype == torch.float64 else weight
+    return _core.Linear.quantize(*float_arrays(weight, bias), scheme, group_size)
 
 
 def chosen_group_size(weight_scale: torch.Tensor, group_size: int) -> int:

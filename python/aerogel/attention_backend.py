@@ -5,7 +5,9 @@ A call carries to it what the running model's plan says (model_attention.py): th
 from __future__ import annotations
 
 import itertools
+import logging
 import weakref
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +15,13 @@ from typing import Any
 import torch
 from diffusers.models import attention_dispatch
 from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from ._watching import recorder, transformed
 from .attention import attention
 from .quantized_attention import quantized_attention
 
+_log = logging.getLogger("aerogel")
 NAME = "aerogel"
 TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
 running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with attend(problem)
@@ -91,6 +95,96 @@ def dense(p: Problem, format: str | None = None) -> torch.Tensor:
     if format is not None:
         return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
     return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
+
+
+class RunningLayer:
+    """A layer that attends itself while it runs: its hooks tell the backend, which then calls attend()."""
+
+    def __init__(self) -> None:
+        self._catch: Catch | None = None
+        self._number()
+
+    def _number(self) -> None:
+        number = next(numbers)
+        self.number, layers[number] = torch.tensor(number, device="cpu"), self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
+        self.__dict__.update(state)
+        self._number()
+
+    def attend(self, p: Problem) -> torch.Tensor:
+        raise NotImplementedError
+
+    def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            traced.layer = self.number
+        else:
+            running.set(self)
+
+    def leave(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling():
+            traced.layer = None
+        else:
+            running.set(None)
+
+    @torch.compiler.disable
+    def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        running.set(self)
+        self._catch = Catch()
+        self._catch.__enter__()
+
+    @torch.compiler.disable
+    def leave_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._catch is not None and running.get() is self:
+            running.set(None)
+            self._catch.__exit__(None, None, None)
+            self._catch = None
+
+
+class QuantizedLayer(RunningLayer):
+    """A layer whose attention is quantized; a plan of sparse attention that runs it goes first."""
+
+    def __init__(self, name: str, layer: torch.nn.Module, attention: Any) -> None:
+        super().__init__()
+        self.name, self.attention = name, attention
+        self._image_first = type(layer).__name__ == "WanAttention" and getattr(layer, "add_k_proj", None) is not None
+        self._calls, self._said = 0, False
+
+    def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._calls = 0
+        if (traced.layer if torch.compiler.is_compiling() else running.get()) is None:
+            super().enter(layer, args, kwargs)
+
+    def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if running.get() is None:
+            super().enter_catching(layer, args, kwargs)
+
+    def attend(self, p: Problem) -> torch.Tensor:
+        self._calls += 1
+        if self._image_first and self._calls % 2:  # the image tokens of Wan's cross-attention stay float
+            return dense(p)
+        if why := why_float(p):
+            if not self._said:
+                self._said = True
+                _log.warning("attention of %s stays in float: %s", self.name, why)
+            return by_torch(p)
+        return self.attention(p.q, p.k, p.v, layout=p.layout, softmax_scale=p.scale)
+
+
+class Catch(TorchFunctionMode):
+    """Takes torch's scaled_dot_product_attention from a processor that calls it directly."""
+
+    def __torch_function__(self, function: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
+        if function is scaled_dot_product_attention:
+            return attend(_direct(*args, **(kwargs or {})))
+        return function(*args, **(kwargs or {}))
+
+
+def _direct(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any) -> Problem:
+    given = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), rest)), **named}
+    return Problem(query, key, value, "BNSD", given.get("attn_mask"), given.get("dropout_p", 0.0), given.get("is_causal", False),
+                   given.get("scale"), given.get("enable_gqa", False))
 
 
 @torch.compiler.disable

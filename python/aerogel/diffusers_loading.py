@@ -21,9 +21,11 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
 from . import _core
-from .layer_choice import as_list
+from .attention_layers import hang, why_no_attention
+from .flash_attention import planned
+from .layer_choice import as_list, listed
 from .linear import QuantizedLinear
-from .quantization import LayerReport, OnlineQuantConfig, QuantizeReport, planned, planned_by_files, quantized, read_layer
+from .quantization import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
 
 Parts: TypeAlias = Mapping[str, torch.Tensor]  # the tensors of one layer by their names in it
 
@@ -101,6 +103,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         self.report = QuantizeReport()
         self._keys: list[str] = []
         self._kept: dict[str, str] = {}
+        self._attention: list[tuple[str, _core.ModuleDecision]] = []
         self._parts: dict[str, dict[str, Any]] = {}  # layer -> its tensors, None until they come
         self._make: dict[str, Callable[[Parts], QuantizedLinear]] = {}
 
@@ -117,15 +120,20 @@ class AerogelQuantizer(DiffusersQuantizer):
         config = self.quantization_config
         if config.layers is not None:
             return self._expect_saved(model, config.layers)
-        choice = (config.include, config.exclude)
+        found = listed(model, (nn.Linear,), why_no_attention)
         if config.description is not None:
             pair = _core.QuantizedPair.open(config.description, -1)
-            indices, self._kept = planned_by_files(model, choice, pair)
-            self._make = {n: partial(_from_files, pair, index, model.get_submodule(n)) for n, index in indices.items()}
+            plan = plan_from_files(found, pair, config.include, config.exclude)
         else:
-            schemes, self._kept = planned(model, choice, config.online())
-            _refuse_calibrated(schemes.values())
-            self._make = {name: partial(_in_memory, name, scheme, config.group_size) for name, scheme in schemes.items()}
+            pair, plan = None, plan_in_memory(found, config.online(), config.include, config.exclude)
+        for decision in plan.decisions:
+            name = found.names[decision.module]
+            if decision.is_attention:
+                self._attention.append((name, decision))
+            elif decision.quantizes:
+                self._make[name] = partial(_in_memory, name, decision) if pair is None else partial(_from_files, plan, pair, decision)
+            else:
+                self._kept[name] = decision.why
         self._parts = {name: dict.fromkeys(dict(model.get_submodule(name).named_parameters())) for name in self._make}
 
     def _expect_saved(self, model: nn.Module, layers: Mapping[str, dict[str, Any]]) -> None:
@@ -163,6 +171,13 @@ class AerogelQuantizer(DiffusersQuantizer):
                 self.report.layers.append(LayerReport(name, module.scheme, "", module.group_size))
             elif isinstance(module, nn.Linear):
                 self.report.layers.append(LayerReport(name, "FLOAT", self._kept.get(name, "")))
+        for name, decision in self._attention:
+            if decision.attention is None:
+                self.report.attention_in_float[name] = decision.why
+            else:
+                attention = planned(decision)
+                hang(name, model.get_submodule(name), attention)
+                self.report.attention[name] = attention.format
         describe(model, self)
         return model
 
@@ -204,20 +219,13 @@ def as_linear(layer: QuantizedLinear, dtype: torch.dtype) -> nn.Linear:
     return linear.requires_grad_(False)
 
 
-def _refuse_calibrated(schemes: Iterable[str]) -> None:
-    unfit = set(schemes) & {name for name, _, calibrated in _core.schemes() if calibrated}
-    if unfit:
-        raise ValueError(f"[quantize] {', '.join(sorted(unfit))} needs calibrated ranges, which a float checkpoint has not: "
-                         "give the description of calibrated files")
-
-
-def _in_memory(name: str, scheme: str, group_size: int | None, parts: Parts) -> QuantizedLinear:
+def _in_memory(name: str, decision: _core.ModuleDecision, parts: Parts) -> QuantizedLinear:
     parts = {n: p if p.dtype in (torch.float32, torch.bfloat16, torch.float16) else p.float() for n, p in parts.items()}
-    return quantized(name, SimpleNamespace(weight=parts["weight"], bias=parts.get("bias")), scheme, group_size)
+    return float_layer(name, SimpleNamespace(weight=parts["weight"], bias=parts.get("bias")), decision)
 
 
-def _from_files(pair: _core.QuantizedPair, index: int, linear: nn.Module, parts: Parts) -> QuantizedLinear:
-    return read_layer(pair, index, linear)
+def _from_files(plan: _core.ModelPlan, pair: _core.QuantizedPair, decision: _core.ModuleDecision, parts: Parts) -> QuantizedLinear:
+    return QuantizedLinear(plan.read(pair, decision))
 
 
 def _restored(name: str, stored: Mapping[str, Any], linear: nn.Linear, parts: Parts) -> QuantizedLinear:

@@ -1,10 +1,10 @@
-"""Which Linear layers of a torch model are quantized, and why the others stay float."""
+"""What the plan of a quantization must know of a torch model: its Linear layers and attention, and what would break if they were exchanged."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -13,13 +13,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from . import _core
 from .linear import QuantizedLinear
 
-Choice: TypeAlias = tuple[Iterable[str] | None, Iterable[str]]  # patterns of layer names: (include, exclude)
 Classes: TypeAlias = tuple[type[nn.Module], ...]
 PatternsT = TypeVar("PatternsT")
-
-# Small layers that the quality hangs on: modulation, guidance, embeddings and norms of the known diffusion transformers.
-# Adapters (peft's lora_A, lora_B) are small too, and trained.
-KEPT_FLOAT = ("*norm*", "*mod", "*mod.*", "*modulation*", "*film*", "*guidance*", "*embed*", "*adaln*", "*time*", "*lora_*")
 
 # Modules of torch that read the weights of their Linears instead of calling them, always or on a fast path.
 READ_BY = {nn.MultiheadAttention: ("out_proj",), nn.TransformerEncoderLayer: ("linear1", "linear2")}
@@ -57,42 +52,6 @@ def _repeated_blocks(model: nn.Module, linears: Iterable[nn.Module]) -> tuple[st
         found += [f"{name}.{child}.".removeprefix(".") for child, block in blocks.named_children()
                   if is_block(block) and (kinds[type(block)] > 1 or len(blocks) == 1)]
     return tuple(found)
-
-
-def _by_default(model: nn.Module, linears: Mapping[str, nn.Module]) -> dict[str, str]:
-    """name -> why it stays float unless it is asked for."""
-    blocks, kept = _repeated_blocks(model, linears.values()), {}
-    for name in linears:
-        if not name.startswith(blocks):
-            kept[name] = "outside of the repeated blocks; include= chooses it"
-        elif any(fnmatchcase(name.lower(), p) for p in KEPT_FLOAT):
-            kept[name] = "small and sensitive; include= chooses it"
-    return kept
-
-
-def not_chosen(model: nn.Module, linears: Mapping[str, nn.Module], choice: Choice) -> dict[str, str]:
-    """name -> why it stays float, for the layers not chosen. One with several names is chosen when one of them is, unless one is excluded."""
-    include, exclude = choice[0], list(choice[1])
-    if not linears:
-        raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers")
-    if "" in linears:
-        raise ValueError(f"[quantize] the model is a {type(model).__name__} itself, which has no place to be exchanged in: QuantizedLinear.from_linear "
-                         "makes one of it")
-    kept = _by_default(model, linears) if include is None else {}
-    names = [n for n in linears if n not in kept]
-    if not names:
-        raise ValueError(f"[quantize] {type(model).__name__} has no Linear layers inside repeated blocks (several siblings of one class in an "
-                         "nn.ModuleList): name the layers by include=['*']")
-    chosen = set(_core.select_layers(list(linears), ["*"] if include is None else list(include), exclude)) - kept.keys()
-    if not chosen:
-        raise ValueError(f"[quantize] no layer is left to quantize: exclude {' '.join(exclude)} of {len(names)} Linear layers")
-    excluded = {id(linears[n]) for n in (_core.select_layers(list(linears), exclude, []) if exclude else [])}
-    together = {id(linears[n]) for n in chosen} - excluded
-    left = "excluded" if include is None else "not chosen by include and exclude"
-    kept = {n: kept.get(n, left) for n, module in linears.items() if id(module) not in together}
-    # Models of diffusers and transformers name what must be float32: their code asks such a layer for the dtype of its weight.
-    float32 = set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    return kept | {n: "the model keeps it in float32" for n in linears if n not in kept and float32 & set(n.split("."))}
 
 
 def _why_unfit(module: nn.Module, told: Classes) -> str:
@@ -143,14 +102,70 @@ def unfit(model: nn.Module, linears: Mapping[str, nn.Module], classes: Classes) 
     return found
 
 
+@dataclass
+class Listed:
+    """The modules of a model as the plan sees them: `modules` are those of `core`, in its order."""
+
+    core: _core.ModelModules
+    modules: list[nn.Module]
+    names: list[str]
+
+
+def listed(model: nn.Module, classes: Classes, why_no_attention: Callable[[nn.Module], str] | None = None) -> Listed:
+    """Every module of these classes, one that has several names under each; with why_no_attention (module -> why it cannot be quantized
+    attention, or "") also every other module."""
+    linears = linears_of(model, classes)
+    blocks, lost = _repeated_blocks(model, linears.values()), unfit(model, linears, classes)
+    # Models of diffusers and transformers name what must be float32: their code asks such a layer for the dtype of its weight.
+    float32 = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    first: dict[int, int] = {}
+    facts = []
+    for index, (name, module) in enumerate(linears.items()):
+        fact = _core.ModelModule(name, same_as=first.get(id(module), -1), unfit=lost.get(name, ""))
+        first.setdefault(id(module), index)
+        fact.out_features, fact.in_features = getattr(module, "out_features", 0), getattr(module, "in_features", 0)
+        fact.in_block, fact.kept_float32 = name.startswith(blocks), bool(float32 & set(name.split(".")))
+        if isinstance(module, QuantizedLinear):
+            fact.scheme, fact.group_size = module.scheme, module.group_size
+        facts.append(fact)
+    names, modules = list(linears), list(linears.values())
+    if why_no_attention is not None:
+        others = {name: module for name, module in model.named_modules() if not isinstance(module, classes)}
+        facts += [_attention_fact(name, module, why_no_attention(module)) for name, module in others.items()]
+        names, modules = [*names, *others], [*modules, *others.values()]
+    return Listed(_core.ModelModules(type(model).__name__, facts), modules, names)
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    """None where there is none; not asked through __getattr__ of models, some of which warn."""
+    own = name in vars(module) or name in module._modules or hasattr(type(module), name)
+    return getattr(module, name, None) if own else None
+
+
+def _number(module: nn.Module, *names: str) -> int:
+    found = (_attribute(module, name) for name in names)
+    return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and n > 0), 0)
+
+
+def _attention_fact(name: str, module: nn.Module, unfit: str) -> _core.ModelModule:
+    fact, kind = _core.ModelModule(name, is_attention=True, unfit=unfit), type(module)
+    fact.classes = [kind.__name__, f"{kind.__module__}.{kind.__name__}"]
+    fact.heads = _number(module, "num_heads", "heads", "num_attention_heads")
+    projection = next((p for p in (_attribute(module, n) for n in ("q_proj", "to_q", "q")) if p is not None), None)
+    width = _number(module, "hidden_size", "inner_dim", "dim") or (_number(projection, "out_features") if projection is not None else 0)
+    fact.head_dim = _number(module, "head_dim") or (width // fact.heads if fact.heads and width % fact.heads == 0 else 0)
+    return fact
+
+
 def chosen_linears(model: nn.Module, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
                    classes: Classes = (nn.Linear,)) -> dict[str, nn.Module]:
     """name -> module of the float Linear layers that `quantize(model, scheme=...)` would take."""
-    linears = linears_of(model, classes)
-    kept = not_chosen(model, linears, (as_list(include), as_list(exclude)))
-    lost = unfit(model, linears, classes)
-    left = {name: module for name, module in linears.items() if name not in kept and name not in lost}
+    found = listed(model, classes)
+    include = None if include is None else list(as_list(include))
+    kept = dict(zip(found.names, _core.why_not_chosen(found.core, include=include, exclude=list(as_list(exclude)))))
+    lost = unfit(model, dict(zip(found.names, found.modules)), classes)
+    left = {name: module for name, module in zip(found.names, found.modules) if not kept[name] and name not in lost}
     if not left:
-        name, why = next(iter((lost | kept).items()))
+        name, why = next(iter((lost | {n: w for n, w in kept.items() if w}).items()))
         raise ValueError(f"[quantize] no layer can be quantized; {name}: {why}")
     return left

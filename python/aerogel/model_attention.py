@@ -17,12 +17,10 @@ from math import prod
 from typing import Any, Self
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
 from ._sparse_options import FURTHER
 from .attention import sparse_attention
-from .attention_backend import Problem, attend, dense, layers, numbers, register, running, traced, why_float
+from .attention_backend import Problem, RunningLayer, dense, register, running, traced, why_float
 from .fused_processors import fused
 from .layer_choice import unwrapped
 from .quantized_attention import FORMATS
@@ -95,9 +93,8 @@ class AttentionPlan:
         for index, (name, layer) in enumerate(layers.items()):
             self.report.layers[prefix + name] = LayerCount()
             skipped = any(s == index or isinstance(s, str) and fnmatchcase(name, s) for s in self._skip)
-            catch = None if hasattr(layer.processor, "_attention_backend") else _Catch()
-            here = _Layer(now, prefix + name, skipped, catch)
-            if catch is not None:
+            here = _Layer(now, prefix + name, skipped, layer)
+            if not hasattr(layer.processor, "_attention_backend"):
                 self._hook(layer, here.enter_catching, here.leave_catching)
             else:  # not always_call, which makes torch.compile guard on the hooks of each layer
                 self._hook(layer, here.enter, here.leave, always_call=False)
@@ -210,65 +207,26 @@ class _Now:
         running.set(None)  # where an error kept a layer from leaving
 
 
-class _Catch(TorchFunctionMode):
-    """Takes torch's scaled_dot_product_attention from a processor that calls it directly."""
-
-    def __torch_function__(self, function: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
-        if function is scaled_dot_product_attention:
-            return attend(_direct(*args, **(kwargs or {})))
-        return function(*args, **(kwargs or {}))
-
-
-def _direct(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any) -> Problem:
-    given = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), rest)), **named}
-    return Problem(query, key, value, "BNSD", given.get("attn_mask"), given.get("dropout_p", 0.0), given.get("is_causal", False),
-                   given.get("scale"), given.get("enable_gqa", False))
-
-
-class _Layer:
+class _Layer(RunningLayer):
     """One self-attention layer while it runs."""
 
-    def __init__(self, now: _Now, name: str, skipped: bool, catch: _Catch | None) -> None:
-        self.now, self.name, self.skipped, self.catch = now, name, skipped, catch
-        self._number()
+    def __init__(self, now: _Now, name: str, skipped: bool, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.now, self.name, self.skipped, self.layer = now, name, skipped, layer
 
-    def _number(self) -> None:
-        number = next(numbers)
-        self.number, layers[number] = torch.tensor(number, device="cpu"), self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
-        self.__dict__.update(state)
-        self._number()
-
-    def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            traced.layer = self.number
-        else:
-            running.set(self)
-
-    def leave(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if torch.compiler.is_compiling():
-            traced.layer = None
-        else:
-            running.set(None)
-
-    @torch.compiler.disable
     def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.catch and self.now.step is not None:
-            running.set(self)
-            self.catch.__enter__()
+        if self.now.step is not None:
+            super().enter_catching(layer, args, kwargs)
 
-    @torch.compiler.disable
-    def leave_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.catch and running.get() is self:
-            running.set(None)
-            self.catch.__exit__(None, None, None)
+    def _dense(self, p: Problem, format: str | None) -> torch.Tensor:
+        """By the layer's own quantized attention, if it has one."""
+        quantized = vars(self.layer).get("_aerogel_attention")
+        return dense(p, format) if quantized is None else quantized.attend(p)
 
     def attend(self, p: Problem) -> torch.Tensor:
         plan, now = self.now.plan, self.now
         if now.step is None:  # outside of the model's forward
-            return dense(p)
+            return self._dense(p, None)
         asked = plan.asked_dense(now.step, self.skipped)
         lengths: list[int] = []
         why = asked or now.why or p.why_torch()
@@ -277,7 +235,7 @@ class _Layer:
         if not why:
             o, density, why = self._sparse(p, lengths)
         else:
-            o = dense(p, plan.dense_format)
+            o = self._dense(p, plan.dense_format)
             if plan.dense_format is not None and (reason := why_float(p)):
                 plan.stays_float(reason)
         count = plan.report.layers[self.name]

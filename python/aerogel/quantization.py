@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from types import SimpleNamespace
-from typing import TypeVar, cast
+from typing import cast
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from . import _core
+from ._loading import float_arrays
+from .attention_layers import hang, why_no_attention
 from .flash_attention import FORMATS, QuantizedAttention
-from .flash_attention import in_memory as attention_in_memory
-from .layer_choice import Choice, Classes, as_list, linears_of, not_chosen, unfit, unwrapped
-from .layer_names import matches
+from .flash_attention import planned as planned_attention
+from .layer_choice import Listed, as_list, listed, unwrapped
 from .linear import QuantizedLinear
 from .ranks import rank_of
 from .timestep import TimestepPolicyConfig
-
-WhatT = TypeVar("WhatT")
 
 
 @dataclass
@@ -41,7 +40,8 @@ class QuantizeReport:
     layers: list[LayerReport] = field(default_factory=list)
     bytes_before: int = 0
     bytes_after: int = 0
-    attention: dict[str, str] = field(default_factory=dict)  # module -> format of its `fa_quant`
+    attention: dict[str, str] = field(default_factory=dict)  # module -> format of its quantized attention
+    attention_in_float: dict[str, str] = field(default_factory=dict)  # module that was to have one -> why it has none
 
     @property
     def quantized(self) -> list[str]:
@@ -52,6 +52,7 @@ class QuantizeReport:
         counts = Counter(f"{layer.scheme} in groups of {layer.group_size}" if layer.group_size else layer.scheme for layer in self.layers)
         parts = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
         heads = f", attention of {len(self.attention)} modules" if self.attention else ""
+        heads += "".join(f", attention of {name} in float ({why})" for name, why in self.attention_in_float.items())
         return f"{parts}{heads}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB"
 
 
@@ -60,9 +61,10 @@ class OnlineQuantConfig:
     """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
 
     quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of whole names: scheme or "W16A16"}; "W16A16" keeps a
-    layer float. group_size: columns that share a weight scale, 0 = the whole row, None = as the scheme has it (64 for int4). fa_layers: patterns of names or classes of attention modules
-    that get a `QuantizedAttention` as `layer.fa_quant`, which their own forward must call; fa_quant_type: FP8_DYNAMIC, MXFP8_DYNAMIC or
-    MXFP4_DYNAMIC. Raises ValueError for one without the other, and for other types."""
+    layer or an attention float, "W8A8" is W8A8_DYNAMIC, as there are no calibrated scales. group_size: columns that share a weight scale in the
+    other layers, 0 = the whole row, None = as the scheme has it (64 for int4). fa_layers: patterns of names or classes of attention modules
+    that get a `QuantizedAttention` as `layer.fa_quant`, used by diffusers' layers and by modules whose own forward calls it; fa_quant_type:
+    FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC or INT8_DYNAMIC. Raises ValueError for one without the other, and for other types."""
 
     quant_type: str = "W8A8_DYNAMIC"
     fallback_layers: dict[str, str] = field(default_factory=dict)
@@ -94,81 +96,34 @@ def _bytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters(recurse=False))
 
 
-def _fallback(config: OnlineQuantConfig, name: str) -> str | None:
-    return next((s for p, s in config.fallback_layers.items() if matches(name, p)), None)
-
-
-def planned(model: nn.Module, choice: Choice, config: OnlineQuantConfig,
-            classes: Classes = (nn.Linear,)) -> tuple[dict[str, str], dict[str, str]]:
-    """({name: scheme} of the layers of these classes to quantize in memory, {name: why} of those that stay as they are). Raises ValueError
-    when nothing is left to do of what was chosen."""
-    linears = linears_of(model, classes)
-    kept = not_chosen(model, linears, choice)
-    fallback = {id(linears[n]): scheme for n in reversed(linears) if (scheme := _fallback(config, n))}
-    chosen: dict[str, str] = {}
-    lost = unfit(model, linears, classes)
-    for name, linear in linears.items():
-        scheme = fallback.get(id(linear), config.quant_type)
-        if name in kept:
-            kept[name] = "" if isinstance(linear, QuantizedLinear) else kept[name]
-        elif scheme == "W16A16":
-            kept[name] = "a fallback layer"
-        elif isinstance(linear, QuantizedLinear):
-            same = linear.scheme == scheme and config.group_size in (None, linear.group_size)
-            kept[name] = "" if same else lost.setdefault(name, f"quantized before, as {linear.scheme}, and not anew as {scheme}")
-        elif name in lost:
-            kept[name] = lost[name]
-        else:
-            chosen[name] = scheme
-    told = next((name for name in kept if name in lost and kept[name] == lost[name]), None)
-    if told is not None and not chosen and config.fa_layers is None:
-        raise ValueError(f"[quantize] no layer can be quantized; {told}: {lost[told]}")
-    return chosen, kept
-
-
-def quantized(name: str, linear: nn.Module | SimpleNamespace, scheme: str, group_size: int | None) -> QuantizedLinear:
-    """QuantizedLinear.from_linear with the layer's name in the error."""
+def float_layer(name: str, linear: nn.Module | SimpleNamespace, decision: _core.ModuleDecision) -> QuantizedLinear:
+    """The layer that a plan makes of a float one, with its name in the error."""
     if isinstance(linear.weight, UninitializedParameter):
         raise ValueError(f"[quantize] {name} has no weights yet: run the model once")
     try:
-        return QuantizedLinear.from_linear(linear, scheme, group_size=group_size)
+        return QuantizedLinear(decision.quantize(*float_arrays(linear.weight, getattr(linear, "bias", None))))
     except (ValueError, NotImplementedError) as error:
         raise type(error)(f"[quantize] {name}: {error}") from None
 
 
-def read_layer(pair: _core.QuantizedPair, index: int, linear: nn.Module, scheme: str = "") -> QuantizedLinear:
-    """Layer `index` of a pair of files, in place of this Linear of the model, run by another scheme where one is given. ValueError when
-    their sizes differ."""
-    layer = QuantizedLinear(pair.read(index, linear.in_features, scheme))
-    if (layer.out_features, layer.in_features) != (linear.out_features, linear.in_features):
-        prefix = pair.layers()[index][1]
-        raise ValueError(f"[quantize] {pair.weights_path}: '{prefix}.weight' must be [{linear.out_features},{linear.in_features}] "
-                         f"for this model, got [{layer.out_features},{layer.in_features}]")
-    return layer
+def _lists(include: str | Iterable[str] | None, exclude: str | Iterable[str]) -> tuple[list[str] | None, list[str]]:
+    return None if include is None else list(as_list(include)), list(as_list(exclude))
 
 
-def planned_by_files(model: nn.Module, choice: Choice, pair: _core.QuantizedPair,
-                     classes: Classes = (nn.Linear,)) -> tuple[dict[str, int], dict[str, str]]:
-    """({name: index in the pair of files} of the layers to exchange, {name: why} of those that stay as they are)."""
-    linears, (include, exclude) = linears_of(model, classes), choice
-    kept = {} if include is None and not exclude else not_chosen(model, linears, (include or ["*"], exclude))
-    kept = unfit(model, linears, classes) | kept
-    chosen = {}
-    for index, (name, _, _) in enumerate(pair.layers()):
-        if name not in linears:
-            raise ValueError(f"[quantize] {pair.path}: the model has no Linear '{name}' (of {len(linears)}: {', '.join(list(linears)[:3])} ...)")
-        if name not in kept:
-            chosen[name] = index
-    for name in linears:
-        if name not in chosen and name not in kept:
-            kept[name] = "marked FLOAT" if pair.type_of(f"{name}.weight") == "FLOAT" else "not in the description"
-    return chosen, kept
+def plan_in_memory(found: Listed, config: OnlineQuantConfig, include: str | Iterable[str] | None = None,
+                   exclude: str | Iterable[str] = ()) -> _core.ModelPlan:
+    """What becomes of each module without files. Raises as `quantize`."""
+    include, exclude = _lists(include, exclude)
+    online = _core.OnlineQuantConfig(config.quant_type, fallback_layers=list(config.fallback_layers.items()), include=include, exclude=exclude,
+                                     group_size=config.group_size, fa_quant_type=config.fa_quant_type or "", fa_layers=list(config.fa_layers or ()))
+    return _core.plan_in_memory(found.core, online)
 
 
-def _wanted_schemes(chosen: Iterable[str], pair: _core.QuantizedPair, scheme_of: Callable[[str, str], str] | None) -> dict[str, str]:
-    """{name: what scheme_of says, "" for the description's own}."""
-    stored = {name: kind for name, _, kind in pair.layers()}
-    return {name: scheme_of(name, stored[name]) if scheme_of else "" for name in chosen}
+def plan_from_files(found: Listed, pair: _core.QuantizedPair, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
+                    type_of: Callable[[str, str, bool], str] | None = None) -> _core.ModelPlan:
+    """What becomes of each module by a description. type_of: (name, stored type, whether it is attention) -> type. Raises as `quantize`."""
+    include, exclude = _lists(include, exclude)
+    return _core.plan_from_files(found.core, pair, include=include, exclude=exclude, type_of=type_of)
 
 
 def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None, online_config: OnlineQuantConfig | None = None, *,
@@ -185,7 +140,8 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks but
     modulation, norms and embeddings. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
     every step is static. rank: the file of that rank, `_{rank}`; None: where files carry a rank, this process's in torch.distributed;
-    -1: the file as it is named.
+    -1: the file as it is named. Attention that the description quantizes is quantized too where it is a layer of diffusers or calls its
+    `fa_quant` itself; report.attention_in_float tells which stays float, and why.
     scheme_of: with quant_des_path, a function (layer name, its scheme in the
     description) -> the scheme to run the stored arrays by (W8A8_TIMESTEP as W8A8_DYNAMIC, say), or "FLOAT".
     Nothing is replaced when anything is wrong. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not there
@@ -196,59 +152,57 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     if timestep_config is not None and timestep_policy is not None and timestep_config is not timestep_policy:
         raise ValueError("[quantize] timestep_config and timestep_policy mean the same: give one of them")
     policy = timestep_config if timestep_config is not None else timestep_policy
-    classes = (nn.Linear, QuantizedLinear, *(map or ()))
     model = unwrapped(model)
-    linears = linears_of(model, classes)
-    choice = (as_list(include), as_list(exclude))
-    attention: dict[str, QuantizedAttention] = {}
+    found = listed(model, (nn.Linear, QuantizedLinear, *(map or ())), why_no_attention)
     if quant_des_path is not None:
         pair = _core.QuantizedPair.open(fspath(quant_des_path), rank_of(quant_des_path, rank))
-        chosen, kept = planned_by_files(model, choice, pair, classes)
-        wanted = _wanted_schemes(chosen, pair, scheme_of)
-        kept |= {name: "chosen float by scheme_of" for name, asked in wanted.items() if asked == "FLOAT"}
-        new = _made(linears, {n: i for n, i in chosen.items() if n not in kept}, lambda n, i: read_layer(pair, i, linears[n], wanted[n]))
-    else:
-        config = online_config or OnlineQuantConfig(cast(str, scheme))
-        schemes_of, kept = planned(model, choice, config, classes)
-        new = _made(linears, schemes_of, lambda n, own: quantized(n, linears[n], own, config.group_size))
-        policy = policy or config.timestep_config
-        if config.fa_layers is not None:
-            attention = attention_in_memory(model, config.fa_layers, cast(str, config.fa_quant_type), policy=policy)
-    for layer in new.values():
-        layer.timestep_policy = policy
-    report = _exchange(model, linears, new, kept)
-    for name, module in attention.items():
-        model.get_submodule(name).fa_quant = module
-        report.attention[name] = module.format
+        type_of = None if scheme_of is None else lambda name, stored, attention: stored if attention else scheme_of(name, stored) or stored
+        return apply(model, found, plan_from_files(found, pair, include, exclude, type_of), pair, policy=policy)
+    config = online_config or OnlineQuantConfig(cast(str, scheme))
+    return apply(model, found, plan_in_memory(found, config, include, exclude), policy=policy or config.timestep_config)
+
+
+def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.QuantizedPair | None = None, *,
+          policy: TimestepPolicyConfig | None = None) -> QuantizeReport:
+    """Does what the plan says: all new modules are made first, then they take their places."""
+    new: dict[int, QuantizedLinear] = {}  # id of the old module -> what takes its place, under all names of it
+    attention: dict[str, QuantizedAttention] = {}
+    for decision in plan.decisions:
+        name, module = found.names[decision.module], found.modules[decision.module]
+        if decision.attention is not None:
+            attention[name] = planned_attention(decision, policy)
+        elif decision.quantizes and id(module) not in new:
+            layer = float_layer(name, module, decision) if pair is None else QuantizedLinear(plan.read(pair, decision))
+            layer.timestep_policy, new[id(module)] = policy, layer
+    report = _exchange(model, found, plan, new)
+    for name, quantized in attention.items():
+        hang(name, model.get_submodule(name), quantized)
+        report.attention[name] = quantized.format
+    if any(isinstance(layer, QuantizedLinear) for layer in model.modules()):
+        _tell_diffusers(model)
     return report
 
 
-def _made(linears: Mapping[str, nn.Module], wanted: Mapping[str, WhatT], make: Callable[[str, WhatT], QuantizedLinear]) -> dict[int, QuantizedLinear]:
-    """id of the old module -> what takes its place, under all names of it."""
-    new: dict[int, QuantizedLinear] = {}
-    for name, what in wanted.items():
-        if id(linears[name]) not in new:
-            new[id(linears[name])] = make(name, what)
-    return new
-
-
-def _exchange(model: nn.Module, linears: Mapping[str, nn.Module], new: Mapping[int, QuantizedLinear], kept: Mapping[str, str]) -> QuantizeReport:
+def _exchange(model: nn.Module, found: Listed, plan: _core.ModelPlan, new: Mapping[int, QuantizedLinear]) -> QuantizeReport:
     report, seen = QuantizeReport(), set()
-    for name, linear in linears.items():
+    for decision in plan.decisions:
+        name, linear, why = found.names[decision.module], found.modules[decision.module], decision.why
+        if decision.is_attention:
+            report.attention_in_float |= {name: why} if decision.attention is None else {}
+            continue
         layer = new.get(id(linear), linear)
         if id(linear) not in seen:
             seen.add(id(linear))
             report.bytes_before += _bytes(linear)
             report.bytes_after += _bytes(layer)
         if isinstance(layer, QuantizedLinear):
-            report.layers.append(LayerReport(name, layer.scheme, "" if layer is not linear else kept.get(name, ""), layer.group_size))
+            report.layers.append(LayerReport(name, layer.scheme, why, layer.group_size))
         else:
-            report.layers.append(LayerReport(name, "FLOAT", kept.get(name, "")))
+            report.layers.append(LayerReport(name, "FLOAT", why))
         if layer is not linear:
             _take_over(linear, layer)
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
-    _tell_diffusers(model)
     return report
 
 

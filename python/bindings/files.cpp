@@ -58,18 +58,7 @@ void bind_files(nb::module_& module) {
                            const std::string& key) { return std::string(pair.description().type_of(key)); })
         .def("read", &read_layer, nb::arg("index"), nb::arg("in_features") = 0, nb::arg("quant_type") = "",
              "The layer with this index in layers(), as another type where one is given; in_features of the "
-             "model tells how 4-bit weights lie.")
-        .def_prop_ro("attention_keys", [](const QuantizedPair& pair) { return pair.attention_keys(); })
-        .def("has",
-             [](const QuantizedPair& pair, const std::string& name) { return pair.weights().contains(name); })
-        .def(
-            "tensor",
-            [](const QuantizedPair& pair, const std::string& name) {
-                const Tensor values = pair.weights().tensor(name).to(DType::f32);
-                pair.weights().check_intact();
-                return to_numpy(values);
-            },
-            "A tensor of the weights file as float32.");
+             "model tells how 4-bit weights lie.");
     module.def("select_layers", &select_layers, nb::arg("names"), nb::arg("include"), nb::arg("exclude"),
                "The names that match an include pattern and no exclude pattern.");
     module.def("name_matches", &matches, nb::arg("pattern"), nb::arg("name"),

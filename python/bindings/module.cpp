@@ -70,6 +70,7 @@ NB_MODULE(_core, module) {
     aerogel::python::bind_attention(module);
     aerogel::python::bind_quantized_attention(module);
     aerogel::python::bind_rotated_norm(module);
+    aerogel::python::bind_model_plan(module);
     aerogel::python::bind_export(module);
     aerogel::python::bind_reports(module);
 }

@@ -83,6 +83,16 @@ void bind_timestep(nb::module_& module) {
             nb::arg("step").none(), nb::arg("target") = "w8a8_static_linear",
             nb::sig("def get_strategy(self, step: int | None, target: str = 'w8a8_static_linear') -> str"),
             "The strategy of a step, the target's default for None and for steps that nothing covers.")
+        .def(
+            "attention_format",
+            [](const TimestepPolicyConfig& self, std::string_view own, std::optional<int> step) {
+                const AttentionFormat format =
+                    self.attention_format(attention_format_from("timestep", own), step.value_or(-1));
+                return format == AttentionFormat::none ? std::nullopt
+                                                       : std::optional(std::string(to_string(format)));
+            },
+            nb::arg("own"), nb::arg("step").none(),
+            "What attention of this format computes in a step; None: float.")
         .def("to_text", &TimestepPolicyConfig::to_text)
         .def_static("text_from", [](int step) { return TimestepPolicyConfig::static_from(step).to_text(); })
         .def(

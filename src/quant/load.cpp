@@ -339,7 +339,7 @@ class AttentionReader {
         return stored.dtype() == DType::f16 ? stored.to(DType::f32) : stored;
     }
     // One value per head, under the name of either exporter; undefined when there is none.
-    Tensor per_head(char part, const std::string& kind, std::int64_t heads) const {
+    Tensor per_head(char part, const std::string& kind, std::int64_t heads, std::int64_t kv_heads) const {
         std::string name;
         Tensor stored;
         for (const char* prefix : {"fa_", "fa3_"}) {
@@ -351,8 +351,12 @@ class AttentionReader {
             return {};
         }
         const bool typed = is_model_dtype(stored.dtype()) || stored.dtype() == DType::i8;
-        if (!typed || stored.count() < 1 || (heads != 0 && stored.count() != heads)) {
-            refuse(name, heads == 0 ? "[heads,1]" : fmt::format("[{},1], one per head of this model", heads),
+        const std::int64_t known = part == 'q' ? heads : kv_heads, count = stored.count();
+        const bool fits =
+            count >= 1 && (known != 0 ? count == known : heads % std::max<std::int64_t>(count, 1) == 0);
+        if (!typed || !fits) {
+            const std::int64_t shown = known == 0 ? heads : known;
+            refuse(name, shown == 0 ? "[heads,1]" : fmt::format("[{},1], one per head of this model", shown),
                    stored.describe());
         }
         return stored.to(DType::f32).reshaped({stored.count()});
@@ -506,7 +510,7 @@ std::vector<std::string> QuantizedPair::tensors_of(const QuantizedAttention& att
 }
 
 AttentionQuantization QuantizedPair::read(const QuantizedAttention& attention, std::int64_t heads,
-                                          std::int64_t head_dim) const {
+                                          std::int64_t head_dim, std::int64_t kv_heads) const {
     const auto type = find_attention_type(attention.quant_type);
     if (!type) throw Unsupported(fmt::format("{} attention is not there yet", attention.quant_type));
     const AttentionReader reader(weights_, attention);
@@ -514,10 +518,11 @@ AttentionQuantization QuantizedPair::read(const QuantizedAttention& attention, s
     result.quant_type = attention.quant_type;
     result.format = type->format;
     if (type->calibrated) {
-        result.scales =
-            AttentionScales{reader.per_head('q', "scale", heads),  reader.per_head('k', "scale", heads),
-                            reader.per_head('v', "scale", heads),  reader.per_head('q', "offset", heads),
-                            reader.per_head('k', "offset", heads), reader.per_head('v', "offset", heads)};
+        const auto values = [&](char part, const char* kind) {
+            return reader.per_head(part, kind, heads, kv_heads);
+        };
+        result.scales = AttentionScales{values('q', "scale"),  values('k', "scale"),  values('v', "scale"),
+                                        values('q', "offset"), values('k', "offset"), values('v', "offset")};
         weights_.check_intact();
         return result;
     }

@@ -67,7 +67,7 @@ def test_attention_in_memory(kind, patterns):
     while len(hadamard) < 32:
         hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)])
     signs = torch.tensor([1.0 if bit == "1" else -1.0 for bit in SIGNS[:32]])
-    torch.testing.assert_close(rotation, signs[:, None] * hadamard / 32**0.5)
+    assert torch.equal(rotation, (signs[:, None] * hadamard / 32**0.5).bfloat16().float())  # as files have it
     assert torch.equal(rotation, attn.fa_quant.k_rot)
 
 
@@ -79,12 +79,15 @@ def test_attention_whose_heads_are_unknown_is_refused_and_nothing_is_exchanged()
             for name, value in attributes.items():
                 setattr(self, name, value)
 
-    for attributes, message in (({}, "the size of its heads is unknown"), ({"num_heads": 2}, "power of two")):
-        model = nn.ModuleDict({"a": Unknown(**attributes)})
-        with pytest.raises(ParametersInvalid, match=message):
-            quantize(model, online_config=OnlineQuantConfig(fa_layers="a", fa_quant_type="FP8_DYNAMIC"))
-        assert type(model["a"].q) is nn.Linear
-    with pytest.raises(ParametersInvalid, match="no module is named by fa_layers"):
+    model = nn.ModuleDict({"a": Unknown()})
+    with pytest.raises(ParametersInvalid, match="the size of its heads is unknown"):
+        quantize(model, online_config=OnlineQuantConfig(fa_layers="a", fa_quant_type="FP8_DYNAMIC"))
+    assert type(model["a"].q) is nn.Linear
+    model = quantize(nn.ModuleDict({"a": Unknown(num_heads=2)}), online_config=OnlineQuantConfig(fa_layers="a", fa_quant_type="FP8_DYNAMIC"))
+    rotation = model["a"].fa_quant.q_rot  # 24 columns per head: three blocks of eight
+    assert rotation[:8, 8:].count_nonzero() == 0 and rotation.count_nonzero() == 3 * 64
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(24), atol=0.01, rtol=0)
+    with pytest.raises(ParametersInvalid, match="pattern 'b' matches none of the 1 attention modules"):
         quantize(nn.ModuleDict({"a": nn.Linear(8, 8)}), online_config=OnlineQuantConfig(fa_layers="b", fa_quant_type="FP8_DYNAMIC"))
     for attributes in ({"num_heads": 3}, {"head_dim": 16}, {"inner_dim": 64, "heads": 4}, {"hidden_size": 32, "num_attention_heads": 2}):
         model = quantize(nn.ModuleDict({"a": Unknown(**attributes)}), online_config=OnlineQuantConfig(fa_layers="a", fa_quant_type="FP8_DYNAMIC"))

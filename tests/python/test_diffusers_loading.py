@@ -203,7 +203,7 @@ def test_config():
 
 
 def test_what_cannot_be_loaded(folder, tmp_path):
-    with pytest.raises(ValueError, match="W8A8_TIMESTEP needs calibrated ranges"):
+    with pytest.raises(ValueError, match="W8A8_TIMESTEP needs calibrated activation ranges"):
         load(folder / "float", AerogelConfig("W8A8_TIMESTEP"))
     with pytest.raises(NotImplementedError, match="CPU"):
         load(folder / "float", AerogelConfig("W8A16"), device_map="cuda")

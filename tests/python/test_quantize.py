@@ -1,10 +1,13 @@
 """aerogel.quantize on torch models: in memory and from files, against each other, the command and the float model."""
+import copy
+import itertools
 import json
 
 import aerogel
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models.transformers import transformer_wan
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -159,7 +162,7 @@ def test_a_wrong_request_changes_nothing(tmp_path):
             aerogel.quantize(model, **arguments)
         assert all(type(m) is nn.Linear for m in model.values())
     for wrong, message in ((dict(fa_layers="*attn1"), "go together"), (dict(fa_quant_type="FP8_DYNAMIC"), "go together"),
-                           (dict(fa_layers="*attn1", fa_quant_type="INT8"), "fa_quant_type must be one of FP8_DYNAMIC")):
+                           (dict(fa_layers="*attn1", fa_quant_type="INT8"), "fa_quant_type must be one of INT8_DYNAMIC")):
         with pytest.raises(ValueError, match=message):
             aerogel.OnlineQuantConfig(**wrong)
 
@@ -185,7 +188,7 @@ def test_attention_modules_get_a_quantized_attention():
     assert not hasattr(model["blocks"][1], "fa_quant")
     error = float((model["blocks"][0](x) - before).norm() / before.norm())
     assert 0.001 < error < 0.1
-    with pytest.raises(ValueError, match="no module is named by fa_layers"):
+    with pytest.raises(ValueError, match="pattern 'nothing' matches none of the"):
         aerogel.quantize(model, online_config=aerogel.OnlineQuantConfig("W8A16", fa_layers="nothing", fa_quant_type="FP8_DYNAMIC"))
 
 
@@ -193,7 +196,7 @@ def test_a_description_for_another_model_is_refused(tmp_path, aerogel_command):
     wan().save_pretrained(tmp_path / "model")
     aerogel_command("quantize", tmp_path / "model", "-o", tmp_path / "q", "--scheme", "W8A16")
     narrow = WanTransformer3DModel(**{**WAN, "ffn_dim": 64})
-    with pytest.raises(ValueError, match=r"'blocks.0.ffn.net.0.proj.weight' must be \[64,64\] for this model, got \[96,64\]"):
+    with pytest.raises(ValueError, match=r"'blocks.0.ffn.net.0.proj.weight' must be i8\[64,64\] for this model, got i8\[96,64\]"):
         aerogel.quantize(narrow, tmp_path / "q")
     short = WanTransformer3DModel(**{**WAN, "num_layers": 1})
     with pytest.raises(ValueError, match="the model has no Linear 'blocks.1"):
@@ -206,3 +209,68 @@ def test_a_description_for_another_model_is_refused(tmp_path, aerogel_command):
     save_file(arrays, weights)
     with pytest.raises(ValueError, match="blocks.0.attn1.to_q.weight_scale"):
         aerogel.quantize(wan(), tmp_path / "q")
+
+
+@pytest.mark.parametrize("kind, format", [("FP8_DYNAMIC", "fp8"), ("MXFP4_DYNAMIC", "mxfp4"), ("INT8_DYNAMIC", "int8")])
+def test_attention_of_diffusers_layers_is_quantized(monkeypatch, kind, format):
+    """Against a model whose attention calls are exchanged by hand; copies and steps follow."""
+    model, other = wan(), wan()
+    policy = aerogel.TimestepPolicyConfig().register(1, "FLOAT", "fa")
+    config = aerogel.OnlineQuantConfig("W8A16", fa_layers="*.attn1", fa_quant_type=kind, timestep_config=policy)
+    report = aerogel.quantize(model, online_config=config)
+    assert report.attention == {"blocks.0.attn1": format, "blocks.1.attn1": format} and not report.attention_in_float
+    y, copied = run(model), run(copy.deepcopy(model))
+    aerogel.TimestepManager.set_timestep_idx(1)
+    in_float = run(model)
+    aerogel.TimestepManager.set_timestep_idx(None)
+    aerogel.quantize(other, scheme="W8A16")
+    plain, calls = run(other), itertools.count()
+
+    def dispatch(query, key, value, **_):
+        call = next(calls)
+        if call % 2 == 0:
+            return model.blocks[call // 2].attn1.fa_quant(query, key, value, layout="BSND")
+        return aerogel.attention(query, key, value, input_layout="BSND")
+
+    monkeypatch.setattr(transformer_wan, "dispatch_attention_fn", dispatch)
+    wanted = run(other)
+    effect = relative(plain, wanted)
+    assert effect > 1e-4 and relative(y, wanted) < 0.05 * effect and torch.equal(copied, y)
+    assert relative(in_float, plain) < 0.05 * effect
+
+
+def test_attention_that_cannot_be_quantized_is_named(tmp_path):
+    class Plain(nn.Module):
+        heads, head_dim = 2, 32
+
+    class Calling(Plain):
+        def forward(self, q):
+            return self.fa_quant(q, q, q) if hasattr(self, "fa_quant") else q
+
+    model = nn.ModuleDict({"a": Plain(), "b": Calling(), "c": nn.Linear(8, 8)})
+    save_file({"x": torch.ones(1)}, tmp_path / "quant_model_weight_w8a16.safetensors")
+    types = {f"{name}.quant_type": kind for name, kind in (("a", "INT8_DYNAMIC"), ("b", "INT8_DYNAMIC"))}
+    (tmp_path / "d.json").write_text(json.dumps({"model_quant_type": "W8A16", "x": "FLOAT", **types}))
+    report = aerogel.quantize(model, tmp_path / "d.json")
+    assert report.attention == {"b": "int8"} and not hasattr(model["a"], "fa_quant")
+    assert report.attention_in_float == {"a": "Plain has no processor of diffusers and does not call its fa_quant"}
+    assert "attention of 1 modules, attention of a in float (Plain has no processor" in str(report)
+    q = torch.randn(1, 2, 40, 32)
+    assert torch.equal(model["b"](q), aerogel.quantized_attention(q, q, q, "int8"))
+
+
+def test_sparse_and_quantized_attention_go_together():
+    """What a sparse plan leaves dense is computed as the layer is quantized, whichever came first."""
+    outputs = []
+    for first in ("quantize", "sparse"):
+        model = wan()
+        config = aerogel.OnlineQuantConfig("W8A16", fa_layers="*.attn1", fa_quant_type="MXFP4_DYNAMIC")
+        if first == "quantize":
+            aerogel.quantize(model, online_config=config)
+            dense = run(model)
+        plan = aerogel.enable_sparse_attention(model, sparse_type="rf_v2", sparsity=0.5, start_step=5)
+        if first == "sparse":
+            aerogel.quantize(model, online_config=config)
+        outputs.append(run(model))
+        assert all(count.dense == 1 for count in plan.report.layers.values())
+    assert all(torch.equal(output, dense) for output in outputs)

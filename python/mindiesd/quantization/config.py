@@ -1,7 +1,7 @@
 """What to quantize and how: the configurations of MindIE SD, checked when they are made."""
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Dict, List, Optional, Self, Tuple
 
 import aerogel
@@ -11,7 +11,6 @@ from aerogel.flash_attention import FORMATS
 from ..utils.exception import ModelInitError
 from .mode import QuantAlgorithm, algorithm, require_online
 
-_ONLINE_FALLBACK = {"W8A8": "W8A8_DYNAMIC"}
 _said: set[str] = set()
 
 
@@ -156,12 +155,6 @@ class OnlineQuantConfig:
         if found.value not in ("W8A8", "W16A16"):
             require_online(found)
         return found
-
-    def scheme_of(self, name: str, match: Callable[[str, str], bool]) -> str:
-        """The scheme of a layer; match(name, pattern) tells whether a pattern means it. The name itself comes before patterns."""
-        fallback = self.fallback_layers or {}
-        algo = fallback.get(name) or next((a for p, a in fallback.items() if match(name, p)), self.quant_type)
-        return _ONLINE_FALLBACK.get(algo.value, algo.value)
 
     @classmethod
     def parse_from_dict(cls, config: dict[str, Any]) -> Self:

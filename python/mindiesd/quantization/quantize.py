@@ -2,12 +2,12 @@
 import logging
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Optional, TypeAlias
+from typing import Any, Optional
 
 import aerogel
 import torch
-from aerogel import flash_attention
-from aerogel.layer_choice import unwrapped
+from aerogel import _core, flash_attention, quantization
+from aerogel.layer_choice import Listed, listed, unwrapped
 from aerogel.layer_names import matches
 from torch import nn
 
@@ -18,8 +18,6 @@ from .mode import FLOAT_NAMES, scheme_of_file
 log = logging.getLogger("mindiesd")
 _FIELDS = ("quant_des_path", "quant_algo", "quantized_layers", "exclude_layers", "dtype", "use_nz", "mxfp4_scale_alg", "mxfp4_dst_type_max")
 _KEYWORDS = (*_FIELDS, "quant_config", "timestep_config", "timestep_policy", "map")
-# What became of the Linear layers, {name: (attribute, module)} of the attention, and {name: why} of attention that stays float.
-Done: TypeAlias = tuple[aerogel.QuantizeReport, dict[str, tuple[str, flash_attention.QuantizedAttention]], dict[str, str]]
 
 
 def _policy(kwargs: dict[str, Any]) -> Optional[aerogel.TimestepPolicyConfig]:
@@ -80,26 +78,30 @@ def _rank(path: str) -> int:
     return torch.distributed.get_rank() if digits and running else -1
 
 
-def _from_files(model: nn.Module, path: str, config: QuantConfig, layer_classes: Optional[Iterable[type]]) -> Done:
-    policy = config.timestep_config or TimestepPolicyConfig()
-    rank = _rank(path)
-    attention, kept = flash_attention.from_files(model, path, policy=policy, type_of=_chooser(config, True), rank=rank)
-    report = aerogel.quantize(model, path, timestep_config=policy, scheme_of=_chooser(config, False), map=layer_classes, rank=rank)
-    return report, attention, kept
+def _listed(model: nn.Module, layer_classes: Optional[Iterable[type]]) -> Listed:
+    """Any module may be attention here: its own forward calls what it gets."""
+    return listed(model, (nn.Linear, aerogel.QuantizedLinear, *(layer_classes or ())), lambda module: "")
 
 
-def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optional[Iterable[type]]) -> Done:
-    policy = config.timestep_config or TimestepPolicyConfig()
-    schemes = {name: config.scheme_of(name, matches) for name, _ in model.named_modules()}
-    attention = {}
-    if config.fa_quant_type is not None:
-        skip = [name for name, scheme in schemes.items() if scheme == "W16A16"]
-        attention = flash_attention.in_memory(model, config.fa_layers or (), config.fa_quant_type.value, policy=policy, skip=skip)
-    quant_type = config.quant_type.value
-    fallback = {name: scheme for name, scheme in schemes.items() if scheme != quant_type}
-    online = aerogel.OnlineQuantConfig(quant_type, fallback_layers=fallback, timestep_config=policy)
-    report = aerogel.quantize(model, online_config=online, include=["*"], map=layer_classes)
-    return report, {name: ("fa_quant", module) for name, module in attention.items()}, {}
+def _from_files(model: nn.Module, path: str, config: QuantConfig, layer_classes: Optional[Iterable[type]]) -> aerogel.QuantizeReport:
+    policy, found = config.timestep_config or TimestepPolicyConfig(), _listed(model, layer_classes)
+    pair = _core.QuantizedPair.open(path, _rank(path))
+    of_linears, of_attention = _chooser(config, False), _chooser(config, True)
+
+    def type_of(name: str, stored: str, attention: bool) -> str:
+        return of_attention(name, stored) if attention else of_linears(name, stored)
+
+    return quantization.apply(model, found, quantization.plan_from_files(found, pair, type_of=type_of), pair, policy=policy)
+
+
+def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optional[Iterable[type]]) -> aerogel.QuantizeReport:
+    policy, found = config.timestep_config or TimestepPolicyConfig(), _listed(model, layer_classes)
+    known, fallback = set(found.names), config.fallback_layers or {}
+    first = sorted(fallback, key=lambda pattern: pattern not in known)  # a name comes before patterns
+    used = {p: fallback[p].value for p in first if p in known or any(matches(name, p) for name in known)}
+    online = aerogel.OnlineQuantConfig(config.quant_type.value, fallback_layers=used, fa_layers=config.fa_layers if config.fa_quant_type else None,
+                                       fa_quant_type=config.fa_quant_type.value if config.fa_quant_type else None)
+    return quantization.apply(model, found, quantization.plan_in_memory(found, online, include="*"), policy=policy)
 
 
 @invalid_arguments
@@ -118,7 +120,7 @@ def quantize(model: nn.Module, quant_des_path: Optional[str | os.PathLike[str]] 
     policy, layer_classes = _policy(kwargs), kwargs.get("map")
     inner = unwrapped(model)
     if online_config is not None:
-        report, attention, kept = _in_memory(inner, online_config, layer_classes)
+        report = _in_memory(inner, online_config, layer_classes)
     else:
         config = kwargs.get("quant_config") or QuantConfig(**{name: kwargs[name] for name in _FIELDS if name in kwargs})
         if config.timestep_config is None:
@@ -126,8 +128,7 @@ def quantize(model: nn.Module, quant_des_path: Optional[str | os.PathLike[str]] 
         path = quant_des_path if quant_des_path is not None else config.quant_des_path
         if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).strip():
             raise ConfigError(f"[quantize] quant_des_path must be the path of a description, got {path!r}")
-        report, attention, kept = _from_files(inner, os.fspath(path), config, layer_classes)
-    for name, (attribute, module) in attention.items():
-        setattr(inner.get_submodule(name), attribute, module)
-    log.info("%s; attention: %d quantized%s", report, len(attention), "".join(f", {name} float ({why})" for name, why in kept.items()))
+        report = _from_files(inner, os.fspath(path), config, layer_classes)
+    kept = report.attention_in_float
+    log.info("%s; attention: %d quantized%s", report, len(report.attention), "".join(f", {name} float ({why})" for name, why in kept.items()))
     return model
