@@ -1,8 +1,9 @@
 // Any bytes as the JSON files of a pipeline folder: config.json of the transformer, the scheduler's, and
 // model_index.json. Either an error of ours, or sizes that can be multiplied.
 #include "aerogel/error.h"
-#include "aerogel/wan.h"
+#include "model/families.h"
 #include "model/pipeline_defaults.h"
+#include "model/wan/config.h"
 #include "temporary_file.h"
 
 namespace {
@@ -24,7 +25,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     using namespace aerogel;
     const std::span bytes(data, size);
     attempt([&] {
-        const WanConfig config = WanConfig::read(fuzz_file("config.json", bytes));
+        const auto path = fuzz_file("config.json", bytes);
+        family_of(path);
+        const WanConfig config = WanConfig::read(path);
         if (config.inner_dim() < 1 || config.inner_dim() > 1 << 20 || config.patch_size.size() != 3)
             std::abort();
         if (config.num_layers < 1 || !(config.eps > 0.0F && config.eps < 1.0F)) std::abort();

@@ -5,14 +5,16 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "aerogel/cancellation.h"
 #include "aerogel/error.h"
 #include "aerogel/sampler.h"
-#include "aerogel/wan.h"
+#include "aerogel/transformer.h"
 
 namespace aerogel {
 
@@ -73,7 +75,7 @@ struct GenerateOptions {
     /// Called after each step with the number of the video's steps done (0 while the first frame is made);
     /// return false to stop (generate() then throws Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
-    /// Passed on to every forward pass, see WanStep (calibration, mining).
+    /// Passed on to every forward pass, see TransformerStep (calibration, mining).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
     std::function<void(int step, const AttentionInput& input)> on_attention_input;
 };
@@ -97,9 +99,11 @@ struct GenerateResult {
 class Pipeline {
   public:
     static Pipeline load(const std::filesystem::path& folder);
+    /// The same with another transformer than that of the folder, of a family of one's own perhaps.
+    static Pipeline load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer);
 
-    WanTransformer& transformer() { return transformer_; }
-    const WanTransformer& transformer() const { return transformer_; }
+    Transformer& transformer() { return *transformer_; }
+    const Transformer& transformer() const { return *transformer_; }
     bool has_text_encoder() const { return text_encoder_.has_value(); }
     /// `options` with every unset field filled in from the folder (frames, height, width, steps, guidance,
     /// shift, sampler, image_first, stagger).
@@ -109,8 +113,8 @@ class Pipeline {
     GenerateResult generate(const GenerateOptions& options) const;
 
   private:
-    explicit Pipeline(WanTransformer transformer) : transformer_(std::move(transformer)) {}
-    WanTransformer transformer_;
+    explicit Pipeline(std::unique_ptr<Transformer> transformer) : transformer_(std::move(transformer)) {}
+    std::unique_ptr<Transformer> transformer_;
     std::optional<TextEncoder> text_encoder_;
     GenerateOptions defaults_;
 };

@@ -5,7 +5,7 @@
 #include <filesystem>
 
 #include "aerogel/quant_config.h"
-#include "aerogel/wan.h"
+#include "aerogel/transformer.h"
 
 namespace aerogel {
 
@@ -16,12 +16,12 @@ struct QuantizeOptions {
 /// Replaces every Linear that the description quantizes. InvalidArgument when the description names a layer
 /// the model lacks or a tensor's shape does not fit (the model is left as it was); Unsupported for a scheme
 /// not there.
-QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& description_path,
+QuantizeReport quantize(Transformer& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options = {});
 
 /// The same in memory; layers quantized before stay as they are. InvalidArgument for a pattern that matches
 /// no layer, choices that a scheme does not have, schemes that need calibration and when nothing is left to
 /// quantize; Unsupported for schemes that are not there.
-QuantizeReport quantize(WanTransformer& model, const OnlineQuantConfig& config);
+QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config);
 
 }  // namespace aerogel

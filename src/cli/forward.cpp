@@ -38,13 +38,13 @@ struct Passes {
     std::vector<double> densities;
 };
 
-Passes run_records(const WanTransformer& model, const RecordedInputFile& records, const ForwardFlags& flags) {
+Passes run_records(const Transformer& model, const RecordedInputFile& records, const ForwardFlags& flags) {
     const auto sparse = sparse_config(flags.sparse);
     const auto policy = timestep_policy(flags.quantization);
     Passes passes;
     Progress progress("forward", static_cast<int>(records.count()));
     for (std::int64_t i = 0; i < records.count(); ++i) {
-        WanStep settings;
+        TransformerStep settings;
         SparseMemory memory;
         settings.context.timestep_index = records.steps()[static_cast<std::size_t>(i)];
         if (policy) settings.timestep_policy = &*policy;
@@ -74,7 +74,7 @@ double sum(const std::vector<double>& values) {
     return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
-nlohmann::ordered_json to_json(const ForwardFlags& flags, const WanTransformer& model, const Passes& passes) {
+nlohmann::ordered_json to_json(const ForwardFlags& flags, const Transformer& model, const Passes& passes) {
     nlohmann::ordered_json json = {
         {"model", flags.model},
         {"inputs", flags.inputs},
@@ -92,12 +92,12 @@ nlohmann::ordered_json to_json(const ForwardFlags& flags, const WanTransformer& 
 void run_forward(const ForwardFlags& flags) {
     check_output_file("forward", flags.output, {flags.inputs, flags.quantization.files});
     const RecordedInputFile records(flags.inputs, "forward");
-    WanTransformer model = WanTransformer::load(flags.model);
-    quantize_as_told(model, flags.quantization);
-    const Passes passes = run_records(model, records, flags);
+    const auto model = Transformer::load(flags.model);
+    quantize_as_told(*model, flags.quantization);
+    const Passes passes = run_records(*model, records, flags);
     save_safetensors(flags.output, {{"velocity", passes.velocity}});
     if (flags.json) {
-        print_json(to_json(flags, model, passes));
+        print_json(to_json(flags, *model, passes));
         return;
     }
     print_text(fmt::format("{} records in {}, velocity {} in {}", records.count(),

@@ -73,7 +73,7 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         ->group(group);
 }
 
-std::optional<QuantizeReport> quantize_as_told(WanTransformer& model, const QuantizationFlags& flags) {
+std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags) {
     const bool online = !flags.online.quant_type.empty();
     if (online && !flags.files.empty()) {
         throw InvalidArgument("[generate] --quantized reads files and --online needs none: give one of them");

@@ -61,7 +61,7 @@ CalibrationRun from_records(const std::string& model, const CalibrationFlags& fl
     constexpr int kMostSteps = 100000;
     RecordedInputs inputs{flags.inputs, {}, flags.options.sample_rows, shown_progress()};
     if (!flags.timesteps.empty()) inputs.timesteps = parse_timesteps(flags.timesteps, kMostSteps);
-    return {calibrate(WanTransformer::load(model), inputs), flags.inputs, 0};
+    return {calibrate(*Transformer::load(model), inputs), flags.inputs, 0};
 }
 
 CalibrationRun from_captions(const std::string& model, const CalibrationFlags& flags) {

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "aerogel/wan.h"
+#include "aerogel/transformer.h"
 
 namespace aerogel::cli {
 

@@ -47,7 +47,7 @@ struct RecordedInputs {
 };
 
 /// IoError; InvalidArgument naming file and tensor when a tensor is missing or does not fit the model.
-CalibrationStats calibrate(const WanTransformer& model, const RecordedInputs& inputs);
+CalibrationStats calibrate(const Transformer& model, const RecordedInputs& inputs);
 
 /// Captions of a file, one per line; empty lines and lines with # in front are skipped. IoError,
 /// InvalidArgument when there is none.

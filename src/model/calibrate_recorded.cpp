@@ -9,7 +9,7 @@
 
 namespace aerogel {
 
-CalibrationStats calibrate(const WanTransformer& model, const RecordedInputs& inputs) {
+CalibrationStats calibrate(const Transformer& model, const RecordedInputs& inputs) {
     const RecordedInputFile records(inputs.file, "calibrate");
     const int steps = *std::max_element(records.steps().begin(), records.steps().end()) + 1;
     std::vector<std::int64_t> chosen;
@@ -26,7 +26,7 @@ CalibrationStats calibrate(const WanTransformer& model, const RecordedInputs& in
     CalibrationStats stats(steps, inputs.sample_rows);
     int done = 0;
     for (const std::int64_t record : chosen) {
-        WanStep settings;
+        TransformerStep settings;
         settings.context.timestep_index = records.steps()[static_cast<std::size_t>(record)];
         settings.on_linear_input = [&](const std::string& linear, const TensorView& x) {
             stats.observe(linear, settings.context.timestep_index, x);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 
 #include "aerogel/error.h"
 #include "core/finite.h"
@@ -37,14 +38,14 @@ std::string list_first(std::string_view what, const std::vector<std::string>& it
 
 }  // namespace
 
-Checkpoint Checkpoint::open(const std::filesystem::path& folder) {
+Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder) {
     const auto single = folder / kWeightFile;
     const auto index = folder / (std::string(kWeightFile) + ".index.json");
     for (const auto& path : {single, index}) {
-        if (path_exists(path)) return Checkpoint(SafetensorsFile::open(path));
+        if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path)};
     }
-    throw IoError(fmt::format("[wan] {} has neither {} nor {}", folder.string(), single.filename().string(),
-                              index.filename().string()));
+    throw IoError(fmt::format("[{}] {} has neither {} nor {}", family, folder.string(),
+                              single.filename().string(), index.filename().string()));
 }
 
 Tensor Checkpoint::take(const std::string& name, const Shape& shape) {
@@ -83,7 +84,7 @@ Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape
 void Checkpoint::finish() const {
     if (!not_finite_.empty()) {
         throw InvalidArgument(fmt::format(
-            "[wan] {}: {}{}", file_.path().string(), not_finite_.front(),
+            "[{}] {}: {}{}", family_, file_.path().string(), not_finite_.front(),
             not_finite_.size() == 1 ? "" : fmt::format("; nor are {} others", not_finite_.size() - 1)));
     }
     std::vector<std::string> unexpected;
@@ -91,8 +92,8 @@ void Checkpoint::finish() const {
         if (!taken_.contains(name) && !is_ignorable(name)) unexpected.push_back(name);
     }
     if (missing_.empty() && misfits_.empty() && unexpected.empty()) return;
-    throw InvalidArgument(fmt::format("[wan] {} does not fit its config.json{}{}{}", file_.path().string(),
-                                      list_first("missing tensors", missing_),
+    throw InvalidArgument(fmt::format("[{}] {} does not fit its config.json{}{}{}", family_,
+                                      file_.path().string(), list_first("missing tensors", missing_),
                                       list_first("tensors of the wrong shape or type", misfits_),
                                       list_first("unexpected tensors", unexpected)));
 }

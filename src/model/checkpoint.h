@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "aerogel/safetensors.h"
@@ -15,8 +16,9 @@ namespace aerogel {
 
 class Checkpoint {
   public:
-    /// Opens diffusion_pytorch_model.safetensors of `folder`, or the shards of its index.json.
-    static Checkpoint open(const std::filesystem::path& folder);
+    /// Opens diffusion_pytorch_model.safetensors of `folder`, or the shards of its index.json. `family`
+    /// begins the messages.
+    static Checkpoint open(std::string family, const std::filesystem::path& folder);
 
     /// The float tensor `name` as stored (mapped); undefined, and a problem noted, when it is missing or has
     /// another shape or type. Vectors, and all that take_f32() gives, must be finite; matrices are looked at
@@ -36,8 +38,10 @@ class Checkpoint {
 
   private:
     void check_finite(const std::string& name, const Tensor& tensor);
-    explicit Checkpoint(SafetensorsFile file) : file_(std::move(file)) {}
+    Checkpoint(std::string family, SafetensorsFile file)
+        : family_(std::move(family)), file_(std::move(file)) {}
 
+    std::string family_;
     SafetensorsFile file_;
     std::set<std::string> taken_;
     std::vector<std::string> missing_;

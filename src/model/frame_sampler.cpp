@@ -36,12 +36,17 @@ Tensor frames_of(const Tensor& sample, std::int64_t first, std::int64_t count) {
 
 }  // namespace
 
-FrameSampler::FrameSampler(const WanConfig& config, const GenerateOptions& options, Tensor sample)
+FrameSampler::FrameSampler(const TransformerConfig& config, const GenerateOptions& options, Tensor sample)
     : sample_(std::move(sample)),
       patch_frames_(config.patch_size[0]),
       tokens_per_patch_(sample_.dim(3) / config.patch_size[1] * (sample_.dim(4) / config.patch_size[2])) {
     if (options.first_frame.defined()) give(options.first_frame);
     add_moving_frames(options);
+    if (groups_.size() > 1 && !config.expand_timesteps) {
+        throw Unsupported(
+            "[generate] this model takes one timestep per video, so that it makes all frames together: no "
+            "first_frame, image_first and stagger");
+    }
 }
 
 void FrameSampler::give(const Tensor& frame) {

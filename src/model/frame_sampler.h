@@ -14,8 +14,9 @@ namespace aerogel {
 class FrameSampler {
   public:
     /// `sample`: f32 [1, channels, frames, height, width], noise; the given first frame is put into it.
-    /// `options`: with every default filled in. InvalidArgument when the first frame or stagger does not fit.
-    FrameSampler(const WanConfig& config, const GenerateOptions& options, Tensor sample);
+    /// `options`: with every default filled in. InvalidArgument when the first frame or stagger does not fit,
+    /// Unsupported when frames differ and the model takes one timestep for all.
+    FrameSampler(const TransformerConfig& config, const GenerateOptions& options, Tensor sample);
 
     /// Timesteps of the forward pass of a step: [1], or [1, tokens] where frames differ.
     Tensor timesteps(int step) const;

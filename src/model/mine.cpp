@@ -13,7 +13,7 @@ AttentionMiner mine(const Pipeline& pipeline, const MineOptions& options) {
     generate.height = options.height;
     generate.width = options.width;
     generate = pipeline.with_defaults(std::move(generate));
-    const WanConfig& config = pipeline.transformer().config();
+    const TransformerConfig& config = pipeline.transformer().config();
     const int steps = *generate.steps;
     AttentionMiner miner(options.mining, static_cast<int>(config.num_layers),
                          static_cast<int>(config.num_attention_heads), steps);

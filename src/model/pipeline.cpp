@@ -45,11 +45,11 @@ class Run {
         Tensor negative;  // undefined = no guidance
     };
 
-    Run(const WanTransformer& model, const GenerateOptions& options, Captions captions)
+    Run(const Transformer& model, const GenerateOptions& options, Captions captions)
         : model_(model),
           options_(options),
           captions_(std::move(captions)),
-          sample_(noise(video_shape(model.config(), options), options.seed)),
+          sample_(noise(video_shape(model, options), options.seed)),
           sampler_(model.config(), options, sample_),
           timestep_(*options.steps) {}
 
@@ -72,7 +72,7 @@ class Run {
     }
 
   private:
-    // The model's own results are finite (WanTransformer::forward); guidance may still be too strong.
+    // The model's own results are finite (Transformer::forward); guidance may still be too strong.
     void check_finite(int step) const {
         const auto at = first_not_finite(sample_);
         if (!at) return;
@@ -95,11 +95,11 @@ class Run {
     }
 
     Tensor velocity(int step, bool conditional) {
-        WanInput input;
+        TransformerInput input;
         input.hidden_states = sample_;
         input.timestep = sampler_.timesteps(step);
         input.encoder_hidden_states = conditional ? captions_.prompt : captions_.negative;
-        WanStep settings;
+        TransformerStep settings;
         settings.context.timestep_index = *timestep_.get_timestep_idx();
         if (options_.timestep_policy) settings.timestep_policy = &*options_.timestep_policy;
         if (options_.sparse) settings.sparse = &*options_.sparse;
@@ -120,7 +120,7 @@ class Run {
         return model_.forward(input, settings);
     }
 
-    const WanTransformer& model_;
+    const Transformer& model_;
     const GenerateOptions& options_;
     Captions captions_;
     std::array<SparseMemory, 2> sparse_memory_;  // of the passes with and without the caption
@@ -131,7 +131,7 @@ class Run {
 };
 
 // The pass that makes the first frame alone.
-GenerateOptions image_options(GenerateOptions options, const WanTransformer& model) {
+GenerateOptions image_options(GenerateOptions options, const Transformer& model) {
     options.frames = static_cast<int>(model.config().patch_size[0]);
     options.sparse.reset();
     if (options.progress) {
@@ -153,7 +153,11 @@ Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tenso
 }  // namespace
 
 Pipeline Pipeline::load(const std::filesystem::path& folder) {
-    Pipeline pipeline(WanTransformer::load(folder));
+    return load(folder, Transformer::load(folder));
+}
+
+Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {
+    Pipeline pipeline(std::move(transformer));
     // Text encoders of another kind (a language model's folder) are left aside: embeddings are given then.
     if (path_exists(folder / "text_encoder" / "vocabulary.json")) {
         pipeline.text_encoder_ = TextEncoder::load(folder / "text_encoder");
@@ -193,14 +197,14 @@ GenerateResult Pipeline::generate(const GenerateOptions& given) const {
                                                options.negative_prompt, "negative_prompt");
     }
     double first_frame_seconds = 0.0;
-    const bool has_more_frames = options.frames && *options.frames > transformer_.config().patch_size[0];
+    const bool has_more_frames = options.frames && *options.frames > transformer_->config().patch_size[0];
     if (*options.image_first && has_more_frames && !options.first_frame.defined()) {
         const GenerateResult image =
-            Run(transformer_, image_options(options, transformer_), captions).finish();
+            Run(*transformer_, image_options(options, *transformer_), captions).finish();
         options.first_frame = image.video;
         for (const double seconds : image.step_seconds) first_frame_seconds += seconds;
     }
-    GenerateResult result = Run(transformer_, options, std::move(captions)).finish();
+    GenerateResult result = Run(*transformer_, options, std::move(captions)).finish();
     result.first_frame_seconds = first_frame_seconds;
     return result;
 }

@@ -15,7 +15,7 @@
 namespace aerogel {
 namespace {
 
-ModelModules modules_of(const WanTransformer& model) {
+ModelModules modules_of(const Transformer& model) {
     ModelModules listed;
     for (const std::string& name : model.linear_names()) {
         const Linear& linear = model.linear(name);
@@ -23,20 +23,20 @@ ModelModules modules_of(const WanTransformer& model) {
         module.name = name;
         module.out_features = linear.out_features();
         module.in_features = linear.in_features();
-        module.in_block = matches(kDefaultLayers, name);
+        module.in_block = matches(std::string(model.default_layers()), name);
         if (const auto* quantized = dynamic_cast<const QuantizedLinear*>(&linear)) {
             module.scheme = quantized->scheme();
             module.group_size = quantized->weights().weight.group_size;
         }
         listed.modules.push_back(std::move(module));
     }
-    const WanConfig& config = model.config();
     for (const std::string& name : model.attention_names()) {
+        const AttentionSlot& attention = model.attention(name);
         ModelModule module;
         module.name = name;
         module.is_attention = true;
-        module.heads = module.kv_heads = config.num_attention_heads;
-        module.head_dim = config.attention_head_dim;
+        module.heads = module.kv_heads = attention.heads;
+        module.head_dim = attention.head_dim;
         listed.modules.push_back(std::move(module));
     }
     return listed;
@@ -45,7 +45,7 @@ ModelModules modules_of(const WanTransformer& model) {
 using Built = std::map<std::string, std::unique_ptr<Linear>>;
 
 // Static scales turn NaN into a number, so that nothing behind them would tell of a float layer's NaN.
-void check_float_layers(const WanTransformer& model, const Built& built) {
+void check_float_layers(const Transformer& model, const Built& built) {
     for (const std::string& name : model.linear_names()) {
         const auto* linear = dynamic_cast<const FloatLinear*>(&model.linear(name));
         if (linear == nullptr || built.contains(name)) continue;
@@ -54,7 +54,7 @@ void check_float_layers(const WanTransformer& model, const Built& built) {
     }
 }
 
-QuantizeReport apply(WanTransformer& model, const ModelPlan& plan, Built built) {
+QuantizeReport apply(Transformer& model, const ModelPlan& plan, Built built) {
     QuantizeReport report;
     report.bytes_before = model.weight_bytes();
     for (const ModuleDecision& decision : plan.decisions()) {
@@ -88,7 +88,7 @@ Built build(const ModelPlan& plan, const Make& make) {
 
 }  // namespace
 
-QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& description_path,
+QuantizeReport quantize(Transformer& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options) {
     const QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
     const ModelPlan plan = plan_from_files(modules_of(model), pair, {});
@@ -102,8 +102,11 @@ QuantizeReport quantize(WanTransformer& model, const std::filesystem::path& desc
     return apply(model, plan, std::move(built));
 }
 
-QuantizeReport quantize(WanTransformer& model, const OnlineQuantConfig& config) {
-    const ModelPlan plan = plan_in_memory(modules_of(model), config);
+QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config) {
+    OnlineQuantConfig chosen = config;
+    if (!chosen.fa_quant_type.empty() && chosen.fa_layers.empty())
+        chosen.fa_layers.emplace_back(model.default_attentions());
+    const ModelPlan plan = plan_in_memory(modules_of(model), chosen);
     Built built = build(plan, [&](const ModelModule& module, const ModuleDecision& decision) {
         const auto& linear = dynamic_cast<const FloatLinear&>(model.linear(module.name));
         const FloatLayer layer = {module.name, linear.weight(), linear.bias()};

@@ -26,9 +26,9 @@ RecordedInputFile::RecordedInputFile(const std::filesystem::path& path, std::str
     file_.check_intact();
 }
 
-WanInput RecordedInputFile::input(std::int64_t record) const {
-    WanInput input{row("hidden_states", record), row("timestep", record),
-                   row("encoder_hidden_states", record), Tensor()};
+TransformerInput RecordedInputFile::input(std::int64_t record) const {
+    TransformerInput input{row("hidden_states", record), row("timestep", record),
+                           row("encoder_hidden_states", record), Tensor()};
     if (image_) input.encoder_hidden_states_image = row("encoder_hidden_states_image", record);
     file_.check_intact();
     return input;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "aerogel/safetensors.h"
-#include "aerogel/wan.h"
+#include "aerogel/transformer.h"
 
 namespace aerogel {
 
@@ -25,7 +25,7 @@ class RecordedInputFile {
     std::int64_t count() const { return count_; }
     const std::vector<int>& steps() const { return steps_; }
     /// One record, f32, the first axis of size 1 ([1] for a plain timestep).
-    WanInput input(std::int64_t record) const;
+    TransformerInput input(std::int64_t record) const;
 
   private:
     void check(const char* name, bool fits, const std::string& wanted) const;

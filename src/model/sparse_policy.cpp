@@ -46,7 +46,7 @@ bool is_sparse(const SparseConfig* config, int block, int step) {
            config->skip_layers.end();
 }
 
-SparseReport run_sparse(const SelfAttention& call, const WanStep& step) {
+SparseReport run_sparse(const SelfAttention& call, const TransformerStep& step) {
     const SparseConfig& config = *step.sparse;
     const int index = step.context.timestep_index;
     SparseOptions options = config.options;

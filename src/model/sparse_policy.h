@@ -2,7 +2,7 @@
 // earlier step, or pinned by a profile.
 #pragma once
 
-#include "aerogel/wan.h"
+#include "aerogel/transformer.h"
 
 namespace aerogel {
 
@@ -19,6 +19,6 @@ struct SelfAttention {
 
 /// Runs it with step.sparse, and keeps what it decided in step.sparse_memory. InvalidArgument when the
 /// profile has other layers or heads than the model.
-SparseReport run_sparse(const SelfAttention& call, const WanStep& step);
+SparseReport run_sparse(const SelfAttention& call, const TransformerStep& step);
 
 }  // namespace aerogel

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "aerogel/error.h"
 #include "base/memory.h"
 #include "core/text.h"
@@ -23,22 +21,19 @@ std::int64_t checked_extent(const char* name, const std::optional<int>& size, st
     return *size;
 }
 
-// At least: the residual stream, its norm and the scratch memory of a block (WanBuffers), and the video as
-// noise, velocities and the sampler's history.
-double least_bytes(const WanConfig& config, const Shape& shape) {
+// At least: a forward pass, and the video as noise, velocities and the sampler's history.
+double least_bytes(const Transformer& model, const Shape& shape) {
     constexpr double kVideos = 5.0;
+    const auto& patch = model.config().patch_size;
     const double elements = static_cast<double>(shape[1]) * static_cast<double>(shape[2]) *
                             static_cast<double>(shape[3]) * static_cast<double>(shape[4]);
-    const double patch =
-        static_cast<double>(config.patch_size[0] * config.patch_size[1] * config.patch_size[2]);
-    const double tokens = elements / static_cast<double>(shape[1]) / patch;
-    const auto dim = static_cast<double>(config.inner_dim());
-    const double scratch = std::max(3.0 * dim, static_cast<double>(config.ffn_dim));
-    return sizeof(float) * (kVideos * elements + tokens * (2.0 * dim + scratch));
+    const double tokens =
+        elements / static_cast<double>(shape[1]) / static_cast<double>(patch[0] * patch[1] * patch[2]);
+    return sizeof(float) * kVideos * elements + model.forward_bytes(tokens);
 }
 
-void check_memory(const WanConfig& config, const Shape& shape) {
-    const double needed = least_bytes(config, shape);
+void check_memory(const Transformer& model, const Shape& shape) {
+    const double needed = least_bytes(model, shape);
     const auto usable = static_cast<double>(usable_memory_bytes());
     if (needed <= usable) return;
     throw InvalidArgument(
@@ -48,7 +43,8 @@ void check_memory(const WanConfig& config, const Shape& shape) {
 
 }  // namespace
 
-Shape video_shape(const WanConfig& config, const GenerateOptions& options) {
+Shape video_shape(const Transformer& model, const GenerateOptions& options) {
+    const TransformerConfig& config = model.config();
     if (config.in_channels != config.out_channels) {
         throw Unsupported(fmt::format(
             "[generate] the model takes {} channels and gives {}: image conditioning is not there yet",
@@ -57,7 +53,7 @@ Shape video_shape(const WanConfig& config, const GenerateOptions& options) {
     Shape shape = {1, config.in_channels, checked_extent("frames", options.frames, config.patch_size[0]),
                    checked_extent("height", options.height, config.patch_size[1]),
                    checked_extent("width", options.width, config.patch_size[2])};
-    check_memory(config, shape);
+    check_memory(model, shape);
     return shape;
 }
 

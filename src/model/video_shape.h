@@ -2,12 +2,11 @@
 #pragma once
 
 #include "aerogel/pipeline.h"
-#include "aerogel/wan.h"
 
 namespace aerogel {
 
 /// [1, channels, frames, height, width]. InvalidArgument when a size is missing, is no multiple of the patch,
 /// or needs more memory than this machine has; Unsupported for image conditioning.
-Shape video_shape(const WanConfig& config, const GenerateOptions& options);
+Shape video_shape(const Transformer& model, const GenerateOptions& options);
 
 }  // namespace aerogel

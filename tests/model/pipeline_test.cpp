@@ -172,7 +172,7 @@ class ConstantLinear final : public Linear {
 
 TEST_F(PipelineTest, AReplacedLinearIsTheOneThatRuns) {
     Pipeline pipeline = load();
-    WanTransformer& model = pipeline.transformer();
+    Transformer& model = pipeline.transformer();
     const std::size_t before = model.weight_bytes();
     const std::size_t stored = model.linear("proj_out").weight_bytes();
     std::vector<int> steps;
@@ -187,7 +187,7 @@ TEST_F(PipelineTest, AReplacedLinearIsTheOneThatRuns) {
 
 TEST_F(PipelineTest, ReplacingTheWrongLayerIsAnError) {
     Pipeline pipeline = load();
-    WanTransformer& model = pipeline.transformer();
+    Transformer& model = pipeline.transformer();
     const auto refused = [&](const std::string& name, std::unique_ptr<Linear> linear) -> std::string {
         try {
             model.replace_linear(name, std::move(linear));

@@ -19,31 +19,31 @@ void print_report(const QuantizeReport& report) {
     std::printf("bytes %zu %zu\n", report.bytes_before, report.bytes_after);
 }
 
-void forward(const WanTransformer& model, const char* inputs, const char* output) {
+void forward(const Transformer& model, const char* inputs, const char* output) {
     const auto file = SafetensorsFile::open(inputs);
-    WanInput input;
+    TransformerInput input;
     input.hidden_states = file.tensor("hidden_states");
     input.timestep = file.tensor("timestep");
     input.encoder_hidden_states = file.tensor("encoder_hidden_states");
-    WanStep step;
+    TransformerStep step;
     step.context.timestep_index = 0;
     save_safetensors(output, {{"output", model.forward(input, step)}});
 }
 
 int run(int argc, char** argv) {
-    WanTransformer model = WanTransformer::load(argv[1]);
+    const auto model = Transformer::load(argv[1]);
     try {
-        print_report(quantize(model, argv[2], {argc > 3 ? std::atoi(argv[3]) : -1}));
+        print_report(quantize(*model, argv[2], {argc > 3 ? std::atoi(argv[3]) : -1}));
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());
         std::size_t quantized = 0;
-        for (const auto& name : model.linear_names()) {
-            if (model.linear(name).scheme() != "FLOAT") ++quantized;
+        for (const auto& name : model->linear_names()) {
+            if (model->linear(name).scheme() != "FLOAT") ++quantized;
         }
         std::printf("quantized %zu\n", quantized);
         return 1;
     }
-    if (argc == 6) forward(model, argv[4], argv[5]);
+    if (argc == 6) forward(*model, argv[4], argv[5]);
     return 0;
 }
 

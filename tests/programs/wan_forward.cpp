@@ -10,7 +10,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
-#include "aerogel/wan.h"
+#include "aerogel/transformer.h"
 
 namespace {
 
@@ -23,9 +23,9 @@ Tensor copy_of(const TensorView& view) {
     return copy;
 }
 
-void run(const aerogel::WanTransformer& model, const char* inputs, const char* output) {
+void run(const aerogel::Transformer& model, const char* inputs, const char* output) {
     const auto file = aerogel::SafetensorsFile::open(inputs);
-    aerogel::WanInput input;
+    aerogel::TransformerInput input;
     input.hidden_states = file.tensor("hidden_states");
     input.timestep = file.tensor("timestep");
     input.encoder_hidden_states = file.tensor("encoder_hidden_states");
@@ -33,7 +33,7 @@ void run(const aerogel::WanTransformer& model, const char* inputs, const char* o
         input.encoder_hidden_states_image = file.tensor("encoder_hidden_states_image");
     }
     std::map<std::string, Tensor> results;
-    aerogel::WanStep step;
+    aerogel::TransformerStep step;
     step.on_block_output = [&](int block, const TensorView& hidden) {
         results["block_" + std::to_string(block)] = copy_of(hidden);
     };
@@ -47,13 +47,13 @@ int main(int argc, char** argv) {
     try {
         if (argc != 4 && argc != 2)
             throw aerogel::InvalidArgument("usage: wan_forward MODEL [INPUTS OUTPUT]");
-        const auto model = aerogel::WanTransformer::load(argv[1]);
+        const auto model = aerogel::Transformer::load(argv[1]);
         if (argc == 4) {
-            run(model, argv[2], argv[3]);
+            run(*model, argv[2], argv[3]);
             return 0;
         }
-        std::printf("%zu\n", model.weight_bytes());
-        for (const auto& name : model.linear_names()) std::printf("%s\n", name.c_str());
+        std::printf("%zu\n", model->weight_bytes());
+        for (const auto& name : model->linear_names()) std::printf("%s\n", name.c_str());
         return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());

@@ -6,9 +6,8 @@
 
 #include "aerogel/attention.h"
 #include "base/thread_pool.h"
-#include "model/sparse_policy.h"
+#include "model/slots.h"
 #include "ops/elementwise.h"
-#include "quant/attention_steps.h"
 
 namespace aerogel {
 namespace {
@@ -92,43 +91,18 @@ class Block {
         normalize_heads(attention.norm_k, k);
         rotate(q);
         rotate(k);
-        attend_to_self(q, k, v);
+        attend(attention, q, k, v, pass_.buffers.normed);
         run_linear(attention.to_out, pass_.buffers.normed, q, pass_.step);
         add_to_hidden(q, kGateAttention);
     }
 
-    AttentionOptions options_now(const WanAttentionWeights& weights) const {
-        return attention_options(weights.quantization, pass_.step.timestep_policy,
-                                 pass_.step.context.timestep_index);
-    }
-
-    void attend_to_self(const TensorView& q, const TensorView& k, const TensorView& v) {
-        const TensorView o = pass_.buffers.normed;
-        if (!is_sparse(pass_.step.sparse, index_, pass_.step.context.timestep_index)) {
-            attend(weights_.attn1, q, k, v, o);
-            return;
-        }
-        show_inputs(weights_.attn1, q, k, v);
-        const AttentionOptions options = options_now(weights_.attn1);
-        const bool is_float = options.format == AttentionFormat::none;
-        const SparseReport report = run_sparse({heads(q), heads(k), heads(v), heads(o), pass_.patches.grid,
-                                                index_, is_float ? nullptr : &options},
-                                               pass_.step);
-        if (pass_.step.on_sparse) pass_.step.on_sparse(index_, report);
-    }
-
-    // Every attention but sparse ones: as the module holds it and the step wants it.
+    // Every attention but that to image tokens: as the module holds it and the step wants it.
     void attend(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
                 const TensorView& v, const TensorView& o) {
-        show_inputs(weights, q, k, v);
-        attention(heads(q), heads(k), heads(v), heads(o), options_now(weights));
-    }
-
-    void show_inputs(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
-                     const TensorView& v) {
-        if (!pass_.step.on_attention_input) return;
-        pass_.step.on_attention_input({weights.name(), index_, &weights == &weights_.attn1, heads(q),
-                                       heads(k), heads(v), pass_.patches.grid});
+        const bool is_self = &weights == &weights_.attn1;
+        run_attention(weights.slot,
+                      {index_, is_self, heads(q), heads(k), heads(v), heads(o), pass_.patches.grid},
+                      pass_.step);
     }
 
     void cross_attention() {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "aerogel/tensor.h"
-#include "aerogel/wan.h"
+#include "model/wan/config.h"
 #include "model/wan/embeddings.h"
 #include "model/wan/patches.h"
 #include "model/wan/rotary.h"
@@ -27,7 +27,7 @@ struct WanBuffers {
 /// What every block of a pass is given.
 struct WanPass {
     const WanConfig& config;
-    const WanStep& step;
+    const TransformerStep& step;
     const PatchGrid& patches;
     const WanConditioning& conditions;
     const RotaryTable& rotary;

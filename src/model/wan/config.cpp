@@ -1,12 +1,13 @@
-// config.json of diffusers' WanTransformer3DModel. Unknown keys are ignored, as diffusers does; a value of
-// the wrong type or range is an error that names the key.
+// Unknown keys are ignored, as diffusers does; a value of the wrong type or range is an error that names the
+// key.
+#include "model/wan/config.h"
+
 #include <fmt/format.h>
 
 #include <array>
 #include <string_view>
 
 #include "aerogel/error.h"
-#include "aerogel/wan.h"
 #include "core/json.h"
 
 namespace aerogel {
@@ -81,9 +82,7 @@ void check(const WanConfig& config, const std::filesystem::path& path) {
 }  // namespace
 
 WanConfig WanConfig::read(const std::filesystem::path& path) {
-    static constexpr std::array<std::string_view, 1> kClasses = {"WanTransformer3DModel"};
     const JsonNode json = JsonNode::read(path, "wan");
-    json.at("_class_name").word(kClasses);
     WanConfig config;
     read_patch_size(json, config.patch_size);
     read_size(json, "num_attention_heads", config.num_attention_heads);

@@ -35,7 +35,7 @@ Tensor sinusoids(const std::vector<float>& timesteps, std::int64_t dim) {
     return table;
 }
 
-Tensor apply(const LinearSlot& slot, const Tensor& x, const WanStep& step) {
+Tensor apply(const LinearSlot& slot, const Tensor& x, const TransformerStep& step) {
     Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()});
     run_linear(slot, x, y, step);
     return y;
@@ -56,7 +56,7 @@ void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     norm(args);
 }
 
-void embed_time(const WanWeights& weights, const WanConfig& config, const WanStep& step,
+void embed_time(const WanWeights& weights, const WanConfig& config, const TransformerStep& step,
                 WanConditioning& conditions) {
     const Tensor hidden = apply(weights.time_in, sinusoids(conditions.runs.timesteps, config.freq_dim), step);
     activate(ActivationFunction::silu, hidden);
@@ -67,7 +67,7 @@ void embed_time(const WanWeights& weights, const WanConfig& config, const WanSte
 }
 
 // f32 [batch, text_len, inner_dim].
-Tensor embed_text(const WanWeights& weights, const Tensor& text, const WanStep& step) {
+Tensor embed_text(const WanWeights& weights, const Tensor& text, const TransformerStep& step) {
     const std::int64_t rows = text.dim(0) * text.dim(1);
     const Tensor hidden = apply(weights.text_in, text.reshaped({rows, text.dim(2)}), step);
     activate(ActivationFunction::gelu_tanh, hidden);
@@ -77,7 +77,7 @@ Tensor embed_text(const WanWeights& weights, const Tensor& text, const WanStep& 
 
 // f32 [batch, image_len, inner_dim]. A position table joins pairs of images (first and last frame).
 Tensor embed_image(const WanImageEmbedderWeights& weights, const Tensor& image, std::int64_t batch,
-                   const WanStep& step) {
+                   const TransformerStep& step) {
     const std::int64_t dim = image.dim(2);
     const std::int64_t rows = image.dim(0) * image.dim(1);
     const std::int64_t length = rows / batch;
@@ -163,8 +163,8 @@ TimeRuns time_runs(const Tensor& timestep, std::int64_t batch, std::int64_t toke
     return runs;
 }
 
-WanConditioning embed_conditions(const WanWeights& weights, const WanConfig& config, const WanInput& input,
-                                 const WanStep& step) {
+WanConditioning embed_conditions(const WanWeights& weights, const WanConfig& config,
+                                 const TransformerInput& input, const TransformerStep& step) {
     const std::int64_t batch = input.hidden_states.dim(0);
     const std::int64_t tokens = input.hidden_states.count() / batch / config.in_channels /
                                 (config.patch_size[0] * config.patch_size[1] * config.patch_size[2]);

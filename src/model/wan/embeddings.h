@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "aerogel/tensor.h"
-#include "aerogel/wan.h"
+#include "model/wan/config.h"
 #include "model/wan/weights.h"
 
 namespace aerogel {
@@ -39,7 +39,7 @@ struct WanConditioning {
 };
 
 /// InvalidArgument when text or image do not fit each other; single shapes have been checked.
-WanConditioning embed_conditions(const WanWeights& weights, const WanConfig& config, const WanInput& input,
-                                 const WanStep& step);
+WanConditioning embed_conditions(const WanWeights& weights, const WanConfig& config,
+                                 const TransformerInput& input, const TransformerStep& step);
 
 }  // namespace aerogel

@@ -26,7 +26,7 @@ std::string weight_problem(std::initializer_list<const LinearSlot*> slots) {
     return {};
 }
 
-[[noreturn]] void fail(const std::string& what, const WanStep& step, const std::string& cause) {
+[[noreturn]] void fail(const std::string& what, const TransformerStep& step, const std::string& cause) {
     const int index = step.context.timestep_index;
     throw InvalidArgument(
         fmt::format("[wan] {} is not finite{}: {}", what, index < 0 ? "" : fmt::format(" in step {}", index),
@@ -45,7 +45,7 @@ bool is_finite(const Tensor& tensor) {
 
 }  // namespace
 
-void check_finite_input(const WanInput& input) {
+void check_finite_input(const TransformerInput& input) {
     check_input("hidden_states", input.hidden_states);
     check_input("timestep", input.timestep);
     check_input("encoder_hidden_states", input.encoder_hidden_states);
@@ -53,7 +53,7 @@ void check_finite_input(const WanInput& input) {
 }
 
 void check_finite_conditions(const WanConditioning& conditions, const WanWeights& weights,
-                             const WanStep& step) {
+                             const TransformerStep& step) {
     if (!is_finite(conditions.time) || !is_finite(conditions.modulation)) {
         fail("the timestep embedding", step,
              weight_problem({&weights.time_in, &weights.time_out, &weights.time_proj}));
@@ -66,12 +66,13 @@ void check_finite_conditions(const WanConditioning& conditions, const WanWeights
     }
 }
 
-void check_finite_patches(const Tensor& hidden, const WanWeights& weights, const WanStep& step) {
+void check_finite_patches(const Tensor& hidden, const WanWeights& weights, const TransformerStep& step) {
     if (is_finite(hidden)) return;
     fail("the output of patch_embedding", step, weight_problem("patch_embedding", *weights.patch_embedding));
 }
 
-void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int index, const WanStep& step) {
+void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int index,
+                        const TransformerStep& step) {
     if (is_finite(hidden)) return;
     const WanAttentionWeights &self = block.attn1, &cross = block.attn2;
     fail(fmt::format("the output of block {}", index), step,
@@ -80,7 +81,7 @@ void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int 
                          &block.ffn_out}));
 }
 
-void check_finite_output(const Tensor& video, const WanWeights& weights, const WanStep& step) {
+void check_finite_output(const Tensor& video, const WanWeights& weights, const TransformerStep& step) {
     if (!is_finite(video)) fail("the output of the model", step, weight_problem({&weights.proj_out}));
 }
 

@@ -8,13 +8,14 @@
 namespace aerogel {
 
 /// InvalidArgument naming the input.
-void check_finite_input(const WanInput& input);
+void check_finite_input(const TransformerInput& input);
 /// InvalidArgument naming the embedding, and the weight to blame where there is one.
 void check_finite_conditions(const WanConditioning& conditions, const WanWeights& weights,
-                             const WanStep& step);
+                             const TransformerStep& step);
 /// The same for the embedded patches, the output of a block and the output of the model.
-void check_finite_patches(const Tensor& hidden, const WanWeights& weights, const WanStep& step);
-void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int index, const WanStep& step);
-void check_finite_output(const Tensor& video, const WanWeights& weights, const WanStep& step);
+void check_finite_patches(const Tensor& hidden, const WanWeights& weights, const TransformerStep& step);
+void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int index,
+                        const TransformerStep& step);
+void check_finite_output(const Tensor& video, const WanWeights& weights, const TransformerStep& step);
 
 }  // namespace aerogel

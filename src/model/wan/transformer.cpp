@@ -1,15 +1,14 @@
-// WanTransformer: loading, checking inputs, and one forward pass.
-#include "aerogel/wan.h"
+// Checking inputs, and one forward pass.
+#include "model/wan/transformer.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "aerogel/error.h"
-#include "core/paths.h"
 #include "model/checkpoint.h"
+#include "model/slots.h"
 #include "model/wan/block.h"
 #include "model/wan/embeddings.h"
 #include "model/wan/finite.h"
@@ -19,56 +18,12 @@
 
 namespace aerogel {
 
-struct WanTransformer::State {
-    WanConfig config;
-    WanWeights weights;
-
-    LinearSlot& slot(const std::string& name) {
-        const auto slots = weights.slots();
-        const auto found = std::find_if(slots.begin(), slots.end(),
-                                        [&](const LinearSlot* candidate) { return candidate->name == name; });
-        if (found == slots.end()) {
-            throw InvalidArgument(
-                fmt::format("[wan] the model has no Linear {}; it has {} of them, from {} to {}", name,
-                            slots.size(), slots.front()->name, slots.back()->name));
-        }
-        return **found;
-    }
-
-    WanAttentionWeights& attention(const std::string& name) {
-        const auto all = weights.attentions();
-        const auto found = std::find_if(all.begin(), all.end(), [&](const WanAttentionWeights* candidate) {
-            return candidate->name() == name;
-        });
-        if (found != all.end()) return **found;
-        throw InvalidArgument(
-            fmt::format("[wan] the model has no attention {}; it has {} of them, from {} to {}", name,
-                        all.size(), all.front()->name(), all.back()->name()));
-    }
-};
-
 namespace {
+
+constexpr const char* kFamily = "wan";
 
 std::string shape_or_none(const Tensor& tensor) {
     return tensor.defined() ? tensor.describe() : "nothing";
-}
-
-void check_attention_fits(const std::string& name, const AttentionQuantization& quantization,
-                          const WanConfig& config) {
-    const std::int64_t d = config.attention_head_dim, heads = config.num_attention_heads;
-    const auto fits = [&](const Tensor& rotation) {
-        return !rotation.defined() || rotation.shape() == Shape{d, d};
-    };
-    const auto has = [&](const Tensor& scale) { return scale.defined() && scale.count() == heads; };
-    const bool rotations = fits(quantization.q_rotation) && fits(quantization.k_rotation) &&
-                           quantization.q_rotation.defined() == quantization.k_rotation.defined();
-    const auto& scales = quantization.scales;
-    if (rotations && (!scales || (has(scales->q_scale) && has(scales->k_scale) && has(scales->v_scale))))
-        return;
-    throw InvalidArgument(fmt::format(
-        "[wan] {}: rotations must be [{},{}] (both or none) and calibrated scales {} each, got {}, {}, {}",
-        name, d, d, heads, shape_or_none(quantization.q_rotation), shape_or_none(quantization.k_rotation),
-        scales ? shape_or_none(scales->q_scale) : "no scales"));
 }
 
 // -1 in `wanted` stands for any size.
@@ -122,7 +77,7 @@ void check_image(const WanConfig& config, const Tensor& image, std::int64_t batc
     }
 }
 
-void check_conditions(const WanConfig& config, const WanInput& input, const PatchGrid& patches) {
+void check_conditions(const WanConfig& config, const TransformerInput& input, const PatchGrid& patches) {
     const bool per_token = input.timestep.defined() && input.timestep.shape().size() == 2;
     check_shape("timestep", input.timestep,
                 per_token ? Shape{patches.batch, patches.grid.tokens()} : Shape{patches.batch});
@@ -164,107 +119,58 @@ Tensor output_video(const WanPass& pass, const WanWeights& weights) {
     return video;
 }
 
+class WanTransformer final : public Transformer {
+  public:
+    WanTransformer(const WanConfig& config, WanWeights weights)
+        : config_(config), weights_(std::move(weights)) {
+        set_parts({kFamily, config_, weights_.slots(), weights_.attentions(), weights_.other_bytes});
+    }
+
+    // The residual stream, its norm and the scratch memory of a block (WanBuffers).
+    double forward_bytes(double tokens) const override {
+        const auto dim = static_cast<double>(config_.inner_dim());
+        const double scratch = std::max(3.0 * dim, static_cast<double>(config_.ffn_dim));
+        return sizeof(float) * tokens * (2.0 * dim + scratch);
+    }
+
+    void check_intact() const override { weights_.file.check_intact(); }
+
+  private:
+    Tensor run(const TransformerInput& input, const TransformerStep& step) const override {
+        const PatchGrid patches = patch_grid(config_, input.hidden_states);
+        check_conditions(config_, input, patches);
+        check_finite_input(input);
+        const WanConditioning conditions = embed_conditions(weights_, config_, input, step);
+        check_finite_conditions(conditions, weights_, step);
+        const RotaryTable rotary = rotary_table(patches.grid, config_.attention_head_dim);
+        WanBuffers buffers(config_, patches, conditions);
+        const WanPass pass{config_, step, patches, conditions, rotary, buffers};
+
+        embed_patches(pass, *weights_.patch_embedding, input.hidden_states);
+        check_finite_patches(buffers.hidden, weights_, step);
+        for (std::size_t i = 0; i < weights_.blocks.size(); ++i) {
+            run_block(weights_.blocks[i], pass, static_cast<int>(i));
+            check_finite_block(buffers.hidden, weights_.blocks[i], static_cast<int>(i), step);
+            if (!step.on_block_output) continue;
+            const Tensor shaped =
+                buffers.hidden.reshaped({patches.batch, patches.grid.tokens(), config_.inner_dim()});
+            step.on_block_output(static_cast<int>(i), shaped);
+        }
+        const Tensor video = output_video(pass, weights_);
+        check_finite_output(video, weights_, step);
+        return video;
+    }
+
+    WanConfig config_;
+    WanWeights weights_;
+};
+
 }  // namespace
 
-WanTransformer::WanTransformer(std::unique_ptr<State> state) : state_(std::move(state)) {}
-WanTransformer::WanTransformer(WanTransformer&&) noexcept = default;
-WanTransformer& WanTransformer::operator=(WanTransformer&&) noexcept = default;
-WanTransformer::~WanTransformer() = default;
-
-WanTransformer WanTransformer::load(const std::filesystem::path& folder) {
-    const bool plain = path_exists(folder / "config.json");
-    const auto home = plain ? folder : folder / "transformer";
-    if (!path_exists(home / "config.json")) {
-        throw IoError(fmt::format("[wan] neither {0}/config.json nor {0}/transformer/config.json exists",
-                                  folder.string()));
-    }
-    auto state = std::make_unique<State>();
-    state->config = WanConfig::read(home / "config.json");
-    state->weights = WanWeights::load(state->config, Checkpoint::open(home));
-    return WanTransformer(std::move(state));
-}
-
-const WanConfig& WanTransformer::config() const {
-    return state_->config;
-}
-
-Tensor WanTransformer::forward(const WanInput& input, const WanStep& given) const {
-    WanStep step = given;
-    if (step.timestep_policy) step.context = step.timestep_policy->context(step.context.timestep_index);
-    const WanConfig& config = state_->config;
-    const WanWeights& weights = state_->weights;
-    const PatchGrid patches = patch_grid(config, input.hidden_states);
-    check_conditions(config, input, patches);
-    check_finite_input(input);
-    const WanConditioning conditions = embed_conditions(weights, config, input, step);
-    check_finite_conditions(conditions, weights, step);
-    const RotaryTable rotary = rotary_table(patches.grid, config.attention_head_dim);
-    WanBuffers buffers(config, patches, conditions);
-    const WanPass pass{config, step, patches, conditions, rotary, buffers};
-
-    embed_patches(pass, *weights.patch_embedding, input.hidden_states);
-    check_finite_patches(buffers.hidden, weights, step);
-    for (std::size_t i = 0; i < weights.blocks.size(); ++i) {
-        run_block(weights.blocks[i], pass, static_cast<int>(i));
-        check_finite_block(buffers.hidden, weights.blocks[i], static_cast<int>(i), step);
-        if (!step.on_block_output) continue;
-        const Tensor shaped =
-            buffers.hidden.reshaped({patches.batch, patches.grid.tokens(), config.inner_dim()});
-        step.on_block_output(static_cast<int>(i), shaped);
-    }
-    const Tensor video = output_video(pass, weights);
-    check_finite_output(video, weights, step);
-    return video;
-}
-
-void WanTransformer::check_intact() const {
-    state_->weights.file.check_intact();
-}
-
-std::vector<std::string> WanTransformer::linear_names() const {
-    std::vector<std::string> names;
-    for (const LinearSlot* slot : state_->weights.slots()) names.push_back(slot->name);
-    return names;
-}
-
-const Linear& WanTransformer::linear(const std::string& name) const {
-    return *state_->slot(name).layer;
-}
-
-void WanTransformer::replace_linear(const std::string& name, std::unique_ptr<Linear> linear) {
-    LinearSlot& slot = state_->slot(name);
-    if (linear == nullptr) throw InvalidArgument("[wan] " + name + " cannot be replaced by nothing");
-    const auto in = slot.layer->in_features();
-    const auto out = slot.layer->out_features();
-    if (linear->in_features() != in || linear->out_features() != out) {
-        throw InvalidArgument(fmt::format("[wan] {} must have {} -> {} features, got {} -> {}", name, in, out,
-                                          linear->in_features(), linear->out_features()));
-    }
-    slot.layer = std::move(linear);
-}
-
-std::vector<std::string> WanTransformer::attention_names() const {
-    std::vector<std::string> names;
-    for (const WanAttentionWeights* attention : state_->weights.attentions())
-        names.push_back(attention->name());
-    return names;
-}
-
-const std::optional<AttentionQuantization>& WanTransformer::attention(const std::string& name) const {
-    return state_->attention(name).quantization;
-}
-
-void WanTransformer::set_attention(const std::string& name,
-                                   std::optional<AttentionQuantization> quantization) {
-    WanAttentionWeights& weights = state_->attention(name);
-    if (quantization) check_attention_fits(name, *quantization, state_->config);
-    weights.quantization = std::move(quantization);
-}
-
-std::size_t WanTransformer::weight_bytes() const {
-    std::size_t bytes = state_->weights.other_bytes;
-    for (const LinearSlot* slot : state_->weights.slots()) bytes += slot->layer->weight_bytes();
-    return bytes;
+std::unique_ptr<Transformer> load_wan(const std::filesystem::path& folder) {
+    const WanConfig config = WanConfig::read(folder / "config.json");
+    return std::make_unique<WanTransformer>(config,
+                                            WanWeights::load(config, Checkpoint::open(kFamily, folder)));
 }
 
 }  // namespace aerogel

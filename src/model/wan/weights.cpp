@@ -89,6 +89,7 @@ class WeightLoader {
 
     WanAttentionWeights attention(const std::string& prefix) {
         WanAttentionWeights weights;
+        weights.slot = {prefix, config_.num_attention_heads, config_.attention_head_dim, std::nullopt};
         weights.to_q = linear(prefix + ".to_q", dim_, dim_);
         weights.to_k = linear(prefix + ".to_k", dim_, dim_);
         weights.to_v = linear(prefix + ".to_v", dim_, dim_);
@@ -104,12 +105,6 @@ class WeightLoader {
 };
 
 }  // namespace
-
-void run_linear(const LinearSlot& slot, const TensorView& x, const TensorView& y, const WanStep& step) {
-    if (x.dim(0) == 0) return;
-    if (step.on_linear_input) step.on_linear_input(slot.name, x);
-    slot.layer->forward(x, y, step.context);
-}
 
 WanWeights WanWeights::load(const WanConfig& config, Checkpoint checkpoint) {
     if (static_cast<std::size_t>(config.num_layers) > checkpoint.tensor_count()) {
@@ -143,9 +138,9 @@ WanWeights WanWeights::load(const WanConfig& config, Checkpoint checkpoint) {
     return weights;
 }
 
-std::vector<WanAttentionWeights*> WanWeights::attentions() {
-    std::vector<WanAttentionWeights*> all;
-    for (WanBlockWeights& block : blocks) all.insert(all.end(), {&block.attn1, &block.attn2});
+std::vector<AttentionSlot*> WanWeights::attentions() {
+    std::vector<AttentionSlot*> all;
+    for (WanBlockWeights& block : blocks) all.insert(all.end(), {&block.attn1.slot, &block.attn2.slot});
     return all;
 }
 

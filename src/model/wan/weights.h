@@ -8,30 +8,16 @@
 #include <vector>
 
 #include "aerogel/linear.h"
-#include "aerogel/wan.h"
 #include "model/checkpoint.h"
+#include "model/wan/config.h"
 
 namespace aerogel {
 
-/// One Linear under its diffusers name; `layer` is null where the model has no such layer.
-struct LinearSlot {
-    std::string name;
-    std::unique_ptr<Linear> layer;
-    explicit operator bool() const { return layer != nullptr; }
-};
-
-/// y[rows, out_features] = layer(x[rows, in_features]), after showing x to the step's on_linear_input.
-/// Nothing happens when there are no rows.
-void run_linear(const LinearSlot& slot, const TensorView& x, const TensorView& y, const WanStep& step);
-
 struct WanAttentionWeights {
+    AttentionSlot slot;
     LinearSlot to_q, to_k, to_v, to_out;
     LinearSlot add_k, add_v;              ///< image-to-video, attn2 only
     Tensor norm_q, norm_k, norm_added_k;  ///< [inner_dim], undefined = no norm
-    std::optional<AttentionQuantization> quantization;
-
-    /// "blocks.0.attn1".
-    std::string name() const { return to_q.name.substr(0, to_q.name.rfind('.')); }
 };
 
 struct WanBlockWeights {
@@ -61,7 +47,7 @@ struct WanWeights {
     /// All slots that hold a layer, in the order of diffusers' named_modules().
     std::vector<LinearSlot*> slots();
     /// attn1 and attn2 of all blocks.
-    std::vector<WanAttentionWeights*> attentions();
+    std::vector<AttentionSlot*> attentions();
 };
 
 }  // namespace aerogel

@@ -1,0 +1,49 @@
+// The table of families: a new one is a folder beside this file and a row here.
+#include "model/families.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "aerogel/error.h"
+#include "core/json.h"
+#include "core/paths.h"
+#include "model/wan/transformer.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::array kFamilies = {
+    FamilyRow{"WanTransformer3DModel", load_wan},
+};
+
+}  // namespace
+
+std::span<const FamilyRow> families() {
+    return kFamilies;
+}
+
+const FamilyRow& family_of(const std::filesystem::path& config, std::span<const FamilyRow> rows) {
+    std::vector<std::string_view> names;
+    for (const FamilyRow& row : rows) names.push_back(row.class_name);
+    const JsonNode json = JsonNode::read(config, "transformer");
+    const std::string& name = json.at("_class_name").word(names);
+    return *std::find_if(rows.begin(), rows.end(),
+                         [&](const FamilyRow& row) { return row.class_name == name; });
+}
+
+std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
+                                              std::span<const FamilyRow> rows) {
+    const auto home = path_exists(folder / "config.json") ? folder : folder / "transformer";
+    if (path_exists(home / "config.json")) return family_of(home / "config.json", rows).load(home);
+    throw IoError(fmt::format("[transformer] neither {0}/config.json nor {0}/transformer/config.json exists",
+                              folder.string()));
+}
+
+std::unique_ptr<Transformer> Transformer::load(const std::filesystem::path& folder) {
+    return load_transformer(folder);
+}
+
+}  // namespace aerogel

@@ -1,0 +1,28 @@
+// The model families that Transformer::load knows, by the class that config.json names.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "aerogel/transformer.h"
+
+namespace aerogel {
+
+struct FamilyRow {
+    std::string_view class_name;  ///< of diffusers
+    /// From the folder with config.json and the weights. IoError, InvalidArgument.
+    std::unique_ptr<Transformer> (*load)(const std::filesystem::path& folder);
+};
+
+std::span<const FamilyRow> families();
+
+/// The family that config.json names. InvalidArgument listing the known ones.
+const FamilyRow& family_of(const std::filesystem::path& config, std::span<const FamilyRow> rows = families());
+
+/// Transformer::load with a table of families.
+std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
+                                              std::span<const FamilyRow> rows = families());
+
+}  // namespace aerogel

@@ -1,0 +1,33 @@
+// What every family does around a layer: the step's hooks, and its say in attention.
+#include "model/slots.h"
+
+#include "aerogel/attention.h"
+#include "model/sparse_policy.h"
+#include "quant/attention_steps.h"
+
+namespace aerogel {
+
+void run_linear(const LinearSlot& slot, const TensorView& x, const TensorView& y,
+                const TransformerStep& step) {
+    if (x.dim(0) == 0) return;
+    if (step.on_linear_input) step.on_linear_input(slot.name, x);
+    slot.layer->forward(x, y, step.context);
+}
+
+void run_attention(const AttentionSlot& slot, const ModuleCall& call, const TransformerStep& step) {
+    if (step.on_attention_input) {
+        step.on_attention_input({slot.name, call.block, call.is_self, call.q, call.k, call.v, call.latent});
+    }
+    const int index = step.context.timestep_index;
+    const AttentionOptions options = attention_options(slot.quantization, step.timestep_policy, index);
+    if (!call.is_self || !is_sparse(step.sparse, call.block, index)) {
+        attention(call.q, call.k, call.v, call.o, options);
+        return;
+    }
+    const bool is_float = options.format == AttentionFormat::none;
+    const SparseReport report = run_sparse(
+        {call.q, call.k, call.v, call.o, call.latent, call.block, is_float ? nullptr : &options}, step);
+    if (step.on_sparse) step.on_sparse(call.block, report);
+}
+
+}  // namespace aerogel

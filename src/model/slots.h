@@ -1,0 +1,27 @@
+// How the layers of a model run in a step.
+#pragma once
+
+#include "aerogel/sparse_attention.h"
+#include "aerogel/tensor.h"
+#include "aerogel/transformer.h"
+
+namespace aerogel {
+
+/// y[rows, out_features] = layer(x[rows, in_features]), after showing x to the step's on_linear_input.
+/// Nothing happens when there are no rows.
+void run_linear(const LinearSlot& slot, const TensorView& x, const TensorView& y,
+                const TransformerStep& step);
+
+/// One call of an attention module: arrays f32 [batch, tokens, heads, head_dim].
+struct ModuleCall {
+    int block = 0;         ///< index
+    bool is_self = false;  ///< over the video's own tokens: may be sparse
+    TensorView q, k, v, o;
+    LatentShape latent;  ///< the video in tokens
+};
+
+/// o = attention(q, k, v) as the module holds it and the step wants it: quantized, sparse, after showing it
+/// to the step's on_attention_input.
+void run_attention(const AttentionSlot& slot, const ModuleCall& call, const TransformerStep& step);
+
+}  // namespace aerogel

@@ -1,0 +1,226 @@
+// A model family is one folder and one row: here is a second one, made of nothing but what a family writes
+// (its layers and one forward pass). Everything that is done with a model works on it.
+#include "model/families.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <map>
+#include <span>
+
+#include "aerogel/error.h"
+#include "aerogel/pipeline.h"
+#include "aerogel/quantize.h"
+#include "aerogel/safetensors.h"
+#include "base/random.h"
+#include "model/calibrate.h"
+#include "model/checkpoint.h"
+#include "model/mine.h"
+#include "model/slots.h"
+#include "model/tiny_model.h"
+
+namespace aerogel {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr std::int64_t kHeads = 2, kHeadDim = 16, kChannels = kHeads * kHeadDim;
+
+// One self-attention over pixels, plus the caption's first numbers. Names of its own, one timestep per video.
+class PixelTransformer final : public Transformer {
+  public:
+    static constexpr const char* kClass = "PixelTransformer3DModel";
+    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder) {
+        return std::make_unique<PixelTransformer>(Checkpoint::open("pixel", folder));
+    }
+
+    explicit PixelTransformer(Checkpoint checkpoint) {
+        Parts parts;
+        parts.family = "pixel";
+        parts.config = {.patch_size = {1, 1, 1},
+                        .num_layers = 1,
+                        .num_attention_heads = kHeads,
+                        .attention_head_dim = kHeadDim,
+                        .in_channels = kChannels,
+                        .out_channels = kChannels,
+                        .text_dim = 8,
+                        .expand_timesteps = false};
+        for (std::size_t i = 0; i < kNames.size(); ++i) {
+            linears_[i].name = kNames[i];
+            linears_[i].layer = std::make_unique<FloatLinear>(
+                checkpoint.take(linears_[i].name + ".weight", {kChannels, kChannels}), Tensor());
+            parts.linears.push_back(&linears_[i]);
+        }
+        checkpoint.finish();
+        parts.attentions = {&attention_};
+        set_parts(std::move(parts));
+    }
+
+    static constexpr std::array<const char*, 4> kNames = {"mix.q", "mix.k", "mix.v", "mix.out"};
+    std::string_view default_layers() const override { return "mix.{q,k,v}"; }
+    std::string_view default_attentions() const override { return "mix"; }
+    double forward_bytes(double tokens) const override { return 4.0 * tokens * kChannels * sizeof(float); }
+    void check_intact() const override {}
+
+  private:
+    Tensor run(const TransformerInput& input, const TransformerStep& step) const override {
+        const Tensor& video = input.hidden_states;
+        const LatentShape latent{video.dim(2), video.dim(3), video.dim(4)};
+        const Shape rows = {latent.tokens(), kChannels};
+        const Tensor x = transposed(video, latent.tokens(), rows);
+        std::array<Tensor, 4> y;
+        for (std::size_t i = 0; i < 3; ++i) {
+            y[i] = Tensor(DType::f32, rows);
+            run_linear(linears_[i], x, y[i], step);
+        }
+        const Shape heads = {1, latent.tokens(), kHeads, kHeadDim};
+        run_attention(attention_,
+                      {0, true, y[0].reshaped(heads), y[1].reshaped(heads), y[2].reshaped(heads),
+                       x.reshaped(heads), latent},
+                      step);
+        y[3] = Tensor(DType::f32, rows);
+        run_linear(linears_[3], x, y[3], step);
+        const auto* caption = input.encoder_hidden_states.as<float>();
+        for (std::int64_t i = 0; i < y[3].count(); ++i) y[3].as<float>()[i] += caption[i % 8];
+        return transposed(y[3], kChannels, video.shape());
+    }
+
+    // Rows of `columns` numbers become columns.
+    static Tensor transposed(const Tensor& from, std::int64_t columns, const Shape& shape) {
+        const Tensor to(DType::f32, shape);
+        const std::int64_t rows = from.count() / columns;
+        for (std::int64_t i = 0; i < from.count(); ++i)
+            to.as<float>()[i % columns * rows + i / columns] = from.as<float>()[i];
+        return to;
+    }
+
+    std::array<LinearSlot, 4> linears_;
+    AttentionSlot attention_{"mix", kHeads, kHeadDim, std::nullopt};
+};
+
+// All that is to be said about the new family outside of its folder.
+std::vector<FamilyRow> with_pixel() {
+    std::vector<FamilyRow> rows(families().begin(), families().end());
+    rows.push_back({PixelTransformer::kClass, PixelTransformer::load});
+    return rows;
+}
+
+class FamilyTest : public ::testing::Test {
+  protected:
+    FamilyTest() : files_("aerogel_family_test") {
+        std::ofstream(folder() / "transformer" / "config.json")
+            << R"({"_class_name": "PixelTransformer3DModel"})";
+        std::map<std::string, Tensor> weights;
+        for (const char* name : PixelTransformer::kNames) {
+            const Tensor weight(DType::f32, {kChannels, kChannels});
+            fill_normal(std::span(weight.as<float>(), static_cast<std::size_t>(weight.count())), 3,
+                        weights.size());
+            for (std::int64_t i = 0; i < weight.count(); ++i) weight.as<float>()[i] *= 0.2F;
+            weights[std::string(name) + ".weight"] = weight;
+        }
+        save_safetensors(folder() / "transformer" / "diffusion_pytorch_model.safetensors", weights);
+    }
+
+    const std::filesystem::path& folder() const { return files_.folder(); }
+    Pipeline load() const { return Pipeline::load(folder(), load_transformer(folder(), with_pixel())); }
+
+    testing::TinyModel files_;  // captions, scheduler and sizes come from here
+};
+
+GenerateOptions caption(const char* prompt) {
+    GenerateOptions options;
+    options.prompt = prompt;
+    return options;
+}
+
+template <typename Call>
+std::string error_of(const Call& call) {
+    try {
+        call();
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
+TEST_F(FamilyTest, ConfigJsonNamesTheFamily) {
+    const auto model = load_transformer(folder(), with_pixel());
+    EXPECT_THAT(model->linear_names(), ElementsAre("mix.q", "mix.k", "mix.v", "mix.out"));
+    EXPECT_THAT(model->attention_names(), ElementsAre("mix"));
+    EXPECT_EQ(model->attention("mix").heads, kHeads);
+    EXPECT_EQ(model->weight_bytes(), 4U * kChannels * kChannels * sizeof(float));
+    EXPECT_THAT(error_of([&] { model->linear("mix.p"); }),
+                HasSubstr("[pixel] the model has no Linear mix.p"));
+}
+
+TEST_F(FamilyTest, AnUnknownFamilyIsAnErrorThatListsTheKnownOnes) {
+    EXPECT_THAT(error_of([&] { Transformer::load(folder()); }),
+                HasSubstr(R"(_class_name must be WanTransformer3DModel, got "PixelTransformer3DModel")"));
+    std::ofstream(folder() / "transformer" / "config.json") << R"({"_class_name": "FluxTransformer2DModel"})";
+    EXPECT_THAT(error_of([&] { load_transformer(folder(), with_pixel()); }),
+                HasSubstr("_class_name must be one of WanTransformer3DModel, PixelTransformer3DModel, got "
+                          R"("FluxTransformer2DModel")"));
+}
+
+TEST_F(FamilyTest, SamplesSparselyWithCaptions) {
+    GenerateOptions options = caption("up");
+    options.sparse = SparseConfig{};
+    options.sparse->options.type = SparseType::rf_v2;
+    options.sparse->options.sparsity = 0.5;
+    const GenerateResult result = load().generate(options);
+    EXPECT_EQ(result.video.shape(), (Shape{kChannels, 3, 16, 16}));
+    EXPECT_EQ(result.sparse_calls.size(), 6U);  // 3 steps, with and without the caption
+    for (const SparseCall& call : result.sparse_calls) EXPECT_LT(call.report.density(), 0.9);
+}
+
+TEST_F(FamilyTest, KnowsWhatIsQuantizedByDefault) {
+    Pipeline pipeline = load();
+    const Tensor before = pipeline.generate(caption("up")).video;
+    OnlineQuantConfig config;
+    config.fa_quant_type = "INT8_DYNAMIC";
+    const QuantizeReport report = quantize(pipeline.transformer(), config);
+    std::map<std::string, std::string> schemes;
+    for (const auto& layer : report.layers) schemes[layer.name] = layer.scheme;
+    EXPECT_EQ(schemes, (std::map<std::string, std::string>{{"mix", "INT8_DYNAMIC"},
+                                                           {"mix.k", "W8A8_DYNAMIC"},
+                                                           {"mix.out", "FLOAT"},
+                                                           {"mix.q", "W8A8_DYNAMIC"},
+                                                           {"mix.v", "W8A8_DYNAMIC"}}));
+    EXPECT_LT(report.bytes_after, report.bytes_before);
+    const Tensor after = pipeline.generate(caption("up")).video;
+    float difference = 0.0F;
+    for (std::int64_t i = 0; i < after.count(); ++i)
+        difference = std::max(difference, std::abs(after.as<float>()[i] - before.as<float>()[i]));
+    EXPECT_GT(difference, 0.0F);
+}
+
+TEST_F(FamilyTest, IsCalibratedAndMined) {
+    const Pipeline pipeline = load();
+    CalibrateOptions calibration;
+    calibration.captions = {"up"};
+    calibration.attention = true;
+    EXPECT_THAT(calibrate(pipeline, calibration).layer_names(),
+                ::testing::UnorderedElementsAreArray(PixelTransformer::kNames));
+    MineOptions mining;
+    mining.captions = {"down"};
+    const SparseProfile profile = mine(pipeline, mining).profile();
+    ASSERT_EQ(profile.layers.size(), 1U);
+    EXPECT_EQ(profile.layers[0].size(), static_cast<std::size_t>(kHeads));
+}
+
+TEST_F(FamilyTest, WithOneTimestepPerVideoItsFramesStartTogether) {
+    const Pipeline pipeline = load();
+    GenerateOptions options = caption("up");
+    options.stagger = 0.5;
+    EXPECT_THROW(pipeline.generate(options), Unsupported);
+    options.stagger = 0.0;
+    options.image_first = true;
+    EXPECT_THAT(error_of([&] { pipeline.generate(options); }), HasSubstr("one timestep per video"));
+}
+
+}  // namespace
+}  // namespace aerogel
