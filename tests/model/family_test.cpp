@@ -171,6 +171,7 @@ TEST_F(FamilyTest, SamplesSparselyWithCaptions) {
     options.sparse = SparseConfig{};
     options.sparse->options.type = SparseType::rf_v2;
     options.sparse->options.sparsity = 0.5;
+    options.sparse->options.block_size = 16;
     const GenerateResult result = load().generate(options);
     EXPECT_EQ(result.video.shape(), (Shape{kChannels, 3, 16, 16}));
     EXPECT_EQ(result.sparse_calls.size(), 6U);  // 3 steps, with and without the caption
