@@ -35,7 +35,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::filesystem::remove_all(fuzz_folder() / "index");
     fuzz_file("index/model_index.json", bytes);
     attempt([&] {
-        const GenerateOptions options = read_pipeline_defaults(fuzz_folder() / "index");
+        const SamplingOptions options = read_pipeline_defaults(fuzz_folder() / "index");
         if (options.frames && *options.frames < 1) std::abort();
     });
     fuzz_file("scheduler/scheduler/scheduler_config.json", bytes);

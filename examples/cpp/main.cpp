@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
 
         aerogel::GenerateOptions options;
         options.prompt = argv[3];
-        if (argc > 4) options.steps = std::stoi(argv[4]);
+        if (argc > 4) options.sampling.steps = std::stoi(argv[4]);
         options.sparse.emplace();
         options.sparse->options.type = aerogel::SparseType::rf_v2;
         options.sparse->options.sparsity = 0.8;

@@ -43,12 +43,9 @@ class TextEncoder {
     Tensor position_embedding_;
 };
 
-/// Settings of one video; what is unset comes from the pipeline folder.
-struct GenerateOptions {
-    std::string prompt;
-    std::string negative_prompt;
-    Tensor prompt_embeds;           ///< f32 [1, text_len, text_dim] instead of `prompt`
-    Tensor negative_prompt_embeds;  ///< the same for guidance
+/// How videos are sampled, by generation, calibration and mining alike; what is unset comes from the pipeline
+/// folder.
+struct SamplingOptions {
     std::optional<int> frames;
     std::optional<int> height;
     std::optional<int> width;
@@ -56,19 +53,28 @@ struct GenerateOptions {
     std::optional<double> guidance;  ///< 1 = none (one forward pass per step)
     std::optional<double> shift;
     std::optional<SamplerKind> sampler;
-    std::uint64_t seed = 0;
-    /// f32 [channels, frames of one patch, height, width]: this part of the video is given. Its tokens keep
-    /// it and timestep 0 in every step, as in Wan 2.2's text-and-image-to-video model (diffusers:
-    /// expand_timesteps).
-    Tensor first_frame;
-    /// Without `first_frame`: makes it in a pass of its own from the caption, densely, before the others, if
-    /// there are any.
+    std::uint64_t seed = 0;  ///< of the (first) video's noise; the next one takes the next seed
+    /// Makes the first frame in a pass of its own from the caption, densely, before the others, if there are
+    /// any; not where one is given.
     std::optional<bool> image_first;
     /// In [0, 1). Frames start one after the other: the last one after this share of the steps, each then
     /// takes the same number of steps, and a frame sees clearer ones before it. For models trained with noise
     /// levels per frame (Diffusion Forcing, arXiv 2407.01392; `ar_step` of SkyReels-V2). 0: all frames
     /// together.
     std::optional<double> stagger;
+};
+
+/// Settings of one video.
+struct GenerateOptions {
+    std::string prompt;
+    std::string negative_prompt;
+    Tensor prompt_embeds;           ///< f32 [1, text_len, text_dim] instead of `prompt`
+    Tensor negative_prompt_embeds;  ///< the same for guidance
+    SamplingOptions sampling;
+    /// f32 [channels, frames of one patch, height, width]: this part of the video is given. Its tokens keep
+    /// it and timestep 0 in every step, as in Wan 2.2's text-and-image-to-video model (diffusers:
+    /// expand_timesteps).
+    Tensor first_frame;
     std::optional<SparseConfig> sparse;
     /// What timestep-aware layers do in each step; unset: what they hold decides.
     std::optional<TimestepPolicyConfig> timestep_policy;
@@ -105,8 +111,8 @@ class Pipeline {
     Transformer& transformer() { return *transformer_; }
     const Transformer& transformer() const { return *transformer_; }
     bool has_text_encoder() const { return text_encoder_.has_value(); }
-    /// `options` with every unset field filled in from the folder (frames, height, width, steps, guidance,
-    /// shift, sampler, image_first, stagger).
+    /// `options` with what is unset in `sampling` filled in from the folder; sizes that it does not know stay
+    /// unset.
     GenerateOptions with_defaults(GenerateOptions options) const;
     /// InvalidArgument on sizes that the patch size does not divide, a first frame of another size, a prompt
     /// without text encoder ...
@@ -116,7 +122,7 @@ class Pipeline {
     explicit Pipeline(std::unique_ptr<Transformer> transformer) : transformer_(std::move(transformer)) {}
     std::unique_ptr<Transformer> transformer_;
     std::optional<TextEncoder> text_encoder_;
-    GenerateOptions defaults_;
+    SamplingOptions defaults_;
 };
 
 }  // namespace aerogel

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
@@ -14,6 +13,7 @@
 #include "cli/generate_report.h"
 #include "cli/output.h"
 #include "cli/quantization_flags.h"
+#include "cli/sampling_flags.h"
 #include "cli/sparse_flags.h"
 #include "core/paths.h"
 #include "model/video/video_file.h"
@@ -28,17 +28,9 @@ struct GenerateFlags {
     std::string prompt_embeds;
     QuantizationFlags quantization;
     SparseFlags sparse;
-    std::optional<int> steps;
-    std::optional<int> frames;
-    std::string size;
-    std::optional<double> guidance;
-    std::optional<double> shift;
-    std::string sampler;
-    std::uint64_t seed = 0;
+    SamplingFlags sampling;
     double frames_per_second = 8.0;
     std::string first_frame;
-    std::optional<bool> image_first;
-    std::optional<double> stagger;
     std::vector<std::string> outputs;
     bool json = false;
 };
@@ -47,17 +39,7 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     GenerateOptions options;
     options.prompt = flags.prompt;
     options.negative_prompt = flags.negative_prompt;
-    options.steps = flags.steps;
-    options.frames = flags.frames;
-    options.guidance = flags.guidance;
-    options.shift = flags.shift;
-    options.seed = flags.seed;
-    if (!flags.size.empty()) {
-        const VideoSize size = parse_video_size("generate", flags.size);
-        options.width = size.width;
-        options.height = size.height;
-    }
-    if (!flags.sampler.empty()) options.sampler = sampler_kind_from(flags.sampler);
+    options.sampling = sampling_options("generate", flags.sampling);
     if (!flags.prompt_embeds.empty()) {
         const auto file = SafetensorsFile::open(flags.prompt_embeds);
         options.prompt_embeds = file.tensor("prompt_embeds").to(DType::f32);
@@ -65,8 +47,6 @@ GenerateOptions to_options(const GenerateFlags& flags) {
             options.negative_prompt_embeds = file.tensor("negative_prompt_embeds").to(DType::f32);
         }
     }
-    options.image_first = flags.image_first;
-    options.stagger = flags.stagger;
     if (!flags.first_frame.empty())
         options.first_frame = SafetensorsFile::open(flags.first_frame).tensor("first_frame").to(DType::f32);
     options.timestep_policy = timestep_policy(flags.quantization);
@@ -104,7 +84,7 @@ void run_generate(const GenerateFlags& flags) {
     report.weight_bytes = pipeline.transformer().weight_bytes();
     report.options = pipeline.with_defaults(to_options(flags));
     {
-        Progress progress("generate", *report.options.steps);
+        Progress progress("generate", *report.options.sampling.steps);
         report.options.progress = [&](int step, int, double seconds) {
             progress.update(step, show_seconds(seconds) + "/step");
             return !interrupted();
@@ -125,34 +105,6 @@ void run_generate(const GenerateFlags& flags) {
     }
 }
 
-void add_sampling_options(CLI::App& command, GenerateFlags& flags) {
-    command.add_option("--steps", flags.steps, "Sampling steps")->check(whole_number(1, kMostSteps));
-    command.add_option("--seed", flags.seed, "Seed of the noise")
-        ->capture_default_str()
-        ->check(seed_number());
-    command.add_option("--frames", flags.frames, "Frames of the video");
-    command.add_option("--size", flags.size, "WIDTHxHEIGHT of the video");
-    command.add_option("--guidance", flags.guidance, "Classifier-free guidance scale (1: none)")
-        ->check(any_real_number());
-    command.add_option("--shift", flags.shift, "Shift of the flow-matching schedule")
-        ->check(any_real_number());
-    command.add_option("--sampler", flags.sampler, "euler or unipc");
-    command.add_option(
-        "--first-frame", flags.first_frame,
-        "A .safetensors with first_frame [channels,1,height,width]: the video goes on from it");
-    // Not add_flag(..., optional): that one begins with false.
-    command.add_flag_function(
-        "--image-first,!--no-image-first", [&flags](std::int64_t count) { flags.image_first = count > 0; },
-        "Make the first frame alone from the caption, then the others from it");
-    command
-        .add_option("--stagger", flags.stagger,
-                    "Start frames one after the other, the last after this share of the steps (0: together)")
-        ->check(any_real_number());
-    command.add_option("--fps", flags.frames_per_second, "Frames per second of .mp4 and .gif")
-        ->capture_default_str()
-        ->check(real_number(0.1, 240.0));
-}
-
 }  // namespace
 
 void add_generate(CLI::App& app) {
@@ -169,7 +121,13 @@ void add_generate(CLI::App& app) {
         "A .safetensors with prompt_embeds [1,len,dim] (and negative_prompt_embeds), instead of --prompt");
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);
-    add_sampling_options(*command, *flags);
+    add_sampling_flags(*command, flags->sampling);
+    command->add_option(
+        "--first-frame", flags->first_frame,
+        "A .safetensors with first_frame [channels,1,height,width]: the video goes on from it");
+    command->add_option("--fps", flags->frames_per_second, "Frames per second of .mp4 and .gif")
+        ->capture_default_str()
+        ->check(real_number(0.1, 240.0));
     command
         ->add_option("-o,--output", flags->outputs,
                      "video.mp4, .gif, .safetensors (exact) or a folder for PNG files; repeatable")

@@ -104,17 +104,18 @@ Json quantized_json(const GenerateReport& report) {
 
 Json to_json(const GenerateReport& report) {
     const GenerateOptions& options = report.options;
+    const SamplingOptions& sampling = options.sampling;
     Json json = {
         {"model", report.model},
         {"prompt", options.prompt},
-        {"seed", options.seed},
-        {"steps", *options.steps},
-        {"guidance", *options.guidance},
-        {"image_first", *options.image_first},
-        {"stagger", *options.stagger},
-        {"frames", *options.frames},
-        {"width", *options.width},
-        {"height", *options.height},
+        {"seed", sampling.seed},
+        {"steps", *sampling.steps},
+        {"guidance", *sampling.guidance},
+        {"image_first", *sampling.image_first},
+        {"stagger", *sampling.stagger},
+        {"frames", *sampling.frames},
+        {"width", *sampling.width},
+        {"height", *sampling.height},
         {"cpu", {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}}},
         {"float_bytes", report.float_bytes},
         {"weight_bytes", report.weight_bytes},
@@ -131,11 +132,11 @@ Json to_json(const GenerateReport& report) {
 std::string to_text(const GenerateReport& report) {
     double total = 0.0;
     for (const double seconds : report.result.step_seconds) total += seconds;
-    std::string text =
-        fmt::format("{} steps in {} ({} per step), weights {}, peak memory {}", *report.options.steps,
-                    show_seconds(total), show_seconds(median(report.result.step_seconds)),
-                    show_bytes(static_cast<double>(report.weight_bytes)),
-                    show_bytes(static_cast<double>(report.peak_memory_bytes)));
+    std::string text = fmt::format("{} steps in {} ({} per step), weights {}, peak memory {}",
+                                   *report.options.sampling.steps, show_seconds(total),
+                                   show_seconds(median(report.result.step_seconds)),
+                                   show_bytes(static_cast<double>(report.weight_bytes)),
+                                   show_bytes(static_cast<double>(report.peak_memory_bytes)));
     if (report.quantized) {
         const auto& layers = report.quantized->layers;
         const auto floats =

@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/mine_report.h"
 #include "cli/output.h"
+#include "cli/sampling_flags.h"
 #include "core/atomic_file.h"
 #include "model/calibrate.h"
 #include "model/mine.h"
@@ -23,7 +24,7 @@ struct MineFlags {
     std::string html;
     std::string captions;
     std::vector<std::string> prompts;
-    std::string size;
+    SamplingFlags sampling;
     MineOptions options;
     bool no_protect_first_frame = false;
     bool json = false;
@@ -38,11 +39,7 @@ MineOptions to_options(const MineFlags& flags) {
             options.captions.push_back(std::move(caption));
     }
     if (options.captions.empty()) options.captions = default_captions(flags.model);
-    if (!flags.size.empty()) {
-        const VideoSize size = parse_video_size("mine", flags.size);
-        options.width = size.width;
-        options.height = size.height;
-    }
+    options.sampling = sampling_options("mine", flags.sampling);
     return options;
 }
 
@@ -104,13 +101,7 @@ void add_mine(CLI::App& app) {
     command->add_flag("--by-step", mining.by_step, "Let the type of a head change from step to step");
     command->add_flag("--no-protect-first-frame", flags->no_protect_first_frame,
                       "Let the first frame be sparse too");
-    command->add_option("--steps", flags->options.steps, "Sampling steps")
-        ->check(whole_number(1, kMostSteps));
-    command->add_option("--frames", flags->options.frames, "Frames of the videos");
-    command->add_option("--size", flags->size, "WIDTHxHEIGHT of the videos");
-    command->add_option("--seed", flags->options.seed, "Seed of the first video")
-        ->capture_default_str()
-        ->check(seed_number());
+    add_sampling_flags(*command, flags->sampling);
     command->add_flag("--json", flags->json, "Print the summary as JSON");
     command->footer(
         "Examples:\n"

@@ -66,17 +66,14 @@ CalibrationRun from_records(const std::string& model, const CalibrationFlags& fl
 
 CalibrationRun from_captions(const std::string& model, const CalibrationFlags& flags) {
     CalibrateOptions options = flags.options;
-    if (!flags.size.empty()) {
-        const VideoSize size = parse_video_size("quantize", flags.size);
-        options.width = size.width;
-        options.height = size.height;
-    }
+    options.sampling = sampling_options("quantize", flags.sampling);
     choose_captions(model, flags, options);
     const Pipeline pipeline = Pipeline::load(model);
     if (!flags.timesteps.empty()) {
         GenerateOptions defaults;
-        defaults.steps = options.steps;
-        options.timesteps = parse_timesteps(flags.timesteps, *pipeline.with_defaults(defaults).steps);
+        defaults.sampling = options.sampling;
+        options.timesteps =
+            parse_timesteps(flags.timesteps, *pipeline.with_defaults(defaults).sampling.steps);
     }
     options.progress = shown_progress();
     const std::size_t captions = options.prompt_embeds.defined()
@@ -97,7 +94,7 @@ void check_sources(const CalibrationFlags& flags) {
         throw InvalidArgument(
             "[quantize] --timesteps chooses what is measured, --calibration measures nothing");
     }
-    if (!flags.inputs.empty() && flags.options.steps) {
+    if (!flags.inputs.empty() && flags.sampling.options.steps) {
         throw InvalidArgument("[quantize] --steps is for sampling, --recorded-inputs have their own steps");
     }
 }
@@ -106,7 +103,7 @@ void check_sources(const CalibrationFlags& flags) {
 
 bool CalibrationFlags::given() const {
     return !captions.empty() || !prompt_embeds.empty() || !inputs.empty() || !files.empty() ||
-           !save.empty() || !timesteps.empty() || options.steps.has_value();
+           !save.empty() || !timesteps.empty() || sampling.options.steps.has_value();
 }
 
 std::vector<int> parse_timesteps(const std::string& text, int steps) {
@@ -163,25 +160,13 @@ void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
         "A .safetensors with prompt_embeds [captions,len,dim], instead of captions");
     add("--recorded-inputs", flags.inputs,
         "A .safetensors with inputs of the transformer recorded elsewhere, instead of captions");
-    add("--steps", flags.options.steps, "Sampling steps; W8A8_TIMESTEP keeps scales for each")
-        ->check(whole_number(1, kMostSteps));
+    add_sampling_flags(command, flags.sampling, kGroup);
     flags.options.sample_rows = kSampleRows;
     add("--samples", flags.options.sample_rows,
         "Rows of input kept per layer, for algorithms that look at them (1024)")
         ->check(whole_number(1, kMostNumber));
-    add("--timesteps", flags.timesteps, "Measure in these steps only, like 0-9,12,20-");
-    add("--frames", flags.options.frames, "Frames of the videos (fewer are cheaper)");
-    add("--size", flags.size, "WIDTHxHEIGHT of the videos");
-    add("--guidance", flags.options.guidance, "Classifier-free guidance scale")->check(any_real_number());
-    add("--stagger", flags.options.stagger, "Start frames one after the other, as in generate (0: together)")
-        ->check(any_real_number());
-    command
-        .add_flag_function(
-            "--image-first,!--no-image-first",
-            [&flags](std::int64_t count) { flags.options.image_first = count > 0; },
-            "Make the first frame alone and then the others from it, as in generate")
-        ->group(kGroup);
-    add("--seed", flags.options.seed, "Seed of the first video's noise")->check(seed_number());
+    add("--timesteps", flags.timesteps,
+        "Measure in these steps only, like 0-9,12,20- (W8A8_TIMESTEP keeps scales for each)");
     add("--save-calibration", flags.save, "Keep the measured ranges in this file");
     add("--calibration", flags.files, "Use ranges kept before, run nothing; several files are merged");
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/sampling_flags.h"
 #include "model/calibrate.h"
 #include "quant/calibration.h"
 
@@ -18,8 +19,8 @@ struct CalibrationFlags {
     std::string inputs;
     std::vector<std::string> files;
     std::string save;
-    std::string size;
     std::string timesteps;
+    SamplingFlags sampling;
     CalibrateOptions options;
 
     /// True when any of them is given.

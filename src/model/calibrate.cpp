@@ -38,18 +38,6 @@ Tensor embedding_of(const Tensor& all, std::size_t index) {
     return one;
 }
 
-GenerateOptions base_options(const Pipeline& pipeline, const CalibrateOptions& options) {
-    GenerateOptions generate;
-    generate.steps = options.steps;
-    generate.frames = options.frames;
-    generate.height = options.height;
-    generate.width = options.width;
-    generate.guidance = options.guidance;
-    generate.image_first = options.image_first;
-    generate.stagger = options.stagger;
-    return pipeline.with_defaults(std::move(generate));
-}
-
 bool is_chosen(const std::vector<int>& timesteps, int step) {
     return timesteps.empty() || std::find(timesteps.begin(), timesteps.end(), step) != timesteps.end();
 }
@@ -70,7 +58,7 @@ void sample(const Pipeline& pipeline, GenerateOptions& generate, int last,
     generate.progress = [&](int step, int, double) {
         if (!progress(step)) return false;
         enough = step == last;
-        return !enough || last == *generate.steps;
+        return !enough || last == *generate.sampling.steps;
     };
     try {
         pipeline.generate(generate);
@@ -84,9 +72,12 @@ void sample(const Pipeline& pipeline, GenerateOptions& generate, int last,
 CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& options) {
     const std::size_t captions = caption_count(options);
     if (captions == 0) throw InvalidArgument("[calibrate] there are no captions to calibrate with");
-    GenerateOptions generate = base_options(pipeline, options);
-    CalibrationStats stats(*generate.steps, options.sample_rows);
-    const int last = last_step(options.timesteps, *generate.steps);
+    GenerateOptions generate;
+    generate.sampling = options.sampling;
+    generate = pipeline.with_defaults(std::move(generate));
+    const int steps = *generate.sampling.steps;
+    CalibrationStats stats(steps, options.sample_rows);
+    const int last = last_step(options.timesteps, steps);
     generate.on_linear_input = [&](const std::string& linear, int step, const TensorView& x) {
         if (is_chosen(options.timesteps, step)) stats.observe(linear, step, x);
     };
@@ -96,7 +87,7 @@ CalibrationStats calibrate(const Pipeline& pipeline, const CalibrateOptions& opt
         };
     }
     for (std::size_t i = 0; i < captions; ++i) {
-        generate.seed = options.seed + i;
+        generate.sampling.seed = options.sampling.seed + i;
         if (options.prompt_embeds.defined()) {
             generate.prompt_embeds = embedding_of(options.prompt_embeds, i);
         } else {

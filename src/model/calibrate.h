@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,19 +13,12 @@
 
 namespace aerogel {
 
-/// What is unset comes from the pipeline folder. Fewer captions, frames or pixels make it cheaper; `steps`,
-/// `image_first` and `stagger` must be those of the later generation when scales are kept per step.
+/// Fewer captions, frames or pixels make it cheaper; steps, image_first and stagger must be those of the
+/// later generation when scales are kept per step.
 struct CalibrateOptions {
     std::vector<std::string> captions;
     Tensor prompt_embeds;  ///< f32 [captions, text_len, text_dim] instead of `captions`
-    std::optional<int> steps;
-    std::optional<int> frames;
-    std::optional<int> height;
-    std::optional<int> width;
-    std::optional<double> guidance;
-    std::optional<bool> image_first;
-    std::optional<double> stagger;
-    std::uint64_t seed = 0;  ///< of the first video; the next one takes the next seed
+    SamplingOptions sampling;
     /// Steps whose inputs are measured, in any order; empty: all. Later ones are not even run.
     std::vector<int> timesteps;
     std::int64_t sample_rows = 0;  ///< rows of input kept per layer, for algorithms that look at inputs

@@ -41,7 +41,7 @@ FrameSampler::FrameSampler(const TransformerConfig& config, const GenerateOption
       patch_frames_(config.patch_size[0]),
       tokens_per_patch_(sample_.dim(3) / config.patch_size[1] * (sample_.dim(4) / config.patch_size[2])) {
     if (options.first_frame.defined()) give(options.first_frame);
-    add_moving_frames(options);
+    add_moving_frames(options.sampling);
     if (groups_.size() > 1 && !config.expand_timesteps) {
         throw Unsupported(
             "[generate] this model takes one timestep per video, so that it makes all frames together: no "
@@ -60,7 +60,7 @@ void FrameSampler::give(const Tensor& frame) {
     groups_.push_back({0, patch_frames_, 0, nullptr});
 }
 
-void FrameSampler::add_moving_frames(const GenerateOptions& options) {
+void FrameSampler::add_moving_frames(const SamplingOptions& options) {
     const std::int64_t given = groups_.empty() ? 0 : patch_frames_;
     const std::int64_t moving = sample_.dim(2) - given;
     if (moving == 0) return;

@@ -9,13 +9,13 @@
 namespace aerogel {
 
 /// Takes a sample from noise to video. A given first frame stays as it is, at noise level 0. With
-/// GenerateOptions::stagger each further frame starts some steps after the one before it and then takes as
+/// SamplingOptions::stagger each further frame starts some steps after the one before it and then takes as
 /// many steps as that one.
 class FrameSampler {
   public:
     /// `sample`: f32 [1, channels, frames, height, width], noise; the given first frame is put into it.
-    /// `options`: with every default filled in. InvalidArgument when the first frame or stagger does not fit,
-    /// Unsupported when frames differ and the model takes one timestep for all.
+    /// `options.sampling`: with every default filled in. InvalidArgument when the first frame or stagger does
+    /// not fit, Unsupported when frames differ and the model takes one timestep for all.
     FrameSampler(const TransformerConfig& config, const GenerateOptions& options, Tensor sample);
 
     /// Timesteps of the forward pass of a step: [1], or [1, tokens] where frames differ.
@@ -33,7 +33,7 @@ class FrameSampler {
     };
 
     void give(const Tensor& frame);
-    void add_moving_frames(const GenerateOptions& options);
+    void add_moving_frames(const SamplingOptions& options);
     float timestep(const Group& group, int step) const;
 
     Tensor sample_;

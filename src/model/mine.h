@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,15 +12,11 @@
 
 namespace aerogel {
 
-/// What is unset comes from the pipeline folder. `steps` should be that of the later generation.
+/// The steps should be those of the later generation.
 struct MineOptions {
     MiningOptions mining;
     std::vector<std::string> captions;
-    std::optional<int> steps;
-    std::optional<int> frames;
-    std::optional<int> height;
-    std::optional<int> width;
-    std::uint64_t seed = 0;  ///< of the first video; the next one takes the next seed
+    SamplingOptions sampling;
     /// Called after each sampling step; return false to stop (mine() then throws Cancelled).
     std::function<bool(int done, int total)> progress;
 };

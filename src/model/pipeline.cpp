@@ -49,21 +49,21 @@ class Run {
         : model_(model),
           options_(options),
           captions_(std::move(captions)),
-          sample_(noise(video_shape(model, options), options.seed)),
+          sample_(noise(video_shape(model, options.sampling), options.sampling.seed)),
           sampler_(model.config(), options, sample_),
-          timestep_(*options.steps) {}
+          timestep_(*options.sampling.steps) {}
 
     GenerateResult finish() {
-        for (int step = 0; step < *options_.steps; ++step) {
+        for (int step = 0; step < *options_.sampling.steps; ++step) {
             const auto start = Clock::now();
             timestep_.set_timestep_idx(step);
             sampler_.step(step, guided_velocity(step));
             check_finite(step);
             result_.step_seconds.push_back(seconds_since(start));
             if (options_.progress &&
-                !options_.progress(step + 1, *options_.steps, result_.step_seconds.back())) {
-                throw Cancelled(
-                    fmt::format("[generate] stopped after step {} of {}", step + 1, *options_.steps));
+                !options_.progress(step + 1, *options_.sampling.steps, result_.step_seconds.back())) {
+                throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1,
+                                            *options_.sampling.steps));
             }
         }
         const Shape& shape = sample_.shape();
@@ -79,7 +79,7 @@ class Run {
         throw InvalidArgument(
             fmt::format("[generate] the video is not finite after step {}: the guidance {} is too strong, or "
                         "the shift {}",
-                        step, *options_.guidance, *options_.shift));
+                        step, *options_.sampling.guidance, *options_.sampling.shift));
     }
 
     // negative + guidance * (conditional - negative), in the memory of the conditional velocity.
@@ -87,7 +87,7 @@ class Run {
         Tensor conditional = velocity(step, /*conditional=*/true);
         if (!captions_.negative.defined()) return conditional;
         const Tensor negative = velocity(step, /*conditional=*/false);
-        const auto guidance = static_cast<float>(*options_.guidance);
+        const auto guidance = static_cast<float>(*options_.sampling.guidance);
         auto* v = conditional.as<float>();
         const auto* from = negative.as<float>();
         for (std::int64_t i = 0; i < conditional.count(); ++i) v[i] = from[i] + guidance * (v[i] - from[i]);
@@ -132,7 +132,7 @@ class Run {
 
 // The pass that makes the first frame alone.
 GenerateOptions image_options(GenerateOptions options, const Transformer& model) {
-    options.frames = static_cast<int>(model.config().patch_size[0]);
+    options.sampling.frames = static_cast<int>(model.config().patch_size[0]);
     options.sparse.reset();
     if (options.progress) {
         options.progress = [tell = options.progress](int, int steps, double seconds) {
@@ -169,36 +169,39 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
 GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
     // Embeddings without a counterpart to steer away from leave nothing to guide with.
     const bool can_guide = options.negative_prompt_embeds.defined() || has_text_encoder();
-    fill(options.frames, defaults_.frames);
-    fill(options.height, defaults_.height);
-    fill(options.width, defaults_.width);
-    fill(options.steps, defaults_.steps, std::optional(kSteps));
-    fill(options.guidance, can_guide ? defaults_.guidance : std::optional(1.0), std::optional(kGuidance));
-    fill(options.shift, defaults_.shift, std::optional(kShift));
-    fill(options.sampler, defaults_.sampler, std::optional(SamplerKind::unipc));
-    fill(options.image_first, defaults_.image_first, std::optional(false));
-    fill(options.stagger, defaults_.stagger, std::optional(0.0));
+    SamplingOptions& sampling = options.sampling;
+    fill(sampling.frames, defaults_.frames);
+    fill(sampling.height, defaults_.height);
+    fill(sampling.width, defaults_.width);
+    fill(sampling.steps, defaults_.steps, std::optional(kSteps));
+    fill(sampling.guidance, can_guide ? defaults_.guidance : std::optional(1.0), std::optional(kGuidance));
+    fill(sampling.shift, defaults_.shift, std::optional(kShift));
+    fill(sampling.sampler, defaults_.sampler, std::optional(SamplerKind::unipc));
+    fill(sampling.image_first, defaults_.image_first, std::optional(false));
+    fill(sampling.stagger, defaults_.stagger, std::optional(0.0));
     return options;
 }
 
 GenerateResult Pipeline::generate(const GenerateOptions& given) const {
     GenerateOptions options = with_defaults(given);
-    if (!std::isfinite(*options.guidance)) {
-        throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *options.guidance));
-    }
-    if (!(*options.stagger >= 0.0) || *options.stagger >= 1.0) {
+    const SamplingOptions& sampling = options.sampling;
+    if (!std::isfinite(*sampling.guidance)) {
         throw InvalidArgument(
-            fmt::format("[generate] stagger must be at least 0 and less than 1, got {}", *options.stagger));
+            fmt::format("[generate] guidance must be a number, got {}", *sampling.guidance));
+    }
+    if (!(*sampling.stagger >= 0.0) || *sampling.stagger >= 1.0) {
+        throw InvalidArgument(
+            fmt::format("[generate] stagger must be at least 0 and less than 1, got {}", *sampling.stagger));
     }
     Run::Captions captions;
     captions.prompt = caption_embeddings(text_encoder_, options.prompt_embeds, options.prompt, "prompt");
-    if (*options.guidance != 1.0) {
+    if (*sampling.guidance != 1.0) {
         captions.negative = caption_embeddings(text_encoder_, options.negative_prompt_embeds,
                                                options.negative_prompt, "negative_prompt");
     }
     double first_frame_seconds = 0.0;
-    const bool has_more_frames = options.frames && *options.frames > transformer_->config().patch_size[0];
-    if (*options.image_first && has_more_frames && !options.first_frame.defined()) {
+    const bool has_more_frames = sampling.frames && *sampling.frames > transformer_->config().patch_size[0];
+    if (*sampling.image_first && has_more_frames && !options.first_frame.defined()) {
         const GenerateResult image =
             Run(*transformer_, image_options(options, *transformer_), captions).finish();
         options.first_frame = image.video;

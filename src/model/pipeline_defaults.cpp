@@ -39,7 +39,7 @@ void require(const fs::path& path, const JsonNode& json, const Only& only) {
                                   only.key, only.value.dump(), show_json(json.at(only.key).json())));
 }
 
-void read_scheduler(const fs::path& path, GenerateOptions& defaults) {
+void read_scheduler(const fs::path& path, SamplingOptions& defaults) {
     if (!path_exists(path)) return;
     const JsonNode scheduler = JsonNode::read(path, "pipeline");
     require(path, scheduler, {"num_train_timesteps", 1000});
@@ -65,7 +65,7 @@ void read_scheduler(const fs::path& path, GenerateOptions& defaults) {
     read(scheduler, "flow_shift", defaults.shift);
 }
 
-void read_model_index(const fs::path& path, GenerateOptions& defaults) {
+void read_model_index(const fs::path& path, SamplingOptions& defaults) {
     if (!path_exists(path)) return;
     const JsonNode index = JsonNode::read(path, "pipeline");
     if (!index.contains("generation")) return;
@@ -83,8 +83,8 @@ void read_model_index(const fs::path& path, GenerateOptions& defaults) {
 
 }  // namespace
 
-GenerateOptions read_pipeline_defaults(const std::filesystem::path& folder) {
-    GenerateOptions defaults;
+SamplingOptions read_pipeline_defaults(const std::filesystem::path& folder) {
+    SamplingOptions defaults;
     read_scheduler(folder / "scheduler" / "scheduler_config.json", defaults);
     read_model_index(folder / "model_index.json", defaults);
     return defaults;

@@ -10,6 +10,6 @@ namespace aerogel {
 
 /// Unset fields are those the folder says nothing about. InvalidArgument on a wrong value, Unsupported on a
 /// scheduler or a setting of it that no sampler here has.
-GenerateOptions read_pipeline_defaults(const std::filesystem::path& folder);
+SamplingOptions read_pipeline_defaults(const std::filesystem::path& folder);
 
 }  // namespace aerogel

@@ -43,7 +43,7 @@ void check_memory(const Transformer& model, const Shape& shape) {
 
 }  // namespace
 
-Shape video_shape(const Transformer& model, const GenerateOptions& options) {
+Shape video_shape(const Transformer& model, const SamplingOptions& options) {
     const TransformerConfig& config = model.config();
     if (config.in_channels != config.out_channels) {
         throw Unsupported(fmt::format(

@@ -7,6 +7,6 @@ namespace aerogel {
 
 /// [1, channels, frames, height, width]. InvalidArgument when a size is missing, is no multiple of the patch,
 /// or needs more memory than this machine has; Unsupported for image conditioning.
-Shape video_shape(const Transformer& model, const GenerateOptions& options);
+Shape video_shape(const Transformer& model, const SamplingOptions& options);
 
 }  // namespace aerogel

@@ -1,5 +1,7 @@
 """The command as a whole: help with examples, exit codes, and settings in the environment."""
 
+import re
+
 import pytest
 
 SUBCOMMANDS = ["bench", "compare", "dequantize", "forward", "generate", "inspect", "quantize"]
@@ -10,6 +12,21 @@ def test_help_has_examples(aerogel, subcommand):
     done = aerogel(subcommand, "--help")
     assert done.returncode == 0
     assert f"aerogel {subcommand} " in done.stdout.split("Examples:")[1]
+
+
+SAMPLING = ["--steps", "--seed", "--frames", "--size", "--guidance", "--shift", "--sampler", "--image-first", "--stagger"]
+
+
+def sampling_help(done):
+    """What the help says about each sampling flag, as one line."""
+    entries = re.split(r"\n  (?=-)", done.stdout)
+    return {flag: " ".join(entry.split("\n\n")[0].split()) for flag in SAMPLING for entry in entries if re.match(rf"{flag}\b", entry)}
+
+
+def test_commands_that_make_videos_have_the_same_sampling_flags(aerogel):
+    told = [sampling_help(aerogel(command, "--help")) for command in ("generate", "mine", "quantize")]
+    assert list(told[0]) == SAMPLING and told[0]["--shift"].endswith("Shift of the flow-matching schedule")
+    assert told[0] == told[1] == told[2]
 
 
 def test_top_help_names_every_subcommand(aerogel):

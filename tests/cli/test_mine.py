@@ -54,10 +54,23 @@ def test_threads_do_not_matter(aerogel, tiny_pipeline, tmp_path):
     assert profiles[0] == profiles[1]
 
 
+def test_it_samples_as_the_flags_say(aerogel, tiny_pipeline, tmp_path):
+    def recall(*flags):
+        done = aerogel("mine", tiny_pipeline, "--steps", 3, *FAST[2:], "-o", tmp_path / "p.json", "--json", *flags)
+        return [head["recall"] for head in json.loads(done.stdout)["heads"]]
+
+    ways = [(), ("--shift", 1), ("--sampler", "euler"), ("--guidance", 1), ("--stagger", 0.5), ("--image-first",)]
+    seen = [recall(*way) for way in ways]
+    assert not any(a == b for i, a in enumerate(seen) for b in seen[:i])
+    assert recall("--no-image-first", "--stagger", 0, "--seed", 0) == seen[0]
+
+
 @pytest.mark.parametrize("flags, message", [
     (["--sparsity", "1"], "[mine] sparsity must be at least 0 and less than 1, got 1"),
     (["--block-size", "8"], "[mine] block_size must be 16 to 128, got 8"),
     (["--prompt", "red unicorn turns"], "unicorn"),
+    (["--size", "big"], "[mine] --size must be WIDTHxHEIGHT like 64x64"),
+    (["--sampler", "heun"], "euler or unipc"),
 ])
 def test_errors_leave_nothing(aerogel, tiny_pipeline, tmp_path, flags, message):
     done = aerogel("mine", tiny_pipeline, "--steps", "2", "-o", tmp_path / "p.json", *flags)

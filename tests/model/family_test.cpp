@@ -216,10 +216,10 @@ TEST_F(FamilyTest, IsCalibratedAndMined) {
 TEST_F(FamilyTest, WithOneTimestepPerVideoItsFramesStartTogether) {
     const Pipeline pipeline = load();
     GenerateOptions options = caption("up");
-    options.stagger = 0.5;
+    options.sampling.stagger = 0.5;
     EXPECT_THROW(pipeline.generate(options), Unsupported);
-    options.stagger = 0.0;
-    options.image_first = true;
+    options.sampling.stagger = 0.0;
+    options.sampling.image_first = true;
     EXPECT_THAT(error_of([&] { pipeline.generate(options); }), HasSubstr("one timestep per video"));
 }
 

@@ -34,7 +34,7 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 GenerateOptions caption(const std::string& prompt, std::uint64_t seed = 0) {
     GenerateOptions options;
     options.prompt = prompt;
-    options.seed = seed;
+    options.sampling.seed = seed;
     return options;
 }
 
@@ -43,7 +43,8 @@ TEST_F(PipelineTest, SameSeedGivesTheSameBitsForAnyNumberOfThreads) {
     const int threads = num_threads();
     for (const SparseType sparse : {SparseType::none, SparseType::rf_v1, SparseType::rf_v2}) {
         GenerateOptions options = caption("up, down", 5);
-        options.height = options.width = 32;  // 48 blocks: enough for sparse attention to start
+        options.sampling.height = options.sampling.width =
+            32;  // 48 blocks: enough for sparse attention to start
         options.sparse = SparseConfig{};
         options.sparse->options.type = sparse;
         options.sparse->options.sparsity = 0.5;
@@ -69,8 +70,8 @@ TEST_F(PipelineTest, TheFirstFrameIsMadeAloneOnlyBeforeOthers) {
         passes += at.name == "blocks.0.attn1";
     };
     const auto count = [&](int frames, bool image_first) {
-        options.frames = frames;
-        options.image_first = image_first;
+        options.sampling.frames = frames;
+        options.sampling.image_first = image_first;
         passes = 0;
         const GenerateResult result = pipeline.generate(options);
         EXPECT_EQ(result.first_frame_seconds > 0.0, image_first && frames > 1);
@@ -115,8 +116,8 @@ TEST_F(PipelineTest, CancelsWhenProgressSaysSo) {
 
 TEST_F(PipelineTest, SparseSettingsChooseStepsAndBlocks) {
     GenerateOptions options = caption("up");
-    options.height = 32;
-    options.steps = 4;
+    options.sampling.height = 32;
+    options.sampling.steps = 4;
     options.sparse = SparseConfig{};
     options.sparse->options.type = SparseType::rf_v2;
     options.sparse->options.sparsity = 0.5;
@@ -131,7 +132,7 @@ TEST_F(PipelineTest, SparseSettingsChooseStepsAndBlocks) {
     }
     EXPECT_THAT(calls, ElementsAre(std::tuple(1, 1, true), std::tuple(1, 1, false), std::tuple(2, 1, true),
                                    std::tuple(2, 1, false)));
-    options.guidance = 1.0;
+    options.sampling.guidance = 1.0;
     EXPECT_EQ(load().generate(options).sparse_calls.size(), 2U);
     options.sparse->options.type = SparseType::none;
     EXPECT_TRUE(load().generate(options).sparse_calls.empty());
@@ -180,7 +181,7 @@ TEST_F(PipelineTest, AReplacedLinearIsTheOneThatRuns) {
     EXPECT_EQ(model.linear("proj_out").scheme(), "CONSTANT");
     EXPECT_EQ(model.weight_bytes(), before - stored + 7);
     GenerateOptions options = caption("up");
-    options.guidance = 1.0;
+    options.sampling.guidance = 1.0;
     pipeline.generate(options);
     EXPECT_THAT(steps, ElementsAre(0, 1, 2));
 }

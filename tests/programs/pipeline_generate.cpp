@@ -28,19 +28,19 @@ void read_embeddings(const std::string& path, GenerateOptions& options) {
 void set(GenerateOptions& options, const std::string& key, const std::string& value) {
     if (key == "prompt") options.prompt = value;
     if (key == "negative") options.negative_prompt = value;
-    if (key == "steps") options.steps = std::stoi(value);
-    if (key == "frames") options.frames = std::stoi(value);
-    if (key == "height") options.height = std::stoi(value);
-    if (key == "width") options.width = std::stoi(value);
-    if (key == "guidance") options.guidance = std::stod(value);
-    if (key == "shift") options.shift = std::stod(value);
-    if (key == "sampler") options.sampler = aerogel::sampler_kind_from(value);
-    if (key == "seed") options.seed = std::stoull(value);
+    if (key == "steps") options.sampling.steps = std::stoi(value);
+    if (key == "frames") options.sampling.frames = std::stoi(value);
+    if (key == "height") options.sampling.height = std::stoi(value);
+    if (key == "width") options.sampling.width = std::stoi(value);
+    if (key == "guidance") options.sampling.guidance = std::stod(value);
+    if (key == "shift") options.sampling.shift = std::stod(value);
+    if (key == "sampler") options.sampling.sampler = aerogel::sampler_kind_from(value);
+    if (key == "seed") options.sampling.seed = std::stoull(value);
     if (key == "embeds") read_embeddings(value, options);
     if (key == "first_frame")
         options.first_frame = aerogel::SafetensorsFile::open(value).tensor("first_frame");
-    if (key == "image_first") options.image_first = value == "1";
-    if (key == "stagger") options.stagger = std::stod(value);
+    if (key == "image_first") options.sampling.image_first = value == "1";
+    if (key == "stagger") options.sampling.stagger = std::stod(value);
 }
 
 void run(int argc, char** argv) {
@@ -53,7 +53,8 @@ void run(int argc, char** argv) {
     }
     const auto result = aerogel::Pipeline::load(argv[1]).generate(options);
     const Tensor noise(aerogel::DType::f32, result.video.shape());
-    aerogel::fill_normal(std::span(noise.as<float>(), static_cast<std::size_t>(noise.count())), options.seed);
+    aerogel::fill_normal(std::span(noise.as<float>(), static_cast<std::size_t>(noise.count())),
+                         options.sampling.seed);
     aerogel::save_safetensors(argv[2], {{"video", result.video}, {"noise", noise}});
 }
 
