@@ -1,5 +1,6 @@
 // A native diffusion transformer, of whatever family: its layers, and one forward pass. Activations are
-// float32. layer: model
+// float32.
+// layer: model
 #pragma once
 
 #include <cstddef>
