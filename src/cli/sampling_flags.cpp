@@ -6,6 +6,7 @@
 #include "cli/arguments.h"
 
 namespace aerogel::cli {
+
 void add_sampling_flags(CLI::App& command, SamplingFlags& flags, const std::string& group) {
     SamplingOptions& options = flags.options;
     const auto in_group = [&](CLI::Option* option) {
