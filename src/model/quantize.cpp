@@ -23,7 +23,7 @@ ModelModules modules_of(const Transformer& model) {
         module.name = name;
         module.out_features = linear.out_features();
         module.in_features = linear.in_features();
-        module.in_block = matches(std::string(model.default_layers()), name);
+        module.in_block = matches(model.default_layers(), name);
         if (const auto* quantized = dynamic_cast<const QuantizedLinear*>(&linear)) {
             module.scheme = quantized->scheme();
             module.group_size = quantized->weights().weight.group_size;
