@@ -5,20 +5,11 @@
 #include <cstddef>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "aerogel/linear.h"
 #include "aerogel/quantized_tensor.h"
 
 namespace aerogel {
-
-/// Static activation scales of one sampling step (schemes W8A8 and W8A8_TIMESTEP).
-struct StaticScales {
-    float input_scale = 1.0F;
-    float input_offset = 0.0F;  ///< integral
-    Tensor quant_bias;          ///< i32 [n]
-    Tensor deq_scale;           ///< f32 [n]
-};
 
 /// Everything a quantized layer stores, as read from its files.
 struct QuantizedLinearWeights {
@@ -31,10 +22,14 @@ struct QuantizedLinearWeights {
     Tensor rotation;
     /// f32|bf16|f16 [r,k] and [n,r], or undefined: y += (x' l1^T) l2^T, x' before the rotation.
     Tensor low_rank_l1, low_rank_l2;
-    /// One entry (W8A8), one per sampling step (W8A8_TIMESTEP), or none.
-    std::vector<StaticScales> static_scales;
+    /// Static scales of the activations, one set per step (W8A8: one in all), or undefined: f32 [steps] twice
+    /// (offsets are whole numbers), i32 and f32 [steps,n].
+    Tensor input_scale, input_offset, quant_bias, deq_scale;
     /// Bytes of the layer's tensors in its files; 0 = count the arrays above.
     std::size_t stored_bytes = 0;
+
+    /// Sets of static scales.
+    std::int64_t steps() const { return input_scale.defined() ? input_scale.count() : 0; }
 };
 
 /// Prepacks once for the best kernel of this machine; forward() picks by the actual m.

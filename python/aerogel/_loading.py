@@ -10,7 +10,7 @@ from . import _core
 from ._packed import Layout, check
 
 Arrays = Mapping[str, torch.Tensor]
-_FROM_DATA = ("mul_scale", "rotation", "svd_lowrank_l1", "svd_lowrank_l2", "input_scale")
+_FROM_DATA = {array.name for array in _core.layer_arrays() if array.from_data}
 
 
 def float_arrays(weight: Any, bias: Any) -> tuple[Any, Any]:

@@ -16,8 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from . import _core
 
 # Every array that a layer may store, the weight first.
-ARRAYS = ("weight", "weight_scale", "weight_offset", "weight_dual_scale", "bias", "mul_scale", "rotation", "svd_lowrank_l1", "svd_lowrank_l2",
-          "input_scale", "input_offset", "quant_bias", "deq_scale")
+ARRAYS = tuple(array.name for array in _core.layer_arrays())
 
 
 class Layout(NamedTuple):
@@ -93,11 +92,11 @@ def packed(layout: Layout, arrays: Sequence[torch.Tensor]) -> Packed:
         made = _by_weight.get(arrays[0].untyped_storage(), {}).get(key)
         if made is None or made.versions != versions:
             plain = [a.detach().contiguous() for a in arrays]
-            core = _core.Linear.from_arrays(*layout[1:], dict(zip(layout.names, plain)))
+            core = _core.Linear.from_arrays(*layout[1:], **dict(zip(layout.names, plain)))
             made = _keep(layout, arrays, core, [p for p, a in zip(plain, arrays) if p.data_ptr() != a.data_ptr()])
     return made
 
 
 def check(layout: Layout, arrays: Mapping[str, torch.Tensor]) -> None:
     """ValueError when the arrays do not fit each other."""
-    _core.Linear.check(*layout[1:], {name: array.contiguous() for name, array in arrays.items()})
+    _core.Linear.check(*layout[1:], **{name: array.contiguous() for name, array in arrays.items()})

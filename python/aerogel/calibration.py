@@ -81,7 +81,7 @@ class _Recorder:
     def __init__(self, scheme: str, steps: int | None) -> None:
         self.scheme = scheme
         self.stats: _core.CalibrationStats | None = None
-        self.per_step = _core.scheme_row(scheme)["per_step"]
+        self.per_step = _core.scheme_row(scheme).per_step
         self.steps = steps if steps is not None or self.per_step else 1
 
     def hook(self, name: str) -> Callable[..., None]:
@@ -135,14 +135,14 @@ def calibrate(model: nn.Module, run: Callable[..., object], scheme: str = "W8A8"
     from .layer_choice import chosen_linears, unwrapped
 
     row = _core.scheme_row(scheme)
-    if not row["needs_calibration"]:
-        raise ValueError(f"[calibrate] {row['name']} needs no calibration: export it as it is")
+    if not row.needs_calibration:
+        raise ValueError(f"[calibrate] {row.name} needs no calibration: export it as it is")
     if not callable(run):
         raise ValueError(f"[calibrate] run must be a function that runs the model, got {type(run).__name__}")
     from torch import nn, no_grad
 
     linears = chosen_linears(unwrapped(model), include, exclude, (nn.Linear, *(map or ())))
-    recorder = _Recorder(row["name"], steps)
+    recorder = _Recorder(row.name, steps)
     hooks = [module.register_forward_pre_hook(recorder.hook(name), with_kwargs=True) for name, module in linears.items()]
     try:
         with no_grad():

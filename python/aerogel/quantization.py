@@ -87,7 +87,7 @@ class OnlineQuantConfig:
 
 def schemes() -> list[tuple[str, str, bool]]:
     """[(name, what it computes, whether it needs calibration)] of every scheme there is."""
-    return _core.schemes()
+    return [(row.name, row.summary, row.needs_calibration) for row in _core.schemes()]
 
 
 def _bytes(module: nn.Module) -> int:

@@ -67,7 +67,7 @@ std::unique_ptr<Linear> make_linear(const std::string& scheme, const Tensor& wei
     if (scheme == "W8A8") {
         const auto [low, high] = std::minmax_element(x.as<float>(), x.as<float>() + x.count());
         const InputScale input = asymmetric_int8({*low, *high}, DType::f32);
-        weights.static_scales = static_scales(weights.weight, bias, {input}, DType::f32);
+        set_static_scales(weights, {input}, DType::f32);
     }
     return std::make_unique<QuantizedLinear>(std::move(weights));
 }

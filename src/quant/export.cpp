@@ -166,12 +166,14 @@ class Exporter {
             report_.bytes_before += info.bytes();
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
                 sources_.push_back(name);
-                units_.push_back(stored_tensors(form_of(layer)));
                 description_.model_quant_type = plan_.at(layer).quant_type();
-                for (const TensorInfo& tensor : units_.back()) {
+                std::vector<TensorInfo> unit;
+                for (StoredTensor& tensor : stored_tensors(form_of(layer))) {
                     description_.entries.emplace_back(
-                        tensor.name, is_float_tensor(tensor.name) ? "FLOAT" : description_.model_quant_type);
+                        tensor.info.name, tensor.is_float ? "FLOAT" : description_.model_quant_type);
+                    unit.push_back(std::move(tensor.info));
                 }
+                units_.push_back(std::move(unit));
             } else if (layer_of(name, kBias).empty()) {
                 sources_.push_back(name);
                 units_.push_back({info});

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstdint>
 
@@ -18,6 +17,7 @@
 #include "quant/algorithms/minmax.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/ranges.h"
+#include "quant/layer_arrays.h"
 #include "quant/layer_check.h"
 #include "quant/weight_error.h"
 
@@ -25,9 +25,6 @@ namespace aerogel {
 namespace {
 
 constexpr std::string_view kWeightEnding = ".weight";
-constexpr std::string_view kLowRank1 = "svd_lowrank_l1", kLowRank2 = "svd_lowrank_l2",
-                           kMulScale = "div.mul_scale";
-
 struct StoredType {
     DType dtype;
     Shape shape;
@@ -85,94 +82,88 @@ StoredType scale_type(const StoredForm& form) {
     return {wide ? DType::f32 : form.weight.dtype, {n, group == 0 ? 1 : columns_of(form) / group}};
 }
 
-StoredType stored_type(std::string_view tensor, const StoredForm& form) {
-    const std::int64_t n = rows_of(form);
-    const bool per_step = scheme_of(form).per_step;
-    const std::int64_t steps = per_step ? form.calibration->steps() : 1;
-    const std::int64_t k = columns_of(form), rank = form.options.low_rank;
-    if (tensor == "rotation") {
-        const std::int64_t block = rotation_block(k, form.options.rotation_block);
-        return {DType::i8, {k / block, block}};
+ArraySizes sizes_of(const StoredForm& form) {
+    ArraySizes sizes;
+    sizes.n = rows_of(form);
+    sizes.k = columns_of(form);
+    sizes.dual_blocks = mx_dual_blocks(sizes.k);
+    sizes.rank = form.options.low_rank;
+    if (form.options.rotation_block != 0) {
+        sizes.rotation_block = rotation_block(sizes.k, form.options.rotation_block);
     }
-    if (tensor == kMulScale) return {is_wide(form) ? DType::f32 : form.weight.dtype, {k}};
-    if (tensor == kLowRank1) return {form.weight.dtype, {rank, k}};
-    if (tensor == kLowRank2) return {form.weight.dtype, {n, rank}};
-    if (tensor == "weight") return weight_type(form);
-    if (tensor == "bias") return {is_wide(form) ? DType::f32 : form.bias->dtype, form.bias->shape};
-    if (tensor == "weight_scale" || tensor == "weight_offset") return scale_type(form);
-    if (tensor == "weight_dual_scale") return {DType::f32, {n, mx_dual_blocks(k), 1}};
-    if (tensor == "input_scale" || tensor == "input_offset") {
-        return {is_wide(form) ? DType::f32 : form.weight.dtype, per_step ? Shape{steps, 1} : Shape{1}};
-    }
-    const Shape per_channel = per_step ? Shape{steps, n} : Shape{n};
-    return {tensor == "quant_bias" ? DType::i32 : deq_scale_type(form), per_channel};
+    if (scheme_of(form).per_step) sizes.steps = form.calibration->steps();
+    return sizes;
 }
 
-// One of the weight's own arrays.
-Tensor weight_tensor(std::string_view tensor, const QuantizedTensor& weight, const StoredForm& form) {
-    if (tensor == "weight") {
-        return weight.format == Format::int4 ? write_int4(weight, int4_layout(form.options)) : weight.data;
-    }
-    const StoredType type = stored_type(tensor, form);
-    if (tensor == "weight_scale") return weight.scale.to(type.dtype);
-    if (tensor == "weight_dual_scale") return weight.dual_scale.reshaped(type.shape);
-    return weight.offset.defined() ? weight.offset.to(type.dtype) : Tensor::zeros(type.dtype, type.shape);
+// Static scales of one step have no axis of steps; single values are one row of a matrix, or alone [1].
+Shape stored_shape(const LayerArray& array, const StoredForm& form) {
+    const ArraySizes sizes = sizes_of(form);
+    Shape shape = array.shape(sizes);
+    if (shape.empty() || array.form == ArrayForm::dual_scale) shape.push_back(1);
+    if (array.by_step && scheme_of(form).per_step) shape.insert(shape.begin(), sizes.steps);
+    return shape;
 }
 
-// The scheme's tensors with the bias behind the weight (v0) or at the end (v1), then those of rotation and
-// low-rank branch. Static int8 layers have other tensors in v1: no scales of the weight, as deq_scale holds
-// them.
-std::vector<std::string_view> tensor_names(const StoredForm& form) {
-    constexpr std::array<std::string_view, 5> kStaticV1 = {"weight", "quant_bias", "input_scale",
-                                                           "input_offset", "deq_scale"};
+StoredType stored_type(const LayerArray& array, const StoredForm& form) {
+    const DType model = form.weight.dtype, plain = is_wide(form) ? DType::f32 : model;
+    switch (array.form) {
+        case ArrayForm::weight:
+            return weight_type(form);
+        case ArrayForm::scale:
+        case ArrayForm::offset:
+            return scale_type(form);
+        case ArrayForm::floats:
+        case ArrayForm::whole: {
+            const bool own = array.part == &LayerParts::bias && !is_wide(form);
+            return {own ? form.bias->dtype : plain, stored_shape(array, form)};
+        }
+        case ArrayForm::integers:
+            return {DType::i32, stored_shape(array, form)};
+        case ArrayForm::bits:
+            return {deq_scale_type(form), stored_shape(array, form)};
+        case ArrayForm::signs:
+            return {DType::i8, stored_shape(array, form)};
+        case ArrayForm::factors:
+            return {model, stored_shape(array, form)};
+        case ArrayForm::dual_scale:
+        case ArrayForm::ignored:
+            break;
+    }
+    return {DType::f32, stored_shape(array, form)};
+}
+
+// In the order of the files: the bias stands behind the weight in v0. Static int8 layers have no scales of
+// the weight in v1, as deq_scale holds them, and quant_bias behind the weight.
+std::vector<const LayerArray*> stored_arrays(const StoredForm& form) {
     const SchemeRow& scheme = scheme_of(form);
+    const LayerOptions& options = form.options;
+    const LayerParts parts{form.bias.has_value(), options.rotation_block != 0, options.low_rank != 0,
+                           !options.smoothing.empty()};
     const bool v1 = form.layout == PairLayout::v1;
-    std::vector<std::string_view> names(scheme.tensors.begin(), scheme.tensors.end());
-    if (v1 && scheme.activation == Activation::per_tensor && scheme.weight == Format::int8)
-        names.assign(kStaticV1.begin(), kStaticV1.end());
-    if (form.bias) names.insert(v1 ? names.end() : names.begin() + 1, "bias");
-    if (form.options.rotation_block != 0) names.emplace_back("rotation");
-    if (form.options.low_rank != 0) names.insert(names.end(), {kLowRank1, kLowRank2});
-    if (!form.options.smoothing.empty()) names.emplace_back(kMulScale);
-    return names;
+    const bool bare = v1 && scheme.activation == Activation::per_tensor && scheme.weight == Format::int8;
+    std::vector<const LayerArray*> arrays;
+    for (const LayerArray& array : layer_arrays()) {
+        if (array.form == ArrayForm::ignored || !array.fits(scheme)) continue;
+        if (array.part != nullptr && !(parts.*array.part)) continue;
+        if (bare && (array.form == ArrayForm::scale || array.form == ArrayForm::offset)) continue;
+        const bool second = v1 ? bare && array.form == ArrayForm::integers : array.part == &LayerParts::bias;
+        arrays.insert(second ? arrays.begin() + 1 : arrays.end(), &array);
+    }
+    return arrays;
 }
 
 // A smoothed layer's own tensors stand under "<layer>.linear".
-std::string full_name(std::string_view tensor, const StoredForm& form) {
-    const bool outer = tensor == kMulScale || tensor == kLowRank1 || tensor == kLowRank2;
-    const bool inner = !form.options.smoothing.empty() && !outer;
-    return form.layer() + (inner ? ".linear." : ".") + std::string(tensor);
+std::string full_name(const LayerArray& array, const StoredForm& form) {
+    const std::string layer = form.layer();
+    return stored_name(array, layer, form.options.smoothing.empty() ? layer : layer + ".linear");
 }
 
-// Copies f32 scales into int64 bit patterns or leaves them as they are.
-void store_deq_scale(const Tensor& scale, std::int64_t first, const Tensor& out) {
-    const auto* values = scale.as<float>();
-    for (std::int64_t i = 0; i < scale.count(); ++i) {
-        if (out.dtype() == DType::f32) {
-            out.as<float>()[first + i] = values[i];
-        } else {
-            out.as<std::int64_t>()[first + i] = std::bit_cast<std::int32_t>(values[i]);
-        }
-    }
-}
-
-Tensor static_tensor(std::string_view tensor, const std::vector<StaticScales>& all, const StoredType& type) {
-    const bool scalar = tensor == "input_scale" || tensor == "input_offset";
-    Tensor out(scalar ? DType::f32 : type.dtype, type.shape);
-    std::int64_t at = 0;
-    for (const StaticScales& scales : all) {
-        if (scalar) {
-            out.as<float>()[at++] = tensor == "input_scale" ? scales.input_scale : scales.input_offset;
-        } else if (tensor == "quant_bias") {
-            const auto* values = scales.quant_bias.as<std::int32_t>();
-            std::copy(values, values + scales.quant_bias.count(), out.as<std::int32_t>() + at);
-            at += scales.quant_bias.count();
-        } else {
-            store_deq_scale(scales.deq_scale, at, out);
-            at += scales.deq_scale.count();
-        }
-    }
-    return scalar ? out.to(type.dtype) : out;
+// f32 as int64 bit patterns.
+Tensor bits_of(const Tensor& values) {
+    Tensor bits(DType::i64, values.shape());
+    std::transform(values.as<float>(), values.as<float>() + values.count(), bits.as<std::int64_t>(),
+                   [](float x) { return std::bit_cast<std::int32_t>(x); });
+    return bits;
 }
 
 // Ranges of what the weight meets where smoothing or rotation come first: of the sampled rows, those of step
@@ -214,17 +205,17 @@ std::vector<InputScale> input_scales(const StoredForm& form, const FloatLayer& l
     return scales;
 }
 
-// One tensor of the quantized layer as it is stored.
-Tensor tensor_of(std::string_view tensor, const StoredForm& form, const FloatLayer& layer,
-                 const QuantizedLinearWeights& chosen) {
-    const StoredType type = stored_type(tensor, form);
-    if (tensor == "bias") return layer.bias.to(type.dtype);
-    if (tensor == "rotation") return chosen.rotation.to(type.dtype);
-    if (tensor == kMulScale) return chosen.mul_scale.to(type.dtype);
-    if (tensor == kLowRank1) return chosen.low_rank_l1;
-    if (tensor == kLowRank2) return chosen.low_rank_l2;
-    if (tensor.starts_with("weight")) return weight_tensor(tensor, chosen.weight, form);
-    return static_tensor(tensor, chosen.static_scales, type);
+// One array of the quantized layer as it is stored.
+Tensor stored_array(const LayerArray& array, const StoredForm& form, const QuantizedLinearWeights& chosen) {
+    const StoredType type = stored_type(array, form);
+    const Tensor& tensor = array.in(chosen);
+    if (array.form == ArrayForm::weight) {
+        return chosen.weight.format == Format::int4 ? write_int4(chosen.weight, int4_layout(form.options))
+                                                    : tensor;
+    }
+    if (!tensor.defined()) return Tensor::zeros(type.dtype, type.shape);  // an offset
+    if (type.dtype == DType::i64) return bits_of(tensor).reshaped(type.shape);
+    return (tensor.dtype() == type.dtype ? tensor : tensor.to(type.dtype)).reshaped(type.shape);
 }
 
 // Groups divide the columns, and pairs in one byte come out even.
@@ -286,11 +277,6 @@ std::string StoredForm::layer() const {
     return weight.name.substr(0, weight.name.size() - kWeightEnding.size());
 }
 
-bool is_float_tensor(const std::string& name) {
-    const std::string_view tensor = std::string_view(name).substr(name.rfind('.') + 1);
-    return tensor == "bias" || tensor == "mul_scale" || tensor == kLowRank1 || tensor == kLowRank2;
-}
-
 void check_form(const StoredForm& form) {
     const SchemeRow& scheme = scheme_of(form);
     check_float_layer(form.layer(), form.weight, form.bias ? &*form.bias : nullptr);
@@ -308,13 +294,13 @@ void check_form(const StoredForm& form) {
     check_shape(form);
 }
 
-std::vector<TensorInfo> stored_tensors(const StoredForm& form) {
-    std::vector<TensorInfo> infos;
-    for (const std::string_view tensor : tensor_names(form)) {
-        StoredType type = stored_type(tensor, form);
-        infos.push_back({full_name(tensor, form), type.dtype, std::move(type.shape)});
+std::vector<StoredTensor> stored_tensors(const StoredForm& form) {
+    std::vector<StoredTensor> tensors;
+    for (const LayerArray* array : stored_arrays(form)) {
+        StoredType type = stored_type(*array, form);
+        tensors.push_back({{full_name(*array, form), type.dtype, std::move(type.shape)}, array->is_float});
     }
-    return infos;
+    return tensors;
 }
 
 StoredLayer quantize_layer(const StoredForm& form, const FloatLayer& layer) {
@@ -323,14 +309,13 @@ StoredLayer quantize_layer(const StoredForm& form, const FloatLayer& layer) {
     choices.weight.narrow = form.layout == PairLayout::v0;
     QuantizedLinearWeights chosen = quantize_float(layer, scheme, choices);
     if (scheme.activation == Activation::per_tensor) {
-        chosen.static_scales = static_scales(chosen.weight, chosen.bias, input_scales(form, layer, chosen),
-                                             layer.weight.dtype());
+        set_static_scales(chosen, input_scales(form, layer, chosen), layer.weight.dtype());
     }
     check_readable(layer.name, chosen);
     StoredLayer stored;
-    for (const std::string_view tensor : tensor_names(form)) {
-        stored.tensors.push_back(tensor_of(tensor, form, layer, chosen));
-        check_stored(full_name(tensor, form), stored.tensors.back());
+    for (const LayerArray* array : stored_arrays(form)) {
+        stored.tensors.push_back(stored_array(*array, form, chosen));
+        check_stored(full_name(*array, form), stored.tensors.back());
     }
     stored.relative_error = relative_error(layer.weight, chosen);
     return stored;

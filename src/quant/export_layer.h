@@ -10,9 +10,6 @@
 
 namespace aerogel {
 
-/// True for tensors of a quantized layer that stay float and are listed so: bias, low-rank factors.
-bool is_float_tensor(const std::string& name);
-
 /// A float layer of the checkpoint and how it is to be stored.
 struct StoredForm {
     TensorInfo weight;               ///< f32|bf16|f16 [n,k] under its name in the checkpoint
@@ -30,8 +27,13 @@ struct StoredForm {
 /// not divide the columns, sizes that cannot be packed, no calibration.
 void check_form(const StoredForm& form);
 
-/// Names, types and shapes of what quantize_layer() returns, in the order of the files.
-std::vector<TensorInfo> stored_tensors(const StoredForm& form);
+struct StoredTensor {
+    TensorInfo info;
+    bool is_float;  ///< FLOAT in the description, not the layer's type
+};
+
+/// What quantize_layer() returns, in the order of the files.
+std::vector<StoredTensor> stored_tensors(const StoredForm& form);
 
 struct StoredLayer {
     std::vector<Tensor> tensors;

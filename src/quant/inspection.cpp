@@ -11,6 +11,7 @@
 #include "aerogel/cancellation.h"
 #include "aerogel/error.h"
 #include "quant/algorithms/model_dtype.h"
+#include "quant/layer_arrays.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -50,12 +51,12 @@ class Inspector {
         found.scheme = layer.quant_type;
         found.bytes = pair_.stored_bytes(layer);
         found.smoothed = layer.prefix != layer.name;
-        if (file_.contains(layer.prefix + ".weight"))
-            found.shape = file_.info(layer.prefix + ".weight").shape;
+        const std::string weight = stored_name(layer_array("weight"), layer.name, layer.prefix);
+        if (file_.contains(weight)) found.shape = file_.info(weight).shape;
         try {
             const QuantizedLinearWeights weights = pair_.read(layer);
             found.shape = {weights.weight.rows, weights.weight.columns};
-            found.steps = weights.static_scales.size();
+            found.steps = static_cast<std::size_t>(weights.steps());
             found.runs = true;
         } catch (const Unsupported&) {
             not_there_.insert(layer.quant_type);
@@ -89,7 +90,7 @@ class Inspector {
     }
 
     void inspect_scales(const QuantizedLayer& layer) {
-        const std::string name = layer.prefix + ".weight_scale";
+        const std::string name = stored_name(layer_array("weight_scale"), layer.name, layer.prefix);
         if (!file_.contains(name)) {
             result_.problems.push_back(fmt::format("'{}' ({}) is missing", name, layer.quant_type));
             return;

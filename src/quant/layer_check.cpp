@@ -12,6 +12,7 @@
 #include "core/finite.h"
 #include "formats/format.h"
 #include "quant/algorithms/model_dtype.h"
+#include "quant/layer_arrays.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -22,33 +23,56 @@ namespace {
                                       weights.weight.rows, weights.weight.columns, what));
 }
 
-void check_array(const QuantizedLinearWeights& weights, const char* name, const Tensor& tensor, DType dtype,
-                 const Shape& shape) {
+void check_array(const QuantizedLinearWeights& weights, std::string_view name, const Tensor& tensor,
+                 DType dtype, const Shape& shape) {
     if (tensor.defined() && tensor.dtype() == dtype && tensor.shape() == shape) return;
     refuse(weights, fmt::format("{} must be {}{}, got {}", name, to_string(dtype), to_string(shape),
                                 tensor.defined() ? tensor.describe() : "nothing"));
 }
 
-void check_finite(const QuantizedLinearWeights& weights, const char* name, const Tensor& tensor) {
+void check_finite(const QuantizedLinearWeights& weights, std::string_view name, const Tensor& tensor) {
     const auto bad = first_not_finite(tensor);
     if (!bad) return;
     refuse(weights, fmt::format("{} has the value {} at element {}", name, tensor.as<float>()[*bad], *bad));
 }
 
-void check_static(const QuantizedLinearWeights& weights, const StaticScales& scales) {
-    if (!std::isfinite(scales.input_scale) || scales.input_scale <= 0.0F) {
-        refuse(weights, fmt::format("input_scale must be positive and finite, got {}", scales.input_scale));
+// One step's scales of the activations.
+void check_static(const QuantizedLinearWeights& weights, std::int64_t step) {
+    const float scale = weights.input_scale.as<float>()[step],
+                offset = weights.input_offset.as<float>()[step];
+    if (!std::isfinite(scale) || scale <= 0.0F) {
+        refuse(weights, fmt::format("input_scale must be positive and finite, got {}", scale));
     }
-    const float offset = scales.input_offset;
     if (!(offset >= -128.0F && offset <= 127.0F) || offset != std::nearbyint(offset)) {
         refuse(weights, fmt::format("input_offset must be a whole number of [-128, 127], got {}", offset));
     }
-    check_array(weights, "quant_bias", scales.quant_bias, DType::i32, {weights.weight.rows});
-    check_array(weights, "deq_scale", scales.deq_scale, DType::f32, {weights.weight.rows});
-    check_finite(weights, "deq_scale", scales.deq_scale);
 }
 
-void check_arrays(const QuantizedLinearWeights& weights, const SchemeRow& scheme) {
+// Of the arrays that are plain numbers, and those of this scheme only.
+void check_shapes(const QuantizedLinearWeights& weights, const SchemeRow& scheme) {
+    const ArraySizes sizes = sizes_of(weights);
+    for (const LayerArray& array : layer_arrays()) {
+        if (!array.is_plain()) continue;
+        const Tensor& tensor = array.in(weights);
+        const bool needed = array.fits(scheme) && array.part == nullptr;
+        if (!needed && !tensor.defined()) continue;
+        if (!array.fits(scheme)) refuse(weights, fmt::format("this scheme has no {}", array.name));
+        const DType dtype = array.form == ArrayForm::integers ? DType::i32 : DType::f32;
+        check_array(weights, array.name, tensor, dtype, array.whole_shape(sizes));
+    }
+}
+
+// E8M0 scales that are no numbers, the format itself refuses.
+void check_values(const QuantizedLinearWeights& weights) {
+    for (const LayerArray& array : layer_arrays()) {
+        if (!array.has_member() || array.form == ArrayForm::weight) continue;
+        const Tensor& tensor = array.in(weights);
+        if (!tensor.defined() || tensor.dtype() == DType::u8 || tensor.dtype() == DType::i32) continue;
+        check_finite(weights, array.name, tensor.dtype() == DType::f32 ? tensor : tensor.to(DType::f32));
+    }
+}
+
+void check_weight(const QuantizedLinearWeights& weights, const SchemeRow& scheme) {
     if (weights.weight.format != scheme.weight) {
         refuse(weights, fmt::format("the weight must be {}, got {}", to_string(scheme.weight),
                                     to_string(weights.weight.format)));
@@ -59,25 +83,13 @@ void check_arrays(const QuantizedLinearWeights& weights, const SchemeRow& scheme
     if (const auto wrong = format_row(scheme.weight).problem(weights.weight); !wrong.empty()) {
         refuse(weights, "weight: " + wrong);
     }
-    // The format itself refuses E8M0 scales that are no numbers.
     const QuantizedTensor& weight = weights.weight;
-    if (weight.scale.dtype() == DType::f32) check_finite(weights, "weight_scale", weight.scale);
-    if (weight.offset.defined()) check_finite(weights, "weight_offset", weight.offset);
-    if (weight.dual_scale.defined()) check_finite(weights, "weight_dual_scale", weight.dual_scale);
     if (scheme.activation != Activation::none && weight.offset.defined()) {
         refuse(weights, "weight_offset must be zeros (weights are symmetric in this scheme)");
     }
     if (!scheme.groups && weight.scale.dtype() == DType::f32 && weight.scale.count() != weight.rows) {
         refuse(weights, fmt::format("weight_scale must be one per row in this scheme, got {}",
                                     weight.scale.describe()));
-    }
-    if (weights.bias.defined()) {
-        check_array(weights, "bias", weights.bias, DType::f32, {weights.weight.rows});
-        check_finite(weights, "bias", weights.bias);
-    }
-    if (weights.mul_scale.defined()) {
-        check_array(weights, "mul_scale", weights.mul_scale, DType::f32, {weights.weight.columns});
-        check_finite(weights, "mul_scale", weights.mul_scale);
     }
 }
 
@@ -113,12 +125,10 @@ void check_low_rank(const QuantizedLinearWeights& weights) {
                            "[{},r], got {} and {}",
                            weights.weight.columns, weights.weight.rows, l1.describe(), l2.describe()));
     }
-    check_finite(weights, "svd_lowrank_l1", l1.to(DType::f32));
-    check_finite(weights, "svd_lowrank_l2", l2.to(DType::f32));
 }
 
 void check_steps(const QuantizedLinearWeights& weights, const SchemeRow& scheme) {
-    const std::size_t entries = weights.static_scales.size();
+    const std::int64_t entries = weights.steps();
     const bool needs_static = scheme.activation == Activation::per_tensor;
     const bool fits = !needs_static ? entries == 0 : (scheme.per_step ? entries >= 1 : entries == 1);
     if (!fits) {
@@ -126,17 +136,19 @@ void check_steps(const QuantizedLinearWeights& weights, const SchemeRow& scheme)
                fmt::format("needs {} static activation scales, got {}",
                            !needs_static ? "no" : (scheme.per_step ? "a step's" : "one set of"), entries));
     }
-    for (const StaticScales& scales : weights.static_scales) check_static(weights, scales);
 }
 
 }  // namespace
 
 void check_layer(const QuantizedLinearWeights& weights) {
     const SchemeRow& scheme = scheme_row("quantized_linear", weights.scheme);
-    check_arrays(weights, scheme);
+    check_weight(weights, scheme);
+    check_steps(weights, scheme);
+    check_shapes(weights, scheme);
     check_rotation(weights);
     check_low_rank(weights);
-    check_steps(weights, scheme);
+    for (std::int64_t step = 0; step < weights.steps(); ++step) check_static(weights, step);
+    check_values(weights);
 }
 
 }  // namespace aerogel

@@ -22,6 +22,7 @@
 #include "formats/nibbles.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/attention_types.h"
+#include "quant/layer_arrays.h"
 #include "quant/layer_check.h"
 #include "quant/pair_switch.h"
 #include "quant/quant_type.h"
@@ -77,114 +78,104 @@ bool is_attention_key(std::string_view key) {
            key.find(".fa3_") != std::string_view::npos;
 }
 
-// Reads the tensors of one layer by their short names.
+// Reads the tensors of one layer, as the table of arrays has them.
 class LayerReader {
   public:
     LayerReader(const SafetensorsFile& file, const QuantizedLayer& layer) : file_(file), layer_(layer) {}
 
-    [[noreturn]] void fail(std::string_view tensor, std::string_view what) const {
-        throw InvalidArgument(fmt::format("[quantize] {}: '{}.{}' ({}): {}", file_.path().string(),
-                                          layer_.prefix, tensor, layer_.quant_type, what));
+    [[noreturn]] void fail(const LayerArray& array, std::string_view what) const {
+        throw InvalidArgument(fmt::format("[quantize] {}: '{}' ({}): {}", file_.path().string(),
+                                          full_name(array), layer_.quant_type, what));
     }
-    [[noreturn]] void refuse(std::string_view tensor, const std::string& wanted,
+    [[noreturn]] void refuse(const LayerArray& array, const std::string& wanted,
                              const std::string& got) const {
-        throw InvalidArgument(fmt::format("[quantize] {}: '{}.{}' ({}) must be {}, got {}",
-                                          file_.path().string(), layer_.prefix, tensor, layer_.quant_type,
-                                          wanted, got));
+        throw InvalidArgument(fmt::format("[quantize] {}: '{}' ({}) must be {}, got {}",
+                                          file_.path().string(), full_name(array), layer_.quant_type, wanted,
+                                          got));
     }
-    bool has(std::string_view tensor) const { return file_.contains(full_name(tensor)); }
-    Tensor required(std::string_view tensor) const {
-        if (!has(tensor)) refuse(tensor, "in the file", "nothing");
-        return file_.tensor(full_name(tensor));
+    bool has(const LayerArray& array) const { return file_.contains(full_name(array)); }
+    Tensor required(const LayerArray& array) const {
+        if (!has(array)) refuse(array, "in the file", "nothing");
+        return file_.tensor(full_name(array));
     }
-    // A float tensor of `count` values in any shape, as f32 `shape`; undefined when it is not there.
-    Tensor floats(std::string_view tensor, const Shape& shape) const {
-        if (!has(tensor)) return {};
-        const Tensor stored = required(tensor);
+    // A float tensor of `count` values in any shape, as f32 `shape`.
+    Tensor floats(const LayerArray& array, const Shape& shape) const {
+        const Tensor stored = required(array);
         if (!is_model_dtype(stored.dtype()) || stored.count() != element_count(shape)) {
-            refuse(tensor, "f32, bf16 or f16 " + to_string(shape), stored.describe());
+            refuse(array, "f32, bf16 or f16 " + to_string(shape), stored.describe());
         }
         return stored.to(DType::f32).reshaped(shape);
     }
 
   private:
-    std::string full_name(std::string_view tensor) const { return layer_.prefix + "." + std::string(tensor); }
+    std::string full_name(const LayerArray& array) const {
+        return stored_name(array, layer_.name, layer_.prefix);
+    }
 
     const SafetensorsFile& file_;
     const QuantizedLayer& layer_;
 };
 
-// deq_scale: f32, or i64 whose low 32 bits are those of the f32.
-Tensor read_deq_scale(const LayerReader& reader, const Shape& shape) {
-    const Tensor stored = reader.required("deq_scale");
+// f32, or i64 whose low 32 bits are those of the f32.
+Tensor read_bits(const LayerReader& reader, const LayerArray& array, const Shape& shape) {
+    const Tensor stored = reader.required(array);
     const bool typed = stored.dtype() == DType::f32 || stored.dtype() == DType::i64;
     if (!typed || stored.count() != element_count(shape)) {
-        reader.refuse("deq_scale", "f32 or i64 " + to_string(shape), stored.describe());
+        reader.refuse(array, "f32 or i64 " + to_string(shape), stored.describe());
     }
     if (stored.dtype() == DType::f32) return stored.to(DType::f32).reshaped(shape);
     const Tensor bits = stored.clone();
-    Tensor scale(DType::f32, shape);
-    std::transform(bits.as<std::int64_t>(), bits.as<std::int64_t>() + bits.count(), scale.as<float>(),
+    Tensor values(DType::f32, shape);
+    std::transform(bits.as<std::int64_t>(), bits.as<std::int64_t>() + bits.count(), values.as<float>(),
                    [](std::int64_t x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x)); });
-    return scale;
+    return values;
 }
 
-// input_offset may be stored as an integer too.
-Tensor read_input_offset(const LayerReader& reader, const Shape& shape) {
-    const Tensor stored = reader.required("input_offset");
+Tensor read_whole(const LayerReader& reader, const LayerArray& array, const Shape& shape) {
+    const Tensor stored = reader.required(array);
     const bool whole = stored.dtype() == DType::i8 || stored.dtype() == DType::i32;
-    if (!whole || stored.count() != element_count(shape)) return reader.floats("input_offset", shape);
+    if (!whole || stored.count() != element_count(shape)) return reader.floats(array, shape);
     return stored.to(DType::f32).reshaped(shape);
 }
 
-// A row of [steps, n] as a tensor of its own.
-Tensor row_of(const Tensor& tensor, std::int64_t row) {
-    const std::int64_t n = tensor.dim(1);
-    auto* data =
-        static_cast<std::byte*>(tensor.data()) + static_cast<std::size_t>(row * n) * size_of(tensor.dtype());
-    return Tensor(tensor.dtype(), {n}, data, std::make_shared<Tensor>(tensor)).clone();
+Tensor read_integers(const LayerReader& reader, const LayerArray& array, const Shape& shape) {
+    const Tensor stored = reader.required(array);
+    if (stored.dtype() != DType::i32 || stored.count() != element_count(shape)) {
+        reader.refuse(array, "i32 " + to_string(shape), stored.describe());
+    }
+    return stored.clone().reshaped(shape);
 }
 
-std::vector<StaticScales> read_static(const LayerReader& reader, const SchemeRow& scheme, std::int64_t n) {
-    const std::int64_t steps = scheme.per_step ? reader.required("input_scale").count() : 1;
-    if (steps < 1) reader.refuse("input_scale", "at least one step", "none");
-    const Shape per_step = {steps}, per_channel = {steps, n};
-    reader.required("input_scale");
-    const Tensor input_scale = reader.floats("input_scale", per_step);
-    const Tensor input_offset = read_input_offset(reader, per_step);
-    const Tensor quant_bias = reader.required("quant_bias");
-    if (quant_bias.dtype() != DType::i32 || quant_bias.count() != steps * n) {
-        reader.refuse("quant_bias", "i32 " + to_string(per_channel), quant_bias.describe());
+// Any number type, [k / block, block].
+Tensor read_signs(const LayerReader& reader, const LayerArray& array) {
+    const Tensor stored = reader.required(array);
+    if (stored.dtype() != DType::i8 && !is_model_dtype(stored.dtype())) {
+        reader.refuse(array, "i8 or float [k/block,block]", stored.describe());
     }
-    const Tensor deq_scale = read_deq_scale(reader, per_channel);
-    std::vector<StaticScales> result;
-    for (std::int64_t step = 0; step < steps; ++step) {
-        result.push_back({input_scale.as<float>()[step], input_offset.as<float>()[step],
-                          row_of(quant_bias.reshaped(per_channel), step), row_of(deq_scale, step)});
-    }
-    return result;
+    return stored.to(DType::f32);
 }
 
 // Static files of the newer exporter hold no weight_scale: it is deq_scale / input_scale.
-Tensor recovered_scale(const StaticScales& scales) {
-    Tensor scale = scales.deq_scale.clone().reshaped({scales.deq_scale.count(), 1});
-    for (std::int64_t i = 0; i < scale.count(); ++i) scale.as<float>()[i] /= scales.input_scale;
+Tensor recovered_scale(const QuantizedLinearWeights& layer) {
+    Tensor scale = layer.deq_scale.clone().reshaped({layer.deq_scale.count(), 1});
+    for (std::int64_t i = 0; i < scale.count(); ++i) scale.as<float>()[i] /= layer.input_scale.as<float>()[0];
     return scale;
 }
 
 // Sizes of 0 would let a file of a hundred bytes name any number of rows.
-void check_sizes(const LayerReader& reader, const Tensor& stored) {
+void check_sizes(const LayerReader& reader, const LayerArray& array, const Tensor& stored) {
     if (stored.shape().size() == 2 && stored.count() == 0) {
-        reader.refuse("weight", "a matrix with at least one row and one column", stored.describe());
+        reader.refuse(array, "a matrix with at least one row and one column", stored.describe());
     }
 }
 
 // Four-bit weights lie in several layouts; those of the formats' readers count.
-void read_packed(const LayerReader& reader, std::int64_t in_features, QuantizedTensor& weight) {
-    const Tensor stored = reader.required("weight");
-    if (stored.shape().size() != 2) reader.refuse("weight", "a matrix", stored.describe());
-    check_sizes(reader, stored);
-    const Tensor scale = reader.required("weight_scale");
+void read_packed(const LayerReader& reader, const LayerArray& array, std::int64_t in_features,
+                 QuantizedTensor& weight) {
+    const Tensor stored = reader.required(array);
+    if (stored.shape().size() != 2) reader.refuse(array, "a matrix", stored.describe());
+    check_sizes(reader, array, stored);
+    const Tensor scale = reader.required(layer_array("weight_scale"));
     try {
         if (weight.format == Format::int4) {
             weight.rows = scale.count() == 1 || scale.shape().empty() ? stored.dim(0) : scale.dim(0);
@@ -196,106 +187,155 @@ void read_packed(const LayerReader& reader, std::int64_t in_features, QuantizedT
             weight.data = read_mxfp4(stored, weight.rows, weight.columns);
         }
     } catch (const InvalidArgument& error) {
-        reader.fail("weight", error.what());
+        reader.fail(array, error.what());
     }
 }
 
-void read_weight(const LayerReader& reader, std::int64_t in_features, QuantizedTensor& weight) {
+void read_weight(const LayerReader& reader, const LayerArray& array, std::int64_t in_features,
+                 QuantizedTensor& weight) {
     const bool mxfp4 = weight.format == Format::mxfp4 || weight.format == Format::mxfp4_dual;
-    if (mxfp4 || weight.format == Format::int4) return read_packed(reader, in_features, weight);
+    if (mxfp4 || weight.format == Format::int4) return read_packed(reader, array, in_features, weight);
     const DType dtype = format_row(weight.format).storage;
-    weight.data = reader.required("weight");
+    weight.data = reader.required(array);
     if (weight.data.dtype() != dtype || weight.data.shape().size() != 2) {
-        reader.refuse("weight", fmt::format("{}[out_features,in_features]", to_string(dtype)),
+        reader.refuse(array, fmt::format("{}[out_features,in_features]", to_string(dtype)),
                       weight.data.describe());
     }
-    check_sizes(reader, weight.data);
+    check_sizes(reader, array, weight.data);
     weight.rows = weight.data.dim(0);
     weight.columns = weight.data.dim(1);
 }
 
 // [rows, k / block, 1]: the block is what the shape says, 512 where that fits (its last one may be shorter).
-void read_dual_scales(const LayerReader& reader, QuantizedTensor& weight) {
-    constexpr const char* kName = "weight_dual_scale";
-    const Tensor stored = reader.required(kName);
+void read_dual_scale(const LayerReader& reader, const LayerArray& array, QuantizedTensor& weight) {
+    const Tensor stored = reader.required(array);
     const std::int64_t blocks = stored.count() / weight.rows, k = weight.columns;
     weight.dual_block = blocks * weight.rows == stored.count() ? mx_dual_block(k, blocks) : 0;
     if (weight.dual_block == 0) {
         reader.refuse(
-            kName, fmt::format("[{},k/block,1] with a block of 32, 64 ... of the {} columns", weight.rows, k),
+            array, fmt::format("[{},k/block,1] with a block of 32, 64 ... of the {} columns", weight.rows, k),
             stored.describe());
     }
-    weight.dual_scale = reader.floats(kName, {weight.rows, blocks});
+    weight.dual_scale = reader.floats(array, {weight.rows, blocks});
 }
 
 // E8M0 scales as u8 or f8_e8m0, of one block of 32 columns each, in any shape of that many.
-void read_mx_scales(const LayerReader& reader, QuantizedTensor& weight) {
-    const Tensor stored = reader.required("weight_scale");
+void read_mx_scale(const LayerReader& reader, const LayerArray& array, QuantizedTensor& weight) {
+    const Tensor stored = reader.required(array);
     const Shape shape = {weight.rows, mx_blocks(weight.columns)};
     const bool bytes = stored.dtype() == DType::u8 || stored.dtype() == DType::f8_e8m0;
     if (!bytes || stored.count() != element_count(shape)) {
-        reader.refuse("weight_scale", "u8 or f8_e8m0 " + to_string(shape), stored.describe());
+        reader.refuse(array, "u8 or f8_e8m0 " + to_string(shape), stored.describe());
     }
     weight.group_size = kMxBlock;
     weight.scale = as_bytes(stored).reshaped(shape);
-    if (weight.format == Format::mxfp4_dual) read_dual_scales(reader, weight);
 }
 
 // Scales per row or group; a single one counts for every row.
-Tensor float_scales(const LayerReader& reader, QuantizedTensor& weight) {
-    const Tensor stored = reader.required("weight_scale");
+void read_scale(const LayerReader& reader, const LayerArray& array, QuantizedTensor& weight) {
+    if (is_mx(weight.format)) return read_mx_scale(reader, array, weight);
+    const Tensor stored = reader.required(array);
     if (stored.count() == 1 && weight.rows > 1) {
-        const float all = reader.floats("weight_scale", {1}).as<float>()[0];
-        Tensor scale(DType::f32, {weight.rows, 1});
-        std::fill(scale.as<float>(), scale.as<float>() + weight.rows, all);
-        return scale;
+        const float all = reader.floats(array, {1}).as<float>()[0];
+        weight.scale = Tensor(DType::f32, {weight.rows, 1});
+        std::fill(weight.scale.as<float>(), weight.scale.as<float>() + weight.rows, all);
+        return;
     }
     const std::int64_t groups = weight.rows == 0 ? 0 : stored.count() / weight.rows;
     if (groups < 1 || groups * weight.rows != stored.count() || weight.columns % groups != 0) {
-        reader.refuse("weight_scale", fmt::format("[{},1] or [{},groups]", weight.rows, weight.rows),
+        reader.refuse(array, fmt::format("[{},1] or [{},groups]", weight.rows, weight.rows),
                       stored.describe());
     }
     weight.group_size = groups == 1 ? 0 : weight.columns / groups;
-    return reader.floats("weight_scale", {weight.rows, groups});
+    weight.scale = reader.floats(array, {weight.rows, groups});
 }
 
-void read_scales(const LayerReader& reader, const SchemeRow& scheme, QuantizedLinearWeights& out) {
-    QuantizedTensor& weight = out.weight;
-    if (is_mx(weight.format)) return read_mx_scales(reader, weight);
-    if (!reader.has("weight_scale") && scheme.activation == Activation::per_tensor && !scheme.per_step) {
-        weight.scale = recovered_scale(out.static_scales.front());
-        return;
-    }
-    weight.scale = float_scales(reader, weight);
-    const bool one = reader.has("weight_offset") && reader.required("weight_offset").count() == 1;
-    const Tensor offset = reader.floats("weight_offset", one ? Shape{1} : weight.scale.shape());
-    if (!offset.defined()) return;
+// Zeros are no offset.
+void read_offset(const LayerReader& reader, const LayerArray& array, const SchemeRow& scheme,
+                 QuantizedTensor& weight) {
+    if (is_mx(weight.format) || !weight.scale.defined() || !reader.has(array)) return;
+    const bool one = reader.required(array).count() == 1;
+    const Tensor offset = reader.floats(array, one ? Shape{1} : weight.scale.shape());
     const auto* values = offset.as<float>();
     if (std::all_of(values, values + offset.count(), [](float x) { return x == 0.0F; })) return;
     if (scheme.activation != Activation::none || format_row(weight.format).integers == nullptr) {
-        reader.refuse("weight_offset", "zeros (weights are symmetric in this scheme)", "other values");
+        reader.refuse(array, "zeros (weights are symmetric in this scheme)", "other values");
     }
-    weight.offset = reader.floats("weight_offset", weight.scale.shape());
+    weight.offset = reader.floats(array, weight.scale.shape());
 }
 
-// Signs as any number type, [k / block, block].
-Tensor read_rotation(const LayerReader& reader) {
-    if (!reader.has("rotation")) return {};
-    const Tensor stored = reader.required("rotation");
-    if (stored.dtype() != DType::i8 && !is_model_dtype(stored.dtype())) {
-        reader.refuse("rotation", "i8 or float [k/block,block]", stored.describe());
-    }
-    return stored.to(DType::f32);
+// What is known before the arrays are read.
+struct LayerFacts {
+    const SchemeRow& scheme;
+    LayerParts parts;  // that the files must hold
+    std::int64_t in_features;
+    std::int64_t steps;
+};
+
+// Static scales of one step may stand for those of the weight.
+bool is_left_out(const LayerReader& reader, const LayerArray& array, const SchemeRow& scheme) {
+    return array.form == ArrayForm::scale && scheme.activation == Activation::per_tensor &&
+           !scheme.per_step && !reader.has(array);
 }
 
-// `outer` reads under the layer's own name, `reader` under that of its weight.
-void read_branches(const LayerReader& reader, const LayerReader& outer, const QuantType& type,
-                   QuantizedLinearWeights& out) {
-    if (type.rotated) reader.required("rotation");
-    out.rotation = read_rotation(reader);
-    if (!type.low_rank && !outer.has("svd_lowrank_l1")) return;
-    out.low_rank_l1 = outer.required("svd_lowrank_l1");
-    out.low_rank_l2 = outer.required("svd_lowrank_l2");
+void read_array(const LayerReader& reader, const LayerArray& array, const LayerFacts& facts,
+                QuantizedLinearWeights& out) {
+    ArraySizes sizes = sizes_of(out);
+    sizes.steps = facts.steps;
+    const auto shape = [&] { return array.whole_shape(sizes); };
+    switch (array.form) {
+        case ArrayForm::weight:
+            return read_weight(reader, array, facts.in_features, out.weight);
+        case ArrayForm::scale:
+            return read_scale(reader, array, out.weight);
+        case ArrayForm::offset:
+            return read_offset(reader, array, facts.scheme, out.weight);
+        case ArrayForm::dual_scale:
+            return read_dual_scale(reader, array, out.weight);
+        case ArrayForm::floats:
+            array.in(out) = reader.floats(array, shape());
+            return;
+        case ArrayForm::whole:
+            array.in(out) = read_whole(reader, array, shape());
+            return;
+        case ArrayForm::integers:
+            array.in(out) = read_integers(reader, array, shape());
+            return;
+        case ArrayForm::bits:
+            array.in(out) = read_bits(reader, array, shape());
+            return;
+        case ArrayForm::signs:
+            array.in(out) = read_signs(reader, array);
+            return;
+        case ArrayForm::factors:
+            array.in(out) = reader.required(array);
+            return;
+        case ArrayForm::ignored:
+            return;
+    }
+}
+
+// Of the parts, all that the type names must be there, and the low-rank factors come together.
+LayerFacts facts_of(const LayerReader& reader, const QuantizedLayer& layer, std::int64_t in_features) {
+    const SchemeRow& scheme = stored_scheme_row("quantize", layer.quant_type);
+    const QuantType type = split_quant_type(layer.quant_type);
+    LayerFacts facts{scheme, {}, in_features, 1};
+    facts.parts.rotation = type.rotated;
+    facts.parts.low_rank = type.low_rank || reader.has(layer_array("svd_lowrank_l1"));
+    facts.parts.smoothing = layer.prefix != layer.name;
+    if (facts.parts.smoothing && in_features == 0) {
+        facts.in_features = reader.required(layer_array("mul_scale")).count();
+    }
+    if (!scheme.per_step) return facts;
+    const LayerArray& by_step = layer_array("input_scale");
+    facts.steps = reader.required(by_step).count();
+    if (facts.steps < 1) reader.refuse(by_step, "at least one step", "none");
+    return facts;
+}
+
+bool is_there(const LayerReader& reader, const LayerArray& array, const LayerFacts& facts) {
+    if (array.part == nullptr) return array.fits(facts.scheme) || array.form == ArrayForm::offset;
+    return facts.parts.*array.part || (array.unnamed && reader.has(array));
 }
 
 constexpr std::string_view kType = ".quant_type";
@@ -370,12 +410,9 @@ class AttentionReader {
 }  // namespace
 
 std::vector<std::string> tensors_of(const QuantizedLayer& layer) {
-    std::vector<std::string> names = {layer.prefix + ".weight", layer.prefix + ".bias"};
-    for (const std::string_view tensor : layer_tensors()) {
-        names.push_back(layer.prefix + "." + std::string(tensor));
-    }
-    for (const char* tensor : {".div.mul_scale", ".svd_lowrank_l1", ".svd_lowrank_l2"}) {
-        names.push_back(layer.name + tensor);
+    std::vector<std::string> names;
+    for (const LayerArray& array : layer_arrays()) {
+        names.push_back(stored_name(array, layer.name, layer.prefix));
     }
     return names;
 }
@@ -449,23 +486,21 @@ std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
 }
 
 QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int64_t in_features) const {
-    const SchemeRow& scheme = stored_scheme_row("quantize", layer.quant_type);
     const LayerReader reader(weights_, layer);
-    const QuantizedLayer outer = {layer.name, layer.name, layer.quant_type};
-    const LayerReader smoothing(weights_, outer);  // and the low-rank branch
-    const bool smoothed = layer.prefix != layer.name;
-    if (smoothed && in_features == 0) in_features = smoothing.required("div.mul_scale").count();
+    const LayerFacts facts = facts_of(reader, layer, in_features);
     QuantizedLinearWeights out;
-    out.scheme = std::string(scheme.name);
-    out.weight.format = scheme.weight;
-    read_weight(reader, in_features, out.weight);
-    out.bias = reader.floats("bias", {out.weight.rows});
-    if (smoothed) out.mul_scale = smoothing.floats("div.mul_scale", {out.weight.columns});
-    if (scheme.activation == Activation::per_tensor) {
-        out.static_scales = read_static(reader, scheme, out.weight.rows);
+    out.scheme = std::string(facts.scheme.name);
+    out.weight.format = facts.scheme.weight;
+    bool recovers = false;
+    for (const LayerArray& array : layer_arrays()) {
+        if (!is_there(reader, array, facts)) continue;
+        if (is_left_out(reader, array, facts.scheme)) {
+            recovers = true;
+        } else {
+            read_array(reader, array, facts, out);
+        }
     }
-    read_scales(reader, scheme, out);
-    read_branches(reader, smoothing, split_quant_type(layer.quant_type), out);
+    if (recovers) out.weight.scale = recovered_scale(out);
     out.stored_bytes = stored_bytes(layer);
     weights_.check_intact();
     try {

@@ -9,6 +9,7 @@
 
 #include "aerogel/error.h"
 #include "ops/linear.h"
+#include "quant/layer_arrays.h"
 #include "quant/layer_check.h"
 #include "quant/linear_branches.h"
 #include "quant/quant_type.h"
@@ -18,15 +19,11 @@ namespace aerogel {
 namespace {
 
 std::size_t count_bytes(const QuantizedLinearWeights& weights) {
-    const auto bytes = [](const Tensor& tensor) { return tensor.defined() ? tensor.bytes() : 0; };
-    std::size_t total = bytes(weights.weight.data) + bytes(weights.weight.scale) +
-                        bytes(weights.weight.offset) + bytes(weights.weight.dual_scale) +
-                        bytes(weights.bias) + bytes(weights.mul_scale) + bytes(weights.low_rank_l1) +
-                        bytes(weights.low_rank_l2);
-    // Signs are stored as bytes.
-    if (weights.rotation.defined()) total += static_cast<std::size_t>(weights.rotation.count());
-    for (const StaticScales& scales : weights.static_scales) {
-        total += 2 * sizeof(float) + bytes(scales.quant_bias) + bytes(scales.deq_scale);
+    std::size_t total = 0;
+    for (const LayerArray& array : layer_arrays()) {
+        if (!array.has_member() || !array.in(weights).defined()) continue;
+        const Tensor& tensor = array.in(weights);
+        total += array.form == ArrayForm::signs ? static_cast<std::size_t>(tensor.count()) : tensor.bytes();
     }
     return total;
 }
@@ -59,18 +56,18 @@ struct QuantizedLinear::State {
           branches(weights),
           bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {}
 
-    // The static scales of this step, or null where activations are not quantized or are so per token.
-    const StaticScales* scales(const StepContext& step) const {
-        if (!scheme.per_step) return weights.static_scales.empty() ? nullptr : &weights.static_scales[0];
-        if (step.dynamic) return nullptr;
-        const auto steps = static_cast<int>(weights.static_scales.size());
+    // The set of static scales of this step, or none where activations are not quantized or are so per token.
+    std::optional<std::int64_t> static_set(const StepContext& step) const {
+        if (!scheme.per_step) return weights.steps() == 0 ? std::nullopt : std::optional<std::int64_t>(0);
+        if (step.dynamic) return std::nullopt;
+        const std::int64_t steps = weights.steps();
         if (step.timestep_index < 0 || step.timestep_index >= steps) {
             throw InvalidArgument(
                 fmt::format("[quantized_linear] {} holds scales of {} steps: the timestep index must be in "
                             "[0, {}), got {}",
                             scheme.name, steps, steps, step.timestep_index));
         }
-        return &weights.static_scales[static_cast<std::size_t>(step.timestep_index)];
+        return step.timestep_index;
     }
 
     // What this step does with x where it has no static scales.
@@ -90,18 +87,18 @@ struct QuantizedLinear::State {
     // The product with the quantized weight, and the bias.
     void multiply(const TensorView& x, const TensorView& y, const StepContext& step) const {
         const bool widened = scheme.static_bits == 4 && step.wide_activations;
-        const StaticScales* by = widened ? nullptr : scales(step);
+        const auto set = widened ? std::nullopt : static_set(step);
         LinearArgs args;
         if (weights.mul_scale.defined() && !branches.rotates())
             args.mul_scale = weights.mul_scale.as<float>();
-        if (by != nullptr) {
-            args.input_scale = by->input_scale;
-            args.input_offset = by->input_offset;
-            args.quant_bias = by->quant_bias.as<std::int32_t>();
-            args.deq_scale = by->deq_scale.as<float>();
+        if (set) {
+            args.input_scale = weights.input_scale.as<float>()[*set];
+            args.input_offset = weights.input_offset.as<float>()[*set];
+            args.quant_bias = weights.quant_bias.as<std::int32_t>() + *set * weights.weight.rows;
+            args.deq_scale = weights.deq_scale.as<float>() + *set * weights.weight.rows;
             if (scheme.static_bits == 8) return packed.run(x, y, Activation::per_tensor, args);
-            const float low = (-8.0F - by->input_offset) * by->input_scale;
-            const float high = (7.0F - by->input_offset) * by->input_scale;
+            const float low = (-8.0F - args.input_offset) * args.input_scale;
+            const float high = (7.0F - args.input_offset) * args.input_scale;
             const Tensor rows = clamped_rows(x, weights.weight.columns, args.mul_scale, {low, high});
             args.mul_scale = nullptr;
             return packed.run(rows, y, Activation::per_tensor, args);

@@ -11,6 +11,7 @@
 #include "base/thread_pool.h"
 #include "ops/hadamard.h"
 #include "quant/algorithms/output_error.h"
+#include "quant/layer_arrays.h"
 
 namespace aerogel {
 namespace {
@@ -23,15 +24,23 @@ struct Plan {
     std::set<std::string> residuals;                       ///< float layers beside a low-rank part
 };
 
+// The low-rank factors of a layer in the file.
+struct Factors {
+    explicit Factors(const std::string& layer)
+        : l1(stored_name(layer_array("svd_lowrank_l1"), layer, layer)),
+          l2(stored_name(layer_array("svd_lowrank_l2"), layer, layer)) {}
+    std::string l1, l2;
+};
+
 // Layers whose weight is a float residual: decomposed, but not quantized.
 std::set<std::string> float_residuals(const QuantizedPair& pair) {
-    constexpr std::string_view kPart = ".svd_lowrank_l1";
+    const std::string part = Factors("").l1;
     std::set<std::string> layers;
     for (const std::string& name : pair.weights().names()) {
-        if (!name.ends_with(kPart)) continue;
-        std::string layer = name.substr(0, name.size() - kPart.size());
+        if (!name.ends_with(part)) continue;
+        std::string layer = name.substr(0, name.size() - part.size());
         const bool decomposed =
-            pair.weights().contains(layer + ".weight") && pair.weights().contains(layer + ".svd_lowrank_l2");
+            pair.weights().contains(layer + ".weight") && pair.weights().contains(Factors(layer).l2);
         if (decomposed) layers.insert(std::move(layer));
     }
     for (const QuantizedLayer& layer : pair.layers()) layers.erase(layer.name);
@@ -62,7 +71,8 @@ Plan make_plan(const QuantizedPair& pair) {
     Plan plan;
     for (const std::string& layer : float_residuals(pair)) {
         plan.residuals.insert(layer + ".weight");
-        dropped.insert({layer + ".svd_lowrank_l1", layer + ".svd_lowrank_l2"});
+        const Factors factors(layer);
+        dropped.insert({factors.l1, factors.l2});
     }
     for (const std::string& name : pair.weights().names()) {
         if (dropped.contains(name)) continue;
@@ -128,9 +138,9 @@ void release(const QuantizedPair& pair, const Plan& plan, const std::string& sou
     }
     pair.weights().release(source);
     if (!plan.residuals.contains(source)) return;
-    const std::string layer = source.substr(0, source.rfind('.'));
-    pair.weights().release(layer + ".svd_lowrank_l1");
-    pair.weights().release(layer + ".svd_lowrank_l2");
+    const Factors factors(source.substr(0, source.rfind('.')));
+    pair.weights().release(factors.l1);
+    pair.weights().release(factors.l2);
 }
 
 // One tensor of the weight file as it goes into the float file.
@@ -141,7 +151,8 @@ Tensor restored(const QuantizedPair& pair, const Plan& plan, const std::string& 
     }
     if (!plan.residuals.contains(source)) return file.tensor(source);
     const std::string layer = source.substr(0, source.rfind('.'));
-    const Tensor l1 = file.tensor(layer + ".svd_lowrank_l1"), l2 = file.tensor(layer + ".svd_lowrank_l2");
+    const Factors factors(layer);
+    const Tensor l1 = file.tensor(factors.l1), l2 = file.tensor(factors.l2);
     const Tensor residual = file.tensor(source), weight = residual.to(DType::f32);
     const Shape &a = l1.shape(), &b = l2.shape();
     if (a.size() != 2 || b.size() != 2 || a[0] != b[1] || weight.shape() != Shape{b[0], a[1]}) {

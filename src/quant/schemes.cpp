@@ -17,16 +17,6 @@ namespace {
 
 using Name = std::string_view;
 
-constexpr std::array<Name, 3> kWeightTensors = {"weight", "weight_scale", "weight_offset"};
-constexpr std::array<Name, 2> kMxTensors = {"weight", "weight_scale"};
-constexpr std::array<Name, 3> kDualTensors = {"weight", "weight_scale", "weight_dual_scale"};
-constexpr std::array<Name, 7> kStaticTensors = {
-    "weight", "weight_scale", "weight_offset", "input_scale", "input_offset", "quant_bias", "deq_scale"};
-// scale_bias: a correction that W4A8 files carry for one accelerator's arithmetic; nothing here needs it.
-constexpr std::array<Name, 9> kLayerTensors = {"weight_scale", "weight_offset", "weight_dual_scale",
-                                               "input_scale",  "input_offset",  "quant_bias",
-                                               "deq_scale",    "scale_bias",    "rotation"};
-
 constexpr std::array<Name, 2> kInt8 = {"INT8", "W8A16_PER_CHANNEL"};
 constexpr std::array<Name, 1> kInt8Gptq = {"W8A16_GPTQ"};
 constexpr std::array<Name, 1> kInt4 = {"INT4"};
@@ -59,7 +49,6 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .file_names = kInt8Gptq,
      .weight = Format::int8,
      .groups = true,
-     .tensors = kWeightTensors,
      .summary = "int8 weights, float activations"},
     {.name = "W4A16",
      .aliases = kInt4,
@@ -67,33 +56,28 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .weight = Format::int4,
      .groups = true,
      .group_size = kInt4Group,
-     .tensors = kWeightTensors,
      .summary = "int4 weights, float activations"},
     {.name = "W8A16_FP8",
      .aliases = kFp8,
      .weight = Format::fp8_e4m3,
      .groups = true,
      .float32 = true,
-     .tensors = kMxTensors,
      .summary = "fp8 (E4M3) weights, float activations"},
     {.name = "W8A16_FP8_E5M2",
      .aliases = kFp8E5M2,
      .weight = Format::fp8_e5m2,
      .groups = true,
      .float32 = true,
-     .tensors = kMxTensors,
      .summary = "fp8 (E5M2) weights, float activations"},
     {.name = "W8A16_MXFP8",
      .aliases = kMxfp8Weights,
      .weight = Format::mxfp8,
      .float32 = true,
-     .tensors = kMxTensors,
      .summary = "mxfp8 weights, float activations"},
     {.name = "W4A16_MXFP4",
      .aliases = kMxfp4Weights,
      .weight = Format::mxfp4,
      .float32 = true,
-     .tensors = kMxTensors,
      .summary = "mxfp4 weights, float activations"},
     {.name = "W8A8_DYNAMIC",
      .aliases = kPerToken,
@@ -101,7 +85,6 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .weight = Format::int8,
      .activation = Activation::per_token,
      .groups = true,
-     .tensors = kWeightTensors,
      .summary = "int8 weights, int8 activations with one scale per token found at run time"},
     {.name = "W4A8",
      .aliases = kW4A8,
@@ -111,7 +94,6 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .groups = true,
      .group_size = kInt4Group,
      .float32 = true,
-     .tensors = kWeightTensors,
      .summary = "int4 weights, int8 activations with one scale per token"},
     {.name = "W4A4_DYNAMIC",
      .aliases = kW4A4,
@@ -120,7 +102,6 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .groups = true,
      .group_size = kInt4Group,
      .float32 = true,
-     .tensors = kWeightTensors,
      .summary = "int4 weights, int4 activations with one scale per token"},
     {.name = "WFP8AFP8_DYNAMIC",
      .aliases = kFp8PerToken,
@@ -128,35 +109,30 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .activation = Activation::per_token_fp8,
      .groups = true,
      .float32 = true,
-     .tensors = kWeightTensors,
      .summary = "fp8 (E4M3) weights, fp8 activations with one scale per token"},
     {.name = "W8A8_MXFP8",
      .aliases = kMxfp8,
      .weight = Format::mxfp8,
      .activation = Activation::mxfp8,
      .float32 = true,
-     .tensors = kMxTensors,
      .summary = "mxfp8 weights and activations: powers of two as scales of 32 columns"},
     {.name = "W4A8_MXFP",
      .aliases = kW4A8Mxfp,
      .weight = Format::mxfp4,
      .activation = Activation::mxfp8,
      .float32 = true,
-     .tensors = kMxTensors,
      .summary = "mxfp4 weights, mxfp8 activations"},
     {.name = "W4A4_MXFP4",
      .aliases = kMxfp4,
      .weight = Format::mxfp4,
      .activation = Activation::mxfp4,
      .float32 = true,
-     .tensors = kMxTensors,
      .summary = "mxfp4 weights and activations"},
     {.name = "W4A4_MXFP4_DUALSCALE",
      .aliases = kMxfp4Dual,
      .weight = Format::mxfp4_dual,
      .activation = Activation::mxfp4_dual,
      .float32 = true,
-     .tensors = kDualTensors,
      .summary = "mxfp4 weights and activations with a second scale per 512 columns"},
     {.name = "W8A8",
      .aliases = kStatic,
@@ -164,14 +140,12 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .weight = Format::int8,
      .activation = Activation::per_tensor,
      .needs_calibration = true,
-     .tensors = kStaticTensors,
      .summary = "int8 weights, int8 activations with one calibrated scale per layer"},
     {.name = "W8A8_TIMESTEP",
      .weight = Format::int8,
      .activation = Activation::per_tensor,
      .per_step = true,
      .needs_calibration = true,
-     .tensors = kStaticTensors,
      .summary = "int8 weights, int8 activations with one calibrated scale per layer and sampling step, or "
                 "per token"},
     {.name = "W4A4_STATIC",
@@ -179,7 +153,6 @@ constexpr std::array kSchemes = std::to_array<SchemeRow>({
      .activation = Activation::per_tensor,
      .static_bits = 4,
      .needs_calibration = true,
-     .tensors = kStaticTensors,
      .summary = "int4 weights, int4 activations with one calibrated scale per layer"},
 });
 
@@ -214,10 +187,6 @@ bool contains(std::span<const std::string_view> names, std::string_view name) {
 }
 
 }  // namespace
-
-std::span<const std::string_view> layer_tensors() {
-    return kLayerTensors;
-}
 
 std::span<const SchemeRow> schemes() {
     return kSchemes;

@@ -1,5 +1,5 @@
-// The table of schemes: what one Linear computes, and which tensors it stores. A scheme whose
-// formats exist is one row here and nothing else.
+// The table of schemes: what one Linear computes. A scheme whose formats exist is one row here and nothing
+// else; what it stores follows from it (layer_arrays.h).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace aerogel {
 
-/// One scheme. The tensors named here are stored under "<layer>." beside an optional bias.
+/// One scheme.
 struct SchemeRow {
     std::string_view name;                           ///< as in the files: "W8A8_DYNAMIC"
     std::span<const std::string_view> aliases = {};  ///< other names users may give and files may hold
@@ -26,12 +26,9 @@ struct SchemeRow {
     bool groups = false;             ///< weights may have a scale per group of columns
     std::int64_t group_size = 0;     ///< of those groups unless told otherwise; 0: a scale per row
     bool float32 = false;            ///< scales and bias are stored as f32, whatever the model's type
-    std::span<const std::string_view> tensors = {};
     std::string_view summary;
 };
 
-/// "<layer>." + these may lie beside a weight and its bias, whatever the scheme.
-std::span<const std::string_view> layer_tensors();
 std::span<const SchemeRow> schemes();
 /// "W8A16, W8A8_DYNAMIC, ..." for messages.
 std::string scheme_names();

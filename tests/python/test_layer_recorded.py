@@ -109,7 +109,7 @@ def test_programs_pack_their_arrays_once(monkeypatch):
     from_arrays = _core.Linear.from_arrays
 
     class Counting:
-        check, from_arrays = _core.Linear.check, staticmethod(lambda *a: (packs.append(1), from_arrays(*a))[1])
+        check, from_arrays = _core.Linear.check, staticmethod(lambda *a, **arrays: (packs.append(1), from_arrays(*a, **arrays))[1])
 
     monkeypatch.setattr(_core, "Linear", Counting)
     for _ in range(3):

@@ -155,7 +155,9 @@ TEST(QuantizedLinear, RefusesWhatDoesNotFit) {
     EXPECT_THROW(QuantizedLinear(layer("W8A8_TIMESTEP")), InvalidArgument);
     EXPECT_THROW(QuantizedLinear(layer("W8A8_MIX")), Unsupported);
     QuantizedLinearWeights weights = layer("W8A16");
-    weights.static_scales.emplace_back();
+    weights.input_scale = weights.input_offset = Tensor::zeros(DType::f32, {1});
+    weights.quant_bias = Tensor::zeros(DType::i32, {1, 2});
+    weights.deq_scale = Tensor::zeros(DType::f32, {1, 2});
     EXPECT_THROW(QuantizedLinear{weights}, InvalidArgument);
     weights = layer("W8A8_DYNAMIC");
     weights.bias = Tensor::zeros(DType::f32, {3});

@@ -55,24 +55,27 @@ InputScale asymmetric_scale(InputRange range, DType dtype, int bits) {
     return result;
 }
 
-std::vector<StaticScales> static_scales(const QuantizedTensor& weight, const Tensor& bias,
-                                        const std::vector<InputScale>& inputs, DType dtype) {
-    const std::vector<float> sums = row_sums(weight);
-    std::vector<StaticScales> result;
-    for (const InputScale& input : inputs) {
-        StaticScales scales{input.scale, input.offset, Tensor(DType::i32, {weight.rows}),
-                            Tensor(DType::f32, {weight.rows})};
-        auto* quant_bias = scales.quant_bias.as<std::int32_t>();
-        auto* deq_scale = scales.deq_scale.as<float>();
-        for (std::int64_t n = 0; n < weight.rows; ++n) {
-            deq_scale[n] = round_to(dtype, input.scale * weight.scale.as<float>()[n]);
-            const float start = bias.defined() ? bias.as<float>()[n] / deq_scale[n] : 0.0F;
+void set_static_scales(QuantizedLinearWeights& layer, const std::vector<InputScale>& inputs, DType dtype) {
+    const std::vector<float> sums = row_sums(layer.weight);
+    const auto steps = static_cast<std::int64_t>(inputs.size());
+    const std::int64_t rows = layer.weight.rows;
+    layer.input_scale = Tensor(DType::f32, {steps});
+    layer.input_offset = Tensor(DType::f32, {steps});
+    layer.quant_bias = Tensor(DType::i32, {steps, rows});
+    layer.deq_scale = Tensor(DType::f32, {steps, rows});
+    for (std::int64_t step = 0; step < steps; ++step) {
+        const InputScale& input = inputs[static_cast<std::size_t>(step)];
+        layer.input_scale.as<float>()[step] = input.scale;
+        layer.input_offset.as<float>()[step] = input.offset;
+        auto* quant_bias = layer.quant_bias.as<std::int32_t>() + step * rows;
+        auto* deq_scale = layer.deq_scale.as<float>() + step * rows;
+        for (std::int64_t n = 0; n < rows; ++n) {
+            deq_scale[n] = round_to(dtype, input.scale * layer.weight.scale.as<float>()[n]);
+            const float start = layer.bias.defined() ? layer.bias.as<float>()[n] / deq_scale[n] : 0.0F;
             const float correction = input.offset * sums[static_cast<std::size_t>(n)];
             quant_bias[n] = saturate_int32(std::nearbyint(start - correction));
         }
-        result.push_back(std::move(scales));
     }
-    return result;
 }
 
 }  // namespace aerogel

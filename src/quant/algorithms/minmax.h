@@ -9,7 +9,7 @@
 
 namespace aerogel {
 
-/// quantize_minmax() to symmetric int8 with a scale per row: the weights that static_scales() takes.
+/// quantize_minmax() to symmetric int8 with a scale per row: the weights that set_static_scales() takes.
 QuantizedTensor quantize_minmax_int8(const TensorView& weight);
 
 /// Smallest and largest value of an activation.
@@ -30,10 +30,9 @@ InputScale asymmetric_scale(InputRange range, DType dtype, int bits);
 /// The same for 8 bits.
 InputScale asymmetric_int8(InputRange range, DType dtype);
 
-/// One StaticScales per input: quant_bias = round_half_even(bias / deq_scale - offset * sum_k w_q) and
-/// deq_scale = input scale * weight scale, for an int8 or int4 weight with a scale per row; bias f32 [n] or
-/// undefined. int32 overflow saturates.
-std::vector<StaticScales> static_scales(const QuantizedTensor& weight, const Tensor& bias,
-                                        const std::vector<InputScale>& inputs, DType dtype);
+/// Sets the static scales of a layer, one set per input: quant_bias = round_half_even(bias / deq_scale -
+/// offset * sum_k w_q) and deq_scale = input scale * weight scale, for an int8 or int4 weight with a scale
+/// per row. int32 overflow saturates. `dtype` is that of the model's weights.
+void set_static_scales(QuantizedLinearWeights& layer, const std::vector<InputScale>& inputs, DType dtype);
 
 }  // namespace aerogel
