@@ -72,12 +72,13 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
     if calibration is not None and not isinstance(calibration, Calibration):
         calibration = Calibration.load(calibration)
     with reporter("export", progress) as report:
-        done = _core.export(checkpoint, layers, {
-            "folder": fspath(directory), "scheme": scheme, "algorithm": algorithm, "group_size": group_size, "asymmetric": asymmetric,
-            "packed": packed, "rotate": rotate, "low_rank": low_rank, "layout": layout, "rank": rank, "progress": report,
-            "calibration": None if calibration is None else calibration._core})
-    done["layers"] = [ExportedLayer(*layer) for layer in done["layers"]]
-    return ExportReport(**done)
+        how = _core.LayerOptions(scheme=scheme, algorithm=algorithm, group_size=group_size, asymmetric=asymmetric, packed=packed, rotate=rotate,
+                                 low_rank=low_rank)
+        done = _core.export(checkpoint, layers, how, folder=fspath(directory), rank=rank, layout=layout, progress=report,
+                            calibration=None if calibration is None else calibration._core)
+    exported = [ExportedLayer(i.name, i.out_features, i.in_features, i.relative_error, i.group_size) for i in done.layers]
+    return ExportReport(done.description, done.weights, done.layers[-1].quant_type if exported else "", exported, done.bytes_before,
+                        done.bytes_after)
 
 
 def _chosen(model: Any, rank: int, include: Any, exclude: Any) -> tuple[_core.FloatModel, list[str]]:

@@ -41,8 +41,8 @@ def inspect(path: str | PathLike[str], *, rank: int | None = None) -> InspectRep
     path: a .safetensors (or .index.json), a diffusers or pipeline folder, a quant_model_description_*.json or its folder.
     rank: of the quantized files, see `aerogel.quantize`. Nothing is run. Returns an InspectReport; problems are in it, not raised.
     Raises OSError for files that cannot be read, ValueError for files that are none of these."""
-    _, values, text, _ = _core.inspect(fspath(path), rank_of(path, rank), True)
-    return InspectReport(json.loads(values), text)
+    report = _core.inspect(fspath(path), rank_of(path, rank), True)
+    return InspectReport(json.loads(report.json), report.text)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def compare(a: Any, b: Any) -> Comparison | dict[str, Comparison]:
     Paths of two .safetensors, or two mappings of arrays such as state dicts: {name: Comparison}.
     Raises ValueError when names, shapes or kinds differ, OSError for files."""
     if isinstance(a, (str, PathLike)) and isinstance(b, (str, PathLike)):
-        rows = [Comparison(**row) for row in _core.compare_files(fspath(a), fspath(b))]
+        rows = [_row(row) for row in _core.compare_files(fspath(a), fspath(b))]
         return rows[0] if _shows_frames(a) or _shows_frames(b) else {row.name: row for row in rows}
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         if a.keys() != b.keys():
@@ -93,7 +93,11 @@ def _shows_frames(path: str | PathLike[str]) -> bool:
 
 
 def _arrays(name: str, a: Any, b: Any) -> Comparison:
-    return Comparison(**_core.compare_arrays(name, _plain(name, a), _plain(name, b)))
+    return _row(_core.compare_arrays(name, _plain(name, a), _plain(name, b)))
+
+
+def _row(row: _core.Comparison) -> Comparison:
+    return Comparison(row.name, row.psnr, row.ssim, row.cosine, row.relative_l1, row.relative_l2, row.largest)
 
 
 def _plain(name: str, array: Any) -> Any:

@@ -2,10 +2,13 @@
 #include "quant/export.h"
 
 #include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,18 +49,17 @@ void report_progress(const nb::object& callback, std::size_t done, std::size_t t
     if (!callback.is_none()) callback(done, total, tensor);
 }
 
-LayerOptions layer_options_of(const nb::dict& given) {
+// Of a layer's choices, with the names of Python's export().
+LayerOptions layer_options(std::string_view scheme, const std::string& algorithm,
+                           std::optional<std::int64_t> group_size, bool asymmetric, bool packed,
+                           std::int64_t rotate, std::int64_t low_rank) {
     LayerOptions options;
-    options.algorithm = nb::cast<std::string>(given["algorithm"]);
-    const nb::object group = given["group_size"];
-    options.weight = {group.is_none() ? kSchemeGroups : nb::cast<std::int64_t>(group),
-                      !nb::cast<bool>(given["asymmetric"])};
-    options.rotation_block = nb::cast<std::int64_t>(given["rotate"]);
-    options.low_rank = nb::cast<std::int64_t>(given["low_rank"]);
-    options.scheme = &scheme_with_choices(nb::cast<std::string>(given["scheme"]), options);
-    check_choices(*options.scheme, options);
-    options.packed = nb::cast<bool>(given["packed"]);
-    return options;
+    options.algorithm = algorithm;
+    options.weight = {group_size.value_or(kSchemeGroups), !asymmetric};
+    options.packed = packed;
+    options.rotation_block = rotate;
+    options.low_rank = low_rank;
+    return options_of_scheme(scheme, std::move(options));
 }
 
 PairLayout layout_from(const std::string& name) {
@@ -66,48 +68,19 @@ PairLayout layout_from(const std::string& name) {
     throw InvalidArgument("[export] the layout must be v0, v1 or None, got " + name);
 }
 
-ExportOptions options_of(const nb::dict& given) {
+ExportReport export_layers(const SafetensorsFile& model, const std::vector<std::string>& layers,
+                           const LayerOptions& how, const std::filesystem::path& folder, int rank,
+                           const std::optional<std::string>& layout, const CalibrationStats* calibration,
+                           const nb::object& progress) {
     ExportOptions options;
-    options.folder = nb::cast<std::filesystem::path>(given["folder"]);
-    options.rank = nb::cast<int>(given["rank"]);
-    if (!given["layout"].is_none()) options.layout = layout_from(nb::cast<std::string>(given["layout"]));
-    if (!given["calibration"].is_none()) {
-        options.calibration = nb::cast<const CalibrationStats*>(given["calibration"]);
-    }
-    return options;
-}
-
-nb::dict report_of(const ExportReport& report) {
-    nb::dict out;
-    nb::list layers;
-    for (const auto& layer : report.layers) {
-        layers.append(nb::make_tuple(layer.name, layer.n, layer.k, layer.relative_error, layer.group_size));
-    }
-    out["scheme"] = report.layers.empty() ? "" : report.layers.back().quant_type;
-    out["description"] = path_text(report.description);
-    out["weights"] = path_text(report.weights);
-    out["layers"] = layers;
-    out["bytes_before"] = report.bytes_before;
-    out["bytes_after"] = report.bytes_after;
-    return out;
-}
-
-nb::dict export_layers(const SafetensorsFile& model, const std::vector<std::string>& layers,
-                       const nb::dict& given) {
-    ExportOptions options = options_of(given);
-    const LayerPlan plan = uniform_plan(layers, layer_options_of(given));
-    const auto callback = nb::borrow<nb::object>(given["progress"]);
-    options.progress = [&callback](std::size_t done, std::size_t total, const std::string& tensor) {
-        report_progress(callback, done, total, tensor);
+    options.folder = folder;
+    options.rank = rank;
+    if (layout) options.layout = layout_from(*layout);
+    options.calibration = calibration;
+    options.progress = [&progress](std::size_t done, std::size_t total, const std::string& tensor) {
+        report_progress(progress, done, total, tensor);
     };
-    return report_of(without_gil([&] { return export_quantized(model, plan, options); }));
-}
-
-std::vector<std::int64_t> forwards_of(const CalibrationStats& stats, const std::string& layer) {
-    stats.range(layer);  // refuses a layer that never ran
-    std::vector<std::int64_t> counts;
-    for (int step = 0; step < stats.steps(); ++step) counts.push_back(stats.forwards(layer, step));
-    return counts;
+    return without_gil([&] { return export_quantized(model, uniform_plan(layers, how), options); });
 }
 
 nb::list ranges_of(const CalibrationStats& stats, const std::string& layer) {
@@ -131,11 +104,37 @@ void bind_calibration(nb::module_& module) {
             nb::arg("layer"), nb::arg("step"), nb::arg("x"), "One forward of a layer; x float32 or bfloat16.")
         .def("layers", &CalibrationStats::layer_names)
         .def("contains", &CalibrationStats::contains, nb::arg("layer"))
-        .def("forwards", &forwards_of, nb::arg("layer"), "Number of forwards in each step.")
+        .def(
+            "forwards",
+            [](const CalibrationStats& stats, const std::string& layer) { return stats.forwards(layer); },
+            nb::arg("layer"), "Number of forwards in each step.")
         .def("ranges", &ranges_of, nb::arg("layer"), "(min, max) of each step.")
         .def("merge", &CalibrationStats::merge, nb::arg("other"))
         .def("save", &CalibrationStats::save, nb::arg("path"))
         .def_static("load", &CalibrationStats::load, nb::arg("path"));
+}
+
+void bind_export_call(nb::module_& module) {
+    nb::class_<LayerOptions>(module, "LayerOptions", "How one layer is stored.")
+        .def(nb::new_(&layer_options), nb::kw_only(), nb::arg("scheme"), nb::arg("algorithm"),
+             nb::arg("group_size").none(), nb::arg("asymmetric"), nb::arg("packed"), nb::arg("rotate"),
+             nb::arg("low_rank"));
+    nb::class_<ExportReport::Layer>(module, "ExportedLayer")
+        .def_ro("name", &ExportReport::Layer::name)
+        .def_ro("quant_type", &ExportReport::Layer::quant_type)
+        .def_ro("out_features", &ExportReport::Layer::n)
+        .def_ro("in_features", &ExportReport::Layer::k)
+        .def_ro("relative_error", &ExportReport::Layer::relative_error)
+        .def_ro("group_size", &ExportReport::Layer::group_size);
+    nb::class_<ExportReport>(module, "ExportReport")
+        .def_prop_ro("description", [](const ExportReport& report) { return path_text(report.description); })
+        .def_prop_ro("weights", [](const ExportReport& report) { return path_text(report.weights); })
+        .def_ro("layers", &ExportReport::layers)
+        .def_ro("bytes_before", &ExportReport::bytes_before)
+        .def_ro("bytes_after", &ExportReport::bytes_after);
+    module.def("export", &export_layers, nb::arg("model"), nb::arg("layers"), nb::arg("how"), nb::kw_only(),
+               nb::arg("folder"), nb::arg("rank"), nb::arg("layout").none(), nb::arg("calibration").none(),
+               nb::arg("progress").none(), "Writes the quantized pair.");
 }
 
 }  // namespace
@@ -147,8 +146,7 @@ void bind_export(nb::module_& module) {
         .def_static("of_tensors", &wrap_tensors, nb::arg("name"), nb::arg("arrays"))
         .def_prop_ro("path", [](const SafetensorsFile& file) { return path_text(file.path()); })
         .def("linear_layers", &linear_layers, "Names of the layers with a float matrix '<name>.weight'.");
-    module.def("export", &export_layers, nb::arg("model"), nb::arg("layers"), nb::arg("options"),
-               "Writes the quantized pair and returns a report.");
+    bind_export_call(module);
     module.attr("default_layers") = std::string(kDefaultLayers);
 }
 

@@ -104,10 +104,8 @@ LayerOptions options_of(const QuantizeFlags& flags) {
     options.weight.symmetric = !flags.asymmetric;
     options.rotation_block = flags.rotation_block;
     options.low_rank = flags.low_rank;
-    options.scheme = &scheme_with_choices(flags.scheme, options);
     options.packed = flags.packed;
-    check_choices(*options.scheme, options);
-    return options;
+    return options_of_scheme(flags.scheme, std::move(options));
 }
 
 RecipePlan plan_from_flags(const QuantizeFlags& flags, const std::vector<std::string>& linears,

@@ -79,6 +79,19 @@ Comparison compare_tensors(const std::string& name, const Tensor& a, const Tenso
     return row;
 }
 
+Comparison compare_arrays(const std::string& name, const Tensor& a, const Tensor& b) {
+    const auto is_frames = [](const Tensor& tensor) {
+        return tensor.dtype() == DType::u8 && tensor.shape().size() == 4 && tensor.dim(3) == 3 &&
+               tensor.count() != 0;
+    };
+    const auto frames = [](const Tensor& tensor) -> Frames {
+        const auto* first = tensor.as<std::uint8_t>();
+        return {tensor.dim(0), tensor.dim(1), tensor.dim(2), {first, first + tensor.count()}};
+    };
+    if (is_frames(a) && is_frames(b)) return compare_frames(name, frames(a), frames(b));
+    return compare_tensors(name, a, b, true);
+}
+
 std::vector<Comparison> compare_files(const fs::path& a, const fs::path& b) {
     if (!is_frames_path(a) && !is_frames_path(b)) return compare_tensor_files(a, b);
     return {compare_frames("video", frames_of(a), frames_of(b))};

@@ -28,6 +28,9 @@ bool is_video(const Tensor& tensor);
 /// `as_video` and both are videos.
 Comparison compare_tensors(const std::string& name, const Tensor& a, const Tensor& b, bool as_video);
 
+/// The same as a video, or, when both are u8 [frames,height,width,3], of the frames of a video.
+Comparison compare_arrays(const std::string& name, const Tensor& a, const Tensor& b);
+
 /// Two videos (.mp4, .gif, folder of PNG files, or the tensor "video" of a .safetensors where only one of
 /// them is such a file): one row named "video". Two safetensors files: one row per tensor, in the order of
 /// the first; InvalidArgument when the names differ. IoError.

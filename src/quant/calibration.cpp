@@ -145,6 +145,10 @@ InputRange CalibrationStats::range(const std::string& layer) const {
     return ranges_by_step(layer).front();
 }
 
+const std::vector<std::int64_t>& CalibrationStats::forwards(const std::string& layer) const {
+    return sums(layer).forwards;
+}
+
 std::vector<InputRange> CalibrationStats::ranges_by_step(const std::string& layer) const {
     const Sums& sums = this->sums(layer);
     const auto steps = static_cast<std::size_t>(steps_);

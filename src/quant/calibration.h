@@ -38,6 +38,8 @@ class CalibrationStats {
 
     /// Forwards of a layer in a step; 0 when it never ran.
     std::int64_t forwards(const std::string& layer, int step) const;
+    /// The same of every step; InvalidArgument when it never ran.
+    const std::vector<std::int64_t>& forwards(const std::string& layer) const;
     /// Adds what another run measured, of other inputs or other layers. InvalidArgument when it has another
     /// number of steps.
     void merge(const CalibrationStats& other);

@@ -295,6 +295,12 @@ std::vector<std::string> linear_layers(const SafetensorsFile& model) {
     return names;
 }
 
+LayerOptions options_of_scheme(std::string_view name, LayerOptions choices) {
+    choices.scheme = &scheme_with_choices(name, choices);
+    check_choices(*choices.scheme, choices);
+    return choices;
+}
+
 LayerPlan uniform_plan(const std::vector<std::string>& layers, const LayerOptions& options) {
     LayerPlan plan;
     for (const std::string& layer : layers) plan[layer] = options;

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "aerogel/attention.h"
@@ -28,6 +29,10 @@ struct LayerOptions : LayerChoices {
     /// Its type in the description: "W4A4_MXFP4_SVD".
     std::string quant_type() const { return quant_type_of(*scheme, *this); }
 };
+
+/// `choices` with the scheme of that name, and with what the endings of the name say (quant_type.h). Errors
+/// as scheme_with_choices() and check_choices().
+LayerOptions options_of_scheme(std::string_view name, LayerOptions choices);
 
 /// The layers to quantize by name.
 using LayerPlan = std::map<std::string, LayerOptions>;
