@@ -116,11 +116,17 @@ void bind_linear(nb::module_& module) {
         .def_static("quantize", &quantize_float, nb::arg("weight"), nb::arg("bias").none(), nb::arg("scheme"),
                     nb::arg("group_size") = nb::none(),
                     "Quantizes a float weight [out_features, in_features] (f32, bf16, f16) without data.")
-        .def_static("from_arrays", &from_arrays, nb::arg("scheme"), nb::arg("in_features"),
-                    nb::arg("group_size"), nb::arg("arrays"),
-                    "The layer whose arrays() these are, by name. It borrows them: they must outlive it.")
-        .def_static("check", &check_arrays, nb::arg("scheme"), nb::arg("in_features"), nb::arg("group_size"),
-                    nb::arg("arrays"), "Raises what from_arrays would raise.")
+        .def_static(
+            "from_arrays", &from_arrays, nb::arg("scheme"), nb::arg("in_features"), nb::arg("group_size"),
+            nb::arg("arrays"),
+            nb::sig("def from_arrays(scheme: str, in_features: int, group_size: int, **arrays: object) "
+                    "-> Linear"),
+            "The layer whose arrays() these are, by name. It borrows them: they must outlive it.")
+        .def_static(
+            "check", &check_arrays, nb::arg("scheme"), nb::arg("in_features"), nb::arg("group_size"),
+            nb::arg("arrays"),
+            nb::sig("def check(scheme: str, in_features: int, group_size: int, **arrays: object) -> None"),
+            "Raises what from_arrays would raise.")
         .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
         .def(
             "forward",

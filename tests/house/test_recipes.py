@@ -32,7 +32,6 @@ SCHEME = Sample("a scheme whose formats exist", lines={"src/quant/schemes.cpp": 
     {.name = "W4A8_SAMPLE",
      .weight = Format::mxfp4_dual,
      .activation = Activation::mxfp8,
-     .tensors = kDualTensors,
      .summary = "a sample"},""")]})
 
 ALGORITHM = Sample("a quantization algorithm", new={"src/quant/algorithms/halves.cpp": """
