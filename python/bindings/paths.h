@@ -8,19 +8,19 @@
 
 namespace aerogel::python {
 
-inline nanobind::object path_text(const std::filesystem::path& path) {
+inline nanobind::str path_text(const std::filesystem::path& path) {
     const std::string& bytes = path.native();
     PyObject* text = PyUnicode_DecodeFSDefaultAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size()));
     if (text == nullptr) throw nanobind::python_error();
-    return nanobind::steal(text);
+    return nanobind::steal<nanobind::str>(text);
 }
 
 /// Text for people, which may hold paths.
-inline nanobind::object shown_text(const std::string& bytes) {
+inline nanobind::str shown_text(const std::string& bytes) {
     PyObject* text =
         PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "backslashreplace");
     if (text == nullptr) throw nanobind::python_error();
-    return nanobind::steal(text);
+    return nanobind::steal<nanobind::str>(text);
 }
 
 }  // namespace aerogel::python
