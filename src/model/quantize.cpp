@@ -95,7 +95,7 @@ QuantizeReport quantize(Transformer& model, const std::filesystem::path& descrip
     bool any_static = false;
     Built built = build(plan, [&](const ModelModule&, const ModuleDecision& decision) {
         QuantizedLinearWeights weights = plan.read(pair, decision);
-        any_static = any_static || !weights.static_scales.empty();
+        any_static = any_static || weights.steps() != 0;
         return weights;
     });
     if (any_static) check_float_layers(model, built);
