@@ -21,8 +21,8 @@ int main(int argc, char** argv) {
         options.prompt = argv[3];
         if (argc > 4) options.sampling.steps = std::stoi(argv[4]);
         options.sparse.emplace();
-        options.sparse->options.type = aerogel::SparseType::rf_v2;
-        options.sparse->options.sparsity = 0.8;
+        options.sparse->pattern.type = "rf_v2";
+        options.sparse->pattern.sparsity = 0.8;
         options.progress = [](int step, int steps, double seconds) {
             std::cout << "step " << step << "/" << steps << ": " << seconds << " s\n";
             return true;

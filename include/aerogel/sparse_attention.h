@@ -1,12 +1,13 @@
 // Attention that computes only the blocks that matter: RainFusion (arXiv 2505.21036, 2512.24086), adaptive
 // block sparse attention by antidiagonal scores (XAttention, arXiv 2503.16428), or a mask that is given.
+// plan_sparse() decides which blocks these are, attention() computes them.
 // layer: sparse
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "aerogel/attention.h"
@@ -15,19 +16,24 @@
 
 namespace aerogel {
 
-enum class SparseType : std::uint8_t { none, rf_v1, rf_v2, rf_v3, ada_bsa };
-std::string_view to_string(SparseType type);
+/// What a user chooses. A type reads some of these, see src/sparse/patterns/table.cpp.
+struct SparsePattern {
+    std::string type = "none";      ///< "rf_v1", "rf_v2", "rf_v3", "ada_bsa"; "none": dense, or a given mask
+    double sparsity = 0.0;          ///< wanted share of skipped blocks, [0, 1)
+    std::int64_t block_size = 128;  ///< tokens per block, 16 .. 128; ada_bsa: a multiple of 8
+    /// rf_v3 and a given mask: tokens per key block, 16 .. 256; 0: block_size.
+    std::int64_t block_size_kv = 0;
+    bool protect_first_frame = true;  ///< rf_*: the first frame of a video is computed in full
+    double min_recall = 0.0;          ///< rf_v1: a head whose best recall is lower stays dense
+    double cdf_threshold = 1.0;       ///< ada_bsa: wanted share of each row's attention, (0, 1]
+    bool keep_sink = true;            ///< ada_bsa: the first key block always
+    bool keep_recent = true;          ///< ada_bsa: the last key block (causal: the diagonal one) always
 
-/// "rf_v1" ...; InvalidArgument listing the names otherwise.
-SparseType sparse_type_from(std::string_view name);
+    bool operator==(const SparsePattern&) const = default;
+};
 
-/// Arithmetic of the kept blocks. bf16: that of attention(). rf_v3 only: fp8 = q and k rotated, q, k and v in
-/// E4M3 with a scale per 128 query and 256 key tokens; mix = q and k in int8 with a scale per 64 tokens, v in
-/// E4M3 per channel. Every type: int8 = integer products with a scale per token and smoothed keys, the
-/// default of that format, the fastest but for bf16 with AMX. The mask comes from q, k as they are.
-enum class SparsePrecision : std::uint8_t { bf16, fp8, mix, int8 };
-/// "bf16" ...; InvalidArgument listing the names otherwise.
-SparsePrecision sparse_precision_from(std::string_view name);
+/// Names of the types, "none" first.
+std::vector<std::string_view> sparse_types();
 
 /// Tokens of a video latent: frames x height x width, flattened frame by frame.
 struct LatentShape {
@@ -35,6 +41,7 @@ struct LatentShape {
     std::int64_t height = 0;
     std::int64_t width = 0;
     std::int64_t tokens() const { return frames * height * width; }
+    bool operator==(const LatentShape&) const = default;
 };
 
 /// One video of a sequence that holds several; all tokens outside of the spans count as text.
@@ -43,70 +50,97 @@ struct VideoSpan {
     LatentShape latent;
 };
 
-/// What a head was computed as: rf_v1 chooses among the first four.
-enum class HeadType : std::uint8_t { dense, spatial, temporal, textural, block_mean, antidiagonal, given };
-std::string_view to_string(HeadType type);
+/// Where video and text lie in a sequence, [text | video] or [video | text].
+struct VideoLayout {
+    LatentShape latent = {};            ///< rf_*: the video among the queries
+    LatentShape latent_k = {};          ///< rf_v2, rf_v3: the video among the keys; all 0: latent
+    std::int64_t txt_len = 0;           ///< text tokens, of the queries and of the keys
+    bool txt_first = true;              ///< text is before the video, else behind it
+    std::vector<VideoSpan> spans = {};  ///< instead of the rest; rf_v1 takes one
+};
 
-struct SparseOptions {
-    SparseType type = SparseType::none;
+/// "bf16" (format none), "int8", "fp8", "mix": what the precision of a sparse call is called; InvalidArgument
+/// listing the names otherwise.
+AttentionFormat sparse_format_from(std::string_view precision);
+
+/// How the kept blocks are computed. The mask comes from q and k as they are.
+struct SparseArithmetic {
     AttentionLayout layout = AttentionLayout::bsnd;
-    double sparsity = 0.0;          ///< wanted share of skipped blocks, [0, 1)
-    LatentShape latent_shape;       ///< rf_*: the video among the queries
-    LatentShape latent_shape_k;     ///< rf_v2, rf_v3: the video among the keys; all 0: latent_shape
-    std::int64_t txt_len = 0;       ///< text tokens, of the queries and of the keys
-    bool txt_first = true;          ///< text is before the video, else behind it
-    std::vector<VideoSpan> spans;   ///< instead of latent_shape and txt_len; rf_v1 takes one
-    std::int64_t block_size = 128;  ///< 16 .. 128; ada_bsa: a multiple of 8
-    std::int64_t block_size_k =
-        0;  ///< rf_v3 and a given mask: key tokens per block, 16 .. 256; 0: block_size
-    bool protect_first_frame = true;
-    double min_recall = 0.0;     ///< rf_v1: a head whose best recall is lower stays dense
-    float scale = 0.0F;          ///< <= 0: head_dim^-0.5
-    bool is_causal = false;      ///< none and ada_bsa: query i sees no key behind i + k_len - q_len
-    bool keep_sink = true;       ///< ada_bsa: the first key block always
-    bool keep_recent = true;     ///< ada_bsa: the last key block (causal: the diagonal one) always
-    double cdf_threshold = 1.0;  ///< ada_bsa: wanted share of each row's attention, (0, 1]
-    SparsePrecision precision = SparsePrecision::bf16;  ///< others than bf16: not with is_causal
-    /// The kept blocks are computed with these (layout, mask and scale are the call's) instead of
-    /// `precision`; not with is_causal. Null: `precision` decides.
+    float scale = 0.0F;      ///< <= 0: head_dim^-0.5
+    bool is_causal = false;  ///< none and ada_bsa: query i sees no key behind i + k_len - q_len
+    /// int8: a scale per token and smoothed keys, the fastest but for format none with AMX. rf_v3 also fp8: q
+    /// and k rotated, a scale per 128 query and 256 key tokens; and mix: 64 tokens of q and k per scale.
+    /// Others than none: not with is_causal.
+    AttentionFormat format = AttentionFormat::none;
+    /// The kept blocks are computed with these (layout, mask and scale are the call's) instead of `format`;
+    /// not with is_causal. Null: `format` decides.
     const AttentionOptions* quantized = nullptr;
     /// fp8: q and k times these [head_dim, head_dim] matrices; no data: a Hadamard matrix.
     TensorView q_rotation = {}, k_rotation = {};
+};
+
+/// How a plan is made: as the call will be computed, and what is decided already.
+struct SparsePlanOptions {
+    SparseArithmetic arithmetic = {};
     /// Used instead of predicting one (not for rf_v1): bool, u8 or i8 [batch, heads, query blocks, key
-    /// blocks], contiguous, non-zero = computed; batch and heads may be 1. The blocks are those of `mask` in
-    /// the report; for rf_v2 and rf_v3 also finer ones, a block is then computed when any of its parts is.
+    /// blocks], contiguous, non-zero = computed; batch and heads may be 1. The blocks are those of
+    /// SparsePlan::cells; for rf_v2 and rf_v3 also finer ones, a block is then computed when any of its parts
+    /// is.
     TensorView mask = {};
-    bool return_mask = false;
     /// rf_v1: types of the heads (all batches alike) instead of recognising them: dense, spatial, temporal or
     /// textural. Empty: recognised.
-    std::vector<HeadType> head_types = {};
+    std::vector<std::string> head_types = {};
+    bool keep_cells = false;  ///< fill SparsePlan::cells
 };
 
-/// What one sparse call did.
-struct HeadReport {
-    HeadType type = HeadType::dense;
-    double recall = 1.0;   ///< kept attention mass on ARM's sample (rf_v1 that recognises), else 1
-    double density = 1.0;  ///< computed share of the attention map
-    /// rf_v1: recall of the spatial, temporal and textural mask; else 0.
-    std::array<double, 3> recalls = {};
-};
-struct SparseReport {
-    std::vector<HeadReport> heads;  ///< batch * heads
-    double predict_seconds = 0.0;   ///< recognition, orders, means and masks
-    double attention_seconds = 0.0;
-    bool predicted = true;      ///< false: the mask or the head types were given
-    std::string dense_because;  ///< why the call stayed dense ("fewer than 32 video blocks"), or empty
-    /// With return_mask: i8 [batch, heads, query blocks, key blocks] of 0 and 1, in the order of the pattern
-    /// (docs/sparse_attention.md).
-    Tensor mask;
-    double density() const;  ///< mean over heads
+/// What one head is computed as.
+struct SparseHead {
+    std::string_view type = "dense";  ///< or spatial, temporal, textural, block_mean, antidiagonal, given
+    double recall = 1.0;              ///< kept attention mass on ARM's sample (rf_v1 that recognises), else 1
+    double density = 1.0;             ///< computed share of the attention map
+    /// rf_v1 that recognises: the recall of every type it chose among; else empty.
+    std::vector<std::pair<std::string_view, double>> recalls = {};
 };
 
-/// o = sparse attention of q, k, v. Tokens are [text | video] or [video | text]. q and o 4-D in
-/// options.layout, or [tokens, heads, head_dim]; k and v alike, with as many heads or a divisor of them
-/// (GQA). f32 or bf16, head_dim 1..256. InvalidArgument when shapes do not fit the options, or when q or k
-/// hold values that are not finite where a mask is to be predicted from them. Returns what was done.
-SparseReport sparse_attention(const TensorView& q, const TensorView& k, const TensorView& v,
-                              const TensorView& o, const SparseOptions& options);
+/// Mean density; 1 without heads.
+double density_of(const std::vector<SparseHead>& heads);
+
+/// Row i of a head's queries and outputs is token q[i] of the sequence, of its keys and values token k[i].
+struct TokenLayout {
+    std::vector<std::int32_t> q, k;
+};
+
+/// What is computed of one call. It fits every call of the same sizes.
+struct SparsePlan {
+    std::vector<SparseHead> heads;      ///< batch * heads
+    std::string dense_because;          ///< why the call stays dense ("fewer than 32 video blocks"), or empty
+    bool predicted = true;              ///< false: the mask or the head types were given
+    double seconds = 0.0;               ///< of making it: recognition, orders, means and masks
+    BlockMask mask;                     ///< over the rows in the orders below; row_start is empty when dense
+    std::vector<TokenLayout> orders;    ///< that heads have; empty: all tokens as they lie
+    std::vector<std::size_t> order_of;  ///< index into `orders` per head; empty as they are
+    /// With keep_cells: i8 [batch, heads, query blocks, key blocks] of 0 and 1, in the blocks and the order
+    /// of the pattern (docs/sparse_attention.md), all 1 when dense.
+    Tensor cells;
+
+    double density() const { return density_of(heads); }
+};
+
+/// Decides what of softmax(q k^T) is computed. q and k 4-D in the layout, or [tokens, heads, head_dim]; k
+/// with as many heads or a divisor of them (GQA). f32 or bf16, head_dim 1..256. InvalidArgument when shapes
+/// do not fit the pattern and the video, or when q or k hold values that are not finite where a mask is to be
+/// predicted from them.
+SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePattern& pattern,
+                       const VideoLayout& video, const SparsePlanOptions& options = {});
+
+/// The arrays of one call: q and o of one shape, k and v of one.
+struct AttentionArrays {
+    TensorView q, k, v, o;
+};
+
+/// o = attention of q, k and v over what the plan computes. InvalidArgument when the arrays do not fit each
+/// other or the plan.
+void attention(const AttentionArrays& arrays, const SparsePlan& plan,
+               const SparseArithmetic& arithmetic = {});
 
 }  // namespace aerogel

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "aerogel/sparse_attention.h"
@@ -15,8 +16,8 @@ namespace aerogel {
 struct ProfileSpan {
     int first_step = 0;
     int end_step = 0;
-    HeadType type = HeadType::dense;  ///< dense, spatial, temporal or textural
-    double recall = 1.0;              ///< mean share of the sampled attention that the type's mask keeps
+    std::string type = "dense";  ///< or spatial, temporal, textural
+    double recall = 1.0;         ///< mean share of the sampled attention that the type's mask keeps
 };
 
 /// File form (JSON): {"aerogel_sparse_profile": 1, "latent_shape": [t,h,w], "block_size", "sparsity",
@@ -24,9 +25,7 @@ struct ProfileSpan {
 /// ...]}.
 struct SparseProfile {
     LatentShape latent_shape;  ///< of the mined videos, in tokens; others may use the profile all the same
-    std::int64_t block_size = 128;
-    double sparsity = 0.0;
-    bool protect_first_frame = true;
+    SparsePattern pattern = {.type = "rf_v1"};  ///< its sparsity, block size and protect_first_frame
     int steps = 0;
     std::vector<std::vector<std::vector<ProfileSpan>>>
         layers;  ///< [layer][head]: spans that cover 0 .. steps
@@ -37,7 +36,7 @@ struct SparseProfile {
     void write(const std::filesystem::path& path) const;
     /// Types of a layer's heads at a step; a negative or unknown step gets the first span, steps past the end
     /// the last. InvalidArgument when there is no such layer.
-    std::vector<HeadType> head_types(int layer, int step) const;
+    std::vector<std::string> head_types(int layer, int step) const;
 };
 
 }  // namespace aerogel

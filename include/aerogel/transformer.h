@@ -16,8 +16,7 @@
 
 #include "aerogel/attention.h"
 #include "aerogel/linear.h"
-#include "aerogel/sparse_attention.h"
-#include "aerogel/sparse_profile.h"
+#include "aerogel/sparse_config.h"
 #include "aerogel/tensor.h"
 #include "aerogel/timestep.h"
 
@@ -43,27 +42,6 @@ struct TransformerInput {
     Tensor encoder_hidden_states_image;  ///< f32 [batch, image_len, image_dim] or undefined
 };
 
-/// Sparse self-attention during sampling.
-struct SparseConfig {
-    SparseOptions options;         ///< latent_shape and txt_len are filled in by the model
-    int start_step = 0;            ///< dense before this step
-    int end_step = -1;             ///< dense from this step on; -1 = never
-    std::vector<int> skip_layers;  ///< dense blocks
-    /// Masks (rf_v1: head types) are chosen anew every so many steps and kept in between, see SparseMemory.
-    int mask_refresh_steps = 1;
-    std::shared_ptr<const SparseProfile> profile;  ///< rf_v1: pins the head types, nothing is recognised
-};
-
-/// What the self-attentions of one sequence of passes decided: one per caption, kept from step to step.
-struct SparseMemory {
-    struct Entry {
-        int step = -1;  ///< in which it was decided; -1: never
-        std::vector<HeadType> head_types;
-        Tensor mask;
-    };
-    std::vector<Entry> blocks;
-};
-
 /// What an attention module computes with: q, k and v as they meet, normed and rotated, each
 /// [batch, tokens, heads, head_dim]; valid during the call only.
 struct AttentionInput {
@@ -79,8 +57,8 @@ struct TransformerStep {
     StepContext context;
     /// What timestep-aware layers do in step context.timestep_index, instead of the rest of `context`.
     const TimestepPolicyConfig* timestep_policy = nullptr;
-    const SparseConfig* sparse = nullptr;   ///< null = dense
-    SparseMemory* sparse_memory = nullptr;  ///< for mask_refresh_steps; null: nothing is kept
+    const SparseConfig* sparse = nullptr;  ///< null = dense
+    SparsePlans* sparse_plans = nullptr;   ///< for mask_refresh_steps; null: nothing is kept
     std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
     std::function<void(const AttentionInput& input)> on_attention_input;       ///< calibration, mining
     std::function<void(int block, const TensorView& hidden)> on_block_output;  ///< tests, inspection

@@ -1,4 +1,5 @@
-"""From the keywords of `sparse_attention` to the options of the core. What only the core can judge is left to it."""
+"""From the keywords of `sparse_attention` to the structs of the core, whose table says which types and parameters there are. What only the
+core can judge is left to it."""
 from __future__ import annotations
 
 import math
@@ -7,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, is_torch
+from . import _core
+from ._arrays import Array, as_float_array, is_torch
 
-SPARSE_TYPES = ("rf_v1", "rf_v2", "rf_v3", "ada_bsa")
-VIDEO_TYPES = SPARSE_TYPES[:3]
+TYPES = {row.name: row for row in _core.sparse_types()}
+SPARSE_TYPES = tuple(name for name in TYPES if name != "none")
+PARAMETERS: dict[str, Any] = {name: getattr(_core.SparsePattern("none"), name) for name in _core.sparse_parameters()}
 FURTHER: dict[str, Any] = {
     "mask": None, "cached_mask": None, "precision": "bf16", "video_spans": None, "return_mask": False, "return_report": False,
-    "txt_first": True, "block_size_kv": None, "protect_first_frame": True, "min_recall": 0.0, "q_rot": None, "k_rot": None}
+    "txt_first": True, "q_rot": None, "k_rot": None,
+    **{name: default for name, default in PARAMETERS.items() if name not in ("sparsity", "block_size", "cdf_threshold", "keep_sink", "keep_recent")}}
 
 
 def positive_scale(op: str, scale: float | None) -> float:
@@ -71,15 +75,45 @@ def _spans(spans: Iterable[Any]) -> list[tuple[int, tuple[int, ...]]]:
     return result
 
 
-def video_options(shape_q: Sequence[int] | None, shape_k: Sequence[int] | None, txt_len: int, further: dict[str, Any]) -> dict[str, Any]:
+def _layout(options: dict[str, Any]) -> _core.VideoLayout:
     """Where the videos are."""
-    options = {"txt_len": int(txt_len), "txt_first": bool(further["txt_first"])}
-    if further["video_spans"] is not None:
-        if shape_q is not None or shape_k is not None or txt_len:
+    spans, txt_len, shapes = options["video_spans"], int(options["txt_len"]), [options["latent_shape_q"], options["latent_shape_k"]]
+    row = TYPES[options["sparse_type"] or "none"]
+    if not row.predicts:
+        return _core.VideoLayout()
+    if spans is not None:
+        if shapes != [None, None] or txt_len:
             raise ValueError("[sparse_attention] video_spans stand instead of latent_shape_q, latent_shape_k and txt_len; give one of them")
-        return {"spans": _spans(further["video_spans"])}
-    shape_q, shape_k = (a if a is not None else b for a, b in ((shape_q, shape_k), (shape_k, shape_q)))
-    return {**options, "latent_shape": _triple("latent_shape_q", shape_q), "latent_shape_k": _triple("latent_shape_k", shape_k)}
+        return _core.VideoLayout(spans=_spans(spans))
+    text = {"txt_len": txt_len, "txt_first": bool(options["txt_first"])}
+    if not row.needs_video:
+        return _core.VideoLayout(**text)
+    latent, latent_k = (_triple(name, shapes[i] if shapes[i] is not None else shapes[1 - i])
+                        for i, name in enumerate(("latent_shape_q", "latent_shape_k")))
+    return _core.VideoLayout(latent=latent, latent_k=latent_k, **text)
+
+
+def _pattern(options: dict[str, Any]) -> _core.SparsePattern:
+    pattern = _core.SparsePattern(options["sparse_type"] or "none")
+    for name, default in PARAMETERS.items():
+        if options[name] is not None:
+            setattr(pattern, name, type(default)(options[name]))
+    return pattern
+
+
+class SparseCall:
+    """The keywords of `sparse_attention`, all of them, as the core has them: pattern, video, arithmetic, and mask, a given one or None."""
+
+    def __init__(self, options: dict[str, Any], layout: str) -> None:
+        if options["sparse_type"] is not None and options["sparse_type"] not in SPARSE_TYPES:
+            raise ValueError(f"[sparse_attention] sparse_type must be None, {', '.join(SPARSE_TYPES)}, got {options['sparse_type']!r}")
+        rotations = {name: as_float_array("sparse_attention", name, options[key])
+                     for name, key in (("q_rotation", "q_rot"), ("k_rotation", "k_rot")) if options[key] is not None}
+        self.arithmetic = _core.SparseArithmetic(
+            layout=layout, scale=positive_scale("sparse_attention", options["scale"]), is_causal=bool(options["is_causal"]),
+            precision=options["precision"], **rotations)
+        self.mask = _given_mask(options)
+        self.pattern, self.video = _pattern(options), _layout(options)
 
 
 def attended(op: str, name: str, mask: Any) -> Any:
@@ -112,15 +146,16 @@ def block_mask(op: str, name: str, mask: Any) -> Array:
     return mask.contiguous() if is_torch(mask) else np.ascontiguousarray(mask)
 
 
-def mask_options(sparse_type: str | None, attn_mask: Array | None, further: dict[str, Any]) -> dict[str, Any]:
+def _given_mask(options: dict[str, Any]) -> Array | None:
     """The one mask that is given, if any, under the name that goes with the pattern."""
-    named = {"attn_mask": attn_mask, "mask": further["mask"], "cached_mask": further["cached_mask"]}
-    given = [name for name, mask in named.items() if mask is not None]
+    sparse_type = options["sparse_type"]
+    given = [name for name in ("attn_mask", "mask", "cached_mask") if options[name] is not None]
     if not given:
-        return {}
+        return None
     if len(given) > 1:
         raise ValueError(f"[sparse_attention] {' and '.join(given)} are both masks; give one")
     if (given[0] == "cached_mask") != (sparse_type is not None):
+        names = [row.name for row in TYPES.values() if row.predicts and row.takes_mask]
         raise ValueError(f"[sparse_attention] sparse_type {sparse_type!r} does not go with {given[0]}: attn_mask or mask stand alone, with "
-                         "sparse_type None; cached_mask stands in for the mask of rf_v2, rf_v3 or ada_bsa")
-    return {"mask": block_mask("sparse_attention", given[0], named[given[0]])}
+                         f"sparse_type None; cached_mask stands in for the mask of {', '.join(names[:-1])} or {names[-1]}")
+    return block_mask("sparse_attention", given[0], options[given[0]])

@@ -1,12 +1,13 @@
 """Dense and sparse attention for NumPy arrays and torch tensors on the CPU."""
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _core
 from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from ._sparse_options import SPARSE_TYPES, VIDEO_TYPES, blocks_of, further_keywords, maps_of, mask_options, positive_scale, video_options
+from ._sparse_options import FURTHER, SparseCall, blocks_of, further_keywords, maps_of, positive_scale
 
 LAYOUTS = ("BNSD", "BSND", "TND")
 
@@ -67,14 +68,36 @@ def _with_gradients(q: Any, k: Any, v: Any, place: dict[str, Any]) -> Any:
     return whole[0]
 
 
-def _result(o: Array, report: dict[str, Any], q: Array, further: dict[str, Any]) -> Any:
-    mask = report.pop("mask", None)
-    if mask is not None and is_torch(q):
-        import torch
+def _report(plan: _core.SparsePlan, seconds: float) -> dict[str, Any]:
+    heads = [{"type": head.type, "recall": head.recall, "density": head.density, **({"recalls": dict(head.recalls)} if head.recalls else {})}
+             for head in plan.heads]
+    return {"heads": heads, "density": plan.density, "predict_seconds": plan.seconds, "attention_seconds": seconds,
+            "dense_because": plan.dense_because}
 
-        mask = torch.from_numpy(mask)
-    results = [o, *([mask] if further["return_mask"] else []), *([report] if further["return_report"] else [])]
-    return results[0] if len(results) == 1 else tuple(results)
+
+def _like(array: Any, q: Array) -> Any:
+    if not is_torch(q):
+        return array
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], plan: _core.SparsePlan | None = None) -> tuple[ArrayT, Any, float]:
+    """(output, plan, seconds of the attention); options: keywords of sparse_attention. plan: of an earlier call of the same sizes, else one
+    is made."""
+    if wants_gradients(q, k, v):
+        raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
+                                  "aerogel.attention, which has them")
+    options = {**_DEFAULTS, **options}
+    prepared, layout = _prepared("sparse_attention", q, k, v, options["input_layout"])
+    call = SparseCall(options, layout)
+    if plan is None:
+        plan = _core.plan_sparse(handed(prepared[0]), handed(prepared[1]), call.pattern, call.video, call.arithmetic,
+                                 mask=None if call.mask is None else handed(call.mask), keep_cells=bool(options["return_mask"]))
+    o = empty(prepared[0].shape, prepared[0])
+    seconds = _core.sparse_attention(*(handed(x) for x in (*prepared, o)), plan, call.arithmetic)
+    return restored(o[0] if options["input_layout"] == "TND" else o, q), plan, seconds
 
 
 # Any comes back: return_mask and return_report choose between an array and tuples, and they are among the further keywords.
@@ -99,26 +122,17 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     head became. docs/sparse_attention.md has the arithmetic. Raises ValueError for what does not fit (also NaN in q or k where a mask is to
     be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""
     further = further_keywords(kwargs)
-    if wants_gradients(q, k, v):
-        raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
-                                  "aerogel.attention, which has them")
-    if sparse_type is not None and sparse_type not in SPARSE_TYPES:
-        raise ValueError(f"[sparse_attention] sparse_type must be None, {', '.join(SPARSE_TYPES)}, got {sparse_type!r}")
-    prepared, layout = _prepared("sparse_attention", q, k, v, input_layout)
-    options = {
-        "sparse_type": sparse_type or "none", "layout": layout, "scale": positive_scale("sparse_attention", scale),
-        "sparsity": float(sparsity), "block_size": int(block_size), "is_causal": bool(is_causal), "keep_sink": bool(keep_sink),
-        "keep_recent": bool(keep_recent), "cdf_threshold": float(cdf_threshold), "precision": further["precision"],
-        "protect_first_frame": bool(further["protect_first_frame"]), "min_recall": float(further["min_recall"]),
-        "return_mask": bool(further["return_mask"]), **mask_options(sparse_type, attn_mask, further)}
-    if sparse_type in VIDEO_TYPES or (sparse_type is not None and further["video_spans"] is not None):
-        options |= video_options(latent_shape_q, latent_shape_k, txt_len, further)
-    elif sparse_type is not None:
-        options |= {"txt_len": int(txt_len), "txt_first": bool(further["txt_first"])}
-    if further["block_size_kv"] is not None:
-        options["block_size_k"] = int(further["block_size_kv"])
-    for name, given in (("q_rotation", further["q_rot"]), ("k_rotation", further["k_rot"])):
-        if given is not None:
-            options[name] = as_float_array("sparse_attention", name, given)
-    o, report = _call(_core.sparse_attention, *prepared, options)
-    return _result(restored(o[0] if input_layout == "TND" else o, q), report, q, further)
+    o, plan, seconds = attend_sparsely(q, k, v, {
+        "attn_mask": attn_mask, "scale": scale, "is_causal": is_causal, "input_layout": input_layout, "sparse_type": sparse_type,
+        "txt_len": txt_len, "block_size": block_size, "latent_shape_q": latent_shape_q, "latent_shape_k": latent_shape_k,
+        "keep_sink": keep_sink, "keep_recent": keep_recent, "cdf_threshold": cdf_threshold, "sparsity": sparsity, **further})
+    results: list[Any] = [o]
+    if further["return_mask"]:
+        results.append(_like(plan.cells, q))
+    if further["return_report"]:
+        results.append(_report(plan, seconds))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+_DEFAULTS = {name: p.default for name, p in inspect.signature(sparse_attention).parameters.items()
+             if p.default is not inspect.Parameter.empty} | FURTHER

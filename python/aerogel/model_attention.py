@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import torch
 
-from ._sparse_options import FURTHER
-from .attention import sparse_attention
+from ._sparse_options import FURTHER, TYPES
+from .attention import attend_sparsely, sparse_attention
 from .attention_backend import Problem, RunningLayer, dense, register, running, traced, why_float
 from .fused_processors import fused
 from .layer_choice import unwrapped
@@ -74,7 +74,7 @@ class AttentionPlan:
         self._options, self._steps, self._skip, self._refresh = options, steps, skip_layers, refresh
         self._said: set[str] = set()
         self._undo: list[tuple[Any, ...]] = []
-        self._masks: dict[tuple[Any, ...], tuple[int, torch.Tensor]] = {}
+        self._plans: dict[tuple[Any, ...], tuple[int, Any]] = {}
         self._step, self._forward = 0, 0
         self._timestep: float | None = None
 
@@ -122,7 +122,7 @@ class AttentionPlan:
         self._forward = self._forward + 1 if now == self._timestep else 0
         if self._timestep is None or now > self._timestep:
             self._step = 0
-            self._masks.clear()
+            self._plans.clear()
         elif now < self._timestep:
             self._step += 1
         self._timestep = now
@@ -147,17 +147,14 @@ class AttentionPlan:
         """(output, density, why dense). place: where the video is, as keywords of sparse_attention. key: of a call that comes again in
         the next step, whose mask may then be used again."""
         options = {**place, "input_layout": p.layout, "scale": p.scale, **self._options}
-        if self._refresh == 1:
-            o, report = sparse_attention(p.q, p.k, p.v, return_report=True, **options)
-            return o, report["density"], report["dense_because"]
         key = (*key, self._forward)
-        made, mask = self._masks.get(key, (-self._refresh, None))
-        if mask is not None and self._step - made < self._refresh:
-            options["cached_mask"] = mask
-        o, mask, report = sparse_attention(p.q, p.k, p.v, return_mask=True, return_report=True, **options)
-        if "cached_mask" not in options:
-            self._masks[key] = (self._step, mask)
-        return o, report["density"], report["dense_because"]
+        made, plan = self._plans.get(key, (-self._refresh, None))
+        if self._step - made >= self._refresh:
+            made, plan = self._step, None
+        o, plan, _ = attend_sparsely(p.q, p.k, p.v, options, plan)
+        if self._refresh > 1:
+            self._plans[key] = (made, plan)
+        return o, plan.density, plan.dense_because
 
     def stays_dense(self, why: str, level: int = logging.WARNING) -> None:
         """Counts it, and tells it the first time."""
@@ -295,6 +292,11 @@ def _transformers(target: Any) -> dict[str, torch.nn.Module]:
     return {f"{name}." if index else "": unwrapped(model) for index, (name, model) in enumerate(models)}
 
 
+def _keeps_masks(sparse_type: str | None) -> bool:
+    row = TYPES.get(sparse_type or "none")
+    return row is not None and row.predicts and row.takes_mask
+
+
 def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", sparsity: float = 0.8, start_step: int = 0,
                             end_step: int | None = None, skip_layers: Iterable[int | str] = (), mask_refresh_steps: int = 1,
                             dense_format: str | None = None, **options: Any) -> AttentionPlan:
@@ -312,7 +314,7 @@ def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", s
         raise TypeError(f"enable_sparse_attention() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
     if start_step < 0 or (end_step is not None and end_step < start_step):
         raise ValueError(f"[sparse_attention] start_step and end_step must be 0 <= start <= end, got {start_step} and {end_step}")
-    if mask_refresh_steps < 1 or (mask_refresh_steps > 1 and sparse_type not in ("rf_v2", "rf_v3", "ada_bsa")):
+    if mask_refresh_steps < 1 or (mask_refresh_steps > 1 and not _keeps_masks(sparse_type)):
         raise ValueError(f"[sparse_attention] mask_refresh_steps must be at least 1, and 1 for {sparse_type}, got {mask_refresh_steps}")
     if dense_format not in (None, *FORMATS):
         raise ValueError(f"[sparse_attention] dense_format must be None or one of {', '.join(FORMATS)}, got {dense_format!r}")

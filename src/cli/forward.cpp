@@ -45,11 +45,11 @@ Passes run_records(const Transformer& model, const RecordedInputFile& records, c
     Progress progress("forward", static_cast<int>(records.count()));
     for (std::int64_t i = 0; i < records.count(); ++i) {
         TransformerStep settings;
-        SparseMemory memory;
+        SparsePlans plans;
         settings.context.timestep_index = records.steps()[static_cast<std::size_t>(i)];
         if (policy) settings.timestep_policy = &*policy;
         if (sparse) settings.sparse = &*sparse;
-        settings.sparse_memory = &memory;
+        settings.sparse_plans = &plans;
         settings.on_sparse = [&](int, const SparseReport& report) {
             passes.densities.push_back(report.density());
         };

@@ -40,8 +40,8 @@ SparseSummary summarize(const std::vector<SparseCall>& calls) {
         summary.predict_seconds += call.report.predict_seconds;
         summary.attention_seconds += call.report.attention_seconds;
         summary.predicted += call.report.predicted ? 1 : 0;
-        for (const HeadReport& head : call.report.heads)
-            ++summary.head_types[std::string(to_string(head.type))];
+        for (const SparseHead& head : call.report.heads)
+            ++summary.head_types[std::string(head.type)];
         if (!call.report.dense_because.empty()) ++summary.stayed_dense[call.report.dense_because];
     }
     return summary;
@@ -66,11 +66,11 @@ Json steps_json(const std::vector<SparseCall>& calls) {
 }
 
 Json sparse_json(const GenerateReport& report) {
-    const SparseOptions& options = report.options.sparse->options;
+    const SparsePattern& pattern = report.options.sparse->pattern;
     const SparseSummary summary = summarize(report.result.sparse_calls);
-    Json json = {{"type", to_string(options.type)},
-                 {"sparsity", options.sparsity},
-                 {"block_size", options.block_size},
+    Json json = {{"type", pattern.type},
+                 {"sparsity", pattern.sparsity},
+                 {"block_size", pattern.block_size},
                  {"density", summary.density},
                  {"predict_seconds", summary.predict_seconds},
                  {"attention_seconds", summary.attention_seconds},
@@ -80,9 +80,9 @@ Json sparse_json(const GenerateReport& report) {
     Json calls = Json::array();
     for (const SparseCall& call : report.result.sparse_calls) {
         Json heads = Json::array();
-        for (const HeadReport& head : call.report.heads) {
+        for (const SparseHead& head : call.report.heads) {
             heads.push_back(
-                {{"type", to_string(head.type)}, {"recall", head.recall}, {"density", head.density}});
+                {{"type", head.type}, {"recall", head.recall}, {"density", head.density}});
         }
         calls.push_back({{"step", call.step},
                          {"block", call.block},
@@ -147,7 +147,7 @@ std::string to_text(const GenerateReport& report) {
     if (report.options.sparse) {
         const SparseSummary summary = summarize(report.result.sparse_calls);
         text += fmt::format("\n{}: density {:.1f} %, prediction {}, attention {}, heads:",
-                            to_string(report.options.sparse->options.type), 100 * summary.density,
+                            report.options.sparse->pattern.type, 100 * summary.density,
                             show_seconds(summary.predict_seconds), show_seconds(summary.attention_seconds));
         for (const auto& [type, count] : summary.head_types) text += fmt::format(" {} {}", count, type);
         for (const auto& [reason, calls] : summary.stayed_dense)

@@ -11,6 +11,7 @@
 #include "cli/mine_report.h"
 #include "cli/output.h"
 #include "cli/sampling_flags.h"
+#include "cli/sparse_flags.h"
 #include "core/atomic_file.h"
 #include "model/calibrate.h"
 #include "model/mine.h"
@@ -26,13 +27,11 @@ struct MineFlags {
     std::vector<std::string> prompts;
     SamplingFlags sampling;
     MineOptions options;
-    bool no_protect_first_frame = false;
     bool json = false;
 };
 
 MineOptions to_options(const MineFlags& flags) {
     MineOptions options = flags.options;
-    options.mining.protect_first_frame = !flags.no_protect_first_frame;
     options.captions = flags.prompts;
     if (!flags.captions.empty()) {
         for (std::string& caption : read_captions(flags.captions))
@@ -90,17 +89,8 @@ void add_mine(CLI::App& app) {
                         "Also write a page with heat maps, head types and recall curves");
     command->add_option("--captions", flags->captions, "Captions to make videos of, one per line");
     command->add_option("--prompt", flags->prompts, "A caption; repeatable (default: a few built-in ones)");
-    command->add_option("--sparsity", mining.sparsity, "Wanted share of skipped blocks, 0 to below 1")
-        ->capture_default_str()
-        ->check(real_number(0.0, 1.0));
-    command->add_option("--block-size", mining.block_size, "Tokens per block, 16 to 128")
-        ->capture_default_str();
-    command->add_option("--min-recall", mining.min_recall, "Heads whose best mask keeps less stay dense")
-        ->capture_default_str()
-        ->check(real_number(0.0, 1.0));
+    add_pattern_flags(*command, mining.pattern, mining.pattern.type);
     command->add_flag("--by-step", mining.by_step, "Let the type of a head change from step to step");
-    command->add_flag("--no-protect-first-frame", flags->no_protect_first_frame,
-                      "Let the first frame be sparse too");
     add_sampling_flags(*command, flags->sampling);
     command->add_flag("--json", flags->json, "Print the summary as JSON");
     command->footer(

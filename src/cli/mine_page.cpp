@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "cli/output.h"
@@ -34,17 +35,13 @@ leaves out.</p><div class="maps">{maps}</div>
 </html>
 )html";
 
-const char* colour_of(HeadType type) {
-    switch (type) {
-        case HeadType::spatial:
-            return "#d9822b";
-        case HeadType::temporal:
-            return "#2b7dd9";
-        case HeadType::textural:
-            return "#3aa655";
-        default:
-            return "#888888";
-    }
+// Grey for dense heads.
+const char* colour_of(std::string_view type) {
+    constexpr std::array kColours = {"#d9822b", "#2b7dd9", "#3aa655", "#a64d9e", "#c9a800"};
+    const auto types = mined_types();
+    const auto found = std::find(types.begin(), types.end(), type);
+    return found == types.end() ? "#888888"
+                                : kColours[static_cast<std::size_t>(found - types.begin()) % kColours.size()];
 }
 
 std::string escaped(const std::string& text) {
@@ -100,13 +97,13 @@ std::string maps(const MineReport& report, const std::vector<HeadPlace>& typical
     for (const HeadPlace& place : typical) {
         const ProfileSpan& span = longest(report.spans(place));
         const std::vector<float> mask =
-            span.type == HeadType::dense ? std::vector<float>() : report.miner.mask_picture(span.type);
+            span.type == "dense" ? std::vector<float>() : report.miner.mask_picture(span.type);
         const Picture picture = heat_map(report.miner.picture(place.layer, place.head), mask);
         html += fmt::format(
             "<figure><img alt=\"attention map\" src=\"data:image/png;base64,{}\"><figcaption>layer {}, head "
             "{}: {}, recall "
             "{:.3f}</figcaption></figure>",
-            base64(png_bytes(picture)), place.layer, place.head, to_string(span.type), span.recall);
+            base64(png_bytes(picture)), place.layer, place.head, span.type, span.recall);
     }
     return html;
 }
@@ -124,8 +121,8 @@ std::string type_chart(const MineReport& report) {
                     "fill-opacity=\"{:.2f}\"><title>layer {}, "
                     "head {}, steps {} to {}: {}, recall {:.3f}</title></rect>",
                     span.first_step * cell, y, (span.end_step - span.first_step) * cell, colour_of(span.type),
-                    0.25 + 0.75 * span.recall, layer, head, span.first_step, span.end_step - 1,
-                    to_string(span.type), span.recall);
+                    0.25 + 0.75 * span.recall, layer, head, span.first_step, span.end_step - 1, span.type,
+                    span.recall);
             }
         }
         y += 6;
@@ -140,8 +137,9 @@ std::string curve_chart(const MineReport& report) {
     std::string lines;
     for (int layer = 0; layer < report.miner.layers(); ++layer) {
         for (int head = 0; head < report.miner.heads(); ++head) {
-            const HeadType best = *std::max_element(
-                kStaticHeadTypes.begin(), kStaticHeadTypes.end(), [&](HeadType a, HeadType b) {
+            const auto types = mined_types();
+            const std::string_view best =
+                *std::max_element(types.begin(), types.end(), [&](std::string_view a, std::string_view b) {
                     return report.miner.curve(layer, head, a).front().recall <
                            report.miner.curve(layer, head, b).front().recall;
                 });
@@ -154,7 +152,7 @@ std::string curve_chart(const MineReport& report) {
                 "<polyline fill=\"none\" stroke=\"{}\" stroke-opacity=\".6\" points=\"{}\"><title>layer {}, "
                 "head {}: "
                 "{}</title></polyline>",
-                colour_of(best), points, layer, head, to_string(best));
+                colour_of(best), points, layer, head, best);
         }
     }
     for (int percent = 0; percent <= 100; percent += 20) {
@@ -176,12 +174,14 @@ std::string curve_chart(const MineReport& report) {
 std::string mine_page(const MineReport& report, const std::vector<HeadPlace>& typical) {
     const SparseProfile& profile = report.profile;
     std::string key;
-    for (const HeadType type : {HeadType::spatial, HeadType::temporal, HeadType::textural, HeadType::dense})
-        key += fmt::format("<i style=\"background:{}\"></i>{}", colour_of(type), to_string(type));
+    auto types = mined_types();
+    types.emplace_back("dense");
+    for (const std::string_view type : types)
+        key += fmt::format("<i style=\"background:{}\"></i>{}", colour_of(type), type);
     const std::string summary =
         fmt::format("{} x {} x {} tokens, {} steps, sparsity {}, blocks of {}", profile.latent_shape.frames,
-                    profile.latent_shape.height, profile.latent_shape.width, profile.steps, profile.sparsity,
-                    profile.block_size);
+                    profile.latent_shape.height, profile.latent_shape.width, profile.steps,
+                    profile.pattern.sparsity, profile.pattern.block_size);
     return fmt::format(kPage, fmt::arg("model", escaped(report.model)), fmt::arg("summary", summary),
                        fmt::arg("key", key), fmt::arg("maps", maps(report, typical)),
                        fmt::arg("types", type_chart(report)), fmt::arg("curves", curve_chart(report)));

@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 std::map<std::string, int> type_counts(const SparseProfile& profile) {
     std::map<std::string, int> counts;
     for (const auto& heads : profile.layers) {
-        for (const auto& spans : heads) ++counts[std::string(to_string(longest(spans).type))];
+        for (const auto& spans : heads) ++counts[longest(spans).type];
     }
     return counts;
 }
@@ -30,16 +30,16 @@ double round4(double value) {
 Json head_json(const MineReport& report, int layer, int head) {
     const auto& spans =
         report.profile.layers[static_cast<std::size_t>(layer)][static_cast<std::size_t>(head)];
-    Json json = {{"layer", layer}, {"head", head}, {"type", to_string(longest(spans).type)}};
+    Json json = {{"layer", layer}, {"head", head}, {"type", longest(spans).type}};
     Json curves = Json::object();
-    for (const HeadType type : kStaticHeadTypes) {
+    for (const std::string_view type : mined_types()) {
         const std::vector<MaskScore> scores = report.miner.curve(layer, head, type);
-        json["recall"][std::string(to_string(type))] = round4(scores.front().recall);
+        json["recall"][std::string(type)] = round4(scores.front().recall);
         Json curve = Json::array();
         for (std::size_t i = 1; i < scores.size(); ++i)
             curve.push_back(
                 {kCurveSparsities.at(i - 1), round4(scores[i].density), round4(scores[i].recall)});
-        curves[std::string(to_string(type))] = std::move(curve);
+        curves[std::string(type)] = std::move(curve);
     }
     json["curves"] = std::move(curves);  // [sparsity asked, computed share, recall]
     return json;
@@ -47,7 +47,7 @@ Json head_json(const MineReport& report, int layer, int head) {
 
 // For each type that occurs the head whose recall is best, and the head that no mask fits.
 std::vector<HeadPlace> typical_heads(const MineReport& report) {
-    std::map<HeadType, std::pair<double, HeadPlace>> best;
+    std::map<std::string, std::pair<double, HeadPlace>> best;
     std::pair<double, HeadPlace> worst = {2.0, {0, 0}};
     for (int layer = 0; layer < report.miner.layers(); ++layer) {
         for (int head = 0; head < report.miner.heads(); ++head) {
@@ -77,8 +77,8 @@ Json to_json(const MineReport& report) {
     Json json = {{"model", report.model},
                  {"latent_shape",
                   {profile.latent_shape.frames, profile.latent_shape.height, profile.latent_shape.width}},
-                 {"block_size", profile.block_size},
-                 {"sparsity", profile.sparsity},
+                 {"block_size", profile.pattern.block_size},
+                 {"sparsity", profile.pattern.sparsity},
                  {"steps", profile.steps},
                  {"head_types", type_counts(profile)}};
     Json heads = Json::array();
@@ -91,18 +91,18 @@ Json to_json(const MineReport& report) {
 }
 
 std::string to_text(const MineReport& report) {
-    std::string text = fmt::format("layer  head  type       recall: spatial  temporal  textural\n");
+    std::string text = fmt::format("layer  head  type       recall: {}\n", fmt::join(mined_types(), "  "));
     for (int layer = 0; layer < report.miner.layers(); ++layer) {
         for (int head = 0; head < report.miner.heads(); ++head) {
             const auto& span = longest(
                 report.profile.layers[static_cast<std::size_t>(layer)][static_cast<std::size_t>(head)]);
-            text += fmt::format("{:5}  {:4}  {:9}", layer, head, to_string(span.type));
-            for (const HeadType type : kStaticHeadTypes)
+            text += fmt::format("{:5}  {:4}  {:9}", layer, head, span.type);
+            for (const std::string_view type : mined_types())
                 text += fmt::format("{:10.3f}", report.miner.curve(layer, head, type).front().recall);
             text += "\n";
         }
     }
-    text += fmt::format("at sparsity {}:", report.profile.sparsity);
+    text += fmt::format("at sparsity {}:", report.profile.pattern.sparsity);
     for (const auto& [type, count] : type_counts(report.profile)) text += fmt::format(" {} {}", count, type);
     return text;
 }

@@ -3,45 +3,88 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "aerogel/error.h"
 #include "cli/arguments.h"
+#include "sparse/parameters.h"
+#include "sparse/patterns/pattern.h"
 
 namespace aerogel::cli {
 namespace {
 
+// "--block-size" or, of a switch that is on, "--no-keep-sink".
+std::string flag_of(const SparseParameter& parameter) {
+    std::string flag(parameter.name);
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    return (std::holds_alternative<bool SparsePattern::*>(parameter.member) ? "--no-" : "--") + flag;
+}
+
+// "rf_v1: heads ..."; a capital letter where every type that makes masks looks at the parameter.
+std::string help_of(const SparseParameter& parameter, bool names_types) {
+    std::string text(parameter.about);
+    std::vector<std::string_view> types;
+    bool all = true;
+    for (const SparseTypeRow& row : sparse_type_rows()) {
+        if (!row.predicts()) continue;
+        if (row.looks_at(parameter.name)) {
+            types.push_back(row.name);
+        } else {
+            all = false;
+        }
+    }
+    if (names_types && !all) return fmt::format("{}: {}", fmt::join(types, ", "), text);
+    text[0] = static_cast<char>(std::toupper(text[0]));
+    return text;
+}
+
+void add_flag(CLI::App& command, SparsePattern& pattern, const SparseParameter& parameter,
+              const std::string& help) {
+    const std::string flag = flag_of(parameter);
+    if (const auto* share = std::get_if<double SparsePattern::*>(&parameter.member)) {
+        command.add_option(flag, pattern.**share, help)->capture_default_str()->check(real_number(0.0, 1.0));
+    } else if (const auto* tokens = std::get_if<std::int64_t SparsePattern::*>(&parameter.member)) {
+        command.add_option(flag, pattern.**tokens, help)->capture_default_str();
+    } else {
+        bool& on = pattern.*std::get<bool SparsePattern::*>(parameter.member);
+        command.add_flag_function(
+            flag, [&on](std::int64_t) { on = false; }, help);
+    }
+}
+
 // The profile's settings, but for those that were given as flags.
 void apply_profile(const SparseFlags& flags, SparseConfig& config) {
-    if (flags.type_flag->count() > 0 && config.options.type != SparseType::rf_v1) {
-        throw InvalidArgument(
-            fmt::format("[generate] --profile pins the head types of rf_v1, got --sparse {}", flags.type));
+    const auto given = [&](const char* flag) { return flags.command->count(flag) > 0; };
+    if (given("--sparse") && config.pattern.type != "rf_v1") {
+        throw InvalidArgument(fmt::format(
+            "[generate] --profile pins the head types of rf_v1, got --sparse {}", config.pattern.type));
     }
     const auto profile = std::make_shared<const SparseProfile>(SparseProfile::read(flags.profile));
-    config.options.type = SparseType::rf_v1;
-    if (flags.sparsity_flag->count() == 0) config.options.sparsity = profile->sparsity;
-    if (flags.block_size_flag->count() == 0) config.options.block_size = profile->block_size;
-    if (!profile->protect_first_frame) config.options.protect_first_frame = false;
+    config.pattern.type = profile->pattern.type;
+    if (!given("--sparsity")) config.pattern.sparsity = profile->pattern.sparsity;
+    if (!given("--block-size")) config.pattern.block_size = profile->pattern.block_size;
+    if (!profile->pattern.protect_first_frame) config.pattern.protect_first_frame = false;
     config.profile = profile;
 }
 
 }  // namespace
 
+void add_pattern_flags(CLI::App& command, SparsePattern& pattern, std::string_view type) {
+    for (const SparseParameter& parameter : sparse_parameters()) {
+        if (type.empty() || sparse_type_row(type).looks_at(parameter.name))
+            add_flag(command, pattern, parameter, help_of(parameter, type.empty()));
+    }
+}
+
 void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
     SparseConfig& sparse = flags.config;
-    flags.type_flag =
-        command
-            .add_option("--sparse", flags.type, "Sparse self-attention: none, rf_v1, rf_v2, rf_v3 or ada_bsa")
-            ->capture_default_str();
-    sparse.options.sparsity = 0.8;
-    flags.sparsity_flag =
-        command
-            .add_option("--sparsity", sparse.options.sparsity, "Wanted share of skipped blocks, 0 to below 1")
-            ->capture_default_str()
-            ->check(real_number(0.0, 1.0));
-    flags.block_size_flag =
-        command.add_option("--block-size", sparse.options.block_size, "Tokens per block, 16 to 128")
-            ->capture_default_str();
+    flags.command = &command;
+    command
+        .add_option("--sparse", sparse.pattern.type,
+                    "Sparse self-attention: " + types_that([](const SparseTypeRow&) { return true; }, "or"))
+        ->capture_default_str();
+    add_pattern_flags(command, sparse.pattern);
     command.add_option("--profile", flags.profile,
                        "rf_v1 with the head types of this profile (aerogel mine) instead of recognition");
     command.add_option("--start-step", sparse.start_step, "Dense before this step")->capture_default_str();
@@ -54,35 +97,16 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
                     "Choose masks anew every so many steps and keep them in between")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
-    command
-        .add_option("--min-recall", sparse.options.min_recall,
-                    "rf_v1: heads recognised worse than this stay dense")
-        ->capture_default_str()
-        ->check(real_number(0.0, 1.0));
-    command.add_option("--block-size-kv", sparse.options.block_size_k,
-                       "rf_v3: tokens per key block, 16 to 256 (0: as --block-size)");
     command.add_option("--sparse-precision", flags.precision, "bf16 or int8; rf_v3 also fp8 or mix")
         ->capture_default_str();
-    command
-        .add_option("--cdf-threshold", sparse.options.cdf_threshold,
-                    "ada_bsa: share of each row's attention to reach, above 0 to 1")
-        ->capture_default_str()
-        ->check(real_number(0.0, 1.0));
-    command.add_flag("--no-protect-first-frame", flags.no_protect_first_frame,
-                     "Let the first frame be sparse too");
-    command.add_flag("--no-keep-sink", flags.no_keep_sink, "ada_bsa: the first key block may be skipped");
-    command.add_flag("--no-keep-recent", flags.no_keep_recent, "ada_bsa: the last key block may be skipped");
 }
 
 std::optional<SparseConfig> sparse_config(const SparseFlags& flags) {
     SparseConfig config = flags.config;
-    config.options.type = sparse_type_from(flags.type);
-    config.options.precision = sparse_precision_from(flags.precision);
-    config.options.protect_first_frame = !flags.no_protect_first_frame;
-    config.options.keep_sink = !flags.no_keep_sink;
-    config.options.keep_recent = !flags.no_keep_recent;
+    sparse_type_row(config.pattern.type);
+    config.format = sparse_format_from(flags.precision);
     if (!flags.profile.empty()) apply_profile(flags, config);
-    if (config.options.type == SparseType::none) return std::nullopt;
+    if (config.pattern.type == "none") return std::nullopt;
     return config;
 }
 

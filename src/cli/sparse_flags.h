@@ -1,29 +1,26 @@
-// The flags of `aerogel generate` that say how self-attention is sparse.
+// The flags that say how self-attention is sparse.
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
-#include "aerogel/transformer.h"
+#include "aerogel/sparse_config.h"
 
 namespace aerogel::cli {
 
 /// What the flags were set to.
 struct SparseFlags {
-    std::string type = "none";
+    SparseConfig config = {.pattern = {.sparsity = 0.8}};
     std::string precision = "bf16";
     std::string profile;
-    SparseConfig config;
-    bool no_protect_first_frame = false;
-    bool no_keep_sink = false;
-    bool no_keep_recent = false;
-    /// Flags that a profile stands in for where they are not given.
-    const CLI::Option* type_flag = nullptr;
-    const CLI::Option* sparsity_flag = nullptr;
-    const CLI::Option* block_size_flag = nullptr;
+    const CLI::App* command = nullptr;  ///< knows which flags were given
 };
 
+/// A flag per member of the pattern that `type` looks at; without a type per member that any does, and the
+/// help names those types.
+void add_pattern_flags(CLI::App& command, SparsePattern& pattern, std::string_view type = {});
 void add_sparse_flags(CLI::App& command, SparseFlags& flags);
 /// Empty: dense. InvalidArgument for an unknown type and for a profile with another type than rf_v1; reads
 /// the profile.

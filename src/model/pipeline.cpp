@@ -103,7 +103,7 @@ class Run {
         settings.context.timestep_index = *timestep_.get_timestep_idx();
         if (options_.timestep_policy) settings.timestep_policy = &*options_.timestep_policy;
         if (options_.sparse) settings.sparse = &*options_.sparse;
-        settings.sparse_memory = &sparse_memory_[conditional ? 0 : 1];
+        settings.sparse_plans = &sparse_plans_[conditional ? 0 : 1];
         settings.on_sparse = [&](int block, const SparseReport& report) {
             result_.sparse_calls.push_back({step, block, conditional, report});
         };
@@ -123,7 +123,7 @@ class Run {
     const Transformer& model_;
     const GenerateOptions& options_;
     Captions captions_;
-    std::array<SparseMemory, 2> sparse_memory_;  // of the passes with and without the caption
+    std::array<SparsePlans, 2> sparse_plans_;  // of the passes with and without the caption
     Tensor sample_;
     FrameSampler sampler_;
     TimestepManager timestep_;

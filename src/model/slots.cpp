@@ -20,13 +20,13 @@ void run_attention(const AttentionSlot& slot, const ModuleCall& call, const Tran
     }
     const int index = step.context.timestep_index;
     const AttentionOptions options = attention_options(slot.quantization, step.timestep_policy, index);
-    if (!call.is_self || !is_sparse(step.sparse, call.block, index)) {
+    if (!call.is_self || step.sparse == nullptr || !step.sparse->is_sparse(call.block, index)) {
         attention(call.q, call.k, call.v, call.o, options);
         return;
     }
     const bool is_float = options.format == AttentionFormat::none;
     const SparseReport report = run_sparse(
-        {call.q, call.k, call.v, call.o, call.latent, call.block, is_float ? nullptr : &options}, step);
+        {{call.q, call.k, call.v, call.o}, call.latent, call.block, is_float ? nullptr : &options}, step);
     if (step.on_sparse) step.on_sparse(call.block, report);
 }
 

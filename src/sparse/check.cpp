@@ -4,10 +4,11 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <variant>
 
 #include "aerogel/error.h"
 #include "sparse/head_rows.h"
-#include "sparse/types.h"
+#include "sparse/parameters.h"
 
 namespace aerogel {
 namespace {
@@ -18,6 +19,14 @@ namespace {
 
 std::string describe(const LatentShape& latent) {
     return to_string(Shape{latent.frames, latent.height, latent.width});
+}
+
+// "dense, spatial, temporal or textural".
+std::string heads_of(const SparseTypeRow& row) {
+    std::string text = "dense";
+    for (const HeadPattern* pattern : row.head_patterns())
+        text += (pattern == row.head_patterns().back() ? " or " : ", ") + std::string(pattern->name);
+    return text;
 }
 
 void check_view(const std::string& name, const TensorView& view, const TensorView& q) {
@@ -36,62 +45,53 @@ void check_view(const std::string& name, const TensorView& view, const TensorVie
     if (view.data == nullptr) fail(name + " has no data");
 }
 
-void check_arrays(const SparseArrays& call, AttentionLayout layout) {
-    const auto& [q, k, v, o] = call;
+void check_q_and_k(const TensorView& q, const TensorView& k, AttentionLayout layout) {
     if (q.dtype != DType::f32 && q.dtype != DType::bf16)
         fail("q, k, v and o must be f32 or bf16, got q " + q.describe());
     check_view("q", q, q);
     check_view("k", k, q);
-    check_view("v", v, q);
-    check_view("o", o, q);
     if (q.dim(3) > 256) fail("head_dim must be at most 256, got " + q.describe());
     const std::size_t head_axis = layout == AttentionLayout::bnsd ? 1 : 2;
     if (k.dim(0) != q.dim(0) || k.dim(3) != q.dim(3) || q.dim(head_axis) % k.dim(head_axis) != 0)
         fail("k must have the batch and head_dim of q " + q.describe() +
              ", and its heads or a divisor of them, got k " + k.describe());
-    if (v.shape != k.shape) fail("v must have the shape of k " + k.describe() + ", got v " + v.describe());
-    if (o.shape != q.shape) fail("o must have the shape of q " + q.describe() + ", got o " + o.describe());
 }
 
-void check_blocks(const SparseOptions& options) {
-    const SparseTypeRow& row = sparse_type_row(options.type);
-    if (options.block_size < 16 || options.block_size > 128)
-        fail("block_size must be 16 to 128, got " + std::to_string(options.block_size));
-    if (options.type == SparseType::ada_bsa && options.block_size % 8 != 0)
-        fail("ada_bsa needs a block_size that is a multiple of 8, got " + std::to_string(options.block_size));
-    if (options.block_size_k == 0 || options.block_size_k == options.block_size) return;
-    if (!row.own_key_blocks)
+std::string value_of(const SparsePattern& pattern, const SparseParameter& parameter) {
+    return std::visit([&](auto member) { return std::to_string(pattern.*member); }, parameter.member);
+}
+
+void check_pattern(const SparsePattern& pattern, const SparseTypeRow& row) {
+    for (const SparseParameter& parameter : sparse_parameters()) {
+        if (!parameter.fits(pattern))
+            fail(std::string(parameter.name) + " must be " + std::string(parameter.range) + ", got " +
+                 value_of(pattern, parameter) +
+                 (parameter.name == "sparsity" ? "; 0.8 skips 80 % of the blocks" : ""));
+    }
+    if (pattern.block_size % row.block_step != 0)
+        fail(std::string(row.name) + " needs a block_size that is a multiple of " +
+             std::to_string(row.block_step) + ", got " + std::to_string(pattern.block_size));
+    const bool own = pattern.block_size_kv != 0 && pattern.block_size_kv != pattern.block_size;
+    if (own && !row.own_key_blocks)
         fail(std::string(row.name) + " has one block size for queries and keys, got block_size " +
-             std::to_string(options.block_size) + " and block_size_k " +
-             std::to_string(options.block_size_k) + "; rf_v3 may have two");
-    if (options.block_size_k < 16 || options.block_size_k > 256)
-        fail("block_size_k must be 16 to 256, got " + std::to_string(options.block_size_k));
+             std::to_string(pattern.block_size) + " and block_size_kv " +
+             std::to_string(pattern.block_size_kv) + "; " +
+             types_that([](const SparseTypeRow& type) { return type.own_key_blocks; }) + " may have two");
 }
 
-void check_options(const SparseOptions& options) {
-    const SparseTypeRow& row = sparse_type_row(options.type);
-    const std::string name(row.name);
-    if (!(options.sparsity >= 0.0 && options.sparsity < 1.0))
-        fail("sparsity must be at least 0 and less than 1, got " + std::to_string(options.sparsity) +
-             "; 0.8 skips 80 % of the blocks");
-    check_blocks(options);
-    if (!(options.min_recall >= 0.0 && options.min_recall <= 1.0))
-        fail("min_recall must be 0 to 1, got " + std::to_string(options.min_recall));
-    if (!(options.cdf_threshold > 0.0 && options.cdf_threshold <= 1.0))
-        fail("cdf_threshold must be more than 0 and at most 1, got " + std::to_string(options.cdf_threshold));
-    if (!std::isfinite(options.scale)) fail("scale must be finite, got " + std::to_string(options.scale));
-    if (options.txt_len < 0) fail("txt_len must not be negative, got " + std::to_string(options.txt_len));
-    if (options.is_causal && !row.causal)
-        fail(name + " is for video, where no token comes later; is_causal goes with none and ada_bsa");
-    const bool is_plain = options.precision == SparsePrecision::bf16;
-    if (!is_plain && options.precision != SparsePrecision::int8 && !row.quantizes)
-        fail("precision fp8 and mix go with rf_v3, got " + name);
-    if ((!is_plain || options.quantized != nullptr) && options.is_causal)
-        fail("is_causal goes with precision bf16");
-    if (options.mask.data != nullptr && !row.takes_mask)
-        fail(name + " makes its own mask per kind of head; a mask goes with none, rf_v2, rf_v3 and ada_bsa");
-    if ((options.q_rotation.data != nullptr || options.k_rotation.data != nullptr) &&
-        options.precision != SparsePrecision::fp8)
+void check_arithmetic(const SparseArithmetic& how, const SparseTypeRow& row) {
+    if (!std::isfinite(how.scale)) fail("scale must be finite, got " + std::to_string(how.scale));
+    if (how.is_causal && !row.causal)
+        fail(std::string(row.name) + " is for video, where no token comes later; is_causal goes with " +
+             types_that([](const SparseTypeRow& type) { return type.causal; }));
+    if (!row.computes_in(how.format))
+        fail("precision fp8 and mix go with " +
+             types_that([&](const SparseTypeRow& type) { return type.computes_in(how.format); }) + ", got " +
+             std::string(row.name));
+    const bool is_plain = how.format == AttentionFormat::none && how.quantized == nullptr;
+    if (!is_plain && how.is_causal) fail("is_causal goes with precision bf16");
+    if ((how.q_rotation.data != nullptr || how.k_rotation.data != nullptr) &&
+        how.format != AttentionFormat::fp8)
         fail("q_rotation and k_rotation go with precision fp8");
 }
 
@@ -106,27 +106,30 @@ bool holds(const LatentShape& latent, std::int64_t tokens) {
            tokens / latent.frames / latent.height == latent.width;
 }
 
-VideoSpan one_video(const SparseOptions& options, const LatentShape& latent, std::int64_t tokens,
+VideoSpan one_video(const VideoLayout& video, const LatentShape& latent, std::int64_t tokens,
                     const std::string& array) {
     check_latent(latent);
-    if (!holds(latent, tokens - options.txt_len))
-        fail("the sequence must hold txt_len + latent_shape tokens: " + std::to_string(options.txt_len) +
+    if (!holds(latent, tokens - video.txt_len))
+        fail("the sequence must hold txt_len + latent_shape tokens: " + std::to_string(video.txt_len) +
              " + " + describe(latent) + ", got " + std::to_string(tokens) + " (" + array +
              "); the latent shape counts tokens, not pixels");
-    return {options.txt_first ? options.txt_len : 0, latent};
+    return {video.txt_first ? video.txt_len : 0, latent};
 }
 
-void check_spans(const SparseOptions& options, std::int64_t q_tokens, std::int64_t k_tokens) {
-    if (options.latent_shape.frames != 0 || options.latent_shape_k.frames != 0 || options.txt_len != 0)
+void check_spans(const VideoLayout& video, const SparseTypeRow& row, std::int64_t q_tokens,
+                 std::int64_t k_tokens) {
+    if (video.latent.frames != 0 || video.latent_k.frames != 0 || video.txt_len != 0)
         fail("spans stand instead of latent_shape and txt_len; give one of them");
     if (q_tokens != k_tokens)
         fail("spans are the same for q and k, which must have one length, got " + std::to_string(q_tokens) +
              " and " + std::to_string(k_tokens));
-    if (options.type == SparseType::rf_v1 && options.spans.size() > 1)
-        fail("rf_v1 knows one video, got " + std::to_string(options.spans.size()) +
-             " spans; rf_v2 and rf_v3 take several");
+    if (row.videos == Videos::one && video.spans.size() > 1)
+        fail(std::string(row.name) + " knows one video, got " + std::to_string(video.spans.size()) +
+             " spans; " +
+             types_that([](const SparseTypeRow& type) { return type.videos == Videos::several; }) +
+             " take several");
     std::int64_t end = 0;
-    for (const auto& [start, latent] : options.spans) {
+    for (const auto& [start, latent] : video.spans) {
         check_latent(latent);
         const std::int64_t room = q_tokens - start;
         const bool fits = start >= end && room > 0 && latent.frames <= room && latent.height <= room &&
@@ -141,84 +144,91 @@ void check_spans(const SparseOptions& options, std::int64_t q_tokens, std::int64
 }
 
 // Without a video all tokens but the text count as one, so that only text is protected.
-VideoSpan no_video(const SparseOptions& options, std::int64_t tokens) {
-    if (options.type == SparseType::none) return {0, {1, 1, tokens}};
-    if (options.txt_len >= tokens)
-        fail("txt_len must be less than the sequence, got " + std::to_string(options.txt_len) + " of " +
+VideoSpan no_video(const VideoLayout& video, const SparseTypeRow& row, std::int64_t tokens) {
+    if (row.videos == Videos::ignored) return {0, {1, 1, tokens}};
+    if (video.txt_len >= tokens)
+        fail("txt_len must be less than the sequence, got " + std::to_string(video.txt_len) + " of " +
              std::to_string(tokens));
-    return {options.txt_first ? options.txt_len : 0, {1, 1, tokens - options.txt_len}};
+    return {video.txt_first ? video.txt_len : 0, {1, 1, tokens - video.txt_len}};
 }
 
-void check_head_types(const SparseArrays& call, const SparseOptions& options) {
-    if (options.head_types.empty()) return;
-    if (options.type != SparseType::rf_v1)
-        fail("head_types pin the heads of rf_v1, got " + std::string(to_string(options.type)));
-    const std::int64_t batch = call.q.dim(0);
-    const std::int64_t heads = call.q.dim(options.layout == AttentionLayout::bnsd ? 1 : 2);
-    const auto given = static_cast<std::int64_t>(options.head_types.size());
+void check_given(const SparseProblem& problem) {
+    const std::vector<std::string>& types = problem.options.head_types;
+    if (problem.options.mask.data != nullptr && !problem.row.takes_mask)
+        fail(std::string(problem.row.name) + " makes its own mask per kind of head; a mask goes with " +
+             types_that([](const SparseTypeRow& type) { return type.takes_mask; }));
+    if (types.empty()) return;
+    if (!problem.row.recognises())
+        fail("head_types pin the heads of " +
+             types_that([](const SparseTypeRow& type) { return type.recognises(); }) + ", got " +
+             std::string(problem.row.name));
+    const std::int64_t batch = problem.q.dim(0), heads = problem.heads();
+    const auto given = static_cast<std::int64_t>(types.size());
     if (given != heads && given != batch * heads)
         fail("head_types must name " + std::to_string(heads) + " heads, got " + std::to_string(given));
-    for (const HeadType type : options.head_types) {
-        if (type > HeadType::textural)
-            fail("head_types must be dense, spatial, temporal or textural, got " +
-                 std::string(to_string(type)));
+    for (const std::string& type : types) {
+        if (problem.row.head_pattern(type) == nullptr)
+            fail("head_types must be " + heads_of(problem.row) + ", got " + type);
     }
 }
 
 }  // namespace
 
-SparseSides checked_sides(const SparseArrays& call, const SparseOptions& options) {
-    check_arrays(call, options.layout);
-    check_options(options);
-    check_head_types(call, options);
-    const SparseTypeRow& row = sparse_type_row(options.type);
-    const std::size_t token_axis = options.layout == AttentionLayout::bnsd ? 2 : 1;
-    const std::int64_t q_tokens = call.q.dim(token_axis), k_tokens = call.k.dim(token_axis);
+SparseSides checked_sides(const SparseProblem& problem) {
+    const auto& [q, k, pattern, video, options, row] = problem;
+    check_q_and_k(q, k, problem.layout());
+    check_pattern(pattern, row);
+    check_arithmetic(options.arithmetic, row);
+    if (video.txt_len < 0) fail("txt_len must not be negative, got " + std::to_string(video.txt_len));
+    check_given(problem);
+    const std::size_t token_axis = problem.layout() == AttentionLayout::bnsd ? 2 : 1;
+    const std::int64_t q_tokens = q.dim(token_axis), k_tokens = k.dim(token_axis);
     if (q_tokens != k_tokens && !row.lengths_differ)
         fail(std::string(row.name) + " needs q and k of one length, got " + std::to_string(q_tokens) +
              " and " + std::to_string(k_tokens));
     constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
-    if (q_tokens > kMost || k_tokens > kMost) fail("at most 2147483647 tokens, got q " + call.q.describe());
-    const std::int64_t block_k = options.block_size_k == 0 ? options.block_size : options.block_size_k;
-    const bool sink = options.protect_first_frame && row.has_video;
-    SparseSides sides = {{{}, q_tokens, options.block_size, options.sparsity, sink},
-                         {{}, k_tokens, block_k, options.sparsity, sink}};
-    if (!options.spans.empty() && options.type != SparseType::none) {
-        check_spans(options, q_tokens, k_tokens);
-        sides.q.videos = sides.k.videos = options.spans;
-    } else if (row.has_video) {
-        const LatentShape& of_k =
-            options.latent_shape_k.frames != 0 ? options.latent_shape_k : options.latent_shape;
-        if (!row.lengths_differ && describe(of_k) != describe(options.latent_shape))
+    if (q_tokens > kMost || k_tokens > kMost) fail("at most 2147483647 tokens, got q " + q.describe());
+    const std::int64_t block_kv = pattern.block_size_kv == 0 ? pattern.block_size : pattern.block_size_kv;
+    const bool sink = pattern.protect_first_frame && row.needs_video();
+    SparseSides sides = {{{}, q_tokens, pattern.block_size, pattern.sparsity, sink},
+                         {{}, k_tokens, block_kv, pattern.sparsity, sink}};
+    if (!video.spans.empty() && row.videos != Videos::ignored) {
+        check_spans(video, row, q_tokens, k_tokens);
+        sides.q.videos = sides.k.videos = video.spans;
+    } else if (row.needs_video()) {
+        const LatentShape& of_k = video.latent_k.frames != 0 ? video.latent_k : video.latent;
+        if (!row.lengths_differ && of_k != video.latent)
             fail(std::string(row.name) + " needs one latent shape for q and k, got " +
-                 describe(options.latent_shape) + " and " + describe(of_k));
-        sides.q.videos = {one_video(options, options.latent_shape, q_tokens, "q " + call.q.describe())};
-        sides.k.videos = {one_video(options, of_k, k_tokens, "k " + call.k.describe())};
+                 describe(video.latent) + " and " + describe(of_k));
+        sides.q.videos = {one_video(video, video.latent, q_tokens, "q " + q.describe())};
+        sides.k.videos = {one_video(video, of_k, k_tokens, "k " + k.describe())};
     } else {
-        sides.q.videos = {no_video(options, q_tokens)};
-        sides.k.videos = {no_video(options, k_tokens)};
+        sides.q.videos = {no_video(video, row, q_tokens)};
+        sides.k.videos = {no_video(video, row, k_tokens)};
     }
     return sides;
 }
 
-void fail_not_finite(const SparseArrays& call, AttentionLayout layout) {
-    const std::string mend =
-        ", so no mask can be predicted; give finite numbers, a mask, or the sparse type none";
-    for (const bool is_k : {false, true}) {
-        const HeadRows rows(is_k ? call.k : call.q, layout);
-        for (std::int64_t i = 0; i < rows.maps() * rows.tokens; ++i) {
-            float values[256] = {};
-            rows.add_row(rows.rows(i / rows.tokens).at(i % rows.tokens), values);
-            for (const float x : values) {
-                if (!std::isfinite(x))
-                    fail(std::string(is_k ? "k" : "q") + " is " + std::to_string(x) + " at batch " +
-                         std::to_string(i / rows.tokens / rows.heads) + ", head " +
-                         std::to_string(i / rows.tokens % rows.heads) + ", token " +
-                         std::to_string(i % rows.tokens) + mend);
-            }
-        }
-    }
-    fail("the sums over q and k overflow float32" + mend);
+void check_arrays(const AttentionArrays& arrays, AttentionLayout layout) {
+    const auto& [q, k, v, o] = arrays;
+    check_q_and_k(q, k, layout);
+    check_view("v", v, q);
+    check_view("o", o, q);
+    if (v.shape != k.shape) fail("v must have the shape of k " + k.describe() + ", got v " + v.describe());
+    if (o.shape != q.shape) fail("o must have the shape of q " + q.describe() + ", got o " + o.describe());
+}
+
+void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const SparseArithmetic& arithmetic) {
+    const HeadRows q(arrays.q, arithmetic.layout), k(arrays.k, arithmetic.layout);
+    if (static_cast<std::int64_t>(plan.heads.size()) != q.maps())
+        fail("the plan is of " + std::to_string(plan.heads.size()) + " heads, got q " + arrays.q.describe());
+    if (!plan.dense_because.empty()) return;
+    if (plan.mask.q_len != q.tokens || plan.mask.k_len != k.tokens)
+        fail("the plan is of " + std::to_string(plan.mask.q_len) + " queries and " +
+             std::to_string(plan.mask.k_len) + " keys, got q " + arrays.q.describe() + " and k " +
+             arrays.k.describe());
+    if (arithmetic.is_causal && !plan.orders.empty())
+        fail("is_causal goes with plans that leave the tokens as they lie");
 }
 
 }  // namespace aerogel

@@ -3,14 +3,30 @@
 #pragma once
 
 #include "sparse/geometry.h"
-#include "sparse/trace.h"
+#include "sparse/patterns/pattern.h"
 
 namespace aerogel {
 
-/// Checks arrays (4-D) and options against each other and returns the sizes of both sides.
-SparseSides checked_sides(const SparseArrays& call, const SparseOptions& options);
+/// A call to be planned: q and k 4-D.
+struct SparseProblem {
+    const TensorView& q;
+    const TensorView& k;
+    const SparsePattern& pattern;
+    const VideoLayout& video;
+    const SparsePlanOptions& options;
+    const SparseTypeRow& row;  ///< of the pattern's type
 
-/// Throws: no mask can be predicted; names the first value of q or k that is not finite.
-[[noreturn]] void fail_not_finite(const SparseArrays& call, AttentionLayout layout);
+    AttentionLayout layout() const { return options.arithmetic.layout; }
+    std::int64_t heads() const { return q.dim(layout() == AttentionLayout::bnsd ? 1 : 2); }
+};
+
+/// Checks all of it against each other and returns the sizes of both sides.
+SparseSides checked_sides(const SparseProblem& problem);
+
+/// q, k, v and o (4-D) against each other.
+void check_arrays(const AttentionArrays& arrays, AttentionLayout layout);
+
+/// Arrays that fit each other against a plan.
+void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const SparseArithmetic& arithmetic);
 
 }  // namespace aerogel

@@ -37,24 +37,10 @@ HeadRows::HeadRows(const TensorView& view, AttentionLayout layout)
     strides = attention_strides(view, layout);
 }
 
-HeadRows HeadRows::repeated(std::int64_t count) const {
-    HeadRows more = *this;
-    more.group = group * (count / heads);
-    more.heads = count;
-    return more;
-}
-
-HeadRows HeadRows::ordered(const std::vector<const std::int32_t*>& orders) const {
-    HeadRows same = *this;
-    same.strides.order = orders.empty() ? nullptr : orders.data();
-    return same;
-}
-
 MapRows HeadRows::rows(std::int64_t map) const {
     const auto bytes = static_cast<std::int64_t>(size_of(dtype));
-    const std::int64_t element = map / heads * strides.batch + map % heads / group * strides.head;
-    return {static_cast<const std::byte*>(data) + element * bytes, strides.token * bytes,
-            strides.order == nullptr ? nullptr : strides.order[map]};
+    const std::int64_t element = map / heads * strides.batch + map % heads * strides.head;
+    return {static_cast<const std::byte*>(data) + element * bytes, strides.token * bytes, order};
 }
 
 void HeadRows::add_row(const std::byte* row, float* sum) const {

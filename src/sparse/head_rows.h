@@ -20,28 +20,29 @@ struct MapRows {
     }
 };
 
-/// A 4-D q, k, v or o as heads of rows; element (b, h, row, d) as in AttentionStrides.
+/// A 4-D q or k as heads of rows.
 struct HeadRows {
     const void* data = nullptr;
     AttentionStrides strides;
     std::int64_t batch = 0;
     std::int64_t heads = 0;
-    std::int64_t group = 1;  ///< heads that share the same rows
     std::int64_t tokens = 0;
     std::int64_t head_dim = 0;
     DType dtype = DType::f32;
+    const std::int32_t* order = nullptr;  ///< row i of every map is token order[i]; null: token i
 
     HeadRows(const TensorView& view, AttentionLayout layout);
     std::int64_t maps() const { return batch * heads; }
-    /// The same rows seen as `count` heads, a multiple of what there is (GQA).
-    HeadRows repeated(std::int64_t count) const;
-    /// The rows of each map in its order; empty: as they lie.
-    HeadRows ordered(const std::vector<const std::int32_t*>& orders) const;
     /// Those of map b * heads + h.
     MapRows rows(std::int64_t map) const;
     /// Adds a row to `sum` [head_dim] in float32.
     void add_row(const std::byte* row, float* sum) const;
 };
+
+/// The map of k that belongs to a map of q; k has as many heads or a divisor of them (GQA).
+inline std::int64_t kv_map(const HeadRows& q, const HeadRows& k, std::int64_t map) {
+    return map / q.heads * k.heads + map % q.heads / (q.heads / k.heads);
+}
 
 /// Means of the rows of each cell, summed in their order in float32 and divided by their number.
 /// `transposed`: [maps, head_dim, cells] instead of [maps, cells, head_dim].

@@ -34,7 +34,8 @@ std::vector<std::size_t> parents(const Cells& fine, const Cells& coarse) {
 }
 
 // Cells of the largest block size that divides the side's and makes `count` of them.
-std::optional<Cells> cells_of_count(const SparseGeometry& side, const Pattern& pattern, std::int64_t count) {
+std::optional<Cells> cells_of_count(const SparseGeometry& side, const HeadPattern& pattern,
+                                    std::int64_t count) {
     const std::int64_t finest = pattern.q_order != nullptr ? 1 : side.block;
     for (std::int64_t block = side.block; block >= finest; --block) {
         if (side.block % block != 0) continue;
@@ -47,15 +48,15 @@ std::optional<Cells> cells_of_count(const SparseGeometry& side, const Pattern& p
     return std::nullopt;
 }
 
-[[noreturn]] void fail_mask(const HeadRows& q, const SparseSides& sides, const SparseOptions& options,
-                            const Pattern& pattern) {
+[[noreturn]] void fail_mask(const HeadRows& q, const SparseSides& sides, const TensorView& mask,
+                            const HeadPattern& pattern) {
     const Shape wanted = {q.batch, q.heads, static_cast<std::int64_t>(pattern.cells(sides.q).size()),
                           static_cast<std::int64_t>(pattern.cells(sides.k).size())};
     throw InvalidArgument("[sparse_attention] mask must be contiguous bool, u8 or i8 " + to_string(wanted) +
                           " (batch, heads, query blocks, key blocks of " + std::to_string(sides.q.block) +
                           " x " + std::to_string(sides.k.block) + " tokens" +
                           (pattern.q_order != nullptr ? ", or of blocks that divide these" : "") + "), got " +
-                          options.mask.describe());
+                          mask.describe());
 }
 
 void add_row(const std::vector<std::uint8_t>& kept, BlockMask& mask) {
@@ -67,7 +68,7 @@ void add_row(const std::vector<std::uint8_t>& kept, BlockMask& mask) {
 
 }  // namespace
 
-BlockMask kernel_mask(const HeadRows& q, const SparseSides& sides, const Pattern& pattern,
+BlockMask kernel_mask(const HeadRows& q, const SparseSides& sides, const HeadPattern& pattern,
                       const GridOfMap& grids) {
     BlockMask mask{q.batch, q.heads, q.tokens, sides.k.tokens, sides.q.block, sides.k.block, {0}, {}};
     const auto rows = blocks_of(pattern.cells(sides.q), sides.q.block);
@@ -92,7 +93,7 @@ BlockMask kernel_mask(const HeadRows& q, const SparseSides& sides, const Pattern
 }
 
 Tensor mask_tensor(const HeadRows& q, const GridOfMap& grids, const SparseSides& sides,
-                   const Pattern& pattern) {
+                   const HeadPattern& pattern) {
     Tensor mask(DType::i8, {q.batch, q.heads, static_cast<std::int64_t>(pattern.cells(sides.q).size()),
                             static_cast<std::int64_t>(pattern.cells(sides.k).size())});
     auto* out = static_cast<std::byte*>(mask.data());
@@ -103,16 +104,15 @@ Tensor mask_tensor(const HeadRows& q, const GridOfMap& grids, const SparseSides&
     return mask;
 }
 
-std::vector<BlockGrid> given_grids(const HeadRows& q, const SparseSides& sides, const SparseOptions& options,
-                                   const Pattern& pattern) {
-    const TensorView& mask = options.mask;
+std::vector<BlockGrid> given_grids(const HeadRows& q, const SparseSides& sides, const TensorView& mask,
+                                   const HeadPattern& pattern) {
     const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
     if (!bytes || mask.shape.size() != 4 || !mask.contiguous() || mask.device != Device::cpu ||
         (mask.dim(0) != q.batch && mask.dim(0) != 1) || (mask.dim(1) != q.heads && mask.dim(1) != 1))
-        fail_mask(q, sides, options, pattern);
+        fail_mask(q, sides, mask, pattern);
     const auto fine_q = cells_of_count(sides.q, pattern, mask.dim(2));
     const auto fine_k = cells_of_count(sides.k, pattern, mask.dim(3));
-    if (!fine_q || !fine_k) fail_mask(q, sides, options, pattern);
+    if (!fine_q || !fine_k) fail_mask(q, sides, mask, pattern);
     const Cells q_cells = pattern.cells(sides.q), k_cells = pattern.cells(sides.k);
     const auto q_parent = parents(*fine_q, q_cells), k_parent = parents(*fine_k, k_cells);
     std::vector<BlockGrid> grids;

@@ -15,18 +15,24 @@
 namespace aerogel {
 namespace {
 
-constexpr std::size_t kCandidateCount = kStaticHeadTypes.size();
 constexpr std::size_t kSparsities = kCurveSparsities.size() + 1;
-constexpr std::size_t kScores = kCandidateCount * kSparsities;
 constexpr std::size_t kCells = std::size_t{AttentionMiner::kPicture} * AttentionMiner::kPicture;
 constexpr std::int64_t kQueries = 128;
 constexpr std::int64_t kKeys = 8192;
 
-std::size_t index_of(HeadType type) {
-    const auto found = std::find(kStaticHeadTypes.begin(), kStaticHeadTypes.end(), type);
-    if (found == kStaticHeadTypes.end())
-        throw InvalidArgument("[mine] no static mask for head type " + std::string(to_string(type)));
-    return static_cast<std::size_t>(found - kStaticHeadTypes.begin());
+std::span<const HeadPattern* const> candidates() {
+    return sparse_type_row("rf_v1").head_patterns();
+}
+
+std::size_t score_count() {
+    return candidates().size() * kSparsities;
+}
+
+std::size_t index_of(std::string_view type) {
+    for (std::size_t i = 0; i < candidates().size(); ++i) {
+        if (candidates()[i]->name == type) return i;
+    }
+    throw InvalidArgument(fmt::format("[mine] no static mask for head type {}", type));
 }
 
 std::size_t cell_of(std::int64_t place, std::int64_t tokens) {
@@ -34,7 +40,11 @@ std::size_t cell_of(std::int64_t place, std::int64_t tokens) {
 }
 
 SparseGeometry geometry_of(const MiningOptions& options, const LatentShape& latent, double sparsity) {
-    return {{{0, latent}}, latent.tokens(), options.block_size, sparsity, options.protect_first_frame};
+    return {{{0, latent}},
+            latent.tokens(),
+            options.pattern.block_size,
+            sparsity,
+            options.pattern.protect_first_frame};
 }
 
 double density_of(const BlockGrid& grid, const SparseGeometry& geometry) {
@@ -54,22 +64,28 @@ double density_of(const BlockGrid& grid, const SparseGeometry& geometry) {
 
 }  // namespace
 
+std::vector<std::string_view> mined_types() {
+    std::vector<std::string_view> names;
+    for (const HeadPattern* pattern : candidates()) names.push_back(pattern->name);
+    return names;
+}
+
 AttentionMiner::AttentionMiner(const MiningOptions& options, int layers, int heads, int steps)
     : options_(options), layers_(layers), heads_(heads), steps_(steps) {
-    if (!(options.sparsity >= 0.0 && options.sparsity < 1.0))
+    if (!(options.pattern.sparsity >= 0.0 && options.pattern.sparsity < 1.0))
+        throw InvalidArgument(fmt::format("[mine] sparsity must be at least 0 and less than 1, got {}",
+                                          options.pattern.sparsity));
+    if (options.pattern.block_size < 16 || options.pattern.block_size > 128)
         throw InvalidArgument(
-            fmt::format("[mine] sparsity must be at least 0 and less than 1, got {}", options.sparsity));
-    if (options.block_size < 16 || options.block_size > 128)
-        throw InvalidArgument(fmt::format("[mine] block_size must be 16 to 128, got {}", options.block_size));
+            fmt::format("[mine] block_size must be 16 to 128, got {}", options.pattern.block_size));
     const std::size_t maps = static_cast<std::size_t>(layers) * static_cast<std::size_t>(heads);
-    recalls_.resize(maps * static_cast<std::size_t>(steps) * kScores);
+    recalls_.resize(maps * static_cast<std::size_t>(steps) * score_count());
     observed_.resize(maps * static_cast<std::size_t>(steps));
     pictures_.resize(maps * kCells);
     picture_rows_.resize(maps * kPicture);
 }
 
-AttentionMiner::Mask AttentionMiner::mask_of(HeadType type, const SparseGeometry& geometry) {
-    const Pattern& pattern = pattern_of(type);
+AttentionMiner::Mask AttentionMiner::mask_of(const HeadPattern& pattern, const SparseGeometry& geometry) {
     const auto blocks_of = [&](const TokenOrder& order) {
         std::vector<std::int32_t> blocks(order.size());
         for (std::size_t place = 0; place < order.size(); ++place)
@@ -91,16 +107,16 @@ void AttentionMiner::prepare(const LatentShape& latent) {
         return;
     }
     latent_ = latent;
-    const SparseGeometry geometry = geometry_of(options_, latent, options_.sparsity);
+    const SparseGeometry geometry = geometry_of(options_, latent, options_.pattern.sparsity);
     const std::int64_t first =
         geometry.protected_tokens() < geometry.tokens ? geometry.protected_tokens() : 0;
     queries_ = spread_sample(geometry.tokens - first, kQueries);
     for (std::int64_t& query : queries_) query += first;
     keys_ = spread_sample(geometry.tokens, kKeys);
-    for (const HeadType type : kStaticHeadTypes) {
-        masks_.push_back(mask_of(type, geometry));
+    for (const HeadPattern* pattern : candidates()) {
+        masks_.push_back(mask_of(*pattern, geometry));
         for (const double sparsity : kCurveSparsities)
-            masks_.push_back(mask_of(type, geometry_of(options_, latent, sparsity)));
+            masks_.push_back(mask_of(*pattern, geometry_of(options_, latent, sparsity)));
     }
 }
 
@@ -145,12 +161,13 @@ void AttentionMiner::observe_head(const HeadRows& q, const HeadRows& k, std::int
     const SampledKeys keys(k, map, keys_);
     const MapRows rows = q.rows(map);
     const float scale = 1.0F / std::sqrt(static_cast<float>(q.head_dim));
+    const std::size_t scores = score_count();
     std::vector<float> weights;
     for (const std::int64_t query_place : queries_) {
         float query[256] = {};
         q.add_row(rows.at(query_place), query);
         const float inverse = 1.0F / keys.softmax_weights(query, scale, weights);
-        for (std::size_t m = 0; m < kScores; ++m) {
+        for (std::size_t m = 0; m < scores; ++m) {
             const Mask& mask = masks_[m];
             const auto* row =
                 mask.grid.data() + mask.query_block[static_cast<std::size_t>(query_place)] * mask.blocks;
@@ -158,7 +175,7 @@ void AttentionMiner::observe_head(const HeadRows& q, const HeadRows& k, std::int
             for (std::size_t i = 0; i < keys_.size(); ++i) {
                 if (row[mask.key_block[static_cast<std::size_t>(keys_[i])]] != 0) kept += weights[i];
             }
-            recalls_[slot * kScores + m] += static_cast<double>(kept * inverse);
+            recalls_[slot * scores + m] += static_cast<double>(kept * inverse);
         }
         const std::size_t picture_row = cell_of(query_place, latent_.tokens());
         float* cells = pictures_.data() + picture * kCells + picture_row * kPicture;
@@ -169,14 +186,15 @@ void AttentionMiner::observe_head(const HeadRows& q, const HeadRows& k, std::int
     observed_[slot] += static_cast<std::int64_t>(queries_.size());
 }
 
-double AttentionMiner::recall(int layer, int head, int step, HeadType type) const {
+double AttentionMiner::recall(int layer, int head, int step, std::string_view type) const {
     const std::size_t where = slot(layer, head, step);
     if (observed_[where] == 0)
         throw InvalidArgument(fmt::format("[mine] layer {} was not seen at step {}", layer, step));
-    return recalls_[where * kScores + index_of(type) * kSparsities] / static_cast<double>(observed_[where]);
+    return recalls_[where * score_count() + index_of(type) * kSparsities] /
+           static_cast<double>(observed_[where]);
 }
 
-std::vector<MaskScore> AttentionMiner::curve(int layer, int head, HeadType type) const {
+std::vector<MaskScore> AttentionMiner::curve(int layer, int head, std::string_view type) const {
     const std::size_t candidate = index_of(type);
     std::vector<MaskScore> scores(kSparsities);
     for (std::size_t s = 0; s < kSparsities; ++s) {
@@ -184,7 +202,7 @@ std::vector<MaskScore> AttentionMiner::curve(int layer, int head, HeadType type)
         std::int64_t rows = 0;
         for (int step = 0; step < steps_; ++step) {
             const std::size_t where = slot(layer, head, step);
-            kept += recalls_[where * kScores + candidate * kSparsities + s];
+            kept += recalls_[where * score_count() + candidate * kSparsities + s];
             rows += observed_[where];
         }
         scores[s] = {rows == 0 ? 0.0 : kept / static_cast<double>(rows), mask(candidate, s).density};
@@ -193,17 +211,17 @@ std::vector<MaskScore> AttentionMiner::curve(int layer, int head, HeadType type)
 }
 
 SparseProfile AttentionMiner::profile() const {
-    SparseProfile profile{
-        latent_, options_.block_size, options_.sparsity, options_.protect_first_frame, steps_, {}};
+    SparseProfile profile{latent_, options_.pattern, steps_, {}};
     // The best candidate over the steps [first, end).
     const auto best = [&](int layer, int head, int first, int end) {
-        ProfileSpan span{first, end, HeadType::dense, -1.0};
-        for (const HeadType type : kStaticHeadTypes) {
+        ProfileSpan span{first, end, "dense", -1.0};
+        for (const HeadPattern* pattern : candidates()) {
             double sum = 0.0;
-            for (int step = first; step < end; ++step) sum += recall(layer, head, step, type);
-            if (const double mean = sum / (end - first); mean > span.recall) span = {first, end, type, mean};
+            for (int step = first; step < end; ++step) sum += recall(layer, head, step, pattern->name);
+            if (const double mean = sum / (end - first); mean > span.recall)
+                span = {first, end, std::string(pattern->name), mean};
         }
-        if (span.recall < options_.min_recall) span.type = HeadType::dense;
+        if (span.recall < options_.pattern.min_recall) span.type = "dense";
         return span;
     };
     for (int layer = 0; layer < layers_; ++layer) {
@@ -241,7 +259,7 @@ std::vector<float> AttentionMiner::picture(int layer, int head) const {
     return picture;
 }
 
-std::vector<float> AttentionMiner::mask_picture(HeadType type) const {
+std::vector<float> AttentionMiner::mask_picture(std::string_view type) const {
     if (masks_.empty()) throw InvalidArgument("[mine] nothing was observed");
     const Mask& seen = mask(index_of(type), 0);
     const auto tokens = static_cast<std::int64_t>(seen.key_block.size());

@@ -14,18 +14,14 @@
 
 namespace aerogel {
 
-/// The candidates, in the order in which equals win.
-inline constexpr std::array<HeadType, 3> kStaticHeadTypes = {HeadType::spatial, HeadType::temporal,
-                                                             HeadType::textural};
+/// The candidates, in the order in which equals win: the patterns of rf_v1.
+std::vector<std::string_view> mined_types();
 /// Sparsities of the recall curves, besides the one that is asked for.
 inline constexpr std::array<double, 6> kCurveSparsities = {0.3, 0.5, 0.7, 0.8, 0.9, 0.95};
 
 struct MiningOptions {
-    double sparsity = 0.8;  ///< the profile's, [0, 1)
-    std::int64_t block_size = 128;
-    bool protect_first_frame = true;
-    double min_recall = 0.0;  ///< heads whose best mask keeps less become dense
-    bool by_step = false;     ///< a head's type may change between steps
+    SparsePattern pattern = {.type = "rf_v1", .sparsity = 0.8};  ///< the profile's
+    bool by_step = false;                                        ///< a head's type may change between steps
 };
 
 /// Kept share and computed share of one mask.
@@ -47,14 +43,14 @@ class AttentionMiner {
     /// Head types by best mean recall. InvalidArgument when nothing was observed in some layer and step.
     SparseProfile profile() const;
     /// Mean over all steps of a candidate at the wanted sparsity, then at each of kCurveSparsities.
-    std::vector<MaskScore> curve(int layer, int head, HeadType type) const;
+    std::vector<MaskScore> curve(int layer, int head, std::string_view type) const;
     /// Mean recall of a candidate at the wanted sparsity at one step.
-    double recall(int layer, int head, int step, HeadType type) const;
+    double recall(int layer, int head, int step, std::string_view type) const;
     /// [kPicture, kPicture] mean attention mass of a head in t h w order, each row summing to 1 (0 where no
     /// query fell).
     std::vector<float> picture(int layer, int head) const;
     /// [kPicture, kPicture] share of each cell that a candidate's mask keeps at the wanted sparsity.
-    std::vector<float> mask_picture(HeadType type) const;
+    std::vector<float> mask_picture(std::string_view type) const;
 
     const MiningOptions& options() const { return options_; }
     int layers() const { return layers_; }
@@ -71,7 +67,7 @@ class AttentionMiner {
         std::int64_t blocks = 0;
         double density = 0.0;
     };
-    static Mask mask_of(HeadType type, const SparseGeometry& geometry);
+    static Mask mask_of(const HeadPattern& pattern, const SparseGeometry& geometry);
     void prepare(const LatentShape& latent);
     void observe_head(const HeadRows& q, const HeadRows& k, std::int64_t map, std::size_t slot,
                       std::size_t picture);

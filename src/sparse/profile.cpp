@@ -8,6 +8,7 @@
 #include "aerogel/sparse_profile.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
+#include "sparse/patterns/pattern.h"
 
 namespace aerogel {
 namespace {
@@ -19,11 +20,14 @@ constexpr int kVersion = 1;
 
 constexpr Bounds kCounts = {1, 1'000'000'000};
 
-HeadType read_type(const JsonNode& node) {
-    for (const HeadType type : {HeadType::dense, HeadType::spatial, HeadType::temporal, HeadType::textural}) {
-        if (node.json() == to_string(type)) return type;
+std::string read_type(const JsonNode& node) {
+    std::string known = "dense";
+    if (node.json() == known) return known;
+    for (const HeadPattern* pattern : sparse_type_row("rf_v1").head_patterns()) {
+        if (node.json() == pattern->name) return std::string(pattern->name);
+        known += ", " + std::string(pattern->name);
     }
-    node.fail("one of the head types dense, spatial, temporal, textural");
+    node.fail("one of the head types " + known);
 }
 
 // The spans of one head, which follow each other without gaps from 0 to `steps`.
@@ -55,9 +59,9 @@ SparseProfile read_profile(const JsonNode& json) {
     }
     SparseProfile profile;
     profile.latent_shape = read_latent_shape(json.at("latent_shape"));
-    profile.block_size = json.at("block_size").whole(kCounts);
-    profile.sparsity = json.at("sparsity").number(0.0, 1.0);
-    profile.protect_first_frame = json.at("protect_first_frame").flag();
+    profile.pattern.block_size = json.at("block_size").whole(kCounts);
+    profile.pattern.sparsity = json.at("sparsity").number(0.0, 1.0);
+    profile.pattern.protect_first_frame = json.at("protect_first_frame").flag();
     profile.steps = static_cast<int>(json.at("steps").whole(kCounts));
     const JsonNode layers = json.at("layers");
     for (const JsonNode& layer : layers.items("a list of layers")) {
@@ -77,8 +81,7 @@ std::string layer_line(const std::vector<std::vector<ProfileSpan>>& heads) {
     for (const auto& head : heads) {
         Json spans = Json::array();
         for (const ProfileSpan& span : head)
-            spans.push_back(
-                {span.first_step, span.end_step, to_string(span.type), std::round(span.recall * 1e4) / 1e4});
+            spans.push_back({span.first_step, span.end_step, span.type, std::round(span.recall * 1e4) / 1e4});
         line.push_back(std::move(spans));
     }
     return dump_json(line);
@@ -93,9 +96,9 @@ SparseProfile SparseProfile::read(const std::filesystem::path& path) {
 void SparseProfile::write(const std::filesystem::path& path) const {
     const Json head = {{kVersionKey, kVersion},
                        {"latent_shape", {latent_shape.frames, latent_shape.height, latent_shape.width}},
-                       {"block_size", block_size},
-                       {"sparsity", sparsity},
-                       {"protect_first_frame", protect_first_frame},
+                       {"block_size", pattern.block_size},
+                       {"sparsity", pattern.sparsity},
+                       {"protect_first_frame", pattern.protect_first_frame},
                        {"steps", steps}};
     std::string text = "{\n";
     for (const auto& [key, value] : head.items())
@@ -106,12 +109,12 @@ void SparseProfile::write(const std::filesystem::path& path) const {
     write_file_atomically(path, text + " ]\n}\n");
 }
 
-std::vector<HeadType> SparseProfile::head_types(int layer, int step) const {
+std::vector<std::string> SparseProfile::head_types(int layer, int step) const {
     if (layer < 0 || static_cast<std::size_t>(layer) >= layers.size()) {
         throw InvalidArgument(fmt::format("[sparse_profile] the profile has {} layers, asked for layer {}",
                                           layers.size(), layer));
     }
-    std::vector<HeadType> types;
+    std::vector<std::string> types;
     for (const auto& spans : layers[static_cast<std::size_t>(layer)]) {
         const ProfileSpan* found = &spans.front();
         for (const ProfileSpan& span : spans) {

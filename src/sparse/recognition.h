@@ -1,8 +1,7 @@
-// ARM, the adaptive recognition of RainFusion 1 (arXiv 2505.21036): which of the three static masks
-// keeps most of a head's attention, estimated on a small sample of its queries and keys.
+// ARM, the adaptive recognition of RainFusion 1 (arXiv 2505.21036): which of a type's static masks keeps most
+// of a head's attention, estimated on a small sample of its queries and keys.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -23,15 +22,16 @@ struct RecognitionSample {
 };
 RecognitionSample recognition_sample(const SparseGeometry& geometry);
 
-struct Recognition {
-    HeadType type = HeadType::dense;
-    double recall = 0.0;                 ///< of the best mask; NaN where the sample of q and k is not finite
-    std::array<double, 3> recalls = {};  ///< of each
+/// Per map, the recall of every pattern of `row` and the best of them (the first where equal), or dense where
+/// the best is under `min_recall`. InvalidArgument where the sample of q and k is not finite. q and k as they
+/// lie; `scale` > 0.
+struct RecognitionCall {
+    const HeadRows& q;
+    const HeadRows& k;
+    const SparseTypeRow& row;
+    float scale;
+    double min_recall;
 };
-
-/// One of HeadType::spatial, temporal, textural per map (the first of the best in this order), or dense where
-/// its recall is under `min_recall`. q and k are the call's; `scale` > 0.
-std::vector<Recognition> recognise_heads(const HeadRows& q, const HeadRows& k, const SparseGeometry& geometry,
-                                         float scale, double min_recall);
+std::vector<SparseHead> recognise_heads(const RecognitionCall& call, const SparseGeometry& geometry);
 
 }  // namespace aerogel

@@ -41,14 +41,14 @@ GenerateOptions caption(const std::string& prompt, std::uint64_t seed = 0) {
 TEST_F(PipelineTest, SameSeedGivesTheSameBitsForAnyNumberOfThreads) {
     const Pipeline pipeline = load();
     const int threads = num_threads();
-    for (const SparseType sparse : {SparseType::none, SparseType::rf_v1, SparseType::rf_v2}) {
+    for (const char* sparse : {"none", "rf_v1", "rf_v2"}) {
         GenerateOptions options = caption("up, down", 5);
         options.sampling.height = options.sampling.width =
             32;  // 48 blocks: enough for sparse attention to start
         options.sparse = SparseConfig{};
-        options.sparse->options.type = sparse;
-        options.sparse->options.sparsity = 0.5;
-        options.sparse->options.block_size = 16;
+        options.sparse->pattern.type = sparse;
+        options.sparse->pattern.sparsity = 0.5;
+        options.sparse->pattern.block_size = 16;
         std::vector<Tensor> videos;
         for (const int count : {1, 2, 3}) {
             set_num_threads(count);
@@ -57,8 +57,8 @@ TEST_F(PipelineTest, SameSeedGivesTheSameBitsForAnyNumberOfThreads) {
             videos.push_back(std::move(result.video));
         }
         set_num_threads(threads);
-        EXPECT_TRUE(same_bits(videos[0], videos[1])) << to_string(sparse);
-        EXPECT_TRUE(same_bits(videos[0], videos[2])) << to_string(sparse);
+        EXPECT_TRUE(same_bits(videos[0], videos[1])) << sparse;
+        EXPECT_TRUE(same_bits(videos[0], videos[2])) << sparse;
     }
 }
 
@@ -119,9 +119,9 @@ TEST_F(PipelineTest, SparseSettingsChooseStepsAndBlocks) {
     options.sampling.height = 32;
     options.sampling.steps = 4;
     options.sparse = SparseConfig{};
-    options.sparse->options.type = SparseType::rf_v2;
-    options.sparse->options.sparsity = 0.5;
-    options.sparse->options.block_size = 16;
+    options.sparse->pattern.type = "rf_v2";
+    options.sparse->pattern.sparsity = 0.5;
+    options.sparse->pattern.block_size = 16;
     options.sparse->start_step = 1;
     options.sparse->end_step = 3;
     options.sparse->skip_layers = {0};
@@ -134,7 +134,7 @@ TEST_F(PipelineTest, SparseSettingsChooseStepsAndBlocks) {
                                    std::tuple(2, 1, false)));
     options.sampling.guidance = 1.0;
     EXPECT_EQ(load().generate(options).sparse_calls.size(), 2U);
-    options.sparse->options.type = SparseType::none;
+    options.sparse->pattern.type = "none";
     EXPECT_TRUE(load().generate(options).sparse_calls.empty());
 }
 

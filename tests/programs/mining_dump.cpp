@@ -16,8 +16,8 @@ using nlohmann::json;
 
 json head_json(const aerogel::AttentionMiner& miner, int head) {
     json result;
-    for (const aerogel::HeadType type : aerogel::kStaticHeadTypes) {
-        const std::string name(aerogel::to_string(type));
+    for (const std::string_view type : aerogel::mined_types()) {
+        const std::string name(type);
         for (const aerogel::MaskScore& score : miner.curve(0, head, type))
             result["curves"][name].push_back({score.recall, score.density});
         for (int step = 0; step < miner.steps(); ++step)
@@ -32,10 +32,10 @@ void run(char** argv) {
     const json request = json::parse(file);
     const auto inputs = aerogel::SafetensorsFile::open(argv[2]);
     aerogel::MiningOptions options;
-    options.sparsity = request.at("sparsity");
-    options.block_size = request.at("block_size");
-    options.protect_first_frame = request.at("protect_first_frame");
-    options.min_recall = request.at("min_recall");
+    options.pattern.sparsity = request.at("sparsity");
+    options.pattern.block_size = request.at("block_size");
+    options.pattern.protect_first_frame = request.at("protect_first_frame");
+    options.pattern.min_recall = request.at("min_recall");
     options.by_step = request.at("by_step");
     const auto latent = request.at("latent_shape").get<std::vector<std::int64_t>>();
     const int steps = request.at("steps");
@@ -47,8 +47,8 @@ void run(char** argv) {
     }
     json result;
     for (int head = 0; head < heads; ++head) result["heads"].push_back(head_json(miner, head));
-    for (const aerogel::HeadType type : aerogel::kStaticHeadTypes)
-        result["masks"][std::string(aerogel::to_string(type))] = miner.mask_picture(type);
+    for (const std::string_view type : aerogel::mined_types())
+        result["masks"][std::string(type)] = miner.mask_picture(type);
     miner.profile().write(request.at("profile").get<std::string>());
     std::printf("%s\n", result.dump().c_str());
 }

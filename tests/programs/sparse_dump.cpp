@@ -1,7 +1,7 @@
 // One sparse attention call, for tests/sparse: sparse_dump REQUEST.json INPUTS.safetensors
 // OUTPUT.safetensors. INPUTS holds q, k, v, whose last axis may be longer than the request's head_dim (the
 // rest is margin); OUTPUT gets o with the same margins, prefilled with NaN, and unless the call stayed dense
-// the mask and the token orders. The report is printed as JSON.
+// the mask and the token orders of the plan. The rest of it is printed as JSON.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -10,11 +10,12 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
 #include "aerogel/safetensors.h"
-#include "sparse/trace.h"
+#include "aerogel/sparse_attention.h"
 
 namespace {
 
@@ -23,20 +24,27 @@ using aerogel::Tensor;
 using aerogel::TensorView;
 using nlohmann::json;
 
-aerogel::SparseOptions options_from(const json& request) {
-    aerogel::SparseOptions options;
-    options.type = aerogel::sparse_type_from(request.at("type").get<std::string>());
-    options.layout =
-        request.at("layout") == "BNSD" ? aerogel::AttentionLayout::bnsd : aerogel::AttentionLayout::bsnd;
-    options.sparsity = request.at("sparsity");
-    const auto latent = request.at("latent_shape").get<std::vector<std::int64_t>>();
-    options.latent_shape = {latent.at(0), latent.at(1), latent.at(2)};
-    options.txt_len = request.at("txt_len");
-    options.block_size = request.at("block_size");
-    options.protect_first_frame = request.value("protect_first_frame", true);
-    options.min_recall = request.value("min_recall", 0.0);
-    options.scale = request.value("scale", 0.0F);
-    return options;
+struct Request {
+    aerogel::SparsePattern pattern;
+    aerogel::VideoLayout video;
+    aerogel::SparsePlanOptions options;
+};
+
+Request request_from(const json& given) {
+    Request request;
+    request.pattern.type = given.at("type").get<std::string>();
+    request.pattern.sparsity = given.at("sparsity");
+    request.pattern.block_size = given.at("block_size");
+    request.pattern.protect_first_frame = given.value("protect_first_frame", true);
+    request.pattern.min_recall = given.value("min_recall", 0.0);
+    const auto latent = given.at("latent_shape").get<std::vector<std::int64_t>>();
+    request.video.latent = {latent.at(0), latent.at(1), latent.at(2)};
+    request.video.txt_len = given.at("txt_len");
+    aerogel::SparseArithmetic& arithmetic = request.options.arithmetic;
+    arithmetic.layout =
+        given.at("layout") == "BNSD" ? aerogel::AttentionLayout::bnsd : aerogel::AttentionLayout::bsnd;
+    arithmetic.scale = given.value("scale", 0.0F);
+    return request;
 }
 
 // The first head_dim columns of a wider array.
@@ -60,31 +68,38 @@ Tensor filled_with_nan(const TensorView& like) {
     return tensor;
 }
 
-void add_trace(const aerogel::SparseTrace& trace, std::map<std::string, Tensor>& results) {
-    const auto& mask = trace.mask;
+// The order of one side of a head, 0 1 2 ... where it has none.
+void add_order(const aerogel::SparsePlan& plan, std::size_t map, bool is_k, std::int32_t* out) {
+    if (plan.orders.empty()) {
+        std::iota(out, out + (is_k ? plan.mask.k_len : plan.mask.q_len), 0);
+        return;
+    }
+    const aerogel::TokenLayout& order = plan.orders.at(plan.order_of.at(map));
+    std::copy(is_k ? order.k.begin() : order.q.begin(), is_k ? order.k.end() : order.q.end(), out);
+}
+
+void add_plan(const aerogel::SparsePlan& plan, std::map<std::string, Tensor>& results) {
+    const auto& mask = plan.mask;
     const auto dense = mask.to_dense();
     const Tensor grid(DType::u8, {mask.batch, mask.heads, mask.q_blocks(), mask.k_blocks()});
     std::memcpy(grid.data(), dense.data(), dense.size());
     results["mask"] = grid;
-    const auto maps = static_cast<std::int64_t>(trace.layouts.size());
+    const auto maps = static_cast<std::int64_t>(plan.heads.size());
     const Tensor q_order(DType::i32, {maps, mask.q_len});
     const Tensor k_order(DType::i32, {maps, mask.k_len});
-    for (std::size_t map = 0; map < trace.layouts.size(); ++map) {
-        const auto place = static_cast<std::ptrdiff_t>(map) * mask.q_len;
-        std::copy(trace.layouts[map].q.begin(), trace.layouts[map].q.end(),
-                  q_order.as<std::int32_t>() + place);
-        std::copy(trace.layouts[map].k.begin(), trace.layouts[map].k.end(),
-                  k_order.as<std::int32_t>() + place);
+    for (std::int64_t map = 0; map < maps; ++map) {
+        const auto index = static_cast<std::size_t>(map);
+        add_order(plan, index, false, q_order.as<std::int32_t>() + map * mask.q_len);
+        add_order(plan, index, true, k_order.as<std::int32_t>() + map * mask.k_len);
     }
     results["q_order"] = q_order;
     results["k_order"] = k_order;
 }
 
-json to_json(const aerogel::SparseReport& report) {
-    json result = {{"dense_because", report.dense_because}, {"density", report.density()}};
-    for (const auto& head : report.heads)
-        result["heads"].push_back(
-            {{"type", aerogel::to_string(head.type)}, {"recall", head.recall}, {"density", head.density}});
+json to_json(const aerogel::SparsePlan& plan) {
+    json result = {{"dense_because", plan.dense_because}, {"density", plan.density()}};
+    for (const auto& head : plan.heads)
+        result["heads"].push_back({{"type", head.type}, {"recall", head.recall}, {"density", head.density}});
     return result;
 }
 
@@ -97,14 +112,15 @@ void run(char** argv) {
     const Tensor k = inputs.tensor("k");
     const Tensor v = inputs.tensor("v");
     const Tensor o = filled_with_nan(q.view());
-    const aerogel::SparseArrays call{without_margin(q, head_dim), without_margin(k, head_dim),
-                                     without_margin(v, head_dim), without_margin(o, head_dim)};
-    aerogel::SparseTrace trace;
-    const auto report = aerogel::traced_sparse_attention(call, options_from(request), &trace);
+    const aerogel::AttentionArrays arrays{without_margin(q, head_dim), without_margin(k, head_dim),
+                                          without_margin(v, head_dim), without_margin(o, head_dim)};
+    const auto [pattern, video, options] = request_from(request);
+    const auto plan = aerogel::plan_sparse(arrays.q, arrays.k, pattern, video, options);
+    aerogel::attention(arrays, plan, options.arithmetic);
     std::map<std::string, Tensor> results = {{"o", o}};
-    if (report.dense_because.empty()) add_trace(trace, results);
+    if (plan.dense_because.empty()) add_plan(plan, results);
     aerogel::save_safetensors(argv[3], results);
-    std::printf("%s\n", to_json(report).dump().c_str());
+    std::printf("%s\n", to_json(plan).dump().c_str());
 }
 
 }  // namespace

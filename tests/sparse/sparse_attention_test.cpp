@@ -1,4 +1,5 @@
-// Wrong arguments of sparse_attention and what its messages say; the sample ARM looks at; names.
+// Wrong arguments of sparse attention and what its messages say; plans as values; the sample ARM looks at;
+// names.
 #include "aerogel/sparse_attention.h"
 
 #include <gmock/gmock.h>
@@ -6,10 +7,12 @@
 
 #include <functional>
 #include <limits>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "aerogel/error.h"
+#include "sparse/parameters.h"
 #include "sparse/recognition.h"
 
 namespace aerogel {
@@ -25,16 +28,16 @@ struct Request {
     Tensor v = Tensor::zeros(DType::f32, {1, 533, 2, 8});
     Tensor o = Tensor::zeros(DType::f32, {1, 533, 2, 8});
     TensorView q_view = q.view();
-    SparseOptions options;
+    SparsePattern pattern = {.type = "rf_v2", .sparsity = 0.8, .block_size = 16};
+    VideoLayout video = {.latent = {33, 4, 4}, .txt_len = 5};
+    SparsePlanOptions options;
 
-    Request() {
-        options.type = SparseType::rf_v2;
-        options.sparsity = 0.8;
-        options.latent_shape = {33, 4, 4};
-        options.txt_len = 5;
-        options.block_size = 16;
+    SparsePlan plan() const { return plan_sparse(q_view, k, pattern, video, options); }
+    SparsePlan run() const {
+        SparsePlan made = plan();
+        attention({q_view, k, v, o}, made, options.arithmetic);
+        return made;
     }
-    SparseReport run() const { return sparse_attention(q_view, k, v, o, options); }
 };
 
 std::string message_of(const std::function<void(Request&)>& spoil) {
@@ -49,14 +52,15 @@ std::string message_of(const std::function<void(Request&)>& spoil) {
 }
 
 TEST(SparseAttention, AFittingCallRuns) {
-    const SparseReport report = Request().run();
-    EXPECT_EQ(report.dense_because, "");
-    ASSERT_EQ(report.heads.size(), 2U);
-    EXPECT_EQ(report.heads[0].type, HeadType::block_mean);
-    EXPECT_GT(report.attention_seconds, 0.0);
-    EXPECT_GT(report.predict_seconds, 0.0);
+    const SparsePlan plan = Request().run();
+    EXPECT_EQ(plan.dense_because, "");
+    ASSERT_EQ(plan.heads.size(), 2U);
+    EXPECT_EQ(plan.heads[0].type, "block_mean");
+    EXPECT_TRUE(plan.predicted);
+    EXPECT_GT(plan.seconds, 0.0);
+    EXPECT_FALSE(plan.cells.defined());
     // All means are equal, so all blocks tie and stay.
-    EXPECT_EQ(report.density(), 1.0);
+    EXPECT_EQ(plan.density(), 1.0);
 }
 
 TEST(SparseAttention, WrongOptionsAreRefused) {
@@ -65,31 +69,31 @@ TEST(SparseAttention, WrongOptionsAreRefused) {
         std::function<void(Request&)> spoil;
         std::string says;
     } cases[] = {
-        {[](Request& r) { r.options.sparsity = 1.0; },
+        {[](Request& r) { r.pattern.sparsity = 1.0; },
          "sparsity must be at least 0 and less than 1, got 1.0"},
-        {[](Request& r) { r.options.sparsity = -0.1; }, "sparsity must be at least 0"},
-        {[&](Request& r) { r.options.sparsity = nan; }, "sparsity must be at least 0"},
-        {[](Request& r) { r.options.block_size = 15; }, "block_size must be 16 to 128, got 15"},
-        {[](Request& r) { r.options.block_size = 129; }, "block_size must be 16 to 128, got 129"},
-        {[](Request& r) { r.options.min_recall = 1.5; }, "min_recall must be 0 to 1, got 1.5"},
-        {[&](Request& r) { r.options.min_recall = nan; }, "min_recall must be 0 to 1"},
-        {[](Request& r) { r.options.txt_len = -1; }, "txt_len must not be negative, got -1"},
-        {[](Request& r) { r.options.txt_len = 6; }, "6 + [33,4,4], got 533 (q f32[1,533,2,8])"},
-        {[](Request& r) { r.options.txt_len = 600; }, "600 + [33,4,4], got 533"},
+        {[](Request& r) { r.pattern.sparsity = -0.1; }, "sparsity must be at least 0"},
+        {[&](Request& r) { r.pattern.sparsity = nan; }, "sparsity must be at least 0"},
+        {[](Request& r) { r.pattern.block_size = 15; }, "block_size must be 16 to 128, got 15"},
+        {[](Request& r) { r.pattern.block_size = 129; }, "block_size must be 16 to 128, got 129"},
+        {[](Request& r) { r.pattern.min_recall = 1.5; }, "min_recall must be 0 to 1, got 1.5"},
+        {[&](Request& r) { r.pattern.min_recall = nan; }, "min_recall must be 0 to 1"},
+        {[](Request& r) { r.video.txt_len = -1; }, "txt_len must not be negative, got -1"},
+        {[](Request& r) { r.video.txt_len = 6; }, "6 + [33,4,4], got 533 (q f32[1,533,2,8])"},
+        {[](Request& r) { r.video.txt_len = 600; }, "600 + [33,4,4], got 533"},
         {[](Request& r) {
-             r.options.latent_shape = {0, 4, 4};
+             r.video.latent = {0, 4, 4};
          },
          "latent_shape must be positive, got [0,4,4]"},
         {[](Request& r) {
-             r.options.latent_shape = {33, -4, -4};
+             r.video.latent = {33, -4, -4};
          },
          "latent_shape must be positive"},
         {[](Request& r) {
-             r.options.latent_shape = {1L << 40, 1L << 40, 4};
+             r.video.latent = {1L << 40, 1L << 40, 4};
          },
          "got 533 (q f32[1,533,2,8])"},
-        {[](Request& r) { r.options.layout = AttentionLayout::bnsd; }, "got 2 (q f32[1,533,2,8])"},
-        {[](Request& r) { r.options.scale = std::numeric_limits<float>::infinity(); },
+        {[](Request& r) { r.options.arithmetic.layout = AttentionLayout::bnsd; }, "got 2 (q f32[1,533,2,8])"},
+        {[](Request& r) { r.options.arithmetic.scale = std::numeric_limits<float>::infinity(); },
          "scale must be finite"},
     };
     for (const auto& [spoil, says] : cases) {
@@ -148,28 +152,118 @@ TEST(SparseAttention, WrongArraysAreRefused) {
                 HasSubstr("no axis may be empty"));
 }
 
-TEST(SparseAttention, ReportsTimesOfADenseCall) {
+TEST(SparseAttention, ADenseCallTakesNoTimeToPlan) {
     Request request;
-    request.options.type = SparseType::none;
-    request.options.latent_shape = {};
-    const SparseReport report = request.run();
-    EXPECT_EQ(report.dense_because, "sparse type none");
-    EXPECT_EQ(report.predict_seconds, 0.0);
-    EXPECT_EQ(report.density(), 1.0);
+    request.pattern.type = "none";
+    request.video = {};
+    const SparsePlan plan = request.run();
+    EXPECT_EQ(plan.dense_because, "sparse type none");
+    EXPECT_EQ(plan.seconds, 0.0);
+    EXPECT_EQ(plan.density(), 1.0);
 }
 
-TEST(SparseAttention, NamesGoThereAndBack) {
-    for (const SparseType type :
-         {SparseType::none, SparseType::rf_v1, SparseType::rf_v2, SparseType::rf_v3, SparseType::ada_bsa})
-        EXPECT_EQ(sparse_type_from(to_string(type)), type);
-    try {
-        sparse_type_from("rf_v9");
-        ADD_FAILURE() << "no error";
-    } catch (const InvalidArgument& error) {
-        EXPECT_STREQ(error.what(),
-                     "[sparse_attention] sparse type must be one of none, rf_v1, rf_v2, rf_v3, ada_bsa, got "
-                     "\"rf_v9\"");
+// A call with content: what is computed differs from head to head.
+Request request_with_content() {
+    Request request;
+    for (const Tensor* array : {&request.q, &request.k, &request.v}) {
+        std::uint32_t state = 12345;
+        for (std::int64_t i = 0; i < array->count(); ++i) {
+            state = state * 1664525U + 1013904223U;
+            array->as<float>()[i] = static_cast<float>(state >> 8) / static_cast<float>(1U << 23) - 1.0F;
+        }
     }
+    return request;
+}
+
+std::vector<float> values_of(const Tensor& tensor) {
+    return {tensor.as<float>(), tensor.as<float>() + tensor.count()};
+}
+
+TEST(SparsePlan, ServesLaterCallsOfTheSameSizes) {
+    for (const char* type : {"rf_v1", "rf_v2", "rf_v3"}) {
+        Request request = request_with_content();
+        request.pattern.type = type;
+        const SparsePlan plan = request.run();
+        ASSERT_LT(plan.density(), 1.0);
+        const std::vector<float> first = values_of(request.o);
+        attention({request.q, request.k, request.v, request.o}, plan);
+        EXPECT_EQ(values_of(request.o), first);
+        request.k.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();  // nothing is predicted from it
+        EXPECT_NO_THROW(attention({request.q, request.k, request.v, request.o}, plan));
+    }
+}
+
+TEST(SparsePlan, FromAGivenMaskIsThatOfThePrediction) {
+    for (const char* type : {"rf_v2", "rf_v3"}) {
+        Request request = request_with_content();
+        request.pattern.type = type;
+        request.options.keep_cells = true;
+        const SparsePlan predicted = request.plan();
+        ASSERT_TRUE(predicted.cells.defined());
+        request.options.mask = predicted.cells;
+        request.k.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+        const SparsePlan given = request.plan();
+        EXPECT_FALSE(given.predicted);
+        EXPECT_EQ(given.mask.columns, predicted.mask.columns);
+        EXPECT_EQ(given.mask.row_start, predicted.mask.row_start);
+        EXPECT_EQ(given.density(), predicted.density());
+    }
+}
+
+TEST(SparsePlan, FromGivenHeadTypesIsThatOfRecognition) {
+    Request request = request_with_content();
+    request.pattern.type = "rf_v1";
+    const SparsePlan recognised = request.plan();
+    for (const SparseHead& head : recognised.heads) {
+        request.options.head_types.emplace_back(head.type);
+        ASSERT_EQ(head.recalls.size(), 3U);
+    }
+    const SparsePlan given = request.plan();
+    EXPECT_FALSE(given.predicted);
+    EXPECT_EQ(given.mask.columns, recognised.mask.columns);
+    ASSERT_EQ(given.orders.size(), recognised.orders.size());
+    request.options.head_types.assign(2, "dense");
+    EXPECT_EQ(request.plan().dense_because, "every head is given as dense");
+    request.options.head_types.assign(2, "block_mean");
+    EXPECT_THAT(message_of([&](Request& r) { r = request; }),
+                HasSubstr("head_types must be dense, spatial, temporal or textural, got block_mean"));
+}
+
+TEST(SparsePlan, DoesNotFitOtherSizes) {
+    const SparsePlan plan = request_with_content().plan();
+    const auto message = [&](const Tensor& q, const Tensor& k, bool causal) -> std::string {
+        const Tensor o = Tensor::zeros(DType::f32, q.shape());
+        try {
+            attention({q, k, k, o}, plan, {.is_causal = causal});
+        } catch (const InvalidArgument& error) {
+            return error.what();
+        }
+        return "no error";
+    };
+    const auto zeros = [](std::int64_t tokens, std::int64_t heads) {
+        return Tensor::zeros(DType::f32, {1, tokens, heads, 8});
+    };
+    EXPECT_EQ(message(zeros(533, 2), zeros(533, 2), false), "no error");
+    EXPECT_THAT(message(zeros(533, 4), zeros(533, 2), false),
+                HasSubstr("the plan is of 2 heads, got q f32[1,533,4,8]"));
+    EXPECT_THAT(message(zeros(533, 2), zeros(532, 2), false),
+                HasSubstr("the plan is of 533 queries and 533 keys"));
+    EXPECT_THAT(message(zeros(533, 2), zeros(533, 2), true), HasSubstr("is_causal goes with plans"));
+}
+
+TEST(SparseTypes, NamesAndWhatTheyLookAt) {
+    EXPECT_EQ(sparse_types(), (std::vector<std::string_view>{"none", "rf_v1", "rf_v2", "rf_v3", "ada_bsa"}));
+    EXPECT_THAT(message_of([](Request& r) { r.pattern.type = "rf_v9"; }),
+                "[sparse_attention] sparse type must be one of none, rf_v1, rf_v2, rf_v3, ada_bsa, got "
+                "\"rf_v9\"");
+    std::set<std::string_view> looked_at, parameters;
+    for (const SparseParameter& parameter : sparse_parameters()) parameters.insert(parameter.name);
+    for (const SparseTypeRow& row : sparse_type_rows()) {
+        for (const std::string_view name : row.reads) {
+            if (!name.empty()) looked_at.insert(name);
+        }
+    }
+    EXPECT_EQ(looked_at, parameters);
 }
 
 TEST(Recognition, TheSampleIsSpreadAndInRange) {

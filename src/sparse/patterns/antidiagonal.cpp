@@ -8,7 +8,7 @@
 
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
-#include "sparse/check.h"
+#include "sparse/finite.h"
 #include "sparse/patterns/pattern.h"
 #include "sparse/softmax.h"
 
@@ -45,13 +45,13 @@ class Selection {
           q_cells_(natural_cells(input.sides.q)),
           k_cells_(natural_cells(input.sides.k)),
           strided_keys_(rows_of(input.k.tokens, kStride)),
-          factor_(input.options.scale / static_cast<float>(kStride)) {}
+          factor_(input.scale / static_cast<float>(kStride)) {}
 
     BlockGrid of_map(std::int64_t map) {
         const std::int64_t width = kStride * input_.q.head_dim;
-        const FloatLinear keys(strided_rows(input_.k, map, false), Tensor());
+        const FloatLinear keys(strided_rows(input_.k, kv_map(input_.q, input_.k, map), false), Tensor());
         const Tensor queries = strided_rows(input_.q, map, true);
-        const std::int64_t rows_per_block = input_.options.block_size / kStride;
+        const std::int64_t rows_per_block = input_.pattern.block_size / kStride;
         const std::int64_t chunk = std::max(kChunkRows / rows_per_block, std::int64_t{1}) * rows_per_block;
         BlockGrid grid(q_cells_.size() * k_cells_.size(), 0);
         for (std::int64_t first = 0; first < queries.dim(0); first += chunk) {
@@ -76,7 +76,7 @@ class Selection {
   private:
     /// Last key that query token `token` may see, may be negative.
     std::int64_t last_seen(std::int64_t token) const {
-        return input_.options.is_causal ? token + input_.k.tokens - input_.q.tokens : input_.k.tokens - 1;
+        return input_.causal ? token + input_.k.tokens - input_.q.tokens : input_.k.tokens - 1;
     }
 
     // The softmax of one strided row, summed within each block of keys. Overwrites the scores.
@@ -86,7 +86,7 @@ class Selection {
         if (seen == 0) return;
         if (!all_finite(scores, static_cast<std::size_t>(seen))) broken_ = true;
         softmax_numerators(scores, static_cast<std::size_t>(seen), factor_);
-        const std::int64_t per_block = input_.options.block_size / kStride;
+        const std::int64_t per_block = input_.pattern.block_size / kStride;
         std::vector<double> parts(sums.size(), 0.0);
         double total = 0.0;
         for (std::int64_t begin = 0; begin < seen; begin += per_block) {
@@ -103,10 +103,10 @@ class Selection {
         std::sort(ranked.begin(), ranked.end(), std::greater<>());
         std::vector<double> reached(ranked.size());
         std::partial_sum(ranked.begin(), ranked.end(), reached.begin());
-        const double wanted = input_.options.cdf_threshold * reached.back();
+        const double wanted = input_.pattern.cdf_threshold * reached.back();
         const auto enough = std::lower_bound(reached.begin(), reached.end(), wanted) - reached.begin() + 1;
         const auto most =
-            static_cast<std::ptrdiff_t>((1.0 - input_.options.sparsity) * static_cast<double>(ranked.size()));
+            static_cast<std::ptrdiff_t>((1.0 - input_.pattern.sparsity) * static_cast<double>(ranked.size()));
         return ranked[static_cast<std::size_t>(std::max<std::ptrdiff_t>(std::min(enough, most), 1) - 1)];
     }
 
@@ -115,14 +115,14 @@ class Selection {
         const std::int64_t last = last_seen(queries.end - 1);
         if (last < 0 || broken_) return;
         const auto diagonal =
-            static_cast<std::size_t>(std::min(last, input_.k.tokens - 1) / input_.options.block_size);
-        const bool full = queries.always_kept || (input_.options.is_causal && row < 2);
+            static_cast<std::size_t>(std::min(last, input_.k.tokens - 1) / input_.pattern.block_size);
+        const bool full = queries.always_kept || (input_.causal && row < 2);
         scores.back() = 0.0;
         const double threshold = smallest_kept(scores);
         for (std::size_t column = 0; column <= diagonal; ++column)
             out[column] = full || scores[column] >= threshold || k_cells_[column].always_kept ? 1 : 0;
-        if (input_.options.keep_sink) out[0] = 1;
-        if (input_.options.keep_recent) out[diagonal] = 1;
+        if (input_.pattern.keep_sink) out[0] = 1;
+        if (input_.pattern.keep_recent) out[diagonal] = 1;
     }
 
     const ContentInput& input_;
@@ -132,14 +132,19 @@ class Selection {
     std::atomic<bool> broken_ = false;
 };
 
-}  // namespace
-
 std::vector<BlockGrid> antidiagonal_blocks(const ContentInput& input) {
     Selection selection(input);
     std::vector<BlockGrid> grids;
     for (std::int64_t map = 0; map < input.q.maps(); ++map) grids.push_back(selection.of_map(map));
-    if (selection.broken()) fail_not_finite(input.call, input.options.layout);
+    if (selection.broken()) fail_not_finite(input.q, input.k);
     return grids;
 }
+
+}  // namespace
+
+namespace head_patterns {
+extern const HeadPattern antidiagonal = {
+    .name = "antidiagonal", .cells = natural_cells, .content_blocks = antidiagonal_blocks};
+}  // namespace head_patterns
 
 }  // namespace aerogel

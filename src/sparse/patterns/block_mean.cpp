@@ -6,7 +6,7 @@
 #include <functional>
 
 #include "base/thread_pool.h"
-#include "sparse/check.h"
+#include "sparse/finite.h"
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
@@ -60,8 +60,6 @@ BlockGrid best_cells(const PooledHead& pooled, const SideCells& cells, double sp
     return grid;
 }
 
-}  // namespace
-
 std::vector<BlockGrid> block_mean_blocks(const ContentInput& input) {
     const SideCells cells = {pooled_cells(input.sides.q), pooled_cells(input.sides.k)};
     const std::vector<float> q_means = cell_means(input.q, cells.q, false);
@@ -69,16 +67,27 @@ std::vector<BlockGrid> block_mean_blocks(const ContentInput& input) {
     const auto finite = [](float x) { return std::isfinite(x); };
     if (!std::all_of(q_means.begin(), q_means.end(), finite) ||
         !std::all_of(k_means.begin(), k_means.end(), finite))
-        fail_not_finite(input.call, input.options.layout);
+        fail_not_finite(input.q, input.k);
     std::vector<BlockGrid> grids(static_cast<std::size_t>(input.q.maps()));
     const std::int64_t dim = input.q.head_dim;
     parallel_for(input.q.maps(), [&](std::int64_t map, int) {
-        const PooledHead pooled = {q_means.data() + map * static_cast<std::int64_t>(cells.q.size()) * dim,
-                                   k_means.data() + map * static_cast<std::int64_t>(cells.k.size()) * dim,
-                                   dim};
-        grids[static_cast<std::size_t>(map)] = best_cells(pooled, cells, input.options.sparsity);
+        const PooledHead pooled = {
+            q_means.data() + map * static_cast<std::int64_t>(cells.q.size()) * dim,
+            k_means.data() + kv_map(input.q, input.k, map) * static_cast<std::int64_t>(cells.k.size()) * dim,
+            dim};
+        grids[static_cast<std::size_t>(map)] = best_cells(pooled, cells, input.pattern.sparsity);
     });
     return grids;
 }
+
+}  // namespace
+
+namespace head_patterns {
+extern const HeadPattern block_mean = {.name = "block_mean",
+                                       .q_order = windowed_order,
+                                       .k_order = windowed_order,
+                                       .cells = pooled_cells,
+                                       .content_blocks = block_mean_blocks};
+}  // namespace head_patterns
 
 }  // namespace aerogel

@@ -3,9 +3,20 @@
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
+namespace {
 
 BlockGrid spatial_blocks(const SparseGeometry& geometry) {
     return band_blocks(geometry, [](std::int64_t place) { return place; });
 }
+
+}  // namespace
+
+namespace head_patterns {
+extern const HeadPattern spatial = {.name = "spatial",
+                                    .q_order = raster_order,
+                                    .k_order = raster_order,
+                                    .cells = inside_cells,
+                                    .static_blocks = spatial_blocks};
+}  // namespace head_patterns
 
 }  // namespace aerogel

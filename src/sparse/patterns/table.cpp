@@ -1,33 +1,107 @@
-// Every pattern there is.
-#include <array>
-#include <string>
+// Every sparse type there is, and what it can do.
+#include <fmt/format.h>
+
+#include <algorithm>
 
 #include "aerogel/error.h"
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
+
+namespace head_patterns {  // each in the file of its name
+extern const HeadPattern dense, given, spatial, temporal, textural, block_mean, antidiagonal;
+}  // namespace head_patterns
+
 namespace {
 
-constexpr std::array<Pattern, 6> kPatterns = {{
-    {HeadType::spatial, raster_order, raster_order, inside_cells, spatial_blocks, nullptr},
-    {HeadType::temporal, frame_last_order, frame_last_order, inside_cells, temporal_blocks, nullptr},
-    {HeadType::textural, raster_order, checkerboard_order, inside_cells, textural_blocks, nullptr},
-    {HeadType::block_mean, windowed_order, windowed_order, pooled_cells, nullptr, block_mean_blocks},
-    {HeadType::antidiagonal, nullptr, nullptr, natural_cells, nullptr, antidiagonal_blocks},
-    {HeadType::given, nullptr, nullptr, natural_cells, nullptr, nullptr},
-}};
+constexpr std::array kAllFormats = {AttentionFormat::none, AttentionFormat::int8, AttentionFormat::fp8,
+                                    AttentionFormat::mix};
+
+constexpr SparseTypeRow kTypes[] = {
+    {.name = "none",
+     .heads = {&head_patterns::given},
+     .reads = {"block_size", "block_size_kv"},
+     .videos = Videos::ignored,
+     .lengths_differ = true,
+     .takes_mask = true,
+     .own_key_blocks = true,
+     .causal = true},
+    {.name = "rf_v1",
+     .heads = {&head_patterns::spatial, &head_patterns::temporal, &head_patterns::textural},
+     .reads = {"sparsity", "block_size", "protect_first_frame", "min_recall"},
+     .videos = Videos::one},
+    {.name = "rf_v2",
+     .heads = {&head_patterns::block_mean},
+     .reads = {"sparsity", "block_size", "protect_first_frame"},
+     .videos = Videos::several,
+     .lengths_differ = true,
+     .takes_mask = true},
+    {.name = "rf_v3",
+     .heads = {&head_patterns::block_mean},
+     .reads = {"sparsity", "block_size", "block_size_kv", "protect_first_frame"},
+     .videos = Videos::several,
+     .lengths_differ = true,
+     .takes_mask = true,
+     .own_key_blocks = true,
+     .formats = kAllFormats},
+    {.name = "ada_bsa",
+     .heads = {&head_patterns::antidiagonal},
+     .reads = {"sparsity", "block_size", "cdf_threshold", "keep_sink", "keep_recent"},
+     .lengths_differ = true,
+     .takes_mask = true,
+     .causal = true,
+     .block_step = 8},
+};
 
 }  // namespace
 
-std::span<const Pattern> patterns() {
-    return kPatterns;
+std::span<const HeadPattern* const> SparseTypeRow::head_patterns() const {
+    return {heads.begin(), std::find(heads.begin(), heads.end(), nullptr)};
 }
 
-const Pattern& pattern_of(HeadType type) {
-    for (const Pattern& pattern : kPatterns) {
-        if (pattern.type == type) return pattern;
+const HeadPattern* SparseTypeRow::head_pattern(std::string_view head) const {
+    if (head == head_patterns::dense.name) return &head_patterns::dense;
+    for (const HeadPattern* pattern : head_patterns()) {
+        if (pattern->name == head) return pattern;
     }
-    throw InvalidArgument("[sparse_attention] no pattern for head type " + std::string(to_string(type)));
+    return nullptr;
+}
+
+bool SparseTypeRow::looks_at(std::string_view parameter) const {
+    return std::find(reads.begin(), reads.end(), parameter) != reads.end();
+}
+
+bool SparseTypeRow::computes_in(AttentionFormat format) const {
+    return std::find(formats.begin(), formats.end(), format) != formats.end();
+}
+
+std::span<const SparseTypeRow> sparse_type_rows() {
+    return kTypes;
+}
+
+const SparseTypeRow& sparse_type_row(std::string_view name) {
+    for (const SparseTypeRow& row : kTypes) {
+        if (row.name == name) return row;
+    }
+    throw InvalidArgument(fmt::format("[sparse_attention] sparse type must be one of {}, got \"{}\"",
+                                      fmt::join(sparse_types(), ", "), name));
+}
+
+std::vector<std::string_view> sparse_types() {
+    std::vector<std::string_view> names;
+    for (const SparseTypeRow& row : kTypes) names.push_back(row.name);
+    return names;
+}
+
+std::string types_that(FunctionRef<bool(const SparseTypeRow&)> holds, std::string_view word) {
+    std::string text;
+    std::string_view last;
+    for (const SparseTypeRow& row : kTypes) {
+        if (!holds(row)) continue;
+        if (!last.empty()) text += (text.empty() ? "" : ", ") + std::string(last);
+        last = row.name;
+    }
+    return text.empty() ? std::string(last) : fmt::format("{} {} {}", text, word, last);
 }
 
 }  // namespace aerogel

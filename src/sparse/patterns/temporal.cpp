@@ -3,6 +3,7 @@
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
+namespace {
 
 BlockGrid temporal_blocks(const SparseGeometry& geometry) {
     // The protected first frame stands in front, but distances are those of the full h w t order.
@@ -13,5 +14,15 @@ BlockGrid temporal_blocks(const SparseGeometry& geometry) {
         return free_place / (frames - first) * frames + first + free_place % (frames - first);
     });
 }
+
+}  // namespace
+
+namespace head_patterns {
+extern const HeadPattern temporal = {.name = "temporal",
+                                     .q_order = frame_last_order,
+                                     .k_order = frame_last_order,
+                                     .cells = inside_cells,
+                                     .static_blocks = temporal_blocks};
+}  // namespace head_patterns
 
 }  // namespace aerogel

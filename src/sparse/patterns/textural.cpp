@@ -3,6 +3,7 @@
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
+namespace {
 
 BlockGrid textural_blocks(const SparseGeometry& geometry) {
     const std::int64_t blocks = geometry.blocks();
@@ -15,5 +16,15 @@ BlockGrid textural_blocks(const SparseGeometry& geometry) {
     keep_protected(geometry, grid);
     return grid;
 }
+
+}  // namespace
+
+namespace head_patterns {
+extern const HeadPattern textural = {.name = "textural",
+                                     .q_order = raster_order,
+                                     .k_order = checkerboard_order,
+                                     .cells = inside_cells,
+                                     .static_blocks = textural_blocks};
+}  // namespace head_patterns
 
 }  // namespace aerogel

@@ -1,0 +1,142 @@
+// Sparse attention on arrays: what a user chooses as structs, a plan as a value.
+#include "aerogel/sparse_attention.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/clock.h"
+#include "bindings/arrays.h"
+#include "bindings/attention_layout.h"
+#include "bindings/bindings.h"
+#include "bindings/calls.h"
+#include "sparse/parameters.h"
+#include "sparse/patterns/pattern.h"
+
+namespace aerogel::python {
+namespace {
+
+using nb::literals::operator""_a;
+
+using Latent = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+
+LatentShape latent_of(const Latent& shape) {
+    return {std::get<0>(shape), std::get<1>(shape), std::get<2>(shape)};
+}
+
+// SparseArithmetic with the arrays it looks at.
+struct Arithmetic {
+    SparseArithmetic options;
+    std::optional<Array> q_rotation, k_rotation;
+};
+
+void make_arithmetic(Arithmetic* self, const std::string& layout, float scale, bool is_causal,
+                     const std::string& precision, std::optional<Array> q_rotation,
+                     std::optional<Array> k_rotation) {
+    new (self) Arithmetic{{}, std::move(q_rotation), std::move(k_rotation)};
+    self->options.layout = layout_of(layout);
+    self->options.scale = scale;
+    self->options.is_causal = is_causal;
+    self->options.format = sparse_format_from(precision);
+    if (self->q_rotation) self->options.q_rotation = view_of(*self->q_rotation);
+    if (self->k_rotation) self->options.k_rotation = view_of(*self->k_rotation);
+}
+
+void make_layout(VideoLayout* self, const Latent& latent, const Latent& latent_k, std::int64_t txt_len,
+                 bool txt_first, const std::vector<std::pair<std::int64_t, Latent>>& spans) {
+    new (self) VideoLayout{latent_of(latent), latent_of(latent_k), txt_len, txt_first, {}};
+    for (const auto& [start, shape] : spans) self->spans.push_back({start, latent_of(shape)});
+}
+
+SparsePlan plan(const Array& q, const Array& k, const SparsePattern& pattern, const VideoLayout& video,
+                const Arithmetic& arithmetic, const std::optional<Array>& mask, bool keep_cells) {
+    SparsePlanOptions options{.arithmetic = arithmetic.options, .keep_cells = keep_cells};
+    if (mask) options.mask = view_of(*mask);
+    const TensorView qv = view_of(q), kv = view_of(k);
+    return without_gil([&] { return plan_sparse(qv, kv, pattern, video, options); });
+}
+
+// Returns the seconds.
+double attend(const Array& q, const Array& k, const Array& v, const OutArray& o, const SparsePlan& plan,
+              const Arithmetic& arithmetic) {
+    const AttentionArrays arrays{view_of(q), view_of(k), view_of(v), view_of(o)};
+    return without_gil([&] {
+        const auto start = Clock::now();
+        attention(arrays, plan, arithmetic.options);
+        return seconds_since(start);
+    });
+}
+
+void bind_pattern(nb::module_& module) {
+    auto pattern = nb::class_<SparsePattern>(module, "SparsePattern");
+    pattern.def(
+        "__init__",
+        [](SparsePattern* self, const std::string& type) {
+            new (self) SparsePattern;
+            self->type = sparse_type_row(type).name;
+        },
+        "type"_a);
+    pattern.def_ro("type", &SparsePattern::type);
+    std::vector<std::string> names;
+    for (const SparseParameter& parameter : sparse_parameters()) {
+        names.emplace_back(parameter.name);
+        std::visit([&](auto member) { pattern.def_rw(parameter.name.data(), member); }, parameter.member);
+    }
+    pattern.def_prop_ro_static("parameters", [names](nb::handle) { return names; });
+}
+
+void bind_types(nb::module_& module) {
+    nb::class_<SparseTypeRow>(module, "SparseType")
+        .def_ro("name", &SparseTypeRow::name)
+        .def_prop_ro("needs_video", &SparseTypeRow::needs_video)
+        .def_prop_ro("predicts", &SparseTypeRow::predicts)
+        .def_ro("takes_mask", &SparseTypeRow::takes_mask);
+    module.def("sparse_types", [] {
+        return std::vector<SparseTypeRow>(sparse_type_rows().begin(), sparse_type_rows().end());
+    });
+}
+
+void bind_plan(nb::module_& module) {
+    nb::class_<SparseHead>(module, "SparseHead")
+        .def_ro("type", &SparseHead::type)
+        .def_ro("recall", &SparseHead::recall)
+        .def_ro("density", &SparseHead::density)
+        .def_ro("recalls", &SparseHead::recalls);
+    nb::class_<SparsePlan>(module, "SparsePlan")
+        .def_ro("heads", &SparsePlan::heads)
+        .def_ro("dense_because", &SparsePlan::dense_because)
+        .def_ro("predicted", &SparsePlan::predicted)
+        .def_ro("seconds", &SparsePlan::seconds)
+        .def_prop_ro("density", &SparsePlan::density)
+        .def_prop_ro("cells", [](const SparsePlan& self) { return to_numpy(self.cells); });
+}
+
+}  // namespace
+
+void bind_sparse_attention(nb::module_& module) {
+    bind_pattern(module);
+    bind_types(module);
+    bind_plan(module);
+    nb::class_<VideoLayout>(module, "VideoLayout")
+        .def("__init__", &make_layout, nb::kw_only(), "latent"_a = Latent(), "latent_k"_a = Latent(),
+             "txt_len"_a = 0, "txt_first"_a = true,
+             "spans"_a = std::vector<std::pair<std::int64_t, Latent>>());
+    nb::class_<Arithmetic>(module, "SparseArithmetic")
+        .def("__init__", &make_arithmetic, nb::kw_only(), "layout"_a, "scale"_a = 0.0F, "is_causal"_a = false,
+             "precision"_a = "bf16", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none());
+    module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "arithmetic"_a, nb::kw_only(),
+               "mask"_a = nb::none(), "keep_cells"_a = false);
+    module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "arithmetic"_a);
+}
+
+}  // namespace aerogel::python

@@ -1,0 +1,10 @@
+// A mask that the caller gives, over blocks of the sequence as it is.
+#include "sparse/patterns/pattern.h"
+
+namespace aerogel {
+
+namespace head_patterns {
+extern const HeadPattern given = {.name = "given", .cells = natural_cells};
+}  // namespace head_patterns
+
+}  // namespace aerogel
