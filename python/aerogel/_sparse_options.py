@@ -56,13 +56,14 @@ def further_keywords(given: dict[str, Any]) -> dict[str, Any]:
     return {**FURTHER, **given}
 
 
-def _triple(name: str, shape: Sequence[int] | None) -> tuple[int, ...]:
+def _triple(name: str, shape: Sequence[int] | None) -> tuple[int, int, int]:
     if shape is None or isinstance(shape, str) or len(shape) != 3:
         raise ValueError(f"[sparse_attention] {name} must be (frames, height, width) in tokens, got {shape}")
-    return tuple(int(n) for n in shape)
+    frames, height, width = (int(n) for n in shape)
+    return frames, height, width
 
 
-def _spans(spans: Iterable[Any]) -> list[tuple[int, tuple[int, ...]]]:
+def _spans(spans: Iterable[Any]) -> list[tuple[int, tuple[int, int, int]]]:
     """[(start, (frames, height, width)), ...] of [{"start": .., "latent_shape" or "latent_grid": .., "role": anything}, ...]."""
     result = []
     for span in spans:
@@ -85,12 +86,12 @@ def _layout(options: dict[str, Any]) -> _core.VideoLayout:
         if shapes != [None, None] or txt_len:
             raise ValueError("[sparse_attention] video_spans stand instead of latent_shape_q, latent_shape_k and txt_len; give one of them")
         return _core.VideoLayout(spans=_spans(spans))
-    text = {"txt_len": txt_len, "txt_first": bool(options["txt_first"])}
+    txt_first = bool(options["txt_first"])
     if not row.needs_video:
-        return _core.VideoLayout(**text)
+        return _core.VideoLayout(txt_len=txt_len, txt_first=txt_first)
     latent, latent_k = (_triple(name, shapes[i] if shapes[i] is not None else shapes[1 - i])
                         for i, name in enumerate(("latent_shape_q", "latent_shape_k")))
-    return _core.VideoLayout(latent=latent, latent_k=latent_k, **text)
+    return _core.VideoLayout(latent=latent, latent_k=latent_k, txt_len=txt_len, txt_first=txt_first)
 
 
 def _pattern(options: dict[str, Any]) -> _core.SparsePattern:

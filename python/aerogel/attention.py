@@ -90,13 +90,13 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
         raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
                                   "aerogel.attention, which has them")
     options = {**_DEFAULTS, **options}
-    prepared, layout = _prepared("sparse_attention", q, k, v, options["input_layout"])
-    call = SparseCall(options, layout)
+    (q_, k_, v_), layout = _prepared("sparse_attention", q, k, v, options["input_layout"])
+    call, o = SparseCall(options, layout), empty(q_.shape, q_)
+    q_, k_, v_ = handed(q_), handed(k_), handed(v_)
     if plan is None:
-        plan = _core.plan_sparse(handed(prepared[0]), handed(prepared[1]), call.pattern, call.video, call.arithmetic,
-                                 mask=None if call.mask is None else handed(call.mask), keep_cells=bool(options["return_mask"]))
-    o = empty(prepared[0].shape, prepared[0])
-    seconds = _core.sparse_attention(*(handed(x) for x in (*prepared, o)), plan, call.arithmetic)
+        plan = _core.plan_sparse(q_, k_, call.pattern, call.video, call.arithmetic, mask=None if call.mask is None else handed(call.mask),
+                                 keep_cells=bool(options["return_mask"]))
+    seconds = _core.sparse_attention(q_, k_, v_, handed(o), plan, call.arithmetic)
     return restored(o[0] if options["input_layout"] == "TND" else o, q), plan, seconds
 
 
@@ -134,5 +134,5 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     return results[0] if len(results) == 1 else tuple(results)
 
 
-_DEFAULTS = {name: p.default for name, p in inspect.signature(sparse_attention).parameters.items()
+_DEFAULTS: dict[str, Any] = {name: p.default for name, p in inspect.signature(sparse_attention).parameters.items()
              if p.default is not inspect.Parameter.empty} | FURTHER

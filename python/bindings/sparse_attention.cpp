@@ -92,7 +92,7 @@ void bind_pattern(nb::module_& module) {
         names.emplace_back(parameter.name);
         std::visit([&](auto member) { pattern.def_rw(parameter.name.data(), member); }, parameter.member);
     }
-    pattern.def_prop_ro_static("parameters", [names](nb::handle) { return names; });
+    module.def("sparse_parameters", [names] { return names; });
 }
 
 void bind_types(nb::module_& module) {

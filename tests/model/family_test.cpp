@@ -169,9 +169,9 @@ TEST_F(FamilyTest, AnUnknownFamilyIsAnErrorThatListsTheKnownOnes) {
 TEST_F(FamilyTest, SamplesSparselyWithCaptions) {
     GenerateOptions options = caption("up");
     options.sparse = SparseConfig{};
-    options.sparse->options.type = SparseType::rf_v2;
-    options.sparse->options.sparsity = 0.5;
-    options.sparse->options.block_size = 16;
+    options.sparse->pattern.type = "rf_v2";
+    options.sparse->pattern.sparsity = 0.5;
+    options.sparse->pattern.block_size = 16;
     const GenerateResult result = load().generate(options);
     EXPECT_EQ(result.video.shape(), (Shape{kChannels, 3, 16, 16}));
     EXPECT_EQ(result.sparse_calls.size(), 6U);  // 3 steps, with and without the caption
