@@ -92,11 +92,10 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
     options = {**_DEFAULTS, **options}
     (q_, k_, v_), layout = _prepared("sparse_attention", q, k, v, options["input_layout"])
     call, o = SparseCall(options, layout), empty(q_.shape, q_)
-    q_, k_, v_ = handed(q_), handed(k_), handed(v_)
     if plan is None:
-        plan = _core.plan_sparse(q_, k_, call.pattern, call.video, call.arithmetic, mask=None if call.mask is None else handed(call.mask),
-                                 keep_cells=bool(options["return_mask"]))
-    seconds = _core.sparse_attention(q_, k_, v_, handed(o), plan, call.arithmetic)
+        plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.arithmetic,
+                                 mask=None if call.mask is None else handed(call.mask), keep_cells=bool(options["return_mask"]))
+    seconds = _core.sparse_attention(handed(q_), handed(k_), handed(v_), handed(o), plan, call.arithmetic)
     return restored(o[0] if options["input_layout"] == "TND" else o, q), plan, seconds
 
 
