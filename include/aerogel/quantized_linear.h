@@ -35,7 +35,7 @@ struct QuantizedLinearWeights {
 /// Prepacks once for the best kernel of this machine; forward() picks by the actual m.
 class QuantizedLinear final : public Linear {
   public:
-    /// InvalidArgument when the arrays do not fit the scheme; Unsupported for a scheme that is not there yet.
+    /// InvalidArgument when the arrays do not fit the scheme; Unsupported for a scheme that is not supported.
     explicit QuantizedLinear(QuantizedLinearWeights weights);
     ~QuantizedLinear() override;
     std::int64_t in_features() const override;

@@ -164,11 +164,11 @@ void add_bench(CLI::App& app) {
         "bench", "Time the kernels: median, spread (p10 to p90), share of the measured peak, error");
     auto options = std::make_shared<BenchOptions>();
     command->add_option("--only", options->only, "Only problems whose name contains this text; repeatable");
-    command->add_option(
-        "--beside", options->beside,
-        "Time calls of this problem in between, for a ratio the machine's mood does not touch");
+    command->add_option("--beside", options->beside,
+                        "Time calls of this problem in between, so that changes in the machine's speed do "
+                        "not affect the ratio");
     command->add_flag("--cold", options->cold,
-                      "Empty the caches before each timed call, as the other layers of a large model do");
+                      "Empty the caches before each timed call, as the other layers of a large model would");
     command->add_option("--repeat", options->repeat, "Timed calls of each problem")
         ->capture_default_str()
         ->check(CLI::Range(1, 10000));
@@ -179,7 +179,7 @@ void add_bench(CLI::App& app) {
         "  aerogel bench --only attention\n"
         "  AEROGEL_CPU=avx2 aerogel bench --only W8A8_DYNAMIC --json\n"
         "  aerogel bench --cold --only /16x3072x3072 --beside linear/FLOAT/16x3072x3072\n"
-        "PyTorch beside it: make bench");
+        "To compare with PyTorch: make bench");
     command->callback([options] { run_bench(*options); });
 }
 

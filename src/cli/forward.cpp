@@ -113,14 +113,15 @@ void add_forward(CLI::App& app) {
     auto flags = std::make_shared<ForwardFlags>();
     command->add_option("MODEL", flags->model, "Pipeline folder (transformer/ ...)")->required();
     command
-        ->add_option("--inputs", flags->inputs,
-                     "A .safetensors with hidden_states [records,channels,frames,height,width], timestep "
-                     "[records] or\n"
-                     "[records,tokens], encoder_hidden_states [records,len,dim] and maybe step [records]")
+        ->add_option(
+            "--inputs", flags->inputs,
+            "A .safetensors file with hidden_states [records,channels,frames,height,width], timestep "
+            "[records] or\n"
+            "[records,tokens], encoder_hidden_states [records,len,dim] and optionally step [records]")
         ->required();
     command
         ->add_option("-o,--output", flags->output,
-                     "A .safetensors for velocity [records,channels,frames,height,width]")
+                     "The .safetensors file to write: velocity [records,channels,frames,height,width]")
         ->required();
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);

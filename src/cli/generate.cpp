@@ -116,15 +116,15 @@ void add_generate(CLI::App& app) {
     command->add_option("--prompt", flags->prompt, "The caption");
     command->add_option("--negative-prompt", flags->negative_prompt,
                         "Caption to steer away from (default: none)");
-    command->add_option(
-        "--prompt-embeds", flags->prompt_embeds,
-        "A .safetensors with prompt_embeds [1,len,dim] (and negative_prompt_embeds), instead of --prompt");
+    command->add_option("--prompt-embeds", flags->prompt_embeds,
+                        "A .safetensors file with prompt_embeds [1,len,dim] (and negative_prompt_embeds), "
+                        "instead of --prompt");
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);
     add_sampling_flags(*command, flags->sampling);
     command->add_option(
         "--first-frame", flags->first_frame,
-        "A .safetensors with first_frame [channels,1,height,width]: the video goes on from it");
+        "A .safetensors file with first_frame [channels,1,height,width]: the video continues it");
     command->add_option("--fps", flags->frames_per_second, "Frames per second of .mp4 and .gif")
         ->capture_default_str()
         ->check(real_number(0.1, 240.0));

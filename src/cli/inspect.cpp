@@ -62,14 +62,14 @@ void add_inspect(CLI::App& app) {
     auto flags = std::make_shared<InspectFlags>();
     command->add_option(
         "PATH", flags->path,
-        "A .safetensors (or .index.json), a diffusers folder, quant_model_description_*.json or "
+        "A .safetensors file (or .index.json), a diffusers folder, quant_model_description_*.json or "
         "its folder, or a file of calibration statistics");
-    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: as the name says)");
+    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: taken from the file name)");
     command->add_flag("--all", flags->all, "List every layer and tensor");
     command->add_flag("--kernels", flags->kernels, "List the kernels of this build instead");
     command->add_flag("--json", flags->json, "Print JSON (always complete)");
     command->footer(
-        "Exit code 1 when a quantized pair has problems.\n"
+        "The exit code is 1 when a quantized pair has problems.\n"
         "Examples:\n"
         "  aerogel inspect examples/shapes_dit\n"
         "  aerogel inspect quantized --all\n"

@@ -24,9 +24,9 @@ constexpr const char* kFooter =
     "  aerogel compare float.mp4 quantized.mp4\n"
     "\n"
     "Environment:\n"
-    "  AEROGEL_CPU=baseline|avx2|avx512|amx  hold the CPU level down\n"
-    "  AEROGEL_NUM_THREADS=N                 threads (results do not depend on it)\n"
-    "  AEROGEL_LOG=dispatch                  tell which kernel ran and why the others did not\n"
+    "  AEROGEL_CPU=baseline|avx2|avx512|amx  use no CPU feature above this level\n"
+    "  AEROGEL_NUM_THREADS=N                 number of threads (results do not depend on it)\n"
+    "  AEROGEL_LOG=dispatch                  print which kernel ran and why the others did not\n"
     "  AEROGEL_KERNEL=NAME                   force a kernel (aerogel inspect --kernels lists them)";
 
 // Help and version are no errors to CLI11's user, but to CLI11.
@@ -39,13 +39,15 @@ int tell(const CLI::App& app, const CLI::ParseError& error) {
         aerogel::cli::print_text(text);
         return 0;
     }
-    aerogel::cli::print_error(fmt::format("{} (--help tells more)", error.what()));
+    aerogel::cli::print_error(fmt::format("{} (see --help)", error.what()));
     return 1;
 }
 
 int run(int argc, char** argv) {
-    CLI::App app{"Light diffusion transformers: quantized linears, sparse attention, on ordinary machines.",
-                 "aerogel"};
+    CLI::App app{
+        "Makes diffusion transformers light: quantized Linear layers and attention, sparse attention, on any "
+        "x86-64 CPU.",
+        "aerogel"};
     app.footer(kFooter);
     app.set_version_flag("--version", std::string(aerogel::version()));
     app.require_subcommand(1);

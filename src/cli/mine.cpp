@@ -78,7 +78,7 @@ void run_mine(const MineFlags& flags) {
 
 void add_mine(CLI::App& app) {
     auto* command = app.add_subcommand(
-        "mine", "Find out which sparse mask each attention head of a model wants, and write a profile");
+        "mine", "Find the sparse mask that suits each attention head of a model, and write a profile");
     auto flags = std::make_shared<MineFlags>();
     MiningOptions& mining = flags->options.mining;
     command->add_option("MODEL", flags->model, "Pipeline folder (transformer/, text_encoder/ ...)")
@@ -87,7 +87,7 @@ void add_mine(CLI::App& app) {
         ->required();
     command->add_option("--html", flags->html,
                         "Also write a page with heat maps, head types and recall curves");
-    command->add_option("--captions", flags->captions, "Captions to make videos of, one per line");
+    command->add_option("--captions", flags->captions, "File with one caption per line, to make videos of");
     command->add_option("--prompt", flags->prompts, "A caption; repeatable (default: a few built-in ones)");
     add_pattern_flags(*command, mining.pattern, mining.pattern.type);
     command->add_flag("--by-step", mining.by_step, "Let the type of a head change from step to step");

@@ -16,7 +16,8 @@ std::int64_t ProblemLine::integer(const std::string& key) const {
     std::int64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size())
-        throw InvalidArgument(fmt::format("[bench] a problem needs a number {}=, got '{}'", key, text));
+        throw InvalidArgument(
+            fmt::format("[bench] a problem needs {}= with a whole number, got '{}'", key, text));
     return value;
 }
 

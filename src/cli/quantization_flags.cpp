@@ -28,21 +28,21 @@ OnlineQuantConfig online_config(const QuantizationFlags& flags) {
 }  // namespace
 
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
-    command.add_option("--quantized", flags.files, "quant_model_description_*.json made by aerogel quantize");
-    command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: as the name says)");
+    command.add_option("--quantized", flags.files, "A quantized pair: its description or its folder");
+    command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: taken from the file name)");
     command.add_option("--first-static-step", flags.first_static_step,
-                       "W8A8_TIMESTEP: dynamic before this step, static from it on (default: 0)");
+                       "W8A8_TIMESTEP: dynamic before this step, static from this step on (default: 0)");
     command.add_option("--timestep-policy", flags.timestep_policy,
                        "JSON file that says what timestep-aware layers do in which step");
     flags.online.quant_type.clear();
     const std::string group = "Quantization in memory";
     command
         .add_option("--online", flags.online.quant_type,
-                    "Quantize the float model in memory to this scheme (one that needs no calibration)")
+                    "Quantize the float model in memory to this scheme, which must not need calibration")
         ->group(group);
     command
         .add_option("--fallback", flags.fallbacks,
-                    "PATTERN=SCHEME: another scheme for these layers, W16A16 leaves them float; repeatable")
+                    "PATTERN=SCHEME: another scheme for these layers (W16A16 leaves them float); repeatable")
         ->group(group);
     command.add_option("--include", flags.online.include, "Layers to quantize, by pattern")->group(group);
     command.add_option("--exclude", flags.online.exclude, "Layers to leave float")->group(group);
@@ -51,11 +51,12 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         ->group(group);
     command
         .add_option("--group-size", flags.online.group_size,
-                    "Columns that share a weight scale; 0: the whole row, -1: as the scheme has it (default)")
+                    "Columns that share a weight scale; 0: the whole row, -1: the scheme's default")
         ->group(group);
     command
         .add_option("--rotate", flags.online.rotation_block,
-                    "Rotate weights and inputs: columns per Hadamard transform, -1: as many as can be")
+                    "Rotate weights and inputs: columns per Hadamard transform (a power of two; -1: the "
+                    "largest that divides the columns)")
         ->group(group);
     command
         .add_option("--low-rank", flags.online.low_rank,
@@ -76,7 +77,8 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
 std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags) {
     const bool online = !flags.online.quant_type.empty();
     if (online && !flags.files.empty()) {
-        throw InvalidArgument("[generate] --quantized reads files and --online needs none: give one of them");
+        throw InvalidArgument(
+            "[generate] --quantized reads files and --online needs none: give only one of them");
     }
     if (online) return quantize(model, online_config(flags));
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
@@ -84,8 +86,8 @@ std::optional<QuantizeReport> quantize_as_told(Transformer& model, const Quantiz
         flags.online.rotation_block != 0 || flags.online.low_rank != 0 ||
         !flags.online.fa_quant_type.empty() || !flags.online.fa_layers.empty()) {
         throw InvalidArgument(
-            "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, --rotate "
-            "--low-rank, --fa and --fa-layers belong to --online");
+            "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, "
+            "--rotate, --low-rank, --fa and --fa-layers need --online");
     }
     if (flags.files.empty()) return std::nullopt;
     return quantize(model, flags.files, {flags.rank});
@@ -94,7 +96,7 @@ std::optional<QuantizeReport> quantize_as_told(Transformer& model, const Quantiz
 std::optional<TimestepPolicyConfig> timestep_policy(const QuantizationFlags& flags) {
     if (!flags.timestep_policy.empty() && flags.first_static_step) {
         throw InvalidArgument(
-            "[generate] --first-static-step makes a policy and --timestep-policy reads one: give one of "
+            "[generate] --first-static-step makes a policy and --timestep-policy reads one: give only one of "
             "them");
     }
     if (flags.first_static_step) return TimestepPolicyConfig::static_from(*flags.first_static_step);

@@ -78,7 +78,7 @@ void check_required(const QuantizeFlags& flags) {
     }
     if (flags.recipe.empty()) {
         if (flags.without.empty()) return;
-        throw InvalidArgument("[quantize] --without leaves entries out of a --recipe, there is none");
+        throw InvalidArgument("[quantize] --without leaves entries out of a --recipe, but none is given");
     }
     const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
                               flags.algorithm != "minmax" || flags.group_size != kSchemeGroups ||
@@ -87,7 +87,7 @@ void check_required(const QuantizeFlags& flags) {
                               !flags.attention.quant_type.empty();
     if (layers_given) {
         throw InvalidArgument(
-            "[quantize] the --recipe says which layers are stored how: leave out --scheme, --algorithm, "
+            "[quantize] the --recipe says how each layer is quantized: leave out --scheme, --algorithm, "
             "--include, --exclude, --group-size, --asymmetric, --smooth, --rotate, --low-rank, --packed and "
             "--fa");
     }
@@ -171,7 +171,7 @@ std::map<std::string, AttentionQuantization> quantized_attentions(const Attentio
     std::map<std::string, AttentionQuantization> attentions;
     if (flags.quant_type.empty()) {
         if (flags.layers.empty()) return attentions;
-        throw InvalidArgument("[quantize] --fa-layers belongs to --fa");
+        throw InvalidArgument("[quantize] --fa-layers needs --fa");
     }
     const AttentionType type = attention_type("quantize", flags.quant_type);
     const std::int64_t head_dim = type.rotates ? head_dim_of(weights) : 0;
@@ -228,7 +228,7 @@ ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model
     } catch (const Cancelled&) {
         progress.reset();
         throw Cancelled(
-            fmt::format("interrupted with {:.0f} % done; the same command goes on from there", percent));
+            fmt::format("interrupted with {:.0f} % done; give the same command again to continue", percent));
     }
 }
 
@@ -283,11 +283,12 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
         .add_option(
             "--smooth", flags.smoothing,
             "Move outliers of the inputs into the weights first: smoothquant, iter_smooth, flex_smooth "
-            "or awq (as --algorithm: the same with minmax)")
+            "or awq (giving it to --algorithm means --smooth with minmax)")
         ->group(group);
     command
         .add_option("--rotate", flags.rotation_block,
-                    "Rotate weights and inputs: columns per Hadamard transform, -1: as many as can be")
+                    "Rotate weights and inputs: columns per Hadamard transform (a power of two; -1: the "
+                    "largest that divides the columns)")
         ->group(group);
     command
         .add_option("--low-rank", flags.low_rank,
@@ -295,7 +296,7 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
         ->group(group);
     command
         .add_flag("--packed", flags.packed,
-                  "Two int4 values per byte in the file: half the size, but not every reader takes them")
+                  "Two int4 values per byte in the file: half the size, but not every reader accepts them")
         ->group(group);
 }
 
@@ -314,7 +315,7 @@ void add_attention_options(CLI::App& command, AttentionFlags& flags) {
 
 void add_recipe_options(CLI::App& command, QuantizeFlags& flags) {
     const std::string group = "Recipe, instead of --scheme";
-    command.add_option("--recipe", flags.recipe, "msmodelslim's YAML (multimodal_sd_modelslim_v1)")
+    command.add_option("--recipe", flags.recipe, "A YAML recipe of msmodelslim (multimodal_sd_modelslim_v1)")
         ->group(group);
     command
         .add_option("--without", flags.without,
@@ -337,12 +338,12 @@ std::string algorithm_names() {
 }
 
 constexpr const char* kExamples =
-    "An export that was interrupted goes on where it was when the same command is given again.\n"
+    "To continue an interrupted export, give the same command again.\n"
     "Examples:\n"
     "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_DYNAMIC\n"
     "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A16 --include 'blocks.*.ffn.*' \\\n"
     "      --exclude 'blocks.{0,1}.*'\n"
-    "  aerogel quantize examples/shapes_dit -o quantized --scheme INT4 --group-size 64 --packed\n"
+    "  aerogel quantize examples/shapes_dit -o quantized --scheme INT4 --group-size 32 --packed\n"
     "  aerogel quantize --list\n"
     "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_TIMESTEP --steps 20 --max-captions 2\n"
     "  aerogel quantize Wan2.2/low_noise_model -o quantized --recipe wan2_2_w4a4f8_mxfp_t2v.yaml\n";
@@ -355,7 +356,8 @@ void add_quantize(CLI::App& app) {
     auto flags = std::make_shared<QuantizeFlags>();
     command->add_option("MODEL", flags->model, "Diffusers folder, pipeline folder or .safetensors file");
     command->add_option("-o,--output", flags->folder, "Folder for the two files");
-    command->add_option("--scheme", flags->scheme, scheme_names());
+    command->add_option("--scheme", flags->scheme,
+                        fmt::format("How the layers are quantized: {}", scheme_names()));
     command->add_flag("--list", flags->list, "Print the table of schemes instead");
     command->add_option("--algorithm", flags->algorithm,
                         fmt::format("How stored values are chosen: {} (default minmax)", algorithm_names()));
@@ -364,15 +366,15 @@ void add_quantize(CLI::App& app) {
         fmt::format("Layers to quantize, by pattern (* ? [ab] {{a,b}}); default {}", kDefaultLayers));
     command->add_option("--exclude", flags->exclude, "Layers to leave float; wins over --include");
     command
-        ->add_option(
-            "--layout", flags->layout,
-            "Form of the files: v1 (default) or v0, msmodelslim's older one; W8A8_TIMESTEP has v0 only")
+        ->add_option("--layout", flags->layout,
+                     "Layout of the files: v1 (default) or v0, the older one of msmodelslim; W8A8_TIMESTEP "
+                     "is always written as v0")
         ->check(CLI::IsMember({"v0", "v1"}));
     command
         ->add_option(
             "--rank", flags->rank,
             "Rank of a tensor-parallel shard (-1: none): reads NAME_{rank}.safetensors where the model "
-            "has such files, and writes the pair with _{rank} behind its names")
+            "has such files, and puts _{rank} at the end of both file names")
         ->check(CLI::Range(-1, 1 << 20));
     add_weight_options(*command, *flags);
     add_attention_options(*command, flags->attention);

@@ -92,10 +92,11 @@ void check_sources(const CalibrationFlags& flags) {
     }
     if (!flags.files.empty() && !flags.timesteps.empty()) {
         throw InvalidArgument(
-            "[quantize] --timesteps chooses what is measured, --calibration measures nothing");
+            "[quantize] --timesteps chooses the steps to measure in, but with --calibration nothing is "
+            "measured");
     }
     if (!flags.inputs.empty() && flags.sampling.options.steps) {
-        throw InvalidArgument("[quantize] --steps is for sampling, --recorded-inputs have their own steps");
+        throw InvalidArgument("[quantize] --steps is for sampling; --recorded-inputs have their own steps");
     }
 }
 
@@ -109,8 +110,8 @@ bool CalibrationFlags::given() const {
 std::vector<int> parse_timesteps(const std::string& text, int steps) {
     const auto fail = [&] {
         throw InvalidArgument(fmt::format(
-            "[quantize] --timesteps must be steps and ranges in [0, {}) like 0-9,12,20-, got '{}'", steps,
-            text));
+            "[quantize] --timesteps must be steps and ranges in [0, {}), for example 0-9,12,20-, got '{}'",
+            steps, text));
     };
     std::vector<int> result;
     std::string_view rest = text;
@@ -149,7 +150,7 @@ CalibrationRun run_calibration(const std::string& model, const CalibrationFlags&
 }
 
 void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
-    constexpr const char* kGroup = "Calibration (static schemes, algorithms with data)";
+    constexpr const char* kGroup = "Calibration (static schemes, and algorithms that need data)";
     const auto add = [&](const char* name, auto& value, const char* text) {
         return command.add_option(name, value, text)->group(kGroup);
     };
@@ -157,18 +158,20 @@ void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
     add("--max-captions", flags.max_captions, "Use at most this many captions (0: all)")
         ->check(whole_number(0, kMostNumber));
     add("--prompt-embeds", flags.prompt_embeds,
-        "A .safetensors with prompt_embeds [captions,len,dim], instead of captions");
+        "A .safetensors file with prompt_embeds [captions,len,dim], instead of captions");
     add("--recorded-inputs", flags.inputs,
-        "A .safetensors with inputs of the transformer recorded elsewhere, instead of captions");
+        "A .safetensors file with recorded inputs of the transformer (see aerogel forward --help), instead "
+        "of captions");
     add_sampling_flags(command, flags.sampling, kGroup);
     flags.options.sample_rows = kSampleRows;
     add("--samples", flags.options.sample_rows,
-        "Rows of input kept per layer, for algorithms that look at them (1024)")
+        "Rows of input kept per layer, for algorithms that need them (default 1024)")
         ->check(whole_number(1, kMostNumber));
     add("--timesteps", flags.timesteps,
-        "Measure in these steps only, like 0-9,12,20- (W8A8_TIMESTEP keeps scales for each)");
-    add("--save-calibration", flags.save, "Keep the measured ranges in this file");
-    add("--calibration", flags.files, "Use ranges kept before, run nothing; several files are merged");
+        "Measure in these steps only, for example 0-9,12,20- (W8A8_TIMESTEP keeps scales for each)");
+    add("--save-calibration", flags.save, "Save the measured ranges to this file");
+    add("--calibration", flags.files,
+        "Use saved ranges instead of running the model; several files are merged");
 }
 
 }  // namespace aerogel::cli

@@ -96,6 +96,21 @@ Names names_of(std::span<const std::string_view> names) {
     return {names.begin(), names.end()};
 }
 
+// Each column as wide as its longest cell.
+std::string aligned(const std::vector<std::vector<std::string>>& table) {
+    std::vector<std::size_t> widths(table.front().size(), 0);
+    for (const auto& row : table) {
+        for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    }
+    std::string text;
+    for (const auto& row : table) {
+        if (!text.empty()) text += "\n";
+        for (std::size_t i = 0; i < row.size(); ++i) text += fmt::format("{:<{}}  ", row[i], widths[i]);
+        while (text.back() == ' ') text.pop_back();
+    }
+    return text;
+}
+
 }  // namespace
 
 Json result_json(const QuantizeResult& result) {
@@ -156,17 +171,16 @@ std::string result_text(const QuantizeResult& result) {
 }
 
 std::string scheme_list_text() {
-    constexpr std::string_view kLine = "{:<21} {:<11} {:<15} {:<27} {:<12} {:<31} {}";
-    std::string text = fmt::format(kLine, "scheme", "weight", "activation", "data needed", "calibration",
-                                   "kernels here", "aliases");
+    std::vector<std::vector<std::string>> table = {
+        {"scheme", "weight", "activation", "data needed", "algorithms", "kernels here", "aliases"}};
     for (const SchemeRow& row : schemes()) {
-        text += "\n" + fmt::format(kLine, row.name, to_string(row.weight), to_string(row.activation),
-                                   data_needed(row), fmt::format("{}", fmt::join(algorithms_for(row), ", ")),
-                                   fmt::format("{}", fmt::join(kernels_for(row), ", ")),
-                                   fmt::format("{}", fmt::join(row.aliases, ", ")));
-        while (text.back() == ' ') text.pop_back();
+        table.push_back({std::string(row.name), std::string(to_string(row.weight)),
+                         std::string(to_string(row.activation)), std::string(data_needed(row)),
+                         fmt::format("{}", fmt::join(algorithms_for(row), ", ")),
+                         fmt::format("{}", fmt::join(kernels_for(row), ", ")),
+                         fmt::format("{}", fmt::join(row.aliases, ", "))});
     }
-    return text;
+    return aligned(table);
 }
 
 nlohmann::ordered_json scheme_list_json() {
@@ -181,7 +195,7 @@ nlohmann::ordered_json scheme_list_json() {
                         {"data", data_needed(row)},
                         {"groups", row.groups},
                         {"group_size", row.group_size},
-                        {"calibrations", algorithms_for(row)},
+                        {"algorithms", algorithms_for(row)},
                         {"kernels", kernels_for(row)}});
     }
     return {{"cpu_level", to_string(cpu_level())}, {"schemes", std::move(list)}};

@@ -17,21 +17,21 @@ void add_sampling_flags(CLI::App& command, SamplingFlags& flags, const std::stri
         return in_group(command.add_option(name, value, text));
     };
     add("--steps", options.steps, "Sampling steps")->check(whole_number(1, kMostSteps));
-    add("--seed", options.seed, "Seed of the noise; of several videos, each takes the next one")
+    add("--seed", options.seed, "Seed of the noise; with several videos, each takes the next seed")
         ->capture_default_str()
         ->check(seed_number());
     add("--frames", options.frames, "Frames of the video");
     add("--size", flags.size, "WIDTHxHEIGHT of the video");
     add("--guidance", options.guidance, "Classifier-free guidance scale (1: none)")->check(any_real_number());
     add("--shift", options.shift, "Shift of the flow-matching schedule")->check(any_real_number());
-    add("--sampler", flags.sampler, "euler or unipc");
+    add("--sampler", flags.sampler, "Sampler: euler or unipc");
     // Not add_flag(..., optional): that one begins with false.
     in_group(command.add_flag_function(
         "--image-first,!--no-image-first",
         [&options](std::int64_t count) { options.image_first = count > 0; },
-        "Make the first frame alone from the caption, then the others from it"));
+        "Make the first frame from the caption on its own, then the other frames from it"));
     add("--stagger", options.stagger,
-        "Start frames one after the other, the last after this share of the steps (0: together)")
+        "Start the frames one after the other, the last one after this share of the steps (0: together)")
         ->check(any_real_number());
 }
 

@@ -44,8 +44,8 @@ FrameSampler::FrameSampler(const TransformerConfig& config, const GenerateOption
     add_moving_frames(options.sampling);
     if (groups_.size() > 1 && !config.expand_timesteps) {
         throw Unsupported(
-            "[generate] this model takes one timestep per video, so that it makes all frames together: no "
-            "first_frame, image_first and stagger");
+            "[generate] this model takes one timestep per video and makes all frames together: "
+            "first_frame, image_first and stagger are not supported");
     }
 }
 

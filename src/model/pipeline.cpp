@@ -147,7 +147,7 @@ Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tenso
     if (given.defined()) return given;
     if (encoder) return encoder->encode(caption);
     throw InvalidArgument(fmt::format(
-        "[generate] the model folder has no text encoder that can run here: give {}_embeds", name));
+        "[generate] the model folder has no text encoder that Aerogel can run: give {}_embeds", name));
 }
 
 }  // namespace

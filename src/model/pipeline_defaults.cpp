@@ -27,7 +27,7 @@ void read(const JsonNode& json, const char* key, std::optional<bool>& value) {
     if (json.has(key)) value = json.at(key).flag();
 }
 
-// A setting of which only one value is implemented.
+// A setting of which only one value is supported.
 struct Only {
     const char* key;
     nlohmann::json value;
@@ -35,8 +35,8 @@ struct Only {
 
 void require(const fs::path& path, const JsonNode& json, const Only& only) {
     if (!json.contains(only.key) || json.at(only.key).json() == only.value) return;
-    throw Unsupported(fmt::format("[pipeline] {}: only {} = {} is implemented, got {}", path.string(),
-                                  only.key, only.value.dump(), show_json(json.at(only.key).json())));
+    throw Unsupported(fmt::format("[pipeline] {}: only {} = {} is supported, got {}", path.string(), only.key,
+                                  only.value.dump(), show_json(json.at(only.key).json())));
 }
 
 void read_scheduler(const fs::path& path, SamplingOptions& defaults) {

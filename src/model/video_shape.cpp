@@ -37,8 +37,8 @@ void check_memory(const Transformer& model, const Shape& shape) {
     const auto usable = static_cast<double>(usable_memory_bytes());
     if (needed <= usable) return;
     throw InvalidArgument(
-        fmt::format("[generate] {} frames of {}x{} need at least {} of memory, there are {}", shape[2],
-                    shape[4], shape[3], show_bytes(needed), show_bytes(usable)));
+        fmt::format("[generate] {} frames of {}x{} need at least {} of memory, but only {} can be used",
+                    shape[2], shape[4], shape[3], show_bytes(needed), show_bytes(usable)));
 }
 
 }  // namespace
@@ -47,7 +47,7 @@ Shape video_shape(const Transformer& model, const SamplingOptions& options) {
     const TransformerConfig& config = model.config();
     if (config.in_channels != config.out_channels) {
         throw Unsupported(fmt::format(
-            "[generate] the model takes {} channels and gives {}: image conditioning is not there yet",
+            "[generate] the model takes {} channels and gives {}: image conditioning is not supported",
             config.in_channels, config.out_channels));
     }
     Shape shape = {1, config.in_channels, checked_extent("frames", options.frames, config.patch_size[0]),

@@ -1,4 +1,4 @@
-// Checks of a pair: every layer is read as quantize() would; layers of schemes that are not there yet are
+// Checks of a pair: every layer is read as quantize() would; layers of unsupported schemes are
 // checked as far as their scales tell.
 #include "quant/inspection.h"
 
@@ -111,7 +111,7 @@ class Inspector {
         }
         for (const std::string& type : not_there_) {
             result_.notes.push_back(
-                fmt::format("scheme {} is not there yet; there are: {}", type, scheme_names()));
+                fmt::format("scheme {} is not supported; supported are: {}", type, scheme_names()));
         }
     }
 

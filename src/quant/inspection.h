@@ -16,7 +16,7 @@ struct PairInspection {
         std::string scheme;
         Shape shape;            ///< of the weight matrix; of its stored array where it cannot be read
         std::size_t bytes = 0;  ///< of all its tensors
-        bool runs = false;      ///< false: the scheme is not there yet, or there is a problem
+        bool runs = false;      ///< false: the scheme is not supported, or there is a problem
         bool smoothed = false;
         std::size_t steps = 0;  ///< sets of static scales
     };

@@ -6,7 +6,7 @@
 namespace aerogel {
 
 /// InvalidArgument when an array is missing, has the wrong type or shape, or a scale is not finite;
-/// Unsupported for a scheme that is not there yet.
+/// Unsupported for a scheme that is not supported.
 void check_layer(const QuantizedLinearWeights& weights);
 
 }  // namespace aerogel

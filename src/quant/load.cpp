@@ -547,7 +547,7 @@ std::vector<std::string> QuantizedPair::tensors_of(const QuantizedAttention& att
 AttentionQuantization QuantizedPair::read(const QuantizedAttention& attention, std::int64_t heads,
                                           std::int64_t head_dim, std::int64_t kv_heads) const {
     const auto type = find_attention_type(attention.quant_type);
-    if (!type) throw Unsupported(fmt::format("{} attention is not there yet", attention.quant_type));
+    if (!type) throw Unsupported(fmt::format("{} attention is not supported", attention.quant_type));
     const AttentionReader reader(weights_, attention);
     AttentionQuantization result;
     result.quant_type = attention.quant_type;

@@ -46,13 +46,13 @@ class QuantizedPair {
     /// Its tensors in the weight file.
     std::vector<std::string> tensors_of(const QuantizedAttention& attention) const;
     /// Rotations or calibrated scales of one. InvalidArgument as for layers; Unsupported for a type that is
-    /// not there yet. heads and head_dim: of the module, where the caller knows, else 0; k and v may have a
+    /// not supported. heads and head_dim: of the module, where the caller knows, else 0; k and v may have a
     /// divisor of q's heads.
     AttentionQuantization read(const QuantizedAttention& attention, std::int64_t heads = 0,
                                std::int64_t head_dim = 0, std::int64_t kv_heads = 0) const;
 
     /// The arrays of one layer. InvalidArgument naming file, tensor, expected and got; Unsupported for a
-    /// scheme that is not there yet. The result fits check_layer(). `in_features`: of the layer, where the
+    /// scheme that is not supported. The result fits check_layer(). `in_features`: of the layer, where the
     /// caller knows; four-bit weights do not always tell (see int4_columns), 0 = find out.
     QuantizedLinearWeights read(const QuantizedLayer& layer, std::int64_t in_features = 0) const;
     /// Bytes of the layer's tensors in the file.

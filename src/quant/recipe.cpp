@@ -89,9 +89,9 @@ const SchemeRow& scheme_of(const RecipeNode& qconfig, const Side& act, const Sid
         known.push_back(fmt::format("{}{}{} + {} {}", row.act_dtype, row.act_scope.empty() ? "" : " ",
                                     row.act_scope, row.weight_dtype, row.weight_scope));
     }
-    qconfig.refuse(
-        fmt::format("activations {} {} with weights {} {} are not there; there are (act + weight): {}",
-                    act.dtype, act.scope, weight.dtype, weight.scope, fmt::join(known, ", ")));
+    qconfig.refuse(fmt::format(
+        "activations {} {} with weights {} {} are not supported; supported are (act + weight): {}", act.dtype,
+        act.scope, weight.dtype, weight.scope, fmt::join(known, ", ")));
 }
 
 // What activations may ask for: min-max, or the mean ranges of calibration where they are static.
@@ -99,7 +99,7 @@ void check_act(const Side& act, const SchemeRow& scheme) {
     if (act.dtype == "float") return;
     const bool dual = act.scope == "dual_scale";
     const bool known = act.method == "minmax" || (dual && act.method == "dualscale");
-    if (!known) act.node.at("method").refuse("for activations there is: minmax");
+    if (!known) act.node.at("method").refuse("activations only support minmax");
     if (!scheme.needs_calibration) {
         if (!act.symmetric) act.node.at("symmetric").refuse("dynamic activations are symmetric: set True");
         return;
@@ -121,7 +121,7 @@ std::string algorithm_of(const Side& weight) {
         return weight.method;
     }
     if (weight.method == "autoround" || weight.method == "histogram") {
-        method.refuse(fmt::format("{} of weights is not available in recipes: use minmax{}", weight.method,
+        method.refuse(fmt::format("{} of weights is not supported in recipes: use minmax{}", weight.method,
                                   weight.dtype == "int8" || weight.dtype == "int4" ? " or ssz" : ""));
     }
     if (weight.method == "dualscale") {
@@ -184,15 +184,15 @@ std::string type_of(const RecipeNode& qconfig) {
         qconfig.at("symmetric").refuse("q, k and v are quantized without offsets: set True");
     }
     if (qconfig.has("method") && qconfig.at("method").text() != "minmax") {
-        qconfig.at("method").refuse("for attention there is: minmax");
+        qconfig.at("method").refuse("attention only supports minmax");
     }
     std::vector<std::string> known;
     for (const AttentionForm& form : kForms) {
         if (form.dtype == dtype && form.scope == scope) return std::string(form.type);
         known.push_back(fmt::format("{} {}", form.dtype, form.scope));
     }
-    qconfig.refuse(
-        fmt::format("attention in {} {} is not there; there are: {}", dtype, scope, fmt::join(known, ", ")));
+    qconfig.refuse(fmt::format("attention in {} {} is not supported; supported are: {}", dtype, scope,
+                               fmt::join(known, ", ")));
 }
 
 std::string read_fa3_quant(const RecipeNode& entry) {
@@ -205,7 +205,7 @@ std::string read_fa3_quant(const RecipeNode& entry) {
     details.check_keys({"fa_q", "fa_k", "fa_v"});
     const std::string type = type_of(details.at("fa_q"));
     if (type_of(details.at("fa_k")) != type || type_of(details.at("fa_v")) != type) {
-        details.refuse("q, k and v of different types are not there: use one qconfig");
+        details.refuse("q, k and v of different types are not supported: use one qconfig");
     }
     return type;
 }
@@ -311,7 +311,7 @@ void read_entry(const RecipeNode& entry, const Words& without, Recipe& recipe) {
     }
     for (const Refusal& row : kRefusals) {
         if (row.type != type) continue;
-        entry.refuse(fmt::format("{} is not available: {} (--without {} leaves such entries out)", type,
+        entry.refuse(fmt::format("{} is not supported: {} (--without {} leaves such entries out)", type,
                                  row.instead, type));
     }
     const Words include = patterns(entry, "include", {"*"}), exclude = patterns(entry, "exclude", {});
@@ -342,9 +342,9 @@ void check_save(const RecipeNode& spec) {
 
 void check_spec(const RecipeNode& spec) {
     spec.check_keys({"runner", "prior", "dataset", "process", "per_expert", "save", "multimodal_sd_config"});
-    if (!spec.items("prior").empty()) spec.at("prior").refuse("is not available: leave it out");
+    if (!spec.items("prior").empty()) spec.at("prior").refuse("is not supported: leave it out");
     if (spec.has("per_expert")) {
-        spec.at("per_expert").refuse("is not available: give each expert's folder a recipe of its own");
+        spec.at("per_expert").refuse("is not supported: give each expert's folder a recipe of its own");
     }
     if (spec.has("runner")) spec.at("runner").text();
     if (spec.has("dataset")) spec.at("dataset").text();

@@ -1,4 +1,4 @@
-// The schemes that are there, and the names of the file format that are not there yet.
+// The supported schemes, and the names of the file format that are not supported.
 #include "quant/schemes.h"
 
 #include <fmt/format.h>
@@ -180,7 +180,7 @@ bool contains(std::span<const std::string_view> names, std::string_view name) {
 [[noreturn]] void refuse_name(std::string_view op, std::string_view name) {
     if (is_quant_type(name)) {
         throw Unsupported(
-            fmt::format("[{}] scheme {} is not there yet; there are: {}", op, name, scheme_names()));
+            fmt::format("[{}] scheme {} is not supported; supported are: {}", op, name, scheme_names()));
     }
     throw InvalidArgument(
         fmt::format("[{}] there is no scheme '{}'; there are: {}", op, name, scheme_names()));

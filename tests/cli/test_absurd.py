@@ -35,8 +35,8 @@ STATIC = "quantize model -o out --scheme W8A8_TIMESTEP --captions captions"
 CASES = {
     # numbers
     f"{GENERATE} --frames 1000000000": "1000000000 frames of 32x32 need at least",
-    f"{GENERATE} --size 2000000000x4": "of memory, there are",
-    f"{GENERATE} --size 4x2000000000": "of memory, there are",
+    f"{GENERATE} --size 2000000000x4": "of memory, but only",
+    f"{GENERATE} --size 4x2000000000": "of memory, but only",
     f"{GENERATE} --size 99999999999x4": "--size must be WIDTHxHEIGHT",
     f"{GENERATE} --size 4x4x4": "--size must be WIDTHxHEIGHT",
     f"{GENERATE} --size -4x4": "--size must be WIDTHxHEIGHT",
@@ -66,9 +66,9 @@ CASES = {
     f"{MINE} --min-recall nan": "--min-recall: must be a number",
     f"{MINE} --seed -1": "--seed: must be a whole number",
     f"{MINE} --steps 1000000000": "--steps: must be a whole number",
-    f"{MINE} --frames 1000000000": "of memory, there are",
+    f"{MINE} --frames 1000000000": "of memory, but only",
     f"{STATIC} --steps 1000000000": "--steps: must be a whole number",
-    f"{STATIC} --frames 1000000000": "of memory, there are",
+    f"{STATIC} --frames 1000000000": "of memory, but only",
     f"{STATIC} --seed -1": "--seed: must be a whole number",
     f"{STATIC} --max-captions -1": "--max-captions: must be a whole number",
     f"{STATIC} --samples -1": "--samples: must be a whole number",
@@ -182,4 +182,4 @@ def test_memory_limits_count(aerogel, place, tmp_path):
 
     done = aerogel("generate", place / "model", "--prompt", "red", "--frames", 64, "--size", "8192x8192", "-o", tmp_path / "v.safetensors", preexec_fn=limit,
                    timeout=60)
-    assert done.returncode == 1 and "of memory, there are 4.3 GB" in done.stderr
+    assert done.returncode == 1 and "of memory, but only 4.3 GB" in done.stderr

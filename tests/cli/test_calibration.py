@@ -58,7 +58,7 @@ def test_files_that_do_not_fit_together(aerogel, tiny_pipeline, tmp_path, captio
     text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--calibration", one, two))
     assert "statistics of 2 steps cannot be merged with those of 3" in text and str(two) in text and str(one) in text
     text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--calibration", one, "--timesteps", "0"))
-    assert "--timesteps chooses what is measured" in text
+    assert "--timesteps chooses the steps to measure in, but with --calibration nothing is measured" in text
 
 
 def test_it_samples_as_the_folder_and_the_flags_say(aerogel, tiny_pipeline, tmp_path, captions, measure):

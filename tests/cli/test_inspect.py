@@ -76,8 +76,8 @@ def test_scheme_that_is_not_there(aerogel, tmp_path):
         found = report(aerogel("inspect", path, "--json"), code=int(bad))
         assert found["problems"] == (["'fc.weight_scale' (W8A8_MIX): 1 of 16 E8M0 scales are 255 (NaN)"] if bad else [])
         assert found["layers"][0]["runs"] is False and found["bits_per_weight"] == 8.25
-        assert any("W8A8_MIX is not there yet" in n for n in found["notes"])
-        assert any("Q_FP8_DYNAMIC_KV_FP8 attention is not there yet, it runs in float (1 of them)" in n for n in found["notes"])
+        assert any("W8A8_MIX is not supported" in n for n in found["notes"])
+        assert any("Q_FP8_DYNAMIC_KV_FP8 attention is not supported, it runs in float (1 of them)" in n for n in found["notes"])
         assert found["float_tensors"][0]["why"] == "not in the description"
 
 

@@ -139,7 +139,7 @@ def test_numbers_that_grow_too_large(aerogel, damaged, tmp_path):
     """Finite weights whose products are not."""
     done = aerogel("generate", damaged("blocks.1.ffn.net.2.bias", 3e38), "--prompt", "red", "-o", tmp_path / "v.safetensors")
     if done.returncode == 1:
-        fails(done, "is not finite in step 0: inputs and weights are, the numbers grow too large")
+        fails(done, "is not finite in step 0: inputs and weights are finite, but the values grow too large")
     else:  # the norm behind it may bring it back
         assert all(t.isfinite().all() for t in load_file(tmp_path / "v.safetensors").values())
 

@@ -145,7 +145,7 @@ def test_algorithms(aerogel, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("options,message", [
-    (["--scheme", "W8A8_MIX"], "scheme W8A8_MIX is not there yet; there are: W8A16, W4A16, W8A16_FP8"),
+    (["--scheme", "W8A8_MIX"], "scheme W8A8_MIX is not supported; supported are: W8A16, W4A16, W8A16_FP8"),
     (["--scheme", "W9A9"], "there is no scheme 'W9A9'; there are: W8A16"),
     (["--scheme", "W8A16", "--include", "block.*"], "pattern 'block.*' matches none of the 26 Linear layers"),
     (["--scheme", "W8A16", "--exclude", "blocks.0.attn1.to_x"], "did you mean 'blocks.0.attn1.to_k'?"),

@@ -23,7 +23,7 @@ def test_every_row(aerogel):
     found = {row["scheme"]: row for row in table(aerogel)["schemes"]}
     assert {name: (row["weight"], row["activation"], row["data"]) for name, row in found.items()} == ROWS
     for row in found.values():
-        assert "minmax" in row["calibrations"] and row["kernels"][-1] == "reference.linear" and row["summary"]
+        assert "minmax" in row["algorithms"] and row["kernels"][-1] == "reference.linear" and row["summary"]
     assert "INT8" in found["W8A16"]["aliases"] and "W4A16_AWQ" in found["W4A16"]["read_as"]
 
 
@@ -48,6 +48,20 @@ def test_text_has_a_line_per_scheme(aerogel):
     assert lines[0].split()[:3] == ["scheme", "weight", "activation"] and len(lines) == 1 + len(ROWS)
     assert [line.split()[0] for line in lines[1:]] == list(ROWS)
     assert all(line.split()[1:3] == list(ROWS[line.split()[0]][:2]) for line in lines[1:])
+
+
+def test_columns_are_in_line(aerogel):
+    """Every cell stands under its heading, whatever the kernels of this machine are called."""
+    for environment in ({}, {"AEROGEL_CPU": "baseline"}):
+        heading, *lines = aerogel("quantize", "--list", env=environment).stdout.splitlines()
+        names = ["scheme", "weight", "activation", "data needed", "algorithms", "kernels here", "aliases"]
+        starts = [heading.index(name) for name in names]
+        found = {row["scheme"]: row for row in table(aerogel, **environment)["schemes"]}
+        for line in lines:
+            cells = [line[a:b].rstrip() for a, b in zip(starts, starts[1:] + [None])]
+            row = found[cells[0]]
+            assert cells[1:4] == [row["weight"], row["activation"], row["data"]]
+            assert [cell.split(", ") if cell else [] for cell in cells[4:]] == [row["algorithms"], row["kernels"], row["aliases"]]
 
 
 def test_without_list_the_rest_is_required(aerogel):

@@ -339,7 +339,7 @@ def test_the_command_shows_the_samples(sampled):
     schemes = json.loads(sampled.run(sampled.command, "quantize", "--list", "--json").stdout)["schemes"]
     (row,) = [s for s in schemes if s["scheme"] == "W4A8_SAMPLE"]
     assert row["weight"] == "mxfp4_dual" and row["kernels"][-1] == "reference.linear"
-    assert "halves" in next(s for s in schemes if s["scheme"] == "W8A8_DYNAMIC")["calibrations"]
+    assert "halves" in next(s for s in schemes if s["scheme"] == "W8A8_DYNAMIC")["algorithms"]
     kernels = sampled.run(sampled.command, "inspect", "--kernels").stdout
     assert "cpu.avx2.sample" in kernels and "toy.now.hadamard" in kernels and "toy.later.hadamard" in kernels
     assert sampled.run(sampled.command, "sample").stdout == "this is a sample\n"

@@ -238,7 +238,7 @@ def test_wrong_options(pipeline, tmp_path, options, expected):
 
 @pytest.mark.parametrize("file, change, expected", [
     ("scheduler/scheduler_config.json", {"_class_name": "DDIMScheduler"}, "must be UniPCMultistepScheduler or"),
-    ("scheduler/scheduler_config.json", {"solver_order": 3}, "only solver_order = 2 is implemented, got 3"),
+    ("scheduler/scheduler_config.json", {"solver_order": 3}, "only solver_order = 2 is supported, got 3"),
     ("model_index.json", {"generation": {"num_frames": "many"}}, "num_frames must be a whole number from 1 to 1048576"),
     ("model_index.json", {"generation": 5}, "generation must be an object"),
     ("text_encoder/vocabulary.json", {"words": WORDS[:-1]}, "word_embedding.weight must be [7,text_dim], got f32[8,24]"),

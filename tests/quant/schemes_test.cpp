@@ -1,4 +1,4 @@
-// The table of schemes and the names that are not there yet.
+// The table of schemes and the names that are not supported.
 #include "quant/schemes.h"
 
 #include <gmock/gmock.h>
@@ -84,7 +84,7 @@ TEST(Schemes, EveryNameOfTheFileFormatIsKnown) {
             stored_scheme_row("test", name);
             ADD_FAILURE() << name;
         } catch (const Unsupported& error) {
-            EXPECT_THAT(error.what(), HasSubstr("is not there yet; there are: W8A16, W4A16, W8A16_FP8,"));
+            EXPECT_THAT(error.what(), HasSubstr("is not supported; supported are: W8A16, W4A16, W8A16_FP8,"));
         }
     }
     EXPECT_FALSE(is_quant_type("FLOAT"));

@@ -69,7 +69,7 @@ def test_schemes_that_are_not_there(aerogel, tmp_path):
     q, scale, bias = weights()
     path = make_pair(tmp_path, "W8A8_MIX", q=q, scale=scale, bias=bias)
     text = one_line(aerogel("dequantize", path, "-o", tmp_path / "out.safetensors"))
-    assert "scheme W8A8_MIX is not there yet; there are: W8A16, W4A16, W8A16_FP8," in text
+    assert "scheme W8A8_MIX is not supported; supported are: W8A16, W4A16, W8A16_FP8," in text
     path = make_pair(tmp_path / "b", "W9A9", q=q, scale=scale, bias=bias)
     assert "'net.fc.weight' has the unknown type 'W9A9'" in one_line(aerogel("dequantize", path, "-o", tmp_path / "o.safetensors"))
 

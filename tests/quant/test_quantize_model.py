@@ -109,7 +109,7 @@ def test_scheme_that_is_not_there(run, float_model, tmp_path):
     tensors, types = quantize_model(state, LAYERS, "W8A16")
     types[f"{LAYERS[-1]}.weight"] = "W8A8_MIX"
     text = refused(run(folder, write_pair(tmp_path, "W8A16", tensors, types)))
-    assert "scheme W8A8_MIX is not there yet; there are: W8A16" in text
+    assert "scheme W8A8_MIX is not supported; supported are: W8A16" in text
 
 
 def test_mixed_schemes_and_attention(run, float_model, tmp_path):

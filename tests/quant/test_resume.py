@@ -74,7 +74,7 @@ def test_stopped_and_continued(build, model, whole, tmp_path, stop):
     just_begun = how == signal.SIGKILL and notes(tmp_path) == 0  # the journal comes before the data
     assert contents(tmp_path).keys() in ([{PART, JOURNAL}, {JOURNAL}] if just_begun else [{PART, JOURNAL}])
     if how != signal.SIGKILL:
-        assert "interrupted with" in error and "the same command goes on from there" in error and error.count("\n") == 1
+        assert "interrupted with" in error and "give the same command again to continue" in error and error.count("\n") == 1
     finished = notes(tmp_path)
     assert finished >= wanted
     report = run(build, model, tmp_path)

@@ -170,7 +170,7 @@ std::string one_line(std::string_view said) {
         line += control ? std::string_view("?") : said.substr(0, size);
         said.remove_prefix(std::max<std::size_t>(size, 1));
     }
-    if (line.empty()) return "it said nothing";
+    if (line.empty()) return "it printed no message";
     if (line.size() <= kMost) return line;
     std::size_t from = line.size() - kMost;
     while (from < line.size() && (static_cast<unsigned char>(line[from]) & 0xC0U) == 0x80U) ++from;
@@ -245,7 +245,7 @@ void Subprocess::wait_for(int end, short events) {
         stop_if_cancelled();
         if (ready > 0) ::poll(nullptr, 0, 1);  // closed messages are always ready
         if (seconds_since(moved_) > patience_)
-            fail(fmt::format("made no progress for {:g} s and was ended", patience_));
+            fail(fmt::format("made no progress for {:g} s and was stopped", patience_));
     }
 }
 

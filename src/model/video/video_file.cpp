@@ -103,9 +103,8 @@ void check_side(const fs::path& path, std::int64_t side) {
 
 void check_size(const fs::path& path, std::int64_t frames, std::int64_t frame_bytes) {
     if (frames <= kMostBytes / frame_bytes) return;
-    throw InvalidArgument(
-        fmt::format("[video] {}: decodes to more than {} of pixels, which is more than is read",
-                    path.string(), show_bytes(static_cast<double>(kMostBytes))));
+    throw InvalidArgument(fmt::format("[video] {}: decodes to more than {} of pixels, which is the limit",
+                                      path.string(), show_bytes(static_cast<double>(kMostBytes))));
 }
 
 Frames read_png_folder(const fs::path& folder) {

@@ -30,7 +30,7 @@ std::string weight_problem(std::initializer_list<const LinearSlot*> slots) {
     const int index = step.context.timestep_index;
     throw InvalidArgument(
         fmt::format("[wan] {} is not finite{}: {}", what, index < 0 ? "" : fmt::format(" in step {}", index),
-                    cause.empty() ? "inputs and weights are, the numbers grow too large" : cause));
+                    cause.empty() ? "inputs and weights are finite, but the values grow too large" : cause));
 }
 
 void check_input(const char* name, const Tensor& tensor) {

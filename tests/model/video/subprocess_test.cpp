@@ -64,7 +64,7 @@ TEST(Subprocess, FailuresAreOneLineWithItsLastWords) {
             run_and_read({"sh", "-c", "printf 'one\\ntwo\\033[31m red\\033[0m\\r\\n' >&2; exit 3"}, 100);
         }),
         "[sh] failed: one; two red");
-    EXPECT_EQ(failure([] { run_and_read({"false"}, 100); }), "[false] failed: it said nothing");
+    EXPECT_EQ(failure([] { run_and_read({"false"}, 100); }), "[false] failed: it printed no message");
 #if !defined(__SANITIZE_THREAD__)  // which makes a fork of vfork, so that the child cannot tell why
     EXPECT_THAT(failure([] { run_and_read({"no-such-program"}, 100); }),
                 HasSubstr("cannot start 'no-such-program': No such file or directory"));
@@ -86,7 +86,7 @@ TEST(Subprocess, OneThatTalksWithoutEndNeverBlocksOrFillsMemory) {
 }
 
 TEST(Subprocess, HangsEndAfterATime) {
-    const std::string wanted = "[sh] made no progress for 0.3 s and was ended: waiting";
+    const std::string wanted = "[sh] made no progress for 0.3 s and was stopped: waiting";
     Subprocess::Options reader = shell("echo waiting >&2; exec sleep 1000"),
                         writer = shell("echo waiting >&2; exec sleep 1000", true);
     Subprocess::Options late = shell("echo waiting >&2; cat >/dev/null; exec sleep 1000", true);
@@ -124,8 +124,8 @@ TEST(Subprocess, WhatItSaidIsSafeToPrint) {
     EXPECT_EQ(one_line("\n\x1b]0;title\x07 \xc3\xa9\xff\tx\n\n\xc2\x9b"
                        "31m y\n"),
               "0;title? \xc3\xa9??x; ?31m y");
-    EXPECT_EQ(one_line(""), "it said nothing");
-    EXPECT_EQ(one_line("\x1b"), "it said nothing");
+    EXPECT_EQ(one_line(""), "it printed no message");
+    EXPECT_EQ(one_line("\x1b"), "it printed no message");
     EXPECT_EQ(one_line(std::string(5000, 'a')), "..." + std::string(600, 'a'));
 }
 
