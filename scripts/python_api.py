@@ -14,7 +14,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/python_api.md"
 HEAD = """# Python API
 
 Everything that `import aerogel` offers, from the docstrings; `make docs` writes this page. [python.md](python.md) is the introduction.
-`Array` is a `numpy.ndarray` or a `torch.Tensor`; `ArrayT` too, and all of a call are of one kind, the result among them.
+`Array` is a `numpy.ndarray` or a `torch.Tensor`. `ArrayT` is the same, but all of a call, and its result, are of one kind.
 """
 WIDTH = 110
 

@@ -1,4 +1,4 @@
-"""Aerogel: light diffusion transformers. Quantized Linear layers, sparse attention, fast on ordinary machines.
+"""Aerogel makes diffusion transformers light: quantized Linear layers and attention, sparse attention, on any x86-64 CPU.
 
     import aerogel
     report = aerogel.quantize(pipe.transformer, scheme="W8A8_DYNAMIC")          # in memory, no files, no data

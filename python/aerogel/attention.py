@@ -42,10 +42,11 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD"), [batch, tokens, heads, head_dim] ("BSND") or [tokens, heads, head_dim] ("TND", one
     sequence); float32, bfloat16 or float16; q and k may differ in length; k and v may have a divisor of q's heads (GQA). scale:
-    head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks] of blocks of block_size tokens (an int or a
-    pair) that are computed (floats: 0 = computed, -inf = not); a query row without any gives zeros. is_causal: query i sees no key behind i + k_len - q_len.
-    Sums and softmax weights are float32; those of bfloat16 are rounded to it before they meet v where the CPU has AMX. Gradients flow to q, k
-    and v, computed by torch.
+    head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks], true for the blocks to compute (floats: 0
+    = computed, -inf = not), of block_size tokens (an int, or a pair for queries and keys); a query row without a computed block gives
+    zeros. is_causal: query i sees no key after i + k_len - q_len.
+    Sums and softmax weights are float32; for bfloat16 on CPUs with AMX the weights are rounded to bfloat16 before they are multiplied with
+    v. Gradients flow to q, k and v; torch computes them.
     Returns an array like q. Raises ValueError for shapes and types that do not fit."""
     place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
     if wants_gradients(q, k, v):
@@ -105,21 +106,21 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
                      txt_len: int = 0, block_size: int = 128, latent_shape_q: Sequence[int] | None = None,
                      latent_shape_k: Sequence[int] | None = None, keep_sink: bool = True, keep_recent: bool = True,
                      cdf_threshold: float = 1.0, sparsity: float = 0.0, **kwargs: Any) -> Any:
-    """Attention that computes only the blocks that matter, signature of MindIE SD.
+    """Attention that computes only the blocks that matter, with the signature of MindIE SD.
 
     q, k, v, scale and input_layout as in `attention`. sparse_type: "rf_v1" (spatial, temporal or textural per head; RainFusion, arXiv
     2505.21036), "rf_v2" and "rf_v3" (block means; arXiv 2512.24086), "ada_bsa" (antidiagonal scores; XAttention, arXiv 2503.16428), or None:
-    dense, or under attn_mask, a block mask. sparsity: wanted share of skipped blocks in [0, 1). block_size: 16 to 128 tokens.
+    dense, or under attn_mask, a block mask. sparsity: share of the blocks to skip, in [0, 1). block_size: 16 to 128 tokens.
     rf_*: latent_shape_q (and latent_shape_k, rf_v2 and rf_v3) are (frames, height, width) in tokens, flattened frame by frame, with txt_len
-    text tokens before. ada_bsa: keep_sink, keep_recent, cdf_threshold, is_causal. head_num and inner_precise are accepted and ignored.
+    text tokens before them. ada_bsa: keep_sink, keep_recent, cdf_threshold, is_causal. head_num and inner_precise are accepted and ignored.
     Further keywords: mask (as attn_mask: bool or int8 [batch, heads, query blocks, key blocks], batch and heads may be 1, or 2-D);
     cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("bf16", "int8", rf_v3 also "fp8", "mix");
     q_rot, k_rot (fp8: rotations instead of a Hadamard matrix); block_size_kv (rf_v3, mask: tokens per key block); video_spans (several
-    videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text is behind
-    the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); return_mask; return_report.
-    Returns an array like q; (array, int8 mask) with return_mask; and a report dict last with return_report: density, seconds, what each
-    head became. docs/sparse_attention.md has the arithmetic. Raises ValueError for what does not fit (also NaN in q or k where a mask is to
-    be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""
+    videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text comes
+    after the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); return_mask; return_report.
+    Returns an array like q; (array, int8 mask) with return_mask; with return_report a report dict comes last: density, seconds and the type
+    of each head. docs/sparse_attention.md describes the arithmetic. Raises ValueError for what does not fit (also NaN in q or k where a
+    mask is to be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""
     further = further_keywords(kwargs)
     o, plan, seconds = attend_sparsely(q, k, v, {
         "attn_mask": attn_mask, "scale": scale, "is_causal": is_causal, "input_layout": input_layout, "sparse_type": sparse_type,

@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 class Calibration:
     """Input ranges of Linear layers, forward by forward and step by step; made by `aerogel.calibrate`, or read from a file.
 
-    Kept are, per layer and step, the sums over forwards of the smallest and the largest input value and the number of forwards: 24
-    bytes a step, whatever the data. Its files are those of `aerogel quantize --save-calibration` and `--calibration`."""
+    For each layer and step it keeps the sums over forwards of the smallest and the largest input value, and the number of forwards: 24
+    bytes a step, however much data there is. Its files are those of `aerogel quantize --save-calibration` and `--calibration`."""
 
     def __init__(self, core: _core.CalibrationStats) -> None:
         self._core = core
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Calibration:
-        """From a file of save(). Raises OSError, ValueError."""
+        """Reads a file written by save(). Raises OSError, ValueError."""
         return cls(_core.CalibrationStats.load(fspath(path)))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """As a .safetensors file, complete or not at all. Raises OSError."""
+        """Writes a .safetensors file, complete or not at all. Raises OSError."""
         self._core.save(fspath(path))
 
     def merge(self, *others: Calibration) -> Calibration:
-        """A new calibration that has seen what this one and the others saw: of other samples, other processes or other layers.
+        """A new calibration of all that this one and the others measured, on other samples, in other processes or of other layers.
         Raises ValueError when the numbers of steps differ."""
         merged = _core.CalibrationStats(self.steps)
         for one in (self, *others):
@@ -43,7 +43,7 @@ class Calibration:
 
     @property
     def steps(self) -> int:
-        """Number of sampling steps that are told apart; 1 for a calibration without steps."""
+        """Number of sampling steps that are distinguished; 1 for a calibration without steps."""
         return self._core.steps
 
     @property
@@ -56,8 +56,8 @@ class Calibration:
         return self._core.forwards(layer)
 
     def ranges(self, layer: str) -> list[tuple[float, float]]:
-        """(min, max) that W8A8_TIMESTEP takes in each step: the mean over the forwards of this step and all later ones of the smallest
-        and the largest value. The first is what W8A8 takes. Raises ValueError when the layer never ran."""
+        """(min, max) that W8A8_TIMESTEP uses in each step: the mean over the forwards of this step and all later ones of the smallest
+        and the largest value. W8A8 uses the first. Raises ValueError when the layer never ran."""
         return self._core.ranges(layer)
 
     def __contains__(self, layer: str) -> bool:
@@ -125,13 +125,13 @@ def calibrate(model: nn.Module, run: Callable[..., object], scheme: str = "W8A8"
 
     model: any nn.Module, on any device; it is not changed, hooks are removed at the end. run: a function that runs the model (or the
     pipeline around it) over samples, called once without gradients as run() or, if it takes an argument, run(model).
-    scheme: "W8A8" (one range per layer) or "W8A8_TIMESTEP" (one per sampling step, told by `TimestepManager`, which
-    `aerogel.timestep_callback` does for diffusers). steps: number of sampling steps; by default `TimestepManager`'s for
-    W8A8_TIMESTEP and 1 for W8A8, which needs no steps told apart. include, exclude, map: layers, as in `aerogel.quantize`.
+    scheme: "W8A8" (one range per layer) or "W8A8_TIMESTEP" (one per sampling step, which `TimestepManager` knows;
+    `aerogel.timestep_callback` sets it for diffusers). steps: number of sampling steps; by default `TimestepManager`'s for
+    W8A8_TIMESTEP and 1 for W8A8, which does not distinguish steps. include, exclude, map: layers, as in `aerogel.quantize`.
 
     A range is the mean over forwards of the smallest and the largest value, not the extremes (docs/quantization.md); empty inputs do not
-    count. Layers that never ran are told by a warning. Raises ValueError for inputs that are not finite, a scheme that needs no
-    calibration, an unknown step, or when nothing ran; what `run` raises comes through."""
+    count. A warning names layers that never ran. Raises ValueError for inputs that are not finite, a scheme that needs no
+    calibration, an unknown step, or when nothing ran; errors that `run` raises are passed on."""
     from .layer_choice import chosen_linears, unwrapped
 
     row = _core.scheme_row(scheme)

@@ -40,8 +40,8 @@ class AerogelConfig(QuantizationConfigMixin):
     """`quantization_config=` of diffusers' from_pretrained.
 
     scheme: one that needs no data, see `aerogel.schemes()`. include, exclude: patterns of layer names as in `aerogel.quantize`.
-    fallback_layers: {pattern of names: scheme or "W16A16" for float}. group_size: columns that share a weight scale, 0 = the whole row, None = as
-    the scheme has it (64 for int4).
+    fallback_layers: {pattern of names: scheme or "W16A16" for float}. group_size: columns that share a weight scale, 0 = the whole row,
+    None = the scheme's default (64 for int4).
     description: a description file of `aerogel quantize` or msModelSlim (or its folder); its layers come from there, the rest from the
     float model, and scheme, fallback_layers and group_size are not used. layers: written by save_pretrained, {name: {"scheme",
     "group_size"}}; where it is given, nothing else is used. Raises ValueError for schemes that do not exist."""
@@ -66,7 +66,7 @@ class AerogelConfig(QuantizationConfigMixin):
         return {**super().to_dict(), "quant_method": self.quant_method.value}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What differs from the defaults, as the representation shows it; of the layers their number."""
+        """What differs from the defaults, as repr() shows it; for the layers only their number."""
         shown = {name: value for name, value in self.to_dict().items() if value != getattr(_DEFAULTS, name)}
         return shown | ({"layers": len(self.layers)} if self.layers else {})
 

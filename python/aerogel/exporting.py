@@ -54,19 +54,21 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
 
     model: a checkpoint (.safetensors, .safetensors.index.json, diffusers or pipeline folder), read tensor by tensor so that memory stays
     at one layer's size, or an nn.Module, whose Linear layers are quantized from memory. Weights float32, bfloat16 or float16.
-    scheme: see `aerogel.schemes()`; those that need calibration take it by `calibration`, an `aerogel.Calibration` or its file.
+    scheme: see `aerogel.schemes()`; those that need calibration take it from `calibration`, an `aerogel.Calibration` or its file.
     include, exclude: patterns of layer names (`*`, `?`, `[ab]`, `{a,b}`), exclude wins; by default what `aerogel.quantize` (nn.Module)
     and `aerogel quantize` (checkpoint) choose. algorithm: how stored values are chosen, see docs/algorithms.md. group_size: columns that
-    share a scale, 0 = the whole row, None = as the scheme has it (64, or 32, for int4 weights where they divide the columns; the whole row
+    share a scale, 0 = the whole row, None = the scheme's default (64, or 32, for int4 weights where they divide the columns; the whole row
     in layout v0). asymmetric: scales with offsets. packed: two int4 values per byte. rotate: columns per Hadamard
-    transform of weights and inputs, -1 = as many as can be. low_rank: rank of a float branch beside the quantized residual.
-    layout: "v0" (the older exporter's tensors and types) or "v1" (float32 scales); None: "v1" where it has a form of the scheme
-    (docs/files.md). rank: behind the file names, `_{rank}`; None: this process's rank where torch.distributed is initialized, else none; -1: none.
+    transform of weights and inputs, a power of two (-1 = the largest that divides the columns). low_rank: rank of a float branch beside the
+    quantized residual.
+    layout: "v0" (the older exporter's tensors and types) or "v1" (float32 scales); None: "v1" where that layout can hold the scheme
+    (docs/files.md). rank: `_{rank}` is put at the end of both file names; None: this process's rank where torch.distributed is initialized,
+    else none; -1: none.
     progress: True shows a tqdm bar where there is a terminal or a notebook, or a function of (bytes done, bytes in all, tensor name).
 
-    The files appear complete or not at all, also when the progress function raises or Ctrl-C interrupts. Of a checkpoint, what was
-    finished stays beside them as "*.part", and the same call goes on there; of a module nothing stays. Returns an ExportReport.
-    Raises ValueError (what does not fit, with the layer's name), NotImplementedError (a scheme that is not there), OSError (files)."""
+    The files appear complete or not at all, also when the progress function raises or Ctrl-C interrupts. For a checkpoint, what was
+    finished stays beside them as "*.part", and the same call continues from it; for a module nothing stays. Returns an ExportReport.
+    Raises ValueError (what does not fit, with the layer's name), NotImplementedError (a scheme that is not supported), OSError (files)."""
     rank = current_rank() if rank is None else rank
     checkpoint, layers = _chosen(model, rank, include, exclude)
     if calibration is not None and not isinstance(calibration, Calibration):

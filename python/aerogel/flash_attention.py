@@ -45,8 +45,8 @@ class QuantizedAttention(nn.Module):
 
     format: of `quantized_attention`. q_rot, k_rot: [head_dim, head_dim] or None. scales: calibrated, int8 only. policy: a
     TimestepPolicyConfig whose target "fa" chooses per step: "mxfp4" takes MXFP4, FP8 or FLOAT, the others are float in steps registered as
-    FLOAT; None = the format always. smooth_k: of `quantized_attention`, int8 only; the other formats' numbers are those the files were
-    made for. k may have fewer heads than q. The output has q's dtype and layout (or layout_out)."""
+    FLOAT; None = the format always. smooth_k: of `quantized_attention`, int8 only; files of the other formats were made without it. k may
+    have fewer heads than q. The output has q's dtype and layout (or layout_out)."""
 
     def __init__(self, format: str, *, q_rot: torch.Tensor | None = None, k_rot: torch.Tensor | None = None,
                  scales: Mapping[str, torch.Tensor] | None = None, policy: TimestepPolicyConfig | None = None, smooth_k: bool = False) -> None:
@@ -64,7 +64,7 @@ class QuantizedAttention(nn.Module):
 
     @property
     def calibrated(self) -> bool:
-        """Whether it has scales."""
+        """True when it has calibrated scales."""
         return bool(self._scales)
 
     def _call(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **where: Any) -> torch.Tensor:

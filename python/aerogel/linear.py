@@ -40,12 +40,12 @@ def _as_autocast(x: Any) -> Any:
 class QuantizedLinear(nn.Module):
     """y = x W^T + bias with W in a small format; made by `aerogel.quantize`, or from an nn.Linear by `from_linear`.
 
-    forward: x [..., in_features] float32, bfloat16 or float16 on the CPU -> y [..., out_features] of the same dtype, under autocast of
-    autocast's. The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes); writing to
-    them through torch takes effect, `.to(dtype)` leaves them as they are. load_state_dict takes arrays of this scheme, or a float "weight"
-    (and "bias"), which it quantizes; what does not fit is refused and leaves the layer as it was. Gradients flow to x (with the dequantized
-    weight), not to the arrays. torch.compile, torch.export, torch.jit.trace and torch.fx see one operator, which holds the arrays; the sampling
-    step is asked for when it runs. Errors as in `aerogel.quantize`."""
+    forward: x [..., in_features] float32, bfloat16 or float16 on the CPU -> y [..., out_features] of the same dtype (of autocast's dtype
+    under autocast). The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes);
+    writing to them through torch takes effect, `.to(dtype)` leaves them as they are. load_state_dict takes arrays of this scheme, or a
+    float "weight" (and "bias"), which it quantizes; what does not fit is refused and leaves the layer as it was. Gradients flow to x (with
+    the dequantized weight), not to the arrays. torch.compile, torch.export, torch.jit.trace and torch.fx see one operator, which holds the
+    arrays; the sampling step is read when it runs. Errors as in `aerogel.quantize`."""
 
     _now: tuple[Packed, list[State]] | None  # the kernel's form, and what the arrays were then
     _load_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
@@ -73,7 +73,7 @@ class QuantizedLinear(nn.Module):
     def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *,
                     group_size: int | None = None) -> Self:
         """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
-        scale (int and fp8 weights; 0 = the whole row; None = as the scheme has it, 64 for int4 where they divide the columns)."""
+        scale (int and fp8 weights; 0 = the whole row; None = the scheme's default, 64 for int4 where they divide the columns)."""
         if linear.weight.dtype == torch.float64:
             raise ValueError("[quantize] the weight must be float32, bfloat16 or float16, got float64: convert the model, whose inputs are float64 too")
         return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size))
@@ -81,8 +81,8 @@ class QuantizedLinear(nn.Module):
     @classmethod
     def from_arrays(cls, scheme: str, in_features: int, arrays: Mapping[str, torch.Tensor], *,
                     group_size: int | None = None) -> Self:
-        """The layer whose state_dict() `arrays` is (names -> tensors); ValueError when they do not fit each other. group_size: None tells it from
-        the shape of the scales."""
+        """The layer with `arrays` (names -> tensors) as its state_dict(). group_size: None infers it from the shape of the scales. Raises
+        ValueError when the arrays do not fit each other."""
         plain = {name: arrays[name].detach().contiguous() for name in ARRAYS if name in arrays}
         if group_size is None:
             scale = plain.get("weight_scale")

@@ -303,12 +303,12 @@ def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", s
     """Makes the self-attention of a diffusers video transformer sparse and returns an AttentionPlan (report, disable()).
 
     target: a transformer, or a pipeline (its transformer or UNet, and transformer_2). sparse_type, sparsity and further options as in
-    `aerogel.sparse_attention`; latent shape and text are found by the model's class, see `aerogel.video_models`. sparse_type None means
-    dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
+    `aerogel.sparse_attention`; latent shape and text length are found from the model's class, see `aerogel.video_models`. sparse_type None
+    means dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
     timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names.
-    mask_refresh_steps: a mask serves for so many steps (rf_v2, rf_v3, ada_bsa). dense_format: what stays dense is computed in this format
-    of `aerogel.quantized_attention` ("int8"); None: in float.
-    Raises ValueError and NotImplementedError for what is not there, TypeError for unknown keywords."""
+    mask_refresh_steps: masks are predicted every so many steps and reused in between (rf_v2, rf_v3, ada_bsa). dense_format: what stays
+    dense is computed in this format of `aerogel.quantized_attention` ("int8"); None: in float.
+    Raises ValueError and NotImplementedError for what is not supported, TypeError for unknown keywords."""
     allowed = {*inspect.signature(sparse_attention).parameters, *FURTHER} - set(_FOUND)
     if unknown := set(options) - allowed:
         raise TypeError(f"enable_sparse_attention() got unexpected keyword arguments: {', '.join(sorted(unknown))}")

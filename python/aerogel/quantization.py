@@ -60,11 +60,12 @@ class QuantizeReport:
 class OnlineQuantConfig:
     """In-memory quantization of a float model, without files and without data (MindIE SD 3.1.0).
 
-    quant_type: a scheme without data, see `aerogel.schemes()`. fallback_layers: {pattern of whole names: scheme or "W16A16"}; "W16A16" keeps a
-    layer or an attention float, "W8A8" is W8A8_DYNAMIC, as there are no calibrated scales. group_size: columns that share a weight scale in the
-    other layers, 0 = the whole row, None = as the scheme has it (64 for int4). fa_layers: patterns of names or classes of attention modules
-    that get a `QuantizedAttention` as `layer.fa_quant`, used by diffusers' layers and by modules whose own forward calls it; fa_quant_type:
-    FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC or INT8_DYNAMIC. Raises ValueError for one without the other, and for other types."""
+    quant_type: a scheme that needs no data, see `aerogel.schemes()`. fallback_layers: {pattern of whole names: scheme or "W16A16"};
+    "W16A16" keeps a layer or an attention float, "W8A8" is W8A8_DYNAMIC, as there are no calibrated scales. group_size: columns that share
+    a weight scale in the other layers, 0 = the whole row, None = the scheme's default (64 for int4). fa_layers: patterns of names or
+    classes of attention modules that get a `QuantizedAttention` as `layer.fa_quant`, used by diffusers' layers and by modules whose own
+    forward calls it; fa_quant_type: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC or INT8_DYNAMIC. Raises ValueError for one without the other,
+    and for other types."""
 
     quant_type: str = "W8A8_DYNAMIC"
     fallback_layers: dict[str, str] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class OnlineQuantConfig:
 
 
 def schemes() -> list[tuple[str, str, bool]]:
-    """[(name, what it computes, whether it needs calibration)] of every scheme there is."""
+    """Every supported scheme: [(name, what it computes, whether it needs calibration)]."""
     return [(row.name, row.summary, row.needs_calibration) for row in _core.schemes()]
 
 
@@ -136,16 +137,16 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     scheme: the name of a scheme that needs no data ("W8A8_DYNAMIC", "W8A16", see `schemes()`), quantized in memory;
     online_config: an OnlineQuantConfig, the same with more to choose.
 
-    map: more classes to be taken for Linear layers (an iterable, or a dict whose keys are they). include, exclude: patterns of layer
-    names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks but
+    map: further classes to treat as Linear layers (an iterable, or a dict with them as keys). include, exclude: patterns of layer
+    names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks except
     modulation, norms and embeddings. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
     every step is static. rank: the file of that rank, `_{rank}`; None: where files carry a rank, this process's in torch.distributed;
     -1: the file as it is named. Attention that the description quantizes is quantized too where it is a layer of diffusers or calls its
-    `fa_quant` itself; report.attention_in_float tells which stays float, and why.
+    `fa_quant` itself; report.attention_in_float names what stays float, and why.
     scheme_of: with quant_des_path, a function (layer name, its scheme in the
-    description) -> the scheme to run the stored arrays by (W8A8_TIMESTEP as W8A8_DYNAMIC, say), or "FLOAT".
-    Nothing is replaced when anything is wrong. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not there
-    yet), OSError (files)."""
+    description) -> the scheme to run the stored arrays by (for example W8A8_DYNAMIC for W8A8_TIMESTEP), or "FLOAT".
+    On an error nothing is replaced. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not supported),
+    OSError (files)."""
     given = [n for n, v in (("quant_des_path", quant_des_path), ("online_config", online_config), ("scheme", scheme)) if v is not None]
     if len(given) != 1:
         raise ValueError(f"[quantize] give exactly one of quant_des_path, online_config, scheme; got {', '.join(given) or 'none'}")

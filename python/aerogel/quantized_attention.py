@@ -58,14 +58,15 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
                         seq_len: Iterable[int] | None = None, smooth_k: bool = True, rotation: Array | tuple[Array, Array] | None = None,
                         scales: Mapping[str, Array | None] | None = None, block_tokens: tuple[int, int] | None = None,
                         mask: Array | None = None, block_size: int | tuple[int, int] = 128) -> ArrayT:
-    """softmax(scale q k^T) v per head with q, k and v in few bits; docs/attention.md has the arithmetic.
+    """softmax(scale q k^T) v per head with q, k and v in few bits; docs/attention.md describes the arithmetic.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
     sequence, which sum to all) packed [tokens, heads, head_dim]; float32, bfloat16 or float16. format: "int8" (exact integer products, the
-    fast one), "fp8", "mxfp8", "mxfp4", "mix" (the rounding of these formats, then float32). smooth_k: takes the mean over tokens off k, which
-    changes no weight (SageAttention, arXiv 2410.02367); False is what files for "fp8" and MX were made for. rotation: an orthogonal
-    [head_dim, head_dim] matrix that q and k are multiplied with first, or a pair. scales: int8 only, {"q_scale", "k_scale", "v_scale"} of
-    `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens that share a scale, int8, fp8 and mix.
+    fast format), "fp8", "mxfp8", "mxfp4", "mix" (the rounding of these formats, then float32). smooth_k: subtracts the mean over the tokens
+    from k, which leaves the softmax weights as they are (SageAttention, arXiv 2410.02367); files for "fp8" and MX formats were made without
+    it (False). rotation: an orthogonal [head_dim, head_dim] matrix that q and k are first multiplied with, or one for each. scales: int8
+    only, {"q_scale", "k_scale", "v_scale"} of `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens
+    that share a scale, int8, fp8 and mix.
     mask, block_size: as for `attention`, not with seq_len. Gradients are those of float attention, straight through the rounding; with
     seq_len there are none.
     Returns an array like q. Raises ValueError for what does not fit, NotImplementedError for gradients with seq_len."""

@@ -15,7 +15,7 @@ from ._arrays import is_torch
 from .ranks import rank_of
 
 class InspectReport(dict[str, Any]):
-    """The JSON of `aerogel inspect --json` as a dict; printed it is the command's text, every layer listed.
+    """The JSON of `aerogel inspect --json` as a dict; printing it gives the command's text with every layer listed.
 
     report["kind"] is "quantized", "diffusers" or "safetensors". A quantized pair has "layers" (name, scheme, shape, bytes, ...),
     "float_tensors", "schemes", "bits_per_weight", "problems" and "notes"; the others have "tensors" and "linear_layers"."""
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def compare(a: Any, b: Any) -> Comparison | dict[str, Comparison]:
-    """How close b is to the reference a; the same figures as `aerogel compare`.
+    """Measures how close b is to the reference a, with the figures of `aerogel compare`.
 
     Arrays (NumPy or torch, of one shape, any real type): a Comparison. float [3, frames, height, width] with values in [-1, 1] and
     uint8 [frames, height, width, 3] are videos and get PSNR and SSIM of their 8-bit pixels; a pipeline's frames in [0, 1] become

@@ -25,7 +25,7 @@ class TimestepManager:
 
     @staticmethod
     def set_timestep_idx(index: int | None) -> None:
-        """index: 0 .. max-1, or None for "unknown". ValueError when out of range."""
+        """Sets the current step: 0 .. max-1, or None for "unknown". Raises ValueError when out of range."""
         if index is not None:
             limit = _index_max.get()
             if _whole("timestep_idx", index) < 0 or (limit is not None and index >= limit):
@@ -39,7 +39,7 @@ class TimestepManager:
 
     @staticmethod
     def set_timestep_idx_max(count: int | None) -> None:
-        """Number of sampling steps (>= 1), or None for no limit. ValueError when the current step lies beyond it."""
+        """Sets the number of sampling steps (>= 1), or None for no limit. Raises ValueError when the current step lies beyond it."""
         if count is not None:
             if _whole("timestep_idx_max", count) < 1:
                 raise ValueError(f"[timestep] timestep_idx_max must be at least 1, got {count}")
@@ -58,8 +58,8 @@ class TimestepPolicyConfig(_core.TimestepPolicyConfig):
     """What timestep-aware layers do in which step; steps that no range covers follow the defaults.
 
     default_strategy: "dynamic" or "static" activation scales of W8A8_TIMESTEP Linears. w4a4_default_strategy: "W4A4", or "W4A8" for
-    activations in 8 bits on the same weights. fa_default_strategy: "MXFP4", "FP8" or "FLOAT", of MXFP4_DYNAMIC attention. Attention of 8
-    bits becomes float in steps registered as FLOAT and is never made coarser."""
+    activations in 8 bits on the same weights. fa_default_strategy: "MXFP4", "FP8" or "FLOAT", of MXFP4_DYNAMIC attention. 8-bit attention
+    becomes float in steps registered as FLOAT and is never made coarser."""
 
     text: str  # the whole policy: a graph of torch.compile is guarded by it, a program of torch.export holds it
     _core_answers = True  # no get_strategy but the core's decides
@@ -83,13 +83,14 @@ class TimestepPolicyConfig(_core.TimestepPolicyConfig):
         return policy
 
     def register(self, step_range: int | Iterable[int], strategy: str, target: str = "w4a4_linear") -> Self:
-        """step_range: a step, a list or a range of steps (later calls win). target "linear" goes by the strategy's name."""
+        """Sets the strategy of some steps; later calls win. step_range: a step, or a list or range of steps. target: "w8a8_static_linear",
+        "w4a4_linear", "fa", or "linear": the one of the Linears that has this strategy."""
         self.register_steps(step_range, strategy, target)
         self._write_down()
         return self
 
     def get_strategy(self, step: int | None, target: str = "w8a8_static_linear") -> str:
-        """The strategy of a step, the target's default for None and for steps that nothing covers."""
+        """The strategy of a step; the target's default for None and for steps that no range covers."""
         return super().get_strategy(step, target)
 
     def in_step(self, step: int | None) -> _core.TimestepPolicyConfig:

@@ -53,10 +53,11 @@ NB_MODULE(_core, module) {
     module.attr("version") = std::string(aerogel::version());
     module.def(
         "num_threads", [] { return aerogel::python::without_gil(&aerogel::num_threads); },
-        "Threads that the kernels use: those asked for, or as many as the system gives (RuntimeWarning).");
-    module.def(
-        "set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
-        "For the calls that begin from now on; results do not depend on it. Raises ValueError below 1.");
+        "Number of threads that the kernels use: the number set, or fewer (and a RuntimeWarning) where the "
+        "system refuses threads.");
+    module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
+               "Sets the number of threads of all calls that begin from now on; results do not depend on it. "
+               "Raises ValueError below 1.");
     module.attr("least_huge") = aerogel::kLeastHuge;
     module.def(
         "prefer_huge_pages",

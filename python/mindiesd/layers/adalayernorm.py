@@ -23,7 +23,7 @@ def layernorm_scale_shift(
     fused: bool = True) -> torch.Tensor:
     """layernorm(x) * (1 + scale) + shift, computed in float32, in x's dtype.
 
-    x: [B, S, H]. scale, shift: [B, H], [B, 1, H] or [B, S, H]. fused chooses between kernels of a card and has no effect. Raises
+    x: [B, S, H]. scale, shift: [B, H], [B, 1, H] or [B, S, H]. fused selects between kernels of Ascend cards and has no effect. Raises
     ParametersInvalid for what does not fit."""
     require("layernorm_scale_shift", "layernorm", layernorm, torch.nn.LayerNorm)
     require("layernorm_scale_shift", "x", x, torch.Tensor)

@@ -22,7 +22,7 @@ class RMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, hidden_states: torch.Tensor, if_fused: bool = True) -> torch.Tensor:
-        """if_fused chooses between kernels of a card and has no effect. Raises ParametersInvalid for other numbers of axes."""
+        """if_fused selects between kernels of Ascend cards and has no effect. Raises ParametersInvalid for other numbers of axes."""
         if not 2 <= hidden_states.dim() <= 8:
             raise ParametersInvalid(f"[RMSNorm] hidden_states must have 2 to 8 axes, got {hidden_states.dim()}")
         wide = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
@@ -31,7 +31,8 @@ class RMSNorm(nn.Module):
 
 
 def fast_layernorm(norm: torch.nn.LayerNorm, x: torch.Tensor, impl_mode: int = 0, fused: bool = True) -> torch.Tensor:
-    """norm(x) in x's dtype. impl_mode (0, 1; 2 for float16 only) and fused choose between kernels of a card: checked, without effect.
+    """norm(x) in x's dtype. impl_mode (0, 1; 2 for float16 only) and fused select between kernels of Ascend cards: they are checked and
+    have no effect.
 
     Raises ParametersInvalid for what does not fit."""
     require("fast_layernorm", "norm", norm, nn.LayerNorm)

@@ -29,7 +29,7 @@ class TimestepPolicyConfig(aerogel.TimestepPolicyConfig):
 
     def register(self, step_range: int | Iterable[int], strategy: str, target: str = "w4a4_linear") -> Self:
         """step_range: a step, a list or a range of steps, later calls win. strategy: "static" or "dynamic" (W8A8_TIMESTEP layers, whatever
-        the target), "W4A4" or "W4A8"; of target "fa" "MXFP4", "FP8" or "FLOAT". Returns the policy. Raises ValueError otherwise."""
+        the target), "W4A4" or "W4A8"; for target "fa": "MXFP4", "FP8" or "FLOAT". Returns the policy. Raises ValueError otherwise."""
         by_name = target == "w4a4_linear" and strategy in ("static", "dynamic")
         return super().register(step_range, strategy, "linear" if by_name else target)
 
@@ -63,11 +63,11 @@ def _algorithm(name: str, value: Any) -> Any:
 
 @dataclasses.dataclass
 class QuantConfig:
-    """How to read a description; what is given overrides it.
+    """How to read a description; the fields that are given override it.
 
-    quant_algo: runs every layer of the description by this algorithm. quantized_layers: {name or tensor name: QuantConfig or dict with its
-    quant_algo}, only these layers are quantized then. exclude_layers: names that stay float. dtype: checked; layers answer in the type of
-    their input. use_nz (a layout of Ascend's memory): no effect. Raises ModelInitError for what does not fit."""
+    quant_algo: runs every layer of the description with this algorithm. quantized_layers: {name or tensor name: QuantConfig or dict with
+    its quant_algo}, only these layers are quantized then. exclude_layers: names that stay float. dtype: checked; layers answer in the type
+    of their input. use_nz (a layout of Ascend's memory): no effect. Raises ModelInitError for what does not fit."""
 
     quant_des_path: Optional[str] = None
     quant_algo: Optional[QuantAlgorithm] = None
@@ -117,9 +117,10 @@ class QuantConfig:
 class OnlineQuantConfig:
     """Quantizes a float model in memory, without files and without data: every nn.Linear.
 
-    quant_type: any algorithm without data (see docs/migration.md). fallback_layers: {name or pattern: algorithm}; W16A16 keeps a layer
-    float, W8A8 is W8A8_DYNAMIC here. fa_layers, fa_quant_type: names or classes of attention modules that get `fa_quant`, and FP8_DYNAMIC,
-    MXFP8_DYNAMIC or MXFP4_DYNAMIC. Raises ModelInitError for what does not fit, NotImplementedError for algorithms that need data."""
+    quant_type: any algorithm that needs no data (see docs/migration.md). fallback_layers: {name or pattern: algorithm}; W16A16 keeps a
+    layer float, W8A8 is W8A8_DYNAMIC here. fa_layers, fa_quant_type: names or classes of attention modules that get `fa_quant`, and
+    FP8_DYNAMIC, MXFP8_DYNAMIC or MXFP4_DYNAMIC. Raises ModelInitError for what does not fit, NotImplementedError for algorithms that need
+    data."""
 
     quant_type: QuantAlgorithm = QuantAlgorithm.W8A8_DYNAMIC
     fallback_layers: Optional[Dict[str, QuantAlgorithm]] = None

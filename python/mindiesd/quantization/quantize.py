@@ -1,4 +1,4 @@
-"""quantize(model, ...): exchanges the layers of a torch model in place, from files or in memory."""
+"""quantize(model, ...): replaces the layers of a torch model in place, from files or in memory."""
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -107,15 +107,16 @@ def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optio
 @invalid_arguments
 def quantize(model: nn.Module, quant_des_path: Optional[str | os.PathLike[str]] = None, online_config: Optional[OnlineQuantConfig] = None,
              **kwargs: Any) -> nn.Module:
-    """Exchanges layers of `model` in place and returns the model.
+    """Replaces layers of `model` in place and returns the model.
 
     quant_des_path: a description file of msModelSlim or `aerogel quantize`; its weights lie beside it. online_config: an OnlineQuantConfig
     instead, in memory. quant_config: a QuantConfig that may hold the path and overrides the description; the same fields may be given one
-    by one. timestep_config (or timestep_policy): a TimestepPolicyConfig for layers that follow the sampling step; with none every step has
-    the defaults. dtype: torch.bfloat16 or float16, checked; layers answer in the type of their input. use_nz: no effect, said once. map:
-    more classes to be taken for Linear layers. Attention that is named gets `layer.fa_quant`, or `layer.fa3` for calibrated int8.
-    The logger "mindiesd" tells what was done (level INFO). Nothing is exchanged when anything is wrong. Raises ParametersInvalid,
-    ConfigError, NotImplementedError for an algorithm that is not there (with what to use), OSError for files."""
+    by one. timestep_config (or timestep_policy): a TimestepPolicyConfig for layers that follow the sampling step; without one every step
+    has the defaults. dtype: torch.bfloat16 or float16, checked; layers answer in the type of their input. use_nz: has no effect; a warning
+    says so once.
+    map: further classes to treat as Linear layers. Attention that is named gets `layer.fa_quant`, or `layer.fa3` for calibrated int8.
+    The logger "mindiesd" reports what was done (level INFO). On an error nothing is replaced. Raises ParametersInvalid,
+    ConfigError, NotImplementedError for an algorithm that is not supported (with what to use), OSError for files."""
     _check(model, online_config, quant_des_path, kwargs)
     policy, layer_classes = _policy(kwargs), kwargs.get("map")
     inner = unwrapped(model)

@@ -39,9 +39,9 @@ def attention_forward(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     """softmax(scale q k^T) v per head.
 
     query, key, value: [batch, tokens, heads, head_dim], or [batch, heads, tokens, head_dim] with head_first; float32, bfloat16 or
-    float16. attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], bool or integers, non-zero = attend, or floats as torch adds them, 0 =
-    attend and -inf = not; with one torch computes, without aerogel does.
-    scale: head_dim**-0.5 by default. fused, opt_mode, op_type and layout choose between operators of a card and have no effect.
+    float16. attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], bool or integers, non-zero = attend, or floats as torch adds them, 0
+    = attend and -inf = not. With a mask torch computes, without one Aerogel does.
+    scale: head_dim**-0.5 by default. fused, opt_mode, op_type and layout select between operators of Ascend cards and have no effect.
     Returns a tensor like query. Raises ParametersInvalid for what does not fit."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         require(_OP, name, tensor, torch.Tensor)

@@ -1,4 +1,4 @@
-"""attention_forward_varlen: sequences of various lengths, packed behind each other."""
+"""attention_forward_varlen: sequences of various lengths, packed one after the other."""
 from collections.abc import Iterable
 from typing import Optional
 
@@ -50,10 +50,11 @@ def attention_forward_varlen(
         return_attn_probs: Optional[bool] = None,
         block_table: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
-    """softmax(scale q k^T) v of each sequence by itself.
+    """softmax(scale q k^T) v within each sequence.
 
     q, k, v: [tokens, heads, head_dim]. cu_seqlens_q, cu_seqlens_k: cumulative lengths from 0, [sequences + 1], a list or a tensor.
-    causal: the last query of a sequence sees all of its keys (torch computes then). max_seqlen_*: not needed; deterministic: always so.
+    causal: the last query of a sequence sees all of its keys (torch computes then). max_seqlen_*: not needed. deterministic: has no effect,
+    results always are.
     Returns [tokens, heads, head_dim]. Raises ParametersInvalid for what does not fit, NotImplementedError for what is not offered."""
     refused = {"window_size": window_size, "softcap": softcap, "alibi_slopes": alibi_slopes, "return_attn_probs": return_attn_probs or None,
                "block_table": block_table}

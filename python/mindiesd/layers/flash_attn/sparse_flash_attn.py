@@ -34,7 +34,7 @@ def sparse_attention(
 ) -> Any:
     """Attention over the blocks that matter; `aerogel.sparse_attention` explains every parameter and the errors.
 
-    Further keywords of aerogel's (return_report, min_recall ...) are passed on; unknown ones are a TypeError."""
+    Further keywords of aerogel's (return_report, min_recall ...) are passed on; unknown ones raise TypeError."""
     newer = {"video_spans": (video_spans, None), "precision": (precision, "bf16")}
     kwargs |= {name: value for name, (value, default) in newer.items() if value != default}
     return aerogel.sparse_attention(
