@@ -53,7 +53,7 @@ void add_flag(CLI::App& command, SparsePattern& pattern, const SparseParameter& 
     }
 }
 
-// The profile's settings, but for those that were given as flags.
+// The profile's settings, except those that were given as flags.
 void apply_profile(const SparseFlags& flags, SparseConfig& config) {
     const auto given = [&](const char* flag) { return flags.command->count(flag) > 0; };
     if (given("--sparse") && config.pattern.type != "rf_v1") {
@@ -85,19 +85,23 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
                     "Sparse self-attention: " + types_that([](const SparseTypeRow&) { return true; }, "or"))
         ->capture_default_str();
     add_pattern_flags(command, sparse.pattern);
-    command.add_option("--profile", flags.profile,
-                       "rf_v1 with the head types of this profile (aerogel mine) instead of recognition");
-    command.add_option("--start-step", sparse.start_step, "Dense before this step")->capture_default_str();
-    command.add_option("--end-step", sparse.end_step, "Dense from this step on (-1: never)")
+    command.add_option(
+        "--profile", flags.profile,
+        "rf_v1 with the head types of this profile (see aerogel mine) instead of recognising them");
+    command.add_option("--start-step", sparse.start_step, "Attention is dense before this step")
         ->capture_default_str();
-    command.add_option("--skip-layers", sparse.skip_layers, "Blocks that stay dense, e.g. 0,3")
+    command.add_option("--end-step", sparse.end_step, "Attention is dense from this step on (-1: never)")
+        ->capture_default_str();
+    command.add_option("--skip-layers", sparse.skip_layers, "Blocks that stay dense, for example 0,3")
         ->delimiter(',');
     command
         .add_option("--mask-refresh-steps", sparse.mask_refresh_steps,
-                    "Choose masks anew every so many steps and keep them in between")
+                    "Predict masks every N steps and reuse them in between")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
-    command.add_option("--sparse-precision", flags.precision, "bf16 or int8; rf_v3 also fp8 or mix")
+    command
+        .add_option("--sparse-precision", flags.precision,
+                    "Arithmetic of the kept blocks: bf16 or int8; rf_v3 also fp8 or mix")
         ->capture_default_str();
 }
 
