@@ -265,7 +265,7 @@ class _Transformed(torch.autograd.Function):
 
 def _batched(info: Any, in_dims: Sequence[Any], x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> tuple[torch.Tensor, int]:
     if any(dim is not None for dim in in_dims[1]):
-        raise NotImplementedError("[linear] torch.func.vmap over the arrays of a quantized layer is not there; over its input it is")
+        raise NotImplementedError("[linear] torch.func.vmap over the arrays of a quantized layer is not supported; over its input it is")
     return torch.ops.aerogel.linear(x.movedim(in_dims[0], 0), arrays, *layer), 0
 
 

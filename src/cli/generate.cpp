@@ -130,7 +130,9 @@ void add_generate(CLI::App& app) {
         ->check(real_number(0.1, 240.0));
     command
         ->add_option("-o,--output", flags->outputs,
-                     "video.mp4, .gif, .safetensors (exact) or a folder for PNG files; repeatable")
+                     "Where to write the video: a .mp4, .gif or .safetensors (exact values) file, or a "
+                     "folder for PNG files; "
+                     "repeatable")
         ->required();
     command->add_flag("--json", flags->json, "Print the report as JSON");
     command->footer(
