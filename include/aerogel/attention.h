@@ -28,17 +28,17 @@ struct AttentionOptions {
     AttentionLayout layout = AttentionLayout::bsnd;
     const BlockMask* mask = nullptr;  ///< null = dense; a query row that sees no key gives zeros
     float scale = 0.0F;               ///< <= 0: head_dim^-0.5
-    bool causal = false;              ///< query i sees no key behind i + k_len - q_len; format none only
-    /// All that follows is about formats other than none.
+    bool causal = false;              ///< query i sees no key after i + k_len - q_len; format none only
+    /// What follows is for formats other than none.
     AttentionFormat format = AttentionFormat::none;
-    /// Takes the mean over tokens off every channel of k, which changes no weight (SageAttention, Zhang et
-    /// al. 2024).
+    /// Subtracts from every channel of k its mean over the tokens, which leaves the softmax weights as they
+    /// are (SageAttention, Zhang et al. 2024).
     bool smooth_k = true;
     /// Tokens per scale of int8, fp8 (there for v too) and mix. 0: 1 and 1 for int8, 128 and 256 for fp8, 64
     /// and 64 for mix.
     std::int64_t q_tokens = 0, k_tokens = 0;
-    /// q and k are first multiplied by these [head_dim, head_dim] matrices (f32 or bf16), orthogonal and the
-    /// same where scores are to stay. No data: none.
+    /// q and k are first multiplied by these [head_dim, head_dim] matrices (f32 or bf16), which must be
+    /// orthogonal and equal for the scores to stay the same. No data: none.
     TensorView q_rotation = {}, k_rotation = {};
     const AttentionScales* scales = nullptr;  ///< int8 only: these instead of scales found in the data
 };
@@ -55,7 +55,7 @@ struct AttentionOptions {
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
                const AttentionOptions& options = {});
 
-/// Sequences packed one behind the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
+/// Sequences packed one after the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
 /// tokens, which attend to each other only; the lengths sum to `tokens`. k and v may have fewer heads, as
 /// above.
 struct PackedSequences {

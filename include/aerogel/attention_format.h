@@ -15,7 +15,7 @@ namespace aerogel {
 /// for q and k, along tokens for v. mix rounds q and k to int8 per block of tokens and v to E4M3 per channel.
 enum class AttentionFormat : std::uint8_t { none, int8, fp8, mxfp8, mxfp4, mix };
 
-/// What a format is called where it is chosen; an empty name: not there.
+/// What a format is called where it is chosen; an empty name: it cannot be chosen there.
 struct AttentionFormatRow {
     AttentionFormat format;
     std::string_view name;                         ///< in options and in Python

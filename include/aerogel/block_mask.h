@@ -1,5 +1,5 @@
 // Which key blocks each query block attends to, per head, as compressed sparse rows (CSR).
-// It is the only thing a sparse attention kernel knows about sparsity.
+// A kernel knows nothing else about sparsity.
 // layer: core
 #pragma once
 
@@ -31,7 +31,7 @@ struct BlockMask {
     /// Throws InvalidArgument when the arrays are inconsistent (sizes, order, range).
     void check() const;
 
-    /// From a dense byte mask [batch, heads, q_blocks, k_blocks] (non-zero = kept).
+    /// Makes one from a dense byte mask [batch, heads, q_blocks, k_blocks] (non-zero = kept).
     static BlockMask from_dense(const std::uint8_t* dense, const BlockMask& geometry);
     /// The same as dense bytes [batch, heads, q_blocks, k_blocks] of 0 and 1.
     std::vector<std::uint8_t> to_dense() const;

@@ -16,9 +16,9 @@ class Cancelled : public Error {
 
 /// Asks all calls of this process to stop. Safe in a signal handler.
 void request_cancellation() noexcept;
-/// Takes the request back, so that new calls run.
+/// Withdraws the request, so that new calls run.
 void withdraw_cancellation() noexcept;
-/// True between the two.
+/// True between the request and its withdrawal.
 bool cancellation_requested() noexcept;
 
 }  // namespace aerogel

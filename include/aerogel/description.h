@@ -23,7 +23,7 @@ struct QuantDescription {
 
     /// Reads a description. IoError / InvalidArgument (file, key, expected, got).
     static QuantDescription read(const std::filesystem::path& path);
-    /// The same of a text; `where` ("[description] FILE") begins every error.
+    /// The same from a text; `where` ("[description] FILE") begins every error.
     static QuantDescription parse(std::string_view text, const std::string& where);
     /// Writes it through a temporary name: v0 with indent 2 and `model_quant_type` first, v1 with indent 4
     /// and `model_quant_type` last.

@@ -20,7 +20,7 @@ class InvalidArgument : public Error {
     using Error::Error;
 };
 
-/// The request is well-formed but nothing here can do it (NotImplementedError in Python).
+/// The request is well-formed, but not supported (NotImplementedError in Python).
 class Unsupported : public Error {
   public:
     using Error::Error;

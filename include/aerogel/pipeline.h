@@ -43,8 +43,8 @@ class TextEncoder {
     Tensor position_embedding_;
 };
 
-/// How videos are sampled, by generation, calibration and mining alike; what is unset comes from the pipeline
-/// folder.
+/// How videos are sampled, by generation, calibration and mining alike; what is not set comes from the
+/// pipeline folder.
 struct SamplingOptions {
     std::optional<int> frames;
     std::optional<int> height;
@@ -78,7 +78,7 @@ struct GenerateOptions {
     std::optional<SparseConfig> sparse;
     /// What timestep-aware layers do in each step; unset: what they hold decides.
     std::optional<TimestepPolicyConfig> timestep_policy;
-    /// Called after each step with the number of the video's steps done (0 while the first frame is made);
+    /// Called after each step with the number of steps done (0 while the first frame is made);
     /// return false to stop (generate() then throws Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
     /// Passed on to every forward pass, see TransformerStep (calibration, mining).
@@ -97,7 +97,7 @@ struct SparseCall {
 struct GenerateResult {
     Tensor video;  ///< f32 [out_channels, frames, height, width]; pixels in [-1, 1] for a pixel-space model
     std::vector<double> step_seconds;
-    double first_frame_seconds = 0.0;  ///< image_first: of the pass before
+    double first_frame_seconds = 0.0;  ///< image_first: seconds of the pass for the first frame
     std::vector<SparseCall> sparse_calls;
 };
 

@@ -18,14 +18,14 @@ struct OnlineQuantConfig {
     /// attention too, "W8A8" is W8A8_DYNAMIC here, as there are no calibrated scales. These layers have none
     /// of the choices below.
     std::vector<std::pair<std::string, std::string>> fallback_layers;
-    std::vector<std::string> include;  ///< patterns; empty: the Linears of all blocks but small ones
+    std::vector<std::string> include;  ///< patterns; empty: the Linears of all blocks except small ones
     std::vector<std::string> exclude;  ///< stay float; wins over include
-    std::string algorithm = "minmax";  ///< one that needs no recorded inputs
-    /// Columns that share a weight scale; 0 = the whole row; -1 = as the scheme has it: 64 (or 32) for int4
+    std::string algorithm = "minmax";  ///< an algorithm that needs no recorded inputs
+    /// Columns that share a weight scale; 0 = the whole row; -1 = the scheme's default: 64 (or 32) for int4
     /// weights where they divide the columns, else the whole row.
     std::int64_t group_size = -1;
     bool symmetric = true;            ///< false: weights with offsets
-    std::int64_t rotation_block = 0;  ///< columns per Hadamard transform, -1: as many as can be, 0: none
+    std::int64_t rotation_block = 0;  ///< columns per Hadamard transform; -1: the largest possible, 0: none
     /// Quantized attention: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC (q and k rotated by one seeded Hadamard
     /// matrix) or INT8_DYNAMIC; empty: none.
     std::string fa_quant_type;

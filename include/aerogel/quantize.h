@@ -10,18 +10,18 @@
 namespace aerogel {
 
 struct QuantizeOptions {
-    int rank = -1;  ///< -1: the description's own name decides
+    int rank = -1;  ///< -1: taken from the description's file name
 };
 
 /// Replaces every Linear that the description quantizes. InvalidArgument when the description names a layer
 /// the model lacks or a tensor's shape does not fit (the model is left as it was); Unsupported for a scheme
-/// not there.
+/// that Aerogel does not have.
 QuantizeReport quantize(Transformer& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options = {});
 
 /// The same in memory; layers quantized before stay as they are. InvalidArgument for a pattern that matches
 /// no layer, choices that a scheme does not have, schemes that need calibration and when nothing is left to
-/// quantize; Unsupported for schemes that are not there.
+/// quantize; Unsupported for schemes that Aerogel does not have.
 QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config);
 
 }  // namespace aerogel

@@ -13,12 +13,12 @@ namespace aerogel {
 
 /// Everything a quantized layer stores, as read from its files.
 struct QuantizedLinearWeights {
-    std::string scheme;  ///< "W8A8_DYNAMIC", "W8A16", "W8A8", "W8A8_TIMESTEP", without endings such as _SVD
+    std::string scheme;  ///< "W8A8_DYNAMIC", "W8A16", "W8A8", "W8A8_TIMESTEP", without suffixes such as _SVD
     QuantizedTensor weight;
     Tensor bias;       ///< f32 [n] or undefined
     Tensor mul_scale;  ///< f32 [k] or undefined: x' = x * mul_scale (1 / smoothing factor)
     /// f32 [k / block, block] of +-1 or undefined: the weight is stored times R, the Hadamard transforms of
-    /// `block` columns each (a power of two) behind these signs, and x' is multiplied by R online.
+    /// `block` columns each (a power of two) after these signs, and x' is multiplied by R at run time.
     Tensor rotation;
     /// f32|bf16|f16 [r,k] and [n,r], or undefined: y += (x' l1^T) l2^T, x' before the rotation.
     Tensor low_rank_l1, low_rank_l2;
@@ -32,10 +32,11 @@ struct QuantizedLinearWeights {
     std::int64_t steps() const { return input_scale.defined() ? input_scale.count() : 0; }
 };
 
-/// Prepacks once for the best kernel of this machine; forward() picks by the actual m.
+/// Packs the weights once for the best kernel of this machine, for every number of rows.
 class QuantizedLinear final : public Linear {
   public:
-    /// InvalidArgument when the arrays do not fit the scheme; Unsupported for a scheme that is not supported.
+    /// InvalidArgument when the arrays do not fit the scheme; Unsupported for a scheme that Aerogel does not
+    /// have.
     explicit QuantizedLinear(QuantizedLinearWeights weights);
     ~QuantizedLinear() override;
     std::int64_t in_features() const override;

@@ -1,5 +1,5 @@
 // Reading and writing safetensors. The reader maps files into memory and joins the shards of a
-// "*.safetensors.index.json"; the writer streams tensor after tensor into a temporary file that
+// "*.safetensors.index.json"; the writer streams one tensor after the other into a temporary file that
 // takes its final name only when complete.
 // layer: core
 #pragma once
@@ -30,8 +30,8 @@ class SafetensorsFile {
     /// Opens a ".safetensors" file or a ".safetensors.index.json". Throws IoError when it cannot be
     /// read and InvalidArgument (file, what is wrong, expected, got) on anything malformed.
     static SafetensorsFile open(const std::filesystem::path& path);
-    /// Tensors in memory as if they were a file, in this order and shared; `name` stands for the path.
-    /// InvalidArgument when two have one name.
+    /// Tensors in memory as if they were a file, in this order; their storage is shared. `name` stands for
+    /// the path. InvalidArgument when two have the same name.
     static SafetensorsFile of_tensors(const std::string& name,
                                       std::vector<std::pair<std::string, Tensor>> tensors);
 
@@ -40,8 +40,8 @@ class SafetensorsFile {
     bool contains(const std::string& name) const;
     /// Throws InvalidArgument naming the nearest existing name if there is no such tensor.
     const TensorInfo& info(const std::string& name) const;
-    /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory. When
-    /// somebody shortens the file meanwhile, the lost bytes read as zeros and check_intact() tells.
+    /// The tensor over the mapped bytes (no copy); it keeps the mapping alive. Read-only memory. If the file
+    /// is shortened in the meantime, the lost bytes read as zeros and check_intact() throws.
     Tensor tensor(const std::string& name) const;
     /// Asks the system to begin reading the tensor's bytes, without waiting for them.
     void prefetch(const std::string& name) const;
@@ -60,10 +60,10 @@ class SafetensorsFile {
     std::shared_ptr<const State> state_;
 };
 
-/// Writes a safetensors file whose tensors are all announced first and then given in that order.
+/// Writes a safetensors file: all tensors are announced first and then written in that order.
 class SafetensorsWriter {
   public:
-    /// Opens "<path>.tmp" beside the target and writes the header.
+    /// Opens "<path>.tmp" next to the target and writes the header.
     SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors,
                       const std::map<std::string, std::string>& metadata = {});
     /// Removes the temporary file if finish() was not reached.
@@ -71,9 +71,9 @@ class SafetensorsWriter {
     SafetensorsWriter(const SafetensorsWriter&) = delete;
     SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-    /// Next tensor in the announced order; InvalidArgument when name, dtype or shape differ.
+    /// Writes the next tensor in the announced order; InvalidArgument when name, dtype or shape differ.
     void write(const std::string& name, const TensorView& tensor);
-    /// Checks that all tensors came, syncs and renames to the final name.
+    /// Checks that all tensors were written, syncs the file and gives it its final name.
     void finish();
 
   private:

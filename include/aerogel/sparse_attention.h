@@ -19,7 +19,7 @@ namespace aerogel {
 /// What a user chooses. A type reads some of these, see src/sparse/patterns/table.cpp.
 struct SparsePattern {
     std::string type = "none";      ///< "rf_v1", "rf_v2", "rf_v3", "ada_bsa"; "none": dense, or a given mask
-    double sparsity = 0.0;          ///< wanted share of skipped blocks, [0, 1)
+    double sparsity = 0.0;          ///< share of the blocks to skip, [0, 1)
     std::int64_t block_size = 128;  ///< tokens per block, 16 .. 128; ada_bsa: a multiple of 8
     /// rf_v3 and a given mask: tokens per key block, 16 .. 256; 0: block_size.
     std::int64_t block_size_kv = 0;
@@ -55,7 +55,7 @@ struct VideoLayout {
     LatentShape latent = {};            ///< rf_*: the video among the queries
     LatentShape latent_k = {};          ///< rf_v2, rf_v3: the video among the keys; all 0: latent
     std::int64_t txt_len = 0;           ///< text tokens, of the queries and of the keys
-    bool txt_first = true;              ///< text is before the video, else behind it
+    bool txt_first = true;              ///< text is before the video, else after it
     std::vector<VideoSpan> spans = {};  ///< instead of the rest; rf_v1 takes one
 };
 
@@ -67,7 +67,7 @@ AttentionFormat sparse_format_from(std::string_view precision);
 struct SparseArithmetic {
     AttentionLayout layout = AttentionLayout::bsnd;
     float scale = 0.0F;      ///< <= 0: head_dim^-0.5
-    bool is_causal = false;  ///< none and ada_bsa: query i sees no key behind i + k_len - q_len
+    bool is_causal = false;  ///< none and ada_bsa: query i sees no key after i + k_len - q_len
     /// int8: a scale per token and smoothed keys, the fastest but for format none with AMX. rf_v3 also fp8: q
     /// and k rotated, a scale per 128 query and 256 key tokens; and mix: 64 tokens of q and k per scale.
     /// Others than none: not with is_causal.

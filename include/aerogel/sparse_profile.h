@@ -1,4 +1,4 @@
-// What mining found out about a model's attention: which of RainFusion's static masks (arXiv 2505.21036) each
+// What mining found about a model's attention: which of RainFusion's static masks (arXiv 2505.21036) each
 // head gets at which sampling steps.
 // layer: sparse
 #pragma once
@@ -30,9 +30,9 @@ struct SparseProfile {
     std::vector<std::vector<std::vector<ProfileSpan>>>
         layers;  ///< [layer][head]: spans that cover 0 .. steps
 
-    /// IoError when unreadable; InvalidArgument naming key, expected and found when it is no such file.
+    /// IoError when unreadable; InvalidArgument (key, expected, found) when it is not such a file.
     static SparseProfile read(const std::filesystem::path& path);
-    /// Under a temporary name first, then renamed. IoError.
+    /// Written under a temporary name first, then renamed. IoError.
     void write(const std::filesystem::path& path) const;
     /// Types of a layer's heads at a step; a negative or unknown step gets the first span, steps past the end
     /// the last. InvalidArgument when there is no such layer.

@@ -1,7 +1,7 @@
 // How many threads the library's one pool uses. Results never depend on the number.
 //
 // The pool starts when it is first needed. A forked child gets a pool of its own, also when other threads of
-// its parent were computing; only an operation in whose middle the process forks cannot go on in the child
+// its parent were computing; only an operation during which the process forks cannot continue in the child
 // (Error there).
 // layer: base
 #pragma once
@@ -16,7 +16,7 @@ namespace aerogel {
 int num_threads();
 
 /// Sets the number of threads (1 to 1024; InvalidArgument otherwise). May be called at any time: operations
-/// that run keep the threads they began with.
+/// that are running keep the threads they began with.
 void set_num_threads(int count);
 
 /// Why fewer threads run than were asked for: "only 3 of 64 threads could be started (Resource temporarily

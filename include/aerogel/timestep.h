@@ -52,26 +52,27 @@ class TimestepPolicyConfig {
     /// of {"step_range": 3 | [0, 2] | {"start": 0, "stop": 8}, "strategy": ..., "target": ...}; all but
     /// step_range and strategy may be left out. IoError, InvalidArgument (file, key, expected, got).
     static TimestepPolicyConfig read(const std::filesystem::path& path);
-    /// The policy that to_text() wrote down. InvalidArgument.
+    /// The policy that to_text() wrote. InvalidArgument.
     static TimestepPolicyConfig from_text(std::string_view text);
     /// "w8a8_static_linear=dynamic;w4a4_linear=W4A4;fa=MXFP4;fa=FP8@0,1": equal policies have equal texts.
     std::string to_text() const;
     bool operator==(const TimestepPolicyConfig& other) const = default;
 
     /// `register` of Python, a word that C++ reserves: the strategy of these steps; later calls win. Target
-    /// "linear" goes by the strategy's name. InvalidArgument for negative steps and other words.
+    /// "linear" is the one of the Linears that has this strategy. InvalidArgument for negative steps and
+    /// other words.
     TimestepPolicyConfig& register_steps(const std::vector<int>& step_range, std::string_view strategy,
                                          std::string_view target = "w4a4_linear");
-    /// What steps do that nothing covers. InvalidArgument for other words.
+    /// What steps do that no range covers. InvalidArgument for other words.
     void set_default(std::string_view strategy, std::string_view target);
-    /// The target's default for nullopt and for steps that nothing covers.
+    /// The target's default for nullopt and for steps that no range covers.
     const std::string& get_strategy(std::optional<int> step,
                                     std::string_view target = "w8a8_static_linear") const;
 
     /// What Linears need to know about a step; timestep_index < 0 = unknown.
     StepContext context(int timestep_index) const;
-    /// What attention of format `own` computes in a step. MXFP4 takes the strategy as it is.
-    /// Formats of eight bits never get coarser: they are float in steps registered as FLOAT and stay what
+    /// What an attention of format `own` computes in a step. MXFP4 takes the strategy as it is.
+    /// 8-bit formats never get coarser: they are float in steps registered as FLOAT and stay what
     /// they are in all others, defaults included.
     AttentionFormat attention_format(AttentionFormat own, int timestep_index) const;
 

@@ -1,4 +1,4 @@
-// A native diffusion transformer, of whatever family: its layers, and one forward pass. Activations are
+// A native diffusion transformer of any family: its layers, and one forward pass. Activations are
 // float32.
 // layer: model
 #pragma once
@@ -22,7 +22,7 @@
 
 namespace aerogel {
 
-/// What every family says about a model, by the names of diffusers' config.json.
+/// What every family says about a model, named as in diffusers' config.json.
 struct TransformerConfig {
     std::vector<std::int64_t> patch_size = {1, 2, 2};  ///< frames, rows and columns of a token
     std::int64_t num_layers = 40;                      ///< blocks, each with one self-attention
@@ -34,7 +34,7 @@ struct TransformerConfig {
     bool expand_timesteps = true;  ///< takes a timestep per token too
 };
 
-/// Inputs of one forward pass, as in diffusers.
+/// Inputs of one forward pass, named as in diffusers.
 struct TransformerInput {
     Tensor hidden_states;                ///< f32 [batch, in_channels, frames, height, width]
     Tensor timestep;                     ///< f32 [batch], or [batch, tokens] with expand_timesteps
