@@ -54,7 +54,7 @@ const TensorInfo& RecordedInputFile::info(const char* name, std::size_t axes) co
           fmt::format("f32, bf16 or f16 of {} axes", axes == 0 ? 1 : axes));
     // Zero sizes would let a small file name any number of records.
     const auto rows = std::span(tensor.shape).subspan(1);
-    check(name, std::count(rows.begin(), rows.end(), 0) == 0, "without sizes of 0 behind the records");
+    check(name, std::count(rows.begin(), rows.end(), 0) == 0, "without sizes of 0 after the first axis");
     check(name, count_ == 0 || tensor.shape[0] == count_, fmt::format("of {} records", count_));
     return tensor;
 }

@@ -296,7 +296,7 @@ def test_biases(refused, model, scheme, bias, got):
 def test_recorded_inputs_of_nothing(refused, model, tmp_path):
     path = write_safetensors(tmp_path / "r.safetensors", {
         "hidden_states": ("F32", [2**50, 3, 0, 8, 8], 0, 0), "timestep": ("F32", [2**50, 0], 0, 0), "encoder_hidden_states": ("F32", [2**50, 0, 16], 0, 0)})
-    assert "'hidden_states' must be without sizes of 0 behind the records" in refused("forward", model, "--inputs", path, "-o", tmp_path / "o.safetensors")
+    assert "'hidden_states' must be without sizes of 0 after the first axis" in refused("forward", model, "--inputs", path, "-o", tmp_path / "o.safetensors")
 
 
 def test_a_model_shortened_while_it_is_read(build, model, tmp_path):
