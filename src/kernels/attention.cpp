@@ -1,12 +1,14 @@
-// What an attention problem is called in messages.
+// An attention problem in words.
 #include "kernels/attention.h"
 
 namespace aerogel {
 
 std::string AttentionProblem::describe() const {
-    std::string text = "batch=" + std::to_string(batch) + " heads=" + std::to_string(heads) +
-                       " q_len=" + std::to_string(q_len) + " k_len=" + std::to_string(k_len) +
-                       " head_dim=" + std::to_string(head_dim) + " dtype=" + std::string(to_string(dtype));
+    std::string text = "batch=" + std::to_string(batch) + " heads=" + std::to_string(heads);
+    if (kv_heads != heads) text += " kv_heads=" + std::to_string(kv_heads);
+    text += " q_len=" + std::to_string(q_len) + " k_len=" + std::to_string(k_len) +
+            " head_dim=" + std::to_string(head_dim) + " dtype=" + std::string(to_string(dtype));
+    if (format != AttentionFormat::none) text += " format=" + std::string(to_string(format));
     if (masked) text += " mask=" + std::to_string(block_q) + "x" + std::to_string(block_k);
     if (causal) text += " causal";
     return text;

@@ -10,7 +10,6 @@
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
 #include "kernels/peak.h"
-#include "kernels/quantized_attention.h"
 
 namespace aerogel {
 
@@ -30,7 +29,6 @@ struct Machine {
     std::string (*why_not)(Device device, int level);
     KernelList<LinearKernel> linear = {};
     KernelList<AttentionKernel> attention = {};
-    KernelList<QuantizedAttentionKernel> quantized_attention = {};
     KernelList<ElementwiseKernels> elementwise = {};
     KernelList<HadamardKernel> hadamard = {};
     KernelList<PeakKernel> peak = {};

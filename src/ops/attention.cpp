@@ -1,62 +1,341 @@
-// Argument checks of attention(), then the best kernel that takes the problem.
-#include "aerogel/attention.h"
+// Attention, from its arguments to a kernel: checks, rotation of q and k, choice of a kernel, the call.
+#include "ops/attention.h"
 
+#include <array>
 #include <cmath>
 
+#include "aerogel/error.h"
+#include "aerogel/linear.h"
+#include "aerogel/number_types.h"
 #include "base/thread_pool.h"
-#include "kernels/attention.h"
 #include "ops/dispatch.h"
-#include "ops/grouped_heads.h"
-#include "ops/token_orders.h"
+#include "ops/int8_scales.h"
 #include "ops/workspace.h"
 
 namespace aerogel {
+namespace {
 
-void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
-               const AttentionOptions& options) {
-    attention({attention_op(options), q, k, v, o}, options, {});
+constexpr std::int64_t kMaxHeadDim = 256;
+
+void check_view(const char* name, const TensorView& view, const AttentionViews& views) {
+    const std::string prefix = std::string(name) + " must ";
+    if (view.device != Device::cpu) fail_attention(prefix + "be on the CPU", views);
+    if (view.shape.size() != 4) fail_attention(prefix + "have 4 axes", views);
+    if (view.dtype != views.q.dtype) fail_attention(prefix + "have the dtype of q", views);
+    if (!view.strides.empty() && view.strides.size() != 4) fail_attention(prefix + "have 4 strides", views);
+    if (view.shape[3] > 1 && strides_of(view)[3] != 1)
+        fail_attention(prefix + "be contiguous in its last axis", views);
+    if (view.count() != 0 && view.data == nullptr) fail_attention(prefix + "have data", views);
+}
+
+/// [batch, heads, tokens, head_dim] of a view in either layout.
+std::array<std::int64_t, 4> sizes(const TensorView& view, AttentionLayout layout) {
+    const bool bnsd = layout == AttentionLayout::bnsd;
+    return {view.dim(0), view.dim(bnsd ? 1 : 2), view.dim(bnsd ? 2 : 1), view.dim(3)};
+}
+
+AttentionProblem check_shapes(const AttentionViews& views, AttentionLayout layout) {
+    if (views.q.dtype != DType::f32 && views.q.dtype != DType::bf16)
+        fail_attention("q must be f32 or bf16", views);
+    check_view("q", views.q, views);
+    check_view("k", views.k, views);
+    check_view("v", views.v, views);
+    check_view("o", views.o, views);
+    const auto q = sizes(views.q, layout);
+    const auto k = sizes(views.k, layout);
+    const bool heads_fit = k[1] == q[1] || (k[1] > 0 && q[1] % k[1] == 0);
+    if (k[0] != q[0] || !heads_fit || k[3] != q[3])
+        fail_attention("k must have the batch and head_dim of q, and its heads or a divisor of them", views);
+    if (sizes(views.v, layout) != k) fail_attention("v must have the shape of k", views);
+    if (sizes(views.o, layout) != q) fail_attention("o must have the shape of q", views);
+    if (q[3] < 1 || q[3] > kMaxHeadDim)
+        fail_attention("head_dim must be 1..256, got " + std::to_string(q[3]), views);
+    AttentionProblem problem;
+    problem.batch = q[0];
+    problem.heads = q[1];
+    problem.kv_heads = k[1];
+    problem.q_len = q[2];
+    problem.k_len = k[2];
+    problem.head_dim = q[3];
+    problem.dtype = views.q.dtype;
+    return problem;
+}
+
+void check_mask(const BlockMask& mask, const AttentionProblem& problem, std::string_view op) {
+    const auto text = [](std::int64_t batch, std::int64_t heads, std::int64_t q_len, std::int64_t k_len) {
+        return "batch=" + std::to_string(batch) + " heads=" + std::to_string(heads) +
+               " q_len=" + std::to_string(q_len) + " k_len=" + std::to_string(k_len);
+    };
+    const std::string wanted = text(problem.batch, problem.heads, problem.q_len, problem.k_len);
+    const std::string got = text(mask.batch, mask.heads, mask.q_len, mask.k_len);
+    if (wanted != got)
+        throw InvalidArgument("[" + std::string(op) + "] the mask must be for " + wanted + ", got one for " +
+                              got);
+    mask.check();
+}
+
+bool given(const TensorView& matrix) {
+    return matrix.data != nullptr;
+}
+
+void check_rotation(const char* name, const TensorView& matrix, const AttentionViews& views) {
+    if (!given(matrix)) return;
+    const std::int64_t d = views.q.shape[3];
+    const bool fits = matrix.shape == Shape{d, d} && (matrix.strides.empty() || matrix.strides.size() == 2) &&
+                      (matrix.dtype == DType::f32 || matrix.dtype == DType::bf16) &&
+                      matrix.device == Device::cpu;
+    if (!fits)
+        fail_attention(std::string(name) + " must be f32 or bf16 [" + std::to_string(d) + "," +
+                           std::to_string(d) + "] on the CPU, got " + matrix.describe(),
+                       views);
+}
+
+void check_options(const AttentionOptions& options, const AttentionViews& views,
+                   const AttentionProblem& problem) {
+    const AttentionFormat format = options.format;
+    const bool rotates = given(options.q_rotation) || given(options.k_rotation);
+    const bool blocks = options.q_tokens != 0 || options.k_tokens != 0;
+    if (format == AttentionFormat::none) {
+        if (rotates || blocks || options.scales != nullptr)
+            fail_attention("rotations, scales, q_tokens and k_tokens go with a format", views);
+        return;
+    }
+    if (options.causal) fail_attention("causal goes with format none", views);
+    check_rotation("q_rotation", options.q_rotation, views);
+    check_rotation("k_rotation", options.k_rotation, views);
+    if (given(options.q_rotation) != given(options.k_rotation))
+        fail_attention("q_rotation and k_rotation must be given together", views);
+    if (options.q_tokens < 0 || options.k_tokens < 0)
+        fail_attention("q_tokens and k_tokens must not be negative, got " + std::to_string(options.q_tokens) +
+                           " and " + std::to_string(options.k_tokens),
+                       views);
+    if (options.scales != nullptr && format != AttentionFormat::int8)
+        fail_attention("scales are for the format int8 only", views);
+    if (blocks &&
+        (options.scales != nullptr || format == AttentionFormat::mxfp8 || format == AttentionFormat::mxfp4))
+        fail_attention("q_tokens and k_tokens are for scales found in the data, of int8, fp8 and mix", views);
+    if (options.scales != nullptr) check_scales(*options.scales, problem.heads, problem.kv_heads);
+}
+
+/// A contiguous f32 copy.
+Tensor float_copy(const TensorView& view) {
+    Tensor copy(DType::f32, view.shape);
+    const Shape strides = strides_of(view);
+    const std::int64_t d = view.dim(3), inner = view.dim(2), outer = view.dim(1);
+    parallel_for(view.dim(0) * outer * inner, [&](std::int64_t row, int) {
+        const std::int64_t at =
+            row / inner / outer * strides[0] + row / inner % outer * strides[1] + row % inner * strides[2];
+        float* to = static_cast<float*>(copy.data()) + row * d;
+        for (std::int64_t c = 0; c < d; ++c)
+            to[c] = view.dtype == DType::f32 ? static_cast<const float*>(view.data)[at + c]
+                                             : to_float(static_cast<const BFloat16*>(view.data)[at + c]);
+    });
+    return copy;
+}
+
+/// Contiguous f32 values into a bf16 view.
+void write_back(const Tensor& from, const TensorView& to) {
+    const Shape strides = strides_of(to);
+    const std::int64_t d = to.dim(3), inner = to.dim(2), outer = to.dim(1);
+    parallel_for(to.dim(0) * outer * inner, [&](std::int64_t row, int) {
+        const std::int64_t at =
+            row / inner / outer * strides[0] + row / inner % outer * strides[1] + row % inner * strides[2];
+        for (std::int64_t c = 0; c < d; ++c)
+            static_cast<BFloat16*>(to.data)[at + c] = to_bfloat16(from.as<float>()[row * d + c]);
+    });
+}
+
+/// x times matrix [head_dim, head_dim] (f32 or bf16), over the last axis.
+Tensor times_matrix(const Tensor& x, const TensorView& matrix) {
+    const std::int64_t d = x.dim(3);
+    const Shape strides = strides_of(matrix);
+    Tensor weight(DType::f32, {d, d});  // y = x w^T
+    for (std::int64_t n = 0; n < d; ++n) {
+        for (std::int64_t k = 0; k < d; ++k) {
+            const std::int64_t at = k * strides[0] + n * strides[1];
+            weight.as<float>()[n * d + k] = matrix.dtype == DType::f32
+                                                ? static_cast<const float*>(matrix.data)[at]
+                                                : to_float(static_cast<const BFloat16*>(matrix.data)[at]);
+        }
+    }
+    const Tensor y(DType::f32, {x.count() / d, d});
+    FloatLinear(weight, Tensor()).forward(x.reshaped({x.count() / d, d}), y, {});
+    return y.reshaped(x.shape());
+}
+
+void attend_rotated(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+    AttentionOptions rest = options;
+    rest.q_rotation = rest.k_rotation = {};
+    Tensor q = float_copy(views.q), k = float_copy(views.k);
+    if (q.count() != 0) q = times_matrix(q, options.q_rotation);
+    if (k.count() != 0) k = times_matrix(k, options.k_rotation);
+    if (views.q.dtype == DType::f32) {
+        attention({views.op, q, k, views.v, views.o}, rest, orders);
+        return;
+    }
+    const Tensor v = float_copy(views.v), o(DType::f32, views.o.shape);
+    attention({views.op, q, k, v, o}, rest, orders);
+    write_back(o, views.o);
+}
+
+/// The order of each map of k and v, where the maps of q that share it have the same; empty otherwise.
+std::vector<const std::int32_t*> shared_orders(const std::vector<const std::int32_t*>& orders,
+                                               std::int64_t group) {
+    std::vector<const std::int32_t*> shared;
+    for (std::size_t map = 0; map < orders.size(); ++map) {
+        if (map % static_cast<std::size_t>(group) == 0) shared.push_back(orders[map]);
+        if (orders[map] != shared.back()) return {};
+    }
+    return shared;
+}
+
+std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
+    return value == 0 ? fallback : value;
+}
+
+void set_blocks(const AttentionOptions& options, AttentionCall& call) {
+    const bool is_fp8 = options.format == AttentionFormat::fp8, mix = options.format == AttentionFormat::mix;
+    call.q_tokens = value_or(options.q_tokens, is_fp8 ? 128 : mix ? 64 : 1);
+    call.k_tokens = value_or(options.k_tokens, is_fp8 ? 256 : mix ? 64 : 1);
+    call.smooth_k = options.smooth_k;
+}
+
+AttentionCall make_call(const AttentionViews& views, const AttentionOptions& options,
+                        const AttentionProblem& problem) {
+    AttentionCall call;
+    call.q = views.q.data;
+    call.k = views.k.data;
+    call.v = views.v.data;
+    call.o = views.o.data;
+    call.q_strides = attention_strides(views.q, options.layout);
+    call.k_strides = attention_strides(views.k, options.layout);
+    call.v_strides = attention_strides(views.v, options.layout);
+    call.o_strides = attention_strides(views.o, options.layout);
+    call.scale =
+        options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+    if (options.mask != nullptr) call.mask = {options.mask->row_start.data(), options.mask->columns.data()};
+    set_blocks(options, call);
+    return call;
+}
+
+/// Tokens first .. first + count - 1 of a [tokens, heads, head_dim] view, as one batch.
+TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t count) {
+    const Shape strides = strides_of(view);
+    auto* start = static_cast<std::byte*>(view.data);
+    if (start != nullptr) start += static_cast<std::size_t>(first * strides[0]) * size_of(view.dtype);
+    return {view.dtype,
+            {1, count, view.shape[1], view.shape[2]},
+            start,
+            {count * strides[0], strides[0], strides[1], strides[2]},
+            view.device};
+}
+
+}  // namespace
+
+void fail_attention(const std::string& what, const AttentionViews& views) {
+    throw InvalidArgument("[" + std::string(views.op) + "] " + what + " (q " + views.q.describe() + ", k " +
+                          views.k.describe() + ", v " + views.v.describe() + ", o " + views.o.describe() +
+                          ")");
+}
+
+Shape strides_of(const TensorView& view) {
+    if (!view.strides.empty()) return view.strides;
+    Shape strides(view.shape.size(), 1);
+    for (std::size_t axis = view.shape.size() - 1; axis-- > 0;)
+        strides[axis] = strides[axis + 1] * view.shape[axis + 1];
+    return strides;
+}
+
+AttentionStrides attention_strides(const TensorView& view, AttentionLayout layout) {
+    const Shape strides = strides_of(view);
+    const bool bnsd = layout == AttentionLayout::bnsd;
+    return {strides[0], strides[bnsd ? 1 : 2], strides[bnsd ? 2 : 1]};
+}
+
+AttentionProblem check_attention(const AttentionViews& views, const AttentionOptions& options) {
+    AttentionProblem problem = check_shapes(views, options.layout);
+    if (!std::isfinite(options.scale))
+        throw InvalidArgument("[" + std::string(views.op) + "] the scale must be finite");
+    problem.format = options.format;
+    problem.causal = options.causal;
+    if (options.mask != nullptr) {
+        check_mask(*options.mask, problem, views.op);
+        problem.masked = true;
+        problem.block_q = options.mask->block_q;
+        problem.block_k = options.mask->block_k;
+    }
+    check_options(options, views, problem);
+    return problem;
 }
 
 std::string_view attention_op(const AttentionOptions& options) {
     return options.format == AttentionFormat::none ? "attention" : "quantized_attention";
 }
 
+void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
+               const AttentionOptions& options) {
+    attention({attention_op(options), q, k, v, o}, options, {});
+}
+
 void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
-    if (options.format != AttentionFormat::none) {
-        quantized_attention(views, options, orders);
-        return;
+    AttentionProblem problem = check_attention(views, options);
+    if (views.o.count() == 0) return;
+    if (given(options.q_rotation)) return attend_rotated(views, options, orders);
+    AttentionCall call = make_call(views, options, problem);
+    std::vector<const std::int32_t*> shared = shared_orders(orders.k, problem.group());
+    if (!orders.q.empty()) call.q_strides.order = call.o_strides.order = orders.q.data();
+    if (!orders.k.empty()) {
+        if (shared.empty()) {  // each map of q has its own order of the same keys
+            call.k_strides.shared = call.v_strides.shared = problem.group();
+            problem.kv_heads = problem.heads;
+        }
+        call.k_strides.order = call.v_strides.order = shared.empty() ? orders.k.data() : shared.data();
     }
-    const auto& [op, q, k, v, o] = views;
-    const bool rotates = options.q_rotation.data != nullptr || options.k_rotation.data != nullptr;
-    if (rotates || options.scales != nullptr || options.q_tokens != 0 || options.k_tokens != 0)
-        fail_attention("rotations, scales, q_tokens and k_tokens go with a format", views);
-    const AttentionProblem problem = check_attention(views, options);
-    if (o.count() == 0) return;
-    if (has_grouped_heads(q, k, options.layout)) {
-        for_each_group_member(views, options, orders, [&](const GroupMember& member) {
-            AttentionOptions own = options;
-            own.mask = member.mask;
-            attention({views.op, member.q, views.k, views.v, member.o}, own, member.orders);
-        });
-        return;
-    }
-    const AttentionKernel& kernel = choose("attention", q.device, &Machine::attention, problem);
-    AttentionArgs args;
-    args.q = q.data;
-    args.k = k.data;
-    args.v = v.data;
-    args.o = o.data;
-    args.q_strides = ordered_strides(q, options.layout, orders.q);
-    args.k_strides = ordered_strides(k, options.layout, orders.k);
-    args.v_strides = ordered_strides(v, options.layout, orders.k);
-    args.o_strides = ordered_strides(o, options.layout, orders.q);
-    args.scale =
-        options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
-    args.mask = options.mask;
+    const AttentionKernel& kernel = choose("attention", views.q.device, &Machine::attention, problem);
     run_operation([&] {
-        args.workspace = workspace(kernel.workspace_bytes(problem));
-        kernel.run(problem, args);
+        const bool finds = kernel.find_scales != nullptr;
+        const std::size_t scales = finds ? scale_bytes(problem, options) : 0;
+        std::byte* const memory = workspace(scales + kernel.workspace_bytes(problem));
+        if (finds) fill_scales(kernel, problem, options, memory, call);
+        call.workspace = memory + scales;
+        kernel.run(problem, call);
     });
+}
+
+void attention_packed(const PackedSequences& sequences, const AttentionOptions& options) {
+    const auto& [q, k, v, o, seq_len] = sequences;
+    const bool is_float = options.format == AttentionFormat::none;
+    const AttentionViews views = {is_float ? "attention_packed" : "quantized_attention_packed", q, k, v, o};
+    if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
+    for (const TensorView* view : {&q, &k, &v, &o}) {
+        const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&
+                            (view->strides.empty() || view->strides.size() == 3);
+        const bool grouped = matrix && view != &o && k.shape == v.shape && view->shape[1] > 0 &&
+                             q.shape[1] % view->shape[1] == 0;
+        if (!matrix || view->shape[0] != q.shape[0] || view->shape[2] != q.shape[2] ||
+            (view->shape[1] != q.shape[1] && !grouped))
+            fail_attention("q, k, v and o must have one shape [tokens, heads, head_dim]", views);
+    }
+    std::int64_t sum = 0;
+    for (const std::int64_t count : seq_len) {
+        if (count < 0 || count > q.shape[0] - sum)
+            fail_attention("the lengths of the sequences must not be negative or exceed the tokens, got " +
+                               std::to_string(count) + " after " + std::to_string(sum),
+                           views);
+        sum += count;
+    }
+    if (sum != q.shape[0])
+        fail_attention("the lengths of the sequences must sum to " + std::to_string(q.shape[0]) + ", got " +
+                           std::to_string(sum),
+                       views);
+    AttentionOptions one = options;
+    one.layout = AttentionLayout::bsnd;
+    std::int64_t first = 0;
+    for (const std::int64_t count : seq_len) {
+        attention(sequence(q, first, count), sequence(k, first, count), sequence(v, first, count),
+                  sequence(o, first, count), one);
+        first += count;
+    }
 }
 
 }  // namespace aerogel

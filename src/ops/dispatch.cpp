@@ -77,7 +77,6 @@ std::vector<std::string> all_kernel_names() {
     for (const Machine* machine : machines()) {
         append_names(names, machine->linear);
         append_names(names, machine->attention);
-        append_names(names, machine->quantized_attention);
         append_names(names, machine->elementwise);
         append_names(names, machine->hadamard);
     }

@@ -28,14 +28,20 @@ struct FloatRows {
 };
 
 /// The same for a list of the device's machine. Rows have a name and, unless they take every problem,
-/// why_not(problem).
+/// why_not(problem); those that are not for a problem, where they have is_for(problem), are left aside.
 template <typename Kernel, typename Problem>
 const Kernel& choose(std::string_view op, Device device, KernelList<Kernel> Machine::*list,
                      const Problem& problem) {
     const Machine& machine = machine_of(device);
-    const KernelList<Kernel> rows = machine.*list;
+    std::vector<MachineRow<Kernel>> rows;
     std::vector<std::string_view> names;
-    for (const auto& row : rows) names.push_back(row.kernel->name);
+    for (const auto& row : machine.*list) {
+        if constexpr (requires(const Kernel& kernel) { kernel.is_for(problem); }) {
+            if (!row.kernel->is_for(problem)) continue;
+        }
+        rows.push_back(row);
+        names.push_back(row.kernel->name);
+    }
     return *rows[choose_kernel(op, problem.describe(), names, [&](std::size_t i) {
                 auto reason = machine.why_not(device, rows[i].level);
                 if constexpr (requires(const Kernel& kernel) { kernel.why_not(problem); }) {

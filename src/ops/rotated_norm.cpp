@@ -10,7 +10,7 @@
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
-#include "ops/attention_checks.h"
+#include "ops/attention.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {

@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "aerogel/error.h"
-#include "ops/token_orders.h"
+#include "ops/attention.h"
 #include "sparse/check.h"
 #include "sparse/packed.h"
 

@@ -3,7 +3,7 @@
 
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
-#include "ops/attention_checks.h"
+#include "ops/attention.h"
 
 namespace aerogel {
 namespace {

@@ -1,86 +1,96 @@
 // Broken kernels, each wrong in exactly one way: the bounds of the conformance test must see every one.
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "kernels/attention_cases.h"
-#include "kernels/reference/kernels.h"
 
 namespace aerogel::testing {
 namespace {
 
 const AttentionKernel& reference() {
-    return reference::kAttention;
+    return reference_of(AttentionFormat::none);
 }
 
-using RunFunction = void (*)(const AttentionProblem&, const AttentionArgs&) noexcept;
+using RunFunction = void (*)(const AttentionProblem&, const AttentionCall&) noexcept;
 
-void drops_the_last_key(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void drops_the_last_key(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     AttentionProblem shorter = problem;
     --shorter.k_len;
     reference().run(shorter, args);
 }
 
-BlockMask without_last_columns(const BlockMask& mask) {
-    BlockMask less = mask;
-    less.columns.clear();
-    for (std::size_t row = 0; row + 1 < mask.row_start.size(); ++row) {
-        for (std::int64_t i = mask.row_start[row]; i + 1 < mask.row_start[row + 1]; ++i)
-            less.columns.push_back(mask.columns[static_cast<std::size_t>(i)]);
-        less.row_start[row + 1] = static_cast<std::int64_t>(less.columns.size());
+void drops_the_last_column(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    std::vector<std::int64_t> row_start = {0};
+    std::vector<std::int32_t> columns;
+    for (std::int64_t row = 0; row < problem.maps() * problem.q_blocks(); ++row) {
+        for (std::int64_t i = args.mask.row_start[row]; i + 1 < args.mask.row_start[row + 1]; ++i)
+            columns.push_back(args.mask.columns[i]);
+        row_start.push_back(static_cast<std::int64_t>(columns.size()));
     }
-    return less;
-}
-
-void drops_the_last_column(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
-    const BlockMask less = without_last_columns(*args.mask);
-    AttentionArgs changed = args;
-    changed.mask = &less;
+    AttentionCall changed = args;
+    changed.mask = {row_start.data(), columns.data()};
     reference().run(problem, changed);
 }
 
-void ignores_the_mask(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
-    AttentionArgs changed = args;
-    changed.mask = nullptr;
+void ignores_the_mask(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    AttentionCall changed = args;
+    changed.mask = {};
     reference().run(problem, changed);
 }
 
-void has_a_wrong_scale(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
-    AttentionArgs changed = args;
+void has_a_wrong_scale(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    AttentionCall changed = args;
     changed.scale *= 1.0F + 1e-3F;
     reference().run(problem, changed);
 }
 
-void skips_the_last_query(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void skips_the_last_query(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     AttentionProblem shorter = problem;
     --shorter.q_len;
     reference().run(shorter, args);
 }
 
-void swaps_keys_and_values(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
-    AttentionArgs changed = args;
+void swaps_keys_and_values(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    AttentionCall changed = args;
     changed.k = args.v;
     changed.v = args.k;
     reference().run(problem, changed);
 }
 
-void gives_heads_the_first_values(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
-    AttentionArgs changed = args;
+void gives_heads_the_first_values(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    AttentionCall changed = args;
     changed.v_strides.head = 0;
     reference().run(problem, changed);
 }
 
-void drops_the_last_channel(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+/// As if heads h and h + kv_heads shared their keys.
+void deals_heads_in_turn(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    for (std::int64_t head = 0; head < problem.heads; ++head) {
+        AttentionProblem one = problem;
+        one.heads = one.kv_heads = 1;
+        AttentionCall changed = args;
+        changed.q = static_cast<const float*>(args.q) + head * args.q_strides.head;
+        changed.o = static_cast<float*>(args.o) + head * args.o_strides.head;
+        changed.k = static_cast<const float*>(args.k) + head % problem.kv_heads * args.k_strides.head;
+        changed.v = static_cast<const float*>(args.v) + head % problem.kv_heads * args.v_strides.head;
+        reference().run(one, changed);
+    }
+}
+
+void drops_the_last_channel(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     AttentionProblem narrower = problem;
     --narrower.head_dim;
     reference().run(narrower, args);
 }
 
-void writes_into_the_margin(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void writes_into_the_margin(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     reference().run(problem, args);
     static_cast<float*>(args.o)[args.o_strides.token - 1] = 0.0F;
 }
 
 /// Off by half a unit of bf16, as a kernel with too little precision would be.
-void is_imprecise(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void is_imprecise(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     reference().run(problem, args);
     for (std::int64_t query = 0; query < problem.q_len; ++query) {
         float* o = static_cast<float*>(args.o) + query * args.o_strides.token;
@@ -115,6 +125,7 @@ TEST(AttentionBounds, BrokenKernelsAreCaught) {
              Broken{"k and v", swaps_keys_and_values, "heads=2 q_len=33 k_len=7 head_dim=40"},
              Broken{"head stride", gives_heads_the_first_values,
                     "heads=2 q_len=33 k_len=7 head_dim=40 layout=bsnd"},
+             Broken{"groups", deals_heads_in_turn, "heads=4 kv_heads=2 q_len=33 k_len=7 head_dim=40"},
              Broken{"last channel", drops_the_last_channel, "heads=2 q_len=33 k_len=7 head_dim=33"},
              Broken{"margin", writes_into_the_margin, "q_len=33 k_len=7 head_dim=40"},
              Broken{"precision", is_imprecise, "q_len=33 k_len=300 head_dim=64"},

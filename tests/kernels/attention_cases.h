@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/cpu_kernels.h"
 
 namespace aerogel::testing {
 
@@ -45,15 +46,26 @@ struct AttentionData {
     std::vector<double> bound;
     std::vector<double> weight_rounding;  ///< what AttentionKernel::rounds_weights adds to the bound
 
+    /// First element of a row: of map `map` of q and o; kv_index() of k and v.
     std::int64_t index(const AttentionStrides& strides, std::int64_t map, std::int64_t token) const;
+    std::int64_t kv_index(const AttentionStrides& strides, std::int64_t kv_map, std::int64_t token) const;
     /// Recomputes the vectors after an input changed.
     void solve();
 };
 
+/// All kernels of this CPU level for the problem.
+KernelReferences<AttentionKernel> kernels_for(const AttentionProblem& problem);
+/// The reference of a format.
+const AttentionKernel& reference_of(AttentionFormat format);
+
 /// A fresh output full of NaN.
 PaddedArray make_output(const AttentionCase& test_case);
+/// q, k, v and all else of the case, without o and workspace; of the format none.
+AttentionCall call_of(const AttentionData& data);
 /// Runs one kernel with a poisoned workspace; reports a damaged margin as a test failure.
 PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& data);
+PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& data,
+                          const AttentionProblem& problem, AttentionCall call);
 /// Empty, or the first element of `o` that is out of bounds.
 std::string compare(const AttentionData& data, const PaddedArray& o, bool rounds_weights = false);
 

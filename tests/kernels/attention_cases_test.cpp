@@ -11,6 +11,7 @@
 
 #include "aerogel/number_types.h"
 #include "kernels/attention_cases.h"
+#include "kernels/reference/kernels.h"
 
 namespace aerogel::testing {
 namespace {
@@ -22,24 +23,32 @@ std::size_t at(std::int64_t index) {
     return static_cast<std::size_t>(index);
 }
 
-PaddedArray make_array(const AttentionCase& test_case, std::int64_t tokens) {
+PaddedArray make_array(const AttentionCase& test_case, std::int64_t heads, std::int64_t tokens) {
     const AttentionProblem& p = test_case.problem;
     PaddedArray array;
     array.dtype = p.dtype;
-    const std::int64_t token = (test_case.bsnd ? p.heads : 1) * p.head_dim + kMargin;
-    array.strides = {test_case.bsnd ? tokens * token : p.heads * tokens * token,
+    const std::int64_t token = (test_case.bsnd ? heads : 1) * p.head_dim + kMargin;
+    array.strides = {test_case.bsnd ? tokens * token : heads * tokens * token,
                      test_case.bsnd ? p.head_dim : tokens * token, token};
     array.bytes.assign(at(array.strides.batch * p.batch + kMargin) * size_of(p.dtype), kPoison);
     return array;
 }
 
-void fill(AttentionData& data, PaddedArray& array, std::int64_t tokens, double factor, unsigned seed) {
+/// First element of a row of an array with so many heads.
+std::int64_t row_of(const AttentionStrides& strides, std::int64_t heads, std::int64_t map,
+                    std::int64_t token) {
+    return map / heads * strides.batch + map % heads * strides.head + token * strides.token;
+}
+
+/// Fills a side: q, or k and v.
+void fill(AttentionData& data, PaddedArray& array, std::int64_t heads, double factor, unsigned seed) {
     const AttentionProblem& p = data.test_case.problem;
+    const std::int64_t tokens = &array == &data.q ? p.q_len : p.k_len;
     std::mt19937 random(seed);
     std::normal_distribution<double> normal(0.0, factor);
-    for (std::int64_t map = 0; map < p.batch * p.heads; ++map) {
+    for (std::int64_t map = 0; map < p.batch * heads; ++map) {
         for (std::int64_t token = 0; token < tokens; ++token) {
-            const std::int64_t start = data.index(array.strides, map, token);
+            const std::int64_t start = row_of(array.strides, heads, map, token);
             for (std::int64_t d = 0; d < p.head_dim; ++d) array.set(start + d, normal(random));
         }
     }
@@ -71,7 +80,8 @@ BlockMask random_mask(const AttentionProblem& p, const std::string& kind, double
 void set_sizes(AttentionCase& result, const std::string& key, const std::string& value) {
     AttentionProblem& p = result.problem;
     if (key == "batch") p.batch = std::stoll(value);
-    if (key == "heads") p.heads = std::stoll(value);
+    if (key == "heads") p.heads = p.kv_heads = std::stoll(value);
+    if (key == "kv_heads") p.kv_heads = std::stoll(value);
     if (key == "q_len") p.q_len = std::stoll(value);
     if (key == "k_len") p.k_len = std::stoll(value);
     if (key == "head_dim") p.head_dim = std::stoll(value);
@@ -126,7 +136,7 @@ class Row {
 
     void add_key(std::int64_t key) {
         const AttentionProblem& p = data_.test_case.problem;
-        const std::int64_t start = data_.index(data_.k.strides, map_, key);
+        const std::int64_t start = data_.kv_index(data_.k.strides, map_ / p.group(), key);
         double dot = 0.0, magnitude = 0.0;
         for (std::int64_t d = 0; d < p.head_dim; ++d) {
             const double term = q_[at(d)] * data_.k.get(start + d);
@@ -162,7 +172,7 @@ class Row {
         const AttentionProblem& p = data_.test_case.problem;
         std::vector<double> values;
         for (const std::int64_t key : keys_)
-            values.push_back(data_.v.get(data_.index(data_.v.strides, map_, key) + d));
+            values.push_back(data_.v.get(data_.kv_index(data_.v.strides, map_ / p.group(), key) + d));
         double magnitude = 0.0;
         for (std::size_t j = 0; j < values.size(); ++j) {
             exact += weights_[j] == 0.0 && std::isfinite(values[j]) ? 0.0 : weights_[j] * values[j];
@@ -242,21 +252,21 @@ std::vector<AttentionCase> attention_cases() {
 
 AttentionData::AttentionData(const AttentionCase& which)
     : test_case(which),
-      q(make_array(which, which.problem.q_len)),
-      k(make_array(which, which.problem.k_len)),
-      v(make_array(which, which.problem.k_len)) {
+      q(make_array(which, which.problem.heads, which.problem.q_len)),
+      k(make_array(which, which.problem.kv_heads, which.problem.k_len)),
+      v(make_array(which, which.problem.kv_heads, which.problem.k_len)) {
     const AttentionProblem& p = which.problem;
     const bool tiny = which.values == Values::denormal;
     // Scores of independent normal numbers have the deviation factor^2: 2500 puts the largest near 10^4.
     const double factor = which.values == Values::large ? 50.0 : 1.0;
-    fill(*this, q, p.q_len, factor, 1);
-    fill(*this, k, p.k_len, tiny ? 0x1p-130 : factor, 2);
-    fill(*this, v, p.k_len, tiny ? 0x1p-130 : 1.0, 3);
+    fill(*this, q, p.heads, factor, 1);
+    fill(*this, k, p.kv_heads, tiny ? 0x1p-130 : factor, 2);
+    fill(*this, v, p.kv_heads, tiny ? 0x1p-130 : 1.0, 3);
     if (which.values == Values::identical) {
-        for (std::int64_t i = 0; i < p.batch * p.heads * p.k_len; ++i) {
+        for (std::int64_t i = 0; i < p.kv_maps() * p.k_len; ++i) {
             const std::int64_t map = i / p.k_len;
             for (std::int64_t d = 0; d < p.head_dim; ++d)
-                k.set(index(k.strides, map, i % p.k_len) + d, k.get(index(k.strides, map, 0) + d));
+                k.set(kv_index(k.strides, map, i % p.k_len) + d, k.get(kv_index(k.strides, map, 0) + d));
         }
     }
     solve();
@@ -264,8 +274,24 @@ AttentionData::AttentionData(const AttentionCase& which)
 
 std::int64_t AttentionData::index(const AttentionStrides& strides, std::int64_t map,
                                   std::int64_t token) const {
-    const std::int64_t heads = test_case.problem.heads;
-    return map / heads * strides.batch + map % heads * strides.head + token * strides.token;
+    return row_of(strides, test_case.problem.heads, map, token);
+}
+
+std::int64_t AttentionData::kv_index(const AttentionStrides& strides, std::int64_t kv_map,
+                                     std::int64_t token) const {
+    return row_of(strides, test_case.problem.kv_heads, kv_map, token);
+}
+
+KernelReferences<AttentionKernel> kernels_for(const AttentionProblem& problem) {
+    KernelReferences<AttentionKernel> kernels;
+    for (const AttentionKernel& kernel : usable(cpu::kMachine.attention, problem))
+        if (kernel.is_for(problem)) kernels.push_back(kernel);
+    return kernels;
+}
+
+const AttentionKernel& reference_of(AttentionFormat format) {
+    if (format == AttentionFormat::none) return reference::kAttention;
+    return format == AttentionFormat::int8 ? reference::kInt8Attention : reference::kRoundedAttention;
 }
 
 void AttentionData::solve() {
@@ -279,11 +305,30 @@ void AttentionData::solve() {
 }
 
 PaddedArray make_output(const AttentionCase& test_case) {
-    return make_array(test_case, test_case.problem.q_len);
+    return make_array(test_case, test_case.problem.heads, test_case.problem.q_len);
+}
+
+AttentionCall call_of(const AttentionData& data) {
+    const AttentionProblem& problem = data.test_case.problem;
+    AttentionCall call;
+    call.q = data.q.bytes.data();
+    call.k = data.k.bytes.data();
+    call.v = data.v.bytes.data();
+    call.q_strides = data.q.strides;
+    call.k_strides = data.k.strides;
+    call.v_strides = data.v.strides;
+    call.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+    const BlockMask& mask = data.test_case.mask;
+    if (problem.masked) call.mask = {mask.row_start.data(), mask.columns.data()};
+    return call;
 }
 
 PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& data) {
-    const AttentionProblem& problem = data.test_case.problem;
+    return run_attention(kernel, data, data.test_case.problem, call_of(data));
+}
+
+PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& data,
+                          const AttentionProblem& problem, AttentionCall call) {
     PaddedArray o = make_output(data.test_case);
     constexpr std::size_t kAlignment = 64, kGuard = 256;
     const std::size_t size = kernel.workspace_bytes(problem);
@@ -291,21 +336,12 @@ PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& da
     void* aligned = workspace.data();
     std::size_t space = workspace.size();
     std::align(kAlignment, size + kGuard, aligned, space);
-    AttentionArgs args;
-    args.q = data.q.bytes.data();
-    args.k = data.k.bytes.data();
-    args.v = data.v.bytes.data();
-    args.o = o.bytes.data();
-    args.q_strides = data.q.strides;
-    args.k_strides = data.k.strides;
-    args.v_strides = data.v.strides;
-    args.o_strides = o.strides;
-    args.o_strides.order = data.q.strides.order;
-    args.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
-    args.mask = problem.masked ? &data.test_case.mask : nullptr;
-    args.workspace = static_cast<std::byte*>(aligned);
-    kernel.run(problem, args);
-    const auto* guard = args.workspace + size;
+    call.o = o.bytes.data();
+    call.o_strides = o.strides;
+    call.o_strides.order = data.q.strides.order;
+    call.workspace = static_cast<std::byte*>(aligned);
+    kernel.run(problem, call);
+    const auto* guard = call.workspace + size;
     EXPECT_TRUE(std::all_of(guard, guard + kGuard, [](std::byte b) { return b == kPoison; }))
         << kernel.name << " wrote behind its workspace: " << data.test_case.line;
     return o;

@@ -7,26 +7,31 @@
 
 #include "aerogel/threads.h"
 #include "kernels/attention_cases.h"
-#include "kernels/cpu_kernels.h"
-#include "kernels/reference/kernels.h"
 #include "kernels/shuffled_tokens.h"
 
 namespace aerogel::testing {
 namespace {
 
-KernelReferences<AttentionKernel> kernels_for(const AttentionProblem& problem) {
-    return usable(cpu::kMachine.attention, problem);
-}
-
-const AttentionKernel& reference() {
-    return reference::kAttention;
-}
-
 TEST(AttentionKernels, TheReferenceComesLastAndTakesAll) {
-    EXPECT_EQ(cpu::kMachine.attention.back().kernel, &reference());
-    EXPECT_EQ(reference().name, "reference.attention");
-    for (const AttentionCase& test_case : attention_cases())
-        EXPECT_EQ(reference().why_not(test_case.problem), "");
+    using enum AttentionFormat;
+    const auto rows = cpu::kMachine.attention;
+    for (const AttentionFormatRow& row : kAttentionFormats) {
+        AttentionProblem problem;
+        problem.format = row.format;
+        const AttentionKernel* last = nullptr;
+        for (const auto& [level, kernel] : rows)
+            if (kernel->is_for(problem)) last = kernel;
+        EXPECT_EQ(last, &reference_of(row.format)) << row.name;
+        EXPECT_TRUE(last->name.starts_with("reference.")) << row.name;
+    }
+    std::vector<AttentionCase> cases = attention_cases();
+    for (AttentionCase& test_case : cases) {
+        for (const AttentionFormatRow& row : kAttentionFormats) {
+            test_case.problem.format = row.format;
+            const bool possible = row.format == none || !test_case.problem.causal;
+            EXPECT_EQ(reference_of(row.format).why_not(test_case.problem).empty(), possible) << row.name;
+        }
+    }
 }
 
 TEST(AttentionKernels, AllProblemsWithinBounds) {
@@ -56,7 +61,8 @@ TEST(AttentionKernels, TokensInAnyOrderGiveTheSameBits) {
 TEST(AttentionKernels, SameBitsForAnyNumberOfThreads) {
     const int before = num_threads();
     for (const char* line :
-         {"heads=3 batch=2 q_len=200 k_len=513 head_dim=40", "heads=2 q_len=700 k_len=300 head_dim=64",
+         {"heads=3 batch=2 q_len=200 k_len=513 head_dim=40",
+          "heads=6 kv_heads=2 q_len=200 k_len=513 head_dim=40", "heads=2 q_len=700 k_len=300 head_dim=64",
           "heads=2 q_len=300 k_len=527 head_dim=64 mask=64x32 density=0.3",
           "heads=2 q_len=300 k_len=527 head_dim=80 mask=64x48 density=0.3 dtype=bf16"}) {
         const AttentionCase test_case = parse_attention_case(line);
@@ -125,7 +131,7 @@ TEST(AttentionKernels, ANaNInAKeyOrValueReachesTheRowsThatSeeIt) {
             for (const std::int64_t key : {40, 47, 59}) {
                 AttentionData data(test_case);
                 PaddedArray& array = in_values ? data.v : data.k;
-                array.set(data.index(array.strides, 0, key) + 5, std::numeric_limits<double>::quiet_NaN());
+                array.set(data.kv_index(array.strides, 0, key) + 5, std::numeric_limits<double>::quiet_NaN());
                 for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
                     const PaddedArray o = run_attention(kernel, data);
                     for (std::int64_t query = 0; query < 96; ++query) {
@@ -146,7 +152,7 @@ TEST(AttentionKernels, ARowWithoutKeysIsZeroWhateverVHolds) {
         const AttentionCase test_case =
             parse_attention_case(std::string("q_len=200 k_len=77 head_dim=32 causal=yes dtype=") + dtype);
         AttentionData data(test_case);
-        data.v.set(data.index(data.v.strides, 0, 0), std::numeric_limits<double>::quiet_NaN());
+        data.v.set(data.kv_index(data.v.strides, 0, 0), std::numeric_limits<double>::quiet_NaN());
         for (const AttentionKernel& kernel : kernels_for(test_case.problem)) {
             const PaddedArray o = run_attention(kernel, data);
             for (std::int64_t query = 0; query < 200 - 77; ++query)
@@ -166,7 +172,7 @@ TEST(AttentionKernels, InfiniteScores) {
         for (std::int64_t query = 0; query < 3; ++query)
             data.q.set(data.index(data.q.strides, 0, query), query == 1 ? -1.0 : 1.0);
         for (std::int64_t key = 0; key < 300; ++key)
-            data.k.set(data.index(data.k.strides, 0, key), -infinity);
+            data.k.set(data.kv_index(data.k.strides, 0, key), -infinity);
         data.solve();  // queries 0 and 2 see keys 300.. only, query 1 has scores of +infinity
         for (std::int64_t d = 0; d < 32; ++d)
             ASSERT_TRUE(std::isfinite(data.exact[static_cast<std::size_t>(d)]));

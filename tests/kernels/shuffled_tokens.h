@@ -15,10 +15,8 @@ class ShuffledTokens {
   public:
     explicit ShuffledTokens(AttentionData& data) : data_(data) {
         const AttentionProblem& p = data.test_case.problem;
-        for (std::int64_t map = 0; map < p.batch * p.heads; ++map) {
-            q_.push_back(shuffled(p.q_len));
-            k_.push_back(shuffled(p.k_len));
-        }
+        for (std::int64_t map = 0; map < p.maps(); ++map) q_.push_back(shuffled(p.q_len));
+        for (std::int64_t map = 0; map < p.kv_maps(); ++map) k_.push_back(shuffled(p.k_len));
         for (const auto& order : q_) q_orders_.push_back(order.data());
         for (const auto& order : k_) k_orders_.push_back(order.data());
         move(data.q, q_, true);
@@ -46,12 +44,15 @@ class ShuffledTokens {
 
     void move(PaddedArray& array, const Orders& orders, bool out) const {
         const PaddedArray before = array;
+        const bool of_keys = &orders == &k_;
+        const auto index = [&](std::size_t map, std::int64_t row) {
+            const auto at = static_cast<std::int64_t>(map);
+            return of_keys ? data_.kv_index(array.strides, at, row) : data_.index(array.strides, at, row);
+        };
         for (std::size_t map = 0; map < orders.size(); ++map) {
             for (std::size_t row = 0; row < orders[map].size(); ++row) {
-                std::int64_t from = data_.index(array.strides, static_cast<std::int64_t>(map),
-                                                static_cast<std::int64_t>(row));
-                std::int64_t to =
-                    data_.index(array.strides, static_cast<std::int64_t>(map), orders[map][row]);
+                std::int64_t from = index(map, static_cast<std::int64_t>(row));
+                std::int64_t to = index(map, orders[map][row]);
                 if (!out) std::swap(from, to);
                 const auto size = static_cast<std::int64_t>(size_of(array.dtype));
                 std::copy_n(before.bytes.begin() + from * size, data_.test_case.problem.head_dim * size,

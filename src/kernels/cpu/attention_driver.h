@@ -106,23 +106,23 @@ std::int64_t compute_tile(Tile& tile, KeyCursor& cursor) {
     return empty;
 }
 
-/// One group of maps: first_map .. first_map + maps - 1, packed at `keys` and `values`.
+/// One group of maps, packed at `keys` and `values`.
 struct Group {
-    std::int64_t first_map, maps;
+    KeyMaps maps;
     float* keys;
     float* values;
     float* scratch;
 };
 
 template <typename Isa, typename Element>
-void pack_group(const AttentionProblem& problem, const AttentionArgs& args, const AttentionPlan& plan,
+void pack_group(const AttentionProblem& problem, const AttentionCall& call, const AttentionPlan& plan,
                 const Group& group) {
     const std::int64_t portions = (problem.k_len + kPackKeys - 1) / kPackKeys;
-    parallel_for(group.maps * portions, [&](std::int64_t task, int) {
+    parallel_for(group.maps.count * portions, [&](std::int64_t task, int) {
         const std::int64_t local = task / portions;
-        const std::int64_t map = group.first_map + local;
-        const Rows<Element> k = rows_of<Element>(args.k, args.k_strides, problem, map);
-        const Rows<Element> v = rows_of<Element>(args.v, args.v_strides, problem, map);
+        const std::int64_t map = group.maps.first + local;
+        const Rows<Element> k = rows_of<Element>(call.k, call.k_strides, problem.kv_heads, map);
+        const Rows<Element> v = rows_of<Element>(call.v, call.v_strides, problem.kv_heads, map);
         const std::int64_t first = task % portions * kPackKeys;
         const std::int64_t last = smaller(first + kPackKeys, problem.k_len);
         for (std::int64_t key = first; key < last; key += kPanel)
@@ -132,20 +132,19 @@ void pack_group(const AttentionProblem& problem, const AttentionArgs& args, cons
 }
 
 template <typename Isa, typename Element>
-void compute_group(const AttentionProblem& problem, const AttentionArgs& args, const AttentionPlan& plan,
+void compute_group(const AttentionProblem& problem, const AttentionCall& call, const AttentionPlan& plan,
                    const Group& group) {
     constexpr float kLog2E = 1.44269504F;
-    parallel_for(group.maps * plan.tiles, [&](std::int64_t task, int worker) {
-        const std::int64_t local = task / plan.tiles;
-        const std::int64_t map = group.first_map + local;
+    parallel_for(group.maps.count * problem.group() * plan.tiles, [&](std::int64_t task, int worker) {
+        const auto [map, packed] = query_task(problem, group.maps, task / plan.tiles);
         const auto [block, first, last] = plan.rows_of(task, problem.q_len);
         if (first >= last) return;
         Tile tile;
         tile.rows = last - first;
         tile.head_dim = problem.head_dim;
         tile.d_padded = plan.d_padded;
-        tile.k = group.keys + local * plan.k_floats;
-        tile.v = group.values + local * plan.v_floats;
+        tile.k = group.keys + packed * plan.k_floats;
+        tile.v = group.values + packed * plan.v_floats;
         tile.k_len = problem.k_len;
         tile.scores = group.scratch + worker * plan.worker_floats;
         tile.sums = tile.scores + kMaxTileRows * kTileKeys;
@@ -153,26 +152,26 @@ void compute_group(const AttentionProblem& problem, const AttentionArgs& args, c
         tile.q = tile.o + kMaxTileRows * plan.d_padded;
         tile.largest = tile.q + kMaxTileRows * round_up(problem.head_dim, kPanel);
         tile.rescale = tile.largest + kMaxTileRows;
-        tile.factor = args.scale * kLog2E;
-        load_queries<Isa>(rows_of<Element>(args.q, args.q_strides, problem, map), first, tile);
-        KeyCursor cursor = keys_of(problem, args.mask, map, block);
+        tile.factor = call.scale * kLog2E;
+        load_queries<Isa>(rows_of<Element>(call.q, call.q_strides, problem.heads, map), first, tile);
+        KeyCursor cursor = keys_of(problem, call.mask, map, block);
         tile.seen = cursor.hide_later(problem, first, tile.rows);
         const std::int64_t empty = compute_tile<Isa>(tile, cursor);
-        store_output<Isa>(tile, empty, rows_of<Element>(args.o, args.o_strides, problem, map), first);
+        store_output<Isa>(tile, empty, rows_of<Element>(call.o, call.o_strides, problem.heads, map), first);
     });
 }
 
 template <typename Isa, typename Element>
-void attend(const AttentionProblem& problem, const AttentionArgs& args) {
+void attend(const AttentionProblem& problem, const AttentionCall& call) {
     const AttentionPlan plan = plan_attention(problem, Isa::kLanes);
     Group group;
-    group.keys = reinterpret_cast<float*>(args.workspace);
+    group.keys = reinterpret_cast<float*>(call.workspace);
     group.values = group.keys + plan.group * plan.k_floats;
     group.scratch = group.values + plan.group * plan.v_floats;
-    for (group.first_map = 0; group.first_map < plan.maps; group.first_map += plan.group) {
-        group.maps = smaller(plan.group, plan.maps - group.first_map);
-        pack_group<Isa, Element>(problem, args, plan, group);
-        compute_group<Isa, Element>(problem, args, plan, group);
+    for (std::int64_t first = 0; first < problem.kv_maps(); first += plan.group) {
+        group.maps = {first, smaller(plan.group, problem.kv_maps() - first)};
+        pack_group<Isa, Element>(problem, call, plan, group);
+        compute_group<Isa, Element>(problem, call, plan, group);
     }
 }
 

@@ -11,8 +11,12 @@ std::string takes_bf16(const AttentionProblem& problem) {
     return problem.dtype == DType::bf16 ? "" : "dtype must be bf16";
 }
 
+std::string takes_all_keys(const AttentionProblem& problem) {
+    return problem.causal ? "causal goes with format none" : "";
+}
+
 std::string takes_up_to_256(const AttentionProblem& problem) {
-    return problem.head_dim <= 256 ? "" : "head_dim must be at most 256";
+    return problem.head_dim <= 256 ? takes_all_keys(problem) : "head_dim must be at most 256";
 }
 
 }  // namespace aerogel

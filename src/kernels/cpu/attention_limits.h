@@ -8,7 +8,9 @@ namespace aerogel {
 
 std::string takes_all(const AttentionProblem& problem);
 std::string takes_bf16(const AttentionProblem& problem);
-/// A head_dim of at most 256.
+/// Not causal.
+std::string takes_all_keys(const AttentionProblem& problem);
+/// Not causal, a head_dim of at most 256.
 std::string takes_up_to_256(const AttentionProblem& problem);
 
 }  // namespace aerogel

@@ -121,25 +121,24 @@ void hide_later_keys(const SeenRows& of, const KeyTile& keys) {
 }
 
 template <typename Element>
-Rows<Element> rows_of(const void* data, const AttentionStrides& strides, const AttentionProblem& problem,
+Rows<Element> rows_of(const void* data, const AttentionStrides& strides, std::int64_t heads,
                       std::int64_t map) {
-    return {static_cast<const Element*>(data) + map / problem.heads * strides.batch +
-                map % problem.heads * strides.head,
+    return {static_cast<const Element*>(data) + map / heads * strides.batch +
+                map % heads / strides.shared * strides.head,
             strides.token, strides.order == nullptr ? nullptr : strides.order[map]};
 }
 
-inline KeyCursor keys_of(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map,
+inline KeyCursor keys_of(const AttentionProblem& problem, const MaskRows& mask, std::int64_t map,
                          std::int64_t block) {
     KeyCursor cursor;
     cursor.k_len = problem.k_len;
-    if (mask == nullptr) {
+    if (mask.row_start == nullptr) {
         cursor.last = problem.k_len;
         return cursor;
     }
-    const std::int64_t row = map * ((problem.q_len + problem.block_q - 1) / problem.block_q) + block;
-    const std::int64_t* row_start = mask->row_start.data() + row;
-    cursor.column = mask->columns.data() + row_start[0];
-    cursor.end = mask->columns.data() + row_start[1];
+    const std::int64_t* row_start = mask.row_start + map * problem.q_blocks() + block;
+    cursor.column = mask.columns + row_start[0];
+    cursor.end = mask.columns + row_start[1];
     cursor.block_k = problem.block_k;
     return cursor;
 }
@@ -152,9 +151,9 @@ struct QueryTiles {
     /// Rows of one task: at most `most`; fewer, but more than `least` / 2, where there would be few tasks.
     void cut_queries(const AttentionProblem& problem, std::int64_t most, std::int64_t least) {
         constexpr std::int64_t kFewTasks = 64;
-        const std::int64_t maps = problem.batch * problem.heads;
         tile_rows = most;
-        while (tile_rows > least && maps * (round_up(problem.q_len, tile_rows) / tile_rows) < kFewTasks)
+        while (tile_rows > least &&
+               problem.maps() * (round_up(problem.q_len, tile_rows) / tile_rows) < kFewTasks)
             tile_rows /= 2;
         block_rows = problem.masked ? problem.block_q : tile_rows;
         tile_rows = smaller(tile_rows, block_rows);
@@ -174,10 +173,22 @@ struct QueryTiles {
     }
 };
 
-/// Sizes of one call. Maps (batch x head) are packed and computed in groups that fit the cache and keep
-/// all threads busy; a group's packed keys and values lie one map behind the other.
+/// Some neighbouring maps of k and v, packed one behind the other, and the maps of q that meet them.
+struct KeyMaps {
+    std::int64_t first, count;
+};
+struct QueryTask {
+    std::int64_t map;     ///< of q
+    std::int64_t packed;  ///< its map of k and v, counted from KeyMaps::first
+};
+inline QueryTask query_task(const AttentionProblem& problem, const KeyMaps& keys, std::int64_t local) {
+    return {keys.first * problem.group() + local, local / problem.group()};
+}
+
+/// Sizes of one call. Maps of k and v (batch x head) are packed in groups that fit the cache and keep all
+/// threads busy, and computed with all maps of q that meet them.
 struct AttentionPlan : QueryTiles {
-    std::int64_t maps, group;         ///< all maps; maps per group
+    std::int64_t group;               ///< maps of k and v per group
     std::int64_t k_padded, d_padded;  ///< whole panels of keys; whole vectors of head_dim
     std::int64_t k_floats, v_floats;  ///< packed floats per map
     std::int64_t worker_floats;       ///< scratch floats per thread
@@ -186,13 +197,12 @@ struct AttentionPlan : QueryTiles {
 inline AttentionPlan plan_attention(const AttentionProblem& problem, std::int64_t lanes) {
     constexpr std::int64_t kGroupFloats = std::int64_t{8} << 20;
     AttentionPlan plan;
-    plan.maps = problem.batch * problem.heads;
     plan.k_padded = round_up(problem.k_len, kPanel);
     plan.d_padded = round_up(problem.head_dim, lanes);
     plan.k_floats = round_up(plan.k_padded * problem.head_dim, kPanel);
     plan.v_floats = round_up(problem.k_len * plan.d_padded, kPanel);
     plan.group = kGroupFloats / (plan.k_floats + plan.v_floats + 1);
-    plan.group = plan.group < 1 ? 1 : smaller(plan.group, plan.maps);
+    plan.group = plan.group < 1 ? 1 : smaller(plan.group, problem.kv_maps());
     plan.cut_queries(problem, kMaxTileRows, 32);
     // q, o, scores, and per row: sums in every lane, largest score, rescaling factor.
     plan.worker_floats =

@@ -31,14 +31,18 @@ constexpr MachineRow<LinearKernel> kLinear[] = {
 };
 
 constexpr MachineRow<AttentionKernel> kAttention[] = {
-    {kAmx, &amx::kAttention},           {kAvx512, &avx512::kAttention},      {kAvx2, &avx2::kAttention},
-    {kBaseline, &baseline::kAttention}, {kBaseline, &reference::kAttention},
-};
-
-constexpr MachineRow<QuantizedAttentionKernel> kQuantizedAttention[] = {
+    {kAmx, &amx::kAttention},
+    {kAvx512, &avx512::kAttention},
     {kAvx512, &avx512::kInt8Attention},
+    {kAvx512, &avx512::kRoundedAttention},
+    {kAvx2, &avx2::kAttention},
     {kAvx2, &avx2::kInt8Attention},
+    {kAvx2, &avx2::kRoundedAttention},
+    {kBaseline, &baseline::kAttention},
+    {kBaseline, &baseline::kRoundedAttention},
+    {kBaseline, &reference::kAttention},
     {kBaseline, &reference::kInt8Attention},
+    {kBaseline, &reference::kRoundedAttention},
 };
 
 constexpr MachineRow<ElementwiseKernels> kElementwise[] = {
@@ -69,7 +73,6 @@ std::string why_not(Device, int level) {
 
 }  // namespace
 
-constexpr Machine kMachine = {why_not,      kLinear,   kAttention, kQuantizedAttention,
-                              kElementwise, kHadamard, kPeak};
+constexpr Machine kMachine = {why_not, kLinear, kAttention, kElementwise, kHadamard, kPeak};
 
 }  // namespace aerogel::cpu

@@ -9,6 +9,7 @@
 #include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
+#include "kernels/attention_rounding.h"
 #include "kernels/reference/rows.h"
 
 namespace aerogel::reference {
@@ -27,55 +28,38 @@ void store(void* data, DType dtype, std::int64_t index, double value) {
     }
 }
 
-/// Calls visit(first_key, last_key) for each range of keys that row `q` of the map sees.
-template <typename Visit>
-void visit_keys(const AttentionProblem& problem, const BlockMask* mask, std::int64_t map, std::int64_t q,
-                const Visit& visit) {
-    const std::int64_t seen =
-        problem.causal ? std::min(q + problem.k_len - problem.q_len + 1, problem.k_len) : problem.k_len;
-    if (mask == nullptr) {
-        visit(std::int64_t{0}, seen);
-        return;
-    }
-    const auto row = static_cast<std::size_t>(map * mask->q_blocks() + q / mask->block_q);
-    for (std::int64_t i = mask->row_start[row]; i < mask->row_start[row + 1]; ++i) {
-        const std::int64_t first = mask->columns[static_cast<std::size_t>(i)] * mask->block_k;
-        visit(first, std::min(first + mask->block_k, seen));
-    }
-}
-
-void one_row(const AttentionProblem& problem, const AttentionArgs& args, std::int64_t map, std::int64_t q,
+void one_row(const AttentionProblem& problem, const AttentionCall& call, std::int64_t map, std::int64_t q,
              double* scratch) {
     double* scores = scratch;
     double* sums = scratch + problem.k_len;
-    const std::int64_t d = problem.head_dim;
-    const std::int64_t query = row_start(problem, args.q_strides, map, q);
-    const std::int64_t out = row_start(problem, args.o_strides, map, q);
+    const std::int64_t d = problem.head_dim, kv_map = map / problem.group();
+    const std::int64_t query = row_start(call.q_strides, problem.heads, map, q);
+    const std::int64_t out = row_start(call.o_strides, problem.heads, map, q);
     double largest = -std::numeric_limits<double>::infinity();
-    visit_keys(problem, args.mask, map, q, [&](std::int64_t first, std::int64_t last) {
+    visit_keys(problem, call.mask, map, q, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t key = first; key < last; ++key) {
-            const std::int64_t at = row_start(problem, args.k_strides, map, key);
+            const std::int64_t at = row_start(call.k_strides, problem.kv_heads, kv_map, key);
             double score = 0.0;
             for (std::int64_t i = 0; i < d; ++i)
-                score += load(args.q, problem.dtype, query + i) * load(args.k, problem.dtype, at + i);
-            scores[key] = score * static_cast<double>(args.scale);
+                score += load(call.q, problem.dtype, query + i) * load(call.k, problem.dtype, at + i);
+            scores[key] = score * static_cast<double>(call.scale);
             largest = std::max(largest, scores[key]);
         }
     });
     std::fill_n(sums, d, 0.0);
     double weights = 0.0;
     bool empty = true;
-    visit_keys(problem, args.mask, map, q, [&](std::int64_t first, std::int64_t last) {
+    visit_keys(problem, call.mask, map, q, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t key = first; key < last; ++key) {
             const double weight = std::exp(scores[key] - largest);
             weights += weight;
             empty = false;
-            const std::int64_t at = row_start(problem, args.v_strides, map, key);
-            for (std::int64_t i = 0; i < d; ++i) sums[i] += weight * load(args.v, problem.dtype, at + i);
+            const std::int64_t at = row_start(call.v_strides, problem.kv_heads, kv_map, key);
+            for (std::int64_t i = 0; i < d; ++i) sums[i] += weight * load(call.v, problem.dtype, at + i);
         }
     });
     for (std::int64_t i = 0; i < d; ++i)
-        store(args.o, problem.dtype, out + i, empty ? 0.0 : sums[i] / weights);
+        store(call.o, problem.dtype, out + i, empty ? 0.0 : sums[i] / weights);
 }
 
 std::int64_t doubles_per_thread(const AttentionProblem& problem) {
@@ -90,16 +74,23 @@ std::size_t attention_workspace(const AttentionProblem& problem) {
     return static_cast<std::size_t>(doubles_per_thread(problem) * num_threads()) * sizeof(double);
 }
 
-void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
-    const std::int64_t rows = problem.batch * problem.heads * problem.q_len;
+void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    const std::int64_t rows = problem.maps() * problem.q_len;
     parallel_for(rows, [&](std::int64_t row, int worker) {
-        one_row(problem, args, row / problem.q_len, row % problem.q_len,
-                reinterpret_cast<double*>(args.workspace) + worker * doubles_per_thread(problem));
+        one_row(problem, call, row / problem.q_len, row % problem.q_len,
+                reinterpret_cast<double*>(call.workspace) + worker * doubles_per_thread(problem));
     });
 }
 
 }  // namespace
 
-constexpr AttentionKernel kAttention = {"reference.attention", takes_all, attention_workspace, attention};
+constexpr AttentionKernel kAttention = {.name = "reference.attention",
+                                        .formats = kFloatFormats,
+                                        .why_not = takes_all,
+                                        .workspace_bytes = attention_workspace,
+                                        .run = attention};
+
+constexpr AttentionKernel kRoundedAttention =
+    rounding_kernel<&kAttention>("reference.rounded_attention", takes_all_keys);
 
 }  // namespace aerogel::reference

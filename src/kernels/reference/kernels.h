@@ -6,13 +6,13 @@
 #include "kernels/elementwise.h"
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
-#include "kernels/quantized_attention.h"
 
 namespace aerogel::reference {
 
 extern const LinearKernel kLinear;
 extern const AttentionKernel kAttention;
-extern const QuantizedAttentionKernel kInt8Attention;
+extern const AttentionKernel kInt8Attention;
+extern const AttentionKernel kRoundedAttention;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 

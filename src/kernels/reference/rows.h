@@ -1,19 +1,40 @@
 // Where the rows of attention's arrays lie, for the reference kernels.
 #pragma once
 
-#include "kernels/quantized_attention.h"
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/attention.h"
 
 namespace aerogel::reference {
 
-/// First element of a row of one map, as AttentionStrides says.
-inline std::int64_t row_start(const AttentionProblem& problem, const AttentionStrides& strides,
-                              std::int64_t map, std::int64_t row) {
+/// First element of a row of one map, as AttentionStrides says; `heads` are those of the array's side.
+inline std::int64_t row_start(const AttentionStrides& strides, std::int64_t heads, std::int64_t map,
+                              std::int64_t row) {
     const std::int64_t token = strides.order == nullptr ? row : strides.order[map][row];
-    return map / problem.heads * strides.batch + map % problem.heads * strides.head + token * strides.token;
+    return map / heads * strides.batch + map % heads / strides.shared * strides.head + token * strides.token;
 }
 
-/// As QuantizedAttentionKernel::find_scales.
-void attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                      const ScaleSearch& search) noexcept;
+/// Calls visit(first key, last key) for each range of keys that row `q` of the map sees.
+template <typename Visit>
+void visit_keys(const AttentionProblem& problem, const MaskRows& mask, std::int64_t map, std::int64_t q,
+                const Visit& visit) {
+    const std::int64_t seen =
+        problem.causal ? std::min(q + problem.k_len - problem.q_len + 1, problem.k_len) : problem.k_len;
+    if (mask.row_start == nullptr) {
+        visit(std::int64_t{0}, seen);
+        return;
+    }
+    const std::int64_t* row = mask.row_start + map * problem.q_blocks() + q / problem.block_q;
+    for (std::int64_t i = row[0]; i < row[1]; ++i) {
+        const std::int64_t first = mask.columns[i] * problem.block_k;
+        visit(first, std::min(first + problem.block_k, seen));
+    }
+}
+
+/// As AttentionKernel::why_not.
+std::string takes_all_keys(const AttentionProblem& problem);
+/// As AttentionKernel::find_scales.
+void int8_scales(const AttentionProblem& problem, const AttentionCall& call) noexcept;
 
 }  // namespace aerogel::reference

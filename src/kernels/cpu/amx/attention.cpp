@@ -17,22 +17,21 @@ constexpr TileShapes kWholeTiles = whole_tiles();
 struct Bf16Plan : QueryTiles {
     explicit Bf16Plan(const AttentionProblem& problem)
         : QueryTiles(),
-          maps(problem.batch * problem.heads),
           d(round_up(problem.head_dim, kDepth)),
           panels((problem.k_len + kBlock - 1) / kBlock),
           side(panels * kBlock * d * 2) {
         constexpr std::int64_t kGroupBytes = std::int64_t{32} << 20;
         group = kGroupBytes / (2 * side + 1);
-        group = group < 1 ? 1 : smaller(group, maps);
+        group = group < 1 ? 1 : smaller(group, problem.kv_maps());
         cut_queries(problem, kMaxTileRows, kBlock);
         // q, weights, edges; scores, o, sums, largest.
         worker = (kMaxTileRows * d + kBlock * kWeightStride + kTileKeys * d) * 2 +
                  (kBlock * kScoreStride + kMaxTileRows * (d + kHalf + 1)) * 4;
     }
 
-    std::int64_t maps, d, panels, side;  ///< side: the packed keys, or values, of a map
-    std::int64_t group;                  ///< maps packed at a time
-    std::int64_t worker;                 ///< scratch per thread
+    std::int64_t d, panels, side;  ///< side: the packed keys, or values, of a map
+    std::int64_t group;            ///< maps packed at a time
+    std::int64_t worker;           ///< scratch per thread
 };
 
 /// 16 keys from `first` on, as tiles of pairs along d; keys past k_len are zeros.
@@ -136,41 +135,41 @@ Bf16Tile make_tile(const Bf16Plan& plan, std::byte* scratch) {
     return tile;
 }
 
-void pack_group(const AttentionProblem& problem, const AttentionArgs& args, const Bf16Plan& plan,
-                std::int64_t first_map, std::int64_t maps) {
-    parallel_for(maps * plan.panels, [&](std::int64_t task, int) {
-        const std::int64_t local = task / plan.panels, map = first_map + local;
+void pack_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
+                const KeyMaps& maps) {
+    parallel_for(maps.count * plan.panels, [&](std::int64_t task, int) {
+        const std::int64_t local = task / plan.panels, map = maps.first + local;
         const std::int64_t key = task % plan.panels * kBlock;
-        auto* keys = reinterpret_cast<Bf16Bits*>(args.workspace + 2 * local * plan.side) + key * plan.d;
-        const Rows<Bf16Bits> k = rows_of<Bf16Bits>(args.k, args.k_strides, problem, map);
+        auto* keys = reinterpret_cast<Bf16Bits*>(call.workspace + 2 * local * plan.side) + key * plan.d;
+        const Rows<Bf16Bits> k = rows_of<Bf16Bits>(call.k, call.k_strides, problem.kv_heads, map);
         pack_keys(k, problem, key, keys);
         pack_keys(k, problem, key + kHalf, keys + kHalf * plan.d);
-        pack_values(rows_of<Bf16Bits>(args.v, args.v_strides, problem, map), problem, key,
+        pack_values(rows_of<Bf16Bits>(call.v, call.v_strides, problem.kv_heads, map), problem, key,
                     keys + plan.side / 2);
     });
 }
 
-void compute_group(const AttentionProblem& problem, const AttentionArgs& args, const Bf16Plan& plan,
-                   std::int64_t first_map, std::int64_t maps) {
+void compute_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
+                   const KeyMaps& maps) {
     constexpr float kLog2E = 1.44269504F;
-    std::byte* scratch = args.workspace + 2 * plan.group * plan.side;
-    parallel_for(maps * plan.tiles, [&](std::int64_t task, int worker) {
-        const std::int64_t local = task / plan.tiles, map = first_map + local;
+    std::byte* scratch = call.workspace + 2 * plan.group * plan.side;
+    parallel_for(maps.count * problem.group() * plan.tiles, [&](std::int64_t task, int worker) {
+        const auto [map, packed] = query_task(problem, maps, task / plan.tiles);
         const auto [block, first, last] = plan.rows_of(task, problem.q_len);
         if (first >= last) return;
         Bf16Tile tile = make_tile(plan, scratch + worker * plan.worker);
         tile.rows = last - first;
-        tile.k = reinterpret_cast<const Bf16Bits*>(args.workspace + 2 * local * plan.side);
+        tile.k = reinterpret_cast<const Bf16Bits*>(call.workspace + 2 * packed * plan.side);
         tile.v = tile.k + plan.side / 2;
-        tile.factor = args.scale * kLog2E;
-        load_queries(rows_of<Bf16Bits>(args.q, args.q_strides, problem, map), problem, first, tile);
-        KeyCursor cursor = keys_of(problem, args.mask, map, block);
+        tile.factor = call.scale * kLog2E;
+        load_queries(rows_of<Bf16Bits>(call.q, call.q_strides, problem.heads, map), problem, first, tile);
+        KeyCursor cursor = keys_of(problem, call.mask, map, block);
         tile.seen = cursor.hide_later(problem, first, tile.rows);
         _tile_loadconfig(&kWholeTiles);
         const std::int64_t empty = compute_tile(tile, cursor);
         _tile_release();
-        store_output(tile, problem.head_dim, empty, rows_of<Bf16Bits>(args.o, args.o_strides, problem, map),
-                     first);
+        store_output(tile, problem.head_dim, empty,
+                     rows_of<Bf16Bits>(call.o, call.o_strides, problem.heads, map), first);
     });
 }
 
@@ -179,18 +178,22 @@ std::size_t attention_workspace(const AttentionProblem& problem) {
     return static_cast<std::size_t>(2 * plan.group * plan.side + plan.worker * num_threads());
 }
 
-void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     const Bf16Plan plan(problem);
-    for (std::int64_t map = 0; map < plan.maps; map += plan.group) {
-        const std::int64_t maps = smaller(plan.group, plan.maps - map);
-        pack_group(problem, args, plan, map, maps);
-        compute_group(problem, args, plan, map, maps);
+    for (std::int64_t map = 0; map < problem.kv_maps(); map += plan.group) {
+        const KeyMaps maps = {map, smaller(plan.group, problem.kv_maps() - map)};
+        pack_group(problem, call, plan, maps);
+        compute_group(problem, call, plan, maps);
     }
 }
 
 }  // namespace
 
-constexpr AttentionKernel amx::kAttention = {"cpu.amx.bf16_attention", takes_bf16, attention_workspace,
-                                             attention, true};
+constexpr AttentionKernel amx::kAttention = {.name = "cpu.amx.bf16_attention",
+                                             .formats = kFloatFormats,
+                                             .why_not = takes_bf16,
+                                             .workspace_bytes = attention_workspace,
+                                             .run = attention,
+                                             .rounds_weights = true};
 
 }  // namespace aerogel

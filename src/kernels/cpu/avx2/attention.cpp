@@ -39,17 +39,20 @@ std::size_t attention_workspace(const AttentionProblem& problem) {
     return attend_workspace(problem, Avx2Attention::kLanes);
 }
 
-void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     if (problem.dtype == DType::f32) {
-        attend<Avx2Attention, float>(problem, args);
+        attend<Avx2Attention, float>(problem, call);
     } else {
-        attend<Avx2Attention, Bf16Bits>(problem, args);
+        attend<Avx2Attention, Bf16Bits>(problem, call);
     }
 }
 
 }  // namespace
 
-constexpr AttentionKernel avx2::kAttention = {"cpu.avx2.attention", takes_all, attention_workspace,
-                                              attention};
+constexpr AttentionKernel avx2::kAttention = {.name = "cpu.avx2.attention",
+                                              .formats = kFloatFormats,
+                                              .why_not = takes_all,
+                                              .workspace_bytes = attention_workspace,
+                                              .run = attention};
 
 }  // namespace aerogel

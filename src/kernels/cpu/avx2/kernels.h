@@ -6,7 +6,6 @@
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
 #include "kernels/peak.h"
-#include "kernels/quantized_attention.h"
 
 namespace aerogel::avx2 {
 
@@ -15,7 +14,8 @@ extern const LinearKernel kDequantize;
 extern const LinearKernel kGrouped;
 extern const LinearKernel kW8A8;
 extern const AttentionKernel kAttention;
-extern const QuantizedAttentionKernel kInt8Attention;
+extern const AttentionKernel kInt8Attention;
+extern const AttentionKernel kRoundedAttention;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const PeakKernel kPeakF32;

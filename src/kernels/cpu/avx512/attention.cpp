@@ -18,17 +18,20 @@ std::size_t attention_workspace(const AttentionProblem& problem) {
     return attend_workspace(problem, Avx512Attention::kLanes);
 }
 
-void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     if (problem.dtype == DType::f32) {
-        attend<Avx512Attention, float>(problem, args);
+        attend<Avx512Attention, float>(problem, call);
     } else {
-        attend<Avx512Attention, Bf16Bits>(problem, args);
+        attend<Avx512Attention, Bf16Bits>(problem, call);
     }
 }
 
 }  // namespace
 
-constexpr AttentionKernel avx512::kAttention = {"cpu.avx512.attention", takes_all, attention_workspace,
-                                                attention};
+constexpr AttentionKernel avx512::kAttention = {.name = "cpu.avx512.attention",
+                                                .formats = kFloatFormats,
+                                                .why_not = takes_all,
+                                                .workspace_bytes = attention_workspace,
+                                                .run = attention};
 
 }  // namespace aerogel

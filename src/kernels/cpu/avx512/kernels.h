@@ -5,7 +5,6 @@
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/peak.h"
-#include "kernels/quantized_attention.h"
 
 namespace aerogel::avx512 {
 
@@ -14,7 +13,8 @@ extern const LinearKernel kDequantize;
 extern const LinearKernel kGrouped;
 extern const LinearKernel kW8A8;
 extern const AttentionKernel kAttention;
-extern const QuantizedAttentionKernel kInt8Attention;
+extern const AttentionKernel kInt8Attention;
+extern const AttentionKernel kRoundedAttention;
 extern const ElementwiseKernels kElementwise;
 extern const PeakKernel kPeakF32;
 extern const PeakKernel kPeakInt8;

@@ -42,17 +42,20 @@ std::size_t attention_workspace(const AttentionProblem& problem) {
     return attend_workspace(problem, Sse2Attention::kLanes);
 }
 
-void attention(const AttentionProblem& problem, const AttentionArgs& args) noexcept {
+void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     if (problem.dtype == DType::f32) {
-        attend<Sse2Attention, float>(problem, args);
+        attend<Sse2Attention, float>(problem, call);
     } else {
-        attend<Sse2Attention, Bf16Bits>(problem, args);
+        attend<Sse2Attention, Bf16Bits>(problem, call);
     }
 }
 
 }  // namespace
 
-constexpr AttentionKernel baseline::kAttention = {"cpu.baseline.attention", takes_all, attention_workspace,
-                                                  attention};
+constexpr AttentionKernel baseline::kAttention = {.name = "cpu.baseline.attention",
+                                                  .formats = kFloatFormats,
+                                                  .why_not = takes_all,
+                                                  .workspace_bytes = attention_workspace,
+                                                  .run = attention};
 
 }  // namespace aerogel

@@ -13,6 +13,7 @@ extern const LinearKernel kFloat;
 extern const LinearKernel kDequantize;
 extern const LinearKernel kGrouped;
 extern const AttentionKernel kAttention;
+extern const AttentionKernel kRoundedAttention;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const PeakKernel kPeakF32;

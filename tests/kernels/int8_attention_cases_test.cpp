@@ -1,6 +1,6 @@
 // The oracle of int8 attention: the contract's formulas in plain loops, with a bound from the rounding of
 // float32: how far each exponent can be off, hence which weights may round to a neighbour.
-#include "kernels/quantized_attention_cases.h"
+#include "kernels/int8_attention_cases.h"
 
 #include <gtest/gtest.h>
 
@@ -25,8 +25,9 @@ class Row {
   public:
     Row(const QuantizedData& all, std::int64_t map, std::int64_t query)
         : all_(all),
-          p_(all.data.test_case.problem),
+          p_(all.problem),
           map_(map),
+          kv_map_(map / all.problem.group()),
           query_(query),
           exponents_(at(p_.k_len), kNone),
           weights_(at(p_.k_len)),
@@ -62,11 +63,11 @@ class Row {
 
     double exponent(std::int64_t key) const {
         const double* q = all_.q_integers.data() + (map_ * p_.q_len + query_) * p_.head_dim;
-        const double* k = all_.k_integers.data() + (map_ * p_.k_len + key) * p_.head_dim;
+        const double* k = all_.k_integers.data() + (kv_map_ * p_.k_len + key) * p_.head_dim;
         double sum = 0.0;
         for (std::int64_t d = 0; d < p_.head_dim; ++d)
             sum += (q[d] - static_cast<double>(all_.q_offset[at(map_)])) * k[d];
-        return sum * static_cast<double>(all_.k_scale[at(map_ * p_.k_len + key)]) *
+        return sum * static_cast<double>(all_.k_scale[at(kv_map_ * p_.k_len + key)]) *
                static_cast<double>(all_.q_scale[at(map_ * p_.q_len + query_)]) *
                static_cast<double>(all_.scale) / std::log(2.0);
     }
@@ -98,12 +99,12 @@ class Row {
         const std::int64_t all_groups = (p_.k_len + kGroup - 1) / kGroup;
         double sum = 0.0, total = 0.0, sum_error = 0.0, total_error = 0.0, largest = 0.0;
         for (const Group& group : groups_) {
-            const std::int64_t scale = (map_ * all_groups + group.first / kGroup) * p_.head_dim + d;
+            const std::int64_t scale = (kv_map_ * all_groups + group.first / kGroup) * p_.head_dim + d;
             const double relative = group.error + 3.0 * n * kUnit;  // sums over groups; rescalings; the rest
             for (std::int64_t key = group.first; key < group.last; ++key) {
                 if (exponents_[at(key)] == kNone) continue;
                 const double v = static_cast<double>(all_.v_scale[at(scale)]) *
-                                 all_.v_integers[at((map_ * p_.k_len + key) * p_.head_dim + d)];
+                                 all_.v_integers[at((kv_map_ * p_.k_len + key) * p_.head_dim + d)];
                 const double weight = group.factor * weights_[at(key)];
                 const double error = relative * weight + group.factor * slack_[at(key)];
                 sum += weight * v;
@@ -114,7 +115,7 @@ class Row {
             }
         }
         const double ratio = sum / total;
-        const double shift = static_cast<double>(all_.v_shift[at(map_ * p_.head_dim + d)]);
+        const double shift = static_cast<double>(all_.v_shift[at(kv_map_ * p_.head_dim + d)]);
         exact = ratio + shift;
         // Weights sum to 128 or more; factors below the normal range are lost.
         const double lost = n * 64.0 * (0x1p-126 * largest + 0x1p-149);
@@ -126,24 +127,28 @@ class Row {
 
     const QuantizedData& all_;
     const AttentionProblem& p_;
-    std::int64_t map_, query_;
+    std::int64_t map_, kv_map_, query_;
     std::vector<double> exponents_, weights_, slack_;
     std::vector<Group> groups_;
     double largest_ = kNone;
 };
 
 /// Fills arrays with numbers that are exact in all of the formats.
-void fill_bytes(AttentionData& data, PaddedArray& array, std::int64_t tokens) {
+void fill_bytes(AttentionData& data, PaddedArray& array) {
     const AttentionProblem& p = data.test_case.problem;
+    const bool of_q = &array == &data.q;
+    const std::int64_t tokens = of_q ? p.q_len : p.k_len;
     auto state = static_cast<std::uint32_t>(tokens);
-    for (std::int64_t i = 0; i < p.batch * p.heads * tokens * p.head_dim; ++i) {
+    for (std::int64_t i = 0; i < (of_q ? p.maps() : p.kv_maps()) * tokens * p.head_dim; ++i) {
         state = state * 1664525 + 1013904223;
         const std::uint32_t bits = state >> 24;
         const double byte = bits % 3 == 0   ? -128.0
                             : bits % 3 == 1 ? 127.0
                                             : static_cast<double>(bits) - 128.0;
         const std::int64_t row = i / p.head_dim;
-        array.set(data.index(array.strides, row / tokens, row % tokens) + i % p.head_dim, byte);
+        const std::int64_t start = of_q ? data.index(array.strides, row / tokens, row % tokens)
+                                        : data.kv_index(array.strides, row / tokens, row % tokens);
+        array.set(start + i % p.head_dim, byte);
     }
 }
 
@@ -154,8 +159,14 @@ struct Operand {
     std::int64_t tokens;
     const std::vector<float>* mean;  ///< [maps][head_dim] or null
 
+    bool of_q() const { return &array == &data.q; }
+    std::int64_t maps() const {
+        return of_q() ? data.test_case.problem.maps() : data.test_case.problem.kv_maps();
+    }
     float centred(std::int64_t map, std::int64_t token, std::int64_t d) const {
-        const float x = static_cast<float>(array.get(data.index(array.strides, map, token) + d));
+        const std::int64_t start =
+            of_q() ? data.index(array.strides, map, token) : data.kv_index(array.strides, map, token);
+        const float x = static_cast<float>(array.get(start + d));
         return mean == nullptr ? x : x - (*mean)[at(map * data.test_case.problem.head_dim + d)];
     }
 
@@ -171,8 +182,7 @@ struct Operand {
 
     std::vector<float> token_scales(std::int64_t block, double narrow) const {
         std::vector<float> scales;
-        const AttentionProblem& p = data.test_case.problem;
-        for (std::int64_t map = 0; map < p.batch * p.heads; ++map)
+        for (std::int64_t map = 0; map < maps(); ++map)
             for (std::int64_t first = 0; first < tokens; first += block)
                 scales.insert(scales.end(), at(std::min(block, tokens - first)),
                               scale(map, first, first + block, narrow));
@@ -185,7 +195,7 @@ struct Operand {
                                  const Index& index) const {
         std::vector<double> result;
         const AttentionProblem& p = data.test_case.problem;
-        for (std::int64_t map = 0; map < p.batch * p.heads; ++map)
+        for (std::int64_t map = 0; map < maps(); ++map)
             for (std::int64_t t = 0; t < tokens; ++t)
                 for (std::int64_t d = 0; d < p.head_dim; ++d) {
                     const float q = centred(map, t, d) / scales[at(index(map, t, d))] + offsets[at(map)];
@@ -200,7 +210,7 @@ std::vector<float> value_scales(const Operand& v, Scales kind) {
     const AttentionProblem& p = v.data.test_case.problem;
     const std::int64_t groups = (p.k_len + kGroup - 1) / kGroup;
     std::vector<float> scales;
-    for (std::int64_t map = 0; map < p.batch * p.heads; ++map) {
+    for (std::int64_t map = 0; map < v.maps(); ++map) {
         const float all = v.scale(map, 0, p.k_len, 0.6);
         for (std::int64_t i = 0; i < groups * p.head_dim; ++i) {
             float largest = 0.0F;
@@ -216,24 +226,28 @@ std::vector<float> value_scales(const Operand& v, Scales kind) {
 
 }  // namespace
 
-QuantizedData::QuantizedData(AttentionData& arrays, Scales kind) : data(arrays) {
-    const AttentionProblem& p = data.test_case.problem;
-    const std::int64_t maps = p.batch * p.heads, groups = (p.k_len + kGroup - 1) / kGroup;
+QuantizedData::QuantizedData(AttentionData& arrays, Scales kind)
+    : data(arrays), problem(arrays.test_case.problem) {
+    problem.format = AttentionFormat::int8;
+    const AttentionProblem& p = problem;
+    const std::int64_t kv_maps = p.kv_maps(), groups = (p.k_len + kGroup - 1) / kGroup;
     scale = 1.0F / std::sqrt(static_cast<float>(p.head_dim));
-    k_mean.assign(at(maps * p.head_dim), 0.0F);
+    k_mean.assign(at(kv_maps * p.head_dim), 0.0F);
     v_mean = v_shift = k_mean;
-    q_offset.assign(at(maps), 0.0F);
-    k_offset = v_offset = q_offset;
-    for (std::int64_t map = 0; map < maps && kind == Scales::fixed; ++map) {
+    q_offset.assign(at(p.maps()), 0.0F);
+    k_offset.assign(at(kv_maps), 0.0F);
+    v_offset = k_offset;
+    for (std::int64_t map = 0; map < p.maps() && kind == Scales::fixed; ++map)
         q_offset[at(map)] = static_cast<float>(map % 5) - 3.0F;
+    for (std::int64_t map = 0; map < kv_maps && kind == Scales::fixed; ++map) {
         k_offset[at(map)] = 7.0F - static_cast<float>(map % 5);
         v_offset[at(map)] = static_cast<float>(map % 3) - 1.0F;
     }
-    for (std::int64_t i = 0; i < maps * p.head_dim && kind == Scales::per_token; ++i) {
+    for (std::int64_t i = 0; i < kv_maps * p.head_dim && kind == Scales::per_token; ++i) {
         const std::int64_t map = i / p.head_dim, d = i % p.head_dim;  // any vectors would do
-        k_mean[at(i)] = 0.5F * static_cast<float>(data.k.get(data.index(data.k.strides, map, 0) + d));
+        k_mean[at(i)] = 0.5F * static_cast<float>(data.k.get(data.kv_index(data.k.strides, map, 0) + d));
         v_mean[at(i)] = v_shift[at(i)] =
-            0.5F * static_cast<float>(data.v.get(data.index(data.v.strides, map, 0) + d));
+            0.5F * static_cast<float>(data.v.get(data.kv_index(data.v.strides, map, 0) + d));
     }
     const Operand q = {data, data.q, p.q_len, nullptr}, k = {data, data.k, p.k_len, &k_mean};
     const double narrow = kind == Scales::fixed ? 0.6 : 1.0;
@@ -241,12 +255,12 @@ QuantizedData::QuantizedData(AttentionData& arrays, Scales kind) : data(arrays) 
     q_scale = q.token_scales(blocks ? 128 : fixed ? p.q_len : 1, narrow);
     k_scale = k.token_scales(blocks ? 256 : fixed ? p.k_len : 1, narrow);
     v_scale = value_scales({data, data.v, p.k_len, &v_mean}, kind);
-    for (std::int64_t i = 0; i < maps * p.head_dim && fixed; ++i)
+    for (std::int64_t i = 0; i < kv_maps * p.head_dim && fixed; ++i)
         v_shift[at(i)] = -v_offset[at(i / p.head_dim)] * v_scale[at(i / p.head_dim * groups * p.head_dim)];
     if (kind == Scales::bytes) {
-        fill_bytes(data, data.q, p.q_len);
-        fill_bytes(data, data.k, p.k_len);
-        fill_bytes(data, data.v, p.k_len);
+        fill_bytes(data, data.q);
+        fill_bytes(data, data.k);
+        fill_bytes(data, data.v);
         for (auto* scales : {&q_scale, &k_scale, &v_scale}) std::fill(scales->begin(), scales->end(), 1.0F);
         scale *= 0x1p-12F;  // scores reach 2^14 head_dim
     }
@@ -272,55 +286,30 @@ void QuantizedData::solve() {
             .solve(exact.data() + row * p.head_dim, bound.data() + row * p.head_dim);
 }
 
-void QuantizedData::solve(const QuantizedAttentionKernel& kernel) {
+void QuantizedData::solve(const AttentionKernel& kernel) {
     if (largest_weight == static_cast<double>(kernel.largest_weight)) return;
     largest_weight = static_cast<double>(kernel.largest_weight);
     solve();
 }
 
-QuantizedAttentionArgs QuantizedData::args() const {
-    QuantizedAttentionArgs args;
-    args.q = data.q.bytes.data();
-    args.k = data.k.bytes.data();
-    args.v = data.v.bytes.data();
-    args.q_strides = data.q.strides;
-    args.k_strides = data.k.strides;
-    args.v_strides = data.v.strides;
-    args.scale = scale;
-    args.mask = data.test_case.problem.masked ? &data.test_case.mask : nullptr;
-    args.q_scale = q_scale.data();
-    args.k_scale = k_scale.data();
-    args.v_scale = v_scale.data();
-    args.q_offset = q_offset.data();
-    args.k_offset = k_offset.data();
-    args.v_offset = v_offset.data();
-    args.k_mean = k_mean.data();
-    args.v_mean = v_mean.data();
-    args.v_shift = v_shift.data();
-    args.search = &search;
-    return args;
+AttentionCall QuantizedData::call() {
+    AttentionCall call = call_of(data);
+    call.scale = scale;
+    call.int8 = {.q_scale = q_scale.data(),
+                 .k_scale = k_scale.data(),
+                 .v_scale = v_scale.data(),
+                 .q_offset = q_offset.data(),
+                 .k_offset = k_offset.data(),
+                 .v_offset = v_offset.data(),
+                 .k_mean = k_mean.data(),
+                 .v_mean = v_mean.data(),
+                 .v_shift = v_shift.data(),
+                 .on_the_way = on_the_way};
+    return call;
 }
 
-PaddedArray run_attention(const QuantizedAttentionKernel& kernel, const QuantizedData& data) {
-    const AttentionProblem& problem = data.data.test_case.problem;
-    constexpr std::size_t kAlignment = 64, kGuard = 256;
-    constexpr auto kPoison = std::byte{0xFF};
-    PaddedArray o = make_output(data.data.test_case);
-    const std::size_t size = kernel.workspace_bytes(problem);
-    std::vector<std::byte> workspace(size + kAlignment + kGuard, kPoison);
-    void* aligned = workspace.data();
-    std::size_t space = workspace.size();
-    std::align(kAlignment, size + kGuard, aligned, space);
-    QuantizedAttentionArgs args = data.args();
-    args.o = o.bytes.data();
-    args.o_strides = o.strides;
-    args.o_strides.order = args.q_strides.order;
-    args.workspace = static_cast<std::byte*>(aligned);
-    kernel.run(problem, args);
-    const auto* guard = args.workspace + size;
-    EXPECT_TRUE(std::all_of(guard, guard + kGuard, [](std::byte b) { return b == kPoison; }))
-        << kernel.name << " wrote behind its workspace: " << data.data.test_case.line;
-    return o;
+PaddedArray run_attention(const AttentionKernel& kernel, QuantizedData& data) {
+    return run_attention(kernel, data.data, data.problem, data.call());
 }
 
 std::string compare(const QuantizedData& data, const PaddedArray& o) {

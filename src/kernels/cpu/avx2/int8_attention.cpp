@@ -4,10 +4,10 @@
 // 128 * 127 * 2, just what int16 holds. Both are exact, -128 included.
 #include "kernels/cpu/avx2/kernels.h"
 
-#include "kernels/cpu/attention_limits.h"
-#include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/avx2/vector.h"
-#include "kernels/cpu/quantized_attention_driver.h"
+#include "kernels/cpu/int8_attention_driver.h"
+#include "kernels/cpu/attention_limits.h"
+#include "kernels/cpu/int8_scales.h"
 
 namespace aerogel {
 namespace {
@@ -104,27 +104,20 @@ struct Avx2Integers : Avx2 {
     }
 };
 
-std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
+std::size_t int8_attention_workspace(const AttentionProblem& problem) {
     return attend_quantized_workspace<Avx2Integers>(problem);
 }
 
-void quantized_attention(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+void int8_attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     if (problem.dtype == DType::f32) {
-        attend_quantized<Avx2Integers, float>(problem, args);
+        attend_quantized<Avx2Integers, float>(problem, call);
     } else {
-        attend_quantized<Avx2Integers, Bf16Bits>(problem, args);
+        attend_quantized<Avx2Integers, Bf16Bits>(problem, call);
     }
-}
-
-void attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                      const ScaleSearch& search) noexcept {
-    find_attention_scales(problem, args, search);
 }
 
 }  // namespace
 
-constexpr QuantizedAttentionKernel avx2::kInt8Attention = {
-    "cpu.avx2.int8_attention",     kNarrowWeight,       takes_up_to_256,
-    quantized_attention_workspace, quantized_attention, attention_scales};
+constexpr AttentionKernel avx2::kInt8Attention = {.name = "cpu.avx2.int8_attention", .formats = kInt8Formats, .why_not = takes_up_to_256, .workspace_bytes = int8_attention_workspace, .run = int8_attention, .find_scales = find_scales, .largest_weight = kNarrowWeight};
 
 }  // namespace aerogel

@@ -9,8 +9,8 @@
 // Included by sources built for one CPU level.
 #pragma once
 
+#include "kernels/attention.h"
 #include "kernels/cpu/attention_plan.h"
-#include "kernels/quantized_attention.h"
 
 namespace aerogel {
 namespace {
@@ -38,12 +38,13 @@ struct GroupTile {
 
 /// What one map packed for all its tiles.
 struct PackedMap {
-    std::int32_t* keys;      ///< [panel of kLanes keys][step][kLanes]
-    std::int32_t* values;    ///< [group][panel of kLanes channels][step][kLanes]
-    float* key_scale;        ///< [k_padded]
-    std::int32_t* key_bias;  ///< [k_padded], added to scores (Isa::kBiased)
-    std::uint64_t* bad;      ///< [groups]: bit i = the scale of key i is NaN
-    const float* v_scale;    ///< [groups][head_dim]
+    std::int32_t* keys;     ///< [panel of kLanes keys][step][kLanes]
+    std::int32_t* values;   ///< [group][panel of kLanes channels][step][kLanes]
+    float* key_scale;       ///< [k_padded]
+    std::int32_t* key_sum;  ///< [k_padded] (Isa::kBiased)
+    std::int32_t key_bias;  ///< times key_sum, added to scores: takes what was added to the query off again
+    std::uint64_t* bad;     ///< [groups]: bit i = the scale of key i is NaN
+    float* v_scale;         ///< [groups][head_dim]
 };
 
 struct QuantizedTile {
@@ -111,11 +112,14 @@ template <typename Isa, int kRows, int kPanels>
     for (int j = 0; j < kPanels; ++j) {
         const std::int64_t column = j * Isa::kLanes;
         const typename Isa::V scale = Isa::load(map.key_scale + key + column);
+        typename Isa::I bias = Isa::zero_integers();
+        if constexpr (Isa::kBiased)
+            bias = Isa::mul_integers(Isa::load_integers(map.key_sum + key + column),
+                                     Isa::broadcast(&map.key_bias));
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
             typename Isa::I sum = sums.at[r][j];
-            if constexpr (Isa::kBiased)
-                sum = Isa::add_integers(sum, Isa::load_integers(map.key_bias + key + column));
+            if constexpr (Isa::kBiased) sum = Isa::add_integers(sum, bias);
             Isa::store(scores + r * kTileColumns + column, Isa::mul(Isa::to_float(sum), scale));
         }
     }

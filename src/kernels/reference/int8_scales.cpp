@@ -14,13 +14,13 @@ struct Operand {
     const AttentionProblem& problem;
     const void* data;
     AttentionStrides strides;
-    std::int64_t tokens;
+    std::int64_t heads, tokens;
     const float* means = nullptr;
 
-    std::int64_t maps() const { return problem.batch * problem.heads; }
+    std::int64_t maps() const { return problem.batch * heads; }
 
     float value(std::int64_t map, std::int64_t token, std::int64_t c) const {
-        const std::int64_t at = row_start(problem, strides, map, token) + c;
+        const std::int64_t at = row_start(strides, heads, map, token) + c;
         return problem.dtype == DType::f32 ? static_cast<const float*>(data)[at]
                                            : to_float(static_cast<const BFloat16*>(data)[at]);
     }
@@ -95,18 +95,20 @@ void channel_means(const Operand& of, float* means) {
 
 }  // namespace
 
-void attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                      const ScaleSearch& search) noexcept {
-    block_scales({problem, args.q, args.q_strides, problem.q_len}, search.q_tokens, search.q_scale);
+void int8_scales(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    const Int8Arrays& to = call.int8;
+    block_scales({problem, call.q, call.q_strides, problem.heads, problem.q_len}, call.q_tokens, to.q_scale);
     if (problem.k_len == 0) return;
-    Operand k = {problem, args.k, args.k_strides, problem.k_len};
-    Operand v = {problem, args.v, args.v_strides, problem.k_len};
-    if (search.k_mean != nullptr) channel_means(k, search.k_mean);
-    channel_means(v, search.v_mean);
-    k.means = search.k_mean;
-    v.means = search.v_mean;
-    block_scales(k, search.k_tokens, search.k_scale);
-    group_scales(v, search.v_scale);
+    Operand k = {problem, call.k, call.k_strides, problem.kv_heads, problem.k_len};
+    Operand v = {problem, call.v, call.v_strides, problem.kv_heads, problem.k_len};
+    if (call.smooth_k) {
+        channel_means(k, to.k_mean);
+        k.means = to.k_mean;
+    }
+    channel_means(v, to.v_mean);
+    v.means = to.v_mean;
+    block_scales(k, call.k_tokens, to.k_scale);
+    group_scales(v, to.v_scale);
 }
 
 }  // namespace aerogel::reference

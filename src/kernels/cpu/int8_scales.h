@@ -6,9 +6,9 @@
 #pragma once
 
 #include "base/thread_pool.h"
+#include "kernels/attention.h"
 #include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/bf16_bits.h"
-#include "kernels/quantized_attention.h"
 
 namespace aerogel {
 namespace {
@@ -27,14 +27,14 @@ struct Operand {
     const AttentionProblem& problem;
     const void* data;
     AttentionStrides strides;
-    std::int64_t tokens;
+    std::int64_t heads, tokens;
     const float* means = nullptr;  ///< [maps][head_dim] or null
 
     template <typename Element>
     Rows<Element> rows(std::int64_t map) const {
-        return rows_of<Element>(data, strides, problem, map);
+        return rows_of<Element>(data, strides, heads, map);
     }
-    std::int64_t maps() const { return problem.batch * problem.heads; }
+    std::int64_t maps() const { return problem.batch * heads; }
 };
 
 /// |x - mean| as the integer of its bits.
@@ -160,28 +160,27 @@ void channel_means(const Operand& of, double* sums, float* means) {
 }
 
 template <typename Element>
-void find_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                 const ScaleSearch& search) {
-    const Operand q = {problem, args.q, args.q_strides, problem.q_len};
-    if (problem.q_len > 0 && !search.on_the_way) block_scales<Element>(q, search.q_tokens, search.q_scale);
+void find_scales_of(const AttentionProblem& problem, const AttentionCall& call) {
+    const Int8Arrays& to = call.int8;
+    const Operand q = {problem, call.q, call.q_strides, problem.heads, problem.q_len};
+    if (problem.q_len > 0 && !to.on_the_way) block_scales<Element>(q, call.q_tokens, to.q_scale);
     if (problem.k_len == 0) return;
-    Operand k = {problem, args.k, args.k_strides, problem.k_len};
-    Operand v = {problem, args.v, args.v_strides, problem.k_len};
-    if (search.k_mean != nullptr) channel_means<Element>(k, search.sums, search.k_mean);
-    channel_means<Element>(v, search.sums, search.v_mean);
-    if (search.on_the_way) return;
-    k.means = search.k_mean;
-    v.means = search.v_mean;
-    block_scales<Element>(k, search.k_tokens, search.k_scale);
-    group_scales<Element>(v, search.v_scale);
+    Operand k = {problem, call.k, call.k_strides, problem.kv_heads, problem.k_len};
+    Operand v = {problem, call.v, call.v_strides, problem.kv_heads, problem.k_len};
+    if (call.smooth_k) channel_means<Element>(k, to.sums, to.k_mean);
+    channel_means<Element>(v, to.sums, to.v_mean);
+    if (to.on_the_way) return;
+    if (call.smooth_k) k.means = to.k_mean;
+    v.means = to.v_mean;
+    block_scales<Element>(k, call.k_tokens, to.k_scale);
+    group_scales<Element>(v, to.v_scale);
 }
 
-inline void find_attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                                  const ScaleSearch& search) {
+inline void find_scales(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     if (problem.dtype == DType::f32) {
-        find_scales<float>(problem, args, search);
+        find_scales_of<float>(problem, call);
     } else {
-        find_scales<Bf16Bits>(problem, args, search);
+        find_scales_of<Bf16Bits>(problem, call);
     }
 }
 

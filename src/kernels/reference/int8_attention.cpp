@@ -44,47 +44,48 @@ std::int64_t key_groups(const AttentionProblem& problem) {
     return (problem.k_len + kGroup - 1) / kGroup;
 }
 
-void quantize_query(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
+void quantize_query(const AttentionProblem& problem, const AttentionCall& call, std::int64_t row,
                     std::int8_t* out) {
     const std::int64_t map = row / problem.q_len;
-    const std::int64_t at = row_start(problem, args.q_strides, map, row % problem.q_len);
-    const float offset = at_or_zero(args.q_offset, map);
+    const std::int64_t at = row_start(call.q_strides, problem.heads, map, row % problem.q_len);
+    const float offset = at_or_zero(call.int8.q_offset, map);
     for (std::int64_t c = 0; c < problem.head_dim; ++c)
-        out[c] = quantize(load(args.q, problem.dtype, at + c), args.q_scale[row], offset);
+        out[c] = quantize(load(call.q, problem.dtype, at + c), call.int8.q_scale[row], offset);
 }
 
-void quantize_key(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
+void quantize_key(const AttentionProblem& problem, const AttentionCall& call, std::int64_t row,
                   std::int8_t* out) {
     const std::int64_t map = row / problem.k_len;
-    const std::int64_t at = row_start(problem, args.k_strides, map, row % problem.k_len);
-    const float offset = at_or_zero(args.k_offset, map);
+    const std::int64_t at = row_start(call.k_strides, problem.kv_heads, map, row % problem.k_len);
+    const float offset = at_or_zero(call.int8.k_offset, map);
     for (std::int64_t c = 0; c < problem.head_dim; ++c) {
-        const float mean = at_or_zero(args.k_mean, map * problem.head_dim + c);
-        out[c] = quantize(load(args.k, problem.dtype, at + c) - mean, args.k_scale[row], offset);
+        const float mean = at_or_zero(call.int8.k_mean, map * problem.head_dim + c);
+        out[c] = quantize(load(call.k, problem.dtype, at + c) - mean, call.int8.k_scale[row], offset);
     }
 }
 
-void quantize_value(const AttentionProblem& problem, const QuantizedAttentionArgs& args, std::int64_t row,
+void quantize_value(const AttentionProblem& problem, const AttentionCall& call, std::int64_t row,
                     std::int8_t* out) {
     const std::int64_t map = row / problem.k_len, key = row % problem.k_len;
-    const std::int64_t at = row_start(problem, args.v_strides, map, key);
-    const float* scales = args.v_scale + (map * key_groups(problem) + key / kGroup) * problem.head_dim;
-    const float offset = at_or_zero(args.v_offset, map);
+    const std::int64_t at = row_start(call.v_strides, problem.kv_heads, map, key);
+    const float* scales = call.int8.v_scale + (map * key_groups(problem) + key / kGroup) * problem.head_dim;
+    const float offset = at_or_zero(call.int8.v_offset, map);
     for (std::int64_t c = 0; c < problem.head_dim; ++c) {
-        const float mean = at_or_zero(args.v_mean, map * problem.head_dim + c);
-        out[c] = quantize(load(args.v, problem.dtype, at + c) - mean, scales[c], offset);
+        const float mean = at_or_zero(call.int8.v_mean, map * problem.head_dim + c);
+        out[c] = quantize(load(call.v, problem.dtype, at + c) - mean, scales[c], offset);
     }
 }
 
 /// One query row of one map.
 class Row {
   public:
-    Row(const AttentionProblem& problem, const QuantizedAttentionArgs& args, const Integers& integers,
+    Row(const AttentionProblem& problem, const AttentionCall& call, const Integers& integers,
         std::int64_t row, double* scratch)
         : problem_(problem),
-          args_(args),
+          call_(call),
           integers_(integers),
           map_(row / problem.q_len),
+          kv_map_(map_ / problem.group()),
           query_(row % problem.q_len),
           products_(scratch),
           sums_(scratch + problem.k_len) {}
@@ -107,30 +108,22 @@ class Row {
 
     /// products_ = f * x, or kUnkept.
     void score() {
-        const double factor = static_cast<double>(args_.q_scale[q_row()]) * static_cast<double>(args_.scale) *
-                              1.4426950408889634;
-        if (args_.mask == nullptr) {
-            for (std::int64_t key = 0; key < problem_.k_len; ++key) products_[key] = factor * product(key);
-            return;
-        }
-        const BlockMask& mask = *args_.mask;
+        const double factor = static_cast<double>(call_.int8.q_scale[q_row()]) *
+                              static_cast<double>(call_.scale) * 1.4426950408889634;
         std::fill_n(products_, problem_.k_len, kUnkept);
-        const auto row = static_cast<std::size_t>(map_ * mask.q_blocks() + query_ / mask.block_q);
-        for (std::int64_t i = mask.row_start[row]; i < mask.row_start[row + 1]; ++i) {
-            const std::int64_t first = mask.columns[static_cast<std::size_t>(i)] * mask.block_k;
-            const std::int64_t last = std::min(first + mask.block_k, problem_.k_len);
+        visit_keys(problem_, call_.mask, map_, query_, [&](std::int64_t first, std::int64_t last) {
             for (std::int64_t key = first; key < last; ++key) products_[key] = factor * product(key);
-        }
+        });
     }
 
     double product(std::int64_t key) const {
-        const auto offset = static_cast<std::int64_t>(at_or_zero(args_.q_offset, map_));
+        const auto offset = static_cast<std::int64_t>(at_or_zero(call_.int8.q_offset, map_));
         const std::int8_t* q = integers_.q + q_row() * problem_.head_dim;
-        const std::int64_t k_row = map_ * problem_.k_len + key;
+        const std::int64_t k_row = kv_map_ * problem_.k_len + key;
         const std::int8_t* k = integers_.k + k_row * problem_.head_dim;
         std::int64_t sum = 0;
         for (std::int64_t c = 0; c < problem_.head_dim; ++c) sum += (q[c] - offset) * k[c];
-        return static_cast<double>(sum) * static_cast<double>(args_.k_scale[k_row]);
+        return static_cast<double>(sum) * static_cast<double>(call_.int8.k_scale[k_row]);
     }
 
     void add_group(std::int64_t first, double largest, double& weights) {
@@ -148,8 +141,8 @@ class Row {
             weights += factor * p[key - first];
         }
         const float* scales =
-            args_.v_scale + (map_ * key_groups(problem_) + first / kGroup) * problem_.head_dim;
-        const std::int8_t* v = integers_.v + (map_ * problem_.k_len + first) * problem_.head_dim;
+            call_.int8.v_scale + (kv_map_ * key_groups(problem_) + first / kGroup) * problem_.head_dim;
+        const std::int8_t* v = integers_.v + (kv_map_ * problem_.k_len + first) * problem_.head_dim;
         for (std::int64_t c = 0; c < problem_.head_dim; ++c) {
             double sum = 0.0;  // of integers below 2^53: exact
             for (std::int64_t i = 0; i < last - first; ++i) sum += p[i] * v[i * problem_.head_dim + c];
@@ -159,22 +152,23 @@ class Row {
 
     void store(double weights) const {
         for (std::int64_t c = 0; c < problem_.head_dim; ++c) {
-            const double shift = static_cast<double>(at_or_zero(args_.v_shift, map_ * problem_.head_dim + c));
+            const double shift =
+                static_cast<double>(at_or_zero(call_.int8.v_shift, kv_map_ * problem_.head_dim + c));
             // A row without keys has no weights at all.
             const auto value = weights == 0.0 ? 0.0F : static_cast<float>(sums_[c] / weights + shift);
-            const std::int64_t place = row_start(problem_, args_.o_strides, map_, query_) + c;
+            const std::int64_t place = row_start(call_.o_strides, problem_.heads, map_, query_) + c;
             if (problem_.dtype == DType::f32) {
-                static_cast<float*>(args_.o)[place] = value;
+                static_cast<float*>(call_.o)[place] = value;
             } else {
-                static_cast<BFloat16*>(args_.o)[place] = to_bfloat16(value);
+                static_cast<BFloat16*>(call_.o)[place] = to_bfloat16(value);
             }
         }
     }
 
     const AttentionProblem& problem_;
-    const QuantizedAttentionArgs& args_;
+    const AttentionCall& call_;
     const Integers& integers_;
-    std::int64_t map_, query_;
+    std::int64_t map_, kv_map_, query_;
     double* products_;
     double* sums_;
 };
@@ -185,42 +179,40 @@ std::int64_t doubles_per_thread(const AttentionProblem& problem) {
 
 /// Bytes of all integers, in whole doubles.
 std::int64_t integer_doubles(const AttentionProblem& problem) {
-    const std::int64_t maps = problem.batch * problem.heads;
-    return (maps * (problem.q_len + 2 * problem.k_len) * problem.head_dim + 7) / 8;
+    const std::int64_t rows = problem.maps() * problem.q_len + 2 * problem.kv_maps() * problem.k_len;
+    return (rows * problem.head_dim + 7) / 8;
 }
 
-std::string takes_all_quantized(const AttentionProblem&) {
-    return {};
-}
-
-std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
+std::size_t int8_attention_workspace(const AttentionProblem& problem) {
     return static_cast<std::size_t>(integer_doubles(problem) + doubles_per_thread(problem) * num_threads()) *
            sizeof(double);
 }
 
-void quantized_attention(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
-    const std::int64_t maps = problem.batch * problem.heads, d = problem.head_dim;
-    const std::int64_t q_rows = maps * problem.q_len, k_rows = maps * problem.k_len;
+void int8_attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    const std::int64_t d = problem.head_dim;
+    const std::int64_t q_rows = problem.maps() * problem.q_len, k_rows = problem.kv_maps() * problem.k_len;
     Integers integers;
-    integers.q = reinterpret_cast<std::int8_t*>(args.workspace);
+    integers.q = reinterpret_cast<std::int8_t*>(call.workspace);
     integers.k = integers.q + q_rows * d;
     integers.v = integers.k + k_rows * d;
     parallel_for(q_rows,
-                 [&](std::int64_t row, int) { quantize_query(problem, args, row, integers.q + row * d); });
+                 [&](std::int64_t row, int) { quantize_query(problem, call, row, integers.q + row * d); });
     parallel_for(k_rows, [&](std::int64_t row, int) {
-        quantize_key(problem, args, row, integers.k + row * d);
-        quantize_value(problem, args, row, integers.v + row * d);
+        quantize_key(problem, call, row, integers.k + row * d);
+        quantize_value(problem, call, row, integers.v + row * d);
     });
-    double* scratch = reinterpret_cast<double*>(args.workspace) + integer_doubles(problem);
+    double* scratch = reinterpret_cast<double*>(call.workspace) + integer_doubles(problem);
     parallel_for(q_rows, [&](std::int64_t row, int worker) {
-        Row(problem, args, integers, row, scratch + worker * doubles_per_thread(problem)).run();
+        Row(problem, call, integers, row, scratch + worker * doubles_per_thread(problem)).run();
     });
 }
 
 }  // namespace
 
-constexpr QuantizedAttentionKernel kInt8Attention = {
-    "reference.int8_attention",    kWideWeight,         takes_all_quantized,
-    quantized_attention_workspace, quantized_attention, attention_scales};
+std::string takes_all_keys(const AttentionProblem& problem) {
+    return problem.causal ? "causal goes with format none" : "";
+}
+
+constexpr AttentionKernel kInt8Attention = {.name = "reference.int8_attention", .formats = kInt8Formats, .why_not = takes_all_keys, .workspace_bytes = int8_attention_workspace, .run = int8_attention, .find_scales = int8_scales, .largest_weight = kWideWeight};
 
 }  // namespace aerogel::reference

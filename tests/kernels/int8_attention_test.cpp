@@ -11,32 +11,33 @@
 #include <random>
 
 #include "aerogel/threads.h"
-#include "kernels/cpu_kernels.h"
-#include "kernels/quantized_attention_cases.h"
-#include "kernels/reference/kernels.h"
+#include "kernels/int8_attention_cases.h"
 #include "kernels/shuffled_tokens.h"
 
 namespace aerogel::testing {
 namespace {
 
-KernelReferences<QuantizedAttentionKernel> kernels_for(const AttentionProblem& problem) {
-    return usable(cpu::kMachine.quantized_attention, problem);
+KernelReferences<AttentionKernel> int8_kernels(const AttentionCase& test_case) {
+    AttentionProblem problem = test_case.problem;
+    problem.format = AttentionFormat::int8;
+    problem.causal = false;  // their scales are tested where they do not compute
+    return kernels_for(problem);
 }
 
-const QuantizedAttentionKernel& reference() {
-    return reference::kInt8Attention;
+const AttentionKernel& reference() {
+    return reference_of(AttentionFormat::int8);
 }
 
 TEST(QuantizedAttentionKernels, AllProblemsWithinBounds) {
     int next = 0;
     for (const AttentionCase& test_case : attention_cases()) {
         if (test_case.problem.causal) continue;  // float attention only
-        EXPECT_EQ(reference().why_not(test_case.problem), "");
+        EXPECT_EQ(&int8_kernels(test_case).back().get(), &reference());
         ++next;  // each problem meets two of the kinds, each kind all sorts of problems
         for (const Scales kind : {static_cast<Scales>(next % 4), static_cast<Scales>((next + 1) % 4)}) {
             AttentionData arrays(test_case);
             QuantizedData data(arrays, kind);
-            for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+            for (const AttentionKernel& kernel : int8_kernels(test_case)) {
                 data.solve(kernel);
                 EXPECT_EQ(compare(data, run_attention(kernel, data)), "")
                     << kernel.name << " scales " << static_cast<int>(kind);
@@ -54,17 +55,17 @@ TEST(QuantizedAttentionKernels, IntegersAreExact) {
         QuantizedData data(arrays, Scales::bytes);
         for (std::int64_t i = 0; i < 2 * 128; ++i) {
             for (std::int64_t d = 0; d < 256; ++d) {
-                arrays.k.set(arrays.index(arrays.k.strides, i / 128, i % 128) + d, key);
+                arrays.k.set(arrays.kv_index(arrays.k.strides, i / 128, i % 128) + d, key);
                 if (i % 128 < 33) arrays.q.set(arrays.index(arrays.q.strides, i / 128, i % 128) + d, -128.0);
             }
         }
         data.scale = 1.0F;
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             const PaddedArray o = run_attention(kernel, data);
             for (std::int64_t d = 0; d < 256; ++d) {
                 double sum = 0.0;
                 for (std::int64_t i = 0; i < 128; ++i)
-                    sum += arrays.v.get(arrays.index(arrays.v.strides, 1, i) + d);
+                    sum += arrays.v.get(arrays.kv_index(arrays.v.strides, 1, i) + d);
                 EXPECT_EQ(o.get(arrays.index(o.strides, 1, 32) + d), sum / 128.0) << kernel.name;
             }
         }
@@ -72,20 +73,28 @@ TEST(QuantizedAttentionKernels, IntegersAreExact) {
 }
 
 /// What a kernel's find_scales() writes, one array behind the other.
-std::vector<float> found_scales(const QuantizedAttentionKernel& kernel, const QuantizedData& data,
-                                std::int64_t block, bool smooth_k) {
-    const AttentionProblem& p = data.data.test_case.problem;
-    const std::int64_t maps = p.batch * p.heads, groups = (p.k_len + 63) / 64;
-    const std::int64_t sizes[] = {maps * p.q_len, maps * p.k_len, maps * groups * p.head_dim,
-                                  maps * p.head_dim, maps * p.head_dim};
+std::vector<float> found_scales(const AttentionKernel& kernel, QuantizedData& data, std::int64_t block,
+                                bool smooth_k) {
+    const AttentionProblem& p = data.problem;
+    const std::int64_t kv_maps = p.kv_maps(), groups = (p.k_len + 63) / 64;
+    const std::int64_t sizes[] = {p.maps() * p.q_len, kv_maps * p.k_len, kv_maps * groups * p.head_dim,
+                                  kv_maps * p.head_dim, kv_maps * p.head_dim};
     std::vector<float> found(
         static_cast<std::size_t>(std::accumulate(std::begin(sizes), std::end(sizes), std::int64_t{0})));
-    std::vector<double> sums(static_cast<std::size_t>(maps * mean_portions(p.k_len) * p.head_dim));
+    std::vector<double> sums(static_cast<std::size_t>(kv_maps * mean_portions(p.k_len) * p.head_dim));
     float* to[5] = {found.data()};
     for (int i = 1; i < 5; ++i) to[i] = to[i - 1] + sizes[i - 1];
-    kernel.find_scales(
-        p, data.args(),
-        {block, 2 * block, to[0], to[1], to[2], smooth_k ? to[3] : nullptr, to[4], sums.data()});
+    AttentionCall call = data.call();
+    call.q_tokens = block;
+    call.k_tokens = 2 * block;
+    call.smooth_k = smooth_k;
+    call.int8 = {.q_scale = to[0],
+                 .k_scale = to[1],
+                 .v_scale = to[2],
+                 .k_mean = smooth_k ? to[3] : nullptr,
+                 .v_mean = to[4],
+                 .sums = sums.data()};
+    kernel.find_scales(p, call);
     return found;
 }
 
@@ -93,13 +102,13 @@ TEST(QuantizedAttentionKernels, AllFindTheScalesOfTheReference) {
     int next = 0;
     for (const AttentionCase& test_case : attention_cases()) {
         AttentionData arrays(test_case);
-        const QuantizedData data(arrays, Scales::per_token);
+        QuantizedData data(arrays, Scales::per_token);
         for (PaddedArray* array : {&arrays.q, &arrays.v})
             if (next % 3 == 0)
                 array->set(next % test_case.problem.head_dim, std::numeric_limits<double>::infinity());
         const std::int64_t block = next % 2 == 0 ? 1 : 48;
         const std::vector<float> expected = found_scales(reference(), data, block, next % 5 != 0);
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             const std::vector<float> found = found_scales(kernel, data, block, next % 5 != 0);
             EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * 4), 0)
                 << kernel.name << " " << test_case.line;
@@ -116,22 +125,19 @@ TEST(QuantizedAttentionKernels, ScalesFoundOnTheWayAreThoseFoundBefore) {
         for (PaddedArray* array : {&arrays.q, &arrays.k, &arrays.v})
             if (++next % 5 == 0)
                 array->set(next % test_case.problem.head_dim, std::numeric_limits<double>::infinity());
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             std::vector<double> sums(data.k_scale.size() * 256);
-            data.search = {.q_scale = data.q_scale.data(),
-                           .k_scale = data.k_scale.data(),
-                           .v_scale = data.v_scale.data(),
-                           .k_mean = data.k_mean.data(),
-                           .v_mean = data.v_mean.data(),
-                           .sums = sums.data()};
-            kernel.find_scales(test_case.problem, data.args(), data.search);
+            AttentionCall call = data.call();
+            call.int8.sums = sums.data();
+            kernel.find_scales(data.problem, call);
             const PaddedArray expected = run_attention(kernel, data);
             for (std::vector<float>* scales : {&data.q_scale, &data.k_scale, &data.v_scale})
                 std::fill(scales->begin(), scales->end(), 1.0F);
-            data.search.on_the_way = true;
-            kernel.find_scales(test_case.problem, data.args(), data.search);
+            data.on_the_way = call.int8.on_the_way = true;
+            kernel.find_scales(data.problem, call);
             EXPECT_EQ(run_attention(kernel, data).bytes, expected.bytes)
                 << kernel.name << " " << test_case.line;
+            data.on_the_way = false;
         }
     }
 }
@@ -139,16 +145,16 @@ TEST(QuantizedAttentionKernels, ScalesFoundOnTheWayAreThoseFoundBefore) {
 TEST(QuantizedAttentionKernels, TokensInAnyOrderGiveTheSameBits) {
     for (const AttentionCase& test_case : attention_cases()) {
         AttentionData arrays(test_case);
-        const QuantizedData data(arrays, Scales::per_token);
+        QuantizedData data(arrays, Scales::per_token);
         std::vector<PaddedArray> expected;
         std::vector<std::vector<float>> scales;
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             expected.push_back(run_attention(kernel, data));
             scales.push_back(found_scales(kernel, data, 3, true));
         }
         const ShuffledTokens shuffled(arrays);
         std::size_t next = 0;
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             EXPECT_EQ(shuffled.undone(run_attention(kernel, data)).bytes, expected[next].bytes)
                 << kernel.name << " " << test_case.line;
             EXPECT_EQ(found_scales(kernel, data, 3, true), scales[next++])
@@ -172,11 +178,11 @@ TEST(QuantizedAttentionKernels, QuotientsAtTiesAreRoundedAsByDivision) {
             const float scale = std::uniform_real_distribution<float>(0.01F, 100.0F)(random);
             data.v_scale[static_cast<std::size_t>(d)] = round % 8 == 7 ? extremes[d % 4] : scale / 127.0F;
             const auto half = static_cast<float>(static_cast<int>(random() % 300) - 150) + 0.5F;
-            arrays.v.set(arrays.index(arrays.v.strides, 0, 0) + d,
+            arrays.v.set(arrays.kv_index(arrays.v.strides, 0, 0) + d,
                          static_cast<double>(half * data.v_scale[static_cast<std::size_t>(d)]));
         }
         data.solve();
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             data.solve(kernel);
             EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << kernel.name << " round " << round;
         }
@@ -186,11 +192,12 @@ TEST(QuantizedAttentionKernels, QuotientsAtTiesAreRoundedAsByDivision) {
 TEST(QuantizedAttentionKernels, SameBitsForAnyNumberOfThreads) {
     const int before = num_threads();
     for (const char* line : {"heads=3 batch=2 q_len=200 k_len=513 head_dim=40",
+                             "heads=4 kv_heads=2 batch=2 q_len=200 k_len=513 head_dim=40",
                              "heads=2 q_len=300 k_len=527 head_dim=64 mask=64x32 density=0.3"}) {
         const AttentionCase test_case = parse_attention_case(line);
         AttentionData arrays(test_case);
-        const QuantizedData data(arrays, Scales::per_token);
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        QuantizedData data(arrays, Scales::per_token);
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             set_num_threads(1);
             const PaddedArray one = run_attention(kernel, data);
             for (const int threads : {2, 5}) {
@@ -206,12 +213,12 @@ TEST(QuantizedAttentionKernels, AFullMaskGivesTheBitsOfDenseAttention) {
     const std::string line = "heads=2 q_len=200 k_len=601 head_dim=64";
     const AttentionCase dense = parse_attention_case(line);
     AttentionData arrays(dense);
-    const QuantizedData data(arrays, Scales::per_token);
+    QuantizedData data(arrays, Scales::per_token);
     for (const char* mask : {" mask=64x64 fill=full", " mask=24x40 fill=full", " mask=200x128 fill=full"}) {
         const AttentionCase full = parse_attention_case(line + mask);
         AttentionData masked_arrays(full);
-        const QuantizedData masked(masked_arrays, Scales::per_token);
-        for (const QuantizedAttentionKernel& kernel : kernels_for(dense.problem))
+        QuantizedData masked(masked_arrays, Scales::per_token);
+        for (const AttentionKernel& kernel : int8_kernels(dense))
             EXPECT_EQ(run_attention(kernel, masked).bytes, run_attention(kernel, data).bytes)
                 << kernel.name << mask;
     }
@@ -230,7 +237,7 @@ TEST(QuantizedAttentionKernels, ScalesThatAreNaNReachExactlyWhatDependsOnThem) {
         if (name == "k") data.k_scale[101] = nan;
         if (name == "unseen k") data.k_scale[79] = nan;
         if (name == "v") data.v_scale[40 + 5] = nan;
-        for (const QuantizedAttentionKernel& kernel : kernels_for(test_case.problem)) {
+        for (const AttentionKernel& kernel : int8_kernels(test_case)) {
             const PaddedArray o = run_attention(kernel, data);
             for (std::int64_t i = 0; i < 96 * 40; ++i) {
                 const std::int64_t query = i / 40;
@@ -245,39 +252,35 @@ TEST(QuantizedAttentionKernels, ScalesThatAreNaNReachExactlyWhatDependsOnThem) {
     }
 }
 
-using RunFunction = void (*)(const AttentionProblem&, const QuantizedAttentionArgs&) noexcept;
+using RunFunction = void (*)(const AttentionProblem&, const AttentionCall&) noexcept;
 
 /// The reference with changed arguments.
 template <auto kChange>
-void run_changed(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+void run_changed(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     AttentionProblem changed_problem = problem;
-    QuantizedAttentionArgs changed = args;
+    AttentionCall changed = args;
     kChange(changed_problem, changed);
     reference().run(changed_problem, changed);
 }
 
-constexpr auto drops_the_last_query = [](AttentionProblem& p, QuantizedAttentionArgs&) { --p.q_len; };
-constexpr auto ignores_the_mask = [](AttentionProblem&, QuantizedAttentionArgs& a) { a.mask = nullptr; };
-constexpr auto has_a_wrong_scale = [](AttentionProblem&, QuantizedAttentionArgs& a) { a.scale *= 1.001F; };
-constexpr auto forgets_the_mean_of_v = [](AttentionProblem&, QuantizedAttentionArgs& a) {
-    a.v_shift = nullptr;
+constexpr auto drops_the_last_query = [](AttentionProblem& p, AttentionCall&) { --p.q_len; };
+constexpr auto ignores_the_mask = [](AttentionProblem&, AttentionCall& a) { a.mask = {}; };
+constexpr auto has_a_wrong_scale = [](AttentionProblem&, AttentionCall& a) { a.scale *= 1.001F; };
+constexpr auto forgets_the_mean_of_v = [](AttentionProblem&, AttentionCall& a) { a.int8.v_shift = nullptr; };
+constexpr auto forgets_the_offset_of_q = [](AttentionProblem&, AttentionCall& a) {
+    a.int8.q_offset = nullptr;
 };
-constexpr auto forgets_the_offset_of_q = [](AttentionProblem&, QuantizedAttentionArgs& a) {
-    a.q_offset = nullptr;
+constexpr auto forgets_the_offset_of_v = [](AttentionProblem&, AttentionCall& a) {
+    a.int8.v_offset = nullptr;
 };
-constexpr auto forgets_the_offset_of_v = [](AttentionProblem&, QuantizedAttentionArgs& a) {
-    a.v_offset = nullptr;
+constexpr auto takes_the_scales_of_a_neighbour = [](AttentionProblem&, AttentionCall& a) {
+    ++a.int8.k_scale;
 };
-constexpr auto takes_the_scales_of_a_neighbour = [](AttentionProblem&, QuantizedAttentionArgs& a) {
-    ++a.k_scale;
-};
-constexpr auto does_not_center_k = [](AttentionProblem&, QuantizedAttentionArgs& a) { a.k_mean = nullptr; };
-constexpr auto swaps_keys_and_values = [](AttentionProblem&, QuantizedAttentionArgs& a) {
-    std::swap(a.k, a.v);
-};
+constexpr auto does_not_center_k = [](AttentionProblem&, AttentionCall& a) { a.int8.k_mean = nullptr; };
+constexpr auto swaps_keys_and_values = [](AttentionProblem&, AttentionCall& a) { std::swap(a.k, a.v); };
 
 /// Weights of one bit less.
-void is_imprecise(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+void is_imprecise(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     reference().run(problem, args);
     for (std::int64_t query = 0; query < problem.q_len; ++query)
         for (std::int64_t d = 0; d < problem.head_dim; ++d)
@@ -308,8 +311,8 @@ TEST(QuantizedAttentionBounds, BrokenKernelsAreCaught) {
          }) {
         const AttentionCase test_case = parse_attention_case(broken.line);
         AttentionData arrays(test_case);
-        const QuantizedData data(arrays, broken.kind);
-        QuantizedAttentionKernel kernel = reference();
+        QuantizedData data(arrays, broken.kind);
+        AttentionKernel kernel = reference();
         EXPECT_EQ(compare(data, run_attention(kernel, data)), "") << broken.name;
         kernel.run = broken.run;
         EXPECT_NE(compare(data, run_attention(kernel, data)), "") << broken.name;

@@ -3,10 +3,10 @@
 // Blocks of 12 rows x 2 vectors.
 #include "kernels/cpu/avx512/kernels.h"
 
-#include "kernels/cpu/attention_limits.h"
-#include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/avx512/vector.h"
-#include "kernels/cpu/quantized_attention_driver.h"
+#include "kernels/cpu/int8_attention_driver.h"
+#include "kernels/cpu/attention_limits.h"
+#include "kernels/cpu/int8_scales.h"
 
 namespace aerogel {
 namespace {
@@ -23,6 +23,7 @@ struct Avx512Bytes : Avx512 {
     static void store_integers(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
     static I broadcast(const std::int32_t* p) { return _mm512_set1_epi32(*p); }
     static I add_integers(I a, I b) { return _mm512_add_epi32(a, b); }
+    static I mul_integers(I a, I b) { return _mm512_mullo_epi32(a, b); }
     struct Bytes {
         using Value = std::int8_t;
         static constexpr std::int64_t kDepth = 4;
@@ -68,27 +69,20 @@ struct Avx512Bytes : Avx512 {
     static V kept_or_zero(const std::int32_t* lanes, V x) { return _mm512_maskz_mov_ps(kept(lanes), x); }
 };
 
-std::size_t quantized_attention_workspace(const AttentionProblem& problem) {
+std::size_t int8_attention_workspace(const AttentionProblem& problem) {
     return attend_quantized_workspace<Avx512Bytes>(problem);
 }
 
-void quantized_attention(const AttentionProblem& problem, const QuantizedAttentionArgs& args) noexcept {
+void int8_attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     if (problem.dtype == DType::f32) {
-        attend_quantized<Avx512Bytes, float>(problem, args);
+        attend_quantized<Avx512Bytes, float>(problem, call);
     } else {
-        attend_quantized<Avx512Bytes, Bf16Bits>(problem, args);
+        attend_quantized<Avx512Bytes, Bf16Bits>(problem, call);
     }
-}
-
-void attention_scales(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                      const ScaleSearch& search) noexcept {
-    find_attention_scales(problem, args, search);
 }
 
 }  // namespace
 
-constexpr QuantizedAttentionKernel avx512::kInt8Attention = {
-    "cpu.avx512.int8_attention",   kWideWeight,         takes_up_to_256,
-    quantized_attention_workspace, quantized_attention, attention_scales};
+constexpr AttentionKernel avx512::kInt8Attention = {.name = "cpu.avx512.int8_attention", .formats = kInt8Formats, .why_not = takes_up_to_256, .workspace_bytes = int8_attention_workspace, .run = int8_attention, .find_scales = find_scales, .largest_weight = kWideWeight};
 
 }  // namespace aerogel

@@ -1,12 +1,12 @@
 // Int8 attention from strided arrays to strided output: quantizes and packs keys and values of a group of
-// maps, then runs tiles of queries through quantized_attention_tiles.h. `Isa` as there.
+// maps, then runs tiles of queries through int8_attention_tiles.h. `Isa` as there.
 #pragma once
 
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
-#include "kernels/cpu/attention_scales.h"
 #include "kernels/cpu/bf16_bits.h"
-#include "kernels/cpu/quantized_attention_tiles.h"
+#include "kernels/cpu/int8_attention_tiles.h"
+#include "kernels/cpu/int8_scales.h"
 
 namespace aerogel {
 namespace {
@@ -15,7 +15,7 @@ constexpr std::int64_t kTileRowGroups = 8;  ///< register blocks of rows per tas
 
 /// Sizes of one call, all in 4-byte units.
 struct QuantizedPlan : QueryTiles {
-    std::int64_t maps, group;             ///< all maps; maps packed at a time
+    std::int64_t group;                   ///< maps of k and v packed at a time
     std::int64_t key_groups, d_padded;    ///< groups of keys; whole vectors of head_dim
     std::int64_t keys, values, map_size;  ///< packed keys, packed values, everything of a map
     std::int64_t row_size, worker_size;   ///< scratch per row and per thread
@@ -26,16 +26,15 @@ QuantizedPlan plan_quantized(const AttentionProblem& problem) {
     constexpr std::int64_t kGroupSize = std::int64_t{8} << 20;
     constexpr std::int64_t kMaxRows = kTileRowGroups * Isa::kRows;
     QuantizedPlan plan;
-    plan.maps = problem.batch * problem.heads;
     plan.key_groups = (problem.k_len + kGroupKeys - 1) / kGroupKeys;
     plan.d_padded = round_up(problem.head_dim, Isa::kLanes);
     const std::int64_t k_padded = plan.key_groups * kGroupKeys;
     plan.keys = k_padded * ((problem.head_dim + Isa::Scores::kDepth - 1) / Isa::Scores::kDepth);
     plan.values = k_padded / Isa::Weights::kDepth * plan.d_padded;
-    // Scales and biases of keys, and two units per group of keys for the bits of bad keys.
+    // Scales and sums of keys, and two units per group of keys for the bits of bad keys.
     plan.map_size = round_up(plan.keys + plan.values + 2 * k_padded + 2 * plan.key_groups, kPanel);
     plan.group = kGroupSize / (plan.map_size + 1);
-    plan.group = plan.group < 1 ? 1 : smaller(plan.group, plan.maps);
+    plan.group = plan.group < 1 ? 1 : smaller(plan.group, problem.kv_maps());
     plan.cut_queries(problem, kMaxRows, 2 * Isa::kRows);
     // q, p, scores, o, sums, factors of groups, largest exponent, factor.
     plan.row_size = row_steps<typename Isa::Scores>() + row_steps<typename Isa::Weights>() + kTileColumns +
@@ -115,50 +114,43 @@ void quantize_token(const Element* x, std::int64_t head_dim, const TokenScale& b
     for (std::int64_t d = head_dim; d < round_up(head_dim, Isa::kLanes); ++d) out[d] = 0;
 }
 
-inline PackedMap packed_map(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+inline PackedMap packed_map(const AttentionProblem& problem, const AttentionCall& call,
                             const QuantizedPlan& plan, std::int64_t map, std::int32_t* start) {
     PackedMap packed;
     packed.keys = start;
     packed.values = packed.keys + plan.keys;
     packed.key_scale = reinterpret_cast<float*>(packed.values + plan.values);
-    packed.key_bias = reinterpret_cast<std::int32_t*>(packed.key_scale + plan.key_groups * kGroupKeys);
-    packed.bad = reinterpret_cast<std::uint64_t*>(packed.key_bias + plan.key_groups * kGroupKeys);
-    packed.v_scale = args.v_scale + map * plan.key_groups * problem.head_dim;
+    packed.key_sum = reinterpret_cast<std::int32_t*>(packed.key_scale + plan.key_groups * kGroupKeys);
+    packed.bad = reinterpret_cast<std::uint64_t*>(packed.key_sum + plan.key_groups * kGroupKeys);
+    packed.v_scale = call.int8.v_scale + map * plan.key_groups * problem.head_dim;
     return packed;
 }
 
-/// Scales that run() finds itself where the search is left to it, else those of the arrays.
-struct OnTheWay {
-    const ScaleSearch* search;
-
-    explicit OnTheWay(const QuantizedAttentionArgs& args)
-        : search(args.search != nullptr && args.search->on_the_way ? args.search : nullptr) {}
-
-    /// Of one token; `scales` begins at its map.
-    template <typename Element>
-    float of_token(const LargestBits<Element>& bits, std::int64_t token, const float* scales) const {
-        return search == nullptr ? scales[token] : scale_of(bits.of_token(token));
-    }
-};
+/// The scale of one token, found here where that is left to run(), else of the array that begins at its map.
+template <typename Element>
+float scale_of_token(const AttentionCall& call, const LargestBits<Element>& bits, std::int64_t token,
+                     const float* scales) {
+    return call.int8.on_the_way ? scale_of(bits.of_token(token)) : scales[token];
+}
 
 /// Keys of one group; those past k_len are zeros.
 template <typename Isa, typename Element>
-void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
-                         const PackedMap& packed, std::int64_t map, std::int64_t group) {
+void pack_quantized_keys(const AttentionProblem& problem, const AttentionCall& call, const PackedMap& packed,
+                         std::int64_t map, std::int64_t group) {
     using Scores = typename Isa::Scores;
     const std::int64_t steps = (problem.head_dim + Scores::kDepth - 1) / Scores::kDepth;
-    const auto q_offset = static_cast<std::int32_t>(at_or_zero(args.q_offset, map));
-    TokenScale by = {1.0F, at_or_zero(args.k_offset, map), advance(args.k_mean, map * problem.head_dim), 0};
-    const Operand of = {problem, args.k, args.k_strides, problem.k_len, args.k_mean};
+    const Int8Arrays& arrays = call.int8;
+    TokenScale by = {1.0F, at_or_zero(arrays.k_offset, map), advance(arrays.k_mean, map * problem.head_dim),
+                     0};
+    const Operand of = {problem, call.k, call.k_strides, problem.kv_heads, problem.k_len, arrays.k_mean};
     const LargestBits<Element> bits(of, map);
-    const OnTheWay scales(args);
     std::uint64_t bad = 0;
     for (std::int64_t i = 0; i < kGroupKeys; ++i) {
         const std::int64_t key = group * kGroupKeys + i;
         alignas(64) typename Scores::Value values[256] = {};
         by.scale = 0.0F;
         if (key < problem.k_len) {
-            by.scale = scales.of_token(bits, key, args.k_scale + map * problem.k_len);
+            by.scale = scale_of_token(call, bits, key, advance(arrays.k_scale, map * problem.k_len));
             quantize_token<Isa>(bits.rows.at(key), problem.head_dim, by, values);
         }
         std::int32_t* out = packed.keys + key / Isa::kLanes * steps * Isa::kLanes + key % Isa::kLanes;
@@ -169,7 +161,7 @@ void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttenti
         if constexpr (Isa::kBiased) {
             std::int32_t sum = 0;
             for (std::int64_t d = 0; d < problem.head_dim; ++d) sum += values[d];
-            packed.key_bias[key] = -(Isa::kBias + q_offset) * sum;
+            packed.key_sum[key] = sum;
         }
     }
     packed.bad[group] = bad;
@@ -177,18 +169,19 @@ void pack_quantized_keys(const AttentionProblem& problem, const QuantizedAttenti
 
 /// Values of one group: kDepth keys of a channel side by side. Those past k_len are zeros.
 template <typename Isa, typename Element>
-void pack_quantized_values(const AttentionProblem& problem, const QuantizedAttentionArgs& args,
+void pack_quantized_values(const AttentionProblem& problem, const AttentionCall& call,
                            const PackedMap& packed, std::int64_t map, std::int64_t group) {
     constexpr std::int64_t kDepth = Isa::Weights::kDepth, kSteps = kGroupKeys / kDepth;
     constexpr int kBits = 32 / static_cast<int>(kDepth);
-    const Rows<Element> v = rows_of<Element>(args.v, args.v_strides, problem, map);
-    const float* means = advance(args.v_mean, map * problem.head_dim);
+    const Rows<Element> v = rows_of<Element>(call.v, call.v_strides, problem.kv_heads, map);
+    const float* means = advance(call.int8.v_mean, map * problem.head_dim);
     const float* scales = packed.v_scale + group * problem.head_dim;
-    if (const OnTheWay way(args); way.search != nullptr) {
-        const Operand of = {problem, args.v, args.v_strides, problem.k_len, args.v_mean};
-        channel_scales<Element>(of, map, group, way.search->v_scale + (scales - args.v_scale));
+    if (call.int8.on_the_way) {
+        const Operand of = {problem,          call.v,        call.v_strides,
+                            problem.kv_heads, problem.k_len, call.int8.v_mean};
+        channel_scales<Element>(of, map, group, packed.v_scale + group * problem.head_dim);
     }
-    const typename Isa::V offset = Isa::set1(at_or_zero(args.v_offset, map));
+    const typename Isa::V offset = Isa::set1(at_or_zero(call.int8.v_offset, map));
     std::int32_t* out = packed.values + group * kSteps * round_up(problem.head_dim, Isa::kLanes);
     for (std::int64_t d = 0; d < problem.head_dim; d += Isa::kLanes) {
         const std::int64_t width = smaller(Isa::kLanes, problem.head_dim - d);
@@ -279,25 +272,31 @@ void store_rows(const QuantizedTile& tile, const float* shift, bool empty, const
     }
 }
 
-/// Queries first .. first + tile.rows - 1 of one map, over the keys of the cursor.
+/// Queries of one map from `first` on.
+struct QueryRows {
+    std::int64_t map, kv_map, first;
+};
+
+/// tile.rows queries, over the keys of the cursor.
 template <typename Isa, typename Element>
-void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs& args, QuantizedTile& tile,
-                  GroupCursor cursor, std::int64_t map_and_row) {
+void compute_rows(const AttentionProblem& problem, const AttentionCall& call, QuantizedTile& tile,
+                  GroupCursor cursor, const QueryRows& rows) {
     using Scores = typename Isa::Scores;
     constexpr float kLowest = -3.0e38F, kLog2E = 1.44269504F;
     constexpr std::int64_t kStride = row_steps<Scores>() * Scores::kDepth;
-    const std::int64_t map = map_and_row / problem.q_len, first = map_and_row % problem.q_len;
-    const float q_offset = at_or_zero(args.q_offset, map);
+    const auto [map, kv_map, first] = rows;
+    const float q_offset = at_or_zero(call.int8.q_offset, map);
     const std::int32_t correct = Isa::kBiased ? Isa::kBias : -static_cast<std::int32_t>(q_offset);
-    const Operand of = {problem, args.q, args.q_strides, problem.q_len};
+    tile.map.key_bias = -(Isa::kBias + static_cast<std::int32_t>(q_offset));
+    const Operand of = {problem, call.q, call.q_strides, problem.heads, problem.q_len};
     const LargestBits<Element> bits(of, map);
-    const OnTheWay scales(args);
     for (std::int64_t row = 0; row < tile.rows; ++row) {
-        const float scale = scales.of_token(bits, first + row, args.q_scale + map * problem.q_len);
+        const float scale =
+            scale_of_token(call, bits, first + row, advance(call.int8.q_scale, map * problem.q_len));
         quantize_token<Isa>(bits.rows.at(first + row), problem.head_dim,
                             TokenScale{scale, q_offset, nullptr, correct},
                             static_cast<typename Scores::Value*>(tile.q) + row * kStride);
-        tile.factor[row] = scale * (args.scale * kLog2E);
+        tile.factor[row] = scale * (call.scale * kLog2E);
         tile.largest[row] = kLowest;
     }
     for (std::int64_t i = 0; i < tile.rows * tile.d_padded; ++i) tile.o[i] = 0.0F;
@@ -310,33 +309,33 @@ void compute_rows(const AttentionProblem& problem, const QuantizedAttentionArgs&
         value_groups<Isa>(tile, keys);
         empty = false;
     }
-    store_rows<Isa>(tile, advance(args.v_shift, map * problem.head_dim), empty,
-                    rows_of<Element>(args.o, args.o_strides, problem, map), first);
+    store_rows<Isa>(tile, advance(call.int8.v_shift, kv_map * problem.head_dim), empty,
+                    rows_of<Element>(call.o, call.o_strides, problem.heads, map), first);
 }
 
 template <typename Isa, typename Element>
-void attend_quantized(const AttentionProblem& problem, const QuantizedAttentionArgs& args) {
+void attend_quantized(const AttentionProblem& problem, const AttentionCall& call) {
     const QuantizedPlan plan = plan_quantized<Isa>(problem);
-    auto* packed = reinterpret_cast<std::int32_t*>(args.workspace);
+    auto* packed = reinterpret_cast<std::int32_t*>(call.workspace);
     std::int32_t* scratch = packed + plan.group * plan.map_size;
-    for (std::int64_t first_map = 0; first_map < plan.maps; first_map += plan.group) {
-        const std::int64_t maps = smaller(plan.group, plan.maps - first_map);
-        parallel_for(maps * plan.key_groups, [&](std::int64_t task, int) {
+    for (std::int64_t first_map = 0; first_map < problem.kv_maps(); first_map += plan.group) {
+        const KeyMaps maps = {first_map, smaller(plan.group, problem.kv_maps() - first_map)};
+        parallel_for(maps.count * plan.key_groups, [&](std::int64_t task, int) {
             const std::int64_t local = task / plan.key_groups, map = first_map + local;
-            const PackedMap of = packed_map(problem, args, plan, map, packed + local * plan.map_size);
-            pack_quantized_keys<Isa, Element>(problem, args, of, map, task % plan.key_groups);
-            pack_quantized_values<Isa, Element>(problem, args, of, map, task % plan.key_groups);
+            const PackedMap of = packed_map(problem, call, plan, map, packed + local * plan.map_size);
+            pack_quantized_keys<Isa, Element>(problem, call, of, map, task % plan.key_groups);
+            pack_quantized_values<Isa, Element>(problem, call, of, map, task % plan.key_groups);
         });
-        parallel_for(maps * plan.tiles, [&](std::int64_t task, int worker) {
-            const std::int64_t local = task / plan.tiles, map = first_map + local;
+        parallel_for(maps.count * problem.group() * plan.tiles, [&](std::int64_t task, int worker) {
+            const auto [map, local] = query_task(problem, maps, task / plan.tiles);
             const auto [block, first, last] = plan.rows_of(task, problem.q_len);
             if (first >= last) return;
             QuantizedTile tile = make_tile<Isa>(problem, plan, scratch + worker * plan.worker_size);
             tile.rows = last - first;
-            tile.map = packed_map(problem, args, plan, map, packed + local * plan.map_size);
-            compute_rows<Isa, Element>(problem, args, tile,
-                                       GroupCursor{keys_of(problem, args.mask, map, block)},
-                                       map * problem.q_len + first);
+            tile.map = packed_map(problem, call, plan, first_map + local, packed + local * plan.map_size);
+            compute_rows<Isa, Element>(problem, call, tile,
+                                       GroupCursor{keys_of(problem, call.mask, map, block)},
+                                       {map, first_map + local, first});
         });
     }
 }

@@ -1,0 +1,134 @@
+// Every kernel of the rounding formats against the exact result of the rounded q, k and v, within the bounds
+// of float attention; tokens in any order; any number of threads.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "aerogel/threads.h"
+#include "kernels/attention_cases.h"
+#include "kernels/attention_rounding.h"
+#include "kernels/shuffled_tokens.h"
+
+namespace aerogel::testing {
+namespace {
+
+constexpr std::int64_t kQueryTokens = 48, kKeyTokens = 80;
+
+const std::vector<AttentionFormat> kFormats = {AttentionFormat::fp8, AttentionFormat::mxfp8,
+                                               AttentionFormat::mxfp4, AttentionFormat::mix};
+
+AttentionProblem in_format(const AttentionCase& test_case, AttentionFormat format) {
+    AttentionProblem problem = test_case.problem;
+    problem.format = format;
+    return problem;
+}
+
+AttentionCall rounding_call(const AttentionData& data) {
+    AttentionCall call = call_of(data);
+    call.q_tokens = kQueryTokens;
+    call.k_tokens = kKeyTokens;
+    return call;
+}
+
+/// Applies round(rows) to a copy of the array.
+template <typename Round>
+void change(AttentionData& data, PaddedArray& array, const Round& round) {
+    const AttentionProblem& p = data.test_case.problem;
+    const bool of_q = &array == &data.q;
+    const std::int64_t maps = of_q ? p.maps() : p.kv_maps(), tokens = of_q ? p.q_len : p.k_len;
+    const auto at = [&](std::int64_t row) {
+        return of_q ? data.index(array.strides, row / tokens, row % tokens)
+                    : data.kv_index(array.strides, row / tokens, row % tokens);
+    };
+    std::vector<float> values;
+    for (std::int64_t i = 0; i < maps * tokens * p.head_dim; ++i)
+        values.push_back(static_cast<float>(array.get(at(i / p.head_dim) + i % p.head_dim)));
+    round(RoundedRows{values.data(), maps, tokens, p.head_dim});
+    for (std::int64_t i = 0; i < maps * tokens * p.head_dim; ++i)
+        array.set(at(i / p.head_dim) + i % p.head_dim,
+                  static_cast<double>(values[static_cast<std::size_t>(i)]));
+}
+
+void round_all(AttentionData& data, AttentionFormat format) {
+    change(data, data.k, subtract_means);
+    if (format == AttentionFormat::fp8 || format == AttentionFormat::mix) {
+        const auto rounds = format == AttentionFormat::fp8 ? round_fp8 : round_int8;
+        change(data, data.q, [&](const RoundedRows& x) { rounds(x, kQueryTokens); });
+        change(data, data.k, [&](const RoundedRows& x) { rounds(x, kKeyTokens); });
+        if (format == AttentionFormat::mix) return change(data, data.v, round_fp8_channels);
+        return change(data, data.v, [&](const RoundedRows& x) { round_fp8(x, kKeyTokens); });
+    }
+    const MxElement element = format == AttentionFormat::mxfp8 ? MxElement::e4m3 : MxElement::e2m1;
+    for (PaddedArray* array : {&data.q, &data.k})
+        change(data, *array, [&](const RoundedRows& x) { round_mx(x, element, MxAxis::channels); });
+    change(data, data.v, [&](const RoundedRows& x) { round_mx(x, element, MxAxis::tokens); });
+}
+
+/// The arrays of a case, with what is exact for a format instead of what is exact for them.
+AttentionData expected_in(const AttentionCase& test_case, AttentionFormat format) {
+    AttentionData data(test_case), rounded(test_case);
+    round_all(rounded, format);
+    rounded.solve();
+    data.exact = rounded.exact;
+    data.bound = rounded.bound;
+    return data;
+}
+
+TEST(RoundedAttentionKernels, AllProblemsWithinBounds) {
+    std::size_t next = 0;
+    for (const AttentionCase& test_case : attention_cases()) {
+        if (test_case.problem.causal || test_case.problem.dtype != DType::f32) continue;
+        const AttentionFormat format = kFormats[next++ % kFormats.size()];
+        const AttentionProblem problem = in_format(test_case, format);
+        const AttentionData data = expected_in(test_case, format);
+        for (const AttentionKernel& kernel : kernels_for(problem))
+            EXPECT_EQ(compare(data, run_attention(kernel, data, problem, rounding_call(data))), "")
+                << kernel.name << " " << to_string(format);
+    }
+}
+
+TEST(RoundedAttentionKernels, OtherFormatsAndBlocksAreCaught) {
+    const AttentionCase test_case =
+        parse_attention_case("heads=2 kv_heads=1 q_len=100 k_len=170 head_dim=64");
+    for (const AttentionFormat format : kFormats) {
+        const AttentionData data = expected_in(test_case, format);
+        for (const AttentionFormat other : kFormats) {
+            const AttentionProblem problem = in_format(test_case, other);
+            const PaddedArray o = run_attention(reference_of(other), data, problem, rounding_call(data));
+            EXPECT_EQ(compare(data, o).empty(), other == format) << to_string(format) << to_string(other);
+        }
+    }
+    const AttentionData data = expected_in(test_case, AttentionFormat::fp8);
+    AttentionCall call = rounding_call(data);
+    call.k_tokens = 64;
+    const AttentionProblem problem = in_format(test_case, AttentionFormat::fp8);
+    EXPECT_NE(compare(data, run_attention(reference_of(AttentionFormat::fp8), data, problem, call)), "");
+}
+
+TEST(RoundedAttentionKernels, TokensInAnyOrderAndThreadsGiveTheSameBits) {
+    const int before = num_threads();
+    for (const char* line :
+         {"heads=4 kv_heads=2 batch=2 q_len=100 k_len=170 head_dim=40 layout=bsnd dtype=bf16",
+          "heads=2 q_len=129 k_len=200 head_dim=80 mask=16x128 density=0.5"}) {
+        const AttentionCase test_case = parse_attention_case(line);
+        for (const AttentionFormat format : kFormats) {
+            const AttentionProblem problem = in_format(test_case, format);
+            AttentionData data(test_case);
+            std::vector<PaddedArray> expected;
+            for (const AttentionKernel& kernel : kernels_for(problem))
+                expected.push_back(run_attention(kernel, data, problem, rounding_call(data)));
+            const ShuffledTokens shuffled(data);
+            set_num_threads(3);
+            std::size_t next = 0;
+            for (const AttentionKernel& kernel : kernels_for(problem))
+                EXPECT_EQ(shuffled.undone(run_attention(kernel, data, problem, rounding_call(data))).bytes,
+                          expected[next++].bytes)
+                    << kernel.name << " " << line;
+            set_num_threads(before);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace aerogel::testing
