@@ -2,7 +2,7 @@
 // that a BlockMask keeps, in float or with q, k and v in few bits.
 //
 // Format none: sums and weights are float32. The rounding formats (fp8, mxfp8, mxfp4, mix) are float
-// attention of what round_attention() in kernels/attention_rounding.h makes of q, k and v.
+// attention of q, k and v rounded as kernels/attention_rounding.h says.
 //
 // Format int8: q, k and v become integers when the call arrives, both matrix products are exact integer
 // products, and the softmax between them is float:

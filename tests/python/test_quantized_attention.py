@@ -3,6 +3,10 @@ import json
 
 import aerogel
 import attention_reference as reference
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +104,26 @@ def test_errors():
     packed = torch.randn(5, 3, 32)
     with pytest.raises(ValueError, match="must sum to 5, got 4"):
         aerogel.quantized_attention(packed, packed, packed, seq_len=[4])
+
+
+_DISPATCH = """
+import torch, aerogel
+q, k = torch.randn(1, 4, 5, 32), torch.randn(1, 2, 7, 32)
+for format in ("fp8", "mxfp8", "mxfp4", "mix"):
+    aerogel.quantized_attention(q, k, k, format)
+aerogel.attention(q, k, k)
+"""
+
+
+def test_the_log_shows_the_kernel_of_every_format_and_one_can_be_forced():
+    def lines(**variables):
+        result = subprocess.run([sys.executable, "-c", _DISPATCH], env={**os.environ, "AEROGEL_LOG": "dispatch", **variables}, capture_output=True,
+                                text=True, timeout=100, check=True)
+        return [line for line in result.stderr.splitlines() if "attention batch=1 heads=4 kv_heads=2 q_len=5 k_len=7 head_dim=32 dtype=f32" in line]
+
+    chosen, forced = lines(), lines(AEROGEL_KERNEL="reference.rounded_attention")
+    assert len(chosen) == len(forced) == 5
+    for line, again, format in zip(chosen, forced, ("fp8", "mxfp8", "mxfp4", "mix")):
+        assert f"format={format} -> cpu." in line and ".rounded_attention" in line and "int8_attention" not in line
+        assert f"format={format} -> reference.rounded_attention (forced by AEROGEL_KERNEL)" in again
+    assert chosen[4] == forced[4] and "rounded" not in forced[4]
