@@ -1,12 +1,11 @@
 """aerogel.quantized_attention: every format against a slow rounding of q, k and v and attention in float64."""
 import json
-
-import aerogel
-import attention_reference as reference
 import os
 import subprocess
 import sys
 
+import aerogel
+import attention_reference as reference
 import numpy as np
 import pytest
 import torch
