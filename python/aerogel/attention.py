@@ -52,9 +52,9 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     if wants_gradients(q, k, v):
         return _with_gradients(q, k, v, place)
     prepared, layout = _prepared("attention", q, k, v, input_layout)
-    options = {"layout": layout, "scale": positive_scale("attention", scale), "causal": bool(is_causal)}
-    options |= blocks_of("attention", mask, block_size, maps_of(prepared[0], layout))
-    o, _ = _call(_core.attention, *prepared, options)
+    blocks = blocks_of("attention", mask, block_size, maps_of(prepared[0], layout))
+    o = empty(prepared[0].shape, prepared[0])
+    _core.attention(*map(handed, (*prepared, o)), layout=layout, scale=positive_scale("attention", scale), causal=bool(is_causal), **blocks)
     return restored(o[0] if input_layout == "TND" else o, q)
 
 

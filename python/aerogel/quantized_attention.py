@@ -1,7 +1,6 @@
 """Attention on q, k and v in few bits, for NumPy arrays and torch tensors on the CPU."""
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, refuse_recorders, restored, wants_gradients
-from ._sparse_options import blocks_of, maps_of
+from ._sparse_options import blocks_of, maps_of, positive_scale
 
 FORMATS = tuple(row.name for row in _core.attention_formats() if row.name != "none")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
@@ -23,26 +22,21 @@ def _plain(name: str, array: Array) -> Array:
     return array.float().contiguous()
 
 
-def _options(format: str, scale: float | None, block_tokens: tuple[int, int] | None, further: dict[str, Any]) -> dict[str, Any]:
-    if format not in FORMATS:
-        raise ValueError(f"[quantized_attention] format must be one of {', '.join(FORMATS)}, got {format!r}")
-    if scale is not None and not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
-        raise ValueError(f"[quantized_attention] scale must be a positive number or None, got {scale!r}")
-    q_tokens, k_tokens = block_tokens or (0, 0)
-    return {"format": format, "scale": float(scale or 0), "q_tokens": int(q_tokens), "k_tokens": int(k_tokens), **further}
+def _rotations(rotation: Array | tuple[Array, Array] | None) -> dict[str, Array]:
+    if rotation is None:
+        return {}
+    q_rotation, k_rotation = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
+    return {"q_rotation": _plain("q_rotation", q_rotation), "k_rotation": _plain("k_rotation", k_rotation)}
 
 
-def _with_arrays(options: dict[str, Any], rotation: Array | tuple[Array, Array] | None,
-                 scales: Mapping[str, Array | None] | None) -> dict[str, Any]:
-    if rotation is not None:
-        q_rotation, k_rotation = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
-        options |= {"q_rotation": _plain("q_rotation", q_rotation), "k_rotation": _plain("k_rotation", k_rotation)}
-    unknown = sorted(set(scales or ()) - set(_SCALES))
-    missing = [n for n in _SCALES[:3] if scales and scales.get(n) is None]
+def _calibrated(scales: Mapping[str, Array | None] | None) -> _core.AttentionScales | None:
+    if not scales:
+        return None
+    unknown, missing = sorted(set(scales) - set(_SCALES)), [n for n in _SCALES[:3] if scales.get(n) is None]
     if unknown or missing:
         raise ValueError(f"[quantized_attention] scales must hold {', '.join(_SCALES[:3])} and may hold {', '.join(_SCALES[3:])}; "
                          f"unknown: {', '.join(unknown) or 'none'}, missing: {', '.join(missing) or 'none'}")
-    return options | {name: _plain(name, array) for name, array in (scales or {}).items() if array is not None}
+    return _core.AttentionScales(**{name: _plain(name, array) for name, array in scales.items() if array is not None})
 
 
 def _with_gradients(q: Any, k: Any, v: Any, format: str, how: dict[str, Any]) -> Any:
@@ -79,15 +73,16 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
         raise ValueError(f"[quantized_attention] input_layout must be BNSD or BSND (packed sequences: seq_len), got {input_layout!r}")
     if len({is_torch(t) for t in (q, k, v)}) > 1 or not q.dtype == k.dtype == v.dtype:
         raise ValueError("[quantized_attention] q, k and v must be of one kind and dtype")
-    options = _options(format, scale, block_tokens, {"heads_first": input_layout == "BNSD", "smooth_k": bool(smooth_k)})
-    options = _with_arrays(options, rotation, scales)
-    options |= blocks_of("quantized_attention", mask, block_size, maps_of(q, input_layout))
-    if seq_len is not None:
-        if mask is not None:
-            raise ValueError("[quantized_attention] mask does not go with seq_len")
-        options["seq_len"] = [int(n) for n in seq_len]
+    if format not in FORMATS:
+        raise ValueError(f"[quantized_attention] format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if seq_len is not None and mask is not None:
+        raise ValueError("[quantized_attention] mask does not go with seq_len")
     op = "quantized_attention"
+    blocks = blocks_of(op, mask, block_size, maps_of(q, input_layout))
+    q_tokens, k_tokens = block_tokens or (0, 0)
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     o = empty(arrays[0].shape, arrays[0])
-    _core.quantized_attention(*arrays, o, options)
+    _core.attention(*arrays, o, layout=input_layout, scale=positive_scale(op, scale), format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens),
+                    k_tokens=int(k_tokens), scales=_calibrated(scales), seq_len=None if seq_len is None else [int(n) for n in seq_len],
+                    **_rotations(rotation), **blocks)
     return restored(o, q)

@@ -1,37 +1,115 @@
-// Dense attention on arrays.
+// Attention on arrays: one call for all formats, calibrated scales, the formats' names, the rotation that
+// goes with them.
 #include "aerogel/attention.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <new>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/attention_layout.h"
 #include "bindings/bindings.h"
 #include "bindings/block_mask.h"
 #include "bindings/calls.h"
+#include "quant/algorithms/hadamard.h"
 
 namespace aerogel::python {
 namespace {
 
-// options: layout, scale, causal, and mask with block = (block_q, block_k) where blocks are hidden.
-void dense(const Array& q, const Array& k, const Array& v, const OutArray& o, const nb::dict& given) {
+using namespace nb::literals;
+using MaybeArray = std::optional<Array>;
+
+Tensor f32_of(const MaybeArray& array, const char* name) {
+    return array ? adopt(*array, name).to(DType::f32) : Tensor();
+}
+
+void make_scales(AttentionScales* self, const Array& q_scale, const Array& k_scale, const Array& v_scale,
+                 const MaybeArray& q_offset, const MaybeArray& k_offset, const MaybeArray& v_offset) {
+    new (self) AttentionScales{f32_of(q_scale, "q_scale"),   f32_of(k_scale, "k_scale"),
+                               f32_of(v_scale, "v_scale"),   f32_of(q_offset, "q_offset"),
+                               f32_of(k_offset, "k_offset"), f32_of(v_offset, "v_offset")};
+}
+
+// With seq_len: sequences packed behind each other, [tokens, heads, head_dim].
+void run(const Array& q, const Array& k, const Array& v, const OutArray& o, const std::string& layout,
+         float scale, bool causal, const MaybeArray& mask, const MaskBlock& block, const std::string& format,
+         bool smooth_k, std::int64_t q_tokens, std::int64_t k_tokens, const MaybeArray& q_rotation,
+         const MaybeArray& k_rotation, const AttentionScales* scales,
+         const std::optional<std::vector<std::int64_t>>& seq_len) {
+    const Tensor q_matrix = f32_of(q_rotation, "q_rotation"), k_matrix = f32_of(k_rotation, "k_rotation");
     AttentionOptions options;
-    options.layout = layout_of(nb::cast<std::string>(given["layout"]));
-    options.scale = nb::cast<float>(given["scale"]);
-    options.causal = nb::cast<bool>(given["causal"]);
+    options.layout = layout_of(layout);
+    options.scale = scale;
+    options.causal = causal;
+    options.format = attention_format_from("attention", format);
+    options.smooth_k = smooth_k;
+    options.q_tokens = q_tokens;
+    options.k_tokens = k_tokens;
+    if (q_matrix.defined()) options.q_rotation = q_matrix;
+    if (k_matrix.defined()) options.k_rotation = k_matrix;
+    options.scales = scales;
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
-    const std::optional<BlockMask> mask = mask_in(given, "attention", qv, kv, options.layout);
-    options.mask = mask ? &*mask : nullptr;
-    without_gil([&] { attention(qv, kv, vv, ov, options); });
+    std::optional<BlockMask> blocks;
+    if (mask) {
+        const char* op = options.format == AttentionFormat::none ? "attention" : "quantized_attention";
+        options.mask = &blocks.emplace(mask_of(*mask, block, op, {qv, kv, options.layout}));
+    }
+    without_gil([&] {
+        if (seq_len) {
+            attention_packed({qv, kv, vv, ov, *seq_len}, options);
+        } else {
+            attention(qv, kv, vv, ov, options);
+        }
+    });
+}
+
+std::vector<std::string_view> static_types(const AttentionFormatRow& row) {
+    std::vector<std::string_view> names(row.static_types.begin(), row.static_types.end());
+    std::erase(names, "");
+    return names;
+}
+
+// f32 [size, size], the R of x R.
+nb::object rotation(std::int64_t size, std::int64_t seed) {
+    const Rotation rotate(size, size, seed);
+    const Tensor identity(DType::f32, {size, size});
+    std::fill_n(identity.as<float>(), size * size, 0.0F);
+    for (std::int64_t i = 0; i < size; ++i) identity.as<float>()[i * size + i] = 1.0F;
+    return to_numpy(without_gil([&] { return rotate.rotated_inputs(identity); }));
 }
 
 }  // namespace
 
 void bind_attention(nb::module_& module) {
-    module.def("attention", &dense, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("o"),
-               nb::arg("options"));
+    nb::class_<AttentionFormatRow>(module, "AttentionFormat", "What a format of attention is called.")
+        .def_ro("name", &AttentionFormatRow::name)
+        .def_ro("file_type", &AttentionFormatRow::file_type)
+        .def_prop_ro("static_types", &static_types)
+        .def_ro("strategy", &AttentionFormatRow::strategy)
+        .def_ro("rotates", &AttentionFormatRow::rotates)
+        .def_ro("needs_rotation", &AttentionFormatRow::needs_rotation);
+    module.def("attention_formats", [] {
+        return std::vector<AttentionFormatRow>(kAttentionFormats.begin(), kAttentionFormats.end());
+    });
+    nb::class_<AttentionScales>(module, "AttentionScales", "Calibrated scales of int8, one per head.")
+        .def("__init__", &make_scales, nb::kw_only(), "q_scale"_a, "k_scale"_a, "v_scale"_a,
+             "q_offset"_a = nb::none(), "k_offset"_a = nb::none(), "v_offset"_a = nb::none());
+    module.def("attention", &run, "q"_a, "k"_a, "v"_a, "o"_a, nb::kw_only(), "layout"_a, "scale"_a = 0.0F,
+               "causal"_a = false, "mask"_a = nb::none(), "block"_a = MaskBlock(), "format"_a = "none",
+               "smooth_k"_a = true, "q_tokens"_a = 0, "k_tokens"_a = 0, "q_rotation"_a = nb::none(),
+               "k_rotation"_a = nb::none(), "scales"_a = nb::none(), "seq_len"_a = nb::none());
+    module.def("hadamard_rotation", &rotation, "size"_a, "seed"_a,
+               "diag(signs) H / sqrt(size), f32 [size, size]; size a power of two, seed -1 for no signs.");
 }
 
 }  // namespace aerogel::python

@@ -9,7 +9,6 @@ void bind_timestep(nanobind::module_& module);
 void bind_linear(nanobind::module_& module);
 void bind_files(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);
-void bind_quantized_attention(nanobind::module_& module);
 void bind_sparse_attention(nanobind::module_& module);
 void bind_rotated_norm(nanobind::module_& module);
 void bind_model_plan(nanobind::module_& module);

@@ -11,23 +11,21 @@
 
 namespace aerogel::python {
 
-std::optional<BlockMask> mask_in(const nb::dict& options, const char* op, const TensorView& q,
-                                 const TensorView& k, AttentionLayout layout) {
-    if (!options.contains("mask")) return std::nullopt;
+BlockMask mask_of(const Array& given, const MaskBlock& block, const char* op, const MaskedArrays& arrays) {
+    const auto& [q, k, layout] = arrays;
     const std::string where = "[" + std::string(op) + "] ";
     if (q.shape.size() != 4 || k.shape.size() != 4) {
         throw InvalidArgument(where + "q, k and v must have 4 axes, got q " + q.describe() + ", k " +
                               k.describe());
     }
-    const TensorView mask = view_of(nb::cast<Array>(options["mask"]));
+    const TensorView mask = view_of(given);
     const std::size_t heads = layout == AttentionLayout::bnsd ? 1 : 2, tokens = 3 - heads;
     BlockMask geometry;
     geometry.batch = q.dim(0);
     geometry.heads = q.dim(heads);
     geometry.q_len = q.dim(tokens);
     geometry.k_len = k.dim(tokens);
-    std::tie(geometry.block_q, geometry.block_k) =
-        nb::cast<std::tuple<std::int64_t, std::int64_t>>(options["block"]);
+    std::tie(geometry.block_q, geometry.block_k) = block;
     const Shape wanted = {geometry.batch, geometry.heads, geometry.q_blocks(), geometry.k_blocks()};
     const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
     if (!bytes || mask.shape != wanted || !mask.contiguous()) {

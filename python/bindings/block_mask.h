@@ -1,7 +1,8 @@
 // The mask of a call from Python.
 #pragma once
 
-#include <optional>
+#include <cstdint>
+#include <tuple>
 
 #include "aerogel/attention.h"
 #include "aerogel/block_mask.h"
@@ -9,10 +10,18 @@
 
 namespace aerogel::python {
 
-/// options["mask"], bytes [batch, heads, query blocks, key blocks], laid over q and k with blocks of
-/// options["block"] = (query tokens, key tokens); nullopt when there is none. InvalidArgument, in the name of
-/// `op`, when it does not fit.
-std::optional<BlockMask> mask_in(const nb::dict& options, const char* op, const TensorView& q,
-                                 const TensorView& k, AttentionLayout layout);
+/// Query and key tokens of a block.
+using MaskBlock = std::tuple<std::int64_t, std::int64_t>;
+
+/// The queries and keys that a mask is laid over.
+struct MaskedArrays {
+    const TensorView& q;
+    const TensorView& k;
+    AttentionLayout layout;
+};
+
+/// Bytes [batch, heads, query blocks, key blocks] as a BlockMask. InvalidArgument, in the name of `op`, when
+/// they do not fit.
+BlockMask mask_of(const Array& mask, const MaskBlock& block, const char* op, const MaskedArrays& arrays);
 
 }  // namespace aerogel::python

@@ -69,7 +69,6 @@ NB_MODULE(_core, module) {
     aerogel::python::bind_linear(module);
     aerogel::python::bind_files(module);
     aerogel::python::bind_attention(module);
-    aerogel::python::bind_quantized_attention(module);
     aerogel::python::bind_sparse_attention(module);
     aerogel::python::bind_rotated_norm(module);
     aerogel::python::bind_model_plan(module);
