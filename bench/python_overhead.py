@@ -43,8 +43,8 @@ def linear_calls(scheme, shape):
 
 def attention_calls():
     q = torch.randn(1, 1, 4, 32)
-    arrays, o, options = q.numpy(), torch.empty_like(q).numpy(), {"layout": "BNSD", "scale": 0.0, "causal": False}
-    return {"whole": lambda: aerogel.attention(q, q, q), "kernel": lambda: aerogel._core.attention(arrays, arrays, arrays, o, options),
+    arrays, o = q.numpy(), torch.empty_like(q).numpy()
+    return {"whole": lambda: aerogel.attention(q, q, q), "kernel": lambda: aerogel._core.attention(arrays, arrays, arrays, o, layout="BNSD"),
             "torch": lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q)}
 
 

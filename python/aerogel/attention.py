@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from . import _core
@@ -28,12 +28,6 @@ def _prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tu
         raise ValueError(f"[{op}] TND is [tokens, heads, head_dim], got {', '.join(str(list(t.shape)) for t in arrays)}")
     q, k, v = arrays
     return (q[None], k[None], v[None]), "BSND"
-
-
-def _call(function: Callable[..., Any], q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any]) -> tuple[ArrayT, Any]:
-    """Runs the core's function and returns (output, what it tells)."""
-    o = empty(q.shape, q)
-    return o, function(handed(q), handed(k), handed(v), handed(o), options)
 
 
 def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", scale: float | None = None, mask: Array | None = None,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, is_torch, refuse_recorders, restored, wants_gradients
+from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
 from ._sparse_options import blocks_of, maps_of, positive_scale
 
 FORMATS = tuple(row.name for row in _core.attention_formats() if row.name != "none")
@@ -82,7 +82,7 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     q_tokens, k_tokens = block_tokens or (0, 0)
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     o = empty(arrays[0].shape, arrays[0])
-    _core.attention(*arrays, o, layout=input_layout, scale=positive_scale(op, scale), format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens),
+    _core.attention(*map(handed, (*arrays, o)), layout=input_layout, scale=positive_scale(op, scale), format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens),
                     k_tokens=int(k_tokens), scales=_calibrated(scales), seq_len=None if seq_len is None else [int(n) for n in seq_len],
                     **_rotations(rotation), **blocks)
     return restored(o, q)
