@@ -16,23 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import num_threads, set_num_threads
 from ._core import version as __version__
-from .attention import attention, sparse_attention
+from .attention import attention, quantized_attention, sparse_attention
 from .calibration import Calibration, calibrate
 from .exporting import ExportReport, export
-from .quantized_attention import quantized_attention
 from .reports import Comparison, InspectReport, compare, inspect
-from .timestep import TimestepManager, TimestepPolicyConfig
+from .timestep import TimestepManager, TimestepPolicyConfig, timestep_callback
 
 if TYPE_CHECKING:
+    from .attention.module import QuantizedAttention
     from .diffusers import AerogelConfig, enable_sparse_attention
-    from .flash_attention import QuantizedAttention
     from .linear import QuantizedLinear
-    from .pipelines import timestep_callback
-    from .quantization import OnlineQuantConfig, QuantizeReport, quantize, schemes
+    from .model_plan import OnlineQuantConfig, QuantizeReport
+    from .quantization import quantize, schemes
 
-_WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "quantization", "QuantizeReport": "quantization",
-               "schemes": "quantization", "QuantizedLinear": "linear", "QuantizedAttention": "flash_attention",
-               "timestep_callback": "pipelines", "AerogelConfig": "diffusers", "enable_sparse_attention": "diffusers"}
+_WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "model_plan", "QuantizeReport": "model_plan", "schemes": "quantization",
+               "QuantizedLinear": "linear", "QuantizedAttention": "attention.module", "AerogelConfig": "diffusers",
+               "enable_sparse_attention": "diffusers"}
 __all__ = ["attention", "quantized_attention", "sparse_attention", "inspect", "InspectReport", "compare", "Comparison", "export", "ExportReport",
            "calibrate", "Calibration", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", "quantize",
            "OnlineQuantConfig", "QuantizeReport", "schemes", "QuantizedLinear", "QuantizedAttention", "timestep_callback", "AerogelConfig",

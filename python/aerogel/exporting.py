@@ -1,18 +1,20 @@
 """export(model, directory): writes the quantized files of a checkpoint or of a model in memory, layer after layer."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._progress import reporter
 from .calibration import Calibration
 from .ranks import current_rank
 
 if TYPE_CHECKING:
     from torch import nn
+
+Progress = Callable[[int, int, str], object]  # bytes done, bytes in all, name of the tensor
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
     checkpoint, layers = _chosen(model, rank, include, exclude)
     if calibration is not None and not isinstance(calibration, Calibration):
         calibration = Calibration.load(calibration)
-    with reporter("export", progress) as report:
+    with _reporter(progress) as report:
         how = _core.LayerOptions(scheme=scheme, algorithm=algorithm, group_size=group_size, asymmetric=asymmetric, packed=packed, rotate=rotate,
                                  low_rank=low_rank)
         done = _core.export(checkpoint, layers, how, folder=fspath(directory), rank=rank, layout=layout, progress=report,
@@ -107,3 +109,36 @@ def _from_module(model: Any, include: Any, exclude: Any) -> tuple[_core.FloatMod
             raise ValueError(f"[export] {name} is on the meta device and holds no values: load the model's weights first")
         tensors[name] = tensor.detach().cpu().contiguous()
     return _core.FloatModel.of_tensors(type(model).__name__, tensors), list(linears)
+
+
+@contextmanager
+def _reporter(progress: bool | Progress) -> Iterator[Progress | None]:
+    """progress: a function of (done, total, name); True: a bar if tqdm is installed, on rank 0; False: nothing."""
+    if not isinstance(progress, bool):
+        if not callable(progress):
+            raise ValueError(f"[export] progress must be True, False or a function of (done, total, name), got {progress!r}")
+        yield progress
+        return
+    bar = _bar() if progress and current_rank() <= 0 else None
+    if bar is None:
+        yield None
+        return
+
+    def report(done: int, total: int, name: str) -> None:
+        bar.total = total
+        bar.set_postfix_str(name, refresh=False)
+        bar.update(done - bar.n)
+
+    try:
+        yield report
+    finally:
+        bar.close()
+
+
+def _bar() -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    # None: no bar where stderr is no terminal; notebooks always have one.
+    return tqdm(desc="export", unit="B", unit_scale=True, disable=None)

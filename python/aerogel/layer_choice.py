@@ -32,6 +32,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
+def matches(name: str, pattern: str) -> bool:
+    """True when the pattern is the name, or matches all of it with wildcards and braces, as in "blocks.{0,1}.*". ValueError on a brace that
+    is not closed."""
+    return name == pattern or _core.name_matches(pattern, name)
+
+
 def linears_of(model: nn.Module, classes: Classes) -> dict[str, nn.Module]:
     """All modules of these classes, one that has several names under each."""
     return {name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, classes)}

@@ -2,7 +2,7 @@
 import aerogel
 import pytest
 import torch
-from aerogel.video_models import ANY_MODEL, VIDEO_MODELS, timestep_name
+from aerogel.diffusers.models import ANY_MODEL, VIDEO_MODELS, timestep_name
 from diffusers import HiDreamImageTransformer2DModel, UNet2DConditionModel, ZImageTransformer2DModel
 from test_layer_choice import HIDREAM
 from tiny_pipelines import build, latents, relative, wan_transformer

@@ -6,8 +6,8 @@ import aerogel
 import numpy as np
 import pytest
 import torch
-from aerogel import attention_backend, model_attention
-from aerogel.video_models import VIDEO_MODELS, VideoModel
+from aerogel.diffusers import backend, plan as sparse_plan
+from aerogel.diffusers.models import VIDEO_MODELS, VideoModel
 from diffusers import WanTransformer3DModel
 from tiny_pipelines import GRID, STEPS, VIDEO, build, latents, relative
 from torch.nn.functional import scaled_dot_product_attention
@@ -115,7 +115,7 @@ def test_the_other_patterns_and_their_options(sparse_type, options):
 
 @pytest.mark.parametrize("sparse_type", ["rf_v2", "ada_bsa"])
 def test_masks_serve_for_several_steps(sparse_type, monkeypatch):
-    calls, original = [], model_attention.attend_sparsely
+    calls, original = [], sparse_plan.attend_sparsely
 
     def recorded(q, k, v, options, plan=None):
         o, made, seconds = original(q, k, v, {**options, "return_mask": True}, plan)
@@ -124,7 +124,7 @@ def test_masks_serve_for_several_steps(sparse_type, monkeypatch):
 
     pipe, arguments = build("wan")
     plan = aerogel.enable_sparse_attention(pipe, sparse_type=sparse_type, mask_refresh_steps=2, sparsity=0.5, block_size=16)
-    monkeypatch.setattr(model_attention, "attend_sparsely", recorded)
+    monkeypatch.setattr(sparse_plan, "attend_sparsely", recorded)
     for _ in range(2):  # the second video begins with masks of its own
         calls.clear()
         latents(pipe, arguments, num_inference_steps=3)
@@ -243,22 +243,22 @@ def test_dense_attention_in_int8(name):
 
 @pytest.mark.parametrize("native", [False, True])
 def test_16_bits_go_to_torch_where_it_has_instructions_for_them(native, monkeypatch):
-    monkeypatch.setattr(attention_backend, "TORCH_MULTIPLIES_16_BITS", native)
+    monkeypatch.setattr(backend, "TORCH_MULTIPLIES_16_BITS", native)
     q, k, v = torch.randn(3, 2, 50, 2, 32).to(torch.bfloat16)
     with Counted() as calls:
-        y = attention_backend.dense(attention_backend.Problem(q, k, v, "BSND", scale=0.3))
+        y = backend.dense(backend.Problem(q, k, v, "BSND", scale=0.3))
     exact = scaled_dot_product_attention(*(t.double().transpose(1, 2) for t in (q, k, v)), scale=0.3).transpose(1, 2)
     assert calls.count == (0 if native else 1) and y.dtype == torch.bfloat16 and relative(y.double(), exact) < 0.01
 
 
 def test_fewer_heads_of_keys():
     q, k, v = torch.randn(1, 50, 4, 32), torch.randn(1, 40, 2, 32), torch.randn(1, 40, 2, 32)
-    problem = attention_backend.Problem(q, k, v, "BSND", gqa=True)
+    problem = backend.Problem(q, k, v, "BSND", gqa=True)
     with Counted() as calls:
-        torch.testing.assert_close(attention_backend.dense(problem), attention_backend.by_torch(problem))
+        torch.testing.assert_close(backend.dense(problem), backend.by_torch(problem))
     assert calls.count == 1
     with Counted(of="quantized_attention") as calls:
-        assert 1e-4 < relative(attention_backend.dense(problem, "int8"), attention_backend.by_torch(problem)) < 0.03
+        assert 1e-4 < relative(backend.dense(problem, "int8"), backend.by_torch(problem)) < 0.03
     assert calls.count == 1
 
 
@@ -278,17 +278,17 @@ class Counted:
         self.name, self.count = of, 0
 
     def __enter__(self):
-        self.count, self.original = 0, getattr(attention_backend, self.name)
+        self.count, self.original = 0, getattr(backend, self.name)
 
         def counting(*args, **kwargs):
             self.count += 1
             return self.original(*args, **kwargs)
 
-        setattr(attention_backend, self.name, counting)
+        setattr(backend, self.name, counting)
         return self
 
     def __exit__(self, *error):
-        setattr(attention_backend, self.name, self.original)
+        setattr(backend, self.name, self.original)
 
 
 def test_a_model_of_ones_own(monkeypatch):
@@ -348,7 +348,7 @@ def test_an_error_in_a_layer_leaves_nothing_behind(name):
     handle = layer.to_out[0].register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="out of luck"):
         latents(pipe, arguments)
-    assert attention_backend.running.get() is None and torch._C._len_torch_function_stack() == 0
+    assert backend.running.get() is None and torch._C._len_torch_function_stack() == 0
     handle.remove()
     assert relative(latents(pipe, arguments), exact) < 1e-5
 

@@ -4,7 +4,8 @@ import json
 import aerogel
 import pytest
 import torch
-from aerogel import AerogelConfig, diffusers_loading
+from aerogel import AerogelConfig
+from aerogel.diffusers import describe, loading
 from diffusers import PipelineQuantizationConfig, WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import build, latents, wan_transformer
@@ -86,14 +87,14 @@ def test_include_reaches_every_linear(folder):
 
 @pytest.mark.parametrize("source", ["float", "shards"])
 def test_float_weights_of_quantized_layers_are_never_in_the_model(folder, source, monkeypatch):
-    names, original, there = list(schemes_of(load(folder / "float", AerogelConfig("W8A16")))), diffusers_loading._put, []
+    names, original, there = list(schemes_of(load(folder / "float", AerogelConfig("W8A16")))), loading._put, []
 
     def put(model, name, layer):
         original(model, name, layer)
         waiting = [model.get_submodule(n) for n in names if n != name]
         there.append([m for m in waiting if isinstance(m, torch.nn.Linear) and m.weight.device.type != "meta"])
 
-    monkeypatch.setattr(diffusers_loading, "_put", put)
+    monkeypatch.setattr(loading, "_put", put)
     load(folder / source, AerogelConfig("W8A16"))
     assert there == [[]] * 20
 
@@ -139,7 +140,7 @@ def test_in_place_quantized_models_save_themselves(folder, tmp_path):
     arrays = {"weight": weight, "weight_scale": weight_scale, "bias": linear.bias.detach().clone(), "input_scale": input_scale,
               "input_offset": input_offset, "quant_bias": quant_bias, "deq_scale": deq_scale}
     model.blocks[0].ffn.net[2] = aerogel.QuantizedLinear.from_arrays("W8A8_TIMESTEP", 96, arrays)
-    diffusers_loading.describe(model)
+    describe(model)
     model.save_pretrained(tmp_path)
     again = load(tmp_path)
     assert schemes_of(again) == schemes_of(model) and "W8A8_TIMESTEP" in schemes_of(again).values()

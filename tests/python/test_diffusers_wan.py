@@ -5,7 +5,7 @@ import accelerate
 import aerogel
 import pytest
 import torch
-from aerogel import attention_backend
+from aerogel.diffusers import backend
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from tiny_pipelines import GRID, build, relative
@@ -148,7 +148,7 @@ def test_a_failed_forward_leaves_nothing_behind():
         failing = model.blocks[1].attn1.register_forward_pre_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             forward(model)
-        assert attention_backend.running.get() is None and attention_backend.traced.layer is None
+        assert backend.running.get() is None and backend.traced.layer is None
         failing.remove()
         assert torch.equal(forward(model), sparse)
 

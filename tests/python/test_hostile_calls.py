@@ -102,7 +102,7 @@ def test_patterns_are_not_written_out(checkpoint, tmp_path):
 
 
 def test_one_matcher():
-    from aerogel.layer_names import matches
+    from aerogel.layer_choice import matches
 
     assert matches("blocks.1.ffn", "blocks.{0,{1,2}}.*") and not matches("blocks.3.ffn", "blocks.{0,{1,2}}.*")
     assert matches("a[b", "a[b") and matches("{", "{")

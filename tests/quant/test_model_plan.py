@@ -6,14 +6,14 @@ import subprocess
 import aerogel as package
 import pytest
 import torch
-from aerogel.flash_attention import FORMATS
+from aerogel.attention.module import FILE_TYPES
 from format_reference import quantize_model, write_pair, write_stats
 from safetensors.torch import load_file, save_file
 from small_model import LAYERS, load
 
 HEADS, D = 2, 32
 SELF = ["blocks.0.attn1", "blocks.1.attn1"]
-FILE_FORMATS = {**FORMATS, "FAQUANT": "int8", "FAKQUANT": "int8", "INT8": "int8"}
+FILE_FORMATS = {**FILE_TYPES, "FAQUANT": "int8", "FAKQUANT": "int8", "INT8": "int8"}
 POLICY = {"default_strategy": "static", "fa_default_strategy": "FP8",
           "register": [{"step_range": [1], "strategy": "dynamic", "target": "linear"}, {"step_range": 1, "strategy": "W4A8"},
                        {"step_range": 1, "strategy": "MXFP4", "target": "fa"}, {"step_range": [2], "strategy": "FLOAT", "target": "fa"}]}
@@ -126,12 +126,12 @@ def test_schemes_in_memory(fronts, scheme):
 
 
 @pytest.mark.parametrize("step", [None, 0, 1, 2])
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", FILE_TYPES)
 @pytest.mark.parametrize("scheme", ["W4A4_DYNAMIC", "W4A4_MXFP4"])
 def test_attention_and_policy_in_memory(fronts, scheme, kind, step):
     online = {"quant_type": scheme, "fa_quant_type": kind, "fa_layers": ["*.attn1", "blocks.1.attn2"]}
     told, _ = fronts().compare(online=online, policy=POLICY, step=step)
-    assert [name for name, (format, *_) in told.items() if format == FORMATS[kind]] == ["blocks.0.attn1", "blocks.1.attn1", "blocks.1.attn2"]
+    assert [name for name, (format, *_) in told.items() if format == FILE_TYPES[kind]] == ["blocks.0.attn1", "blocks.1.attn1", "blocks.1.attn2"]
 
 
 @pytest.mark.parametrize("online", [

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Self, Tuple
 
 import aerogel
 import torch
-from aerogel.flash_attention import FORMATS
+from aerogel.attention.module import FILE_TYPES
 
 from ..utils.exception import ModelInitError
 from .mode import QuantAlgorithm, algorithm, require_online
@@ -140,8 +140,8 @@ class OnlineQuantConfig:
         require_online(self.quant_type)
         self.fa_layers = (self.fa_layers,) if isinstance(self.fa_layers, str) else tuple(self.fa_layers or ())
         self.fa_quant_type = _algorithm("fa_quant_type", self.fa_quant_type)
-        if self.fa_quant_type is not None and self.fa_quant_type.value not in FORMATS:
-            raise ModelInitError(f"[quantize] fa_quant_type must be one of {', '.join(FORMATS)}, got {self.fa_quant_type}")
+        if self.fa_quant_type is not None and self.fa_quant_type.value not in FILE_TYPES:
+            raise ModelInitError(f"[quantize] fa_quant_type must be one of {', '.join(FILE_TYPES)}, got {self.fa_quant_type}")
         if self.fa_quant_type is not None and not self.fa_layers:
             raise ModelInitError("[quantize] fa_quant_type needs fa_layers: names or classes of the attention modules")
         _check_common(self)

@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 from aerogel import TimestepPolicyConfig
-from aerogel.flash_attention import QuantizedAttention
+from aerogel.attention.module import QuantizedAttention
 
 from ..utils.exception import ParametersInvalid
 

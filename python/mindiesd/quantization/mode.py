@@ -1,7 +1,7 @@
 """The names of algorithms, and what becomes of each: run, kept float, or refused with what to use."""
 from enum import StrEnum
 
-from aerogel.flash_attention import FORMATS
+from aerogel.attention.module import FILE_TYPES
 
 
 class QuantAlgorithm(StrEnum):
@@ -76,7 +76,7 @@ def scheme_of_file(stored: str, wanted: str | None = None) -> str:
     name = str(wanted or stored)
     if name in FLOAT_NAMES:
         return "FLOAT"
-    if name in FORMATS:
+    if name in FILE_TYPES:
         raise NotImplementedError(f"[quantize] {name} is of attention, not of Linear layers; for 8-bit floats in these use WFP8AFP8_DYNAMIC")
     if name == "W4A8" and stored.startswith("W4A4_MXFP4"):
         return "W4A8_MXFP"  # the same weights, activations in fp8

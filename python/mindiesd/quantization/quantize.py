@@ -6,9 +6,9 @@ from typing import Any, Optional
 
 import aerogel
 import torch
-from aerogel import _core, flash_attention, quantization
-from aerogel.layer_choice import Listed, listed, unwrapped
-from aerogel.layer_names import matches
+from aerogel import _core, quantization
+from aerogel.attention.module import FILE_TYPES
+from aerogel.layer_choice import Listed, listed, matches, unwrapped
 from torch import nn
 
 from ..utils.exception import ConfigError, ParametersInvalid, invalid_arguments
@@ -61,7 +61,7 @@ def _chooser(config: QuantConfig, attention: bool) -> Callable[[str, str], str]:
         if any(key in (config.exclude_layers or ()) for key in _names_of(name)):
             return "FLOAT"
         algo = wanted(name)
-        of_attention = algo in flash_attention.FORMATS
+        of_attention = algo in FILE_TYPES
         if algo is not None and of_attention != attention and algo not in FLOAT_NAMES:
             algo = None  # it speaks of the other kind
         if attention:

@@ -11,16 +11,18 @@ from importlib.util import find_spec
 
 from diffusers.quantizers import auto
 
-from . import attention_backend
-from .diffusers_loading import AerogelConfig, AerogelQuantizer, QuantMethod, describe
-from .model_attention import AttentionPlan, AttentionReport, enable_sparse_attention
-from .pipelines import timestep_callback
+from ..timestep import timestep_callback
+from . import backend
+from .loading import AerogelConfig, AerogelQuantizer, QuantMethod, describe
+from .models import VIDEO_MODELS, VideoModel
+from .plan import AttentionPlan, AttentionReport, enable_sparse_attention
 
-__all__ = ["AerogelConfig", "AttentionPlan", "AttentionReport", "describe", "enable_sparse_attention", "timestep_callback"]
+__all__ = ["VIDEO_MODELS", "AerogelConfig", "AttentionPlan", "AttentionReport", "VideoModel", "describe", "enable_sparse_attention",
+           "timestep_callback"]
 
 auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AEROGEL.value] = AerogelConfig
 auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AEROGEL.value] = AerogelQuantizer
-attention_backend.register()
+backend.register()
 if find_spec("peft"):
     from . import lora
 

@@ -5,17 +5,19 @@ calibrated int8 form), as MindIE SD hangs them in."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import CodeType, FunctionType
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from . import _core
-from .attention import attention
-from .quantized_attention import quantized_attention
-from .timestep import TimestepManager, TimestepPolicyConfig
+from .. import _core
+from ..timestep import TimestepManager, TimestepPolicyConfig
+from .calls import attention
+from .quantized import quantized_attention
 
-FORMATS = {row.file_type: row.name for row in _core.attention_formats() if row.file_type}
+FILE_TYPES = {row.file_type: row.name for row in _core.attention_formats() if row.file_type}
+_ATTRIBUTES = {"fa_quant", "fa3"}
 _WHOLE = 2147483647  # "all tokens before" and "all tokens after" in calls made for Ascend
 
 
@@ -115,6 +117,24 @@ def planned(decision: _core.ModuleDecision, policy: TimestepPolicyConfig | None 
     return QuantizedAttention(format, **rotation, scales=tensors, policy=policy, smooth_k=format == "int8")
 
 
-def attribute_of(attention: QuantizedAttention) -> str:
-    """Where MindIE SD hangs it into the attention of a model: calibrated int8 under the older name."""
-    return "fa3" if attention.calibrated else "fa_quant"
+def _mentions(code: CodeType) -> bool:
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return not _ATTRIBUTES.isdisjoint((*code.co_names, *(c for c in code.co_consts if isinstance(c, str)))) or any(map(_mentions, inner))
+
+
+def _calls_it(kind: type) -> bool:
+    """Whether the code of a class speaks of `fa_quant` or `fa3`."""
+    own = (function for base in kind.__mro__ if base not in (nn.Module, object) for function in vars(base).values())
+    return any(isinstance(function, FunctionType) and _mentions(function.__code__) for function in own)
+
+
+def why_no_attention(module: nn.Module) -> str:
+    """Why a module cannot compute quantized attention; empty if it can."""
+    if hasattr(module, "processor") or _calls_it(type(module)):
+        return ""
+    return f"{type(module).__name__} has no processor of diffusers and does not call its fa_quant"
+
+
+def hang(module: nn.Module, attention: QuantizedAttention) -> None:
+    """Sets the attention where MindIE SD hangs it: as `fa_quant`, calibrated int8 under the older name `fa3`."""
+    setattr(module, "fa3" if attention.calibrated else "fa_quant", attention)

@@ -1,9 +1,10 @@
 """The attention backend "aerogel" of diffusers: dense attention of any transformer, `model.set_attention_backend("aerogel")`.
 
-A call carries to it what the running model's plan says (model_attention.py): that is how sparse attention reaches the layers.
+A call carries to it what the running model's plan says (plan.py): that is how sparse attention reaches the layers.
 """
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import weakref
@@ -17,9 +18,9 @@ from diffusers.models import attention_dispatch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from ._watching import recorder, transformed
-from .attention import attention
-from .quantized_attention import quantized_attention
+from .._watching import recorder, transformed
+from ..attention import attention, quantized_attention
+from .processors import fused
 
 _log = logging.getLogger("aerogel")
 NAME = "aerogel"
@@ -169,6 +170,29 @@ class QuantizedLayer(RunningLayer):
                 _log.warning("attention of %s stays in float: %s", self.name, why)
             return by_torch(p)
         return self.attention(p.q, p.k, p.v, layout=p.layout, softmax_scale=p.scale)
+
+
+def with_backend(processor: Any) -> Any:
+    """A copy of a layer's processor that calls this backend, the fused one where there is one."""
+    ours = fused(processor) or copy.copy(processor)
+    ours._attention_backend = register()
+    return ours
+
+
+def compute_with(name: str, module: torch.nn.Module, attention: Any) -> None:
+    """Lets a layer with a processor compute with its QuantizedAttention; a hook tells the call which layer runs."""
+    if (hung := vars(module).get("_aerogel_attention")) is not None:
+        hung.attention = attention
+        return
+    layer = QuantizedLayer(name, module, attention)
+    object.__setattr__(module, "_aerogel_attention", layer)
+    if hasattr(module.processor, "_attention_backend"):
+        module.processor = with_backend(module.processor)
+        module.register_forward_pre_hook(layer.enter, with_kwargs=True)
+        module.register_forward_hook(layer.leave)
+    else:
+        module.register_forward_pre_hook(layer.enter_catching, with_kwargs=True)
+        module.register_forward_hook(layer.leave_catching, always_call=True)
 
 
 class Catch(TorchFunctionMode):

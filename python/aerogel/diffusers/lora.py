@@ -8,8 +8,8 @@ from peft.tuners.lora import model as peft_model
 from peft.tuners.lora.layer import Linear
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 
-from ._loading import chosen_group_size
-from .linear import QuantizedLinear
+from .._loading import chosen_group_size
+from ..linear import QuantizedLinear
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,6 @@ hooks of a layer as the number that it is given.
 """
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -18,13 +17,13 @@ from typing import Any, Self
 
 import torch
 
-from ._sparse_options import FURTHER, TYPES
-from .attention import attend_sparsely, sparse_attention
-from .attention_backend import Problem, RunningLayer, dense, register, running, traced, why_float
-from .fused_processors import fused
-from .layer_choice import unwrapped
-from .quantized_attention import FORMATS
-from .video_models import ANY_MODEL, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model
+from ..attention import sparse_attention
+from ..attention.calls import attend_sparsely
+from ..attention.options import FURTHER, TYPES
+from ..attention.quantized import FORMATS
+from ..layer_choice import unwrapped
+from .backend import Problem, RunningLayer, dense, running, traced, why_float, with_backend
+from .models import ANY_MODEL, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model
 
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
@@ -99,8 +98,7 @@ class AttentionPlan:
             else:  # not always_call, which makes torch.compile guard on the hooks of each layer
                 self._hook(layer, here.enter, here.leave, always_call=False)
                 before = layer.processor
-                layer.processor = fused(before) or copy.copy(before)
-                layer.processor._attention_backend = register()
+                layer.processor = with_backend(before)
                 self._undo.append((_put_back, layer, layer.processor, before))
 
     def _hook(self, module: torch.nn.Module, enter: Callable[..., None], leave: Callable[..., None], always_call: bool = True) -> None:
@@ -303,8 +301,8 @@ def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", s
     """Makes the self-attention of a diffusers video transformer sparse and returns an AttentionPlan (report, disable()).
 
     target: a transformer, or a pipeline (its transformer or UNet, and transformer_2). sparse_type, sparsity and further options as in
-    `aerogel.sparse_attention`; latent shape and text length are found from the model's class, see `aerogel.video_models`. sparse_type None
-    means dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
+    `aerogel.sparse_attention`; latent shape and text length are found from the model's class, see `aerogel.diffusers.VIDEO_MODELS`. sparse_type
+    None means dense attention by Aerogel, in every layer of any model. Steps before start_step and from end_step on stay dense, counted from the
     timesteps that the pipeline passes. skip_layers: indices of the attention layers in order, or patterns of their names.
     mask_refresh_steps: masks are predicted every so many steps and reused in between (rf_v2, rf_v3, ada_bsa). dense_format: what stays
     dense is computed in this format of `aerogel.quantized_attention` ("int8"); None: in float.

@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from ._sparse_options import FURTHER, SparseCall, blocks_of, further_keywords, maps_of, positive_scale
+from .. import _core
+from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
+from .options import FURTHER, SparseCall, blocks_of, further_keywords, maps_of, positive_scale
 
 LAYOUTS = ("BNSD", "BSND", "TND")
 
@@ -53,7 +53,7 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
 
 
 def _with_gradients(q: Any, k: Any, v: Any, place: dict[str, Any]) -> Any:
-    from .attention_gradients import with_gradients
+    from .gradients import with_gradients
 
     options = {"layout": place["input_layout"], "scale": place["scale"], "causal": place["is_causal"],
                **blocks_of("attention", place["mask"], place["block_size"])}

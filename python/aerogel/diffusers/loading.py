@@ -20,12 +20,12 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
-from . import _core
-from .attention_layers import hang, why_no_attention
-from .flash_attention import planned
-from .layer_choice import as_list, listed
-from .linear import QuantizedLinear
-from .quantization import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
+from .. import _core
+from ..attention.module import hang, planned, why_no_attention
+from ..layer_choice import as_list, listed
+from ..linear import QuantizedLinear
+from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
+from .backend import compute_with
 
 Parts: TypeAlias = Mapping[str, torch.Tensor]  # the tensors of one layer by their names in it
 
@@ -175,8 +175,10 @@ class AerogelQuantizer(DiffusersQuantizer):
             if decision.attention is None:
                 self.report.attention_in_float[name] = decision.why
             else:
-                attention = planned(decision)
-                hang(name, model.get_submodule(name), attention)
+                attention, module = planned(decision), model.get_submodule(name)
+                hang(module, attention)
+                if hasattr(module, "processor"):
+                    compute_with(name, module, attention)
                 self.report.attention[name] = attention.format
         describe(model, self)
         return model

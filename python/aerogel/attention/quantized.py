@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
-from ._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from ._sparse_options import blocks_of, maps_of, positive_scale
+from .. import _core
+from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
+from .options import blocks_of, maps_of, positive_scale
 
 FORMATS = tuple(row.name for row in _core.attention_formats() if row.name != "none")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
@@ -40,7 +40,7 @@ def _calibrated(scales: Mapping[str, Array | None] | None) -> _core.AttentionSca
 
 
 def _with_gradients(q: Any, k: Any, v: Any, format: str, how: dict[str, Any]) -> Any:
-    from .attention_gradients import with_gradients
+    from .gradients import with_gradients
 
     if how["seq_len"] is not None:
         raise NotImplementedError("[quantized_attention] gradients do not flow through packed sequences: call it under torch.no_grad()")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
-from ._arrays import Array, as_float_array, is_torch
+from .. import _core
+from .._arrays import Array, as_float_array, is_torch
 
 TYPES = {row.name: row for row in _core.sparse_types()}
 SPARSE_TYPES = tuple(name for name in TYPES if name != "none")
