@@ -6,9 +6,11 @@ from typing import Any, Optional
 
 import aerogel
 import torch
-from aerogel import _core, quantization
+from aerogel import _core
 from aerogel.attention.module import FILE_TYPES
 from aerogel.layer_choice import Listed, listed, matches, unwrapped
+from aerogel.model_plan import plan_from_files, plan_in_memory
+from aerogel.quantization import apply
 from torch import nn
 
 from ..utils.exception import ConfigError, ParametersInvalid, invalid_arguments
@@ -91,7 +93,7 @@ def _from_files(model: nn.Module, path: str, config: QuantConfig, layer_classes:
     def type_of(name: str, stored: str, attention: bool) -> str:
         return of_attention(name, stored) if attention else of_linears(name, stored)
 
-    return quantization.apply(model, found, quantization.plan_from_files(found, pair, type_of=type_of), pair, policy=policy)
+    return apply(model, found, plan_from_files(found, pair, type_of=type_of), pair, policy=policy)
 
 
 def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optional[Iterable[type]]) -> aerogel.QuantizeReport:
@@ -101,7 +103,7 @@ def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optio
     used = {p: fallback[p].value for p in first if p in known or any(matches(name, p) for name in known)}
     online = aerogel.OnlineQuantConfig(config.quant_type.value, fallback_layers=used, fa_layers=config.fa_layers if config.fa_quant_type else None,
                                        fa_quant_type=config.fa_quant_type.value if config.fa_quant_type else None)
-    return quantization.apply(model, found, quantization.plan_in_memory(found, online, include="*"), policy=policy)
+    return apply(model, found, plan_in_memory(found, online, include="*"), policy=policy)
 
 
 @invalid_arguments
