@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import _core
 from ..timestep import TimestepManager, TimestepPolicyConfig
-from .calls import attention
+from .dense import attention
 from .quantized import quantized_attention
 
 FILE_TYPES = {row.file_type: row.name for row in _core.attention_formats() if row.file_type}

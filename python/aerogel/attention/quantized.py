@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core
 from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from .options import blocks_of, maps_of, positive_scale
+from .arguments import blocks_of, heads_of, positive_scale
 
 FORMATS = tuple(row.name for row in _core.attention_formats() if row.name != "none")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
@@ -78,7 +78,7 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     if seq_len is not None and mask is not None:
         raise ValueError("[quantized_attention] mask does not go with seq_len")
     op = "quantized_attention"
-    blocks = blocks_of(op, mask, block_size, maps_of(q, input_layout))
+    blocks = blocks_of(op, mask, block_size, heads_of(q, input_layout))
     q_tokens, k_tokens = block_tokens or (0, 0)
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     o = empty(arrays[0].shape, arrays[0])

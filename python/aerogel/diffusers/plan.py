@@ -18,9 +18,9 @@ from typing import Any, Self
 import torch
 
 from ..attention import sparse_attention
-from ..attention.calls import attend_sparsely
-from ..attention.options import FURTHER, TYPES
 from ..attention.quantized import FORMATS
+from ..attention.sparse import attend_sparsely
+from ..attention.sparse_options import FURTHER, TYPES
 from ..layer_choice import unwrapped
 from .backend import Problem, RunningLayer, dense, running, traced, why_float, with_backend
 from .models import ANY_MODEL, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model

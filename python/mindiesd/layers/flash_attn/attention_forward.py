@@ -4,7 +4,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from aerogel import attention
-from aerogel.attention.options import attended
+from aerogel.attention.arguments import attended
 
 from ...utils.exception import ParametersInvalid, invalid_arguments, require
 

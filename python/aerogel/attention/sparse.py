@@ -1,4 +1,4 @@
-"""Dense and sparse attention for NumPy arrays and torch tensors on the CPU."""
+"""Attention that computes the blocks that matter, found by a pattern."""
 from __future__ import annotations
 
 import inspect
@@ -6,61 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import _core
-from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from .options import FURTHER, SparseCall, blocks_of, further_keywords, maps_of, positive_scale
-
-LAYOUTS = ("BNSD", "BSND", "TND")
-
-
-def _prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
-    """q, k and v as the core takes them, 4-D, and the layout they are in then."""
-    refuse_recorders(op, q, k, v)
-    if input_layout not in LAYOUTS:
-        raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
-    if not is_torch(q) == is_torch(k) == is_torch(v):
-        raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
-    if input_layout != "TND":
-        return arrays, input_layout
-    if any(t.ndim != 3 for t in arrays):
-        raise ValueError(f"[{op}] TND is [tokens, heads, head_dim], got {', '.join(str(list(t.shape)) for t in arrays)}")
-    q, k, v = arrays
-    return (q[None], k[None], v[None]), "BSND"
-
-
-def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", scale: float | None = None, mask: Array | None = None,
-              block_size: int | tuple[int, int] = 128, is_causal: bool = False) -> ArrayT:
-    """softmax(scale q k^T) v per head, as `torch.nn.functional.scaled_dot_product_attention` without dropout.
-
-    q, k, v: [batch, heads, tokens, head_dim] ("BNSD"), [batch, tokens, heads, head_dim] ("BSND") or [tokens, heads, head_dim] ("TND", one
-    sequence); float32, bfloat16 or float16; q and k may differ in length; k and v may have a divisor of q's heads (GQA). scale:
-    head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks], true for the blocks to compute (floats: 0
-    = computed, -inf = not), of block_size tokens (an int, or a pair for queries and keys); a query row without a computed block gives
-    zeros. is_causal: query i sees no key after i + k_len - q_len.
-    Sums and softmax weights are float32; for bfloat16 on CPUs with AMX the weights are rounded to bfloat16 before they are multiplied with
-    v. Gradients flow to q, k and v; torch computes them.
-    Returns an array like q. Raises ValueError for shapes and types that do not fit."""
-    place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
-    if wants_gradients(q, k, v):
-        return _with_gradients(q, k, v, place)
-    prepared, layout = _prepared("attention", q, k, v, input_layout)
-    blocks = blocks_of("attention", mask, block_size, maps_of(prepared[0], layout))
-    o = empty(prepared[0].shape, prepared[0])
-    _core.attention(*map(handed, (*prepared, o)), layout=layout, scale=positive_scale("attention", scale), causal=bool(is_causal), **blocks)
-    return restored(o[0] if input_layout == "TND" else o, q)
-
-
-def _with_gradients(q: Any, k: Any, v: Any, place: dict[str, Any]) -> Any:
-    from .gradients import with_gradients
-
-    options = {"layout": place["input_layout"], "scale": place["scale"], "causal": place["is_causal"],
-               **blocks_of("attention", place["mask"], place["block_size"])}
-    if options["layout"] != "TND":
-        return with_gradients(q, k, v, lambda *qkv: attention(*qkv, **place), options)
-    whole = with_gradients(q[None], k[None], v[None], lambda *qkv: attention(*qkv, **{**place, "input_layout": "BSND"}), options)
-    return whole[0]
+from .._arrays import Array, ArrayT, empty, handed, is_torch, restored, wants_gradients
+from .arguments import prepared
+from .sparse_options import FURTHER, SparseCall, further_keywords
 
 
 def _report(plan: _core.SparsePlan, seconds: float) -> dict[str, Any]:
@@ -85,7 +33,7 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
         raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
                                   "aerogel.attention, which has them")
     options = {**_DEFAULTS, **options}
-    (q_, k_, v_), layout = _prepared("sparse_attention", q, k, v, options["input_layout"])
+    (q_, k_, v_), layout = prepared("sparse_attention", q, k, v, options["input_layout"])
     call, o = SparseCall(options, layout), empty(q_.shape, q_)
     if plan is None:
         plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.arithmetic,
@@ -129,4 +77,4 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
 
 
 _DEFAULTS: dict[str, Any] = {name: p.default for name, p in inspect.signature(sparse_attention).parameters.items()
-             if p.default is not inspect.Parameter.empty} | FURTHER
+                             if p.default is not inspect.Parameter.empty} | FURTHER

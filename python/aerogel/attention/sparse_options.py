@@ -2,14 +2,12 @@
 core can judge is left to it."""
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from .. import _core
-from .._arrays import Array, as_float_array, is_torch
+from .._arrays import Array, as_float_array
+from .arguments import block_mask, positive_scale
 
 TYPES = {row.name: row for row in _core.sparse_types()}
 SPARSE_TYPES = tuple(name for name in TYPES if name != "none")
@@ -18,35 +16,6 @@ FURTHER: dict[str, Any] = {
     "mask": None, "cached_mask": None, "precision": "bf16", "video_spans": None, "return_mask": False, "return_report": False,
     "txt_first": True, "q_rot": None, "k_rot": None,
     **{name: default for name, default in PARAMETERS.items() if name not in ("sparsity", "block_size", "cdf_threshold", "keep_sink", "keep_recent")}}
-
-
-def positive_scale(op: str, scale: float | None) -> float:
-    """0 (the default of the core) for None. ValueError unless positive."""
-    if scale is None:
-        return 0.0
-    if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
-        raise ValueError(f"[{op}] scale must be a positive number or None, got {scale!r}")
-    return float(scale)
-
-
-def maps_of(q: Array, layout: str) -> tuple[int, int]:
-    """Batch and heads of a 4-D q."""
-    return (q.shape[0], q.shape[1 if layout == "BNSD" else 2]) if q.ndim == 4 else (0, 0)
-
-
-def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int], maps: tuple[int, int] | None = None) -> dict[str, Any]:
-    """The core's options for a mask of blocks of block_size tokens, an int or a pair; none without a mask. maps: batch and heads, for which
-    a mask of one of them is repeated."""
-    if mask is None:
-        return {}
-    block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
-    if len(block) != 2 or not all(isinstance(b, (int, np.integer)) and b >= 1 for b in block):
-        raise ValueError(f"[{op}] block_size must be a number of tokens or a pair of them, at least 1, got {block_size!r}")
-    blocks = block_mask(op, "mask", mask)
-    if maps is not None and all(given in (1, wanted) for given, wanted in zip(blocks.shape[:2], maps)):
-        shape = (*maps, *blocks.shape[2:])
-        blocks = blocks.expand(shape).contiguous() if is_torch(blocks) else np.ascontiguousarray(np.broadcast_to(blocks, shape))
-    return {"mask": blocks, "block": tuple(int(b) for b in block)}
 
 
 def further_keywords(given: dict[str, Any]) -> dict[str, Any]:
@@ -115,36 +84,6 @@ class SparseCall:
             precision=options["precision"], **rotations)
         self.mask = _given_mask(options)
         self.pattern, self.video = _pattern(options), _layout(options)
-
-
-def attended(op: str, name: str, mask: Any) -> Any:
-    """A mask of numbers as scaled_dot_product_attention has them, 0 = seen and -inf (or the least finite number) = not, as bool. Others pass.
-    ValueError for numbers that are neither: aerogel adds nothing to the scores."""
-    if is_torch(mask):
-        if not mask.is_floating_point():
-            return mask
-        import torch
-
-        seen, hidden = mask == 0, mask <= torch.finfo(mask.dtype).min
-    else:
-        if mask.dtype.kind != "f":
-            return mask
-        seen, hidden = mask == 0, mask <= np.finfo(mask.dtype).min
-    if not bool((seen | hidden).all()):
-        raise ValueError(f"[{op}] {name} of {mask.dtype} is added to the scores and may hold 0 (seen) and -inf (not seen) only: give a bool "
-                         "mask, True = seen")
-    return seen
-
-
-def block_mask(op: str, name: str, mask: Any) -> Array:
-    """bool or 8-bit integers, 4-D and contiguous."""
-    mask = attended(op, name, mask.detach().cpu() if is_torch(mask) else np.asarray(mask))
-    kind = str(mask.dtype).removeprefix("torch.")
-    if kind not in ("bool", "int8", "uint8") or mask.ndim not in (2, 4):
-        raise ValueError(f"[{op}] {name} must say which blocks are computed: bool or int8 [batch, heads, query blocks, key blocks] "
-                         f"or [query blocks, key blocks], got {kind} {list(mask.shape)}")
-    mask = mask.reshape((1, 1, *mask.shape)) if mask.ndim == 2 else mask
-    return mask.contiguous() if is_torch(mask) else np.ascontiguousarray(mask)
 
 
 def _given_mask(options: dict[str, Any]) -> Array | None:

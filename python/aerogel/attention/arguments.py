@@ -1,0 +1,88 @@
+"""What all calls of attention check and bring into the core's form: the arrays, the scale, and masks of blocks."""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .._arrays import Array, ArrayT, as_float_array, is_torch, refuse_recorders
+
+LAYOUTS = ("BNSD", "BSND", "TND")
+
+
+def prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
+    """q, k and v as the core takes them, 4-D, and the layout they are in then."""
+    refuse_recorders(op, q, k, v)
+    if input_layout not in LAYOUTS:
+        raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
+    if not is_torch(q) == is_torch(k) == is_torch(v):
+        raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+    arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
+    if input_layout != "TND":
+        return arrays, input_layout
+    if any(t.ndim != 3 for t in arrays):
+        raise ValueError(f"[{op}] TND is [tokens, heads, head_dim], got {', '.join(str(list(t.shape)) for t in arrays)}")
+    q, k, v = arrays
+    return (q[None], k[None], v[None]), "BSND"
+
+
+def positive_scale(op: str, scale: float | None) -> float:
+    """0 (the default of the core) for None. ValueError unless positive."""
+    if scale is None:
+        return 0.0
+    if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
+        raise ValueError(f"[{op}] scale must be a positive number or None, got {scale!r}")
+    return float(scale)
+
+
+def heads_of(q: Array, layout: str) -> tuple[int, int]:
+    """Batch and heads of a 4-D q."""
+    return (q.shape[0], q.shape[1 if layout == "BNSD" else 2]) if q.ndim == 4 else (0, 0)
+
+
+def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int], heads: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The core's options for a mask of blocks of block_size tokens, an int or a pair; none without a mask. heads: batch and heads, for
+    which a mask of one of them is repeated."""
+    if mask is None:
+        return {}
+    block = tuple(block_size) if isinstance(block_size, (tuple, list)) else (block_size, block_size)
+    if len(block) != 2 or not all(isinstance(b, (int, np.integer)) and b >= 1 for b in block):
+        raise ValueError(f"[{op}] block_size must be a number of tokens or a pair of them, at least 1, got {block_size!r}")
+    blocks = block_mask(op, "mask", mask)
+    if heads is not None and all(given in (1, wanted) for given, wanted in zip(blocks.shape[:2], heads)):
+        shape = (*heads, *blocks.shape[2:])
+        blocks = blocks.expand(shape).contiguous() if is_torch(blocks) else np.ascontiguousarray(np.broadcast_to(blocks, shape))
+    return {"mask": blocks, "block": tuple(int(b) for b in block)}
+
+
+def attended(op: str, name: str, mask: Any) -> Any:
+    """A mask of numbers as scaled_dot_product_attention has them, 0 = seen and -inf (or the least finite number) = not, as bool. Others pass.
+    ValueError for numbers that are neither: aerogel adds nothing to the scores."""
+    if is_torch(mask):
+        if not mask.is_floating_point():
+            return mask
+        import torch
+
+        seen, hidden = mask == 0, mask <= torch.finfo(mask.dtype).min
+    else:
+        if mask.dtype.kind != "f":
+            return mask
+        seen, hidden = mask == 0, mask <= np.finfo(mask.dtype).min
+    if not bool((seen | hidden).all()):
+        raise ValueError(f"[{op}] {name} of {mask.dtype} is added to the scores and may hold 0 (seen) and -inf (not seen) only: give a bool "
+                         "mask, True = seen")
+    return seen
+
+
+def block_mask(op: str, name: str, mask: Any) -> Array:
+    """bool or 8-bit integers, 4-D and contiguous."""
+    mask = attended(op, name, mask.detach().cpu() if is_torch(mask) else np.asarray(mask))
+    kind = str(mask.dtype).removeprefix("torch.")
+    if kind not in ("bool", "int8", "uint8") or mask.ndim not in (2, 4):
+        raise ValueError(f"[{op}] {name} must say which blocks are computed: bool or int8 [batch, heads, query blocks, key blocks] "
+                         f"or [query blocks, key blocks], got {kind} {list(mask.shape)}")
+    mask = mask.reshape((1, 1, *mask.shape)) if mask.ndim == 2 else mask
+    return mask.contiguous() if is_torch(mask) else np.ascontiguousarray(mask)

@@ -1,0 +1,41 @@
+"""Attention that computes every block, or those of a given mask."""
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _core
+from .._arrays import Array, ArrayT, empty, handed, restored, wants_gradients
+from .arguments import blocks_of, heads_of, positive_scale, prepared
+
+
+def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", scale: float | None = None, mask: Array | None = None,
+              block_size: int | tuple[int, int] = 128, is_causal: bool = False) -> ArrayT:
+    """softmax(scale q k^T) v per head, as `torch.nn.functional.scaled_dot_product_attention` without dropout.
+
+    q, k, v: [batch, heads, tokens, head_dim] ("BNSD"), [batch, tokens, heads, head_dim] ("BSND") or [tokens, heads, head_dim] ("TND", one
+    sequence); float32, bfloat16 or float16; q and k may differ in length; k and v may have a divisor of q's heads (GQA). scale:
+    head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks], true for the blocks to compute (floats: 0
+    = computed, -inf = not), of block_size tokens (an int, or a pair for queries and keys); a query row without a computed block gives
+    zeros. is_causal: query i sees no key after i + k_len - q_len.
+    Sums and softmax weights are float32; for bfloat16 on CPUs with AMX the weights are rounded to bfloat16 before they are multiplied with
+    v. Gradients flow to q, k and v; torch computes them.
+    Returns an array like q. Raises ValueError for shapes and types that do not fit."""
+    place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
+    if wants_gradients(q, k, v):
+        return _with_gradients(q, k, v, place)
+    arrays, layout = prepared("attention", q, k, v, input_layout)
+    blocks = blocks_of("attention", mask, block_size, heads_of(arrays[0], layout))
+    o = empty(arrays[0].shape, arrays[0])
+    _core.attention(*map(handed, (*arrays, o)), layout=layout, scale=positive_scale("attention", scale), causal=bool(is_causal), **blocks)
+    return restored(o[0] if input_layout == "TND" else o, q)
+
+
+def _with_gradients(q: Any, k: Any, v: Any, place: dict[str, Any]) -> Any:
+    from .gradients import with_gradients
+
+    options = {"layout": place["input_layout"], "scale": place["scale"], "causal": place["is_causal"],
+               **blocks_of("attention", place["mask"], place["block_size"])}
+    if options["layout"] != "TND":
+        return with_gradients(q, k, v, lambda *qkv: attention(*qkv, **place), options)
+    whole = with_gradients(q[None], k[None], v[None], lambda *qkv: attention(*qkv, **{**place, "input_layout": "BSND"}), options)
+    return whole[0]
