@@ -23,10 +23,11 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
     if wants_gradients(q, k, v):
         return _with_gradients(q, k, v, place)
-    arrays, layout = prepared("attention", q, k, v, input_layout)
-    blocks = blocks_of("attention", mask, block_size, heads_of(arrays[0], layout))
-    o = empty(arrays[0].shape, arrays[0])
-    _core.attention(*map(handed, (*arrays, o)), layout=layout, scale=positive_scale("attention", scale), causal=bool(is_causal), **blocks)
+    (q_, k_, v_), layout = prepared("attention", q, k, v, input_layout)
+    blocks = blocks_of("attention", mask, block_size, heads_of(q_, layout))
+    o = empty(q_.shape, q_)
+    _core.attention(handed(q_), handed(k_), handed(v_), handed(o), layout=layout, scale=positive_scale("attention", scale),
+                    causal=bool(is_causal), **blocks)
     return restored(o[0] if input_layout == "TND" else o, q)
 
 

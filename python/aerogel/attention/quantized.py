@@ -22,7 +22,7 @@ def _plain(name: str, array: Array) -> Array:
     return array.float().contiguous()
 
 
-def _rotations(rotation: Array | tuple[Array, Array] | None) -> dict[str, Array]:
+def _rotations(rotation: Array | tuple[Array, Array] | None) -> dict[str, Any]:
     if rotation is None:
         return {}
     q_rotation, k_rotation = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
@@ -82,7 +82,7 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     q_tokens, k_tokens = block_tokens or (0, 0)
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     o = empty(arrays[0].shape, arrays[0])
-    _core.attention(*map(handed, (*arrays, o)), layout=input_layout, scale=positive_scale(op, scale), format=format, smooth_k=bool(smooth_k),
-                    q_tokens=int(q_tokens), k_tokens=int(k_tokens), scales=_calibrated(scales), **_rotations(rotation), **blocks,
-                    seq_len=None if seq_len is None else [int(n) for n in seq_len])
+    _core.attention(handed(arrays[0]), handed(arrays[1]), handed(arrays[2]), handed(o), layout=input_layout, scale=positive_scale(op, scale),
+                    format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens), k_tokens=int(k_tokens), scales=_calibrated(scales),
+                    **_rotations(rotation), **blocks, seq_len=None if seq_len is None else [int(n) for n in seq_len])
     return restored(o, q)
