@@ -6,6 +6,7 @@
 #include <exception>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -36,7 +37,7 @@ OnlineQuantConfig config_of(const Json& json) {
     return config;
 }
 
-Tensor of_linear(const Linear& linear, const SafetensorsFile& in, const WanStep& step) {
+Tensor of_linear(const Linear& linear, const SafetensorsFile& in, const TransformerStep& step) {
     const Tensor x = in.tensor("x." + std::to_string(linear.in_features()));
     Tensor y(DType::f32, {x.dim(0), linear.out_features()});
     StepContext context = step.context;
@@ -46,24 +47,24 @@ Tensor of_linear(const Linear& linear, const SafetensorsFile& in, const WanStep&
 }
 
 Tensor of_attention(const AttentionQuantization& quantization, const SafetensorsFile& in,
-                    const WanStep& step) {
+                    const TransformerStep& step) {
     const Tensor q = in.tensor("q"), k = in.tensor("k"), v = in.tensor("v");
     Tensor o(DType::f32, q.shape());
     attention(q, k, v, o, attention_options(quantization, step.timestep_policy, step.context.timestep_index));
     return o;
 }
 
-Outputs outputs_of(const WanTransformer& model, const SafetensorsFile& in, const WanStep& step) {
+Outputs outputs_of(const Transformer& model, const SafetensorsFile& in, const TransformerStep& step) {
     Outputs outputs;
     for (const std::string& name : model.linear_names()) {
         if (model.linear(name).scheme() == "FLOAT") continue;
         outputs.emplace("linear." + name, of_linear(model.linear(name), in, step));
     }
     for (const std::string& name : model.attention_names()) {
-        const auto& quantization = model.attention(name);
+        const auto& quantization = model.attention(name).quantization;
         if (quantization) outputs.emplace("attention." + name, of_attention(*quantization, in, step));
     }
-    WanInput input;
+    TransformerInput input;
     input.hidden_states = in.tensor("hidden_states");
     input.timestep = in.tensor("timestep");
     input.encoder_hidden_states = in.tensor("encoder_hidden_states");
@@ -72,11 +73,11 @@ Outputs outputs_of(const WanTransformer& model, const SafetensorsFile& in, const
 }
 
 void run(char** argv) {
-    WanTransformer model = WanTransformer::load(argv[1]);
+    const std::unique_ptr<Transformer> model = Transformer::load(argv[1]);
     const Json json = Json::parse(std::ifstream(argv[2]));
     const QuantizeReport report = json.contains("description")
-                                      ? quantize(model, json.at("description").get<std::string>())
-                                      : quantize(model, config_of(json.at("online")));
+                                      ? quantize(*model, json.at("description").get<std::string>())
+                                      : quantize(*model, config_of(json.at("online")));
     for (const auto& layer : report.layers) {
         std::printf("%s\t%s\t%s\t%lld\n", layer.name.c_str(), layer.scheme.c_str(), layer.why.c_str(),
                     static_cast<long long>(layer.group_size));
@@ -84,10 +85,10 @@ void run(char** argv) {
     const auto policy = json.contains("policy")
                             ? std::optional(TimestepPolicyConfig::read(json.at("policy").get<std::string>()))
                             : std::nullopt;
-    WanStep step;
+    TransformerStep step;
     step.context.timestep_index = json.value("step", -1);
     step.timestep_policy = policy ? &*policy : nullptr;
-    save_safetensors(argv[4], outputs_of(model, SafetensorsFile::open(argv[3]), step));
+    save_safetensors(argv[4], outputs_of(*model, SafetensorsFile::open(argv[3]), step));
 }
 
 }  // namespace
