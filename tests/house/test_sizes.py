@@ -13,7 +13,7 @@ EMPTY_NAMES = re.compile(r"(^|_)(utils?|helpers?|manager|common|misc|stuff)(_|$)
 
 # Signatures that are not ours to choose: calls of MindIE SD that must keep working as they are, and of the C library.
 _FLASH = "python/mindiesd/layers/flash_attn/"
-GIVEN_SIGNATURES = {("python/aerogel/attention.py", "sparse_attention"), (f"{_FLASH}sparse_flash_attn.py", "sparse_attention"),
+GIVEN_SIGNATURES = {("python/aerogel/attention/sparse.py", "sparse_attention"), (f"{_FLASH}sparse_flash_attn.py", "sparse_attention"),
                     (f"{_FLASH}attention_forward.py", "attention_forward"),
                     (f"{_FLASH}attention_forward_varlen.py", "attention_forward_varlen"),
                     ("python/mindiesd/layers/rope.py", "rotary_position_embedding"),
