@@ -23,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                 continue;  // the others are read all the same
             }
         }
-        for (const QuantizedAttention& attention : pair.attentions()) pair.read(attention);
+        for (const StoredAttention& attention : pair.attentions()) pair.read(attention);
     } catch (const Error&) {
         return 0;
     }

@@ -185,7 +185,7 @@ std::map<std::string, AttentionQuantization> quantized_attentions(const Attentio
 
 // The same for what a recipe plans; modules without rotation hold none.
 std::map<std::string, AttentionQuantization> planned_attentions(
-    const std::map<std::string, AttentionPlan>& plan, const std::filesystem::path& weights,
+    const std::map<std::string, PlannedAttention>& plan, const std::filesystem::path& weights,
     const CalibrationStats* calibration) {
     std::map<std::string, AttentionQuantization> attentions;
     for (const auto& [name, how] : plan) {
@@ -198,7 +198,7 @@ std::map<std::string, AttentionQuantization> planned_attentions(
     return attentions;
 }
 
-bool any_calibrated(const std::map<std::string, AttentionPlan>& plan) {
+bool any_calibrated(const std::map<std::string, PlannedAttention>& plan) {
     return std::any_of(plan.begin(), plan.end(), [](const auto& module) {
         return attention_type("quantize", module.second.quant_type).calibrated;
     });

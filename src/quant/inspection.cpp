@@ -72,7 +72,7 @@ class Inspector {
 
     void inspect_attentions() {
         std::map<std::string, int> counts;
-        for (const QuantizedAttention& attention : pair_.attentions()) {
+        for (const StoredAttention& attention : pair_.attentions()) {
             for (std::string& name : pair_.tensors_of(attention)) used_.insert(std::move(name));
             try {
                 ++counts["quantized attention: " + pair_.read(attention).quant_type];

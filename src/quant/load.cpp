@@ -350,7 +350,7 @@ std::string module_of_scale(const std::string& key) {
 
 class AttentionReader {
   public:
-    AttentionReader(const SafetensorsFile& file, const QuantizedAttention& attention)
+    AttentionReader(const SafetensorsFile& file, const StoredAttention& attention)
         : file_(file), attention_(attention) {}
 
     [[noreturn]] void refuse(const std::string& tensor, const std::string& wanted,
@@ -404,7 +404,7 @@ class AttentionReader {
 
   private:
     const SafetensorsFile& file_;
-    const QuantizedAttention& attention_;
+    const StoredAttention& attention_;
 };
 
 }  // namespace
@@ -531,7 +531,7 @@ void QuantizedPair::find_attentions() {
     }
 }
 
-std::vector<std::string> QuantizedPair::tensors_of(const QuantizedAttention& attention) const {
+std::vector<std::string> QuantizedPair::tensors_of(const StoredAttention& attention) const {
     std::vector<std::string> names;
     for (const char* tensor : {".q_rot", ".k_rot"}) names.push_back(attention.name + tensor);
     for (const char* prefix : {".fa_", ".fa3_"}) {
@@ -544,7 +544,7 @@ std::vector<std::string> QuantizedPair::tensors_of(const QuantizedAttention& att
     return names;
 }
 
-AttentionQuantization QuantizedPair::read(const QuantizedAttention& attention, std::int64_t heads,
+AttentionQuantization QuantizedPair::read(const StoredAttention& attention, std::int64_t heads,
                                           std::int64_t head_dim, std::int64_t kv_heads) const {
     const auto type = find_attention_type(attention.quant_type);
     if (!type) throw Unsupported(fmt::format("{} attention is not supported", attention.quant_type));

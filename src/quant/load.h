@@ -22,7 +22,7 @@ struct QuantizedLayer {
 };
 
 /// An attention module that the description quantizes.
-struct QuantizedAttention {
+struct StoredAttention {
     std::string name;
     std::string quant_type;  ///< upper case; may be one that nothing here computes yet
 };
@@ -42,13 +42,13 @@ class QuantizedPair {
     const std::vector<QuantizedLayer>& layers() const { return layers_; }
     /// Keys of the description about quantized attention, and the modules they speak of.
     const std::vector<std::string>& attention_keys() const { return attention_keys_; }
-    const std::vector<QuantizedAttention>& attentions() const { return attentions_; }
+    const std::vector<StoredAttention>& attentions() const { return attentions_; }
     /// Its tensors in the weight file.
-    std::vector<std::string> tensors_of(const QuantizedAttention& attention) const;
+    std::vector<std::string> tensors_of(const StoredAttention& attention) const;
     /// Rotations or calibrated scales of one. InvalidArgument as for layers; Unsupported for a type that is
     /// not supported. heads and head_dim: of the module, where the caller knows, else 0; k and v may have a
     /// divisor of q's heads.
-    AttentionQuantization read(const QuantizedAttention& attention, std::int64_t heads = 0,
+    AttentionQuantization read(const StoredAttention& attention, std::int64_t heads = 0,
                                std::int64_t head_dim = 0, std::int64_t kv_heads = 0) const;
 
     /// The arrays of one layer. InvalidArgument naming file, tensor, expected and got; Unsupported for a
@@ -68,7 +68,7 @@ class QuantizedPair {
     SafetensorsFile weights_;
     std::vector<QuantizedLayer> layers_;
     std::vector<std::string> attention_keys_;
-    std::vector<QuantizedAttention> attentions_;
+    std::vector<StoredAttention> attentions_;
 };
 
 }  // namespace aerogel

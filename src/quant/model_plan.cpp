@@ -120,7 +120,7 @@ class FilePlan {
     }
 
     void decide_attention(std::size_t entry) {
-        QuantizedAttention attention = pair_.attentions()[entry];
+        StoredAttention attention = pair_.attentions()[entry];
         attention.quant_type = wanted(attention.name, attention.quant_type, true);
         const auto found = attentions_.find(attention.name);
         const bool is_float = attention.quant_type == "FLOAT";
@@ -135,7 +135,7 @@ class FilePlan {
         decisions_.push_back(std::move(decision));
     }
 
-    void quantize_attention(const QuantizedAttention& attention, const ModelModule& module,
+    void quantize_attention(const StoredAttention& attention, const ModelModule& module,
                             ModuleDecision& decision) const {
         const auto type = find_attention_type(attention.quant_type);
         if (type && type->calibrated && module.heads == 0) {

@@ -48,14 +48,14 @@ Recipe parse_recipe(const std::string& text, const std::filesystem::path& path,
                     const std::vector<std::string>& without = {});
 
 /// What becomes of the attention of one module.
-struct AttentionPlan {
+struct PlannedAttention {
     std::string quant_type;
     bool rotated = false;
 };
 
 struct RecipePlan {
     LayerPlan layers;
-    std::map<std::string, AttentionPlan> attentions;
+    std::map<std::string, PlannedAttention> attentions;
     std::vector<std::string> notes;  ///< patterns that matched no layer, entries without effect
 };
 

@@ -65,7 +65,7 @@ Plan make_plan(const QuantizedPair& pair) {
         dropped.erase(layer.prefix + ".weight");
         dropped.erase(layer.prefix + ".bias");
     }
-    for (const QuantizedAttention& attention : pair.attentions()) {
+    for (const StoredAttention& attention : pair.attentions()) {
         for (std::string& tensor : pair.tensors_of(attention)) dropped.insert(std::move(tensor));
     }
     Plan plan;

@@ -115,7 +115,7 @@ struct Group {
 };
 
 template <typename Isa, typename Element>
-void pack_group(const AttentionProblem& problem, const AttentionCall& call, const AttentionPlan& plan,
+void pack_group(const AttentionProblem& problem, const AttentionCall& call, const AttentionTiling& tiling,
                 const Group& group) {
     const std::int64_t portions = (problem.k_len + kPackKeys - 1) / kPackKeys;
     parallel_for(group.maps.count * portions, [&](std::int64_t task, int) {
@@ -126,30 +126,30 @@ void pack_group(const AttentionProblem& problem, const AttentionCall& call, cons
         const std::int64_t first = task % portions * kPackKeys;
         const std::int64_t last = smaller(first + kPackKeys, problem.k_len);
         for (std::int64_t key = first; key < last; key += kPanel)
-            pack_keys<Isa>(k, problem, key, group.keys + local * plan.k_floats + key * problem.head_dim);
-        pack_values<Isa>(v, problem, {first, last, 0}, group.values + local * plan.v_floats);
+            pack_keys<Isa>(k, problem, key, group.keys + local * tiling.k_floats + key * problem.head_dim);
+        pack_values<Isa>(v, problem, {first, last, 0}, group.values + local * tiling.v_floats);
     });
 }
 
 template <typename Isa, typename Element>
-void compute_group(const AttentionProblem& problem, const AttentionCall& call, const AttentionPlan& plan,
+void compute_group(const AttentionProblem& problem, const AttentionCall& call, const AttentionTiling& tiling,
                    const Group& group) {
     constexpr float kLog2E = 1.44269504F;
-    parallel_for(group.maps.count * problem.group() * plan.tiles, [&](std::int64_t task, int worker) {
-        const auto [map, packed] = query_task(problem, group.maps, task / plan.tiles);
-        const auto [block, first, last] = plan.rows_of(task, problem.q_len);
+    parallel_for(group.maps.count * problem.group() * tiling.tiles, [&](std::int64_t task, int worker) {
+        const auto [map, packed] = query_task(problem, group.maps, task / tiling.tiles);
+        const auto [block, first, last] = tiling.rows_of(task, problem.q_len);
         if (first >= last) return;
         Tile tile;
         tile.rows = last - first;
         tile.head_dim = problem.head_dim;
-        tile.d_padded = plan.d_padded;
-        tile.k = group.keys + packed * plan.k_floats;
-        tile.v = group.values + packed * plan.v_floats;
+        tile.d_padded = tiling.d_padded;
+        tile.k = group.keys + packed * tiling.k_floats;
+        tile.v = group.values + packed * tiling.v_floats;
         tile.k_len = problem.k_len;
-        tile.scores = group.scratch + worker * plan.worker_floats;
+        tile.scores = group.scratch + worker * tiling.worker_floats;
         tile.sums = tile.scores + kMaxTileRows * kTileKeys;
         tile.o = tile.sums + kMaxTileRows * kPanel;
-        tile.q = tile.o + kMaxTileRows * plan.d_padded;
+        tile.q = tile.o + kMaxTileRows * tiling.d_padded;
         tile.largest = tile.q + kMaxTileRows * round_up(problem.head_dim, kPanel);
         tile.rescale = tile.largest + kMaxTileRows;
         tile.factor = call.scale * kLog2E;
@@ -163,22 +163,22 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
 
 template <typename Isa, typename Element>
 void attend(const AttentionProblem& problem, const AttentionCall& call) {
-    const AttentionPlan plan = plan_attention(problem, Isa::kLanes);
+    const AttentionTiling tiling = tile_attention(problem, Isa::kLanes);
     Group group;
     group.keys = reinterpret_cast<float*>(call.workspace);
-    group.values = group.keys + plan.group * plan.k_floats;
-    group.scratch = group.values + plan.group * plan.v_floats;
-    for (std::int64_t first = 0; first < problem.kv_maps(); first += plan.group) {
-        group.maps = {first, smaller(plan.group, problem.kv_maps() - first)};
-        pack_group<Isa, Element>(problem, call, plan, group);
-        compute_group<Isa, Element>(problem, call, plan, group);
+    group.values = group.keys + tiling.group * tiling.k_floats;
+    group.scratch = group.values + tiling.group * tiling.v_floats;
+    for (std::int64_t first = 0; first < problem.kv_maps(); first += tiling.group) {
+        group.maps = {first, smaller(tiling.group, problem.kv_maps() - first)};
+        pack_group<Isa, Element>(problem, call, tiling, group);
+        compute_group<Isa, Element>(problem, call, tiling, group);
     }
 }
 
 inline std::size_t attend_workspace(const AttentionProblem& problem, std::int64_t lanes) {
-    const AttentionPlan plan = plan_attention(problem, lanes);
+    const AttentionTiling tiling = tile_attention(problem, lanes);
     const std::int64_t floats =
-        plan.group * (plan.k_floats + plan.v_floats) + plan.worker_floats * num_threads();
+        tiling.group * (tiling.k_floats + tiling.v_floats) + tiling.worker_floats * num_threads();
     return static_cast<std::size_t>(floats) * sizeof(float);
 }
 

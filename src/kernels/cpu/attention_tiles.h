@@ -3,7 +3,7 @@
 // type and its operations; it is local to the including file, hence so is everything instantiated here.
 #pragma once
 
-#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/attention_tiling.h"
 
 namespace aerogel {
 namespace {

@@ -14,7 +14,7 @@ namespace {
 constexpr std::int64_t kTileRowGroups = 8;  ///< register blocks of rows per task
 
 /// Sizes of one call, all in 4-byte units.
-struct QuantizedPlan : QueryTiles {
+struct Int8Tiling : QueryTiles {
     std::int64_t group;                   ///< maps of k and v packed at a time
     std::int64_t key_groups, d_padded;    ///< groups of keys; whole vectors of head_dim
     std::int64_t keys, values, map_size;  ///< packed keys, packed values, everything of a map
@@ -22,25 +22,25 @@ struct QuantizedPlan : QueryTiles {
 };
 
 template <typename Isa>
-QuantizedPlan plan_quantized(const AttentionProblem& problem) {
+Int8Tiling tile_int8(const AttentionProblem& problem) {
     constexpr std::int64_t kGroupSize = std::int64_t{8} << 20;
     constexpr std::int64_t kMaxRows = kTileRowGroups * Isa::kRows;
-    QuantizedPlan plan;
-    plan.key_groups = (problem.k_len + kGroupKeys - 1) / kGroupKeys;
-    plan.d_padded = round_up(problem.head_dim, Isa::kLanes);
-    const std::int64_t k_padded = plan.key_groups * kGroupKeys;
-    plan.keys = k_padded * ((problem.head_dim + Isa::Scores::kDepth - 1) / Isa::Scores::kDepth);
-    plan.values = k_padded / Isa::Weights::kDepth * plan.d_padded;
+    Int8Tiling tiling;
+    tiling.key_groups = (problem.k_len + kGroupKeys - 1) / kGroupKeys;
+    tiling.d_padded = round_up(problem.head_dim, Isa::kLanes);
+    const std::int64_t k_padded = tiling.key_groups * kGroupKeys;
+    tiling.keys = k_padded * ((problem.head_dim + Isa::Scores::kDepth - 1) / Isa::Scores::kDepth);
+    tiling.values = k_padded / Isa::Weights::kDepth * tiling.d_padded;
     // Scales and sums of keys, and two units per group of keys for the bits of bad keys.
-    plan.map_size = round_up(plan.keys + plan.values + 2 * k_padded + 2 * plan.key_groups, kPanel);
-    plan.group = kGroupSize / (plan.map_size + 1);
-    plan.group = plan.group < 1 ? 1 : smaller(plan.group, problem.kv_maps());
-    plan.cut_queries(problem, kMaxRows, 2 * Isa::kRows);
+    tiling.map_size = round_up(tiling.keys + tiling.values + 2 * k_padded + 2 * tiling.key_groups, kPanel);
+    tiling.group = kGroupSize / (tiling.map_size + 1);
+    tiling.group = tiling.group < 1 ? 1 : smaller(tiling.group, problem.kv_maps());
+    tiling.cut_queries(problem, kMaxRows, 2 * Isa::kRows);
     // q, p, scores, o, sums, factors of groups, largest exponent, factor.
-    plan.row_size = row_steps<typename Isa::Scores>() + row_steps<typename Isa::Weights>() + kTileColumns +
-                    plan.d_padded + Isa::kLanes + 2 * kTileGroups + 2;
-    plan.worker_size = round_up(kMaxRows * plan.row_size, kPanel);
-    return plan;
+    tiling.row_size = row_steps<typename Isa::Scores>() + row_steps<typename Isa::Weights>() + kTileColumns +
+                      tiling.d_padded + Isa::kLanes + 2 * kTileGroups + 2;
+    tiling.worker_size = round_up(kMaxRows * tiling.row_size, kPanel);
+    return tiling;
 }
 
 inline float at_or_zero(const float* values, std::int64_t index) {
@@ -115,14 +115,14 @@ void quantize_token(const Element* x, std::int64_t head_dim, const TokenScale& b
 }
 
 inline PackedMap packed_map(const AttentionProblem& problem, const AttentionCall& call,
-                            const QuantizedPlan& plan, std::int64_t map, std::int32_t* start) {
+                            const Int8Tiling& tiling, std::int64_t map, std::int32_t* start) {
     PackedMap packed;
     packed.keys = start;
-    packed.values = packed.keys + plan.keys;
-    packed.key_scale = reinterpret_cast<float*>(packed.values + plan.values);
-    packed.key_sum = reinterpret_cast<std::int32_t*>(packed.key_scale + plan.key_groups * kGroupKeys);
-    packed.bad = reinterpret_cast<std::uint64_t*>(packed.key_sum + plan.key_groups * kGroupKeys);
-    packed.v_scale = call.int8.v_scale + map * plan.key_groups * problem.head_dim;
+    packed.values = packed.keys + tiling.keys;
+    packed.key_scale = reinterpret_cast<float*>(packed.values + tiling.values);
+    packed.key_sum = reinterpret_cast<std::int32_t*>(packed.key_scale + tiling.key_groups * kGroupKeys);
+    packed.bad = reinterpret_cast<std::uint64_t*>(packed.key_sum + tiling.key_groups * kGroupKeys);
+    packed.v_scale = call.int8.v_scale + map * tiling.key_groups * problem.head_dim;
     return packed;
 }
 
@@ -238,17 +238,17 @@ struct GroupCursor {
 };
 
 template <typename Isa>
-QuantizedTile make_tile(const AttentionProblem& problem, const QuantizedPlan& plan, std::int32_t* scratch) {
+QuantizedTile make_tile(const AttentionProblem& problem, const Int8Tiling& tiling, std::int32_t* scratch) {
     constexpr std::int64_t kMaxRows = kTileRowGroups * Isa::kRows;
     QuantizedTile tile;
     tile.head_dim = problem.head_dim;
-    tile.d_padded = plan.d_padded;
+    tile.d_padded = tiling.d_padded;
     tile.q = scratch;
     std::int32_t* p = scratch + kMaxRows * row_steps<typename Isa::Scores>();
     tile.p = p;
     tile.scores = reinterpret_cast<float*>(p + kMaxRows * row_steps<typename Isa::Weights>());
     tile.o = tile.scores + kMaxRows * kTileColumns;
-    tile.sums = tile.o + kMaxRows * plan.d_padded;
+    tile.sums = tile.o + kMaxRows * tiling.d_padded;
     tile.rescale = tile.sums + kMaxRows * Isa::kLanes;
     tile.largest = tile.rescale + kMaxRows * 2 * kTileGroups;
     tile.factor = tile.largest + kMaxRows;
@@ -315,24 +315,24 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
 
 template <typename Isa, typename Element>
 void attend_quantized(const AttentionProblem& problem, const AttentionCall& call) {
-    const QuantizedPlan plan = plan_quantized<Isa>(problem);
+    const Int8Tiling tiling = tile_int8<Isa>(problem);
     auto* packed = reinterpret_cast<std::int32_t*>(call.workspace);
-    std::int32_t* scratch = packed + plan.group * plan.map_size;
-    for (std::int64_t first_map = 0; first_map < problem.kv_maps(); first_map += plan.group) {
-        const KeyMaps maps = {first_map, smaller(plan.group, problem.kv_maps() - first_map)};
-        parallel_for(maps.count * plan.key_groups, [&](std::int64_t task, int) {
-            const std::int64_t local = task / plan.key_groups, map = first_map + local;
-            const PackedMap of = packed_map(problem, call, plan, map, packed + local * plan.map_size);
-            pack_quantized_keys<Isa, Element>(problem, call, of, map, task % plan.key_groups);
-            pack_quantized_values<Isa, Element>(problem, call, of, map, task % plan.key_groups);
+    std::int32_t* scratch = packed + tiling.group * tiling.map_size;
+    for (std::int64_t first_map = 0; first_map < problem.kv_maps(); first_map += tiling.group) {
+        const KeyMaps maps = {first_map, smaller(tiling.group, problem.kv_maps() - first_map)};
+        parallel_for(maps.count * tiling.key_groups, [&](std::int64_t task, int) {
+            const std::int64_t local = task / tiling.key_groups, map = first_map + local;
+            const PackedMap of = packed_map(problem, call, tiling, map, packed + local * tiling.map_size);
+            pack_quantized_keys<Isa, Element>(problem, call, of, map, task % tiling.key_groups);
+            pack_quantized_values<Isa, Element>(problem, call, of, map, task % tiling.key_groups);
         });
-        parallel_for(maps.count * problem.group() * plan.tiles, [&](std::int64_t task, int worker) {
-            const auto [map, local] = query_task(problem, maps, task / plan.tiles);
-            const auto [block, first, last] = plan.rows_of(task, problem.q_len);
+        parallel_for(maps.count * problem.group() * tiling.tiles, [&](std::int64_t task, int worker) {
+            const auto [map, local] = query_task(problem, maps, task / tiling.tiles);
+            const auto [block, first, last] = tiling.rows_of(task, problem.q_len);
             if (first >= last) return;
-            QuantizedTile tile = make_tile<Isa>(problem, plan, scratch + worker * plan.worker_size);
+            QuantizedTile tile = make_tile<Isa>(problem, tiling, scratch + worker * tiling.worker_size);
             tile.rows = last - first;
-            tile.map = packed_map(problem, call, plan, first_map + local, packed + local * plan.map_size);
+            tile.map = packed_map(problem, call, tiling, first_map + local, packed + local * tiling.map_size);
             compute_rows<Isa, Element>(problem, call, tile,
                                        GroupCursor{keys_of(problem, call.mask, map, block)},
                                        {map, first_map + local, first});
@@ -342,8 +342,8 @@ void attend_quantized(const AttentionProblem& problem, const AttentionCall& call
 
 template <typename Isa>
 std::size_t attend_quantized_workspace(const AttentionProblem& problem) {
-    const QuantizedPlan plan = plan_quantized<Isa>(problem);
-    return static_cast<std::size_t>(plan.group * plan.map_size + plan.worker_size * num_threads()) * 4;
+    const Int8Tiling tiling = tile_int8<Isa>(problem);
+    return static_cast<std::size_t>(tiling.group * tiling.map_size + tiling.worker_size * num_threads()) * 4;
 }
 
 }  // namespace

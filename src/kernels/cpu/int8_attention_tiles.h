@@ -10,7 +10,7 @@
 #pragma once
 
 #include "kernels/attention.h"
-#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/attention_tiling.h"
 
 namespace aerogel {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "base/thread_pool.h"
 #include "kernels/attention.h"
-#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/attention_tiling.h"
 #include "kernels/cpu/bf16_bits.h"
 
 namespace aerogel {

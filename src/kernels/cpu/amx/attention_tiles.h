@@ -4,7 +4,7 @@
 // become bfloat16. Included by sources built for AMX only.
 #pragma once
 
-#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/attention_tiling.h"
 #include "kernels/cpu/avx512/vector.h"
 
 namespace aerogel {

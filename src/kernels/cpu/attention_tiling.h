@@ -187,27 +187,27 @@ inline QueryTask query_task(const AttentionProblem& problem, const KeyMaps& keys
 
 /// Sizes of one call. Maps of k and v (batch x head) are packed in groups that fit the cache and keep all
 /// threads busy, and computed with all maps of q that meet them.
-struct AttentionPlan : QueryTiles {
+struct AttentionTiling : QueryTiles {
     std::int64_t group;               ///< maps of k and v per group
     std::int64_t k_padded, d_padded;  ///< whole panels of keys; whole vectors of head_dim
     std::int64_t k_floats, v_floats;  ///< packed floats per map
     std::int64_t worker_floats;       ///< scratch floats per thread
 };
 
-inline AttentionPlan plan_attention(const AttentionProblem& problem, std::int64_t lanes) {
+inline AttentionTiling tile_attention(const AttentionProblem& problem, std::int64_t lanes) {
     constexpr std::int64_t kGroupFloats = std::int64_t{8} << 20;
-    AttentionPlan plan;
-    plan.k_padded = round_up(problem.k_len, kPanel);
-    plan.d_padded = round_up(problem.head_dim, lanes);
-    plan.k_floats = round_up(plan.k_padded * problem.head_dim, kPanel);
-    plan.v_floats = round_up(problem.k_len * plan.d_padded, kPanel);
-    plan.group = kGroupFloats / (plan.k_floats + plan.v_floats + 1);
-    plan.group = plan.group < 1 ? 1 : smaller(plan.group, problem.kv_maps());
-    plan.cut_queries(problem, kMaxTileRows, 32);
+    AttentionTiling tiling;
+    tiling.k_padded = round_up(problem.k_len, kPanel);
+    tiling.d_padded = round_up(problem.head_dim, lanes);
+    tiling.k_floats = round_up(tiling.k_padded * problem.head_dim, kPanel);
+    tiling.v_floats = round_up(problem.k_len * tiling.d_padded, kPanel);
+    tiling.group = kGroupFloats / (tiling.k_floats + tiling.v_floats + 1);
+    tiling.group = tiling.group < 1 ? 1 : smaller(tiling.group, problem.kv_maps());
+    tiling.cut_queries(problem, kMaxTileRows, 32);
     // q, o, scores, and per row: sums in every lane, largest score, rescaling factor.
-    plan.worker_floats =
-        kMaxTileRows * (round_up(problem.head_dim, kPanel) + plan.d_padded + kTileKeys + kPanel + 2);
-    return plan;
+    tiling.worker_floats =
+        kMaxTileRows * (round_up(problem.head_dim, kPanel) + tiling.d_padded + kTileKeys + kPanel + 2);
+    return tiling;
 }
 
 }  // namespace
