@@ -52,14 +52,15 @@ struct AttentionOptions {
 /// queries up to 127 tokens before it.
 /// Other formats (docs/attention.md has the arithmetic): a value that is not finite makes NaN all outputs
 /// whose scale it spoils.
-void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
+void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
                const AttentionOptions& options = {});
 
 /// Sequences packed one after the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
 /// tokens, which attend to each other only; the lengths sum to `tokens`. k and v may have fewer heads, as
 /// above.
 struct PackedSequences {
-    TensorView q, k, v, o;
+    TensorView q, k, v;
+    MutableView o;
     std::span<const std::int64_t> seq_len;
 };
 

@@ -30,7 +30,7 @@ class Linear {
     virtual std::int64_t out_features() const = 0;
     /// x f32|bf16 [..., in_features] -> y f32|bf16|f16 [..., out_features] (last axis contiguous, leading
     /// axes flattened; a 2-D view may have a row stride). InvalidArgument when shapes or types do not fit.
-    virtual void forward(const TensorView& x, const TensorView& y, const StepContext& step) const = 0;
+    virtual void forward(const TensorView& x, const MutableView& y, const StepContext& step) const = 0;
     /// "FLOAT", "W8A8_DYNAMIC" ...
     virtual std::string scheme() const = 0;
     /// Bytes of the weights, scales and bias as stored on disk (not the packed form).
@@ -44,7 +44,7 @@ class FloatLinear final : public Linear {
     ~FloatLinear() override;
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;
-    void forward(const TensorView& x, const TensorView& y, const StepContext& step) const override;
+    void forward(const TensorView& x, const MutableView& y, const StepContext& step) const override;
     std::string scheme() const override { return "FLOAT"; }
     std::size_t weight_bytes() const override;
     /// The weight as it was given (a view of a mapped file costs no memory of its own), and the bias in f32

@@ -24,7 +24,7 @@ class Sampler {
     /// Timesteps to give the model, one per step (sigma * 1000).
     virtual const std::vector<float>& timesteps() const = 0;
     /// Advances the sample in place from step `index` with the model's velocity (both f32, same shape).
-    virtual void step(int index, const TensorView& velocity, const TensorView& sample) = 0;
+    virtual void step(int index, const TensorView& velocity, const MutableView& sample) = 0;
 };
 
 }  // namespace aerogel

@@ -135,7 +135,8 @@ SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePat
 
 /// The arrays of one call: q and o of one shape, k and v of one.
 struct AttentionArrays {
-    TensorView q, k, v, o;
+    TensorView q, k, v;
+    MutableView o;
 };
 
 /// o = attention of q, k and v over what the plan computes. InvalidArgument when the arrays do not fit each

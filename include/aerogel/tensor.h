@@ -1,5 +1,5 @@
-// Dense arrays: DType, Shape, Tensor (shares its storage) and TensorView (borrows it).
-// A Tensor may own memory it allocated or keep a mapped file alive; a view owns nothing.
+// Dense arrays: DType, Shape, Device, Tensor (shares its storage), TensorView and MutableView (borrow it to
+// read and to write). A Tensor may own memory it allocated or keep a mapped file alive; a view owns nothing.
 // layer: core
 #pragma once
 
@@ -8,6 +8,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace aerogel {
@@ -50,85 +52,150 @@ std::int64_t element_count(const Shape& shape);
 /// "[2,3]".
 std::string to_string(const Shape& shape);
 
-/// Where the data of a tensor lives.
-enum class Device : std::uint8_t { cpu, cuda };
+/// DTypeOf<float>::value is the DType whose elements are floats.
+template <typename T>
+struct DTypeOf;
+template <>
+struct DTypeOf<bool> : std::integral_constant<DType, DType::boolean> {};
+template <>
+struct DTypeOf<std::uint8_t> : std::integral_constant<DType, DType::u8> {};
+template <>
+struct DTypeOf<std::int8_t> : std::integral_constant<DType, DType::i8> {};
+template <>
+struct DTypeOf<Float8E4M3> : std::integral_constant<DType, DType::f8_e4m3> {};
+template <>
+struct DTypeOf<Float8E5M2> : std::integral_constant<DType, DType::f8_e5m2> {};
+template <>
+struct DTypeOf<Float8E8M0> : std::integral_constant<DType, DType::f8_e8m0> {};
+template <>
+struct DTypeOf<std::uint16_t> : std::integral_constant<DType, DType::u16> {};
+template <>
+struct DTypeOf<std::int16_t> : std::integral_constant<DType, DType::i16> {};
+template <>
+struct DTypeOf<Float16> : std::integral_constant<DType, DType::f16> {};
+template <>
+struct DTypeOf<BFloat16> : std::integral_constant<DType, DType::bf16> {};
+template <>
+struct DTypeOf<std::uint32_t> : std::integral_constant<DType, DType::u32> {};
+template <>
+struct DTypeOf<std::int32_t> : std::integral_constant<DType, DType::i32> {};
+template <>
+struct DTypeOf<float> : std::integral_constant<DType, DType::f32> {};
+template <>
+struct DTypeOf<std::uint64_t> : std::integral_constant<DType, DType::u64> {};
+template <>
+struct DTypeOf<std::int64_t> : std::integral_constant<DType, DType::i64> {};
+template <>
+struct DTypeOf<double> : std::integral_constant<DType, DType::f64> {};
 
-/// A borrowed array. Strides count elements; an empty `strides` means contiguous (row-major).
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+/// Where the data of a tensor lives and is computed with.
+struct Device {
+    DeviceKind kind = DeviceKind::cpu;
+    int index = 0;
+
+    static const Device cpu, cuda;  ///< the first of its kind
+
+    friend bool operator==(const Device&, const Device&) = default;
+    /// "cpu", "cuda:0".
+    std::string describe() const;
+};
+inline constexpr Device Device::cpu = {};
+inline constexpr Device Device::cuda = {DeviceKind::cuda};
+
+/// A borrowed array to read. Strides count elements; an empty `strides` means contiguous (row-major).
 struct TensorView {
     DType dtype = DType::f32;
     Shape shape;
-    void* data = nullptr;
+    const void* data = nullptr;
     Shape strides = {};
-    Device device = Device::cpu;
+    Device device = {};
 
     std::int64_t count() const { return element_count(shape); }
     std::int64_t dim(std::size_t axis) const { return shape.at(axis); }
     bool contiguous() const;
+    /// `elements` further than the first element; null where there is no data.
+    const void* data_at(std::int64_t elements) const {
+        if (data == nullptr) return nullptr;
+        return static_cast<const std::byte*>(data) + elements * static_cast<std::int64_t>(size_of(dtype));
+    }
     /// Checked pointer to the elements: InvalidArgument if T is not this dtype's C++ type.
     template <typename T>
-    T* as() const;
+    const T* as() const {
+        expect(DTypeOf<T>::value);
+        return static_cast<const T*>(data);
+    }
     /// "f32[2,100]".
     std::string describe() const;
+
+  private:
+    void expect(DType wanted) const;
+    friend struct MutableView;
 };
 
-template <>
-bool* TensorView::as<bool>() const;
-template <>
-std::uint8_t* TensorView::as<std::uint8_t>() const;
-template <>
-std::int8_t* TensorView::as<std::int8_t>() const;
-template <>
-Float8E4M3* TensorView::as<Float8E4M3>() const;
-template <>
-Float8E5M2* TensorView::as<Float8E5M2>() const;
-template <>
-Float8E8M0* TensorView::as<Float8E8M0>() const;
-template <>
-std::uint16_t* TensorView::as<std::uint16_t>() const;
-template <>
-std::int16_t* TensorView::as<std::int16_t>() const;
-template <>
-Float16* TensorView::as<Float16>() const;
-template <>
-BFloat16* TensorView::as<BFloat16>() const;
-template <>
-std::uint32_t* TensorView::as<std::uint32_t>() const;
-template <>
-std::int32_t* TensorView::as<std::int32_t>() const;
-template <>
-float* TensorView::as<float>() const;
-template <>
-std::uint64_t* TensorView::as<std::uint64_t>() const;
-template <>
-std::int64_t* TensorView::as<std::int64_t>() const;
-template <>
-double* TensorView::as<double>() const;
+/// A borrowed array to write.
+struct MutableView {
+    DType dtype = DType::f32;
+    Shape shape;
+    void* data = nullptr;
+    Shape strides = {};
+    Device device = {};
 
-/// An owned, contiguous array; copies share the storage.
+    operator TensorView() const { return {dtype, shape, data, strides, device}; }
+    std::int64_t count() const { return element_count(shape); }
+    std::int64_t dim(std::size_t axis) const { return shape.at(axis); }
+    bool contiguous() const { return TensorView(*this).contiguous(); }
+    void* data_at(std::int64_t elements) const {
+        if (data == nullptr) return nullptr;
+        return static_cast<std::byte*>(data) + elements * static_cast<std::int64_t>(size_of(dtype));
+    }
+    template <typename T>
+    T* as() const {
+        if (dtype != DTypeOf<T>::value) TensorView(*this).expect(DTypeOf<T>::value);
+        return static_cast<T*>(data);
+    }
+    std::string describe() const { return TensorView(*this).describe(); }
+};
+
+/// An owned, contiguous array; copies share the storage. What is const here is not written.
 class Tensor {
   public:
     Tensor() = default;
     /// Allocates (64-byte aligned, uninitialised).
     Tensor(DType dtype, Shape shape);
-    /// Adopts memory kept alive by `owner` (a mapped file, another library's array).
+    /// Adopts memory kept alive by `owner` (another library's array).
     Tensor(DType dtype, Shape shape, void* data, std::shared_ptr<const void> owner);
+    /// The same for memory that is never written (a mapped file).
+    Tensor(DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner);
 
     static Tensor zeros(DType dtype, Shape shape);
 
     bool defined() const { return data_ != nullptr; }
     DType dtype() const { return dtype_; }
     const Shape& shape() const { return shape_; }
+    Device device() const { return {}; }
     std::int64_t dim(std::size_t axis) const { return shape_.at(axis); }
     std::int64_t count() const { return element_count(shape_); }
     std::size_t bytes() const { return static_cast<std::size_t>(count()) * size_of(dtype_); }
-    void* data() const { return data_; }
+    const void* data() const { return data_; }
     template <typename T>
-    T* as() const {
+    const T* as() const {
         return view().as<T>();
     }
-    TensorView view() const { return {dtype_, shape_, data_, {}, Device::cpu}; }
+    TensorView view() const { return {dtype_, shape_, data_, {}, device()}; }
     operator TensorView() const { return view(); }
     std::string describe() const { return view().describe(); }
+
+    bool read_only() const { return mutable_data_ == nullptr; }
+    /// To write; InvalidArgument where the tensor is read-only.
+    void* mutable_data();
+    template <typename T>
+    T* mutable_as() {
+        return mutable_view().as<T>();
+    }
+    MutableView mutable_view() { return {dtype_, shape_, mutable_data(), {}, device()}; }
+    operator MutableView() { return mutable_view(); }
 
     /// The same storage under another shape of equal count.
     Tensor reshaped(Shape shape) const;
@@ -141,7 +208,8 @@ class Tensor {
   private:
     DType dtype_ = DType::f32;
     Shape shape_;
-    void* data_ = nullptr;
+    const void* data_ = nullptr;
+    void* mutable_data_ = nullptr;  // null where the memory is never written
     std::shared_ptr<const void> owner_;
 };
 

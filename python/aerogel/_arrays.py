@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, Union
 
@@ -20,6 +21,16 @@ ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")
 def is_torch(array: object) -> TypeGuard[torch.Tensor]:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def from_core(array: np.ndarray) -> torch.Tensor:
+    """A tensor that shares the memory of an array of the core. torch has no read-only tensors: one over a mapped file may be written to, the
+    file stays as it is."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ", category=UserWarning)
+        return torch.from_numpy(array)
 
 
 def refuse_recorders(op: str, *arrays: object) -> None:

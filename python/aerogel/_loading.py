@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from . import _core
+from ._arrays import from_core
 from ._packed import Layout, check
 
 Arrays = Mapping[str, torch.Tensor]
@@ -47,7 +48,7 @@ def _quantized(layout: Layout, given: Arrays, own: Arrays) -> dict[str, torch.Te
     if derived:
         raise ValueError(f"[linear] {layout.scheme} with {', '.join(derived)} found from data cannot be made of a float weight: load its arrays")
     core = from_float(weight, bias if "bias" in own else None, layout.scheme, chosen_group_size(own["weight_scale"], layout.group_size))
-    return {name: torch.from_numpy(array) for name, array in core.arrays().items()}
+    return {name: from_core(array) for name, array in core.arrays().items()}
 
 
 def _typed(name: str, array: Any, own: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from . import _core
-from ._arrays import as_float_array, empty, handed, restored
+from ._arrays import as_float_array, empty, from_core, handed, restored
 from ._loading import fitting, from_float
 from ._packed import ARRAYS, Layout, Packed, State, packed, remember, state_of
 from ._watching import nobody_watches, transformed
@@ -53,7 +53,7 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, core: _core.Linear) -> None:
         with torch.inference_mode(False):  # tensors made in inference mode do not tell when they are written to
-            arrays = {name: torch.from_numpy(array) for name, array in core.arrays().items()}
+            arrays = {name: from_core(array) for name, array in core.arrays().items()}
         self._begin(core, arrays)
         layout, stored = self._stored()
         self._now = (remember(layout, stored, core), [state_of(a) for a in stored])

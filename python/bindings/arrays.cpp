@@ -43,10 +43,9 @@ nb::dlpack::dtype numpy_type(DType dtype) {
     return type(nb::dlpack::dtype_code::UInt, static_cast<std::uint8_t>(8 * size_of(dtype)));
 }
 
-// The core's views do not tell reading from writing.
-template <typename AnyArray>
-TensorView view_from(const AnyArray& array) {
-    TensorView view;
+template <typename View, typename AnyArray>
+View view_from(const AnyArray& array) {
+    View view;
     bool known = false;
     for (const TypePair& pair : kTypes) {
         if (pair.dlpack == array.dtype()) {
@@ -65,18 +64,18 @@ TensorView view_from(const AnyArray& array) {
     }
     // The strides of an array without elements mean nothing.
     if (view.contiguous() || view.count() == 0) view.strides.clear();
-    view.data = const_cast<void*>(static_cast<const void*>(array.data()));
+    view.data = array.data();
     return view;
 }
 
 }  // namespace
 
 TensorView view_of(const Array& array) {
-    return view_from(array);
+    return view_from<TensorView>(array);
 }
 
-TensorView view_of(const OutArray& array) {
-    return view_from(array);
+MutableView view_of(const OutArray& array) {
+    return view_from<MutableView>(array);
 }
 
 Tensor adopt(const Array& array, const char* name) {
@@ -94,8 +93,12 @@ nb::object to_numpy(const Tensor& tensor) {
     for (const std::int64_t size : tensor.shape()) shape.push_back(static_cast<std::size_t>(size));
     auto* kept = new Tensor(tensor);
     const nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<Tensor*>(p); });
-    return nb::cast(nb::ndarray<nb::numpy>(tensor.data(), shape.size(), shape.data(), owner, nullptr,
-                                           numpy_type(tensor.dtype())));
+    const nb::dlpack::dtype type = numpy_type(tensor.dtype());
+    if (tensor.read_only())
+        return nb::cast(
+            nb::ndarray<nb::numpy, nb::ro>(tensor.data(), shape.size(), shape.data(), owner, nullptr, type));
+    return nb::cast(
+        nb::ndarray<nb::numpy>(kept->mutable_data(), shape.size(), shape.data(), owner, nullptr, type));
 }
 
 }  // namespace aerogel::python

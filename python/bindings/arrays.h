@@ -19,7 +19,7 @@ using OutArray = nb::ndarray<nb::device::cpu>;
 /// The array as a borrowed view (strides included). InvalidArgument for an element type the core has no name
 /// for.
 TensorView view_of(const Array& array);
-TensorView view_of(const OutArray& array);
+MutableView view_of(const OutArray& array);
 /// The array as a Tensor that keeps it alive; a contiguous one is shared, any other is an InvalidArgument
 /// naming `name`.
 Tensor adopt(const Array& array, const char* name);

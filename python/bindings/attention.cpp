@@ -58,7 +58,8 @@ void run(const Array& q, const Array& k, const Array& v, const OutArray& o, cons
     if (q_matrix.defined()) options.q_rotation = q_matrix;
     if (k_matrix.defined()) options.k_rotation = k_matrix;
     options.scales = scales;
-    const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v), ov = view_of(o);
+    const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v);
+    const MutableView ov = view_of(o);
     std::optional<BlockMask> blocks;
     if (mask) {
         const char* op = options.format == AttentionFormat::none ? "attention" : "quantized_attention";
@@ -82,9 +83,9 @@ std::vector<std::string_view> static_types(const AttentionFormatRow& row) {
 // f32 [size, size], the R of x R.
 nb::object rotation(std::int64_t size, std::int64_t seed) {
     const Rotation rotate(size, size, seed);
-    const Tensor identity(DType::f32, {size, size});
-    std::fill_n(identity.as<float>(), size * size, 0.0F);
-    for (std::int64_t i = 0; i < size; ++i) identity.as<float>()[i * size + i] = 1.0F;
+    Tensor identity(DType::f32, {size, size});
+    std::fill_n(identity.mutable_as<float>(), size * size, 0.0F);
+    for (std::int64_t i = 0; i < size; ++i) identity.mutable_as<float>()[i * size + i] = 1.0F;
     return to_numpy(without_gil([&] { return rotate.rotated_inputs(identity); }));
 }
 

@@ -132,7 +132,8 @@ void bind_linear(nb::module_& module) {
             "forward",
             [](const QuantizedLinear& linear, const Array& x, const OutArray& y, int timestep,
                const TimestepPolicyConfig* policy) {
-                const TensorView in = view_of(x), out = view_of(y);
+                const TensorView in = view_of(x);
+                const MutableView out = view_of(y);
                 StepContext step;
                 step.timestep_index = timestep;
                 if (policy != nullptr) step = policy->context(timestep);

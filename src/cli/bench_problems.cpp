@@ -37,7 +37,7 @@ struct AttentionShape {
 Tensor random_tensor(Shape shape, unsigned seed, float scale = 1.0F) {
     Tensor tensor(DType::f32, std::move(shape));
     std::minstd_rand random(seed);
-    float* values = tensor.as<float>();
+    float* values = tensor.mutable_as<float>();
     for (std::int64_t i = 0; i < tensor.count(); ++i) {
         float sum = 0.0F;
         for (int term = 0; term < 3; ++term) sum += static_cast<float>(random()) / 1073741824.0F - 1.0F;
@@ -92,9 +92,9 @@ std::vector<double> linear_samples(const Tensor& x, const Tensor& weight, const 
 BenchCase make_linear_case(const std::string& scheme, const LinearShape& shape) {
     const Tensor weight = random_tensor({shape.n, shape.k}, 1, 0.02F), bias = random_tensor({shape.n}, 2);
     const Tensor x = random_tensor({shape.m, shape.k}, 3);
-    const Tensor y(DType::f32, {shape.m, shape.n});
+    Tensor y(DType::f32, {shape.m, shape.n});
     const std::shared_ptr<Linear> linear = make_linear(scheme, weight, bias, x);
-    return {[=] { linear->forward(x, y, {}); },
+    return {[=]() mutable { linear->forward(x, y, {}); },
             [=] {
                 std::vector<double> got;
                 for (const std::int64_t row : {std::int64_t{0}, shape.m / 2, shape.m - 1}) {
@@ -183,9 +183,9 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int
     const Shape full = {1, shape.tokens, shape.heads, shape.head_dim};
     const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(full, 2).to(dtype),
                  v = random_tensor(full, 3).to(dtype);
-    const Tensor o(dtype, full);
+    Tensor o(dtype, full);
     const auto mask = shape.block != 0 ? std::make_shared<BlockMask>(random_mask(shape)) : nullptr;
-    return {[=] {
+    return {[=]() mutable {
                 attention(
                     q, k, v, o,
                     {.mask = mask.get(), .format = int8 ? AttentionFormat::int8 : AttentionFormat::none});

@@ -62,7 +62,7 @@ Passes run_records(const Transformer& model, const RecordedInputFile& records, c
             passes.velocity = Tensor(DType::f32, shape);
         }
         std::copy_n(velocity.as<float>(), velocity.count(),
-                    passes.velocity.as<float>() + i * velocity.count());
+                    passes.velocity.mutable_as<float>() + i * velocity.count());
         progress.update(static_cast<int>(i) + 1, show_seconds(passes.seconds.back()) + "/record");
         if (interrupted())
             throw Cancelled(fmt::format("[forward] stopped after record {} of {}", i + 1, records.count()));

@@ -159,7 +159,7 @@ Tensor Tensor::to(DType dtype) const {
             using From = decltype(from);
             using To = decltype(to);
             if constexpr (!std::is_same_v<To, Float8E8M0>) {
-                convert_all<From, To>(data_, result.data(), elements);
+                convert_all<From, To>(data_, result.mutable_data(), elements);
             }
         });
     });

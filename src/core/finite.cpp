@@ -78,8 +78,8 @@ std::string finite_problem(const std::string& name, const TensorView& tensor) {
     const auto at = first_not_finite(tensor);
     if (!at) return {};
     const auto offset = static_cast<std::size_t>(*at) * size_of(tensor.dtype);
-    TensorView one{tensor.dtype, {1}, static_cast<std::byte*>(tensor.data) + offset, {}, Device::cpu};
-    const Tensor value = Tensor(one.dtype, one.shape, one.data, nullptr).to(DType::f64);
+    const auto* element = static_cast<const std::byte*>(tensor.data) + offset;
+    const Tensor value = Tensor(tensor.dtype, {1}, element, nullptr).to(DType::f64);
     return fmt::format("{} {} is not finite: element {} is {}", in_quotes(name), tensor.describe(),
                        to_string(place_of(*at, tensor.shape)), value.as<double>()[0]);
 }

@@ -23,7 +23,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
     if (data == MAP_FAILED) {
         throw IoError("[read] " + path.string() + ": cannot map: " + std::generic_category().message(errno));
     }
-    mapped->data_ = static_cast<const std::byte*>(data);
+    mapped->data_ = static_cast<std::byte*>(data);
     mapped->guard_.emplace(mapped->data_, mapped->size_);
     return mapped;
 }
@@ -51,12 +51,12 @@ void MappedFile::release(std::size_t begin, std::size_t size) const {
 void MappedFile::advise(std::size_t begin, std::size_t size, int advice) const {
     const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     const std::size_t first = begin / page * page;
-    ::madvise(const_cast<std::byte*>(data_) + first, begin + size - first, advice);
+    ::madvise(data_ + first, begin + size - first, advice);
 }
 
 MappedFile::~MappedFile() {
     guard_.reset();  // before another mapping may take the addresses
-    if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+    if (data_ != nullptr) ::munmap(data_, size_);
 }
 
 }  // namespace aerogel

@@ -35,7 +35,7 @@ class MappedFile {
     void advise(std::size_t begin, std::size_t size, int advice) const;
 
     InputFile file_;
-    const std::byte* data_ = nullptr;
+    std::byte* data_ = nullptr;
     std::size_t size_ = 0;
     std::optional<MappingGuard> guard_;
 };

@@ -168,12 +168,12 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
     // Kernels expect elements on their natural boundary; a file from elsewhere may place them anywhere.
     const auto address = reinterpret_cast<std::uintptr_t>(bytes);
     if (address % size_of(info.dtype) == 0) {
-        Tensor mapped(info.dtype, info.shape, const_cast<std::byte*>(bytes), item.file);
+        Tensor mapped(info.dtype, info.shape, bytes, item.file);
         item.file->read_ahead(item.begin, mapped.bytes());
         return mapped;
     }
     Tensor copy(info.dtype, info.shape);
-    std::memcpy(copy.data(), bytes, copy.bytes());
+    std::memcpy(copy.mutable_data(), bytes, copy.bytes());
     item.file->check_intact();
     return copy;
 }

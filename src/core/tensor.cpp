@@ -35,10 +35,6 @@ constexpr std::array<DTypeRow, 16> kDTypes = {{{"bool", 1},
                                                {"i64", 8},
                                                {"f64", 8}}};
 
-[[noreturn]] void wrong_type(std::string_view wanted, const TensorView& view) {
-    throw InvalidArgument("[tensor] expected " + std::string(wanted) + ", got " + view.describe());
-}
-
 }  // namespace
 
 std::size_t size_of(DType dtype) {
@@ -75,33 +71,18 @@ bool TensorView::contiguous() const {
     return true;
 }
 
+std::string Device::describe() const {
+    return kind == DeviceKind::cpu ? "cpu" : "cuda:" + std::to_string(index);
+}
+
 std::string TensorView::describe() const {
     return std::string(to_string(dtype)) + to_string(shape);
 }
 
-#define AEROGEL_TYPED_ACCESS(Type, kind)                    \
-    template <>                                             \
-    Type* TensorView::as<Type>() const {                    \
-        if (dtype != DType::kind) wrong_type(#kind, *this); \
-        return static_cast<Type*>(data);                    \
-    }
-AEROGEL_TYPED_ACCESS(bool, boolean)
-AEROGEL_TYPED_ACCESS(std::uint8_t, u8)
-AEROGEL_TYPED_ACCESS(std::int8_t, i8)
-AEROGEL_TYPED_ACCESS(Float8E4M3, f8_e4m3)
-AEROGEL_TYPED_ACCESS(Float8E5M2, f8_e5m2)
-AEROGEL_TYPED_ACCESS(Float8E8M0, f8_e8m0)
-AEROGEL_TYPED_ACCESS(std::uint16_t, u16)
-AEROGEL_TYPED_ACCESS(std::int16_t, i16)
-AEROGEL_TYPED_ACCESS(Float16, f16)
-AEROGEL_TYPED_ACCESS(BFloat16, bf16)
-AEROGEL_TYPED_ACCESS(std::uint32_t, u32)
-AEROGEL_TYPED_ACCESS(std::int32_t, i32)
-AEROGEL_TYPED_ACCESS(float, f32)
-AEROGEL_TYPED_ACCESS(std::uint64_t, u64)
-AEROGEL_TYPED_ACCESS(std::int64_t, i64)
-AEROGEL_TYPED_ACCESS(double, f64)
-#undef AEROGEL_TYPED_ACCESS
+void TensorView::expect(DType wanted) const {
+    if (dtype == wanted) return;
+    throw InvalidArgument("[tensor] expected " + std::string(to_string(wanted)) + ", got " + describe());
+}
 
 Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
     constexpr std::size_t kAlignment = 64;
@@ -110,18 +91,28 @@ Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape
         throw InvalidArgument("[tensor] " + describe() + " is too large");
     }
     const std::size_t size = (elements * size_of(dtype) + kAlignment) / kAlignment * kAlignment;
-    data_ = std::aligned_alloc(kAlignment, size);
-    if (data_ == nullptr) throw Error("[tensor] no memory for " + describe());
-    prefer_huge_pages(data_, size);
-    owner_ = std::shared_ptr<const void>(data_, [](const void* p) { std::free(const_cast<void*>(p)); });
+    mutable_data_ = std::aligned_alloc(kAlignment, size);
+    if (mutable_data_ == nullptr) throw Error("[tensor] no memory for " + describe());
+    prefer_huge_pages(mutable_data_, size);
+    owner_ = std::shared_ptr<void>(mutable_data_, [](void* p) { std::free(p); });
+    data_ = mutable_data_;
 }
 
 Tensor::Tensor(DType dtype, Shape shape, void* data, std::shared_ptr<const void> owner)
+    : dtype_(dtype), shape_(std::move(shape)), data_(data), mutable_data_(data), owner_(std::move(owner)) {}
+
+Tensor::Tensor(DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner)
     : dtype_(dtype), shape_(std::move(shape)), data_(data), owner_(std::move(owner)) {}
+
+void* Tensor::mutable_data() {
+    if (mutable_data_ == nullptr && data_ != nullptr)
+        throw InvalidArgument("[tensor] " + describe() + " is read-only");
+    return mutable_data_;
+}
 
 Tensor Tensor::zeros(DType dtype, Shape shape) {
     Tensor tensor(dtype, std::move(shape));
-    std::memset(tensor.data(), 0, tensor.bytes());
+    std::memset(tensor.mutable_data(), 0, tensor.bytes());
     return tensor;
 }
 
@@ -130,12 +121,14 @@ Tensor Tensor::reshaped(Shape shape) const {
         throw InvalidArgument("[reshape] " + describe() + " does not have as many elements as " +
                               to_string(shape));
     }
-    return {dtype_, std::move(shape), data_, owner_};
+    Tensor result = *this;
+    result.shape_ = std::move(shape);
+    return result;
 }
 
 Tensor Tensor::clone() const {
     Tensor copy(dtype_, shape_);
-    if (bytes() != 0) std::memcpy(copy.data(), data_, bytes());
+    if (bytes() != 0) std::memcpy(copy.mutable_data(), data_, bytes());
     return copy;
 }
 

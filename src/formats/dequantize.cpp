@@ -37,7 +37,7 @@ Tensor dequantize(const QuantizedTensor& weight) {
         throw InvalidArgument("[dequantize] " + std::string(format.name) + ": " + problem);
     }
     Tensor out(DType::f32, {weight.rows, weight.columns});
-    auto* values = out.as<float>();
+    auto* values = out.mutable_as<float>();
     parallel_for(weight.rows,
                  [&](std::int64_t i, int) { decode_row(weight, i, values + i * weight.columns); });
     return out;

@@ -44,7 +44,7 @@ QuantizedTensor encode_fp8(const FormatRow& format, const TensorView& weight, co
     check_scales(format.name, encoded, weight, fp8_problem(encoded));
     const Groups groups(encoded);
     const auto* in = static_cast<const float*>(weight.data);
-    auto* out = encoded.data.as<Element>();
+    auto* out = encoded.data.mutable_as<Element>();
     for (std::int64_t i = 0; i < encoded.rows * encoded.columns; ++i) {
         const std::int64_t group = i / encoded.columns * groups.count + i % encoded.columns / groups.width;
         out[i] = convert(in[i] / scale.as<float>()[group], true);

@@ -31,7 +31,7 @@ Tensor pack_int4(const Tensor& stored, std::int64_t rows, std::int64_t columns) 
             throw InvalidArgument("[int4] data " + stored.describe() + " must be in [-8, 7], got " +
                                   std::to_string(in[i]) + " at element " + std::to_string(i));
         }
-        auto* row = packed.as<std::uint8_t>() + i / columns * packed.dim(1);
+        auto* row = packed.mutable_as<std::uint8_t>() + i / columns * packed.dim(1);
         put_nibble(row, i % columns, static_cast<std::uint8_t>(in[i]));
     }
     return packed;
@@ -48,7 +48,7 @@ Tensor from_row_pairs(const Tensor& stored, std::int64_t rows, std::int64_t colu
         const std::int64_t row = i / columns, column = i % columns;
         const std::uint8_t pair = in[row / 2 * columns + column];
         const auto nibble = static_cast<std::uint8_t>(row % 2 == 0 ? pair & 0xF : pair >> 4);
-        put_nibble(packed.as<std::uint8_t>() + row * packed.dim(1), column, nibble);
+        put_nibble(packed.mutable_as<std::uint8_t>() + row * packed.dim(1), column, nibble);
     }
     return packed;
 }
@@ -71,7 +71,7 @@ QuantizedTensor encode_int4(const TensorView& weight, const Tensor& scale, const
         const std::int64_t group = row * groups.count + column / groups.width;
         const float zero = offset.defined() ? offset.as<float>()[group] : 0.0F;
         const Int4 code = to_int4(in[i] / scale.as<float>()[group] + zero);
-        put_nibble(encoded.data.as<std::uint8_t>() + row * encoded.data.dim(1), column, code.bits);
+        put_nibble(encoded.data.mutable_as<std::uint8_t>() + row * encoded.data.dim(1), column, code.bits);
     }
     return encoded;
 }
@@ -123,7 +123,7 @@ Tensor write_int4(const QuantizedTensor& weight, Int4Layout layout) {
     }
     Tensor bytes(DType::i8, {rows, columns});
     for (std::int64_t row = 0; row < rows; ++row) {
-        int4_values(weight, {row, 0, columns}, bytes.as<std::int8_t>() + row * columns);
+        int4_values(weight, {row, 0, columns}, bytes.mutable_as<std::int8_t>() + row * columns);
     }
     if (!by_rows) return bytes;
     Tensor pairs(DType::i8, {rows / 2, columns});
@@ -131,7 +131,7 @@ Tensor write_int4(const QuantizedTensor& weight, Int4Layout layout) {
         const std::int64_t even = i / columns * 2 * columns + i % columns;
         const int low = bytes.as<std::int8_t>()[even] & 0xF;
         const int high = bytes.as<std::int8_t>()[even + columns] & 0xF;
-        pairs.as<std::int8_t>()[i] = static_cast<std::int8_t>(high << 4 | low);
+        pairs.mutable_as<std::int8_t>()[i] = static_cast<std::int8_t>(high << 4 | low);
     }
     return pairs;
 }

@@ -48,7 +48,7 @@ QuantizedTensor encode_int8(const TensorView& weight, const Tensor& scale, const
     check_scales("int8", encoded, weight, int8_problem(encoded));
     const Groups groups(encoded);
     const auto* in = static_cast<const float*>(weight.data);
-    auto* out = encoded.data.as<std::int8_t>();
+    auto* out = encoded.data.mutable_as<std::int8_t>();
     for (std::int64_t i = 0; i < encoded.rows * encoded.columns; ++i) {
         const std::int64_t group = i / encoded.columns * groups.count + i % encoded.columns / groups.width;
         const float zero = offset.defined() ? offset.as<float>()[group] : 0.0F;

@@ -71,7 +71,7 @@ Tensor pack_values(const Tensor& stored, std::int64_t rows, std::int64_t columns
                                   " must hold 0, .5, 1, 1.5, 2, 3, 4, 6 or their negatives, got " +
                                   std::to_string(value) + " at element " + std::to_string(i));
         }
-        put_nibble(packed.as<std::uint8_t>() + i / columns * packed.dim(1), i % columns, code.bits);
+        put_nibble(packed.mutable_as<std::uint8_t>() + i / columns * packed.dim(1), i % columns, code.bits);
     }
     return packed;
 }
@@ -91,8 +91,8 @@ void mxfp4_elements(const QuantizedTensor& weight, const Slice& slice, float* ou
 }
 
 void encode_mxfp4_row(const float* values, std::int64_t row, QuantizedTensor& encoded) {
-    auto* data = encoded.data.as<std::uint8_t>() + row * encoded.data.dim(1);
-    auto* scale = encoded.scale.as<std::uint8_t>() + row * encoded.scale.dim(1);
+    auto* data = encoded.data.mutable_as<std::uint8_t>() + row * encoded.data.dim(1);
+    auto* scale = encoded.scale.mutable_as<std::uint8_t>() + row * encoded.scale.dim(1);
     std::array<std::uint8_t, kMxBlock> codes;
     for (std::int64_t first = 0; first < encoded.columns; first += kMxBlock) {
         const std::int64_t count = std::min(kMxBlock, encoded.columns - first);

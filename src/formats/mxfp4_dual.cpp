@@ -34,7 +34,7 @@ constexpr FormatRow kMxfp4DualFormat = {Format::mxfp4_dual, "mxfp4_dual", DType:
                                         mxfp4_elements,     mx_scale,     mxfp4_dual_problem};
 
 void encode_mxfp4_dual_row(float* values, std::int64_t row, QuantizedTensor& encoded) {
-    auto* dual = encoded.dual_scale.as<float>() + row * encoded.dual_scale.dim(1);
+    auto* dual = encoded.dual_scale.mutable_as<float>() + row * encoded.dual_scale.dim(1);
     for (std::int64_t first = 0; first < encoded.columns; first += kMxDualBlock) {
         const std::int64_t count = std::min(kMxDualBlock, encoded.columns - first);
         const float scale = dual_scale(largest_magnitude(values + first, count));

@@ -49,8 +49,8 @@ constexpr FormatRow kMxfp8Format = {Format::mxfp8, "mxfp8",  DType::f8_e4m3,
                                     e4m3_elements, mx_scale, mxfp8_problem};
 
 void encode_mxfp8_row(const float* values, std::int64_t row, QuantizedTensor& encoded) {
-    auto* data = encoded.data.as<Float8E4M3>() + row * encoded.columns;
-    auto* scale = encoded.scale.as<std::uint8_t>() + row * encoded.scale.dim(1);
+    auto* data = encoded.data.mutable_as<Float8E4M3>() + row * encoded.columns;
+    auto* scale = encoded.scale.mutable_as<std::uint8_t>() + row * encoded.scale.dim(1);
     for (std::int64_t first = 0; first < encoded.columns; first += kMxBlock) {
         const std::int64_t count = std::min(kMxBlock, encoded.columns - first);
         const int exponent = mxfp8_exponent(largest_magnitude(values + first, count));

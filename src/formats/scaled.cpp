@@ -97,7 +97,7 @@ Tensor minmax_scale(const TensorView& weight, std::int64_t group_size, float lar
     Tensor scale(DType::f32, {weight.dim(0), width == 0 ? 1 : columns / width});
     const auto* values = static_cast<const float*>(weight.data);
     for (std::int64_t group = 0; group < scale.count(); ++group) {
-        scale.as<float>()[group] =
+        scale.mutable_as<float>()[group] =
             std::max(largest_magnitude(values + group * width, width) / largest, smallest);
     }
     return scale;

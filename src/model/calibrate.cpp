@@ -34,7 +34,8 @@ std::size_t caption_count(const CalibrateOptions& options) {
 // Embeddings of one caption, a copy [1, text_len, text_dim].
 Tensor embedding_of(const Tensor& all, std::size_t index) {
     Tensor one(DType::f32, {1, all.dim(1), all.dim(2)});
-    std::memcpy(one.data(), static_cast<const std::byte*>(all.data()) + index * one.bytes(), one.bytes());
+    std::memcpy(one.mutable_data(), static_cast<const std::byte*>(all.data()) + index * one.bytes(),
+                one.bytes());
     return one;
 }
 

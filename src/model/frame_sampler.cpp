@@ -13,25 +13,27 @@
 namespace aerogel {
 namespace {
 
-// Copies frames [first, first + count) between a sample [1, channels, frames, ...] and a tensor that holds
-// only these frames.
-void copy_frames(const Tensor& sample, std::int64_t first, const Tensor& part, bool into_sample) {
+// Where frames [first, first + count) of a sample [1, channels, frames, ...] lie in it and in a tensor that
+// holds only these frames: calls copy(place in sample, place in part, elements) for every channel.
+template <typename Copy>
+void for_each_channel(const Tensor& sample, std::int64_t first, const Tensor& part, const Copy& copy) {
     const std::int64_t frame = sample.dim(3) * sample.dim(4), count = part.dim(2) * frame;
-    for (std::int64_t channel = 0; channel < sample.dim(1); ++channel) {
-        float* whole = sample.as<float>() + (channel * sample.dim(2) + first) * frame;
-        float* own = part.as<float>() + channel * count;
-        if (into_sample) {
-            std::copy_n(own, count, whole);
-        } else {
-            std::copy_n(whole, count, own);
-        }
-    }
+    for (std::int64_t channel = 0; channel < sample.dim(1); ++channel)
+        copy((channel * sample.dim(2) + first) * frame, channel * count, count);
 }
 
 Tensor frames_of(const Tensor& sample, std::int64_t first, std::int64_t count) {
     Tensor part(DType::f32, {1, sample.dim(1), count, sample.dim(3), sample.dim(4)});
-    copy_frames(sample, first, part, /*into_sample=*/false);
+    for_each_channel(sample, first, part, [&](std::int64_t from, std::int64_t to, std::int64_t size) {
+        std::copy_n(sample.as<float>() + from, size, part.mutable_as<float>() + to);
+    });
     return part;
+}
+
+void put_frames(Tensor& sample, std::int64_t first, const Tensor& part) {
+    for_each_channel(sample, first, part, [&](std::int64_t to, std::int64_t from, std::int64_t size) {
+        std::copy_n(part.as<float>() + from, size, sample.mutable_as<float>() + to);
+    });
 }
 
 }  // namespace
@@ -55,8 +57,7 @@ void FrameSampler::give(const Tensor& frame) {
         throw InvalidArgument(
             fmt::format("[generate] first_frame must be f32{}, got {}", to_string(wanted), frame.describe()));
     }
-    copy_frames(sample_, 0, frame.reshaped({1, wanted[0], wanted[1], wanted[2], wanted[3]}),
-                /*into_sample=*/true);
+    put_frames(sample_, 0, frame.reshaped({1, wanted[0], wanted[1], wanted[2], wanted[3]}));
     groups_.push_back({0, patch_frames_, 0, nullptr});
 }
 
@@ -85,7 +86,7 @@ Tensor FrameSampler::timesteps(int step) const {
     const bool same = groups_.size() == 1;
     const std::int64_t patches = sample_.dim(2) / patch_frames_;
     Tensor steps(DType::f32, same ? Shape{1} : Shape{1, patches * tokens_per_patch_});
-    auto* at = steps.as<float>();
+    auto* at = steps.mutable_as<float>();
     for (const Group& group : groups_) {
         const std::int64_t tokens = same ? 1 : group.count / patch_frames_ * tokens_per_patch_;
         at = std::fill_n(at, tokens, timestep(group, step));
@@ -97,9 +98,9 @@ void FrameSampler::step(int step, const Tensor& velocity) {
     for (const Group& group : groups_) {
         const int own = step - group.start;
         if (!group.sampler || own < 0 || own >= static_cast<int>(group.sampler->timesteps().size())) continue;
-        const Tensor frames = frames_of(sample_, group.first, group.count);
+        Tensor frames = frames_of(sample_, group.first, group.count);
         group.sampler->step(own, frames_of(velocity, group.first, group.count), frames);
-        copy_frames(sample_, group.first, frames, /*into_sample=*/true);
+        put_frames(sample_, group.first, frames);
     }
 }
 

@@ -33,7 +33,7 @@ void fill(std::optional<T>& value, const std::optional<T>& folder, std::optional
 
 Tensor noise(const Shape& shape, std::uint64_t seed) {
     Tensor sample(DType::f32, shape);
-    fill_normal(std::span(sample.as<float>(), static_cast<std::size_t>(sample.count())), seed);
+    fill_normal(std::span(sample.mutable_as<float>(), static_cast<std::size_t>(sample.count())), seed);
     return sample;
 }
 
@@ -88,7 +88,7 @@ class Run {
         if (!captions_.negative.defined()) return conditional;
         const Tensor negative = velocity(step, /*conditional=*/false);
         const auto guidance = static_cast<float>(*options_.sampling.guidance);
-        auto* v = conditional.as<float>();
+        auto* v = conditional.mutable_as<float>();
         const auto* from = negative.as<float>();
         for (std::int64_t i = 0; i < conditional.count(); ++i) v[i] = from[i] + guidance * (v[i] - from[i]);
         return conditional;

@@ -94,9 +94,8 @@ Tensor RecordedInputFile::row(const char* name, std::int64_t record) const {
     const Tensor all = file_.tensor(name);
     Shape shape = all.shape();
     shape[0] = 1;
-    const std::size_t bytes = all.bytes() / static_cast<std::size_t>(count_);
-    auto* data = static_cast<std::byte*>(all.data()) + static_cast<std::size_t>(record) * bytes;
-    return Tensor(all.dtype(), shape, data, std::make_shared<Tensor>(all)).to(DType::f32);
+    return Tensor(all.dtype(), shape, all.view().data_at(record * element_count(shape)), nullptr)
+        .to(DType::f32);
 }
 
 }  // namespace aerogel

@@ -7,7 +7,7 @@
 
 namespace aerogel {
 
-void run_linear(const LinearSlot& slot, const TensorView& x, const TensorView& y,
+void run_linear(const LinearSlot& slot, const TensorView& x, const MutableView& y,
                 const TransformerStep& step) {
     if (x.dim(0) == 0) return;
     if (step.on_linear_input) step.on_linear_input(slot.name, x);

@@ -9,14 +9,15 @@ namespace aerogel {
 
 /// y[rows, out_features] = layer(x[rows, in_features]), after showing x to the step's on_linear_input.
 /// Nothing happens when there are no rows.
-void run_linear(const LinearSlot& slot, const TensorView& x, const TensorView& y,
+void run_linear(const LinearSlot& slot, const TensorView& x, const MutableView& y,
                 const TransformerStep& step);
 
 /// One call of an attention module: arrays f32 [batch, tokens, heads, head_dim].
 struct ModuleCall {
     int block = 0;         ///< index
     bool is_self = false;  ///< over the video's own tokens: may be sparse
-    TensorView q, k, v, o;
+    TensorView q, k, v;
+    MutableView o;
     LatentShape latent;  ///< the video in tokens
 };
 

@@ -168,7 +168,7 @@ Tensor TextEncoder::encode(const std::string& caption) const {
     }
     const std::int64_t dim = word_embedding_.dim(1);
     Tensor embeddings = Tensor::zeros(DType::f32, {1, static_cast<std::int64_t>(sums_.size()), dim});
-    float* to = embeddings.as<float>();
+    float* to = embeddings.mutable_as<float>();
     for (const auto& slots : sums_) {
         for (const std::int64_t slot : slots) {
             const float* word = word_embedding_.as<float>() + ids[static_cast<std::size_t>(slot)] * dim;

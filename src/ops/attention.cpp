@@ -125,7 +125,7 @@ Tensor float_copy(const TensorView& view) {
     parallel_for(view.dim(0) * outer * inner, [&](std::int64_t row, int) {
         const std::int64_t at =
             row / inner / outer * strides[0] + row / inner % outer * strides[1] + row % inner * strides[2];
-        float* to = static_cast<float*>(copy.data()) + row * d;
+        float* to = copy.mutable_as<float>() + row * d;
         for (std::int64_t c = 0; c < d; ++c)
             to[c] = view.dtype == DType::f32 ? static_cast<const float*>(view.data)[at + c]
                                              : to_float(static_cast<const BFloat16*>(view.data)[at + c]);
@@ -134,7 +134,7 @@ Tensor float_copy(const TensorView& view) {
 }
 
 /// Contiguous f32 values into a bf16 view.
-void write_back(const Tensor& from, const TensorView& to) {
+void write_back(const Tensor& from, const MutableView& to) {
     const Shape strides = strides_of(to);
     const std::int64_t d = to.dim(3), inner = to.dim(2), outer = to.dim(1);
     parallel_for(to.dim(0) * outer * inner, [&](std::int64_t row, int) {
@@ -153,12 +153,12 @@ Tensor times_matrix(const Tensor& x, const TensorView& matrix) {
     for (std::int64_t n = 0; n < d; ++n) {
         for (std::int64_t k = 0; k < d; ++k) {
             const std::int64_t at = k * strides[0] + n * strides[1];
-            weight.as<float>()[n * d + k] = matrix.dtype == DType::f32
-                                                ? static_cast<const float*>(matrix.data)[at]
-                                                : to_float(static_cast<const BFloat16*>(matrix.data)[at]);
+            weight.mutable_as<float>()[n * d + k] =
+                matrix.dtype == DType::f32 ? static_cast<const float*>(matrix.data)[at]
+                                           : to_float(static_cast<const BFloat16*>(matrix.data)[at]);
         }
     }
-    const Tensor y(DType::f32, {x.count() / d, d});
+    Tensor y(DType::f32, {x.count() / d, d});
     FloatLinear(weight, Tensor()).forward(x.reshaped({x.count() / d, d}), y, {});
     return y.reshaped(x.shape());
 }
@@ -173,7 +173,8 @@ void attend_rotated(const AttentionViews& views, const AttentionOptions& options
         attention({views.op, q, k, views.v, views.o}, rest, orders);
         return;
     }
-    const Tensor v = float_copy(views.v), o(DType::f32, views.o.shape);
+    const Tensor v = float_copy(views.v);
+    Tensor o(DType::f32, views.o.shape);
     attention({views.op, q, k, v, o}, rest, orders);
     write_back(o, views.o);
 }
@@ -219,13 +220,12 @@ AttentionCall make_call(const AttentionViews& views, const AttentionOptions& opt
 }
 
 /// Tokens first .. first + count - 1 of a [tokens, heads, head_dim] view, as one batch.
-TensorView sequence(const TensorView& view, std::int64_t first, std::int64_t count) {
+template <typename View>
+View sequence(const View& view, std::int64_t first, std::int64_t count) {
     const Shape strides = strides_of(view);
-    auto* start = static_cast<std::byte*>(view.data);
-    if (start != nullptr) start += static_cast<std::size_t>(first * strides[0]) * size_of(view.dtype);
     return {view.dtype,
             {1, count, view.shape[1], view.shape[2]},
-            start,
+            view.data_at(first * strides[0]),
             {count * strides[0], strides[0], strides[1], strides[2]},
             view.device};
 }
@@ -272,7 +272,7 @@ std::string_view attention_op(const AttentionOptions& options) {
     return options.format == AttentionFormat::none ? "attention" : "quantized_attention";
 }
 
-void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& o,
+void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
                const AttentionOptions& options) {
     attention({attention_op(options), q, k, v, o}, options, {});
 }
@@ -307,10 +307,11 @@ void attention_packed(const PackedSequences& sequences, const AttentionOptions& 
     const bool is_float = options.format == AttentionFormat::none;
     const AttentionViews views = {is_float ? "attention_packed" : "quantized_attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
-    for (const TensorView* view : {&q, &k, &v, &o}) {
+    const TensorView out = o;
+    for (const TensorView* view : {&q, &k, &v, &out}) {
         const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&
                             (view->strides.empty() || view->strides.size() == 3);
-        const bool grouped = matrix && view != &o && k.shape == v.shape && view->shape[1] > 0 &&
+        const bool grouped = matrix && view != &out && k.shape == v.shape && view->shape[1] > 0 &&
                              q.shape[1] % view->shape[1] == 0;
         if (!matrix || view->shape[0] != q.shape[0] || view->shape[2] != q.shape[2] ||
             (view->shape[1] != q.shape[1] && !grouped))

@@ -16,7 +16,7 @@ struct AttentionViews {
     const TensorView& q;
     const TensorView& k;
     const TensorView& v;
-    const TensorView& o;
+    const MutableView& o;
 };
 
 /// Per map (batch * heads of q + head), row i is token order[i]: of q and o, and of k and v. Masks and

@@ -22,7 +22,7 @@ bool fits(const TensorView& matrix, const TensorView& like) {
 
 }  // namespace
 
-void hadamard_rows(const TensorView& x, const TensorView& y, std::int64_t block, const Tensor& signs) {
+void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block, const Tensor& signs) {
     if (!fits(x, x) || !fits(y, x) || x.data == y.data) {
         throw InvalidArgument(
             fmt::format("[hadamard] x and y must be different contiguous f32 matrices of one shape, got "

@@ -83,7 +83,7 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
     }
     kernel_ = &choose("linear", Device::cpu, &Machine::linear, problem_);
     packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
-    run_operation([&] { kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.data())); });
+    run_operation([&] { kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.mutable_data())); });
 }
 
 bool PackedLinear::serves(Activation activation) const {
@@ -93,7 +93,7 @@ bool PackedLinear::serves(Activation activation) const {
     return kernel_->why_not(problem).empty();
 }
 
-void PackedLinear::run(const TensorView& x, const TensorView& y, Activation activation,
+void PackedLinear::run(const TensorView& x, const MutableView& y, Activation activation,
                        LinearArgs args) const {
     if (x.dtype != DType::f32 && x.dtype != DType::bf16) refuse("x " + x.describe() + " must be f32 or bf16");
     if (y.dtype != DType::f32 && y.dtype != DType::bf16 && y.dtype != DType::f16) {
@@ -163,7 +163,7 @@ std::int64_t FloatLinear::out_features() const {
     return state_->packed.n();
 }
 
-void FloatLinear::forward(const TensorView& x, const TensorView& y, const StepContext&) const {
+void FloatLinear::forward(const TensorView& x, const MutableView& y, const StepContext&) const {
     LinearArgs args;
     if (state_->bias.defined()) args.bias = state_->bias.as<float>();
     state_->packed.run(x, y, Activation::none, args);

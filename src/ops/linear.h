@@ -28,7 +28,7 @@ class PackedLinear {
     /// y[..., n] = x[..., k] w^T as kernels/linear.h spells out; `args` brings the arrays of the epilogue
     /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, last axis contiguous, more than
     /// two axes only when contiguous. InvalidArgument when shapes, types or `activation` do not fit.
-    void run(const TensorView& x, const TensorView& y, Activation activation, LinearArgs args) const;
+    void run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args) const;
 
   private:
     LinearProblem problem_;

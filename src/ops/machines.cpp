@@ -8,24 +8,24 @@ namespace aerogel {
 namespace {
 
 struct MachineOfDevice {
-    Device device;
+    DeviceKind kind;
     const Machine* machine;
 };
 
 // A row besides the CPU's stands under its option: #ifdef AEROGEL_NAME.
 constexpr MachineOfDevice kMachines[] = {
-    {Device::cpu, &cpu::kMachine},
+    {DeviceKind::cpu, &cpu::kMachine},
 };
 
-MachineOfDevice guest = {Device::cpu, nullptr};  // changes while a test alone runs
+MachineOfDevice guest = {DeviceKind::cpu, nullptr};  // changes while a test alone runs
 
 }  // namespace
 
 const Machine& machine_of(Device device) {
-    if (guest.machine != nullptr && guest.device == device) return *guest.machine;
+    if (guest.machine != nullptr && guest.kind == device.kind) return *guest.machine;
     for (const MachineOfDevice& row : kMachines)
-        if (row.device == device) return *row.machine;
-    throw Unsupported("[device] this build has no kernels for the device");
+        if (row.kind == device.kind) return *row.machine;
+    throw Unsupported("[device] this build has no kernels for the device " + device.describe());
 }
 
 std::vector<const Machine*> machines() {
@@ -36,7 +36,7 @@ std::vector<const Machine*> machines() {
 }
 
 GuestMachine::GuestMachine(Device device, const Machine& machine) {
-    guest = {device, &machine};
+    guest = {device.kind, &machine};
 }
 
 GuestMachine::~GuestMachine() {

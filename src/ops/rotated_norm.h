@@ -8,7 +8,7 @@ namespace aerogel {
 
 struct RotatedNorm {
     TensorView x;       ///< [batch, tokens, heads * head_dim] float32 or bfloat16, rows contiguous
-    TensorView y;       ///< like x, contiguous; may be x
+    MutableView y;      ///< like x, contiguous; may be x
     TensorView weight;  ///< [heads * head_dim] float32, contiguous, or undefined
     TensorView cos;     ///< [tokens, head_dim / 2] float32, contiguous: of pairs of neighbours
     TensorView sin;

@@ -81,7 +81,7 @@ AttentionScales AttentionRanges::scales(const std::string& attention) const {
     for (std::size_t part = 0; part < scales.size(); ++part) {
         const PerHead& ranges = found->second.at(part);
         scales.at(part) = Tensor(DType::f32, {static_cast<std::int64_t>(ranges.size())});
-        std::transform(ranges.begin(), ranges.end(), scales.at(part).as<float>(),
+        std::transform(ranges.begin(), ranges.end(), scales.at(part).mutable_as<float>(),
                        [](const InputRange& range) {
                            return std::max(std::max(-range.min, range.max) / 127.0F, kSmallestScale);
                        });

@@ -92,7 +92,7 @@ void check_step(const std::string& where, std::int64_t step, std::int64_t forwar
 template <typename T>
 Tensor to_tensor(DType dtype, const std::vector<T>& values) {
     Tensor tensor(dtype, {static_cast<std::int64_t>(values.size())});
-    std::copy(values.begin(), values.end(), tensor.as<T>());
+    std::copy(values.begin(), values.end(), tensor.mutable_as<T>());
     return tensor;
 }
 

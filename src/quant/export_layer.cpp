@@ -161,7 +161,7 @@ std::string full_name(const LayerArray& array, const StoredForm& form) {
 // f32 as int64 bit patterns.
 Tensor bits_of(const Tensor& values) {
     Tensor bits(DType::i64, values.shape());
-    std::transform(values.as<float>(), values.as<float>() + values.count(), bits.as<std::int64_t>(),
+    std::transform(values.as<float>(), values.as<float>() + values.count(), bits.mutable_as<std::int64_t>(),
                    [](float x) { return std::bit_cast<std::int32_t>(x); });
     return bits;
 }

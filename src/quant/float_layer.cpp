@@ -116,7 +116,7 @@ Tensor transformed_inputs(const Tensor& inputs, const QuantizedLinearWeights& we
     Tensor x = inputs.to(DType::f32);
     if (weights.mul_scale.defined()) x = scale_columns(x, weights.mul_scale);
     if (!weights.rotation.defined()) return x;
-    const Tensor rotated(DType::f32, x.shape());
+    Tensor rotated(DType::f32, x.shape());
     hadamard_rows(x, rotated, weights.rotation.dim(1), weights.rotation.reshaped({x.dim(1)}));
     return rotated;
 }

@@ -49,7 +49,7 @@ void InputSamples::observe(const std::string& layer, int step, const TensorView&
         reservoir.next = capacity_ - 1;
         skip(reservoir);
     }
-    auto* rows = reservoir.rows.as<BFloat16>();
+    auto* rows = reservoir.rows.mutable_as<BFloat16>();
     const std::int64_t filling = std::clamp(capacity_ - reservoir.seen, std::int64_t{0}, count);
     for (std::int64_t row = 0; row < filling; ++row) {
         copy_row(x, row, rows + (reservoir.seen + row) * columns);
@@ -93,8 +93,8 @@ void InputSamples::merge(const InputSamples& other) {
         }
         Reservoir& own = reservoirs_[layer];
         own.rows = Tensor(DType::bf16, {before.rows.dim(0) + added.rows.dim(0), before.rows.dim(1)});
-        std::memcpy(own.rows.data(), before.rows.data(), before.rows.bytes());
-        std::memcpy(static_cast<std::byte*>(own.rows.data()) + before.rows.bytes(), added.rows.data(),
+        std::memcpy(own.rows.mutable_data(), before.rows.data(), before.rows.bytes());
+        std::memcpy(static_cast<std::byte*>(own.rows.mutable_data()) + before.rows.bytes(), added.rows.data(),
                     added.rows.bytes());
         own.steps.insert(own.steps.end(), added.steps.begin(), added.steps.end());
     }
@@ -104,7 +104,7 @@ void InputSamples::add_to(std::map<std::string, Tensor>& tensors) const {
     for (const auto& [layer, reservoir] : reservoirs_) {
         tensors[layer + ".inputs"] = of(layer).rows;
         Tensor steps(DType::i32, {static_cast<std::int64_t>(reservoir.steps.size())});
-        std::copy(reservoir.steps.begin(), reservoir.steps.end(), steps.as<std::int32_t>());
+        std::copy(reservoir.steps.begin(), reservoir.steps.end(), steps.mutable_as<std::int32_t>());
         tensors[layer + ".input_steps"] = steps;
     }
 }

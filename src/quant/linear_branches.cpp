@@ -18,7 +18,8 @@ namespace {
 constexpr std::int64_t kRows = 512;
 
 // Leading axes flattened; a 2-D view may have gaps between its rows.
-TensorView as_rows(const TensorView& view, const char* name, std::int64_t columns) {
+template <typename View>
+View as_rows(const View& view, const char* name, std::int64_t columns) {
     const bool fits = !view.shape.empty() && view.shape.back() == columns && view.device == Device::cpu;
     if (fits && view.contiguous()) return {view.dtype, {view.count() / columns, columns}, view.data};
     if (fits && view.shape.size() == 2 && view.strides[1] == 1) return view;
@@ -38,18 +39,17 @@ std::int64_t stride_of(const TensorView& rows) {
     return rows.strides.empty() ? rows.dim(1) : rows.strides[0];
 }
 
-TensorView piece_of(const TensorView& rows, std::int64_t first, std::int64_t count) {
-    auto* start = static_cast<std::byte*>(rows.data) +
-                  static_cast<std::size_t>(first * stride_of(rows)) * size_of(rows.dtype);
-    return {rows.dtype, {count, rows.dim(1)}, start, rows.strides};
+template <typename View>
+View piece_of(const View& rows, std::int64_t first, std::int64_t count) {
+    return {rows.dtype, {count, rows.dim(1)}, rows.data_at(first * stride_of(rows)), rows.strides};
 }
 
 // A contiguous f32 copy of f32 or bf16 rows.
 Tensor float_rows(const TensorView& rows) {
-    const Tensor copy(DType::f32, {rows.dim(0), rows.dim(1)});
+    Tensor copy(DType::f32, {rows.dim(0), rows.dim(1)});
     const std::int64_t columns = rows.dim(1), stride = stride_of(rows);
     parallel_for(rows.dim(0), [&](std::int64_t row, int) {
-        float* out = copy.as<float>() + row * columns;
+        float* out = copy.mutable_as<float>() + row * columns;
         if (rows.dtype == DType::f32) {
             std::copy_n(static_cast<const float*>(rows.data) + row * stride, columns, out);
             return;
@@ -60,16 +60,16 @@ Tensor float_rows(const TensorView& rows) {
     return copy;
 }
 
-void add(const Tensor& to, const TensorView& rows) {
+void add(Tensor& to, const TensorView& rows) {
     const std::int64_t columns = to.dim(1), stride = stride_of(rows);
     parallel_for(to.dim(0), [&](std::int64_t row, int) {
-        float* sum = to.as<float>() + row * columns;
+        float* sum = to.mutable_as<float>() + row * columns;
         const auto* other = static_cast<const float*>(rows.data) + row * stride;
         for (std::int64_t i = 0; i < columns; ++i) sum[i] += other[i];
     });
 }
 
-void store(const Tensor& values, const TensorView& rows) {
+void store(const Tensor& values, const MutableView& rows) {
     const Tensor typed = rows.dtype == DType::f32 ? values : values.to(rows.dtype);
     const std::size_t bytes = static_cast<std::size_t>(rows.dim(1)) * size_of(rows.dtype);
     const std::size_t stride = static_cast<std::size_t>(stride_of(rows)) * size_of(rows.dtype);
@@ -82,9 +82,9 @@ void store(const Tensor& values, const TensorView& rows) {
 }  // namespace
 
 Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range) {
-    const Tensor rows = float_rows(checked_rows(x, k));
+    Tensor rows = float_rows(checked_rows(x, k));
     parallel_for(rows.dim(0), [&](std::int64_t row, int) {
-        float* values = rows.as<float>() + row * k;
+        float* values = rows.mutable_as<float>() + row * k;
         for (std::int64_t i = 0; i < k; ++i) {
             const float value = mul_scale == nullptr ? values[i] : values[i] * mul_scale[i];
             values[i] = std::clamp(value, range.low, range.high);
@@ -109,8 +109,9 @@ LinearBranches::LinearBranches(const QuantizedLinearWeights& weights)
     up_ = std::make_unique<FloatLinear>(weights.low_rank_l2, Tensor());
 }
 
-void LinearBranches::run(const TensorView& x, const TensorView& y, const Multiply& multiply) const {
-    const TensorView in = checked_rows(x, k_), out = as_rows(y, "y", n_);
+void LinearBranches::run(const TensorView& x, const MutableView& y, const Multiply& multiply) const {
+    const TensorView in = checked_rows(x, k_);
+    const MutableView out = as_rows(y, "y", n_);
     if (in.dim(0) != out.dim(0)) {
         throw InvalidArgument(
             fmt::format("[linear] x and y must have as many rows (x {}, y {})", x.describe(), y.describe()));
@@ -121,22 +122,22 @@ void LinearBranches::run(const TensorView& x, const TensorView& y, const Multipl
     }
 }
 
-void LinearBranches::run_piece(const TensorView& x, const TensorView& y, const Multiply& multiply) const {
+void LinearBranches::run_piece(const TensorView& x, const MutableView& y, const Multiply& multiply) const {
     // A sum of two products is rounded once, so other types than f32 are summed aside.
     const bool aside = down_ != nullptr && y.dtype != DType::f32;
-    const Tensor sum = aside ? Tensor(DType::f32, {y.dim(0), n_}) : Tensor();
-    const TensorView product = aside ? sum.view() : y;
+    Tensor sum = aside ? Tensor(DType::f32, {y.dim(0), n_}) : Tensor();
+    const MutableView product = aside ? sum.mutable_view() : y;
     if (rotates()) {
         const bool ready = x.dtype == DType::f32 && x.contiguous();
         const Tensor copy = ready ? Tensor() : float_rows(x);
-        const Tensor rotated(DType::f32, {x.dim(0), k_});
+        Tensor rotated(DType::f32, {x.dim(0), k_});
         hadamard_rows(ready ? x : copy.view(), rotated, block_, signs_);
         multiply(rotated, product);
     } else {
         multiply(x, product);
     }
     if (down_ == nullptr) return;
-    const Tensor thin(DType::f32, {x.dim(0), down_->out_features()}), wide(DType::f32, {x.dim(0), n_});
+    Tensor thin(DType::f32, {x.dim(0), down_->out_features()}), wide(DType::f32, {x.dim(0), n_});
     down_->forward(x, thin, StepContext{});
     up_->forward(thin, wide, StepContext{});
     add(wide, product);

@@ -31,11 +31,11 @@ class LinearBranches {
     /// y = multiply((x * mul_scale) R) + (x * mul_scale) l1^T l2^T, in pieces of rows. `multiply(x, y)` is
     /// the quantized product with bias; without rotation it gets x as it is. Shapes and errors as
     /// Linear::forward.
-    using Multiply = std::function<void(const TensorView& x, const TensorView& y)>;
-    void run(const TensorView& x, const TensorView& y, const Multiply& multiply) const;
+    using Multiply = std::function<void(const TensorView& x, const MutableView& y)>;
+    void run(const TensorView& x, const MutableView& y, const Multiply& multiply) const;
 
   private:
-    void run_piece(const TensorView& x, const TensorView& y, const Multiply& multiply) const;
+    void run_piece(const TensorView& x, const MutableView& y, const Multiply& multiply) const;
 
     std::int64_t n_, k_;
     std::int64_t block_ = 1;

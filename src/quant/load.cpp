@@ -126,7 +126,8 @@ Tensor read_bits(const LayerReader& reader, const LayerArray& array, const Shape
     if (stored.dtype() == DType::f32) return stored.to(DType::f32).reshaped(shape);
     const Tensor bits = stored.clone();
     Tensor values(DType::f32, shape);
-    std::transform(bits.as<std::int64_t>(), bits.as<std::int64_t>() + bits.count(), values.as<float>(),
+    std::transform(bits.as<std::int64_t>(), bits.as<std::int64_t>() + bits.count(),
+                   values.mutable_as<float>(),
                    [](std::int64_t x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x)); });
     return values;
 }
@@ -158,7 +159,8 @@ Tensor read_signs(const LayerReader& reader, const LayerArray& array) {
 // Static files of the newer exporter hold no weight_scale: it is deq_scale / input_scale.
 Tensor recovered_scale(const QuantizedLinearWeights& layer) {
     Tensor scale = layer.deq_scale.clone().reshaped({layer.deq_scale.count(), 1});
-    for (std::int64_t i = 0; i < scale.count(); ++i) scale.as<float>()[i] /= layer.input_scale.as<float>()[0];
+    for (std::int64_t i = 0; i < scale.count(); ++i)
+        scale.mutable_as<float>()[i] /= layer.input_scale.as<float>()[0];
     return scale;
 }
 
@@ -238,7 +240,7 @@ void read_scale(const LayerReader& reader, const LayerArray& array, QuantizedTen
     if (stored.count() == 1 && weight.rows > 1) {
         const float all = reader.floats(array, {1}).as<float>()[0];
         weight.scale = Tensor(DType::f32, {weight.rows, 1});
-        std::fill(weight.scale.as<float>(), weight.scale.as<float>() + weight.rows, all);
+        std::fill_n(weight.scale.mutable_as<float>(), weight.rows, all);
         return;
     }
     const std::int64_t groups = weight.rows == 0 ? 0 : stored.count() / weight.rows;

@@ -85,7 +85,7 @@ struct QuantizedLinear::State {
     }
 
     // The product with the quantized weight, and the bias.
-    void multiply(const TensorView& x, const TensorView& y, const StepContext& step) const {
+    void multiply(const TensorView& x, const MutableView& y, const StepContext& step) const {
         const bool widened = scheme.static_bits == 4 && step.wide_activations;
         const auto set = widened ? std::nullopt : static_set(step);
         LinearArgs args;
@@ -129,9 +129,9 @@ std::int64_t QuantizedLinear::out_features() const {
     return state_->weights.weight.rows;
 }
 
-void QuantizedLinear::forward(const TensorView& x, const TensorView& y, const StepContext& step) const {
+void QuantizedLinear::forward(const TensorView& x, const MutableView& y, const StepContext& step) const {
     if (state_->branches.none()) return state_->multiply(x, y, step);
-    state_->branches.run(x, y, [&](const TensorView& rows, const TensorView& product) {
+    state_->branches.run(x, y, [&](const TensorView& rows, const MutableView& product) {
         state_->multiply(rows, product, step);
     });
 }

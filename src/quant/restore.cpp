@@ -93,7 +93,7 @@ Plan make_plan(const QuantizedPair& pair) {
 }
 
 // weight f32 [n,k] += l2 l1.
-void add_low_rank(const Tensor& weight, const Tensor& l1, const Tensor& l2) {
+void add_low_rank(Tensor& weight, const Tensor& l1, const Tensor& l2) {
     const Tensor right = l1.to(DType::f32), left = l2.to(DType::f32);
     const std::int64_t columns = weight.dim(1), rank = right.dim(0);
     parallel_for(weight.dim(0), [&](std::int64_t row, int) {
@@ -105,7 +105,7 @@ void add_low_rank(const Tensor& weight, const Tensor& l1, const Tensor& l2) {
                 sum[static_cast<std::size_t>(i)] += factor * static_cast<double>(from[i]);
             }
         }
-        float* to = weight.as<float>() + row * columns;
+        float* to = weight.mutable_as<float>() + row * columns;
         for (std::int64_t i = 0; i < columns; ++i) {
             to[i] = static_cast<float>(static_cast<double>(to[i]) + sum[static_cast<std::size_t>(i)]);
         }
@@ -114,7 +114,7 @@ void add_low_rank(const Tensor& weight, const Tensor& l1, const Tensor& l2) {
 
 // W R -> W: R = diag(signs) H with H symmetric and orthogonal.
 Tensor rotated_back(const Tensor& weight, const Tensor& rotation) {
-    const Tensor back(DType::f32, weight.shape());
+    Tensor back(DType::f32, weight.shape());
     hadamard_rows(weight, back, rotation.dim(1), Tensor());
     return scale_columns(back, rotation.reshaped({weight.dim(1)}));
 }
@@ -153,7 +153,8 @@ Tensor restored(const QuantizedPair& pair, const Plan& plan, const std::string& 
     const std::string layer = source.substr(0, source.rfind('.'));
     const Factors factors(layer);
     const Tensor l1 = file.tensor(factors.l1), l2 = file.tensor(factors.l2);
-    const Tensor residual = file.tensor(source), weight = residual.to(DType::f32);
+    const Tensor residual = file.tensor(source);
+    Tensor weight = residual.to(DType::f32);
     const Shape &a = l1.shape(), &b = l2.shape();
     if (a.size() != 2 || b.size() != 2 || a[0] != b[1] || weight.shape() != Shape{b[0], a[1]}) {
         throw InvalidArgument("[dequantize] " + file.path().string() + ": the low-rank part of " + layer +

@@ -23,7 +23,7 @@ Tensor hadamard_matrix(std::int64_t head_dim) {
     for (std::int64_t row = 0; row < head_dim; ++row) {
         for (std::int64_t i = 0; i < order; ++i) {
             const auto common = static_cast<std::uint64_t>(row % order & i);
-            matrix.as<float>()[row * head_dim + row / order * order + i] =
+            matrix.mutable_as<float>()[row * head_dim + row / order * order + i] =
                 std::popcount(common) % 2 == 0 ? size : -size;
         }
     }

@@ -96,7 +96,7 @@ Tensor mask_tensor(const HeadRows& q, const GridOfMap& grids, const SparseSides&
                    const HeadPattern& pattern) {
     Tensor mask(DType::i8, {q.batch, q.heads, static_cast<std::int64_t>(pattern.cells(sides.q).size()),
                             static_cast<std::int64_t>(pattern.cells(sides.k).size())});
-    auto* out = static_cast<std::byte*>(mask.data());
+    auto* out = static_cast<std::byte*>(mask.mutable_data());
     for (const BlockGrid* grid : grids) {
         std::memcpy(out, grid->data(), grid->size());
         out += grid->size();

@@ -22,7 +22,7 @@ class Safetensors : public TemporaryFolder {};
 
 Tensor filled(DType dtype, Shape shape, unsigned char first = 1) {
     Tensor tensor(dtype, std::move(shape));
-    auto* bytes = static_cast<unsigned char*>(tensor.data());
+    auto* bytes = static_cast<unsigned char*>(tensor.mutable_data());
     std::iota(bytes, bytes + tensor.bytes(), first);
     return tensor;
 }

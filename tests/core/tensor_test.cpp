@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 template <typename T>
 Tensor one(DType dtype, T value) {
     Tensor tensor(dtype, {1});
-    *tensor.as<T>() = value;
+    *tensor.mutable_as<T>() = value;
     return tensor;
 }
 
@@ -39,14 +39,13 @@ TEST(Tensor, StorageIsAlignedSharedAndCopiedOnRequest) {
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(tensor.data()) % 64, 0U);
     EXPECT_TRUE(Tensor(DType::f32, {0}).defined());
     EXPECT_FALSE(Tensor().defined());
-    const Tensor same =
-        tensor;  // NOLINT(performance-unnecessary-copy-initialization): that it shares is the point
-    same.as<float>()[7] = 5;
+    Tensor same = tensor;  // NOLINT(performance-unnecessary-copy-initialization): that it shares is the point
+    same.mutable_as<float>()[7] = 5;
     EXPECT_EQ(tensor.as<float>()[7], 5);
     const Tensor flat = tensor.reshaped({15});
     EXPECT_EQ(flat.data(), tensor.data());
-    const Tensor copy = tensor.clone();
-    copy.as<float>()[7] = 6;
+    Tensor copy = tensor.clone();
+    copy.mutable_as<float>()[7] = 6;
     EXPECT_EQ(tensor.as<float>()[7], 5);
     EXPECT_THAT(error_of([&] { static_cast<void>(tensor.reshaped({4, 4})); }), HasSubstr("f32[3,5]"));
 }
@@ -99,10 +98,23 @@ TEST(Convert, IntegersSaturateAndBooleansAreZeroOrOne) {
     EXPECT_EQ(*one(DType::boolean, true).to(DType::f32).as<float>(), 1.0F);
 }
 
+TEST(Tensor, AdoptedConstMemoryIsNeverWritten) {
+    const std::array<float, 2> values = {1.0F, 2.0F};
+    Tensor adopted(DType::f32, {2}, values.data(), nullptr);
+    EXPECT_TRUE(adopted.read_only());
+    EXPECT_EQ(adopted.as<float>()[1], 2.0F);
+    EXPECT_THROW(adopted.mutable_view(), InvalidArgument);
+    Tensor other = adopted.reshaped({2, 1});
+    EXPECT_THROW(other.mutable_as<float>(), InvalidArgument);
+    Tensor copy = adopted.clone();
+    copy.mutable_as<float>()[1] = 3.0F;
+    EXPECT_EQ(values[1], 2.0F);
+}
+
 // Files may hold any byte for a truth.
 TEST(Convert, EveryByteButZeroIsTrue) {
-    const Tensor bytes(DType::u8, {5});
-    std::copy_n(std::array<std::uint8_t, 5>{0, 1, 2, 128, 255}.begin(), 5, bytes.as<std::uint8_t>());
+    Tensor bytes(DType::u8, {5});
+    std::copy_n(std::array<std::uint8_t, 5>{0, 1, 2, 128, 255}.begin(), 5, bytes.mutable_as<std::uint8_t>());
     const Tensor truths(DType::boolean, {5}, bytes.data(), std::make_shared<Tensor>(bytes));
     const Tensor floats = truths.to(DType::f32), integers = truths.to(DType::i64),
                  halves = truths.to(DType::bf16);

@@ -14,14 +14,14 @@ namespace aerogel::testing {
 
 inline Tensor floats(const Shape& shape, std::initializer_list<float> values) {
     Tensor tensor(DType::f32, shape);
-    std::copy(values.begin(), values.end(), tensor.as<float>());
+    std::copy(values.begin(), values.end(), tensor.mutable_as<float>());
     return tensor;
 }
 
 /// The first values given, zeros after them.
 inline Tensor padded(const Shape& shape, std::initializer_list<float> values) {
     Tensor tensor = Tensor::zeros(DType::f32, shape);
-    std::copy(values.begin(), values.end(), tensor.as<float>());
+    std::copy(values.begin(), values.end(), tensor.mutable_as<float>());
     return tensor;
 }
 

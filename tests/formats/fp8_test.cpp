@@ -27,7 +27,7 @@ Floats all_codes(Format format, DType dtype) {
     weight.columns = 256;
     weight.data = Tensor(dtype, {1, 256});
     for (int i = 0; i < 256; ++i) {
-        static_cast<std::uint8_t*>(weight.data.data())[i] = static_cast<std::uint8_t>(i);
+        static_cast<std::uint8_t*>(weight.data.mutable_data())[i] = static_cast<std::uint8_t>(i);
     }
     weight.scale = floats({1, 1}, {2});
     return floats_of(dequantize(weight), 256);

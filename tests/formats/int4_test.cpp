@@ -44,7 +44,7 @@ TEST(Int4, DecodesEveryPairOfCodes) {
     weight.columns = 512;
     weight.group_size = 256;
     weight.data = Tensor(DType::u8, {1, 256});
-    for (int i = 0; i < 256; ++i) weight.data.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i);
+    for (int i = 0; i < 256; ++i) weight.data.mutable_as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i);
     weight.scale = floats({1, 2}, {0.5F, 2});
     weight.offset = floats({1, 2}, {-3, 1});
     const Floats got = floats_of(dequantize(weight), 512);
@@ -67,19 +67,19 @@ TEST(Int4, EncodesWithOffsets) {
 TEST(Int4, ReadsOneValuePerByteAndPacked) {
     Tensor plain(DType::i8, {2, 3});
     const std::int8_t values[6] = {-8, 7, -1, 1, 0, 5};
-    std::copy(values, values + 6, plain.as<std::int8_t>());
-    const Tensor packed = read_int4(plain, 2, 3);
+    std::copy(values, values + 6, plain.mutable_as<std::int8_t>());
+    Tensor packed = read_int4(plain, 2, 3);
     EXPECT_EQ(packed.describe(), "u8[2,2]");
     EXPECT_EQ(bytes_of(packed, 4), (Ints{0x78, 0x0F, 0x01, 0x05}));
     EXPECT_EQ(bytes_of(read_int4(packed, 2, 3), 4), bytes_of(packed, 4));
     Tensor as_signed(DType::i8, {2, 2});
-    std::copy_n(packed.as<std::uint8_t>(), 4, static_cast<std::uint8_t*>(as_signed.data()));
+    std::copy_n(packed.mutable_as<std::uint8_t>(), 4, static_cast<std::uint8_t*>(as_signed.mutable_data()));
     EXPECT_EQ(read_int4(as_signed, 2, 3).dtype(), DType::u8);
     EXPECT_EQ(bytes_of(read_int4(as_signed, 2, 3), 4), bytes_of(packed, 4));
-    plain.as<std::int8_t>()[4] = 8;
+    plain.mutable_as<std::int8_t>()[4] = 8;
     EXPECT_EQ(message_of([&] { read_int4(plain, 2, 3); }),
               "[int4] data i8[2,3] must be in [-8, 7], got 8 at element 4");
-    plain.as<std::int8_t>()[4] = -9;
+    plain.mutable_as<std::int8_t>()[4] = -9;
     EXPECT_EQ(message_of([&] { read_int4(plain, 2, 3); }),
               "[int4] data i8[2,3] must be in [-8, 7], got -9 at element 4");
     EXPECT_EQ(message_of([&] { read_int4(plain, 3, 2); }),
@@ -92,7 +92,7 @@ TEST(Int4, ReadsOneValuePerByteAndPacked) {
 TEST(Int4, LayoutsOfFiles) {
     Tensor plain(DType::i8, {2, 4});
     const std::int8_t values[8] = {0, 1, -8, 7, 2, -1, 3, -4};
-    std::copy(values, values + 8, plain.as<std::int8_t>());
+    std::copy(values, values + 8, plain.mutable_as<std::int8_t>());
     QuantizedTensor weight;
     weight.rows = 2;
     weight.columns = 4;

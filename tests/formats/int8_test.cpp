@@ -51,7 +51,7 @@ TEST(Int8, DecodesGroupsAndOffsets) {
     weight.group_size = 2;
     weight.data = Tensor(DType::i8, {1, 4});
     const std::int8_t values[4] = {-128, 127, 5, -1};
-    std::copy(values, values + 4, weight.data.as<std::int8_t>());
+    std::copy(values, values + 4, weight.data.mutable_as<std::int8_t>());
     weight.scale = floats({1, 2}, {0.5F, 2});
     const Tensor plain = dequantize(weight);
     const float wanted[4] = {-64, 63.5F, 10, -2};
@@ -84,7 +84,7 @@ TEST(Int8, EncodesGroupsWithOffsets) {
 TEST(Int8, RoundTripStaysWithinHalfAStep) {
     Tensor weight(DType::f32, {3, 257});
     for (std::int64_t i = 0; i < weight.count(); ++i)
-        weight.as<float>()[i] = std::sin(static_cast<float>(i)) * 3.0F;
+        weight.mutable_as<float>()[i] = std::sin(static_cast<float>(i)) * 3.0F;
     const QuantizedTensor q =
         encode_int8(weight, floats({3, 1}, {3 / 127.0F, 3 / 127.0F, 3 / 127.0F}), Tensor());
     const Tensor back = dequantize(q);

@@ -23,7 +23,7 @@ constexpr std::int64_t kK = 525;  // odd; two dual blocks, the last MX block sho
 Tensor wave(const Shape& shape, float step) {
     Tensor tensor(DType::f32, shape);
     for (std::int64_t i = 0; i < tensor.count(); ++i) {
-        tensor.as<float>()[i] = std::sin(static_cast<float>(i) * step) * 3;
+        tensor.mutable_as<float>()[i] = std::sin(static_cast<float>(i) * step) * 3;
     }
     return tensor;
 }
@@ -43,7 +43,7 @@ TEST(FormatsInLinear, WeightOnlyEqualsTheDequantizedProduct) {
         EXPECT_LE(error, 1.0) << to_string(weight.format);  // half the widest step of MXFP4 at 3
         const PackedLinear packed(weight, Activation::none);
         Tensor y(DType::f32, {kM, kN});
-        std::fill_n(y.as<float>(), y.count(), NAN);
+        std::fill_n(y.mutable_as<float>(), y.count(), NAN);
         packed.run(x, y, Activation::none, {});
         for (std::int64_t i = 0; i < kM; ++i) {
             for (std::int64_t j = 0; j < kN; ++j) {

@@ -40,7 +40,7 @@ Tensor hard_values() {
         const auto step = static_cast<int>(random() % 3) - 1;
         if (step != 0) value = std::nextafter(value, step < 0 ? 0.0F : 2 * value);
         if (!std::isfinite(value)) value = 0x1.fffffep127F;
-        values.as<float>()[i] = random() % 2 == 0 ? value : -value;
+        values.mutable_as<float>()[i] = random() % 2 == 0 ? value : -value;
     }
     return values;
 }
@@ -67,7 +67,7 @@ TEST(MxEncoding, RowsEndAnywhere) {
     for (std::int64_t columns = 1; columns <= 70; ++columns) {
         Tensor values(DType::f32, {2, columns});
         for (std::int64_t i = 0; i < values.count(); ++i) {
-            values.as<float>()[i] = static_cast<float>(i % 13 - 6);
+            values.mutable_as<float>()[i] = static_cast<float>(i % 13 - 6);
         }
         const QuantizedTensor encoded = encode_mxfp4(values);
         const Tensor decoded = dequantize(encoded);

@@ -50,8 +50,8 @@ TEST(Mxfp4, DecodesEveryPairOfCodesWithEveryScale) {
     weight.data = Tensor(DType::u8, {255, 256});
     weight.scale = Tensor(DType::u8, {255, 16});
     for (int i = 0; i < 255 * 256; ++i) {
-        weight.data.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 256);
-        weight.scale.as<std::uint8_t>()[i / 16] = static_cast<std::uint8_t>(i / 256);
+        weight.data.mutable_as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 256);
+        weight.scale.mutable_as<std::uint8_t>()[i / 16] = static_cast<std::uint8_t>(i / 256);
     }
     const Tensor got = dequantize(weight);
     for (int row = 0; row < 255; ++row) {
@@ -65,17 +65,17 @@ TEST(Mxfp4, DecodesEveryPairOfCodesWithEveryScale) {
 TEST(Mxfp4, ReadsOneValuePerByteAndPacked) {
     Tensor plain(DType::f8_e4m3, {2, 9});
     const Floats values = {0, 0.5F, 1, 1.5F, 2, 3, 4, 6, -6, -0.0F, -0.5F, -1, -1.5F, -2, -3, -4, 0, 6};
-    for (std::size_t i = 0; i < 18; ++i) plain.as<Float8E4M3>()[i] = to_float8_e4m3(values[i]);
+    for (std::size_t i = 0; i < 18; ++i) plain.mutable_as<Float8E4M3>()[i] = to_float8_e4m3(values[i]);
     const Tensor packed = read_mxfp4(plain, 2, 9);
     EXPECT_EQ(packed.describe(), "u8[2,5]");
     EXPECT_EQ(bytes_of(packed, 10), (Ints{0x10, 0x32, 0x54, 0x76, 0x0F, 0x98, 0xBA, 0xDC, 0x0E, 0x07}));
     EXPECT_EQ(bytes_of(read_mxfp4(packed, 2, 9), 10), bytes_of(packed, 10));
-    plain.as<Float8E4M3>()[3] = to_float8_e4m3(1.25F);
+    plain.mutable_as<Float8E4M3>()[3] = to_float8_e4m3(1.25F);
     EXPECT_EQ(
         message_of([&] { read_mxfp4(plain, 2, 9); }),
         "[mxfp4] data f8_e4m3[2,9] must hold 0, .5, 1, 1.5, 2, 3, 4, 6 or their negatives, got 1.250000 "
         "at element 3");
-    plain.as<Float8E4M3>()[3] = {0x7F};
+    plain.mutable_as<Float8E4M3>()[3] = {0x7F};
     EXPECT_NE(message_of([&] { read_mxfp4(plain, 2, 9); }), "no error");
     EXPECT_EQ(message_of([&] { read_mxfp4(plain, 9, 2); }),
               "[mxfp4] data must be f8_e4m3[9,2] or, packed, u8 or i8[9,1], got f8_e4m3[2,9]");
@@ -85,7 +85,7 @@ TEST(Mxfp4, ProblemsNameBothSides) {
     const auto problem = format_row(Format::mxfp4).problem;
     QuantizedTensor weight = encode_mxfp4(padded({1, 33}, {1}));
     EXPECT_EQ(problem(weight), "");
-    weight.scale.as<std::uint8_t>()[1] = 255;
+    weight.scale.mutable_as<std::uint8_t>()[1] = 255;
     EXPECT_EQ(problem(weight), "scale byte 255 (NaN) at element 1");
     weight.scale = Tensor::zeros(DType::u8, {1, 1});
     EXPECT_EQ(problem(weight), "scale must be u8[1,2], got u8[1,1]");
@@ -95,8 +95,8 @@ TEST(Mxfp4, ProblemsNameBothSides) {
 
 TEST(Mxfp4Dual, ScalesBlocksOf512Columns) {
     Tensor weight = padded({2, 514}, {12, 5, -1});
-    weight.as<float>()[511] = -2;
-    weight.as<float>()[514 + 513] = -0.75F;
+    weight.mutable_as<float>()[511] = -2;
+    weight.mutable_as<float>()[514 + 513] = -0.75F;
     const QuantizedTensor q = encode_mxfp4_dual(weight);
     EXPECT_EQ(floats_of(q.dual_scale, 4), (Floats{2, 1, 1, 0.125F}));
     EXPECT_EQ(bytes_of(q.data, 2), (Ints{0x57, 0x09}));  // 6, 2.5 | -0.5
@@ -128,7 +128,7 @@ TEST(Mxfp4Dual, ProblemsNameBothSides) {
     EXPECT_EQ(problem(weight), "dual_scale must be f32[1,2], got f32[1,1]");
     weight.dual_scale = Tensor();
     EXPECT_EQ(problem(weight), "dual_scale must be f32[1,2], got nothing");
-    weight.scale.as<std::uint8_t>()[0] = 255;
+    weight.scale.mutable_as<std::uint8_t>()[0] = 255;
     EXPECT_EQ(problem(weight), "scale byte 255 (NaN) at element 0");
 }
 

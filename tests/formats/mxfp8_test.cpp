@@ -47,8 +47,8 @@ TEST(Mxfp8, DecodesEveryCodeWithEveryScale) {
     weight.data = Tensor(DType::f8_e4m3, {255, 256});
     weight.scale = Tensor(DType::u8, {255, 8});
     for (int i = 0; i < 255 * 256; ++i) {
-        weight.data.as<Float8E4M3>()[i] = {static_cast<std::uint8_t>(i % 256)};
-        weight.scale.as<std::uint8_t>()[i / 32] = static_cast<std::uint8_t>(i / 256);
+        weight.data.mutable_as<Float8E4M3>()[i] = {static_cast<std::uint8_t>(i % 256)};
+        weight.scale.mutable_as<std::uint8_t>()[i / 32] = static_cast<std::uint8_t>(i / 256);
     }
     const Tensor got = dequantize(weight);
     for (int i = 0; i < 255 * 256; ++i) {
@@ -69,7 +69,7 @@ TEST(Mxfp8, ProblemsNameBothSides) {
     const auto problem = format_row(Format::mxfp8).problem;
     QuantizedTensor weight = encode_mxfp8(padded({2, 33}, {1}));
     EXPECT_EQ(problem(weight), "");
-    weight.scale.as<std::uint8_t>()[3] = 255;
+    weight.scale.mutable_as<std::uint8_t>()[3] = 255;
     EXPECT_EQ(problem(weight), "scale byte 255 (NaN) at element 3");
     EXPECT_EQ(message_of([&] { dequantize(weight); }),
               "[dequantize] mxfp8: scale byte 255 (NaN) at element 3");

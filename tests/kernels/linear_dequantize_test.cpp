@@ -36,7 +36,7 @@ Floats run(const LinearKernel& kernel, LinearProblem problem, const QuantizedTen
     };
     problem.m = 0;
     Tensor packed = memory(kernel.packed_bytes(problem));
-    kernel.pack(problem, weight, static_cast<std::byte*>(packed.data()));
+    kernel.pack(problem, weight, static_cast<std::byte*>(packed.mutable_data()));
     problem.m = static_cast<std::int64_t>(x.size()) / problem.k;
     Tensor workspace = memory(kernel.workspace_bytes(problem));
     Floats y(static_cast<std::size_t>(problem.m * problem.n), NAN);
@@ -48,7 +48,7 @@ Floats run(const LinearKernel& kernel, LinearProblem problem, const QuantizedTen
     args.y = y.data();
     args.y_stride = problem.n;
     args.packed = static_cast<const std::byte*>(packed.data());
-    args.workspace = static_cast<std::byte*>(workspace.data());
+    args.workspace = static_cast<std::byte*>(workspace.mutable_data());
     kernel.run(problem, args);
     return y;
 }
@@ -77,7 +77,7 @@ QuantizedTensor every_code(Format format, std::int64_t k) {
     w.scale = Tensor::zeros(powers ? DType::u8 : DType::f32, {w.rows, powers ? mx_blocks(k) : 1});
     if (format == Format::mxfp4_dual) w.dual_scale = Tensor(DType::f32, {w.rows, mx_dual_blocks(k)});
     for (std::int64_t j = 0; j < w.rows; ++j) {
-        auto* row = static_cast<std::uint8_t*>(w.data.data()) + j * w.data.dim(1);
+        auto* row = static_cast<std::uint8_t*>(w.data.mutable_data()) + j * w.data.dim(1);
         const auto code = static_cast<std::uint8_t>(j % codes);
         const auto turn = static_cast<std::size_t>(j / codes);
         if (is_nibbles(format)) {
@@ -88,13 +88,13 @@ QuantizedTensor every_code(Format format, std::int64_t k) {
         for (std::int64_t g = 0; g < w.scale.dim(1); ++g) {
             const std::int64_t at = j * w.scale.dim(1) + g;
             if (powers) {
-                w.scale.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(bytes[turn]);
+                w.scale.mutable_as<std::uint8_t>()[at] = static_cast<std::uint8_t>(bytes[turn]);
             } else {
-                w.scale.as<float>()[at] = scales[turn];
+                w.scale.mutable_as<float>()[at] = scales[turn];
             }
         }
         for (std::int64_t b = 0; format == Format::mxfp4_dual && b < w.dual_scale.dim(1); ++b) {
-            w.dual_scale.as<float>()[j * w.dual_scale.dim(1) + b] = j % 3 == 0 ? 1e-30F : 0.7F;
+            w.dual_scale.mutable_as<float>()[j * w.dual_scale.dim(1) + b] = j % 3 == 0 ? 1e-30F : 0.7F;
         }
     }
     return w;
@@ -141,7 +141,7 @@ TEST(DequantizeKernels, DualScalesOfAnyBlock) {
         w.dual_block = block;
         w.dual_scale = Tensor(DType::f32, {w.rows, mx_dual_blocks(w.columns, block)});
         for (std::int64_t i = 0; i < w.dual_scale.count(); ++i) {
-            w.dual_scale.as<float>()[i] = 0.5F + static_cast<float>(i % 37);
+            w.dual_scale.mutable_as<float>()[i] = 0.5F + static_cast<float>(i % 37);
         }
         expect_weights_to_the_bit(w, Activation::none);
     }
@@ -152,7 +152,7 @@ TEST(DequantizeKernels, OffsetsAreSubtractedFirst) {
         QuantizedTensor w = every_code(format, 1);
         w.offset = Tensor(DType::f32, {w.rows, 1});
         for (std::int64_t j = 0; j < w.rows; ++j) {
-            w.offset.as<float>()[j] = j % 5 == 0 ? 0.3F : static_cast<float>(j % 211 - 100);
+            w.offset.mutable_as<float>()[j] = j % 5 == 0 ? 0.3F : static_cast<float>(j % 211 - 100);
         }
         expect_weights_to_the_bit(w, Activation::none);
     }
@@ -166,7 +166,7 @@ QuantizedTensor identity(Format format, std::int64_t k) {
     w.group_size = is_mx(format) ? kMxBlock : 0;
     w.data = Tensor::zeros(format_row(format).storage, is_nibbles(format) ? nibble_shape(k, k) : Shape{k, k});
     for (std::int64_t j = 0; j < k; ++j) {
-        auto* row = static_cast<std::uint8_t*>(w.data.data()) + j * w.data.dim(1);
+        auto* row = static_cast<std::uint8_t*>(w.data.mutable_data()) + j * w.data.dim(1);
         if (is_nibbles(format)) {
             put_nibble(row, j, to_float4_e2m1(1.0F).bits);
         } else {
@@ -175,14 +175,14 @@ QuantizedTensor identity(Format format, std::int64_t k) {
     }
     if (is_mx(format)) {
         w.scale = Tensor(DType::u8, {k, mx_blocks(k)});
-        std::fill_n(w.scale.as<std::uint8_t>(), w.scale.count(), std::uint8_t{127});
+        std::fill_n(w.scale.mutable_as<std::uint8_t>(), w.scale.count(), std::uint8_t{127});
     } else {
         w.scale = Tensor(DType::f32, {k, 1});
-        std::fill_n(w.scale.as<float>(), k, 1.0F);
+        std::fill_n(w.scale.mutable_as<float>(), k, 1.0F);
     }
     if (format == Format::mxfp4_dual) {
         w.dual_scale = Tensor(DType::f32, {k, mx_dual_blocks(k)});
-        std::fill_n(w.dual_scale.as<float>(), w.dual_scale.count(), 1.0F);
+        std::fill_n(w.dual_scale.mutable_as<float>(), w.dual_scale.count(), 1.0F);
     }
     return w;
 }
@@ -279,7 +279,7 @@ TEST(LinearKernels, PackedFormServesAllFloatActivations) {
             EXPECT_TRUE(same_packing(activation, Activation::none));
             if (!kernel.why_not(problem).empty()) continue;
             Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel.packed_bytes(problem))});
-            auto* bytes = static_cast<std::byte*>(packed.data());
+            auto* bytes = static_cast<std::byte*>(packed.mutable_data());
             kernel.pack(problem, w, bytes);
             forms.emplace_back(bytes, bytes + packed.count());
             EXPECT_EQ(forms.back(), forms.front()) << kernel.name;

@@ -149,8 +149,8 @@ TEST(ReferenceLinear, StaticScalesByHand) {
     weight.rows = 1;
     weight.columns = 2;
     weight.data = Tensor(DType::i8, {1, 2});
-    weight.data.as<std::int8_t>()[0] = 2;
-    weight.data.as<std::int8_t>()[1] = -3;
+    weight.data.mutable_as<std::int8_t>()[0] = 2;
+    weight.data.mutable_as<std::int8_t>()[1] = -3;
     weight.scale = Tensor::zeros(DType::f32, {1, 1});
     const LinearProblem p = {1, 1, 2, DType::f32, DType::f32, Format::int8, Activation::per_tensor, 0, false};
     std::vector<std::byte> packed(reference().packed_bytes(p)), workspace(reference().workspace_bytes(p));
@@ -183,8 +183,8 @@ void pack_without_last_k(const LinearProblem& p, const QuantizedTensor& weight, 
     const std::size_t size = size_of(broken.data.dtype());
     const std::int64_t columns = broken.data.dim(1);  // int4 has two in one
     for (std::int64_t j = 0; j < p.n; ++j) {
-        auto* row =
-            static_cast<std::byte*>(broken.data.data()) + static_cast<std::size_t>(j * columns) * size;
+        auto* row = static_cast<std::byte*>(broken.data.mutable_data()) +
+                    static_cast<std::size_t>(j * columns) * size;
         std::memset(row + static_cast<std::size_t>(columns - 1) * size, 0, size);
     }
     reference().pack(p, broken, packed);
@@ -215,9 +215,11 @@ void pack_with_a_wrong_scale(const LinearProblem& p, const QuantizedTensor& weig
     broken.scale = weight.scale.clone();
     const std::int64_t count = broken.scale.dim(1);
     if (broken.scale.dtype() == DType::u8) {
-        *std::max_element(broken.scale.as<std::uint8_t>(), broken.scale.as<std::uint8_t>() + count) += 1;
+        *std::max_element(broken.scale.mutable_as<std::uint8_t>(),
+                          broken.scale.mutable_as<std::uint8_t>() + count) += 1;
     } else {
-        *std::max_element(broken.scale.as<float>(), broken.scale.as<float>() + count) *= 1.001F;
+        *std::max_element(broken.scale.mutable_as<float>(), broken.scale.mutable_as<float>() + count) *=
+            1.001F;
     }
     reference().pack(p, broken, packed);
 }

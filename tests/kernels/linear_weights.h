@@ -66,9 +66,10 @@ class WeightMaker {
             const bool extreme = fill_ == Fill::extreme;
             if (integers()) {
                 const float value = extreme ? extreme_value(i / p_.k, i % p_.k) : static_cast<float>(byte());
-                data.as<std::int8_t>()[i] = static_cast<std::int8_t>(int4 ? std::floor(value / 16) : value);
+                data.mutable_as<std::int8_t>()[i] =
+                    static_cast<std::int8_t>(int4 ? std::floor(value / 16) : value);
             } else {
-                data.as<float>()[i] = extreme ? extreme_value(i / p_.k, i % p_.k) : real();
+                data.mutable_as<float>()[i] = extreme ? extreme_value(i / p_.k, i % p_.k) : real();
             }
         }
         w_.data = p_.weight == Format::bf16 ? data.to(DType::bf16)
@@ -93,7 +94,7 @@ class WeightMaker {
     void fill_codes() {
         const DType storage = format_row(p_.weight).storage;
         w_.data = Tensor::zeros(storage, nibbles() ? nibble_shape(p_.n, p_.k) : Shape{p_.n, p_.k});
-        auto* data = static_cast<std::uint8_t*>(w_.data.data());
+        auto* data = static_cast<std::uint8_t*>(w_.data.mutable_data());
         for (std::int64_t i = 0; i < p_.n; ++i) {
             for (std::int64_t c = 0; c < p_.k; ++c) {
                 if (nibbles()) {
@@ -110,8 +111,8 @@ class WeightMaker {
         w_.scale = Tensor(DType::f32, {p_.n, groups});
         if (p_.weight_offset) w_.offset = Tensor(DType::f32, {p_.n, groups});
         for (std::int64_t i = 0; i < p_.n * groups; ++i) {
-            w_.scale.as<float>()[i] = (std::abs(real()) + 0.5F) * 0.01F;
-            if (p_.weight_offset) w_.offset.as<float>()[i] = static_cast<float>(byte());
+            w_.scale.mutable_as<float>()[i] = (std::abs(real()) + 0.5F) * 0.01F;
+            if (p_.weight_offset) w_.offset.mutable_as<float>()[i] = static_cast<float>(byte());
         }
     }
 
@@ -121,13 +122,14 @@ class WeightMaker {
         for (std::int64_t i = 0; i < w_.scale.count(); ++i) {
             const int extremes[] = {0, 1, 60, 100, narrow ? 110 : 180};
             const int power = fill_ == Fill::extreme ? extremes[i % 5] : 125 + byte() / 32;
-            w_.scale.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(power);
+            w_.scale.mutable_as<std::uint8_t>()[i] = static_cast<std::uint8_t>(power);
         }
         if (p_.weight != Format::mxfp4_dual) return;
         w_.dual_scale = Tensor(DType::f32, {p_.n, mx_dual_blocks(p_.k)});
         for (std::int64_t i = 0; i < w_.dual_scale.count(); ++i) {
             const float scale = std::abs(real()) + 0.5F;
-            w_.dual_scale.as<float>()[i] = fill_ == Fill::extreme && !narrow ? std::ldexp(scale, -50) : scale;
+            w_.dual_scale.mutable_as<float>()[i] =
+                fill_ == Fill::extreme && !narrow ? std::ldexp(scale, -50) : scale;
         }
     }
 

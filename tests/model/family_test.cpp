@@ -85,16 +85,16 @@ class PixelTransformer final : public Transformer {
         y[3] = Tensor(DType::f32, rows);
         run_linear(linears_[3], x, y[3], step);
         const auto* caption = input.encoder_hidden_states.as<float>();
-        for (std::int64_t i = 0; i < y[3].count(); ++i) y[3].as<float>()[i] += caption[i % 8];
+        for (std::int64_t i = 0; i < y[3].count(); ++i) y[3].mutable_as<float>()[i] += caption[i % 8];
         return transposed(y[3], kChannels, video.shape());
     }
 
     // Rows of `columns` numbers become columns.
     static Tensor transposed(const Tensor& from, std::int64_t columns, const Shape& shape) {
-        const Tensor to(DType::f32, shape);
+        Tensor to(DType::f32, shape);
         const std::int64_t rows = from.count() / columns;
         for (std::int64_t i = 0; i < from.count(); ++i)
-            to.as<float>()[i % columns * rows + i / columns] = from.as<float>()[i];
+            to.mutable_as<float>()[i % columns * rows + i / columns] = from.as<float>()[i];
         return to;
     }
 
@@ -116,10 +116,10 @@ class FamilyTest : public ::testing::Test {
             << R"({"_class_name": "PixelTransformer3DModel"})";
         std::map<std::string, Tensor> weights;
         for (const char* name : PixelTransformer::kNames) {
-            const Tensor weight(DType::f32, {kChannels, kChannels});
-            fill_normal(std::span(weight.as<float>(), static_cast<std::size_t>(weight.count())), 3,
+            Tensor weight(DType::f32, {kChannels, kChannels});
+            fill_normal(std::span(weight.mutable_as<float>(), static_cast<std::size_t>(weight.count())), 3,
                         weights.size());
-            for (std::int64_t i = 0; i < weight.count(); ++i) weight.as<float>()[i] *= 0.2F;
+            for (std::int64_t i = 0; i < weight.count(); ++i) weight.mutable_as<float>()[i] *= 0.2F;
             weights[std::string(name) + ".weight"] = weight;
         }
         save_safetensors(folder() / "transformer" / "diffusion_pytorch_model.safetensors", weights);

@@ -159,7 +159,7 @@ class ConstantLinear final : public Linear {
         : in_(in), out_(out), steps_(steps) {}
     std::int64_t in_features() const override { return in_; }
     std::int64_t out_features() const override { return out_; }
-    void forward(const TensorView&, const TensorView& y, const StepContext& step) const override {
+    void forward(const TensorView&, const MutableView& y, const StepContext& step) const override {
         std::fill_n(y.as<float>(), y.count(), 0.5F);
         steps_->push_back(step.timestep_index);
     }

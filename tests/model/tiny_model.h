@@ -97,8 +97,8 @@ class TinyModel {
     }
 
     void add(const std::string& name, const Shape& shape) {
-        const Tensor tensor(DType::f32, shape);
-        auto* values = tensor.as<float>();
+        Tensor tensor(DType::f32, shape);
+        auto* values = tensor.mutable_as<float>();
         fill_normal(std::span(values, static_cast<std::size_t>(tensor.count())), 1, tensors_.size());
         for (std::int64_t i = 0; i < tensor.count(); ++i) values[i] *= 0.2F;
         tensors_[name] = tensor;

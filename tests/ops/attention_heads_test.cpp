@@ -17,7 +17,7 @@ constexpr std::int64_t kBatch = 2, kHeads = 6, kOwn = 2, kQueries = 37, kKeys = 
 
 Tensor normal(const Shape& shape, std::uint64_t seed) {
     Tensor x(DType::f32, shape);
-    fill_normal({x.as<float>(), static_cast<std::size_t>(x.count())}, seed);
+    fill_normal({x.mutable_as<float>(), static_cast<std::size_t>(x.count())}, seed);
     return x;
 }
 
@@ -36,8 +36,8 @@ Tensor repeated(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
     for (std::int64_t b = 0; b < kBatch; ++b) {
         for (std::int64_t h = 0; h < kHeads; ++h) {
             for (std::int64_t t = 0; t < tokens; ++t) {
-                std::memcpy(result.as<float>() + at(kHeads, b, h, t), x.as<float>() + at(kOwn, b, h / 3, t),
-                            kDim * sizeof(float));
+                std::memcpy(result.mutable_as<float>() + at(kHeads, b, h, t),
+                            x.as<float>() + at(kOwn, b, h / 3, t), kDim * sizeof(float));
             }
         }
     }
@@ -46,7 +46,7 @@ Tensor repeated(const Tensor& x, AttentionLayout layout, std::int64_t tokens) {
 
 Tensor per_head(const std::vector<float>& values) {
     Tensor x(DType::f32, {static_cast<std::int64_t>(values.size()), 1});
-    std::copy(values.begin(), values.end(), x.as<float>());
+    std::copy(values.begin(), values.end(), x.mutable_as<float>());
     return x;
 }
 
@@ -80,7 +80,7 @@ TEST_P(GroupedQueries, GiveTheBitsOfRepeatedHeads) {
             AttentionOptions options;
             options.layout = layout;
             options.format = format;
-            const Tensor few(DType::f32, q.shape()), many(DType::f32, q.shape());
+            Tensor few(DType::f32, q.shape()), many(DType::f32, q.shape());
             if (calibrated) options.scales = &own;
             attention(q, k, v, few, options);
             if (calibrated) options.scales = &all;
@@ -95,10 +95,10 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GroupedQueries,
 
 TEST(GroupedQueriesPacked, SequencesToo) {
     const Tensor q = normal({30, 6, kDim}, 1), k = normal({30, 2, kDim}, 2), v = normal({30, 2, kDim}, 3);
-    const Tensor o(DType::f32, q.shape());
+    Tensor o(DType::f32, q.shape());
     const std::vector<std::int64_t> lengths = {11, 19};
     attention_packed({q, k, v, o, lengths}, {.format = AttentionFormat::int8});
-    const Tensor last(DType::f32, {1, 19, 6, kDim});
+    Tensor last(DType::f32, {1, 19, 6, kDim});
     const auto behind = [](const Tensor& x, std::int64_t heads) {
         return TensorView{DType::f32, {1, 19, heads, kDim}, x.as<float>() + 11 * heads * kDim};
     };
@@ -109,7 +109,7 @@ TEST(GroupedQueriesPacked, SequencesToo) {
 TEST(GroupedQueries, HeadsThatDoNotDivideAreRefused) {
     const Tensor q = normal({1, 5, 6, kDim}, 1), four = normal({1, 5, 4, kDim}, 2),
                  two = normal({1, 5, 2, kDim}, 2);
-    const Tensor o(DType::f32, q.shape());
+    Tensor o(DType::f32, q.shape());
     EXPECT_THROW(attention(q, four, four, o, {.format = AttentionFormat::int8}), InvalidArgument);
     EXPECT_THROW(attention(q, two, four, o, {.format = AttentionFormat::int8}), InvalidArgument);
     const std::vector<std::int64_t> lengths = {5};

@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 
 Tensor random_tensor(Shape shape, std::uint64_t seed) {
     Tensor tensor(DType::f32, std::move(shape));
-    fill_normal({tensor.as<float>(), static_cast<std::size_t>(tensor.count())}, seed);
+    fill_normal({tensor.mutable_as<float>(), static_cast<std::size_t>(tensor.count())}, seed);
     return tensor;
 }
 
@@ -39,7 +39,7 @@ struct Arrays {
     Tensor v = random_tensor({2, 7, 3, 8}, 3);
     Tensor o = Tensor(DType::f32, {2, 5, 3, 8});
 
-    void run(const BlockMask* mask = nullptr, float scale = 0.0F) const {
+    void run(const BlockMask* mask = nullptr, float scale = 0.0F) {
         attention(q, k, v, o, {.mask = mask, .scale = scale});
     }
 };
@@ -49,7 +49,7 @@ Tensor swap_axes(const Tensor& x) {
     Tensor y(DType::f32, {a, c, b, d});
     for (std::int64_t i = 0; i < x.count(); ++i) {
         const std::int64_t rest = i / d, row = rest / (b * c), middle = rest / c % b, inner = rest % c;
-        y.as<float>()[((row * c + inner) * b + middle) * d + i % d] = x.as<float>()[i];
+        y.mutable_as<float>()[((row * c + inner) * b + middle) * d + i % d] = x.as<float>()[i];
     }
     return y;
 }
@@ -60,32 +60,32 @@ void expect_same(const Tensor& a, const Tensor& b) {
 }
 
 TEST(AttentionOp, BothLayoutsGiveTheSameBits) {
-    const Arrays a;
+    Arrays a;
     a.run();
-    const Tensor o(DType::f32, {2, 3, 5, 8});
+    Tensor o(DType::f32, {2, 3, 5, 8});
     attention(swap_axes(a.q), swap_axes(a.k), swap_axes(a.v), o, {.layout = AttentionLayout::bnsd});
     expect_same(swap_axes(o), a.o);
 }
 
 TEST(AttentionOp, StridedViewsGiveTheSameBits) {
-    const Arrays a;
+    Arrays a;
     a.run();
     Tensor joined(DType::f32,
                   {2, 7, 3, 16});  // keys and values side by side, as a fused projection writes them
     for (std::int64_t i = 0; i < a.k.count(); ++i) {
-        joined.as<float>()[i / 8 * 16 + i % 8] = a.k.as<float>()[i];
-        joined.as<float>()[i / 8 * 16 + 8 + i % 8] = a.v.as<float>()[i];
+        joined.mutable_as<float>()[i / 8 * 16 + i % 8] = a.k.as<float>()[i];
+        joined.mutable_as<float>()[i / 8 * 16 + 8 + i % 8] = a.v.as<float>()[i];
     }
     const Shape strides = {7 * 48, 48, 16, 1};
     const TensorView k = {DType::f32, {2, 7, 3, 8}, joined.data(), strides};
     const TensorView v = {DType::f32, {2, 7, 3, 8}, joined.as<float>() + 8, strides};
-    const Tensor o(DType::f32, {2, 5, 3, 8});
+    Tensor o(DType::f32, {2, 5, 3, 8});
     attention(a.q, k, v, o);
     expect_same(o, a.o);
 }
 
 TEST(AttentionOp, TheDefaultScaleIsOneOverTheRootOfHeadDim) {
-    const Arrays a, b, c;
+    Arrays a, b, c;
     a.run();
     b.run(nullptr, 1.0F / std::sqrt(8.0F));
     expect_same(a.o, b.o);
@@ -97,7 +97,8 @@ TEST(AttentionOp, TheDefaultScaleIsOneOverTheRootOfHeadDim) {
 Tensor doubled_heads(const Tensor& x) {
     Tensor y(DType::f32, {x.dim(0), x.dim(1), 2 * x.dim(2), x.dim(3)});
     const std::int64_t d = x.dim(3);
-    for (std::int64_t i = 0; i < y.count(); ++i) y.as<float>()[i] = x.as<float>()[i / (2 * d) * d + i % d];
+    for (std::int64_t i = 0; i < y.count(); ++i)
+        y.mutable_as<float>()[i] = x.as<float>()[i / (2 * d) * d + i % d];
     return y;
 }
 
@@ -112,19 +113,19 @@ BlockMask mask_of_6_heads() {
 }
 
 TEST(AttentionOp, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
-    const Arrays a;  // keys and values of 3 heads
-    const Tensor q = random_tensor({2, 5, 6, 8}, 4), k = doubled_heads(a.k), v = doubled_heads(a.v);
+    Arrays a;  // keys and values of 3 heads
+    Tensor q = random_tensor({2, 5, 6, 8}, 4), k = doubled_heads(a.k), v = doubled_heads(a.v);
     const BlockMask mask = mask_of_6_heads();
     for (const BlockMask* used : {static_cast<const BlockMask*>(nullptr), &mask}) {
         for (const bool causal : {false, true}) {
             const AttentionOptions options = {.mask = used, .causal = causal};
-            const Tensor grouped(DType::f32, q.shape()), repeated(DType::f32, q.shape());
+            Tensor grouped(DType::f32, q.shape()), repeated(DType::f32, q.shape());
             attention(q, a.k, a.v, grouped, options);
             attention(q, k, v, repeated, options);
             expect_same(grouped, repeated);
             AttentionOptions bnsd = options;
             bnsd.layout = AttentionLayout::bnsd;
-            const Tensor swapped(DType::f32, {2, 6, 5, 8});
+            Tensor swapped(DType::f32, {2, 6, 5, 8});
             attention(swap_axes(q), swap_axes(a.k), swap_axes(a.v), swapped, bnsd);
             expect_same(swap_axes(swapped), repeated);
         }
@@ -132,13 +133,13 @@ TEST(AttentionOp, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
 }
 
 TEST(AttentionOp, ACausalRowSeesNoLaterKey) {
-    const Arrays a, b;  // 5 queries, 7 keys: query i sees keys 0 .. i + 2
+    Arrays a, b;  // 5 queries, 7 keys: query i sees keys 0 .. i + 2
     attention(a.q, a.k, a.v, a.o, {.causal = true});
     const std::int64_t row = 3 * 8;
     for (std::int64_t key = 5; key < 7; ++key) {
         for (std::int64_t i = 0; i < row; ++i) {
-            b.k.as<float>()[key * row + i] = 9.0F;
-            b.v.as<float>()[key * row + i] = 9.0F;
+            b.k.mutable_as<float>()[key * row + i] = 9.0F;
+            b.v.mutable_as<float>()[key * row + i] = 9.0F;
         }
     }
     attention(b.q, b.k, b.v, b.o, {.causal = true});
@@ -195,21 +196,21 @@ TEST(AttentionOp, WrongShapesAreRefused) {
                 }),
                 HasSubstr("head_dim must be 1..256, got 257"));
     EXPECT_THAT(refusal([] {
-                    const Arrays a;
+                    Arrays a;
                     TensorView q = a.q;
                     q.strides = {120, 24, 1, 3};
                     attention(q, a.k, a.v, a.o);
                 }),
                 HasSubstr("q must be contiguous in its last axis"));
     EXPECT_THAT(refusal([] {
-                    const Arrays a;
+                    Arrays a;
                     TensorView k = a.k;
                     k.device = Device::cuda;
                     attention(a.q, k, a.v, a.o);
                 }),
                 HasSubstr("k must be on the CPU"));
     EXPECT_THAT(refusal([] {
-                    const Arrays a;
+                    Arrays a;
                     a.run(nullptr, std::numeric_limits<float>::quiet_NaN());
                 }),
                 HasSubstr("the scale must be finite"));
@@ -229,7 +230,7 @@ BlockMask full_mask() {
 }
 
 TEST(AttentionOp, Masks) {
-    const Arrays a, b;
+    Arrays a, b;
     BlockMask mask = full_mask();
     a.run();
     b.run(&mask);

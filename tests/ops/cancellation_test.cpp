@@ -17,7 +17,7 @@ namespace {
 Tensor wave(const Shape& shape) {
     Tensor tensor(DType::f32, shape);
     for (std::int64_t i = 0; i < tensor.count(); ++i)
-        tensor.as<float>()[i] = static_cast<float>(i % 17 - 8) / 8.0F;
+        tensor.mutable_as<float>()[i] = static_cast<float>(i % 17 - 8) / 8.0F;
     return tensor;
 }
 
@@ -27,8 +27,8 @@ class CancelledOperation : public ::testing::Test {
 };
 
 TEST_F(CancelledOperation, ThrowsBeforeItBegins) {
-    const Tensor q = wave({1, 2, 64, 32}), o = wave({1, 2, 64, 32}), w = wave({16, 32}), x = wave({4, 32}),
-                 y = wave({4, 16});
+    Tensor q = wave({1, 2, 64, 32}), o = wave({1, 2, 64, 32}), w = wave({16, 32}), x = wave({4, 32}),
+           y = wave({4, 16});
     const FloatLinear linear(w, Tensor());
     request_cancellation();
     EXPECT_THROW(attention(q, q, q, o, {}), Cancelled);
@@ -39,9 +39,9 @@ TEST_F(CancelledOperation, ThrowsBeforeItBegins) {
 
 // The question is asked between the tasks of the kernels; it computes, and says yes after some time.
 TEST_F(CancelledOperation, ThrowsInTheMiddleOfAKernel) {
-    const Tensor q = wave({1, 4, 512, 64}), o = wave({1, 4, 512, 64}), small = wave({1, 2, 40, 16}),
-                 out = wave({1, 2, 40, 16});
-    const Tensor wanted = wave({1, 2, 40, 16});
+    Tensor q = wave({1, 4, 512, 64}), o = wave({1, 4, 512, 64}), small = wave({1, 2, 40, 16}),
+           out = wave({1, 2, 40, 16});
+    Tensor wanted = wave({1, 2, 40, 16});
     attention(small, small, small, wanted, {});
     for (const auto format : {AttentionFormat::none, AttentionFormat::int8}) {
         int asked = 0;

@@ -14,7 +14,7 @@ namespace {
 // In a child process, because the pool is made once.
 void run_with_wrong_threads() {
     setenv("AEROGEL_NUM_THREADS", "many", 1);
-    const Tensor x = Tensor::zeros(DType::f32, {2, 4}), y = Tensor::zeros(DType::f32, {2, 3});
+    Tensor x = Tensor::zeros(DType::f32, {2, 4}), y = Tensor::zeros(DType::f32, {2, 3});
     try {
         FloatLinear(Tensor::zeros(DType::f32, {3, 4}), {}).forward(x, y, {});
     } catch (const InvalidArgument&) {

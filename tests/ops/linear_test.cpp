@@ -19,13 +19,13 @@ namespace {
 Tensor wave(const Shape& shape, float step) {
     Tensor tensor(DType::f32, shape);
     for (std::int64_t i = 0; i < tensor.count(); ++i)
-        tensor.as<float>()[i] = std::sin(static_cast<float>(i) * step);
+        tensor.mutable_as<float>()[i] = std::sin(static_cast<float>(i) * step);
     return tensor;
 }
 
 Tensor nans(const Shape& shape) {
     Tensor tensor(DType::f32, shape);
-    std::fill_n(tensor.as<float>(), tensor.count(), std::numeric_limits<float>::quiet_NaN());
+    std::fill_n(tensor.mutable_as<float>(), tensor.count(), std::numeric_limits<float>::quiet_NaN());
     return tensor;
 }
 
@@ -74,10 +74,10 @@ class Variable {
 TEST(FloatLinear, WritesFloat16) {
     Tensor weight = Tensor::zeros(DType::f32, {3, 1});
     const float values[3] = {2049, 70000, -0.1F};
-    std::copy(values, values + 3, weight.as<float>());
+    std::copy(values, values + 3, weight.mutable_as<float>());
     const FloatLinear linear(weight, Tensor());
     Tensor x = Tensor::zeros(DType::f32, {1, 1});
-    x.as<float>()[0] = 1;
+    x.mutable_as<float>()[0] = 1;
     Tensor y = Tensor::zeros(DType::f16, {1, 3});
     linear.forward(x, y, {});
     const Tensor wide = y.to(DType::f32);
@@ -94,17 +94,17 @@ TEST(FloatLinear, FlattensLeadingAxes) {
     EXPECT_EQ(layer.out_features(), 37);
     EXPECT_EQ(layer.weight_bytes(), (37 * 50 + 37) * sizeof(float));
     EXPECT_EQ(layer.scheme(), "FLOAT");
-    const Tensor y = nans({2, 3, 37});
+    Tensor y = nans({2, 3, 37});
     layer.forward(x, y, {});
     expect_product(x, w, bias, y.as<float>(), 37);
 }
 
 TEST(FloatLinear, TakesRowsThatLieApart) {
     const Tensor w = wave({5, 8}, 0.3F), bias = wave({5}, 1.1F), x = wave({3, 8}, 0.7F);
-    const Tensor wide_x = nans({3, 11}), wide_y = nans({3, 9});
-    for (int i = 0; i < 24; ++i) wide_x.as<float>()[i / 8 * 11 + i % 8] = x.as<float>()[i];
+    Tensor wide_x = nans({3, 11}), wide_y = nans({3, 9});
+    for (int i = 0; i < 24; ++i) wide_x.mutable_as<float>()[i / 8 * 11 + i % 8] = x.as<float>()[i];
     const TensorView x_view = {DType::f32, {3, 8}, wide_x.data(), {11, 1}, Device::cpu};
-    const TensorView y_view = {DType::f32, {3, 5}, wide_y.data(), {9, 1}, Device::cpu};
+    const MutableView y_view = {DType::f32, {3, 5}, wide_y.mutable_data(), {9, 1}, Device::cpu};
     FloatLinear(w, bias).forward(x_view, y_view, {});
     expect_product(x, w, bias, wide_y.as<float>(), 9);
     for (int i = 0; i < 3; ++i) EXPECT_TRUE(std::isnan(wide_y.as<float>()[i * 9 + 5]));
@@ -114,7 +114,7 @@ TEST(FloatLinear, HalfWeightsGiveTheResultOfTheirValues) {
     const Tensor x = wave({4, 33}, 0.7F), bias = wave({7}, 0.9F);
     for (const DType dtype : {DType::bf16, DType::f16}) {
         const Tensor w = wave({7, 33}, 0.3F).to(dtype), widened = w.to(DType::f32);
-        const Tensor y = nans({4, 7});
+        Tensor y = nans({4, 7});
         const FloatLinear layer(w, bias);
         layer.forward(x, y, {});
         EXPECT_EQ(layer.weight_bytes(), 7U * 33 * 2 + 7 * 4);
@@ -137,7 +137,7 @@ TEST(FloatLinear, BadArgumentsNameBothSides) {
               "[linear] a float weight must be f32, bf16 or f16, got i8[2,2]");
     EXPECT_EQ(make(wave({2, 3}, 1), wave({3}, 1)), "[linear] bias must be [2], got f32[3] (weight f32[2,3])");
     const FloatLinear layer(wave({5, 8}, 0.3F), Tensor());
-    const auto run = [&](const TensorView& x, const TensorView& y) {
+    const auto run = [&](const TensorView& x, const MutableView& y) {
         return message_of<InvalidArgument>([&] { layer.forward(x, y, {}); });
     };
     EXPECT_EQ(run(wave({2, 7}, 1), nans({2, 5})), "[linear] x must have 8 columns, got x f32[2,7]");
@@ -164,7 +164,7 @@ TEST(PackedLinear, ChecksTheCall) {
     EXPECT_EQ(make(Activation::none), "[linear] int8 weight: scale must be f32[2,1], got nothing");
     weight.scale = wave({2, 1}, 1);
     const PackedLinear packed(weight, Activation::per_token);
-    const Tensor x = wave({1, 4}, 1), y = nans({1, 2});
+    Tensor x = wave({1, 4}, 1), y = nans({1, 2});
     const auto run = [&](Activation activation) {
         return message_of<InvalidArgument>([&] { packed.run(x, y, activation, {}); });
     };

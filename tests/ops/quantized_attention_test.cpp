@@ -21,7 +21,11 @@ namespace {
 using ::testing::HasSubstr;
 using Options = AttentionOptions;
 
-float& item(const Tensor& x, std::int64_t token, std::int64_t head, std::int64_t c) {
+float& item(Tensor& x, std::int64_t token, std::int64_t head, std::int64_t c) {
+    return x.mutable_as<float>()[(token * x.dim(2) + head) * x.dim(3) + c];
+}
+
+const float& item(const Tensor& x, std::int64_t token, std::int64_t head, std::int64_t c) {
     return x.as<float>()[(token * x.dim(2) + head) * x.dim(3) + c];
 }
 
@@ -35,13 +39,13 @@ struct Arrays {
           v(DType::f32, {1, k_len, heads, d}),
           o(DType::f32, {1, q_len, heads, d}) {
         std::uint64_t seed = 1;
-        for (const Tensor* x : {&q, &k, &v})
-            fill_normal({x->as<float>(), static_cast<std::size_t>(x->count())}, seed++);
+        for (Tensor* x : {&q, &k, &v})
+            fill_normal({x->mutable_as<float>(), static_cast<std::size_t>(x->count())}, seed++);
     }
 
     Tensor run(const Options& options) const {
-        const Tensor result(DType::f32, o.shape());
-        std::fill_n(result.as<float>(), result.count(), std::numeric_limits<float>::quiet_NaN());
+        Tensor result(DType::f32, o.shape());
+        std::fill_n(result.mutable_as<float>(), result.count(), std::numeric_limits<float>::quiet_NaN());
         attention(q, k, v, result, options);
         return result;
     }
@@ -76,12 +80,12 @@ Arrays hard_inputs(std::int64_t tokens, std::int64_t d) {
     Arrays arrays(tokens, tokens, 2, d);
     std::vector<float> uniform(static_cast<std::size_t>(2 * d));
     fill_normal(uniform, 9);
-    for (const Tensor* x : {&arrays.q, &arrays.k, &arrays.v})
-        for (std::int64_t i = 17; i < x->count(); i += 200) x->as<float>()[i] *= 10.0F;
+    for (Tensor* x : {&arrays.q, &arrays.k, &arrays.v})
+        for (std::int64_t i = 17; i < x->count(); i += 200) x->mutable_as<float>()[i] *= 10.0F;
     for (std::int64_t i = 0; i < arrays.k.count(); ++i) {
         const float normal = uniform[static_cast<std::size_t>(i % (2 * d))];
         const float size = 3.0F + 7.0F * std::min(1.0F, std::fabs(normal) / 2.0F);
-        arrays.k.as<float>()[i] += normal < 0.0F ? -size : size;
+        arrays.k.mutable_as<float>()[i] += normal < 0.0F ? -size : size;
     }
     return arrays;
 }
@@ -107,7 +111,7 @@ Tensor hadamard(std::int64_t d) {
     Tensor matrix(DType::f32, {d, d});
     for (std::int64_t i = 0; i < d * d; ++i) {
         const bool odd = __builtin_popcountll(static_cast<unsigned long long>((i / d) & (i % d))) % 2 != 0;
-        matrix.as<float>()[i] = (odd ? -1.0F : 1.0F) / std::sqrt(static_cast<float>(d));
+        matrix.mutable_as<float>()[i] = (odd ? -1.0F : 1.0F) / std::sqrt(static_cast<float>(d));
     }
     return matrix;
 }
@@ -156,7 +160,7 @@ TEST(QuantizedAttention, Int8IsAccurateWhereFp8WithoutSmoothingIsNot) {
 
 TEST(QuantizedAttention, SmoothingAbsorbsTheBiasOfK) {
     Arrays arrays(40, 200, 2, 64);
-    for (std::int64_t i = 0; i < arrays.k.count(); i += 8) arrays.k.as<float>()[i] += 100.0F;
+    for (std::int64_t i = 0; i < arrays.k.count(); i += 8) arrays.k.mutable_as<float>()[i] += 100.0F;
     const auto exact = arrays.exact();
     for (const auto format : {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp8}) {
         const double smooth = errors(exact, arrays.run({.format = format})).relative_l1;
@@ -211,7 +215,7 @@ Tensor mx_blocks(const Tensor& x, bool fp8, bool along_tokens) {
         }
         const double unit = std::exp2(std::floor(std::log2(largest)) - (fp8 ? 8 : 2));
         const double scaled = static_cast<double>(x.as<float>()[i]) / unit;
-        y.as<float>()[i] =
+        y.mutable_as<float>()[i] =
             static_cast<float>((fp8 ? nearest(scaled, 3, -6, 448.0) : nearest(scaled, 1, 0, 6.0)) * unit);
     }
     return y;
@@ -241,7 +245,7 @@ void expect_same(const Tensor& a, const Tensor& b) {
 
 Tensor column(std::vector<float> values) {
     Tensor tensor(DType::f32, {static_cast<std::int64_t>(values.size()), 1});
-    std::copy(values.begin(), values.end(), tensor.as<float>());
+    std::copy(values.begin(), values.end(), tensor.mutable_as<float>());
     return tensor;
 }
 
@@ -255,7 +259,7 @@ TEST(QuantizedAttention, RotationIsARightFactor) {
     for (std::int64_t i = 0; i < 36; ++i) {
         const std::int64_t to = (i * 5 + 3) % 36;
         const float sign = i % 3 == 0 ? -1.0F : 1.0F;
-        turn.as<float>()[i * 36 + to] = sign;
+        turn.mutable_as<float>()[i * 36 + to] = sign;
         for (std::int64_t head = 0; head < 2; ++head) {
             for (std::int64_t t = 0; t < 40; ++t)
                 item(turned.q, t, head, to) = sign * item(arrays.q, t, head, i);
@@ -271,9 +275,9 @@ TEST(QuantizedAttention, RotationIsARightFactor) {
 TEST(QuantizedAttention, CalibratedScalesAndOffsets) {
     Arrays arrays(50, 90, 2, 32);
     // Whole numbers times a scale, minus an offset: exact but for the weights.
-    for (const Tensor* x : {&arrays.q, &arrays.k, &arrays.v})
+    for (Tensor* x : {&arrays.q, &arrays.k, &arrays.v})
         for (std::int64_t i = 0; i < x->count(); ++i)
-            x->as<float>()[i] =
+            x->mutable_as<float>()[i] =
                 std::clamp(std::nearbyint(x->as<float>()[i] * 30.0F), -120.0F, 110.0F) / 32.0F;
     AttentionScales scales;
     scales.q_scale = scales.k_scale = scales.v_scale = column({0x1p-5F, 0x1p-5F});
@@ -295,18 +299,20 @@ TEST(QuantizedAttention, CalibratedScalesAndOffsets) {
 
 TEST(QuantizedAttention, LayoutsAndTypes) {
     const Arrays arrays(33, 70, 3, 40);
-    const auto swap = [](const Tensor& x) {  // the view of bsnd storage as bnsd
-        const std::int64_t n = x.dim(1), h = x.dim(2), d = x.dim(3);
-        return TensorView{DType::f32, {1, h, n, d}, x.data(), {n * h * d, d, h * d, 1}};
+    const auto swap = [](auto view) {  // the view of bsnd storage as bnsd
+        const std::int64_t n = view.dim(1), h = view.dim(2), d = view.dim(3);
+        view.shape = {1, h, n, d};
+        view.strides = {n * h * d, d, h * d, 1};
+        return view;
     };
     for (const auto format : {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp8}) {
-        const Tensor o(DType::f32, arrays.o.shape());
-        attention(swap(arrays.q), swap(arrays.k), swap(arrays.v), swap(o),
+        Tensor o(DType::f32, arrays.o.shape());
+        attention(swap(arrays.q.view()), swap(arrays.k.view()), swap(arrays.v.view()), swap(o.mutable_view()),
                   {.layout = AttentionLayout::bnsd, .format = format});
         expect_same(o, arrays.run({.format = format}));
         Arrays half = arrays;
         const Tensor q = arrays.q.to(DType::bf16), k = arrays.k.to(DType::bf16), v = arrays.v.to(DType::bf16);
-        const Tensor low(DType::bf16, arrays.o.shape());
+        Tensor low(DType::bf16, arrays.o.shape());
         attention(q, k, v, low, {.format = format});
         half.q = q.to(DType::f32);
         half.k = k.to(DType::f32);
@@ -319,18 +325,18 @@ TEST(QuantizedAttention, PackedSequencesAttendToThemselves) {
     const Arrays all(100, 100, 2, 32);
     const auto flat = [](const Tensor& x) { return x.reshaped({x.dim(1), x.dim(2), x.dim(3)}); };
     for (const auto format : {AttentionFormat::int8, AttentionFormat::mxfp4}) {
-        const Tensor o(DType::f32, {100, 2, 32});
+        Tensor o(DType::f32, {100, 2, 32});
         const std::vector<std::int64_t> lengths = {37, 0, 1, 62};
         attention_packed({flat(all.q), flat(all.k), flat(all.v), o, lengths}, {.format = format});
         std::int64_t first = 0;
         for (const std::int64_t n : lengths) {
             if (n == 0) continue;
             Arrays one(n, n, 2, 32);
-            std::copy_n(all.q.as<float>() + first * 64, n * 64, one.q.as<float>());
-            std::copy_n(all.k.as<float>() + first * 64, n * 64, one.k.as<float>());
-            std::copy_n(all.v.as<float>() + first * 64, n * 64, one.v.as<float>());
+            std::copy_n(all.q.as<float>() + first * 64, n * 64, one.q.mutable_as<float>());
+            std::copy_n(all.k.as<float>() + first * 64, n * 64, one.k.mutable_as<float>());
+            std::copy_n(all.v.as<float>() + first * 64, n * 64, one.v.mutable_as<float>());
             Tensor part(DType::f32, {1, n, 2, 32});
-            std::copy_n(o.as<float>() + first * 64, n * 64, part.as<float>());
+            std::copy_n(o.as<float>() + first * 64, n * 64, part.mutable_as<float>());
             expect_same(part, one.run({.format = format}));
             first += n;
         }
@@ -347,7 +353,7 @@ std::string refusal(const std::function<void()>& call) {
 }
 
 TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
-    const Arrays a(5, 7, 2, 8);
+    Arrays a(5, 7, 2, 8);
     const auto message = [&](const Options& options) { return refusal([&] { a.run(options); }); };
     const Tensor small(DType::f32, {4, 4}), square = hadamard(8);
     EXPECT_THAT(message({.format = AttentionFormat::int8, .q_rotation = small, .k_rotation = small}),
@@ -382,7 +388,7 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
           Options{.scales = &scales}})
         EXPECT_THAT(message(options),
                     HasSubstr("[attention] rotations, scales, q_tokens and k_tokens go with a format"));
-    const Tensor x(DType::f32, {5, 2, 8});
+    Tensor x(DType::f32, {5, 2, 8});
     const std::vector<std::int64_t> wrong = {2, 2}, negative = {6, -1};
     EXPECT_THAT(refusal([&] { attention_packed({x, x, x, x, wrong}); }), HasSubstr("must sum to 5, got 4"));
     EXPECT_THAT(refusal([&] { attention_packed({x, x, x, x, negative}); }), HasSubstr("got 6 after 0"));
@@ -390,7 +396,8 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
 }
 
 TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
-    const Arrays few(70, 90, 2, 32), many(70, 90, 4, 32);
+    const Arrays few(70, 90, 2, 32);
+    Arrays many(70, 90, 4, 32);
     for (std::int64_t token = 0; token < 90; ++token) {
         for (std::int64_t head = 0; head < 4; ++head) {
             std::memcpy(&item(many.k, token, head, 0), &item(few.k, token, head / 2, 0), 32 * sizeof(float));
@@ -401,7 +408,7 @@ TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
                               AttentionFormat::mxfp4, AttentionFormat::mix}) {
         const Options options = {.format = format};
         const Tensor repeated = many.run(options);
-        const Tensor grouped(DType::f32, many.o.shape());
+        Tensor grouped(DType::f32, many.o.shape());
         attention(many.q, few.k, few.v, grouped, options);
         ASSERT_EQ(std::memcmp(grouped.data(), repeated.data(), grouped.bytes()), 0);
     }

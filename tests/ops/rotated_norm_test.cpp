@@ -18,14 +18,14 @@ Tensor normal(Shape shape, unsigned seed) {
     Tensor tensor(DType::f32, std::move(shape));
     std::mt19937 random(seed);
     std::normal_distribution<float> values;
-    for (std::int64_t i = 0; i < tensor.count(); ++i) tensor.as<float>()[i] = values(random);
+    for (std::int64_t i = 0; i < tensor.count(); ++i) tensor.mutable_as<float>()[i] = values(random);
     return tensor;
 }
 
 /// An output that nothing has been written to yet.
 Tensor unwritten(DType dtype, Shape shape) {
     Tensor tensor(dtype, std::move(shape));
-    std::memset(tensor.data(), 0xFF, tensor.bytes());  // NaN in both types
+    std::memset(tensor.mutable_data(), 0xFF, tensor.bytes());  // NaN in both types
     return tensor;
 }
 
@@ -37,7 +37,7 @@ const Case kCases[] = {{1, 1, 1, 2, true}, {2, 17, 3, 10, true}, {1, 33, 12, 128
 
 class RotatedNormTest : public testing::TestWithParam<Case> {
   protected:
-    RotatedNorm args(const Tensor& x, const Tensor& y) const {
+    RotatedNorm args(const Tensor& x, Tensor& y) const {
         RotatedNorm args;
         args.x = x;
         args.y = y;
@@ -85,29 +85,32 @@ class RotatedNormTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(RotatedNormTest, IsTheFormula) {
-    const Tensor x = input(), y = unwritten(DType::f32, x.shape());
+    const Tensor x = input();
+    Tensor y = unwritten(DType::f32, x.shape());
     rotated_norm(args(x, y));
     EXPECT_LT(error(x, y), 1e-5);
-    const Tensor both = x.clone();
+    Tensor both = x.clone();
     rotated_norm(args(both, both));
     EXPECT_EQ(std::memcmp(both.data(), y.data(), y.bytes()), 0);
 }
 
 TEST_P(RotatedNormTest, BFloat16IsRoundedOnce) {
-    const Tensor x = input().to(DType::bf16), y = unwritten(DType::bf16, x.shape());
-    const Tensor wide = x.to(DType::f32), exact = unwritten(DType::f32, x.shape());
+    const Tensor x = input().to(DType::bf16), wide = x.to(DType::f32);
+    Tensor y = unwritten(DType::bf16, x.shape()), exact = unwritten(DType::f32, x.shape());
     rotated_norm(args(x, y));
     rotated_norm(args(wide, exact));
     EXPECT_EQ(std::memcmp(y.data(), exact.to(DType::bf16).data(), y.bytes()), 0);
 }
 
 TEST_P(RotatedNormTest, RowsMayLieApart) {
-    const Tensor x = input(), y = unwritten(DType::f32, x.shape()), wanted = unwritten(DType::f32, x.shape());
+    const Tensor x = input();
+    Tensor y = unwritten(DType::f32, x.shape()), wanted = unwritten(DType::f32, x.shape());
     rotated_norm(args(x, wanted));
     const std::int64_t row = 3 * columns(), rows = GetParam().batch * GetParam().tokens;
-    const Tensor apart = unwritten(DType::f32, {rows, row});
+    Tensor apart = unwritten(DType::f32, {rows, row});
     for (std::int64_t r = 0; r < rows; ++r)
-        std::copy_n(x.as<float>() + r * columns(), columns(), apart.as<float>() + r * row + columns());
+        std::copy_n(x.as<float>() + r * columns(), columns(),
+                    apart.mutable_as<float>() + r * row + columns());
     RotatedNorm strided = args(x, y);
     strided.x.data = apart.as<float>() + columns();
     strided.x.strides = {GetParam().tokens * row, row, 1};
@@ -118,9 +121,10 @@ TEST_P(RotatedNormTest, RowsMayLieApart) {
 INSTANTIATE_TEST_SUITE_P(Sizes, RotatedNormTest, testing::ValuesIn(kCases));
 
 TEST(RotatedNorm, NaNsMakeTheirRowNaN) {
-    const Tensor x = normal({1, 3, 8}, 1), angles = normal({3, 2}, 2);
-    x.as<float>()[16] = std::numeric_limits<float>::quiet_NaN();
-    const Tensor half = x.to(DType::bf16), y = unwritten(DType::bf16, {1, 3, 8});
+    Tensor x = normal({1, 3, 8}, 1), angles = normal({3, 2}, 2);
+    x.mutable_as<float>()[16] = std::numeric_limits<float>::quiet_NaN();
+    const Tensor half = x.to(DType::bf16);
+    Tensor y = unwritten(DType::bf16, {1, 3, 8});
     rotated_norm({half, y, {}, angles, angles, 2});
     const Tensor wide = y.to(DType::f32);
     EXPECT_TRUE(std::isfinite(wide.as<float>()[0]));
@@ -138,7 +142,7 @@ std::string message(const RotatedNorm& args) {
 }
 
 TEST(RotatedNorm, SaysWhatDoesNotFit) {
-    const Tensor x = normal({1, 3, 8}, 1), y(DType::f32, {1, 3, 8}), angles = normal({3, 2}, 2);
+    Tensor x = normal({1, 3, 8}, 1), y(DType::f32, {1, 3, 8}), angles = normal({3, 2}, 2);
     const RotatedNorm good = {x, y, {}, angles, angles, 2};
     EXPECT_EQ(message(good), "");
     RotatedNorm bad = good;

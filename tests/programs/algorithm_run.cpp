@@ -53,8 +53,8 @@ Tensors tensors_of(const QuantizedTensor& weight) {
 }
 
 Tensor numbers(const std::vector<double>& values) {
-    const Tensor tensor(DType::f64, {static_cast<std::int64_t>(values.size())});
-    std::copy(values.begin(), values.end(), tensor.as<double>());
+    Tensor tensor(DType::f64, {static_cast<std::int64_t>(values.size())});
+    std::copy(values.begin(), values.end(), tensor.mutable_as<double>());
     return tensor;
 }
 

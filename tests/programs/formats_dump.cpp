@@ -35,8 +35,8 @@ void write(const Tensor& tensor) {
 int main(int count, char** arguments) {
     if (count != 5) return 2;
     try {
-        const Tensor weight(aerogel::DType::f32, {std::atoll(arguments[2]), std::atoll(arguments[3])});
-        if (std::fread(weight.data(), 1, weight.bytes(), stdin) != weight.bytes()) return 2;
+        Tensor weight(aerogel::DType::f32, {std::atoll(arguments[2]), std::atoll(arguments[3])});
+        if (std::fread(weight.mutable_data(), 1, weight.bytes(), stdin) != weight.bytes()) return 2;
         const QuantizedTensor encoded = encode(arguments[1], weight, std::atoll(arguments[4]));
         write(encoded.data);
         write(encoded.scale);

@@ -52,8 +52,8 @@ void run(int argc, char** argv) {
         set(options, argument.substr(0, equals), argument.substr(equals + 1));
     }
     const auto result = aerogel::Pipeline::load(argv[1]).generate(options);
-    const Tensor noise(aerogel::DType::f32, result.video.shape());
-    aerogel::fill_normal(std::span(noise.as<float>(), static_cast<std::size_t>(noise.count())),
+    Tensor noise(aerogel::DType::f32, result.video.shape());
+    aerogel::fill_normal(std::span(noise.mutable_as<float>(), static_cast<std::size_t>(noise.count())),
                          options.sampling.seed);
     aerogel::save_safetensors(argv[2], {{"video", result.video}, {"noise", noise}});
 }

@@ -28,7 +28,7 @@ void run(int argc, char** argv) {
         shape.back() = linear.out_features();
         Tensor y = Tensor(DType::f32, shape);
         for (std::int64_t i = 0; i < y.count(); ++i) {
-            y.as<float>()[i] = std::numeric_limits<float>::quiet_NaN();
+            y.mutable_as<float>()[i] = std::numeric_limits<float>::quiet_NaN();
         }
         y = y.to(x.dtype());
         StepContext step;

@@ -20,13 +20,13 @@ namespace {
 using aerogel::DType;
 using aerogel::Tensor;
 
-void velocity_at(const Tensor& matrix, const Tensor& x, float t, const Tensor& v) {
+void velocity_at(const Tensor& matrix, const Tensor& x, float t, Tensor& v) {
     const std::int64_t n = x.count();
     for (std::int64_t i = 0; i < n; ++i) {
         double sum = 0.0;
         for (std::int64_t j = 0; j < n; ++j)
             sum += double{matrix.as<float>()[i * n + j]} * double{x.as<float>()[j]};
-        v.as<float>()[i] = static_cast<float>(std::tanh(sum) * (0.5 + double{t} / 1000.0));
+        v.mutable_as<float>()[i] = static_cast<float>(std::tanh(sum) * (0.5 + double{t} / 1000.0));
     }
 }
 
@@ -35,18 +35,18 @@ void dump(char** argv) {
     const auto sampler =
         aerogel::Sampler::create(aerogel::sampler_kind_from(argv[1]), steps, std::atof(argv[3]));
     const auto input = aerogel::SafetensorsFile::open(argv[4]);
-    const Tensor x = input.tensor("noise").clone();
+    Tensor x = input.tensor("noise").clone();
     const Tensor matrix = input.tensor("matrix").clone();
     const std::int64_t n = x.count();
-    const Tensor v(DType::f32, {n});
-    const Tensor samples(DType::f32, {steps, n});
-    const Tensor timesteps(DType::f32, {steps});
+    Tensor v(DType::f32, {n});
+    Tensor samples(DType::f32, {steps, n});
+    Tensor timesteps(DType::f32, {steps});
     for (int i = 0; i < steps; ++i) {
         const float t = sampler->timesteps()[static_cast<std::size_t>(i)];
-        timesteps.as<float>()[i] = t;
+        timesteps.mutable_as<float>()[i] = t;
         velocity_at(matrix, x, t, v);
         sampler->step(i, v, x);
-        std::copy_n(x.as<float>(), n, samples.as<float>() + i * n);
+        std::copy_n(x.as<float>(), n, samples.mutable_as<float>() + i * n);
     }
     aerogel::save_safetensors(argv[5], {{"samples", samples}, {"timesteps", timesteps}});
 }

@@ -48,21 +48,22 @@ Request request_from(const json& given) {
 }
 
 // The first head_dim columns of a wider array.
-TensorView without_margin(const TensorView& wide, std::int64_t head_dim) {
-    TensorView view = wide;
+template <typename View>
+View without_margin(const View& wide, std::int64_t head_dim) {
+    View view = wide;
     view.strides = {wide.dim(1) * wide.dim(2) * wide.dim(3), wide.dim(2) * wide.dim(3), wide.dim(3), 1};
     view.shape[3] = head_dim;
     return view;
 }
 
 Tensor filled_with_nan(const TensorView& like) {
-    const Tensor tensor(like.dtype, like.shape);
+    Tensor tensor(like.dtype, like.shape);
     const float nan = std::numeric_limits<float>::quiet_NaN();
     for (std::int64_t i = 0; i < tensor.count(); ++i) {
         if (like.dtype == DType::f32) {
-            tensor.as<float>()[i] = nan;
+            tensor.mutable_as<float>()[i] = nan;
         } else {
-            tensor.as<aerogel::BFloat16>()[i] = aerogel::to_bfloat16(nan);
+            tensor.mutable_as<aerogel::BFloat16>()[i] = aerogel::to_bfloat16(nan);
         }
     }
     return tensor;
@@ -81,16 +82,16 @@ void add_order(const aerogel::SparsePlan& plan, std::size_t map, bool is_k, std:
 void add_plan(const aerogel::SparsePlan& plan, std::map<std::string, Tensor>& results) {
     const auto& mask = plan.mask;
     const auto dense = mask.to_dense();
-    const Tensor grid(DType::u8, {mask.batch, mask.heads, mask.q_blocks(), mask.k_blocks()});
-    std::memcpy(grid.data(), dense.data(), dense.size());
+    Tensor grid(DType::u8, {mask.batch, mask.heads, mask.q_blocks(), mask.k_blocks()});
+    std::memcpy(grid.mutable_data(), dense.data(), dense.size());
     results["mask"] = grid;
     const auto maps = static_cast<std::int64_t>(plan.heads.size());
-    const Tensor q_order(DType::i32, {maps, mask.q_len});
-    const Tensor k_order(DType::i32, {maps, mask.k_len});
+    Tensor q_order(DType::i32, {maps, mask.q_len});
+    Tensor k_order(DType::i32, {maps, mask.k_len});
     for (std::int64_t map = 0; map < maps; ++map) {
         const auto index = static_cast<std::size_t>(map);
-        add_order(plan, index, false, q_order.as<std::int32_t>() + map * mask.q_len);
-        add_order(plan, index, true, k_order.as<std::int32_t>() + map * mask.k_len);
+        add_order(plan, index, false, q_order.mutable_as<std::int32_t>() + map * mask.q_len);
+        add_order(plan, index, true, k_order.mutable_as<std::int32_t>() + map * mask.k_len);
     }
     results["q_order"] = q_order;
     results["k_order"] = k_order;
@@ -112,8 +113,9 @@ void run(char** argv) {
     const Tensor k = inputs.tensor("k");
     const Tensor v = inputs.tensor("v");
     const Tensor o = filled_with_nan(q.view());
-    const aerogel::AttentionArrays arrays{without_margin(q, head_dim), without_margin(k, head_dim),
-                                          without_margin(v, head_dim), without_margin(o, head_dim)};
+    const aerogel::AttentionArrays arrays{
+        without_margin(q.view(), head_dim), without_margin(k.view(), head_dim),
+        without_margin(v.view(), head_dim), without_margin(o.mutable_view(), head_dim)};
     const auto [pattern, video, options] = request_from(request);
     const auto plan = aerogel::plan_sparse(arrays.q, arrays.k, pattern, video, options);
     aerogel::attention(arrays, plan, options.arithmetic);

@@ -18,8 +18,8 @@ using aerogel::Tensor;
 using aerogel::TensorView;
 
 Tensor copy_of(const TensorView& view) {
-    const Tensor copy(view.dtype, view.shape);
-    std::memcpy(copy.data(), view.data, copy.bytes());
+    Tensor copy(view.dtype, view.shape);
+    std::memcpy(copy.mutable_data(), view.data, copy.bytes());
     return copy;
 }
 

@@ -51,9 +51,9 @@ Tensor part(float first, float second, float outlier) {
     Tensor x(DType::f32, {1, kTokens, 2, kDim});
     for (std::int64_t i = 0; i < x.count(); ++i) {
         const float largest = i / kDim % 2 == 0 ? first : second;
-        x.as<float>()[i] = largest * static_cast<float>(i % 101 - 50) / 50.0F;
+        x.mutable_as<float>()[i] = largest * static_cast<float>(i % 101 - 50) / 50.0F;
     }
-    x.as<float>()[5] = outlier;
+    x.mutable_as<float>()[5] = outlier;
     return x;
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 Tensor values(const std::vector<float>& list) {
     Tensor x(DType::f32, {1, static_cast<std::int64_t>(list.size())});
-    std::copy(list.begin(), list.end(), x.as<float>());
+    std::copy(list.begin(), list.end(), x.mutable_as<float>());
     return x;
 }
 
@@ -56,8 +56,8 @@ TEST(Calibration, StepsWithoutForwardsTakeTheLastMean) {
 
 TEST(Calibration, StridedAndBfloat16Rows) {
     Tensor wide(DType::f32, {3, 4});
-    for (int i = 0; i < 12; ++i) wide.as<float>()[i] = static_cast<float>(i);
-    wide.as<float>()[3] = std::numeric_limits<float>::quiet_NaN();  // in the gap
+    for (int i = 0; i < 12; ++i) wide.mutable_as<float>()[i] = static_cast<float>(i);
+    wide.mutable_as<float>()[3] = std::numeric_limits<float>::quiet_NaN();  // in the gap
     CalibrationStats stats(1);
     stats.observe("strided", 0, {DType::f32, {3, 2}, wide.data(), {4, 1}, Device::cpu});
     EXPECT_EQ(stats.range("strided").max, 9.0F);

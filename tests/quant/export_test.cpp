@@ -18,8 +18,8 @@ using ::testing::HasSubstr;
 class ExportTest : public TemporaryFolder {
   protected:
     static Tensor ones(const Shape& shape) {
-        const Tensor tensor(DType::f32, shape);
-        std::fill_n(tensor.as<float>(), tensor.count(), 1.0F);
+        Tensor tensor(DType::f32, shape);
+        std::fill_n(tensor.mutable_as<float>(), tensor.count(), 1.0F);
         return tensor;
     }
     void run(std::vector<std::pair<std::string, Tensor>> tensors) const {
@@ -73,7 +73,7 @@ TEST_F(ExportTest, ValuesThatAreNotFinite) {
         std::vector<std::pair<std::string, Tensor>> tensors = {
             {"a.weight", ones({2, 4})}, {"a.bias", ones({2})}, {"norm", ones({2})}};
         for (auto& [key, tensor] : tensors) {
-            if (key == name) tensor.as<float>()[1] = std::numeric_limits<float>::quiet_NaN();
+            if (key == name) tensor.mutable_as<float>()[1] = std::numeric_limits<float>::quiet_NaN();
         }
         EXPECT_THAT(error_of([&] { run(tensors); }), HasSubstr("'" + std::string(name) + "' f32")) << name;
         EXPECT_EQ(files(), 0);

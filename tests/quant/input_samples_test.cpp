@@ -19,9 +19,9 @@ Tensor numbered(std::int64_t first, std::int64_t count) {
     Tensor x(DType::f32, {count, 3});
     for (std::int64_t row = 0; row < count; ++row) {
         const std::int64_t number = first + row;
-        x.as<float>()[row * 3] = static_cast<float>(number % 256);
-        x.as<float>()[row * 3 + 1] = static_cast<float>(number / 256);
-        x.as<float>()[row * 3 + 2] = -1.0F;
+        x.mutable_as<float>()[row * 3] = static_cast<float>(number % 256);
+        x.mutable_as<float>()[row * 3 + 1] = static_cast<float>(number / 256);
+        x.mutable_as<float>()[row * 3 + 2] = -1.0F;
     }
     return x;
 }

@@ -33,7 +33,7 @@ struct Request {
     SparsePlanOptions options;
 
     SparsePlan plan() const { return plan_sparse(q_view, k, pattern, video, options); }
-    SparsePlan run() const {
+    SparsePlan run() {
         SparsePlan made = plan();
         attention({q_view, k, v, o}, made, options.arithmetic);
         return made;
@@ -165,11 +165,12 @@ TEST(SparseAttention, ADenseCallTakesNoTimeToPlan) {
 // A call with content: what is computed differs from head to head.
 Request request_with_content() {
     Request request;
-    for (const Tensor* array : {&request.q, &request.k, &request.v}) {
+    for (Tensor* array : {&request.q, &request.k, &request.v}) {
         std::uint32_t state = 12345;
         for (std::int64_t i = 0; i < array->count(); ++i) {
             state = state * 1664525U + 1013904223U;
-            array->as<float>()[i] = static_cast<float>(state >> 8) / static_cast<float>(1U << 23) - 1.0F;
+            array->mutable_as<float>()[i] =
+                static_cast<float>(state >> 8) / static_cast<float>(1U << 23) - 1.0F;
         }
     }
     return request;
@@ -188,7 +189,8 @@ TEST(SparsePlan, ServesLaterCallsOfTheSameSizes) {
         const std::vector<float> first = values_of(request.o);
         attention({request.q, request.k, request.v, request.o}, plan);
         EXPECT_EQ(values_of(request.o), first);
-        request.k.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();  // nothing is predicted from it
+        request.k.mutable_as<float>()[0] =
+            std::numeric_limits<float>::quiet_NaN();  // nothing is predicted from it
         EXPECT_NO_THROW(attention({request.q, request.k, request.v, request.o}, plan));
     }
 }
@@ -201,7 +203,7 @@ TEST(SparsePlan, FromAGivenMaskIsThatOfThePrediction) {
         const SparsePlan predicted = request.plan();
         ASSERT_TRUE(predicted.cells.defined());
         request.options.mask = predicted.cells;
-        request.k.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+        request.k.mutable_as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
         const SparsePlan given = request.plan();
         EXPECT_FALSE(given.predicted);
         EXPECT_EQ(given.mask.columns, predicted.mask.columns);
@@ -232,7 +234,7 @@ TEST(SparsePlan, FromGivenHeadTypesIsThatOfRecognition) {
 TEST(SparsePlan, DoesNotFitOtherSizes) {
     const SparsePlan plan = request_with_content().plan();
     const auto message = [&](const Tensor& q, const Tensor& k, bool causal) -> std::string {
-        const Tensor o = Tensor::zeros(DType::f32, q.shape());
+        Tensor o = Tensor::zeros(DType::f32, q.shape());
         try {
             attention({q, k, k, o}, plan, {.is_causal = causal});
         } catch (const InvalidArgument& error) {

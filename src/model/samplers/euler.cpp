@@ -24,7 +24,7 @@ class EulerSampler final : public Sampler {
 
     const std::vector<float>& timesteps() const override { return timesteps_; }
 
-    void step(int index, const TensorView& velocity, const TensorView& sample) override {
+    void step(int index, const TensorView& velocity, const MutableView& sample) override {
         const std::int64_t count = check_sampler_step(index, timesteps_.size(), velocity, sample);
         const auto at = static_cast<std::size_t>(index);
         const float delta = sigmas_[at + 1] - sigmas_[at];

@@ -31,7 +31,7 @@ std::unique_ptr<Sampler> Sampler::create(SamplerKind kind, int steps, double shi
 }
 
 std::int64_t check_sampler_step(int index, std::size_t steps, const TensorView& velocity,
-                                const TensorView& sample) {
+                                const MutableView& sample) {
     if (index < 0 || static_cast<std::size_t>(index) >= steps) {
         throw InvalidArgument(fmt::format("[sampler] step must be in [0, {}), got {}", steps, index));
     }

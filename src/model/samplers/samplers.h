@@ -22,6 +22,6 @@ inline double shifted(double sigma, double shift) {
 /// InvalidArgument unless 0 <= index < steps and velocity and sample are contiguous f32 of one shape. Returns
 /// the number of elements.
 std::int64_t check_sampler_step(int index, std::size_t steps, const TensorView& velocity,
-                                const TensorView& sample);
+                                const MutableView& sample);
 
 }  // namespace aerogel

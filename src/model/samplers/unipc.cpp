@@ -43,7 +43,7 @@ class UniPcSampler final : public Sampler {
 
     const std::vector<float>& timesteps() const override { return timesteps_; }
 
-    void step(int index, const TensorView& velocity, const TensorView& sample) override {
+    void step(int index, const TensorView& velocity, const MutableView& sample) override {
         const std::int64_t count = check_sampler_step(index, timesteps_.size(), velocity, sample);
         if (index != 0 && (index != next_ || static_cast<std::int64_t>(last_sample_.size()) != count)) {
             throw InvalidArgument(

@@ -39,9 +39,9 @@ void for_each_run(const TimeRuns& runs, const Visit& visit) {
 // One sub-layer's arrays in the scratch memory, handed out from its start.
 class Scratch {
   public:
-    explicit Scratch(const Tensor& memory) : next_(memory.as<float>()) {}
-    TensorView rows(std::int64_t rows, std::int64_t columns) {
-        const TensorView view = rows_view(next_, rows, columns);
+    explicit Scratch(Tensor& memory) : next_(memory.mutable_as<float>()) {}
+    MutableView rows(std::int64_t rows, std::int64_t columns) {
+        const MutableView view = rows_view(next_, rows, columns);
         next_ += rows * columns;
         return view;
     }
@@ -72,7 +72,7 @@ class Block {
     void add_modulation_table() {
         const auto* table = weights_.scale_shift_table.as<float>();
         const auto* time = pass_.conditions.modulation.as<float>();
-        auto* out = pass_.buffers.modulation.as<float>();
+        auto* out = pass_.buffers.modulation.mutable_as<float>();
         const std::int64_t columns = kModulationRows * dim_;
         parallel_for(pass_.conditions.runs.count(), [&](std::int64_t run, int) {
             for (std::int64_t i = 0; i < columns; ++i) {
@@ -84,9 +84,9 @@ class Block {
     void self_attention() {
         const WanAttentionWeights& attention = weights_.attn1;
         Scratch scratch(pass_.buffers.scratch);
-        const TensorView q = project(attention.to_q, pass_.buffers.normed, scratch);
-        const TensorView k = project(attention.to_k, pass_.buffers.normed, scratch);
-        const TensorView v = project(attention.to_v, pass_.buffers.normed, scratch);
+        const MutableView q = project(attention.to_q, pass_.buffers.normed, scratch);
+        const MutableView k = project(attention.to_k, pass_.buffers.normed, scratch);
+        const MutableView v = project(attention.to_v, pass_.buffers.normed, scratch);
         normalize_heads(attention.norm_q, q);
         normalize_heads(attention.norm_k, k);
         rotate(q);
@@ -98,7 +98,7 @@ class Block {
 
     // Every attention but that to image tokens: as the module holds it and the step wants it.
     void attend(const WanAttentionWeights& weights, const TensorView& q, const TensorView& k,
-                const TensorView& v, const TensorView& o) {
+                const TensorView& v, const MutableView& o) {
         const bool is_self = &weights == &weights_.attn1;
         run_attention(weights.slot,
                       {index_, is_self, heads(q), heads(k), heads(v), heads(o), pass_.patches.grid},
@@ -108,12 +108,12 @@ class Block {
     void cross_attention() {
         const WanAttentionWeights& weights = weights_.attn2;
         Scratch scratch(pass_.buffers.scratch);
-        const TensorView q = project(weights.to_q, cross_attention_input(), scratch);
+        const MutableView q = project(weights.to_q, cross_attention_input(), scratch);
         normalize_heads(weights.norm_q, q);
-        const TensorView o = pass_.buffers.normed;
+        const MutableView o = pass_.buffers.normed;
         attend_to_context(q, {weights.to_k, weights.to_v, weights.norm_k, pass_.conditions.text}, o, scratch);
         if (weights.add_k && pass_.conditions.image.dim(1) > 0) {
-            const TensorView image = scratch.rows(rows_, dim_);
+            const MutableView image = scratch.rows(rows_, dim_);
             attend_to_context(q, {weights.add_k, weights.add_v, weights.norm_added_k, pass_.conditions.image},
                               image, scratch);
             ResidualArgs sum;
@@ -134,7 +134,7 @@ class Block {
         args.rows = rows_;
         args.columns = args.x_stride = args.y_stride = dim_;
         args.x = pass_.buffers.hidden.as<float>();
-        args.y = pass_.buffers.normed.as<float>();
+        args.y = pass_.buffers.normed.mutable_as<float>();
         args.weight = weights_.norm2_weight.as<float>();
         args.bias = weights_.norm2_bias.as<float>();
         args.epsilon = pass_.config.eps;
@@ -149,7 +149,7 @@ class Block {
         const Tensor& tokens;  // [batch, length, inner_dim]
     };
 
-    void attend_to_context(const TensorView& q, const Context& context, const TensorView& o,
+    void attend_to_context(const TensorView& q, const Context& context, const MutableView& o,
                            Scratch scratch) {
         const std::int64_t length = context.tokens.dim(1);
         if (length == 0) {  // a softmax over nothing adds nothing
@@ -157,8 +157,8 @@ class Block {
             return;
         }
         const Tensor tokens = context.tokens.reshaped({pass_.patches.batch * length, dim_});
-        const TensorView k = project(context.to_k, tokens, scratch);
-        const TensorView v = project(context.to_v, tokens, scratch);
+        const MutableView k = project(context.to_k, tokens, scratch);
+        const MutableView v = project(context.to_v, tokens, scratch);
         normalize_heads(context.norm_k, k);
         if (&context.to_k == &weights_.attn2.to_k) {
             attend(weights_.attn2, q, k, v, o);
@@ -169,20 +169,20 @@ class Block {
 
     void feed_forward() {
         Scratch scratch(pass_.buffers.scratch);
-        const TensorView inner = project(weights_.ffn_in, pass_.buffers.normed, scratch);
+        const MutableView inner = project(weights_.ffn_in, pass_.buffers.normed, scratch);
         activation(ActivationFunction::gelu_tanh, inner.as<float>(), inner.as<float>(), inner.count());
         run_linear(weights_.ffn_out, inner, pass_.buffers.normed, pass_.step);
         add_to_hidden(pass_.buffers.normed, kGateFfn);
     }
 
-    TensorView project(const LinearSlot& slot, const TensorView& x, Scratch& scratch) {
-        const TensorView y = scratch.rows(x.dim(0), slot.layer->out_features());
+    MutableView project(const LinearSlot& slot, const TensorView& x, Scratch& scratch) {
+        const MutableView y = scratch.rows(x.dim(0), slot.layer->out_features());
         run_linear(slot, x, y, pass_.step);
         return y;
     }
 
     // RMS norm over all heads of a row together, in place.
-    void normalize_heads(const Tensor& weight, const TensorView& x) {
+    void normalize_heads(const Tensor& weight, const MutableView& x) {
         if (!weight.defined()) return;
         NormArgs args;
         args.kind = NormKind::rms;
@@ -194,7 +194,7 @@ class Block {
         norm(args);
     }
 
-    void rotate(const TensorView& x) {
+    void rotate(const MutableView& x) {
         RopeArgs args;
         args.rows = rows_;
         args.tokens = pass_.patches.grid.tokens();
@@ -214,7 +214,7 @@ class Block {
             ResidualArgs args;
             args.rows = rows;
             args.columns = dim_;
-            args.x = pass_.buffers.hidden.as<float>() + first * dim_;
+            args.x = pass_.buffers.hidden.mutable_as<float>() + first * dim_;
             args.y = y.as<float>() + first * dim_;
             if (gate >= 0) {
                 args.gate = pass_.buffers.modulation.as<float>() + (run * kModulationRows + gate) * dim_;
@@ -226,7 +226,8 @@ class Block {
     }
 
     // [rows, inner_dim] seen as [batch, tokens, heads, head_dim].
-    TensorView heads(const TensorView& x) const {
+    template <typename View>
+    View heads(const View& x) const {
         const std::int64_t batch = pass_.patches.batch;
         return {DType::f32,
                 {batch, x.dim(0) / batch, pass_.config.num_attention_heads, pass_.config.attention_head_dim},
@@ -272,7 +273,7 @@ void modulated_norm(const WanPass& pass, const ModulationRows& rows) {
                      args.rows = count;
                      args.columns = args.x_stride = args.y_stride = dim;
                      args.x = pass.buffers.hidden.as<float>() + first * dim;
-                     args.y = pass.buffers.normed.as<float>() + first * dim;
+                     args.y = pass.buffers.normed.mutable_as<float>() + first * dim;
                      args.shift = modulation + (run * rows.rows_per_run + rows.shift) * dim;
                      args.scale = modulation + (run * rows.rows_per_run + rows.scale) * dim;
                      args.rows_per_modulation = length;

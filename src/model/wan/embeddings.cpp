@@ -21,7 +21,7 @@ constexpr float kImageNormEps = 1e-5F;
 // t = 1000 the float32 rounding of the angle is visible, and the model was trained with it.
 Tensor sinusoids(const std::vector<float>& timesteps, std::int64_t dim) {
     Tensor table = Tensor::zeros(DType::f32, {static_cast<std::int64_t>(timesteps.size()), dim});
-    auto* row = table.as<float>();
+    auto* row = table.mutable_as<float>();
     const std::int64_t half = dim / 2;
     for (const float t : timesteps) {
         for (std::int64_t i = 0; i < half; ++i) {
@@ -41,15 +41,15 @@ Tensor apply(const LinearSlot& slot, const Tensor& x, const TransformerStep& ste
     return y;
 }
 
-void activate(ActivationFunction function, const Tensor& x) {
-    activation(function, x.as<float>(), x.as<float>(), x.count());
+void activate(ActivationFunction function, Tensor& x) {
+    activation(function, x.as<float>(), x.mutable_as<float>(), x.count());
 }
 
-void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+void layer_norm(Tensor& x, const Tensor& weight, const Tensor& bias) {
     NormArgs args;
     args.rows = x.dim(0);
     args.columns = args.x_stride = args.y_stride = x.dim(1);
-    args.x = args.y = x.as<float>();
+    args.x = args.y = x.mutable_as<float>();
     args.weight = weight.as<float>();
     args.bias = bias.as<float>();
     args.epsilon = kImageNormEps;
@@ -58,10 +58,10 @@ void layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 
 void embed_time(const WanWeights& weights, const WanConfig& config, const TransformerStep& step,
                 WanConditioning& conditions) {
-    const Tensor hidden = apply(weights.time_in, sinusoids(conditions.runs.timesteps, config.freq_dim), step);
+    Tensor hidden = apply(weights.time_in, sinusoids(conditions.runs.timesteps, config.freq_dim), step);
     activate(ActivationFunction::silu, hidden);
     conditions.time = apply(weights.time_out, hidden, step);
-    const Tensor activated = conditions.time.clone();
+    Tensor activated = conditions.time.clone();
     activate(ActivationFunction::silu, activated);
     conditions.modulation = apply(weights.time_proj, activated, step);
 }
@@ -69,7 +69,7 @@ void embed_time(const WanWeights& weights, const WanConfig& config, const Transf
 // f32 [batch, text_len, inner_dim].
 Tensor embed_text(const WanWeights& weights, const Tensor& text, const TransformerStep& step) {
     const std::int64_t rows = text.dim(0) * text.dim(1);
-    const Tensor hidden = apply(weights.text_in, text.reshaped({rows, text.dim(2)}), step);
+    Tensor hidden = apply(weights.text_in, text.reshaped({rows, text.dim(2)}), step);
     activate(ActivationFunction::gelu_tanh, hidden);
     const Tensor out = apply(weights.text_out, hidden, step);
     return out.reshaped({text.dim(0), text.dim(1), out.dim(1)});
@@ -81,21 +81,21 @@ Tensor embed_image(const WanImageEmbedderWeights& weights, const Tensor& image, 
     const std::int64_t dim = image.dim(2);
     const std::int64_t rows = image.dim(0) * image.dim(1);
     const std::int64_t length = rows / batch;
-    const Tensor hidden = image.reshaped({rows, dim}).clone();
+    Tensor hidden = image.reshaped({rows, dim}).clone();
     if (weights.pos_embed.defined()) {
         for (std::int64_t item = 0; item < batch; ++item) {
             ResidualArgs sum;
             sum.rows = length;
             sum.columns = dim;
-            sum.x = hidden.as<float>() + item * length * dim;
+            sum.x = hidden.mutable_as<float>() + item * length * dim;
             sum.y = weights.pos_embed.as<float>();
             residual(sum);
         }
     }
     layer_norm(hidden, weights.norm1_weight, weights.norm1_bias);
-    const Tensor middle = apply(weights.ff_in, hidden, step);
+    Tensor middle = apply(weights.ff_in, hidden, step);
     activate(ActivationFunction::gelu_erf, middle);
-    const Tensor out = apply(weights.ff_out, middle, step);
+    Tensor out = apply(weights.ff_out, middle, step);
     layer_norm(out, weights.norm2_weight, weights.norm2_bias);
     return out.reshaped({batch, length, out.dim(1)});
 }
@@ -106,7 +106,7 @@ Tensor slice_joined(const Tensor& image, const Tensor& text, std::int64_t first,
     const std::int64_t dim = text.dim(2);
     const std::int64_t image_len = image.defined() ? image.dim(1) : 0;
     Tensor slice(DType::f32, {batch, count, dim});
-    auto* to = slice.as<float>();
+    auto* to = slice.mutable_as<float>();
     for (std::int64_t i = 0; i < batch * count; ++i) {
         const std::int64_t item = i / count;
         const std::int64_t token = first + i % count;
@@ -134,7 +134,7 @@ void join_context(const WanConfig& config, const Tensor& text, const Tensor& ima
 
 }  // namespace
 
-TensorView rows_view(float* data, std::int64_t rows, std::int64_t columns) {
+MutableView rows_view(float* data, std::int64_t rows, std::int64_t columns) {
     return {DType::f32, {rows, columns}, data, {}, Device::cpu};
 }
 

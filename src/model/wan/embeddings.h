@@ -12,7 +12,7 @@
 namespace aerogel {
 
 /// f32 rows over borrowed memory, [rows, columns].
-TensorView rows_view(float* data, std::int64_t rows, std::int64_t columns);
+MutableView rows_view(float* data, std::int64_t rows, std::int64_t columns);
 
 /// Consecutive token rows of the whole batch that share a timestep. Run i covers the rows
 /// [starts[i], starts[i + 1]). Wan2.2's per-token timesteps have few distinct runs, so that embeddings and

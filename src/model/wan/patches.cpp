@@ -49,7 +49,7 @@ void patchify(const PatchGrid& patches, const TensorView& video, float* rows) {
     });
 }
 
-void unpatchify(const PatchGrid& patches, const float* rows, const TensorView& video) {
+void unpatchify(const PatchGrid& patches, const float* rows, const MutableView& video) {
     auto* to = video.as<float>();
     const std::int64_t channels = video.dim(1);
     const std::int64_t columns = channels * patches.patch_elements();

@@ -24,6 +24,6 @@ struct PatchGrid {
 /// kernel of a Conv3d.
 void patchify(const PatchGrid& patches, const TensorView& video, float* rows);
 /// The way back for the output layer, whose columns are ordered (frame, row, column, channel).
-void unpatchify(const PatchGrid& patches, const float* rows, const TensorView& video);
+void unpatchify(const PatchGrid& patches, const float* rows, const MutableView& video);
 
 }  // namespace aerogel

@@ -39,8 +39,8 @@ RotaryTable rotary_table(const LatentShape& grid, std::int64_t head_dim) {
                                            axis_table(grid.width, space_dim)};
     RotaryTable table{Tensor(DType::f32, {grid.tokens(), head_dim / 2}),
                       Tensor(DType::f32, {grid.tokens(), head_dim / 2})};
-    auto* cos = table.cos.as<float>();
-    auto* sin = table.sin.as<float>();
+    auto* cos = table.cos.mutable_as<float>();
+    auto* sin = table.sin.mutable_as<float>();
     for (std::int64_t token = 0; token < grid.tokens(); ++token) {
         const std::array<std::int64_t, 3> position = {token / (grid.height * grid.width),
                                                       token / grid.width % grid.height, token % grid.width};

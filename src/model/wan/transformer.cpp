@@ -89,7 +89,7 @@ void check_conditions(const WanConfig& config, const TransformerInput& input, co
 void add_output_table(const WanPass& pass, const Tensor& table) {
     const std::int64_t dim = pass.config.inner_dim();
     const auto* time = pass.conditions.time.as<float>();
-    auto* out = pass.buffers.modulation.as<float>();
+    auto* out = pass.buffers.modulation.mutable_as<float>();
     for (std::int64_t run = 0; run < pass.conditions.runs.count(); ++run) {
         for (std::int64_t i = 0; i < 2 * dim; ++i) {
             *out++ = table.as<float>()[i] + time[run * dim + i % dim];
@@ -98,7 +98,7 @@ void add_output_table(const WanPass& pass, const Tensor& table) {
 }
 
 void embed_patches(const WanPass& pass, const Linear& patch_embedding, const Tensor& video) {
-    auto* rows = pass.buffers.scratch.as<float>();
+    auto* rows = pass.buffers.scratch.mutable_as<float>();
     patchify(pass.patches, video, rows);
     patch_embedding.forward(rows_view(rows, pass.patches.rows(), patch_embedding.in_features()),
                             pass.buffers.hidden, pass.step.context);
@@ -107,7 +107,7 @@ void embed_patches(const WanPass& pass, const Linear& patch_embedding, const Ten
 Tensor output_video(const WanPass& pass, const WanWeights& weights) {
     add_output_table(pass, weights.scale_shift_table);
     modulated_norm(pass, {/*rows_per_run=*/2, /*shift=*/0, /*scale=*/1});
-    auto* rows = pass.buffers.scratch.as<float>();
+    auto* rows = pass.buffers.scratch.mutable_as<float>();
     const std::int64_t columns = weights.proj_out.layer->out_features();
     run_linear(weights.proj_out, pass.buffers.normed, rows_view(rows, pass.patches.rows(), columns),
                pass.step);

@@ -32,7 +32,7 @@ Tensor scales_of(const std::vector<double>& means, double ratio) {
     const auto [low, high] = std::minmax_element(v.begin(), v.end());
     const double centre = std::sqrt(*low * *high);
     Tensor s(DType::f32, {static_cast<std::int64_t>(v.size())});
-    std::transform(v.begin(), v.end(), s.as<float>(),
+    std::transform(v.begin(), v.end(), s.mutable_as<float>(),
                    [&](double x) { return static_cast<float>(x / centre); });
     return s;
 }

@@ -137,23 +137,23 @@ Plan make_plan(const Tensor& w, const TensorView& inputs, const GptqOptions& opt
 
 QuantizedTensor quantize_gptq(const TensorView& weight, const TensorView& inputs,
                               const GptqOptions& options) {
-    const Tensor w = float_weight("gptq", weight);
+    Tensor w = float_weight("gptq", weight);
     const std::int64_t rows = w.dim(0), columns = w.dim(1);
     std::vector<bool> dead;
     const Plan plan = make_plan(w, inputs, options, dead, weight.dtype);
     for (std::int64_t i = 0; i < w.count(); ++i) {
-        if (dead[static_cast<std::size_t>(i % columns)]) w.as<float>()[i] = 0.0F;
+        if (dead[static_cast<std::size_t>(i % columns)]) w.mutable_as<float>()[i] = 0.0F;
     }
     const std::int64_t groups = columns / plan.width;
-    const Tensor scale(DType::f32, {rows, groups});
-    const Tensor offset = plan.offset ? Tensor(DType::f32, {rows, groups}) : Tensor();
+    Tensor scale(DType::f32, {rows, groups});
+    Tensor offset = plan.offset ? Tensor(DType::f32, {rows, groups}) : Tensor();
     parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t chunk, int) {
         const std::int64_t first = chunk * kRows;
-        float* values = w.as<float>() + first * columns;
+        float* values = w.mutable_as<float>() + first * columns;
         const std::int64_t count = std::min(kRows, rows - first);
         Matrix wide = FloatMap(values, count, columns).cast<double>();
-        quantize_rows(wide, plan, scale.as<float>() + first * groups,
-                      plan.offset ? offset.as<float>() + first * groups : nullptr);
+        quantize_rows(wide, plan, scale.mutable_as<float>() + first * groups,
+                      plan.offset ? offset.mutable_as<float>() + first * groups : nullptr);
         for (std::int64_t i = 0; i < count * columns; ++i) values[i] = static_cast<float>(wide.data()[i]);
     });
     // The values are on the grid already: this finds their codes again.

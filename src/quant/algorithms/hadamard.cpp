@@ -30,7 +30,7 @@ Rotation::Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed)
     signs_ = Tensor(DType::f32, {columns});
     std::mt19937 bits(static_cast<std::uint32_t>(seed));
     for (std::int64_t k = 0; k < columns; ++k) {
-        signs_.as<float>()[k] = seed == -1 || bits() % 2 == 1 ? 1.0F : -1.0F;
+        signs_.mutable_as<float>()[k] = seed == -1 || bits() % 2 == 1 ? 1.0F : -1.0F;
     }
 }
 

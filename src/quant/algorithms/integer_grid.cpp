@@ -58,14 +58,14 @@ QuantizedTensor encode_integer_groups(std::string_view algorithm, const Tensor& 
     const std::int64_t rows = weight.dim(0), columns = weight.dim(1);
     const std::int64_t width = group_width(algorithm, columns, options.group_size);
     const std::int64_t groups = columns / width;
-    const Tensor scale(DType::f32, {rows, groups});
-    const Tensor offset = options.offset ? Tensor(DType::f32, {rows, groups}) : Tensor();
+    Tensor scale(DType::f32, {rows, groups});
+    Tensor offset = options.offset ? Tensor(DType::f32, {rows, groups}) : Tensor();
     parallel_for(rows * groups, [&](std::int64_t group, int) {
         const std::span<const float> values(weight.as<float>() + group * width,
                                             static_cast<std::size_t>(width));
         const IntegerScale by = storable(how.choose(values, grid, how), how.dtype);
-        scale.as<float>()[group] = static_cast<float>(by.scale);
-        if (options.offset) offset.as<float>()[group] = static_cast<float>(by.offset);
+        scale.mutable_as<float>()[group] = static_cast<float>(by.scale);
+        if (options.offset) offset.mutable_as<float>()[group] = static_cast<float>(by.offset);
     });
     return options.format == Format::int8 ? encode_int8(weight, scale, offset)
                                           : encode_int4(weight, scale, offset);

@@ -37,8 +37,8 @@ Matrix range_basis(const Matrix& w, const LowRankOptions& options) {
 }
 
 Tensor stored(const Matrix& values, DType dtype) {
-    const Tensor result(DType::f32, {values.rows(), values.cols()});
-    Eigen::Map<FloatMatrix>(result.as<float>(), values.rows(), values.cols()) = values.cast<float>();
+    Tensor result(DType::f32, {values.rows(), values.cols()});
+    Eigen::Map<FloatMatrix>(result.mutable_as<float>(), values.rows(), values.cols()) = values.cast<float>();
     return result.to(dtype);
 }
 

@@ -65,10 +65,10 @@ void set_static_scales(QuantizedLinearWeights& layer, const std::vector<InputSca
     layer.deq_scale = Tensor(DType::f32, {steps, rows});
     for (std::int64_t step = 0; step < steps; ++step) {
         const InputScale& input = inputs[static_cast<std::size_t>(step)];
-        layer.input_scale.as<float>()[step] = input.scale;
-        layer.input_offset.as<float>()[step] = input.offset;
-        auto* quant_bias = layer.quant_bias.as<std::int32_t>() + step * rows;
-        auto* deq_scale = layer.deq_scale.as<float>() + step * rows;
+        layer.input_scale.mutable_as<float>()[step] = input.scale;
+        layer.input_offset.mutable_as<float>()[step] = input.offset;
+        auto* quant_bias = layer.quant_bias.mutable_as<std::int32_t>() + step * rows;
+        auto* deq_scale = layer.deq_scale.mutable_as<float>() + step * rows;
         for (std::int64_t n = 0; n < rows; ++n) {
             deq_scale[n] = round_to(dtype, input.scale * layer.weight.scale.as<float>()[n]);
             const float start = layer.bias.defined() ? layer.bias.as<float>()[n] / deq_scale[n] : 0.0F;

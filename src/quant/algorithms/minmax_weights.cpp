@@ -182,9 +182,9 @@ QuantizedTensor quantize_integers(const TensorView& weight, Format format, const
             const std::int64_t at = row * groups + group;
             encoder.encode(
                 values.subspan(static_cast<std::size_t>(group * width), static_cast<std::size_t>(width)),
-                {codes.as<std::int8_t>() + row * result.columns + group * width,
-                 result.scale.as<float>() + at,
-                 options.symmetric ? nullptr : result.offset.as<float>() + at});
+                {codes.mutable_as<std::int8_t>() + row * result.columns + group * width,
+                 result.scale.mutable_as<float>() + at,
+                 options.symmetric ? nullptr : result.offset.mutable_as<float>() + at});
         }
     });
     result.data = format == Format::int8 ? codes : read_int4(codes, result.rows, result.columns);

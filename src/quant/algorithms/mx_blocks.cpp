@@ -17,9 +17,9 @@ namespace {
 // A zero weight becomes +0, a negative one that rounds to zero -0.
 void store_element(QuantizedTensor& encoded, std::int64_t row, std::int64_t column, float element) {
     if (encoded.format == Format::mxfp8) {
-        encoded.data.as<Float8E4M3>()[row * encoded.columns + column] = to_float8_e4m3(element);
+        encoded.data.mutable_as<Float8E4M3>()[row * encoded.columns + column] = to_float8_e4m3(element);
     } else {
-        put_nibble(encoded.data.as<std::uint8_t>() + row * encoded.data.dim(1), column,
+        put_nibble(encoded.data.mutable_as<std::uint8_t>() + row * encoded.data.dim(1), column,
                    to_float4_e2m1(element).bits);
     }
 }
@@ -106,7 +106,7 @@ QuantizedTensor encode_mx_blocks(Format format, const Tensor& weight,
                                    static_cast<std::size_t>(count));
             const int chosen = choose(values, parameter);
             const int exponent = std::clamp(chosen, -127, 127);
-            encoded.scale.as<std::uint8_t>()[row * blocks + first / kMxBlock] =
+            encoded.scale.mutable_as<std::uint8_t>()[row * blocks + first / kMxBlock] =
                 static_cast<std::uint8_t>(exponent + 127);
             if (chosen < -127) continue;
             nearest_elements(format, values, exponent, elements.data());

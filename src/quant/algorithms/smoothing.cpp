@@ -21,7 +21,7 @@ constexpr int kGridSteps = 20;
 
 Tensor column_maxima(const std::vector<Tensor>& matrices) {
     Tensor maxima = Tensor::zeros(DType::f32, {matrices.front().dim(1)});
-    auto* out = maxima.as<float>();
+    auto* out = maxima.mutable_as<float>();
     for (const Tensor& matrix : matrices) {
         const std::int64_t columns = matrix.dim(1);
         const auto* in = matrix.as<float>();
@@ -48,13 +48,13 @@ void check_maxima(const Tensor& maxima, std::int64_t columns) {
 }
 
 Tensor scales_from(const Tensor& weight_maxima, const Tensor& maxima, const SmoothingOptions& options) {
-    const Tensor s(DType::f32, maxima.shape());
+    Tensor s(DType::f32, maxima.shape());
     for (std::int64_t k = 0; k < s.count(); ++k) {
         const auto a = static_cast<double>(maxima.as<float>()[k]);
         const auto w = static_cast<double>(weight_maxima.as<float>()[k]);
         const bool unknown = a == 0.0 || w == 0.0;
         const double scale = std::pow(a, options.alpha) / std::pow(w, options.beta);
-        s.as<float>()[k] = unknown ? 1.0F : static_cast<float>(std::max(scale, options.scale_min));
+        s.mutable_as<float>()[k] = unknown ? 1.0F : static_cast<float>(std::max(scale, options.scale_min));
     }
     return s;
 }
@@ -63,8 +63,8 @@ Tensor scales_from(const Tensor& weight_maxima, const Tensor& maxima, const Smoo
 Tensor through_int8(const Tensor& x) {
     const std::span<const float> values(x.as<float>(), static_cast<std::size_t>(x.count()));
     const InputScale by = asymmetric_int8(range_of(values), DType::f32);
-    const Tensor result(DType::f32, x.shape());
-    auto* out = result.as<float>();
+    Tensor result(DType::f32, x.shape());
+    auto* out = result.mutable_as<float>();
     for (const float value : values) {
         const float q = std::clamp(std::nearbyint(value / by.scale + by.offset), -128.0F, 127.0F);
         *out++ = (q - by.offset) * by.scale;
@@ -75,9 +75,9 @@ Tensor through_int8(const Tensor& x) {
 // Two matrices with the same rows, side by side.
 Tensor joined(const Tensor& left, const Tensor& right) {
     const std::int64_t k = left.dim(1);
-    const Tensor result(DType::f32, {left.dim(0), 2 * k});
+    Tensor result(DType::f32, {left.dim(0), 2 * k});
     for (std::int64_t row = 0; row < left.dim(0); ++row) {
-        float* out = result.as<float>() + row * 2 * k;
+        float* out = result.mutable_as<float>() + row * 2 * k;
         std::copy_n(left.as<float>() + row * k, k, out);
         std::copy_n(right.as<float>() + row * k, k, out + k);
     }
@@ -145,8 +145,8 @@ Tensor smoothed_weight(const TensorView& weight, const Tensor& s) {
 }
 
 Tensor mul_scale_of(const Tensor& s) {
-    const Tensor result(DType::f32, s.shape());
-    for (std::int64_t k = 0; k < s.count(); ++k) result.as<float>()[k] = 1.0F / s.as<float>()[k];
+    Tensor result(DType::f32, s.shape());
+    for (std::int64_t k = 0; k < s.count(); ++k) result.mutable_as<float>()[k] = 1.0F / s.as<float>()[k];
     return result;
 }
 

@@ -32,7 +32,7 @@ Tensor strided_rows(const HeadRows& x, std::int64_t map, bool reversed) {
         for (std::int64_t t = 0; t < kStride && row * kStride + t < x.tokens; ++t) {
             const std::int64_t place = reversed ? kStride - 1 - t : t;
             x.add_row(tokens.at(row * kStride + t),
-                      static_cast<float*>(out.data()) + (row * kStride + place) * x.head_dim);
+                      static_cast<float*>(out.mutable_data()) + (row * kStride + place) * x.head_dim);
         }
     });
     return out;
@@ -56,7 +56,7 @@ class Selection {
         BlockGrid grid(q_cells_.size() * k_cells_.size(), 0);
         for (std::int64_t first = 0; first < queries.dim(0); first += chunk) {
             const std::int64_t rows = std::min(chunk, queries.dim(0) - first);
-            const Tensor scores(DType::f32, {rows, strided_keys_});
+            Tensor scores(DType::f32, {rows, strided_keys_});
             keys.forward({DType::f32, {rows, width}, queries.as<float>() + first * width}, scores, {});
             parallel_for(rows_of(rows, rows_per_block), [&](std::int64_t block, int) {
                 const std::int64_t begin = block * rows_per_block;
@@ -64,7 +64,7 @@ class Selection {
                 const std::int64_t row = first / rows_per_block + block;
                 std::vector<double> sums(k_cells_.size(), 0.0);
                 for (std::int64_t i = begin; i < end; ++i)
-                    add_probabilities(scores.as<float>() + i * strided_keys_, first + i, sums);
+                    add_probabilities(scores.mutable_as<float>() + i * strided_keys_, first + i, sums);
                 select(row, sums, grid.data() + row * static_cast<std::int64_t>(k_cells_.size()));
             });
         }
