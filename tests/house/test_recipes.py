@@ -132,7 +132,7 @@ constexpr Machine kMachine = {.why_not = why_not, .hadamard = kHadamard};
 
 }  // namespace aerogel::toy
 """}, lines={"src/ops/machines.cpp": [('#include "kernels/cpu/list.h"', '#include "kernels/toy/list.h"'),
-                                      ("&cpu::kMachine}", "#ifdef AEROGEL_TOY\n    {Device::cuda, &toy::kMachine},\n#endif")],
+                                      ("&cpu::kMachine}", "#ifdef AEROGEL_TOY\n    {DeviceKind::cuda, &toy::kMachine},\n#endif")],
              "CMakeLists.txt": [("option(AEROGEL_BUILD_PYTHON", 'option(AEROGEL_TOY "Kernels for toys" OFF)')]})
 
 SUBCOMMAND = Sample("a subcommand", new={"src/cli/sample.cpp": """
@@ -170,7 +170,7 @@ using namespace aerogel;
 
 Tensor filled(Shape shape) {
     Tensor tensor(DType::f32, std::move(shape));
-    for (std::int64_t i = 0; i < tensor.count(); ++i) tensor.as<float>()[i] = std::sin(static_cast<float>(i * i % 101));
+    for (std::int64_t i = 0; i < tensor.count(); ++i) tensor.mutable_as<float>()[i] = std::sin(static_cast<float>(i * i % 101));
     return tensor;
 }
 
@@ -188,7 +188,8 @@ double relative_error(const Tensor& x, const Tensor& weight, const Tensor& y) {
 }
 
 void check() {
-    const Tensor x = filled({3, 64}), weight = filled({8, 64}), y = Tensor::zeros(DType::f32, {3, 8});
+    const Tensor x = filled({3, 64}), weight = filled({8, 64});
+    Tensor y = Tensor::zeros(DType::f32, {3, 8});
     QuantizedLinearWeights layer;
     layer.scheme = "W4A8_SAMPLE";
     layer.weight = algorithm_row("minmax", Format::mxfp4_dual).quantize(weight, {});
@@ -206,9 +207,9 @@ void check() {
     ternary.rows = 8;
     ternary.columns = 64;
     ternary.data = Tensor(DType::i8, {8, 64});
-    for (std::int64_t i = 0; i < ternary.data.count(); ++i) ternary.data.as<std::int8_t>()[i] = static_cast<std::int8_t>(i % 3 - 1);
+    for (std::int64_t i = 0; i < ternary.data.count(); ++i) ternary.data.mutable_as<std::int8_t>()[i] = static_cast<std::int8_t>(i % 3 - 1);
     ternary.scale = Tensor(DType::f32, {8, 1});
-    for (std::int64_t i = 0; i < 8; ++i) ternary.scale.as<float>()[i] = 0.5F;
+    for (std::int64_t i = 0; i < 8; ++i) ternary.scale.mutable_as<float>()[i] = 0.5F;
     const PackedLinear packed(ternary, Activation::none);
     packed.run(x, y, Activation::none, {});
     std::printf("format %s %s %d\\n", to_string(ternary.format).data(), packed.kernel_name().data(), relative_error(x, dequantize(ternary), y) < 1e-6);

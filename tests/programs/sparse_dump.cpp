@@ -112,7 +112,7 @@ void run(char** argv) {
     const Tensor q = inputs.tensor("q");
     const Tensor k = inputs.tensor("k");
     const Tensor v = inputs.tensor("v");
-    const Tensor o = filled_with_nan(q.view());
+    Tensor o = filled_with_nan(q.view());
     const aerogel::AttentionArrays arrays{
         without_margin(q.view(), head_dim), without_margin(k.view(), head_dim),
         without_margin(v.view(), head_dim), without_margin(o.mutable_view(), head_dim)};
