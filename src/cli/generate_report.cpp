@@ -40,8 +40,7 @@ SparseSummary summarize(const std::vector<SparseCall>& calls) {
         summary.predict_seconds += call.report.predict_seconds;
         summary.attention_seconds += call.report.attention_seconds;
         summary.predicted += call.report.predicted ? 1 : 0;
-        for (const SparseHead& head : call.report.heads)
-            ++summary.head_types[std::string(head.type)];
+        for (const SparseHead& head : call.report.heads) ++summary.head_types[std::string(head.type)];
         if (!call.report.dense_because.empty()) ++summary.stayed_dense[call.report.dense_because];
     }
     return summary;
@@ -81,8 +80,7 @@ Json sparse_json(const GenerateReport& report) {
     for (const SparseCall& call : report.result.sparse_calls) {
         Json heads = Json::array();
         for (const SparseHead& head : call.report.heads) {
-            heads.push_back(
-                {{"type", head.type}, {"recall", head.recall}, {"density", head.density}});
+            heads.push_back({{"type", head.type}, {"recall", head.recall}, {"density", head.density}});
         }
         calls.push_back({{"step", call.step},
                          {"block", call.block},

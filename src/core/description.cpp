@@ -77,8 +77,7 @@ QuantDescription QuantDescription::parse(std::string_view text, const std::strin
 }
 
 QuantDescription QuantDescription::read(const std::filesystem::path& path) {
-    return parse(read_text_file(path, "description", kJsonSizeLimit),
-                             "[description] " + path.string());
+    return parse(read_text_file(path, "description", kJsonSizeLimit), "[description] " + path.string());
 }
 
 void QuantDescription::write(const std::filesystem::path& path, PairLayout layout) const {

@@ -30,7 +30,8 @@ KeptSparsePlan* kept_plan(const SelfAttention& call, const TransformerStep& step
     return &(*step.sparse_plans)[block];
 }
 
-SparsePlan new_plan(const SelfAttention& call, const TransformerStep& step, const SparseArithmetic& arithmetic) {
+SparsePlan new_plan(const SelfAttention& call, const TransformerStep& step,
+                    const SparseArithmetic& arithmetic) {
     SparsePlanOptions options{.arithmetic = arithmetic};
     if (step.sparse->profile)
         options.head_types = pinned_types(*step.sparse->profile, call, step.context.timestep_index);

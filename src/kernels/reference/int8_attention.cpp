@@ -213,6 +213,12 @@ std::string takes_all_keys(const AttentionProblem& problem) {
     return problem.causal ? "causal goes with format none" : "";
 }
 
-constexpr AttentionKernel kInt8Attention = {.name = "reference.int8_attention", .formats = kInt8Formats, .why_not = takes_all_keys, .workspace_bytes = int8_attention_workspace, .run = int8_attention, .find_scales = int8_scales, .largest_weight = kWideWeight};
+constexpr AttentionKernel kInt8Attention = {.name = "reference.int8_attention",
+                                            .formats = kInt8Formats,
+                                            .why_not = takes_all_keys,
+                                            .workspace_bytes = int8_attention_workspace,
+                                            .run = int8_attention,
+                                            .find_scales = int8_scales,
+                                            .largest_weight = kWideWeight};
 
 }  // namespace aerogel::reference

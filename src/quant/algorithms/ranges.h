@@ -1,5 +1,5 @@
-// What values span: their extremes, as the InputRange that asymmetric_int8() turns into a scale and an offset, and
-// their percentiles.
+// What values span: their extremes, as the InputRange that asymmetric_int8() turns into a scale and an
+// offset, and their percentiles.
 #pragma once
 
 #include <cstdint>

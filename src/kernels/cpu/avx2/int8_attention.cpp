@@ -4,9 +4,9 @@
 // 128 * 127 * 2, just what int16 holds. Both are exact, -128 included.
 #include "kernels/cpu/avx2/kernels.h"
 
+#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/avx2/vector.h"
 #include "kernels/cpu/int8_attention_driver.h"
-#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/int8_scales.h"
 
 namespace aerogel {
@@ -118,6 +118,12 @@ void int8_attention(const AttentionProblem& problem, const AttentionCall& call) 
 
 }  // namespace
 
-constexpr AttentionKernel avx2::kInt8Attention = {.name = "cpu.avx2.int8_attention", .formats = kInt8Formats, .why_not = takes_up_to_256, .workspace_bytes = int8_attention_workspace, .run = int8_attention, .find_scales = find_scales, .largest_weight = kNarrowWeight};
+constexpr AttentionKernel avx2::kInt8Attention = {.name = "cpu.avx2.int8_attention",
+                                                  .formats = kInt8Formats,
+                                                  .why_not = takes_up_to_256,
+                                                  .workspace_bytes = int8_attention_workspace,
+                                                  .run = int8_attention,
+                                                  .find_scales = find_scales,
+                                                  .largest_weight = kNarrowWeight};
 
 }  // namespace aerogel

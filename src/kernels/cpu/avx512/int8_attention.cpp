@@ -3,9 +3,9 @@
 // Blocks of 12 rows x 2 vectors.
 #include "kernels/cpu/avx512/kernels.h"
 
+#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/avx512/vector.h"
 #include "kernels/cpu/int8_attention_driver.h"
-#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/int8_scales.h"
 
 namespace aerogel {
@@ -83,6 +83,12 @@ void int8_attention(const AttentionProblem& problem, const AttentionCall& call) 
 
 }  // namespace
 
-constexpr AttentionKernel avx512::kInt8Attention = {.name = "cpu.avx512.int8_attention", .formats = kInt8Formats, .why_not = takes_up_to_256, .workspace_bytes = int8_attention_workspace, .run = int8_attention, .find_scales = find_scales, .largest_weight = kWideWeight};
+constexpr AttentionKernel avx512::kInt8Attention = {.name = "cpu.avx512.int8_attention",
+                                                    .formats = kInt8Formats,
+                                                    .why_not = takes_up_to_256,
+                                                    .workspace_bytes = int8_attention_workspace,
+                                                    .run = int8_attention,
+                                                    .find_scales = find_scales,
+                                                    .largest_weight = kWideWeight};
 
 }  // namespace aerogel

@@ -39,6 +39,7 @@ void run_int8(std::int64_t rounds) noexcept {
 }  // namespace
 
 constexpr PeakKernel baseline::kPeakF32 = {"cpu.baseline.peak_f32", PeakKind::f32, kChains * 4 * 2, run_f32};
-constexpr PeakKernel baseline::kPeakInt8 = {"cpu.baseline.peak_int8", PeakKind::int8, kChains * 8 * 2, run_int8};
+constexpr PeakKernel baseline::kPeakInt8 = {"cpu.baseline.peak_int8", PeakKind::int8, kChains * 8 * 2,
+                                            run_int8};
 
 }  // namespace aerogel
