@@ -162,19 +162,19 @@ struct MutableView {
 class Tensor {
   public:
     Tensor() = default;
-    /// Allocates (64-byte aligned, uninitialised).
-    Tensor(DType dtype, Shape shape);
+    /// Allocates on the device (64-byte aligned, uninitialised).
+    Tensor(DType dtype, Shape shape, Device device = {});
     /// Adopts memory kept alive by `owner` (another library's array).
     Tensor(DType dtype, Shape shape, void* data, std::shared_ptr<const void> owner);
     /// The same for memory that is never written (a mapped file).
     Tensor(DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner);
 
-    static Tensor zeros(DType dtype, Shape shape);
+    static Tensor zeros(DType dtype, Shape shape, Device device = {});
 
     bool defined() const { return data_ != nullptr; }
     DType dtype() const { return dtype_; }
     const Shape& shape() const { return shape_; }
-    Device device() const { return {}; }
+    Device device() const { return device_; }
     std::int64_t dim(std::size_t axis) const { return shape_.at(axis); }
     std::int64_t count() const { return element_count(shape_); }
     std::size_t bytes() const { return static_cast<std::size_t>(count()) * size_of(dtype_); }
@@ -203,6 +203,9 @@ class Tensor {
     /// becomes 0 there; anything but 0 is true; floats overflow as in number_types.h. Unsupported for
     /// f8_e8m0.
     Tensor to(DType dtype) const;
+    /// On that device: a copy, or this tensor where it lies there already.
+    Tensor to(Device device) const;
+    /// A fresh copy on the same device.
     Tensor clone() const;
 
   private:
@@ -211,6 +214,7 @@ class Tensor {
     const void* data_ = nullptr;
     void* mutable_data_ = nullptr;  // null where the memory is never written
     std::shared_ptr<const void> owner_;
+    Device device_;
 };
 
 }  // namespace aerogel

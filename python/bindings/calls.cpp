@@ -7,7 +7,6 @@
 
 #include "aerogel/threads.h"
 #include "base/cancellation.h"
-#include "ops/workspace.h"
 
 namespace aerogel::python {
 namespace {
@@ -36,7 +35,6 @@ void run_without_gil(FunctionRef<void()> work) {
     const auto asked = [&raised] {
         if (!on_main_thread()) return false;
         const nb::gil_scoped_acquire locked;
-        const OtherWorkspace own;  // a handler may call us
         if (PyErr_CheckSignals() == 0) return false;
         raised.emplace();
         return true;

@@ -148,6 +148,7 @@ void convert_all(const void* from, void* to, std::size_t count) {
 
 Tensor Tensor::to(DType dtype) const {
     if (dtype == dtype_) return clone();
+    if (device_ != Device::cpu) return to(Device::cpu).to(dtype).to(device_);
     if (dtype == DType::f8_e8m0) {
         throw Unsupported("[to] f8_e8m0 holds scales only, nothing is converted to it (x " + describe() +
                           ")");

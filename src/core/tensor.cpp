@@ -2,13 +2,11 @@
 #include "aerogel/tensor.h"
 
 #include <array>
-#include <cstdlib>
-#include <cstring>
 #include <limits>
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
-#include "base/huge_pages.h"
+#include "core/device_memory.h"
 
 namespace aerogel {
 namespace {
@@ -84,17 +82,18 @@ void TensorView::expect(DType wanted) const {
     throw InvalidArgument("[tensor] expected " + std::string(to_string(wanted)) + ", got " + describe());
 }
 
-Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
-    constexpr std::size_t kAlignment = 64;
+Tensor::Tensor(DType dtype, Shape shape, Device device)
+    : dtype_(dtype), shape_(std::move(shape)), device_(device) {
     const auto elements = static_cast<std::size_t>(element_count(shape_));
     if (elements > std::numeric_limits<std::size_t>::max() / 16) {
         throw InvalidArgument("[tensor] " + describe() + " is too large");
     }
-    const std::size_t size = (elements * size_of(dtype) + kAlignment) / kAlignment * kAlignment;
-    mutable_data_ = std::aligned_alloc(kAlignment, size);
+    const DeviceMemory& memory = memory_of(device);
+    const std::size_t size = elements * size_of(dtype);
+    mutable_data_ = memory.allocate(device, size);
     if (mutable_data_ == nullptr) throw Error("[tensor] no memory for " + describe());
-    prefer_huge_pages(mutable_data_, size);
-    owner_ = std::shared_ptr<void>(mutable_data_, [](void* p) { std::free(p); });
+    owner_ =
+        std::shared_ptr<void>(mutable_data_, [=, free = memory.free](void* p) { free(device, p, size); });
     data_ = mutable_data_;
 }
 
@@ -110,9 +109,9 @@ void* Tensor::mutable_data() {
     return mutable_data_;
 }
 
-Tensor Tensor::zeros(DType dtype, Shape shape) {
-    Tensor tensor(dtype, std::move(shape));
-    std::memset(tensor.mutable_data(), 0, tensor.bytes());
+Tensor Tensor::zeros(DType dtype, Shape shape, Device device) {
+    Tensor tensor(dtype, std::move(shape), device);
+    memory_of(device).clear(device, tensor.mutable_data(), tensor.bytes());
     return tensor;
 }
 
@@ -127,8 +126,21 @@ Tensor Tensor::reshaped(Shape shape) const {
 }
 
 Tensor Tensor::clone() const {
-    Tensor copy(dtype_, shape_);
-    if (bytes() != 0) std::memcpy(copy.mutable_data(), data_, bytes());
+    Tensor copy(dtype_, shape_, device_);
+    memory_of(device_).copy(device_, copy.mutable_data(), data_, bytes());
+    return copy;
+}
+
+Tensor Tensor::to(Device device) const {
+    if (device == device_) return *this;
+    const bool from_host = device_ == Device::cpu;
+    if (!from_host && device != Device::cpu) return to(Device::cpu).to(device);
+    Tensor copy(dtype_, shape_, device);
+    if (from_host) {
+        memory_of(device).from_host(device, copy.mutable_data(), data_, bytes());
+    } else {
+        memory_of(device_).to_host(device_, copy.mutable_data(), data_, bytes());
+    }
     return copy;
 }
 

@@ -295,9 +295,9 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
     run_operation([&] {
         const bool finds = kernel.find_scales != nullptr;
         const std::size_t scales = finds ? scale_bytes(problem, options) : 0;
-        std::byte* const memory = workspace(scales + kernel.workspace_bytes(problem));
-        if (finds) fill_scales(kernel, problem, options, memory, call);
-        call.workspace = memory + scales;
+        const Workspace memory(scales + kernel.workspace_bytes(problem));
+        if (finds) fill_scales(kernel, problem, options, memory.data(), call);
+        call.workspace = memory.data() + scales;
         kernel.run(problem, call);
     });
 }

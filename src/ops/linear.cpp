@@ -126,7 +126,8 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     args.y_stride = out.stride;
     args.packed = static_cast<const std::byte*>(packed_.data());
     run_operation([&] {
-        args.workspace = workspace(kernel_->workspace_bytes(problem));
+        const Workspace memory(kernel_->workspace_bytes(problem));
+        args.workspace = memory.data();
         kernel_->run(problem, args);
     });
 }

@@ -5,18 +5,17 @@
 
 namespace aerogel {
 
-/// At least `bytes` bytes, 64-byte aligned, owned by the calling thread and valid until its next call
-/// of this function. The content is undefined. Throws std::bad_alloc.
-std::byte* workspace(std::size_t bytes);
-
-/// While it lives, the calling thread has another workspace: for whoever calls the library in the middle of
-/// one of its operations (see CancellationQuestion).
-class OtherWorkspace {
+/// Scratch memory for as long as it lives, lent by a pool of the process: at least `bytes` bytes, 64-byte
+/// aligned, of undefined content. Whoever asks in the middle of another call (a question of
+/// CancellationQuestion that calls the library) gets other memory. Throws std::bad_alloc.
+class Workspace {
   public:
-    OtherWorkspace();
-    ~OtherWorkspace();
-    OtherWorkspace(const OtherWorkspace&) = delete;
-    OtherWorkspace& operator=(const OtherWorkspace&) = delete;
+    explicit Workspace(std::size_t bytes);
+    ~Workspace();
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+
+    std::byte* data() const { return data_; }
 
   private:
     std::byte* data_;

@@ -1,0 +1,63 @@
+// The table of memories, and the CPU's.
+#include "core/device_memory.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "aerogel/error.h"
+#include "base/huge_pages.h"
+
+namespace aerogel {
+namespace {
+
+void* allocate_on_cpu(Device, std::size_t bytes) {
+    constexpr std::size_t kAlignment = 64;
+    const std::size_t size = (bytes + kAlignment) / kAlignment * kAlignment;
+    void* data = std::aligned_alloc(kAlignment, size);
+    if (data != nullptr) prefer_huge_pages(data, size);
+    return data;
+}
+
+void free_on_cpu(Device, void* data, std::size_t) noexcept {
+    std::free(data);
+}
+
+void copy_on_cpu(Device, void* to, const void* from, std::size_t bytes) {
+    if (bytes != 0) std::memcpy(to, from, bytes);
+}
+
+void clear_on_cpu(Device, void* data, std::size_t bytes) {
+    std::memset(data, 0, bytes);
+}
+
+constexpr DeviceMemory kCpuMemory = {allocate_on_cpu, free_on_cpu,  copy_on_cpu, copy_on_cpu,
+                                     copy_on_cpu,     clear_on_cpu, true};
+
+struct MemoryOfDevice {
+    DeviceKind kind;
+    const DeviceMemory* memory;
+};
+
+// One row for every kind of device in this build.
+constexpr MemoryOfDevice kMemories[] = {{DeviceKind::cpu, &kCpuMemory}};
+
+MemoryOfDevice guest = {DeviceKind::cpu, nullptr};  // changes while a test alone runs
+
+}  // namespace
+
+const DeviceMemory& memory_of(Device device) {
+    if (guest.memory != nullptr && guest.kind == device.kind) return *guest.memory;
+    for (const MemoryOfDevice& row : kMemories)
+        if (row.kind == device.kind) return *row.memory;
+    throw Unsupported("[device] this build has no memory on the device " + device.describe());
+}
+
+GuestMemory::GuestMemory(Device device, const DeviceMemory& memory) {
+    guest = {device.kind, &memory};
+}
+
+GuestMemory::~GuestMemory() {
+    guest.memory = nullptr;
+}
+
+}  // namespace aerogel
