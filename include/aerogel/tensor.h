@@ -95,7 +95,9 @@ struct Device {
     DeviceKind kind = DeviceKind::cpu;
     int index = 0;
 
-    static const Device cpu, cuda;  ///< the first of its kind
+    /// The first of its kind.
+    static const Device cpu;   // NOLINT(readability-identifier-naming): reads like the kinds
+    static const Device cuda;  // NOLINT(readability-identifier-naming)
 
     friend bool operator==(const Device&, const Device&) = default;
     /// "cpu", "cuda:0".

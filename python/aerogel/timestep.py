@@ -85,7 +85,8 @@ class TimestepPolicyConfig(_core.TimestepPolicyConfig):
         self._write_down()
 
     def __init_subclass__(cls) -> None:
-        cls._core_answers = cls._core_answers and "get_strategy" not in vars(cls)
+        owner = next(c for c in cls.__mro__ if "get_strategy" in vars(c))
+        cls._core_answers = cls._core_answers and (owner is TimestepPolicyConfig or owner is not cls and getattr(owner, "_core_answers", False))
 
     @classmethod
     def static_from(cls, step: int) -> Self:
@@ -122,7 +123,8 @@ class TimestepPolicyConfig(_core.TimestepPolicyConfig):
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
-        self._write_down()
+        if "text" in vars(self):  # not before the core's part is there
+            self._write_down()
 
     def __eq__(self, other: object) -> bool:
         return super().__eq__(other) if other.__class__ is self.__class__ else NotImplemented

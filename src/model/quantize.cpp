@@ -27,6 +27,8 @@ ModelModules modules_of(const Transformer& model) {
         if (const auto* quantized = dynamic_cast<const QuantizedLinear*>(&linear)) {
             module.scheme = quantized->scheme();
             module.group_size = quantized->weights().weight.group_size;
+        } else if (dynamic_cast<const FloatLinear*>(&linear) == nullptr) {
+            module.unfit = "is a Linear of a kind of its own";
         }
         listed.modules.push_back(std::move(module));
     }

@@ -120,12 +120,13 @@ void check_options(const AttentionOptions& options, const AttentionViews& views,
 /// A contiguous f32 copy.
 Tensor float_copy(const TensorView& view) {
     Tensor copy(DType::f32, view.shape);
+    auto* const copied = copy.mutable_as<float>();
     const Shape strides = strides_of(view);
     const std::int64_t d = view.dim(3), inner = view.dim(2), outer = view.dim(1);
     parallel_for(view.dim(0) * outer * inner, [&](std::int64_t row, int) {
         const std::int64_t at =
             row / inner / outer * strides[0] + row / inner % outer * strides[1] + row % inner * strides[2];
-        float* to = copy.mutable_as<float>() + row * d;
+        float* to = copied + row * d;
         for (std::int64_t c = 0; c < d; ++c)
             to[c] = view.dtype == DType::f32 ? static_cast<const float*>(view.data)[at + c]
                                              : to_float(static_cast<const BFloat16*>(view.data)[at + c]);
@@ -135,13 +136,14 @@ Tensor float_copy(const TensorView& view) {
 
 /// Contiguous f32 values into a bf16 view.
 void write_back(const Tensor& from, const MutableView& to) {
+    const auto* const values = from.as<float>();
     const Shape strides = strides_of(to);
     const std::int64_t d = to.dim(3), inner = to.dim(2), outer = to.dim(1);
     parallel_for(to.dim(0) * outer * inner, [&](std::int64_t row, int) {
         const std::int64_t at =
             row / inner / outer * strides[0] + row / inner % outer * strides[1] + row % inner * strides[2];
         for (std::int64_t c = 0; c < d; ++c)
-            static_cast<BFloat16*>(to.data)[at + c] = to_bfloat16(from.as<float>()[row * d + c]);
+            static_cast<BFloat16*>(to.data)[at + c] = to_bfloat16(values[row * d + c]);
     });
 }
 

@@ -67,8 +67,11 @@ struct PerMap {
     float at(std::int64_t map) const { return values.as<float>()[map % heads / (heads / values.count())]; }
     /// Into `each` elements of every map, except where they are NaN.
     void replace(float* found, std::int64_t each) const {
-        for (std::int64_t i = 0; i < maps * each; ++i)
-            if (!std::isnan(found[i])) found[i] = at(i / each);
+        for (std::int64_t map = 0; map < maps; ++map) {
+            const float value = at(map);
+            for (std::int64_t i = map * each; i < (map + 1) * each; ++i)
+                if (!std::isnan(found[i])) found[i] = value;
+        }
     }
     void fill(float* to) const {
         for (std::int64_t map = 0; to != nullptr && map < maps; ++map) to[map] = at(map);

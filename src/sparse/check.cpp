@@ -79,8 +79,17 @@ void check_pattern(const SparsePattern& pattern, const SparseTypeRow& row) {
              types_that([](const SparseTypeRow& type) { return type.own_key_blocks; }) + " may have two");
 }
 
-void check_arithmetic(const SparseArithmetic& how, const SparseTypeRow& row) {
+// What holds for every plan.
+void check_arithmetic(const SparseArithmetic& how) {
     if (!std::isfinite(how.scale)) fail("scale must be finite, got " + std::to_string(how.scale));
+    const bool is_plain = how.format == AttentionFormat::none && how.quantized == nullptr;
+    if (!is_plain && how.is_causal) fail("is_causal goes with precision bf16");
+    if ((how.q_rotation.data != nullptr || how.k_rotation.data != nullptr) &&
+        how.format != AttentionFormat::fp8)
+        fail("q_rotation and k_rotation go with precision fp8");
+}
+
+void check_arithmetic(const SparseArithmetic& how, const SparseTypeRow& row) {
     if (how.is_causal && !row.causal)
         fail(std::string(row.name) + " is for video, where no token comes later; is_causal goes with " +
              types_that([](const SparseTypeRow& type) { return type.causal; }));
@@ -88,11 +97,7 @@ void check_arithmetic(const SparseArithmetic& how, const SparseTypeRow& row) {
         fail("precision fp8 and mix go with " +
              types_that([&](const SparseTypeRow& type) { return type.computes_in(how.format); }) + ", got " +
              std::string(row.name));
-    const bool is_plain = how.format == AttentionFormat::none && how.quantized == nullptr;
-    if (!is_plain && how.is_causal) fail("is_causal goes with precision bf16");
-    if ((how.q_rotation.data != nullptr || how.k_rotation.data != nullptr) &&
-        how.format != AttentionFormat::fp8)
-        fail("q_rotation and k_rotation go with precision fp8");
+    check_arithmetic(how);
 }
 
 void check_latent(const LatentShape& latent) {
@@ -219,6 +224,7 @@ void check_arrays(const AttentionArrays& arrays, AttentionLayout layout) {
 }
 
 void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const SparseArithmetic& arithmetic) {
+    check_arithmetic(arithmetic);
     const HeadRows q(arrays.q, arithmetic.layout), k(arrays.k, arithmetic.layout);
     if (static_cast<std::int64_t>(plan.heads.size()) != q.maps())
         fail("the plan is of " + std::to_string(plan.heads.size()) + " heads, got q " + arrays.q.describe());
@@ -227,6 +233,9 @@ void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const Spa
         fail("the plan is of " + std::to_string(plan.mask.q_len) + " queries and " +
              std::to_string(plan.mask.k_len) + " keys, got q " + arrays.q.describe() + " and k " +
              arrays.k.describe());
+    if (!plan.orders.empty() && plan.order_of.size() != plan.heads.size())
+        fail("the plan must have an order per head, got " + std::to_string(plan.order_of.size()) + " of " +
+             std::to_string(plan.heads.size()));
     if (arithmetic.is_causal && !plan.orders.empty())
         fail("is_causal goes with plans that leave the tokens as they lie");
 }

@@ -56,7 +56,7 @@ def extended(build, tmp_path_factory):
     """A folder with the programs of the build, linked with one pattern more."""
     folder = tmp_path_factory.mktemp("extended")
     table = (ROOT / "src/sparse/patterns/table.cpp").read_text()
-    table = re.sub(r"(extern const HeadPattern dense)", r"\1, own_blocks", table, count=1)
+    table = re.sub(r"(extern const HeadPattern kDense)", r"\1, own_blocks", table, count=1)
     head, brace, rest = table.partition("kTypes[] = {\n")
     assert brace
     (folder / "table.cpp").write_text(head + brace + ROW + rest)

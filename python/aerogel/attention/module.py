@@ -4,7 +4,7 @@ A description or a configuration names attention modules; each gets one of these
 calibrated int8 form), as MindIE SD hangs them in."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from types import CodeType, FunctionType
 from typing import Any, cast
 
@@ -117,21 +117,28 @@ def planned(decision: _core.ModuleDecision, policy: TimestepPolicyConfig | None 
     return QuantizedAttention(format, **rotation, scales=tensors, policy=policy, smooth_k=format == "int8")
 
 
-def _mentions(code: CodeType) -> bool:
+def _mentions(code: CodeType, names: Set[str]) -> bool:
     inner = [c for c in code.co_consts if isinstance(c, CodeType)]
-    return not _ATTRIBUTES.isdisjoint((*code.co_names, *(c for c in code.co_consts if isinstance(c, str)))) or any(map(_mentions, inner))
+    return not names.isdisjoint((*code.co_names, *(c for c in code.co_consts if isinstance(c, str)))) or any(_mentions(c, names) for c in inner)
 
 
-def _calls_it(kind: type) -> bool:
-    """Whether the code of a class speaks of `fa_quant` or `fa3`."""
+def _speaks_of(kind: type, names: Set[str]) -> bool:
+    """Whether the code of a class names one of these."""
     own = (function for base in kind.__mro__ if base not in (nn.Module, object) for function in vars(base).values())
-    return any(isinstance(function, FunctionType) and _mentions(function.__code__) for function in own)
+    return any(isinstance(function, FunctionType) and _mentions(function.__code__, names) for function in own)
+
+
+def _attends(processor: object) -> bool:
+    """Whether a processor of diffusers computes attention in a way that can be exchanged."""
+    return hasattr(processor, "_attention_backend") or _speaks_of(type(processor), {"scaled_dot_product_attention"})
 
 
 def why_no_attention(module: nn.Module) -> str:
     """Why a module cannot compute quantized attention; empty if it can."""
-    if hasattr(module, "processor") or _calls_it(type(module)):
+    if _attends(getattr(module, "processor", None)) or _speaks_of(type(module), _ATTRIBUTES):
         return ""
+    if getattr(module, "processor", None) is not None:
+        return f"{type(module.processor).__name__} calls neither diffusers' dispatcher nor torch's scaled_dot_product_attention"
     return f"{type(module).__name__} has no processor of diffusers and does not call its fa_quant"
 
 

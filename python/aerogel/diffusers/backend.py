@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -102,7 +103,7 @@ class RunningLayer:
     """A layer that attends itself while it runs: its hooks tell the backend, which then calls attend()."""
 
     def __init__(self) -> None:
-        self._catch: Catch | None = None
+        self._catch = Catch()  # one for all threads: each has a stack of its own
         self._number()
 
     def _number(self) -> None:
@@ -131,15 +132,13 @@ class RunningLayer:
     @torch.compiler.disable
     def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         running.set(self)
-        self._catch = Catch()
         self._catch.__enter__()
 
     @torch.compiler.disable
     def leave_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._catch is not None and running.get() is self:
+        if running.get() is self:
             running.set(None)
             self._catch.__exit__(None, None, None)
-            self._catch = None
 
 
 class QuantizedLayer(RunningLayer):
@@ -149,11 +148,16 @@ class QuantizedLayer(RunningLayer):
         super().__init__()
         self.name, self.attention = name, attention
         self._image_first = type(layer).__name__ == "WanAttention" and getattr(layer, "add_k_proj", None) is not None
-        self._calls, self._said = 0, False
+        self._calls: dict[int, int] = {}  # of each thread
+        self._said = False
 
     def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._calls = 0
-        if (traced.layer if torch.compiler.is_compiling() else running.get()) is None:
+        if torch.compiler.is_compiling():
+            if traced.layer is None:
+                super().enter(layer, args, kwargs)
+            return
+        self._calls[threading.get_ident()] = 0
+        if running.get() is None or isinstance(running.get(), QuantizedLayer):  # one that an error ended is still there
             super().enter(layer, args, kwargs)
 
     def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -161,8 +165,9 @@ class QuantizedLayer(RunningLayer):
             super().enter_catching(layer, args, kwargs)
 
     def attend(self, p: Problem) -> torch.Tensor:
-        self._calls += 1
-        if self._image_first and self._calls % 2:  # the image tokens of Wan's cross-attention stay float
+        thread = threading.get_ident()
+        self._calls[thread] = self._calls.get(thread, 0) + 1
+        if self._image_first and self._calls[thread] % 2:  # the image tokens of Wan's cross-attention stay float
             return dense(p)
         if why := why_float(p):
             if not self._said:

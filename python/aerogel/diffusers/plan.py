@@ -145,7 +145,7 @@ class AttentionPlan:
         """(output, density, why dense). place: where the video is, as keywords of sparse_attention. key: of a call that comes again in
         the next step, whose mask may then be used again."""
         options = {**place, "input_layout": p.layout, "scale": p.scale, **self._options}
-        key = (*key, self._forward)
+        key = (*key, self._forward, tuple(p.q.shape), p.q.dtype, str(place))
         made, plan = self._plans.get(key, (-self._refresh, None))
         if self._step - made >= self._refresh:
             made, plan = self._step, None

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "aerogel/error.h"
+#include "model/slots.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {

@@ -143,7 +143,7 @@ std::vector<BlockGrid> antidiagonal_blocks(const ContentInput& input) {
 }  // namespace
 
 namespace head_patterns {
-extern const HeadPattern antidiagonal = {
+extern const HeadPattern kAntidiagonal = {
     .name = "antidiagonal", .cells = natural_cells, .content_blocks = antidiagonal_blocks};
 }  // namespace head_patterns
 

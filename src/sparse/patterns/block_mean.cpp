@@ -83,7 +83,7 @@ std::vector<BlockGrid> block_mean_blocks(const ContentInput& input) {
 }  // namespace
 
 namespace head_patterns {
-extern const HeadPattern block_mean = {.name = "block_mean",
+extern const HeadPattern kBlockMean = {.name = "block_mean",
                                        .q_order = windowed_order,
                                        .k_order = windowed_order,
                                        .cells = pooled_cells,

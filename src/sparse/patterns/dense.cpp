@@ -12,11 +12,11 @@ BlockGrid all_blocks(const SparseGeometry& side) {
 }  // namespace
 
 namespace head_patterns {
-extern const HeadPattern dense = {.name = "dense",
-                                  .q_order = raster_order,
-                                  .k_order = raster_order,
-                                  .cells = inside_cells,
-                                  .static_blocks = all_blocks};
+extern const HeadPattern kDense = {.name = "dense",
+                                   .q_order = raster_order,
+                                   .k_order = raster_order,
+                                   .cells = inside_cells,
+                                   .static_blocks = all_blocks};
 }  // namespace head_patterns
 
 }  // namespace aerogel

@@ -4,7 +4,7 @@
 namespace aerogel {
 
 namespace head_patterns {
-extern const HeadPattern given = {.name = "given", .cells = natural_cells};
+extern const HeadPattern kGiven = {.name = "given", .cells = natural_cells};
 }  // namespace head_patterns
 
 }  // namespace aerogel

@@ -12,11 +12,11 @@ BlockGrid spatial_blocks(const SparseGeometry& geometry) {
 }  // namespace
 
 namespace head_patterns {
-extern const HeadPattern spatial = {.name = "spatial",
-                                    .q_order = raster_order,
-                                    .k_order = raster_order,
-                                    .cells = inside_cells,
-                                    .static_blocks = spatial_blocks};
+extern const HeadPattern kSpatial = {.name = "spatial",
+                                     .q_order = raster_order,
+                                     .k_order = raster_order,
+                                     .cells = inside_cells,
+                                     .static_blocks = spatial_blocks};
 }  // namespace head_patterns
 
 }  // namespace aerogel

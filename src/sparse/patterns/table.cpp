@@ -9,7 +9,7 @@
 namespace aerogel {
 
 namespace head_patterns {  // each in the file of its name
-extern const HeadPattern dense, given, spatial, temporal, textural, block_mean, antidiagonal;
+extern const HeadPattern kDense, kGiven, kSpatial, kTemporal, kTextural, kBlockMean, kAntidiagonal;
 }  // namespace head_patterns
 
 namespace {
@@ -19,7 +19,7 @@ constexpr std::array kAllFormats = {AttentionFormat::none, AttentionFormat::int8
 
 constexpr SparseTypeRow kTypes[] = {
     {.name = "none",
-     .heads = {&head_patterns::given},
+     .heads = {&head_patterns::kGiven},
      .reads = {"block_size", "block_size_kv"},
      .videos = Videos::ignored,
      .lengths_differ = true,
@@ -27,17 +27,17 @@ constexpr SparseTypeRow kTypes[] = {
      .own_key_blocks = true,
      .causal = true},
     {.name = "rf_v1",
-     .heads = {&head_patterns::spatial, &head_patterns::temporal, &head_patterns::textural},
+     .heads = {&head_patterns::kSpatial, &head_patterns::kTemporal, &head_patterns::kTextural},
      .reads = {"sparsity", "block_size", "protect_first_frame", "min_recall"},
      .videos = Videos::one},
     {.name = "rf_v2",
-     .heads = {&head_patterns::block_mean},
+     .heads = {&head_patterns::kBlockMean},
      .reads = {"sparsity", "block_size", "protect_first_frame"},
      .videos = Videos::several,
      .lengths_differ = true,
      .takes_mask = true},
     {.name = "rf_v3",
-     .heads = {&head_patterns::block_mean},
+     .heads = {&head_patterns::kBlockMean},
      .reads = {"sparsity", "block_size", "block_size_kv", "protect_first_frame"},
      .videos = Videos::several,
      .lengths_differ = true,
@@ -45,7 +45,7 @@ constexpr SparseTypeRow kTypes[] = {
      .own_key_blocks = true,
      .formats = kAllFormats},
     {.name = "ada_bsa",
-     .heads = {&head_patterns::antidiagonal},
+     .heads = {&head_patterns::kAntidiagonal},
      .reads = {"sparsity", "block_size", "cdf_threshold", "keep_sink", "keep_recent"},
      .lengths_differ = true,
      .takes_mask = true,
@@ -60,7 +60,7 @@ std::span<const HeadPattern* const> SparseTypeRow::head_patterns() const {
 }
 
 const HeadPattern* SparseTypeRow::head_pattern(std::string_view head) const {
-    if (head == head_patterns::dense.name) return &head_patterns::dense;
+    if (head == head_patterns::kDense.name) return &head_patterns::kDense;
     for (const HeadPattern* pattern : head_patterns()) {
         if (pattern->name == head) return pattern;
     }

@@ -18,11 +18,11 @@ BlockGrid temporal_blocks(const SparseGeometry& geometry) {
 }  // namespace
 
 namespace head_patterns {
-extern const HeadPattern temporal = {.name = "temporal",
-                                     .q_order = frame_last_order,
-                                     .k_order = frame_last_order,
-                                     .cells = inside_cells,
-                                     .static_blocks = temporal_blocks};
+extern const HeadPattern kTemporal = {.name = "temporal",
+                                      .q_order = frame_last_order,
+                                      .k_order = frame_last_order,
+                                      .cells = inside_cells,
+                                      .static_blocks = temporal_blocks};
 }  // namespace head_patterns
 
 }  // namespace aerogel

@@ -20,11 +20,11 @@ BlockGrid textural_blocks(const SparseGeometry& geometry) {
 }  // namespace
 
 namespace head_patterns {
-extern const HeadPattern textural = {.name = "textural",
-                                     .q_order = raster_order,
-                                     .k_order = checkerboard_order,
-                                     .cells = inside_cells,
-                                     .static_blocks = textural_blocks};
+extern const HeadPattern kTextural = {.name = "textural",
+                                      .q_order = raster_order,
+                                      .k_order = checkerboard_order,
+                                      .cells = inside_cells,
+                                      .static_blocks = textural_blocks};
 }  // namespace head_patterns
 
 }  // namespace aerogel
