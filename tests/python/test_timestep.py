@@ -132,3 +132,19 @@ def test_a_get_strategy_of_its_own_is_asked():
         outputs.append(layer(x))
     layer.timestep_policy = TimestepPolicyConfig(w4a4_default_strategy="W4A8")
     assert torch.equal(outputs[0], outputs[2]) and not torch.equal(*outputs[:2]) and torch.equal(outputs[1], layer(x))
+
+
+def test_an_inherited_get_strategy_is_asked_too():
+    class Words:
+        def get_strategy(self, step, target="w8a8_static_linear"):
+            return "W4A8" if target == "w4a4_linear" else super().get_strategy(step, target)
+
+    class Mixed(Words, TimestepPolicyConfig):
+        pass
+
+    class Later(Mixed):
+        def __init__(self):
+            self.table = {}  # before the core's part is there
+            super().__init__()
+
+    assert Mixed().in_step(1).get_strategy(1, "w4a4_linear") == "W4A8" and Later().in_step(1).get_strategy(1, "w4a4_linear") == "W4A8"
