@@ -134,6 +134,7 @@ struct TensorView {
   private:
     void expect(DType wanted) const;
     friend struct MutableView;
+    friend class Tensor;
 };
 
 /// A borrowed array to write.
@@ -183,7 +184,8 @@ class Tensor {
     const void* data() const { return data_; }
     template <typename T>
     const T* as() const {
-        return view().as<T>();
+        if (dtype_ != DTypeOf<T>::value) view().expect(DTypeOf<T>::value);
+        return static_cast<const T*>(data_);
     }
     TensorView view() const { return {dtype_, shape_, data_, {}, device()}; }
     operator TensorView() const { return view(); }
@@ -194,7 +196,9 @@ class Tensor {
     void* mutable_data();
     template <typename T>
     T* mutable_as() {
-        return mutable_view().as<T>();
+        void* data = mutable_data();
+        if (dtype_ != DTypeOf<T>::value) view().expect(DTypeOf<T>::value);
+        return static_cast<T*>(data);
     }
     MutableView mutable_view() { return {dtype_, shape_, mutable_data(), {}, device()}; }
     operator MutableView() { return mutable_view(); }

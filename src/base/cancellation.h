@@ -16,8 +16,7 @@ void stop_if_cancelled();
 
 /// While it lives, the work of the calling thread stops also when `asked` returns true. It is asked in the
 /// middle of operations, at most every 50 ms, on the calling thread, until it says yes. It must not throw and
-/// must outlive this object. It may call the library; its
-/// calls do not share their work with other threads.
+/// must outlive this object. It may call the library; its calls do not share their work with other threads.
 class CancellationQuestion {
   public:
     explicit CancellationQuestion(FunctionRef<bool()> asked);

@@ -1,4 +1,4 @@
-// An attention problem in words.
+// An attention problem in words, and what kernels of every machine refuse.
 #include "kernels/attention.h"
 
 namespace aerogel {
@@ -12,6 +12,14 @@ std::string AttentionProblem::describe() const {
     if (masked) text += " mask=" + std::to_string(block_q) + "x" + std::to_string(block_k);
     if (causal) text += " causal";
     return text;
+}
+
+std::string takes_all(const AttentionProblem&) {
+    return {};
+}
+
+std::string takes_all_keys(const AttentionProblem& problem) {
+    return problem.causal ? "causal goes with format none" : "";
 }
 
 }  // namespace aerogel

@@ -147,4 +147,9 @@ struct AttentionKernel {
     bool is_for(const AttentionProblem& problem) const { return (formats & formats_of(problem.format)) != 0; }
 };
 
+/// Of kernels that refuse nothing.
+std::string takes_all(const AttentionProblem& problem);
+/// Of kernels that are not for causal attention.
+std::string takes_all_keys(const AttentionProblem& problem);
+
 }  // namespace aerogel

@@ -12,6 +12,7 @@
 namespace aerogel {
 namespace {
 
+constexpr std::int64_t kChannels = 16;  // of one task
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 /// Calls visit(map, first token, last token) in parallel.
@@ -22,6 +23,16 @@ void for_blocks(const RoundedRows& x, std::int64_t tokens, const Visit& visit) {
     parallel_for(x.maps * blocks, [&](std::int64_t task, int) {
         const std::int64_t first = task % blocks * block;
         visit(task / blocks, first, std::min(first + block, x.tokens));
+    });
+}
+
+/// Calls visit(map, first channel, last channel) in parallel, with channels that fill cache lines.
+template <typename Visit>
+void for_channels(const RoundedRows& x, const Visit& visit) {
+    const std::int64_t parts = (x.head_dim + kChannels - 1) / kChannels;
+    parallel_for(x.maps * parts, [&](std::int64_t task, int) {
+        const std::int64_t first = task % parts * kChannels;
+        visit(task / parts, first, std::min(first + kChannels, x.head_dim));
     });
 }
 
@@ -198,15 +209,16 @@ void attend_rounded(const AttentionProblem& problem, const AttentionCall& call, 
 }  // namespace
 
 void subtract_means(const RoundedRows& x) {
-    parallel_for(x.maps, [&](std::int64_t map, int) {
-        double sums[256] = {};
+    for_channels(x, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
+        double sums[kChannels] = {};
         for (std::int64_t t = 0; t < x.tokens; ++t)
-            for (std::int64_t c = 0; c < x.head_dim; ++c) sums[c] += static_cast<double>(x.row(map, t)[c]);
-        float means[256];
-        for (std::int64_t c = 0; c < x.head_dim; ++c)
+            for (std::int64_t c = first; c < last; ++c)
+                sums[c - first] += static_cast<double>(x.row(map, t)[c]);
+        float means[kChannels];
+        for (std::int64_t c = 0; c < last - first; ++c)
             means[c] = static_cast<float>(sums[c] / static_cast<double>(std::max<std::int64_t>(x.tokens, 1)));
         for (std::int64_t t = 0; t < x.tokens; ++t)
-            for (std::int64_t c = 0; c < x.head_dim; ++c) x.row(map, t)[c] -= means[c];
+            for (std::int64_t c = first; c < last; ++c) x.row(map, t)[c] -= means[c - first];
     });
 }
 
@@ -220,16 +232,16 @@ void round_int8(const RoundedRows& x, std::int64_t block_tokens) {
 }
 
 void round_fp8_channels(const RoundedRows& x) {
-    parallel_for(x.maps, [&](std::int64_t map, int) {
-        float scales[256] = {};
+    for_channels(x, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
+        float scales[kChannels] = {};
         for (std::int64_t t = 0; t < x.tokens; ++t)
-            for (std::int64_t c = 0; c < x.head_dim; ++c)
-                scales[c] = larger_magnitude(scales[c], x.row(map, t)[c]);
-        for (std::int64_t c = 0; c < x.head_dim; ++c) scales[c] = scale_of(scales[c], kLargestFloat8);
+            for (std::int64_t c = first; c < last; ++c)
+                scales[c - first] = larger_magnitude(scales[c - first], x.row(map, t)[c]);
+        for (float& scale : scales) scale = scale_of(scale, kLargestFloat8);
         for (std::int64_t t = 0; t < x.tokens; ++t) {
             float* row = x.row(map, t);
-            for (std::int64_t c = 0; c < x.head_dim; ++c)
-                row[c] = to_float(to_float8_e4m3(row[c] / scales[c], true)) * scales[c];
+            for (std::int64_t c = first; c < last; ++c)
+                row[c] = to_float(to_float8_e4m3(row[c] / scales[c - first], true)) * scales[c - first];
         }
     });
 }

@@ -40,12 +40,11 @@ void rounded_attention(const AttentionProblem& problem, const AttentionCall& cal
 
 /// The row of such a kernel.
 template <const AttentionKernel* kFloats>
-constexpr AttentionKernel rounding_kernel(std::string_view name,
-                                          std::string (*why_not)(const AttentionProblem&)) {
+constexpr AttentionKernel rounding_kernel(std::string_view name) {
     return {
         .name = name,
         .formats = kRoundingFormats,
-        .why_not = why_not,
+        .why_not = takes_all_keys,
         .workspace_bytes =
             [](const AttentionProblem& problem) { return rounded_attention_workspace(problem, *kFloats); },
         .run = [](const AttentionProblem& problem,

@@ -152,12 +152,13 @@ Tensor times_matrix(const Tensor& x, const TensorView& matrix) {
     const std::int64_t d = x.dim(3);
     const Shape strides = strides_of(matrix);
     Tensor weight(DType::f32, {d, d});  // y = x w^T
+    auto* const to = weight.mutable_as<float>();
     for (std::int64_t n = 0; n < d; ++n) {
         for (std::int64_t k = 0; k < d; ++k) {
             const std::int64_t at = k * strides[0] + n * strides[1];
-            weight.mutable_as<float>()[n * d + k] =
-                matrix.dtype == DType::f32 ? static_cast<const float*>(matrix.data)[at]
-                                           : to_float(static_cast<const BFloat16*>(matrix.data)[at]);
+            to[n * d + k] = matrix.dtype == DType::f32
+                                ? static_cast<const float*>(matrix.data)[at]
+                                : to_float(static_cast<const BFloat16*>(matrix.data)[at]);
         }
     }
     Tensor y(DType::f32, {x.count() / d, d});

@@ -14,15 +14,18 @@
 namespace aerogel {
 namespace {
 
+constexpr const char* kForced = "AEROGEL_KERNEL";
+
 template <typename Kernel>
 void append_names(std::vector<std::string>& names, KernelList<Kernel> rows) {
     for (const auto& row : rows) names.emplace_back(row.kernel->name);
 }
 
-// Read at every choice: choices are rare, and a program may set the variable before it loads a model.
+// Read at every choice, as a program may set the variable before it loads a model.
 std::optional<std::string> forced_kernel() {
+    if (!environment(kForced)) return std::nullopt;
     const std::vector<std::string> names = all_kernel_names();
-    return environment_choice("AEROGEL_KERNEL", {names.begin(), names.end()});
+    return environment_choice(kForced, {names.begin(), names.end()});
 }
 
 struct Seen {

@@ -1,4 +1,4 @@
-// Chooses the Hadamard kernel once per process and runs it in chunks of rows.
+// Chooses the Hadamard kernel of the device and runs it in chunks of rows.
 #include "ops/hadamard.h"
 
 #include <fmt/format.h>
@@ -17,7 +17,7 @@ constexpr std::int64_t kRows = 16;
 
 bool fits(const TensorView& matrix, const TensorView& like) {
     return matrix.dtype == DType::f32 && matrix.shape.size() == 2 && matrix.contiguous() &&
-           matrix.shape == like.shape;
+           matrix.shape == like.shape && matrix.device == like.device;
 }
 
 }  // namespace
@@ -25,8 +25,8 @@ bool fits(const TensorView& matrix, const TensorView& like) {
 void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block, const Tensor& signs) {
     if (!fits(x, x) || !fits(y, x) || x.data == y.data) {
         throw InvalidArgument(
-            fmt::format("[hadamard] x and y must be different contiguous f32 matrices of one shape, got "
-                        "x {}, y {}",
+            fmt::format("[hadamard] x and y must be different contiguous f32 matrices of one shape "
+                        "on one device, got x {}, y {}",
                         x.describe(), y.describe()));
     }
     const std::int64_t columns = x.dim(1);
@@ -34,11 +34,12 @@ void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block
         throw InvalidArgument(fmt::format(
             "[hadamard] block must be a power of two that divides the {} columns, got {}", columns, block));
     }
-    if (signs.defined() && (signs.dtype() != DType::f32 || signs.shape() != Shape{columns})) {
+    if (signs.defined() &&
+        (signs.dtype() != DType::f32 || signs.shape() != Shape{columns} || signs.device() != x.device)) {
         throw InvalidArgument(
             fmt::format("[hadamard] signs must be f32[{}], got {}", columns, signs.describe()));
     }
-    static const HadamardKernel& kernel = choose("hadamard", Device::cpu, &Machine::hadamard, FloatRows{});
+    const HadamardKernel& kernel = choose("hadamard", x.device, &Machine::hadamard, FloatRows{});
     const std::int64_t rows = x.dim(0);
     parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t chunk, int) {
         HadamardArgs args;

@@ -23,9 +23,10 @@ struct Rows {
 };
 
 /// Leading axes flattened to rows; a 2-D view may have gaps between its rows.
-Rows rows_of(const TensorView& view, const char* name, std::int64_t columns) {
+Rows rows_of(const TensorView& view, const char* name, std::int64_t columns, Device device) {
     const std::string described = std::string(name) + " " + view.describe();
-    if (view.device != Device::cpu) refuse(described + " must be on the CPU");
+    if (view.device != device)
+        refuse(described + " must be on " + (device == Device::cpu ? "the CPU" : device.describe()));
     if (view.shape.empty() || view.shape.back() != columns) {
         refuse(std::string(name) + " must have " + std::to_string(columns) + " columns, got " + described);
     }
@@ -81,8 +82,9 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
     if (const std::string wrong = row.problem(weight); !wrong.empty()) {
         refuse(std::string(row.name) + " weight: " + wrong);
     }
-    kernel_ = &choose("linear", Device::cpu, &Machine::linear, problem_);
-    packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
+    const Device device = weight.data.device();
+    kernel_ = &choose("linear", device, &Machine::linear, problem_);
+    packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))}, device);
     run_operation([&] { kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.mutable_data())); });
 }
 
@@ -99,8 +101,8 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     if (y.dtype != DType::f32 && y.dtype != DType::bf16 && y.dtype != DType::f16) {
         refuse("y " + y.describe() + " must be f32, bf16 or f16");
     }
-    const Rows in = rows_of(x, "x", problem_.k);
-    const Rows out = rows_of(y, "y", problem_.n);
+    const Rows in = rows_of(x, "x", problem_.k, packed_.device());
+    const Rows out = rows_of(y, "y", problem_.n, packed_.device());
     if (in.count != out.count) {
         refuse("x and y must have as many rows (x " + x.describe() + ", y " + y.describe() + ")");
     }

@@ -14,9 +14,9 @@ namespace aerogel {
 /// y.
 class PackedLinear {
   public:
-    /// Chooses and packs, for `activation` and those that same_packing() joins with it. InvalidArgument when
-    /// the weight's arrays do not fit its format, Unsupported when no kernel takes the problem. The weight is
-    /// not needed afterwards.
+    /// Chooses and packs, on the weight's device, for `activation` and those that same_packing() joins with
+    /// it. InvalidArgument when the weight's arrays do not fit its format, Unsupported when no kernel takes
+    /// the problem. The weight is not needed afterwards.
     PackedLinear(const QuantizedTensor& weight, Activation activation);
 
     std::int64_t n() const { return problem_.n; }
@@ -26,8 +26,9 @@ class PackedLinear {
     bool serves(Activation activation) const;
 
     /// y[..., n] = x[..., k] w^T as kernels/linear.h spells out; `args` brings the arrays of the epilogue
-    /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, last axis contiguous, more than
-    /// two axes only when contiguous. InvalidArgument when shapes, types or `activation` do not fit.
+    /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, on the weight's device, last
+    /// axis contiguous, more than two axes only when contiguous. InvalidArgument when shapes, types or
+    /// `activation` do not fit.
     void run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args) const;
 
   private:

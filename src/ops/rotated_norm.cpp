@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <bit>
-#include <vector>
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
+#include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
+#include "ops/workspace.h"
 
 namespace aerogel {
 namespace {
@@ -26,6 +27,10 @@ void check(const RotatedNorm& args) {
     const TensorView& x = args.x;
     require(x.shape.size() == 3 && (x.dtype == DType::f32 || x.dtype == DType::bf16) && strides_of(x)[2] == 1,
             "x", "f32 or bf16 [batch,tokens,columns] with contiguous rows", x);
+    for (const auto& [name, view] :
+         {std::pair{"x", args.x}, std::pair{"y", TensorView(args.y)}, std::pair{"weight", args.weight},
+          std::pair{"cos", args.cos}, std::pair{"sin", args.sin}})
+        require(view.device == Device::cpu, name, "on the CPU", view);
     const std::int64_t tokens = x.dim(1), columns = x.dim(2);
     if (args.heads < 1 || columns % args.heads != 0 || columns / args.heads % 2 != 0)
         throw InvalidArgument(
@@ -81,30 +86,46 @@ void narrow(const float* x, std::int64_t count, BFloat16* out) {
     }
 }
 
+constexpr std::int64_t kRowsPerTask = 16;
+
+std::int64_t row_count(const RotatedNorm& args) {
+    return args.x.dim(0) * args.x.dim(1);
+}
+
+/// The rows of one task; `wide` holds one of bfloat16 in float32.
+void rotate_rows(const RotatedNorm& args, std::int64_t task, float* wide) {
+    const std::int64_t tokens = args.x.dim(1), columns = args.x.dim(2);
+    const Shape strides = strides_of(args.x);
+    const std::int64_t last = std::min(row_count(args), (task + 1) * kRowsPerTask);
+    for (std::int64_t r = task * kRowsPerTask; r < last; ++r) {
+        const std::int64_t token = r % tokens;
+        const std::int64_t from = r / tokens * strides[0] + token * strides[1];
+        if (args.x.dtype == DType::bf16) {
+            widen(args.x.as<BFloat16>() + from, columns, wide);
+            rotate_norm(args, token, wide);
+            narrow(wide, columns, args.y.as<BFloat16>() + r * columns);
+        } else {
+            float* row = args.y.as<float>() + r * columns;
+            if (const float* source = args.x.as<float>() + from; source != row)
+                std::copy_n(source, columns, row);
+            rotate_norm(args, token, row);
+        }
+    }
+}
+
 }  // namespace
 
 void rotated_norm(const RotatedNorm& args) {
     check(args);
-    const std::int64_t tokens = args.x.dim(1), columns = args.x.dim(2), rows = args.x.dim(0) * tokens;
-    const Shape strides = strides_of(args.x);
-    constexpr std::int64_t kRowsPerTask = 16;
-    parallel_for((rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task, int) {
-        thread_local std::vector<float> wide;
-        if (args.x.dtype == DType::bf16) wide.resize(static_cast<std::size_t>(columns));
-        for (std::int64_t r = task * kRowsPerTask; r < std::min(rows, (task + 1) * kRowsPerTask); ++r) {
-            const std::int64_t token = r % tokens;
-            const std::int64_t from = r / tokens * strides[0] + token * strides[1];
-            if (args.x.dtype == DType::bf16) {
-                widen(args.x.as<BFloat16>() + from, columns, wide.data());
-                rotate_norm(args, token, wide.data());
-                narrow(wide.data(), columns, args.y.as<BFloat16>() + r * columns);
-            } else {
-                float* row = args.y.as<float>() + r * columns;
-                if (const float* source = args.x.as<float>() + from; source != row)
-                    std::copy_n(source, columns, row);
-                rotate_norm(args, token, row);
-            }
-        }
+    const std::int64_t tasks = (row_count(args) + kRowsPerTask - 1) / kRowsPerTask;
+    if (args.x.dtype == DType::f32)
+        return parallel_for(tasks, [&](std::int64_t task, int) { rotate_rows(args, task, nullptr); });
+    run_operation([&] {
+        const std::int64_t columns = args.x.dim(2);
+        const Workspace memory(static_cast<std::size_t>(columns * num_threads()) * sizeof(float));
+        auto* const wide = reinterpret_cast<float*>(memory.data());
+        parallel_for(
+            tasks, [&](std::int64_t task, int worker) { rotate_rows(args, task, wide + worker * columns); });
     });
 }
 

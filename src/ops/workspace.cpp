@@ -1,13 +1,13 @@
-// A pool of buffers: the last one given back is lent first, because its pages are the warmest.
+// A pool of buffers: the last one given back is lent first, because its pages are the warmest. Whoever frees
+// memory does so without the lock, as large memory takes long.
 #include "ops/workspace.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
+#include <iterator>
 #include <mutex>
 #include <new>
-#include <utility>
-#include <vector>
 
 #include "base/fork.h"
 #include "base/huge_pages.h"
@@ -15,14 +15,7 @@
 namespace aerogel {
 namespace {
 
-struct Free {
-    void operator()(std::byte* p) const { std::free(p); }
-};
-
-struct Buffer {
-    std::unique_ptr<std::byte, Free> data;
-    std::size_t size = 0;
-};
+using Buffers = std::list<Workspace::Buffer>;
 
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kLarge = std::size_t{256} << 20;
@@ -30,35 +23,39 @@ constexpr std::size_t kKept = 8;  // as many threads may take turns without an a
 
 struct Pool {
     std::mutex guard;
-    std::vector<Buffer> free;
+    Buffers free;  // the last one given back first
 };
 PerProcess<Pool> pool;
 
 // Small enough to be kept although the call needs less.
-bool fits(const Buffer& buffer, std::size_t size) {
+bool fits(const Workspace::Buffer& buffer, std::size_t size) {
     return buffer.size >= size && (buffer.size <= kLarge || buffer.size / 2 <= size);
 }
 
-Buffer kept_buffer(std::size_t size) {
-    Pool& mine = pool.get();
-    const std::lock_guard lock(mine.guard);
-    for (std::size_t i = mine.free.size(); i-- > 0;) {
-        if (!fits(mine.free[i], size)) continue;
-        Buffer found = std::move(mine.free[i]);
-        mine.free.erase(mine.free.begin() + static_cast<std::ptrdiff_t>(i));
-        return found;
-    }
-    // One that does not fit goes, so that a growing workload holds one buffer per caller.
-    Buffer unfit;
-    if (!mine.free.empty()) {
-        unfit = std::move(mine.free.back());
-        mine.free.pop_back();
-    }
-    return {};
+std::size_t bytes_of(const Buffers& buffers) {
+    std::size_t bytes = 0;
+    for (const Workspace::Buffer& buffer : buffers) bytes += buffer.size;
+    return bytes;
 }
 
-Buffer fresh_buffer(std::size_t size) {
-    Buffer buffer;
+// One buffer that fits, or none.
+Buffers kept_buffer(std::size_t size) {
+    Buffers found, unfit;
+    Pool& mine = pool.get();
+    const std::lock_guard lock(mine.guard);
+    const auto at = std::find_if(mine.free.begin(), mine.free.end(),
+                                 [=](const Workspace::Buffer& buffer) { return fits(buffer, size); });
+    if (at != mine.free.end()) {
+        found.splice(found.begin(), mine.free, at);
+    } else if (!mine.free.empty()) {
+        // One that does not fit goes, so that a growing workload holds one buffer per caller.
+        unfit.splice(unfit.begin(), mine.free, mine.free.begin());
+    }
+    return found;
+}
+
+Workspace::Buffer fresh_buffer(std::size_t size) {
+    Workspace::Buffer buffer;
     buffer.data.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, size)));
     if (!buffer.data) throw std::bad_alloc();
     prefer_huge_pages(buffer.data.get(), size);
@@ -68,23 +65,31 @@ Buffer fresh_buffer(std::size_t size) {
 
 }  // namespace
 
+void Workspace::Free::operator()(std::byte* data) const {
+    std::free(data);
+}
+
 Workspace::Workspace(std::size_t bytes) {
     if (bytes > SIZE_MAX - kPage) throw std::bad_alloc();
     const std::size_t size = (bytes + kPage) / kPage * kPage;
-    Buffer buffer = kept_buffer(size);
-    if (!buffer.data) buffer = fresh_buffer(size);
-    data_ = buffer.data.release();
-    size_ = buffer.size;
+    lent_ = kept_buffer(size);
+    if (lent_.empty()) lent_.push_back(fresh_buffer(size));
 }
 
 Workspace::~Workspace() {
-    Buffer buffer;
-    buffer.data.reset(data_);
-    buffer.size = size_;
+    Buffers surplus;
     Pool& mine = pool.get();
     const std::lock_guard lock(mine.guard);
-    if (mine.free.size() >= kKept) mine.free.erase(mine.free.begin());
-    mine.free.push_back(std::move(buffer));
+    mine.free.splice(mine.free.begin(), lent_);
+    const std::size_t last = mine.free.front().size;
+    while (mine.free.size() > kKept || bytes_of(mine.free) - last > kLarge)
+        surplus.splice(surplus.begin(), mine.free, std::prev(mine.free.end()));
+}
+
+std::size_t kept_workspace_bytes() {
+    Pool& mine = pool.get();
+    const std::lock_guard lock(mine.guard);
+    return bytes_of(mine.free);
 }
 
 }  // namespace aerogel

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <list>
+#include <memory>
 
 namespace aerogel {
 
@@ -15,11 +17,22 @@ class Workspace {
     Workspace(const Workspace&) = delete;
     Workspace& operator=(const Workspace&) = delete;
 
-    std::byte* data() const { return data_; }
+    std::byte* data() const { return lent_.front().data.get(); }
+
+    struct Free {
+        void operator()(std::byte* data) const;
+    };
+    struct Buffer {
+        std::unique_ptr<std::byte, Free> data;
+        std::size_t size = 0;
+    };
 
   private:
-    std::byte* data_;
-    std::size_t size_;
+    std::list<Buffer> lent_;  // one: a list, so that giving it back allocates nothing
 };
+
+/// What the pool keeps while nobody has it: the buffer given back last, and others of 256 MiB together at
+/// the most.
+std::size_t kept_workspace_bytes();
 
 }  // namespace aerogel

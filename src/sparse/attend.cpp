@@ -19,12 +19,12 @@ namespace {
 Tensor hadamard_matrix(std::int64_t head_dim) {
     const std::int64_t order = head_dim & -head_dim;
     Tensor matrix = Tensor::zeros(DType::f32, {head_dim, head_dim});
+    auto* const to = matrix.mutable_as<float>();
     const float size = 1.0F / std::sqrt(static_cast<float>(order));
     for (std::int64_t row = 0; row < head_dim; ++row) {
         for (std::int64_t i = 0; i < order; ++i) {
             const auto common = static_cast<std::uint64_t>(row % order & i);
-            matrix.mutable_as<float>()[row * head_dim + row / order * order + i] =
-                std::popcount(common) % 2 == 0 ? size : -size;
+            to[row * head_dim + row / order * order + i] = std::popcount(common) % 2 == 0 ? size : -size;
         }
     }
     return matrix;

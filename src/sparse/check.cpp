@@ -1,6 +1,7 @@
 // Argument checks of sparse_attention.
 #include "sparse/check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -177,6 +178,33 @@ void check_given(const SparseProblem& problem) {
     }
 }
 
+// Kernels read and write at the tokens of an order.
+void check_order(const TokenOrder& order, std::int64_t tokens, const std::string& name) {
+    if (static_cast<std::int64_t>(order.size()) != tokens)
+        fail("the plan orders " + std::to_string(order.size()) + " tokens of " + name + ", which has " +
+             std::to_string(tokens));
+    const auto outside = [&](std::int32_t token) { return token < 0 || token >= tokens; };
+    if (const auto found = std::find_if(order.begin(), order.end(), outside); found != order.end())
+        fail("the plan's order names token " + std::to_string(*found) + " of " + name + ", which has " +
+             std::to_string(tokens));
+}
+
+void check_orders(const SparsePlan& plan, std::int64_t q_tokens, std::int64_t k_tokens) {
+    if (plan.orders.empty()) return;
+    if (plan.order_of.size() != plan.heads.size())
+        fail("the plan must have an order per head, got " + std::to_string(plan.order_of.size()) + " of " +
+             std::to_string(plan.heads.size()));
+    for (const std::size_t index : plan.order_of) {
+        if (index >= plan.orders.size())
+            fail("the plan has " + std::to_string(plan.orders.size()) + " orders, a head has number " +
+                 std::to_string(index));
+    }
+    for (const TokenLayout& order : plan.orders) {
+        check_order(order.q, q_tokens, "q");
+        check_order(order.k, k_tokens, "k");
+    }
+}
+
 }  // namespace
 
 SparseSides checked_sides(const SparseProblem& problem) {
@@ -228,14 +256,12 @@ void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const Spa
     const HeadRows q(arrays.q, arithmetic.layout), k(arrays.k, arithmetic.layout);
     if (static_cast<std::int64_t>(plan.heads.size()) != q.maps())
         fail("the plan is of " + std::to_string(plan.heads.size()) + " heads, got q " + arrays.q.describe());
-    if (!plan.dense_because.empty()) return;
-    if (plan.mask.q_len != q.tokens || plan.mask.k_len != k.tokens)
+    const bool sparse = plan.dense_because.empty();
+    if (sparse && (plan.mask.q_len != q.tokens || plan.mask.k_len != k.tokens))
         fail("the plan is of " + std::to_string(plan.mask.q_len) + " queries and " +
              std::to_string(plan.mask.k_len) + " keys, got q " + arrays.q.describe() + " and k " +
              arrays.k.describe());
-    if (!plan.orders.empty() && plan.order_of.size() != plan.heads.size())
-        fail("the plan must have an order per head, got " + std::to_string(plan.order_of.size()) + " of " +
-             std::to_string(plan.heads.size()));
+    check_orders(plan, q.tokens, k.tokens);
     if (arithmetic.is_causal && !plan.orders.empty())
         fail("is_causal goes with plans that leave the tokens as they lie");
 }

@@ -1,5 +1,6 @@
 """The layers of the house: no include points to a layer above, none makes a cycle, third-party headers stay
-where they belong, and public headers need nothing but the standard library and each other."""
+where they belong, public headers need nothing but the standard library and each other, and values of a thread stay in
+base."""
 
 import re
 
@@ -83,6 +84,8 @@ def violations(files):
     if errors:
         return errors
     for path, text in files.items():
+        if layers[path] != "base" and re.search(r"^[^/\n]*\bthread_local\b", text, re.MULTILINE):
+            errors.append(f"{path}: thread_local belongs in base; scratch memory is a Workspace")
         graph[path] = []
         for quoted, name in includes(text):
             if not quoted:
@@ -147,6 +150,7 @@ BAD = {
     "public third party": ("include/aerogel/x.h", "// layer: core\n#include <fmt/core.h>", "is not allowed in public"),
     "public system": ("include/aerogel/x.h", "// layer: core\n#include <unistd.h>", "is not allowed in public"),
     "public internal": ("include/aerogel/x.h", '// layer: core\n#include "base/log.h"', "public header includes"),
+    "scratch memory of a thread": ("src/quant/x.h", "thread_local int x;", "thread_local belongs in base"),
     "no layer": ("include/aerogel/x.h", "#pragma once", "no known layer"),
     "new room": ("src/misc/x.h", "", "no known layer"),
     "missing": ("src/base/x.h", '#include "log.h"', '"log.h" is no file'),

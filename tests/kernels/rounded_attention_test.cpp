@@ -1,10 +1,18 @@
 // Every kernel of the rounding formats against the exact result of the rounded q, k and v, within the bounds
 // of float attention; tokens in any order; any number of threads.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
+#include "aerogel/cancellation.h"
+#include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "kernels/attention_cases.h"
 #include "kernels/attention_rounding.h"
@@ -128,6 +136,110 @@ TEST(RoundedAttentionKernels, TokensInAnyOrderAndThreadsGiveTheSameBits) {
             set_num_threads(before);
         }
     }
+}
+
+// By plain loops over the channels of a map.
+void subtract_means_plainly(const RoundedRows& x) {
+    for (std::int64_t i = 0; i < x.maps * x.head_dim; ++i) {
+        const std::int64_t map = i / x.head_dim, c = i % x.head_dim;
+        double sum = 0.0;
+        for (std::int64_t t = 0; t < x.tokens; ++t) sum += static_cast<double>(x.row(map, t)[c]);
+        const auto mean = static_cast<float>(sum / static_cast<double>(x.tokens));
+        for (std::int64_t t = 0; t < x.tokens; ++t) x.row(map, t)[c] -= mean;
+    }
+}
+
+void round_channels_plainly(const RoundedRows& x) {
+    for (std::int64_t i = 0; i < x.maps * x.head_dim; ++i) {
+        const std::int64_t map = i / x.head_dim, c = i % x.head_dim;
+        float largest = 0.0F;
+        for (std::int64_t t = 0; t < x.tokens; ++t) {
+            const float value = std::fabs(x.row(map, t)[c]);
+            largest = std::isfinite(value) && !std::isnan(largest) ? std::max(largest, value) : std::nanf("");
+        }
+        const float scale = largest == 0.0F ? 1.0F : largest / 448.0F;
+        for (std::int64_t t = 0; t < x.tokens; ++t)
+            x.row(map, t)[c] = to_float(to_float8_e4m3(x.row(map, t)[c] / scale, true)) * scale;
+    }
+}
+
+using Rounds = void (*)(const RoundedRows&);
+const std::pair<Rounds, Rounds> kByChannel[] = {{subtract_means, subtract_means_plainly},
+                                                {round_fp8_channels, round_channels_plainly}};
+
+TEST(ChannelRounding, GivesTheBitsOfPlainLoops) {
+    for (const std::int64_t head_dim : {1, 15, 16, 17, 40, 256}) {
+        for (const auto& [rounds, plainly] : kByChannel) {
+            std::vector<float> values;
+            for (std::int64_t i = 0; i < 2 * 33 * head_dim; ++i)
+                values.push_back(std::sin(static_cast<float>(i)) * std::ldexp(1.0F, static_cast<int>(i % 9)));
+            values[static_cast<std::size_t>(head_dim - 1)] = std::numeric_limits<float>::infinity();
+            for (std::size_t t = 0; t < 33; ++t) values[t * static_cast<std::size_t>(head_dim)] = 0.0F;
+            std::vector<float> wanted = values;
+            rounds({values.data(), 2, 33, head_dim});
+            plainly({wanted.data(), 2, 33, head_dim});
+            for (std::size_t i = 0; i < values.size(); ++i) {
+                if (std::isnan(wanted[i])) {
+                    EXPECT_TRUE(std::isnan(values[i])) << i;
+                } else {
+                    EXPECT_EQ(values[i], wanted[i]) << i;
+                }
+            }
+        }
+    }
+}
+
+/// Memory whose second page asks everybody to stop when it is first touched.
+class Tripwire {
+  public:
+    static constexpr std::size_t kPage = 4096;
+
+    Tripwire() {
+        start_ = ::mmap(nullptr, 2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct sigaction action = {};
+        action.sa_sigaction = touched;
+        action.sa_flags = SA_SIGINFO;
+        ::sigaction(SIGSEGV, &action, &before_);
+    }
+    ~Tripwire() {
+        ::sigaction(SIGSEGV, &before_, nullptr);
+        ::munmap(start_, 2 * kPage);
+        withdraw_cancellation();
+    }
+    Tripwire(const Tripwire&) = delete;
+    Tripwire& operator=(const Tripwire&) = delete;
+
+    float* data() const { return static_cast<float*>(start_); }
+    void arm() const { ::mprotect(second(), kPage, PROT_NONE); }
+
+  private:
+    static std::byte* second() { return static_cast<std::byte*>(start_) + kPage; }
+    static void touched(int, siginfo_t* signal, void*) {
+        const auto* at = static_cast<std::byte*>(signal->si_addr);
+        if (at < second() || at >= second() + kPage) ::signal(SIGSEGV, SIG_DFL);
+        ::mprotect(second(), kPage, PROT_READ | PROT_WRITE);
+        request_cancellation();
+    }
+
+    static inline void* start_ = nullptr;
+    struct sigaction before_ = {};
+};
+
+// A thread that is asked to stop ends its task; so what it leaves undone are other tasks.
+TEST(ChannelRounding, OneMapIsManyTasks) {
+    const int before = num_threads();
+    set_num_threads(1);
+    for (const auto& [rounds, plainly] : kByChannel) {
+        const Tripwire memory;
+        std::int64_t next = 0;
+        std::generate_n(memory.data(), 8 * 256, [&] { return static_cast<float>(++next % 100) + 0.3F; });
+        const std::vector<float> values(memory.data(), memory.data() + 8 * 256);
+        memory.arm();
+        EXPECT_THROW(rounds({memory.data(), 1, 8, 256}), Cancelled);
+        EXPECT_NE(memory.data()[256], values[256]);
+        EXPECT_EQ(memory.data()[255], values[255]);
+    }
+    set_num_threads(before);
 }
 
 }  // namespace

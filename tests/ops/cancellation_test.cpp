@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <vector>
 
 #include "aerogel/attention.h"
@@ -74,6 +75,22 @@ TEST_F(CancelledOperation, WhoAsksInTheMiddleGetsOtherMemoryAndMemoryIsKept) {
         EXPECT_EQ(before[5], std::byte{77});
     }
     EXPECT_EQ(Workspace(1000).data(), before);
+}
+
+TEST_F(CancelledOperation, LittleOfTheMemoryOfManyCallsAtOnceIsKept) {
+    constexpr std::size_t kMebibyte = std::size_t{1} << 20;
+    {
+        std::vector<std::unique_ptr<Workspace>> many;
+        for (int i = 0; i < 4; ++i) many.push_back(std::make_unique<Workspace>(300 * kMebibyte));
+    }
+    EXPECT_LE(kept_workspace_bytes(), (300 + 256 + 1) * kMebibyte);
+    EXPECT_GE(kept_workspace_bytes(), 300 * kMebibyte);
+    {
+        std::vector<std::unique_ptr<Workspace>> many;
+        for (int i = 0; i < 4; ++i) many.push_back(std::make_unique<Workspace>(50 * kMebibyte));
+    }
+    EXPECT_GE(kept_workspace_bytes(), 4 * 50 * kMebibyte);  // those of as many threads
+    EXPECT_LE(kept_workspace_bytes(), (300 + 256 + 1) * kMebibyte);
 }
 
 }  // namespace

@@ -4,9 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "aerogel/error.h"
+#include "core/hidden_memory.h"
 #include "kernels/reference/kernels.h"
 #include "ops/dispatch.h"
+#include "ops/hadamard.h"
+#include "ops/linear.h"
 
 namespace aerogel {
 namespace {
@@ -81,6 +86,55 @@ TEST(Machines, AnOperationWithoutRowsIsNotSupported) {
     const std::string text =
         refusal([] { choose("hadamard", Device::cuda, &Machine::hadamard, FloatRows{}); });
     EXPECT_EQ(text, "[hadamard] no kernel takes float32 rows: this machine has none");
+}
+
+std::atomic<std::int64_t> rows_run = 0;
+
+const LinearKernel kThere = [] {
+    LinearKernel kernel = named("toy.one.there", takes_all);
+    kernel.pack = [](const LinearProblem&, const QuantizedTensor&, std::byte*) noexcept {};
+    kernel.run = [](const LinearProblem& problem, const LinearArgs&) noexcept { rows_run += problem.m; };
+    return kernel;
+}();
+const HadamardKernel kTurn = {"toy.one.turn",
+                              [](const HadamardArgs& args) noexcept { rows_run += args.rows; }};
+const MachineRow<LinearKernel> kLinearThere[] = {{1, &kThere}};
+const MachineRow<HadamardKernel> kHadamardThere[] = {{1, &kTurn}};
+
+template <typename Expected>
+std::string message_of(const std::function<void()>& call) {
+    try {
+        call();
+    } catch (const Expected& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
+TEST(Machines, OperationsRunWhereTheirTensorsAre) {
+    const GuestMemory memory(Device::cuda, testing::kHiddenMemory);
+    QuantizedTensor weight;
+    weight.rows = weight.columns = 4;
+    weight.data = Tensor::zeros(DType::f32, {4, 4}, Device::cuda);
+    Tensor x = Tensor::zeros(DType::f32, {40, 4}, Device::cuda), y(DType::f32, {40, 4}, Device::cuda);
+    const std::string none = "[device] this build has no kernels for the device cuda:0";
+    EXPECT_EQ(refusal([&] { PackedLinear(weight, Activation::none); }), none);
+    EXPECT_EQ(refusal([&] { hadamard_rows(x, y, 4, Tensor()); }), none);
+    const Machine there = {.why_not = why_not, .linear = kLinearThere, .hadamard = kHadamardThere};
+    const GuestMachine guest(Device::cuda, there);
+    const PackedLinear packed(weight, Activation::none);
+    EXPECT_EQ(packed.kernel_name(), "toy.one.there");
+    rows_run = 0;
+    packed.run(x, y, Activation::none, {});
+    EXPECT_EQ(rows_run, 40);
+    hadamard_rows(x, y, 4, Tensor());
+    EXPECT_EQ(rows_run, 80);
+    const Tensor here = Tensor::zeros(DType::f32, {40, 4});
+    EXPECT_EQ(message_of<InvalidArgument>([&] { packed.run(here, y, Activation::none, {}); }),
+              "[linear] x f32[40,4] must be on cuda:0");
+    EXPECT_NE(message_of<InvalidArgument>([&] { hadamard_rows(here, y, 4, Tensor()); }), "no error");
+    EXPECT_NE(message_of<InvalidArgument>([&] { hadamard_rows(x, y, 4, Tensor(DType::f32, {4})); }),
+              "no error");
 }
 
 }  // namespace

@@ -159,6 +159,9 @@ TEST(RotatedNorm, SaysWhatDoesNotFit) {
     bad.y = angles;
     EXPECT_NE(message(bad).find("y must be contiguous and like x"), std::string::npos);
     bad = good;
+    bad.cos.device = Device::cuda;
+    EXPECT_EQ(message(bad), "[rotated_norm] cos must be on the CPU, got f32[3,2]");
+    bad = good;
     bad.x = angles;
     EXPECT_NE(message(bad).find("x must be f32 or bf16 [batch,tokens,columns]"), std::string::npos);
 }

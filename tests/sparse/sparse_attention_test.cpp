@@ -253,6 +253,39 @@ TEST(SparsePlan, DoesNotFitOtherSizes) {
     EXPECT_THAT(message(zeros(533, 2), zeros(533, 2), true), HasSubstr("is_causal goes with plans"));
 }
 
+TEST(SparsePlan, OrdersThatDoNotFitAreRefused) {
+    const SparsePlan plan = request_with_content().plan();
+    const auto message = [&](const std::function<void(SparsePlan&)>& spoil) -> std::string {
+        Request request = request_with_content();
+        SparsePlan spoiled = plan;
+        spoil(spoiled);
+        try {
+            attention({request.q, request.k, request.v, request.o}, spoiled);
+        } catch (const InvalidArgument& error) {
+            return error.what();
+        }
+        return "no error";
+    };
+    EXPECT_EQ(message([](SparsePlan&) {}), "no error");
+    EXPECT_EQ(message([](SparsePlan& p) { p.orders[0].q.pop_back(); }),
+              "[sparse_attention] the plan orders 532 tokens of q, which has 533");
+    EXPECT_EQ(message([](SparsePlan& p) { p.orders[0].k.push_back(0); }),
+              "[sparse_attention] the plan orders 534 tokens of k, which has 533");
+    EXPECT_EQ(message([](SparsePlan& p) { p.orders[0].k[7] = 533; }),
+              "[sparse_attention] the plan's order names token 533 of k, which has 533");
+    EXPECT_EQ(message([](SparsePlan& p) { p.orders[0].q[7] = -1; }),
+              "[sparse_attention] the plan's order names token -1 of q, which has 533");
+    EXPECT_EQ(message([](SparsePlan& p) { p.order_of[1] = 1; }),
+              "[sparse_attention] the plan has 1 orders, a head has number 1");
+    EXPECT_EQ(message([](SparsePlan& p) { p.order_of.pop_back(); }),
+              "[sparse_attention] the plan must have an order per head, got 1 of 2");
+    EXPECT_EQ(message([](SparsePlan& p) {
+                  p.dense_because = "the test says so";
+                  p.orders[0].q.pop_back();
+              }),
+              "[sparse_attention] the plan orders 532 tokens of q, which has 533");
+}
+
 TEST(SparseTypes, NamesAndWhatTheyLookAt) {
     EXPECT_EQ(sparse_types(), (std::vector<std::string_view>{"none", "rf_v1", "rf_v2", "rf_v3", "ada_bsa"}));
     EXPECT_THAT(message_of([](Request& r) { r.pattern.type = "rf_v9"; }),

@@ -12,7 +12,8 @@ namespace {
 
 /// Keys first..last-1 (whole panels) as [panel][head_dim][16]; keys past k_len become zeros.
 template <typename Isa, typename Element>
-void pack_keys(const Rows<Element>& k, const AttentionProblem& problem, std::int64_t first, float* out) {
+void pack_keys(const Rows<const Element>& k, const AttentionProblem& problem, std::int64_t first,
+               float* out) {
     using V = typename Isa::V;
     constexpr std::int64_t kLanes = Isa::kLanes;
     for (std::int64_t half = 0; half < kPanel; half += kLanes) {
@@ -38,7 +39,7 @@ void pack_keys(const Rows<Element>& k, const AttentionProblem& problem, std::int
 
 /// Values first..last-1 as panels of two vectors (the last panel: of one, when one is left).
 template <typename Isa, typename Element>
-void pack_values(const Rows<Element>& v, const AttentionProblem& problem, Segment keys, float* out) {
+void pack_values(const Rows<const Element>& v, const AttentionProblem& problem, Segment keys, float* out) {
     constexpr std::int64_t kLanes = Isa::kLanes;
     const std::int64_t d_padded = round_up(problem.head_dim, kLanes);
     for (std::int64_t d = 0; d < d_padded; d += kLanes) {
@@ -52,7 +53,7 @@ void pack_values(const Rows<Element>& v, const AttentionProblem& problem, Segmen
 }
 
 template <typename Isa, typename Element>
-void load_queries(const Rows<Element>& q, std::int64_t first_query, const Tile& tile) {
+void load_queries(const Rows<const Element>& q, std::int64_t first_query, const Tile& tile) {
     const std::int64_t groups = group_count<Isa>(tile.rows);
     alignas(64) float row_values[round_up(256, kPanel)];
     for (std::int64_t g = 0; g < groups; ++g) {
@@ -73,7 +74,7 @@ void load_queries(const Rows<Element>& q, std::int64_t first_query, const Tile& 
 template <typename Isa, typename Element>
 void store_output(const Tile& tile, std::int64_t empty, const Rows<Element>& o, std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
-        auto* to = const_cast<Element*>(o.at(first + row));
+        Element* to = o.at(first + row);
         typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
         for (std::int64_t j = Isa::kLanes; j < kPanel; j += Isa::kLanes)
             sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + j));
@@ -121,8 +122,8 @@ void pack_group(const AttentionProblem& problem, const AttentionCall& call, cons
     parallel_for(group.maps.count * portions, [&](std::int64_t task, int) {
         const std::int64_t local = task / portions;
         const std::int64_t map = group.maps.first + local;
-        const Rows<Element> k = rows_of<Element>(call.k, call.k_strides, problem.kv_heads, map);
-        const Rows<Element> v = rows_of<Element>(call.v, call.v_strides, problem.kv_heads, map);
+        const Rows k = rows_of<const Element>(call.k, call.k_strides, problem.kv_heads, map);
+        const Rows v = rows_of<const Element>(call.v, call.v_strides, problem.kv_heads, map);
         const std::int64_t first = task % portions * kPackKeys;
         const std::int64_t last = smaller(first + kPackKeys, problem.k_len);
         for (std::int64_t key = first; key < last; key += kPanel)
@@ -153,7 +154,7 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
         tile.largest = tile.q + kMaxTileRows * round_up(problem.head_dim, kPanel);
         tile.rescale = tile.largest + kMaxTileRows;
         tile.factor = call.scale * kLog2E;
-        load_queries<Isa>(rows_of<Element>(call.q, call.q_strides, problem.heads, map), first, tile);
+        load_queries<Isa>(rows_of<const Element>(call.q, call.q_strides, problem.heads, map), first, tile);
         KeyCursor cursor = keys_of(problem, call.mask, map, block);
         tile.seen = cursor.hide_later(problem, first, tile.rows);
         const std::int64_t empty = compute_tile<Isa>(tile, cursor);
@@ -162,7 +163,7 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
 }
 
 template <typename Isa, typename Element>
-void attend(const AttentionProblem& problem, const AttentionCall& call) {
+void attend_elements(const AttentionProblem& problem, const AttentionCall& call) {
     const AttentionTiling tiling = tile_attention(problem, Isa::kLanes);
     Group group;
     group.keys = reinterpret_cast<float*>(call.workspace);
@@ -175,8 +176,20 @@ void attend(const AttentionProblem& problem, const AttentionCall& call) {
     }
 }
 
-inline std::size_t attend_workspace(const AttentionProblem& problem, std::int64_t lanes) {
-    const AttentionTiling tiling = tile_attention(problem, lanes);
+/// As AttentionKernel::run.
+template <typename Isa>
+void attend(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    if (problem.dtype == DType::f32) {
+        attend_elements<Isa, float>(problem, call);
+    } else {
+        attend_elements<Isa, Bf16Bits>(problem, call);
+    }
+}
+
+/// As AttentionKernel::workspace_bytes.
+template <typename Isa>
+std::size_t attend_workspace(const AttentionProblem& problem) {
+    const AttentionTiling tiling = tile_attention(problem, Isa::kLanes);
     const std::int64_t floats =
         tiling.group * (tiling.k_floats + tiling.v_floats) + tiling.worker_floats * num_threads();
     return static_cast<std::size_t>(floats) * sizeof(float);

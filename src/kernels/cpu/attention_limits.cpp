@@ -3,16 +3,8 @@
 
 namespace aerogel {
 
-std::string takes_all(const AttentionProblem&) {
-    return {};
-}
-
 std::string takes_bf16(const AttentionProblem& problem) {
     return problem.dtype == DType::bf16 ? "" : "dtype must be bf16";
-}
-
-std::string takes_all_keys(const AttentionProblem& problem) {
-    return problem.causal ? "causal goes with format none" : "";
 }
 
 std::string takes_up_to_256(const AttentionProblem& problem) {

@@ -86,16 +86,14 @@ struct KeyCursor {
     }
 };
 
-/// The rows of one map.
+/// The rows of one map; of an input, Element is const.
 template <typename Element>
 struct Rows {
-    const Element* first;
+    Element* first;
     std::int64_t stride;
     const std::int32_t* order;  ///< null: as they lie
 
-    const Element* at(std::int64_t row) const {
-        return first + (order == nullptr ? row : order[row]) * stride;
-    }
+    Element* at(std::int64_t row) const { return first + (order == nullptr ? row : order[row]) * stride; }
 };
 
 /// Rows whose scores are kStride floats apart; row r may see keys before seen + r only.
@@ -120,10 +118,10 @@ void hide_later_keys(const SeenRows& of, const KeyTile& keys) {
     }
 }
 
-template <typename Element>
-Rows<Element> rows_of(const void* data, const AttentionStrides& strides, std::int64_t heads,
-                      std::int64_t map) {
-    return {static_cast<const Element*>(data) + map / heads * strides.batch +
+/// `data` is const where Element is.
+template <typename Element, typename Data>
+Rows<Element> rows_of(Data* data, const AttentionStrides& strides, std::int64_t heads, std::int64_t map) {
+    return {static_cast<Element*>(data) + map / heads * strides.batch +
                 map % heads / strides.shared * strides.head,
             strides.token, strides.order == nullptr ? nullptr : strides.order[map]};
 }

@@ -173,7 +173,7 @@ void pack_quantized_values(const AttentionProblem& problem, const AttentionCall&
                            const PackedMap& packed, std::int64_t map, std::int64_t group) {
     constexpr std::int64_t kDepth = Isa::Weights::kDepth, kSteps = kGroupKeys / kDepth;
     constexpr int kBits = 32 / static_cast<int>(kDepth);
-    const Rows<Element> v = rows_of<Element>(call.v, call.v_strides, problem.kv_heads, map);
+    const Rows v = rows_of<const Element>(call.v, call.v_strides, problem.kv_heads, map);
     const float* means = advance(call.int8.v_mean, map * problem.head_dim);
     const float* scales = packed.v_scale + group * problem.head_dim;
     if (call.int8.on_the_way) {
@@ -260,7 +260,7 @@ template <typename Isa, typename Element>
 void store_rows(const QuantizedTile& tile, const float* shift, bool empty, const Rows<Element>& o,
                 std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
-        auto* to = const_cast<Element*>(o.at(first + row));
+        Element* to = o.at(first + row);
         const float sum = Isa::reduce_add(Isa::load(tile.sums + row * Isa::kLanes));
         const typename Isa::V total = Isa::set1(empty ? 1.0F : sum);
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
@@ -314,7 +314,7 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
 }
 
 template <typename Isa, typename Element>
-void attend_quantized(const AttentionProblem& problem, const AttentionCall& call) {
+void attend_quantized_elements(const AttentionProblem& problem, const AttentionCall& call) {
     const Int8Tiling tiling = tile_int8<Isa>(problem);
     auto* packed = reinterpret_cast<std::int32_t*>(call.workspace);
     std::int32_t* scratch = packed + tiling.group * tiling.map_size;
@@ -340,6 +340,17 @@ void attend_quantized(const AttentionProblem& problem, const AttentionCall& call
     }
 }
 
+/// As AttentionKernel::run.
+template <typename Isa>
+void attend_quantized(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    if (problem.dtype == DType::f32) {
+        attend_quantized_elements<Isa, float>(problem, call);
+    } else {
+        attend_quantized_elements<Isa, Bf16Bits>(problem, call);
+    }
+}
+
+/// As AttentionKernel::workspace_bytes.
 template <typename Isa>
 std::size_t attend_quantized_workspace(const AttentionProblem& problem) {
     const Int8Tiling tiling = tile_int8<Isa>(problem);

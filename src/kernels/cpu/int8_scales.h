@@ -31,8 +31,8 @@ struct Operand {
     const float* means = nullptr;  ///< [maps][head_dim] or null
 
     template <typename Element>
-    Rows<Element> rows(std::int64_t map) const {
-        return rows_of<Element>(data, strides, heads, map);
+    Rows<const Element> rows(std::int64_t map) const {
+        return rows_of<const Element>(data, strides, heads, map);
     }
     std::int64_t maps() const { return problem.batch * heads; }
 };
@@ -83,7 +83,7 @@ struct LargestBits {
     }
 
     const Operand& of;
-    Rows<Element> rows;
+    Rows<const Element> rows;
     alignas(64) float mean[kMostChannels] = {};
     alignas(64) std::int32_t bits[kMostChannels] = {};
 };
@@ -138,7 +138,7 @@ void channel_means(const Operand& of, double* sums, float* means) {
     parallel_for(of.maps() * portions, [&](std::int64_t task, int) {
         double* sum = sums + task * d;
         for (std::int64_t c = 0; c < d; ++c) sum[c] = 0.0;
-        const Rows<Element> rows = of.rows<Element>(task / portions);
+        const Rows rows = of.rows<Element>(task / portions);
         const std::int64_t begin = task % portions * kMeanTokens;
         const std::int64_t end = smaller(begin + kMeanTokens, of.tokens);
         for (std::int64_t first = begin; first < end; first += kFloatTokens) {

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 
-#include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "kernels/attention_rounding.h"
@@ -15,19 +14,6 @@
 namespace aerogel::reference {
 namespace {
 
-double load(const void* data, DType dtype, std::int64_t index) {
-    if (dtype == DType::f32) return static_cast<const float*>(data)[index];
-    return to_float(static_cast<const BFloat16*>(data)[index]);
-}
-
-void store(void* data, DType dtype, std::int64_t index, double value) {
-    if (dtype == DType::f32) {
-        static_cast<float*>(data)[index] = static_cast<float>(value);
-    } else {
-        static_cast<BFloat16*>(data)[index] = to_bfloat16(static_cast<float>(value));
-    }
-}
-
 void one_row(const AttentionProblem& problem, const AttentionCall& call, std::int64_t map, std::int64_t q,
              double* scratch) {
     double* scores = scratch;
@@ -35,13 +21,15 @@ void one_row(const AttentionProblem& problem, const AttentionCall& call, std::in
     const std::int64_t d = problem.head_dim, kv_map = map / problem.group();
     const std::int64_t query = row_start(call.q_strides, problem.heads, map, q);
     const std::int64_t out = row_start(call.o_strides, problem.heads, map, q);
+    const auto value = [&](const void* data, std::int64_t at) {
+        return static_cast<double>(load(data, problem.dtype, at));
+    };
     double largest = -std::numeric_limits<double>::infinity();
     visit_keys(problem, call.mask, map, q, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t key = first; key < last; ++key) {
             const std::int64_t at = row_start(call.k_strides, problem.kv_heads, kv_map, key);
             double score = 0.0;
-            for (std::int64_t i = 0; i < d; ++i)
-                score += load(call.q, problem.dtype, query + i) * load(call.k, problem.dtype, at + i);
+            for (std::int64_t i = 0; i < d; ++i) score += value(call.q, query + i) * value(call.k, at + i);
             scores[key] = score * static_cast<double>(call.scale);
             largest = std::max(largest, scores[key]);
         }
@@ -55,19 +43,15 @@ void one_row(const AttentionProblem& problem, const AttentionCall& call, std::in
             weights += weight;
             empty = false;
             const std::int64_t at = row_start(call.v_strides, problem.kv_heads, kv_map, key);
-            for (std::int64_t i = 0; i < d; ++i) sums[i] += weight * load(call.v, problem.dtype, at + i);
+            for (std::int64_t i = 0; i < d; ++i) sums[i] += weight * value(call.v, at + i);
         }
     });
     for (std::int64_t i = 0; i < d; ++i)
-        store(call.o, problem.dtype, out + i, empty ? 0.0 : sums[i] / weights);
+        store(call.o, problem.dtype, out + i, empty ? 0.0F : static_cast<float>(sums[i] / weights));
 }
 
 std::int64_t doubles_per_thread(const AttentionProblem& problem) {
     return (problem.k_len + problem.head_dim + 7) / 8 * 8;
-}
-
-std::string takes_all(const AttentionProblem&) {
-    return {};
 }
 
 std::size_t attention_workspace(const AttentionProblem& problem) {
@@ -90,7 +74,6 @@ constexpr AttentionKernel kAttention = {.name = "reference.attention",
                                         .workspace_bytes = attention_workspace,
                                         .run = attention};
 
-constexpr AttentionKernel kRoundedAttention =
-    rounding_kernel<&kAttention>("reference.rounded_attention", takes_all_keys);
+constexpr AttentionKernel kRoundedAttention = rounding_kernel<&kAttention>("reference.rounded_attention");
 
 }  // namespace aerogel::reference

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 
-#include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "kernels/reference/rows.h"
@@ -16,11 +15,6 @@ namespace {
 
 constexpr std::int64_t kGroup = kQuantizedKeyGroup;
 constexpr double kUnkept = -std::numeric_limits<double>::infinity();
-
-float load(const void* data, DType dtype, std::int64_t index) {
-    if (dtype == DType::f32) return static_cast<const float*>(data)[index];
-    return to_float(static_cast<const BFloat16*>(data)[index]);
-}
 
 /// In float, as the contract says: the integers of all kernels are the same.
 std::int8_t quantize(float value, float scale, float offset) {
@@ -157,11 +151,7 @@ class Row {
             // A row without keys has no weights at all.
             const auto value = weights == 0.0 ? 0.0F : static_cast<float>(sums_[c] / weights + shift);
             const std::int64_t place = row_start(call_.o_strides, problem_.heads, map_, query_) + c;
-            if (problem_.dtype == DType::f32) {
-                static_cast<float*>(call_.o)[place] = value;
-            } else {
-                static_cast<BFloat16*>(call_.o)[place] = to_bfloat16(value);
-            }
+            store(call_.o, problem_.dtype, place, value);
         }
     }
 
@@ -208,10 +198,6 @@ void int8_attention(const AttentionProblem& problem, const AttentionCall& call) 
 }
 
 }  // namespace
-
-std::string takes_all_keys(const AttentionProblem& problem) {
-    return problem.causal ? "causal goes with format none" : "";
-}
 
 constexpr AttentionKernel kInt8Attention = {.name = "reference.int8_attention",
                                             .formats = kInt8Formats,

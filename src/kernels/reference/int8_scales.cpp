@@ -3,7 +3,6 @@
 #include <cmath>
 #include <limits>
 
-#include "aerogel/number_types.h"
 #include "kernels/reference/rows.h"
 
 namespace aerogel::reference {
@@ -20,9 +19,7 @@ struct Operand {
     std::int64_t maps() const { return problem.batch * heads; }
 
     float value(std::int64_t map, std::int64_t token, std::int64_t c) const {
-        const std::int64_t at = row_start(strides, heads, map, token) + c;
-        return problem.dtype == DType::f32 ? static_cast<const float*>(data)[at]
-                                           : to_float(static_cast<const BFloat16*>(data)[at]);
+        return load(data, problem.dtype, row_start(strides, heads, map, token) + c);
     }
     float centred(std::int64_t map, std::int64_t token, std::int64_t c) const {
         const float x = value(map, token, c);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "aerogel/number_types.h"
 #include "kernels/attention.h"
 
 namespace aerogel::reference {
@@ -13,6 +14,19 @@ inline std::int64_t row_start(const AttentionStrides& strides, std::int64_t head
                               std::int64_t row) {
     const std::int64_t token = strides.order == nullptr ? row : strides.order[map][row];
     return map / heads * strides.batch + map % heads / strides.shared * strides.head + token * strides.token;
+}
+
+/// Elements of f32 or bf16.
+inline float load(const void* data, DType dtype, std::int64_t index) {
+    if (dtype == DType::f32) return static_cast<const float*>(data)[index];
+    return to_float(static_cast<const BFloat16*>(data)[index]);
+}
+inline void store(void* data, DType dtype, std::int64_t index, float value) {
+    if (dtype == DType::f32) {
+        static_cast<float*>(data)[index] = value;
+    } else {
+        static_cast<BFloat16*>(data)[index] = to_bfloat16(value);
+    }
 }
 
 /// Calls visit(first key, last key) for each range of keys that row `q` of the map sees.
@@ -32,8 +46,6 @@ void visit_keys(const AttentionProblem& problem, const MaskRows& mask, std::int6
     }
 }
 
-/// As AttentionKernel::why_not.
-std::string takes_all_keys(const AttentionProblem& problem);
 /// As AttentionKernel::find_scales.
 void int8_scales(const AttentionProblem& problem, const AttentionCall& call) noexcept;
 

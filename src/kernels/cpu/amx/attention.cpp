@@ -35,7 +35,8 @@ struct Bf16Plan : QueryTiles {
 };
 
 /// 16 keys from `first` on, as tiles of pairs along d; keys past k_len are zeros.
-void pack_keys(const Rows<Bf16Bits>& k, const AttentionProblem& problem, std::int64_t first, Bf16Bits* out) {
+void pack_keys(const Rows<const Bf16Bits>& k, const AttentionProblem& problem, std::int64_t first,
+               Bf16Bits* out) {
     for (std::int64_t d = 0; d < problem.head_dim; d += kDepth, out += kTileSize) {
         const std::int64_t width = smaller(kDepth, problem.head_dim - d);
         const auto lanes = static_cast<__mmask32>((std::uint64_t{1} << width) - 1);
@@ -53,7 +54,7 @@ void pack_keys(const Rows<Bf16Bits>& k, const AttentionProblem& problem, std::in
 }
 
 /// 32 keys from `first` on, as tiles of pairs of keys; those past k_len are zeros.
-void pack_values(const Rows<Bf16Bits>& v, const AttentionProblem& problem, std::int64_t first,
+void pack_values(const Rows<const Bf16Bits>& v, const AttentionProblem& problem, std::int64_t first,
                  Bf16Bits* out) {
     for (std::int64_t pair = 0; pair < kHalf; ++pair) {
         const std::int64_t key = first + 2 * pair;
@@ -72,7 +73,7 @@ void pack_values(const Rows<Bf16Bits>& v, const AttentionProblem& problem, std::
     }
 }
 
-void load_queries(const Rows<Bf16Bits>& q, const AttentionProblem& problem, std::int64_t first,
+void load_queries(const Rows<const Bf16Bits>& q, const AttentionProblem& problem, std::int64_t first,
                   const Bf16Tile& tile) {
     for (std::int64_t row = 0; row < round_up(tile.rows, kHalf); ++row) {
         for (std::int64_t d = 0; d < tile.d; d += kDepth) {
@@ -90,7 +91,7 @@ void load_queries(const Rows<Bf16Bits>& q, const AttentionProblem& problem, std:
 void store_output(const Bf16Tile& tile, std::int64_t head_dim, std::int64_t empty, const Rows<Bf16Bits>& o,
                   std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
-        auto* to = const_cast<Bf16Bits*>(o.at(first + row));
+        Bf16Bits* to = o.at(first + row);
         const float sum = Avx512::reduce_add(Avx512::load(tile.sums + row * kHalf));
         const __m512 factor = Avx512::set1(1.0F / sum);
         for (std::int64_t d = 0; d < head_dim; d += kHalf)
@@ -141,10 +142,10 @@ void pack_group(const AttentionProblem& problem, const AttentionCall& call, cons
         const std::int64_t local = task / plan.panels, map = maps.first + local;
         const std::int64_t key = task % plan.panels * kBlock;
         auto* keys = reinterpret_cast<Bf16Bits*>(call.workspace + 2 * local * plan.side) + key * plan.d;
-        const Rows<Bf16Bits> k = rows_of<Bf16Bits>(call.k, call.k_strides, problem.kv_heads, map);
+        const Rows k = rows_of<const Bf16Bits>(call.k, call.k_strides, problem.kv_heads, map);
         pack_keys(k, problem, key, keys);
         pack_keys(k, problem, key + kHalf, keys + kHalf * plan.d);
-        pack_values(rows_of<Bf16Bits>(call.v, call.v_strides, problem.kv_heads, map), problem, key,
+        pack_values(rows_of<const Bf16Bits>(call.v, call.v_strides, problem.kv_heads, map), problem, key,
                     keys + plan.side / 2);
     });
 }
@@ -162,7 +163,8 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
         tile.k = reinterpret_cast<const Bf16Bits*>(call.workspace + 2 * packed * plan.side);
         tile.v = tile.k + plan.side / 2;
         tile.factor = call.scale * kLog2E;
-        load_queries(rows_of<Bf16Bits>(call.q, call.q_strides, problem.heads, map), problem, first, tile);
+        load_queries(rows_of<const Bf16Bits>(call.q, call.q_strides, problem.heads, map), problem, first,
+                     tile);
         KeyCursor cursor = keys_of(problem, call.mask, map, block);
         tile.seen = cursor.hide_later(problem, first, tile.rows);
         _tile_loadconfig(&kWholeTiles);

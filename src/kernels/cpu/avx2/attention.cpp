@@ -3,7 +3,6 @@
 #include "kernels/cpu/avx2/kernels.h"
 
 #include "kernels/cpu/attention_driver.h"
-#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/avx2/vector.h"
 
 namespace aerogel {
@@ -35,24 +34,12 @@ struct Avx2Attention : Avx2 {
     }
 };
 
-std::size_t attention_workspace(const AttentionProblem& problem) {
-    return attend_workspace(problem, Avx2Attention::kLanes);
-}
-
-void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    if (problem.dtype == DType::f32) {
-        attend<Avx2Attention, float>(problem, call);
-    } else {
-        attend<Avx2Attention, Bf16Bits>(problem, call);
-    }
-}
-
 }  // namespace
 
 constexpr AttentionKernel avx2::kAttention = {.name = "cpu.avx2.attention",
                                               .formats = kFloatFormats,
                                               .why_not = takes_all,
-                                              .workspace_bytes = attention_workspace,
-                                              .run = attention};
+                                              .workspace_bytes = attend_workspace<Avx2Attention>,
+                                              .run = attend<Avx2Attention>};
 
 }  // namespace aerogel

@@ -104,25 +104,13 @@ struct Avx2Integers : Avx2 {
     }
 };
 
-std::size_t int8_attention_workspace(const AttentionProblem& problem) {
-    return attend_quantized_workspace<Avx2Integers>(problem);
-}
-
-void int8_attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    if (problem.dtype == DType::f32) {
-        attend_quantized<Avx2Integers, float>(problem, call);
-    } else {
-        attend_quantized<Avx2Integers, Bf16Bits>(problem, call);
-    }
-}
-
 }  // namespace
 
 constexpr AttentionKernel avx2::kInt8Attention = {.name = "cpu.avx2.int8_attention",
                                                   .formats = kInt8Formats,
                                                   .why_not = takes_up_to_256,
-                                                  .workspace_bytes = int8_attention_workspace,
-                                                  .run = int8_attention,
+                                                  .workspace_bytes = attend_quantized_workspace<Avx2Integers>,
+                                                  .run = attend_quantized<Avx2Integers>,
                                                   .find_scales = find_scales,
                                                   .largest_weight = kNarrowWeight};
 

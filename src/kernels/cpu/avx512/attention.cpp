@@ -3,7 +3,6 @@
 #include "kernels/cpu/avx512/kernels.h"
 
 #include "kernels/cpu/attention_driver.h"
-#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/avx512/vector.h"
 
 namespace aerogel {
@@ -14,24 +13,12 @@ struct Avx512Attention : Avx512 {
     static constexpr std::int64_t kRows = 12;
 };
 
-std::size_t attention_workspace(const AttentionProblem& problem) {
-    return attend_workspace(problem, Avx512Attention::kLanes);
-}
-
-void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    if (problem.dtype == DType::f32) {
-        attend<Avx512Attention, float>(problem, call);
-    } else {
-        attend<Avx512Attention, Bf16Bits>(problem, call);
-    }
-}
-
 }  // namespace
 
 constexpr AttentionKernel avx512::kAttention = {.name = "cpu.avx512.attention",
                                                 .formats = kFloatFormats,
                                                 .why_not = takes_all,
-                                                .workspace_bytes = attention_workspace,
-                                                .run = attention};
+                                                .workspace_bytes = attend_workspace<Avx512Attention>,
+                                                .run = attend<Avx512Attention>};
 
 }  // namespace aerogel

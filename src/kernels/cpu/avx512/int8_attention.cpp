@@ -69,26 +69,15 @@ struct Avx512Bytes : Avx512 {
     static V kept_or_zero(const std::int32_t* lanes, V x) { return _mm512_maskz_mov_ps(kept(lanes), x); }
 };
 
-std::size_t int8_attention_workspace(const AttentionProblem& problem) {
-    return attend_quantized_workspace<Avx512Bytes>(problem);
-}
-
-void int8_attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    if (problem.dtype == DType::f32) {
-        attend_quantized<Avx512Bytes, float>(problem, call);
-    } else {
-        attend_quantized<Avx512Bytes, Bf16Bits>(problem, call);
-    }
-}
-
 }  // namespace
 
-constexpr AttentionKernel avx512::kInt8Attention = {.name = "cpu.avx512.int8_attention",
-                                                    .formats = kInt8Formats,
-                                                    .why_not = takes_up_to_256,
-                                                    .workspace_bytes = int8_attention_workspace,
-                                                    .run = int8_attention,
-                                                    .find_scales = find_scales,
-                                                    .largest_weight = kWideWeight};
+constexpr AttentionKernel avx512::kInt8Attention = {
+    .name = "cpu.avx512.int8_attention",
+    .formats = kInt8Formats,
+    .why_not = takes_up_to_256,
+    .workspace_bytes = attend_quantized_workspace<Avx512Bytes>,
+    .run = attend_quantized<Avx512Bytes>,
+    .find_scales = find_scales,
+    .largest_weight = kWideWeight};
 
 }  // namespace aerogel

@@ -3,7 +3,6 @@
 #include "kernels/cpu/baseline/kernels.h"
 
 #include "kernels/cpu/attention_driver.h"
-#include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/baseline/vector.h"
 
 namespace aerogel {
@@ -38,24 +37,12 @@ struct Sse2Attention : Sse2 {
     static void transpose(V* rows) { _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]); }
 };
 
-std::size_t attention_workspace(const AttentionProblem& problem) {
-    return attend_workspace(problem, Sse2Attention::kLanes);
-}
-
-void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    if (problem.dtype == DType::f32) {
-        attend<Sse2Attention, float>(problem, call);
-    } else {
-        attend<Sse2Attention, Bf16Bits>(problem, call);
-    }
-}
-
 }  // namespace
 
 constexpr AttentionKernel baseline::kAttention = {.name = "cpu.baseline.attention",
                                                   .formats = kFloatFormats,
                                                   .why_not = takes_all,
-                                                  .workspace_bytes = attention_workspace,
-                                                  .run = attention};
+                                                  .workspace_bytes = attend_workspace<Sse2Attention>,
+                                                  .run = attend<Sse2Attention>};
 
 }  // namespace aerogel
