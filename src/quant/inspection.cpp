@@ -120,7 +120,7 @@ class Inspector {
         for (const auto& [key, type] : pair_.description().entries) listed.insert(key);
         for (const std::string& name : file_.names()) {
             const TensorInfo& info = file_.info(name);
-            result_.bytes += static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
+            result_.bytes += info.bytes();
             if (used_.contains(name)) continue;
             const char* why = listed.contains(name) ? "marked FLOAT" : "not in the description";
             result_.floats.push_back({name, info.dtype, info.shape, why});

@@ -480,9 +480,7 @@ void QuantizedPair::find_layers() {
 std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
     std::size_t bytes = 0;
     for (const std::string& name : aerogel::tensors_of(layer)) {
-        if (!weights_.contains(name)) continue;
-        const TensorInfo& info = weights_.info(name);
-        bytes += static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype);
+        if (weights_.contains(name)) bytes += weights_.info(name).bytes();
     }
     return bytes;
 }
