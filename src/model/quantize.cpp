@@ -9,7 +9,6 @@
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
 #include "core/finite.h"
-#include "quant/layer_patterns.h"
 #include "quant/model_plan.h"
 
 namespace aerogel {
@@ -17,13 +16,14 @@ namespace {
 
 ModelModules modules_of(const Transformer& model) {
     ModelModules listed;
+    listed.default_layers = model.default_layers();
+    listed.default_attentions = model.default_attentions();
     for (const std::string& name : model.linear_names()) {
         const Linear& linear = model.linear(name);
         ModelModule module;
         module.name = name;
         module.out_features = linear.out_features();
         module.in_features = linear.in_features();
-        module.in_block = matches(model.default_layers(), name);
         if (const auto* quantized = dynamic_cast<const QuantizedLinear*>(&linear)) {
             module.scheme = quantized->scheme();
             module.group_size = quantized->weights().weight.group_size;
@@ -105,10 +105,7 @@ QuantizeReport quantize(Transformer& model, const std::filesystem::path& descrip
 }
 
 QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config) {
-    OnlineQuantConfig chosen = config;
-    if (!chosen.fa_quant_type.empty() && chosen.fa_layers.empty())
-        chosen.fa_layers.emplace_back(model.default_attentions());
-    const ModelPlan plan = plan_in_memory(modules_of(model), chosen);
+    const ModelPlan plan = plan_in_memory(modules_of(model), config);
     Built built = build(plan, [&](const ModelModule& module, const ModuleDecision& decision) {
         const auto& linear = dynamic_cast<const FloatLinear&>(model.linear(module.name));
         const FloatLayer layer = {module.name, linear.weight(), linear.bias()};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <set>
 
 #include "aerogel/error.h"
@@ -34,15 +35,11 @@ bool is_small(const std::string& name) {
                        [&](const NamePattern& pattern) { return pattern.matches(lower); });
 }
 
-std::string why_float_by_default(const ModelModule& module) {
-    if (!module.in_block) return "outside of the repeated blocks; include= chooses it";
-    return is_small(module.name) ? "small and sensitive; include= chooses it" : "";
-}
-
 class Selection {
   public:
     Selection(const ModelModules& model, const LayerSelection& selection)
         : model_(model), selection_(selection) {
+        if (model.default_layers) of_family_.emplace(*model.default_layers);
         for (std::size_t i = 0; i < model.modules.size(); ++i) {
             if (model.modules[i].is_attention) continue;
             linears_.push_back(i);
@@ -57,7 +54,7 @@ class Selection {
         const char* left = selection_.include ? "not chosen by include and exclude" : "excluded";
         for (const std::size_t i : linears_) {
             const ModelModule& module = model_.modules[i];
-            if (!chosen.contains(first_of(i))) {
+            if (!chosen.contains(model_.first_of(i))) {
                 const std::string unasked = selection_.include ? "" : why_float_by_default(module);
                 why[i] = unasked.empty() ? left : unasked;
             } else if (module.kept_float32) {
@@ -87,15 +84,16 @@ class Selection {
         }
     }
 
+    std::string why_float_by_default(const ModelModule& module) const {
+        const bool in_block = of_family_ ? of_family_->matches(module.name) : module.in_block;
+        if (!in_block) return "outside of the repeated blocks; include= chooses it";
+        return !of_family_ && is_small(module.name) ? "small and sensitive; include= chooses it" : "";
+    }
+
     std::size_t default_count() const {
         return static_cast<std::size_t>(std::count_if(linears_.begin(), linears_.end(), [&](std::size_t i) {
             return why_float_by_default(model_.modules[i]).empty();
         }));
-    }
-
-    std::size_t first_of(std::size_t module) const {
-        const std::int64_t same = model_.modules[module].same_as;
-        return same < 0 ? module : static_cast<std::size_t>(same);
     }
 
     std::set<std::string> matching(const std::vector<std::string>& patterns) const {
@@ -114,8 +112,8 @@ class Selection {
             const ModelModule& module = model_.modules[i];
             const bool wanted =
                 in.contains(module.name) && (selection_.include || why_float_by_default(module).empty());
-            if (wanted) chosen.insert(first_of(i));
-            if (out.contains(module.name)) excluded.insert(first_of(i));
+            if (wanted) chosen.insert(model_.first_of(i));
+            if (out.contains(module.name)) excluded.insert(model_.first_of(i));
         }
         if (chosen.empty()) {
             throw InvalidArgument(
@@ -128,6 +126,7 @@ class Selection {
 
     const ModelModules& model_;
     const LayerSelection& selection_;
+    std::optional<NamePattern> of_family_;  // what the model's family quantizes by default
     std::vector<std::size_t> linears_;
     std::vector<std::string> names_;
 };

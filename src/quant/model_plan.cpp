@@ -14,19 +14,6 @@
 namespace aerogel {
 namespace {
 
-std::string what_it_is(const ModelModule& module) {
-    return module.scheme.empty() ? "FLOAT" : module.scheme;
-}
-
-ModuleDecision stays(std::size_t module, const ModelModule& is, std::string why) {
-    ModuleDecision decision;
-    decision.module = module;
-    decision.is_attention = is.is_attention;
-    decision.type = what_it_is(is);
-    decision.why = std::move(why);
-    return decision;
-}
-
 std::string why_float(const QuantizedPair& pair, const std::string& name) {
     for (const char* ending : {".weight", ".linear.weight", ""}) {
         if (pair.description().type_of(name + ending) == "FLOAT") return "marked FLOAT";
@@ -79,9 +66,9 @@ class FilePlan {
             if (module.is_attention) continue;
             const auto entry = entries.find(module.name);
             if (!unselected[i].empty() || !module.unfit.empty()) {
-                decisions_.push_back(stays(i, module, unselected[i].empty() ? module.unfit : unselected[i]));
+                decisions_.push_back(stays(model_, i, unselected[i].empty() ? module.unfit : unselected[i]));
             } else if (entry == entries.end()) {
-                decisions_.push_back(stays(i, module, why_float(pair_, module.name)));
+                decisions_.push_back(stays(model_, i, why_float(pair_, module.name)));
             } else {
                 decisions_.push_back(linear_of(i, entry->second));
             }
@@ -91,7 +78,7 @@ class FilePlan {
     ModuleDecision linear_of(std::size_t module, std::size_t entry) const {
         const QuantizedLayer& layer = pair_.layers()[entry];
         const std::string type = wanted(layer.name, layer.quant_type, false);
-        ModuleDecision decision = stays(module, model_.modules[module], "chosen float by scheme_of");
+        ModuleDecision decision = stays(model_, module, "chosen float by scheme_of");
         if (type == "FLOAT") return decision;
         decision.type = type;
         decision.quantizes = true;
@@ -102,16 +89,12 @@ class FilePlan {
 
     // A module that is exchanged under one name is so under all.
     void decide_aliases() {
-        const auto first_of = [&](const ModuleDecision& decision) {
-            const std::int64_t same = model_.modules[decision.module].same_as;
-            return same < 0 ? decision.module : static_cast<std::size_t>(same);
-        };
         std::unordered_map<std::size_t, ModuleDecision> exchanged;
         for (const ModuleDecision& decision : decisions_) {
-            if (decision.quantizes) exchanged.emplace(first_of(decision), decision);
+            if (decision.quantizes) exchanged.emplace(model_.first_of(decision.module), decision);
         }
         for (ModuleDecision& decision : decisions_) {
-            const auto found = exchanged.find(first_of(decision));
+            const auto found = exchanged.find(model_.first_of(decision.module));
             if (decision.quantizes || found == exchanged.end()) continue;
             const std::size_t module = decision.module;
             decision = found->second;
@@ -129,7 +112,7 @@ class FilePlan {
             refuse("attention", attention.name, attention_names_);
         }
         const ModelModule& module = model_.modules[found->second];
-        ModuleDecision decision = stays(found->second, module, is_float ? "chosen float" : module.unfit);
+        ModuleDecision decision = stays(model_, found->second, is_float ? "chosen float" : module.unfit);
         decision.entry = entry;
         if (decision.why.empty()) quantize_attention(attention, module, decision);
         decisions_.push_back(std::move(decision));
@@ -168,6 +151,16 @@ class FilePlan {
 };
 
 }  // namespace
+
+ModuleDecision stays(const ModelModules& model, std::size_t module, std::string why) {
+    const ModelModule& is = model.modules[module];
+    ModuleDecision decision;
+    decision.module = module;
+    decision.is_attention = is.is_attention;
+    decision.type = is.scheme.empty() ? "FLOAT" : is.scheme;
+    decision.why = std::move(why);
+    return decision;
+}
 
 QuantizedLinearWeights ModelPlan::read(const QuantizedPair& pair, const ModuleDecision& decision) const {
     const ModelModule& module = module_of(decision);

@@ -14,6 +14,7 @@
 #include "aerogel/quant_config.h"
 #include "aerogel/quantized_linear.h"
 #include "quant/float_layer.h"
+#include "quant/layer_patterns.h"
 #include "quant/load.h"
 
 namespace aerogel {
@@ -36,6 +37,16 @@ struct ModelModule {
 struct ModelModules {
     std::string model = "the model";  ///< its class, for messages
     std::vector<ModelModule> modules;
+    /// Patterns of what its family quantizes by default; of Linears nullopt: those of the repeated blocks but
+    /// small ones.
+    std::optional<std::string> default_layers = std::nullopt;
+    std::string default_attentions = std::string(kDefaultAttentions);
+
+    /// Of the several names of a module the first, else itself.
+    std::size_t first_of(std::size_t module) const {
+        const std::int64_t same = modules[module].same_as;
+        return same < 0 ? module : static_cast<std::size_t>(same);
+    }
 };
 
 /// Patterns of layer names; exclude wins.
@@ -56,6 +67,9 @@ struct ModuleDecision {
     LayerChoices choices;
     std::optional<AttentionQuantization> attention;
 };
+
+/// The decision that a module stays as it is.
+ModuleDecision stays(const ModelModules& model, std::size_t module, std::string why = {});
 
 class ModelPlan {
   public:

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "aerogel/error.h"
-#include "core/text.h"
 #include "quant/attention_types.h"
 #include "quant/layer_patterns.h"
 #include "quant/model_plan.h"
@@ -95,30 +94,23 @@ class OnlinePlan {
         return found == fallbacks_.end() ? nullptr : &found->wish;
     }
 
-    std::size_t first_of(std::size_t module) const {
-        const std::int64_t same = model_.modules[module].same_as;
-        return same < 0 ? module : static_cast<std::size_t>(same);
-    }
-
     // Of several names of a module, the first with a fallback decides.
     void find_fallbacks() {
         by_module_.assign(model_.modules.size(), nullptr);
         for (std::size_t i = 0; i < model_.modules.size(); ++i) {
-            const Wish*& wish = by_module_[first_of(i)];
+            const Wish*& wish = by_module_[model_.first_of(i)];
             if (wish == nullptr) wish = fallback_of(model_.modules[i].name);
         }
     }
 
     const Wish& wish_of(std::size_t module) const {
-        const Wish* fallback = by_module_[first_of(module)];
+        const Wish* fallback = by_module_[model_.first_of(module)];
         return fallback == nullptr ? wish_ : *fallback;
     }
 
     ModuleDecision linear_of(std::size_t index, const std::string& unselected) {
         const ModelModule& module = model_.modules[index];
-        ModuleDecision decision;
-        decision.module = index;
-        decision.type = module.scheme.empty() ? "FLOAT" : module.scheme;
+        ModuleDecision decision = stays(model_, index);
         if (!unselected.empty()) {
             if (module.scheme.empty()) decision.why = unselected;
             return decision;
@@ -129,15 +121,12 @@ class OnlinePlan {
             return decision;
         }
         const std::string type = quant_type_of(*wish.scheme, wish.choices);
-        if (!module.scheme.empty()) {
-            const bool same_groups =
-                config_.group_size == kSchemeGroups || config_.group_size == module.group_size;
-            if (module.scheme == type && same_groups) return decision;
-            decision.why = module.unfit.empty() ? fmt::format("quantized before, as {}, and not anew as {}",
-                                                              module.scheme, type)
-                                                : module.unfit;
-        } else {
-            decision.why = module.unfit;
+        const bool same_groups =
+            config_.group_size == kSchemeGroups || config_.group_size == module.group_size;
+        if (module.scheme == type && same_groups) return decision;
+        decision.why = module.unfit;
+        if (decision.why.empty() && !module.scheme.empty()) {
+            decision.why = fmt::format("quantized before, as {}, and not anew as {}", module.scheme, type);
         }
         if (!decision.why.empty()) {
             if (first_lost_.empty()) first_lost_ = module.name + ": " + decision.why;
@@ -167,7 +156,7 @@ class OnlinePlan {
     // By name or by class, in the order of the modules.
     std::vector<std::size_t> named_attentions() const {
         std::vector<std::string> patterns = config_.fa_layers, names;
-        if (patterns.empty()) patterns.emplace_back(kDefaultAttentions);
+        if (patterns.empty()) patterns.push_back(model_.default_attentions);
         std::vector<bool> named(model_.modules.size());
         for (const ModelModule& module : model_.modules) {
             if (module.is_attention) names.push_back(module.name);
@@ -185,10 +174,7 @@ class OnlinePlan {
                 }
                 named[i] = any = true;
             }
-            if (any) continue;
-            throw InvalidArgument(
-                fmt::format("[quantize] pattern {} matches none of the {} attention modules{}",
-                            in_quotes(text), names.size(), suggestion(text, names)));
+            if (!any) select_attentions(names, {text});  // refuses a pattern without a match
         }
         std::vector<std::size_t> found;
         for (std::size_t i = 0; i < named.size(); ++i) {
@@ -199,16 +185,9 @@ class OnlinePlan {
 
     ModuleDecision attention_of(std::size_t index, const AttentionType& type) const {
         const ModelModule& module = model_.modules[index];
-        ModuleDecision decision;
-        decision.module = index;
-        decision.is_attention = true;
-        decision.type = "FLOAT";
         const Wish* fallback = fallback_of(module.name);
-        if (fallback != nullptr && fallback->scheme == nullptr) {
-            decision.why = "a fallback layer";
-        } else {
-            decision.why = module.unfit;
-        }
+        const bool is_float = fallback != nullptr && fallback->scheme == nullptr;
+        ModuleDecision decision = stays(model_, index, is_float ? "a fallback layer" : module.unfit);
         if (!decision.why.empty()) return decision;
         if (module.head_dim == 0) {
             throw InvalidArgument(fmt::format(

@@ -102,6 +102,29 @@ class PixelTransformer final : public Transformer {
     AttentionSlot attention_{"mix", kHeads, kHeadDim, std::nullopt};
 };
 
+// Its one Linear has a name that stays float in models that say nothing about themselves.
+class EmbedderTransformer final : public Transformer {
+  public:
+    EmbedderTransformer() {
+        linear_.name = "time_embedder.norm";
+        linear_.layer = std::make_unique<FloatLinear>(Tensor::zeros(DType::f32, {8, 8}), Tensor());
+        Parts parts;
+        parts.family = "embedder";
+        parts.linears = {&linear_};
+        set_parts(std::move(parts));
+    }
+    std::string_view default_layers() const override { return "time_embedder.*"; }
+    double forward_bytes(double) const override { return 0.0; }
+    void check_intact() const override {}
+
+  private:
+    Tensor run(const TransformerInput& input, const TransformerStep&) const override {
+        return input.hidden_states;
+    }
+
+    LinearSlot linear_;
+};
+
 // All that is to be said about the new family outside of its folder.
 std::vector<FamilyRow> with_pixel() {
     std::vector<FamilyRow> rows(families().begin(), families().end());
@@ -197,6 +220,13 @@ TEST_F(FamilyTest, KnowsWhatIsQuantizedByDefault) {
     for (std::int64_t i = 0; i < after.count(); ++i)
         difference = std::max(difference, std::abs(after.as<float>()[i] - before.as<float>()[i]));
     EXPECT_GT(difference, 0.0F);
+}
+
+TEST(Family, QuantizesWhateverItsPatternsSay) {
+    EmbedderTransformer model;
+    const QuantizeReport report = quantize(model, OnlineQuantConfig{});
+    ASSERT_EQ(report.layers.size(), 1U);
+    EXPECT_EQ(report.layers[0].scheme, "W8A8_DYNAMIC") << report.layers[0].why;
 }
 
 TEST_F(FamilyTest, IsCalibratedAndMined) {
