@@ -24,4 +24,8 @@ QuantizeReport quantize(Transformer& model, const std::filesystem::path& descrip
 /// quantize; Unsupported for schemes that Aerogel does not have.
 QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config);
 
+/// TimestepPolicyConfig::static_from for a quantized model. InvalidArgument also for a step above those that
+/// one of its W8A8_TIMESTEP layers holds scales of.
+TimestepPolicyConfig policy_static_from(const Transformer& model, int step);
+
 }  // namespace aerogel

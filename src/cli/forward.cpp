@@ -40,7 +40,7 @@ struct Passes {
 
 Passes run_records(const Transformer& model, const RecordedInputFile& records, const ForwardFlags& flags) {
     const auto sparse = sparse_config(flags.sparse);
-    const auto policy = timestep_policy(flags.quantization);
+    const auto policy = timestep_policy(model, flags.quantization);
     Passes passes;
     Progress progress("forward", static_cast<int>(records.count()));
     for (std::int64_t i = 0; i < records.count(); ++i) {

@@ -35,7 +35,7 @@ struct GenerateFlags {
     bool json = false;
 };
 
-GenerateOptions to_options(const GenerateFlags& flags) {
+GenerateOptions to_options(const Transformer& model, const GenerateFlags& flags) {
     GenerateOptions options;
     options.prompt = flags.prompt;
     options.negative_prompt = flags.negative_prompt;
@@ -49,7 +49,7 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     }
     if (!flags.first_frame.empty())
         options.first_frame = SafetensorsFile::open(flags.first_frame).tensor("first_frame").to(DType::f32);
-    options.timestep_policy = timestep_policy(flags.quantization);
+    options.timestep_policy = timestep_policy(model, flags.quantization);
     options.sparse = sparse_config(flags.sparse);
     return options;
 }
@@ -82,7 +82,7 @@ void run_generate(const GenerateFlags& flags) {
     report.float_bytes = pipeline.transformer().weight_bytes();
     report.quantized = quantize_as_told(pipeline.transformer(), flags.quantization);
     report.weight_bytes = pipeline.transformer().weight_bytes();
-    report.options = pipeline.with_defaults(to_options(flags));
+    report.options = pipeline.with_defaults(to_options(pipeline.transformer(), flags));
     {
         Progress progress("generate", *report.options.sampling.steps);
         report.options.progress = [&](int step, int, double seconds) {

@@ -26,7 +26,7 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags);
 /// Quantizes the model if the flags say so, and what was done. Errors as quantize(); InvalidArgument where
 /// the flags contradict each other.
 std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags);
-/// The policy of --timestep-policy or --first-static-step, if given.
-std::optional<TimestepPolicyConfig> timestep_policy(const QuantizationFlags& flags);
+/// The policy of --timestep-policy or --first-static-step, if given, for the quantized model.
+std::optional<TimestepPolicyConfig> timestep_policy(const Transformer& model, const QuantizationFlags& flags);
 
 }  // namespace aerogel::cli

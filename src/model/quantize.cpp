@@ -2,6 +2,8 @@
 // first, then all layers are exchanged, so that an error leaves the model as it was.
 #include "aerogel/quantize.h"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <memory>
 #include <utility>
@@ -10,6 +12,7 @@
 #include "aerogel/quantized_linear.h"
 #include "core/finite.h"
 #include "quant/model_plan.h"
+#include "quant/schemes.h"
 
 namespace aerogel {
 namespace {
@@ -113,6 +116,20 @@ QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config) {
     });
     model.check_intact();
     return apply(model, plan, std::move(built));
+}
+
+TimestepPolicyConfig policy_static_from(const Transformer& model, int step) {
+    TimestepPolicyConfig policy = TimestepPolicyConfig::static_from(step);
+    for (const std::string& name : model.linear_names()) {
+        const auto* layer = dynamic_cast<const QuantizedLinear*>(&model.linear(name));
+        if (layer == nullptr || !scheme_row("timestep", layer->weights().scheme).per_step) continue;
+        if (const std::int64_t steps = layer->weights().steps(); step > steps) {
+            throw InvalidArgument(fmt::format(
+                "[timestep] {}: the first static step must be in [0, {}] (the file's steps), got {}", name,
+                steps, step));
+        }
+    }
+    return policy;
 }
 
 }  // namespace aerogel

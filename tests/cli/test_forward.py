@@ -49,6 +49,17 @@ def test_as_diffusers(velocity, recorded, tiny_pipeline, per_token):
     assert "density" not in report  # nothing is sparse
 
 
+def test_first_static_step(recorded, tiny_pipeline, aerogel, tmp_path):
+    path, _ = recorded()
+    done = aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--scheme", "W8A8_TIMESTEP", "--recorded-inputs", path)
+    assert done.returncode == 0, done.stderr
+    for step, code in ((3, 0), (500, 1)):
+        done = aerogel("forward", tiny_pipeline, "--inputs", path, "-o", tmp_path / "v.safetensors", "--quantized", tmp_path / "q",
+                       "--first-static-step", step)
+        assert done.returncode == code, done.stderr
+    assert "the first static step must be in [0, 3] (the file's steps), got 500" in done.stderr
+
+
 def test_quantized_and_sparse(velocity, recorded, tiny_pipeline, aerogel, tmp_path):
     path, _ = recorded()
     plain, whole = velocity(path)

@@ -102,6 +102,8 @@ def test_timestep_files_generate(aerogel, tiny_pipeline, tmp_path, captions):
     assert not torch.equal(videos[0], videos[2]) and not torch.equal(videos[2], videos[3])
     assert "the first static step must be in [0, 100000], got -1" in one_line(
         aerogel("generate", tiny_pipeline, "--prompt", "red", "--quantized", out, "--first-static-step", -1, "-o", tmp_path / "v.safetensors"))
+    assert "the first static step must be in [0, 3] (the file's steps), got 4" in one_line(
+        aerogel("generate", tiny_pipeline, "--prompt", "red", "--quantized", out, "--first-static-step", 4, "-o", tmp_path / "v.safetensors"))
     assert "the timestep index must be in [0, 3), got 3" in one_line(
         aerogel("generate", tiny_pipeline, "--prompt", "red", "--quantized", out, "--steps", 4, "-o", tmp_path / "v.safetensors"))
 
