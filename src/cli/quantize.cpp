@@ -22,7 +22,9 @@
 #include "cli/quantize_calibration.h"
 #include "cli/quantize_report.h"
 #include "core/json.h"
+#include "core/paths.h"
 #include "core/resumable_file.h"
+#include "model/families.h"
 #include "model/model_files.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/attention_types.h"
@@ -108,12 +110,48 @@ LayerOptions options_of(const QuantizeFlags& flags) {
     return options_of_scheme(flags.scheme, std::move(options));
 }
 
-RecipePlan plan_from_flags(const QuantizeFlags& flags, const std::vector<std::string>& linears,
-                           QuantizeResult& result) {
+std::vector<std::string> or_default(const std::vector<std::string>& patterns, std::string_view otherwise) {
+    return patterns.empty() ? std::vector{std::string(otherwise)} : patterns;
+}
+
+// Attention modules of the Linears of a checkpoint: "x" of "x.to_q" and "x.q".
+std::vector<std::string> attention_modules(const std::vector<std::string>& linears) {
+    std::vector<std::string> modules;
+    for (const std::string& name : linears) {
+        for (const std::string_view ending : {".to_q", ".q"}) {
+            if (name.ends_with(ending)) modules.push_back(name.substr(0, name.size() - ending.size()));
+        }
+    }
+    return modules;
+}
+
+std::map<std::string, PlannedAttention> attentions_from_flags(const AttentionFlags& flags,
+                                                              const std::vector<std::string>& linears,
+                                                              std::string_view defaults) {
+    std::map<std::string, PlannedAttention> attentions;
+    if (flags.quant_type.empty()) {
+        if (flags.layers.empty()) return attentions;
+        throw InvalidArgument("[quantize] --fa-layers needs --fa");
+    }
+    const AttentionType type = attention_type("quantize", flags.quant_type);
+    for (const std::string& name :
+         select_attentions(attention_modules(linears), or_default(flags.layers, defaults))) {
+        attentions[name] = {flags.quant_type, type.rotates};
+    }
+    return attentions;
+}
+
+RecipePlan plan_from_flags(const QuantizeFlags& flags, const std::filesystem::path& weights,
+                           const std::vector<std::string>& linears, QuantizeResult& result) {
     result.options = options_of(flags);
-    std::vector<std::string> include = flags.include;
-    if (include.empty()) include.emplace_back(kDefaultLayers);
-    return {uniform_plan(select_layers(linears, include, flags.exclude), result.options), {}, {}};
+    const std::filesystem::path config = weights.parent_path() / "config.json";
+    const DefaultPatterns defaults =
+        path_exists(config) ? default_patterns(JsonNode::read(config, "quantize")) : DefaultPatterns{};
+    const std::vector<std::string> layers =
+        select_layers(linears, or_default(flags.include, defaults.layers), flags.exclude);
+    return {uniform_plan(layers, result.options),
+            attentions_from_flags(flags.attention, linears, defaults.attentions),
+            {}};
 }
 
 RecipePlan plan_from_recipe(const QuantizeFlags& flags, const std::vector<std::string>& linears,
@@ -147,51 +185,23 @@ void check_calibration(const CalibrationFlags& flags, const LayerPlan& plan, boo
     }
 }
 
-std::vector<std::string> attention_modules(const std::vector<std::string>& linears) {
-    std::vector<std::string> modules;
-    for (const std::string& name : linears) {
-        for (const std::string_view ending : {".to_q", ".q"}) {
-            if (name.ends_with(ending)) modules.push_back(name.substr(0, name.size() - ending.size()));
-        }
-    }
-    return modules;
-}
-
 std::int64_t head_dim_of(const std::filesystem::path& weights) {
     const JsonNode config = JsonNode::read(weights.parent_path() / "config.json", "quantize");
     return config.at("attention_head_dim").whole({1, 256});
 }
 
-// Attention modules of the Linears of a checkpoint ("x" of "x.to_q" and "x.q") that the flags choose, with
-// rotations by the head size of the config.json beside `weights`, or with measured scales.
-std::map<std::string, AttentionQuantization> quantized_attentions(const AttentionFlags& flags,
-                                                                  const std::filesystem::path& weights,
-                                                                  const std::vector<std::string>& linears,
-                                                                  const CalibrationStats* calibration) {
-    std::map<std::string, AttentionQuantization> attentions;
-    if (flags.quant_type.empty()) {
-        if (flags.layers.empty()) return attentions;
-        throw InvalidArgument("[quantize] --fa-layers needs --fa");
-    }
-    const AttentionType type = attention_type("quantize", flags.quant_type);
-    const std::int64_t head_dim = type.rotates ? head_dim_of(weights) : 0;
-    for (const std::string& name : select_attentions(attention_modules(linears), flags.layers)) {
-        AttentionQuantization attention = dynamic_attention(type, head_dim);
-        if (type.calibrated) attention.scales = calibration->attention().scales(name);
-        attentions[name] = std::move(attention);
-    }
-    return attentions;
-}
-
-// The same for what a recipe plans; modules without rotation hold none.
-std::map<std::string, AttentionQuantization> planned_attentions(
+// With rotations by the head size of the config.json beside `weights`, or with measured scales; modules
+// without rotation hold none.
+std::map<std::string, AttentionQuantization> quantized_attentions(
     const std::map<std::string, PlannedAttention>& plan, const std::filesystem::path& weights,
     const CalibrationStats* calibration) {
     std::map<std::string, AttentionQuantization> attentions;
+    std::int64_t head_dim = 0;
     for (const auto& [name, how] : plan) {
         AttentionType type = attention_type("quantize", how.quant_type);
         type.rotates = how.rotated && !type.calibrated;
-        AttentionQuantization attention = dynamic_attention(type, type.rotates ? head_dim_of(weights) : 0);
+        if (type.rotates && head_dim == 0) head_dim = head_dim_of(weights);
+        AttentionQuantization attention = dynamic_attention(type, head_dim);
         if (type.calibrated) attention.scales = calibration->attention().scales(name);
         attentions[name] = std::move(attention);
     }
@@ -210,10 +220,7 @@ ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model
     options.folder = flags.folder;
     options.rank = flags.rank;
     options.calibration = calibration;
-    options.attentions =
-        flags.recipe.empty()
-            ? quantized_attentions(flags.attention, model.path(), linear_layers(model), calibration)
-            : planned_attentions(plan.attentions, model.path(), calibration);
+    options.attentions = quantized_attentions(plan.attentions, model.path(), calibration);
     if (!flags.layout.empty()) options.layout = flags.layout == "v0" ? PairLayout::v0 : PairLayout::v1;
     std::unique_ptr<Progress> progress;
     double percent = 0;
@@ -249,10 +256,10 @@ void run_quantize(const QuantizeFlags& flags) {
         SafetensorsFile::open(weights_of_model("quantize", flags.model, flags.rank));
     const std::vector<std::string> linears = linear_layers(model);
     result.linears = linears.size();
-    const RecipePlan plan = flags.recipe.empty() ? plan_from_flags(flags, linears, result)
+    const RecipePlan plan = flags.recipe.empty() ? plan_from_flags(flags, model.path(), linears, result)
                                                  : plan_from_recipe(flags, linears, result);
     const bool inputs = any_needs_inputs(plan.layers);
-    const bool attention = flags.attention.calibrated() || any_calibrated(plan.attentions);
+    const bool attention = any_calibrated(plan.attentions);
     const bool measures = any_scheme(plan.layers, &SchemeRow::needs_calibration) || inputs || attention;
     check_calibration(flags.calibration, plan.layers, measures);
     if (measures) {

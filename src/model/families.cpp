@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "aerogel/error.h"
-#include "core/json.h"
 #include "core/paths.h"
 #include "model/wan/transformer.h"
 
@@ -32,6 +31,14 @@ const FamilyRow& family_of(const std::filesystem::path& config, std::span<const 
     const std::string& name = json.at("_class_name").word(names);
     return *std::find_if(rows.begin(), rows.end(),
                          [&](const FamilyRow& row) { return row.class_name == name; });
+}
+
+DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows) {
+    if (!config.has("_class_name")) return {};
+    const std::string& name = config.at("_class_name").text();
+    const auto row = std::find_if(rows.begin(), rows.end(),
+                                  [&](const FamilyRow& family) { return family.class_name == name; });
+    return row == rows.end() ? DefaultPatterns{} : row->defaults;
 }
 
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,

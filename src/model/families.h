@@ -7,19 +7,33 @@
 #include <string_view>
 
 #include "aerogel/transformer.h"
+#include "core/json.h"
+#include "quant/layer_patterns.h"
 
 namespace aerogel {
+
+/// What is quantized unless told otherwise.
+struct DefaultPatterns {
+    std::string_view layers = kDefaultLayers;
+    std::string_view attentions = kDefaultAttentions;
+};
 
 struct FamilyRow {
     std::string_view class_name;  ///< of diffusers
     /// From the folder with config.json and the weights. IoError, InvalidArgument.
     std::unique_ptr<Transformer> (*load)(const std::filesystem::path& folder);
+    /// As Transformer::default_layers() and default_attentions() of its models, for files of which none is
+    /// loaded.
+    DefaultPatterns defaults = {};
 };
 
 std::span<const FamilyRow> families();
 
 /// The family that config.json names. InvalidArgument listing the known ones.
 const FamilyRow& family_of(const std::filesystem::path& config, std::span<const FamilyRow> rows = families());
+
+/// Those of the family that this config.json names, or of no family where it names none that is known.
+DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows = families());
 
 /// Transformer::load with a table of families.
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,

@@ -38,7 +38,7 @@ InspectReport inspect_tensors(const fs::path& path, const InspectOptions& option
     }
     fs::path config = file.path().parent_path() / "config.json";
     if (!is_folder(path) || !path_exists(config)) config.clear();
-    return {file.path(), tensors_json(file, config), tensors_text(file, config, options.all), 0};
+    return {file.path(), tensors_json(file, config), tensors_text(file, config, options), 0};
 }
 
 }  // namespace

@@ -5,13 +5,17 @@
 #include <cstddef>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
+
+#include "model/families.h"
 
 namespace aerogel {
 
 struct InspectOptions {
     int rank = -1;     ///< of the quantized files; -1: as the name says
     bool all = false;  ///< the text lists every layer and tensor; the JSON always does
+    std::span<const FamilyRow> known_families = families();
 };
 
 struct InspectReport {

@@ -10,7 +10,6 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "quant/export.h"
-#include "quant/layer_patterns.h"
 #include "quant/name_pattern.h"
 
 namespace aerogel {
@@ -84,13 +83,13 @@ std::size_t total_bytes(const SafetensorsFile& file) {
 }
 
 // How many Linear layers there are, and which of them quantize would take.
-std::string linear_line(const SafetensorsFile& file) {
+std::string linear_line(const SafetensorsFile& file, std::string_view defaults) {
     const auto linears = linear_layers(file);
-    const NamePattern by_default(kDefaultLayers);
+    const NamePattern by_default(defaults);
     const auto chosen = std::count_if(linears.begin(), linears.end(),
                                       [&](const auto& name) { return by_default.matches(name); });
     return fmt::format("{} float Linear layers, {} of them quantized by default ({})", linears.size(), chosen,
-                       kDefaultLayers);
+                       defaults);
 }
 
 }  // namespace
@@ -158,11 +157,14 @@ OrderedJson tensors_json(const SafetensorsFile& file, const std::filesystem::pat
     return json;
 }
 
-std::string tensors_text(const SafetensorsFile& file, const std::filesystem::path& config, bool all) {
+std::string tensors_text(const SafetensorsFile& file, const std::filesystem::path& config,
+                         const InspectOptions& options) {
+    DefaultPatterns defaults;
     std::string text = fmt::format("{}: {} tensors, {}", file.path().string(), file.names().size(),
                                    shown(total_bytes(file)));
     if (!config.empty()) {
         const JsonNode json = JsonNode::read(config, "inspect");
+        defaults = default_patterns(json, options.known_families);
         const bool named = json.has("_class_name");
         text += fmt::format("\n{} with", named ? printable(json.at("_class_name").text()) : "model");
         for (const char* key : {"num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim"}) {
@@ -172,8 +174,8 @@ std::string tensors_text(const SafetensorsFile& file, const std::filesystem::pat
     for (const auto& [type, sizes] : by_dtype(file)) {
         text += fmt::format("\n  {:<8} {:>6} tensors {:>10}", type, sizes.first, shown(sizes.second));
     }
-    text += "\n" + linear_line(file);
-    if (!all) return text;
+    text += "\n" + linear_line(file, defaults.layers);
+    if (!options.all) return text;
     for (const auto& name : file.names()) {
         const TensorInfo& info = file.info(name);
         text += fmt::format("\n  {} {}{}", printable(name), to_string(info.dtype), to_string(info.shape));

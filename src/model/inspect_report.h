@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "model/inspect.h"
 #include "quant/inspection.h"
 
 namespace aerogel {
@@ -15,6 +16,7 @@ std::string pair_text(const QuantizedPair& pair, const PairInspection& inspectio
 
 /// `config`: config.json beside the weights, or empty.
 nlohmann::ordered_json tensors_json(const SafetensorsFile& file, const std::filesystem::path& config);
-std::string tensors_text(const SafetensorsFile& file, const std::filesystem::path& config, bool all);
+std::string tensors_text(const SafetensorsFile& file, const std::filesystem::path& config,
+                         const InspectOptions& options);
 
 }  // namespace aerogel

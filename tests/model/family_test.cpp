@@ -16,8 +16,10 @@
 #include "aerogel/quantize.h"
 #include "aerogel/safetensors.h"
 #include "base/random.h"
+#include "core/json.h"
 #include "model/calibrate.h"
 #include "model/checkpoint.h"
+#include "model/inspect.h"
 #include "model/mine.h"
 #include "model/slots.h"
 #include "model/tiny_model.h"
@@ -128,7 +130,7 @@ class EmbedderTransformer final : public Transformer {
 // All that is to be said about the new family outside of its folder.
 std::vector<FamilyRow> with_pixel() {
     std::vector<FamilyRow> rows(families().begin(), families().end());
-    rows.push_back({PixelTransformer::kClass, PixelTransformer::load});
+    rows.push_back({PixelTransformer::kClass, PixelTransformer::load, {"mix.{q,k,v}", "mix"}});
     return rows;
 }
 
@@ -220,6 +222,28 @@ TEST_F(FamilyTest, KnowsWhatIsQuantizedByDefault) {
     for (std::int64_t i = 0; i < after.count(); ++i)
         difference = std::max(difference, std::abs(after.as<float>()[i] - before.as<float>()[i]));
     EXPECT_GT(difference, 0.0F);
+}
+
+// What config.json says without a model, and a model of these files.
+void expect_same_defaults(const std::filesystem::path& folder, std::span<const FamilyRow> rows) {
+    const auto model = load_transformer(folder, rows);
+    const DefaultPatterns patterns =
+        default_patterns(JsonNode::read(folder / "transformer" / "config.json", "test"), rows);
+    EXPECT_EQ(patterns.layers, model->default_layers());
+    EXPECT_EQ(patterns.attentions, model->default_attentions());
+}
+
+TEST_F(FamilyTest, FilesTellTheDefaultsOfTheirFamily) {
+    const std::vector<FamilyRow> rows = with_pixel();
+    expect_same_defaults(folder(), rows);
+    EXPECT_THAT(inspect(folder(), {.known_families = rows}).text,
+                HasSubstr("4 float Linear layers, 3 of them quantized by default (mix.{q,k,v})"));
+    EXPECT_THAT(inspect(folder()).text, HasSubstr("4 float Linear layers, 0 of them quantized by default"));
+}
+
+TEST(Family, FilesOfWanTellItsDefaults) {
+    const testing::TinyModel files("aerogel_family_of_wan");
+    expect_same_defaults(files.folder(), families());
 }
 
 TEST(Family, QuantizesWhateverItsPatternsSay) {
