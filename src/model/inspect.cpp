@@ -1,15 +1,257 @@
-// Finding out what a path is, and reporting it.
+// Finding out what a path is, and reporting it as a table and as JSON. Ranges of calibration are shown as the
+// exporter takes them: means over forwards.
 #include "model/inspect.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <vector>
+
+#include "core/json.h"
 #include "core/paths.h"
-#include "model/inspect_calibration.h"
-#include "model/inspect_report.h"
+#include "core/text.h"
 #include "model/model_files.h"
+#include "quant/calibration.h"
+#include "quant/export.h"
 #include "quant/inspection.h"
+#include "quant/name_pattern.h"
 
 namespace aerogel {
 namespace fs = std::filesystem;
 namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+std::string shown(std::size_t bytes) {
+    return show_bytes(static_cast<double>(bytes));
+}
+
+// Layers of one scheme and shape, as one line.
+struct LayerGroup {
+    std::size_t count = 0;
+    std::size_t bytes = 0;
+    std::size_t weights = 0;
+    std::string first;
+};
+
+std::string layer_lines(const PairInspection& inspection, bool all) {
+    std::map<std::string, LayerGroup> groups;
+    for (const auto& layer : inspection.layers) {
+        const std::string what = fmt::format("{:<14} {:<14}{}{}", layer.scheme, to_string(layer.shape),
+                                             layer.smoothed ? " smoothed" : "",
+                                             layer.steps > 1 ? fmt::format(" {} steps", layer.steps) : "");
+        LayerGroup& group = groups[all ? what + layer.name : what];
+        if (group.count++ == 0) group.first = fmt::format("{}  {}", what, layer.name);
+        group.bytes += layer.bytes;
+        group.weights += static_cast<std::size_t>(element_count(layer.shape));
+    }
+    std::string text;
+    for (const auto& [key, group] : groups) {
+        const double bits = group.weights == 0
+                                ? 0.0
+                                : 8.0 * static_cast<double>(group.bytes) / static_cast<double>(group.weights);
+        text += fmt::format("\n  {:>4} x {}{}  {}, {:.2f} bits per weight", group.count, group.first,
+                            group.count > 1 ? " ..." : "", shown(group.bytes), bits);
+    }
+    return text;
+}
+
+std::string float_lines(const PairInspection& inspection, bool all) {
+    constexpr std::size_t kShownLayers = 8;
+    std::string text;
+    std::size_t matrices = 0;
+    for (const auto& tensor : inspection.floats) {
+        const bool matrix = tensor.shape.size() == 2 && tensor.name.ends_with(".weight");
+        if (!all && (!matrix || ++matrices > kShownLayers)) continue;
+        text += fmt::format("\n    {} {}{} ({})", tensor.name, to_string(tensor.dtype),
+                            to_string(tensor.shape), tensor.why);
+    }
+    if (matrices > kShownLayers && !all)
+        text += fmt::format("\n    ... {} more layers (--all)", matrices - kShownLayers);
+    return text;
+}
+
+std::map<std::string, std::pair<std::size_t, std::size_t>> by_dtype(const SafetensorsFile& file) {
+    std::map<std::string, std::pair<std::size_t, std::size_t>> types;
+    for (const auto& name : file.names()) {
+        auto& [count, bytes] = types[std::string(to_string(file.info(name).dtype))];
+        ++count;
+        bytes += file.info(name).bytes();
+    }
+    return types;
+}
+
+std::size_t total_bytes(const SafetensorsFile& file) {
+    std::size_t bytes = 0;
+    for (const auto& name : file.names()) bytes += file.info(name).bytes();
+    return bytes;
+}
+
+// How many Linear layers there are, and which of them quantize would take.
+std::string linear_line(const SafetensorsFile& file, std::string_view defaults) {
+    const auto linears = linear_layers(file);
+    const NamePattern by_default(defaults);
+    const auto chosen = std::count_if(linears.begin(), linears.end(),
+                                      [&](const auto& name) { return by_default.matches(name); });
+    return fmt::format("{} float Linear layers, {} of them quantized by default ({})", linears.size(), chosen,
+                       defaults);
+}
+
+OrderedJson pair_json(const QuantizedPair& pair, const PairInspection& inspection) {
+    OrderedJson json = {{"kind", "quantized"},
+                        {"description", pair.path().string()},
+                        {"weights", pair.weights().path().string()},
+                        {"model_quant_type", pair.description().model_quant_type},
+                        {"bytes", inspection.bytes},
+                        {"bits_per_weight", inspection.bits_per_weight()},
+                        {"schemes", inspection.scheme_counts()},
+                        {"layers", OrderedJson::array()},
+                        {"float_tensors", OrderedJson::array()},
+                        {"problems", inspection.problems},
+                        {"notes", inspection.notes}};
+    for (const auto& layer : inspection.layers) {
+        json["layers"].push_back({{"name", layer.name},
+                                  {"scheme", layer.scheme},
+                                  {"shape", layer.shape},
+                                  {"bytes", layer.bytes},
+                                  {"smoothed", layer.smoothed},
+                                  {"steps", layer.steps},
+                                  {"runs", layer.runs}});
+    }
+    for (const auto& tensor : inspection.floats) {
+        json["float_tensors"].push_back({{"name", tensor.name},
+                                         {"dtype", to_string(tensor.dtype)},
+                                         {"shape", tensor.shape},
+                                         {"why", tensor.why}});
+    }
+    return json;
+}
+
+std::string pair_text(const QuantizedPair& pair, const PairInspection& inspection, bool all) {
+    std::string text = fmt::format("quantized pair, model_quant_type {}\n  {}\n  {} ({})\n",
+                                   pair.description().model_quant_type, pair.path().string(),
+                                   pair.weights().path().string(), shown(inspection.bytes));
+    text += fmt::format("{} quantized layers, {:.2f} bits per weight with scales", inspection.layers.size(),
+                        inspection.bits_per_weight());
+    text += layer_lines(inspection, all);
+    text += fmt::format("\n{} float tensors", inspection.floats.size());
+    text += float_lines(inspection, all);
+    for (const auto& note : inspection.notes) text += "\nnote: " + note;
+    for (const auto& problem : inspection.problems) text += "\nproblem: " + problem;
+    if (inspection.problems.empty()) text += "\nno problems";
+    return text;
+}
+
+OrderedJson tensors_json(const SafetensorsFile& file, const fs::path& config) {
+    OrderedJson json = {{"kind", config.empty() ? "safetensors" : "diffusers"},
+                        {"weights", file.path().string()},
+                        {"bytes", total_bytes(file)},
+                        {"linear_layers", linear_layers(file)},
+                        {"metadata", file.metadata()},
+                        {"tensors", OrderedJson::array()}};
+    if (!config.empty()) json["config"] = JsonNode::read(config, "inspect").json();
+    for (const auto& name : file.names()) {
+        const TensorInfo& info = file.info(name);
+        json["tensors"].push_back({{"name", printable(name)},
+                                   {"dtype", to_string(info.dtype)},
+                                   {"shape", info.shape},
+                                   {"bytes", info.bytes()}});
+    }
+    return json;
+}
+
+std::string tensors_text(const SafetensorsFile& file, const fs::path& config, const InspectOptions& options) {
+    DefaultPatterns defaults;
+    std::string text = fmt::format("{}: {} tensors, {}", file.path().string(), file.names().size(),
+                                   shown(total_bytes(file)));
+    if (!config.empty()) {
+        const JsonNode json = JsonNode::read(config, "inspect");
+        defaults = default_patterns(json, options.known_families);
+        const bool named = json.has("_class_name");
+        text += fmt::format("\n{} with", named ? printable(json.at("_class_name").text()) : "model");
+        for (const char* key : {"num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim"}) {
+            if (json.contains(key)) text += fmt::format(" {}={}", key, show_json(json.at(key).json()));
+        }
+    }
+    for (const auto& [type, sizes] : by_dtype(file)) {
+        text += fmt::format("\n  {:<8} {:>6} tensors {:>10}", type, sizes.first, shown(sizes.second));
+    }
+    text += "\n" + linear_line(file, defaults.layers);
+    if (!options.all) return text;
+    for (const auto& name : file.names()) {
+        const TensorInfo& info = file.info(name);
+        text += fmt::format("\n  {} {}{}", printable(name), to_string(info.dtype), to_string(info.shape));
+    }
+    return text;
+}
+
+std::vector<std::int64_t> forwards_by_step(const CalibrationStats& stats, const std::string& layer) {
+    std::vector<std::int64_t> counts;
+    for (int step = 0; step < stats.steps(); ++step) counts.push_back(stats.forwards(layer, step));
+    return counts;
+}
+
+float width(const InputRange& range) {
+    return range.max - range.min;
+}
+
+struct Row {
+    std::string layer;
+    InputRange range;
+    std::int64_t forwards = 0;
+    int unmeasured = 0;  ///< steps without a forward
+};
+
+std::vector<Row> rows_of(const CalibrationStats& stats) {
+    std::vector<Row> rows;
+    for (const std::string& layer : stats.layer_names()) {
+        Row row{layer, stats.range(layer)};
+        for (const std::int64_t count : forwards_by_step(stats, layer)) {
+            row.forwards += count;
+            row.unmeasured += static_cast<int>(count == 0);
+        }
+        rows.push_back(std::move(row));
+    }
+    return rows;
+}
+
+OrderedJson calibration_json(const std::string& path, const CalibrationStats& stats) {
+    OrderedJson json = {
+        {"kind", "calibration"}, {"file", path}, {"steps", stats.steps()}, {"layers", OrderedJson::array()}};
+    for (const std::string& layer : stats.layer_names()) {
+        OrderedJson by_step = OrderedJson::array();
+        for (const InputRange& range : stats.ranges_by_step(layer)) by_step.push_back({range.min, range.max});
+        const InputRange range = stats.range(layer);
+        json["layers"].push_back({{"name", layer},
+                                  {"forwards", forwards_by_step(stats, layer)},
+                                  {"range", {range.min, range.max}},
+                                  {"range_from_step", std::move(by_step)}});
+    }
+    return json;
+}
+
+std::string calibration_text(const std::string& path, const CalibrationStats& stats, bool all) {
+    constexpr std::size_t kShown = 10;
+    std::vector<Row> rows = rows_of(stats);
+    std::string text =
+        fmt::format("calibration statistics: {} layers, {} steps\n  {}", rows.size(), stats.steps(), path);
+    const auto partly =
+        std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.unmeasured; });
+    if (partly != 0) text += fmt::format("\n{} layers did not run in every step", partly);
+    if (!all) {
+        std::stable_sort(rows.begin(), rows.end(),
+                         [](const Row& a, const Row& b) { return width(a.range) > width(b.range); });
+        if (rows.size() > kShown) rows.resize(kShown);
+        text += "\nwidest mean ranges (--all lists every layer):";
+    }
+    for (const Row& row : rows) {
+        text += fmt::format("\n  {:>12.4g} .. {:<12.4g} {:>6} forwards  {}", row.range.min, row.range.max,
+                            row.forwards, row.layer);
+    }
+    return text;
+}
 
 bool is_description(const fs::path& path) {
     const std::string name = path.filename().string();
