@@ -114,17 +114,6 @@ std::vector<std::string> or_default(const std::vector<std::string>& patterns, st
     return patterns.empty() ? std::vector{std::string(otherwise)} : patterns;
 }
 
-// Attention modules of the Linears of a checkpoint: "x" of "x.to_q" and "x.q".
-std::vector<std::string> attention_modules(const std::vector<std::string>& linears) {
-    std::vector<std::string> modules;
-    for (const std::string& name : linears) {
-        for (const std::string_view ending : {".to_q", ".q"}) {
-            if (name.ends_with(ending)) modules.push_back(name.substr(0, name.size() - ending.size()));
-        }
-    }
-    return modules;
-}
-
 std::map<std::string, PlannedAttention> attentions_from_flags(const AttentionFlags& flags,
                                                               const std::vector<std::string>& linears,
                                                               std::string_view defaults) {
@@ -134,8 +123,12 @@ std::map<std::string, PlannedAttention> attentions_from_flags(const AttentionFla
         throw InvalidArgument("[quantize] --fa-layers needs --fa");
     }
     const AttentionType type = attention_type("quantize", flags.quant_type);
-    for (const std::string& name :
-         select_attentions(attention_modules(linears), or_default(flags.layers, defaults))) {
+    std::vector<std::string> modules;
+    for (const std::string& linear : linears) {
+        std::string module = attention_of_queries(linear);
+        if (!module.empty()) modules.push_back(std::move(module));
+    }
+    for (const std::string& name : select_attentions(modules, or_default(flags.layers, defaults))) {
         attentions[name] = {flags.quant_type, type.rotates};
     }
     return attentions;

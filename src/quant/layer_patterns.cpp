@@ -42,6 +42,13 @@ bool matches(std::string_view pattern, std::string_view name) {
     return NamePattern(pattern).matches(name);
 }
 
+std::string attention_of_queries(const std::string& linear) {
+    for (const std::string_view ending : {".to_q", ".q"}) {
+        if (linear.ends_with(ending)) return linear.substr(0, linear.size() - ending.size());
+    }
+    return {};
+}
+
 std::vector<std::string> select_attentions(const std::vector<std::string>& names,
                                            std::vector<std::string> patterns) {
     if (patterns.empty()) patterns.emplace_back(kDefaultAttentions);

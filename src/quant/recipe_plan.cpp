@@ -97,13 +97,10 @@ std::vector<Candidate> attention_modules(const std::vector<Candidate>& layers) {
     const NamePattern self_attention(kDefaultAttentions);
     std::vector<Candidate> modules;
     for (const Candidate& layer : layers) {
-        for (const std::string_view ending : {".to_q", ".q"}) {
-            if (!layer.name.ends_with(ending)) continue;
-            const std::string module = layer.name.substr(0, layer.name.size() - ending.size());
-            if (!self_attention.matches(module)) continue;
-            const std::string& original = layer.original;
-            modules.push_back({module, original.substr(0, original.rfind('.'))});
-        }
+        const std::string module = attention_of_queries(layer.name);
+        if (module.empty() || !self_attention.matches(module)) continue;
+        const std::string& original = layer.original;
+        modules.push_back({module, original.substr(0, original.rfind('.'))});
     }
     return modules;
 }
