@@ -233,7 +233,7 @@ OrderedJson calibration_json(const std::string& path, const CalibrationStats& st
 }
 
 std::string calibration_text(const std::string& path, const CalibrationStats& stats, bool all) {
-    constexpr std::size_t kShown = 10;
+    constexpr std::size_t kWidest = 10;
     std::vector<Row> rows = rows_of(stats);
     std::string text =
         fmt::format("calibration statistics: {} layers, {} steps\n  {}", rows.size(), stats.steps(), path);
@@ -243,7 +243,7 @@ std::string calibration_text(const std::string& path, const CalibrationStats& st
     if (!all) {
         std::stable_sort(rows.begin(), rows.end(),
                          [](const Row& a, const Row& b) { return width(a.range) > width(b.range); });
-        if (rows.size() > kShown) rows.resize(kShown);
+        if (rows.size() > kWidest) rows.resize(kWidest);
         text += "\nwidest mean ranges (--all lists every layer):";
     }
     for (const Row& row : rows) {
