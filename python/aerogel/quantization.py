@@ -82,9 +82,7 @@ def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.Qu
         module = model.get_submodule(name)
         hang(module, quantized)
         if hasattr(module, "processor"):
-            from .diffusers.backend import compute_with
-
-            compute_with(name, module, quantized)
+            _compute_with(model, name, module, quantized)
         report.attention[name] = quantized.format
     if any(isinstance(layer, QuantizedLinear) for layer in model.modules()):
         _tell_diffusers(model)
@@ -112,6 +110,15 @@ def _exchange(model: nn.Module, found: Listed, plan: _core.ModelPlan, new: Mappi
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
     return report
+
+
+def _compute_with(model: nn.Module, name: str, module: nn.Module, quantized: QuantizedAttention) -> None:
+    """For a layer whose attention is computed by a processor. What is of diffusers is loaded only where it calls diffusers' dispatcher."""
+    if hasattr(module.processor, "_attention_backend"):
+        from .diffusers.backend import compute_with
+    else:
+        from .attention.layers import compute_with
+    compute_with(model, name, module, quantized)
 
 
 _HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",

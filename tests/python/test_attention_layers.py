@@ -1,10 +1,17 @@
-"""Quantized attention of diffusers' layers: threads keep apart, plans know their sizes, and a layer that attends in its own way stays float."""
+"""Quantized attention of diffusers' layers: threads keep apart, plans know their sizes, a layer that attends in its own way stays float, and what
+cannot be recorded or saved says so."""
+import copy
+import pickle
+import subprocess
+import sys
 import threading
+import warnings
 
 import aerogel
 import pytest
 import torch
-from aerogel.diffusers.backend import running
+import torch._dynamo.testing
+from aerogel.attention.layers import running
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import _get_current_function_mode_stack
 
@@ -24,9 +31,30 @@ def wan():
                                            text_dim=16, freq_dim=32, ffn_dim=64, num_layers=2, rope_max_seq_len=64).eval()
 
 
-def quantized(model, pattern="*.attn1", kind="MXFP4_DYNAMIC"):
-    return aerogel.quantize(model, online_config=aerogel.OnlineQuantConfig("W8A8_DYNAMIC", fa_layers=pattern, fa_quant_type=kind),
+def quantized(model, pattern="*.attn1", kind="MXFP4_DYNAMIC", scheme="W8A8_DYNAMIC"):
+    return aerogel.quantize(model, online_config=aerogel.OnlineQuantConfig(scheme, fa_layers=pattern, fa_quant_type=kind),
                             include=["*.ff*.*"])
+
+
+def inputs(model):
+    torch.manual_seed(1)
+    sizes = (1, 2, 4, 8, 8) if isinstance(model, diffusers.CogVideoXTransformer3DModel) else (1, 4, 2, 8, 8)
+    return dict(hidden_states=torch.randn(sizes), timestep=torch.tensor([3]), encoder_hidden_states=torch.randn(1, 7, 16), return_dict=False)
+
+
+class Dispatching:
+    """A processor that calls diffusers' dispatcher."""
+
+    _attention_backend = None
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None):
+        q, k, v = (layer(hidden_states).unflatten(2, (attn.heads, -1)) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        o = diffusers.models.attention_dispatch.dispatch_attention_fn(q, k, v, backend=self._attention_backend)
+        return attn.to_out[0](o.flatten(2))
+
+
+def moved(a, b):
+    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("prepare", [quantized, lambda model: aerogel.enable_sparse_attention(model, sparse_type=None)],
@@ -92,3 +120,161 @@ def test_kept_plans_are_of_one_grid():
     want = fresh(**x(16, 64, timestep=800))[0]
     assert torch.equal(used(**x(16, 64, timestep=800))[0], want)
     assert used(**x(16, 64, batch=1, timestep=700))[0].shape == (1, 4, 4, 16, 64)
+
+
+@pytest.mark.parametrize("make", [cogvideox, wan])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_quantized_attention_is_not_exported_as_float(make, gradients):
+    model = make()
+    quantized(model)
+    with torch.set_grad_enabled(gradients), pytest.raises(NotImplementedError, match="quantized attention of .*blocks.0.attn1 lives in this") as error:
+        torch.export.export(model, (), inputs(model), strict=False)
+    assert "plan" not in str(error.value)
+
+
+@pytest.mark.parametrize("make", [cogvideox, wan])
+@torch.no_grad()
+def test_a_plan_is_not_exported(make):
+    model = make()
+    aerogel.enable_sparse_attention(model, sparse_type=None)
+    with pytest.raises(NotImplementedError, match="a plan of sparse attention lives in this process"):
+        torch.export.export(model, (), inputs(model), strict=False)
+
+
+@torch.no_grad()
+def test_strict_exports_refuse_too():
+    model = wan()
+    quantized(model)
+    with pytest.raises(Exception, match="quantized attention of|Observed exception"):
+        torch.export.export(model, (), inputs(model), strict=True)
+
+
+@torch.no_grad()
+def test_an_error_inside_of_a_layer_does_not_reach_a_float_model():
+    broken, model, other = wan(), wan(), cogvideox()
+    quantized(broken)
+    want = model(**inputs(model))[0]
+    model.set_attention_backend("aerogel")
+    quantized(other, kind="FP8_DYNAMIC")
+    want_other = other(**inputs(other))[0]
+    broken.blocks[0].attn1.to_out[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    for broken in (broken, copy.deepcopy(broken)):
+        with pytest.raises(ZeroDivisionError):
+            broken(**inputs(broken))
+        assert running.get() is None
+        assert moved(model(**inputs(model))[0], want) < 1e-5
+        with pytest.raises(ZeroDivisionError):
+            broken.blocks[0](torch.randn(1, 32, 64), torch.randn(1, 7, 64), torch.randn(1, 6, 64), None)  # not through its model
+        assert torch.equal(other(**inputs(other))[0], want_other)
+        running.set(None)
+    model.set_attention_backend("native")  # diffusers keeps the last one for all models
+
+
+@torch.no_grad()
+def test_quantized_layers_within_a_compiled_model_are_one_graph():
+    model = wan()
+    quantized(model)
+    want = model(**inputs(model))[0]
+    torch._dynamo.reset()
+    counted = torch._dynamo.testing.CompileCounter()
+    outer = torch.nn.ModuleDict({"inner": model})
+    outer.forward = lambda **given: outer["inner"](**given)[0] * 1
+    compiled = torch.compile(outer, backend=counted, fullgraph=True)
+    for _ in range(2):
+        assert moved(compiled(**inputs(model)), want) < 1e-5
+    assert counted.frame_count == 1
+    torch._dynamo.reset()
+    counted = torch._dynamo.testing.CompileCounter()
+    model.compile_repeated_blocks(backend=counted, fullgraph=True)
+    assert moved(model(**inputs(model))[0], want) < 1e-5 and counted.frame_count == 1
+
+
+@torch.no_grad()
+def test_a_plan_over_quantized_layers_leaves_nothing_behind():
+    model = cogvideox()
+    quantized(model)
+    want = model(**inputs(model))[0]
+    for _ in range(2):
+        plan = aerogel.enable_sparse_attention(model, sparse_type=None)
+        assert torch.equal(model(**inputs(model))[0], want)
+        assert (len(_get_current_function_mode_stack()), running.get()) == (0, None)
+        plan.disable()
+        assert torch.equal(model(**inputs(model))[0], want)
+        quantized(model)  # behind the plan's hooks the next time
+        plan = aerogel.enable_sparse_attention(model, sparse_type=None)
+        quantized(model)
+        assert torch.equal(model(**inputs(model))[0], want)
+        assert (len(_get_current_function_mode_stack()), running.get()) == (0, None)
+        plan.disable()
+
+
+@pytest.mark.parametrize("make", [cogvideox, wan])
+@torch.no_grad()
+def test_quantizing_again_puts_the_attention_back(make):
+    model = make()
+    aerogel.quantize(model, scheme="W8A16", include=["*.ff*.*"])
+    exact = model(**inputs(model))[0]
+    quantized(model, scheme="W8A16")
+    want = model(**inputs(model))[0]
+    assert moved(want, exact) > 1e-4
+    for model in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        if make is wan:
+            model.set_attention_backend("native")
+            assert moved(model(**inputs(model))[0], exact) < 1e-5
+        quantized(model, scheme="W8A16")
+        assert torch.equal(model(**inputs(model))[0], want)
+        hooks = [h for m in model.modules() for h in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())]
+        assert len(hooks) == 2 * 2 + 1  # of two layers, and of the model
+
+
+@torch.no_grad()
+def test_quantizing_again_after_a_processor_of_another_kind():
+    model = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.ModuleDict({
+        "attn1": diffusers.models.attention_processor.Attention(64, heads=2, dim_head=32), "ff": torch.nn.Linear(64, 64)})])})
+    attention, x = model["blocks"][0]["attn1"], torch.randn(1, 16, 64)
+    exact = attention(x)
+    processors = diffusers.models.attention_processor
+    for processor in (processors.AttnProcessor2_0(), Dispatching(), processors.AttnProcessor2_0()):
+        attention.set_processor(processor)
+        aerogel.quantize(model, online_config=aerogel.OnlineQuantConfig("W8A16", fa_layers="*.attn1", fa_quant_type="MXFP4_DYNAMIC"), include=["*.ff"])
+        assert moved(attention(x), exact) > 1e-4
+        assert len(_get_current_function_mode_stack()) == 0
+
+
+@torch.no_grad()
+def test_saving_says_that_quantized_attention_is_not_saved(tmp_path):
+    model = wan()
+    quantized(model)
+    with pytest.warns(UserWarning, match=r"\[quantize\] the quantized attention of 2 layers is not saved .*blocks.0.attn1, blocks.1.attn1"):
+        model.save_pretrained(tmp_path)
+    again = diffusers.WanTransformer3DModel.from_pretrained(tmp_path)
+    quantized(again)
+    assert torch.equal(again(**inputs(again))[0], model(**inputs(model))[0])
+    plain = wan()
+    aerogel.quantize(plain, scheme="W8A8_DYNAMIC", include=["*.ff*.*"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        plain.save_pretrained(tmp_path)
+
+
+def test_processors_that_call_torch_need_no_diffusers():
+    code = """
+import sys
+import aerogel, torch
+class Processor:
+    def __call__(self, attn, x):
+        return torch.nn.functional.scaled_dot_product_attention(*(t.unflatten(2, (2, 32)).transpose(1, 2) for t in (x, x, x)))
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.processor, self.ff, self.heads, self.inner_dim = Processor(), torch.nn.Linear(64, 64), 2, 64
+    def forward(self, x):
+        return self.processor(self, x)
+model, x = torch.nn.ModuleList([Attention(), Attention()]), torch.randn(1, 20, 64)
+exact = model[0](x)
+report = aerogel.quantize(model, online_config=aerogel.OnlineQuantConfig("W8A16", fa_layers="?", fa_quant_type="MXFP4_DYNAMIC"), include=["*.ff"])
+assert len(report.attention) == 2 and float((model[0](x) - exact).norm() / exact.norm()) > 1e-3, report
+assert not [name for name in sys.modules if name.split(".")[0] in ("diffusers", "peft")]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

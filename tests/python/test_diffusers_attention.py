@@ -6,7 +6,8 @@ import aerogel
 import numpy as np
 import pytest
 import torch
-from aerogel.diffusers import backend, plan as sparse_plan
+from aerogel.attention import layers as backend
+from aerogel.diffusers import plan as sparse_plan
 from aerogel.diffusers.models import VIDEO_MODELS, VideoModel
 from diffusers import WanTransformer3DModel
 from tiny_pipelines import GRID, STEPS, VIDEO, build, latents, relative

@@ -5,7 +5,7 @@ import accelerate
 import aerogel
 import pytest
 import torch
-from aerogel.diffusers import backend
+from aerogel.attention import layers as backend
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from tiny_pipelines import GRID, build, relative

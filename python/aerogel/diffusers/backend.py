@@ -1,180 +1,18 @@
-"""The attention backend "aerogel" of diffusers: dense attention of any transformer, `model.set_attention_backend("aerogel")`.
-
-A call carries to it what the running model's plan says (plan.py): that is how sparse attention reaches the layers.
-"""
+"""The attention backend "aerogel" of diffusers: dense attention of any transformer, `model.set_attention_backend("aerogel")`, and the way in
+which the attention of layers with something else to compute (attention/layers.py) gets there."""
 from __future__ import annotations
 
 import copy
-import itertools
-import logging
-import threading
-import weakref
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.models import attention_dispatch
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
-from .._watching import recorder, transformed
-from ..attention import attention, quantized_attention
+from ..attention import layers
+from ..attention.layers import Problem, attend
 from .processors import fused
 
-_log = logging.getLogger("aerogel")
 NAME = "aerogel"
-TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
-running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with attend(problem)
-numbers = itertools.count()
-layers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # number -> such an object
-
-
-class _Traced:
-    """The running layer as torch.compile sees it, which follows plain attributes but no context variables; a tensor, because its value makes
-    no guard: one graph serves all layers of a model."""
-
-    layer: torch.Tensor | None = None  # its number
-
-
-traced = _Traced()
-
-
-@dataclass
-class Problem:
-    """One attention call. q, k, v: [batch, tokens, heads, head_dim] ("BSND") or [batch, heads, tokens, head_dim] ("BNSD"); the rest as
-    in torch's scaled_dot_product_attention."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    layout: str
-    mask: torch.Tensor | None = None
-    dropout: float = 0.0
-    causal: bool = False
-    scale: float | None = None
-    gqa: bool = False
-
-    @property
-    def axis(self) -> int:
-        """The axis of the tokens."""
-        return self.layout.index("S")
-
-    def wants_gradients(self) -> bool:
-        return torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v))
-
-    def why_torch(self) -> str:
-        """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
-        if self.q.device.type != "cpu":
-            return f"tensors are on {self.q.device}"
-        if self.wants_gradients() or transformed():
-            return "gradients are wanted"
-        if self.causal or self.dropout:
-            return "attention is causal or has dropout"
-        return "" if self.q.dtype in (torch.float32, torch.bfloat16, torch.float16) else f"tensors are {self.q.dtype}"
-
-
-def by_torch(p: Problem) -> torch.Tensor:
-    """The problem through torch's scaled_dot_product_attention."""
-    q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
-    mask = p.mask[:, None, None] if p.mask is not None and p.mask.ndim == 2 else p.mask
-    o = scaled_dot_product_attention(q, k, v, mask, p.dropout, p.causal, scale=p.scale, enable_gqa=p.gqa)
-    return o.transpose(1, 2) if p.layout == "BSND" else o
-
-
-def why_float(p: Problem) -> str:
-    """Why a format in few bits cannot compute this; empty if it can."""
-    return "an attention mask is given" if p.mask is not None else p.why_torch()
-
-
-def dense(p: Problem, format: str | None = None) -> torch.Tensor:
-    """By Aerogel in float or in a format of `quantized_attention`; by torch where there is a mask, and for 16-bit types in float where the
-    CPU may have instructions for them."""
-    wide = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS
-    if why_float(p) or not (format or wide):
-        return by_torch(p)
-    if format is not None:
-        return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
-    return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
-
-
-class RunningLayer:
-    """A layer that attends itself while it runs: its hooks tell the backend, which then calls attend()."""
-
-    def __init__(self) -> None:
-        self._catch = Catch()  # one for all threads: each has a stack of its own
-        self._number()
-
-    def _number(self) -> None:
-        number = next(numbers)
-        self.number, layers[number] = torch.tensor(number, device="cpu"), self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
-        self.__dict__.update(state)
-        self._number()
-
-    def attend(self, p: Problem) -> torch.Tensor:
-        raise NotImplementedError
-
-    def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            traced.layer = self.number
-        else:
-            running.set(self)
-
-    def leave(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if torch.compiler.is_compiling():
-            traced.layer = None
-        else:
-            running.set(None)
-
-    @torch.compiler.disable
-    def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        running.set(self)
-        self._catch.__enter__()
-
-    @torch.compiler.disable
-    def leave_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if running.get() is self:
-            running.set(None)
-            self._catch.__exit__(None, None, None)
-
-
-class QuantizedLayer(RunningLayer):
-    """A layer whose attention is quantized; a plan of sparse attention that runs it goes first."""
-
-    def __init__(self, name: str, layer: torch.nn.Module, attention: Any) -> None:
-        super().__init__()
-        self.name, self.attention = name, attention
-        self._image_first = type(layer).__name__ == "WanAttention" and getattr(layer, "add_k_proj", None) is not None
-        self._calls: dict[int, int] = {}  # of each thread
-        self._said = False
-
-    def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            if traced.layer is None:
-                super().enter(layer, args, kwargs)
-            return
-        self._calls[threading.get_ident()] = 0
-        if running.get() is None or isinstance(running.get(), QuantizedLayer):  # one that an error ended is still there
-            super().enter(layer, args, kwargs)
-
-    def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if running.get() is None:
-            super().enter_catching(layer, args, kwargs)
-
-    def attend(self, p: Problem) -> torch.Tensor:
-        thread = threading.get_ident()
-        self._calls[thread] = self._calls.get(thread, 0) + 1
-        if self._image_first and self._calls[thread] % 2:  # the image tokens of Wan's cross-attention stay float
-            return dense(p)
-        if why := why_float(p):
-            if not self._said:
-                self._said = True
-                _log.warning("attention of %s stays in float: %s", self.name, why)
-            return by_torch(p)
-        return self.attention(p.q, p.k, p.v, layout=p.layout, softmax_scale=p.scale)
 
 
 def with_backend(processor: Any) -> Any:
@@ -184,69 +22,12 @@ def with_backend(processor: Any) -> Any:
     return ours
 
 
-def compute_with(name: str, module: torch.nn.Module, attention: Any) -> None:
-    """Lets a layer with a processor compute with its QuantizedAttention; a hook tells the call which layer runs."""
-    if (hung := vars(module).get("_aerogel_attention")) is not None:
-        hung.attention = attention
-        return
-    layer = QuantizedLayer(name, module, attention)
-    object.__setattr__(module, "_aerogel_attention", layer)
-    if hasattr(module.processor, "_attention_backend"):
+def compute_with(model: torch.nn.Module, name: str, module: torch.nn.Module, attention: Any) -> None:
+    """Lets a layer of the model compute with its QuantizedAttention, whose processor calls diffusers' dispatcher or torch."""
+    dispatches = hasattr(module.processor, "_attention_backend")
+    if dispatches:
         module.processor = with_backend(module.processor)
-        module.register_forward_pre_hook(layer.enter, with_kwargs=True)
-        module.register_forward_hook(layer.leave)
-    else:
-        module.register_forward_pre_hook(layer.enter_catching, with_kwargs=True)
-        module.register_forward_hook(layer.leave_catching, always_call=True)
-
-
-class Catch(TorchFunctionMode):
-    """Takes torch's scaled_dot_product_attention from a processor that calls it directly."""
-
-    def __torch_function__(self, function: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
-        if function is scaled_dot_product_attention:
-            return attend(_direct(*args, **(kwargs or {})))
-        return function(*args, **(kwargs or {}))
-
-
-def _direct(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any) -> Problem:
-    given = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), rest)), **named}
-    return Problem(query, key, value, "BNSD", given.get("attn_mask"), given.get("dropout_p", 0.0), given.get("is_causal", False),
-                   given.get("scale"), given.get("enable_gqa", False))
-
-
-@torch.compiler.disable
-def _attend_now(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
-    layer = running.get()
-    if layer is None and number is not None:
-        layer = layers[int(number)]
-    return dense(p) if layer is None else layer.attend(p)
-
-
-def attend(p: Problem) -> torch.Tensor:
-    """What the plan of the running layer says, without one dense. Returns an array like q."""
-    compiling = torch.compiler.is_compiling()
-    recorded = not compiling and not transformed() and recorder(p.q)
-    if not (compiling or recorded) or p.wants_gradients():  # gradients break the graph
-        return _attend_now(p, traced.layer)
-    if traced.layer is not None if compiling else running.get() is not None:
-        if recorded or torch.compiler.is_exporting():
-            raise NotImplementedError("[attention] a plan of sparse attention lives in this process and cannot leave it in a recorded program: "
-                                      "disable it before the export")
-    return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
-
-
-@torch.library.custom_op(  # the fields of Problem, and the number of the layer
-    "aerogel::attend", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, str layout, Tensor? mask, float dropout, bool causal, "
-    "float? scale, bool gqa, Tensor? layer) -> Tensor")
-def _attend(*fields: Any) -> torch.Tensor:
-    return _attend_now(Problem(*fields[:-1]), fields[-1]).contiguous()
-
-
-@_attend.register_fake
-def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> torch.Tensor:
-    return q.new_empty((*q.shape[:-1], v.shape[-1]))
+    layers.compute_with(model, name, module, attention, catching=not dispatches)
 
 
 def _backend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0,

@@ -7,6 +7,7 @@ config.json the scheme of each.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import partial
@@ -21,7 +22,7 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
 from .. import _core
-from ..attention.module import hang, planned, why_no_attention
+from ..attention.module import QuantizedAttention, hang, planned, why_no_attention
 from ..layer_choice import as_list, listed
 from ..linear import QuantizedLinear
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
@@ -94,18 +95,26 @@ class AerogelQuantizer(DiffusersQuantizer):
     use_keep_in_fp32_modules = True
     required_packages = ["accelerate"]
     supports_parallel_loading = False
-    is_serializable = True
     is_trainable = True  # adapters are
     is_compileable = True
 
     def __init__(self, quantization_config: AerogelConfig, **kwargs: Any) -> None:
         super().__init__(copy.deepcopy(quantization_config), **kwargs)  # it learns the layers, and the caller may use his own again
         self.report = QuantizeReport()
+        self.attention_layers: list[str] = []  # whose attention is quantized, of the finished model
         self._keys: list[str] = []
         self._kept: dict[str, str] = {}
         self._attention: list[tuple[str, _core.ModuleDecision]] = []
         self._parts: dict[str, dict[str, Any]] = {}  # layer -> its tensors, None until they come
         self._make: dict[str, Callable[[Parts], QuantizedLinear]] = {}
+
+    @property
+    def is_serializable(self) -> bool:
+        """Asked when a model is saved."""
+        if names := self.attention_layers:
+            warnings.warn(f"[quantize] the quantized attention of {len(names)} layers is not saved ({', '.join(names[:3])}"
+                          f"{' ...' if names[3:] else ''}): quantize it again after loading", stacklevel=3)
+        return True
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         devices = {str(d) for d in (device_map.values() if isinstance(device_map, dict) else [])}
@@ -178,7 +187,7 @@ class AerogelQuantizer(DiffusersQuantizer):
                 attention, module = planned(decision), model.get_submodule(name)
                 hang(module, attention)
                 if hasattr(module, "processor"):
-                    compute_with(name, module, attention)
+                    compute_with(model, name, module, attention)
                 self.report.attention[name] = attention.format
         describe(model, self)
         return model
@@ -194,10 +203,11 @@ class AerogelQuantizer(DiffusersQuantizer):
 
 def describe(model: Any, quantizer: AerogelQuantizer | None = None) -> None:
     """Makes a model with QuantizedLinear layers known to diffusers as a quantized one, so that save_pretrained writes what from_pretrained
-    needs. `aerogel.quantize` does this by itself for diffusers' models; timestep policies are not saved."""
+    needs. `aerogel.quantize` does this by itself for diffusers' models; timestep policies and quantized attention are not saved."""
     found = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedLinear)}
     layers: dict[str, dict[str, Any]] = {n.removesuffix(".base_layer"): {"scheme": m.scheme, "group_size": m.group_size} for n, m in found.items()}
     quantizer = quantizer or AerogelQuantizer(AerogelConfig(next(iter(layers.values()))["scheme"]))
+    quantizer.attention_layers = [n.rpartition(".")[0] for n, m in model.named_modules() if isinstance(m, QuantizedAttention)]
     quantizer.quantization_config.layers, quantizer.quantization_config.description = layers, None
     model.hf_quantizer, model.quantization_method = quantizer, QuantMethod.AEROGEL
     model.register_to_config(quantization_config=quantizer.quantization_config)

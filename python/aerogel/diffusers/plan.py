@@ -18,11 +18,12 @@ from typing import Any, Self
 import torch
 
 from ..attention import sparse_attention
+from ..attention.layers import Problem, RunningLayer, dense, nobody_runs, why_float
 from ..attention.quantized import FORMATS
 from ..attention.sparse import attend_sparsely
 from ..attention.sparse_options import FURTHER, TYPES
 from ..layer_choice import unwrapped
-from .backend import Problem, RunningLayer, dense, running, traced, why_float, with_backend
+from .backend import with_backend
 from .models import ANY_MODEL, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model
 
 _log = logging.getLogger("aerogel")
@@ -189,6 +190,8 @@ class _Now:
 
     @torch.compiler.disable
     def enter_model(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_exporting():
+            raise NotImplementedError(_Layer.refusal)
         inputs = self.signature.bind(model, *args, **kwargs).arguments
         self.step = self.plan.next_step(None if self.timestep is None else inputs.get(self.timestep), self.video.rising)
         try:
@@ -198,12 +201,15 @@ class _Now:
 
     @torch.compiler.disable
     def leave_model(self, model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.grid = self.step = traced.layer = None
-        running.set(None)  # where an error kept a layer from leaving
+        self.grid = self.step = None
+        nobody_runs()
 
 
 class _Layer(RunningLayer):
     """One self-attention layer while it runs."""
+
+    refusal = ("[attention] a plan of sparse attention lives in this process and cannot leave it in a recorded program: disable it before the "
+               "export")
 
     def __init__(self, now: _Now, name: str, skipped: bool, layer: torch.nn.Module) -> None:
         super().__init__()
