@@ -41,12 +41,12 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
 
     map: further classes to treat as Linear layers (an iterable, or a dict with them as keys). include, exclude: patterns of layer
     names ("blocks.*.ffn.*", braces allowed), exclude wins; in memory the default is every Linear inside the model's repeated blocks except
-    modulation, norms and embeddings. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
+    modulation, norms and embeddings. With a description exclude also keeps attention float. timestep_config (or timestep_policy): a TimestepPolicyConfig for W8A8_TIMESTEP layers; with none
     every step is static. rank: the file of that rank, `_{rank}`; None: where files carry a rank, this process's in torch.distributed;
     -1: the file as it is named. Attention that the description quantizes is quantized too where it is a layer of diffusers or calls its
     `fa_quant` itself; report.attention_in_float names what stays float, and why.
-    scheme_of: with quant_des_path, a function (layer name, its scheme in the
-    description) -> the scheme to run the stored arrays by (for example W8A8_DYNAMIC for W8A8_TIMESTEP), or "FLOAT".
+    scheme_of: with quant_des_path, a function (layer name, its scheme in the description) -> the scheme to run the stored arrays by (for
+    example W8A8_DYNAMIC for W8A8_TIMESTEP), or "FLOAT"; it is asked for attention too, and only "FLOAT" changes anything there.
     On an error nothing is replaced. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not supported),
     OSError (files)."""
     given = [n for n, v in (("quant_des_path", quant_des_path), ("online_config", online_config), ("scheme", scheme)) if v is not None]
@@ -59,10 +59,21 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     found = listed(model, (nn.Linear, QuantizedLinear, *(map or ())), why_no_attention)
     if quant_des_path is not None:
         pair = _core.QuantizedPair.open(fspath(quant_des_path), rank_of(quant_des_path, rank))
-        type_of = None if scheme_of is None else lambda name, stored, attention: stored if attention else scheme_of(name, stored) or stored
-        return apply(model, found, plan_from_files(found, pair, include, exclude, type_of), pair, policy=policy)
+        return apply(model, found, plan_from_files(found, pair, include, exclude, _type_of(scheme_of)), pair, policy=policy)
     config = online_config or OnlineQuantConfig(cast(str, scheme))
     return apply(model, found, plan_in_memory(found, config, include, exclude), policy=policy or config.timestep_config)
+
+
+def _type_of(scheme_of: Callable[[str, str], str] | None) -> Callable[[str, str, bool], str] | None:
+    """scheme_of as the plan asks; of attention it decides no more than whether it is float."""
+    if scheme_of is None:
+        return None
+
+    def type_of(name: str, stored: str, is_attention: bool) -> str:
+        wanted = scheme_of(name, stored) or stored
+        return stored if is_attention and wanted.upper() != "FLOAT" else wanted
+
+    return type_of
 
 
 def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.QuantizedPair | None = None, *,

@@ -3,12 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <unordered_map>
 
 #include "aerogel/error.h"
 #include "core/text.h"
 #include "quant/attention_types.h"
+#include "quant/layer_patterns.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -46,11 +48,25 @@ class FilePlan {
 
     std::vector<std::string> why_unselected() const {
         LayerSelection selection = choices_.selection;
+        // What speaks of attention alone is no business of the Linears.
+        std::erase_if(selection.exclude, [&](const std::string& pattern) {
+            return std::any_of(
+                       pair_.attentions().begin(), pair_.attentions().end(),
+                       [&](const StoredAttention& stored) { return matches(pattern, stored.name); }) &&
+                   std::none_of(linear_names_.begin(), linear_names_.end(),
+                                [&](const std::string& name) { return matches(pattern, name); });
+        });
         if (!selection.include && selection.exclude.empty()) {
             return std::vector<std::string>(model_.modules.size());
         }
         if (!selection.include) selection.include = {"*"};
         return why_not_chosen(model_, selection);
+    }
+
+    bool excludes(const std::string& name) const {
+        const std::vector<std::string>& patterns = choices_.selection.exclude;
+        return std::any_of(patterns.begin(), patterns.end(),
+                           [&](const std::string& pattern) { return matches(pattern, name); });
     }
 
     void decide_linears() {
@@ -104,7 +120,8 @@ class FilePlan {
 
     void decide_attention(std::size_t entry) {
         StoredAttention attention = pair_.attentions()[entry];
-        attention.quant_type = wanted(attention.name, attention.quant_type, true);
+        const bool excluded = excludes(attention.name);
+        attention.quant_type = excluded ? "FLOAT" : wanted(attention.name, attention.quant_type, true);
         const auto found = attentions_.find(attention.name);
         const bool is_float = attention.quant_type == "FLOAT";
         if (found == attentions_.end()) {
@@ -112,7 +129,8 @@ class FilePlan {
             refuse("attention", attention.name, attention_names_);
         }
         const ModelModule& module = model_.modules[found->second];
-        ModuleDecision decision = stays(model_, found->second, is_float ? "chosen float" : module.unfit);
+        const std::string in_float = excluded ? "excluded" : is_float ? "chosen float" : module.unfit;
+        ModuleDecision decision = stays(model_, found->second, in_float);
         decision.entry = entry;
         if (decision.why.empty()) quantize_attention(attention, module, decision);
         decisions_.push_back(std::move(decision));

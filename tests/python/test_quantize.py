@@ -239,6 +239,38 @@ def test_attention_of_diffusers_layers_is_quantized(monkeypatch, kind, format):
     assert relative(in_float, plain) < 0.05 * effect
 
 
+def test_attention_of_a_description_may_stay_float(tmp_path):
+    class Calling(nn.Module):
+        heads, head_dim = 2, 32
+
+        def forward(self, q):
+            return self.fa_quant(q, q, q) if hasattr(self, "fa_quant") else q
+
+    def made():
+        return nn.ModuleDict({"a": Calling(), "b": Calling(), "c": nn.Linear(8, 8), "block": nn.Linear(8, 8)})
+
+    save_file({"x": torch.ones(1)}, tmp_path / "quant_model_weight_w8a16.safetensors")
+    types = {f"{name}.quant_type": "INT8_DYNAMIC" for name in "ab"}
+    (tmp_path / "d.json").write_text(json.dumps({"model_quant_type": "W8A16", "x": "FLOAT", **types}))
+    asked = []
+
+    def scheme_of(name, stored):
+        asked.append((name, stored))
+        return {"a": "float", "b": "W8A8_DYNAMIC"}[name]
+
+    report = aerogel.quantize(made(), tmp_path / "d.json", scheme_of=scheme_of)
+    assert report.attention == {"b": "int8"} and list(report.attention_in_float) == ["a"]
+    assert asked == [("a", "INT8_DYNAMIC"), ("b", "INT8_DYNAMIC")]
+    assert aerogel.quantize(made(), tmp_path / "d.json", scheme_of=lambda name, stored: None).attention == {"a": "int8", "b": "int8"}
+    model = made()
+    report = aerogel.quantize(model, tmp_path / "d.json", exclude="[a]")
+    assert report.attention == {"b": "int8"} and report.attention_in_float == {"a": "excluded"} and not hasattr(model["a"], "fa_quant")
+    report = aerogel.quantize(made(), tmp_path / "d.json", exclude=["b*"])  # both kinds
+    assert report.attention == {"a": "int8"} and report.attention_in_float == {"b": "excluded"}
+    with pytest.raises(ValueError, match="pattern 'nothing' matches none of the 2 Linear layers"):
+        aerogel.quantize(made(), tmp_path / "d.json", exclude=["a", "nothing"])
+
+
 def test_attention_that_cannot_be_quantized_is_named(tmp_path):
     class Plain(nn.Module):
         heads, head_dim = 2, 32
