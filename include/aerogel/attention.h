@@ -48,8 +48,8 @@ struct AttentionOptions {
 /// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws InvalidArgument when
 /// shapes do not fit.
 /// Format none: sums are float32, as are the softmax weights; with AMX those of bf16 are rounded to bf16
-/// before they meet v, and numbers below 2^-126 count as zero. Causal: a NaN or infinity in v also reaches
-/// queries up to 127 tokens before it.
+/// before they are multiplied with v, and numbers below 2^-126 count as zero. Causal: a NaN or infinity in v
+/// also reaches queries up to 127 tokens before it.
 /// Other formats (docs/attention.md has the arithmetic): a value that is not finite makes NaN all outputs
 /// whose scale it spoils.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,

@@ -44,7 +44,7 @@ class QuantizedLinear final : public Linear {
     /// As Linear::forward. W8A8_TIMESTEP needs step.timestep_index in [0, steps) where step.dynamic does not
     /// hold: InvalidArgument. Schemes with 4-bit weights and activations heed step.wide_activations.
     void forward(const TensorView& x, const MutableView& y, const StepContext& step) const override;
-    /// With the endings of the file format: "W4A4_MXFP4_SVD" with a low-rank branch, "..._ROTATED".
+    /// With the suffixes of the file format: "W4A4_MXFP4_SVD" with a low-rank branch, "..._ROTATED".
     std::string scheme() const override;
     std::size_t weight_bytes() const override;
     const QuantizedLinearWeights& weights() const;

@@ -140,7 +140,7 @@ struct AttentionKernel {
     /// run().
     void (*find_scales)(const AttentionProblem& problem, const AttentionCall& call) noexcept = nullptr;
     float largest_weight = 0.0F;  ///< int8
-    /// To bfloat16 before they meet v; numbers of bfloat16 below 2^-126 then count as zero.
+    /// To bfloat16, before the product with v; numbers of bfloat16 below 2^-126 then count as zero.
     bool rounds_weights = false;
 
     /// Whether the problem's format is one of the kernel's. Others do not concern it.

@@ -93,7 +93,7 @@ NamedArrays named_arrays(const QuantizedLinearWeights& layer);
 
 /// What the arrays alone do not tell.
 struct LayerMeaning {
-    std::string scheme;  ///< with the endings of quant_type.h or without
+    std::string scheme;  ///< with the suffixes of quant_type.h or without
     std::int64_t in_features = 0;
     std::int64_t group_size = 0;
 };

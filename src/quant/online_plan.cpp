@@ -13,7 +13,7 @@
 namespace aerogel {
 namespace {
 
-// A scheme that needs no data; endings of its name go into `choices`.
+// A scheme that needs no data; suffixes of its name go into `choices`.
 const SchemeRow& online_scheme(const std::string& name, LayerChoices& choices) {
     const SchemeRow& scheme = scheme_with_choices(name, choices);
     if (!scheme.needs_calibration) return scheme;

@@ -37,8 +37,8 @@ const SchemeRow* find_scheme(std::string_view name);
 /// The same for a name out of a file: file_names count as well.
 const SchemeRow* find_stored_scheme(std::string_view name);
 /// The same two, but Unsupported ("not supported") for names of the file format without a row and
-/// InvalidArgument for others; both list what is there. `op` starts the message. Of a stored name the endings
-/// of quant_type.h are taken off.
+/// InvalidArgument for others; both list what is there. `op` starts the message. Of a stored name the
+/// suffixes of quant_type.h are taken off.
 const SchemeRow& scheme_row(std::string_view op, std::string_view name);
 const SchemeRow& stored_scheme_row(std::string_view op, std::string_view name);
 /// True when `name` (any case) is a quantization type of the file format, with or without a row.
