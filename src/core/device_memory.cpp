@@ -38,8 +38,10 @@ struct MemoryOfDevice {
     const DeviceMemory* memory;
 };
 
-// One row for every kind of device in this build.
-constexpr MemoryOfDevice kMemories[] = {{DeviceKind::cpu, &kCpuMemory}};
+// A row besides the CPU's stands under the option of its machine: #ifdef AEROGEL_NAME.
+constexpr MemoryOfDevice kMemories[] = {
+    {DeviceKind::cpu, &kCpuMemory},
+};
 
 MemoryOfDevice guest = {DeviceKind::cpu, nullptr};  // changes while a test alone runs
 

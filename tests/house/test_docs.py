@@ -1,5 +1,5 @@
-"""The pages for people: links lead somewhere, files that are named are there, README's index reaches every page, and each page
-begins with what it covers."""
+"""The pages for people: links lead somewhere, files that are named are there, README's index reaches every page, each page
+begins with what it covers and wraps its prose, and the table of sparse types says what the code's says."""
 
 import re
 from pathlib import Path
@@ -75,6 +75,55 @@ def test_pages_begin_with_what_they_cover():
     report(found)
 
 
+def long_lines(root):
+    found = []
+    for page in pages(root) + [root / "CHANGELOG.md"]:
+        text = FENCED.sub(lambda block: "\n" * block[0].count("\n"), page.read_text())
+        found += [f"{page.relative_to(root)}:{number}: {len(line)} columns of prose" for number, line in enumerate(text.split("\n"), 1)
+                  if len(line) > 120 and not line.startswith("|") and str(page.relative_to(root)) not in GENERATED]
+    return found
+
+
+def test_prose_wraps():
+    report(long_lines(ROOT))
+
+
+# First cell of the page's table -> how a row of src/sparse/patterns/table.cpp says it.
+ABILITIES = {"q and k of different length": ".lengths_differ = true", "several videos": ".videos = Videos::several", "a mask instead of": ".takes_mask = true",
+             "key blocks of their own size": ".own_key_blocks = true", "`precision`": ".formats = kAllFormats", "`is_causal`": ".causal = true"}
+
+
+def sparse_types(code):
+    """Name -> text of its row."""
+    _, *rows = code.partition("kTypes[] = {")[2].partition("\n};")[0].split('{.name = "')
+    return {row.partition('"')[0]: row for row in rows}
+
+
+def wrong_abilities(page, types):
+    found = []
+    (heading,) = re.findall(r"^\| (\| `.*`) \|$", page, re.M)
+    names = re.findall(r"`(\w+)`", heading)
+    if sorted(names) != sorted(types):
+        return [f"the types are {sorted(types)}, the page has {sorted(names)}"]
+    for start, member in ABILITIES.items():
+        (line,) = re.findall(rf"^\| {re.escape(start)}.*\|$", page, re.M)
+        for name, cell in zip(names, [cell.strip() for cell in line.split("|")[2:-1]], strict=True):
+            said = "fp8" in cell if start == "`precision`" else bool(cell) and cell != "one video"
+            has = member in types[name] or start == "several videos" and ".videos" not in types[name]
+            if said != has:
+                found.append(f"{start}: the page has {cell!r} for {name}, its row {'' if has else 'not '}{member}")
+    return found
+
+
+def test_the_table_of_sparse_types_is_that_of_the_code():
+    types = sparse_types((ROOT / "src/sparse/patterns/table.cpp").read_text())
+    assert len(types) > 3
+    page = (ROOT / "docs/sparse_attention.md").read_text()
+    report(wrong_abilities(page, types))
+    assert len(wrong_abilities(page.replace("| `is_causal` | | |", "| `is_causal` | yes | |"), types)) == 1
+    assert len(wrong_abilities(page.replace("| bf16, int8, fp8, mix |", "| bf16, int8 |"), types)) == 1
+
+
 def test_broken_pages_are_seen(tmp_path: Path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "CONTRIBUTING.md").write_text("# C++ & `code`\n\n```\n[not](a-link)\n# not a heading\n```\n")
@@ -84,3 +133,5 @@ def test_broken_pages_are_seen(tmp_path: Path):
     assert broken_links(tmp_path) == ["README.md: CONTRIBUTING.md#not-a-heading: there is no such heading",
                                       "README.md: docs/gone.md: there is no such file"]
     assert missing_files(tmp_path) == ["README.md: src/gone.cpp is named and not there", "README.md: aerogel/gone.h is named and not there"]
+    (tmp_path / "CHANGELOG.md").write_text(f"# C\n\n{'word ' * 30}\n| {'cell ' * 30}|\n```\n{'code ' * 30}\n```\n{'word ' * 24}\n")
+    assert long_lines(tmp_path) == ["CHANGELOG.md:3: 150 columns of prose"]

@@ -1,7 +1,7 @@
 """A sample of each recipe of CONTRIBUTING.md: what it adds touches no more than its row says, builds, and works at once.
 
 The samples go into a copy of the sources. Only the files they touch are compiled, and linked before the libraries of this build: the linker
-takes the first definition of each. A pattern and a model family have no sample here yet."""
+takes the first definition of each. ELSEWHERE names what samples the other recipes."""
 
 import json
 import os
@@ -9,12 +9,18 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from source_tree import ROOT
+
+sys.path.insert(0, str(ROOT / "tests/sparse"))
+import rainfusion_reference as reference
+from sparse_calls import check_output, random_call, run
 
 BUILD = Path(os.environ.get("AEROGEL_BUILD", "build/release")).resolve()
 
@@ -50,6 +56,36 @@ QuantizedTensor halves(const TensorView& weight, const WeightOptions& options) {
 """}, lines={"src/quant/algorithms/table.cpp": [
     ("namespace aerogel {", "QuantizedTensor halves(const TensorView& weight, const WeightOptions& options);"),
     ("kAlgorithms = std::to_array", '    {"halves", Format::int8, halves, "a sample"},')]})
+
+PATTERN = Sample("a sparse pattern", new={"src/sparse/patterns/own_blocks.cpp": """
+// A sample: every query sees the keys of its own block.
+#include "sparse/patterns/pattern.h"
+
+namespace aerogel {
+namespace {
+
+BlockGrid own_blocks_grid(const SparseGeometry& side) {
+    const std::int64_t blocks = side.blocks();
+    BlockGrid grid(static_cast<std::size_t>(blocks * blocks), 0);
+    for (std::int64_t i = 0; i < blocks; ++i) grid[static_cast<std::size_t>(i * blocks + i)] = 1;
+    keep_protected(side, grid);
+    return grid;
+}
+
+}  // namespace
+
+namespace head_patterns {
+extern const HeadPattern kOwnBlocks = {
+    .name = "own_blocks", .q_order = raster_order, .k_order = raster_order, .cells = inside_cells, .static_blocks = own_blocks_grid};
+}  // namespace head_patterns
+
+}  // namespace aerogel
+"""}, lines={"src/sparse/patterns/table.cpp": [("namespace head_patterns {", "extern const HeadPattern kOwnBlocks;"), ("kTypes[] = {", """
+    {.name = "own_blocks",
+     .heads = {&head_patterns::kOwnBlocks},
+     .reads = {"sparsity", "block_size", "cdf_threshold"},
+     .videos = Videos::one,
+     .takes_mask = true},""")]})
 
 FORMAT = Sample("a number format", new={"src/formats/ternary.cpp": """
 // A sample: bytes of -1, 0 and 1.
@@ -133,6 +169,7 @@ constexpr Machine kMachine = {.why_not = why_not, .hadamard = kHadamard};
 }  // namespace aerogel::toy
 """}, lines={"src/ops/machines.cpp": [('#include "kernels/cpu/list.h"', '#include "kernels/toy/list.h"'),
                                       ("&cpu::kMachine}", "#ifdef AEROGEL_TOY\n    {DeviceKind::cuda, &toy::kMachine},\n#endif")],
+             "src/core/device_memory.cpp": [("{DeviceKind::cpu, &kCpuMemory}", "#ifdef AEROGEL_TOY\n    {DeviceKind::cuda, &kCpuMemory},\n#endif")],
              "CMakeLists.txt": [("option(AEROGEL_BUILD_PYTHON", 'option(AEROGEL_TOY "Kernels for toys" OFF)')]})
 
 SUBCOMMAND = Sample("a subcommand", new={"src/cli/sample.cpp": """
@@ -150,7 +187,10 @@ void add_sample(CLI::App& app) {
 """}, lines={"src/cli/command.h": [("void add_quantize(", "void add_sample(CLI::App& app);")],
              "src/cli/main.cpp": [("add_quantize(app)", "    aerogel::cli::add_sample(app);")]})
 
-SAMPLES = {s.recipe: s for s in (SCHEME, ALGORITHM, FORMAT, KERNEL, MACHINE, SUBCOMMAND)}
+SAMPLES = {s.recipe: s for s in (SCHEME, ALGORITHM, PATTERN, FORMAT, KERNEL, MACHINE, SUBCOMMAND)}
+ELSEWHERE = {"a model family": "tests/model/family_test.cpp",  # test_families.py watches that nothing else knows a family
+             "an array of a layer": "tests/quant/layer_arrays_test.cpp",  # walks the rows: a sample would change what all of the library includes
+             "a public header": "tests/house/test_public_headers.py"}  # every one that is there
 
 CHECK = """
 // Uses what the samples added. Each line of output is a fact.
@@ -214,7 +254,9 @@ void check() {
     packed.run(x, y, Activation::none, {});
     std::printf("format %s %s %d\\n", to_string(ternary.format).data(), packed.kernel_name().data(), relative_error(x, dequantize(ternary), y) < 1e-6);
 
-    std::printf("machine %s\\n", choose("hadamard", Device::cuda, &Machine::hadamard, FloatRows{}).name.data());
+    const Tensor there = x.to(Device::cuda);
+    std::printf("machine %s %s %d\\n", choose("hadamard", there.device(), &Machine::hadamard, FloatRows{}).name.data(), there.view().device.describe().data(),
+                there.to(Device::cpu).as<float>()[5] == x.as<float>()[5]);
 }
 
 }  // namespace
@@ -245,8 +287,14 @@ def patched(text, edits):
 
 def recipe_rows():
     """First cell -> the other cells of the table in CONTRIBUTING.md."""
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
-    return {first: rest for first, *rest in rows}
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("\n## Recipes", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", section, re.M)
+    return {first: rest for first, *rest in rows[2:]}
+
+
+def test_every_recipe_has_a_sample():
+    assert sorted(recipe_rows()) == sorted([*SAMPLES, *ELSEWHERE])
+    assert all((ROOT / path).exists() for path in ELSEWHERE.values())
 
 
 @pytest.mark.parametrize("recipe", SAMPLES)
@@ -263,7 +311,7 @@ def test_a_sample_touches_what_its_recipe_says(recipe):
 
 @dataclass
 class Sampled:
-    """The samples in a copy of the sources, built."""
+    """The samples in a copy of the sources, built: a folder with the command and the program that tests of sparse attention call."""
 
     root: Path
     command: Path
@@ -315,7 +363,9 @@ def sampled(tmp_path_factory):
     for name in ("src", "include", "cmake"):
         shutil.copytree(ROOT / name, root / name)
     shutil.copy(ROOT / "CMakeLists.txt", root)
-    sources = {"check.cpp"}
+    sources = {"check.cpp", "tests/sparse_dump.cpp"}
+    (root / "tests").mkdir()
+    shutil.copy(ROOT / "tests/programs/sparse_dump.cpp", root / "tests")
     (root / "check.cpp").write_text(CHECK.lstrip())
     for sample in SAMPLES.values():
         for path, text in sample.new.items():
@@ -325,15 +375,16 @@ def sampled(tmp_path_factory):
             (root / path).write_text(patched((root / path).read_text(), edits))
         sources.update(path for path in (*sample.new, *sample.lines) if path.endswith(".cpp"))
     objects = compile_sources(root, sorted(sources))
-    library = [o for source, o in objects.items() if "cli/" not in source and source != "check.cpp"]
     command = [o for source, o in objects.items() if "cli/" in source]
+    library = [o for source, o in objects.items() if source.startswith("src/") and "cli/" not in source]
+    link([objects["tests/sparse_dump.cpp"], *library], root / "tests/sparse_dump")
     return Sampled(root, link([*command, *library], root / "aerogel"), link([objects["check.cpp"], *library], root / "check"))
 
 
 def test_the_samples_work(sampled):
     done = sampled.run(sampled.check)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == ["scheme 1", "algorithm 64", "format ternary reference.linear 1", "machine toy.now.hadamard"]
+    assert done.stdout.splitlines() == ["scheme 1", "algorithm 64", "format ternary reference.linear 1", "machine toy.now.hadamard cuda:0 1"]
 
 
 def test_the_command_shows_the_samples(sampled):
@@ -345,6 +396,24 @@ def test_the_command_shows_the_samples(sampled):
     assert "cpu.avx2.sample" in kernels and "toy.now.hadamard" in kernels and "toy.later.hadamard" in kernels
     assert sampled.run(sampled.command, "sample").stdout == "this is a sample\n"
     assert "sample" in sampled.run(sampled.command, "--help").stdout
+
+
+def test_a_new_pattern_runs(sampled, tmp_path):
+    video = reference.Video((33, 4, 4), 5, 16, 0.5)
+    call = random_call(1, video, "own_blocks")
+    result = run(sampled.root, tmp_path, call)
+    assert result.types == ["own_blocks"] * 2
+    kept = np.arange(video.blocks)
+    always = (kept * video.block < video.sink) | ((kept + 1) * video.block > video.video)
+    mask = np.eye(video.blocks, dtype=bool) | always[:, None] | always[None, :]
+    order = reference.raster(video)
+    check_output(call, result, lambda b, h: (mask, order, order))
+
+
+def test_flags_and_messages_know_a_new_pattern(sampled):
+    text = sampled.run(sampled.command, "generate", "--help").stdout
+    assert re.search(r"own_blocks, none, rf_v1, rf_v2, rf_v3 or\s+ada_bsa", text)
+    assert re.search(r"own_blocks, ada_bsa: share of each row's attention", text)
 
 
 def test_the_benchmark_finds_a_new_kernel(sampled):
