@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 PROBLEMS = Path(__file__).resolve().parents[1] / "problems"
 
 
@@ -45,7 +47,7 @@ def test_small_problems_are_measured_with_their_error(aerogel):
         bound = 0.03 if "/int8/" in row["name"] else bounds[row["name"].split("/")[1]]
         assert row["error"] < bound, row
         assert row["median_seconds"] > 0
-        assert row["percent_of_peak"] > 0
+        assert row["percent_of_peak"] > 0 and row["percent_of_peak"] == pytest.approx(100 * row["gops"] / row["peak_gops"])
 
 
 def test_unknown_problem_is_an_error(aerogel):

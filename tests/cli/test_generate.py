@@ -105,7 +105,7 @@ def test_sparse_reports_every_head_of_every_call(aerogel, tiny_pipeline, tmp_pat
     heads = [head for call in calls for head in call["heads"]]
     assert len(heads) == 2 * len(calls)
     assert all(0 < head["density"] < 1 for head in heads)
-    assert sparse["predict_seconds"] > 0
+    assert sparse["predict_seconds"] > 0 and sparse["attention_seconds"] > 0
 
 
 def test_prompt_embeds_replace_the_prompt(aerogel, tiny_pipeline, tmp_path):

@@ -110,12 +110,16 @@ TEST(GroupedQueries, HeadsThatDoNotDivideAreRefused) {
     const Tensor q = normal({1, 5, 6, kDim}, 1), four = normal({1, 5, 4, kDim}, 2),
                  two = normal({1, 5, 2, kDim}, 2);
     Tensor o(DType::f32, q.shape());
-    EXPECT_THROW(attention(q, four, four, o, {.format = AttentionFormat::int8}), InvalidArgument);
     EXPECT_THROW(attention(q, two, four, o, {.format = AttentionFormat::int8}), InvalidArgument);
     const std::vector<std::int64_t> lengths = {5};
-    EXPECT_THROW(attention_packed({q.reshaped({5, 6, kDim}), four.reshaped({5, 4, kDim}),
-                                   four.reshaped({5, 4, kDim}), o.reshaped({5, 6, kDim}), lengths}),
-                 InvalidArgument);
+    for (const auto format : {AttentionFormat::none, AttentionFormat::int8}) {
+        const AttentionOptions options = {.format = format};
+        EXPECT_THROW(attention(q, four, four, o, options), InvalidArgument);
+        EXPECT_THROW(attention_packed({q.reshaped({5, 6, kDim}), four.reshaped({5, 4, kDim}),
+                                       four.reshaped({5, 4, kDim}), o.reshaped({5, 6, kDim}), lengths},
+                                      options),
+                     InvalidArgument);
+    }
 }
 
 }  // namespace

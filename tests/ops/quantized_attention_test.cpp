@@ -9,6 +9,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "aerogel/error.h"
@@ -390,9 +391,14 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
                     HasSubstr("[attention] rotations, scales, q_tokens and k_tokens go with a format"));
     Tensor x(DType::f32, {5, 2, 8});
     const std::vector<std::int64_t> wrong = {2, 2}, negative = {6, -1};
-    EXPECT_THAT(refusal([&] { attention_packed({x, x, x, x, wrong}); }), HasSubstr("must sum to 5, got 4"));
-    EXPECT_THAT(refusal([&] { attention_packed({x, x, x, x, negative}); }), HasSubstr("got 6 after 0"));
-    EXPECT_THAT(refusal([&] { attention_packed({a.q, x, x, x, wrong}); }), HasSubstr("one shape"));
+    for (const Options& options : {Options{}, Options{.format = AttentionFormat::int8}}) {
+        const auto packed = [&](const TensorView& q, std::span<const std::int64_t> lengths) {
+            return refusal([&] { attention_packed({q, x, x, x, lengths}, options); });
+        };
+        EXPECT_THAT(packed(x, wrong), HasSubstr("must sum to 5, got 4"));
+        EXPECT_THAT(packed(x, negative), HasSubstr("got 6 after 0"));
+        EXPECT_THAT(packed(a.q, wrong), HasSubstr("one shape"));
+    }
 }
 
 TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {

@@ -98,6 +98,8 @@ TEST(LayerArrays, OfSchemes) {
     EXPECT_EQ(stored_by("W4A4_STATIC"),
               "weight weight_scale weight_offset input_scale input_offset quant_bias deq_scale");
     EXPECT_EQ(stored_by("W8A8_TIMESTEP"), stored_by("W8A8"));
+    for (const SchemeRow& row : schemes())
+        EXPECT_TRUE(stored_by(row.name).starts_with("weight ")) << row.name;
 }
 
 }  // namespace
