@@ -1,4 +1,4 @@
-// Every kernel for the AMX tile unit. Which one is tried first says kernels/cpu/list.cpp.
+// Every kernel for the AMX tile unit. kernels/cpu/list.cpp says which one is tried first.
 #pragma once
 
 #include "kernels/attention.h"

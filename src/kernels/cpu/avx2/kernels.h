@@ -1,4 +1,4 @@
-// Every kernel for AVX2 with FMA. Which one is tried first says kernels/cpu/list.cpp.
+// Every kernel for AVX2 with FMA. kernels/cpu/list.cpp says which one is tried first.
 #pragma once
 
 #include "kernels/attention.h"

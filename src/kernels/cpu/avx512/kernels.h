@@ -1,4 +1,4 @@
-// Every kernel for AVX-512 with VNNI. Which one is tried first says kernels/cpu/list.cpp.
+// Every kernel for AVX-512 with VNNI. kernels/cpu/list.cpp says which one is tried first.
 #pragma once
 
 #include "kernels/attention.h"

@@ -1,4 +1,4 @@
-// Every kernel for every x86-64. Which one is tried first says kernels/cpu/list.cpp.
+// Every kernel for every x86-64. kernels/cpu/list.cpp says which one is tried first.
 #pragma once
 
 #include "kernels/attention.h"
