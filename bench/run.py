@@ -166,6 +166,13 @@ def floor_of(name: str, level: str) -> float | None:
     return next((ratio for start, ratio in FLOORS.get(level, {}).items() if name.startswith(start)), None)
 
 
+def complaint(rows: list[dict]) -> str:
+    """What --check finds in the rows, or nothing."""
+    missed = [row["name"] for row in rows if row["floor"] and row.get("ratio", row["floor"]) < row["floor"]]
+    beyond = [row["name"] for row in rows if row["percent_of_peak"] >= PEAK_CEILING]
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in (("under the floor", missed), ("faster than the peak", beyond)) if names)
+
+
 def show(rows: list[dict], title: str) -> None:
     table = Table(title=title)
     for header in ("problem", "ms", "spread", "GOPS", "of peak", "GB/s", "error", "peer", "peer ms", "ratio", "floor", "own f32"):
@@ -205,12 +212,8 @@ def main() -> None:
     show(rows, about)
     if arguments.json:
         arguments.json.write_text(json.dumps({"cpu": cpu, "peer": torch.about, "results": rows}, indent=2) + "\n")
-    missed = [row["name"] for row in rows if row["floor"] and row.get("ratio", row["floor"]) < row["floor"]]
-    if arguments.check and missed:
-        sys.exit("under the floor: " + ", ".join(missed))
-    beyond = [row["name"] for row in rows if row["percent_of_peak"] >= PEAK_CEILING]
-    if arguments.check and beyond:
-        sys.exit("faster than the peak: " + ", ".join(beyond))
+    if arguments.check and (found := complaint(rows)):
+        sys.exit(found)
     if arguments.check and (ratio := aerogel.cold_ratio()) is not None and ratio <= COLD_FLOOR:
         sys.exit(f"a call with empty caches takes only {ratio:.2f} times as long")
 

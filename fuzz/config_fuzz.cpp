@@ -24,9 +24,9 @@ void attempt(const Read& read) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace aerogel;
     const std::span bytes(data, size);
+    const auto path = fuzz_file("config.json", bytes);
+    attempt([&] { family_of(path); });
     attempt([&] {
-        const auto path = fuzz_file("config.json", bytes);
-        family_of(path);
         const WanConfig config = WanConfig::read(path);
         if (config.inner_dim() < 1 || config.inner_dim() > 1 << 20 || config.patch_size.size() != 3)
             std::abort();

@@ -9,6 +9,15 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+def script():
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        import run
+    finally:
+        sys.path.pop(0)
+    return run
+
+
 def bench(build, *flags):
     command = [sys.executable, ROOT / "bench/run.py", "--aerogel", build / "aerogel", *flags]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -34,22 +43,14 @@ def test_what_problems_are_compared_with_besides_pytorch(build, tmp_path):
     layer, attention = json.loads((tmp_path / "out.json").read_text())["results"]
     assert (layer["peer"], attention["peer"]) == ("torch", "own float32") and layer["ratio_to_own_float32"] > 0
     assert abs(attention["ratio"] - attention["peer_seconds"] / attention["seconds"]) < 1e-9
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
-        import run
-    finally:
-        sys.path.pop(0)
+    run = script()
     assert run.own_peer("attention/block_sparse_20%/bf16/4x4096x128") == ("own dense", "attention/dense/bf16/4x4096x128")
     assert run.own_peer("linear/W4A16/16x3072x3072") == ("own float32", "linear/FLOAT/16x3072x3072")
     assert run.own_peer("linear/FLOAT/16x3072x3072") is run.own_peer("attention/dense/f32/4x4096x128") is None
 
 
 def test_floors_apply_to_their_problems_only():
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
-        import run
-    finally:
-        sys.path.pop(0)
+    run = script()
     assert run.floor_of("linear/W8A8_DYNAMIC/1024x3072x3072", "avx2") == 1.3
     assert run.floor_of("linear/W8A8/512x5120x5120", "avx512") == 3.5
     assert run.floor_of("attention/dense/f32/4x4096x128", "avx2") == 0.9
@@ -58,3 +59,11 @@ def test_floors_apply_to_their_problems_only():
     assert run.floor_of("attention/dense/bf16/4x4096x128", "amx") is None
     assert run.floor_of("linear/W8A16/512x5120x5120", "avx2") is None
     assert run.floor_of("linear/W8A8_DYNAMIC/4096x256x256", "avx2") is None
+
+
+def test_check_complains_of_missed_floors_and_rates_above_the_peak():
+    run = script()
+    good = {"name": "a", "floor": 1.3, "ratio": 1.3, "percent_of_peak": 109.0}
+    assert run.complaint([good, {**good, "floor": None, "ratio": 0.5}]) == ""
+    slow, fast = {**good, "name": "b", "ratio": 1.29}, {**good, "name": "c", "percent_of_peak": 110.0}
+    assert run.complaint([good, slow, fast]) == "under the floor: b; faster than the peak: c"

@@ -155,6 +155,7 @@ def test_algorithms(aerogel, tmp_path, dtype):
     (["--scheme", "W8A16", "--include", "{a"], "has a brace that is not closed"),
     (["--scheme", "W8A16", "--algorithm", "fouroversix"], "no algorithm 'fouroversix' writes int8; there are: minmax (int8), minmax (int4)"),
     (["--scheme", "W8A16", "--steps", "4"], "W8A16 needs no calibration"),
+    (["--scheme", "W8A8_TIMESTEP", "--first-static-step", "1"], "not expected: 1 --first-static-step"),
     (["--scheme", "W8A8", "--calibration", "/nowhere"], "/nowhere"),
     (["--scheme", "W8A8", "--captions", "/nowhere"], "/nowhere"),
     (["--scheme", "W8A8", "--size", "16"], "--size must be WIDTHxHEIGHT"),

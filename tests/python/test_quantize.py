@@ -271,6 +271,17 @@ def test_attention_of_a_description_may_stay_float(tmp_path):
         aerogel.quantize(made(), tmp_path / "d.json", exclude=["a", "nothing"])
 
 
+@pytest.mark.parametrize("kind", ["FP8_DYNAMIC", "MXFP8_DYNAMIC", "MXFP4_DYNAMIC", "INT8_DYNAMIC"])
+def test_attention_in_files_of_the_command_gives_the_bits_of_memory(tmp_path, aerogel_command, kind):
+    wan().save_pretrained(tmp_path / "model")
+    aerogel_command("quantize", tmp_path / "model", "-o", tmp_path / "q", "--scheme", "W8A16", "--fa", kind)
+    from_files, in_memory, plain = wan(), wan(), wan()
+    report = aerogel.quantize(from_files, tmp_path / "q")
+    assert report.attention == aerogel.quantize(in_memory, online_config=aerogel.OnlineQuantConfig("W8A16", fa_layers="*.attn1", fa_quant_type=kind)).attention
+    aerogel.quantize(plain, scheme="W8A16")
+    assert len(report.attention) == 2 and torch.equal(run(from_files), run(in_memory)) and not torch.equal(run(from_files), run(plain))
+
+
 def test_attention_that_cannot_be_quantized_is_named(tmp_path):
     class Plain(nn.Module):
         heads, head_dim = 2, 32
