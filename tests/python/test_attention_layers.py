@@ -8,14 +8,14 @@ import threading
 import warnings
 
 import aerogel
+import diffusers
 import pytest
 import torch
 import torch._dynamo.testing
 from aerogel.attention.layers import running
+from tiny_pipelines import TEXT, wan_transformer
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import _get_current_function_mode_stack
-
-diffusers = pytest.importorskip("diffusers")
 
 
 def cogvideox():
@@ -27,8 +27,7 @@ def cogvideox():
 
 def wan():
     torch.manual_seed(0)
-    return diffusers.WanTransformer3DModel(patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=32, in_channels=4, out_channels=4,
-                                           text_dim=16, freq_dim=32, ffn_dim=64, num_layers=2, rope_max_seq_len=64).eval()
+    return wan_transformer().eval()
 
 
 def quantized(model, pattern="*.attn1", kind="MXFP4_DYNAMIC", scheme="W8A8_DYNAMIC"):
@@ -86,7 +85,7 @@ def test_an_error_inside_of_a_layer_does_not_reach_the_next_model():
     broken, model = wan(), wan()
     quantized(broken)
     quantized(model, kind="FP8_DYNAMIC")
-    x = dict(hidden_states=torch.randn(1, 4, 2, 8, 8), timestep=torch.tensor([3]), encoder_hidden_states=torch.randn(1, 7, 16), return_dict=False)
+    x = dict(hidden_states=torch.randn(1, 4, 2, 8, 8), timestep=torch.tensor([3]), encoder_hidden_states=torch.randn(1, 7, TEXT), return_dict=False)
     want = model(**x)[0]
     broken.blocks[1].attn1.to_out[0].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -111,7 +110,7 @@ def test_kept_plans_are_of_one_grid():
     def x(height, width, batch=2, timestep=900):
         torch.manual_seed(1)
         return dict(hidden_states=torch.randn(batch, 4, 4, height, width), timestep=torch.full((batch,), timestep),
-                    encoder_hidden_states=torch.randn(batch, 7, 16), return_dict=False)
+                    encoder_hidden_states=torch.randn(batch, 7, TEXT), return_dict=False)
 
     fresh, used = wan(), wan()
     for model in (fresh, used):
