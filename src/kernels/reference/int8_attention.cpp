@@ -93,7 +93,7 @@ class Row {
         std::fill_n(sums_, problem_.head_dim, 0.0);
         for (std::int64_t first = 0; first < problem_.k_len; first += kGroup)
             add_group(first, largest, weights);
-        store(weights);
+        write(weights);
     }
 
   private:
@@ -144,7 +144,7 @@ class Row {
         }
     }
 
-    void store(double weights) const {
+    void write(double weights) const {
         for (std::int64_t c = 0; c < problem_.head_dim; ++c) {
             const double shift =
                 static_cast<double>(at_or_zero(call_.int8.v_shift, kv_map_ * problem_.head_dim + c));
