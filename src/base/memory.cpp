@@ -1,12 +1,20 @@
-// sysinfo(), RLIMIT_AS and cgroup v2.
+// sysinfo(), RLIMIT_AS and cgroup v2; madvise(); reading to empty the caches.
 #include "base/memory.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <fstream>
 #include <limits>
+#include <vector>
+
+#include "aerogel/threads.h"
+#include "base/thread_pool.h"
 
 namespace aerogel {
 namespace {
@@ -36,6 +44,34 @@ std::uint64_t group_bytes() {
 
 std::uint64_t usable_memory_bytes() {
     return std::min({machine_bytes(), process_bytes(), group_bytes()});
+}
+
+// Of the whole pages of the range.
+void prefer_huge_pages(void* at, std::size_t bytes) noexcept {
+    constexpr std::uintptr_t kPage = 4096;
+    if (bytes < kLeastHuge) return;
+    const auto address = reinterpret_cast<std::uintptr_t>(at);
+    const std::uintptr_t first = (address + kPage - 1) / kPage * kPage,
+                         end = (address + bytes) / kPage * kPage;
+    madvise(static_cast<std::byte*>(at) + (first - address), end - first, MADV_HUGEPAGE);
+}
+
+std::int64_t cache_bytes() {
+    const std::int64_t told = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    return told > 0 ? told : std::int64_t{64} << 20;
+}
+
+void empty_caches() {
+    static const std::vector<std::int64_t> memory(static_cast<std::size_t>(cache_bytes()) / 4, 1);
+    static std::atomic<std::int64_t> kept = 0;  // the sums must be wanted
+    const std::int64_t threads = num_threads();
+    const auto each = static_cast<std::int64_t>(memory.size()) / threads;
+    parallel_for(threads, [&](std::int64_t task, int) {
+        std::int64_t sum = 0;
+        for (std::int64_t i = task * each; i < (task + 1) * each; ++i)
+            sum += memory[static_cast<std::size_t>(i)];
+        kept += sum;
+    });
 }
 
 }  // namespace aerogel

@@ -211,7 +211,7 @@ class ThreadPool {
     }
 
     void serve(int worker) {
-        // Whoever made the thread may block it, but core/mapping_guard.h needs it where files are read.
+        // Whoever made the thread may block it, but core/mapped_file.h needs it where files are read.
         sigset_t bus_error;
         ::sigemptyset(&bus_error);
         ::sigaddset(&bus_error, SIGBUS);

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "aerogel/error.h"
-#include "base/huge_pages.h"
+#include "base/memory.h"
 
 namespace aerogel {
 namespace {

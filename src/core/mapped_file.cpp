@@ -1,17 +1,156 @@
-// POSIX calls behind MappedFile.
+// POSIX calls behind MappedFile. The guard's handler runs between any two instructions of any thread: it
+// looks through a fixed table of atomics and calls mmap() and sigaction(), nothing else.
 #include "core/mapped_file.h"
 
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <cstdint>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
 
 #include "aerogel/error.h"
+#include "base/fork.h"
 
 namespace aerogel {
+
+struct MappingGuard::Slot {
+    std::atomic<std::uintptr_t> begin{0};  // 0: free
+    std::atomic<std::uintptr_t> end{0};
+    std::atomic<bool> damaged{false};
+};
+
+namespace {
+
+using Slot = MappingGuard::Slot;
+
+constexpr std::size_t kSlots = 4096;
+
+std::array<Slot, kSlots>& slots() {
+    static std::array<Slot, kSlots> table;
+    return table;
+}
+
+// Of mapping and unmapping, never taken in the handler.
+std::mutex& table_mutex() {
+    static PerProcess<std::mutex> mutex;
+    return mutex.get();
+}
+
+std::size_t guarded = 0;  // slots in use, under the mutex
+std::size_t page_size = 0;
+struct sigaction previous = {};
+
+struct GuardedPlace {
+    Slot* slot;
+    std::uintptr_t end;
+};
+
+// A slot may be given to another file between two loads: its begin is looked at once more.
+std::optional<GuardedPlace> place_of(std::uintptr_t address) {
+    for (Slot& slot : slots()) {
+        const std::uintptr_t begin = slot.begin.load();
+        const std::uintptr_t end = slot.end.load();
+        const bool inside = begin != 0 && begin <= address && address < end;
+        if (inside && slot.begin.load() == begin) return GuardedPlace{&slot, end};
+    }
+    return std::nullopt;
+}
+
+// Zeros instead of the rest of the range, so that the instruction that failed can be repeated. What lies
+// before is still the file's.
+bool mend(const GuardedPlace& place, std::uintptr_t address) {
+    const std::uintptr_t first = address / page_size * page_size;
+    void* zeros = ::mmap(reinterpret_cast<void*>(first), place.end - first, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    place.slot->damaged = true;
+    return zeros != MAP_FAILED;
+}
+
+// As if ours were not there.
+void pass_on(int signal, siginfo_t* info, void* context) {
+    if ((previous.sa_flags & SA_SIGINFO) != 0) {
+        previous.sa_sigaction(signal, info, context);
+    } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
+        previous.sa_handler(signal);
+    } else if (previous.sa_handler == SIG_DFL || info->si_code > 0) {
+        // The instruction is repeated, or the signal sent again, and ends the process.
+        struct sigaction standard = {};
+        standard.sa_handler = SIG_DFL;
+        ::sigaction(signal, &standard, nullptr);
+        if (info->si_code <= 0) ::raise(signal);
+    }
+}
+
+extern "C" void on_bus_error(int signal, siginfo_t* info, void* context) {
+    const int error = errno;
+    // A positive code comes from the system, about the address.
+    if (info->si_code > 0) {
+        const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+        const std::optional<GuardedPlace> place = place_of(address);
+        if (place && mend(*place, address)) {
+            errno = error;
+            return;
+        }
+    }
+    pass_on(signal, info, context);
+    errno = error;
+}
+
+bool is_ours(const struct sigaction& action) {
+    return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == on_bus_error;
+}
+
+void set_handler() {
+    page_size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    struct sigaction now = {};
+    ::sigaction(SIGBUS, nullptr, &now);
+    if (is_ours(now)) return;  // left behind by somebody who put it aside and back
+    struct sigaction own = {};
+    own.sa_sigaction = on_bus_error;
+    own.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    ::sigemptyset(&own.sa_mask);
+    previous = now;
+    ::sigaction(SIGBUS, &own, nullptr);
+}
+
+void put_handler_back() {
+    struct sigaction now = {};
+    ::sigaction(SIGBUS, nullptr, &now);
+    if (is_ours(now)) ::sigaction(SIGBUS, &previous, nullptr);
+}
+
+}  // namespace
+
+MappingGuard::MappingGuard(const std::byte* data, std::size_t size) {
+    const std::scoped_lock lock(table_mutex());
+    for (Slot& slot : slots()) {
+        if (slot.begin.load() != 0) continue;
+        if (guarded++ == 0) set_handler();
+        slot.damaged = false;
+        slot.end = reinterpret_cast<std::uintptr_t>(data) + (size + page_size - 1) / page_size * page_size;
+        slot.begin = reinterpret_cast<std::uintptr_t>(data);
+        slot_ = &slot;
+        return;
+    }
+}
+
+MappingGuard::~MappingGuard() {
+    if (slot_ == nullptr) return;
+    const std::scoped_lock lock(table_mutex());
+    slot_->begin = 0;
+    if (--guarded == 0) put_handler_back();
+}
+
+bool MappingGuard::damaged() const {
+    return slot_ != nullptr && slot_->damaged.load();
+}
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
     std::shared_ptr<MappedFile> mapped(new MappedFile(InputFile(path, "read")));
