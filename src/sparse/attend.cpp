@@ -9,7 +9,6 @@
 #include "aerogel/error.h"
 #include "ops/attention.h"
 #include "sparse/check.h"
-#include "sparse/packed.h"
 
 namespace aerogel {
 namespace {

@@ -2,6 +2,7 @@
 // is not plain, the way out.
 #pragma once
 
+#include "aerogel/tensor.h"
 #include "sparse/geometry.h"
 #include "sparse/patterns/pattern.h"
 
@@ -28,5 +29,15 @@ void check_arrays(const AttentionArrays& arrays, AttentionLayout layout);
 
 /// Arrays that fit each other against a plan.
 void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const SparseArithmetic& arithmetic);
+
+/// One sequence without an axis for the batch, [tokens, heads, head_dim], as a batch of one.
+template <typename View>
+View batch_of_one(const View& packed) {
+    View view = packed;
+    view.shape.insert(view.shape.begin(), 1);
+    if (packed.strides.size() == 3)
+        view.strides.insert(view.strides.begin(), packed.shape[0] * packed.strides[0]);
+    return view;
+}
 
 }  // namespace aerogel

@@ -1,6 +1,10 @@
 // Sums by rows of head_dim values; a task is a cell of one head.
 #include "sparse/head_rows.h"
 
+#include <cmath>
+#include <string>
+
+#include "aerogel/error.h"
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
 #include "ops/attention.h"
@@ -67,6 +71,28 @@ std::vector<float> cell_means(const HeadRows& rows, const Cells& cells, bool tra
         for (std::int64_t d = 0; d < dim; ++d) out[d * step] = sum[d] / static_cast<float>(end - begin);
     });
     return result;
+}
+
+void fail_not_finite(const HeadRows& q, const HeadRows& k) {
+    const std::string mend =
+        ", so no mask can be predicted; give finite numbers, a mask, or the sparse type none";
+    for (const HeadRows* side : {&q, &k}) {
+        HeadRows rows = *side;
+        rows.order = nullptr;
+        for (std::int64_t i = 0; i < rows.maps() * rows.tokens; ++i) {
+            float values[256] = {};
+            rows.add_row(rows.rows(i / rows.tokens).at(i % rows.tokens), values);
+            for (const float x : values) {
+                if (!std::isfinite(x))
+                    throw InvalidArgument(std::string("[sparse_attention] ") + (side == &k ? "k" : "q") +
+                                          " is " + std::to_string(x) + " at batch " +
+                                          std::to_string(i / rows.tokens / rows.heads) + ", head " +
+                                          std::to_string(i / rows.tokens % rows.heads) + ", token " +
+                                          std::to_string(i % rows.tokens) + mend);
+            }
+        }
+    }
+    throw InvalidArgument("[sparse_attention] the sums over q and k overflow float32" + mend);
 }
 
 }  // namespace aerogel

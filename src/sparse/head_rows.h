@@ -48,4 +48,8 @@ inline std::int64_t kv_map(const HeadRows& q, const HeadRows& k, std::int64_t ma
 /// `transposed`: [maps, head_dim, cells] instead of [maps, cells, head_dim].
 std::vector<float> cell_means(const HeadRows& rows, const Cells& cells, bool transposed);
 
+/// The end of a prediction that met NaN or infinity. Throws: no mask can be predicted; names the first value
+/// of q or k that is not finite.
+[[noreturn]] void fail_not_finite(const HeadRows& q, const HeadRows& k);
+
 }  // namespace aerogel

@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "sparse/check.h"
 #include "sparse/masks.h"
-#include "sparse/packed.h"
 #include "sparse/recognition.h"
 
 namespace aerogel {

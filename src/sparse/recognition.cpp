@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "base/thread_pool.h"
-#include "sparse/finite.h"
+#include "sparse/head_rows.h"
 #include "sparse/sampled_attention.h"
 
 namespace aerogel {

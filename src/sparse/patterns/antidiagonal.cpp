@@ -8,7 +8,7 @@
 
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
-#include "sparse/finite.h"
+#include "sparse/head_rows.h"
 #include "sparse/patterns/pattern.h"
 #include "sparse/softmax.h"
 

@@ -6,7 +6,7 @@
 #include <functional>
 
 #include "base/thread_pool.h"
-#include "sparse/finite.h"
+#include "sparse/head_rows.h"
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
