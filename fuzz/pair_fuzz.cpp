@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "aerogel/error.h"
-#include "quant/layer_check.h"
+#include "quant/layer_arrays.h"
 #include "quant/load.h"
 #include "temporary_file.h"
 

@@ -19,7 +19,6 @@
 #include "bindings/calls.h"
 #include "quant/float_layer.h"
 #include "quant/layer_arrays.h"
-#include "quant/layer_check.h"
 #include "quant/restore.h"
 #include "quant/schemes.h"
 

@@ -8,7 +8,7 @@
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
 #include "aerogel/version.h"
-#include "base/huge_pages.h"
+#include "base/memory.h"
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
 

@@ -3,7 +3,7 @@
 
 #include "aerogel/attention.h"
 #include "model/sparse_policy.h"
-#include "quant/attention_steps.h"
+#include "quant/attention.h"
 
 namespace aerogel {
 

@@ -30,7 +30,7 @@ struct LayerOptions : LayerChoices {
     std::string quant_type() const { return quant_type_of(*scheme, *this); }
 };
 
-/// `choices` with the scheme of that name, and with what the suffixes of the name say (quant_type.h). Errors
+/// `choices` with the scheme of that name, and with what the suffixes of the name say (QuantType). Errors
 /// as scheme_with_choices() and check_choices().
 LayerOptions options_of_scheme(std::string_view name, LayerOptions choices);
 

@@ -37,7 +37,7 @@ std::vector<StoredTensor> stored_tensors(const StoredForm& form);
 
 struct StoredLayer {
     std::vector<Tensor> tensors;
-    double relative_error = 0.0;
+    double relative_error = 0.0;  ///< |W - restored| / |W| (Frobenius norms); 0 when W is zero
 };
 
 /// InvalidArgument, naming the layer, when its weight is not finite.

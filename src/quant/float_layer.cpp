@@ -15,7 +15,7 @@
 #include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/output_error.h"
 #include "quant/algorithms/smoothing.h"
-#include "quant/quant_type.h"
+#include "quant/schemes.h"
 
 namespace aerogel {
 namespace {

@@ -36,7 +36,7 @@ struct LayerChoices {
 
 /// The name of layers made so: "W4A4_MXFP4_SVD".
 std::string quant_type_of(const SchemeRow& scheme, const LayerChoices& choices);
-/// A scheme by a name that may have the suffixes of quant_type.h; they set the choices that are not made yet
+/// A scheme by a name that may have the suffixes of QuantType; they set the choices that are not made yet
 /// (rank 32, the largest rotation). Errors as scheme_row().
 const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choices);
 

@@ -93,12 +93,16 @@ NamedArrays named_arrays(const QuantizedLinearWeights& layer);
 
 /// What the arrays alone do not tell.
 struct LayerMeaning {
-    std::string scheme;  ///< with the suffixes of quant_type.h or without
+    std::string scheme;  ///< with the suffixes of QuantType or without
     std::int64_t in_features = 0;
     std::int64_t group_size = 0;
 };
 /// The way back; it shares the arrays. Types of eight bits may come as bytes. InvalidArgument for names that
 /// are not in the table and a weight that is no matrix; check_layer() says whether the rest fits.
 QuantizedLinearWeights layer_of_arrays(const LayerMeaning& meaning, const NamedArrays& arrays);
+
+/// Whether a layer's arrays fit its scheme: InvalidArgument when one is missing, has the wrong type or shape,
+/// or a scale is not finite; Unsupported for a scheme that is not supported.
+void check_layer(const QuantizedLinearWeights& weights);
 
 }  // namespace aerogel

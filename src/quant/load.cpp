@@ -21,11 +21,9 @@
 #include "formats/mxfp4.h"
 #include "formats/nibbles.h"
 #include "quant/algorithms/model_dtype.h"
-#include "quant/attention_types.h"
+#include "quant/attention.h"
 #include "quant/layer_arrays.h"
-#include "quant/layer_check.h"
 #include "quant/pair_switch.h"
-#include "quant/quant_type.h"
 #include "quant/schemes.h"
 
 namespace aerogel {

@@ -68,9 +68,6 @@ struct ModuleDecision {
     std::optional<AttentionQuantization> attention;
 };
 
-/// The decision that a module stays as it is.
-ModuleDecision stays(const ModelModules& model, std::size_t module, std::string why = {});
-
 class ModelPlan {
   public:
     ModelPlan(std::vector<ModuleDecision> decisions, std::vector<ModelModule> modules)

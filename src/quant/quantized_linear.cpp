@@ -10,9 +10,7 @@
 #include "aerogel/error.h"
 #include "ops/linear.h"
 #include "quant/layer_arrays.h"
-#include "quant/layer_check.h"
 #include "quant/linear_branches.h"
-#include "quant/quant_type.h"
 #include "quant/schemes.h"
 
 namespace aerogel {

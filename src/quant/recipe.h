@@ -26,7 +26,7 @@ struct RecipeEntry {
 /// A `fa3_quant` entry, or (without a type) an `online_quarot` entry: q and k of the attention are rotated.
 struct RecipeAttention {
     std::string place;
-    std::string quant_type;  ///< "FP8_DYNAMIC", see quant/attention_types.h
+    std::string quant_type;  ///< "FP8_DYNAMIC", see quant/attention.h
     std::vector<std::string> include;
     std::vector<std::string> exclude;
 };

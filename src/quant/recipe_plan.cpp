@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
-#include "quant/attention_types.h"
+#include "quant/attention.h"
 #include "quant/layer_patterns.h"
 #include "quant/name_pattern.h"
 

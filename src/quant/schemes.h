@@ -38,12 +38,25 @@ const SchemeRow* find_scheme(std::string_view name);
 const SchemeRow* find_stored_scheme(std::string_view name);
 /// The same two, but Unsupported ("not supported") for names of the file format without a row and
 /// InvalidArgument for others; both list what is there. `op` starts the message. Of a stored name the
-/// suffixes of quant_type.h are taken off.
+/// suffixes of QuantType are taken off.
 const SchemeRow& scheme_row(std::string_view op, std::string_view name);
 const SchemeRow& stored_scheme_row(std::string_view op, std::string_view name);
 /// True when `name` (any case) is a quantization type of the file format, with or without a row.
 bool is_quant_type(std::string_view name);
 /// ASCII upper case.
 std::string upper_case(std::string_view text);
+
+/// A type of the file format taken apart: a scheme, and what surrounds its product. "W8A8_SVD_DYNAMIC" is
+/// W8A8_DYNAMIC with a low-rank branch, as msModelSlim names it ("_SVD" stands in front of a final
+/// "_DYNAMIC", else at the end). "_ROTATED" behind it is ours: the weight is stored rotated, and a reader
+/// that does not know the name must not take it for a plain one.
+struct QuantType {
+    std::string scheme;  ///< upper case
+    bool low_rank = false;
+    bool rotated = false;
+};
+
+QuantType split_quant_type(std::string_view name);
+std::string join_quant_type(const QuantType& type);
 
 }  // namespace aerogel

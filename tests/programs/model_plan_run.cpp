@@ -14,7 +14,7 @@
 #include "aerogel/attention.h"
 #include "aerogel/quantize.h"
 #include "aerogel/safetensors.h"
-#include "quant/attention_steps.h"
+#include "quant/attention.h"
 
 namespace {
 

@@ -11,7 +11,7 @@
 #include "aerogel/quantized_linear.h"
 #include "kernels/reference/kernels.h"
 #include "quant/algorithms/algorithm.h"
-#include "quant/quant_type.h"
+#include "quant/schemes.h"
 
 namespace aerogel {
 namespace {

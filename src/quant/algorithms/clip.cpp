@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "aerogel/error.h"
-#include "quant/algorithms/ranges.h"
+#include "quant/algorithms/minmax.h"
 #include "quant/algorithms/weight_rows.h"
 
 namespace aerogel {

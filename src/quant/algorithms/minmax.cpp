@@ -1,5 +1,7 @@
-// Min-max of activations: see the header for the formulas.
+// Min-max of activations, and the ranges of values: see the header for the formulas.
 #include "quant/algorithms/minmax.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -7,6 +9,7 @@
 #include <numeric>
 #include <utility>
 
+#include "aerogel/error.h"
 #include "formats/format.h"
 #include "quant/algorithms/minmax_weights.h"
 #include "quant/algorithms/model_dtype.h"
@@ -31,6 +34,10 @@ std::int32_t saturate_int32(float x) {
     if (x >= 2147483648.0F) return INT32_MAX;
     if (x < -2147483648.0F) return INT32_MIN;
     return static_cast<std::int32_t>(x);
+}
+
+void check_not_empty(bool empty, const char* what) {
+    if (empty) throw InvalidArgument(fmt::format("[range] there are no {}", what));
 }
 
 }  // namespace
@@ -76,6 +83,33 @@ void set_static_scales(QuantizedLinearWeights& layer, const std::vector<InputSca
             quant_bias[n] = saturate_int32(std::nearbyint(start - correction));
         }
     }
+}
+
+InputRange range_of(std::span<const float> values) {
+    check_not_empty(values.empty(), "values");
+    InputRange result{values.front(), values.front()};
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        if (!std::isfinite(values[i])) {
+            throw InvalidArgument(fmt::format("[range] value {} of {} is not finite", i, values.size()));
+        }
+        result = {std::min(result.min, values[i]), std::max(result.max, values[i])};
+    }
+    return result;
+}
+
+double percentile_of(std::vector<float> values, double percentile) {
+    check_not_empty(values.empty(), "values");
+    if (!(percentile >= 0.0 && percentile <= 100.0)) {
+        throw InvalidArgument(fmt::format("[range] the percentile must be in [0, 100], got {}", percentile));
+    }
+    const double position = static_cast<double>(values.size() - 1) * percentile / 100.0;
+    const auto below = static_cast<std::ptrdiff_t>(position);
+    std::nth_element(values.begin(), values.begin() + below, values.end());
+    const auto low = static_cast<double>(values[static_cast<std::size_t>(below)]);
+    const double fraction = position - static_cast<double>(below);
+    if (fraction == 0.0) return low;
+    const auto high = static_cast<double>(*std::min_element(values.begin() + below + 1, values.end()));
+    return low + (high - low) * fraction;
 }
 
 }  // namespace aerogel

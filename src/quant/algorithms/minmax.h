@@ -2,6 +2,8 @@
 // tensor. All arithmetic is rounded to the type of the model's weights.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "aerogel/quantized_linear.h"
@@ -34,5 +36,12 @@ InputScale asymmetric_int8(InputRange range, DType dtype);
 /// offset * sum_k w_q) and deq_scale = input scale * weight scale, for an int8 or int4 weight with a scale
 /// per row. int32 overflow saturates. `dtype` is that of the model's weights.
 void set_static_scales(QuantizedLinearWeights& layer, const std::vector<InputScale>& inputs, DType dtype);
+
+/// Range of one forward. InvalidArgument when there are no values or one is not finite.
+InputRange range_of(std::span<const float> values);
+
+/// The value below which `percentile` % (0 .. 100) of the values lie, linear between neighbours (as NumPy's
+/// default). Takes the values by copy, as it sorts part of them. InvalidArgument when there are none.
+double percentile_of(std::vector<float> values, double percentile);
 
 }  // namespace aerogel

@@ -11,7 +11,6 @@
 #include "aerogel/error.h"
 #include "quant/algorithms/minmax.h"
 #include "quant/algorithms/output_error.h"
-#include "quant/algorithms/ranges.h"
 #include "quant/algorithms/weight_rows.h"
 
 namespace aerogel {

@@ -1,5 +1,5 @@
 // The shortest interval against all intervals, and ranges per head over several forwards.
-#include "quant/attention_ranges.h"
+#include "quant/attention.h"
 
 #include <gtest/gtest.h>
 

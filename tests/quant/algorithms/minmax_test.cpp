@@ -1,5 +1,5 @@
 // What values span: extremes, percentiles as NumPy's, and the values that have none.
-#include "quant/algorithms/ranges.h"
+#include "quant/algorithms/minmax.h"
 
 #include <gtest/gtest.h>
 
