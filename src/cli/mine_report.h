@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ const ProfileSpan& longest(const std::vector<ProfileSpan>& spans);
 nlohmann::ordered_json to_json(const MineReport& report);
 std::string to_text(const MineReport& report);
 /// Heat maps of the typical heads with their mask drawn over them, head types by layer and step, and kept
-/// attention against computed share. No scripts or pictures from elsewhere.
+/// attention against computed share. Pictures are embedded PNG, charts SVG; no scripts.
 std::string to_html(const MineReport& report);
 
 }  // namespace aerogel::cli

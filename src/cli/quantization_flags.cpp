@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
-#include "quant/attention_types.h"
+#include "quant/attention.h"
 #include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
 

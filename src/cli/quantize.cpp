@@ -27,7 +27,7 @@
 #include "model/families.h"
 #include "model/model_files.h"
 #include "quant/algorithms/algorithm.h"
-#include "quant/attention_types.h"
+#include "quant/attention.h"
 #include "quant/calibration.h"
 #include "quant/export.h"
 #include "quant/layer_patterns.h"

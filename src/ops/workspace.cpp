@@ -10,7 +10,7 @@
 #include <new>
 
 #include "base/fork.h"
-#include "base/huge_pages.h"
+#include "base/memory.h"
 
 namespace aerogel {
 namespace {
