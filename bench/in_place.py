@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Aerogel inside diffusers beside PyTorch: two blocks of a Wan transformer (dim 1536, 12 heads, 4096 tokens), one run, turn by turn.
+"""Aerogel inside diffusers beside PyTorch: two blocks of a Wan transformer of tests/problems/models.txt, one run, turn by turn.
 
 Sides: PyTorch in float32 and bfloat16, as it is and compiled; torchao's dynamic int8, as it is and compiled; Aerogel in W8A8_DYNAMIC with dense
 attention and with rf_v2. Every time is a whole forward of the model. The error is the relative L2 distance to float32; random weights make no
@@ -18,11 +18,13 @@ if BUILT.is_dir() and "PYTHONPATH" not in os.environ:
 sys.path.insert(0, str(ROOT / "bench"))
 
 from machine import machine  # noqa: E402
+from problems import models, size  # noqa: E402
 from run import PEER_SETTINGS  # noqa: E402
 from turns import take_turns  # noqa: E402
 
 # Our best side against PyTorch's best: float only without VNNI; bfloat16 or torchao compiled with it.
 GOALS = {"avx2": 1.8, "avx512": 1.5, "amx": 1.5}
+WANS = models("WanTransformer3DModel")
 # PyTorch 2.13 writes C++ that does not compile (variables declared twice) for torchao's int8 in bfloat16 when it fuses more than two nodes.
 COMPILE_OPTIONS = {"torchao int8, bfloat16": {"max_fusion_size": 2}}
 
@@ -33,8 +35,9 @@ def parse_arguments():
     parser.add_argument("--cpu", choices=[*PEER_SETTINGS], help="hold both sides to this level")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5, help="calls of each side; they take turns")
-    parser.add_argument("--heads", type=int, default=12, help="of 128")
-    parser.add_argument("--grid", default="16x16x16", help="tokens: frames x height x width")
+    parser.add_argument("--model", choices=[*WANS], default=next(iter(WANS)))
+    parser.add_argument("--heads", type=int, help="fewer than the model has; its widths shrink with them")
+    parser.add_argument("--grid", type=size, help="tokens: frames x height x width; default: the model's")
     parser.add_argument("--sparsity", type=float, default=0.8)
     parser.add_argument("--no-compile", action="store_true", help="without the compiled sides, which take minutes to begin")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -55,9 +58,11 @@ def float_model(arguments):
 
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
-    model = WanTransformer3DModel(num_attention_heads=arguments.heads, attention_head_dim=128, ffn_dim=arguments.heads * 128 * 35 // 6, num_layers=2,
+    wan = WANS[arguments.model]
+    heads, ffn = arguments.heads or wan.heads, max(n for n, _ in wan.layers)
+    model = WanTransformer3DModel(num_attention_heads=heads, attention_head_dim=wan.head_dim, ffn_dim=heads * ffn // wan.heads, num_layers=2,
                                   text_dim=512)
-    frames, height, width = (int(n) for n in arguments.grid.split("x"))
+    frames, height, width = arguments.grid or wan.measured
     inputs = {"hidden_states": torch.randn(1, 16, frames, 2 * height, 2 * width), "timestep": torch.tensor([500.0]),
               "encoder_hidden_states": torch.randn(1, 128, 512)}
     return model.eval(), inputs

@@ -39,6 +39,7 @@ FLOORS = {
 COLD_PROBLEM, COLD_FLOOR = "linear/W8A16/1x3072x3072", 1.3
 # No kernel is faster than the peak of its instructions; one that seems so, or the peak, was measured wrong. Percent, with some room for the clock.
 PEAK_CEILING = 110
+LARGE = 4e10  # operations of a problem that is called as often as asked for
 FLOOR_SIZES = ["1024x3072x3072", "512x5120x5120", "256x12288x3072", "4x4096x128"]
 
 
@@ -47,13 +48,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--aerogel", type=pathlib.Path, default=ROOT / "build/release/aerogel", help="the command")
     parser.add_argument("--cpu", choices=[*PEER_SETTINGS], help="hold both sides to this level")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--only", action="append", default=[], help="only problems whose name contains this; repeatable")
+    parser.add_argument("--only", action="append", default=[], help="only problems whose name, or whose model's (tests/problems/models.txt), contains this; repeatable")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side per problem")
-    parser.add_argument("--repeat", type=int, default=5, help="calls per turn")
+    parser.add_argument("--repeat", type=int, default=5, help="calls per turn; fewer, down to one, of a problem with more than 40 billion operations")
     parser.add_argument("--cold", action="store_true", help="empty the caches before every timed call, as the other layers of a model do")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a ratio is under its floor, a rate above the peak, or when --cold makes no difference")
     return parser.parse_args()
+
+
+def calls_per_turn(name: str, repeat: int) -> int:
+    """The layers and attentions of large models take seconds: fewer calls of them."""
+    a, b, c = (int(part) for part in name.split("/")[-1].split("x"))
+    operations = 2.0 * a * b * c if name.startswith("linear/") else 4.0 * a * b**2 * c
+    return max(1, min(repeat, round(repeat * LARGE / operations)))
 
 
 class Aerogel:
@@ -78,7 +86,7 @@ class Aerogel:
     def measure(self, name: str, beside: str | None = None) -> dict:
         """`beside`: a problem whose calls are timed between those of `name`, as beside_seconds."""
         other = ["--beside", beside] if beside else []
-        report = json.loads(self.run("--only", name, "--repeat", str(self.repeat), "--json", *self.cold, *other))
+        report = json.loads(self.run("--only", name, "--repeat", str(calls_per_turn(name, self.repeat)), "--json", *self.cold, *other))
         return {**report["results"][0], "cpu": report["cpu"]}
 
     def cold_ratio(self) -> float | None:
@@ -106,7 +114,7 @@ class Torch:
         self.about = json.loads(self.process.stdout.readline())
 
     def measure(self, name: str) -> list[float]:
-        self.process.stdin.write(json.dumps({"name": name, "repeat": self.repeat, "cold": self.cold_bytes}) + "\n")
+        self.process.stdin.write(json.dumps({"name": name, "repeat": calls_per_turn(name, self.repeat), "cold": self.cold_bytes}) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 

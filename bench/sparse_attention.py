@@ -4,7 +4,8 @@ medians; a ratio is the median of those within one turn.
 
 An Aerogel time is the whole call from Python: recognition or prediction of the mask, and attention. The
 peer flex_attention gets the finished mask over tokens as they lie, and so does the row "given" it is compared with. Errors are relative L2 distances to
-attention in float64 under the same mask, on sampled rows of one head."""
+attention in float64 under the same mask, on sampled rows of one head. The problem is that of tests/problems/sparse.txt, or a model's of
+tests/problems/models.txt."""
 import argparse
 import json
 import os
@@ -22,12 +23,14 @@ sys.path.insert(0, str(ROOT / "bench"))
 import aerogel  # noqa: E402
 import torch  # noqa: E402
 from machine import machine  # noqa: E402
+from problems import lines, models, size  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from run import PEER_SETTINGS  # noqa: E402
 from turns import take_turns  # noqa: E402
 
-BLOCK = 128
+(PROBLEM,) = lines("sparse")
+BLOCK = int(PROBLEM["block"])
 # Smallest acceptable ratios, by row; --check enforces them. The int8 ones: without and with VNNI.
 FLOORS = {"dense": 1.05, "rf_v2": 4.0, "flex": 1.8, "int8": (1.4, 2.0)}
 MOST_PREDICTION = 0.02  # share of the dense call
@@ -36,10 +39,11 @@ MOST_FOR_ONE_TOKEN = 1.03
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--head-dim", type=int, default=128)
-    parser.add_argument("--latent", default="8x32x32", help="frames x height x width in tokens")
-    parser.add_argument("--sparsity", type=float, default=0.8)
+    parser.add_argument("--model", choices=[name for name, model in models().items() if model.latent[0] > 1], help="heads and video of this model")
+    parser.add_argument("--heads", type=int)
+    parser.add_argument("--head-dim", type=int)
+    parser.add_argument("--latent", type=size, help="frames x height x width in tokens")
+    parser.add_argument("--sparsity", type=float, default=float(PROBLEM["sparsity"]))
     parser.add_argument("--cpu", choices=[*PEER_SETTINGS], help="hold both sides to this level")
     parser.add_argument("--rounds", type=int, default=7, help="calls of each kind; they take turns")
     parser.add_argument("--aerogel", type=Path, default=ROOT / "build/release/aerogel", help="the command, which measures the peak")
@@ -49,7 +53,14 @@ def parse_arguments():
     arguments = parser.parse_args()
     if arguments.cpu and os.environ.get("AEROGEL_CPU") != arguments.cpu:  # both libraries read their level when they start
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"AEROGEL_CPU": arguments.cpu, **PEER_SETTINGS[arguments.cpu]})
-    arguments.latent = tuple(int(n) for n in arguments.latent.split("x"))
+    if arguments.model:
+        model = models()[arguments.model]
+        given = {"heads": model.heads, "head_dim": model.head_dim, "latent": model.measured}
+    else:
+        given = {"heads": int(PROBLEM["heads"]), "head_dim": int(PROBLEM["head_dim"]), "latent": size(PROBLEM["latent"])}
+    for name, value in given.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     return arguments
 
 

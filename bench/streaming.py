@@ -15,9 +15,11 @@ import tempfile
 import time
 
 import numpy as np
+from problems import models
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCHEMES = ["W8A8_DYNAMIC", "W4A4_MXFP4"]
+WANS = models("WanTransformer3DModel")
 
 
 def shapes(width: int, ffn: int, blocks: int) -> dict[str, tuple[int, ...]]:
@@ -139,15 +141,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--aerogel", type=pathlib.Path, default=ROOT / "build/release/aerogel", help="the command")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()), help="where to work")
-    parser.add_argument("--width", type=int, default=5120)
-    parser.add_argument("--ffn", type=int, default=13824)
-    parser.add_argument("--blocks", type=int, default=6, help="of 0.7 GB each at the default width")
+    parser.add_argument("--model", choices=[*WANS], default="wan2.1-14b", help="the widths of this model (tests/problems/models.txt)")
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--ffn", type=int)
+    parser.add_argument("--blocks", type=int, default=6, help="of 0.7 GB each for the default model")
     parser.add_argument("--shard-bytes", type=int, default=10**9)
     parser.add_argument("--scheme", action="append", help=f"repeatable; default {', '.join(SCHEMES)}")
     parser.add_argument("--option", action="append", default=[], help="passed on to aerogel quantize; repeatable")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     arguments = parser.parse_args()
+    arguments.width = arguments.width or WANS[arguments.model].width
+    arguments.ffn = arguments.ffn or max(n for n, _ in WANS[arguments.model].layers)
     home = pathlib.Path(tempfile.mkdtemp(prefix="aerogel_streaming_", dir=arguments.folder))
     try:
         rows = measure(arguments, home)

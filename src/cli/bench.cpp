@@ -11,9 +11,9 @@
 #include "aerogel/cancellation.h"
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
-#include "base/cache.h"
 #include "base/clock.h"
 #include "base/cpu_features.h"
+#include "base/memory.h"
 #include "cli/bench_problems.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -50,9 +50,9 @@ struct Measured {
     double weight_rate() const { return weight_bytes / at(0.5); }
 };
 
-bool selected(const std::string& name, const std::vector<std::string>& only) {
-    return only.empty() || std::any_of(only.begin(), only.end(),
-                                       [&](const auto& part) { return name.find(part) != name.npos; });
+bool selected(const BenchProblem& problem, const std::vector<std::string>& only) {
+    return only.empty() ||
+           std::any_of(only.begin(), only.end(), [&](const auto& part) { return problem.is_meant_by(part); });
 }
 
 double timed(const BenchCase& bench, bool cold) {
@@ -110,7 +110,7 @@ void run_bench(const BenchOptions& options) {
     const auto problems = bench_problems();
     std::vector<const BenchProblem*> chosen;
     for (const auto& problem : problems) {
-        if (selected(problem.name, options.only)) chosen.push_back(&problem);
+        if (selected(problem, options.only)) chosen.push_back(&problem);
     }
     if (chosen.empty())
         throw InvalidArgument("[bench] no problem's name contains any of --only; --list shows them");
@@ -163,7 +163,8 @@ void add_bench(CLI::App& app) {
     auto* command = app.add_subcommand(
         "bench", "Time the kernels: median, spread (p10 to p90), share of the measured peak, error");
     auto options = std::make_shared<BenchOptions>();
-    command->add_option("--only", options->only, "Only problems whose name contains this text; repeatable");
+    command->add_option("--only", options->only,
+                        "Only problems whose name, or whose model's, contains this text; repeatable");
     command->add_option("--beside", options->beside,
                         "Time calls of this problem in between, so that changes in the machine's speed do "
                         "not affect the ratio");
@@ -177,6 +178,7 @@ void add_bench(CLI::App& app) {
     command->footer(
         "Examples:\n"
         "  aerogel bench --only attention\n"
+        "  aerogel bench --only wan2.1-1.3b\n"
         "  AEROGEL_CPU=avx2 aerogel bench --only W8A8_DYNAMIC --json\n"
         "  aerogel bench --cold --only /16x3072x3072 --beside linear/FLOAT/16x3072x3072\n"
         "To compare with PyTorch: make bench");

@@ -1,20 +1,24 @@
-// The benchmark's problems, made from the lines of tests/problems.
+// The benchmark's problems, made from the lines of tests/problems: shapes of the tests' files, and the layers
+// and attentions of known models.
 #include "cli/bench_problems.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <random>
+#include <sstream>
 
 #include "aerogel/attention.h"
+#include "aerogel/error.h"
 #include "aerogel/linear.h"
 #include "aerogel/quantized_linear.h"
 #include "aerogel/threads.h"
 #include "base/clock.h"
 #include "base/thread_pool.h"
-#include "cli/problem_files.h"
 #include "ops/machines.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/algorithms/minmax.h"
@@ -22,6 +26,65 @@
 
 namespace aerogel::cli {
 namespace {
+
+/// One line of a problem file: words "key=value"; '#' starts a comment.
+struct ProblemLine {
+    std::map<std::string, std::string> values;
+
+    bool has(const std::string& key) const { return values.count(key) != 0; }
+
+    /// InvalidArgument when there is no such key or it is no number.
+    std::int64_t integer(const std::string& key) const {
+        const auto found = values.find(key);
+        return whole_number(key, found == values.end() ? "" : found->second);
+    }
+
+    /// The values of key=a,b,c.
+    std::vector<std::string> list(const std::string& key) const { return split(values.at(key), ','); }
+
+    /// The numbers of key=axb.
+    std::vector<std::int64_t> size(const std::string& key) const { return size_of(key, values.at(key)); }
+
+    static std::vector<std::string> split(const std::string& text, char separator) {
+        std::vector<std::string> parts;
+        std::istringstream stream(text);
+        for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
+        return parts;
+    }
+
+    static std::vector<std::int64_t> size_of(const std::string& key, const std::string& text) {
+        std::vector<std::int64_t> size;
+        for (const std::string& part : split(text, 'x')) size.push_back(whole_number(key, part));
+        return size;
+    }
+
+  private:
+    static std::int64_t whole_number(const std::string& key, const std::string& text) {
+        std::int64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc() || end != text.data() + text.size())
+            throw InvalidArgument(
+                fmt::format("[bench] a problem needs {}= with a whole number, got '{}'", key, text));
+        return value;
+    }
+};
+
+/// The lines with that key, in the order of the file.
+std::vector<ProblemLine> lines_with(std::string_view key, std::string_view file) {
+    std::vector<ProblemLine> problems;
+    std::istringstream lines{std::string(file)};
+    for (std::string line; std::getline(lines, line);) {
+        if (line.starts_with('#')) continue;
+        ProblemLine problem;
+        std::istringstream words(line);
+        for (std::string word; words >> word;) {
+            const std::size_t equals = word.find('=');
+            if (equals != word.npos) problem.values[word.substr(0, equals)] = word.substr(equals + 1);
+        }
+        if (problem.has(std::string(key))) problems.push_back(std::move(problem));
+    }
+    return problems;
+}
 
 struct LinearShape {
     std::int64_t m, n, k;
@@ -201,7 +264,7 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int
 AttentionShape attention_shape(const ProblemLine& line) {
     AttentionShape shape = {line.integer("heads"), line.integer("k_len"), line.integer("head_dim")};
     if (!line.has("mask")) return shape;
-    shape.block = std::stoll(line.values.at("mask"));  // "128x128"
+    shape.block = line.size("mask").at(0);  // "128x128"
     shape.density = std::stod(line.values.at("density"));
     return shape;
 }
@@ -223,18 +286,60 @@ BenchProblem attention_problem(const std::string& type, const AttentionShape& sh
             operations, [=] { return make_attention_case(shape, dtype, int8); }};
 }
 
+// More rows do not change the rate of a Linear.
+constexpr std::int64_t kRowsOfModels = 1024;
+
+std::int64_t tokens_of(const std::vector<std::int64_t>& latent) {
+    return latent.at(0) * latent.at(1) * latent.at(2);
+}
+
+std::vector<BenchProblem> problems_of_model(const ProblemLine& line) {
+    const std::int64_t text = line.has("text") ? line.integer("text") : 0;
+    const std::int64_t tokens = tokens_of(line.size(line.has("measured") ? "measured" : "latent")) + text;
+    std::vector<BenchProblem> problems;
+    for (const std::string& layer : line.list("layers")) {
+        const auto size = ProblemLine::size_of("layers", layer);
+        for (const char* scheme : {"FLOAT", "W8A8_DYNAMIC"})
+            problems.push_back(
+                linear_problem(scheme, {std::min(tokens, kRowsOfModels), size.at(0), size.at(1)}));
+    }
+    for (const char* type : {"f32", "int8"})
+        problems.push_back(
+            attention_problem(type, {line.integer("heads"), tokens, line.integer("head_dim")}));
+    return problems;
+}
+
+/// Problems that several models have are one.
+void add_models(std::vector<BenchProblem>& problems) {
+    for (const ProblemLine& line : lines_with("model", model_problem_file())) {
+        for (BenchProblem& problem : problems_of_model(line)) {
+            auto place = std::find_if(problems.begin(), problems.end(),
+                                      [&](const auto& other) { return other.name == problem.name; });
+            if (place == problems.end()) place = problems.insert(place, std::move(problem));
+            place->models.push_back(line.values.at("model"));
+        }
+    }
+}
+
 }  // namespace
+
+bool BenchProblem::is_meant_by(const std::string& part) const {
+    return name.find(part) != name.npos ||
+           std::any_of(models.begin(), models.end(),
+                       [&](const std::string& model) { return model.find(part) != model.npos; });
+}
 
 std::vector<BenchProblem> bench_problems() {
     std::vector<BenchProblem> problems;
-    for (const ProblemLine& line : speed_problems(linear_problem_file())) {
+    for (const ProblemLine& line : lines_with("speed", linear_problem_file())) {
         const LinearShape shape = {line.integer("m"), line.integer("n"), line.integer("k")};
         for (const std::string& scheme : schemes_of(line)) problems.push_back(linear_problem(scheme, shape));
     }
-    for (const ProblemLine& line : speed_problems(attention_problem_file())) {
+    for (const ProblemLine& line : lines_with("speed", attention_problem_file())) {
         for (const std::string& type : line.list("speed"))
             problems.push_back(attention_problem(type, attention_shape(line)));
     }
+    add_models(problems);
     return problems;
 }
 

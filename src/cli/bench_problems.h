@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/peak.h"
@@ -23,9 +24,19 @@ struct BenchProblem {
     PeakKind peak = PeakKind::f32;
     double operations = 0;  ///< of one call; a sparse call counts what it keeps
     std::function<BenchCase()> make;
+    std::vector<std::string> models = {};  ///< that have it: "wan2.1-1.3b"
+
+    /// Whether `part` is in the name or in that of a model.
+    bool is_meant_by(const std::string& part) const;
 };
 
-/// All problems in the order they are shown.
+// The files of tests/problems, which the tests of the kernels share. They are part of the command: an
+// installed one has no source tree beside it.
+std::string_view linear_problem_file();
+std::string_view attention_problem_file();
+std::string_view model_problem_file();
+
+/// All problems in the order they are shown: those of the tests' files with speed=, then those of the models.
 std::vector<BenchProblem> bench_problems();
 
 /// Operations per second of the best peak loop of this CPU level, with all threads.

@@ -67,3 +67,10 @@ def test_check_complains_of_missed_floors_and_rates_above_the_peak():
     assert run.complaint([good, {**good, "floor": None, "ratio": 0.5}]) == ""
     slow, fast = {**good, "name": "b", "ratio": 1.29}, {**good, "name": "c", "percent_of_peak": 110.0}
     assert run.complaint([good, slow, fast]) == "under the floor: b; faster than the peak: c"
+
+
+def test_large_problems_are_called_less_often():
+    calls = script().calls_per_turn
+    assert calls("linear/FLOAT/1024x3072x3072", 5) == calls("attention/dense/f32/4x4096x128", 5) == 5
+    assert calls("attention/dense/f32/24x4608x128", 5) == calls("attention/block_sparse_20%/int8/40x4096x128", 5) == 1
+    assert calls("linear/W8A8_DYNAMIC/1024x13824x5120", 5) == 1 and calls("linear/W8A8_DYNAMIC/1024x8960x3072", 5) == 4

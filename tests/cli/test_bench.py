@@ -15,26 +15,44 @@ def test_list_names_linear_and_attention(aerogel):
     assert "attention/dense/int8/4x4096x128" in names
 
 
-def words_of(op):
-    """Lines of a problem file with speed=, as dictionaries."""
-    lines = (PROBLEMS / f"{op}.txt").read_text().splitlines()
-    return [dict(word.split("=") for word in line.split()) for line in lines if " speed=" in line and not line.startswith("#")]
+def words_of(file, key):
+    """Lines of a problem file with this key, as dictionaries."""
+    lines = (PROBLEMS / f"{file}.txt").read_text().splitlines()
+    return [dict(word.split("=") for word in line.split()) for line in lines if f"{key}=" in line and not line.startswith("#")]
+
+
+def problems_of_models():
+    """{model: names of its problems}: layers with up to 1024 rows, attention with as many tokens as are measured and those of the text."""
+    found = {}
+    for p in words_of("models", "model"):
+        frames, height, width = (int(n) for n in p.get("measured", p["latent"]).split("x"))
+        tokens = frames * height * width + int(p.get("text", 0))
+        layers = [f"linear/{scheme}/{min(tokens, 1024)}x{layer}" for layer in p["layers"].split(",") for scheme in ("FLOAT", "W8A8_DYNAMIC")]
+        found[p["model"]] = layers + [f"attention/dense/{kind}/{p['heads']}x{tokens}x{p['head_dim']}" for kind in ("f32", "int8")]
+    return found
 
 
 def test_the_problems_are_those_of_the_tests(aerogel):
-    """All of the files' problems with speed=, in their order, and no others; "float" stands for some schemes."""
+    """All of the files' problems with speed=, in their order, then those of the models, and no others; "float" stands for some schemes."""
     names = aerogel("bench", "--list").stdout.split()
     wanted = []
-    for p in words_of("linear"):
+    for p in words_of("linear", "speed"):
         size = f"{p['m']}x{p['n']}x{p['k']}"
         listed = [name for name in names if name.startswith("linear/") and name.endswith(f"/{size}")]
         schemes = [name.split("/")[1] for name in listed] if p["speed"] == "float" else p["speed"].split(",")
         assert "FLOAT" in schemes and (p["speed"] != "float" or {"W4A16", "W8A8_MXFP8"} < set(schemes) and "W8A8" not in schemes)
         wanted += [f"linear/{scheme}/{size}" for scheme in schemes]
-    for p in words_of("attention"):
+    for p in words_of("attention", "speed"):
         kind = f"block_sparse_{100 * float(p['density']):.0f}%" if "mask" in p else "dense"
         wanted += [f"attention/{kind}/{kept}/{p['heads']}x{p['k_len']}x{p['head_dim']}" for kept in p["speed"].split(",")]
-    assert names == wanted and len(names) > 100
+    wanted += [name for own in problems_of_models().values() for name in own]
+    assert names == list(dict.fromkeys(wanted)) and len(names) > 150
+
+
+def test_the_problems_of_a_model_are_found_by_its_name(aerogel):
+    for model, wanted in problems_of_models().items():
+        assert sorted(aerogel("bench", "--list", "--only", model).stdout.split()) == sorted(wanted)
+    assert len(problems_of_models()) >= 8
 
 
 def test_small_problems_are_measured_with_their_error(aerogel):
