@@ -12,6 +12,7 @@
 #include "core/input_file.h"
 #include "core/paths.h"
 #include "core/text.h"
+#include "model/recorded_inputs.h"
 
 namespace aerogel {
 namespace {
@@ -119,6 +120,38 @@ std::vector<std::string> default_captions(const std::filesystem::path& model_fol
     const auto file = model_folder / kCaptionFile;
     if (path_exists(file)) return read_captions(file);
     return {std::begin(kBuiltInCaptions), std::end(kBuiltInCaptions)};
+}
+
+// --- from recorded inputs: the transformer runs once per record, no sampler, no text encoder
+
+CalibrationStats calibrate(const Transformer& model, const RecordedInputs& inputs) {
+    const RecordedInputFile records(inputs.file, "calibrate");
+    const int steps = *std::max_element(records.steps().begin(), records.steps().end()) + 1;
+    std::vector<std::int64_t> chosen;
+    for (std::int64_t i = 0; i < records.count(); ++i) {
+        const int step = records.steps()[static_cast<std::size_t>(i)];
+        const auto& wanted = inputs.timesteps;
+        if (wanted.empty() || std::find(wanted.begin(), wanted.end(), step) != wanted.end())
+            chosen.push_back(i);
+    }
+    if (chosen.empty()) {
+        throw InvalidArgument(fmt::format("[calibrate] {}: none of its {} records is of a chosen timestep",
+                                          inputs.file.string(), records.count()));
+    }
+    CalibrationStats stats(steps, inputs.sample_rows);
+    int done = 0;
+    for (const std::int64_t record : chosen) {
+        TransformerStep settings;
+        settings.context.timestep_index = records.steps()[static_cast<std::size_t>(record)];
+        settings.on_linear_input = [&](const std::string& linear, const TensorView& x) {
+            stats.observe(linear, settings.context.timestep_index, x);
+        };
+        model.forward(records.input(record), settings);
+        if (inputs.progress && !inputs.progress(++done, static_cast<int>(chosen.size()))) {
+            throw Cancelled("[calibrate] stopped");
+        }
+    }
+    return stats;
 }
 
 }  // namespace aerogel
