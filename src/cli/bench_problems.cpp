@@ -286,7 +286,7 @@ BenchProblem attention_problem(const std::string& type, const AttentionShape& sh
             operations, [=] { return make_attention_case(shape, dtype, int8); }};
 }
 
-// More rows do not change the rate of a Linear.
+// Of the thousands that a layer has, so that a call takes a second and not ten.
 constexpr std::int64_t kRowsOfModels = 1024;
 
 std::int64_t tokens_of(const std::vector<std::int64_t>& latent) {

@@ -1,5 +1,9 @@
-// Kernels of o = softmax(scale * q k^T) v per batch and head (a map), over all keys or over the key blocks
-// that a BlockMask keeps, in float or with q, k and v in few bits.
+// Kernels of o = softmax(scale * q k^T) v per batch and head, over all keys or over the key blocks that a
+// BlockMask keeps, in float or with q, k and v in few bits.
+//
+// A map is the attention of one head of one item of the batch, q_len x k_len scores. Map m is head m % heads
+// of item m / heads; k and v have maps of their own heads. The word means nothing else in kernels, ops and
+// sparse.
 //
 // Format none: sums and weights are float32. The rounding formats (fp8, mxfp8, mxfp4, mix) are float
 // attention of q, k and v rounded as kernels/attention_rounding.h says.
