@@ -102,7 +102,7 @@ def sides(model, inputs, arguments):
     }
     for suffix, original, given in (("", model, inputs), (", bfloat16", half, half_inputs)):
         models[f"aerogel W8A8_DYNAMIC{suffix}"] = ("aerogel", ours(original), given)
-        models[f"aerogel W8A8_DYNAMIC + rf_v2{suffix}"] = ("aerogel", ours(original, precision="bf16"), given)
+        models[f"aerogel W8A8_DYNAMIC + rf_v2{suffix}"] = ("aerogel", ours(original, precision="none"), given)
         models[f"aerogel W8A8_DYNAMIC + rf_v2 in int8{suffix}"] = ("aerogel", ours(original, precision="int8"), given)
     if not arguments.no_compile:
         for name, (side, one, given) in list(models.items()):

@@ -59,29 +59,24 @@ struct VideoLayout {
     std::vector<VideoSpan> spans = {};  ///< instead of the rest; rf_v1 takes one
 };
 
-/// "bf16" (format none), "int8", "fp8", "mix": what the precision of a sparse call is called; InvalidArgument
-/// listing the names otherwise.
+/// The format of a sparse call by its precision: "none", "int8", "fp8", "mix"; "bf16" is another word for
+/// none. InvalidArgument listing the names otherwise.
 AttentionFormat sparse_format_from(std::string_view precision);
 
-/// How the kept blocks are computed. The mask comes from q and k as they are.
-struct SparseArithmetic {
-    AttentionLayout layout = AttentionLayout::bsnd;
-    float scale = 0.0F;      ///< <= 0: head_dim^-0.5
-    bool is_causal = false;  ///< none and ada_bsa: query i sees no key after i + k_len - q_len
-    /// int8: a scale per token and smoothed keys, the fastest but for format none with AMX. rf_v3 also fp8: q
-    /// and k rotated, a scale per 128 query and 256 key tokens; and mix: 64 tokens of q and k per scale.
-    /// Others than none: not with is_causal.
-    AttentionFormat format = AttentionFormat::none;
-    /// The kept blocks are computed with these (layout, mask and scale are the call's) instead of `format`;
-    /// not with is_causal. Null: `format` decides.
-    const AttentionOptions* quantized = nullptr;
-    /// fp8: q and k times these [head_dim, head_dim] matrices; no data: a Hadamard matrix.
-    TensorView q_rotation = {}, k_rotation = {};
-};
+/// attention()'s options for a sparse call in that format. int8: a scale per token and smoothed keys, the
+/// fastest but for format none with AMX. fp8 and mix (rf_v3): without smoothing, as in files made for it; fp8
+/// with q and k rotated by a matrix that the caller adds, such as hadamard_matrix().
+AttentionOptions sparse_options(AttentionFormat format);
+
+/// f32 [head_dim, head_dim]: blocks of a Hadamard matrix (Sylvester) of the largest power of two that divides
+/// head_dim, over the root of its order. Orthogonal for every head_dim, so that scores stay.
+Tensor hadamard_matrix(std::int64_t head_dim);
 
 /// How a plan is made: as the call will be computed, and what is decided already.
 struct SparsePlanOptions {
-    SparseArithmetic arithmetic = {};
+    /// Layout and scale; causal (none and ada_bsa, format none only); the format, where it is asked for by
+    /// precision (fp8 and mix: rf_v3 only). The mask comes from q and k as they are.
+    AttentionOptions attention = {};
     /// Used instead of predicting one (not for rf_v1): bool, u8 or i8 [batch, heads, query blocks, key
     /// blocks], contiguous, non-zero = computed; batch and heads may be 1. The blocks are those of
     /// SparsePlan::cells; for rf_v2 and rf_v3 also finer ones, a block is then computed when any of its parts
@@ -139,9 +134,8 @@ struct AttentionArrays {
     MutableView o;
 };
 
-/// o = attention of q, k and v over what the plan computes. InvalidArgument when the arrays do not fit each
-/// other or the plan.
-void attention(const AttentionArrays& arrays, const SparsePlan& plan,
-               const SparseArithmetic& arithmetic = {});
+/// o = attention of q, k and v over what the plan computes. `options` have no mask, and causal with format
+/// none only. InvalidArgument when the arrays do not fit each other, the plan or the options.
+void attention(const AttentionArrays& arrays, const SparsePlan& plan, const AttentionOptions& options = {});
 
 }  // namespace aerogel

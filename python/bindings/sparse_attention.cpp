@@ -34,22 +34,22 @@ LatentShape latent_of(const Latent& shape) {
     return {std::get<0>(shape), std::get<1>(shape), std::get<2>(shape)};
 }
 
-// SparseArithmetic with the arrays it looks at.
-struct Arithmetic {
-    SparseArithmetic options;
+// The options of a sparse call with the arrays they look at.
+struct CallOptions {
+    AttentionOptions attention;
     std::optional<Array> q_rotation, k_rotation;
 };
 
-void make_arithmetic(Arithmetic* self, const std::string& layout, float scale, bool is_causal,
-                     const std::string& precision, std::optional<Array> q_rotation,
-                     std::optional<Array> k_rotation) {
-    new (self) Arithmetic{{}, std::move(q_rotation), std::move(k_rotation)};
-    self->options.layout = layout_of(layout);
-    self->options.scale = scale;
-    self->options.is_causal = is_causal;
-    self->options.format = sparse_format_from(precision);
-    if (self->q_rotation) self->options.q_rotation = view_of(*self->q_rotation);
-    if (self->k_rotation) self->options.k_rotation = view_of(*self->k_rotation);
+void make_options(CallOptions* self, const std::string& layout, float scale, bool causal,
+                  const std::string& precision, std::optional<Array> q_rotation,
+                  std::optional<Array> k_rotation) {
+    new (self) CallOptions{sparse_options(sparse_format_from(precision)), std::move(q_rotation),
+                           std::move(k_rotation)};
+    self->attention.layout = layout_of(layout);
+    self->attention.scale = scale;
+    self->attention.causal = causal;
+    if (self->q_rotation) self->attention.q_rotation = view_of(*self->q_rotation);
+    if (self->k_rotation) self->attention.k_rotation = view_of(*self->k_rotation);
 }
 
 void make_layout(VideoLayout* self, const Latent& latent, const Latent& latent_k, std::int64_t txt_len,
@@ -59,8 +59,8 @@ void make_layout(VideoLayout* self, const Latent& latent, const Latent& latent_k
 }
 
 SparsePlan plan(const Array& q, const Array& k, const SparsePattern& pattern, const VideoLayout& video,
-                const Arithmetic& arithmetic, const std::optional<Array>& mask, bool keep_cells) {
-    SparsePlanOptions options{.arithmetic = arithmetic.options, .keep_cells = keep_cells};
+                const CallOptions& call, const std::optional<Array>& mask, bool keep_cells) {
+    SparsePlanOptions options{.attention = call.attention, .keep_cells = keep_cells};
     if (mask) options.mask = view_of(*mask);
     const TensorView qv = view_of(q), kv = view_of(k);
     return without_gil([&] { return plan_sparse(qv, kv, pattern, video, options); });
@@ -68,11 +68,17 @@ SparsePlan plan(const Array& q, const Array& k, const SparsePattern& pattern, co
 
 // Returns the seconds.
 double attend(const Array& q, const Array& k, const Array& v, const OutArray& o, const SparsePlan& plan,
-              const Arithmetic& arithmetic) {
+              const CallOptions& call) {
     const AttentionArrays arrays{view_of(q), view_of(k), view_of(v), view_of(o)};
     return without_gil([&] {
         const auto start = Clock::now();
-        attention(arrays, plan, arithmetic.options);
+        AttentionOptions options = call.attention;
+        Tensor rotation;
+        if (options.format == AttentionFormat::fp8 && !call.q_rotation && !call.k_rotation) {
+            rotation = hadamard_matrix(arrays.q.shape.back());
+            options.q_rotation = options.k_rotation = rotation;
+        }
+        attention(arrays, plan, options);
         return seconds_since(start);
     });
 }
@@ -131,12 +137,12 @@ void bind_sparse_attention(nb::module_& module) {
         .def("__init__", &make_layout, nb::kw_only(), "latent"_a = Latent(), "latent_k"_a = Latent(),
              "txt_len"_a = 0, "txt_first"_a = true,
              "spans"_a = std::vector<std::pair<std::int64_t, Latent>>());
-    nb::class_<Arithmetic>(module, "SparseArithmetic")
-        .def("__init__", &make_arithmetic, nb::kw_only(), "layout"_a, "scale"_a = 0.0F, "is_causal"_a = false,
-             "precision"_a = "bf16", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none());
-    module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "arithmetic"_a, nb::kw_only(),
+    nb::class_<CallOptions>(module, "SparseCallOptions")
+        .def("__init__", &make_options, nb::kw_only(), "layout"_a, "scale"_a = 0.0F, "causal"_a = false,
+             "precision"_a = "none", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none());
+    module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "options"_a, nb::kw_only(),
                "mask"_a = nb::none(), "keep_cells"_a = false);
-    module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "arithmetic"_a);
+    module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "options"_a);
 }
 
 }  // namespace aerogel::python

@@ -13,7 +13,7 @@ namespace aerogel::cli {
 /// What the flags were set to.
 struct SparseFlags {
     SparseConfig config = {.pattern = {.sparsity = 0.8}};
-    std::string precision = "bf16";
+    std::string precision = "none";
     std::string profile;
     const CLI::App* command = nullptr;  ///< knows which flags were given
 };

@@ -30,37 +30,38 @@ KeptSparsePlan* kept_plan(const SelfAttention& call, const TransformerStep& step
     return &(*step.sparse_plans)[block];
 }
 
-SparsePlan new_plan(const SelfAttention& call, const TransformerStep& step,
-                    const SparseArithmetic& arithmetic) {
-    SparsePlanOptions options{.arithmetic = arithmetic};
+SparsePlan new_plan(const SelfAttention& call, const TransformerStep& step) {
+    SparsePlanOptions options{.attention = sparse_options(step.sparse->format)};
     if (step.sparse->profile)
         options.head_types = pinned_types(*step.sparse->profile, call, step.context.timestep_index);
     return plan_sparse(call.arrays.q, call.arrays.k, step.sparse->pattern, {.latent = call.latent}, options);
 }
 
-SparseReport attend_by(const SparsePlan& plan, const SelfAttention& call,
-                       const SparseArithmetic& arithmetic) {
+SparseReport attend_by(const SparsePlan& plan, const SelfAttention& call, const AttentionOptions& options) {
     const auto start = Clock::now();
-    attention(call.arrays, plan, arithmetic);
+    attention(call.arrays, plan, options);
     return {plan.heads, plan.dense_because, plan.predicted, plan.seconds, seconds_since(start)};
 }
 
 }  // namespace
 
 SparseReport run_sparse(const SelfAttention& call, const TransformerStep& step) {
-    SparseArithmetic arithmetic{.format = step.sparse->format};
-    if (arithmetic.format == AttentionFormat::none) arithmetic.quantized = call.quantized;
+    const AttentionFormat format = step.sparse->format;
+    const bool as_module = format == AttentionFormat::none && call.quantized != nullptr;
+    AttentionOptions options = as_module ? *call.quantized : sparse_options(format);
+    const Tensor rotation = format == AttentionFormat::fp8 ? hadamard_matrix(call.arrays.q.dim(3)) : Tensor();
+    if (rotation.defined()) options.q_rotation = options.k_rotation = rotation;
     KeptSparsePlan* kept = kept_plan(call, step);
     const int now = step.context.timestep_index;
     if (kept != nullptr && kept->step >= 0 && now >= kept->step &&
         now - kept->step < step.sparse->mask_refresh_steps) {
-        SparseReport report = attend_by(kept->plan, call, arithmetic);
+        SparseReport report = attend_by(kept->plan, call, options);
         report.predicted = false;
         report.predict_seconds = 0.0;
         return report;
     }
-    SparsePlan plan = new_plan(call, step, arithmetic);
-    SparseReport report = attend_by(plan, call, arithmetic);
+    SparsePlan plan = new_plan(call, step);
+    SparseReport report = attend_by(plan, call, options);
     if (kept != nullptr && plan.dense_because.empty()) *kept = {now, std::move(plan)};
     return report;
 }

@@ -80,25 +80,31 @@ void check_pattern(const SparsePattern& pattern, const SparseTypeRow& row) {
              types_that([](const SparseTypeRow& type) { return type.own_key_blocks; }) + " may have two");
 }
 
+bool is_rotated(const AttentionOptions& how) {
+    return how.q_rotation.data != nullptr || how.k_rotation.data != nullptr;
+}
+
 // What holds for every plan.
-void check_arithmetic(const SparseArithmetic& how) {
+void check_options(const AttentionOptions& how) {
     if (!std::isfinite(how.scale)) fail("scale must be finite, got " + std::to_string(how.scale));
-    const bool is_plain = how.format == AttentionFormat::none && how.quantized == nullptr;
-    if (!is_plain && how.is_causal) fail("is_causal goes with precision bf16");
-    if ((how.q_rotation.data != nullptr || how.k_rotation.data != nullptr) &&
-        how.format != AttentionFormat::fp8)
+    if (how.mask != nullptr) fail("the options must have no mask: the plan has one");
+    if (how.format != AttentionFormat::none && how.causal) fail("is_causal goes with precision none");
+    if (how.format == AttentionFormat::none && is_rotated(how))
         fail("q_rotation and k_rotation go with precision fp8");
 }
 
-void check_arithmetic(const SparseArithmetic& how, const SparseTypeRow& row) {
-    if (how.is_causal && !row.causal)
+// And for options that are chosen by a precision.
+void check_options(const AttentionOptions& how, const SparseTypeRow& row) {
+    if (how.causal && !row.causal)
         fail(std::string(row.name) + " is for video, where no token comes later; is_causal goes with " +
              types_that([](const SparseTypeRow& type) { return type.causal; }));
     if (!row.computes_in(how.format))
         fail("precision fp8 and mix go with " +
              types_that([&](const SparseTypeRow& type) { return type.computes_in(how.format); }) + ", got " +
              std::string(row.name));
-    check_arithmetic(how);
+    check_options(how);
+    if (how.format != AttentionFormat::fp8 && is_rotated(how))
+        fail("q_rotation and k_rotation go with precision fp8");
 }
 
 void check_latent(const LatentShape& latent) {
@@ -211,7 +217,7 @@ SparseSides checked_sides(const SparseProblem& problem) {
     const auto& [q, k, pattern, video, options, row] = problem;
     check_q_and_k(q, k, problem.layout());
     check_pattern(pattern, row);
-    check_arithmetic(options.arithmetic, row);
+    check_options(options.attention, row);
     if (video.txt_len < 0) fail("txt_len must not be negative, got " + std::to_string(video.txt_len));
     check_given(problem);
     const std::size_t token_axis = problem.layout() == AttentionLayout::bnsd ? 2 : 1;
@@ -251,9 +257,9 @@ void check_arrays(const AttentionArrays& arrays, AttentionLayout layout) {
     if (o.shape != q.shape) fail("o must have the shape of q " + q.describe() + ", got o " + o.describe());
 }
 
-void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const SparseArithmetic& arithmetic) {
-    check_arithmetic(arithmetic);
-    const HeadRows q(arrays.q, arithmetic.layout), k(arrays.k, arithmetic.layout);
+void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const AttentionOptions& options) {
+    check_options(options);
+    const HeadRows q(arrays.q, options.layout), k(arrays.k, options.layout);
     if (static_cast<std::int64_t>(plan.heads.size()) != q.maps())
         fail("the plan is of " + std::to_string(plan.heads.size()) + " heads, got q " + arrays.q.describe());
     const bool sparse = plan.dense_because.empty();
@@ -262,7 +268,7 @@ void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const Spa
              std::to_string(plan.mask.k_len) + " keys, got q " + arrays.q.describe() + " and k " +
              arrays.k.describe());
     check_orders(plan, q.tokens, k.tokens);
-    if (arithmetic.is_causal && !plan.orders.empty())
+    if (options.causal && !plan.orders.empty())
         fail("is_causal goes with plans that leave the tokens as they lie");
 }
 

@@ -17,7 +17,7 @@ struct SparseProblem {
     const SparsePlanOptions& options;
     const SparseTypeRow& row;  ///< of the pattern's type
 
-    AttentionLayout layout() const { return options.arithmetic.layout; }
+    AttentionLayout layout() const { return options.attention.layout; }
     std::int64_t heads() const { return q.dim(layout() == AttentionLayout::bnsd ? 1 : 2); }
 };
 
@@ -27,8 +27,8 @@ SparseSides checked_sides(const SparseProblem& problem);
 /// q, k, v and o (4-D) against each other.
 void check_arrays(const AttentionArrays& arrays, AttentionLayout layout);
 
-/// Arrays that fit each other against a plan.
-void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const SparseArithmetic& arithmetic);
+/// Arrays that fit each other against a plan, and the options of its call.
+void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const AttentionOptions& options);
 
 /// One sequence without an axis for the batch, [tokens, heads, head_dim], as a batch of one.
 template <typename View>

@@ -41,7 +41,7 @@ class Planner {
           sides_(sides),
           q_(problem.q, problem.layout()),
           k_(problem.k, problem.layout()),
-          scale_(problem.options.arithmetic.scale) {
+          scale_(problem.options.attention.scale) {
         if (scale_ <= 0.0F) scale_ = 1.0F / std::sqrt(static_cast<float>(q_.head_dim));
     }
 
@@ -115,7 +115,7 @@ class Planner {
         if (problem_.options.mask.data != nullptr)
             return given_grids(q_, sides_, problem_.options.mask, pattern);
         if (pattern.content_blocks == nullptr) return {};
-        ContentInput input{sides_, problem_.pattern, q_, k_, scale_, problem_.options.arithmetic.is_causal};
+        ContentInput input{sides_, problem_.pattern, q_, k_, scale_, problem_.options.attention.causal};
         if (!plan.orders.empty()) {
             input.q.order = plan.orders[0].q.data();
             input.k.order = plan.orders[0].k.data();
@@ -157,7 +157,7 @@ SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePat
     const SparseTypeRow& row = sparse_type_row(pattern.type);
     if (q.shape.size() == 3 && k.shape.size() == 3) {
         SparsePlanOptions of_packed = options;
-        of_packed.arithmetic.layout = AttentionLayout::bsnd;
+        of_packed.attention.layout = AttentionLayout::bsnd;
         return plan_sparse(batch_of_one(q), batch_of_one(k), pattern, video, of_packed);
     }
     const SparseProblem problem{q, k, pattern, video, options, row};

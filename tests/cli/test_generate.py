@@ -91,7 +91,8 @@ def test_quantized(aerogel, tiny_pipeline, tmp_path, scheme):
 
 @pytest.mark.parametrize(("kind", "more"), [
     ("rf_v1", []), ("rf_v2", []), ("rf_v3", ["--block-size-kv", 32]), ("rf_v3", ["--sparse-precision", "fp8"]),
-    ("rf_v3", ["--sparse-precision", "mix"]), ("ada_bsa", []), ("ada_bsa", ["--cdf-threshold", 0.6, "--no-keep-sink", "--no-keep-recent"]),
+    ("rf_v3", ["--sparse-precision", "mix"]), ("rf_v2", ["--sparse-precision", "bf16"]), ("ada_bsa", []),
+    ("ada_bsa", ["--cdf-threshold", 0.6, "--no-keep-sink", "--no-keep-recent"]),
 ])
 def test_sparse_reports_every_head_of_every_call(aerogel, tiny_pipeline, tmp_path, kind, more):
     flags = ["--sparse", kind, "--sparsity", 0.7, "--block-size", 16, "--frames", 16, "--size", "32x32", "--start-step", 1, *more]
@@ -135,7 +136,7 @@ def test_prompt_embeds_replace_the_prompt(aerogel, tiny_pipeline, tmp_path):
         (["--sparse", "rf_v9"], "rf_v1"),
         (["--sparse", "rf_v2", "--sparsity", "1.5"], "sparsity"),
         (["--sparse", "rf_v2", "--sparse-precision", "fp8"], "rf_v3"),
-        (["--sparse", "rf_v3", "--sparse-precision", "fp4"], "bf16, fp8, mix"),
+        (["--sparse", "rf_v3", "--sparse-precision", "fp4"], "none, fp8, mix"),
         (["--sparse", "ada_bsa", "--cdf-threshold", "0"], "cdf_threshold"),
         (["--quantized", "missing.json"], "missing.json"),
         (["-o", "video.avi"], ".mp4"),

@@ -40,10 +40,10 @@ Request request_from(const json& given) {
     const auto latent = given.at("latent_shape").get<std::vector<std::int64_t>>();
     request.video.latent = {latent.at(0), latent.at(1), latent.at(2)};
     request.video.txt_len = given.at("txt_len");
-    aerogel::SparseArithmetic& arithmetic = request.options.arithmetic;
-    arithmetic.layout =
+    aerogel::AttentionOptions& attention = request.options.attention;
+    attention.layout =
         given.at("layout") == "BNSD" ? aerogel::AttentionLayout::bnsd : aerogel::AttentionLayout::bsnd;
-    arithmetic.scale = given.value("scale", 0.0F);
+    attention.scale = given.value("scale", 0.0F);
     return request;
 }
 
@@ -118,7 +118,7 @@ void run(char** argv) {
         without_margin(v.view(), head_dim), without_margin(o.mutable_view(), head_dim)};
     const auto [pattern, video, options] = request_from(request);
     const auto plan = aerogel::plan_sparse(arrays.q, arrays.k, pattern, video, options);
-    aerogel::attention(arrays, plan, options.arithmetic);
+    aerogel::attention(arrays, plan, options.attention);
     std::map<std::string, Tensor> results = {{"o", o}};
     if (plan.dense_because.empty()) add_plan(plan, results);
     aerogel::save_safetensors(argv[3], results);

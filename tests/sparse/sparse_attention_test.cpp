@@ -35,7 +35,7 @@ struct Request {
     SparsePlan plan() const { return plan_sparse(q_view, k, pattern, video, options); }
     SparsePlan run() {
         SparsePlan made = plan();
-        attention({q_view, k, v, o}, made, options.arithmetic);
+        attention({q_view, k, v, o}, made, options.attention);
         return made;
     }
 };
@@ -92,8 +92,8 @@ TEST(SparseAttention, WrongOptionsAreRefused) {
              r.video.latent = {1L << 40, 1L << 40, 4};
          },
          "got 533 (q f32[1,533,2,8])"},
-        {[](Request& r) { r.options.arithmetic.layout = AttentionLayout::bnsd; }, "got 2 (q f32[1,533,2,8])"},
-        {[](Request& r) { r.options.arithmetic.scale = std::numeric_limits<float>::infinity(); },
+        {[](Request& r) { r.options.attention.layout = AttentionLayout::bnsd; }, "got 2 (q f32[1,533,2,8])"},
+        {[](Request& r) { r.options.attention.scale = std::numeric_limits<float>::infinity(); },
          "scale must be finite"},
     };
     for (const auto& [spoil, says] : cases) {
@@ -236,7 +236,7 @@ TEST(SparsePlan, DoesNotFitOtherSizes) {
     const auto message = [&](const Tensor& q, const Tensor& k, bool causal) -> std::string {
         Tensor o = Tensor::zeros(DType::f32, q.shape());
         try {
-            attention({q, k, k, o}, plan, {.is_causal = causal});
+            attention({q, k, k, o}, plan, {.causal = causal});
         } catch (const InvalidArgument& error) {
             return error.what();
         }
@@ -251,6 +251,47 @@ TEST(SparsePlan, DoesNotFitOtherSizes) {
     EXPECT_THAT(message(zeros(533, 2), zeros(532, 2), false),
                 HasSubstr("the plan is of 533 queries and 533 keys"));
     EXPECT_THAT(message(zeros(533, 2), zeros(533, 2), true), HasSubstr("is_causal goes with plans"));
+}
+
+TEST(SparseOptions, AreThoseOfTheFormat) {
+    for (const auto& [name, format, smooths] : {std::tuple("none", AttentionFormat::none, true),
+                                                {"bf16", AttentionFormat::none, true},
+                                                {"int8", AttentionFormat::int8, true},
+                                                {"fp8", AttentionFormat::fp8, false},
+                                                {"mix", AttentionFormat::mix, false}}) {
+        ASSERT_EQ(sparse_format_from(name), format);
+        EXPECT_EQ(sparse_options(format).format, format);
+        EXPECT_EQ(sparse_options(format).smooth_k, smooths) << name;
+    }
+    EXPECT_THROW(sparse_format_from("mxfp4"), InvalidArgument);
+}
+
+TEST(SparseOptions, AreRefusedWhereTheyDoNotFit) {
+    const BlockMask mask;
+    const Tensor rotation = hadamard_matrix(8);
+    Request request = request_with_content();
+    const auto message = [&](const AttentionOptions& options) -> std::string {
+        try {
+            attention({request.q, request.k, request.v, request.o}, request.plan(), options);
+        } catch (const InvalidArgument& error) {
+            return error.what();
+        }
+        return "no error";
+    };
+    EXPECT_THAT(message({.mask = &mask}), HasSubstr("the options must have no mask: the plan has one"));
+    EXPECT_THAT(message({.causal = true, .format = AttentionFormat::int8}),
+                HasSubstr("is_causal goes with precision none"));
+    EXPECT_THAT(message({.q_rotation = rotation}),
+                HasSubstr("q_rotation and k_rotation go with precision fp8"));
+    // As the quantized attention of a model asks for it, whatever the type of the plan.
+    EXPECT_EQ(message({.format = AttentionFormat::mxfp4, .q_rotation = rotation, .k_rotation = rotation}),
+              "no error");
+    EXPECT_EQ(message({.format = AttentionFormat::fp8}), "no error");
+    request.options.attention = {.format = AttentionFormat::fp8};
+    EXPECT_THAT(message_of([&](Request& r) { r = request; }),
+                HasSubstr("precision fp8 and mix go with rf_v3"));
+    request.options.attention = {.format = AttentionFormat::int8, .q_rotation = rotation};
+    EXPECT_THAT(message_of([&](Request& r) { r = request; }), HasSubstr("go with precision fp8"));
 }
 
 TEST(SparsePlan, OrdersThatDoNotFitAreRefused) {

@@ -91,6 +91,13 @@ def test_int8_is_quantized_attention_of_the_kept_blocks(sparse_type, head_dim, l
     assert 0 < np.linalg.norm(o - plain) < 0.05 * np.linalg.norm(plain)
 
 
+def test_none_and_its_other_word_are_float_attention():
+    _, arrays = sparse_arrays(64)
+    plain, _, _ = arrays.call(**OPTIONS)
+    for precision in ("none", "bf16"):
+        np.testing.assert_array_equal(arrays.call(precision=precision, **OPTIONS)[0], plain)
+
+
 @pytest.mark.parametrize("precision, largest", [("fp8", 0.06), ("mix", 0.04)])
 def test_error_and_gain_of_the_rotation(precision, largest):
     """Outliers in a few channels: rotated fp8 stays close, and closer than unrotated fp8."""

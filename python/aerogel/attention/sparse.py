@@ -36,9 +36,9 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
     (q_, k_, v_), layout = prepared("sparse_attention", q, k, v, options["input_layout"])
     call, o = SparseCall(options, layout), empty(q_.shape, q_)
     if plan is None:
-        plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.arithmetic,
+        plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.options,
                                  mask=None if call.mask is None else handed(call.mask), keep_cells=bool(options["return_mask"]))
-    seconds = _core.sparse_attention(handed(q_), handed(k_), handed(v_), handed(o), plan, call.arithmetic)
+    seconds = _core.sparse_attention(handed(q_), handed(k_), handed(v_), handed(o), plan, call.options)
     return restored(o[0] if options["input_layout"] == "TND" else o, q), plan, seconds
 
 
@@ -56,7 +56,7 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     rf_*: latent_shape_q (and latent_shape_k, rf_v2 and rf_v3) are (frames, height, width) in tokens, flattened frame by frame, with txt_len
     text tokens before them. ada_bsa: keep_sink, keep_recent, cdf_threshold, is_causal. head_num and inner_precise are accepted and ignored.
     Further keywords: mask (as attn_mask: bool or int8 [batch, heads, query blocks, key blocks], batch and heads may be 1, or 2-D);
-    cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("bf16", "int8", rf_v3 also "fp8", "mix");
+    cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("none", "int8", rf_v3 also "fp8", "mix");
     q_rot, k_rot (fp8: rotations instead of a Hadamard matrix); block_size_kv (rf_v3, mask: tokens per key block); video_spans (several
     videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text comes
     after the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); return_mask; return_report.

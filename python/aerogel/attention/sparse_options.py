@@ -13,7 +13,7 @@ TYPES = {row.name: row for row in _core.sparse_types()}
 SPARSE_TYPES = tuple(name for name in TYPES if name != "none")
 PARAMETERS: dict[str, Any] = {name: getattr(_core.SparsePattern("none"), name) for name in _core.sparse_parameters()}
 FURTHER: dict[str, Any] = {
-    "mask": None, "cached_mask": None, "precision": "bf16", "video_spans": None, "return_mask": False, "return_report": False,
+    "mask": None, "cached_mask": None, "precision": "none", "video_spans": None, "return_mask": False, "return_report": False,
     "txt_first": True, "q_rot": None, "k_rot": None,
     **{name: default for name, default in PARAMETERS.items() if name not in ("sparsity", "block_size", "cdf_threshold", "keep_sink", "keep_recent")}}
 
@@ -72,15 +72,15 @@ def _pattern(options: dict[str, Any]) -> _core.SparsePattern:
 
 
 class SparseCall:
-    """The keywords of `sparse_attention`, all of them, as the core has them: pattern, video, arithmetic, and mask, a given one or None."""
+    """The keywords of `sparse_attention`, all of them, as the core has them: pattern, video, options, and mask, a given one or None."""
 
     def __init__(self, options: dict[str, Any], layout: str) -> None:
         if options["sparse_type"] is not None and options["sparse_type"] not in SPARSE_TYPES:
             raise ValueError(f"[sparse_attention] sparse_type must be None, {', '.join(SPARSE_TYPES)}, got {options['sparse_type']!r}")
         rotations = {name: as_float_array("sparse_attention", name, options[key])
                      for name, key in (("q_rotation", "q_rot"), ("k_rotation", "k_rot")) if options[key] is not None}
-        self.arithmetic = _core.SparseArithmetic(
-            layout=layout, scale=positive_scale("sparse_attention", options["scale"]), is_causal=bool(options["is_causal"]),
+        self.options = _core.SparseCallOptions(
+            layout=layout, scale=positive_scale("sparse_attention", options["scale"]), causal=bool(options["is_causal"]),
             precision=options["precision"], **rotations)
         self.mask = _given_mask(options)
         self.pattern, self.video = _pattern(options), _layout(options)

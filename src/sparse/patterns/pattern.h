@@ -57,7 +57,7 @@ struct SparseTypeRow {
     bool lengths_differ = false;  ///< q and k may differ in length
     bool takes_mask = false;      ///< SparsePlanOptions::mask
     bool own_key_blocks = false;  ///< SparsePattern::block_size_kv
-    bool causal = false;          ///< SparseArithmetic::is_causal
+    bool causal = false;          ///< AttentionOptions::causal
     std::int64_t block_step = 1;  ///< block sizes are multiples of this
     /// In which the kept blocks may be computed.
     std::span<const AttentionFormat> formats = kEveryTypesFormats;
