@@ -14,6 +14,8 @@
 namespace aerogel {
 namespace {
 
+constexpr std::array<std::string_view, 5> kNames = {"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
+
 struct Registers {
     unsigned a = 0, b = 0, c = 0, d = 0;
 };
@@ -51,18 +53,19 @@ CpuLevel detect() {
     const bool foundation =
         bit(extended.b, 16) && bit(extended.b, 17) && bit(extended.b, 30) && bit(extended.b, 31);
     if ((states & 0xE6) != 0xE6 || !foundation || !bit(extended.c, 11)) return CpuLevel::avx2;
+    if (!bit(cpuid(7, 1).a, 5)) return CpuLevel::avx512;
     constexpr std::uint64_t kTileStates = 0x60000;
     const bool tiles = bit(extended.d, 24) && bit(extended.d, 25) && bit(extended.d, 22);
-    const bool bf16 = bit(cpuid(7, 1).a, 5);
-    if (tiles && bf16 && (states & kTileStates) == kTileStates && request_amx()) return CpuLevel::amx;
-    return CpuLevel::avx512;
+    if (tiles && (states & kTileStates) == kTileStates && request_amx()) return CpuLevel::amx;
+    return CpuLevel::avx512_bf16;
 }
 
 CpuLevel choose_level() {
     const CpuLevel detected = detected_cpu_level();
-    const auto wanted = environment_choice("AEROGEL_CPU", {"baseline", "avx2", "avx512", "amx"});
+    const auto wanted = environment_choice("AEROGEL_CPU", {kNames.begin(), kNames.end()});
     if (!wanted) return detected;
-    for (const CpuLevel level : {CpuLevel::baseline, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::amx}) {
+    for (std::size_t i = 0; i < kNames.size(); ++i) {
+        const auto level = static_cast<CpuLevel>(i);
         if (*wanted != to_string(level)) continue;
         if (level > detected) {
             throw InvalidArgument("[environment] AEROGEL_CPU=" + *wanted +
@@ -77,7 +80,6 @@ CpuLevel choose_level() {
 }  // namespace
 
 std::string_view to_string(CpuLevel level) {
-    constexpr std::array<std::string_view, 4> kNames = {"baseline", "avx2", "avx512", "amx"};
     return kNames.at(static_cast<std::size_t>(level));
 }
 

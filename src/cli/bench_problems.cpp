@@ -345,9 +345,9 @@ std::vector<BenchProblem> bench_problems() {
 
 double measured_peak(PeakKind kind) {
     const Machine& cpu = machine_of(Device::cpu);
-    for (const auto& [level, row] : cpu.peak) {
-        const PeakKernel& kernel = *row;
-        if (kernel.kind != kind || !cpu.why_not(Device::cpu, level).empty()) continue;
+    for (const MachineRow<PeakKernel>& row : cpu.peak) {
+        const PeakKernel& kernel = *row.kernel;
+        if (kernel.kind != kind || !cpu.why_not(Device::cpu, row.level).empty()) continue;
         const auto rounds = static_cast<std::int64_t>(4e9 / kernel.operations_per_round);
         double best = 0.0;
         for (int attempt = 0; attempt < 5; ++attempt) {

@@ -85,9 +85,9 @@ Names kernels_for(const SchemeRow& scheme) {
     problem.group_size = is_mx(scheme.weight) ? kMxBlock : scheme.group_size;
     Names names;
     const Machine& cpu = machine_of(Device::cpu);
-    for (const auto& [level, kernel] : cpu.linear) {
-        if (cpu.why_not(Device::cpu, level).empty() && kernel->why_not(problem).empty())
-            names.push_back(kernel->name);
+    for (const auto& row : cpu.linear) {
+        if (cpu.why_not(Device::cpu, row.level).empty() && row.kernel->why_not(problem).empty())
+            names.push_back(row.kernel->name);
     }
     return names;
 }

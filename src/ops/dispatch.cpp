@@ -75,6 +75,10 @@ std::size_t choose_kernel(std::string_view op, const std::string& problem,
                       problem + ": " + (names.empty() ? "this machine has none" : refusals.text));
 }
 
+bool is_forced(std::string_view name) {
+    return forced_kernel() == name;
+}
+
 std::vector<std::string> all_kernel_names() {
     std::vector<std::string> names;
     for (const Machine* machine : machines()) {

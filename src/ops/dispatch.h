@@ -19,6 +19,9 @@ std::size_t choose_kernel(std::string_view op, const std::string& problem,
                           const std::vector<std::string_view>& names,
                           const std::function<std::string(std::size_t)>& why_not);
 
+/// Whether AEROGEL_KERNEL names this kernel.
+bool is_forced(std::string_view name);
+
 /// Every kernel name of every list (for AEROGEL_KERNEL's error and `aerogel inspect --kernels`).
 std::vector<std::string> all_kernel_names();
 
@@ -47,6 +50,8 @@ const Kernel& choose(std::string_view op, Device device, KernelList<Kernel> Mach
                 if constexpr (requires(const Kernel& kernel) { kernel.why_not(problem); }) {
                     if (reason.empty()) reason = rows[i].kernel->why_not(problem);
                 }
+                if (reason.empty() && rows[i].slow != nullptr && !is_forced(names[i]))
+                    reason = rows[i].slow();
                 return reason;
             })].kernel;
 }

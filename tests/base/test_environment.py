@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-LEVELS = ["baseline", "avx2", "avx512", "amx"]
+LEVELS = ["baseline", "avx2", "avx512", "avx512_bf16", "amx"]
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_the_log_goes_to_stderr(report):
 @pytest.mark.parametrize(
     ("name", "value", "right"),
     [
-        ("AEROGEL_CPU", "sse", "one of baseline, avx2, avx512, amx"),
-        ("AEROGEL_CPU", "AVX2", "one of baseline, avx2, avx512, amx"),
+        ("AEROGEL_CPU", "sse", "one of baseline, avx2, avx512, avx512_bf16, amx"),
+        ("AEROGEL_CPU", "AVX2", "one of baseline, avx2, avx512, avx512_bf16, amx"),
         ("AEROGEL_LOG", "all", "one of dispatch"),
         ("AEROGEL_NUM_THREADS", "0", "a whole number >= 1"),
         ("AEROGEL_NUM_THREADS", "many", "a whole number >= 1"),

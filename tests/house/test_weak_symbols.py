@@ -26,7 +26,7 @@ def weak_symbols(object_file):
 
 def level_sources():
     folder = ROOT / "src/kernels/cpu"
-    return sorted(p for level in ("avx2", "avx512", "amx") for p in (folder / level).rglob("*.cpp"))
+    return sorted(p for level in ("avx2", "avx512", "avx512_bf16", "amx") for p in (folder / level).rglob("*.cpp"))
 
 
 def is_sanitized():

@@ -19,8 +19,8 @@ TEST(AttentionKernels, TheReferenceComesLastAndTakesAll) {
         AttentionProblem problem;
         problem.format = row.format;
         const AttentionKernel* last = nullptr;
-        for (const auto& [level, kernel] : rows)
-            if (kernel->is_for(problem)) last = kernel;
+        for (const auto& listed : rows)
+            if (listed.kernel->is_for(problem)) last = listed.kernel;
         EXPECT_EQ(last, &reference_of(row.format)) << row.name;
         EXPECT_TRUE(last->name.starts_with("reference.")) << row.name;
     }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
 
 #include "aerogel/error.h"
 #include "core/hidden_memory.h"
@@ -71,6 +72,34 @@ TEST(Machines, RefusalsOfMachineAndProblemAreBothTold) {
     const GuestMachine guest(Device::cuda, without_the_last);
     const std::string text = refusal([] { chosen(Device::cuda, 5); });
     EXPECT_NE(text.find("toy.two.linear: needs toy 2; toy.one.few: m must be at most 4"), text.npos) << text;
+}
+
+struct Forced {
+    explicit Forced(const char* name) { setenv("AEROGEL_KERNEL", name, 1); }
+    ~Forced() { unsetenv("AEROGEL_KERNEL"); }
+    Forced(const Forced&) = delete;
+    Forced& operator=(const Forced&) = delete;
+};
+
+std::string slow_here() {
+    return "slow on toys";
+}
+
+TEST(Machines, ARowThatIsSlowHereRunsWhenItIsForced) {
+    const MachineRow<LinearKernel> rows[] = {{1, &kFew, slow_here}, {1, &kMany}};
+    const Machine two = {.why_not = why_not, .linear = rows};
+    const Machine slow_alone = {.why_not = why_not, .linear = std::span(rows).first(1)};
+    {
+        const GuestMachine guest(Device::cuda, slow_alone);
+        const std::string text = refusal([] { chosen(Device::cuda, 1); });
+        EXPECT_NE(text.find("toy.one.few: slow on toys"), text.npos) << text;
+    }
+    const GuestMachine guest(Device::cuda, two);
+    EXPECT_EQ(chosen(Device::cuda, 1), "toy.one.many");
+    const Forced forced("toy.one.few");
+    EXPECT_EQ(chosen(Device::cuda, 1), "toy.one.few");
+    const std::string text = refusal([] { chosen(Device::cuda, 5); });
+    EXPECT_NE(text.find("toy.one.few: m must be at most 4"), text.npos) << text;
 }
 
 TEST(Machines, TheirKernelsHaveNames) {

@@ -17,8 +17,8 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks], true for the blocks to compute (floats: 0
     = computed, -inf = not), of block_size tokens (an int, or a pair for queries and keys); a query row without a computed block gives
     zeros. is_causal: query i sees no key after i + k_len - q_len.
-    Sums and softmax weights are float32; for bfloat16 on CPUs with AMX the weights are rounded to bfloat16 before they are multiplied with
-    v. Gradients flow to q, k and v; torch computes them.
+    Sums and softmax weights are float32; for bfloat16 on CPUs with AMX or fast AVX-512 BF16 the weights are rounded to bfloat16 before they
+    are multiplied with v. Gradients flow to q, k and v; torch computes them.
     Returns an array like q. Raises ValueError for shapes and types that do not fit."""
     place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
     if wants_gradients(q, k, v):

@@ -5,14 +5,17 @@
 #include "kernels/cpu/amx/kernels.h"
 #include "kernels/cpu/avx2/kernels.h"
 #include "kernels/cpu/avx512/kernels.h"
+#include "kernels/cpu/avx512_bf16/kernels.h"
 #include "kernels/cpu/baseline/kernels.h"
+#include "kernels/cpu/bf16_speed.h"
 #include "kernels/reference/kernels.h"
 
 namespace aerogel::cpu {
 namespace {
 
 constexpr int kBaseline = static_cast<int>(CpuLevel::baseline), kAvx2 = static_cast<int>(CpuLevel::avx2),
-              kAvx512 = static_cast<int>(CpuLevel::avx512), kAmx = static_cast<int>(CpuLevel::amx);
+              kAvx512 = static_cast<int>(CpuLevel::avx512),
+              kAvx512Bf16 = static_cast<int>(CpuLevel::avx512_bf16), kAmx = static_cast<int>(CpuLevel::amx);
 
 constexpr MachineRow<LinearKernel> kLinear[] = {
     {kAmx, &amx::kW8A8},
@@ -32,6 +35,7 @@ constexpr MachineRow<LinearKernel> kLinear[] = {
 
 constexpr MachineRow<AttentionKernel> kAttention[] = {
     {kAmx, &amx::kAttention},
+    {kAvx512Bf16, &avx512_bf16::kAttention, slow_bf16},
     {kAvx512, &avx512::kAttention},
     {kAvx512, &avx512::kInt8Attention},
     {kAvx512, &avx512::kRoundedAttention},
@@ -59,9 +63,9 @@ constexpr MachineRow<HadamardKernel> kHadamard[] = {
 };
 
 constexpr MachineRow<PeakKernel> kPeak[] = {
-    {kAmx, &amx::kPeakInt8},          {kAmx, &amx::kPeakBf16},           {kAvx512, &avx512::kPeakF32},
-    {kAvx512, &avx512::kPeakInt8},    {kAvx2, &avx2::kPeakF32},          {kAvx2, &avx2::kPeakInt8},
-    {kBaseline, &baseline::kPeakF32}, {kBaseline, &baseline::kPeakInt8},
+    {kAmx, &amx::kPeakInt8},      {kAmx, &amx::kPeakBf16},          {kAvx512Bf16, &avx512_bf16::kPeakBf16},
+    {kAvx512, &avx512::kPeakF32}, {kAvx512, &avx512::kPeakInt8},    {kAvx2, &avx2::kPeakF32},
+    {kAvx2, &avx2::kPeakInt8},    {kBaseline, &baseline::kPeakF32}, {kBaseline, &baseline::kPeakInt8},
 };
 
 std::string why_not(Device, int level) {

@@ -1,201 +1,97 @@
-// bfloat16 attention with AMX, from strided arrays to strided output: packs keys and values of a group of
-// maps as tiles, then runs tiles of queries through attention_tiles.h.
+// The products of bfloat16 attention in AMX tiles. tdpbf16ps multiplies 16 x 32 by 32 x 16 and sums in
+// float32: four tiles of sums (32 rows x 32 columns), two of rows and two of columns fill the eight tile
+// registers.
 #include "kernels/cpu/amx/kernels.h"
-
-#include "aerogel/threads.h"
-#include "base/thread_pool.h"
-#include "kernels/cpu/amx/attention_tiles.h"
 #include "kernels/cpu/amx/tile_shapes.h"
 #include "kernels/cpu/attention_limits.h"
+#include "kernels/cpu/bf16_attention_driver.h"
 
 namespace aerogel {
 namespace {
 
 constexpr TileShapes kWholeTiles = whole_tiles();
 
-/// Sizes of one call, in bytes but for the counts.
-struct Bf16Plan : QueryTiles {
-    explicit Bf16Plan(const AttentionProblem& problem)
-        : QueryTiles(),
-          d(round_up(problem.head_dim, kDepth)),
-          panels((problem.k_len + kBlock - 1) / kBlock),
-          side(panels * kBlock * d * 2) {
-        constexpr std::int64_t kGroupBytes = std::int64_t{32} << 20;
-        group = kGroupBytes / (2 * side + 1);
-        group = group < 1 ? 1 : smaller(group, problem.kv_maps());
-        cut_queries(problem, kMaxTileRows, kBlock);
-        // q, weights, edges; scores, o, sums, largest.
-        worker = (kMaxTileRows * d + kBlock * kWeightStride + kTileKeys * d) * 2 +
-                 (kBlock * kScoreStride + kMaxTileRows * (d + kHalf + 1)) * 4;
-    }
-
-    std::int64_t d, panels, side;  ///< side: the packed keys, or values, of a map
-    std::int64_t group;            ///< maps packed at a time
-    std::int64_t worker;           ///< scratch per thread
+/// Rows of 32-bit pairs times tiles of columns, added to sums; `both` = 32 rows, else 16.
+struct TileOperands {
+    const Bf16Bits* rows;
+    std::int64_t row_bytes;
+    const Bf16Bits* left;  ///< tile of the first 16 columns
+    const Bf16Bits* right;
+    bool both;
 };
 
-/// 16 keys from `first` on, as tiles of pairs along d; keys past k_len are zeros.
-void pack_keys(const Rows<const Bf16Bits>& k, const AttentionProblem& problem, std::int64_t first,
-               Bf16Bits* out) {
-    for (std::int64_t d = 0; d < problem.head_dim; d += kDepth, out += kTileSize) {
-        const std::int64_t width = smaller(kDepth, problem.head_dim - d);
-        const auto lanes = static_cast<__mmask32>((std::uint64_t{1} << width) - 1);
-        __m512 rows[kHalf];
-#pragma GCC unroll 16
-        for (std::int64_t i = 0; i < kHalf; ++i)
-            rows[i] = first + i < problem.k_len
-                          ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(lanes, k.at(first + i) + d))
-                          : Avx512::zero();
-        Avx512::transpose(rows);
-#pragma GCC unroll 16
-        for (std::int64_t i = 0; i < kHalf; ++i)
-            Avx512::store(reinterpret_cast<float*>(out + i * kDepth), rows[i]);
-    }
+/// The compiler does not know that tile loads read memory.
+inline void stores_are_done() {
+    __asm__ volatile("" ::: "memory");
 }
 
-/// 32 keys from `first` on, as tiles of pairs of keys; those past k_len are zeros.
-void pack_values(const Rows<const Bf16Bits>& v, const AttentionProblem& problem, std::int64_t first,
-                 Bf16Bits* out) {
-    for (std::int64_t pair = 0; pair < kHalf; ++pair) {
-        const std::int64_t key = first + 2 * pair;
-        for (std::int64_t d = 0; d < round_up(problem.head_dim, kDepth); d += kHalf) {
-            const std::int64_t left = problem.head_dim - d;
-            const __mmask16 lanes = Avx512::lanes_below(left < 0 ? 0 : smaller(left, kHalf));
-            __m512i pairs = _mm512_setzero_si512();
-            if (key < problem.k_len)
-                pairs = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, v.at(key) + d));
-            if (key + 1 < problem.k_len) {
-                const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, v.at(key + 1) + d));
-                pairs = _mm512_or_si512(pairs, _mm512_slli_epi32(odd, 16));
+inline void multiply_tiles(const TileOperands& x) {
+    _tile_loadd(4, x.rows, x.row_bytes);
+    _tile_loadd(6, x.left, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, x.right, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    if (!x.both) return;
+    _tile_loadd(5, reinterpret_cast<const std::byte*>(x.rows) + kHalf * x.row_bytes, x.row_bytes);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+inline void store_sums(float* out, std::int64_t stride, bool both) {
+    _tile_stored(0, out, stride * 4);
+    _tile_stored(1, out + kHalf, stride * 4);
+    if (!both) return;
+    _tile_stored(2, out + kHalf * stride, stride * 4);
+    _tile_stored(3, out + kHalf * stride + kHalf, stride * 4);
+}
+
+struct TileProducts {
+    static void begin() { _tile_loadconfig(&kWholeTiles); }
+    static void end() { _tile_release(); }
+
+    /// Scores for one panel of 32 keys.
+    static void score_panel(const Bf16Tile& tile, const Bf16Bits* k, float* scores) {
+        const std::int64_t steps = tile.d / kDepth;
+        const bool both = tile.rows > kHalf;
+        stores_are_done();
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (std::int64_t step = 0; step < steps; ++step)
+            multiply_tiles({tile.q + step * kDepth, tile.d * 2, k + step * kTileSize,
+                            k + (steps + step) * kTileSize, both});
+        store_sums(scores, kScoreStride, both);
+    }
+
+    /// o += weights v.
+    [[gnu::noinline]] static void add_values(const Bf16Tile& tile, const ValuePanels& panels) {
+        stores_are_done();
+        const bool both = tile.rows > kHalf;
+        for (std::int64_t d = 0; d < tile.d; d += kBlock) {
+            const std::int64_t channels = d / kHalf * kTileSize;
+            float* o = tile.o + d;
+            _tile_loadd(0, o, tile.d * 4);
+            _tile_loadd(1, o + kHalf, tile.d * 4);
+            if (both) {
+                _tile_loadd(2, o + kHalf * tile.d, tile.d * 4);
+                _tile_loadd(3, o + kHalf * tile.d + kHalf, tile.d * 4);
             }
-            _mm512_storeu_si512(out + (d / kHalf * kHalf + pair) * kDepth, pairs);
+            for (std::int64_t p = 0; p < panels.count; ++p)
+                multiply_tiles({tile.weights + p * kBlock, kWeightStride * 2, panels.at[p] + channels,
+                                panels.at[p] + channels + kTileSize, both});
+            store_sums(o, tile.d, both);
         }
     }
-}
-
-void load_queries(const Rows<const Bf16Bits>& q, const AttentionProblem& problem, std::int64_t first,
-                  const Bf16Tile& tile) {
-    for (std::int64_t row = 0; row < round_up(tile.rows, kHalf); ++row) {
-        for (std::int64_t d = 0; d < tile.d; d += kDepth) {
-            const std::int64_t left = row < tile.rows ? problem.head_dim - d : 0;
-            const std::int64_t width = left < 0 ? 0 : smaller(left, kDepth);
-            const auto lanes = static_cast<__mmask32>((std::uint64_t{1} << width) - 1);
-            const __m512i values =
-                width == 0 ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi16(lanes, q.at(first + row) + d);
-            _mm512_storeu_si512(tile.q + row * tile.d + d, values);
-        }
-    }
-}
-
-/// Divides by the sums of weights; the first `empty` rows, which saw no key, are zeros.
-void store_output(const Bf16Tile& tile, std::int64_t head_dim, std::int64_t empty, const Rows<Bf16Bits>& o,
-                  std::int64_t first) {
-    for (std::int64_t row = 0; row < tile.rows; ++row) {
-        Bf16Bits* to = o.at(first + row);
-        const float sum = Avx512::reduce_add(Avx512::load(tile.sums + row * kHalf));
-        const __m512 factor = Avx512::set1(1.0F / sum);
-        for (std::int64_t d = 0; d < head_dim; d += kHalf)
-            Avx512::store_part(
-                to + d, smaller(kHalf, head_dim - d),
-                row < empty ? Avx512::zero() : Avx512::mul(Avx512::load(tile.o + row * tile.d + d), factor));
-    }
-}
-
-/// Returns how many rows saw no key; these come first.
-std::int64_t compute_tile(const Bf16Tile& tile, KeyCursor& cursor) {
-    constexpr float kLowest = -3.0e38F;  // finite, so that scores of -inf get the weight 0
-    for (std::int64_t i = 0; i < round_up(tile.rows, kHalf) * tile.d; ++i) tile.o[i] = 0.0F;
-    for (std::int64_t i = 0; i < tile.rows * kHalf; ++i) tile.sums[i] = 0.0F;
-    for (std::int64_t i = 0; i < tile.rows; ++i) tile.largest[i] = kLowest;
-    std::int64_t empty = tile.rows;
-    KeyTile keys;
-    while (cursor.next<kBlock>(keys)) {
-        const ValuePanels panels(tile, keys);
-        for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
-            const Bf16Tile some = tile.block(row);  // their scores stay in the first cache
-            score_tile(some, keys);
-            softmax_tile(some, keys.columns);
-            value_tile(some, panels);
-        }
-        const std::int64_t unseen = keys.segments[0].first - tile.seen + 1;
-        empty = smaller(empty, unseen < 0 ? 0 : unseen);
-    }
-    return empty;
-}
-
-Bf16Tile make_tile(const Bf16Plan& plan, std::byte* scratch) {
-    Bf16Tile tile;
-    tile.d = plan.d;
-    tile.scores = reinterpret_cast<float*>(scratch);
-    tile.o = tile.scores + kBlock * kScoreStride;
-    tile.sums = tile.o + kMaxTileRows * plan.d;
-    tile.largest = tile.sums + kMaxTileRows * kHalf;
-    tile.q = reinterpret_cast<Bf16Bits*>(tile.largest + kMaxTileRows);
-    tile.weights = tile.q + kMaxTileRows * plan.d;
-    tile.edges = tile.weights + kBlock * kWeightStride;
-    return tile;
-}
-
-void pack_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
-                const KeyMaps& maps) {
-    parallel_for(maps.count * plan.panels, [&](std::int64_t task, int) {
-        const std::int64_t local = task / plan.panels, map = maps.first + local;
-        const std::int64_t key = task % plan.panels * kBlock;
-        auto* keys = reinterpret_cast<Bf16Bits*>(call.workspace + 2 * local * plan.side) + key * plan.d;
-        const Rows k = rows_of<const Bf16Bits>(call.k, call.k_strides, problem.kv_heads, map);
-        pack_keys(k, problem, key, keys);
-        pack_keys(k, problem, key + kHalf, keys + kHalf * plan.d);
-        pack_values(rows_of<const Bf16Bits>(call.v, call.v_strides, problem.kv_heads, map), problem, key,
-                    keys + plan.side / 2);
-    });
-}
-
-void compute_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
-                   const KeyMaps& maps) {
-    constexpr float kLog2E = 1.44269504F;
-    std::byte* scratch = call.workspace + 2 * plan.group * plan.side;
-    parallel_for(maps.count * problem.group() * plan.tiles, [&](std::int64_t task, int worker) {
-        const auto [map, packed] = query_task(problem, maps, task / plan.tiles);
-        const auto [block, first, last] = plan.rows_of(task, problem.q_len);
-        if (first >= last) return;
-        Bf16Tile tile = make_tile(plan, scratch + worker * plan.worker);
-        tile.rows = last - first;
-        tile.k = reinterpret_cast<const Bf16Bits*>(call.workspace + 2 * packed * plan.side);
-        tile.v = tile.k + plan.side / 2;
-        tile.factor = call.scale * kLog2E;
-        load_queries(rows_of<const Bf16Bits>(call.q, call.q_strides, problem.heads, map), problem, first,
-                     tile);
-        KeyCursor cursor = keys_of(problem, call.mask, map, block);
-        tile.seen = cursor.hide_later(problem, first, tile.rows);
-        _tile_loadconfig(&kWholeTiles);
-        const std::int64_t empty = compute_tile(tile, cursor);
-        _tile_release();
-        store_output(tile, problem.head_dim, empty,
-                     rows_of<Bf16Bits>(call.o, call.o_strides, problem.heads, map), first);
-    });
-}
-
-std::size_t attention_workspace(const AttentionProblem& problem) {
-    const Bf16Plan plan(problem);
-    return static_cast<std::size_t>(2 * plan.group * plan.side + plan.worker * num_threads());
-}
-
-void attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    const Bf16Plan plan(problem);
-    for (std::int64_t map = 0; map < problem.kv_maps(); map += plan.group) {
-        const KeyMaps maps = {map, smaller(plan.group, problem.kv_maps() - map)};
-        pack_group(problem, call, plan, maps);
-        compute_group(problem, call, plan, maps);
-    }
-}
+};
 
 }  // namespace
 
 constexpr AttentionKernel amx::kAttention = {.name = "cpu.amx.bf16_attention",
                                              .formats = kFloatFormats,
                                              .why_not = takes_bf16,
-                                             .workspace_bytes = attention_workspace,
-                                             .run = attention,
+                                             .workspace_bytes = bf16_attention_workspace,
+                                             .run = bf16_attention<TileProducts>,
                                              .rounds_weights = true};
 
 }  // namespace aerogel

@@ -1,7 +1,7 @@
-// The two products of bfloat16 attention on one tile of queries, and the softmax between them. tdpbf16ps
-// multiplies 16 x 32 by 32 x 16 and sums in float32: four tiles of sums (32 rows x 32 columns), two of rows
-// and two of columns fill the eight tile registers. The softmax is as in attention_tiles.h; its weights
-// become bfloat16. Included by sources built for AMX only.
+// bfloat16 attention on one tile of queries, apart from its two products, which `Products` has (AMX tiles or
+// vdpbf16ps): the packed form of keys and values, edges of segments, and the softmax. That is as in
+// attention_tiles.h; its weights become bfloat16. Included by sources built for AVX-512 BF16, so everything
+// is local to the including file.
 #pragma once
 
 #include "kernels/cpu/attention_tiling.h"
@@ -32,7 +32,7 @@ struct Bf16Tile {
         return some;
     }
 
-    std::int64_t rows, d;
+    std::int64_t rows, d, head_dim;
     const Bf16Bits* k;  ///< packed: [32 keys][16 of them][32 of d], each a tile of pairs along d
     const Bf16Bits* v;  ///< packed: [32 keys][16 of d], each a tile of pairs of keys
     std::int64_t seen;  ///< row r may see keys before seen + r only
@@ -46,68 +46,21 @@ struct Bf16Tile {
     float factor;       ///< scale * log2(e)
 };
 
-/// Rows of 32-bit pairs times tiles of columns, added to sums; `both` = 32 rows, else 16.
-struct TileOperands {
-    const Bf16Bits* rows;
-    std::int64_t row_bytes;
-    const Bf16Bits* left;  ///< tile of the first 16 columns
-    const Bf16Bits* right;
-    bool both;
-};
-
-/// The compiler does not know that tile loads read memory.
-inline void stores_are_done() {
-    __asm__ volatile("" ::: "memory");
-}
-
-inline void multiply_tiles(const TileOperands& x) {
-    _tile_loadd(4, x.rows, x.row_bytes);
-    _tile_loadd(6, x.left, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, x.right, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    if (!x.both) return;
-    _tile_loadd(5, reinterpret_cast<const std::byte*>(x.rows) + kHalf * x.row_bytes, x.row_bytes);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-}
-
-inline void store_sums(float* out, std::int64_t stride, bool both) {
-    _tile_stored(0, out, stride * 4);
-    _tile_stored(1, out + kHalf, stride * 4);
-    if (!both) return;
-    _tile_stored(2, out + kHalf * stride, stride * 4);
-    _tile_stored(3, out + kHalf * stride + kHalf, stride * 4);
-}
-
-/// Scores for one panel of 32 keys.
-inline void score_panel(const Bf16Tile& tile, const Bf16Bits* k, float* scores) {
-    const std::int64_t steps = tile.d / kDepth;
-    const bool both = tile.rows > kHalf;
-    stores_are_done();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (std::int64_t step = 0; step < steps; ++step)
-        multiply_tiles(
-            {tile.q + step * kDepth, tile.d * 2, k + step * kTileSize, k + (steps + step) * kTileSize, both});
-    store_sums(scores, kScoreStride, both);
-}
-
 /// -inf for the columns first..last-1.
 inline void hide_columns(const Bf16Tile& tile, std::int64_t first, std::int64_t last) {
     for (std::int64_t row = 0; row < tile.rows; ++row)
         for (std::int64_t i = first; i < last; ++i) tile.scores[row * kScoreStride + i] = -__builtin_inff();
 }
 
-[[gnu::noinline]] inline void score_tile(const Bf16Tile& tile, const KeyTile& keys) {
+/// Scores of the keys of `keys`.
+template <typename Products>
+[[gnu::noinline]] void score_tile(const Bf16Tile& tile, const KeyTile& keys) {
     for (int s = 0; s < keys.count; ++s) {
         const Segment& segment = keys.segments[s];
         const std::int64_t start = round_down(segment.first, kBlock), stop = round_up(segment.last, kBlock);
         const std::int64_t to_column = segment.column - start;
         for (std::int64_t key = start; key < stop; key += kBlock)
-            score_panel(tile, tile.k + key * tile.d, tile.scores + key + to_column);
+            Products::score_panel(tile, tile.k + key * tile.d, tile.scores + key + to_column);
         hide_columns(tile, segment.column, segment.first + to_column);
         hide_columns(tile, segment.last + to_column, stop + to_column);
     }
@@ -188,26 +141,6 @@ struct ValuePanels {
     const Bf16Bits* at[kMostPanels];
     std::int64_t count = 0;
 };
-
-/// o += weights v.
-[[gnu::noinline]] inline void value_tile(const Bf16Tile& tile, const ValuePanels& panels) {
-    stores_are_done();
-    const bool both = tile.rows > kHalf;
-    for (std::int64_t d = 0; d < tile.d; d += kBlock) {
-        const std::int64_t channels = d / kHalf * kTileSize;
-        float* o = tile.o + d;
-        _tile_loadd(0, o, tile.d * 4);
-        _tile_loadd(1, o + kHalf, tile.d * 4);
-        if (both) {
-            _tile_loadd(2, o + kHalf * tile.d, tile.d * 4);
-            _tile_loadd(3, o + kHalf * tile.d + kHalf, tile.d * 4);
-        }
-        for (std::int64_t p = 0; p < panels.count; ++p)
-            multiply_tiles({tile.weights + p * kBlock, kWeightStride * 2, panels.at[p] + channels,
-                            panels.at[p] + channels + kTileSize, both});
-        store_sums(o, tile.d, both);
-    }
-}
 
 }  // namespace
 }  // namespace aerogel
