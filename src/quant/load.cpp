@@ -449,10 +449,7 @@ void QuantizedPair::find_layers() {
     };
     for (const auto& [key, type] : description_.entries) {
         if (type == "FLOAT") continue;
-        if (is_attention_key(key)) {
-            attention_keys_.push_back(key);
-            continue;
-        }
+        if (is_attention_key(key)) continue;
         std::string prefix = key;
         if (key.ends_with(kWeight)) {
             prefix.resize(key.size() - kWeight.size());

@@ -40,8 +40,6 @@ class QuantizedPair {
     const QuantDescription& description() const { return description_; }
     const SafetensorsFile& weights() const { return weights_; }
     const std::vector<QuantizedLayer>& layers() const { return layers_; }
-    /// Keys of the description about quantized attention, and the modules they speak of.
-    const std::vector<std::string>& attention_keys() const { return attention_keys_; }
     const std::vector<StoredAttention>& attentions() const { return attentions_; }
     /// Its tensors in the weight file.
     std::vector<std::string> tensors_of(const StoredAttention& attention) const;
@@ -67,7 +65,6 @@ class QuantizedPair {
     QuantDescription description_;
     SafetensorsFile weights_;
     std::vector<QuantizedLayer> layers_;
-    std::vector<std::string> attention_keys_;
     std::vector<StoredAttention> attentions_;
 };
 

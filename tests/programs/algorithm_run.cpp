@@ -18,6 +18,7 @@
 #include "quant/algorithms/gptq.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/low_rank.h"
+#include "quant/algorithms/output_error.h"
 #include "quant/algorithms/smoothing.h"
 #include "quant/algorithms/ssz.h"
 
@@ -58,10 +59,15 @@ Tensor numbers(const std::vector<double>& values) {
     return tensor;
 }
 
+// W diag(s) in its own type.
+Tensor smoothed(const Tensor& weight, const Tensor& s) {
+    return scale_columns(weight.to(DType::f32), s).to(weight.dtype());
+}
+
 Tensors smooth(const Call& call) {
     const Tensor s = smoothing_scales({call.weight()}, channel_maxima(call.x()),
                                       {call.numbers.at(0), call.numbers.at(1), call.numbers.at(2)});
-    return {{"s", s}, {"weight", smoothed_weight(call.weight(), s)}, {"mul_scale", mul_scale_of(s)}};
+    return {{"s", s}, {"weight", smoothed(call.weight(), s)}, {"mul_scale", mul_scale_of(s)}};
 }
 
 Tensors smooth_search(const Call& call) {
@@ -84,7 +90,7 @@ Tensors low_rank(const Call& call) {
 
 Tensors hadamard(const Call& call) {
     const Rotation rotation(call.weight().dim(1), call.integer(0), call.integer(1) != 0 ? 7 : -1);
-    return {{"weight", rotation.rotated_weight(call.weight())},
+    return {{"weight", rotation.rotated_inputs(call.weight()).to(call.weight().dtype())},
             {"x", rotation.rotated_inputs(call.x())},
             {"signs", rotation.signs()}};
 }
@@ -124,8 +130,8 @@ Tensors run_row(const std::string& name, const Call& call) {
     }
     if (const SmoothingRow* row = find_smoothing(algorithm)) {
         const Tensor s = row->scales(call.weight(), call.x(), format, options);
-        const Tensor smoothed = smoothed_weight(call.weight(), s);
-        Tensors result = tensors_of(algorithm_row("minmax", format).quantize(smoothed, options));
+        const Tensor scaled = smoothed(call.weight(), s);
+        Tensors result = tensors_of(algorithm_row("minmax", format).quantize(scaled, options));
         result["mul_scale"] = mul_scale_of(s);
         return result;
     }

@@ -34,10 +34,6 @@ Rotation::Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed)
     }
 }
 
-Tensor Rotation::rotated_weight(const TensorView& weight) const {
-    return rotated_inputs(weight).to(weight.dtype);
-}
-
 Tensor Rotation::rotated_inputs(const TensorView& inputs) const {
     const Tensor values = float_inputs("rotate", inputs, columns_);
     Tensor rotated(DType::f32, values.shape());

@@ -24,9 +24,7 @@ class Rotation {
     std::int64_t block() const { return block_; }
     /// f32 [columns].
     const Tensor& signs() const { return signs_; }
-    /// W R, weight f32|bf16|f16 [n,k] -> the same type.
-    Tensor rotated_weight(const TensorView& weight) const;
-    /// x R, x f32|bf16|f16 [tokens,k] -> f32.
+    /// x R, x (or a weight) f32|bf16|f16 [tokens,k] -> f32.
     Tensor rotated_inputs(const TensorView& inputs) const;
 
   private:

@@ -137,12 +137,6 @@ SmoothingOptions search_smoothing(const std::vector<TensorView>& weights, const 
     return best;
 }
 
-Tensor smoothed_weight(const TensorView& weight, const Tensor& s) {
-    const Tensor values = float_weight("smooth", weight);
-    check_maxima(s, values.dim(1));
-    return scale_columns(values, s).to(weight.dtype);
-}
-
 Tensor mul_scale_of(const Tensor& s) {
     Tensor result(DType::f32, s.shape());
     for (std::int64_t k = 0; k < s.count(); ++k) result.mutable_as<float>()[k] = 1.0F / s.as<float>()[k];

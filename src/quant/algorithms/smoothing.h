@@ -32,9 +32,6 @@ Tensor smoothing_scales(const std::vector<TensorView>& weights, const Tensor& ma
 SmoothingOptions search_smoothing(const std::vector<TensorView>& weights, const TensorView& inputs,
                                   double scale_min = 1e-5);
 
-/// W with column c times s_c, in W's type; what is then quantized.
-Tensor smoothed_weight(const TensorView& weight, const Tensor& s);
-
 /// 1/s: what x is multiplied by.
 Tensor mul_scale_of(const Tensor& s);
 
