@@ -2,6 +2,7 @@
 // layer: sparse
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,7 +24,11 @@ struct SparseConfig {
     std::shared_ptr<const SparseProfile> profile = {};  ///< rf_v1: pins the head types, nothing is recognised
 
     /// Whether block `block` is sparse at `step`; an unknown step (-1) counts as inside the range.
-    bool is_sparse(int block, int step) const;
+    bool is_sparse(int block, int step) const {
+        if (pattern.type == "none") return false;
+        if (step >= 0 && (step < start_step || (end_step >= 0 && step >= end_step))) return false;
+        return std::find(skip_layers.begin(), skip_layers.end(), block) == skip_layers.end();
+    }
 };
 
 /// The plans of one sequence of passes (one per caption), kept from step to step, by block of the model.

@@ -1,9 +1,8 @@
 // The unquantized formats. They carry no scales, so that a float weight fits where a quantized one does.
-#include "formats/float.h"
-
 #include <cstring>
 
 #include "aerogel/number_types.h"
+#include "formats/format.h"
 
 namespace aerogel {
 namespace {
@@ -36,6 +35,7 @@ std::string float_problem(const QuantizedTensor& weight) {
 
 }  // namespace
 
+extern const FormatRow kFloat32Format, kBFloat16Format;
 constexpr FormatRow kFloat32Format = {Format::f32,      "f32",   DType::f32,
                                       float32_elements, nullptr, float_problem};
 constexpr FormatRow kBFloat16Format = {Format::bf16,      "bf16",  DType::bf16,

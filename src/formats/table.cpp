@@ -2,7 +2,6 @@
 #include <array>
 
 #include "aerogel/error.h"
-#include "formats/float.h"
 #include "formats/format.h"
 #include "formats/fp8.h"
 #include "formats/int4.h"
@@ -12,6 +11,9 @@
 #include "formats/mxfp8.h"
 
 namespace aerogel {
+
+extern const FormatRow kFloat32Format, kBFloat16Format;
+
 namespace {
 
 std::span<const FormatRow> table() {
