@@ -19,7 +19,8 @@ def make_call(name: str):
     size = [int(part) for part in rest[-1].split("x")]
     if kind == "linear":
         m, n, k = size
-        x, weight, bias = torch.randn(m, k), torch.randn(n, k), torch.randn(n)
+        dtype = torch.bfloat16 if variant == "BF16" else torch.float32
+        x, weight, bias = (torch.randn(shape, dtype=dtype) for shape in ((m, k), (n, k), (n,)))
         return lambda: torch.nn.functional.linear(x, weight, bias)
     if kind == "attention" and variant == "dense" and rest[0] in DTYPES:
         heads, tokens, head_dim = size

@@ -1,8 +1,8 @@
 """Aerogel beside PyTorch in one run: turn by turn on each problem, medians, ratios, share of the peak, error.
 
 Both use the same number of threads and the same instruction set (--cpu avx2 holds both down). Linear rows are compared with
-torch.nn.functional.linear in float32, attention with scaled_dot_product_attention of the same type; block-sparse attention
-with Aerogel's own dense attention, int8 attention with its float32 one. Every Aerogel time includes quantizing the activations.
+torch.nn.functional.linear in float32 (BF16: in bfloat16), attention with scaled_dot_product_attention of the same type;
+block-sparse attention with Aerogel's own dense attention, int8 attention with its float32 one. Every Aerogel time includes quantizing the activations.
 """
 
 import argparse
@@ -36,6 +36,7 @@ FLOORS = {
     }
     for level in PEER_SETTINGS
 }
+FLOORS["avx512_bf16"] |= {"linear/BF16/": 0.9, "attention/dense/bf16/": 1.0}
 # A layer whose weights fit the caches must take this many times as long when they were emptied: otherwise --cold does not empty them.
 COLD_PROBLEM, COLD_FLOOR = "linear/W8A16/1x3072x3072", 1.3
 # No kernel is faster than the peak of its instructions; one that seems so, or the peak, was measured wrong. Percent, with some room for the clock.

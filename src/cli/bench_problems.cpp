@@ -118,9 +118,14 @@ double relative_error(const std::vector<double>& expected, const std::vector<dou
     return std::sqrt(difference / norm);
 }
 
+/// FLOAT is float32, BF16 bfloat16 in, out and in memory: layers as models have them before quantization.
+bool is_float(const std::string& scheme) {
+    return scheme == "FLOAT" || scheme == "BF16";
+}
+
 std::unique_ptr<Linear> make_linear(const std::string& scheme, const Tensor& weight, const Tensor& bias,
                                     const Tensor& x) {
-    if (scheme == "FLOAT") return std::make_unique<FloatLinear>(weight, bias);
+    if (is_float(scheme)) return std::make_unique<FloatLinear>(weight, bias);
     QuantizedLinearWeights weights;
     weights.scheme = scheme;
     const Format format = scheme_row("bench", scheme).weight;
@@ -136,7 +141,8 @@ std::unique_ptr<Linear> make_linear(const std::string& scheme, const Tensor& wei
 }
 
 // The float result of a few rows, in double.
-std::vector<double> linear_samples(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+std::vector<double> linear_samples(const Tensor& given_x, const Tensor& given_weight, const Tensor& bias) {
+    const Tensor x = given_x.to(DType::f32), weight = given_weight.to(DType::f32);
     const std::int64_t m = x.dim(0), n = weight.dim(0), k = weight.dim(1);
     std::vector<double> samples;
     for (const std::int64_t row : {std::int64_t{0}, m / 2, m - 1}) {
@@ -153,15 +159,18 @@ std::vector<double> linear_samples(const Tensor& x, const Tensor& weight, const 
 }
 
 BenchCase make_linear_case(const std::string& scheme, const LinearShape& shape) {
-    const Tensor weight = random_tensor({shape.n, shape.k}, 1, 0.02F), bias = random_tensor({shape.n}, 2);
-    const Tensor x = random_tensor({shape.m, shape.k}, 3);
-    Tensor y(DType::f32, {shape.m, shape.n});
+    const DType type = scheme == "BF16" ? DType::bf16 : DType::f32;
+    const Tensor weight = random_tensor({shape.n, shape.k}, 1, 0.02F).to(type);
+    const Tensor bias = random_tensor({shape.n}, 2), x = random_tensor({shape.m, shape.k}, 3).to(type);
+    Tensor y(type, {shape.m, shape.n});
     const std::shared_ptr<Linear> linear = make_linear(scheme, weight, bias, x);
     return {[=]() mutable { linear->forward(x, y, {}); },
             [=] {
                 std::vector<double> got;
+                const Tensor wide = y.to(DType::f32);
                 for (const std::int64_t row : {std::int64_t{0}, shape.m / 2, shape.m - 1}) {
-                    got.insert(got.end(), y.as<float>() + row * shape.n, y.as<float>() + (row + 1) * shape.n);
+                    const float* values = wide.as<float>() + row * shape.n;
+                    got.insert(got.end(), values, values + shape.n);
                 }
                 return relative_error(linear_samples(x, weight, bias), got);
             },
@@ -169,9 +178,11 @@ BenchCase make_linear_case(const std::string& scheme, const LinearShape& shape) 
 }
 
 BenchProblem linear_problem(const std::string& scheme, const LinearShape& shape) {
-    const bool float_products = scheme == "FLOAT" || !is_integer(scheme_row("bench", scheme).activation);
+    const bool float_products = is_float(scheme) || !is_integer(scheme_row("bench", scheme).activation);
     return {fmt::format("linear/{}/{}x{}x{}", scheme, shape.m, shape.n, shape.k), "float64 product",
-            float_products ? PeakKind::f32 : PeakKind::int8,
+            scheme == "BF16" ? PeakKind::bf16
+            : float_products ? PeakKind::f32
+                             : PeakKind::int8,
             2.0 * static_cast<double>(shape.m * shape.n * shape.k),
             [=] { return make_linear_case(scheme, shape); }};
 }

@@ -42,7 +42,8 @@ struct LinearProblem {
 };
 
 /// Pointers of one call. Rows of x and y are x_stride / y_stride elements apart.
-/// none:           y = x' w^T + bias
+/// none:           y = x' w^T + bias; with AVX-512 BF16, where x' and w are bf16, numbers and sums below
+///                 2^-126 count as 0: at most k (|x'| + |w| + 1) 2^-126 more
 /// per_token, per_token_int4:  (float32, in this order, groups of columns ascending)
 ///   one scale:    y = (float(sum x_q w_q) * w_scale[n]) * s_t + bias[n]
 ///   groups:       y = (sum_g float(sum_(k in g) x_q w_q) * w_scale[n,g]) * s_t + bias[n]

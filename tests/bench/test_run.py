@@ -57,6 +57,7 @@ def test_floors_apply_to_their_problems_only():
     assert run.floor_of("attention/block_sparse_20%/bf16/4x4096x128", "amx") == 3.0
     assert run.floor_of("attention/dense/int8/4x4096x128", "avx2") == 1.5
     assert run.floor_of("attention/dense/bf16/4x4096x128", "amx") is None
+    assert run.floor_of("attention/dense/bf16/4x4096x128", "avx512_bf16") == 1.0
     assert run.floor_of("linear/W8A16/512x5120x5120", "avx2") is None
     assert run.floor_of("linear/W8A8_DYNAMIC/4096x256x256", "avx2") is None
 

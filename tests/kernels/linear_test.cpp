@@ -34,6 +34,34 @@ TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
     EXPECT_GT(runs, 500);
 }
 
+/// The row of that name, or null where this process may not run it.
+const LinearKernel* find(std::string_view name) {
+    for (const LinearKernel& kernel : usable(cpu::kMachine.linear))
+        if (kernel.name == name) return &kernel;
+    return nullptr;
+}
+
+TEST(LinearKernels, FloatsMeetBfloat16WeightsWithTheBitsOfTheFloatKernel) {
+    const LinearKernel* pairs = find("cpu.avx512_bf16.bf16");
+    if (pairs == nullptr) GTEST_SKIP() << "the CPU level has no vdpbf16ps";
+    const LinearKernel* floats = find("cpu.avx512.f32");
+    for (const LinearShape& shape : {LinearShape{37, 130, 515, 0, false}, LinearShape{3, 33, 1024, 0, false},
+                                     LinearShape{300, 70, 700, 0, false}}) {
+        for (LinearCase c : linear_cases(shape)) {
+            if (c.problem.weight != Format::bf16) continue;
+            c.mul_scale = c.problem.x == DType::bf16;
+            const LinearArrays arrays(c);
+            std::string complaint;
+            const std::vector<float> wanted = arrays.run(*floats, complaint);
+            const std::vector<float> got = arrays.run(*pairs, complaint);
+            EXPECT_EQ(complaint, "");
+            for (std::size_t i = 0; i < got.size(); ++i)
+                ASSERT_TRUE(got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i])))
+                    << c.describe() << " element " << i;
+        }
+    }
+}
+
 TEST(LinearKernels, ReferenceComesLastAndTakesEverything) {
     EXPECT_EQ(cpu::kMachine.linear.back().kernel, &reference());
     EXPECT_EQ(cpu::kMachine.linear.back().level, static_cast<int>(CpuLevel::baseline));

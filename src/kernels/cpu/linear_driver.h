@@ -1,7 +1,7 @@
 // What the linear kernels of all CPU levels share apart from arithmetic: y is cut into tasks, k into blocks
 // that fit the first cache, a task into blocks of rows x one panel of columns that a register kernel
 // computes. Everything is counted in steps: one step is the 4 bytes of x that one lane consumes (one
-// float, two int16 or four int8), so one driver serves all of them.
+// float, two int16 or bfloat16, four int8), so one driver serves all of them.
 // Included by sources built for one CPU level, so everything is local to the including file.
 #pragma once
 

@@ -38,6 +38,16 @@ void pack_floats(const QuantizedTensor& weight, const PanelForm& form, const Col
     }
 }
 
+void pack_halves(const QuantizedTensor& weight, const PanelForm& form, const Columns& columns,
+                 BFloat16* out) {
+    const auto* from = static_cast<const BFloat16*>(weight.data.data()) + columns.first * weight.columns;
+    for (std::int64_t j = 0; j < columns.count; ++j, from += weight.columns) {
+        for (std::int64_t p = 0; p < weight.columns; p += form.values)
+            std::copy_n(from + p, std::min(form.values, weight.columns - p),
+                        out + p * form.columns + j * form.values);
+    }
+}
+
 // Columns of a row as integers, a piece at a time: f(first, count, integers).
 template <typename F>
 void for_each_piece(const QuantizedTensor& weight, std::int64_t row, F&& f) {
@@ -96,10 +106,9 @@ void pack_panels(const LinearProblem& problem, const PanelForm& form, const Quan
         const std::int64_t first = panel * form.columns;
         const Columns columns = {first, std::min(form.columns, problem.n - first)};
         std::byte* values = packed + layout.panel_bytes * static_cast<std::size_t>(panel);
-        if (form.value_size == 4) {
-            pack_floats(weight, form, columns, reinterpret_cast<float*>(values));
-            return;
-        }
+        if (form.value_size == 4) return pack_floats(weight, form, columns, reinterpret_cast<float*>(values));
+        if (form.value_size == 2)
+            return pack_halves(weight, form, columns, reinterpret_cast<BFloat16*>(values));
         pack_integers(weight, form, columns, reinterpret_cast<std::int8_t*>(values));
         std::copy_n(weight.scale.as<float>() + first, columns.count,
                     reinterpret_cast<float*>(packed + layout.scale) + first);
@@ -110,6 +119,10 @@ void pack_panels(const LinearProblem& problem, const PanelForm& form, const Quan
 std::string takes_float(const LinearProblem& problem) {
     if (problem.weight != Format::f32 && problem.weight != Format::bf16) return "takes float weights only";
     return linear_limits(problem);
+}
+
+std::string takes_bf16_weights(const LinearProblem& problem) {
+    return problem.weight == Format::bf16 ? linear_limits(problem) : "takes bf16 weights only";
 }
 
 std::string takes_w8a8(const LinearProblem& problem) {

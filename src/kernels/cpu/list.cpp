@@ -19,6 +19,7 @@ constexpr int kBaseline = static_cast<int>(CpuLevel::baseline), kAvx2 = static_c
 
 constexpr MachineRow<LinearKernel> kLinear[] = {
     {kAmx, &amx::kW8A8},
+    {kAvx512Bf16, &avx512_bf16::kBf16, slow_bf16},
     {kAvx512, &avx512::kW8A8},
     {kAvx512, &avx512::kGrouped},
     {kAvx512, &avx512::kDequantize},

@@ -2,10 +2,12 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/linear.h"
 #include "kernels/peak.h"
 
 namespace aerogel::avx512_bf16 {
 
+extern const LinearKernel kBf16;
 extern const AttentionKernel kAttention;
 extern const PeakKernel kPeakBf16;
 
