@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "aerogel/threads.h"
 #include "base/cpu_features.h"
@@ -17,6 +18,47 @@ namespace {
 
 const LinearKernel& reference() {
     return reference::kLinear;
+}
+
+QuantizedTensor integer_weight(const LinearProblem& p, const std::vector<float>& values) {
+    QuantizedTensor weight;
+    weight.format = p.weight;
+    weight.rows = p.n;
+    weight.columns = p.k;
+    const bool halves = p.weight == Format::int4;
+    weight.data = Tensor::zeros(halves ? DType::u8 : DType::i8, {p.n, halves ? p.k / 2 : p.k});
+    auto* bytes = static_cast<std::uint8_t*>(weight.data.mutable_data());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto byte = static_cast<std::uint8_t>(static_cast<std::int8_t>(values[i]));
+        if (halves) {
+            bytes[i / 2] |= static_cast<std::uint8_t>((byte & 0xF) << (i % 2 * 4));
+        } else {
+            bytes[i] = byte;
+        }
+    }
+    weight.scale = Tensor::zeros(DType::f32, {p.n, 1});
+    return weight;
+}
+
+/// y of per_tensor activations with scale 1 and offset 0.
+std::vector<float> run_static(const LinearKernel& kernel, const LinearProblem& p, const std::vector<float>& x,
+                              const QuantizedTensor& weight, const std::vector<float>& deq_scale,
+                              const std::vector<std::int32_t>& quant_bias) {
+    Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel.packed_bytes(p))});
+    Tensor workspace(DType::u8, {static_cast<std::int64_t>(kernel.workspace_bytes(p)) + 64});
+    std::vector<float> y(static_cast<std::size_t>(p.m * p.n), NAN);
+    kernel.pack(p, weight, static_cast<std::byte*>(packed.mutable_data()));
+    LinearArgs args;
+    args.x = x.data();
+    args.x_stride = p.k;
+    args.y = y.data();
+    args.y_stride = p.n;
+    args.packed = static_cast<const std::byte*>(packed.data());
+    args.quant_bias = quant_bias.data();
+    args.deq_scale = deq_scale.data();
+    args.workspace = static_cast<std::byte*>(workspace.mutable_data());
+    kernel.run(p, args);
+    return y;
 }
 
 TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
@@ -129,6 +171,40 @@ TEST(LinearKernels, SumsOfTheLargestKAreExact) {
     const LinearArrays arrays(c);
     for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
         EXPECT_EQ(arrays.check(kernel), "");
+    }
+}
+
+/// x_q of a row or weights of a column: `value` alone, then among the ends of its range.
+float near_ends(int value, int p, int lowest) {
+    if (p < 128 || p % 3 != 0) return static_cast<float>(value);
+    return static_cast<float>(p % 2 == 0 ? lowest : -lowest - 1);
+}
+
+TEST(LinearKernels, EveryPairOfIntegersIsMultipliedExactly) {
+    constexpr int kColumns = 200;
+    for (const Format format : {Format::int8, Format::int4}) {
+        const int lowest = format == Format::int8 ? -128 : -8;
+        LinearProblem p{.m = 256, .n = -2 * lowest, .k = kColumns, .weight = format};
+        p.activation = Activation::per_tensor;
+        std::vector<float> x(static_cast<std::size_t>(p.m * p.k)), w(static_cast<std::size_t>(p.n * p.k));
+        for (std::size_t i = 0; i < x.size(); ++i)
+            x[i] = near_ends(static_cast<int>(i) / kColumns - 128, static_cast<int>(i) % kColumns, -128);
+        for (std::size_t i = 0; i < w.size(); ++i)
+            w[i] = near_ends(static_cast<int>(i) / kColumns + lowest, static_cast<int>(i) % kColumns, lowest);
+        const std::vector<float> ones(static_cast<std::size_t>(p.n), 1.0F);
+        const std::vector<std::int32_t> zeros(static_cast<std::size_t>(p.n));
+        for (const LinearKernel& kernel : usable(cpu::kMachine.linear, p)) {
+            const std::vector<float> y = run_static(kernel, p, x, integer_weight(p, w), ones, zeros);
+            std::int64_t wrong = 0;
+            for (std::int64_t i = 0; i < p.m; ++i) {
+                for (std::int64_t j = 0; j < p.n; ++j) {
+                    const float* row = x.data() + i * p.k;
+                    const float sum = std::inner_product(row, row + p.k, w.data() + j * p.k, 0.0F);
+                    wrong += y[static_cast<std::size_t>(i * p.n + j)] != sum;
+                }
+            }
+            EXPECT_EQ(wrong, 0) << kernel.name << " " << p.describe();
+        }
     }
 }
 

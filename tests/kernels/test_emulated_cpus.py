@@ -18,7 +18,7 @@ CPUS = {"Nehalem": "baseline", "Haswell": "avx2"}
 ABOVE = {"Nehalem": "avx2", "Haswell": "avx512"}
 # The parts of the suites that take an emulator seconds, not minutes.
 SUITES = ("ElementwiseKernels.*", "Hadamard.*", "DequantizeKernels.*", "LinearKernels.EveryKernelAgreesWithTheReference",
-          "LinearKernels.SumsOfTheLargestKAreExact", "LinearKernels.QuotientsAtTiesAreRoundedAsByDivision",
+          "LinearKernels.SumsOfTheLargestKAreExact", "LinearKernels.EveryPair*", "LinearKernels.QuotientsAtTiesAreRoundedAsByDivision",
           "AttentionKernels.AFull*", "AttentionKernels.AN*", "AttentionKernels.ARow*", "QuantizedAttentionKernels.Quot*", "SparseAttention.*", "Mx*", "Fp8*",
           "Int8*", "Dispatch*")
 

@@ -36,9 +36,9 @@ Int8Tiling tile_int8(const AttentionProblem& problem) {
     tiling.group = kGroupSize / (tiling.map_size + 1);
     tiling.group = tiling.group < 1 ? 1 : smaller(tiling.group, problem.kv_maps());
     tiling.cut_queries(problem, kMaxRows, 2 * Isa::kRows);
-    // q, p, scores, o, sums, factors of groups, largest exponent, factor.
+    // q, p, scores, o, sums, factors of groups, largest exponent, factor, excess.
     tiling.row_size = row_steps<typename Isa::Scores>() + row_steps<typename Isa::Weights>() + kTileColumns +
-                      tiling.d_padded + Isa::kLanes + 2 * kTileGroups + 2;
+                      tiling.d_padded + Isa::kLanes + 2 * kTileGroups + 3;
     tiling.worker_size = round_up(kMaxRows * tiling.row_size, kPanel);
     return tiling;
 }
@@ -252,6 +252,7 @@ QuantizedTile make_tile(const AttentionProblem& problem, const Int8Tiling& tilin
     tile.rescale = tile.sums + kMaxRows * Isa::kLanes;
     tile.largest = tile.rescale + kMaxRows * 2 * kTileGroups;
     tile.factor = tile.largest + kMaxRows;
+    tile.excess = reinterpret_cast<std::int32_t*>(tile.factor + kMaxRows);
     return tile;
 }
 
@@ -283,7 +284,6 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
                   GroupCursor cursor, const QueryRows& rows) {
     using Scores = typename Isa::Scores;
     constexpr float kLowest = -3.0e38F, kLog2E = 1.44269504F;
-    constexpr std::int64_t kStride = row_steps<Scores>() * Scores::kDepth;
     const auto [map, kv_map, first] = rows;
     const float q_offset = at_or_zero(call.int8.q_offset, map);
     const std::int32_t correct = Isa::kBiased ? Isa::kBias : -static_cast<std::int32_t>(q_offset);
@@ -293,9 +293,16 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         const float scale =
             scale_of_token(call, bits, first + row, advance(call.int8.q_scale, map * problem.q_len));
-        quantize_token<Isa>(bits.rows.at(first + row), problem.head_dim,
-                            TokenScale{scale, q_offset, nullptr, correct},
-                            static_cast<typename Scores::Value*>(tile.q) + row * kStride);
+        const TokenScale by = {scale, q_offset, nullptr, correct};
+        std::int32_t* q = static_cast<std::int32_t*>(tile.q) + row * row_steps<Scores>();
+        if constexpr (Isa::kSigned) {
+            alignas(64) std::int8_t values[256] = {};
+            quantize_token<Isa>(bits.rows.at(first + row), problem.head_dim, by, values);
+            tile.excess[row] = Isa::split(values, problem.head_dim, q);
+        } else {
+            quantize_token<Isa>(bits.rows.at(first + row), problem.head_dim, by,
+                                reinterpret_cast<typename Scores::Value*>(q));
+        }
         tile.factor[row] = scale * (call.scale * kLog2E);
         tile.largest[row] = kLowest;
     }

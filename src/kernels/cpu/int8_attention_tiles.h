@@ -3,7 +3,9 @@
 // packed panels of kLanes columns. `Isa` gives the vectors, and for each product, Isa::Scores (q k) and
 // Isa::Weights (p v),
 //   Value, kDepth        what a step of 4 bytes holds
-//   dot(sum, x, w)       sum += products of a step; w a vector or where it lies
+//   kIntegers            integers of 4 bytes that stand for a step of x
+//   row(x)               these, in all lanes
+//   dot(sum, row, w)     sum += products of a step; w a vector or where it lies
 //   kInRegisters         panels of w that are loaded once for all rows, not anew for each
 // besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), kAlign of them.
 // Included by sources built for one CPU level.
@@ -50,19 +52,20 @@ struct PackedMap {
 struct QuantizedTile {
     std::int64_t rows, head_dim, d_padded;
     PackedMap map;
-    void* q;         ///< [rows][row_steps<Scores>]
-    void* p;         ///< [rows][row_steps<Weights>]
-    float* scores;   ///< [rows][kTileColumns]
-    float* o;        ///< [rows][d_padded]
-    float* sums;     ///< [rows][kLanes]: sums of weights
-    float* largest;  ///< [rows]: largest exponent so far
-    float* factor;   ///< [rows]: what turns x into an exponent of two
-    float* rescale;  ///< [rows][2 * kTileGroups]: per group F, then what earlier sums are multiplied by
+    void* q;               ///< [rows][row_steps<Scores>]
+    void* p;               ///< [rows][row_steps<Weights>]
+    float* scores;         ///< [rows][kTileColumns]
+    float* o;              ///< [rows][d_padded]
+    float* sums;           ///< [rows][kLanes]: sums of weights
+    float* largest;        ///< [rows]: largest exponent so far
+    float* factor;         ///< [rows]: what turns x into an exponent of two
+    float* rescale;        ///< [rows][2 * kTileGroups]: per group F, then what earlier sums are multiplied by
+    std::int32_t* excess;  ///< [rows]: added to the integers of scores (Isa::kSigned)
 };
 
 template <typename Product>
 constexpr std::int64_t row_steps() {
-    return kRowSteps * static_cast<std::int64_t>(sizeof(typename Product::Value));
+    return kRowSteps * static_cast<std::int64_t>(sizeof(typename Product::Value)) * Product::kIntegers;
 }
 
 /// Operands of one block of rows x panels. Panels lie `panel` ints apart.
@@ -70,6 +73,7 @@ struct IntegerBlock {
     const std::int32_t* x;
     const std::int32_t* w;
     std::int64_t panel, steps;
+    const std::int32_t* excess = nullptr;  ///< as that of QuantizedTile
 };
 
 template <typename Isa, typename Product, int kRows, int kPanels>
@@ -84,20 +88,23 @@ struct IntegerSums {
         const std::int32_t* x = block.x;
         const std::int32_t* w = block.w;
         for (std::int64_t step = 0; step < block.steps; ++step) {
-            constexpr int kLoaded = kPanels < Product::kInRegisters ? kPanels : Product::kInRegisters;
-            static_assert(kPanels - kLoaded <= 1);
-            typename Isa::I columns[kLoaded];
+            typename Isa::I columns[kPanels];
 #pragma GCC unroll 2
-            for (int j = 0; j < kLoaded; ++j) columns[j] = Isa::load_integers(w + j * block.panel);
+            for (int j = 0; j < kPanels; ++j)
+                if (j < Product::kInRegisters) columns[j] = Isa::load_integers(w + j * block.panel);
 #pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r) {
-                const typename Isa::I row = Isa::broadcast(x + r * row_steps<Product>());
+                const auto row = Product::row(x + r * row_steps<Product>());
 #pragma GCC unroll 2
-                for (int j = 0; j < kLoaded; ++j) at[r][j] = Product::dot(at[r][j], row, columns[j]);
-                if constexpr (kLoaded < kPanels)
-                    at[r][kLoaded] = Product::dot(at[r][kLoaded], row, w + kLoaded * block.panel);
+                for (int j = 0; j < kPanels; ++j) {
+                    if constexpr (Product::kInRegisters > 0)
+                        if (j < Product::kInRegisters) at[r][j] = Product::dot(at[r][j], row, columns[j]);
+                    if constexpr (Product::kInRegisters < 2)
+                        if (j >= Product::kInRegisters)
+                            at[r][j] = Product::dot(at[r][j], row, w + j * block.panel);
+                }
             }
-            x += 1;
+            x += Product::kIntegers;
             w += Isa::kLanes;
         }
     }
@@ -120,6 +127,7 @@ template <typename Isa, int kRows, int kPanels>
         for (int r = 0; r < kRows; ++r) {
             typename Isa::I sum = sums.at[r][j];
             if constexpr (Isa::kBiased) sum = Isa::add_integers(sum, bias);
+            if constexpr (Isa::kSigned) sum = Isa::add_integers(sum, Isa::broadcast(block.excess + r));
             Isa::store(scores + r * kTileColumns + column, Isa::mul(Isa::to_float(sum), scale));
         }
     }
@@ -198,7 +206,7 @@ void score_groups(const QuantizedTile& tile, const GroupTile& keys) {
             for_row_groups<Isa>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
                 const IntegerBlock block = {
                     static_cast<const std::int32_t*>(tile.q) + row * row_steps<Scores>(),
-                    tile.map.keys + key / Isa::kLanes * panel, panel, steps};
+                    tile.map.keys + key / Isa::kLanes * panel, panel, steps, tile.excess + row};
                 float* scores = tile.scores + row * kTileColumns + g * kGroupKeys + at;
                 if (group.end - at > Isa::kLanes) {
                     score_block<Isa, 2>(rows, tile.map, block, key, scores);

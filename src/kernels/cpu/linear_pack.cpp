@@ -132,4 +132,9 @@ std::string takes_w8a8(const LinearProblem& problem) {
     return linear_limits(problem);
 }
 
+std::string takes_w4a8(const LinearProblem& problem) {
+    if (problem.weight != Format::int4) return "takes int4 weights only";
+    return takes_w8a8(problem);
+}
+
 }  // namespace aerogel

@@ -42,5 +42,7 @@ std::string takes_float(const LinearProblem& problem);
 std::string takes_bf16_weights(const LinearProblem& problem);
 /// ... integer weights with integer activations, one scale per row.
 std::string takes_w8a8(const LinearProblem& problem);
+/// ... those of four bits alone.
+std::string takes_w4a8(const LinearProblem& problem);
 
 }  // namespace aerogel

@@ -10,20 +10,26 @@
 namespace aerogel {
 namespace {
 
-/// Quantized x in the workspace: [blocks of k][m][kRowSteps] steps, then s_t [m].
+/// Quantized x in the workspace: [blocks of k][m][kRowSteps] integers of four bytes, then s_t [m] and what is
+/// added to all sums of a row, [m].
 struct QuantizedRows {
-    QuantizedRows(std::int64_t m, std::int64_t steps)
+    QuantizedRows(std::int64_t m, std::int64_t integers)
         : rows(m),
-          scale_at(static_cast<std::size_t>(ceil_div(steps, kBlockSteps) * m * kRowSteps) * 4),
-          bytes(scale_at + aligned_bytes(m * 4)) {}
+          scale_at(static_cast<std::size_t>(ceil_div(integers, kBlockSteps) * m * kRowSteps) * 4),
+          excess_at(scale_at + aligned_bytes(m * 4)),
+          bytes(excess_at + aligned_bytes(m * 4)) {}
 
     std::int32_t* row(std::byte* workspace, std::int64_t i, std::int64_t block) const {
         return reinterpret_cast<std::int32_t*>(workspace) + (block * rows + i) * kRowSteps;
     }
     float* scale(std::byte* workspace) const { return reinterpret_cast<float*>(workspace + scale_at); }
+    std::int32_t* excess(std::byte* workspace) const {
+        return reinterpret_cast<std::int32_t*>(workspace + excess_at);
+    }
 
     std::int64_t rows;
     std::size_t scale_at;
+    std::size_t excess_at;
     std::size_t bytes;
 };
 
@@ -33,13 +39,14 @@ struct Finish {
     const LinearArgs& args;
     const PackedPanels& layout;
     const float* s_t;
+    const std::int32_t* excess;
 };
 
 /// `Isa`, made anew for every task, has
 ///   kRows, kColumns                      the register block
 ///   kSteps                               steps per block of k
+///   kIntegers                            integers of four bytes that stand for a step of x
 ///   kForm                                the panels it wants
-///   kWidened                             widen(values, steps, out) comes before multiply
 ///   multiply_integers(rows, block)       its register kernel
 ///   quantize_row(problem, args, rows, i) row i of x into the workspace, with its s_t
 ///   finish_integers(finish, place, sums) y of a block
@@ -52,26 +59,24 @@ struct IntegerKernel {
     static constexpr std::int64_t step_bytes = kColumns * Isa::kForm.values;
 
     const std::int32_t* x_block(Range rows, std::int64_t first, std::int64_t) const {
-        return x.row(args.workspace, rows.first, first / kBlockSteps) + first % kBlockSteps;
+        const std::int64_t at = first * Isa::kIntegers;
+        return x.row(args.workspace, rows.first, at / kBlockSteps) + at % kBlockSteps;
     }
 
     const std::byte* w_source(std::int64_t panel, std::int64_t first) const {
         return args.packed + static_cast<std::size_t>(panel) * layout.panel_bytes + first * step_bytes;
     }
 
-    const void* w_block(std::int64_t panel, std::int64_t first, std::int64_t count) const {
-        if constexpr (Isa::kWidened) {
-            Isa::widen(w_source(panel, first), count, widened);
-            return widened;
-        }
+    const void* w_block(std::int64_t panel, std::int64_t first, std::int64_t) const {
         return w_source(panel, first);
     }
 
     void multiply(std::int64_t rows, const Block& block) { isa.multiply_integers(rows, block); }
 
     void finish(const Place& place, const std::byte* in) const {
-        Isa::finish_integers({problem, args, layout, x.scale(args.workspace) + place.row}, place,
-                             reinterpret_cast<const std::int32_t*>(in));
+        const Finish finish = {problem, args, layout, x.scale(args.workspace) + place.row,
+                               x.excess(args.workspace) + place.row};
+        Isa::finish_integers(finish, place, reinterpret_cast<const std::int32_t*>(in));
     }
 
     const LinearProblem& problem;
@@ -79,24 +84,15 @@ struct IntegerKernel {
     const PackedPanels& layout;
     const QuantizedRows& x;
     std::byte* sums;
-    std::byte* widened;
     Isa isa = {};
 };
 
 /// The functions of a LinearKernel row.
 template <typename Isa>
 struct W8A8LinearRow {
-    /// Quantized x, then the scratch of every worker: sums, one widened block of weights.
-    struct Workspace {
-        Workspace(const LinearProblem& problem, const Tiling& tiling, std::int64_t steps)
-            : x(problem.m, steps),
-              widened(sums_bytes(tiling, Isa::kColumns)),
-              worker(widened + (Isa::kWidened ? aligned_bytes(Isa::kSteps * Isa::kColumns * 4) : 0)) {}
-
-        QuantizedRows x;
-        std::size_t widened;
-        std::size_t worker;
-    };
+    static QuantizedRows rows_of(const LinearProblem& problem) {
+        return {problem.m, PackedPanels(problem, Isa::kForm).steps * Isa::kIntegers};
+    }
 
     static std::size_t packed_bytes(const LinearProblem& problem) {
         return PackedPanels(problem, Isa::kForm).bytes;
@@ -109,8 +105,8 @@ struct W8A8LinearRow {
 
     static std::size_t workspace_bytes(const LinearProblem& problem) {
         const Tiling tiling(problem.m, problem.n, Isa::kColumns);
-        const Workspace workspace(problem, tiling, PackedPanels(problem, Isa::kForm).steps);
-        return workspace.x.bytes + workspace.worker * static_cast<std::size_t>(num_threads());
+        return rows_of(problem).bytes +
+               sums_bytes(tiling, Isa::kColumns) * static_cast<std::size_t>(num_threads());
     }
 
     static void quantize(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows) {
@@ -125,13 +121,12 @@ struct W8A8LinearRow {
     static void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
         const Tiling tiling(problem.m, problem.n, Isa::kColumns);
         const PackedPanels layout(problem, Isa::kForm);
-        const Workspace workspace(problem, tiling, layout.steps);
-        quantize(problem, args, workspace.x);
+        const QuantizedRows x = rows_of(problem);
+        quantize(problem, args, x);
         parallel_for(tiling.tasks(), [&](std::int64_t task, int worker) {
-            std::byte* own =
-                args.workspace + workspace.x.bytes + workspace.worker * static_cast<std::size_t>(worker);
-            IntegerKernel<Isa> kernel = {problem, args, layout, workspace.x, own, own + workspace.widened,
-                                         {}};
+            std::byte* own = args.workspace + x.bytes +
+                             sums_bytes(tiling, Isa::kColumns) * static_cast<std::size_t>(worker);
+            IntegerKernel<Isa> kernel = {problem, args, layout, x, own, {}};
             run_task(kernel, tiling.rows_of(task), tiling.panels_of(task), layout.steps);
         });
     }

@@ -24,6 +24,7 @@ constexpr MachineRow<LinearKernel> kLinear[] = {
     {kAvx512, &avx512::kGrouped},
     {kAvx512, &avx512::kDequantize},
     {kAvx512, &avx512::kFloat},
+    {kAvx2, &avx2::kW4A8},
     {kAvx2, &avx2::kW8A8},
     {kAvx2, &avx2::kGrouped},
     {kAvx2, &avx2::kDequantize},

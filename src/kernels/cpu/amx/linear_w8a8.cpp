@@ -97,8 +97,8 @@ struct Amx {
     static constexpr std::int64_t kRows = 2 * kHalfRows;
     static constexpr std::int64_t kColumns = kTileColumns;
     static constexpr std::int64_t kSteps = kBlockSteps;
+    static constexpr std::int64_t kIntegers = 1;
     static constexpr PanelForm kForm = {kTileColumns, 4, kTileSteps, 1};
-    static constexpr bool kWidened = false;
 
     Amx() = default;
     Amx(const Amx&) = delete;

@@ -1,6 +1,5 @@
 // AVX2 building blocks of the linear kernels: the register kernel, rows of x in, rows of y out.
-// 6 x 16 sums fill 12 of the 16 registers; two are the weights of a step, one the broadcast of x, one the
-// product. Everything is local to the including file.
+// 6 x 16 sums fill 12 of the 16 registers. Everything is local to the including file.
 #pragma once
 
 #include <immintrin.h>
@@ -17,21 +16,6 @@ constexpr std::int64_t kTileRows = 6;
 constexpr std::int64_t kTileColumns = 16;
 constexpr std::int64_t kLanes = 8;
 
-/// One float per step.
-struct FloatSteps {
-    static __m256i dot(__m256i sum, __m256i x, __m256i w) {
-        return _mm256_castps_si256(
-            _mm256_fmadd_ps(_mm256_castsi256_ps(x), _mm256_castsi256_ps(w), _mm256_castsi256_ps(sum)));
-    }
-};
-
-/// Two int16 products per step, summed exactly in int32.
-struct WordSteps {
-    static __m256i dot(__m256i sum, __m256i x, __m256i w) {
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
-    }
-};
-
 inline __m256i load_lanes(const std::int32_t* at) {
     return _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
 }
@@ -39,6 +23,20 @@ inline __m256i load_lanes(const std::int32_t* at) {
 inline void store_lanes(std::int32_t* at, __m256i value) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(at), value);
 }
+
+/// One float per step. What the register kernel multiplies with has
+///   kIntegers         integers of four bytes that stand for a step of x
+///   row(x)            these, in all lanes
+///   dot(sum, row, w)  sum += products of a step with 8 columns
+struct FloatSteps {
+    static constexpr std::int64_t kIntegers = 1;
+
+    static __m256 row(const std::int32_t* x) { return _mm256_castsi256_ps(_mm256_set1_epi32(*x)); }
+    static __m256i dot(__m256i sum, __m256 x, const std::int32_t* w) {
+        return _mm256_castps_si256(
+            _mm256_fmadd_ps(x, _mm256_castsi256_ps(load_lanes(w)), _mm256_castsi256_ps(sum)));
+    }
+};
 
 template <typename Steps, int kRows>
 [[gnu::noinline]] void multiply_rows(const Block& block) {
@@ -54,15 +52,14 @@ template <typename Steps, int kRows>
     for (std::int64_t done = 0; done < block.steps; done += Prefetch::kSteps) {
         block.ahead.portion(done / Prefetch::kSteps);
         const std::int64_t left = block.steps - done;
-        const std::int32_t* end = x + (left < Prefetch::kSteps ? left : Prefetch::kSteps);
-        for (; x != end; ++x, w += kTileColumns) {
-            const __m256i w0 = load_lanes(w);
-            const __m256i w1 = load_lanes(w + kLanes);
+        const std::int64_t count = left < Prefetch::kSteps ? left : Prefetch::kSteps;
+        const std::int32_t* end = x + count * Steps::kIntegers;
+        for (; x != end; x += Steps::kIntegers, w += kTileColumns) {
 #pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r) {
-                const __m256i broadcast = _mm256_set1_epi32(x[r * kRowSteps]);
-                sums[r][0] = Steps::dot(sums[r][0], broadcast, w0);
-                sums[r][1] = Steps::dot(sums[r][1], broadcast, w1);
+                const auto row = Steps::row(x + r * kRowSteps);
+                sums[r][0] = Steps::dot(sums[r][0], row, w);
+                sums[r][1] = Steps::dot(sums[r][1], row, w + kLanes);
             }
         }
     }

@@ -16,6 +16,7 @@ struct Avx512Bytes : Avx512 {
     static constexpr std::int64_t kRows = 12;
     static constexpr float kLargestWeight = kWideWeight;
     static constexpr bool kBiased = true;
+    static constexpr bool kSigned = false;
     static constexpr std::int32_t kBias = 128;
 
     static I zero_integers() { return _mm512_setzero_si512(); }
@@ -27,7 +28,9 @@ struct Avx512Bytes : Avx512 {
     struct Bytes {
         using Value = std::int8_t;
         static constexpr std::int64_t kDepth = 4;
+        static constexpr std::int64_t kIntegers = 1;
         static constexpr int kInRegisters = 2;
+        static I row(const std::int32_t* x) { return broadcast(x); }
         /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the
         /// registers.
         static I dot(I sum, I x, I w) {

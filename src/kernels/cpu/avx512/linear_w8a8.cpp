@@ -16,8 +16,8 @@ struct Vnni {
     static constexpr std::int64_t kRows = 9;
     static constexpr std::int64_t kColumns = kVectors * 16;
     static constexpr std::int64_t kSteps = kBlockSteps / 2;
+    static constexpr std::int64_t kIntegers = 1;
     static constexpr PanelForm kForm = {kColumns, 4, 1, 1};
-    static constexpr bool kWidened = false;
 
     static void multiply_integers(std::int64_t rows, const Block& block) {
         multiply_block<ByteSteps, kVectors, kRows>(rows, block);
