@@ -21,15 +21,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What holds PyTorch and its libraries to the instruction set of an Aerogel level.
 PEER_SETTINGS = {
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "avxvnni": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"},
     "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
     "avx512_bf16": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
     "amx": {},
 }
+LINEAR_FLOORS = {"avx2": 1.3, "avxvnni": 2.5}
 # Smallest acceptable ratio to the peer by level and start of the problem's name; --check enforces them.
 FLOORS = {
     level: {
-        "linear/W8A8_DYNAMIC/": 1.3 if level == "avx2" else 3.5,
-        "linear/W8A8/": 1.3 if level == "avx2" else 3.5,
+        "linear/W8A8_DYNAMIC/": LINEAR_FLOORS.get(level, 3.5),
+        "linear/W8A8/": LINEAR_FLOORS.get(level, 3.5),
         "attention/dense/f32/": 0.9,
         "attention/dense/int8/": 1.5 if level == "avx2" else 2.5,
         "attention/block_sparse_20%/": 3.0,

@@ -5,6 +5,7 @@
 # small functions out of those objects.
 
 set(AEROGEL_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(AEROGEL_FLAGS_avxvnni ${AEROGEL_FLAGS_avx2} -mavxvnni)
 set(AEROGEL_FLAGS_avx512
   ${AEROGEL_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
   -mprefer-vector-width=512
@@ -16,7 +17,7 @@ set(AEROGEL_FLAGS_amx ${AEROGEL_FLAGS_avx512_bf16} -mamx-tile -mamx-int8 -mamx-b
 
 function(aerogel_set_cpu_level_flags)
   foreach(source IN LISTS ARGN)
-    if(source MATCHES "/src/kernels/cpu/(avx2|avx512|avx512_bf16|amx)/")
+    if(source MATCHES "/src/kernels/cpu/(avx2|avxvnni|avx512|avx512_bf16|amx)/")
       set(options ${AEROGEL_FLAGS_${CMAKE_MATCH_1}} -fno-semantic-interposition)
       if(CMAKE_BUILD_TYPE STREQUAL "Debug")
         list(APPEND options -O2)

@@ -16,7 +16,7 @@ endforeach()
 list(REMOVE_DUPLICATES level_suites)
 list(JOIN level_suites ":" level_filter)
 
-set(lower_levels baseline avx2 avx512 avx512_bf16)
+set(lower_levels baseline avx2 avxvnni avx512 avx512_bf16)
 
 if(level_filter)
   foreach(level IN LISTS lower_levels)

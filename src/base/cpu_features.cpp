@@ -14,7 +14,8 @@
 namespace aerogel {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames = {"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
+constexpr std::array<std::string_view, 6> kNames = {"baseline", "avx2",        "avxvnni",
+                                                    "avx512",   "avx512_bf16", "amx"};
 
 struct Registers {
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -43,6 +44,10 @@ bool request_amx() {
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+bool detect_avx_vnni() {
+    return bit(cpuid(7, 1).a, 4);
+}
+
 CpuLevel detect() {
     const Registers basic = cpuid(1, 0);
     if (!bit(basic.c, 27) || !bit(basic.c, 28)) return CpuLevel::baseline;  // OSXSAVE, AVX
@@ -52,7 +57,9 @@ CpuLevel detect() {
     if (!avx2) return CpuLevel::baseline;
     const bool foundation =
         bit(extended.b, 16) && bit(extended.b, 17) && bit(extended.b, 30) && bit(extended.b, 31);
-    if ((states & 0xE6) != 0xE6 || !foundation || !bit(extended.c, 11)) return CpuLevel::avx2;
+    if ((states & 0xE6) != 0xE6 || !foundation || !bit(extended.c, 11)) {
+        return detect_avx_vnni() ? CpuLevel::avxvnni : CpuLevel::avx2;
+    }
     if (!bit(cpuid(7, 1).a, 5)) return CpuLevel::avx512;
     constexpr std::uint64_t kTileStates = 0x60000;
     const bool tiles = bit(extended.d, 24) && bit(extended.d, 25) && bit(extended.d, 22);
@@ -67,10 +74,10 @@ CpuLevel choose_level() {
     for (std::size_t i = 0; i < kNames.size(); ++i) {
         const auto level = static_cast<CpuLevel>(i);
         if (*wanted != to_string(level)) continue;
-        if (level > detected) {
+        if (!cpu_has(level)) {
             throw InvalidArgument("[environment] AEROGEL_CPU=" + *wanted +
                                   " asks for more than this CPU has (" + std::string(to_string(detected)) +
-                                  ")");
+                                  (level < detected ? " without AVX-VNNI)" : ")"));
         }
         return level;
     }
@@ -86,6 +93,11 @@ std::string_view to_string(CpuLevel level) {
 CpuLevel detected_cpu_level() {
     static const CpuLevel level = detect();
     return level;
+}
+
+bool cpu_has(CpuLevel level) {
+    static const bool has_avx_vnni = detected_cpu_level() >= CpuLevel::avxvnni && detect_avx_vnni();
+    return level <= detected_cpu_level() && (level != CpuLevel::avxvnni || has_avx_vnni);
 }
 
 CpuLevel cpu_level() {

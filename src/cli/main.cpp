@@ -24,7 +24,8 @@ constexpr const char* kFooter =
     "  aerogel compare float.mp4 quantized.mp4\n"
     "\n"
     "Environment:\n"
-    "  AEROGEL_CPU=baseline|avx2|avx512|amx  use no CPU feature above this level\n"
+    "  AEROGEL_CPU=baseline|avx2|avxvnni|avx512|avx512_bf16|amx\n"
+    "                                        use no CPU feature above this level\n"
     "  AEROGEL_NUM_THREADS=N                 number of threads (results do not depend on it)\n"
     "  AEROGEL_LOG=dispatch                  print which kernel ran and why the others did not\n"
     "  AEROGEL_KERNEL=NAME                   force a kernel (aerogel inspect --kernels lists them)";

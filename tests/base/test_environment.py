@@ -1,11 +1,12 @@
 """The environment variables of the library, each read once per process, so each case is a process."""
 
 import os
+import pathlib
 import subprocess
 
 import pytest
 
-LEVELS = ["baseline", "avx2", "avx512", "avx512_bf16", "amx"]
+LEVELS = ["baseline", "avx2", "avxvnni", "avx512", "avx512_bf16", "amx"]
 
 
 @pytest.fixture
@@ -40,7 +41,10 @@ def test_empty_values_count_as_unset(report):
 def test_the_level_is_held_down_but_never_raised(report, level):
     detected = fields(report())["detected"]
     result = report(AEROGEL_CPU=level)
-    if LEVELS.index(level) <= LEVELS.index(detected):
+    if level == "avxvnni" and result.returncode == 1 and LEVELS.index(detected) > LEVELS.index(level):
+        assert result.stderr == f"[environment] AEROGEL_CPU=avxvnni asks for more than this CPU has ({detected} without AVX-VNNI)\n"
+        assert " avx_vnni " not in pathlib.Path("/proc/cpuinfo").read_text()
+    elif LEVELS.index(level) <= LEVELS.index(detected):
         assert fields(result)["level"] == level
     else:
         assert result.returncode == 1
@@ -62,8 +66,8 @@ def test_the_log_goes_to_stderr(report):
 @pytest.mark.parametrize(
     ("name", "value", "right"),
     [
-        ("AEROGEL_CPU", "sse", "one of baseline, avx2, avx512, avx512_bf16, amx"),
-        ("AEROGEL_CPU", "AVX2", "one of baseline, avx2, avx512, avx512_bf16, amx"),
+        ("AEROGEL_CPU", "sse", "one of baseline, avx2, avxvnni, avx512, avx512_bf16, amx"),
+        ("AEROGEL_CPU", "AVX2", "one of baseline, avx2, avxvnni, avx512, avx512_bf16, amx"),
         ("AEROGEL_LOG", "all", "one of dispatch"),
         ("AEROGEL_NUM_THREADS", "0", "a whole number >= 1"),
         ("AEROGEL_NUM_THREADS", "many", "a whole number >= 1"),

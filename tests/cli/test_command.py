@@ -46,7 +46,7 @@ def test_wrong_usage_exits_with_1(aerogel, arguments):
 @pytest.mark.parametrize(
     ("name", "value", "listed"),
     [
-        ("AEROGEL_CPU", "avx9", "baseline, avx2, avx512, avx512_bf16, amx"),
+        ("AEROGEL_CPU", "avx9", "baseline, avx2, avxvnni, avx512, avx512_bf16, amx"),
         ("AEROGEL_LOG", "everything", "dispatch"),
         ("AEROGEL_NUM_THREADS", "0", ">= 1"),
         ("AEROGEL_NUM_THREADS", "two", ">= 1"),

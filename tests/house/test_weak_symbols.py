@@ -1,4 +1,4 @@
-"""Objects compiled for AVX2, AVX-512 or AMX share no code with the rest of the program.
+"""Objects compiled for AVX2, AVX-VNNI, AVX-512 or AMX share no code with the rest of the program.
 
 An inline function or a template that such an object emits is a weak symbol, and the linker keeps one copy of
 it for the whole program: perhaps the one full of AVX-512 instructions, called on a machine without them.
@@ -26,7 +26,7 @@ def weak_symbols(object_file):
 
 def level_sources():
     folder = ROOT / "src/kernels/cpu"
-    return sorted(p for level in ("avx2", "avx512", "avx512_bf16", "amx") for p in (folder / level).rglob("*.cpp"))
+    return sorted(p for level in ("avx2", "avxvnni", "avx512", "avx512_bf16", "amx") for p in (folder / level).rglob("*.cpp"))
 
 
 def is_sanitized():

@@ -40,10 +40,11 @@ QuantizedTensor integer_weight(const LinearProblem& p, const std::vector<float>&
     return weight;
 }
 
-/// y of per_tensor activations with scale 1 and offset 0.
+/// y of per_tensor activations where nothing is scaled or added.
 std::vector<float> run_static(const LinearKernel& kernel, const LinearProblem& p, const std::vector<float>& x,
-                              const QuantizedTensor& weight, const std::vector<float>& deq_scale,
-                              const std::vector<std::int32_t>& quant_bias) {
+                              const QuantizedTensor& weight) {
+    const std::vector<float> deq_scale(static_cast<std::size_t>(p.n), 1.0F);
+    const std::vector<std::int32_t> quant_bias(static_cast<std::size_t>(p.n));
     Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel.packed_bytes(p))});
     Tensor workspace(DType::u8, {static_cast<std::int64_t>(kernel.workspace_bytes(p)) + 64});
     std::vector<float> y(static_cast<std::size_t>(p.m * p.n), NAN);
@@ -191,10 +192,8 @@ TEST(LinearKernels, EveryPairOfIntegersIsMultipliedExactly) {
             x[i] = near_ends(static_cast<int>(i) / kColumns - 128, static_cast<int>(i) % kColumns, -128);
         for (std::size_t i = 0; i < w.size(); ++i)
             w[i] = near_ends(static_cast<int>(i) / kColumns + lowest, static_cast<int>(i) % kColumns, lowest);
-        const std::vector<float> ones(static_cast<std::size_t>(p.n), 1.0F);
-        const std::vector<std::int32_t> zeros(static_cast<std::size_t>(p.n));
         for (const LinearKernel& kernel : usable(cpu::kMachine.linear, p)) {
-            const std::vector<float> y = run_static(kernel, p, x, integer_weight(p, w), ones, zeros);
+            const std::vector<float> y = run_static(kernel, p, x, integer_weight(p, w));
             std::int64_t wrong = 0;
             for (std::int64_t i = 0; i < p.m; ++i) {
                 for (std::int64_t j = 0; j < p.n; ++j) {

@@ -48,7 +48,7 @@ def test_every_block_matches_diffusers(name, tmp_path):
     check(model, tmp_path / "model", random_inputs(model, **case), tmp_path)
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avxvnni", "avx512"])
 def test_cpu_levels(level, tmp_path):
     told = run_program("environment_report", AEROGEL_CPU=level)
     if "asks for more than this CPU has" in told.stderr:

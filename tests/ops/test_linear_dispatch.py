@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-W8A8 = {"baseline": "reference.linear", "avx2": "cpu.avx2.w8a8", "avx512": "cpu.avx512.w8a8",
+W8A8 = {"baseline": "reference.linear", "avx2": "cpu.avx2.w8a8", "avxvnni": "cpu.avxvnni.w8a8",
+        "avx512": "cpu.avx512.w8a8",
         "avx512_bf16": "cpu.avx512.w8a8", "amx": "cpu.amx.w8a8"}
 
 

@@ -231,4 +231,14 @@ std::string takes_groups(const LinearProblem& problem) {
     return linear_limits(problem);
 }
 
+std::string takes_byte_groups(const LinearProblem& problem) {
+    const std::string reason = takes_groups(problem);
+    return reason.empty() && problem.group_size % 8 != 0 ? "takes groups of whole eights only" : reason;
+}
+
+std::string takes_nibble_groups(const LinearProblem& problem) {
+    if (problem.weight != Format::int4) return "takes int4 weights only";
+    return takes_byte_groups(problem);
+}
+
 }  // namespace aerogel

@@ -56,5 +56,9 @@ std::string takes_codes(const LinearProblem& problem);
 /// ... all but integers on both sides in groups whose products float32 sums exactly and that divide a block
 /// of k.
 std::string takes_groups(const LinearProblem& problem);
+/// ... and of these, all but groups of whole eights.
+std::string takes_byte_groups(const LinearProblem& problem);
+/// ... and of these, all but int4 weights.
+std::string takes_nibble_groups(const LinearProblem& problem);
 
 }  // namespace aerogel

@@ -33,6 +33,16 @@ struct QuantizedRows {
     std::size_t bytes;
 };
 
+/// Calls quantize(i) for every row, some at a time.
+template <typename Quantize>
+void quantize_rows(std::int64_t rows, const Quantize& quantize) {
+    constexpr std::int64_t kRowsPerTask = 8;
+    parallel_for(ceil_div(rows, kRowsPerTask), [&](std::int64_t task, int) {
+        for (std::int64_t i = task * kRowsPerTask; i < (task + 1) * kRowsPerTask && i < rows; ++i)
+            quantize(i);
+    });
+}
+
 /// What the epilogue of a block needs: s_t of its rows among others.
 struct Finish {
     const LinearProblem& problem;
@@ -109,20 +119,11 @@ struct W8A8LinearRow {
                sums_bytes(tiling, Isa::kColumns) * static_cast<std::size_t>(num_threads());
     }
 
-    static void quantize(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows) {
-        constexpr std::int64_t kRowsPerTask = 8;
-        parallel_for(ceil_div(problem.m, kRowsPerTask), [&](std::int64_t task, int) {
-            for (std::int64_t i = task * kRowsPerTask; i < (task + 1) * kRowsPerTask && i < problem.m; ++i) {
-                Isa::quantize_row(problem, args, rows, i);
-            }
-        });
-    }
-
     static void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
         const Tiling tiling(problem.m, problem.n, Isa::kColumns);
         const PackedPanels layout(problem, Isa::kForm);
         const QuantizedRows x = rows_of(problem);
-        quantize(problem, args, x);
+        quantize_rows(problem.m, [&](std::int64_t i) { Isa::quantize_row(problem, args, x, i); });
         parallel_for(tiling.tasks(), [&](std::int64_t task, int worker) {
             std::byte* own = args.workspace + x.bytes +
                              sums_bytes(tiling, Isa::kColumns) * static_cast<std::size_t>(worker);

@@ -6,6 +6,7 @@
 #include "kernels/cpu/avx2/kernels.h"
 #include "kernels/cpu/avx512/kernels.h"
 #include "kernels/cpu/avx512_bf16/kernels.h"
+#include "kernels/cpu/avxvnni/kernels.h"
 #include "kernels/cpu/baseline/kernels.h"
 #include "kernels/cpu/bf16_speed.h"
 #include "kernels/reference/kernels.h"
@@ -14,18 +15,22 @@ namespace aerogel::cpu {
 namespace {
 
 constexpr int kBaseline = static_cast<int>(CpuLevel::baseline), kAvx2 = static_cast<int>(CpuLevel::avx2),
-              kAvx512 = static_cast<int>(CpuLevel::avx512),
+              kAvxVnni = static_cast<int>(CpuLevel::avxvnni), kAvx512 = static_cast<int>(CpuLevel::avx512),
               kAvx512Bf16 = static_cast<int>(CpuLevel::avx512_bf16), kAmx = static_cast<int>(CpuLevel::amx);
 
 constexpr MachineRow<LinearKernel> kLinear[] = {
     {kAmx, &amx::kW8A8},
     {kAvx512Bf16, &avx512_bf16::kBf16, slow_bf16},
     {kAvx512, &avx512::kW8A8},
+    {kAvx512, &avx512::kByteGroups},
     {kAvx512, &avx512::kGrouped},
     {kAvx512, &avx512::kDequantize},
     {kAvx512, &avx512::kFloat},
+    {kAvxVnni, &avxvnni::kW8A8},
+    {kAvxVnni, &avxvnni::kByteGroups},
     {kAvx2, &avx2::kW4A8},
     {kAvx2, &avx2::kW8A8},
+    {kAvx2, &avx2::kNibbleGroups},
     {kAvx2, &avx2::kGrouped},
     {kAvx2, &avx2::kDequantize},
     {kAvx2, &avx2::kFloat},
@@ -41,6 +46,7 @@ constexpr MachineRow<AttentionKernel> kAttention[] = {
     {kAvx512, &avx512::kAttention},
     {kAvx512, &avx512::kInt8Attention},
     {kAvx512, &avx512::kRoundedAttention},
+    {kAvxVnni, &avxvnni::kInt8Attention},
     {kAvx2, &avx2::kAttention},
     {kAvx2, &avx2::kInt8Attention},
     {kAvx2, &avx2::kRoundedAttention},
@@ -65,13 +71,16 @@ constexpr MachineRow<HadamardKernel> kHadamard[] = {
 };
 
 constexpr MachineRow<PeakKernel> kPeak[] = {
-    {kAmx, &amx::kPeakInt8},      {kAmx, &amx::kPeakBf16},          {kAvx512Bf16, &avx512_bf16::kPeakBf16},
-    {kAvx512, &avx512::kPeakF32}, {kAvx512, &avx512::kPeakInt8},    {kAvx2, &avx2::kPeakF32},
-    {kAvx2, &avx2::kPeakInt8},    {kBaseline, &baseline::kPeakF32}, {kBaseline, &baseline::kPeakInt8},
+    {kAmx, &amx::kPeakInt8},           {kAmx, &amx::kPeakBf16},       {kAvx512Bf16, &avx512_bf16::kPeakBf16},
+    {kAvx512, &avx512::kPeakF32},      {kAvx512, &avx512::kPeakInt8}, {kAvxVnni, &avxvnni::kPeakInt8},
+    {kAvx2, &avx2::kPeakF32},          {kAvx2, &avx2::kPeakInt8},     {kBaseline, &baseline::kPeakF32},
+    {kBaseline, &baseline::kPeakInt8},
 };
 
 std::string why_not(Device, int level) {
     const auto needed = static_cast<CpuLevel>(level);
+    if (!cpu_has(needed) && needed <= cpu_level())
+        return "needs " + std::string(to_string(needed)) + ", which this CPU lacks";
     if (needed <= cpu_level()) return "";
     return "needs CPU level " + std::string(to_string(needed)) + ", allowed is " +
            std::string(to_string(cpu_level()));

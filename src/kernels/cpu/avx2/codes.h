@@ -1,6 +1,8 @@
 // Codes of packed weights to floats with AVX2: what kernels/cpu/linear_unpack.h asks of a CPU level.
 #pragma once
 
+#include <cstddef>
+
 #include "kernels/cpu/avx2/vector.h"
 
 namespace aerogel {

@@ -14,6 +14,7 @@ extern const LinearKernel kDequantize;
 extern const LinearKernel kGrouped;
 extern const LinearKernel kW8A8;
 extern const LinearKernel kW4A8;
+extern const LinearKernel kNibbleGroups;
 extern const AttentionKernel kAttention;
 extern const AttentionKernel kInt8Attention;
 extern const AttentionKernel kRoundedAttention;

@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/avx2/linear_tile.h"
 #include "kernels/cpu/avx2/signed_bytes.h"
+#include "kernels/cpu/byte_order.h"
 #include "kernels/cpu/linear_w8a8.h"
 
 namespace aerogel {
@@ -88,7 +89,8 @@ struct Signed {
 /// Row i of x; values beyond k are zeros.
 template <typename Form>
 void quantize_bytes(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
-                    std::int64_t i) {
+                    std::int64_t i, ByteOrder order = ByteOrder::plain) {
+    const __m128i places = places_of(order);
     const RowReader row(problem, args, i);
     const bool dynamic = problem.activation != Activation::per_tensor;
     const char top = problem.activation == Activation::per_token_int4 ? 7 : 127;
@@ -107,7 +109,7 @@ void quantize_bytes(const LinearProblem& problem, const LinearArgs& args, const 
             const __m256 low = row.load(block * kBlock + p, left - p);
             const __m256 high = row.load(block * kBlock + p + kLanes, left - p - kLanes);
             const __m128i q = finite ? round_to_bytes(divider(low), divider(high), top) : _mm_setzero_si128();
-            form.store(out, first_bytes(q, left - p));
+            form.store(out, _mm_shuffle_epi8(first_bytes(q, left - p), places));
         }
     }
     rows.excess(args.workspace)[i] = form.excess();

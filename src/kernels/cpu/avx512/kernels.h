@@ -12,6 +12,7 @@ extern const LinearKernel kFloat;
 extern const LinearKernel kDequantize;
 extern const LinearKernel kGrouped;
 extern const LinearKernel kW8A8;
+extern const LinearKernel kByteGroups;
 extern const AttentionKernel kAttention;
 extern const AttentionKernel kInt8Attention;
 extern const AttentionKernel kRoundedAttention;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/avx512/linear_tile.h"
+#include "kernels/cpu/byte_order.h"
 #include "kernels/cpu/linear_w8a8.h"
 
 namespace aerogel {
@@ -50,7 +51,8 @@ inline __m128i quantize_static(const LinearArgs& args, __m512 x) {
 
 /// Row i as bytes, four per step; the bits of `flip` flipped: 0 for x_q itself, 0x80 for x_q + 128 unsigned.
 inline void quantize_bytes(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
-                           std::int64_t i, char flip) {
+                           std::int64_t i, char flip, ByteOrder order = ByteOrder::plain) {
+    const __m128i places = places_of(order);
     const RowReader row(problem, args, i);
     const bool dynamic = problem.activation != Activation::per_tensor;
     const int top = problem.activation == Activation::per_token_int4 ? 7 : 127;
@@ -71,7 +73,8 @@ inline void quantize_bytes(const LinearProblem& problem, const LinearArgs& args,
             } else if (finite) {
                 q = quantize_dynamic(x, divisor, top);
             }
-            _mm_store_si128(out + p / 16, _mm_xor_si128(q, _mm_set1_epi8(flip)));
+            const __m128i ordered = _mm_shuffle_epi8(q, places);
+            _mm_store_si128(out + p / 16, _mm_xor_si128(ordered, _mm_set1_epi8(flip)));
         }
     }
 }
