@@ -14,12 +14,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
+#include "aerogel/block_mask.h"
+#include "aerogel/error.h"
 #include "bindings/arrays.h"
 #include "bindings/attention_layout.h"
 #include "bindings/bindings.h"
-#include "bindings/block_mask.h"
 #include "bindings/calls.h"
 #include "quant/algorithms/hadamard.h"
 
@@ -28,6 +30,8 @@ namespace {
 
 using namespace nb::literals;
 using MaybeArray = std::optional<Array>;
+/// Query and key tokens of a block.
+using MaskBlock = std::tuple<std::int64_t, std::int64_t>;
 
 Tensor f32_of(const MaybeArray& array, const char* name) {
     return array ? adopt(*array, name).to(DType::f32) : Tensor();
@@ -38,6 +42,39 @@ void make_scales(AttentionScales* self, const Array& q_scale, const Array& k_sca
     new (self) AttentionScales{f32_of(q_scale, "q_scale"),   f32_of(k_scale, "k_scale"),
                                f32_of(v_scale, "v_scale"),   f32_of(q_offset, "q_offset"),
                                f32_of(k_offset, "k_offset"), f32_of(v_offset, "v_offset")};
+}
+
+// The queries and keys that a mask is laid over.
+struct MaskedArrays {
+    const TensorView& q;
+    const TensorView& k;
+    AttentionLayout layout;
+};
+
+// Bytes [batch, heads, query blocks, key blocks] as a BlockMask. InvalidArgument, in the name of `op`, when
+// they do not fit.
+BlockMask mask_of(const Array& given, const MaskBlock& block, const char* op, const MaskedArrays& arrays) {
+    const auto& [q, k, layout] = arrays;
+    const std::string where = "[" + std::string(op) + "] ";
+    if (q.shape.size() != 4 || k.shape.size() != 4) {
+        throw InvalidArgument(where + "q, k and v must have 4 axes, got q " + q.describe() + ", k " +
+                              k.describe());
+    }
+    const TensorView mask = view_of(given);
+    const std::size_t heads = layout == AttentionLayout::bnsd ? 1 : 2, tokens = 3 - heads;
+    BlockMask geometry;
+    geometry.batch = q.dim(0);
+    geometry.heads = q.dim(heads);
+    geometry.q_len = q.dim(tokens);
+    geometry.k_len = k.dim(tokens);
+    std::tie(geometry.block_q, geometry.block_k) = block;
+    const Shape wanted = {geometry.batch, geometry.heads, geometry.q_blocks(), geometry.k_blocks()};
+    const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
+    if (!bytes || mask.shape != wanted || !mask.contiguous()) {
+        throw InvalidArgument(where + "mask must be contiguous bool, uint8 or int8 " + to_string(wanted) +
+                              " (batch, heads, query blocks, key blocks), got " + mask.describe());
+    }
+    return BlockMask::from_dense(static_cast<const std::uint8_t*>(mask.data), geometry);
 }
 
 // With seq_len: sequences packed behind each other, [tokens, heads, head_dim].
