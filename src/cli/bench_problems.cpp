@@ -310,11 +310,11 @@ std::vector<BenchProblem> problems_of_model(const ProblemLine& line) {
     std::vector<BenchProblem> problems;
     for (const std::string& layer : line.list("layers")) {
         const auto size = ProblemLine::size_of("layers", layer);
-        for (const char* scheme : {"FLOAT", "W8A8_DYNAMIC"})
+        for (const char* scheme : {"FLOAT", "BF16", "W8A8_DYNAMIC"})
             problems.push_back(
                 linear_problem(scheme, {std::min(tokens, kRowsOfModels), size.at(0), size.at(1)}));
     }
-    for (const char* type : {"f32", "int8"})
+    for (const char* type : {"f32", "bf16", "int8"})
         problems.push_back(
             attention_problem(type, {line.integer("heads"), tokens, line.integer("head_dim")}));
     return problems;
