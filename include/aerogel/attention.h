@@ -9,6 +9,7 @@
 
 #include "aerogel/attention_format.h"
 #include "aerogel/block_mask.h"
+#include "aerogel/context.h"
 #include "aerogel/tensor.h"
 
 namespace aerogel {
@@ -53,7 +54,7 @@ struct AttentionOptions {
 /// Other formats (docs/attention.md has the arithmetic): a value that is not finite makes NaN all outputs
 /// whose scale it spoils.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
-               const AttentionOptions& options = {});
+               const AttentionOptions& options = {}, const Context& context = {});
 
 /// Sequences packed one after the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
 /// tokens, which attend to each other only; the lengths sum to `tokens`. k and v may have fewer heads, as
@@ -65,7 +66,8 @@ struct PackedSequences {
 };
 
 /// attention() of every sequence. options.mask must be null, the layout is ignored.
-void attention_packed(const PackedSequences& sequences, const AttentionOptions& options = {});
+void attention_packed(const PackedSequences& sequences, const AttentionOptions& options = {},
+                      const Context& context = {});
 
 /// How one attention module of a model is quantized.
 struct AttentionQuantization {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "aerogel/context.h"
 #include "aerogel/tensor.h"
 
 namespace aerogel {
@@ -20,6 +21,8 @@ struct StepContext {
     bool dynamic = false;
     /// W4A4 schemes: activations in 8 bits in this step, on the same 4-bit weights.
     bool wide_activations = false;
+    /// Threads and stream of the call.
+    Context call = {};
 };
 
 /// y[m, out_features] = x[m, in_features] * w^T + bias, for any m.
@@ -41,6 +44,8 @@ class Linear {
 class FloatLinear final : public Linear {
   public:
     FloatLinear(const Tensor& weight, Tensor bias);
+    /// The same on a device, whatever the one that weight and bias lie on.
+    FloatLinear(const Tensor& weight, Tensor bias, Device device);
     ~FloatLinear() override;
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;

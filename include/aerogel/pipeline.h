@@ -104,7 +104,8 @@ struct GenerateResult {
 /// A folder with transformer/, and optionally text_encoder/, scheduler/ and model_index.json.
 class Pipeline {
   public:
-    static Pipeline load(const std::filesystem::path& folder);
+    /// The transformer on `device`; results are on the CPU. As Transformer::load.
+    static Pipeline load(const std::filesystem::path& folder, Device device = {});
     /// The same with another transformer than that of the folder, of a family of one's own perhaps.
     static Pipeline load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer);
 

@@ -35,9 +35,10 @@ struct QuantizedLinearWeights {
 /// Packs the weights once for the best kernel of this machine, for every number of rows.
 class QuantizedLinear final : public Linear {
   public:
+    /// The arrays lie on the CPU, the layer computes on `device`.
     /// InvalidArgument when the arrays do not fit the scheme; Unsupported for a scheme that Aerogel does not
     /// have.
-    explicit QuantizedLinear(QuantizedLinearWeights weights);
+    explicit QuantizedLinear(QuantizedLinearWeights weights, Device device = {});
     ~QuantizedLinear() override;
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;

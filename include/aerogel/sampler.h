@@ -23,7 +23,8 @@ class Sampler {
     virtual ~Sampler() = default;
     /// Timesteps to give the model, one per step (sigma * 1000).
     virtual const std::vector<float>& timesteps() const = 0;
-    /// Advances the sample in place from step `index` with the model's velocity (both f32, same shape).
+    /// Advances the sample in place from step `index` with the model's velocity (both f32, of one shape,
+    /// on one device).
     virtual void step(int index, const TensorView& velocity, const MutableView& sample) = 0;
 };
 

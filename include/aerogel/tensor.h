@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -173,6 +174,8 @@ class Tensor {
     Tensor(DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner);
 
     static Tensor zeros(DType dtype, Shape shape, Device device = {});
+    /// A copy of these values, f32. InvalidArgument when the shape has another number of elements.
+    static Tensor of(std::span<const float> values, Shape shape, Device device = {});
 
     bool defined() const { return data_ != nullptr; }
     DType dtype() const { return dtype_; }
@@ -209,6 +212,8 @@ class Tensor {
     /// becomes 0 there; anything but 0 is true; floats overflow as in number_types.h. Unsupported for
     /// f8_e8m0.
     Tensor to(DType dtype) const;
+    /// The elements of an f32 tensor, wherever it lies. InvalidArgument for other types.
+    std::vector<float> values() const;
     /// On that device: a copy, or this tensor where it lies there already.
     Tensor to(Device device) const;
     /// A fresh copy on the same device.

@@ -1,5 +1,5 @@
 // A native diffusion transformer of any family: its layers, and one forward pass. Activations are
-// float32.
+// float32, on the device of the model.
 // layer: model
 #pragma once
 
@@ -34,7 +34,7 @@ struct TransformerConfig {
     bool expand_timesteps = true;  ///< takes a timestep per token too
 };
 
-/// Inputs of one forward pass, named as in diffusers.
+/// Inputs of one forward pass, named as in diffusers, on any device.
 struct TransformerInput {
     Tensor hidden_states;                ///< f32 [batch, in_channels, frames, height, width]
     Tensor timestep;                     ///< f32 [batch], or [batch, tokens] with expand_timesteps
@@ -52,7 +52,7 @@ struct AttentionInput {
     LatentShape latent;  ///< the video in tokens
 };
 
-/// Hooks and settings of one forward pass.
+/// Hooks and settings of one forward pass. Hooks get arrays on the CPU.
 struct TransformerStep {
     StepContext context;
     /// What timestep-aware layers do in step context.timestep_index, instead of the rest of `context`.
@@ -87,15 +87,16 @@ class Transformer {
   public:
     /// Loads `folder`, of the family that its config.json names (`_class_name`); a pipeline folder with
     /// transformer/ inside works too. IoError; InvalidArgument for an unknown family and for missing or
-    /// misshapen tensors.
-    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder);
+    /// misshapen tensors; Unsupported when this build does not know the device.
+    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder, Device device = {});
     Transformer() = default;
     Transformer(const Transformer&) = delete;
     Transformer& operator=(const Transformer&) = delete;
     virtual ~Transformer() = default;
 
     const TransformerConfig& config() const { return parts_.config; }
-    /// f32 [batch, out_channels, frames, height, width].
+    Device device() const { return parts_.device; }
+    /// On the model's device: f32 [batch, out_channels, frames, height, width].
     Tensor forward(const TransformerInput& input, const TransformerStep& step = {}) const;
 
     /// In the order of diffusers' named_modules().
@@ -129,11 +130,13 @@ class Transformer {
         std::vector<LinearSlot*> linears;
         std::vector<AttentionSlot*> attentions;
         std::size_t other_bytes = 0;  ///< stored bytes of the weights that are in no slot
+        Device device = {};
     };
     void set_parts(Parts parts) { parts_ = std::move(parts); }
 
   private:
-    /// forward(), with the step's policy already in step.context. Checks the input.
+    /// forward(), with the step's policy already in step.context, the timestep on the CPU and the other
+    /// inputs on the model's device. Checks the input.
     virtual Tensor run(const TransformerInput& input, const TransformerStep& step) const = 0;
     LinearSlot& linear_slot(const std::string& name) const;
     AttentionSlot& attention_slot(const std::string& name) const;

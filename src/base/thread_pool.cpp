@@ -40,6 +40,7 @@ class ThreadPool;
 struct Operation {
     std::shared_ptr<ThreadPool> pool;
     Stop stop = Stop::none;
+    int threads = 1;  // of the pool that it may use
 };
 
 constexpr int kOutside = -1;
@@ -128,13 +129,15 @@ class ThreadPool {
                " threads could be started (" + std::generic_category().message(refused_) + ")";
     }
 
-    Stop run(std::int64_t count, const Task& task) {
-        if (count == 1 || workers_.empty() || orphaned()) return run_alone(count, task);
+    /// On the first `threads` threads.
+    Stop run(std::int64_t count, const Task& task, int threads) {
+        if (count == 1 || threads == 1 || workers_.empty() || orphaned()) return run_alone(count, task);
         const Turn turn = wait_for_turn();
         if (turn == Turn::cancelled) return Stop::cancelled;
         if (turn == Turn::orphaned) return run_alone(count, task);
         task_ = &task;
         count_ = count;
+        threads_ = threads;
         stop_.store(Stop::none);
         next_.store(0);
         running_.store(static_cast<int>(workers_.size()));
@@ -200,6 +203,7 @@ class ThreadPool {
     }
 
     void take_tasks(int worker) {
+        if (worker >= threads_) return;
         const Entered entered({this, worker, nullptr});
         for (std::int64_t i = next_.fetch_add(1); i < count_; i = next_.fetch_add(1)) {
             if (worker == 0 && cancelled()) stop_.store(Stop::cancelled);
@@ -238,6 +242,7 @@ class ThreadPool {
     bool busy_ = false;
     const Task* task_ = nullptr;
     std::int64_t count_ = 0;
+    int threads_ = 0;
     std::atomic<Stop> stop_{Stop::none};
     std::atomic<std::int64_t> next_{0};
     std::atomic<int> running_{0};
@@ -280,7 +285,7 @@ std::shared_ptr<ThreadPool> current_pool() {
 
 int num_threads() {
     if (here.worker != kOutside) return here.pool->size();
-    if (here.operation != nullptr) return here.operation->pool->size();
+    if (here.operation != nullptr) return here.operation->threads;
     return current_pool()->size();
 }
 
@@ -315,14 +320,17 @@ void parallel_for(std::int64_t count, Task task) {
     Operation* operation = here.operation;
     if (operation == nullptr) return run_operation([&] { parallel_for(count, task); });
     if (operation->stop != Stop::none) return;
-    const Stop stop = operation->pool->run(count, task);
+    const Stop stop = operation->pool->run(count, task, operation->threads);
     if (stop != Stop::none) operation->stop = stop;
 }
 
-void run_operation(FunctionRef<void()> body) {
+void run_operation(FunctionRef<void()> body, int threads) {
     if (here.worker != kOutside) return body();  // a part of the task around it
     stop_if_cancelled();
-    Operation own{here.operation != nullptr ? here.operation->pool : current_pool(), Stop::none};
+    const Operation* outer = here.operation;
+    Operation own{outer != nullptr ? outer->pool : current_pool()};
+    own.threads = outer != nullptr ? outer->threads : own.pool->size();
+    if (threads > 0) own.threads = std::min(own.threads, threads);
     {
         const Entered entered({nullptr, kOutside, &own});
         try {

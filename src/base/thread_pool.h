@@ -19,8 +19,8 @@ void parallel_for(std::int64_t count, FunctionRef<void(std::int64_t task, int wo
 /// whoever calls set_num_threads() meanwhile. Needed wherever scratch memory is sized by num_threads(), and
 /// around kernels, which cannot throw: Cancelled is thrown here, after `body`, when tasks of it were left
 /// out; Error when the process forked in its middle and this is the child. Both hold before `body` begins,
-/// too.
-void run_operation(FunctionRef<void()> body);
+/// too. `threads`: at most so many of the pool; 0: all. An operation within another has at most its threads.
+void run_operation(FunctionRef<void()> body, int threads = 0);
 
 /// Throws InvalidArgument when AEROGEL_NUM_THREADS is wrong; starts no thread.
 void check_thread_settings();

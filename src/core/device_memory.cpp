@@ -11,9 +11,10 @@ namespace aerogel {
 namespace {
 
 void* allocate_on_cpu(Device, std::size_t bytes) {
-    constexpr std::size_t kAlignment = 64;
-    const std::size_t size = (bytes + kAlignment) / kAlignment * kAlignment;
-    void* data = std::aligned_alloc(kAlignment, size);
+    // Whole pages where there are many, for steady speed.
+    const std::size_t alignment = bytes < (std::size_t{64} << 10) ? 64 : 4096;
+    const std::size_t size = (bytes + alignment) / alignment * alignment;
+    void* data = std::aligned_alloc(alignment, size);
     if (data != nullptr) prefer_huge_pages(data, size);
     return data;
 }

@@ -115,6 +115,23 @@ Tensor Tensor::zeros(DType dtype, Shape shape, Device device) {
     return tensor;
 }
 
+Tensor Tensor::of(std::span<const float> values, Shape shape, Device device) {
+    if (element_count(shape) != static_cast<std::int64_t>(values.size())) {
+        throw InvalidArgument("[tensor] " + std::to_string(values.size()) + " values do not fill " +
+                              to_string(shape));
+    }
+    Tensor tensor(DType::f32, std::move(shape), device);
+    memory_of(device).from_host(device, tensor.mutable_data(), values.data(), tensor.bytes());
+    return tensor;
+}
+
+std::vector<float> Tensor::values() const {
+    view().expect(DType::f32);
+    std::vector<float> values(static_cast<std::size_t>(count()));
+    memory_of(device_).to_host(device_, values.data(), data_, bytes());
+    return values;
+}
+
 Tensor Tensor::reshaped(Shape shape) const {
     if (element_count(shape) != count()) {
         throw InvalidArgument("[reshape] " + describe() + " does not have as many elements as " +

@@ -119,6 +119,7 @@ struct AttentionCall {
     bool smooth_k = true;
     Int8Arrays int8;                 ///< of the format int8
     std::byte* workspace = nullptr;  ///< workspace_bytes(problem), 64-byte aligned
+    void* stream = nullptr;          ///< of the device (Context::stream)
 };
 
 /// Formats that one kernel computes.

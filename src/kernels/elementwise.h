@@ -1,10 +1,15 @@
 // Kernels of the operations between the matrix products of a DiT: normalisation with modulation,
-// GELU/SiLU, rotary embedding, gated residual. All float32, rows contiguous.
+// GELU/SiLU, rotary embedding, gated residual, sums and copies. Float32 unless said otherwise, rows
+// contiguous.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+
+#include "aerogel/tensor.h"
 
 namespace aerogel {
 
@@ -27,10 +32,20 @@ struct NormArgs {
     std::int64_t rows_per_modulation = 1;
     std::int64_t modulation_stride = 0;  ///< elements between two rows of scale / shift
     float epsilon = 1e-6F;
+    void* stream = nullptr;  ///< of the device (Context::stream), as in all of these
 };
 
-/// GELU with the tanh approximation, GELU with erf, SiLU: y = f(x), in place allowed.
+/// GELU with the tanh approximation, GELU with erf, SiLU.
 enum class ActivationFunction : std::uint8_t { gelu_tanh, gelu_erf, silu };
+
+/// y[i] = f(x[i]) for i < count, in place allowed.
+struct ActivationArgs {
+    ActivationFunction function = ActivationFunction::silu;
+    const float* x = nullptr;
+    float* y = nullptr;
+    std::int64_t count = 0;
+    void* stream = nullptr;
+};
 
 /// Rotates pairs (2i, 2i+1) of every head: x[r, h*head_dim + ...] by cos/sin[token(r), i].
 struct RopeArgs {
@@ -42,6 +57,7 @@ struct RopeArgs {
     std::int64_t x_stride = 0;
     const float* cos = nullptr;  ///< [tokens, head_dim/2]
     const float* sin = nullptr;
+    void* stream = nullptr;
 };
 
 /// x[r,:] += y[r,:] * gate[r / rows_per_gate, :] (gate null: plain sum).
@@ -49,18 +65,56 @@ struct ResidualArgs {
     std::int64_t rows = 0;
     std::int64_t columns = 0;
     float* x = nullptr;
+    std::int64_t x_stride = 0;
     const float* y = nullptr;
+    std::int64_t y_stride = 0;  ///< 0: the same row for all
     const float* gate = nullptr;
     std::int64_t rows_per_gate = 1;
     std::int64_t gate_stride = 0;
+    void* stream = nullptr;
+};
+
+/// y[i] = factor[0] * x[0][i] + factor[1] * x[1][i] + ... for i < count, from left to right. Each product and
+/// each sum is rounded, in float32 or, `wide`, in double with the result rounded once. y may be any x.
+struct CombineArgs {
+    static constexpr std::size_t kMostTerms = 5;
+    std::int64_t count = 0;
+    std::size_t terms = 0;
+    std::array<double, kMostTerms> factor = {};
+    std::array<const float*, kMostTerms> x = {};
+    float* y = nullptr;
+    bool wide = false;
+    void* stream = nullptr;
+};
+
+/// y = x over `axes` axes, the last one fastest; strides count elements and may be 0 or negative. f32, bf16
+/// or f16 on either side, rounded to nearest. x and y do not overlap.
+struct CopyArgs {
+    static constexpr std::size_t kMostAxes = 8;
+    std::size_t axes = 0;  ///< at least 1
+    std::array<std::int64_t, kMostAxes> shape = {}, x_strides = {}, y_strides = {};
+    DType x_type = DType::f32, y_type = DType::f32;
+    const void* x = nullptr;
+    void* y = nullptr;
+    void* stream = nullptr;
+};
+
+/// Where the search of a NaN or an infinity looks.
+struct FiniteArgs {
+    const float* x = nullptr;
+    std::int64_t count = 0;
+    void* stream = nullptr;
 };
 
 struct ElementwiseKernels {
     std::string_view name;  ///< "cpu.avx2.elementwise"
     void (*norm)(const NormArgs& args) noexcept;
-    void (*activation)(ActivationFunction function, const float* x, float* y, std::int64_t count) noexcept;
+    void (*activation)(const ActivationArgs& args) noexcept;
     void (*rope)(const RopeArgs& args) noexcept;
     void (*residual)(const ResidualArgs& args) noexcept;
+    void (*combine)(const CombineArgs& args) noexcept;
+    void (*copy)(const CopyArgs& args) noexcept;
+    bool (*all_finite)(const FiniteArgs& args) noexcept;  ///< waits for the answer
 };
 
 }  // namespace aerogel

@@ -17,6 +17,7 @@ struct HadamardArgs {
     float* y = nullptr;
     std::int64_t y_stride = 0;
     const float* signs = nullptr;  ///< [columns] of +-1; null: all +1
+    void* stream = nullptr;        ///< of the device (Context::stream)
 };
 
 struct HadamardKernel {

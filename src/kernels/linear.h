@@ -66,6 +66,7 @@ struct LinearArgs {
     const std::int32_t* quant_bias = nullptr;  ///< [n], per_tensor
     const float* deq_scale = nullptr;          ///< [n], per_tensor
     std::byte* workspace = nullptr;            ///< workspace_bytes(problem), 64-byte aligned
+    void* stream = nullptr;                    ///< of the device (Context::stream)
 };
 
 struct LinearKernel {

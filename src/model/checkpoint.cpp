@@ -38,11 +38,11 @@ std::string list_first(std::string_view what, const std::vector<std::string>& it
 
 }  // namespace
 
-Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder) {
+Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder, Device device) {
     const auto single = folder / kWeightFile;
     const auto index = folder / (std::string(kWeightFile) + ".index.json");
     for (const auto& path : {single, index}) {
-        if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path)};
+        if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path), device};
     }
     throw IoError(fmt::format("[{}] {} has neither {} nor {}", family, folder.string(),
                               single.filename().string(), index.filename().string()));
@@ -74,7 +74,7 @@ void Checkpoint::check_finite(const std::string& name, const Tensor& tensor) {
 Tensor Checkpoint::take_f32(const std::string& name, const Shape& shape) {
     const Tensor tensor = take(name, shape);
     if (tensor.defined() && shape.size() != 1) check_finite(name, tensor);
-    return tensor.defined() ? tensor.to(DType::f32) : Tensor();
+    return tensor.defined() ? tensor.to(DType::f32).to(device_) : Tensor();
 }
 
 Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape) {

@@ -18,16 +18,18 @@ class Checkpoint {
   public:
     /// Opens diffusion_pytorch_model.safetensors of `folder`, or the shards of its index.json. `family`
     /// begins the messages.
-    static Checkpoint open(std::string family, const std::filesystem::path& folder);
+    /// Float32 copies lie on `device`.
+    static Checkpoint open(std::string family, const std::filesystem::path& folder, Device device = {});
 
     /// The float tensor `name` as stored (mapped); undefined, and a problem noted, when it is missing or has
     /// another shape or type. Vectors, and all that take_f32() gives, must be finite; matrices are looked at
     /// when results are not.
     Tensor take(const std::string& name, const Shape& shape);
-    /// The same, as a float32 copy of its own.
+    /// The same, as a float32 copy of its own on the device.
     Tensor take_f32(const std::string& name, const Shape& shape);
     /// Like take_f32, but a missing tensor is no problem.
     Tensor take_optional_f32(const std::string& name, const Shape& shape);
+    Device device() const { return device_; }
     std::size_t tensor_count() const { return file_.names().size(); }
     const SafetensorsFile& file() const { return file_; }
     /// Bytes of all tensors taken, as stored.
@@ -38,11 +40,12 @@ class Checkpoint {
 
   private:
     void check_finite(const std::string& name, const Tensor& tensor);
-    Checkpoint(std::string family, SafetensorsFile file)
-        : family_(std::move(family)), file_(std::move(file)) {}
+    Checkpoint(std::string family, SafetensorsFile file, Device device)
+        : family_(std::move(family)), file_(std::move(file)), device_(device) {}
 
     std::string family_;
     SafetensorsFile file_;
+    Device device_;
     std::set<std::string> taken_;
     std::vector<std::string> missing_;
     std::vector<std::string> misfits_;

@@ -42,15 +42,15 @@ DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyR
 }
 
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
-                                              std::span<const FamilyRow> rows) {
+                                              std::span<const FamilyRow> rows, Device device) {
     const auto home = path_exists(folder / "config.json") ? folder : folder / "transformer";
-    if (path_exists(home / "config.json")) return family_of(home / "config.json", rows).load(home);
+    if (path_exists(home / "config.json")) return family_of(home / "config.json", rows).load(home, device);
     throw IoError(fmt::format("[transformer] neither {0}/config.json nor {0}/transformer/config.json exists",
                               folder.string()));
 }
 
-std::unique_ptr<Transformer> Transformer::load(const std::filesystem::path& folder) {
-    return load_transformer(folder);
+std::unique_ptr<Transformer> Transformer::load(const std::filesystem::path& folder, Device device) {
+    return load_transformer(folder, families(), device);
 }
 
 }  // namespace aerogel

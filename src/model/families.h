@@ -21,7 +21,7 @@ struct DefaultPatterns {
 struct FamilyRow {
     std::string_view class_name;  ///< of diffusers
     /// From the folder with config.json and the weights. IoError, InvalidArgument.
-    std::unique_ptr<Transformer> (*load)(const std::filesystem::path& folder);
+    std::unique_ptr<Transformer> (*load)(const std::filesystem::path& folder, Device device);
     /// As Transformer::default_layers() and default_attentions() of its models, for files of which none is
     /// loaded.
     DefaultPatterns defaults = {};
@@ -37,6 +37,7 @@ DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyR
 
 /// Transformer::load with a table of families.
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
-                                              std::span<const FamilyRow> rows = families());
+                                              std::span<const FamilyRow> rows = families(),
+                                              Device device = {});
 
 }  // namespace aerogel

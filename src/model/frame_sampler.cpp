@@ -9,31 +9,24 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/views.h"
+#include "ops/elementwise.h"
 
 namespace aerogel {
 namespace {
 
-// Where frames [first, first + count) of a sample [1, channels, frames, ...] lie in it and in a tensor that
-// holds only these frames: calls copy(place in sample, place in part, elements) for every channel.
-template <typename Copy>
-void for_each_channel(const Tensor& sample, std::int64_t first, const Tensor& part, const Copy& copy) {
-    const std::int64_t frame = sample.dim(3) * sample.dim(4), count = part.dim(2) * frame;
-    for (std::int64_t channel = 0; channel < sample.dim(1); ++channel)
-        copy((channel * sample.dim(2) + first) * frame, channel * count, count);
+// Frames first .. first + count - 1 of a contiguous sample [1, channels, frames, height, width].
+template <typename View>
+View frames_of(const View& sample, std::int64_t first, std::int64_t count) {
+    const std::int64_t width = sample.dim(4), frame = sample.dim(3) * width, channel = sample.dim(2) * frame;
+    return part_of(sample, first * frame, {1, sample.dim(1), count, sample.dim(3), width},
+                   {sample.dim(1) * channel, channel, frame, width, 1});
 }
 
-Tensor frames_of(const Tensor& sample, std::int64_t first, std::int64_t count) {
-    Tensor part(DType::f32, {1, sample.dim(1), count, sample.dim(3), sample.dim(4)});
-    for_each_channel(sample, first, part, [&](std::int64_t from, std::int64_t to, std::int64_t size) {
-        std::copy_n(sample.as<float>() + from, size, part.mutable_as<float>() + to);
-    });
-    return part;
-}
-
-void put_frames(Tensor& sample, std::int64_t first, const Tensor& part) {
-    for_each_channel(sample, first, part, [&](std::int64_t to, std::int64_t from, std::int64_t size) {
-        std::copy_n(part.as<float>() + from, size, sample.mutable_as<float>() + to);
-    });
+Tensor copied(const TensorView& view) {
+    Tensor dense(DType::f32, view.shape, view.device);
+    copy(view, dense);
+    return dense;
 }
 
 }  // namespace
@@ -57,7 +50,8 @@ void FrameSampler::give(const Tensor& frame) {
         throw InvalidArgument(
             fmt::format("[generate] first_frame must be f32{}, got {}", to_string(wanted), frame.describe()));
     }
-    put_frames(sample_, 0, frame.reshaped({1, wanted[0], wanted[1], wanted[2], wanted[3]}));
+    copy(frame.to(sample_.device()).reshaped({1, wanted[0], wanted[1], wanted[2], wanted[3]}),
+         frames_of(sample_.mutable_view(), 0, patch_frames_));
     groups_.push_back({0, patch_frames_, 0, nullptr});
 }
 
@@ -85,22 +79,22 @@ float FrameSampler::timestep(const Group& group, int step) const {
 Tensor FrameSampler::timesteps(int step) const {
     const bool same = groups_.size() == 1;
     const std::int64_t patches = sample_.dim(2) / patch_frames_;
-    Tensor steps(DType::f32, same ? Shape{1} : Shape{1, patches * tokens_per_patch_});
-    auto* at = steps.mutable_as<float>();
+    std::vector<float> steps;
     for (const Group& group : groups_) {
         const std::int64_t tokens = same ? 1 : group.count / patch_frames_ * tokens_per_patch_;
-        at = std::fill_n(at, tokens, timestep(group, step));
+        steps.insert(steps.end(), static_cast<std::size_t>(tokens), timestep(group, step));
     }
-    return steps;
+    return Tensor::of(steps, same ? Shape{1} : Shape{1, patches * tokens_per_patch_});
 }
 
 void FrameSampler::step(int step, const Tensor& velocity) {
     for (const Group& group : groups_) {
         const int own = step - group.start;
         if (!group.sampler || own < 0 || own >= static_cast<int>(group.sampler->timesteps().size())) continue;
-        Tensor frames = frames_of(sample_, group.first, group.count);
-        group.sampler->step(own, frames_of(velocity, group.first, group.count), frames);
-        put_frames(sample_, group.first, frames);
+        const MutableView place = frames_of(sample_.mutable_view(), group.first, group.count);
+        Tensor frames = copied(place);
+        group.sampler->step(own, copied(frames_of(velocity.view(), group.first, group.count)), frames);
+        copy(frames, place);
     }
 }
 

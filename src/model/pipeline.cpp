@@ -12,11 +12,11 @@
 
 #include "base/clock.h"
 #include "base/random.h"
-#include "core/finite.h"
 #include "core/paths.h"
 #include "model/frame_sampler.h"
 #include "model/pipeline_defaults.h"
 #include "model/video_shape.h"
+#include "ops/elementwise.h"
 
 namespace aerogel {
 namespace {
@@ -31,10 +31,10 @@ void fill(std::optional<T>& value, const std::optional<T>& folder, std::optional
     if (!value) value = folder ? folder : fallback;
 }
 
-Tensor noise(const Shape& shape, std::uint64_t seed) {
-    Tensor sample(DType::f32, shape);
-    fill_normal(std::span(sample.mutable_as<float>(), static_cast<std::size_t>(sample.count())), seed);
-    return sample;
+Tensor noise(const Shape& shape, std::uint64_t seed, Device device) {
+    std::vector<float> sample(static_cast<std::size_t>(element_count(shape)));
+    fill_normal(sample, seed);
+    return Tensor::of(sample, shape, device);
 }
 
 /// One sampling run: the model, its captions, and the sample on its way from noise to video.
@@ -49,7 +49,7 @@ class Run {
         : model_(model),
           options_(options),
           captions_(std::move(captions)),
-          sample_(noise(video_shape(model, options.sampling), options.sampling.seed)),
+          sample_(noise(video_shape(model, options.sampling), options.sampling.seed, model.device())),
           sampler_(model.config(), options, sample_),
           timestep_(*options.sampling.steps) {}
 
@@ -67,15 +67,14 @@ class Run {
             }
         }
         const Shape& shape = sample_.shape();
-        result_.video = sample_.reshaped({shape[1], shape[2], shape[3], shape[4]});
+        result_.video = sample_.to(Device::cpu).reshaped({shape[1], shape[2], shape[3], shape[4]});
         return std::move(result_);
     }
 
   private:
     // The model's own results are finite (Transformer::forward); guidance may still be too strong.
     void check_finite(int step) const {
-        const auto at = first_not_finite(sample_);
-        if (!at) return;
+        if (all_finite(sample_)) return;
         throw InvalidArgument(
             fmt::format("[generate] the video is not finite after step {}: the guidance {} is too strong, or "
                         "the shift {}",
@@ -87,10 +86,8 @@ class Run {
         Tensor conditional = velocity(step, /*conditional=*/true);
         if (!captions_.negative.defined()) return conditional;
         const Tensor negative = velocity(step, /*conditional=*/false);
-        const auto guidance = static_cast<float>(*options_.sampling.guidance);
-        auto* v = conditional.mutable_as<float>();
-        const auto* from = negative.as<float>();
-        for (std::int64_t i = 0; i < conditional.count(); ++i) v[i] = from[i] + guidance * (v[i] - from[i]);
+        combine({{1.0, conditional}, {-1.0, negative}}, conditional);
+        combine({{1.0, negative}, {*options_.sampling.guidance, conditional}}, conditional);
         return conditional;
     }
 
@@ -152,8 +149,8 @@ Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tenso
 
 }  // namespace
 
-Pipeline Pipeline::load(const std::filesystem::path& folder) {
-    return load(folder, Transformer::load(folder));
+Pipeline Pipeline::load(const std::filesystem::path& folder, Device device) {
+    return load(folder, Transformer::load(folder, device));
 }
 
 Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {

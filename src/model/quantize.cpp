@@ -54,7 +54,7 @@ void check_float_layers(const Transformer& model, const Built& built) {
     for (const std::string& name : model.linear_names()) {
         const auto* linear = dynamic_cast<const FloatLinear*>(&model.linear(name));
         if (linear == nullptr || built.contains(name)) continue;
-        const std::string problem = finite_problem(name + ".weight", linear->weight());
+        const std::string problem = finite_problem(name + ".weight", linear->weight().to(Device::cpu));
         if (!problem.empty()) throw InvalidArgument("[quantize] the model's " + problem);
     }
 }
@@ -81,12 +81,12 @@ QuantizeReport apply(Transformer& model, const ModelPlan& plan, Built built) {
 
 // make(module, decision) -> the arrays of a layer.
 template <typename Make>
-Built build(const ModelPlan& plan, const Make& make) {
+Built build(const ModelPlan& plan, Device device, const Make& make) {
     Built built;
     for (const ModuleDecision& decision : plan.decisions()) {
         const ModelModule& module = plan.module_of(decision);
         if (module.is_attention || !decision.quantizes) continue;
-        built[module.name] = std::make_unique<QuantizedLinear>(make(module, decision));
+        built[module.name] = std::make_unique<QuantizedLinear>(make(module, decision), device);
     }
     return built;
 }
@@ -98,7 +98,7 @@ QuantizeReport quantize(Transformer& model, const std::filesystem::path& descrip
     const QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
     const ModelPlan plan = plan_from_files(modules_of(model), pair, {});
     bool any_static = false;
-    Built built = build(plan, [&](const ModelModule&, const ModuleDecision& decision) {
+    Built built = build(plan, model.device(), [&](const ModelModule&, const ModuleDecision& decision) {
         QuantizedLinearWeights weights = plan.read(pair, decision);
         any_static = any_static || weights.steps() != 0;
         return weights;
@@ -109,9 +109,10 @@ QuantizeReport quantize(Transformer& model, const std::filesystem::path& descrip
 
 QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config) {
     const ModelPlan plan = plan_in_memory(modules_of(model), config);
-    Built built = build(plan, [&](const ModelModule& module, const ModuleDecision& decision) {
+    Built built = build(plan, model.device(), [&](const ModelModule& module, const ModuleDecision& decision) {
         const auto& linear = dynamic_cast<const FloatLinear&>(model.linear(module.name));
-        const FloatLayer layer = {module.name, linear.weight(), linear.bias()};
+        const Tensor bias = linear.bias().defined() ? linear.bias().to(Device::cpu) : Tensor();
+        const FloatLayer layer = {module.name, linear.weight().to(Device::cpu), bias};
         return quantize_float(layer, *decision.scheme, decision.choices);
     });
     model.check_intact();

@@ -53,10 +53,16 @@ void check_attention_fits(const std::string& family, const AttentionSlot& slot,
 
 }  // namespace
 
-Tensor Transformer::forward(const TransformerInput& input, const TransformerStep& given) const {
-    if (given.timestep_policy == nullptr) return run(input, given);
-    TransformerStep step = given;
+Tensor Transformer::forward(const TransformerInput& given, const TransformerStep& wanted) const {
+    TransformerInput input = given;
+    for (Tensor* tensor :
+         {&input.hidden_states, &input.encoder_hidden_states, &input.encoder_hidden_states_image})
+        if (tensor->defined()) *tensor = tensor->to(parts_.device);
+    if (input.timestep.defined()) input.timestep = input.timestep.to(Device::cpu);
+    if (wanted.timestep_policy == nullptr) return run(input, wanted);
+    TransformerStep step = wanted;
     step.context = step.timestep_policy->context(step.context.timestep_index);
+    step.context.call = wanted.context.call;
     return run(input, step);
 }
 

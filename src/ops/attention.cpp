@@ -6,9 +6,10 @@
 
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
-#include "aerogel/number_types.h"
 #include "base/thread_pool.h"
+#include "core/views.h"
 #include "ops/dispatch.h"
+#include "ops/elementwise.h"
 #include "ops/int8_scales.h"
 #include "ops/workspace.h"
 
@@ -17,9 +18,14 @@ namespace {
 
 constexpr std::int64_t kMaxHeadDim = 256;
 
+std::string place_of(Device device) {
+    return device == Device::cpu ? "the CPU" : device.describe();
+}
+
 void check_view(const char* name, const TensorView& view, const AttentionViews& views) {
     const std::string prefix = std::string(name) + " must ";
-    if (view.device != Device::cpu) fail_attention(prefix + "be on the CPU", views);
+    if (view.device != views.q.device)
+        fail_attention(prefix + "be on " + place_of(views.q.device) + " as q", views);
     if (view.shape.size() != 4) fail_attention(prefix + "have 4 axes", views);
     if (view.dtype != views.q.dtype) fail_attention(prefix + "have the dtype of q", views);
     if (!view.strides.empty() && view.strides.size() != 4) fail_attention(prefix + "have 4 strides", views);
@@ -83,10 +89,11 @@ void check_rotation(const char* name, const TensorView& matrix, const AttentionV
     const std::int64_t d = views.q.shape[3];
     const bool fits = matrix.shape == Shape{d, d} && (matrix.strides.empty() || matrix.strides.size() == 2) &&
                       (matrix.dtype == DType::f32 || matrix.dtype == DType::bf16) &&
-                      matrix.device == Device::cpu;
+                      matrix.device == views.q.device;
     if (!fits)
         fail_attention(std::string(name) + " must be f32 or bf16 [" + std::to_string(d) + "," +
-                           std::to_string(d) + "] on the CPU, got " + matrix.describe(),
+                           std::to_string(d) + "] on " + place_of(views.q.device) + ", got " +
+                           matrix.describe(),
                        views);
 }
 
@@ -118,68 +125,40 @@ void check_options(const AttentionOptions& options, const AttentionViews& views,
 }
 
 /// A contiguous f32 copy.
-Tensor float_copy(const TensorView& view) {
-    Tensor copy(DType::f32, view.shape);
-    auto* const copied = copy.mutable_as<float>();
-    const Shape strides = strides_of(view);
-    const std::int64_t d = view.dim(3), inner = view.dim(2), outer = view.dim(1);
-    parallel_for(view.dim(0) * outer * inner, [&](std::int64_t row, int) {
-        const std::int64_t at =
-            row / inner / outer * strides[0] + row / inner % outer * strides[1] + row % inner * strides[2];
-        float* to = copied + row * d;
-        for (std::int64_t c = 0; c < d; ++c)
-            to[c] = view.dtype == DType::f32 ? static_cast<const float*>(view.data)[at + c]
-                                             : to_float(static_cast<const BFloat16*>(view.data)[at + c]);
-    });
-    return copy;
-}
-
-/// Contiguous f32 values into a bf16 view.
-void write_back(const Tensor& from, const MutableView& to) {
-    const auto* const values = from.as<float>();
-    const Shape strides = strides_of(to);
-    const std::int64_t d = to.dim(3), inner = to.dim(2), outer = to.dim(1);
-    parallel_for(to.dim(0) * outer * inner, [&](std::int64_t row, int) {
-        const std::int64_t at =
-            row / inner / outer * strides[0] + row / inner % outer * strides[1] + row % inner * strides[2];
-        for (std::int64_t c = 0; c < d; ++c)
-            static_cast<BFloat16*>(to.data)[at + c] = to_bfloat16(values[row * d + c]);
-    });
+Tensor float_copy(const TensorView& view, const Context& context) {
+    Tensor values(DType::f32, view.shape, view.device);
+    copy(view, values, context);
+    return values;
 }
 
 /// x times matrix [head_dim, head_dim] (f32 or bf16), over the last axis.
-Tensor times_matrix(const Tensor& x, const TensorView& matrix) {
+Tensor times_matrix(const Tensor& x, const TensorView& matrix, const Context& context) {
     const std::int64_t d = x.dim(3);
     const Shape strides = strides_of(matrix);
-    Tensor weight(DType::f32, {d, d});  // y = x w^T
-    auto* const to = weight.mutable_as<float>();
-    for (std::int64_t n = 0; n < d; ++n) {
-        for (std::int64_t k = 0; k < d; ++k) {
-            const std::int64_t at = k * strides[0] + n * strides[1];
-            to[n * d + k] = matrix.dtype == DType::f32
-                                ? static_cast<const float*>(matrix.data)[at]
-                                : to_float(static_cast<const BFloat16*>(matrix.data)[at]);
-        }
-    }
-    Tensor y(DType::f32, {x.count() / d, d});
-    FloatLinear(weight, Tensor()).forward(x.reshaped({x.count() / d, d}), y, {});
+    Tensor weight(DType::f32, {d, d}, x.device());  // y = x w^T
+    copy(part_of(matrix, 0, {d, d}, {strides[1], strides[0]}), weight, context);
+    Tensor y(DType::f32, {x.count() / d, d}, x.device());
+    StepContext step;
+    step.call = context;
+    FloatLinear(weight, Tensor()).forward(x.reshaped({x.count() / d, d}), y, step);
     return y.reshaped(x.shape());
 }
 
-void attend_rotated(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+void attend_rotated(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders,
+                    const Context& context) {
     AttentionOptions rest = options;
     rest.q_rotation = rest.k_rotation = {};
-    Tensor q = float_copy(views.q), k = float_copy(views.k);
-    if (q.count() != 0) q = times_matrix(q, options.q_rotation);
-    if (k.count() != 0) k = times_matrix(k, options.k_rotation);
+    Tensor q = float_copy(views.q, context), k = float_copy(views.k, context);
+    if (q.count() != 0) q = times_matrix(q, options.q_rotation, context);
+    if (k.count() != 0) k = times_matrix(k, options.k_rotation, context);
     if (views.q.dtype == DType::f32) {
-        attention({views.op, q, k, views.v, views.o}, rest, orders);
+        attention({views.op, q, k, views.v, views.o}, rest, orders, context);
         return;
     }
-    const Tensor v = float_copy(views.v);
-    Tensor o(DType::f32, views.o.shape);
-    attention({views.op, q, k, v, o}, rest, orders);
-    write_back(o, views.o);
+    const Tensor v = float_copy(views.v, context);
+    Tensor o(DType::f32, views.o.shape, views.o.device);
+    attention({views.op, q, k, v, o}, rest, orders, context);
+    copy(o, views.o, context);
 }
 
 /// The order of each map of k and v, where the maps of q that share it have the same; empty otherwise.
@@ -226,11 +205,8 @@ AttentionCall make_call(const AttentionViews& views, const AttentionOptions& opt
 template <typename View>
 View sequence(const View& view, std::int64_t first, std::int64_t count) {
     const Shape strides = strides_of(view);
-    return {view.dtype,
-            {1, count, view.shape[1], view.shape[2]},
-            view.data_at(first * strides[0]),
-            {count * strides[0], strides[0], strides[1], strides[2]},
-            view.device};
+    return part_of(view, first * strides[0], {1, count, view.shape[1], view.shape[2]},
+                   {count * strides[0], strides[0], strides[1], strides[2]});
 }
 
 }  // namespace
@@ -239,14 +215,6 @@ void fail_attention(const std::string& what, const AttentionViews& views) {
     throw InvalidArgument("[" + std::string(views.op) + "] " + what + " (q " + views.q.describe() + ", k " +
                           views.k.describe() + ", v " + views.v.describe() + ", o " + views.o.describe() +
                           ")");
-}
-
-Shape strides_of(const TensorView& view) {
-    if (!view.strides.empty()) return view.strides;
-    Shape strides(view.shape.size(), 1);
-    for (std::size_t axis = view.shape.size() - 1; axis-- > 0;)
-        strides[axis] = strides[axis + 1] * view.shape[axis + 1];
-    return strides;
 }
 
 AttentionStrides attention_strides(const TensorView& view, AttentionLayout layout) {
@@ -259,6 +227,9 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
     AttentionProblem problem = check_shapes(views, options.layout);
     if (!std::isfinite(options.scale))
         throw InvalidArgument("[" + std::string(views.op) + "] the scale must be finite");
+    if (views.q.device != Device::cpu && (options.mask != nullptr || options.scales != nullptr))
+        throw Unsupported("[" + std::string(views.op) +
+                          "] masks and calibrated scales are not supported on " + views.q.device.describe());
     problem.format = options.format;
     problem.causal = options.causal;
     if (options.mask != nullptr) {
@@ -276,14 +247,15 @@ std::string_view attention_op(const AttentionOptions& options) {
 }
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
-               const AttentionOptions& options) {
-    attention({attention_op(options), q, k, v, o}, options, {});
+               const AttentionOptions& options, const Context& context) {
+    attention({attention_op(options), q, k, v, o}, options, {}, context);
 }
 
-void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders,
+               const Context& context) {
     AttentionProblem problem = check_attention(views, options);
     if (views.o.count() == 0) return;
-    if (given(options.q_rotation)) return attend_rotated(views, options, orders);
+    if (given(options.q_rotation)) return attend_rotated(views, options, orders, context);
     AttentionCall call = make_call(views, options, problem);
     std::vector<const std::int32_t*> shared = shared_orders(orders.k, problem.group());
     if (!orders.q.empty()) call.q_strides.order = call.o_strides.order = orders.q.data();
@@ -294,18 +266,22 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
         }
         call.k_strides.order = call.v_strides.order = shared.empty() ? orders.k.data() : shared.data();
     }
-    const AttentionKernel& kernel = choose("attention", views.q.device, &Machine::attention, problem);
-    run_operation([&] {
+    const Device device = views.q.device;
+    const AttentionKernel& kernel = choose("attention", device, &Machine::attention, problem);
+    call.stream = context.stream;
+    const auto run = [&] {
         const bool finds = kernel.find_scales != nullptr;
         const std::size_t scales = finds ? scale_bytes(problem, options) : 0;
-        const Workspace memory(scales + kernel.workspace_bytes(problem));
+        const Workspace memory(scales + kernel.workspace_bytes(problem), device);
         if (finds) fill_scales(kernel, problem, options, memory.data(), call);
         call.workspace = memory.data() + scales;
         kernel.run(problem, call);
-    });
+    };
+    run_operation(run, context.threads);
 }
 
-void attention_packed(const PackedSequences& sequences, const AttentionOptions& options) {
+void attention_packed(const PackedSequences& sequences, const AttentionOptions& options,
+                      const Context& context) {
     const auto& [q, k, v, o, seq_len] = sequences;
     const bool is_float = options.format == AttentionFormat::none;
     const AttentionViews views = {is_float ? "attention_packed" : "quantized_attention_packed", q, k, v, o};
@@ -337,7 +313,7 @@ void attention_packed(const PackedSequences& sequences, const AttentionOptions& 
     std::int64_t first = 0;
     for (const std::int64_t count : seq_len) {
         attention(sequence(q, first, count), sequence(k, first, count), sequence(v, first, count),
-                  sequence(o, first, count), one);
+                  sequence(o, first, count), one, context);
         first += count;
     }
 }

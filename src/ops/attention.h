@@ -28,7 +28,8 @@ struct TokenOrders {
 /// What messages about these options begin with.
 std::string_view attention_op(const AttentionOptions& options);
 
-void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders);
+void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders,
+               const Context& context = {});
 
 /// Throws InvalidArgument: "[op] what (q ..., k ..., v ..., o ...)".
 [[noreturn]] void fail_attention(const std::string& what, const AttentionViews& views);
@@ -36,8 +37,6 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
 /// Checks devices, types, shapes and options against each other.
 AttentionProblem check_attention(const AttentionViews& views, const AttentionOptions& options);
 
-/// Row-major where the view has no strides.
-Shape strides_of(const TensorView& view);
 AttentionStrides attention_strides(const TensorView& view, AttentionLayout layout);
 
 }  // namespace aerogel

@@ -1,31 +1,266 @@
-// Chooses the elementwise kernels once per process.
+// Checks, then the kernels of the device.
 #include "ops/elementwise.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "aerogel/error.h"
 #include "base/thread_pool.h"
+#include "core/device_memory.h"
+#include "core/views.h"
 #include "ops/dispatch.h"
 
 namespace aerogel {
+namespace {
 
-const ElementwiseKernels& chosen_elementwise() {
+void require(bool fits, const char* op, const char* name, const std::string& expected,
+             const TensorView& got) {
+    if (!fits)
+        throw InvalidArgument(fmt::format("[{}] {} must be {}, got {} on {}", op, name, expected,
+                                          got.describe(), got.device.describe()));
+}
+
+/// Rows whose elements lie side by side.
+void require_rows(const char* op, const char* name, const TensorView& x) {
+    const bool contiguous = x.contiguous() || (x.strides.size() == 2 && x.strides[1] == 1);
+    require(x.dtype == DType::f32 && x.shape.size() == 2 && contiguous, op, name,
+            "f32 [rows,columns] with contiguous rows", x);
+}
+
+/// [parts, columns] for rows of x, or nothing.
+void require_parts(const char* op, const char* name, const TensorView& parts, const TensorView& x) {
+    if (parts.data == nullptr) return;
+    require_rows(op, name, parts);
+    const bool fits = parts.dim(1) == x.dim(1) && parts.dim(0) > 0 && x.dim(0) % parts.dim(0) == 0;
+    require(fits && parts.device == x.device, op, name,
+            fmt::format("f32 [parts,{}] on {}, with parts that divide {} rows", x.dim(1), x.device.describe(),
+                        x.dim(0)),
+            parts);
+}
+
+/// f32 of this shape, contiguous, on the device of x.
+void require_array(const char* op, const char* name, const TensorView& got, const Shape& shape,
+                   const TensorView& x) {
+    require(got.dtype == DType::f32 && got.shape == shape && got.contiguous() && got.device == x.device, op,
+            name, fmt::format("contiguous f32{} on {}", to_string(shape), x.device.describe()), got);
+}
+
+std::int64_t row_stride(const TensorView& rows) {
+    return rows.strides.empty() ? rows.dim(1) : rows.strides[0];
+}
+
+const float* floats(const TensorView& view) {
+    return static_cast<const float*>(view.data);
+}
+
+float* floats(const MutableView& view) {
+    return static_cast<float*>(view.data);
+}
+
+void check(const Norm& args) {
+    require_rows("norm", "x", args.x);
+    require_rows("norm", "y", args.y);
+    require(args.y.shape == args.x.shape && args.y.device == args.x.device, "norm", "y", "like x", args.y);
+    if (args.weight.data != nullptr) require_array("norm", "weight", args.weight, {args.x.dim(1)}, args.x);
+    if (args.bias.data != nullptr) require_array("norm", "bias", args.bias, {args.x.dim(1)}, args.x);
+    require_parts("norm", "scale", args.scale, args.x);
+    require_parts("norm", "shift", args.shift, args.x);
+    if (args.scale.data == nullptr || args.shift.data == nullptr) return;
+    const bool alike =
+        args.scale.shape == args.shift.shape && row_stride(args.scale) == row_stride(args.shift);
+    require(alike, "norm", "shift", "like scale " + args.scale.describe(), args.shift);
+}
+
+/// Joins neighbouring axes that lie one in the other on both sides, and leaves those of one element out.
+class CopyAxes {
+  public:
+    CopyAxes(const TensorView& x, const MutableView& y) {
+        const Shape x_strides = strides_of(x), y_strides = strides_of(y);
+        for (std::size_t axis = 0; axis < x.shape.size(); ++axis)
+            add(x.shape[axis], x_strides[axis], y_strides[axis]);
+        if (args.axes == 0) add(1, 1, 1, true);
+    }
+
+    CopyArgs args;
+
+  private:
+    void add(std::int64_t size, std::int64_t x_stride, std::int64_t y_stride, bool even_one = false) {
+        if (size == 1 && !even_one) return;
+        if (args.axes > 0) {
+            const std::size_t last = args.axes - 1;
+            if (args.x_strides[last] == size * x_stride && args.y_strides[last] == size * y_stride) {
+                args.shape[last] *= size;
+                args.x_strides[last] = x_stride;
+                args.y_strides[last] = y_stride;
+                return;
+            }
+        }
+        args.shape[args.axes] = size;
+        args.x_strides[args.axes] = x_stride;
+        args.y_strides[args.axes] = y_stride;
+        ++args.axes;
+    }
+};
+
+void copy_between_devices(const TensorView& x, const MutableView& y) {
+    const std::string wanted = fmt::format("contiguous {} on another device than x", to_string(x.dtype));
+    require(x.contiguous() && y.contiguous() && x.dtype == y.dtype, "copy", "y", wanted, y);
+    const std::size_t bytes = static_cast<std::size_t>(x.count()) * size_of(x.dtype);
+    if (x.device == Device::cpu) return memory_of(y.device).from_host(y.device, y.data, x.data, bytes);
+    if (y.device == Device::cpu) return memory_of(x.device).to_host(x.device, y.data, x.data, bytes);
+    throw InvalidArgument(fmt::format("[copy] x or y must be on the CPU, got {} and {}", x.device.describe(),
+                                      y.device.describe()));
+}
+
+bool is_float(DType dtype) {
+    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+}
+
+}  // namespace
+
+const ElementwiseKernels& elementwise_kernels(Device device) {
+    if (device != Device::cpu) return choose("elementwise", device, &Machine::elementwise, FloatRows{});
     static const ElementwiseKernels& chosen =
         choose("elementwise", Device::cpu, &Machine::elementwise, FloatRows{});
     return chosen;
 }
 
-void norm(const NormArgs& args) {
-    run_operation([&] { chosen_elementwise().norm(args); });
+void norm(const Norm& args, const Context& context) {
+    check(args);
+    NormArgs call;
+    call.kind = args.kind;
+    call.rows = args.x.dim(0);
+    call.columns = args.x.dim(1);
+    call.x = floats(args.x);
+    call.x_stride = row_stride(args.x);
+    call.y = floats(args.y);
+    call.y_stride = row_stride(args.y);
+    call.weight = floats(args.weight);
+    call.bias = floats(args.bias);
+    call.scale = floats(args.scale);
+    call.shift = floats(args.shift);
+    const TensorView& parts = call.scale != nullptr ? args.scale : args.shift;
+    if (parts.data != nullptr) {
+        call.rows_per_modulation = call.rows / parts.dim(0);
+        call.modulation_stride = row_stride(parts);
+    }
+    call.epsilon = args.epsilon;
+    call.stream = context.stream;
+    if (call.rows == 0 || call.columns == 0) return;
+    run_operation([&] { elementwise_kernels(args.x.device).norm(call); }, context.threads);
 }
 
-void activation(ActivationFunction function, const float* x, float* y, std::int64_t count) {
-    run_operation([&] { chosen_elementwise().activation(function, x, y, count); });
+void activation(ActivationFunction function, const TensorView& x, const MutableView& y,
+                const Context& context) {
+    require(x.dtype == DType::f32 && x.contiguous(), "activation", "x", "contiguous f32", x);
+    require_array("activation", "y", y, x.shape, x);
+    const ActivationArgs call = {function, floats(x), floats(y), x.count(), context.stream};
+    if (call.count == 0) return;
+    run_operation([&] { elementwise_kernels(x.device).activation(call); }, context.threads);
 }
 
-void rope(const RopeArgs& args) {
-    run_operation([&] { chosen_elementwise().rope(args); });
+void rope(const Rope& args, const Context& context) {
+    const TensorView x = args.x;
+    require_rows("rope", "x", x);
+    const std::int64_t heads = args.heads;
+    if (heads < 1 || x.dim(1) % heads != 0 || x.dim(1) / heads % 2 != 0)
+        throw InvalidArgument(
+            fmt::format("[rope] heads must divide the columns into even sizes, got {} heads (x {})", heads,
+                        x.describe()));
+    const std::int64_t tokens = args.cos.shape.empty() ? 0 : args.cos.dim(0);
+    const Shape table = {tokens, x.dim(1) / heads / 2};
+    require_array("rope", "cos", args.cos, table, x);
+    require_array("rope", "sin", args.sin, table, x);
+    if (x.dim(0) == 0) return;
+    require(tokens > 0, "rope", "cos", "of one token at least", args.cos);
+    RopeArgs call;
+    call.rows = x.dim(0);
+    call.tokens = tokens;
+    call.heads = heads;
+    call.head_dim = x.dim(1) / heads;
+    call.x = floats(args.x);
+    call.x_stride = row_stride(x);
+    call.cos = floats(args.cos);
+    call.sin = floats(args.sin);
+    call.stream = context.stream;
+    run_operation([&] { elementwise_kernels(x.device).rope(call); }, context.threads);
 }
 
-void residual(const ResidualArgs& args) {
-    run_operation([&] { chosen_elementwise().residual(args); });
+void residual(const MutableView& x, const TensorView& y, const TensorView& gate, const Context& context) {
+    require_rows("residual", "x", x);
+    require_rows("residual", "y", y);
+    const bool like_x = y.dim(1) == x.dim(1) && (y.dim(0) == x.dim(0) || y.dim(0) == 1);
+    require(like_x && y.device == x.device, "residual", "y",
+            fmt::format("like x {} on {}, or one row of it", x.describe(), x.device.describe()), y);
+    require_parts("residual", "gate", gate, x);
+    ResidualArgs call;
+    call.rows = x.dim(0);
+    call.columns = x.dim(1);
+    call.x = floats(x);
+    call.x_stride = row_stride(x);
+    call.y = floats(y);
+    call.y_stride = y.dim(0) == 1 ? 0 : row_stride(y);
+    if (gate.data != nullptr) {
+        call.gate = floats(gate);
+        call.rows_per_gate = call.rows / gate.dim(0);
+        call.gate_stride = row_stride(gate);
+    }
+    call.stream = context.stream;
+    if (call.rows == 0 || call.columns == 0) return;
+    run_operation([&] { elementwise_kernels(x.device).residual(call); }, context.threads);
+}
+
+void combine(std::initializer_list<Term> terms, const MutableView& y, bool wide, const Context& context) {
+    if (terms.size() < 1 || terms.size() > CombineArgs::kMostTerms)
+        throw InvalidArgument(
+            fmt::format("[combine] takes 1 to {} terms, got {}", CombineArgs::kMostTerms, terms.size()));
+    require(y.dtype == DType::f32 && y.contiguous(), "combine", "y", "contiguous f32", y);
+    CombineArgs call;
+    call.count = y.count();
+    call.y = floats(y);
+    call.wide = wide;
+    call.stream = context.stream;
+    for (const Term& term : terms) {
+        require_array("combine", "x", term.x, y.shape, y);
+        call.factor[call.terms] = term.factor;
+        call.x[call.terms++] = floats(term.x);
+    }
+    if (call.count == 0) return;
+    run_operation([&] { elementwise_kernels(y.device).combine(call); }, context.threads);
+}
+
+void copy(const TensorView& x, const MutableView& y, const Context& context) {
+    require(is_float(x.dtype) && x.shape.size() <= CopyArgs::kMostAxes, "copy", "x",
+            "f32, bf16 or f16 of at most 8 axes", x);
+    require(is_float(y.dtype) && y.shape == x.shape, "copy", "y",
+            fmt::format("f32, bf16 or f16 {}", to_string(x.shape)), y);
+    if (x.count() == 0) return;
+    if (x.device != y.device) return copy_between_devices(x, y);
+    CopyArgs call = CopyAxes(x, y).args;
+    call.x_type = x.dtype;
+    call.y_type = y.dtype;
+    call.x = x.data;
+    call.y = y.data;
+    call.stream = context.stream;
+    run_operation([&] { elementwise_kernels(x.device).copy(call); }, context.threads);
+}
+
+void clear(const MutableView& y) {
+    require(y.contiguous(), "clear", "y", "contiguous", y);
+    memory_of(y.device).clear(y.device, y.data, static_cast<std::size_t>(y.count()) * size_of(y.dtype));
+}
+
+bool all_finite(const TensorView& x, const Context& context) {
+    require(x.dtype == DType::f32 && x.contiguous(), "all_finite", "x", "contiguous f32", x);
+    bool finite = true;
+    if (x.count() == 0) return finite;
+    run_operation(
+        [&] {
+            finite = elementwise_kernels(x.device).all_finite({floats(x), x.count(), context.stream});
+        },
+        context.threads);
+    return finite;
 }
 
 }  // namespace aerogel

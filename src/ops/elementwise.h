@@ -1,21 +1,69 @@
-// Normalisation, activation functions, rotary embedding and gated residual on the best kernels of this
-// CPU. The arguments are the kernels' own; callers (the model) own the arrays and have checked the shapes.
+// What a DiT does between its matrix products, on the device of the arrays: normalisation, activation
+// functions, rotary embedding, gated residual, sums, copies. Float32, in contiguous rows, unless said
+// otherwise. Every call checks devices, types and shapes: InvalidArgument ("[norm] ...").
 #pragma once
 
+#include <initializer_list>
+
+#include "aerogel/context.h"
+#include "aerogel/tensor.h"
 #include "kernels/elementwise.h"
 
 namespace aerogel {
 
-/// The set that all calls below use: AEROGEL_KERNEL's if it names one, else the best for cpu_level().
-const ElementwiseKernels& chosen_elementwise();
+/// The set for a device: AEROGEL_KERNEL's if it names one, else the best. The CPU's is chosen once.
+const ElementwiseKernels& elementwise_kernels(Device device);
 
-/// LayerNorm or RMSNorm with optional affine and modulation (Ba et al. 2016; Zhang & Sennrich 2019).
-void norm(const NormArgs& args);
-/// y[i] = f(x[i]) for i < count; y may be x.
-void activation(ActivationFunction function, const float* x, float* y, std::int64_t count);
-/// Rotary embedding in place (Su et al., RoFormer, 2021), pairs of neighbours, angles from tables.
-void rope(const RopeArgs& args);
-/// x += gate * y in place.
-void residual(const ResidualArgs& args);
+/// y = (x - mean) / sqrt(variance + epsilon), or x / rms (layer: Ba et al. 2016; rms: Zhang & Sennrich 2019),
+/// times weight, plus bias, times 1 + scale, plus shift. What has no data is left out.
+struct Norm {
+    NormKind kind = NormKind::layer;
+    TensorView x;            ///< [rows, columns], rows contiguous
+    MutableView y;           ///< like x; may be x
+    TensorView weight = {};  ///< [columns]
+    TensorView bias = {};    ///< [columns]
+    TensorView scale = {};   ///< [parts, columns]: each part is for rows / parts rows
+    TensorView shift = {};   ///< as scale, with its strides
+    float epsilon = 1e-6F;
+};
+void norm(const Norm& args, const Context& context = {});
+
+/// y = f(x), contiguous; y may be x.
+void activation(ActivationFunction function, const TensorView& x, const MutableView& y,
+                const Context& context = {});
+
+/// Rotary embedding (Su et al., RoFormer, 2021) of pairs of neighbours, in place: x [rows, heads * head_dim],
+/// row r is token r % tokens; cos and sin [tokens, head_dim / 2].
+struct Rope {
+    MutableView x;
+    TensorView cos;
+    TensorView sin;
+    std::int64_t heads = 1;
+};
+void rope(const Rope& args, const Context& context = {});
+
+/// x += y * gate: x [rows, columns]; y like x, or one row for all; gate [parts, columns], each part for rows
+/// / parts rows, or without data.
+void residual(const MutableView& x, const TensorView& y, const TensorView& gate = {},
+              const Context& context = {});
+
+/// y = sum of factor * x, from left to right, at most five terms; contiguous, of one shape, y may be any x.
+/// Rounds products and sums to float32, or, with `wide`, the result of sums in double.
+struct Term {
+    double factor;
+    TensorView x;
+};
+void combine(std::initializer_list<Term> terms, const MutableView& y, bool wide = false,
+             const Context& context = {});
+
+/// y = x: f32, bf16 or f16 each, of one shape with at most eight axes, any strides; no overlap. On two
+/// devices: contiguous and of one type.
+void copy(const TensorView& x, const MutableView& y, const Context& context = {});
+
+/// Zeros; contiguous.
+void clear(const MutableView& y);
+
+/// False where a value is NaN or infinite: f32, contiguous.
+bool all_finite(const TensorView& x, const Context& context = {});
 
 }  // namespace aerogel

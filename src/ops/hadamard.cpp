@@ -1,9 +1,8 @@
-// Chooses the Hadamard kernel of the device and runs it in chunks of rows.
+// Chooses the Hadamard kernel of the device.
 #include "ops/hadamard.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <bit>
 
 #include "aerogel/error.h"
@@ -13,8 +12,6 @@
 namespace aerogel {
 namespace {
 
-constexpr std::int64_t kRows = 16;
-
 bool fits(const TensorView& matrix, const TensorView& like) {
     return matrix.dtype == DType::f32 && matrix.shape.size() == 2 && matrix.contiguous() &&
            matrix.shape == like.shape && matrix.device == like.device;
@@ -22,7 +19,8 @@ bool fits(const TensorView& matrix, const TensorView& like) {
 
 }  // namespace
 
-void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block, const Tensor& signs) {
+void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block, const Tensor& signs,
+                   const Context& context) {
     if (!fits(x, x) || !fits(y, x) || x.data == y.data) {
         throw InvalidArgument(
             fmt::format("[hadamard] x and y must be different contiguous f32 matrices of one shape "
@@ -40,19 +38,18 @@ void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block
             fmt::format("[hadamard] signs must be f32[{}], got {}", columns, signs.describe()));
     }
     const HadamardKernel& kernel = choose("hadamard", x.device, &Machine::hadamard, FloatRows{});
-    const std::int64_t rows = x.dim(0);
-    parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t chunk, int) {
-        HadamardArgs args;
-        args.rows = std::min(kRows, rows - chunk * kRows);
-        args.columns = columns;
-        args.block = block;
-        args.x = static_cast<const float*>(x.data) + chunk * kRows * columns;
-        args.x_stride = columns;
-        args.y = static_cast<float*>(y.data) + chunk * kRows * columns;
-        args.y_stride = columns;
-        args.signs = signs.defined() ? signs.as<float>() : nullptr;
-        kernel.run(args);
-    });
+    HadamardArgs args;
+    args.rows = x.dim(0);
+    args.columns = columns;
+    args.block = block;
+    args.x = static_cast<const float*>(x.data);
+    args.x_stride = columns;
+    args.y = static_cast<float*>(y.data);
+    args.y_stride = columns;
+    args.signs = signs.defined() ? signs.as<float>() : nullptr;
+    args.stream = context.stream;
+    if (args.rows == 0) return;
+    run_operation([&] { kernel.run(args); }, context.threads);
 }
 
 }  // namespace aerogel

@@ -95,8 +95,8 @@ bool PackedLinear::serves(Activation activation) const {
     return kernel_->why_not(problem).empty();
 }
 
-void PackedLinear::run(const TensorView& x, const MutableView& y, Activation activation,
-                       LinearArgs args) const {
+void PackedLinear::run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args,
+                       const Context& context) const {
     if (x.dtype != DType::f32 && x.dtype != DType::bf16) refuse("x " + x.describe() + " must be f32 or bf16");
     if (y.dtype != DType::f32 && y.dtype != DType::bf16 && y.dtype != DType::f16) {
         refuse("y " + y.describe() + " must be f32, bf16 or f16");
@@ -127,11 +127,13 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     args.y = y.data;
     args.y_stride = out.stride;
     args.packed = static_cast<const std::byte*>(packed_.data());
-    run_operation([&] {
-        const Workspace memory(kernel_->workspace_bytes(problem));
+    args.stream = context.stream;
+    const auto run = [&] {
+        const Workspace memory(kernel_->workspace_bytes(problem), packed_.device());
         args.workspace = memory.data();
         kernel_->run(problem, args);
-    });
+    };
+    run_operation(run, context.threads);
 }
 
 struct FloatLinear::State {
@@ -141,8 +143,12 @@ struct FloatLinear::State {
     std::size_t bytes;
 };
 
-FloatLinear::FloatLinear(const Tensor& weight, Tensor bias) {
-    const QuantizedTensor matrix = float_weight(weight);
+FloatLinear::FloatLinear(const Tensor& weight, Tensor bias)
+    : FloatLinear(weight, std::move(bias), weight.device()) {}
+
+FloatLinear::FloatLinear(const Tensor& weight, Tensor bias, Device device) {
+    QuantizedTensor matrix = float_weight(weight);
+    matrix.data = matrix.data.to(device);
     std::size_t bytes = weight.bytes();
     if (bias.defined()) {
         if (bias.shape() != Shape{matrix.rows}) {
@@ -150,7 +156,7 @@ FloatLinear::FloatLinear(const Tensor& weight, Tensor bias) {
                    " (weight " + weight.describe() + ")");
         }
         bytes += bias.bytes();
-        bias = bias.to(DType::f32);  // its own copy: the weight's packed form is one too
+        bias = bias.to(DType::f32).to(device);  // its own copy: the weight's packed form is one too
     }
     state_ = std::make_unique<State>(
         State{PackedLinear(matrix, Activation::none), weight, std::move(bias), bytes});
@@ -166,10 +172,10 @@ std::int64_t FloatLinear::out_features() const {
     return state_->packed.n();
 }
 
-void FloatLinear::forward(const TensorView& x, const MutableView& y, const StepContext&) const {
+void FloatLinear::forward(const TensorView& x, const MutableView& y, const StepContext& step) const {
     LinearArgs args;
     if (state_->bias.defined()) args.bias = state_->bias.as<float>();
-    state_->packed.run(x, y, Activation::none, args);
+    state_->packed.run(x, y, Activation::none, args, step.call);
 }
 
 std::size_t FloatLinear::weight_bytes() const {

@@ -29,7 +29,8 @@ class PackedLinear {
     /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, on the weight's device, last
     /// axis contiguous, more than two axes only when contiguous. InvalidArgument when shapes, types or
     /// `activation` do not fit.
-    void run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args) const;
+    void run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args,
+             const Context& context = {}) const;
 
   private:
     LinearProblem problem_;

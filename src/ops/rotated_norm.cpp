@@ -10,7 +10,7 @@
 #include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
-#include "ops/attention.h"
+#include "core/views.h"
 #include "ops/elementwise.h"
 #include "ops/workspace.h"
 
@@ -60,7 +60,7 @@ void rotate_norm(const RotatedNorm& args, std::int64_t token, float* row) {
     normed.x_stride = normed.y_stride = columns;
     normed.weight = args.weight.data == nullptr ? nullptr : args.weight.as<float>();
     normed.epsilon = args.epsilon;
-    norm(normed);
+    elementwise_kernels(Device::cpu).norm(normed);
     RopeArgs rotated;
     rotated.rows = rotated.tokens = 1;
     rotated.heads = args.heads;
@@ -69,7 +69,7 @@ void rotate_norm(const RotatedNorm& args, std::int64_t token, float* row) {
     rotated.x_stride = columns;
     rotated.cos = args.cos.as<float>() + token * half;
     rotated.sin = args.sin.as<float>() + token * half;
-    rope(rotated);
+    elementwise_kernels(Device::cpu).rope(rotated);
 }
 
 void widen(const BFloat16* x, std::int64_t count, float* out) {
@@ -115,18 +115,19 @@ void rotate_rows(const RotatedNorm& args, std::int64_t task, float* wide) {
 
 }  // namespace
 
-void rotated_norm(const RotatedNorm& args) {
+void rotated_norm(const RotatedNorm& args, const Context& context) {
     check(args);
     const std::int64_t tasks = (row_count(args) + kRowsPerTask - 1) / kRowsPerTask;
-    if (args.x.dtype == DType::f32)
-        return parallel_for(tasks, [&](std::int64_t task, int) { rotate_rows(args, task, nullptr); });
-    run_operation([&] {
+    const auto rotate = [&] {
+        if (args.x.dtype == DType::f32)
+            return parallel_for(tasks, [&](std::int64_t task, int) { rotate_rows(args, task, nullptr); });
         const std::int64_t columns = args.x.dim(2);
         const Workspace memory(static_cast<std::size_t>(columns * num_threads()) * sizeof(float));
         auto* const wide = reinterpret_cast<float*>(memory.data());
         parallel_for(
             tasks, [&](std::int64_t task, int worker) { rotate_rows(args, task, wide + worker * columns); });
-    });
+    };
+    run_operation(rotate, context.threads);
 }
 
 }  // namespace aerogel

@@ -2,6 +2,7 @@
 // embedding of its heads.
 #pragma once
 
+#include "aerogel/context.h"
 #include "aerogel/tensor.h"
 
 namespace aerogel {
@@ -17,7 +18,7 @@ struct RotatedNorm {
 };
 
 /// y = rope(rms_norm(x) * weight) in float32, rounded once to x's type (Zhang & Sennrich 2019; Su et al.,
-/// RoFormer, 2021). InvalidArgument for shapes and types that do not fit.
-void rotated_norm(const RotatedNorm& args);
+/// RoFormer, 2021). On the CPU. InvalidArgument for shapes and types that do not fit.
+void rotated_norm(const RotatedNorm& args, const Context& context = {});
 
 }  // namespace aerogel

@@ -4,13 +4,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <iterator>
 #include <mutex>
 #include <new>
 
 #include "base/fork.h"
-#include "base/memory.h"
 
 namespace aerogel {
 namespace {
@@ -28,8 +26,9 @@ struct Pool {
 PerProcess<Pool> pool;
 
 // Small enough to be kept although the call needs less.
-bool fits(const Workspace::Buffer& buffer, std::size_t size) {
-    return buffer.size >= size && (buffer.size <= kLarge || buffer.size / 2 <= size);
+bool fits(const Workspace::Buffer& buffer, std::size_t size, Device device) {
+    return buffer.device == device && buffer.memory == &memory_of(device) && buffer.size >= size &&
+           (buffer.size <= kLarge || buffer.size / 2 <= size);
 }
 
 std::size_t bytes_of(const Buffers& buffers) {
@@ -39,12 +38,12 @@ std::size_t bytes_of(const Buffers& buffers) {
 }
 
 // One buffer that fits, or none.
-Buffers kept_buffer(std::size_t size) {
+Buffers kept_buffer(std::size_t size, Device device) {
     Buffers found, unfit;
     Pool& mine = pool.get();
     const std::lock_guard lock(mine.guard);
     const auto at = std::find_if(mine.free.begin(), mine.free.end(),
-                                 [=](const Workspace::Buffer& buffer) { return fits(buffer, size); });
+                                 [=](const Workspace::Buffer& buffer) { return fits(buffer, size, device); });
     if (at != mine.free.end()) {
         found.splice(found.begin(), mine.free, at);
     } else if (!mine.free.empty()) {
@@ -54,26 +53,23 @@ Buffers kept_buffer(std::size_t size) {
     return found;
 }
 
-Workspace::Buffer fresh_buffer(std::size_t size) {
-    Workspace::Buffer buffer;
-    buffer.data.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, size)));
-    if (!buffer.data) throw std::bad_alloc();
-    prefer_huge_pages(buffer.data.get(), size);
-    buffer.size = size;
-    return buffer;
-}
-
 }  // namespace
 
-void Workspace::Free::operator()(std::byte* data) const {
-    std::free(data);
+Workspace::Buffer::Buffer(std::size_t bytes, Device where)
+    : size(bytes), device(where), memory(&memory_of(where)) {
+    data = static_cast<std::byte*>(memory->allocate(device, size));
+    if (data == nullptr) throw std::bad_alloc();
 }
 
-Workspace::Workspace(std::size_t bytes) {
+Workspace::Buffer::~Buffer() {
+    memory->free(device, data, size);
+}
+
+Workspace::Workspace(std::size_t bytes, Device device) {
     if (bytes > SIZE_MAX - kPage) throw std::bad_alloc();
     const std::size_t size = (bytes + kPage) / kPage * kPage;
-    lent_ = kept_buffer(size);
-    if (lent_.empty()) lent_.push_back(fresh_buffer(size));
+    lent_ = kept_buffer(size, device);
+    if (lent_.empty()) lent_.emplace_back(size, device);
 }
 
 Workspace::~Workspace() {

@@ -3,28 +3,34 @@
 
 #include <cstddef>
 #include <list>
-#include <memory>
+
+#include "core/device_memory.h"
 
 namespace aerogel {
 
-/// Scratch memory for as long as it lives, lent by a pool of the process: at least `bytes` bytes, 64-byte
-/// aligned, of undefined content. Whoever asks in the middle of another call (a question of
+/// Scratch memory on the device for as long as it lives, lent by a pool of the process: at least `bytes`
+/// bytes, 64-byte aligned, of undefined content. Whoever asks in the middle of another call (a question of
 /// CancellationQuestion that calls the library) gets other memory. Throws std::bad_alloc.
 class Workspace {
   public:
-    explicit Workspace(std::size_t bytes);
+    explicit Workspace(std::size_t bytes, Device device = {});
     ~Workspace();
     Workspace(const Workspace&) = delete;
     Workspace& operator=(const Workspace&) = delete;
 
-    std::byte* data() const { return lent_.front().data.get(); }
+    std::byte* data() const { return lent_.front().data; }
 
-    struct Free {
-        void operator()(std::byte* data) const;
-    };
-    struct Buffer {
-        std::unique_ptr<std::byte, Free> data;
-        std::size_t size = 0;
+    class Buffer {
+      public:
+        Buffer(std::size_t bytes, Device where);
+        ~Buffer();
+        Buffer(const Buffer&) = delete;
+        Buffer& operator=(const Buffer&) = delete;
+
+        const std::size_t size;
+        const Device device;
+        const DeviceMemory* const memory;  ///< that of the device when it was made
+        std::byte* data;
     };
 
   private:

@@ -16,12 +16,13 @@ struct ClampRange {
     float low;
     float high;
 };
+/// On the CPU (Unsupported elsewhere).
 Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range);
 
 class LinearBranches {
   public:
-    /// Arrays that check_layer() has accepted.
-    explicit LinearBranches(const QuantizedLinearWeights& weights);
+    /// Arrays on the CPU that check_layer() has accepted; they are used on `device`.
+    LinearBranches(const QuantizedLinearWeights& weights, Device device);
 
     /// True when there is nothing around the product.
     bool none() const { return !rotates() && down_ == nullptr; }
@@ -32,10 +33,12 @@ class LinearBranches {
     /// the quantized product with bias; without rotation it gets x as it is. Shapes and errors as
     /// Linear::forward.
     using Multiply = std::function<void(const TensorView& x, const MutableView& y)>;
-    void run(const TensorView& x, const MutableView& y, const Multiply& multiply) const;
+    void run(const TensorView& x, const MutableView& y, const Multiply& multiply,
+             const Context& context) const;
 
   private:
-    void run_piece(const TensorView& x, const MutableView& y, const Multiply& multiply) const;
+    void run_piece(const TensorView& x, const MutableView& y, const Multiply& multiply,
+                   const Context& context) const;
 
     std::int64_t n_, k_;
     std::int64_t block_ = 1;

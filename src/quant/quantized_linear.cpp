@@ -39,6 +39,15 @@ Activation wide_activation(Activation activation) {
     }
 }
 
+// The arrays on another device.
+QuantizedLinearWeights moved(QuantizedLinearWeights weights, Device device) {
+    for (const LayerArray& array : layer_arrays()) {
+        if (!array.has_member() || !array.in(weights).defined()) continue;
+        array.in(weights) = array.in(weights).to(device);
+    }
+    return weights;
+}
+
 const SchemeRow& checked_scheme(const QuantizedLinearWeights& weights) {
     check_layer(weights);
     return scheme_row("quantized_linear", weights.scheme);
@@ -47,12 +56,16 @@ const SchemeRow& checked_scheme(const QuantizedLinearWeights& weights) {
 }  // namespace
 
 struct QuantizedLinear::State {
-    explicit State(QuantizedLinearWeights given)
+    State(QuantizedLinearWeights given, Device place)
         : weights(std::move(given)),
           scheme(checked_scheme(weights)),
-          packed(weights.weight, scheme.activation),
-          branches(weights),
-          bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {}
+          device(place),
+          arrays(moved(weights, device)),
+          packed(arrays.weight, scheme.activation),
+          branches(weights, device),
+          bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {
+        arrays.weight = {};  // is packed
+    }
 
     // The set of static scales of this step, or none where activations are not quantized or are so per token.
     std::optional<std::int64_t> static_set(const StepContext& step) const {
@@ -78,7 +91,7 @@ struct QuantizedLinear::State {
     // second one is made when a step first asks for it.
     const PackedLinear& packed_for(Activation activation) const {
         if (packed.serves(activation)) return packed;
-        std::call_once(wide_once, [&] { wide_packed.emplace(weights.weight, activation); });
+        std::call_once(wide_once, [&] { wide_packed.emplace(moved(weights, device).weight, activation); });
         return *wide_packed;
     }
 
@@ -87,27 +100,28 @@ struct QuantizedLinear::State {
         const bool widened = scheme.static_bits == 4 && step.wide_activations;
         const auto set = widened ? std::nullopt : static_set(step);
         LinearArgs args;
-        if (weights.mul_scale.defined() && !branches.rotates())
-            args.mul_scale = weights.mul_scale.as<float>();
+        if (arrays.mul_scale.defined() && !branches.rotates()) args.mul_scale = arrays.mul_scale.as<float>();
         if (set) {
             args.input_scale = weights.input_scale.as<float>()[*set];
             args.input_offset = weights.input_offset.as<float>()[*set];
-            args.quant_bias = weights.quant_bias.as<std::int32_t>() + *set * weights.weight.rows;
-            args.deq_scale = weights.deq_scale.as<float>() + *set * weights.weight.rows;
-            if (scheme.static_bits == 8) return packed.run(x, y, Activation::per_tensor, args);
+            args.quant_bias = arrays.quant_bias.as<std::int32_t>() + *set * weights.weight.rows;
+            args.deq_scale = arrays.deq_scale.as<float>() + *set * weights.weight.rows;
+            if (scheme.static_bits == 8) return packed.run(x, y, Activation::per_tensor, args, step.call);
             const float low = (-8.0F - args.input_offset) * args.input_scale;
             const float high = (7.0F - args.input_offset) * args.input_scale;
             const Tensor rows = clamped_rows(x, weights.weight.columns, args.mul_scale, {low, high});
             args.mul_scale = nullptr;
-            return packed.run(rows, y, Activation::per_tensor, args);
+            return packed.run(rows, y, Activation::per_tensor, args, step.call);
         }
-        if (weights.bias.defined()) args.bias = weights.bias.as<float>();
+        if (arrays.bias.defined()) args.bias = arrays.bias.as<float>();
         const Activation kind = activation(step);
-        packed_for(kind).run(x, y, kind, args);
+        packed_for(kind).run(x, y, kind, args, step.call);
     }
 
     QuantizedLinearWeights weights;
     const SchemeRow& scheme;
+    Device device;
+    QuantizedLinearWeights arrays;  ///< what the kernels read, on the device
     PackedLinear packed;
     LinearBranches branches;
     mutable std::once_flag wide_once;
@@ -115,8 +129,8 @@ struct QuantizedLinear::State {
     std::size_t bytes;
 };
 
-QuantizedLinear::QuantizedLinear(QuantizedLinearWeights weights)
-    : state_(std::make_unique<State>(std::move(weights))) {}
+QuantizedLinear::QuantizedLinear(QuantizedLinearWeights weights, Device device)
+    : state_(std::make_unique<State>(std::move(weights), device)) {}
 QuantizedLinear::~QuantizedLinear() = default;
 
 std::int64_t QuantizedLinear::in_features() const {
@@ -129,9 +143,10 @@ std::int64_t QuantizedLinear::out_features() const {
 
 void QuantizedLinear::forward(const TensorView& x, const MutableView& y, const StepContext& step) const {
     if (state_->branches.none()) return state_->multiply(x, y, step);
-    state_->branches.run(x, y, [&](const TensorView& rows, const MutableView& product) {
-        state_->multiply(rows, product, step);
-    });
+    state_->branches.run(
+        x, y,
+        [&](const TensorView& rows, const MutableView& product) { state_->multiply(rows, product, step); },
+        step.call);
 }
 
 std::string QuantizedLinear::scheme() const {

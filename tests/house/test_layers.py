@@ -1,6 +1,6 @@
 """The layers of the house: no include points to a layer above, none makes a cycle, third-party headers stay
-where they belong, public headers need nothing but the standard library and each other, and values of a thread stay in
-base."""
+where they belong, public headers need nothing but the standard library and each other, values of a thread stay in base, and
+models touch no element of their arrays."""
 
 import re
 
@@ -74,6 +74,11 @@ def arrow_error(source, target, layers):
     return None
 
 
+# What runs with the arrays of a model, wherever they lie.
+ON_THE_DEVICE = ("src/model/wan/", "src/model/samplers/", "src/model/slots", "src/model/frame_sampler", "src/model/pipeline.", "src/model/transformer.")
+TOUCHES = re.compile(r"\b(mutable_)?as<|\b(mutable_data|data_at)\(")
+
+
 def violations(files):
     """files: path -> text. Every broken rule, one line each, the cycles too."""
     errors, layers, graph = [], {}, {}
@@ -86,6 +91,8 @@ def violations(files):
     for path, text in files.items():
         if layers[path] != "base" and re.search(r"^[^/\n]*\bthread_local\b", text, re.MULTILINE):
             errors.append(f"{path}: thread_local belongs in base; scratch memory is a Workspace")
+        if path.startswith(ON_THE_DEVICE) and (found := TOUCHES.search(text)):
+            errors.append(f"{path}: {found[0]} is an element at hand; a model calls operations, which run where its tensors are")
         graph[path] = []
         for quoted, name in includes(text):
             if not quoted:
@@ -151,6 +158,7 @@ BAD = {
     "public system": ("include/aerogel/x.h", "// layer: core\n#include <unistd.h>", "is not allowed in public"),
     "public internal": ("include/aerogel/x.h", '// layer: core\n#include "base/log.h"', "public header includes"),
     "scratch memory of a thread": ("src/quant/x.h", "thread_local int x;", "thread_local belongs in base"),
+    "element of a model": ("src/model/wan/x.cpp", "float a = tensor.as<float>()[0];", "as< is an element at hand"),
     "no layer": ("include/aerogel/x.h", "#pragma once", "no known layer"),
     "new room": ("src/misc/x.h", "", "no known layer"),
     "missing": ("src/base/x.h", '#include "log.h"', '"log.h" is no file'),

@@ -10,6 +10,7 @@
 #include <numbers>
 #include <random>
 
+#include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "kernels/cpu_kernels.h"
 #include "kernels/reference/kernels.h"
@@ -217,7 +218,7 @@ TEST(ElementwiseKernels, ActivationsWithinAFewUnits) {
         for (const ActivationFunction function : kFunctions) {
             std::vector<float> y(x.size() + 1, kNaN);
             y.back() = kPoison;
-            set.activation(function, x.data(), y.data(), static_cast<std::int64_t>(x.size()));
+            set.activation({function, x.data(), y.data(), static_cast<std::int64_t>(x.size())});
             EXPECT_EQ(y.back(), kPoison);
             for (std::size_t i = 0; i < x.size(); ++i) {
                 const Exact exact = exact_activation(function, x[i]);
@@ -233,7 +234,7 @@ TEST(ElementwiseKernels, ActivationsOfEverySizeInPlace) {
         for (std::int64_t count = 0; count < 70; ++count) {
             std::vector<float> x = normal(count + 1, 7);
             const std::vector<float> before = x;
-            set.activation(ActivationFunction::silu, x.data(), x.data(), count);
+            set.activation({ActivationFunction::silu, x.data(), x.data(), count});
             EXPECT_EQ(x.back(), before.back());
             for (std::size_t i = 0; i + 1 < x.size(); ++i) {
                 const Exact exact = exact_activation(ActivationFunction::silu, before[i]);
@@ -248,7 +249,7 @@ TEST(ElementwiseKernels, ActivationsOfNaNAndInfinity) {
         for (const ActivationFunction function : kFunctions) {
             const std::vector<float> x = {kNaN, kInfinity, -kInfinity, 1.0F};
             std::vector<float> y(4);
-            set.activation(function, x.data(), y.data(), 4);
+            set.activation({function, x.data(), y.data(), 4});
             EXPECT_TRUE(std::isnan(y[0])) << set.name;
             EXPECT_EQ(y[1], kInfinity) << set.name;
             EXPECT_TRUE(std::isnan(y[2])) << set.name;  // -infinity * 0, as the formula says
@@ -314,22 +315,30 @@ TEST(ElementwiseKernels, RopeWithinBounds) {
 int wrong_residual(const std::function<void(const ResidualArgs&)>& residual, std::int64_t columns,
                    bool gated) {
     constexpr std::int64_t kRows = 6, kRowsPerGate = 3;
-    std::vector<float> x = normal(kRows * columns + 1, 1);
-    const std::vector<float> before = x, y = normal(kRows * columns, 2),
+    const std::int64_t x_stride = columns + 2, y_stride = gated ? columns + 3 : 0;  // 0: one row for all
+    std::vector<float> x = normal(kRows * x_stride, 1);
+    const std::vector<float> before = x, y = normal(kRows * (columns + 3), 2),
                              gate = normal(kRows * (columns + 1), 3);
     ResidualArgs args;
     args.rows = kRows;
     args.columns = columns;
     args.x = x.data();
+    args.x_stride = x_stride;
     args.y = y.data();
+    args.y_stride = y_stride;
     args.gate = gated ? gate.data() : nullptr;
     args.rows_per_gate = kRowsPerGate;
     args.gate_stride = columns + 1;
     residual(args);
-    int wrong = x.back() != before.back();
-    for (std::int64_t i = 0; i < kRows * columns; ++i) {
-        const double g = gated ? gate[at(i / columns / kRowsPerGate * (columns + 1) + i % columns)] : 1.0;
-        const double more = y[at(i)] * g;
+    int wrong = 0;
+    for (std::int64_t i = 0; i < kRows * x_stride; ++i) {
+        const std::int64_t row = i / x_stride, column = i % x_stride;
+        if (column >= columns) {
+            wrong += x[at(i)] != before[at(i)];
+            continue;
+        }
+        const double g = gated ? gate[at(row / kRowsPerGate * (columns + 1) + column)] : 1.0;
+        const double more = y[at(row * y_stride + column)] * g;
         const double bound = 2 * kUnit * (std::fabs(before[at(i)]) + std::fabs(more)) + 0x1p-149;
         wrong += !(std::fabs(x[at(i)] - (before[at(i)] + more)) <= bound);
     }
@@ -356,6 +365,92 @@ TEST(ElementwiseKernels, ResidualWithinBounds) {
     EXPECT_NE(broken([](ResidualArgs& a) { a.rows_per_gate = 2; }), 0);
     EXPECT_NE(broken([](ResidualArgs& a) { a.gate_stride -= 1; }), 0);
     EXPECT_NE(broken([](ResidualArgs& a) { a.rows -= 1; }), 0);
+    EXPECT_NE(broken([](ResidualArgs& a) { a.y_stride = 0; }), 0);
+    EXPECT_NE(broken([](ResidualArgs& a) { a.x_stride -= 1; }), 0);
+}
+
+TEST(ElementwiseKernels, SumsAreRoundedAsTheySay) {
+    constexpr std::int64_t kCount = 40000;
+    std::vector<std::vector<float>> x;
+    for (unsigned i = 0; i < CombineArgs::kMostTerms; ++i) x.push_back(normal(kCount, i));
+    for (const ElementwiseKernels& set : usable()) {
+        for (std::size_t terms = 1; terms <= CombineArgs::kMostTerms; ++terms) {
+            for (const bool wide : {false, true}) {
+                std::vector<float> y(kCount + 1, kPoison);
+                CombineArgs args;
+                args.count = kCount;
+                args.terms = terms;
+                args.y = y.data();
+                args.wide = wide;
+                for (std::size_t term = 0; term < terms; ++term) {
+                    args.factor[term] = 1.0 / (3.0 + static_cast<double>(term));
+                    args.x[term] = x[term].data();
+                }
+                set.combine(args);
+                EXPECT_EQ(y.back(), kPoison);
+                for (std::size_t i = 0; i < at(kCount); ++i) {
+                    double sum = 0.0;
+                    float rounded = 0.0F;
+                    for (std::size_t term = 0; term < terms; ++term) {
+                        sum += args.factor[term] * static_cast<double>(x[term][i]);
+                        const float product = static_cast<float>(args.factor[term]) * x[term][i];
+                        rounded = term == 0 ? product : rounded + product;
+                    }
+                    ASSERT_EQ(y[i], wide ? static_cast<float>(sum) : rounded) << set.name << " " << i;
+                }
+            }
+        }
+    }
+}
+
+TEST(ElementwiseKernels, CopiesOfAnyStrides) {
+    constexpr std::int64_t kShape[] = {3, 5, 4, 7};
+    const std::vector<float> x = normal(3 * 5 * 4 * 7, 1);
+    for (const ElementwiseKernels& set : usable()) {
+        for (const bool to_half : {false, true}) {
+            std::vector<float> y(x.size() + 1, kPoison);
+            std::vector<BFloat16> half(x.size() + 1, BFloat16{0x4242});
+            CopyArgs args;  // the axes in the order 2, 0, 3, 1 on the side of x
+            args.axes = 4;
+            args.shape = {4, 3, 7, 5};
+            args.x_strides = {7, 140, 1, 28};
+            args.y_strides = {105, 35, 5, 1};
+            args.x = x.data();
+            args.y = to_half ? static_cast<void*>(half.data()) : y.data();
+            args.y_type = to_half ? DType::bf16 : DType::f32;
+            set.copy(args);
+            EXPECT_EQ(y.back(), kPoison);
+            EXPECT_EQ(half.back().bits, 0x4242);
+            std::size_t place = 0;
+            for (std::int64_t c = 0; c < kShape[2]; ++c)
+                for (std::int64_t a = 0; a < kShape[0]; ++a)
+                    for (std::int64_t d = 0; d < kShape[3]; ++d)
+                        for (std::int64_t b = 0; b < kShape[1]; ++b, ++place) {
+                            const float wanted = x[at(((a * 5 + b) * 4 + c) * 7 + d)];
+                            if (to_half) {
+                                ASSERT_EQ(half[place].bits, to_bfloat16(wanted).bits) << set.name;
+                            } else {
+                                ASSERT_EQ(y[place], wanted) << set.name;
+                            }
+                        }
+        }
+    }
+}
+
+TEST(ElementwiseKernels, OneValueThatIsNotFiniteIsEnough) {
+    for (const ElementwiseKernels& set : usable()) {
+        std::vector<float> x = normal(40001, 1);
+        x[7] = std::numeric_limits<float>::max();
+        EXPECT_TRUE(set.all_finite({x.data(), 40001})) << set.name;
+        for (const std::size_t place : {std::size_t{0}, std::size_t{20000}, std::size_t{40000}}) {
+            for (const float bad : {kNaN, kInfinity, -kInfinity}) {
+                const float before = std::exchange(x[place], bad);
+                EXPECT_FALSE(set.all_finite({x.data(), 40001})) << set.name << " " << place;
+                x[place] = before;
+            }
+        }
+        EXPECT_TRUE(set.all_finite({x.data(), 40000}));
+    }
 }
 
 TEST(ElementwiseKernels, SameBitsForAnyNumberOfThreads) {
@@ -368,8 +463,8 @@ TEST(ElementwiseKernels, SameBitsForAnyNumberOfThreads) {
             set_num_threads(count);
             norms.push_back(run.run(set.norm));
             std::vector<float>& y = activations.emplace_back(x.size());
-            set.activation(ActivationFunction::gelu_tanh, x.data(), y.data(),
-                           static_cast<std::int64_t>(x.size()));
+            set.activation(
+                {ActivationFunction::gelu_tanh, x.data(), y.data(), static_cast<std::int64_t>(x.size())});
             EXPECT_EQ(norms.back(), norms.front()) << set.name;
             EXPECT_EQ(y, activations.front()) << set.name;
         }

@@ -3,24 +3,11 @@
 // Included by sources built for one CPU level; everything is local to the including file.
 #pragma once
 
-#include "base/thread_pool.h"
+#include "kernels/cpu/row_tasks.h"
 #include "kernels/elementwise.h"
 
 namespace aerogel {
 namespace {
-
-/// Elements per task: large enough to hide the hand-out of tasks, small enough to share evenly.
-constexpr std::int64_t kTaskElements = 16384;
-
-/// Runs row(r) for all rows, in tasks of whole rows.
-template <typename Row>
-void for_rows(std::int64_t rows, std::int64_t columns, const Row& row) {
-    const std::int64_t per_task = columns >= kTaskElements || columns <= 0 ? 1 : kTaskElements / columns;
-    parallel_for((rows + per_task - 1) / per_task, [&](std::int64_t task, int) {
-        const std::int64_t end = (task + 1) * per_task < rows ? (task + 1) * per_task : rows;
-        for (std::int64_t r = task * per_task; r < end; ++r) row(r);
-    });
-}
 
 /// Calls block(i, count) with count = kLanes, or less for the last lanes of `size` elements.
 template <typename Isa, typename Block>
@@ -90,27 +77,27 @@ typename Isa::V silu(typename Isa::V x) {
 
 /// y = f(x) in chunks of kTaskElements.
 template <typename Isa, typename Function>
-void activate(const float* x, float* y, std::int64_t count, const Function& function) {
-    const std::int64_t chunks = (count + kTaskElements - 1) / kTaskElements;
+void activate(const ActivationArgs& args, const Function& function) {
+    const std::int64_t chunks = (args.count + kTaskElements - 1) / kTaskElements;
     parallel_for(chunks, [&](std::int64_t chunk, int) {
         const std::int64_t first = chunk * kTaskElements;
-        const std::int64_t size = count - first < kTaskElements ? count - first : kTaskElements;
+        const std::int64_t size = args.count - first < kTaskElements ? args.count - first : kTaskElements;
         for_vectors<Isa>(size, [&](std::int64_t i, std::int64_t lanes) {
-            Isa::store_part(y + first + i, lanes, function(Isa::load_part(x + first + i, lanes)));
+            Isa::store_part(args.y + first + i, lanes, function(Isa::load_part(args.x + first + i, lanes)));
         });
     });
 }
 
 template <typename Isa>
-void run_activation(ActivationFunction function, const float* x, float* y, std::int64_t count) {
+void run_activation(const ActivationArgs& args) {
     using V = typename Isa::V;
-    switch (function) {
+    switch (args.function) {
         case ActivationFunction::gelu_tanh:
-            return activate<Isa>(x, y, count, [](V a) { return gelu_tanh<Isa>(a); });
+            return activate<Isa>(args, [](V a) { return gelu_tanh<Isa>(a); });
         case ActivationFunction::gelu_erf:
-            return activate<Isa>(x, y, count, [](V a) { return gelu_erf<Isa>(a); });
+            return activate<Isa>(args, [](V a) { return gelu_erf<Isa>(a); });
         case ActivationFunction::silu:
-            return activate<Isa>(x, y, count, [](V a) { return silu<Isa>(a); });
+            return activate<Isa>(args, [](V a) { return silu<Isa>(a); });
     }
 }
 
@@ -199,8 +186,8 @@ void run_rope(const RopeArgs& args) {
 template <typename Isa>
 void run_residual(const ResidualArgs& args) {
     for_rows(args.rows, args.columns, [&](std::int64_t row) {
-        float* x = args.x + row * args.columns;
-        const float* y = args.y + row * args.columns;
+        float* x = args.x + row * args.x_stride;
+        const float* y = args.y + row * args.y_stride;
         const float* gate =
             args.gate == nullptr ? nullptr : args.gate + row / args.rows_per_gate * args.gate_stride;
         for_vectors<Isa>(args.columns, [&](std::int64_t i, std::int64_t lanes) {

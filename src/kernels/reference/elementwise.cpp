@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "base/thread_pool.h"
+#include "kernels/plain_elementwise.h"
 
 namespace aerogel::reference {
 namespace {
@@ -51,12 +52,12 @@ void norm(const NormArgs& args) noexcept {
     parallel_for(args.rows, [&](std::int64_t row, int) { norm_row(args, row); });
 }
 
-void activation(ActivationFunction function, const float* x, float* y, std::int64_t count) noexcept {
+void activation(const ActivationArgs& args) noexcept {
     constexpr std::int64_t kChunk = 4096;
-    parallel_for((count + kChunk - 1) / kChunk, [&](std::int64_t chunk, int) {
-        const std::int64_t end = std::min(count, (chunk + 1) * kChunk);
+    parallel_for((args.count + kChunk - 1) / kChunk, [&](std::int64_t chunk, int) {
+        const std::int64_t end = std::min(args.count, (chunk + 1) * kChunk);
         for (std::int64_t i = chunk * kChunk; i < end; ++i)
-            y[i] = static_cast<float>(activate(function, x[i]));
+            args.y[i] = static_cast<float>(activate(args.function, args.x[i]));
     });
 }
 
@@ -78,8 +79,8 @@ void rope(const RopeArgs& args) noexcept {
 
 void residual(const ResidualArgs& args) noexcept {
     parallel_for(args.rows, [&](std::int64_t row, int) {
-        float* x = args.x + row * args.columns;
-        const float* y = args.y + row * args.columns;
+        float* x = args.x + row * args.x_stride;
+        const float* y = args.y + row * args.y_stride;
         const float* gate =
             args.gate == nullptr ? nullptr : args.gate + row / args.rows_per_gate * args.gate_stride;
         for (std::int64_t i = 0; i < args.columns; ++i) {
@@ -91,6 +92,8 @@ void residual(const ResidualArgs& args) noexcept {
 
 }  // namespace
 
-constexpr ElementwiseKernels kElementwise = {"reference.elementwise", norm, activation, rope, residual};
+constexpr ElementwiseKernels kElementwise = {
+    "reference.elementwise", norm,        activation,       rope, residual,
+    plain::combine,          plain::copy, plain::all_finite};
 
 }  // namespace aerogel::reference

@@ -4,12 +4,14 @@
 #include <bit>
 #include <cmath>
 
+#include "base/thread_pool.h"
+
 namespace aerogel::reference {
 namespace {
 
 void hadamard(const HadamardArgs& args) noexcept {
     const double norm = 1.0 / std::sqrt(static_cast<double>(args.block));
-    for (std::int64_t r = 0; r < args.rows; ++r) {
+    parallel_for(args.rows, [&](std::int64_t r, int) {
         const float* x = args.x + r * args.x_stride;
         float* y = args.y + r * args.y_stride;
         for (std::int64_t column = 0; column < args.columns; ++column) {
@@ -23,7 +25,7 @@ void hadamard(const HadamardArgs& args) noexcept {
             }
             y[column] = static_cast<float>(sum * norm);
         }
-    }
+    });
 }
 
 }  // namespace

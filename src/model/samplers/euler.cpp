@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/samplers/samplers.h"
+#include "ops/elementwise.h"
 
 namespace aerogel {
 namespace {
@@ -25,12 +26,10 @@ class EulerSampler final : public Sampler {
     const std::vector<float>& timesteps() const override { return timesteps_; }
 
     void step(int index, const TensorView& velocity, const MutableView& sample) override {
-        const std::int64_t count = check_sampler_step(index, timesteps_.size(), velocity, sample);
+        check_sampler_step(index, timesteps_.size(), velocity, sample);
         const auto at = static_cast<std::size_t>(index);
         const float delta = sigmas_[at + 1] - sigmas_[at];
-        const auto* v = velocity.as<float>();
-        auto* x = sample.as<float>();
-        for (std::int64_t i = 0; i < count; ++i) x[i] += delta * v[i];
+        combine({{1.0, sample}, {delta, velocity}}, sample);
     }
 
   private:

@@ -30,19 +30,18 @@ std::unique_ptr<Sampler> Sampler::create(SamplerKind kind, int steps, double shi
     return kind == SamplerKind::euler ? make_euler_sampler(steps, shift) : make_unipc_sampler(steps, shift);
 }
 
-std::int64_t check_sampler_step(int index, std::size_t steps, const TensorView& velocity,
-                                const MutableView& sample) {
+void check_sampler_step(int index, std::size_t steps, const TensorView& velocity, const MutableView& sample) {
     if (index < 0 || static_cast<std::size_t>(index) >= steps) {
         throw InvalidArgument(fmt::format("[sampler] step must be in [0, {}), got {}", steps, index));
     }
     const bool fits = velocity.dtype == DType::f32 && sample.dtype == DType::f32 &&
-                      velocity.shape == sample.shape && velocity.contiguous() && sample.contiguous();
+                      velocity.shape == sample.shape && velocity.device == sample.device &&
+                      velocity.contiguous() && sample.contiguous();
     if (!fits) {
-        throw InvalidArgument(
-            fmt::format("[sampler] velocity and sample must be contiguous f32 of one shape, got {} and {}",
-                        velocity.describe(), sample.describe()));
+        throw InvalidArgument(fmt::format(
+            "[sampler] velocity and sample must be contiguous f32 of one shape on one device, got {} and {}",
+            velocity.describe(), sample.describe()));
     }
-    return sample.count();
 }
 
 }  // namespace aerogel

@@ -19,9 +19,8 @@ inline double shifted(double sigma, double shift) {
     return shift * sigma / (1.0 + (shift - 1.0) * sigma);
 }
 
-/// InvalidArgument unless 0 <= index < steps and velocity and sample are contiguous f32 of one shape. Returns
-/// the number of elements.
-std::int64_t check_sampler_step(int index, std::size_t steps, const TensorView& velocity,
-                                const MutableView& sample);
+/// InvalidArgument unless 0 <= index < steps and velocity and sample are contiguous f32 of one shape on one
+/// device.
+void check_sampler_step(int index, std::size_t steps, const TensorView& velocity, const MutableView& sample);
 
 }  // namespace aerogel

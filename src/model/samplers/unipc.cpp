@@ -4,9 +4,11 @@
 // order 1. Coefficients and sums are computed in double.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "aerogel/error.h"
 #include "model/samplers/samplers.h"
+#include "ops/elementwise.h"
 
 namespace aerogel {
 namespace {
@@ -44,17 +46,17 @@ class UniPcSampler final : public Sampler {
     const std::vector<float>& timesteps() const override { return timesteps_; }
 
     void step(int index, const TensorView& velocity, const MutableView& sample) override {
-        const std::int64_t count = check_sampler_step(index, timesteps_.size(), velocity, sample);
-        if (index != 0 && (index != next_ || static_cast<std::int64_t>(last_sample_.size()) != count)) {
+        check_sampler_step(index, timesteps_.size(), velocity, sample);
+        if (index != 0 && (index != next_ || last_sample_.shape() != sample.shape)) {
             throw InvalidArgument(
                 "[sampler] unipc takes the steps of one sample in order, from 0; expected " +
                 std::to_string(next_) + ", got " + std::to_string(index));
         }
-        if (index == 0) start(static_cast<std::size_t>(count));
+        if (index == 0) start(sample);
         const int order = std::min({2, steps() - index, index + 1});
         const Transition correct = index == 0 ? Transition{} : corrector(index, previous_order_);
         const Transition predict = predictor(index, order);
-        advance(index, {correct, predict}, velocity.as<float>(), sample.as<float>());
+        advance(index, {correct, predict}, velocity, sample);
         previous_order_ = order;
         next_ = index + 1;
     }
@@ -68,10 +70,9 @@ class UniPcSampler final : public Sampler {
     int steps() const { return static_cast<int>(timesteps_.size()); }
     double sigma(int index) const { return sigmas_[static_cast<std::size_t>(index)]; }
 
-    void start(std::size_t count) {
-        last_sample_.assign(count, 0.0F);
-        clean_.assign(count, 0.0F);
-        older_clean_.assign(count, 0.0F);
+    void start(const MutableView& sample) {
+        for (Tensor* tensor : {&last_sample_, &clean_, &older_clean_, &scratch_})
+            *tensor = Tensor::zeros(DType::f32, sample.shape, sample.device);
     }
 
     // From level index to index + 1; at sigma 0 the limit is the clean sample itself.
@@ -111,31 +112,43 @@ class UniPcSampler final : public Sampler {
         return (half_log_snr(sigma(index - 1)) - half_log_snr(sigma(index))) / step_size(index);
     }
 
-    void advance(int index, const Pair& pair, const float* velocity, float* sample) {
+    // With m = sample - level * velocity, the prediction of the clean sample, m0 the one before it, and x the
+    // corrected sample (the sample itself in step 0), the next one is
+    // predict.sample * x + predict.clean * m + predict.history * (m0 - m).
+    void advance(int index, const Pair& pair, const TensorView& velocity, const MutableView& sample) {
         const Transition& c = pair.correct;
         const Transition& p = pair.predict;
         const double level = sigma(index);
-        for (std::size_t i = 0; i < last_sample_.size(); ++i) {
-            const double m0 = clean_[i];
-            const double older = older_clean_[i];
-            const double m = sample[i] - level * velocity[i];
-            double x = sample[i];
-            if (index > 0) {
-                x = c.sample * last_sample_[i] + c.clean * m0 + c.history * (older - m0) +
-                    c.arrival * (m - m0);
-            }
-            last_sample_[i] = static_cast<float>(x);
-            older_clean_[i] = clean_[i];
-            clean_[i] = static_cast<float>(m);
-            sample[i] = static_cast<float>(p.sample * x + p.clean * m + p.history * (m0 - m));
+        const double of_m = p.clean - p.history;
+        if (index == 0) {
+            copy(sample, last_sample_);
+            combine({{p.sample + of_m, sample}, {-of_m * level, velocity}}, scratch_, true);
+        } else {
+            const double before = c.clean - c.history - c.arrival, now = p.sample * c.arrival + of_m;
+            combine({{p.sample * c.sample, last_sample_},
+                     {p.sample * before + p.history, clean_},
+                     {p.sample * c.history, older_clean_},
+                     {now, sample},
+                     {-now * level, velocity}},
+                    scratch_, true);
+            combine({{c.sample, last_sample_},
+                     {before, clean_},
+                     {c.history, older_clean_},
+                     {c.arrival, sample},
+                     {-c.arrival * level, velocity}},
+                    last_sample_, true);
         }
+        combine({{1.0, sample}, {-level, velocity}}, older_clean_, true);
+        std::swap(clean_, older_clean_);
+        copy(scratch_, sample);
     }
 
     std::vector<double> sigmas_;  // one more than steps, ends with 0; float32 values
     std::vector<float> timesteps_;
-    std::vector<float> last_sample_;  // the corrected sample of the previous step
-    std::vector<float> clean_;        // its prediction of the clean sample
-    std::vector<float> older_clean_;  // and the one before
+    Tensor last_sample_;  // the corrected sample of the previous step
+    Tensor clean_;        // its prediction of the clean sample
+    Tensor older_clean_;  // and the one before
+    Tensor scratch_;
     int previous_order_ = 1;
     int next_ = 0;
 };

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "aerogel/attention.h"
-#include "base/thread_pool.h"
+#include "core/views.h"
 #include "model/slots.h"
 #include "ops/elementwise.h"
 
@@ -22,32 +22,42 @@ enum ModulationRow : std::int64_t {
     kGateFfn
 };
 
-// Calls visit(first row, rows, first run, rows per run): once where all runs have one length, else per run.
-template <typename Visit>
-void for_each_run(const TimeRuns& runs, const Visit& visit) {
-    if (const std::int64_t length = runs.uniform_length(); length != 0) {
-        visit(std::int64_t{0}, runs.starts.back(), std::int64_t{0}, length);
-        return;
+// Token rows first .. first + rows - 1, of as many runs of one length.
+struct RunPart {
+    std::int64_t first, rows, first_run, runs;
+
+    // Row `index` of each of the runs' rows_per_run: [runs, inner_dim].
+    TensorView modulation(const WanPass& pass, std::int64_t rows_per_run, std::int64_t index) const {
+        const std::int64_t dim = pass.config.inner_dim();
+        return part_of(pass.buffers.modulation.view(), (first_run * rows_per_run + index) * dim, {runs, dim},
+                       {rows_per_run * dim, 1});
     }
+};
+
+// Once where all runs have one length, else per run.
+template <typename Visit>
+void for_each_part(const WanPass& pass, const Visit& visit) {
+    const TimeRuns& runs = pass.conditions.runs;
+    if (runs.uniform_length() != 0) return visit(RunPart{0, runs.starts.back(), 0, runs.count()});
     for (std::int64_t run = 0; run < runs.count(); ++run) {
         const std::int64_t first = runs.starts[static_cast<std::size_t>(run)];
-        const std::int64_t rows = runs.starts[static_cast<std::size_t>(run) + 1] - first;
-        visit(first, rows, run, rows);
+        visit(RunPart{first, runs.starts[static_cast<std::size_t>(run) + 1] - first, run, 1});
     }
 }
 
 // One sub-layer's arrays in the scratch memory, handed out from its start.
 class Scratch {
   public:
-    explicit Scratch(Tensor& memory) : next_(memory.mutable_as<float>()) {}
+    explicit Scratch(Tensor& memory) : memory_(memory) {}
     MutableView rows(std::int64_t rows, std::int64_t columns) {
-        const MutableView view = rows_view(next_, rows, columns);
-        next_ += rows * columns;
+        const MutableView view = part_of(memory_, used_, {rows, columns});
+        used_ += rows * columns;
         return view;
     }
 
   private:
-    float* next_;
+    MutableView memory_;
+    std::int64_t used_ = 0;
 };
 
 class Block {
@@ -56,6 +66,7 @@ class Block {
         : weights_(weights),
           pass_(pass),
           index_(index),
+          context_(pass.step.context.call),
           rows_(pass.patches.rows()),
           dim_(pass.config.inner_dim()) {}
 
@@ -70,15 +81,9 @@ class Block {
 
   private:
     void add_modulation_table() {
-        const auto* table = weights_.scale_shift_table.as<float>();
-        const auto* time = pass_.conditions.modulation.as<float>();
-        auto* out = pass_.buffers.modulation.mutable_as<float>();
-        const std::int64_t columns = kModulationRows * dim_;
-        parallel_for(pass_.conditions.runs.count(), [&](std::int64_t run, int) {
-            for (std::int64_t i = 0; i < columns; ++i) {
-                out[run * columns + i] = table[i] + time[run * columns + i];
-            }
-        });
+        copy(pass_.conditions.modulation, pass_.buffers.modulation, context_);
+        residual(pass_.buffers.modulation, weights_.scale_shift_table.reshaped({1, kModulationRows * dim_}),
+                 {}, context_);
     }
 
     void self_attention() {
@@ -111,17 +116,12 @@ class Block {
         const MutableView q = project(weights.to_q, cross_attention_input(), scratch);
         normalize_heads(weights.norm_q, q);
         const MutableView o = pass_.buffers.normed;
-        attend_to_context(q, {weights.to_k, weights.to_v, weights.norm_k, pass_.conditions.text}, o, scratch);
+        attend_to(q, {weights.to_k, weights.to_v, weights.norm_k, pass_.conditions.text}, o, scratch);
         if (weights.add_k && pass_.conditions.image.dim(1) > 0) {
             const MutableView image = scratch.rows(rows_, dim_);
-            attend_to_context(q, {weights.add_k, weights.add_v, weights.norm_added_k, pass_.conditions.image},
-                              image, scratch);
-            ResidualArgs sum;
-            sum.rows = rows_;
-            sum.columns = dim_;
-            sum.x = o.as<float>();
-            sum.y = image.as<float>();
-            residual(sum);
+            attend_to(q, {weights.add_k, weights.add_v, weights.norm_added_k, pass_.conditions.image}, image,
+                      scratch);
+            residual(o, image, {}, context_);
         }
         run_linear(weights.to_out, o, q, pass_.step);
         add_to_hidden(q, -1);
@@ -130,47 +130,40 @@ class Block {
     // Without cross_attn_norm the layer reads the residual stream itself.
     TensorView cross_attention_input() {
         if (!weights_.norm2_weight.defined()) return pass_.buffers.hidden;
-        NormArgs args;
-        args.rows = rows_;
-        args.columns = args.x_stride = args.y_stride = dim_;
-        args.x = pass_.buffers.hidden.as<float>();
-        args.y = pass_.buffers.normed.mutable_as<float>();
-        args.weight = weights_.norm2_weight.as<float>();
-        args.bias = weights_.norm2_bias.as<float>();
-        args.epsilon = pass_.config.eps;
-        norm(args);
+        norm({.x = pass_.buffers.hidden,
+              .y = pass_.buffers.normed,
+              .weight = weights_.norm2_weight,
+              .bias = weights_.norm2_bias,
+              .epsilon = pass_.config.eps},
+             context_);
         return pass_.buffers.normed;
     }
 
-    struct Context {
+    struct KeysAndValues {
         const LinearSlot& to_k;
         const LinearSlot& to_v;
         const Tensor& norm_k;
         const Tensor& tokens;  // [batch, length, inner_dim]
     };
 
-    void attend_to_context(const TensorView& q, const Context& context, const MutableView& o,
-                           Scratch scratch) {
-        const std::int64_t length = context.tokens.dim(1);
-        if (length == 0) {  // a softmax over nothing adds nothing
-            std::fill_n(o.as<float>(), o.count(), 0.0F);
-            return;
-        }
-        const Tensor tokens = context.tokens.reshaped({pass_.patches.batch * length, dim_});
-        const MutableView k = project(context.to_k, tokens, scratch);
-        const MutableView v = project(context.to_v, tokens, scratch);
-        normalize_heads(context.norm_k, k);
-        if (&context.to_k == &weights_.attn2.to_k) {
+    void attend_to(const TensorView& q, const KeysAndValues& seen, const MutableView& o, Scratch scratch) {
+        const std::int64_t length = seen.tokens.dim(1);
+        if (length == 0) return clear(o);  // a softmax over nothing adds nothing
+        const Tensor tokens = seen.tokens.reshaped({pass_.patches.batch * length, dim_});
+        const MutableView k = project(seen.to_k, tokens, scratch);
+        const MutableView v = project(seen.to_v, tokens, scratch);
+        normalize_heads(seen.norm_k, k);
+        if (&seen.to_k == &weights_.attn2.to_k) {
             attend(weights_.attn2, q, k, v, o);
         } else {  // image tokens
-            attention(heads(q), heads(k), heads(v), heads(o));
+            attention(heads(q), heads(k), heads(v), heads(o), {}, context_);
         }
     }
 
     void feed_forward() {
         Scratch scratch(pass_.buffers.scratch);
         const MutableView inner = project(weights_.ffn_in, pass_.buffers.normed, scratch);
-        activation(ActivationFunction::gelu_tanh, inner.as<float>(), inner.as<float>(), inner.count());
+        activation(ActivationFunction::gelu_tanh, inner, inner, context_);
         run_linear(weights_.ffn_out, inner, pass_.buffers.normed, pass_.step);
         add_to_hidden(pass_.buffers.normed, kGateFfn);
     }
@@ -184,44 +177,21 @@ class Block {
     // RMS norm over all heads of a row together, in place.
     void normalize_heads(const Tensor& weight, const MutableView& x) {
         if (!weight.defined()) return;
-        NormArgs args;
-        args.kind = NormKind::rms;
-        args.rows = x.dim(0);
-        args.columns = args.x_stride = args.y_stride = dim_;
-        args.x = args.y = x.as<float>();
-        args.weight = weight.as<float>();
-        args.epsilon = pass_.config.eps;
-        norm(args);
+        norm({.kind = NormKind::rms, .x = x, .y = x, .weight = weight, .epsilon = pass_.config.eps},
+             context_);
     }
 
     void rotate(const MutableView& x) {
-        RopeArgs args;
-        args.rows = rows_;
-        args.tokens = pass_.patches.grid.tokens();
-        args.heads = pass_.config.num_attention_heads;
-        args.head_dim = pass_.config.attention_head_dim;
-        args.x = x.as<float>();
-        args.x_stride = dim_;
-        args.cos = pass_.rotary.cos.as<float>();
-        args.sin = pass_.rotary.sin.as<float>();
-        rope(args);
+        rope({x, pass_.rotary.cos, pass_.rotary.sin, pass_.config.num_attention_heads}, context_);
     }
 
     // hidden += gate * y; gate -1 = none.
     void add_to_hidden(const TensorView& y, std::int64_t gate) {
-        for_each_run(pass_.conditions.runs, [&](std::int64_t first, std::int64_t rows, std::int64_t run,
-                                                std::int64_t length) {
-            ResidualArgs args;
-            args.rows = rows;
-            args.columns = dim_;
-            args.x = pass_.buffers.hidden.mutable_as<float>() + first * dim_;
-            args.y = y.as<float>() + first * dim_;
-            if (gate >= 0) {
-                args.gate = pass_.buffers.modulation.as<float>() + (run * kModulationRows + gate) * dim_;
-                args.rows_per_gate = length;
-                args.gate_stride = kModulationRows * dim_;
-            }
-            residual(args);
+        if (gate < 0) return residual(pass_.buffers.hidden, y, {}, context_);
+        for_each_part(pass_, [&](const RunPart& part) {
+            residual(rows_of(pass_.buffers.hidden.mutable_view(), part.first, part.rows),
+                     rows_of(y, part.first, part.rows), part.modulation(pass_, kModulationRows, gate),
+                     context_);
         });
     }
 
@@ -229,16 +199,14 @@ class Block {
     template <typename View>
     View heads(const View& x) const {
         const std::int64_t batch = pass_.patches.batch;
-        return {DType::f32,
-                {batch, x.dim(0) / batch, pass_.config.num_attention_heads, pass_.config.attention_head_dim},
-                x.data,
-                {},
-                Device::cpu};
+        return reshaped(
+            x, {batch, x.dim(0) / batch, pass_.config.num_attention_heads, pass_.config.attention_head_dim});
     }
 
     const WanBlockWeights& weights_;
     const WanPass& pass_;
     int index_;
+    const Context& context_;
     std::int64_t rows_;
     std::int64_t dim_;
 };
@@ -258,29 +226,22 @@ std::int64_t scratch_elements(const WanConfig& config, const PatchGrid& patches,
 
 }  // namespace
 
-WanBuffers::WanBuffers(const WanConfig& config, const PatchGrid& patches, const WanConditioning& conditions)
-    : hidden(DType::f32, {patches.rows(), config.inner_dim()}),
-      normed(DType::f32, {patches.rows(), config.inner_dim()}),
-      modulation(DType::f32, {conditions.runs.count(), kModulationRows * config.inner_dim()}),
-      scratch(DType::f32, {scratch_elements(config, patches, conditions)}) {}
+WanBuffers::WanBuffers(const WanConfig& config, const PatchGrid& patches, const WanConditioning& conditions,
+                       Device device)
+    : hidden(DType::f32, {patches.rows(), config.inner_dim()}, device),
+      normed(DType::f32, {patches.rows(), config.inner_dim()}, device),
+      modulation(DType::f32, {conditions.runs.count(), kModulationRows * config.inner_dim()}, device),
+      scratch(DType::f32, {scratch_elements(config, patches, conditions)}, device) {}
 
 void modulated_norm(const WanPass& pass, const ModulationRows& rows) {
-    const std::int64_t dim = pass.config.inner_dim();
-    const auto* modulation = pass.buffers.modulation.as<float>();
-    for_each_run(pass.conditions.runs,
-                 [&](std::int64_t first, std::int64_t count, std::int64_t run, std::int64_t length) {
-                     NormArgs args;
-                     args.rows = count;
-                     args.columns = args.x_stride = args.y_stride = dim;
-                     args.x = pass.buffers.hidden.as<float>() + first * dim;
-                     args.y = pass.buffers.normed.mutable_as<float>() + first * dim;
-                     args.shift = modulation + (run * rows.rows_per_run + rows.shift) * dim;
-                     args.scale = modulation + (run * rows.rows_per_run + rows.scale) * dim;
-                     args.rows_per_modulation = length;
-                     args.modulation_stride = rows.rows_per_run * dim;
-                     args.epsilon = pass.config.eps;
-                     norm(args);
-                 });
+    for_each_part(pass, [&](const RunPart& part) {
+        norm({.x = rows_of(pass.buffers.hidden.view(), part.first, part.rows),
+              .y = rows_of(pass.buffers.normed.mutable_view(), part.first, part.rows),
+              .scale = part.modulation(pass, rows.rows_per_run, rows.scale),
+              .shift = part.modulation(pass, rows.rows_per_run, rows.shift),
+              .epsilon = pass.config.eps},
+             pass.step.context.call);
+    });
 }
 
 void run_block(const WanBlockWeights& weights, const WanPass& pass, int index) {

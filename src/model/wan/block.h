@@ -21,7 +21,8 @@ struct WanBuffers {
     Tensor modulation;  ///< [runs, 6, inner_dim] of the current block, then [runs, 2, inner_dim]
     Tensor scratch;     ///< flat
 
-    WanBuffers(const WanConfig& config, const PatchGrid& patches, const WanConditioning& conditions);
+    WanBuffers(const WanConfig& config, const PatchGrid& patches, const WanConditioning& conditions,
+               Device device);
 };
 
 /// What every block of a pass is given.

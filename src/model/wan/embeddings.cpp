@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "aerogel/error.h"
+#include "core/views.h"
 #include "model/slots.h"
 #include "ops/elementwise.h"
 
@@ -20,9 +21,10 @@ constexpr float kImageNormEps = 1e-5F;
 
 // cos then sin of t * 10000^(-i/half), in float32 steps as diffusers' get_timestep_embedding takes them: at
 // t = 1000 the float32 rounding of the angle is visible, and the model was trained with it.
-Tensor sinusoids(const std::vector<float>& timesteps, std::int64_t dim) {
-    Tensor table = Tensor::zeros(DType::f32, {static_cast<std::int64_t>(timesteps.size()), dim});
-    auto* row = table.mutable_as<float>();
+Tensor sinusoids(const std::vector<float>& timesteps, std::int64_t dim, Device device) {
+    const auto rows = static_cast<std::int64_t>(timesteps.size());
+    std::vector<float> table(static_cast<std::size_t>(rows * dim), 0.0F);
+    float* row = table.data();
     const std::int64_t half = dim / 2;
     for (const float t : timesteps) {
         for (std::int64_t i = 0; i < half; ++i) {
@@ -33,37 +35,30 @@ Tensor sinusoids(const std::vector<float>& timesteps, std::int64_t dim) {
         }
         row += dim;
     }
-    return table;
+    return Tensor::of(table, {rows, dim}, device);
 }
 
 Tensor apply(const LinearSlot& slot, const Tensor& x, const TransformerStep& step) {
-    Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()});
+    Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()}, x.device());
     run_linear(slot, x, y, step);
     return y;
 }
 
-void activate(ActivationFunction function, Tensor& x) {
-    activation(function, x.as<float>(), x.mutable_as<float>(), x.count());
+void activate(ActivationFunction function, Tensor& x, const TransformerStep& step) {
+    activation(function, x, x, step.context.call);
 }
 
-void layer_norm(Tensor& x, const Tensor& weight, const Tensor& bias) {
-    NormArgs args;
-    args.rows = x.dim(0);
-    args.columns = args.x_stride = args.y_stride = x.dim(1);
-    args.x = args.y = x.mutable_as<float>();
-    args.weight = weight.as<float>();
-    args.bias = bias.as<float>();
-    args.epsilon = kImageNormEps;
-    norm(args);
+void layer_norm(Tensor& x, const Tensor& weight, const Tensor& bias, const TransformerStep& step) {
+    norm({.x = x, .y = x, .weight = weight, .bias = bias, .epsilon = kImageNormEps}, step.context.call);
 }
 
-void embed_time(const WanWeights& weights, const WanConfig& config, const TransformerStep& step,
+void embed_time(const WanWeights& weights, const Tensor& sinusoids, const TransformerStep& step,
                 WanConditioning& conditions) {
-    Tensor hidden = apply(weights.time_in, sinusoids(conditions.runs.timesteps, config.freq_dim), step);
-    activate(ActivationFunction::silu, hidden);
+    Tensor hidden = apply(weights.time_in, sinusoids, step);
+    activate(ActivationFunction::silu, hidden, step);
     conditions.time = apply(weights.time_out, hidden, step);
     Tensor activated = conditions.time.clone();
-    activate(ActivationFunction::silu, activated);
+    activate(ActivationFunction::silu, activated, step);
     conditions.modulation = apply(weights.time_proj, activated, step);
 }
 
@@ -71,7 +66,7 @@ void embed_time(const WanWeights& weights, const WanConfig& config, const Transf
 Tensor embed_text(const WanWeights& weights, const Tensor& text, const TransformerStep& step) {
     const std::int64_t rows = text.dim(0) * text.dim(1);
     Tensor hidden = apply(weights.text_in, text.reshaped({rows, text.dim(2)}), step);
-    activate(ActivationFunction::gelu_tanh, hidden);
+    activate(ActivationFunction::gelu_tanh, hidden, step);
     const Tensor out = apply(weights.text_out, hidden, step);
     return out.reshaped({text.dim(0), text.dim(1), out.dim(1)});
 }
@@ -84,42 +79,40 @@ Tensor embed_image(const WanImageEmbedderWeights& weights, const Tensor& image, 
     const std::int64_t length = rows / batch;
     Tensor hidden = image.reshaped({rows, dim}).clone();
     if (weights.pos_embed.defined()) {
-        for (std::int64_t item = 0; item < batch; ++item) {
-            ResidualArgs sum;
-            sum.rows = length;
-            sum.columns = dim;
-            sum.x = hidden.mutable_as<float>() + item * length * dim;
-            sum.y = weights.pos_embed.as<float>();
-            residual(sum);
-        }
+        for (std::int64_t item = 0; item < batch; ++item)
+            residual(rows_of(hidden.mutable_view(), item * length, length), weights.pos_embed, {},
+                     step.context.call);
     }
-    layer_norm(hidden, weights.norm1_weight, weights.norm1_bias);
+    layer_norm(hidden, weights.norm1_weight, weights.norm1_bias, step);
     Tensor middle = apply(weights.ff_in, hidden, step);
-    activate(ActivationFunction::gelu_erf, middle);
+    activate(ActivationFunction::gelu_erf, middle, step);
     Tensor out = apply(weights.ff_out, middle, step);
-    layer_norm(out, weights.norm2_weight, weights.norm2_bias);
+    layer_norm(out, weights.norm2_weight, weights.norm2_bias, step);
     return out.reshaped({batch, length, out.dim(1)});
 }
 
+// Tokens first .. first + count - 1 of every video, of [batch, tokens, dim].
+template <typename View>
+View tokens_of(const View& all, std::int64_t first, std::int64_t count) {
+    const std::int64_t dim = all.dim(2);
+    return part_of(all, first * dim, {all.dim(0), count, dim}, {all.dim(1) * dim, dim, 1});
+}
+
 // The tokens [first, first + count) of image and text joined, [batch, count, dim].
-Tensor slice_joined(const Tensor& image, const Tensor& text, std::int64_t first, std::int64_t count) {
-    const std::int64_t batch = text.dim(0);
-    const std::int64_t dim = text.dim(2);
+Tensor slice_joined(const Tensor& image, const Tensor& text, std::int64_t first, std::int64_t count,
+                    const Context& context) {
     const std::int64_t image_len = image.defined() ? image.dim(1) : 0;
-    Tensor slice(DType::f32, {batch, count, dim});
-    auto* to = slice.mutable_as<float>();
-    for (std::int64_t i = 0; i < batch * count; ++i) {
-        const std::int64_t item = i / count;
-        const std::int64_t token = first + i % count;
-        const float* from = token < image_len
-                                ? image.as<float>() + (item * image_len + token) * dim
-                                : text.as<float>() + (item * text.dim(1) + token - image_len) * dim;
-        to = std::copy_n(from, dim, to);
-    }
+    const std::int64_t of_image = std::clamp<std::int64_t>(image_len - first, 0, count);
+    Tensor slice(DType::f32, {text.dim(0), count, text.dim(2)}, text.device());
+    const MutableView to = slice;
+    if (of_image > 0) copy(tokens_of(image.view(), first, of_image), tokens_of(to, 0, of_image), context);
+    if (const std::int64_t rest = count - of_image; rest > 0)
+        copy(tokens_of(text.view(), first + of_image - image_len, rest), tokens_of(to, of_image, rest),
+             context);
     return slice;
 }
 
-void join_context(const WanConfig& config, const Tensor& text, const Tensor& image,
+void join_context(const WanConfig& config, const Tensor& text, const Tensor& image, const Context& context,
                   WanConditioning& conditions) {
     const std::int64_t total = text.dim(1) + (image.defined() ? image.dim(1) : 0);
     if (config.added_kv_proj_dim && total < kTextTokens) {
@@ -129,15 +122,11 @@ void join_context(const WanConfig& config, const Tensor& text, const Tensor& ima
                         kTextTokens, text.dim(1), total - text.dim(1)));
     }
     const std::int64_t image_tokens = config.added_kv_proj_dim ? total - kTextTokens : 0;
-    conditions.image = slice_joined(image, text, 0, image_tokens);
-    conditions.text = slice_joined(image, text, image_tokens, total - image_tokens);
+    conditions.image = slice_joined(image, text, 0, image_tokens, context);
+    conditions.text = slice_joined(image, text, image_tokens, total - image_tokens, context);
 }
 
 }  // namespace
-
-MutableView rows_view(float* data, std::int64_t rows, std::int64_t columns) {
-    return {DType::f32, {rows, columns}, data, {}, Device::cpu};
-}
 
 std::int64_t TimeRuns::uniform_length() const {
     const std::int64_t length = starts[1] - starts[0];
@@ -149,10 +138,10 @@ std::int64_t TimeRuns::uniform_length() const {
 
 TimeRuns time_runs(const Tensor& timestep, std::int64_t batch, std::int64_t tokens) {
     const bool per_token = timestep.shape().size() == 2;
-    const auto* values = timestep.as<float>();
+    const std::vector<float> values = timestep.values();
     TimeRuns runs;
     for (std::int64_t row = 0; row < batch * tokens; ++row) {
-        const float value = values[per_token ? row : row / tokens];
+        const float value = values[static_cast<std::size_t>(per_token ? row : row / tokens)];
         // A run never crosses videos, so that one timestep per video stays the uniform case.
         const bool starts_run =
             row % tokens == 0 || std::memcmp(&value, &runs.timesteps.back(), sizeof(float)) != 0;
@@ -171,13 +160,14 @@ WanConditioning embed_conditions(const WanWeights& weights, const WanConfig& con
                                 (config.patch_size[0] * config.patch_size[1] * config.patch_size[2]);
     WanConditioning conditions;
     conditions.runs = time_runs(input.timestep, batch, tokens);
-    embed_time(weights, config, step, conditions);
+    const Device device = input.hidden_states.device();
+    embed_time(weights, sinusoids(conditions.runs.timesteps, config.freq_dim, device), step, conditions);
     const Tensor text = embed_text(weights, input.encoder_hidden_states, step);
     Tensor image;
     if (input.encoder_hidden_states_image.defined()) {
         image = embed_image(weights.image, input.encoder_hidden_states_image, batch, step);
     }
-    join_context(config, text, image, conditions);
+    join_context(config, text, image, step.context.call, conditions);
     return conditions;
 }
 

@@ -11,9 +11,6 @@
 
 namespace aerogel {
 
-/// f32 rows over borrowed memory, [rows, columns].
-MutableView rows_view(float* data, std::int64_t rows, std::int64_t columns);
-
 /// Consecutive token rows of the whole batch that share a timestep. Run i covers the rows
 /// [starts[i], starts[i + 1]). Wan2.2's per-token timesteps have few distinct runs, so that embeddings and
 /// modulation cost as little as with one timestep per video.
@@ -29,7 +26,7 @@ struct TimeRuns {
 /// From timesteps [batch] or [batch, tokens].
 TimeRuns time_runs(const Tensor& timestep, std::int64_t batch, std::int64_t tokens);
 
-/// Everything the blocks are conditioned on.
+/// Everything the blocks are conditioned on, on the device of the input.
 struct WanConditioning {
     TimeRuns runs;
     Tensor time;        ///< f32 [runs, inner_dim]

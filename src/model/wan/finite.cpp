@@ -8,6 +8,7 @@
 
 #include "aerogel/error.h"
 #include "core/finite.h"
+#include "ops/elementwise.h"
 
 namespace aerogel {
 namespace {
@@ -34,13 +35,8 @@ std::string weight_problem(std::initializer_list<const LinearSlot*> slots) {
 }
 
 void check_input(const char* name, const Tensor& tensor) {
-    if (!tensor.defined()) return;
-    const std::string problem = finite_problem(name, tensor);
-    if (!problem.empty()) throw InvalidArgument("[wan] the input " + problem);
-}
-
-bool is_finite(const Tensor& tensor) {
-    return !first_not_finite(tensor);
+    if (!tensor.defined() || all_finite(tensor)) return;
+    throw InvalidArgument("[wan] the input " + finite_problem(name, tensor.to(Device::cpu)));
 }
 
 }  // namespace
@@ -54,26 +50,26 @@ void check_finite_input(const TransformerInput& input) {
 
 void check_finite_conditions(const WanConditioning& conditions, const WanWeights& weights,
                              const TransformerStep& step) {
-    if (!is_finite(conditions.time) || !is_finite(conditions.modulation)) {
+    if (!all_finite(conditions.time) || !all_finite(conditions.modulation)) {
         fail("the timestep embedding", step,
              weight_problem({&weights.time_in, &weights.time_out, &weights.time_proj}));
     }
-    if (!is_finite(conditions.text)) {
+    if (!all_finite(conditions.text)) {
         fail("the text embedding", step, weight_problem({&weights.text_in, &weights.text_out}));
     }
-    if (!is_finite(conditions.image)) {
+    if (!all_finite(conditions.image)) {
         fail("the image embedding", step, weight_problem({&weights.image.ff_in, &weights.image.ff_out}));
     }
 }
 
 void check_finite_patches(const Tensor& hidden, const WanWeights& weights, const TransformerStep& step) {
-    if (is_finite(hidden)) return;
+    if (all_finite(hidden)) return;
     fail("the output of patch_embedding", step, weight_problem("patch_embedding", *weights.patch_embedding));
 }
 
 void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int index,
                         const TransformerStep& step) {
-    if (is_finite(hidden)) return;
+    if (all_finite(hidden)) return;
     const WanAttentionWeights &self = block.attn1, &cross = block.attn2;
     fail(fmt::format("the output of block {}", index), step,
          weight_problem({&self.to_q, &self.to_k, &self.to_v, &self.to_out, &cross.to_q, &cross.to_k,
@@ -82,7 +78,7 @@ void check_finite_block(const Tensor& hidden, const WanBlockWeights& block, int 
 }
 
 void check_finite_output(const Tensor& video, const WanWeights& weights, const TransformerStep& step) {
-    if (!is_finite(video)) fail("the output of the model", step, weight_problem({&weights.proj_out}));
+    if (!all_finite(video)) fail("the output of the model", step, weight_problem({&weights.proj_out}));
 }
 
 }  // namespace aerogel

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "aerogel/context.h"
 #include "aerogel/sparse_attention.h"
 #include "aerogel/tensor.h"
 
@@ -21,9 +22,11 @@ struct PatchGrid {
 };
 
 /// rows f32 [rows(), channels * patch_elements()], columns ordered (channel, frame, row, column) as the
-/// kernel of a Conv3d.
-void patchify(const PatchGrid& patches, const TensorView& video, float* rows);
+/// kernel of a Conv3d. Both contiguous.
+void patchify(const PatchGrid& patches, const TensorView& video, const MutableView& rows,
+              const Context& context);
 /// The way back for the output layer, whose columns are ordered (frame, row, column, channel).
-void unpatchify(const PatchGrid& patches, const float* rows, const MutableView& video);
+void unpatchify(const PatchGrid& patches, const TensorView& rows, const MutableView& video,
+                const Context& context);
 
 }  // namespace aerogel

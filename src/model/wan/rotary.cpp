@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <vector>
 
 namespace aerogel {
@@ -32,26 +33,26 @@ AxisTable axis_table(std::int64_t positions, std::int64_t dim) {
 
 }  // namespace
 
-RotaryTable rotary_table(const LatentShape& grid, std::int64_t head_dim) {
+RotaryTable rotary_table(const LatentShape& grid, std::int64_t head_dim, Device device) {
     const std::int64_t space_dim = 2 * (head_dim / 6);
     const std::array<AxisTable, 3> axes = {axis_table(grid.frames, head_dim - 2 * space_dim),
                                            axis_table(grid.height, space_dim),
                                            axis_table(grid.width, space_dim)};
-    RotaryTable table{Tensor(DType::f32, {grid.tokens(), head_dim / 2}),
-                      Tensor(DType::f32, {grid.tokens(), head_dim / 2})};
-    auto* cos = table.cos.mutable_as<float>();
-    auto* sin = table.sin.mutable_as<float>();
+    const Shape shape = {grid.tokens(), head_dim / 2};
+    std::vector<float> cos, sin;
+    cos.reserve(static_cast<std::size_t>(element_count(shape)));
+    sin.reserve(cos.capacity());
     for (std::int64_t token = 0; token < grid.tokens(); ++token) {
         const std::array<std::int64_t, 3> position = {token / (grid.height * grid.width),
                                                       token / grid.width % grid.height, token % grid.width};
         for (std::size_t axis = 0; axis < 3; ++axis) {
             const AxisTable& from = axes[axis];
             const std::int64_t offset = position[axis] * from.pairs;
-            cos = std::copy_n(from.cos.data() + offset, from.pairs, cos);
-            sin = std::copy_n(from.sin.data() + offset, from.pairs, sin);
+            std::copy_n(from.cos.data() + offset, from.pairs, std::back_inserter(cos));
+            std::copy_n(from.sin.data() + offset, from.pairs, std::back_inserter(sin));
         }
     }
-    return table;
+    return {Tensor::of(cos, shape, device), Tensor::of(sin, shape, device)};
 }
 
 }  // namespace aerogel

@@ -15,6 +15,6 @@ struct RotaryTable {
 
 /// Angles are position * 10000^(-2i/d) in double. The head's pairs go to the axes in the order frame, row,
 /// column; rows and columns get head_dim / 6 pairs each, frames the rest.
-RotaryTable rotary_table(const LatentShape& grid, std::int64_t head_dim);
+RotaryTable rotary_table(const LatentShape& grid, std::int64_t head_dim, Device device);
 
 }  // namespace aerogel

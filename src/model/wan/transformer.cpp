@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/views.h"
 #include "model/checkpoint.h"
 #include "model/slots.h"
 #include "model/wan/block.h"
@@ -15,6 +16,7 @@
 #include "model/wan/patches.h"
 #include "model/wan/rotary.h"
 #include "model/wan/weights.h"
+#include "ops/elementwise.h"
 
 namespace aerogel {
 
@@ -87,35 +89,33 @@ void check_conditions(const WanConfig& config, const TransformerInput& input, co
 
 // The output norm's modulation: its own table plus the plain time embedding, as shift and scale rows.
 void add_output_table(const WanPass& pass, const Tensor& table) {
-    const std::int64_t dim = pass.config.inner_dim();
-    const auto* time = pass.conditions.time.as<float>();
-    auto* out = pass.buffers.modulation.mutable_as<float>();
-    for (std::int64_t run = 0; run < pass.conditions.runs.count(); ++run) {
-        for (std::int64_t i = 0; i < 2 * dim; ++i) {
-            *out++ = table.as<float>()[i] + time[run * dim + i % dim];
-        }
-    }
+    const std::int64_t dim = pass.config.inner_dim(), runs = pass.conditions.runs.count();
+    const MutableView rows = part_of(pass.buffers.modulation.mutable_view(), 0, {runs, 2 * dim});
+    const Context& context = pass.step.context.call;
+    copy(part_of(pass.conditions.time.view(), 0, {runs, 2, dim}, {dim, 0, 1}), reshaped(rows, {runs, 2, dim}),
+         context);
+    residual(rows, table.reshaped({1, 2 * dim}), {}, context);
 }
 
 void embed_patches(const WanPass& pass, const Linear& patch_embedding, const Tensor& video) {
-    auto* rows = pass.buffers.scratch.mutable_as<float>();
-    patchify(pass.patches, video, rows);
-    patch_embedding.forward(rows_view(rows, pass.patches.rows(), patch_embedding.in_features()),
-                            pass.buffers.hidden, pass.step.context);
+    const MutableView rows =
+        part_of(pass.buffers.scratch.mutable_view(), 0, {pass.patches.rows(), patch_embedding.in_features()});
+    patchify(pass.patches, video, rows, pass.step.context.call);
+    patch_embedding.forward(rows, pass.buffers.hidden, pass.step.context);
 }
 
 Tensor output_video(const WanPass& pass, const WanWeights& weights) {
     add_output_table(pass, weights.scale_shift_table);
     modulated_norm(pass, {/*rows_per_run=*/2, /*shift=*/0, /*scale=*/1});
-    auto* rows = pass.buffers.scratch.mutable_as<float>();
-    const std::int64_t columns = weights.proj_out.layer->out_features();
-    run_linear(weights.proj_out, pass.buffers.normed, rows_view(rows, pass.patches.rows(), columns),
-               pass.step);
+    const MutableView rows = part_of(pass.buffers.scratch.mutable_view(), 0,
+                                     {pass.patches.rows(), weights.proj_out.layer->out_features()});
+    run_linear(weights.proj_out, pass.buffers.normed, rows, pass.step);
     const PatchGrid& patches = pass.patches;
     Tensor video(DType::f32,
                  {patches.batch, pass.config.out_channels, patches.grid.frames * patches.patch_frames,
-                  patches.grid.height * patches.patch_height, patches.grid.width * patches.patch_width});
-    unpatchify(patches, rows, video);
+                  patches.grid.height * patches.patch_height, patches.grid.width * patches.patch_width},
+                 weights.device);
+    unpatchify(patches, rows, video, pass.step.context.call);
     return video;
 }
 
@@ -123,7 +123,8 @@ class WanTransformer final : public Transformer {
   public:
     WanTransformer(const WanConfig& config, WanWeights weights)
         : config_(config), weights_(std::move(weights)) {
-        set_parts({kFamily, config_, weights_.slots(), weights_.attentions(), weights_.other_bytes});
+        set_parts({kFamily, config_, weights_.slots(), weights_.attentions(), weights_.other_bytes,
+                   weights_.device});
     }
 
     // The residual stream, its norm and the scratch memory of a block (WanBuffers).
@@ -142,8 +143,8 @@ class WanTransformer final : public Transformer {
         check_finite_input(input);
         const WanConditioning conditions = embed_conditions(weights_, config_, input, step);
         check_finite_conditions(conditions, weights_, step);
-        const RotaryTable rotary = rotary_table(patches.grid, config_.attention_head_dim);
-        WanBuffers buffers(config_, patches, conditions);
+        const RotaryTable rotary = rotary_table(patches.grid, config_.attention_head_dim, device());
+        WanBuffers buffers(config_, patches, conditions, device());
         const WanPass pass{config_, step, patches, conditions, rotary, buffers};
 
         embed_patches(pass, *weights_.patch_embedding, input.hidden_states);
@@ -154,7 +155,7 @@ class WanTransformer final : public Transformer {
             if (!step.on_block_output) continue;
             const Tensor shaped =
                 buffers.hidden.reshaped({patches.batch, patches.grid.tokens(), config_.inner_dim()});
-            step.on_block_output(static_cast<int>(i), shaped);
+            step.on_block_output(static_cast<int>(i), shaped.to(Device::cpu));
         }
         const Tensor video = output_video(pass, weights_);
         check_finite_output(video, weights_, step);
@@ -167,10 +168,10 @@ class WanTransformer final : public Transformer {
 
 }  // namespace
 
-std::unique_ptr<Transformer> load_wan(const std::filesystem::path& folder) {
+std::unique_ptr<Transformer> load_wan(const std::filesystem::path& folder, Device device) {
     const WanConfig config = WanConfig::read(folder / "config.json");
-    return std::make_unique<WanTransformer>(config,
-                                            WanWeights::load(config, Checkpoint::open(kFamily, folder)));
+    return std::make_unique<WanTransformer>(
+        config, WanWeights::load(config, Checkpoint::open(kFamily, folder, device)));
 }
 
 }  // namespace aerogel

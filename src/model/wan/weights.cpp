@@ -76,9 +76,9 @@ class WeightLoader {
     }
 
   private:
-    static std::unique_ptr<Linear> make(const Tensor& weight, Tensor bias) {
+    std::unique_ptr<Linear> make(const Tensor& weight, Tensor bias) const {
         if (!weight.defined()) return nullptr;
-        return std::make_unique<FloatLinear>(weight, std::move(bias));
+        return std::make_unique<FloatLinear>(weight, std::move(bias), checkpoint_.device());
     }
 
     // diffusers builds and applies these norms whatever qk_norm says; with null a checkpoint may lack them.
@@ -130,6 +130,7 @@ WanWeights WanWeights::load(const WanConfig& config, Checkpoint checkpoint) {
     const std::int64_t patch = config.patch_size[0] * config.patch_size[1] * config.patch_size[2];
     weights.proj_out = loader.linear("proj_out", dim, config.out_channels * patch);
     checkpoint.finish();
+    weights.device = checkpoint.device();
     weights.file = checkpoint.file();
     weights.file.check_intact();
 

@@ -41,7 +41,8 @@ struct WanWeights {
     Tensor scale_shift_table;  ///< [2, inner_dim]: shift, scale of the output norm
     LinearSlot proj_out;
     std::size_t other_bytes = 0;  ///< stored bytes of what is not in a slot
-    SafetensorsFile file;         ///< the weights of float slots are views of it
+    Device device;
+    SafetensorsFile file;  ///< the weights of float slots are views of it
 
     static WanWeights load(const WanConfig& config, Checkpoint checkpoint);
     /// All slots that hold a layer, in the order of diffusers' named_modules().

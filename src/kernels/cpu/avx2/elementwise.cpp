@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/avx2/vector.h"
 #include "kernels/cpu/elementwise_loops.h"
+#include "kernels/plain_elementwise.h"
 
 namespace aerogel {
 namespace {
@@ -11,8 +12,8 @@ void norm(const NormArgs& args) noexcept {
     run_norm<Avx2>(args);
 }
 
-void activation(ActivationFunction function, const float* x, float* y, std::int64_t count) noexcept {
-    run_activation<Avx2>(function, x, y, count);
+void activation(const ActivationArgs& args) noexcept {
+    run_activation<Avx2>(args);
 }
 
 void rope(const RopeArgs& args) noexcept {
@@ -25,6 +26,7 @@ void residual(const ResidualArgs& args) noexcept {
 
 }  // namespace
 
-constexpr ElementwiseKernels avx2::kElementwise = {"cpu.avx2.elementwise", norm, activation, rope, residual};
+constexpr ElementwiseKernels avx2::kElementwise = {
+    "cpu.avx2.elementwise", norm, activation, rope, residual, plain::combine, plain::copy, plain::all_finite};
 
 }  // namespace aerogel

@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include "kernels/cpu/row_tasks.h"
+
 namespace aerogel {
 namespace {
 
@@ -55,13 +57,13 @@ void scale_row(const HadamardArgs& args, const float* x, float* y, float norm) {
 
 void hadamard(const HadamardArgs& args) noexcept {
     const float norm = 1.0F / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(static_cast<float>(args.block))));
-    for (std::int64_t r = 0; r < args.rows; ++r) {
+    for_rows(args.rows, args.columns, [&](std::int64_t r) {
         float* y = args.y + r * args.y_stride;
         scale_row(args, args.x + r * args.x_stride, y, norm);
         for (std::int64_t k = 0; k < args.columns; k += args.block) {
             args.block < 8 ? transform_small(y + k, args.block) : transform(y + k, args.block);
         }
-    }
+    });
 }
 
 }  // namespace

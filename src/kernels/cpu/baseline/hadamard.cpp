@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "kernels/cpu/row_tasks.h"
+
 namespace aerogel {
 namespace {
 
@@ -20,14 +22,14 @@ void transform(float* y, std::int64_t block) {
 
 void hadamard(const HadamardArgs& args) noexcept {
     const float norm = 1.0F / std::sqrt(static_cast<float>(args.block));
-    for (std::int64_t r = 0; r < args.rows; ++r) {
+    for_rows(args.rows, args.columns, [&](std::int64_t r) {
         const float* x = args.x + r * args.x_stride;
         float* y = args.y + r * args.y_stride;
         for (std::int64_t k = 0; k < args.columns; ++k) {
             y[k] = x[k] * (args.signs == nullptr ? norm : norm * args.signs[k]);
         }
         for (std::int64_t k = 0; k < args.columns; k += args.block) transform(y + k, args.block);
-    }
+    });
 }
 
 }  // namespace

@@ -1,0 +1,157 @@
+// Models on a device whose memory the host must not touch: every forgotten access ends the test.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "aerogel/error.h"
+#include "aerogel/pipeline.h"
+#include "aerogel/quantize.h"
+#include "model/tiny_model.h"
+#include "ops/elementwise.h"
+#include "ops/hidden_machine.h"
+
+namespace aerogel {
+namespace {
+
+using ::testing::HasSubstr;
+
+class DeviceTest : public ::testing::Test {
+  protected:
+    static constexpr Device kDevice = testing::HiddenDevice::kDevice;
+
+    using Change = std::function<void(Pipeline&, GenerateOptions&)>;
+
+    /// The video of a pipeline on the device, after it was found to be that of one on the CPU.
+    GenerateResult same_as_on_the_cpu(const Change& change, double most_error = 1e-5) {
+        const GenerateResult wanted = run(Device::cpu, change), got = run(kDevice, change);
+        EXPECT_EQ(got.video.device(), Device::cpu);
+        const std::vector<float> a = wanted.video.values(), b = got.video.values();
+        double error = 0.0, size = 0.0;
+        for (std::size_t i = 0; i < a.size(); ++i) {
+            error += std::pow(static_cast<double>(a[i] - b[i]), 2.0);
+            size += std::pow(static_cast<double>(a[i]), 2.0);
+        }
+        EXPECT_EQ(a.size(), b.size());
+        EXPECT_GT(size, 0.0);
+        EXPECT_LE(std::sqrt(error / size), most_error);
+        return got;
+    }
+
+    GenerateResult run(Device device, const Change& change) {
+        Pipeline pipeline = Pipeline::load(files_.folder(), device);
+        EXPECT_EQ(pipeline.transformer().device(), device);
+        GenerateOptions options;
+        options.prompt = "up";
+        change(pipeline, options);
+        return pipeline.generate(options);
+    }
+
+    const testing::TinyModel files_{"aerogel_device_test"};
+    const testing::HiddenDevice device_;
+};
+
+using DeviceDeathTest = DeviceTest;
+
+TEST_F(DeviceDeathTest, TheHostDiesOfReadingItsMemory) {
+    const Tensor there = Tensor::zeros(DType::f32, {4}, kDevice);
+    EXPECT_EQ(there.values(), std::vector<float>(4, 0.0F));
+    EXPECT_DEATH(static_cast<void>(std::isnan(there.as<float>()[0]) ? std::abort() : std::exit(0)), "");
+}
+
+TEST_F(DeviceTest, FloatModelsSample) {
+    for (const SamplerKind sampler : {SamplerKind::unipc, SamplerKind::euler}) {
+        same_as_on_the_cpu([&](Pipeline&, GenerateOptions& options) { options.sampling.sampler = sampler; });
+    }
+}
+
+TEST_F(DeviceTest, FramesAtTheirOwnNoiseLevels) {
+    same_as_on_the_cpu([](Pipeline&, GenerateOptions& options) {
+        options.sampling.image_first = true;
+        options.sampling.stagger = 0.5;
+        options.sampling.steps = 4;
+    });
+}
+
+TEST_F(DeviceTest, QuantizedModelsSample) {
+    for (const char* scheme : {"W8A8_DYNAMIC", "W8A16", "W4A16", "W4A8", "W4A4_DYNAMIC", "WFP8AFP8_DYNAMIC",
+                               "W8A8_MXFP8", "W4A4_MXFP4"}) {
+        SCOPED_TRACE(scheme);
+        // Values at the edge of a rounding fall on either side, as sums are in another order.
+        const double error = std::string(scheme).find("A16") != std::string::npos ? 1e-5 : 2e-2;
+        same_as_on_the_cpu(
+            [&](Pipeline& pipeline, GenerateOptions&) {
+                quantize(pipeline.transformer(), OnlineQuantConfig{scheme});
+            },
+            error);
+    }
+}
+
+TEST_F(DeviceTest, QuantizedAttentionSamples) {
+    for (const char* type : {"INT8_DYNAMIC", "FP8_DYNAMIC", "MXFP8_DYNAMIC", "MXFP4_DYNAMIC"}) {
+        SCOPED_TRACE(type);
+        same_as_on_the_cpu(
+            [&](Pipeline& pipeline, GenerateOptions&) {
+                OnlineQuantConfig config;
+                config.scheme = "W8A16";
+                config.fa_quant_type = type;
+                quantize(pipeline.transformer(), config);
+            },
+            2e-2);
+    }
+}
+
+TEST_F(DeviceTest, HooksSeeArraysOnTheCpu) {
+    std::map<Device, double, bool (*)(const Device&, const Device&)> sums(
+        [](const Device& a, const Device& b) { return a.kind < b.kind; });
+    for (const Device device : {Device::cpu, kDevice}) {
+        run(device, [&](Pipeline&, GenerateOptions& options) {
+            const auto add = [&sums, device](const TensorView& view) {
+                EXPECT_EQ(view.device, Device::cpu);
+                for (std::int64_t i = 0; i < view.count(); ++i)
+                    sums[device] += std::abs(static_cast<double>(view.as<float>()[i]));
+            };
+            options.on_linear_input = [=](const std::string&, int, const TensorView& x) { add(x); };
+            options.on_attention_input = [=](int, const AttentionInput& input) { add(input.q); };
+        });
+    }
+    EXPECT_GT(sums[Device::cpu], 0.0);
+    EXPECT_NEAR(sums[kDevice] / sums[Device::cpu], 1.0, 1e-5);
+}
+
+TEST_F(DeviceTest, ValuesThatAreNotFiniteAreFound) {
+    const auto model = Transformer::load(files_.folder(), kDevice);
+    TransformerInput input;
+    input.hidden_states = Tensor::zeros(DType::f32, {1, 3, 1, 4, 4});
+    input.hidden_states.mutable_as<float>()[5] = NAN;
+    input.timestep = Tensor::of(std::vector<float>{500.0F}, {1}, kDevice);
+    input.encoder_hidden_states = Tensor::zeros(DType::f32, {1, 2, 8}, kDevice);
+    try {
+        model->forward(input);
+        FAIL();
+    } catch (const InvalidArgument& error) {
+        EXPECT_THAT(error.what(),
+                    HasSubstr("'hidden_states' f32[1,3,1,4,4] is not finite: element [0,0,0,1,1]"));
+    }
+    input.hidden_states.mutable_as<float>()[5] = 0.0F;
+    EXPECT_EQ(model->forward(input).device(), kDevice);
+}
+
+TEST_F(DeviceTest, WhatIsForTheCpuAloneIsNotSupported) {
+    try {
+        run(kDevice, [](Pipeline&, GenerateOptions& options) {
+            options.sparse = SparseConfig{};
+            options.sparse->pattern.type = "rf_v2";
+            options.sparse->pattern.block_size = 16;
+        });
+        FAIL();
+    } catch (const InvalidArgument& error) {
+        EXPECT_THAT(error.what(), HasSubstr("[sparse_attention] q must be on the CPU"));
+    }
+}
+
+}  // namespace
+}  // namespace aerogel

@@ -1,0 +1,134 @@
+// The checks of element-wise operations, and what they make of views.
+#include "ops/elementwise.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "aerogel/error.h"
+#include "aerogel/number_types.h"
+#include "aerogel/threads.h"
+#include "base/thread_pool.h"
+#include "core/views.h"
+
+namespace aerogel {
+namespace {
+
+Tensor counted(const Shape& shape) {
+    std::vector<float> values(static_cast<std::size_t>(element_count(shape)));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+    return Tensor::of(values, shape);
+}
+
+std::string message(const std::function<void()>& call) {
+    try {
+        call();
+    } catch (const InvalidArgument& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
+TEST(Elementwise, SaysWhatDoesNotFit) {
+    Tensor x = counted({4, 6}), other = counted({4, 5}), two = counted({2, 6}), three = counted({3, 6});
+    TensorView elsewhere = x;
+    elsewhere.device = Device::cuda;
+    TensorView gaps = part_of(x.view(), 0, {2, 3}, {6, 2});
+    EXPECT_EQ(message([&] { norm({.x = x, .y = other}); }), "[norm] y must be like x, got f32[4,5] on cpu");
+    EXPECT_EQ(message([&] { norm({.x = gaps, .y = other}); }),
+              "[norm] x must be f32 [rows,columns] with contiguous rows, got f32[2,3] on cpu");
+    EXPECT_EQ(message([&] { norm({.x = x, .y = x, .weight = two}); }),
+              "[norm] weight must be contiguous f32[6] on cpu, got f32[2,6] on cpu");
+    EXPECT_EQ(
+        message([&] { norm({.x = x, .y = x, .scale = three}); }),
+        "[norm] scale must be f32 [parts,6] on cpu, with parts that divide 4 rows, got f32[3,6] on cpu");
+    EXPECT_EQ(message([&] { norm({.x = x, .y = x, .scale = two, .shift = x}); }),
+              "[norm] shift must be like scale f32[2,6], got f32[4,6] on cpu");
+    EXPECT_EQ(message([&] { activation(ActivationFunction::silu, x, other); }),
+              "[activation] y must be contiguous f32[4,6] on cpu, got f32[4,5] on cpu");
+    EXPECT_EQ(message([&] {
+                  rope({x, two, two, 2});
+              }),
+              "[rope] heads must divide the columns into even sizes, got 2 heads (x f32[4,6])");
+    EXPECT_EQ(message([&] {
+                  rope({x, two, two, 1});
+              }),
+              "[rope] cos must be contiguous f32[2,3] on cpu, got f32[2,6] on cpu");
+    EXPECT_EQ(message([&] { residual(x, elsewhere); }),
+              "[residual] y must be like x f32[4,6] on cpu, or one row of it, got f32[4,6] on cuda:0");
+    EXPECT_EQ(
+        message([&] { residual(x, x, three); }),
+        "[residual] gate must be f32 [parts,6] on cpu, with parts that divide 4 rows, got f32[3,6] on cpu");
+    EXPECT_EQ(message([&] {
+                  combine({{1.0, other}}, x);
+              }),
+              "[combine] x must be contiguous f32[4,6] on cpu, got f32[4,5] on cpu");
+    EXPECT_EQ(message([&] { combine({}, x); }), "[combine] takes 1 to 5 terms, got 0");
+    EXPECT_EQ(message([&] { copy(x, other); }),
+              "[copy] y must be f32, bf16 or f16 [4,6], got f32[4,5] on cpu");
+    EXPECT_EQ(message([&] {
+                  copy(x, Tensor(DType::i32, {4, 6}));
+              }),
+              "[copy] y must be f32, bf16 or f16 [4,6], got i32[4,6] on cpu");
+    EXPECT_EQ(message([&] { all_finite(gaps); }),
+              "[all_finite] x must be contiguous f32, got f32[2,3] on cpu");
+}
+
+TEST(Elementwise, CopiesJoinAxesAndRound) {
+    const Tensor x = counted({2, 3, 4});
+    Tensor y = Tensor::zeros(DType::bf16, {4, 2, 3}), back = Tensor::zeros(DType::f32, {2, 3, 4});
+    copy(part_of(x.view(), 0, {4, 2, 3}, {1, 12, 4}), y);
+    EXPECT_EQ(to_float(y.as<BFloat16>()[1 * 6 + 1 * 3 + 2]), 21.0F);
+    copy(y, part_of(back.mutable_view(), 0, {4, 2, 3}, {1, 12, 4}));
+    EXPECT_EQ(back.values(), x.values());
+    Tensor rows = Tensor::zeros(DType::f32, {3, 4});
+    copy(part_of(x.view(), 4, {3, 4}, {0, 1}), rows);  // one row for all
+    EXPECT_EQ(rows.values(), (std::vector<float>{4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7}));
+    Tensor one = Tensor::zeros(DType::f32, {1, 1});
+    copy(part_of(x.view(), 23, {1, 1}), one);
+    EXPECT_EQ(one.values(), std::vector<float>{23.0F});
+    Tensor none(DType::f32, {0, 4});
+    copy(part_of(x.view(), 0, {0, 4}), none);
+    clear(rows);
+    EXPECT_EQ(rows.values(), std::vector<float>(12, 0.0F));
+}
+
+TEST(Elementwise, PartsOfModulationBelongToTheirRows) {
+    const Tensor modulation = counted({2, 3, 2});  // [parts, rows per part, columns]
+    Tensor x = Tensor::zeros(DType::f32, {4, 2});
+    const Tensor ones = Tensor::of(std::vector<float>(2, 1.0F), {1, 2});
+    residual(x, ones, part_of(modulation.view(), 2, {2, 2}, {6, 1}));
+    EXPECT_EQ(x.values(), (std::vector<float>{2, 3, 2, 3, 8, 9, 8, 9}));
+    Tensor y = Tensor::zeros(DType::f32, {4, 2});
+    norm({.x = ones.reshaped({1, 2}),
+          .y = rows_of(y.mutable_view(), 0, 1),
+          .shift = part_of(modulation.view(), 4, {1, 2})});
+    EXPECT_EQ(y.values()[0], 4.0F);
+    EXPECT_EQ(y.values()[1], 5.0F);
+}
+
+TEST(Elementwise, ACallMayHaveLessThreads) {
+    set_num_threads(4);
+    std::vector<int> seen;
+    run_operation(
+        [&] {
+            seen.push_back(num_threads());
+            run_operation([&] { seen.push_back(num_threads()); });
+            run_operation([&] { seen.push_back(num_threads()); }, 3);
+            std::vector<int> workers(1000, -1);
+            parallel_for(1000,
+                         [&](std::int64_t i, int worker) { workers[static_cast<std::size_t>(i)] = worker; });
+            EXPECT_GE(*std::min_element(workers.begin(), workers.end()), 0);
+            EXPECT_LE(*std::max_element(workers.begin(), workers.end()), 1);
+        },
+        2);
+    EXPECT_EQ(seen, (std::vector<int>{2, 2, 2}));
+    run_operation([&] { EXPECT_EQ(num_threads(), 4); }, 9);
+    set_num_threads(2);
+}
+
+}  // namespace
+}  // namespace aerogel
