@@ -38,6 +38,9 @@ struct QuantizedTensor {
     Tensor dual_scale;
     /// Columns that share a dual scale, a multiple of 32.
     std::int64_t dual_block = 512;
+
+    /// With all arrays on that device.
+    QuantizedTensor to(Device device) const;
 };
 
 /// The float32 matrix [rows, columns] the quantized one stands for.

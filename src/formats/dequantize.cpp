@@ -7,6 +7,13 @@
 
 namespace aerogel {
 
+QuantizedTensor QuantizedTensor::to(Device device) const {
+    QuantizedTensor moved = *this;
+    for (Tensor* tensor : {&moved.data, &moved.scale, &moved.offset, &moved.dual_scale})
+        if (tensor->defined()) *tensor = tensor->to(device);
+    return moved;
+}
+
 Groups::Groups(const QuantizedTensor& weight) {
     const std::int64_t columns = std::max<std::int64_t>(weight.columns, 1);
     width = weight.group_size == 0 ? columns : weight.group_size;

@@ -107,6 +107,9 @@ void Transformer::set_attention(const std::string& name, std::optional<Attention
     AttentionSlot& slot = attention_slot(name);
     if (quantization) check_attention_fits(parts_.family, slot, *quantization);
     slot.quantization = std::move(quantization);
+    if (!slot.quantization) return;
+    for (Tensor* rotation : {&slot.quantization->q_rotation, &slot.quantization->k_rotation})
+        if (rotation->defined()) *rotation = rotation->to(parts_.device);
 }
 
 std::string_view Transformer::default_layers() const {

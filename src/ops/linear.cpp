@@ -72,20 +72,20 @@ QuantizedTensor float_weight(const Tensor& weight) {
 
 }  // namespace
 
-PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation)
+PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation, Device device)
     : problem_(problem_of(weight, activation)) {
     const FormatRow& row = format_row(weight.format);
     if (weight.rows < 1 || weight.columns < 1) {
         refuse("a weight needs at least one row and one column, got " + std::to_string(weight.rows) + " x " +
                std::to_string(weight.columns));
     }
-    if (const std::string wrong = row.problem(weight); !wrong.empty()) {
+    if (const std::string wrong = row.problem(weight.to(Device::cpu)); !wrong.empty()) {
         refuse(std::string(row.name) + " weight: " + wrong);
     }
-    const Device device = weight.data.device();
     kernel_ = &choose("linear", device, &Machine::linear, problem_);
     packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))}, device);
-    run_operation([&] { kernel_->pack(problem_, weight, static_cast<std::byte*>(packed_.mutable_data())); });
+    const QuantizedTensor there = weight.to(device);
+    run_operation([&] { kernel_->pack(problem_, there, static_cast<std::byte*>(packed_.mutable_data())); });
 }
 
 bool PackedLinear::serves(Activation activation) const {
@@ -147,8 +147,7 @@ FloatLinear::FloatLinear(const Tensor& weight, Tensor bias)
     : FloatLinear(weight, std::move(bias), weight.device()) {}
 
 FloatLinear::FloatLinear(const Tensor& weight, Tensor bias, Device device) {
-    QuantizedTensor matrix = float_weight(weight);
-    matrix.data = matrix.data.to(device);
+    const QuantizedTensor matrix = float_weight(weight);
     std::size_t bytes = weight.bytes();
     if (bias.defined()) {
         if (bias.shape() != Shape{matrix.rows}) {
@@ -159,7 +158,7 @@ FloatLinear::FloatLinear(const Tensor& weight, Tensor bias, Device device) {
         bias = bias.to(DType::f32).to(device);  // its own copy: the weight's packed form is one too
     }
     state_ = std::make_unique<State>(
-        State{PackedLinear(matrix, Activation::none), weight, std::move(bias), bytes});
+        State{PackedLinear(matrix, Activation::none, device), weight, std::move(bias), bytes});
 }
 
 FloatLinear::~FloatLinear() = default;

@@ -4,6 +4,7 @@
 
 #include <string_view>
 
+#include "aerogel/context.h"
 #include "aerogel/quantized_tensor.h"
 #include "aerogel/tensor.h"
 #include "kernels/linear.h"
@@ -14,10 +15,10 @@ namespace aerogel {
 /// y.
 class PackedLinear {
   public:
-    /// Chooses and packs, on the weight's device, for `activation` and those that same_packing() joins with
-    /// it. InvalidArgument when the weight's arrays do not fit its format, Unsupported when no kernel takes
-    /// the problem. The weight is not needed afterwards.
-    PackedLinear(const QuantizedTensor& weight, Activation activation);
+    /// Chooses and packs on `device`, wherever the weight lies, for `activation` and those that
+    /// same_packing() joins with it. InvalidArgument when the weight's arrays do not fit its format,
+    /// Unsupported when no kernel takes the problem. The weight is not needed afterwards.
+    PackedLinear(const QuantizedTensor& weight, Activation activation, Device device = {});
 
     std::int64_t n() const { return problem_.n; }
     std::int64_t k() const { return problem_.k; }

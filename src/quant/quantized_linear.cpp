@@ -39,10 +39,10 @@ Activation wide_activation(Activation activation) {
     }
 }
 
-// The arrays on another device.
+// What kernels read beside the weight, on another device.
 QuantizedLinearWeights moved(QuantizedLinearWeights weights, Device device) {
     for (const LayerArray& array : layer_arrays()) {
-        if (!array.has_member() || !array.in(weights).defined()) continue;
+        if (array.own == nullptr || !array.in(weights).defined()) continue;
         array.in(weights) = array.in(weights).to(device);
     }
     return weights;
@@ -61,11 +61,9 @@ struct QuantizedLinear::State {
           scheme(checked_scheme(weights)),
           device(place),
           arrays(moved(weights, device)),
-          packed(arrays.weight, scheme.activation),
+          packed(weights.weight, scheme.activation, device),
           branches(weights, device),
-          bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {
-        arrays.weight = {};  // is packed
-    }
+          bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {}
 
     // The set of static scales of this step, or none where activations are not quantized or are so per token.
     std::optional<std::int64_t> static_set(const StepContext& step) const {
@@ -91,7 +89,7 @@ struct QuantizedLinear::State {
     // second one is made when a step first asks for it.
     const PackedLinear& packed_for(Activation activation) const {
         if (packed.serves(activation)) return packed;
-        std::call_once(wide_once, [&] { wide_packed.emplace(moved(weights, device).weight, activation); });
+        std::call_once(wide_once, [&] { wide_packed.emplace(weights.weight, activation, device); });
         return *wide_packed;
     }
 

@@ -36,8 +36,8 @@ constexpr std::int64_t kHeads = 2, kHeadDim = 16, kChannels = kHeads * kHeadDim;
 class PixelTransformer final : public Transformer {
   public:
     static constexpr const char* kClass = "PixelTransformer3DModel";
-    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder) {
-        return std::make_unique<PixelTransformer>(Checkpoint::open("pixel", folder));
+    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder, Device device) {
+        return std::make_unique<PixelTransformer>(Checkpoint::open("pixel", folder, device));
     }
 
     explicit PixelTransformer(Checkpoint checkpoint) {

@@ -147,11 +147,11 @@ TEST(Machines, OperationsRunWhereTheirTensorsAre) {
     weight.data = Tensor::zeros(DType::f32, {4, 4}, Device::cuda);
     Tensor x = Tensor::zeros(DType::f32, {40, 4}, Device::cuda), y(DType::f32, {40, 4}, Device::cuda);
     const std::string none = "[device] this build has no kernels for the device cuda:0";
-    EXPECT_EQ(refusal([&] { PackedLinear(weight, Activation::none); }), none);
+    EXPECT_EQ(refusal([&] { PackedLinear(weight, Activation::none, Device::cuda); }), none);
     EXPECT_EQ(refusal([&] { hadamard_rows(x, y, 4, Tensor()); }), none);
     const Machine there = {.why_not = why_not, .linear = kLinearThere, .hadamard = kHadamardThere};
     const GuestMachine guest(Device::cuda, there);
-    const PackedLinear packed(weight, Activation::none);
+    const PackedLinear packed(weight, Activation::none, Device::cuda);
     EXPECT_EQ(packed.kernel_name(), "toy.one.there");
     rows_run = 0;
     packed.run(x, y, Activation::none, {});
