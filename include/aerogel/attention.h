@@ -42,6 +42,7 @@ struct AttentionOptions {
     /// orthogonal and equal for the scores to stay the same. No data: none.
     TensorView q_rotation = {}, k_rotation = {};
     const AttentionScales* scales = nullptr;  ///< int8 only: these instead of scales found in the data
+    Context call = {};                        ///< threads and stream
 };
 
 /// o = softmax(scale * q k^T) v per head. q, k, v, o: one dtype (f32 or bf16), 4-D in options.layout,
@@ -49,12 +50,11 @@ struct AttentionOptions {
 /// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws InvalidArgument when
 /// shapes do not fit.
 /// Format none: sums are float32, as are the softmax weights; with AMX or AVX-512 BF16 those of bf16 are
-/// rounded to bf16 before they are multiplied with v, and numbers below 2^-126 count as zero. Causal: a NaN or
-/// infinity in v also reaches queries up to 127 tokens before it.
-/// Other formats (docs/attention.md has the arithmetic): a value that is not finite makes NaN all outputs
-/// whose scale it spoils.
+/// rounded to bf16 before they are multiplied with v, and numbers below 2^-126 count as zero. Causal: a NaN
+/// or infinity in v also reaches queries up to 127 tokens before it. Other formats (docs/attention.md has the
+/// arithmetic): a value that is not finite makes NaN all outputs whose scale it spoils.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
-               const AttentionOptions& options = {}, const Context& context = {});
+               const AttentionOptions& options = {});
 
 /// Sequences packed one after the other: q, k, v, o [tokens, heads, head_dim]. Sequence i has seq_len[i]
 /// tokens, which attend to each other only; the lengths sum to `tokens`. k and v may have fewer heads, as
@@ -66,8 +66,7 @@ struct PackedSequences {
 };
 
 /// attention() of every sequence. options.mask must be null, the layout is ignored.
-void attention_packed(const PackedSequences& sequences, const AttentionOptions& options = {},
-                      const Context& context = {});
+void attention_packed(const PackedSequences& sequences, const AttentionOptions& options = {});
 
 /// How one attention module of a model is quantized.
 struct AttentionQuantization {

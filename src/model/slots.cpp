@@ -43,9 +43,10 @@ void run_attention(const AttentionSlot& slot, const ModuleCall& call, const Tran
             {slot.name, call.block, call.is_self, q.view(), k.view(), v.view(), call.latent});
     }
     const int index = step.context.timestep_index;
-    const AttentionOptions options = attention_options(slot.quantization, step.timestep_policy, index);
+    AttentionOptions options = attention_options(slot.quantization, step.timestep_policy, index);
+    options.call = step.context.call;
     if (!call.is_self || step.sparse == nullptr || !step.sparse->is_sparse(call.block, index)) {
-        attention(call.q, call.k, call.v, call.o, options, step.context.call);
+        attention(call.q, call.k, call.v, call.o, options);
         return;
     }
     const bool is_float = options.format == AttentionFormat::none;

@@ -49,6 +49,7 @@ SparseReport run_sparse(const SelfAttention& call, const TransformerStep& step) 
     const AttentionFormat format = step.sparse->format;
     const bool as_module = format == AttentionFormat::none && call.quantized != nullptr;
     AttentionOptions options = as_module ? *call.quantized : sparse_options(format);
+    options.call = step.context.call;
     const Tensor rotation = format == AttentionFormat::fp8 ? hadamard_matrix(call.arrays.q.dim(3)) : Tensor();
     if (rotation.defined()) options.q_rotation = options.k_rotation = rotation;
     KeptSparsePlan* kept = kept_plan(call, step);

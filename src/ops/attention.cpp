@@ -144,20 +144,20 @@ Tensor times_matrix(const Tensor& x, const TensorView& matrix, const Context& co
     return y.reshaped(x.shape());
 }
 
-void attend_rotated(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders,
-                    const Context& context) {
+void attend_rotated(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+    const Context& context = options.call;
     AttentionOptions rest = options;
     rest.q_rotation = rest.k_rotation = {};
     Tensor q = float_copy(views.q, context), k = float_copy(views.k, context);
     if (q.count() != 0) q = times_matrix(q, options.q_rotation, context);
     if (k.count() != 0) k = times_matrix(k, options.k_rotation, context);
     if (views.q.dtype == DType::f32) {
-        attention({views.op, q, k, views.v, views.o}, rest, orders, context);
+        attention({views.op, q, k, views.v, views.o}, rest, orders);
         return;
     }
     const Tensor v = float_copy(views.v, context);
     Tensor o(DType::f32, views.o.shape, views.o.device);
-    attention({views.op, q, k, v, o}, rest, orders, context);
+    attention({views.op, q, k, v, o}, rest, orders);
     copy(o, views.o, context);
 }
 
@@ -247,15 +247,14 @@ std::string_view attention_op(const AttentionOptions& options) {
 }
 
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
-               const AttentionOptions& options, const Context& context) {
-    attention({attention_op(options), q, k, v, o}, options, {}, context);
+               const AttentionOptions& options) {
+    attention({attention_op(options), q, k, v, o}, options, {});
 }
 
-void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders,
-               const Context& context) {
+void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
     AttentionProblem problem = check_attention(views, options);
     if (views.o.count() == 0) return;
-    if (given(options.q_rotation)) return attend_rotated(views, options, orders, context);
+    if (given(options.q_rotation)) return attend_rotated(views, options, orders);
     AttentionCall call = make_call(views, options, problem);
     std::vector<const std::int32_t*> shared = shared_orders(orders.k, problem.group());
     if (!orders.q.empty()) call.q_strides.order = call.o_strides.order = orders.q.data();
@@ -268,7 +267,7 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
     }
     const Device device = views.q.device;
     const AttentionKernel& kernel = choose("attention", device, &Machine::attention, problem);
-    call.stream = context.stream;
+    call.stream = options.call.stream;
     const auto run = [&] {
         const bool finds = kernel.find_scales != nullptr;
         const std::size_t scales = finds ? scale_bytes(problem, options) : 0;
@@ -277,11 +276,10 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
         call.workspace = memory.data() + scales;
         kernel.run(problem, call);
     };
-    run_operation(run, context.threads);
+    run_operation(run, options.call.threads);
 }
 
-void attention_packed(const PackedSequences& sequences, const AttentionOptions& options,
-                      const Context& context) {
+void attention_packed(const PackedSequences& sequences, const AttentionOptions& options) {
     const auto& [q, k, v, o, seq_len] = sequences;
     const bool is_float = options.format == AttentionFormat::none;
     const AttentionViews views = {is_float ? "attention_packed" : "quantized_attention_packed", q, k, v, o};
@@ -313,7 +311,7 @@ void attention_packed(const PackedSequences& sequences, const AttentionOptions& 
     std::int64_t first = 0;
     for (const std::int64_t count : seq_len) {
         attention(sequence(q, first, count), sequence(k, first, count), sequence(v, first, count),
-                  sequence(o, first, count), one, context);
+                  sequence(o, first, count), one);
         first += count;
     }
 }

@@ -28,8 +28,7 @@ struct TokenOrders {
 /// What messages about these options begin with.
 std::string_view attention_op(const AttentionOptions& options);
 
-void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders,
-               const Context& context = {});
+void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders);
 
 /// Throws InvalidArgument: "[op] what (q ..., k ..., v ..., o ...)".
 [[noreturn]] void fail_attention(const std::string& what, const AttentionViews& views);

@@ -21,7 +21,7 @@ from torch.overrides import _get_current_function_mode_stack
 def cogvideox():
     torch.manual_seed(0)
     return diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=32, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=16, num_layers=2,
+        num_attention_heads=2, attention_head_dim=32, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=TEXT, num_layers=2,
         sample_width=8, sample_height=8, sample_frames=5, max_text_seq_length=7).eval()
 
 
@@ -38,7 +38,7 @@ def quantized(model, pattern="*.attn1", kind="MXFP4_DYNAMIC", scheme="W8A8_DYNAM
 def inputs(model):
     torch.manual_seed(1)
     sizes = (1, 2, 4, 8, 8) if isinstance(model, diffusers.CogVideoXTransformer3DModel) else (1, 4, 2, 8, 8)
-    return dict(hidden_states=torch.randn(sizes), timestep=torch.tensor([3]), encoder_hidden_states=torch.randn(1, 7, 16), return_dict=False)
+    return dict(hidden_states=torch.randn(sizes), timestep=torch.tensor([3]), encoder_hidden_states=torch.randn(1, 7, TEXT), return_dict=False)
 
 
 class Dispatching:
@@ -62,7 +62,7 @@ def moved(a, b):
 def test_threads_leave_nothing_behind(prepare):
     model = cogvideox()
     prepare(model)
-    x = dict(hidden_states=torch.randn(1, 2, 4, 8, 8), timestep=torch.tensor([3]), encoder_hidden_states=torch.randn(1, 7, 16), return_dict=False)
+    x = dict(hidden_states=torch.randn(1, 2, 4, 8, 8), timestep=torch.tensor([3]), encoder_hidden_states=torch.randn(1, 7, TEXT), return_dict=False)
     want, left = model(**x)[0], []
 
     @torch.no_grad()

@@ -156,7 +156,7 @@ class Block {
         if (&seen.to_k == &weights_.attn2.to_k) {
             attend(weights_.attn2, q, k, v, o);
         } else {  // image tokens
-            attention(heads(q), heads(k), heads(v), heads(o), {}, context_);
+            attention(heads(q), heads(k), heads(v), heads(o), {.call = context_});
         }
     }
 
