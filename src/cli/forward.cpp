@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "aerogel/pipeline.h"
@@ -17,6 +18,7 @@
 #include "cli/output.h"
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
+#include "cli/timings_report.h"
 #include "model/recorded_inputs.h"
 
 namespace aerogel::cli {
@@ -28,6 +30,7 @@ struct ForwardFlags {
     std::string output;
     QuantizationFlags quantization;
     SparseFlags sparse;
+    bool timings = false;
     bool json = false;
 };
 
@@ -36,12 +39,19 @@ struct Passes {
     Tensor velocity;  // f32 [records, channels, frames, height, width]
     std::vector<double> seconds;
     std::vector<double> densities;
+    std::optional<TimingsReport> timings;
 };
+
+double sum(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+}
 
 Passes run_records(const Transformer& model, const RecordedInputFile& records, const ForwardFlags& flags) {
     const auto sparse = sparse_config(flags.sparse);
     const auto policy = timestep_policy(model, flags.quantization);
     Passes passes;
+    std::optional<Timings> timings;
+    if (flags.timings) timings.emplace();
     Progress progress("forward", static_cast<int>(records.count()));
     for (std::int64_t i = 0; i < records.count(); ++i) {
         TransformerStep settings;
@@ -67,11 +77,8 @@ Passes run_records(const Transformer& model, const RecordedInputFile& records, c
         if (interrupted())
             throw Cancelled(fmt::format("[forward] stopped after record {} of {}", i + 1, records.count()));
     }
+    if (timings) passes.timings = {timings->operations(), sum(passes.seconds)};
     return passes;
-}
-
-double sum(const std::vector<double>& values) {
-    return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 nlohmann::ordered_json to_json(const ForwardFlags& flags, const Transformer& model, const Passes& passes) {
@@ -86,6 +93,7 @@ nlohmann::ordered_json to_json(const ForwardFlags& flags, const Transformer& mod
         {"output", flags.output}};
     if (!passes.densities.empty())
         json["density"] = sum(passes.densities) / static_cast<double>(passes.densities.size());
+    if (passes.timings) json["timings"] = to_json(*passes.timings);
     return json;
 }
 
@@ -103,6 +111,7 @@ void run_forward(const ForwardFlags& flags) {
     print_text(fmt::format("{} records in {}, velocity {} in {}", records.count(),
                            show_seconds(sum(passes.seconds)), to_string(passes.velocity.shape()),
                            flags.output));
+    if (passes.timings) print_text(to_text(*passes.timings));
 }
 
 }  // namespace
@@ -125,6 +134,9 @@ void add_forward(CLI::App& app) {
         ->required();
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);
+    command->add_flag("--timings", flags->timings,
+                      "Also tell where the time went: calls, seconds, rate and share of the peak of each "
+                      "operation");
     command->add_flag("--json", flags->json, "Print the report as JSON");
     command->footer(
         "Examples:\n"

@@ -15,6 +15,7 @@
 #include "aerogel/quantize.h"
 #include "aerogel/safetensors.h"
 #include "aerogel/threads.h"
+#include "base/clock.h"
 #include "base/cpu_features.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
@@ -22,6 +23,7 @@
 #include "cli/quantization_flags.h"
 #include "cli/sampling_flags.h"
 #include "cli/sparse_flags.h"
+#include "cli/timings_report.h"
 #include "core/paths.h"
 #include "core/text.h"
 #include "model/video/video_file.h"
@@ -42,6 +44,7 @@ struct GenerateReport {
     std::size_t weight_bytes = 0;  ///< and as they ran
     std::int64_t peak_memory_bytes = 0;
     std::vector<std::string> outputs;
+    std::optional<TimingsReport> timings;
 };
 
 double median(std::vector<double> values) {
@@ -148,6 +151,7 @@ Json to_json(const GenerateReport& report) {
         {"first_frame_seconds", report.result.first_frame_seconds}};
     if (report.quantized) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
+    if (report.timings) json["timings"] = to_json(*report.timings);
     json["outputs"] = report.outputs;
     return json;
 }
@@ -177,6 +181,7 @@ std::string to_text(const GenerateReport& report) {
             text += fmt::format("\n{} of {} calls stayed dense: {}", calls, report.result.sparse_calls.size(),
                                 reason);
     }
+    if (report.timings) text += "\n" + to_text(*report.timings);
     for (const auto& output : report.outputs) text += "\nwrote " + output;
     return text;
 }
@@ -192,6 +197,7 @@ struct GenerateFlags {
     double frames_per_second = 8.0;
     std::string first_frame;
     std::vector<std::string> outputs;
+    bool timings = false;
     bool json = false;
 };
 
@@ -244,12 +250,16 @@ void run_generate(const GenerateFlags& flags) {
     report.weight_bytes = pipeline.transformer().weight_bytes();
     report.options = pipeline.with_defaults(to_options(pipeline.transformer(), flags));
     {
+        std::optional<Timings> timings;
+        if (flags.timings) timings.emplace();
         Progress progress("generate", *report.options.sampling.steps);
         report.options.progress = [&](int step, int, double seconds) {
             progress.update(step, show_seconds(seconds) + "/step");
             return !interrupted();
         };
+        const auto start = Clock::now();
         report.result = pipeline.generate(report.options);
+        if (timings) report.timings = {timings->operations(), seconds_since(start)};
     }
     for (const auto& output : flags.outputs)
         write_video(output, report.result.video, flags.frames_per_second);
@@ -294,6 +304,9 @@ void add_generate(CLI::App& app) {
                      "folder for PNG files; "
                      "repeatable")
         ->required();
+    command->add_flag("--timings", flags->timings,
+                      "Also tell where the time went: calls, seconds, rate and share of the peak of each "
+                      "operation");
     command->add_flag("--json", flags->json, "Print the report as JSON");
     command->footer(
         "Examples:\n"

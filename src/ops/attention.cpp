@@ -1,12 +1,14 @@
 // Attention, from its arguments to a kernel: checks, rotation of q and k, choice of a kernel, the call.
 #include "ops/attention.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
+#include "base/timed.h"
 #include "core/views.h"
 #include "ops/dispatch.h"
 #include "ops/elementwise.h"
@@ -201,6 +203,25 @@ AttentionCall make_call(const AttentionViews& views, const AttentionOptions& opt
     return call;
 }
 
+OperationCost cost_of(const AttentionProblem& problem, const AttentionKernel& kernel, const BlockMask* mask) {
+    const auto maps = static_cast<double>(problem.maps()), q = static_cast<double>(problem.q_len),
+               k = static_cast<double>(problem.k_len), d = static_cast<double>(problem.head_dim);
+    double pairs = maps * q * k;  // of a query and a key
+    if (mask != nullptr)
+        pairs = std::min(pairs, static_cast<double>(mask->columns.size()) *
+                                    static_cast<double>(problem.block_q * problem.block_k));
+    if (problem.causal) pairs /= 2.0;
+    const bool is_float = problem.format == AttentionFormat::none;
+    const double kv_maps = static_cast<double>(problem.kv_maps());
+    return {.op = "attention",
+            .kernel = kernel.name,
+            .arithmetic = problem.format == AttentionFormat::int8    ? Arithmetic::int8
+                          : is_float && problem.dtype == DType::bf16 ? Arithmetic::bf16
+                                                                     : Arithmetic::f32,
+            .operations = 4.0 * pairs * d,
+            .bytes = 2.0 * d * (maps * q + kv_maps * k) * static_cast<double>(size_of(problem.dtype))};
+}
+
 /// Tokens first .. first + count - 1 of a [tokens, heads, head_dim] view, as one batch.
 template <typename View>
 View sequence(const View& view, std::int64_t first, std::int64_t count) {
@@ -268,6 +289,7 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
     const Device device = views.q.device;
     const AttentionKernel& kernel = choose("attention", device, &Machine::attention, problem);
     call.stream = options.call.stream;
+    const Timed timed(cost_of(problem, kernel, options.mask));
     const auto run = [&] {
         const bool finds = kernel.find_scales != nullptr;
         const std::size_t scales = finds ? scale_bytes(problem, options) : 0;

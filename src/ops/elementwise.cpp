@@ -7,6 +7,7 @@
 
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
+#include "base/timed.h"
 #include "core/device_memory.h"
 #include "core/views.h"
 #include "ops/dispatch.h"
@@ -70,6 +71,16 @@ void check(const Norm& args) {
     const bool alike =
         args.scale.shape == args.shift.shape && row_stride(args.scale) == row_stride(args.shift);
     require(alike, "norm", "shift", "like scale " + args.scale.describe(), args.shift);
+}
+
+/// Calls run(kernels of the device) as an operation that reads and writes so many elements in all.
+template <typename Run>
+void run_moving(std::string_view op, Device device, std::int64_t elements, const Context& context,
+                const Run& run) {
+    const ElementwiseKernels& kernels = elementwise_kernels(device);
+    const auto bytes = static_cast<double>(elements) * sizeof(float);
+    const Timed timed({.op = op, .kernel = kernels.name, .bytes = bytes});
+    run_operation([&] { run(kernels); }, context.threads);
 }
 
 /// Joins neighbouring axes that lie one in the other on both sides, and leaves those of one element out.
@@ -148,7 +159,8 @@ void norm(const Norm& args, const Context& context) {
     call.epsilon = args.epsilon;
     call.stream = context.stream;
     if (call.rows == 0 || call.columns == 0) return;
-    run_operation([&] { elementwise_kernels(args.x.device).norm(call); }, context.threads);
+    run_moving("norm", args.x.device, 2 * call.rows * call.columns, context,
+               [&](const ElementwiseKernels& kernels) { kernels.norm(call); });
 }
 
 void activation(ActivationFunction function, const TensorView& x, const MutableView& y,
@@ -157,7 +169,8 @@ void activation(ActivationFunction function, const TensorView& x, const MutableV
     require_array("activation", "y", y, x.shape, x);
     const ActivationArgs call = {function, floats(x), floats(y), x.count(), context.stream};
     if (call.count == 0) return;
-    run_operation([&] { elementwise_kernels(x.device).activation(call); }, context.threads);
+    run_moving("activation", x.device, 2 * call.count, context,
+               [&](const ElementwiseKernels& kernels) { kernels.activation(call); });
 }
 
 void rope(const Rope& args, const Context& context) {
@@ -184,7 +197,8 @@ void rope(const Rope& args, const Context& context) {
     call.cos = floats(args.cos);
     call.sin = floats(args.sin);
     call.stream = context.stream;
-    run_operation([&] { elementwise_kernels(x.device).rope(call); }, context.threads);
+    run_moving("rope", x.device, 2 * call.rows * x.dim(1), context,
+               [&](const ElementwiseKernels& kernels) { kernels.rope(call); });
 }
 
 void residual(const MutableView& x, const TensorView& y, const TensorView& gate, const Context& context) {
@@ -208,7 +222,8 @@ void residual(const MutableView& x, const TensorView& y, const TensorView& gate,
     }
     call.stream = context.stream;
     if (call.rows == 0 || call.columns == 0) return;
-    run_operation([&] { elementwise_kernels(x.device).residual(call); }, context.threads);
+    run_moving("residual", x.device, 3 * call.rows * call.columns, context,
+               [&](const ElementwiseKernels& kernels) { kernels.residual(call); });
 }
 
 void combine(std::initializer_list<Term> terms, const MutableView& y, bool wide, const Context& context) {
@@ -227,7 +242,8 @@ void combine(std::initializer_list<Term> terms, const MutableView& y, bool wide,
         call.x[call.terms++] = floats(term.x);
     }
     if (call.count == 0) return;
-    run_operation([&] { elementwise_kernels(y.device).combine(call); }, context.threads);
+    run_moving("combine", y.device, (static_cast<std::int64_t>(call.terms) + 1) * call.count, context,
+               [&](const ElementwiseKernels& kernels) { kernels.combine(call); });
 }
 
 void copy(const TensorView& x, const MutableView& y, const Context& context) {
@@ -243,7 +259,8 @@ void copy(const TensorView& x, const MutableView& y, const Context& context) {
     call.x = x.data;
     call.y = y.data;
     call.stream = context.stream;
-    run_operation([&] { elementwise_kernels(x.device).copy(call); }, context.threads);
+    run_moving("copy", x.device, 2 * x.count(), context,
+               [&](const ElementwiseKernels& kernels) { kernels.copy(call); });
 }
 
 void clear(const MutableView& y) {
@@ -255,11 +272,9 @@ bool all_finite(const TensorView& x, const Context& context) {
     require(x.dtype == DType::f32 && x.contiguous(), "all_finite", "x", "contiguous f32", x);
     bool finite = true;
     if (x.count() == 0) return finite;
-    run_operation(
-        [&] {
-            finite = elementwise_kernels(x.device).all_finite({floats(x), x.count(), context.stream});
-        },
-        context.threads);
+    run_moving("all_finite", x.device, x.count(), context, [&](const ElementwiseKernels& kernels) {
+        finite = kernels.all_finite({floats(x), x.count(), context.stream});
+    });
     return finite;
 }
 

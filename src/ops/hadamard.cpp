@@ -7,6 +7,7 @@
 
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
+#include "base/timed.h"
 #include "ops/dispatch.h"
 
 namespace aerogel {
@@ -49,6 +50,8 @@ void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block
     args.signs = signs.defined() ? signs.as<float>() : nullptr;
     args.stream = context.stream;
     if (args.rows == 0) return;
+    const auto bytes = static_cast<double>(2 * x.count()) * sizeof(float);
+    const Timed timed({.op = "hadamard", .kernel = kernel.name, .bytes = bytes});
     run_operation([&] { kernel.run(args); }, context.threads);
 }
 

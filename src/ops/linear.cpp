@@ -6,6 +6,7 @@
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
+#include "base/timed.h"
 #include "formats/format.h"
 #include "ops/dispatch.h"
 #include "ops/workspace.h"
@@ -52,6 +53,21 @@ LinearProblem problem_of(const QuantizedTensor& weight, Activation activation) {
     problem.weight_offset = weight.offset.defined();
     problem.dual_block = weight.dual_block;
     return problem;
+}
+
+OperationCost cost_of(const LinearProblem& problem, const LinearKernel& kernel, std::size_t packed_bytes) {
+    const bool bf16 = problem.x == DType::bf16 && problem.weight == Format::bf16;
+    const auto m = static_cast<double>(problem.m), n = static_cast<double>(problem.n),
+               k = static_cast<double>(problem.k);
+    const double rows =
+        m * (k * static_cast<double>(size_of(problem.x)) + n * static_cast<double>(size_of(problem.y)));
+    return {.op = "linear",
+            .kernel = kernel.name,
+            .arithmetic = is_integer(problem.activation) ? Arithmetic::int8
+                          : bf16                         ? Arithmetic::bf16
+                                                         : Arithmetic::f32,
+            .operations = 2.0 * m * n * k,
+            .bytes = rows + static_cast<double>(packed_bytes)};
 }
 
 QuantizedTensor float_weight(const Tensor& weight) {
@@ -128,6 +144,7 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     args.y_stride = out.stride;
     args.packed = static_cast<const std::byte*>(packed_.data());
     args.stream = context.stream;
+    const Timed timed(cost_of(problem, *kernel_, packed_.bytes()));
     const auto run = [&] {
         const Workspace memory(kernel_->workspace_bytes(problem), packed_.device());
         args.workspace = memory.data();

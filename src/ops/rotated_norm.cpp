@@ -10,6 +10,7 @@
 #include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
+#include "base/timed.h"
 #include "core/views.h"
 #include "ops/elementwise.h"
 #include "ops/workspace.h"
@@ -127,6 +128,9 @@ void rotated_norm(const RotatedNorm& args, const Context& context) {
         parallel_for(
             tasks, [&](std::int64_t task, int worker) { rotate_rows(args, task, wide + worker * columns); });
     };
+    const auto bytes = static_cast<double>(2 * args.x.count()) * static_cast<double>(size_of(args.x.dtype));
+    const Timed timed(
+        {.op = "rotated_norm", .kernel = elementwise_kernels(Device::cpu).name, .bytes = bytes});
     run_operation(rotate, context.threads);
 }
 

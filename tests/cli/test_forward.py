@@ -72,6 +72,25 @@ def test_quantized_and_sparse(velocity, recorded, tiny_pipeline, aerogel, tmp_pa
     assert 1e-4 < distance(sparse, plain) < 0.5 and 0.25 < report["density"] < 0.5
 
 
+def test_timings(velocity, recorded, tiny_pipeline, aerogel, tmp_path):
+    path, _ = recorded()
+    _, report = velocity(path, "--online", "W8A8_DYNAMIC", "--timings")
+    timings = report["timings"]
+    assert timings["seconds"] == pytest.approx(sum(report["record_seconds"]))
+    calls = {}
+    for operation in timings["operations"]:
+        calls[operation["op"]] = calls.get(operation["op"], 0) + operation["calls"]
+        assert ("percent_of_peak" in operation) == (operation["operations"] > 0), operation
+    layers = len(WanTransformer3DModel.from_pretrained(tiny_pipeline / "transformer").blocks)
+    assert calls["attention"] == 3 * 2 * layers and calls["rope"] == 3 * 2 * layers  # records, attn1 and attn2, q and k of attn1
+    multiplied = sum(operation["operations"] for operation in timings["operations"] if operation["op"] == "attention")
+    tokens = 16 * 8 * 8
+    assert multiplied > 3 * layers * 4 * tokens**2
+    assert timings["seconds_between"] + sum(o["seconds"] for o in timings["operations"]) == pytest.approx(timings["seconds"], rel=1e-3)
+    done = aerogel("forward", tiny_pipeline, "--inputs", path, "-o", tmp_path / "v.safetensors", "--timings")
+    assert done.returncode == 0 and "of peak" in done.stdout and "GB/s" in done.stdout and "linear" in done.stdout, done.stderr
+
+
 def test_steps_of_records_count(velocity, recorded, tmp_path):
     """Sparse from step 1 on: the records of step 0 stay dense."""
     flags = ["--online", "W8A8_DYNAMIC", "--sparse", "rf_v2", "--sparsity", 0.7, "--block-size", 16, "--start-step", 1]
