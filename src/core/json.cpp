@@ -338,9 +338,13 @@ void JsonNode::check_keys(std::span<const std::string_view> known) const {
     }
 }
 
+std::string JsonNode::where() const {
+    return place_.empty() ? source_->where : source_->where + ": " + printable(place_);
+}
+
 void JsonNode::fail(std::string_view wanted) const {
     throw InvalidArgument(fmt::format("{}: {} must be {}, got {}", source_->where,
-                                      place_.empty() ? "it" : place_, wanted,
+                                      place_.empty() ? "it" : printable(place_), wanted,
                                       value_ == &kNothing ? "nothing" : show_json(*value_)));
 }
 

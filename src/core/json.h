@@ -84,6 +84,8 @@ class JsonNode {
 
     /// "register[2].strategy"
     const std::string& place() const { return place_; }
+    /// "[op] FILE: PLACE", as its errors begin.
+    std::string where() const;
     const nlohmann::json& json() const { return *value_; }
     /// The value under a key; nothing there reads as a null, which no getter below takes.
     JsonNode at(std::string_view key) const;

@@ -26,6 +26,8 @@ THIRD_PARTY = {
     "nlohmann/": {"core", "quant", "sparse", "model", "cli", "bench"},
     "CLI/": {"cli"},
     "png.h": {"model"},
+    "oniguruma.h": {"model"},
+    "utf8proc.h": {"model"},
     "benchmark/": {"bench"},
     "nanobind/": {"python"},
     "cuda": {"kernels"},

@@ -1,0 +1,32 @@
+// Regular expressions of tokenizer files, by Oniguruma, the engine and the syntax of Hugging Face's
+// tokenizers. The patterns come from anywhere: their length and the work of one search are limited.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace aerogel {
+
+class Pattern {
+  public:
+    struct Part {
+        std::size_t begin;
+        std::size_t end;
+        bool matches;
+    };
+
+    /// `where` begins the error: InvalidArgument when the expression is wrong or too long.
+    Pattern(std::string expression, const std::string& where);
+    /// The text (valid UTF-8) cut into matches and what lies between them; parts may be empty.
+    /// InvalidArgument when the pattern needs too many steps on it.
+    std::vector<Part> split(std::string_view text) const;
+
+  private:
+    struct Program;
+    std::shared_ptr<const Program> program_;
+};
+
+}  // namespace aerogel
