@@ -43,14 +43,26 @@ constexpr CodeRange kNewNumbers[] = {
     {0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11F50, 0x11F59}, {0x16130, 0x16139},
     {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1D2C0, 0x1D2D3}, {0x1E4F0, 0x1E4F9}, {0x1E5F1, 0x1E5FA}};
 
+// Marks that came with Unicode 16 and 17 and may end a grapheme cluster of less than six bytes.
+constexpr CodeRange kNewMarks[] = {{0x897, 0x897}, {0x1ACF, 0x1ADD}, {0x1AE0, 0x1AEB}};
+
 constexpr char32_t kReplacement = 0xFFFD;
 constexpr char32_t kFirstMark =
     0x300;  // everything below is composed already and combines with nothing before it
 
+bool is_in(std::span<const CodeRange> ranges, char32_t code) {
+    const auto range = std::lower_bound(ranges.begin(), ranges.end(), code,
+                                        [](CodeRange r, char32_t c) { return r.last < c; });
+    return range != ranges.end() && range->first <= code;
+}
+
 bool is_after_unicode_9(char32_t code) {
-    const auto* const range = std::lower_bound(std::begin(kAfterUnicode9), std::end(kAfterUnicode9), code,
-                                               [](CodeRange r, char32_t c) { return r.last < c; });
-    return range != std::end(kAfterUnicode9) && range->first <= code;
+    return is_in(kAfterUnicode9, code);
+}
+
+// As utf8proc knows it.
+utf8proc_int32_t cluster_character(char32_t code) {
+    return static_cast<utf8proc_int32_t>(is_in(kNewMarks, code) ? kFirstMark : code);
 }
 
 struct Decomposed {
@@ -178,11 +190,11 @@ bool is_white_space(char32_t code) {
 }
 
 std::size_t grapheme_end(std::string_view text, std::size_t at) {
-    auto previous = static_cast<utf8proc_int32_t>(next_character(text, at));
+    auto previous = cluster_character(next_character(text, at));
     utf8proc_int32_t state = 0;
     while (at < text.size()) {
         std::size_t end = at;
-        const auto next = static_cast<utf8proc_int32_t>(next_character(text, end));
+        const auto next = cluster_character(next_character(text, end));
         if (utf8proc_grapheme_break_stateful(previous, next, &state)) break;
         previous = next;
         at = end;
