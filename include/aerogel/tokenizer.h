@@ -1,5 +1,6 @@
-// Tokenizer: text to the ids that a text encoder reads, and back. Byte-level BPE (Qwen's) and unigram (T5's),
-// with the same ids as Hugging Face's tokenizers for the same files. layer: model
+// Text to the ids that a text encoder reads, and back: byte-level BPE (Qwen) and unigram (T5), with the ids
+// that Hugging Face's tokenizers give for the same files.
+// layer: model
 #pragma once
 
 #include <cstdint>

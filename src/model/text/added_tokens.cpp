@@ -68,11 +68,11 @@ bool touches_word(std::string_view text, std::size_t begin, std::size_t end) {
 
 }  // namespace
 
-AddedTokenFinder::AddedTokenFinder(std::vector<std::pair<std::string, AddedToken>> tokens) {
+AddedTokenFinder::AddedTokenFinder(const std::vector<std::pair<std::string, AddedToken>>& tokens) {
     std::vector<PrefixTable::Word> words;
-    for (auto& [text, token] : tokens) {
-        words.emplace_back(std::move(text), static_cast<std::int32_t>(tokens_.size()));
-        tokens_.push_back(std::move(token));
+    for (const auto& [text, token] : tokens) {
+        words.emplace_back(text, static_cast<std::int32_t>(tokens_.size()));
+        tokens_.push_back(token);
     }
     table_ = PrefixTable(std::move(words));
 }
@@ -95,7 +95,7 @@ std::vector<TextPiece> AddedTokenFinder::split(std::string_view text) const {
         std::size_t end = at + bytes;
         at = end;
         if (token.single_word && touches_word(text, begin, end)) continue;
-        if (token.lstrip) begin = std::max(begin - space_at_end(text.substr(0, begin)), done);
+        if (token.lstrip) begin -= space_at_end(text.substr(0, begin));  // what is done stays done
         if (token.rstrip) end += space_at_start(text.substr(end));
         add_text(begin);
         pieces.push_back({"", token.id});

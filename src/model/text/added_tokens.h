@@ -34,7 +34,7 @@ class AddedTokenFinder {
   public:
     AddedTokenFinder() = default;
     /// Each token with the text it is looked for by; no text twice.
-    explicit AddedTokenFinder(std::vector<std::pair<std::string, AddedToken>> tokens);
+    explicit AddedTokenFinder(const std::vector<std::pair<std::string, AddedToken>>& tokens);
     /// The text cut at the tokens: leftmost, then longest.
     std::vector<TextPiece> split(std::string_view text) const;
 

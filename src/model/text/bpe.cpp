@@ -37,7 +37,7 @@ struct Bpe::Merging {
         }
     };
 
-    Merging(const Bpe& bpe_, const std::vector<std::int32_t>& ids) : bpe(bpe_) {
+    Merging(const Bpe& owner, const std::vector<std::int32_t>& ids) : bpe(owner) {
         symbols.reserve(ids.size());
         for (std::size_t i = 0; i < ids.size(); ++i) {
             symbols.push_back({ids[i], i == 0 ? kNone : i - 1, i + 1 == ids.size() ? kNone : i + 1});

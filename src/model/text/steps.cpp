@@ -12,15 +12,15 @@ namespace {
 
 constexpr std::string_view kVisibleSpace = "\xE2\x96\x81";  // U+2581
 
-std::string run_step(const Nfc&, std::string text) {
+std::string run_step(const Nfc&, const std::string& text) {
     return to_nfc(text);
 }
 
-std::string run_step(const CharacterMap& map, std::string text) {
+std::string run_step(const CharacterMap& map, const std::string& text) {
     return map.replace_clusters(text);
 }
 
-std::string run_step(const Strip& strip, std::string text) {
+std::string run_step(const Strip& strip, const std::string& text) {
     std::size_t begin = 0;
     std::size_t end = 0;  // behind the last character that is no space
     bool at_front = true;
@@ -36,7 +36,7 @@ std::string run_step(const Strip& strip, std::string text) {
     return begin < end ? text.substr(begin, end - begin) : "";
 }
 
-std::string run_step(const Replace& replace, std::string text) {
+std::string run_step(const Replace& replace, const std::string& text) {
     std::string out;
     for (const Pattern::Part& part : replace.pattern.split(text)) {
         out += part.matches ? replace.content : text.substr(part.begin, part.end - part.begin);
@@ -165,12 +165,12 @@ std::array<std::string, 256> make_byte_characters() {
 
 std::string normalize(const std::vector<Normalizer>& steps, std::string text) {
     for (const Normalizer& step : steps) {
-        text = std::visit([&](const auto& known) { return run_step(known, std::move(text)); }, step);
+        text = std::visit([&](const auto& known) { return run_step(known, text); }, step);
     }
     return text;
 }
 
-std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, std::string text) {
+std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text) {
     Words words;
     add_word(text, words);
     for (const PreTokenizer& step : steps) {

@@ -56,7 +56,7 @@ using PreTokenizer = std::variant<Split, ByteLevel, Metaspace, WhitespaceSplit>;
 
 std::string normalize(const std::vector<Normalizer>& steps, std::string text);
 /// The words of a text; none is empty.
-std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, std::string text);
+std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text);
 
 /// The character that stands for each byte in a byte-level vocabulary.
 const std::array<std::string, 256>& byte_characters();

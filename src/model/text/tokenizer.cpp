@@ -30,8 +30,8 @@ void check_text(std::string_view text) {
     }
 }
 
-void encode_words(const Tokenizer::Parts& parts, std::string text, Ids& ids) {
-    for (const std::string& word : pre_tokenize(parts.pre_tokenizers, std::move(text))) {
+void encode_words(const Tokenizer::Parts& parts, const std::string& text, Ids& ids) {
+    for (const std::string& word : pre_tokenize(parts.pre_tokenizers, text)) {
         std::visit([&](const auto& model) { model.encode(parts.vocabulary, word, ids); }, parts.model);
     }
 }
@@ -43,12 +43,12 @@ Ids encode_text(const Tokenizer::Parts& parts, std::string_view text) {
             ids.push_back(*piece.id);
             continue;
         }
-        for (TextPiece& part :
+        for (const TextPiece& part :
              parts.normalized_finder.split(normalize(parts.normalizers, std::move(piece.text)))) {
             if (part.id) {
                 ids.push_back(*part.id);
             } else {
-                encode_words(parts, std::move(part.text), ids);
+                encode_words(parts, part.text, ids);
             }
         }
     }

@@ -40,7 +40,8 @@ bool flag_or(const JsonNode& node, std::string_view key, bool otherwise) {
 // A place must say this, or nothing.
 void require_absent(const JsonNode& node, std::string_view key) {
     const nlohmann::json& value = node.at(key).json();
-    if (value.is_null() || value == "" || value == false || value == 0) return;
+    const bool no_text = value.is_string() && node.at(key).text().empty();
+    if (value.is_null() || no_text || value == false || value == 0) return;
     try {
         node.at(key).fail("null (others are not supported)");
     } catch (const InvalidArgument& error) {
@@ -346,7 +347,7 @@ void finish_added_tokens(const std::string& where, Parts& parts) {
                                               in_quotes(text)));
         }
     }
-    parts.raw_finder = AddedTokenFinder(std::move(raw));
+    parts.raw_finder = AddedTokenFinder(raw);
     parts.normalized_finder = AddedTokenFinder(Named(normalized.begin(), normalized.end()));
 }
 

@@ -1,5 +1,5 @@
-// Viterbi's search over the ends of pieces: the best way to each position, found from left to right. Sums and
-// comparisons are rounded as in the two originals, so that ties fall the same way.
+// Viterbi's search over the ends of pieces: the best way to each position, found from left to right. Sums are
+// rounded as in the two originals, so that ties fall the same way.
 #include "model/text/unigram.h"
 
 #include <fmt/format.h>
@@ -29,20 +29,17 @@ Unigram::Unigram(const std::vector<Piece>& pieces, Options options) : options_(o
         const Piece& piece = pieces[id];
         scores_.push_back(piece.score);
         user_defined_.push_back(piece.kind == Kind::user_defined);
-        if (piece.kind == Kind::normal) {
-            least_ = std::min(least_, piece.score);
-            most_ = std::max(most_, piece.score);
-        }
+        if (piece.kind == Kind::normal) least_ = std::min(least_, piece.score);
         if (piece.kind != Kind::absent) words.emplace_back(piece.text, static_cast<std::int32_t>(id));
     }
     table_ = PrefixTable(std::move(words));
 }
 
-// As SentencePiece: long ones before short ones, and before what is better than nothing.
+// SentencePiece's score of a user-defined piece (0.2.3): above all others, which are logarithms of
+// probabilities.
 double Unigram::score_of(std::int32_t id, std::size_t bytes) const {
     const auto index = static_cast<std::size_t>(id);
-    if (!user_defined_[index]) return scores_[index];
-    return double{static_cast<float>(bytes) * static_cast<float>(most_)} - 0.1;
+    return user_defined_[index] ? 0.1 * static_cast<double>(bytes - 1) : scores_[index];
 }
 
 std::vector<Unigram::Node> Unigram::best_nodes(std::string_view text) const {
@@ -56,11 +53,11 @@ std::vector<Unigram::Node> Unigram::best_nodes(std::string_view text) const {
         next_character(text, at);
         const auto offer = [&](std::size_t end, double score, std::int32_t id) {
             Node& node = nodes[end];
-            if (node.begin == kNowhere || score > node.score) node = {rounded(score), begin, id};
+            if (node.begin == kNowhere || score > node.score) node = {score, begin, id};
         };
         bool has_single = false;
         table_.for_each_prefix(text.substr(begin), [&](std::size_t bytes, std::int32_t id) {
-            offer(begin + bytes, score_of(id, bytes) + so_far, id);
+            offer(begin + bytes, rounded(rounded(score_of(id, bytes)) + so_far), id);
             has_single = has_single || begin + bytes == at;
         });
         if (!has_single) offer(at, rounded(unknown_score + so_far), options_.unknown);

@@ -50,7 +50,6 @@ class Unigram {
     std::vector<bool> user_defined_;
     PrefixTable table_;
     double least_ = std::numeric_limits<double>::infinity();
-    double most_ = std::numeric_limits<float>::min();
 };
 
 }  // namespace aerogel

@@ -3,6 +3,7 @@ settings of the models that people use and with others that the formats allow.""
 
 import json
 import pathlib
+import struct
 
 import pytest
 import sentencepiece
@@ -191,6 +192,17 @@ def test_bpe_without_bytes(ours, tmp_path, options):
     same(mine, lambda text: theirs.encode(text).ids, FEW)
 
 
+def test_every_character_is_cut_alike(ours, tmp_path):
+    """Merges of any byte with x show on which side of a cut it lies."""
+    theirs = qwen(ROOT)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("x", byte) for byte in alphabet] + [(byte, "x") for byte in alphabet if byte != "x"]
+    vocabulary = {token: i for i, token in enumerate(alphabet + [left + right for left, right in merges])}
+    theirs.model = models.BPE(vocab=vocabulary, merges=merges)
+    mine = ours(save(theirs, tmp_path / "cut.json"))
+    same_for_every_character(mine, lambda text: theirs.encode(text).ids, "x@x!@x 1@x ")
+
+
 def test_gpt2(ours, tmp_path):
     """The byte level's own pattern, with a space in front, and a template around."""
     theirs = qwen(ROOT)
@@ -206,12 +218,36 @@ def test_gpt2(ours, tmp_path):
 
 def test_unigram_scores(ours, tmp_path):
     """Unknown text that beats known pieces, equal sums, pieces of bytes."""
-    pieces = [("<unk>", 0.0), ("a", 30.0), ("b", 30.0), ("ab", 60.0), ("abc", 90.0), ("cd", 31.0), ("▁", 25.0), ("xy", 35.0), ("é", 26.0)]
+    # A character that is unknown counts 25 - 10.
+    pieces = [("<unk>", 25.0), ("a", 30.0), ("b", 30.0), ("ab", 60.0), ("abc", 90.0), ("cd", 31.0), ("▁", 25.0), ("xy", 30.5), ("yz", 29.5), ("é", 26.0)]
     for byte_fallback in (False, True):
         bytes_ = [(f"<0x{byte:02X}>", -1.0) for byte in range(256)] if byte_fallback else []
         theirs = Tokenizer(models.Unigram(pieces + bytes_, unk_id=0, byte_fallback=byte_fallback))
         mine = ours(save(theirs, tmp_path / f"scores_{byte_fallback}.json"))
         same(mine, lambda text, theirs=theirs: theirs.encode(text).ids, FEW, st.one_of(st.text("abcdxy▁éz", max_size=12), texts))
+
+
+def varint(number):
+    return bytes([number & 127 | 128, *varint(number >> 7)]) if number > 127 else bytes([number])
+
+
+def spiece_model(pieces):
+    """A spiece.model of (text, score, type)."""
+    model = b""
+    for text, score, kind in pieces:
+        piece = b"\x0a" + varint(len(text.encode())) + text.encode() + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind)
+        model += b"\x0a" + varint(len(piece)) + piece
+    return model
+
+
+def test_sums_of_sentencepiece(ours, tmp_path):
+    """Ways of nearly the same sum: they are rounded where SentencePiece rounds them, to float32."""
+    normal = {"▁": -1.1, "a": -2.1, "b": -2.3, "c": -2.7, "ab": -4.4, "bc": -5.0, "ca": -4.8, "bb": -4.6, "abc": -7.1, "cc": -5.4, "aa": -4.2, "aaa": -6.3}
+    model = spiece_model([("<unk>", 0, 2), ("</s>", 0, 3), ("cb", 0, 4), ("aab", 0, 4), *((text, score, 1) for text, score in normal.items())])
+    (tmp_path / "spiece.model").write_bytes(model)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
+    mine = ours(tmp_path)
+    same(mine, lambda text: [*theirs.encode(text), theirs.piece_to_id("</s>")], MANY, st.text("abcabcabcd ", max_size=40))
 
 
 @pytest.mark.parametrize("name", ["qwen", "umt5"])
