@@ -1,13 +1,18 @@
 // What every family does around a layer: the step's hooks, and its say in attention.
 #include "model/slots.h"
 
+#include <fmt/format.h>
+
+#include <utility>
+#include <vector>
+
 #include "aerogel/attention.h"
-#include "model/sparse_policy.h"
+#include "aerogel/error.h"
+#include "base/clock.h"
 #include "ops/elementwise.h"
 #include "quant/attention.h"
 
 namespace aerogel {
-
 namespace {
 
 // What hooks are shown: the array, or a copy on the CPU.
@@ -26,6 +31,66 @@ class OnHost {
     TensorView view_;
     Tensor copy_;
 };
+
+// --- sparse self-attention: planned anew, by a plan of an earlier step, or with the head types of a profile.
+// Masks change slowly from step to step (RainFusion 2, arXiv 2512.24086: "mask refresh"), so a plan may serve
+// several.
+
+std::vector<std::string> pinned_types(const SparseProfile& profile, const ModuleCall& call, int step) {
+    std::vector<std::string> types = profile.head_types(call.block, step);
+    const std::int64_t heads = call.q.dim(2);
+    if (static_cast<std::int64_t>(types.size()) != heads) {
+        throw InvalidArgument(fmt::format("[generate] the profile has {} heads in layer {}, the model has {}",
+                                          types.size(), call.block, heads));
+    }
+    return types;
+}
+
+// Where the plan of this block is kept; null: it is not.
+KeptSparsePlan* kept_plan(const ModuleCall& call, const TransformerStep& step) {
+    if (step.sparse_plans == nullptr || step.context.timestep_index < 0 ||
+        step.sparse->mask_refresh_steps <= 1 || step.sparse->profile)
+        return nullptr;
+    const auto block = static_cast<std::size_t>(call.block);
+    if (step.sparse_plans->size() <= block) step.sparse_plans->resize(block + 1);
+    return &(*step.sparse_plans)[block];
+}
+
+SparsePlan new_plan(const ModuleCall& call, const TransformerStep& step) {
+    SparsePlanOptions options{.attention = sparse_options(step.sparse->format)};
+    if (step.sparse->profile)
+        options.head_types = pinned_types(*step.sparse->profile, call, step.context.timestep_index);
+    return plan_sparse(call.q, call.k, step.sparse->pattern, {.latent = call.latent}, options);
+}
+
+SparseReport attend_by(const SparsePlan& plan, const ModuleCall& call, const AttentionOptions& options) {
+    const auto start = Clock::now();
+    attention({call.q, call.k, call.v, call.o}, plan, options);
+    return {plan.heads, plan.dense_because, plan.predicted, plan.seconds, seconds_since(start)};
+}
+
+// `module`: how it computes without a format of the sparse calls' own. Keeps the plan in step.sparse_plans.
+// InvalidArgument when the profile has other layers or heads than the model.
+SparseReport run_sparse(const ModuleCall& call, const AttentionOptions& module, const TransformerStep& step) {
+    const AttentionFormat format = step.sparse->format;
+    AttentionOptions options = format == AttentionFormat::none ? module : sparse_options(format);
+    options.call = step.context.call;
+    const Tensor rotation = format == AttentionFormat::fp8 ? hadamard_matrix(call.q.dim(3)) : Tensor();
+    if (rotation.defined()) options.q_rotation = options.k_rotation = rotation;
+    KeptSparsePlan* kept = kept_plan(call, step);
+    const int now = step.context.timestep_index;
+    if (kept != nullptr && kept->step >= 0 && now >= kept->step &&
+        now - kept->step < step.sparse->mask_refresh_steps) {
+        SparseReport report = attend_by(kept->plan, call, options);
+        report.predicted = false;
+        report.predict_seconds = 0.0;
+        return report;
+    }
+    SparsePlan plan = new_plan(call, step);
+    SparseReport report = attend_by(plan, call, options);
+    if (kept != nullptr && plan.dense_because.empty()) *kept = {now, std::move(plan)};
+    return report;
+}
 
 }  // namespace
 
@@ -49,9 +114,7 @@ void run_attention(const AttentionSlot& slot, const ModuleCall& call, const Tran
         attention(call.q, call.k, call.v, call.o, options);
         return;
     }
-    const bool is_float = options.format == AttentionFormat::none;
-    const SparseReport report = run_sparse(
-        {{call.q, call.k, call.v, call.o}, call.latent, call.block, is_float ? nullptr : &options}, step);
+    const SparseReport report = run_sparse(call, options, step);
     if (step.on_sparse) step.on_sparse(call.block, report);
 }
 
