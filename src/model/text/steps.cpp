@@ -88,6 +88,8 @@ std::string run_step(const SentencePieceNormalizer& step, const std::string& who
     return out;
 }
 
+// A pre-tokenizer appends the words of a word; `at_start` becomes false when the text no longer begins with
+// the first.
 using Words = std::vector<std::string>;
 
 void add_word(std::string_view word, Words& words) {
@@ -100,11 +102,11 @@ void cut(const Pattern& pattern, std::string_view text, Words& words) {
     }
 }
 
-void run_step(const Split& split, const std::string& text, Words& words) {
+void run_step(const Split& split, const std::string& text, bool, Words& words) {
     cut(split.pattern, text, words);
 }
 
-void run_step(const ByteLevel& level, std::string text, Words& words) {
+void run_step(const ByteLevel& level, std::string text, bool, Words& words) {
     if (level.add_prefix_space && !text.starts_with(' ')) text.insert(0, 1, ' ');
     Words cut_words;
     if (level.pattern) {
@@ -119,7 +121,7 @@ void run_step(const ByteLevel& level, std::string text, Words& words) {
     }
 }
 
-void run_step(const Metaspace& step, const std::string& text, Words& words) {
+void run_step(const Metaspace& step, const std::string& text, bool at_start, Words& words) {
     std::string out;
     for (const char c : text) {
         if (c == ' ') {
@@ -128,7 +130,9 @@ void run_step(const Metaspace& step, const std::string& text, Words& words) {
             out += c;
         }
     }
-    if (step.prepend && !out.starts_with(step.replacement)) out.insert(0, step.replacement);
+    const bool prepend =
+        step.prepend == Metaspace::Prepend::always || (step.prepend == Metaspace::Prepend::first && at_start);
+    if (prepend && !out.starts_with(step.replacement)) out.insert(0, step.replacement);
     if (!step.split) return add_word(out, words);
     std::size_t begin = 0;
     while (begin < out.size()) {
@@ -138,7 +142,7 @@ void run_step(const Metaspace& step, const std::string& text, Words& words) {
     }
 }
 
-void run_step(const WhitespaceSplit&, const std::string& text, Words& words) {
+void run_step(const WhitespaceSplit&, const std::string& text, bool, Words& words) {
     std::size_t begin = 0;
     for (std::size_t at = 0; at < text.size();) {
         const std::size_t here = at;
@@ -170,14 +174,16 @@ std::string normalize(const std::vector<Normalizer>& steps, std::string text) {
     return text;
 }
 
-std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text) {
+std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text,
+                                      bool at_start) {
     Words words;
     add_word(text, words);
     for (const PreTokenizer& step : steps) {
         Words next;
         for (std::string& word : words) {
-            std::visit([&](const auto& known) { run_step(known, std::move(word), next); }, step);
+            std::visit([&](const auto& known) { run_step(known, std::move(word), at_start, next); }, step);
         }
+        at_start = false;  // not known any more
         words = std::move(next);
     }
     return words;

@@ -47,16 +47,18 @@ struct ByteLevel {
 };
 /// Spaces as a visible character, with which each word begins.
 struct Metaspace {
+    enum class Prepend { always, first, never };  ///< first: only where the text begins
     std::string replacement;
-    bool prepend = true;
+    Prepend prepend = Prepend::always;
     bool split = true;
 };
 struct WhitespaceSplit {};
 using PreTokenizer = std::variant<Split, ByteLevel, Metaspace, WhitespaceSplit>;
 
 std::string normalize(const std::vector<Normalizer>& steps, std::string text);
-/// The words of a text; none is empty.
-std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text);
+/// The words of a piece of text; none is empty. `at_start`: the text begins with this piece.
+std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text,
+                                      bool at_start);
 
 /// The character that stands for each byte in a byte-level vocabulary.
 const std::array<std::string, 256>& byte_characters();

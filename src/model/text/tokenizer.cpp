@@ -30,17 +30,19 @@ void check_text(std::string_view text) {
     }
 }
 
-void encode_words(const Tokenizer::Parts& parts, const std::string& text, Ids& ids) {
-    for (const std::string& word : pre_tokenize(parts.pre_tokenizers, text)) {
+void encode_words(const Tokenizer::Parts& parts, const std::string& text, bool at_start, Ids& ids) {
+    for (const std::string& word : pre_tokenize(parts.pre_tokenizers, text, at_start)) {
         std::visit([&](const auto& model) { model.encode(parts.vocabulary, word, ids); }, parts.model);
     }
 }
 
 Ids encode_text(const Tokenizer::Parts& parts, std::string_view text) {
     Ids ids;
+    bool at_start = true;
     for (TextPiece& piece : parts.raw_finder.split(text)) {
         if (piece.id) {
             ids.push_back(*piece.id);
+            at_start = false;
             continue;
         }
         for (const TextPiece& part :
@@ -48,9 +50,11 @@ Ids encode_text(const Tokenizer::Parts& parts, std::string_view text) {
             if (part.id) {
                 ids.push_back(*part.id);
             } else {
-                encode_words(parts, part.text, ids);
+                encode_words(parts, part.text, at_start, ids);
             }
+            at_start = false;
         }
+        at_start = false;
     }
     return ids;
 }

@@ -114,10 +114,13 @@ std::string read_replacement(const JsonNode& node) {
 }
 
 // Older files say add_prefix_space.
-bool read_prepend(const JsonNode& node) {
-    constexpr std::array<std::string_view, 2> kSchemes = {"always", "never"};
-    if (flag_or(node, "add_prefix_space", true) == false) return false;
-    return !node.has("prepend_scheme") || node.at("prepend_scheme").word(kSchemes) == "always";
+Metaspace::Prepend read_prepend(const JsonNode& node) {
+    constexpr std::array<std::string_view, 3> kSchemes = {"always", "first", "never"};
+    if (!flag_or(node, "add_prefix_space", true)) return Metaspace::Prepend::never;
+    if (!node.has("prepend_scheme")) return Metaspace::Prepend::always;
+    const std::string& scheme = node.at("prepend_scheme").word(kSchemes);
+    return static_cast<Metaspace::Prepend>(std::find(kSchemes.begin(), kSchemes.end(), scheme) -
+                                           kSchemes.begin());
 }
 
 PreTokenizer read_pre_tokenizer(const JsonNode& node) {
@@ -146,7 +149,8 @@ void read_decoder(const JsonNode& node, Decoder& decoder) {
     if (type == "ByteLevel") {
         decoder.kind = Decoder::Kind::byte_level;
     } else if (type == "Metaspace") {
-        decoder = {Decoder::Kind::metaspace, read_replacement(node), read_prepend(node)};
+        decoder = {Decoder::Kind::metaspace, read_replacement(node),
+                   read_prepend(node) != Metaspace::Prepend::never};
     } else {
         refuse_type(node, "one of ByteLevel, Metaspace");
     }
@@ -285,8 +289,16 @@ void read_tokenizer_json(const JsonNode& file, Parts& parts) {
     read_model(file.at("model"), parts);
     for_each_step(file.at("normalizer"), "normalizers",
                   [&](const JsonNode& step) { parts.normalizers.push_back(read_normalizer(step)); });
-    for_each_step(file.at("pre_tokenizer"), "pretokenizers",
-                  [&](const JsonNode& step) { parts.pre_tokenizers.push_back(read_pre_tokenizer(step)); });
+    for_each_step(file.at("pre_tokenizer"), "pretokenizers", [&](const JsonNode& step) {
+        parts.pre_tokenizers.push_back(read_pre_tokenizer(step));
+        const auto* space = std::get_if<Metaspace>(&parts.pre_tokenizers.back());
+        // Which words of a step before it are first depends on the characters they come from.
+        if (space != nullptr && space->prepend == Metaspace::Prepend::first &&
+            parts.pre_tokenizers.size() > 1) {
+            throw Unsupported(step.where() +
+                              ": prepend_scheme must be always or never behind another step, got first");
+        }
+    });
     read_decoder(file.at("decoder"), parts.decoder);
     if (file.has("added_tokens")) {
         for (const JsonNode& item : file.at("added_tokens").items("a list of objects")) {

@@ -79,11 +79,12 @@ def test_qwen(ours, folder):
     assert mine.ask(text=long)["ids"] == theirs.encode(long).ids
 
 
-@pytest.mark.parametrize("steps", ["plain", "strip", "t5"])
+@pytest.mark.parametrize("steps", ["plain", "strip", "t5", "first"])
 def test_umt5(ours, folder, spiece, steps):
     more = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")] if steps == "strip" else []
-    split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", "always")])
-    theirs = umt5(spiece, split if steps == "t5" else None, more)
+    space = pre_tokenizers.Metaspace("▁", "first" if steps == "first" else "always")
+    split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), space])
+    theirs = umt5(spiece, split if steps == "t5" else space, more)
     mine = ours(save(theirs, folder / f"umt5_{steps}.json"))
     same(mine, lambda text: theirs.encode(text).ids)
     if steps == "plain":

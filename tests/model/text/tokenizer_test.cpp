@@ -181,8 +181,11 @@ TEST_F(TokenizerTest, RefusesStepsItDoesNotKnow) {
                 HasSubstr("model.type must be one of"));
     EXPECT_THAT(refusal<Unsupported>(bpe(), "/model/dropout", "0.1"),
                 HasSubstr("model.dropout must be null"));
-    EXPECT_THAT(refusal(unigram(), "/pre_tokenizer/prepend_scheme", "\"first\""),
-                HasSubstr("one of always, never"));
+    EXPECT_THAT(refusal<Unsupported>(unigram(), "/pre_tokenizer", R"({"type": "Sequence", "pretokenizers": [
+        {"type": "WhitespaceSplit"}, {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"}]})"),
+                HasSubstr("must be always or never behind another step, got first"));
+    EXPECT_THAT(refusal(unigram(), "/pre_tokenizer/prepend_scheme", "\"last\""),
+                HasSubstr("one of always, first, never"));
     EXPECT_THAT(refusal(unigram(), "/pre_tokenizer/replacement", "\"ab\""),
                 HasSubstr("must be one character"));
     EXPECT_THAT(refusal(bpe(), "/normalizer", R"({"type": "Precompiled", "precompiled_charsmap": "????"})"),
