@@ -241,14 +241,17 @@ def spiece_model(pieces):
     return model
 
 
-def test_sums_of_sentencepiece(ours, tmp_path):
-    """Ways of nearly the same sum: they are rounded where SentencePiece rounds them, to float32."""
+def test_ways_of_nearly_the_same_sum(ours, tmp_path):
+    """Sums are rounded as in SentencePiece, to float32, or as in Hugging Face's tokenizers, to float64."""
     normal = {"▁": -1.1, "a": -2.1, "b": -2.3, "c": -2.7, "ab": -4.4, "bc": -5.0, "ca": -4.8, "bb": -4.6, "abc": -7.1, "cc": -5.4, "aa": -4.2, "aaa": -6.3}
     model = spiece_model([("<unk>", 0, 2), ("</s>", 0, 3), ("cb", 0, 4), ("aab", 0, 4), *((text, score, 1) for text, score in normal.items())])
     (tmp_path / "spiece.model").write_bytes(model)
     theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
     mine = ours(tmp_path)
     same(mine, lambda text: [*theirs.encode(text), theirs.piece_to_id("</s>")], MANY, st.text("abcabcabcd ", max_size=40))
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), *normal.items()], unk_id=0))
+    mine = ours(save(unigram, tmp_path / "unigram.json"))
+    same(mine, lambda text: unigram.encode(text).ids, MANY, st.text("abcabcabcd▁", max_size=40))
 
 
 @pytest.mark.parametrize("name", ["qwen", "umt5"])
