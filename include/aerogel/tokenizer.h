@@ -39,9 +39,9 @@ class Tokenizer {
     /// there, IoError.
     static Tokenizer load(const std::filesystem::path& path);
 
-    /// The ids of a text in UTF-8. InvalidArgument when it is not UTF-8, longer than 16 MB, or max_length has
-    /// no room for what belongs around it; when padding is asked for and there is no max_length or padding
-    /// token.
+    /// The ids of a text in UTF-8. InvalidArgument when it is not UTF-8, longer than 16 MB, has a word of
+    /// millions of letters or makes the pattern of the files take too many steps; when max_length has no room
+    /// for what belongs around it; when padding is asked for and there is no max_length or padding token.
     Encoding encode(std::string_view text, const EncodeOptions& options = {}) const;
 
     /// The text of ids, as the decoder of the files writes it; bytes that are not UTF-8 become U+FFFD.
