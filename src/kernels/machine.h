@@ -18,8 +18,8 @@ template <typename Kernel>
 struct MachineRow {
     int level;
     const Kernel* kernel;
-    /// Null, or says why rows behind this one are faster on the machine at hand (else empty). Nobody asks where
-    /// AEROGEL_KERNEL forces the row.
+    /// Null, or says why rows behind this one are faster on the machine at hand (else empty). Nobody asks
+    /// where AEROGEL_KERNEL forces the row.
     std::string (*slow)() = nullptr;
 };
 
