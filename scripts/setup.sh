@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 what=${1:-all}
-packages=(build-essential ca-certificates ccache cmake ffmpeg libcli11-dev libeigen3-dev libfmt-dev libonig-dev
+packages=(build-essential ca-certificates ccache cmake ffmpeg libcli11-dev libeigen3-dev libfmt-dev libpcre2-dev
     libpng-dev libutf8proc-dev libyaml-cpp-dev ninja-build nlohmann-json3-dev python3 python3-venv)
 requirements=examples/demo/requirements.txt
 case $what in

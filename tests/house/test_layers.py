@@ -26,7 +26,7 @@ THIRD_PARTY = {
     "nlohmann/": {"core", "quant", "sparse", "model", "cli", "bench"},
     "CLI/": {"cli"},
     "png.h": {"model"},
-    "oniguruma.h": {"model"},
+    "pcre2.h": {"model"},
     "utf8proc.h": {"model"},
     "benchmark/": {"bench"},
     "nanobind/": {"python"},

@@ -1,5 +1,6 @@
-// Regular expressions of tokenizer files, by Oniguruma, the engine and the syntax of Hugging Face's
-// tokenizers. The patterns come from anywhere: their length and the work of one search are limited.
+// Regular expressions of tokenizer files, by PCRE2, with the meaning that they have in Hugging Face's
+// tokenizers (Oniguruma's syntax). The patterns come from anywhere: their length and the work of one search
+// are limited.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,8 @@ class Pattern {
         bool matches;
     };
 
-    /// `where` begins the error: InvalidArgument when the expression is wrong or too long.
+    /// `where` begins the error: InvalidArgument when the expression is wrong or too long, Unsupported when
+    /// it means something else to PCRE2.
     Pattern(std::string expression, const std::string& where);
     /// The text (valid UTF-8) cut into matches and what lies between them; parts may be empty.
     /// InvalidArgument when the pattern needs too many steps on it.

@@ -32,7 +32,7 @@ std::size_t grapheme_end(std::string_view text, std::size_t at);
 /// Face's tokenizers do not know them either.
 std::string to_nfc(std::string_view text);
 
-/// \p{L} and \p{N} that came with Unicode 15 to 17, which an older Oniguruma does not know.
+/// \p{L} and \p{N} that came with Unicode 15 to 17, which an older PCRE2 does not know.
 std::span<const CodeRange> new_letters();
 std::span<const CodeRange> new_numbers();
 
