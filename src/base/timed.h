@@ -30,6 +30,7 @@ class Timed {
     Clock::time_point start_;
     Timed* around_ = nullptr;
     double within_ = 0.0;  // seconds of the operations in it
+    int exceptions_ = 0;   // on their way when it began
 };
 
 }  // namespace aerogel

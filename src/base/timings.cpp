@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <map>
 #include <mutex>
+#include <new>
 #include <utility>
 
 #include "aerogel/error.h"
@@ -24,12 +26,26 @@ struct Sums {
 };
 PerProcess<Sums> sums;
 
+void add(const OperationCost& cost, double seconds) {
+    Sums& mine = sums.get();
+    const std::lock_guard lock(mine.guard);
+    OperationTime& sum = mine.operations[{std::string(cost.op), std::string(cost.kernel)}];
+    sum.op = cost.op;
+    sum.kernel = cost.kernel;
+    sum.arithmetic = cost.arithmetic;
+    ++sum.calls;
+    sum.seconds += seconds;
+    sum.operations += cost.operations;
+    sum.bytes += cost.bytes;
+}
+
 }  // namespace
 
 Timed::Timed(const OperationCost& cost) : measured_(measuring.load(std::memory_order_relaxed)) {
     if (!measured_) return;
     cost_ = cost;
     around_ = std::exchange(innermost, this);
+    exceptions_ = std::uncaught_exceptions();
     start_ = Clock::now();
 }
 
@@ -38,16 +54,11 @@ Timed::~Timed() {
     const double seconds = seconds_since(start_);
     innermost = around_;
     if (around_ != nullptr) around_->within_ += seconds;
-    Sums& mine = sums.get();
-    const std::lock_guard lock(mine.guard);
-    OperationTime& sum = mine.operations[{std::string(cost_.op), std::string(cost_.kernel)}];
-    sum.op = cost_.op;
-    sum.kernel = cost_.kernel;
-    sum.arithmetic = cost_.arithmetic;
-    ++sum.calls;
-    sum.seconds += seconds - within_;
-    sum.operations += cost_.operations;
-    sum.bytes += cost_.bytes;
+    if (std::uncaught_exceptions() > exceptions_) return;  // failed, or was cancelled
+    try {
+        add(cost_, seconds - within_);
+    } catch (const std::bad_alloc&) {  // then it is not counted
+    }
 }
 
 Timings::Timings() {

@@ -127,6 +127,7 @@ Tensor Tensor::of(std::span<const float> values, Shape shape, Device device) {
 
 std::vector<float> Tensor::values() const {
     view().expect(DType::f32);
+    if (!defined()) throw InvalidArgument("[tensor] there are no values");
     std::vector<float> values(static_cast<std::size_t>(count()));
     memory_of(device_).to_host(device_, values.data(), data_, bytes());
     return values;

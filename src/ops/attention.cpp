@@ -140,9 +140,12 @@ Tensor times_matrix(const Tensor& x, const TensorView& matrix, const Context& co
     Tensor weight(DType::f32, {d, d}, x.device());  // y = x w^T
     copy(part_of(matrix, 0, {d, d}, {strides[1], strides[0]}), weight, context);
     Tensor y(DType::f32, {x.count() / d, d}, x.device());
-    StepContext step;
-    step.call = context;
-    FloatLinear(weight, Tensor()).forward(x.reshaped({x.count() / d, d}), y, step);
+    const auto multiply = [&] {  // which packs the matrix, too
+        StepContext step;
+        step.call = context;
+        FloatLinear(weight, Tensor()).forward(x.reshaped({x.count() / d, d}), y, step);
+    };
+    run_operation(multiply, context.threads);
     return y.reshaped(x.shape());
 }
 

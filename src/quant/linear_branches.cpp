@@ -44,17 +44,20 @@ Tensor float_rows(const TensorView& rows, const Context& context) {
 
 }  // namespace
 
-Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range) {
+Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range,
+                    const Context& context) {
     if (x.device != Device::cpu)
         throw Unsupported("[linear] static scales of four bits are not supported on " + x.device.describe());
-    Tensor rows = float_rows(checked_rows(x, k), {});
-    parallel_for(rows.dim(0), [&](std::int64_t row, int) {
-        float* values = rows.mutable_as<float>() + row * k;
+    Tensor rows = float_rows(checked_rows(x, k), context);
+    auto* const all = rows.mutable_as<float>();
+    const auto clamp = [&](std::int64_t row, int) {
+        float* values = all + row * k;
         for (std::int64_t i = 0; i < k; ++i) {
             const float value = mul_scale == nullptr ? values[i] : values[i] * mul_scale[i];
             values[i] = std::clamp(value, range.low, range.high);
         }
-    });
+    };
+    run_operation([&] { parallel_for(rows.dim(0), clamp); }, context.threads);
     return rows;
 }
 

@@ -17,7 +17,8 @@ struct ClampRange {
     float high;
 };
 /// On the CPU (Unsupported elsewhere).
-Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range);
+Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range,
+                    const Context& context);
 
 class LinearBranches {
   public:

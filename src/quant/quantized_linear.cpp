@@ -107,7 +107,8 @@ struct QuantizedLinear::State {
             if (scheme.static_bits == 8) return packed.run(x, y, Activation::per_tensor, args, step.call);
             const float low = (-8.0F - args.input_offset) * args.input_scale;
             const float high = (7.0F - args.input_offset) * args.input_scale;
-            const Tensor rows = clamped_rows(x, weights.weight.columns, args.mul_scale, {low, high});
+            const Tensor rows =
+                clamped_rows(x, weights.weight.columns, args.mul_scale, {low, high}, step.call);
             args.mul_scale = nullptr;
             return packed.run(rows, y, Activation::per_tensor, args, step.call);
         }

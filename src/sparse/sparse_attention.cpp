@@ -12,6 +12,7 @@
 
 #include "aerogel/error.h"
 #include "base/clock.h"
+#include "base/thread_pool.h"
 #include "base/timed.h"
 #include "ops/attention.h"
 #include "sparse/check.h"
@@ -173,7 +174,9 @@ SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePat
     const SparseProblem problem{q, k, pattern, video, options, row};
     const SparseSides sides = checked_sides(problem);
     const Timed timed({.op = "plan_sparse"});
-    return Planner(problem, sides).plan();
+    SparsePlan plan;
+    run_operation([&] { plan = Planner(problem, sides).plan(); }, options.attention.call.threads);
+    return plan;
 }
 
 // --- what a plan says, computed

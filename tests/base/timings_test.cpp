@@ -48,6 +48,17 @@ TEST(Timings, SumsEachOperationWithoutThoseWithinIt) {
     EXPECT_GE(found["innera"].seconds, 0.12);
     EXPECT_LT(found["outer"].seconds, found["innera"].seconds);
     EXPECT_EQ(found["innerb"].calls, 1);
+    {
+        const Timings failing;
+        try {
+            const Timed timed({.op = "fails"});
+            throw Error("in its middle");
+        } catch (const Error&) {
+            const Timed timed({.op = "goes on"});
+        }
+        ASSERT_EQ(failing.operations().size(), 1U);
+        EXPECT_EQ(failing.operations()[0].op, "goes on");
+    }
     const Timings again;
     EXPECT_TRUE(again.operations().empty());
     EXPECT_THROW(Timings(), Error);

@@ -161,5 +161,14 @@ TEST(Convert, EveryPairKeepsSmallWholeNumbers) {
     EXPECT_EQ(Tensor(DType::f32, {0, 2}).to(DType::i8).describe(), "i8[0,2]");
 }
 
+TEST(Tensor, ValuesComeAndGo) {
+    const std::vector<float> values = {1.0F, 2.0F, 3.0F, 4.0F};
+    const Tensor tensor = Tensor::of(values, {2, 2});
+    EXPECT_EQ(tensor.values(), values);
+    EXPECT_THROW(Tensor::of(values, {3}), InvalidArgument);
+    EXPECT_THROW(Tensor().values(), InvalidArgument);
+    EXPECT_THROW(tensor.to(DType::bf16).values(), InvalidArgument);
+}
+
 }  // namespace
 }  // namespace aerogel

@@ -20,7 +20,7 @@ double seconds_of(const PeakKernel& kernel, std::int64_t rounds) {
 }  // namespace
 
 double measure_bf16_gain() {
-    constexpr std::int64_t kRounds = 256;
+    constexpr std::int64_t kRounds = 4096;  // many times what looking at a slow clock takes
     std::array<double, 15> gains{};
     // Turn by turn, so that a neighbour on the same core slows both; the median, as an interrupt hits one.
     for (double& gain : gains) {

@@ -47,15 +47,21 @@ class UniPcSampler final : public Sampler {
 
     void step(int index, const TensorView& velocity, const MutableView& sample) override {
         check_sampler_step(index, timesteps_.size(), velocity, sample);
-        if (index != 0 && (index != next_ || last_sample_.shape() != sample.shape)) {
+        if (index != 0 && index != next_) {
             throw InvalidArgument(
                 "[sampler] unipc takes the steps of one sample in order, from 0; expected " +
                 std::to_string(next_) + ", got " + std::to_string(index));
+        }
+        if (index != 0 && (last_sample_.shape() != sample.shape || last_sample_.device() != sample.device)) {
+            throw InvalidArgument("[sampler] unipc takes the steps of one sample, that of step 0 was " +
+                                  last_sample_.describe() + " on " + last_sample_.device().describe() +
+                                  ", got " + sample.describe() + " on " + sample.device.describe());
         }
         if (index == 0) start(sample);
         const int order = std::min({2, steps() - index, index + 1});
         const Transition correct = index == 0 ? Transition{} : corrector(index, previous_order_);
         const Transition predict = predictor(index, order);
+        next_ = 0;  // begins anew where advance() is cancelled in its middle
         advance(index, {correct, predict}, velocity, sample);
         previous_order_ = order;
         next_ = index + 1;

@@ -8,7 +8,7 @@
 namespace aerogel {
 
 /// InvalidArgument naming the input.
-void check_finite_input(const TransformerInput& input);
+void check_finite_input(const TransformerInput& input, const Context& context);
 /// InvalidArgument naming the embedding, and the weight to blame where there is one.
 void check_finite_conditions(const WanConditioning& conditions, const WanWeights& weights,
                              const TransformerStep& step);

@@ -140,7 +140,7 @@ class WanTransformer final : public Transformer {
     Tensor run(const TransformerInput& input, const TransformerStep& step) const override {
         const PatchGrid patches = patch_grid(config_, input.hidden_states);
         check_conditions(config_, input, patches);
-        check_finite_input(input);
+        check_finite_input(input, step.context.call);
         const WanConditioning conditions = embed_conditions(weights_, config_, input, step);
         check_finite_conditions(conditions, weights_, step);
         const RotaryTable rotary = rotary_table(patches.grid, config_.attention_head_dim, device());
