@@ -139,7 +139,7 @@ class Translation {
 
 struct Pattern::Program {
     std::string source;
-    std::unique_ptr<pcre2_code, Freeing<pcre2_code_free>> compiled;
+    std::shared_ptr<const pcre2_code> compiled;
 };
 
 Pattern::Pattern(std::string expression, const std::string& where) {
@@ -156,13 +156,14 @@ Pattern::Pattern(std::string expression, const std::string& where) {
     int code = 0;
     PCRE2_SIZE place = 0;
     // Lines begin and end within the text, as with Oniguruma.
-    program->compiled.reset(pcre2_compile(bytes_of(words), words.size(),
-                                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
-                                          &code, &place, limits.get()));
-    if (program->compiled == nullptr) {
+    pcre2_code* const compiled = pcre2_compile(
+        bytes_of(words), words.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+        &code, &place, limits.get());
+    if (compiled == nullptr) {
         throw InvalidArgument(fmt::format("{}: the pattern {} is not valid: {}", where, in_quotes(expression),
                                           message_of(code)));
     }
+    program->compiled = std::shared_ptr<const pcre2_code>(compiled, pcre2_code_free);
     program->source = std::move(expression);
     program_ = std::move(program);
 }
