@@ -3,6 +3,18 @@
 #include "aerogel/tokenizer.h"
 #include "temporary_file.h"
 
+namespace {
+
+void check(const aerogel::Tokenizer& tokenizer, const aerogel::Encoding& encoding) {
+    if (encoding.ids.size() != encoding.mask.size()) std::abort();
+    tokenizer.decode(encoding.ids, false);
+    for (const std::int32_t id : encoding.ids) {
+        if (id < 0 || id >= tokenizer.size()) std::abort();
+    }
+}
+
+}  // namespace
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace aerogel;
     try {
@@ -11,11 +23,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                                  "\xE2\x96\x81"
                                  "a"}) {
             const Encoding encoding = tokenizer.encode(text);
-            if (encoding.ids.size() != encoding.mask.size()) std::abort();
-            tokenizer.decode(encoding.ids, false);
-            for (const std::int32_t id : encoding.ids) {
-                if (id < 0 || id >= tokenizer.size()) std::abort();
-            }
+            check(tokenizer, encoding);
+            const std::int64_t length = static_cast<std::int64_t>(encoding.ids.size()) + 3;
+            if (tokenizer.pad_id())
+                check(tokenizer, tokenizer.encode(text, {.max_length = length, .pad = true}));
         }
     } catch (const InvalidArgument&) {
         return 0;

@@ -52,6 +52,15 @@ def test_another_minor_version_is_refused(prefix, tmp_path):
     assert done.returncode != 0 and VERSION in done.stderr
 
 
+def test_without_a_dependency_nothing_is_found_or_changed(prefix, tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\nproject(x CXX)\nset(CMAKE_MODULE_PATH mine)\n"
+        "set(CMAKE_DISABLE_FIND_PACKAGE_Pcre2 ON)\nfind_package(aerogel QUIET)\n"
+        'message(STATUS "found: ${aerogel_FOUND}, modules: ${CMAKE_MODULE_PATH}.")\n')
+    printed = run("cmake", "-G", "Ninja", "-S", tmp_path, "-B", tmp_path / "b", f"-DCMAKE_PREFIX_PATH={prefix}")
+    assert re.search(r"found: (0|FALSE), modules: mine\.", printed), printed
+
+
 def test_exactly_the_public_headers_are_installed(prefix):
     installed = {p.name for p in (prefix / "include").rglob("*") if p.is_file()}
     assert installed == {p.name for p in (ROOT / "include/aerogel").glob("*.h")} | {"version.h"}

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/cancellation.h"
 #include "model/text/unicode.h"
 
 namespace aerogel {
@@ -80,10 +81,12 @@ AddedTokenFinder::AddedTokenFinder(const std::vector<std::pair<std::string, Adde
 std::vector<TextPiece> AddedTokenFinder::split(std::string_view text) const {
     std::vector<TextPiece> pieces;
     std::size_t done = 0;
+    std::size_t space_end = 0;  // of the last white space behind a token
     const auto add_text = [&](std::size_t end) {
         if (done < end) pieces.push_back({std::string(text.substr(done, end - done))});
     };
     for (std::size_t at = 0; at < text.size() && !tokens_.empty();) {
+        if (at % kBytesBetweenQuestions == 0) stop_if_cancelled();
         std::size_t bytes = 0;
         const auto number = static_cast<std::size_t>(table_.longest(text.substr(at), bytes));
         if (bytes == 0) {
@@ -95,8 +98,12 @@ std::vector<TextPiece> AddedTokenFinder::split(std::string_view text) const {
         std::size_t end = at + bytes;
         at = end;
         if (token.single_word && touches_word(text, begin, end)) continue;
-        if (token.lstrip) begin -= space_at_end(text.substr(0, begin));  // what is done stays done
-        if (token.rstrip) end += space_at_start(text.substr(end));
+        // What is done stays done, and no white space is looked at twice.
+        if (token.lstrip && begin > done) begin -= space_at_end(text.substr(done, begin - done));
+        if (token.rstrip) {
+            if (end > space_end) space_end = end + space_at_start(text.substr(end));
+            end = space_end;
+        }
         add_text(begin);
         pieces.push_back({"", token.id});
         done = end;

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "aerogel/error.h"
 #include "model/text/unicode.h"
 
@@ -11,6 +13,7 @@ namespace aerogel {
 namespace {
 
 constexpr std::size_t kClusterBytes = 6;
+constexpr std::size_t kLongestReplacement = 1024;
 constexpr std::size_t kMostRules = 32;  // of one text; SentencePiece has room for as many
 
 std::uint32_t unit_label(std::uint32_t unit) {
@@ -47,11 +50,21 @@ CharacterMap::CharacterMap(std::string_view bytes, const std::string& where) {
             "{}: the texts of the precompiled charsmap must be UTF-8, got something else at byte {}", where,
             valid));
     }
+    for (std::size_t begin = 0; begin < replacements_.size();) {
+        const std::size_t end = std::min(replacements_.find('\0', begin), replacements_.size());
+        if (end - begin > kLongestReplacement) {
+            throw InvalidArgument(
+                fmt::format("{}: a text of the precompiled charsmap must be at most {} bytes long, got {}",
+                            where, kLongestReplacement, end - begin));
+        }
+        begin = end + 1;
+    }
 }
 
 template <typename Found>
 void CharacterMap::for_each_rule(std::string_view text, Found found) const {
     if (units_.empty()) return;
+    text = text.substr(0, kLongestRule);  // a wrong trie may lead in a circle
     std::size_t node = unit_offset(units_[0]);
     for (std::size_t i = 0; i < text.size(); ++i) {
         const auto byte = static_cast<unsigned char>(text[i]);
@@ -90,10 +103,10 @@ std::optional<CharacterMap::Rule> CharacterMap::shortest(std::string_view text) 
     return rule;
 }
 
-std::string CharacterMap::replace_clusters(std::string_view text) const {
+std::string CharacterMap::replace_clusters(std::string_view text, std::size_t most) const {
     std::string out;
     out.reserve(text.size());
-    for (std::size_t at = 0; at < text.size();) {
+    for (std::size_t at = 0; at < text.size() && out.size() <= most;) {
         const std::size_t end = grapheme_end(text, at);
         if (end - at < kClusterBytes) {
             if (const auto rule = shortest(text.substr(at, end - at))) {
@@ -102,7 +115,7 @@ std::string CharacterMap::replace_clusters(std::string_view text) const {
                 continue;
             }
         }
-        while (at < end) {
+        while (at < end && out.size() <= most) {
             const std::size_t begin = at;
             next_character(text, at);
             const std::string_view character = text.substr(begin, at - begin);

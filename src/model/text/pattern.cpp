@@ -23,9 +23,9 @@ constexpr std::size_t kLongestPattern = 4096;
 constexpr std::uint32_t kNesting = 100;
 constexpr std::uint32_t kKibibytes = 200'000;  // of ways back, in one search
 // What may be done on a text: a step is an item of the pattern that is tried, or a byte that one runs over.
-// The patterns of known tokenizers take some thirty steps a byte.
+// The patterns of known tokenizers take some ten steps a byte.
 constexpr std::uint64_t kSteps = 10'000'000;
-constexpr std::uint64_t kStepsPerByte = 200;
+constexpr std::uint64_t kStepsPerByte = 100;
 constexpr std::uint64_t kStepsBetweenQuestions = 4096;
 
 template <auto kFree>

@@ -1,5 +1,5 @@
 // Words found at the front of a text: a sorted list that is narrowed byte by byte. No more memory than the
-// words take, whatever they are.
+// words take, whatever they are; a search takes as many steps as the longest word has bytes.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,10 @@
 #include <vector>
 
 namespace aerogel {
+
+/// Loops over a text that search at every place ask at multiples of it whether they should stop; a prime, so
+/// that characters of every length come to one.
+inline constexpr std::size_t kBytesBetweenQuestions = 61;
 
 class PrefixTable {
   public:

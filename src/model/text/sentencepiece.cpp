@@ -155,6 +155,8 @@ class Reader {
         };
         if (piece.text.empty() || valid_utf8(piece.text) != piece.text.size())
             fail("must be a text in UTF-8");
+        if (piece.text.size() > kLongestToken)
+            fail(fmt::format("must be at most {} bytes long", kLongestToken));
         if (!std::isfinite(piece.score)) fail(fmt::format("must have a finite score, got {}", piece.score));
         if (piece.type < PieceType::normal || piece.type > PieceType::byte) fail("has an unknown type");
         if (piece.type == PieceType::unknown && unknown_ >= 0) fail("must be the only unknown piece");

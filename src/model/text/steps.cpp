@@ -1,10 +1,14 @@
 // One overload per step.
 #include "model/text/steps.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <unordered_map>
 #include <utility>
 
+#include "aerogel/error.h"
+#include "base/cancellation.h"
 #include "model/text/unicode.h"
 
 namespace aerogel {
@@ -12,15 +16,23 @@ namespace {
 
 constexpr std::string_view kVisibleSpace = "\xE2\x96\x81";  // U+2581
 
-std::string run_step(const Nfc&, const std::string& text) {
+// Steps that write more than they read could go on for ever: a becomes aa, and again.
+void check_size(std::size_t bytes, std::size_t most) {
+    if (bytes > most) {
+        throw InvalidArgument(fmt::format(
+            "[tokenizer] the steps of the tokenizer must not make a text longer than {} bytes", most));
+    }
+}
+
+std::string run_step(const Nfc&, const std::string& text, std::size_t) {
     return to_nfc(text);
 }
 
-std::string run_step(const CharacterMap& map, const std::string& text) {
-    return map.replace_clusters(text);
+std::string run_step(const CharacterMap& map, const std::string& text, std::size_t most) {
+    return map.replace_clusters(text, most);
 }
 
-std::string run_step(const Strip& strip, const std::string& text) {
+std::string run_step(const Strip& strip, const std::string& text, std::size_t) {
     std::size_t begin = 0;
     std::size_t end = 0;  // behind the last character that is no space
     bool at_front = true;
@@ -36,10 +48,11 @@ std::string run_step(const Strip& strip, const std::string& text) {
     return begin < end ? text.substr(begin, end - begin) : "";
 }
 
-std::string run_step(const Replace& replace, const std::string& text) {
+std::string run_step(const Replace& replace, const std::string& text, std::size_t most) {
     std::string out;
     for (const Pattern::Part& part : replace.pattern.split(text)) {
         out += part.matches ? replace.content : text.substr(part.begin, part.end - part.begin);
+        check_size(out.size(), most);
     }
     return out;
 }
@@ -56,7 +69,7 @@ CharacterMap::Rule first_rule(const SentencePieceNormalizer& step, std::string_v
 }
 
 // SentencePiece's Normalizer::Normalize.
-std::string run_step(const SentencePieceNormalizer& step, const std::string& whole) {
+std::string run_step(const SentencePieceNormalizer& step, const std::string& whole, std::size_t most) {
     const std::string_view space = step.escape_whitespaces ? kVisibleSpace : " ";
     std::string_view text = whole;
     while (step.remove_extra_whitespaces && !text.empty()) {
@@ -69,6 +82,7 @@ std::string run_step(const SentencePieceNormalizer& step, const std::string& who
     if (step.add_dummy_prefix && !step.suffix) out += space;
     bool after_space = step.remove_extra_whitespaces;
     while (!text.empty()) {
+        if (text.size() % kBytesBetweenQuestions == 0) stop_if_cancelled();
         const auto rule = first_rule(step, text);
         std::string_view added = rule.replacement;
         while (after_space && added.starts_with(' ')) added.remove_prefix(1);
@@ -82,6 +96,7 @@ std::string run_step(const SentencePieceNormalizer& step, const std::string& who
         if (!added.empty()) after_space = added.ends_with(' ');
         if (!step.remove_extra_whitespaces) after_space = false;
         text.remove_prefix(rule.bytes);
+        check_size(out.size(), most);
     }
     while (step.remove_extra_whitespaces && out.ends_with(space)) out.resize(out.size() - space.size());
     if (step.add_dummy_prefix && step.suffix) out += space;
@@ -167,21 +182,27 @@ std::array<std::string, 256> make_byte_characters() {
 
 }  // namespace
 
-std::string normalize(const std::vector<Normalizer>& steps, std::string text) {
+std::string normalize(const std::vector<Normalizer>& steps, std::string text, std::size_t most) {
     for (const Normalizer& step : steps) {
-        text = std::visit([&](const auto& known) { return run_step(known, text); }, step);
+        stop_if_cancelled();
+        text = std::visit([&](const auto& known) { return run_step(known, text, most); }, step);
+        check_size(text.size(), most);
     }
     return text;
 }
 
 std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text,
-                                      bool at_start) {
+                                      bool at_start, std::size_t most) {
     Words words;
     add_word(text, words);
     for (const PreTokenizer& step : steps) {
         Words next;
+        std::size_t bytes = 0;
         for (std::string& word : words) {
+            std::size_t known_words = next.size();
             std::visit([&](const auto& known) { run_step(known, std::move(word), at_start, next); }, step);
+            for (; known_words < next.size(); ++known_words) bytes += next[known_words].size();
+            check_size(bytes, most);
         }
         at_start = false;  // not known any more
         words = std::move(next);

@@ -55,10 +55,12 @@ struct Metaspace {
 struct WhitespaceSplit {};
 using PreTokenizer = std::variant<Split, ByteLevel, Metaspace, WhitespaceSplit>;
 
-std::string normalize(const std::vector<Normalizer>& steps, std::string text);
-/// The words of a piece of text; none is empty. `at_start`: the text begins with this piece.
+/// InvalidArgument when a step makes the text longer than `most` bytes.
+std::string normalize(const std::vector<Normalizer>& steps, std::string text, std::size_t most);
+/// The words of a piece of text; none is empty. `at_start`: the text begins with this piece. InvalidArgument
+/// when a step makes them longer than `most` bytes together.
 std::vector<std::string> pre_tokenize(const std::vector<PreTokenizer>& steps, const std::string& text,
-                                      bool at_start);
+                                      bool at_start, std::size_t most);
 
 /// The character that stands for each byte in a byte-level vocabulary.
 const std::array<std::string, 256>& byte_characters();

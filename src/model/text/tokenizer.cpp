@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "base/cancellation.h"
+#include "core/paths.h"
 #include "core/text.h"
 #include "model/text/parts.h"
 #include "model/text/unicode.h"
@@ -17,6 +19,7 @@ namespace {
 using Ids = std::vector<std::int32_t>;
 
 constexpr std::size_t kLongestText = 16'000'000;
+constexpr std::size_t kLongestNormal = 4 * kLongestText;  // of a piece of a text, whatever the steps do
 
 void check_text(std::string_view text) {
     if (text.size() > kLongestText) {
@@ -31,7 +34,8 @@ void check_text(std::string_view text) {
 }
 
 void encode_words(const Tokenizer::Parts& parts, const std::string& text, bool at_start, Ids& ids) {
-    for (const std::string& word : pre_tokenize(parts.pre_tokenizers, text, at_start)) {
+    for (const std::string& word : pre_tokenize(parts.pre_tokenizers, text, at_start, kLongestNormal)) {
+        stop_if_cancelled();
         std::visit([&](const auto& model) { model.encode(parts.vocabulary, word, ids); }, parts.model);
     }
 }
@@ -45,8 +49,8 @@ Ids encode_text(const Tokenizer::Parts& parts, std::string_view text) {
             at_start = false;
             continue;
         }
-        for (const TextPiece& part :
-             parts.normalized_finder.split(normalize(parts.normalizers, std::move(piece.text)))) {
+        for (const TextPiece& part : parts.normalized_finder.split(
+                 normalize(parts.normalizers, std::move(piece.text), kLongestNormal))) {
             if (part.id) {
                 ids.push_back(*part.id);
             } else {
@@ -87,20 +91,23 @@ void pad_to(std::int64_t length, const Tokenizer::Parts& parts, Encoding& encodi
 }
 
 // A token as Hugging Face's Metaspace writes it.
-std::string visible_text(const Decoder& decoder, std::string text, bool first) {
-    const std::string space = first && decoder.prepend ? "" : " ";
-    for (std::size_t at = text.find(decoder.replacement); at != std::string::npos;
-         at = text.find(decoder.replacement, at + space.size())) {
-        text.replace(at, decoder.replacement.size(), space);
+std::string visible_text(const Decoder& decoder, std::string_view text, bool first) {
+    std::string out;
+    while (!text.empty()) {
+        const std::size_t end = std::min(text.find(decoder.replacement), text.size());
+        out += text.substr(0, end);
+        if (end == text.size()) break;
+        if (!first || !decoder.prepend) out += ' ';
+        text.remove_prefix(end + decoder.replacement.size());
     }
-    return text;
+    return out;
 }
 
 // Which of the three kinds of files there are.
 std::filesystem::path find_file(const std::filesystem::path& path) {
-    if (!std::filesystem::is_directory(path)) return path;
+    if (!is_folder(path)) return path;
     for (const char* name : {"tokenizer.json", "vocab.json", "spiece.model"}) {
-        if (std::filesystem::exists(path / name)) return path / name;
+        if (path_exists(path / name)) return path / name;
     }
     throw InvalidArgument(
         fmt::format("[tokenizer] {} must hold tokenizer.json, vocab.json with merges.txt, or spiece.model, "
@@ -131,7 +138,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
         read_tokenizer_json(JsonNode::read(file, "tokenizer"), *parts);
     }
     const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-    if (std::filesystem::exists(config)) read_tokenizer_config(JsonNode::read(config, "tokenizer"), *parts);
+    if (path_exists(config)) read_tokenizer_config(JsonNode::read(config, "tokenizer"), *parts);
     finish_added_tokens("[tokenizer] " + file.string(), *parts);
     return Tokenizer(std::move(parts));
 }

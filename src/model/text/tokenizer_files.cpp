@@ -6,6 +6,7 @@
 
 #include "aerogel/error.h"
 #include "core/input_file.h"
+#include "core/paths.h"
 #include "core/text.h"
 #include "model/text/parts.h"
 #include "model/text/unicode.h"
@@ -56,7 +57,7 @@ bool read_side(const JsonNode& file, std::string_view key, bool otherwise) {
 
 // Only Qwen's classes say how their vocab.json is used; no class at all is taken for theirs.
 bool wants_prefix_space(const std::filesystem::path& config) {
-    if (!std::filesystem::exists(config)) return false;
+    if (!path_exists(config)) return false;
     const JsonNode file = JsonNode::read(config, "tokenizer");
     if (file.has("tokenizer_class")) {
         constexpr std::array<std::string_view, 2> kClasses = {"Qwen2Tokenizer", "Qwen2TokenizerFast"};

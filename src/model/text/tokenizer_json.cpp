@@ -17,11 +17,17 @@ namespace {
 using Parts = Tokenizer::Parts;
 
 constexpr Bounds kIds = {0, kLargestId};
+constexpr std::size_t kMostSteps = 100;  // a sensible tokenizer has five
+constexpr std::size_t kMostNormalBytes = 100'000'000;
 constexpr const char* kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 std::int32_t read_id(const JsonNode& node) {
     return static_cast<std::int32_t>(node.whole(kIds));
+}
+
+void check_token(const JsonNode& text) {
+    if (text.text().size() > kLongestToken) text.fail(fmt::format("at most {} bytes long", kLongestToken));
 }
 
 bool flag_or(const JsonNode& node, std::string_view key, bool otherwise) {
@@ -227,6 +233,7 @@ void read_unigram(const JsonNode& model, Parts& parts) {
         const auto pair = item.items("a piece and its score");
         if (pair.size() != 2) item.fail("a piece and its score");
         const double score = pair[1].number(-kLargestScore, kLargestScore);
+        check_token(pair[0]);
         if (parts.vocabulary.add(pair[0].text(), static_cast<std::int32_t>(pieces.size())) !=
             Vocabulary::Added::yes) {
             item.fail("a piece that is not there yet");
@@ -265,6 +272,8 @@ void read_bpe_vocabulary(const JsonNode& node, Vocabulary& vocabulary) {
     if (!node.is_object()) node.fail("an object of tokens and ids");
     for (const auto& [token, unused] : node.json().items()) {
         const JsonNode id = node.at(token);
+        if (token.size() > kLongestToken)
+            id.fail(fmt::format("the id of a token of at most {} bytes", kLongestToken));
         if (vocabulary.add(token, read_id(id)) != Vocabulary::Added::yes)
             id.fail("an id that no other token has");
     }
@@ -287,9 +296,14 @@ void add_merge(std::string_view left, std::string_view right, const Vocabulary& 
 
 void read_tokenizer_json(const JsonNode& file, Parts& parts) {
     read_model(file.at("model"), parts);
-    for_each_step(file.at("normalizer"), "normalizers",
-                  [&](const JsonNode& step) { parts.normalizers.push_back(read_normalizer(step)); });
+    for_each_step(file.at("normalizer"), "normalizers", [&](const JsonNode& step) {
+        if (parts.normalizers.size() == kMostSteps)
+            step.fail(fmt::format("one of {} steps at most", kMostSteps));
+        parts.normalizers.push_back(read_normalizer(step));
+    });
     for_each_step(file.at("pre_tokenizer"), "pretokenizers", [&](const JsonNode& step) {
+        if (parts.pre_tokenizers.size() == kMostSteps)
+            step.fail(fmt::format("one of {} steps at most", kMostSteps));
         parts.pre_tokenizers.push_back(read_pre_tokenizer(step));
         const auto* space = std::get_if<Metaspace>(&parts.pre_tokenizers.back());
         // Which words of a step before it are first depends on the characters they come from.
@@ -311,12 +325,15 @@ void read_tokenizer_json(const JsonNode& file, Parts& parts) {
     if (file.has("truncation")) parts.cut_left = is_left(file.at("truncation"));
     if (file.has("padding")) {
         parts.pad_left = is_left(file.at("padding"));
-        parts.pad = read_id(file.at("padding").at("pad_id"));
+        const JsonNode id = file.at("padding").at("pad_id");
+        parts.pad = read_id(id);
+        if (parts.text_of(*parts.pad) == nullptr) id.fail("the id of a token");
     }
 }
 
 AddedToken read_added_token(const JsonNode& node) {
     AddedToken token;
+    check_token(node.at("content"));
     token.content = node.at("content").text();
     token.single_word = flag_or(node, "single_word", false);
     token.lstrip = flag_or(node, "lstrip", false);
@@ -343,13 +360,20 @@ void add_token(AddedToken token, const JsonNode& place, Parts& parts) {
 void finish_added_tokens(const std::string& where, Parts& parts) {
     using Named = std::vector<std::pair<std::string, AddedToken>>;
     Named raw;
+    std::size_t bytes = 0;  // of all normal forms
     std::map<std::string, AddedToken> normalized;
     for (const auto& [content, token] : parts.added) {
         if (!token.normalized) {
             raw.emplace_back(content, token);
             continue;
         }
-        const std::string text = normalize(parts.normalizers, content);
+        const std::string text = normalize(parts.normalizers, content, kLongestToken);
+        bytes += text.size();
+        if (bytes > kMostNormalBytes) {
+            throw InvalidArgument(
+                fmt::format("{}: the normal forms of the added tokens must have at most {} bytes", where,
+                            kMostNormalBytes));
+        }
         parts.added_text[token.id] = text;
         if (text.empty()) continue;
         const auto [other, is_new] = normalized.emplace(text, token);

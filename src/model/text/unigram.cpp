@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/cancellation.h"
 #include "model/text/unicode.h"
 
 namespace aerogel {
@@ -50,6 +51,7 @@ std::vector<Unigram::Node> Unigram::best_nodes(std::string_view text) const {
     for (std::size_t at = 0; at < text.size();) {
         const std::size_t begin = at;
         const double so_far = nodes[begin].score;
+        if (begin % kBytesBetweenQuestions == 0) stop_if_cancelled();
         next_character(text, at);
         const auto offer = [&](std::size_t end, double score, std::int32_t id) {
             Node& node = nodes[end];

@@ -1,8 +1,9 @@
-"""Small tokenizers for the tests, trained on text of this project and a few lines in other scripts, with the settings of
-the models that people use: Qwen's byte-level BPE, T5's and UMT5's unigram. What they are compared with is Hugging Face's
+"""Small tokenizers for the tests, trained on corpus.txt (English, Markdown and code) and a few lines in other scripts,
+with the settings of the models that people use: Qwen's byte-level BPE, T5's and UMT5's unigram. What they are compared with is Hugging Face's
 `tokenizers` and Google's `sentencepiece`."""
 
 import json
+import pathlib
 import subprocess
 
 import sentencepiece
@@ -22,13 +23,12 @@ OTHER_SCRIPTS = [
 ]
 
 
-def corpus(root):
+def corpus():
     """Lines to train on."""
-    lines = [line for page in ("README.md", "CONTRIBUTING.md") for line in (root / page).read_text().splitlines()]
-    return lines + OTHER_SCRIPTS * 8
+    return pathlib.Path(__file__).with_name("corpus.txt").read_text().splitlines() + OTHER_SCRIPTS * 8
 
 
-def qwen(root, vocabulary=1500):
+def qwen(vocabulary=1500):
     """Qwen's tokenizer with a small vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -39,17 +39,17 @@ def qwen(root, vocabulary=1500):
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, use_regex=False, trim_offsets=False)
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator(corpus(root), trainer)
+    tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in QWEN_TOKENS])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in QWEN_WORDS])
     return tokenizer
 
 
-def train_sentencepiece(root, folder, **settings):
+def train_sentencepiece(folder, **settings):
     """The path of a spiece.model with T5's special pieces."""
     settings = {"vocab_size": 700, "normalization_rule_name": "nmt_nfkc", "character_coverage": 0.995, **settings}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus(root)), model_prefix=str(folder / "spiece"), model_type="unigram", pad_id=0, eos_id=1,
+        sentence_iterator=iter(corpus()), model_prefix=str(folder / "spiece"), model_type="unigram", pad_id=0, eos_id=1,
         unk_id=2, bos_id=-1, minloglevel=2, num_threads=1, **settings)
     return folder / "spiece.model"
 

@@ -160,6 +160,8 @@ TEST_F(TokenizerTest, RefusesAddedTokens) {
         HasSubstr("have the same normal form"));
     EXPECT_THAT(refusal(bpe(), "/post_processor/special_tokens/<end>/ids/0", "99"),
                 HasSubstr("must be the id of a token, got 99"));
+    EXPECT_THAT(refusal(bpe(), "/padding", R"({"pad_id": 99})"),
+                HasSubstr("padding.pad_id must be the id of a token, got 99"));
     EXPECT_THAT(refusal(bpe(), "/post_processor/single/1/SpecialToken/id", "\"<x>\""),
                 HasSubstr("must be one of special_tokens"));
     EXPECT_THAT(refusal(bpe(), "/post_processor/single/0", R"({"SpecialToken": {"id": "<end>"}})"),
@@ -202,11 +204,122 @@ TEST_F(TokenizerTest, LimitsPatterns) {
                 HasSubstr("at most 4096 bytes long"));
     EXPECT_THAT(refusal(bpe(), place, Json(std::string(2000, '(') + std::string(2000, ')')).dump().c_str()),
                 HasSubstr("is not valid"));
-    EXPECT_THAT(refusal(bpe(), place, "\"(?{system})\""), HasSubstr("is not valid"));
-    Json slow = bpe();
-    slow[Json::json_pointer(place)] = "(a|aa)+$";
-    const Tokenizer tokenizer = load(slow);
-    EXPECT_THROW(tokenizer.encode(std::string(2000, 'a') + "!"), InvalidArgument);
+    EXPECT_THAT(refusal(bpe(), place, "\"[a\""), HasSubstr("a class does not end"));
+    EXPECT_THAT(refusal(bpe(), place, "\"a\\\\\""), HasSubstr("ends with a backslash"));
+    EXPECT_THAT(refusal<Unsupported>(bpe(), place, "\"a{1001}\""),
+                HasSubstr("'{1001' in the pattern 'a{1001}' is not supported"));
+    // Many ways to match, at one place or at each; and long runs that nothing but the pattern's first item
+    // sees.
+    const std::string many(20'000, 'a');
+    for (const char* slow :
+         {"(a|aa)+$", "(a|aa){30}!", "a+!", "a++!", "(?>\\p{L}+)-", "(?<=a)(?=.*!!)", "(?i:k)|a*!"}) {
+        Json json = bpe();
+        json[Json::json_pointer(place)] = slow;
+        const Tokenizer tokenizer = load(json);
+        EXPECT_NO_THROW(tokenizer.encode("ab ab!")) << slow;
+        EXPECT_THROW(tokenizer.encode(many + "b!"), InvalidArgument) << slow;
+    }
+    Json quick = bpe();
+    quick[Json::json_pointer(place)] = R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|\s*[\r\n]+|\s+(?!\S)|\s+)";
+    const std::string spaces(1'000'000, ' ');
+    EXPECT_NO_THROW(load(quick).encode(spaces + "a" + spaces + "\n" + spaces));
+}
+
+// What PCRE2 would take, but means another thing by or may read in another way than Oniguruma.
+TEST_F(TokenizerTest, RefusesPatternsWithAnotherMeaning) {
+    for (const char* wrong :
+         {"(?<=\\Ka)",     "\\Ka",      "\\h",       "\\H",     "\\R",          "\\X",
+          "\\w",           "\\W",       "\\b",       "\\B",     "\\G",          "\\1",
+          "(a)\\0",        "\\Qa\\E",   "\\N",       "\\C",     "\\cA",         "\\xE4",
+          "\\u00E",        "\\x{}",     "\\pL",      "\\p{^L}", "\\p{Han}",     "\\p{Alphabetic}",
+          "[\\S]",         "[\\P{L}]",  "[\\D]",     "[\\b]",   "(?m)a",        "(?m:a)",
+          "(?s)a",         "(?i)a",     "(?x:a b)",  "(?-i:a)", "(?i:\\p{Lu})", "(?i:ss)",
+          "(?i:\xC3\x9F)", "(?i:[^a])", "(?i:(a))",  "(?#a)",   "(?<n>a)",      "(?P<n>a)",
+          "(?|a)",         "(?R)",      "(?1)",      "(?(1)a)", "(?~a)",        "(?{system})",
+          "(?C1)",         "(*UTF)",    "(*ACCEPT)", "[[a]]",   "[a[:alpha:]]", "[a&&b]",
+          "[]a]",          "[a-c-e]",   "[a-\\d]",   "[\\d-z]", "[--a]",        "a**",
+          "a+*",           "a{2}?",     "a{2}+",     "a{1,2}+", "a{2}{3}",      "a{",
+          "a{,}",          "a{x}",      "*a",        "^*",      "(?=a)*",       "(?<!a)+",
+          "(|*a)"}) {
+        const std::string text = refusal<Unsupported>(bpe(), "/pre_tokenizer/pretokenizers/0/pattern/Regex",
+                                                      Json(wrong).dump().c_str());
+        EXPECT_THAT(text, HasSubstr("is not supported")) << wrong;
+    }
+}
+
+// 2^40 bytes of a text, or of an added token when the file is read.
+TEST_F(TokenizerTest, LimitsTheGrowthOfTexts) {
+    const Json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+    const Json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+    const auto steps = [](const Json& step, const char* list, int count) {
+        return Json{{"type", "Sequence"}, {list, std::vector<Json>(static_cast<std::size_t>(count), step)}};
+    };
+    Json json = bpe();
+    json["normalizer"] = steps(twice, "normalizers", 40);
+    const Tokenizer grows = load(json);
+    EXPECT_THROW(grows.encode("a"), InvalidArgument);
+    EXPECT_NO_THROW(grows.encode("b"));
+    json["added_tokens"][0] = {{"id", 7}, {"content", "<a>"}, {"normalized", true}};
+    json["post_processor"] = nullptr;
+    write("tokenizer.json", json.dump());
+    EXPECT_THROW(Tokenizer::load(folder_), InvalidArgument);
+
+    json = bpe();
+    json["normalizer"] = {
+        {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1'000'000, 'a')}};
+    EXPECT_THROW(load(json).encode(std::string(1'000, 'a')), InvalidArgument);
+    json = bpe();
+    json["pre_tokenizer"] = steps(bytes, "pretokenizers", 40);
+    EXPECT_THROW(load(json).encode("\xC3\xA9"), InvalidArgument);
+    EXPECT_THAT(refusal(bpe(), "/normalizer", steps(twice, "normalizers", 101).dump().c_str()),
+                HasSubstr("one of 100 steps at most"));
+    EXPECT_THAT(refusal(bpe(), "/pre_tokenizer", steps(bytes, "pretokenizers", 101).dump().c_str()),
+                HasSubstr("one of 100 steps at most"));
+}
+
+// Texts and tokens for which every place is looked at from every other one.
+TEST_F(TokenizerTest, TakesNoSquareOfTime) {
+    Json json = bpe();
+    json["added_tokens"] = Json::array();
+    for (const char* token : {" ", "\t"}) {
+        json["added_tokens"].push_back({{"id", 10 + json["added_tokens"].size()},
+                                        {"content", token},
+                                        {"lstrip", true},
+                                        {"rstrip", *token == ' '},
+                                        {"normalized", false}});
+    }
+    json["post_processor"] = nullptr;
+    std::string text;
+    for (int i = 0; i < 200'000; ++i) text += " \t";
+    EXPECT_EQ(load(json).encode(text).ids.size(), 400'000U);
+
+    const std::string longest(4096, 'a');
+    const std::string longer = longest + "a";
+    EXPECT_NO_THROW(load([&] {
+        Json long_token = bpe();
+        long_token["model"]["vocab"][longest] = 20;
+        return long_token;
+    }()));
+    EXPECT_THAT(refusal(bpe(), ("/model/vocab/" + longer).c_str(), "20"),
+                HasSubstr("a token of at most 4096 bytes"));
+    EXPECT_THAT(refusal(bpe(), "/added_tokens/0/content", Json(longer).dump().c_str()),
+                HasSubstr("content must be at most 4096 bytes long"));
+    EXPECT_THAT(refusal(unigram(), "/model/vocab/1/0", Json(longer).dump().c_str()),
+                HasSubstr("must be at most 4096 bytes long"));
+}
+
+TEST_F(TokenizerTest, RefusesPaths) {
+    std::filesystem::create_symlink(folder_ / "loop", folder_ / "loop");
+    EXPECT_THROW(Tokenizer::load(folder_ / "loop"), IoError);
+    EXPECT_THROW(Tokenizer::load(folder_ / std::string(300, 'a')), IoError);
+    std::filesystem::create_symlink(folder_ / "tokenizer.json", folder_ / "tokenizer.json");
+    EXPECT_THROW(Tokenizer::load(folder_), IoError);
+    std::filesystem::remove(folder_ / "tokenizer.json");
+    std::filesystem::create_symlink(folder_ / "tokenizer_config.json", folder_ / "tokenizer_config.json");
+    EXPECT_THROW(load(bpe()), IoError);
+    std::filesystem::remove(folder_ / "tokenizer.json");
+    write("vocab.json", R"({"a": 0})");
+    EXPECT_THROW(Tokenizer::load(folder_), IoError);
 }
 
 TEST_F(TokenizerTest, RefusesFiles) {
