@@ -15,7 +15,7 @@ namespace aerogel {
 inline constexpr std::int64_t kLargestId = (std::int64_t{1} << 31) - 2;
 
 /// Bytes of a token. What looks for tokens at every place of a text walks as far at most.
-inline constexpr std::size_t kLongestToken = 4096;
+inline constexpr std::size_t kLongestToken = 1024;
 
 class Vocabulary {
   public:
