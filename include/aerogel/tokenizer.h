@@ -39,8 +39,8 @@ class Tokenizer {
     /// there, IoError.
     static Tokenizer load(const std::filesystem::path& path);
 
-    /// The ids of a text in UTF-8. InvalidArgument when it is not UTF-8 or longer than 16 MB, when the steps of
-    /// the files make it longer than 64 MB or take too long; when max_length has no room for what belongs
+    /// The ids of a text in UTF-8. InvalidArgument when it is not UTF-8 or longer than 16 MB, when the steps
+    /// of the files make it longer than 64 MB or take too long; when max_length has no room for what belongs
     /// around it; when padding is asked for and there is no max_length or padding token. Cancelled.
     Encoding encode(std::string_view text, const EncodeOptions& options = {}) const;
 
