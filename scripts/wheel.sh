@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-python=${AEROGEL_PYTHON:-.venv/bin/python}
+python=$(realpath -s "${AEROGEL_PYTHON:-.venv/bin/python}")  # auditwheel looks for patchelf from elsewhere
 folder=build/wheel
 rm -rf "$folder"
 mkdir -p "$folder"
