@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/avx2/kernels.h"
+#include "kernels/cpu/peak_loop.h"
 
 namespace aerogel {
 namespace {
@@ -9,33 +10,18 @@ namespace {
 constexpr int kChains = 12;
 
 void run_f32(std::int64_t rounds) noexcept {
-    __m256 sums[kChains];
     const __m256 factor = _mm256_set1_ps(1e-3F);
-#pragma GCC unroll 16
-    for (auto& sum : sums) sum = _mm256_setzero_ps();
-    for (std::int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 16
-        for (auto& sum : sums) sum = _mm256_fmadd_ps(factor, factor, sum);
-#pragma GCC unroll 16
-        for (auto& sum : sums) __asm__ volatile("" : "+x"(sum));
-    }
+    run_chains<kChains>(rounds, _mm256_setzero_ps(),
+                        [&](__m256 sum) { return _mm256_fmadd_ps(factor, factor, sum); });
 }
 
 void run_int8(std::int64_t rounds) noexcept {
-    __m256i sums[kChains];
     __m256i factor = _mm256_set1_epi8(3);
     const __m256i ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 16
-    for (auto& sum : sums) sum = _mm256_setzero_si256();
-    for (std::int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 16
-        for (auto& sum : sums) {
-            __asm__ volatile("" : "+x"(factor));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(factor, factor), ones));
-        }
-#pragma GCC unroll 16
-        for (auto& sum : sums) __asm__ volatile("" : "+x"(sum));
-    }
+    run_chains<kChains>(rounds, _mm256_setzero_si256(), [&](__m256i sum) {
+        __asm__ volatile("" : "+x"(factor));
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(factor, factor), ones));
+    });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/avx512/kernels.h"
+#include "kernels/cpu/peak_loop.h"
 
 namespace aerogel {
 namespace {
@@ -9,29 +10,15 @@ namespace {
 constexpr int kChains = 16;
 
 void run_f32(std::int64_t rounds) noexcept {
-    __m512 sums[kChains];
     const __m512 factor = _mm512_set1_ps(1e-3F);
-#pragma GCC unroll 16
-    for (auto& sum : sums) sum = _mm512_setzero_ps();
-    for (std::int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 16
-        for (auto& sum : sums) sum = _mm512_fmadd_ps(factor, factor, sum);
-#pragma GCC unroll 16
-        for (auto& sum : sums) __asm__ volatile("" : "+v"(sum));
-    }
+    run_chains<kChains>(rounds, _mm512_setzero_ps(),
+                        [&](__m512 sum) { return _mm512_fmadd_ps(factor, factor, sum); });
 }
 
 void run_int8(std::int64_t rounds) noexcept {
-    __m512i sums[kChains];
     const __m512i factor = _mm512_set1_epi8(3);
-#pragma GCC unroll 16
-    for (auto& sum : sums) sum = _mm512_setzero_si512();
-    for (std::int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 16
-        for (auto& sum : sums) sum = _mm512_dpbusd_epi32(sum, factor, factor);
-#pragma GCC unroll 16
-        for (auto& sum : sums) __asm__ volatile("" : "+v"(sum));
-    }
+    run_chains<kChains>(rounds, _mm512_setzero_si512(),
+                        [&](__m512i sum) { return _mm512_dpbusd_epi32(sum, factor, factor); });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/avx512_bf16/kernels.h"
+#include "kernels/cpu/peak_loop.h"
 
 namespace aerogel {
 namespace {
@@ -9,16 +10,9 @@ namespace {
 constexpr int kChains = 16;
 
 void run(std::int64_t rounds) noexcept {
-    __m512 sums[kChains];
     const auto factor = __builtin_bit_cast(__m512bh, _mm512_set1_epi16(0x3C00));
-#pragma GCC unroll 16
-    for (auto& sum : sums) sum = _mm512_setzero_ps();
-    for (std::int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 16
-        for (auto& sum : sums) sum = _mm512_dpbf16_ps(sum, factor, factor);
-#pragma GCC unroll 16
-        for (auto& sum : sums) __asm__ volatile("" : "+v"(sum));
-    }
+    run_chains<kChains>(rounds, _mm512_setzero_ps(),
+                        [&](__m512 sum) { return _mm512_dpbf16_ps(sum, factor, factor); });
 }
 
 }  // namespace
