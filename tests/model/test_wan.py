@@ -89,7 +89,7 @@ def test_shards_and_pipeline_folder(tmp_path):
 def test_linear_names_are_those_of_diffusers(tmp_path):
     model = random_model(image_dim=40, added_kv_proj_dim=64, pos_embed_seq_len=6)
     model.to(torch.bfloat16).save_pretrained(tmp_path)
-    done = run_program("wan_forward", tmp_path)
+    done = run_program("transformer_forward", tmp_path)
     stored, *names = done.stdout.split()
     assert names == [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
     assert int(stored) == sum(v.numel() * v.element_size() for v in model.state_dict().values())

@@ -16,7 +16,7 @@ def folder(tmp_path):
 
 
 def message(*arguments):
-    done = run_program("wan_forward", *arguments)
+    done = run_program("transformer_forward", *arguments)
     assert done.returncode == 1, done
     assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr
@@ -50,7 +50,7 @@ def test_many_misfits_are_counted_not_all_listed(folder):
 
 def test_ignorable_and_surplus_tensors(folder):
     edit_weights(folder, lambda tensors: tensors.update({"blocks.0.attn2.norm_added_q.weight": torch.ones(64)}))
-    assert run_program("wan_forward", folder).returncode == 0
+    assert run_program("transformer_forward", folder).returncode == 0
     edit_json(folder / "config.json", num_layers=1)
     assert "unexpected tensors: blocks.1." in message(folder)
 
@@ -59,7 +59,7 @@ def test_qk_norm_null_makes_its_weights_optional(folder):
     edit_weights(folder, lambda tensors: tensors.pop("blocks.0.attn1.norm_q.weight"))
     assert "missing tensors: blocks.0.attn1.norm_q.weight" in message(folder)
     edit_json(folder / "config.json", qk_norm=None)
-    assert run_program("wan_forward", folder).returncode == 0
+    assert run_program("transformer_forward", folder).returncode == 0
 
 
 @pytest.mark.parametrize("change, expected", [
@@ -96,7 +96,7 @@ def test_config_defaults_are_those_of_diffusers(folder):
     for key in ("qk_norm", "eps", "image_dim", "added_kv_proj_dim", "pos_embed_seq_len", "cross_attn_norm"):
         del config[key]
     (folder / "config.json").write_text(json.dumps(config))
-    assert run_program("wan_forward", folder).returncode == 0
+    assert run_program("transformer_forward", folder).returncode == 0
 
 
 @pytest.mark.parametrize("name, shape, expected", [

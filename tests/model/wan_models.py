@@ -97,9 +97,10 @@ def run_program(*arguments, **environment):
 
 
 def forward(folder, inputs, work, **environment):
-    """The same from the program wan_forward."""
+    """The same from the program transformer_forward."""
     save_file({k: v.contiguous() for k, v in inputs.items()}, work / "inputs.safetensors")
-    done = run_program("wan_forward", folder, work / "inputs.safetensors", work / "out.safetensors", **environment)
+    done = run_program("transformer_forward", folder, work / "inputs.safetensors", work / "out.safetensors",
+                       **environment)
     assert done.returncode == 0, done.stderr
     return load_file(work / "out.safetensors")
 

@@ -1,4 +1,4 @@
-// One forward pass of a model folder, for tests/model: wan_forward MODEL INPUTS.safetensors
+// One forward pass of a model folder, for tests/model: transformer_forward MODEL INPUTS.safetensors
 // OUTPUT.safetensors. INPUTS holds hidden_states, timestep, encoder_hidden_states and perhaps
 // encoder_hidden_states_image; OUTPUT gets block_0 ... and output. With MODEL alone it prints the bytes of
 // the weights and the names of the Linears.
@@ -46,7 +46,7 @@ void run(const aerogel::Transformer& model, const char* inputs, const char* outp
 int main(int argc, char** argv) {
     try {
         if (argc != 4 && argc != 2)
-            throw aerogel::InvalidArgument("usage: wan_forward MODEL [INPUTS OUTPUT]");
+            throw aerogel::InvalidArgument("usage: transformer_forward MODEL [INPUTS OUTPUT]");
         const auto model = aerogel::Transformer::load(argv[1]);
         if (argc == 4) {
             run(*model, argv[2], argv[3]);
