@@ -106,6 +106,7 @@ class Pipeline {
   public:
     /// The transformer on `device`; results are on the CPU. As Transformer::load.
     static Pipeline load(const std::filesystem::path& folder, Device device = {});
+    static Pipeline load(const std::filesystem::path& folder, const LoadOptions& options);
     /// The same with another transformer than that of the folder, of a family of one's own perhaps.
     static Pipeline load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer);
 

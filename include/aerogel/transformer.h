@@ -16,6 +16,7 @@
 
 #include "aerogel/attention.h"
 #include "aerogel/linear.h"
+#include "aerogel/load_options.h"
 #include "aerogel/sparse_config.h"
 #include "aerogel/tensor.h"
 #include "aerogel/timestep.h"
@@ -89,6 +90,8 @@ class Transformer {
     /// transformer/ inside works too. IoError; InvalidArgument for an unknown family and for missing or
     /// misshapen tensors; Unsupported when this build does not know the device.
     static std::unique_ptr<Transformer> load(const std::filesystem::path& folder, Device device = {});
+    /// The same, quantized while it is read where `options` say so; errors also as quantize().
+    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder, const LoadOptions& options);
     Transformer() = default;
     Transformer(const Transformer&) = delete;
     Transformer& operator=(const Transformer&) = delete;

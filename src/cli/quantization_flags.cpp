@@ -74,13 +74,13 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         ->group(group);
 }
 
-std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags) {
+LoadOptions load_options(const QuantizationFlags& flags) {
     const bool online = !flags.online.quant_type.empty();
     if (online && !flags.files.empty()) {
         throw InvalidArgument(
             "[generate] --quantized reads files and --online needs none: give only one of them");
     }
-    if (online) return quantize(model, online_config(flags));
+    if (online) return {.online = online_config(flags)};
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
         flags.asymmetric || flags.online.group_size != kSchemeGroups || flags.online.algorithm != "minmax" ||
         flags.online.rotation_block != 0 || flags.online.low_rank != 0 ||
@@ -89,8 +89,14 @@ std::optional<QuantizeReport> quantize_as_told(Transformer& model, const Quantiz
             "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, "
             "--rotate, --low-rank, --fa and --fa-layers need --online");
     }
-    if (flags.files.empty()) return std::nullopt;
-    return quantize(model, flags.files, {flags.rank});
+    return {.quantized = flags.files, .rank = flags.rank};
+}
+
+std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags) {
+    const LoadOptions options = load_options(flags);
+    if (options.online) return quantize(model, *options.online);
+    if (options.quantized.empty()) return std::nullopt;
+    return quantize(model, options.quantized, {options.rank});
 }
 
 std::optional<TimestepPolicyConfig> timestep_policy(const Transformer& model,

@@ -38,11 +38,12 @@ std::string list_first(std::string_view what, const std::vector<std::string>& it
 
 }  // namespace
 
-Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder, Device device) {
+Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder,
+                            const LoadOptions& options) {
     const auto single = folder / kWeightFile;
     const auto index = folder / (std::string(kWeightFile) + ".index.json");
     for (const auto& path : {single, index}) {
-        if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path), device};
+        if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path), options.device};
     }
     throw IoError(fmt::format("[{}] {} has neither {} nor {}", family, folder.string(),
                               single.filename().string(), index.filename().string()));

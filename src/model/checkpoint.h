@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "aerogel/load_options.h"
 #include "aerogel/safetensors.h"
 #include "aerogel/tensor.h"
 
@@ -17,9 +18,9 @@ namespace aerogel {
 class Checkpoint {
   public:
     /// Opens diffusion_pytorch_model.safetensors of `folder`, or the shards of its index.json. `family`
-    /// begins the messages.
-    /// Float32 copies lie on `device`.
-    static Checkpoint open(std::string family, const std::filesystem::path& folder, Device device = {});
+    /// begins the messages. Float32 copies lie on the device of `options`.
+    static Checkpoint open(std::string family, const std::filesystem::path& folder,
+                           const LoadOptions& options = {});
 
     /// The float tensor `name` as stored (mapped); undefined, and a problem noted, when it is missing or has
     /// another shape or type. Vectors, and all that take_f32() gives, must be finite; matrices are looked at

@@ -9,6 +9,7 @@
 
 #include "aerogel/error.h"
 #include "core/paths.h"
+#include "model/quantize.h"
 #include "model/wan/transformer.h"
 
 namespace aerogel {
@@ -42,15 +43,24 @@ DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyR
 }
 
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
-                                              std::span<const FamilyRow> rows, Device device) {
+                                              std::span<const FamilyRow> rows, const LoadOptions& options) {
     const auto home = path_exists(folder / "config.json") ? folder : folder / "transformer";
-    if (path_exists(home / "config.json")) return family_of(home / "config.json", rows).load(home, device);
-    throw IoError(fmt::format("[transformer] neither {0}/config.json nor {0}/transformer/config.json exists",
-                              folder.string()));
+    if (!path_exists(home / "config.json")) {
+        throw IoError(fmt::format(
+            "[transformer] neither {0}/config.json nor {0}/transformer/config.json exists", folder.string()));
+    }
+    std::unique_ptr<Transformer> model = family_of(home / "config.json", rows).load(home, options);
+    quantize_as_loaded(*model, options);
+    return model;
 }
 
 std::unique_ptr<Transformer> Transformer::load(const std::filesystem::path& folder, Device device) {
-    return load_transformer(folder, families(), device);
+    return load(folder, LoadOptions{.device = device});
+}
+
+std::unique_ptr<Transformer> Transformer::load(const std::filesystem::path& folder,
+                                               const LoadOptions& options) {
+    return load_transformer(folder, families(), options);
 }
 
 }  // namespace aerogel

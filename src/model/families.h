@@ -20,8 +20,9 @@ struct DefaultPatterns {
 
 struct FamilyRow {
     std::string_view class_name;  ///< of diffusers
-    /// From the folder with config.json and the weights. IoError, InvalidArgument.
-    std::unique_ptr<Transformer> (*load)(const std::filesystem::path& folder, Device device);
+    /// From the folder with config.json and the weights, float: whoever calls quantizes. IoError,
+    /// InvalidArgument.
+    std::unique_ptr<Transformer> (*load)(const std::filesystem::path& folder, const LoadOptions& options);
     /// As Transformer::default_layers() and default_attentions() of its models, for files of which none is
     /// loaded.
     DefaultPatterns defaults = {};
@@ -38,6 +39,6 @@ DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyR
 /// Transformer::load with a table of families.
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
                                               std::span<const FamilyRow> rows = families(),
-                                              Device device = {});
+                                              const LoadOptions& options = {});
 
 }  // namespace aerogel

@@ -153,6 +153,10 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, Device device) {
     return load(folder, Transformer::load(folder, device));
 }
 
+Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& options) {
+    return load(folder, Transformer::load(folder, options));
+}
+
 Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {
     Pipeline pipeline(std::move(transformer));
     // Text encoders of another kind (a language model's folder) are left aside: embeddings are given then.

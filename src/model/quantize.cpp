@@ -11,6 +11,7 @@
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
 #include "core/finite.h"
+#include "model/quantize.h"
 #include "quant/model_plan.h"
 #include "quant/schemes.h"
 
@@ -117,6 +118,19 @@ QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config) {
     });
     model.check_intact();
     return apply(model, plan, std::move(built));
+}
+
+void quantize_as_loaded(Transformer& model, const LoadOptions& options) {
+    const bool files = !options.quantized.empty();
+    if (!files && !options.online) return;
+    if (files && options.online) {
+        throw InvalidArgument(
+            fmt::format("[load] either quantized files or a scheme in memory, got {} and {}",
+                        options.quantized.string(), options.online->quant_type));
+    }
+    const QuantizeReport report =
+        files ? quantize(model, options.quantized, {options.rank}) : quantize(model, *options.online);
+    if (options.on_quantized) options.on_quantized(report);
 }
 
 TimestepPolicyConfig policy_static_from(const Transformer& model, int step) {

@@ -36,8 +36,9 @@ constexpr std::int64_t kHeads = 2, kHeadDim = 16, kChannels = kHeads * kHeadDim;
 class PixelTransformer final : public Transformer {
   public:
     static constexpr const char* kClass = "PixelTransformer3DModel";
-    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder, Device device) {
-        return std::make_unique<PixelTransformer>(Checkpoint::open("pixel", folder, device));
+    static std::unique_ptr<Transformer> load(const std::filesystem::path& folder,
+                                             const LoadOptions& options) {
+        return std::make_unique<PixelTransformer>(Checkpoint::open("pixel", folder, options));
     }
 
     explicit PixelTransformer(Checkpoint checkpoint) {
@@ -251,6 +252,27 @@ TEST(Family, QuantizesWhateverItsPatternsSay) {
     const QuantizeReport report = quantize(model, OnlineQuantConfig{});
     ASSERT_EQ(report.layers.size(), 1U);
     EXPECT_EQ(report.layers[0].scheme, "W8A8_DYNAMIC") << report.layers[0].why;
+}
+
+TEST_F(FamilyTest, IsQuantizedWhileItIsLoaded) {
+    const std::vector<FamilyRow> rows = with_pixel();
+    QuantizeReport report;
+    const LoadOptions options = {.online = OnlineQuantConfig{},
+                                 .on_quantized = [&](const QuantizeReport& made) { report = made; }};
+    const auto loaded = load_transformer(folder(), rows, options);
+    const auto later = load_transformer(folder(), rows);
+    const QuantizeReport wanted = quantize(*later, OnlineQuantConfig{});
+    EXPECT_EQ(report.layers.size(), wanted.layers.size());
+    EXPECT_EQ(report.bytes_before, wanted.bytes_before);
+    EXPECT_EQ(report.bytes_after, wanted.bytes_after);
+    for (const std::string& name : later->linear_names())
+        EXPECT_EQ(loaded->linear(name).scheme(), later->linear(name).scheme());
+    EXPECT_EQ(loaded->linear("mix.q").scheme(), "W8A8_DYNAMIC");
+
+    LoadOptions both = options;
+    both.quantized = folder();
+    EXPECT_THAT(error_of([&] { load_transformer(folder(), rows, both); }),
+                HasSubstr("[load] either quantized files or a scheme in memory"));
 }
 
 TEST_F(FamilyTest, IsCalibratedAndMined) {

@@ -168,10 +168,10 @@ class WanTransformer final : public Transformer {
 
 }  // namespace
 
-std::unique_ptr<Transformer> load_wan(const std::filesystem::path& folder, Device device) {
+std::unique_ptr<Transformer> load_wan(const std::filesystem::path& folder, const LoadOptions& options) {
     const WanConfig config = WanConfig::read(folder / "config.json");
     return std::make_unique<WanTransformer>(
-        config, WanWeights::load(config, Checkpoint::open(kFamily, folder, device)));
+        config, WanWeights::load(config, Checkpoint::open(kFamily, folder, options)));
 }
 
 }  // namespace aerogel

@@ -10,6 +10,6 @@ namespace aerogel {
 
 /// From the folder with config.json and diffusion_pytorch_model.safetensors (or its index.json and shards).
 /// IoError / InvalidArgument (missing or misshapen tensor).
-std::unique_ptr<Transformer> load_wan(const std::filesystem::path& folder, Device device);
+std::unique_ptr<Transformer> load_wan(const std::filesystem::path& folder, const LoadOptions& options);
 
 }  // namespace aerogel
