@@ -5,9 +5,9 @@
 #include <cstdint>
 
 #include "aerogel/tensor.h"
+#include "model/patches.h"
 #include "model/wan/config.h"
 #include "model/wan/embeddings.h"
-#include "model/wan/patches.h"
 #include "model/wan/rotary.h"
 #include "model/wan/weights.h"
 

@@ -9,44 +9,10 @@
 
 #include "aerogel/error.h"
 #include "core/json.h"
+#include "model/config_values.h"
 
 namespace aerogel {
 namespace {
-
-// Large enough for any real model, small enough that products of three sizes cannot overflow.
-constexpr std::int64_t kLargestSize = 1 << 20;
-constexpr Bounds kSizes = {1, kLargestSize};
-
-// A missing key and null both leave the default.
-void read_size(const JsonNode& json, const char* key, std::int64_t& value) {
-    if (json.has(key)) value = json.at(key).whole(kSizes);
-}
-
-void read_optional_size(const JsonNode& json, const char* key, std::optional<std::int64_t>& value) {
-    if (!json.contains(key)) return;
-    const JsonNode entry = json.at(key);
-    value = entry.is_null() ? std::nullopt : std::optional(entry.whole(kSizes));
-}
-
-void read_flag(const JsonNode& json, const char* key, bool& value) {
-    if (json.has(key)) value = json.at(key).flag();
-}
-
-void read_patch_size(const JsonNode& json, std::vector<std::int64_t>& value) {
-    constexpr const char* kWanted = "a list of three sizes";
-    if (!json.has("patch_size")) return;
-    const JsonNode entry = json.at("patch_size");
-    if (entry.items(kWanted).size() != 3) entry.fail(kWanted);
-    value.clear();
-    for (const JsonNode& item : entry.items()) value.push_back(item.whole(kSizes));
-}
-
-void read_eps(const JsonNode& json, float& value) {
-    if (!json.has("eps")) return;
-    const double eps = json.at("eps").number(0.0, 1.0);
-    value = static_cast<float>(eps);
-    if (!(value > 0.0F && value < 1.0F)) json.at("eps").fail("a number between 0 and 1");
-}
 
 void read_qk_norm(const JsonNode& json, std::optional<std::string>& value) {
     static constexpr std::array<std::string_view, 1> kNorms = {"rms_norm_across_heads"};
@@ -84,7 +50,7 @@ void check(const WanConfig& config, const std::filesystem::path& path) {
 WanConfig WanConfig::read(const std::filesystem::path& path) {
     const JsonNode json = JsonNode::read(path, "wan");
     WanConfig config;
-    read_patch_size(json, config.patch_size);
+    read_sizes(json, "patch_size", config.patch_size);
     read_size(json, "num_attention_heads", config.num_attention_heads);
     read_size(json, "attention_head_dim", config.attention_head_dim);
     read_size(json, "in_channels", config.in_channels);
@@ -96,7 +62,7 @@ WanConfig WanConfig::read(const std::filesystem::path& path) {
     read_size(json, "num_layers", config.num_layers);
     read_flag(json, "cross_attn_norm", config.cross_attn_norm);
     read_qk_norm(json, config.qk_norm);
-    read_eps(json, config.eps);
+    read_eps(json, "eps", config.eps);
     read_optional_size(json, "image_dim", config.image_dim);
     read_optional_size(json, "added_kv_proj_dim", config.added_kv_proj_dim);
     read_size(json, "rope_max_seq_len", config.rope_max_seq_len);

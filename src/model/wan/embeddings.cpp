@@ -4,11 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "aerogel/error.h"
 #include "core/views.h"
+#include "model/sinusoids.h"
 #include "model/slots.h"
 #include "ops/elementwise.h"
 
@@ -18,25 +18,6 @@ namespace {
 // With added projections the last 512 tokens of the context are text, whatever comes before is the image.
 constexpr std::int64_t kTextTokens = 512;
 constexpr float kImageNormEps = 1e-5F;
-
-// cos then sin of t * 10000^(-i/half), in float32 steps as diffusers' get_timestep_embedding takes them: at
-// t = 1000 the float32 rounding of the angle is visible, and the model was trained with it.
-Tensor sinusoids(const std::vector<float>& timesteps, std::int64_t dim, Device device) {
-    const auto rows = static_cast<std::int64_t>(timesteps.size());
-    std::vector<float> table(static_cast<std::size_t>(rows * dim), 0.0F);
-    float* row = table.data();
-    const std::int64_t half = dim / 2;
-    for (const float t : timesteps) {
-        for (std::int64_t i = 0; i < half; ++i) {
-            const float exponent = static_cast<float>(-std::log(10000.0)) * static_cast<float>(i);
-            const double angle = t * std::exp(exponent / static_cast<float>(half));
-            row[i] = static_cast<float>(std::cos(angle));
-            row[half + i] = static_cast<float>(std::sin(angle));
-        }
-        row += dim;
-    }
-    return Tensor::of(table, {rows, dim}, device);
-}
 
 Tensor apply(const LinearSlot& slot, const Tensor& x, const TransformerStep& step) {
     Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()}, x.device());
@@ -52,9 +33,9 @@ void layer_norm(Tensor& x, const Tensor& weight, const Tensor& bias, const Trans
     norm({.x = x, .y = x, .weight = weight, .bias = bias, .epsilon = kImageNormEps}, step.context.call);
 }
 
-void embed_time(const WanWeights& weights, const Tensor& sinusoids, const TransformerStep& step,
+void embed_time(const WanWeights& weights, const Tensor& table, const TransformerStep& step,
                 WanConditioning& conditions) {
-    Tensor hidden = apply(weights.time_in, sinusoids, step);
+    Tensor hidden = apply(weights.time_in, table, step);
     activate(ActivationFunction::silu, hidden, step);
     conditions.time = apply(weights.time_out, hidden, step);
     Tensor activated = conditions.time.clone();

@@ -4,16 +4,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "aerogel/error.h"
 #include "core/views.h"
 #include "model/checkpoint.h"
+#include "model/finite.h"
+#include "model/input_shapes.h"
+#include "model/patches.h"
 #include "model/slots.h"
 #include "model/wan/block.h"
 #include "model/wan/embeddings.h"
 #include "model/wan/finite.h"
-#include "model/wan/patches.h"
 #include "model/wan/rotary.h"
 #include "model/wan/weights.h"
 #include "ops/elementwise.h"
@@ -24,26 +27,8 @@ namespace {
 
 constexpr const char* kFamily = "wan";
 
-std::string shape_or_none(const Tensor& tensor) {
-    return tensor.defined() ? tensor.describe() : "nothing";
-}
-
-// -1 in `wanted` stands for any size.
-void check_shape(const char* name, const Tensor& tensor, const Shape& wanted) {
-    bool fits = tensor.defined() && tensor.dtype() == DType::f32 && tensor.shape().size() == wanted.size();
-    for (std::size_t i = 0; fits && i < wanted.size(); ++i) {
-        fits = wanted[i] < 0 || tensor.dim(i) == wanted[i];
-    }
-    if (fits) return;
-    std::string text;
-    for (const std::int64_t size : wanted) {
-        text += (text.empty() ? "" : ",") + (size < 0 ? std::string("*") : std::to_string(size));
-    }
-    throw InvalidArgument(fmt::format("[wan] {} must be f32[{}], got {}", name, text, shape_or_none(tensor)));
-}
-
 PatchGrid patch_grid(const WanConfig& config, const Tensor& video) {
-    check_shape("hidden_states", video, {-1, config.in_channels, -1, -1, -1});
+    check_shape(kFamily, "hidden_states", video, {-1, config.in_channels, -1, -1, -1});
     const auto& patch = config.patch_size;
     for (std::size_t axis = 0; axis < 3; ++axis) {
         if (video.dim(axis + 2) < 1 || video.dim(axis + 2) % patch[axis] != 0) {
@@ -71,7 +56,7 @@ void check_image(const WanConfig& config, const Tensor& image, std::int64_t batc
     }
     // A position table covers two images per video, laid one after the other along the batch.
     const std::int64_t images = config.pos_embed_seq_len ? 2 * batch : batch;
-    check_shape("encoder_hidden_states_image", image, {images, -1, *config.image_dim});
+    check_shape(kFamily, "encoder_hidden_states_image", image, {images, -1, *config.image_dim});
     if (config.pos_embed_seq_len && 2 * image.dim(1) != *config.pos_embed_seq_len) {
         throw InvalidArgument(
             fmt::format("[wan] two images must have pos_embed_seq_len = {} tokens, got 2 x {} ({})",
@@ -81,9 +66,10 @@ void check_image(const WanConfig& config, const Tensor& image, std::int64_t batc
 
 void check_conditions(const WanConfig& config, const TransformerInput& input, const PatchGrid& patches) {
     const bool per_token = input.timestep.defined() && input.timestep.shape().size() == 2;
-    check_shape("timestep", input.timestep,
+    check_shape(kFamily, "timestep", input.timestep,
                 per_token ? Shape{patches.batch, patches.grid.tokens()} : Shape{patches.batch});
-    check_shape("encoder_hidden_states", input.encoder_hidden_states, {patches.batch, -1, config.text_dim});
+    check_shape(kFamily, "encoder_hidden_states", input.encoder_hidden_states,
+                {patches.batch, -1, config.text_dim});
     check_image(config, input.encoder_hidden_states_image, patches.batch);
 }
 
@@ -140,25 +126,26 @@ class WanTransformer final : public Transformer {
     Tensor run(const TransformerInput& input, const TransformerStep& step) const override {
         const PatchGrid patches = patch_grid(config_, input.hidden_states);
         check_conditions(config_, input, patches);
-        check_finite_input(input, step.context.call);
+        const FiniteChecks check_finite{kFamily, step};
+        check_finite_input(kFamily, input, step.context.call);
         const WanConditioning conditions = embed_conditions(weights_, config_, input, step);
-        check_finite_conditions(conditions, weights_, step);
+        check_finite_conditions(check_finite, conditions, weights_);
         const RotaryTable rotary = rotary_table(patches.grid, config_.attention_head_dim, device());
         WanBuffers buffers(config_, patches, conditions, device());
         const WanPass pass{config_, step, patches, conditions, rotary, buffers};
 
-        embed_patches(pass, *weights_.patch_embedding, input.hidden_states);
-        check_finite_patches(buffers.hidden, weights_, step);
+        embed_patches(pass, *weights_.patch_embedding.layer, input.hidden_states);
+        check_finite("the output of patch_embedding", buffers.hidden, std::array{&weights_.patch_embedding});
         for (std::size_t i = 0; i < weights_.blocks.size(); ++i) {
             run_block(weights_.blocks[i], pass, static_cast<int>(i));
-            check_finite_block(buffers.hidden, weights_.blocks[i], static_cast<int>(i), step);
+            check_finite_block(check_finite, buffers.hidden, weights_.blocks[i], static_cast<int>(i));
             if (!step.on_block_output) continue;
             const Tensor shaped =
                 buffers.hidden.reshaped({patches.batch, patches.grid.tokens(), config_.inner_dim()});
             step.on_block_output(static_cast<int>(i), shaped.to(Device::cpu));
         }
         const Tensor video = output_video(pass, weights_);
-        check_finite_output(video, weights_, step);
+        check_finite("the output of the model", video, std::array{&weights_.proj_out});
         return video;
     }
 

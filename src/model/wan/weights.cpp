@@ -21,15 +21,16 @@ class WeightLoader {
         return {name, make(std::move(weight), std::move(bias))};
     }
 
-    std::unique_ptr<Linear> patch_embedding() {
+    LinearSlot patch_embedding() {
         const std::int64_t t = config_.patch_size[0];
         const std::int64_t h = config_.patch_size[1];
         const std::int64_t w = config_.patch_size[2];
         const Tensor kernel =
             checkpoint_.take("patch_embedding.weight", {dim_, config_.in_channels, t, h, w});
         Tensor bias = checkpoint_.take("patch_embedding.bias", {dim_});
-        if (!kernel.defined()) return nullptr;
-        return make(kernel.reshaped({dim_, config_.in_channels * t * h * w}), std::move(bias));
+        if (!kernel.defined()) return {};
+        return {"patch_embedding",
+                make(kernel.reshaped({dim_, config_.in_channels * t * h * w}), std::move(bias))};
     }
 
     WanImageEmbedderWeights image_embedder(const std::string& prefix) {

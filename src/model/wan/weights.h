@@ -34,7 +34,7 @@ struct WanImageEmbedderWeights {
 };
 
 struct WanWeights {
-    std::unique_ptr<Linear> patch_embedding;  ///< the Conv3d as a product with flattened patches
+    LinearSlot patch_embedding;  ///< not exchanged: the Conv3d as a product with flattened patches
     LinearSlot time_in, time_out, time_proj, text_in, text_out;
     WanImageEmbedderWeights image;
     std::vector<WanBlockWeights> blocks;

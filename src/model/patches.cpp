@@ -1,5 +1,5 @@
 // Cutting videos into patch rows and putting them together again: copies between two orders of the same axes.
-#include "model/wan/patches.h"
+#include "model/patches.h"
 
 #include <array>
 #include <utility>
