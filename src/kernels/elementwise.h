@@ -1,6 +1,6 @@
 // Kernels of the operations between the matrix products of a DiT: normalisation with modulation,
-// GELU/SiLU, rotary embedding, gated residual, sums and copies. Float32 unless said otherwise, rows
-// contiguous.
+// GELU/SiLU, gated units, rotary embedding, gated residual, sums and copies. Float32 unless said otherwise,
+// rows contiguous.
 #pragma once
 
 #include <array>
@@ -47,8 +47,27 @@ struct ActivationArgs {
     void* stream = nullptr;
 };
 
-/// Rotates pairs (2i, 2i+1) of every head: x[r, h*head_dim + ...] by cos/sin[token(r), i].
+/// y[r,:] = f(gate[r,:]) * x[r,:]; y may be gate or x.
+struct GatedArgs {
+    ActivationFunction function = ActivationFunction::silu;
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
+    const float* gate = nullptr;
+    std::int64_t gate_stride = 0;
+    const float* x = nullptr;
+    std::int64_t x_stride = 0;
+    float* y = nullptr;
+    std::int64_t y_stride = 0;
+    void* stream = nullptr;
+};
+
+/// Which elements of a head are one pair i: 2i and 2i+1, or i and head_dim/2 + i (GPT-NeoX; transformers'
+/// rotate_half).
+enum class RopePairs : std::uint8_t { neighbours, halves };
+
+/// Rotates the pairs of every head: x[r, h*head_dim + ...] by cos/sin[token(r), i].
 struct RopeArgs {
+    RopePairs pairs = RopePairs::neighbours;
     std::int64_t rows = 0;    ///< batch * tokens
     std::int64_t tokens = 0;  ///< row r is token r % tokens
     std::int64_t heads = 0;
@@ -110,6 +129,7 @@ struct ElementwiseKernels {
     std::string_view name;  ///< "cpu.avx2.elementwise"
     void (*norm)(const NormArgs& args) noexcept;
     void (*activation)(const ActivationArgs& args) noexcept;
+    void (*gated)(const GatedArgs& args) noexcept;
     void (*rope)(const RopeArgs& args) noexcept;
     void (*residual)(const ResidualArgs& args) noexcept;
     void (*combine)(const CombineArgs& args) noexcept;

@@ -173,6 +173,32 @@ void activation(ActivationFunction function, const TensorView& x, const MutableV
                [&](const ElementwiseKernels& kernels) { kernels.activation(call); });
 }
 
+void gated(ActivationFunction function, const TensorView& gate, const TensorView& x, const MutableView& y,
+           const Context& context) {
+    require_rows("gated", "gate", gate);
+    const auto like_gate = [&](const char* name, const TensorView& array) {
+        require_rows("gated", name, array);
+        require(array.shape == gate.shape && array.device == gate.device, "gated", name,
+                fmt::format("like gate {} on {}", gate.describe(), gate.device.describe()), array);
+    };
+    like_gate("x", x);
+    like_gate("y", y);
+    GatedArgs call;
+    call.function = function;
+    call.rows = x.dim(0);
+    call.columns = x.dim(1);
+    call.gate = floats(gate);
+    call.gate_stride = row_stride(gate);
+    call.x = floats(x);
+    call.x_stride = row_stride(x);
+    call.y = floats(y);
+    call.y_stride = row_stride(y);
+    call.stream = context.stream;
+    if (call.rows == 0 || call.columns == 0) return;
+    run_moving("gated", x.device, 3 * call.rows * call.columns, context,
+               [&](const ElementwiseKernels& kernels) { kernels.gated(call); });
+}
+
 void rope(const Rope& args, const Context& context) {
     const TensorView x = args.x;
     require_rows("rope", "x", x);
@@ -188,6 +214,7 @@ void rope(const Rope& args, const Context& context) {
     if (x.dim(0) == 0) return;
     require(tokens > 0, "rope", "cos", "of one token at least", args.cos);
     RopeArgs call;
+    call.pairs = args.pairs;
     call.rows = x.dim(0);
     call.tokens = tokens;
     call.heads = heads;

@@ -1,6 +1,6 @@
 // What a DiT does between its matrix products, on the device of the arrays: normalisation, activation
-// functions, rotary embedding, gated residual, sums, copies. Float32, in contiguous rows, unless said
-// otherwise. Every call checks devices, types and shapes: InvalidArgument ("[norm] ...").
+// functions, gated units, rotary embedding, gated residual, sums, copies. Float32, in contiguous rows, unless
+// said otherwise. Every call checks devices, types and shapes: InvalidArgument ("[norm] ...").
 #pragma once
 
 #include <initializer_list>
@@ -32,13 +32,19 @@ void norm(const Norm& args, const Context& context = {});
 void activation(ActivationFunction function, const TensorView& x, const MutableView& y,
                 const Context& context = {});
 
-/// Rotary embedding (Su et al., RoFormer, 2021) of pairs of neighbours, in place: x [rows, heads * head_dim],
-/// row r is token r % tokens; cos and sin [tokens, head_dim / 2].
+/// y = f(gate) * x (gated linear units, Shazeer 2020): [rows, columns] each, rows contiguous, so the two
+/// halves of one array will do; y may be gate or x.
+void gated(ActivationFunction function, const TensorView& gate, const TensorView& x, const MutableView& y,
+           const Context& context = {});
+
+/// Rotary embedding (Su et al., RoFormer, 2021), in place: x [rows, heads * head_dim], row r is token
+/// r % tokens; cos and sin [tokens, head_dim / 2], one per pair: neighbours, or halves of a head.
 struct Rope {
     MutableView x;
     TensorView cos;
     TensorView sin;
     std::int64_t heads = 1;
+    RopePairs pairs = RopePairs::neighbours;
 };
 void rope(const Rope& args, const Context& context = {});
 

@@ -258,12 +258,79 @@ TEST(ElementwiseKernels, ActivationsOfNaNAndInfinity) {
     }
 }
 
-int wrong_rope(const std::function<void(const RopeArgs&)>& rope, std::int64_t heads, std::int64_t head_dim) {
+/// Where a GatedArgs writes: elsewhere, or over one of its inputs.
+enum class Place { apart, gate, x };
+
+int wrong_gated(const std::function<void(const GatedArgs&)>& gated, ActivationFunction function,
+                std::int64_t columns, Place place) {
+    constexpr std::int64_t kRows = 5;
+    const std::int64_t stride = 2 * columns + 3, y_stride = place == Place::apart ? columns + 2 : stride;
+    std::vector<float> halves = normal(kRows * stride, 1, 0.0F, 3.0F);  // gate and x side by side
+    const std::vector<float> before = halves;
+    std::vector<float> apart(at(kRows * y_stride), kPoison);
+    for (std::int64_t row = 0; row < kRows; ++row) std::fill_n(apart.begin() + row * y_stride, columns, kNaN);
+    float* y = place == Place::apart ? apart.data() : halves.data() + (place == Place::x ? columns : 0);
+    gated({function, kRows, columns, halves.data(), stride, halves.data() + columns, stride, y, y_stride});
+    int wrong = 0;
+    for (std::int64_t row = 0; row < kRows; ++row) {
+        const float *gate = before.data() + row * stride, *x = gate + columns;
+        for (std::int64_t i = 0; i < columns; ++i) {
+            const Exact open = exact_activation(function, gate[i]);
+            const double bound = open.bound * std::fabs(x[i]) + 2 * kUnit * std::fabs(open.value * x[i]);
+            wrong += !(std::fabs(y[row * y_stride + i] - open.value * x[i]) <= bound + 0x1p-149);
+        }
+        if (place == Place::apart) {
+            for (std::int64_t i = columns; i < y_stride; ++i)
+                wrong += apart[at(row * y_stride + i)] != kPoison;
+        }
+        for (std::int64_t i = 0; i < stride; ++i) {
+            const bool written = place == Place::gate ? i < columns : i >= columns && i < 2 * columns;
+            if (place == Place::apart || !written)
+                wrong += halves[at(row * stride + i)] != before[at(row * stride + i)];
+        }
+    }
+    return wrong;
+}
+
+TEST(ElementwiseKernels, GatedUnitsWithinBounds) {
+    for (const ElementwiseKernels& set : usable()) {
+        for (const ActivationFunction function : kFunctions)
+            for (const std::int64_t columns : {1, 3, 8, 33, 256, 1001})
+                for (const Place place : {Place::apart, Place::gate, Place::x})
+                    EXPECT_EQ(wrong_gated(set.gated, function, columns, place), 0)
+                        << set.name << " " << columns << " function " << static_cast<int>(function);
+    }
+    const auto reference = reference::kElementwise.gated;
+    const auto broken = [&](auto change) {
+        return wrong_gated(
+            [&](GatedArgs args) {
+                change(args);
+                reference(args);
+            },
+            ActivationFunction::silu, 33, Place::apart);
+    };
+    EXPECT_NE(broken([](GatedArgs& a) { std::swap(a.gate, a.x); }), 0);
+    EXPECT_NE(broken([](GatedArgs& a) { a.function = ActivationFunction::gelu_tanh; }), 0);
+    EXPECT_NE(broken([](GatedArgs& a) { a.rows -= 1; }), 0);
+    EXPECT_NE(broken([](GatedArgs& a) { a.columns -= 1; }), 0);
+    EXPECT_NE(broken([](GatedArgs& a) { a.columns += 1; }), 0);
+    EXPECT_NE(broken([](GatedArgs& a) { a.gate_stride -= 1; }), 0);
+    EXPECT_NE(broken([](GatedArgs& a) { a.x_stride = 0; }), 0);
+}
+
+struct RopeCase {
+    std::int64_t heads, head_dim;
+    RopePairs pairs;
+};
+
+int wrong_rope(const std::function<void(const RopeArgs&)>& rope, const RopeCase& shape) {
+    const auto [heads, head_dim, pairs] = shape;
     constexpr std::int64_t kTokens = 5, kRows = 10, kMargin = 3;
     const std::int64_t half = head_dim / 2, stride = heads * head_dim + kMargin;
     std::vector<float> x = normal(kRows * stride, 1);
     const std::vector<float> before = x, cos = normal(kTokens * half, 2), sin = normal(kTokens * half, 3);
     RopeArgs args;
+    args.pairs = pairs;
     args.rows = kRows;
     args.tokens = kTokens;
     args.heads = heads;
@@ -281,10 +348,14 @@ int wrong_rope(const std::function<void(const RopeArgs&)>& rope, std::int64_t he
                 wrong += x[here] != before[here];
                 continue;
             }
-            const std::int64_t pair = row % kTokens * half + i % head_dim / 2;
-            const bool second = i % 2 == 1;
+            const bool halves = pairs == RopePairs::halves;
+            const std::int64_t in_head = i % head_dim;
+            const std::int64_t pair = row % kTokens * half + (halves ? in_head % half : in_head / 2);
+            const bool second = halves ? in_head >= half : in_head % 2 == 1;
+            const std::size_t partner = halves ? at(half) : 1;
             const double c = cos[at(pair)], s = second ? sin[at(pair)] : -sin[at(pair)];
-            const double mine = before[here] * c, other = before[second ? here - 1 : here + 1] * s;
+            const double mine = before[here] * c,
+                         other = before[second ? here - partner : here + partner] * s;
             const double bound = 2 * kUnit * (std::fabs(mine) + std::fabs(other)) + 0x1p-149;
             wrong += !(std::fabs(x[here] - (mine + other)) <= bound);
         }
@@ -294,8 +365,9 @@ int wrong_rope(const std::function<void(const RopeArgs&)>& rope, std::int64_t he
 
 TEST(ElementwiseKernels, RopeWithinBounds) {
     for (const ElementwiseKernels& set : usable()) {
-        for (const std::int64_t head_dim : {2, 4, 10, 32, 40, 64, 80, 128, 254})
-            EXPECT_EQ(wrong_rope(set.rope, 3, head_dim), 0) << set.name << " " << head_dim;
+        for (const RopePairs pairs : {RopePairs::neighbours, RopePairs::halves})
+            for (const std::int64_t head_dim : {2, 4, 10, 32, 40, 64, 80, 128, 254})
+                EXPECT_EQ(wrong_rope(set.rope, {3, head_dim, pairs}), 0) << set.name << " " << head_dim;
     }
     const auto reference = reference::kElementwise.rope;
     const auto broken = [&](auto change) {
@@ -304,9 +376,10 @@ TEST(ElementwiseKernels, RopeWithinBounds) {
                 change(args);
                 reference(args);
             },
-            3, 10);
+            {3, 10, RopePairs::neighbours});
     };
     EXPECT_NE(broken([](RopeArgs& a) { std::swap(a.cos, a.sin); }), 0);
+    EXPECT_NE(broken([](RopeArgs& a) { a.pairs = RopePairs::halves; }), 0);
     EXPECT_NE(broken([](RopeArgs& a) { a.tokens = 3; }), 0);
     EXPECT_NE(broken([](RopeArgs& a) { a.rows -= 1; }), 0);
     EXPECT_NE(broken([](RopeArgs& a) { a.heads -= 1; }), 0);

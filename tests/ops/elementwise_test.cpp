@@ -49,6 +49,10 @@ TEST(Elementwise, SaysWhatDoesNotFit) {
               "[norm] shift must be like scale f32[2,6], got f32[4,6] on cpu");
     EXPECT_EQ(message([&] { activation(ActivationFunction::silu, x, other); }),
               "[activation] y must be contiguous f32[4,6] on cpu, got f32[4,5] on cpu");
+    EXPECT_EQ(message([&] { gated(ActivationFunction::silu, x, other, x); }),
+              "[gated] x must be like gate f32[4,6] on cpu, got f32[4,5] on cpu");
+    EXPECT_EQ(message([&] { gated(ActivationFunction::silu, x, x, other); }),
+              "[gated] y must be like gate f32[4,6] on cpu, got f32[4,5] on cpu");
     EXPECT_EQ(message([&] {
                   rope({x, two, two, 2});
               }),
@@ -108,6 +112,17 @@ TEST(Elementwise, PartsOfModulationBelongToTheirRows) {
           .shift = part_of(modulation.view(), 4, {1, 2})});
     EXPECT_EQ(y.values()[0], 4.0F);
     EXPECT_EQ(y.values()[1], 5.0F);
+}
+
+TEST(Elementwise, HalvesOfAnArrayAreGatedAndRotated) {
+    Tensor x = Tensor::of(std::vector<float>{0, 1e4F, 2, 3, 1e4F, 0, 4, 5}, {2, 4});
+    const MutableView gate = part_of(x.mutable_view(), 0, {2, 2}, {4, 1});
+    gated(ActivationFunction::silu, gate, part_of(x.view(), 2, {2, 2}, {4, 1}), gate);
+    EXPECT_EQ(x.values(), (std::vector<float>{0, 3e4F, 2, 3, 4e4F, 0, 4, 5}));
+    Tensor y = counted({1, 4});
+    const Tensor none = Tensor::zeros(DType::f32, {1, 2}), one = Tensor::of(std::vector<float>{1, 1}, {1, 2});
+    rope({.x = y, .cos = none, .sin = one, .pairs = RopePairs::halves});
+    EXPECT_EQ(y.values(), (std::vector<float>{-2, -3, 0, 1}));
 }
 
 TEST(Elementwise, ACallMayHaveLessThreads) {

@@ -53,7 +53,11 @@ inline ElementwiseKernels hidden_elementwise() {
         const Unhidden open;
         kOn->activation(args);
     };
-    kernels.rope = [](const RopeArgs& args) noexcept {
+    kernels.gated = [](const GatedArgs& args) noexcept {
+        const Unhidden open;
+        kOn->gated(args);
+    };
+    kernels.rope = [(const RopeArgs& args) noexcept {
         const Unhidden open;
         kOn->rope(args);
     };

@@ -75,6 +75,20 @@ typename Isa::V silu(typename Isa::V x) {
     return Isa::div(x, Isa::add(Isa::set1(1.0F), exponential<Isa>(Isa::sub(Isa::zero(), x))));
 }
 
+/// Calls run(f), f a function of one vector.
+template <typename Isa, typename Run>
+void with_function(ActivationFunction function, const Run& run) {
+    using V = typename Isa::V;
+    switch (function) {
+        case ActivationFunction::gelu_tanh:
+            return run([](V a) { return gelu_tanh<Isa>(a); });
+        case ActivationFunction::gelu_erf:
+            return run([](V a) { return gelu_erf<Isa>(a); });
+        case ActivationFunction::silu:
+            return run([](V a) { return silu<Isa>(a); });
+    }
+}
+
 /// y = f(x) in chunks of kTaskElements.
 template <typename Isa, typename Function>
 void activate(const ActivationArgs& args, const Function& function) {
@@ -90,15 +104,22 @@ void activate(const ActivationArgs& args, const Function& function) {
 
 template <typename Isa>
 void run_activation(const ActivationArgs& args) {
-    using V = typename Isa::V;
-    switch (args.function) {
-        case ActivationFunction::gelu_tanh:
-            return activate<Isa>(args, [](V a) { return gelu_tanh<Isa>(a); });
-        case ActivationFunction::gelu_erf:
-            return activate<Isa>(args, [](V a) { return gelu_erf<Isa>(a); });
-        case ActivationFunction::silu:
-            return activate<Isa>(args, [](V a) { return silu<Isa>(a); });
-    }
+    with_function<Isa>(args.function, [&](const auto& function) { activate<Isa>(args, function); });
+}
+
+template <typename Isa>
+void run_gated(const GatedArgs& args) {
+    with_function<Isa>(args.function, [&](const auto& function) {
+        for_rows(args.rows, args.columns, [&](std::int64_t row) {
+            const float* gate = args.gate + row * args.gate_stride;
+            const float* x = args.x + row * args.x_stride;
+            float* y = args.y + row * args.y_stride;
+            for_vectors<Isa>(args.columns, [&](std::int64_t i, std::int64_t lanes) {
+                const auto open = function(Isa::load_part(gate + i, lanes));
+                Isa::store_part(y + i, lanes, Isa::mul(open, Isa::load_part(x + i, lanes)));
+            });
+        });
+    });
 }
 
 /// Sums of (x - center) and of its square. Four vectors of partial sums keep chains short and errors small.
@@ -167,7 +188,26 @@ void run_norm(const NormArgs& args) {
 }
 
 template <typename Isa>
+void rope_halves(const RopeArgs& args) {
+    const std::int64_t half = args.head_dim / 2;
+    for_rows(args.rows, args.heads * args.head_dim, [&](std::int64_t row) {
+        const float* cos = args.cos + row % args.tokens * half;
+        const float* sin = args.sin + row % args.tokens * half;
+        for_vectors<Isa>(half, [&](std::int64_t i, std::int64_t lanes) {
+            const auto c = Isa::load_part(cos + i, lanes), s = Isa::load_part(sin + i, lanes);
+            for (std::int64_t head = 0; head < args.heads; ++head) {
+                float* x = args.x + row * args.x_stride + head * args.head_dim + i;
+                const auto a = Isa::load_part(x, lanes), b = Isa::load_part(x + half, lanes);
+                Isa::store_part(x, lanes, Isa::fnma(b, s, Isa::mul(a, c)));
+                Isa::store_part(x + half, lanes, Isa::fma(a, s, Isa::mul(b, c)));
+            }
+        });
+    });
+}
+
+template <typename Isa>
 void run_rope(const RopeArgs& args) {
+    if (args.pairs == RopePairs::halves) return rope_halves<Isa>(args);
     const std::int64_t half = args.head_dim / 2;
     for_rows(args.rows, args.heads * args.head_dim, [&](std::int64_t row) {
         const float* cos = args.cos + row % args.tokens * half;

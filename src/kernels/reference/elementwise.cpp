@@ -61,17 +61,30 @@ void activation(const ActivationArgs& args) noexcept {
     });
 }
 
+void gated(const GatedArgs& args) noexcept {
+    parallel_for(args.rows, [&](std::int64_t row, int) {
+        for (std::int64_t i = 0; i < args.columns; ++i) {
+            const double open = activate(args.function, args.gate[row * args.gate_stride + i]);
+            args.y[row * args.y_stride + i] = static_cast<float>(open * args.x[row * args.x_stride + i]);
+        }
+    });
+}
+
 void rope(const RopeArgs& args) noexcept {
     const std::int64_t half = args.head_dim / 2;
+    const bool halves = args.pairs == RopePairs::halves;
+    const std::int64_t step = halves ? 1 : 2, other = halves ? half : 1;
     parallel_for(args.rows, [&](std::int64_t row, int) {
         const float* cos = args.cos + row % args.tokens * half;
         const float* sin = args.sin + row % args.tokens * half;
         for (std::int64_t head = 0; head < args.heads; ++head) {
             float* x = args.x + row * args.x_stride + head * args.head_dim;
             for (std::int64_t i = 0; i < half; ++i) {
-                const double a = x[2 * i], b = x[2 * i + 1], c = cos[i], s = sin[i];
-                x[2 * i] = static_cast<float>(a * c - b * s);
-                x[2 * i + 1] = static_cast<float>(a * s + b * c);
+                float& first = x[i * step];
+                float& second = x[i * step + other];
+                const double a = first, b = second, c = cos[i], s = sin[i];
+                first = static_cast<float>(a * c - b * s);
+                second = static_cast<float>(a * s + b * c);
             }
         }
     });
@@ -93,7 +106,7 @@ void residual(const ResidualArgs& args) noexcept {
 }  // namespace
 
 constexpr ElementwiseKernels kElementwise = {
-    "reference.elementwise", norm,        activation,       rope, residual,
+    "reference.elementwise", norm,        activation,       gated, rope, residual,
     plain::combine,          plain::copy, plain::all_finite};
 
 }  // namespace aerogel::reference

@@ -16,6 +16,10 @@ void activation(const ActivationArgs& args) noexcept {
     run_activation<Avx2>(args);
 }
 
+void gated(const GatedArgs& args) noexcept {
+    run_gated<Avx2>(args);
+}
+
 void rope(const RopeArgs& args) noexcept {
     run_rope<Avx2>(args);
 }
@@ -27,6 +31,7 @@ void residual(const ResidualArgs& args) noexcept {
 }  // namespace
 
 constexpr ElementwiseKernels avx2::kElementwise = {
-    "cpu.avx2.elementwise", norm, activation, rope, residual, plain::combine, plain::copy, plain::all_finite};
+    "cpu.avx2.elementwise", norm,        activation,       gated, rope, residual,
+    plain::combine,         plain::copy, plain::all_finite};
 
 }  // namespace aerogel

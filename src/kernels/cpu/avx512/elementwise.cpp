@@ -16,6 +16,10 @@ void activation(const ActivationArgs& args) noexcept {
     run_activation<Avx512>(args);
 }
 
+void gated(const GatedArgs& args) noexcept {
+    run_gated<Avx512>(args);
+}
+
 void rope(const RopeArgs& args) noexcept {
     run_rope<Avx512>(args);
 }
@@ -27,7 +31,7 @@ void residual(const ResidualArgs& args) noexcept {
 }  // namespace
 
 constexpr ElementwiseKernels avx512::kElementwise = {
-    "cpu.avx512.elementwise", norm,        activation,       rope, residual,
+    "cpu.avx512.elementwise", norm,        activation,       gated, rope, residual,
     plain::combine,           plain::copy, plain::all_finite};
 
 }  // namespace aerogel

@@ -16,6 +16,10 @@ void activation(const ActivationArgs& args) noexcept {
     run_activation<Sse2>(args);
 }
 
+void gated(const GatedArgs& args) noexcept {
+    run_gated<Sse2>(args);
+}
+
 void rope(const RopeArgs& args) noexcept {
     run_rope<Sse2>(args);
 }
@@ -27,7 +31,7 @@ void residual(const ResidualArgs& args) noexcept {
 }  // namespace
 
 constexpr ElementwiseKernels baseline::kElementwise = {
-    "cpu.baseline.elementwise", norm, activation, rope, residual, plain::combine, plain::copy,
+    "cpu.baseline.elementwise", norm, activation, gated, rope, residual, plain::combine, plain::copy,
     plain::all_finite};
 
 }  // namespace aerogel
