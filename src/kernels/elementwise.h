@@ -35,8 +35,8 @@ struct NormArgs {
     void* stream = nullptr;  ///< of the device (Context::stream), as in all of these
 };
 
-/// GELU with the tanh approximation, GELU with erf, SiLU.
-enum class ActivationFunction : std::uint8_t { gelu_tanh, gelu_erf, silu };
+/// GELU with the tanh approximation, GELU with erf, SiLU, the hyperbolic tangent.
+enum class ActivationFunction : std::uint8_t { gelu_tanh, gelu_erf, silu, tanh };
 
 /// y[i] = f(x[i]) for i < count, in place allowed.
 struct ActivationArgs {

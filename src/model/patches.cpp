@@ -1,10 +1,14 @@
 // Cutting videos into patch rows and putting them together again: copies between two orders of the same axes.
 #include "model/patches.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <utility>
 
+#include "aerogel/error.h"
 #include "core/views.h"
+#include "model/input_shapes.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
@@ -25,9 +29,12 @@ PatchAxes axes_of(const PatchGrid& p, const TensorView& video) {
              p.patch_width, 1}};
 }
 
-// The video seen with its axes in another order.
+// The video seen with its axes in the order of the rows.
 template <typename View>
-View in_order(const View& video, const PatchAxes& axes, const std::array<std::size_t, 8>& order) {
+View in_order(const View& video, const PatchAxes& axes, PatchColumns columns) {
+    static constexpr std::array<std::size_t, 8> kChannelsFirst = {0, 2, 4, 6, 1, 3, 5, 7};
+    static constexpr std::array<std::size_t, 8> kChannelsLast = {0, 2, 4, 6, 3, 5, 7, 1};
+    const auto& order = columns == PatchColumns::channels_first ? kChannelsFirst : kChannelsLast;
     Shape shape, strides;
     for (const std::size_t axis : order) {
         shape.push_back(axes.sizes[axis]);
@@ -38,15 +45,31 @@ View in_order(const View& video, const PatchAxes& axes, const std::array<std::si
 
 }  // namespace
 
-void patchify(const PatchGrid& patches, const TensorView& video, const MutableView& rows,
-              const Context& context) {
-    const TensorView from = in_order(video, axes_of(patches, video), {0, 2, 4, 6, 1, 3, 5, 7});
+PatchGrid patch_grid(std::string_view family, const TransformerConfig& config, const Tensor& video) {
+    check_shape(family, "hidden_states", video, {-1, config.in_channels, -1, -1, -1});
+    const auto& patch = config.patch_size;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        if (video.dim(axis + 2) < 1 || video.dim(axis + 2) % patch[axis] != 0) {
+            throw InvalidArgument(
+                fmt::format("[{}] hidden_states must be multiples of patch_size [{},{},{}], got {}", family,
+                            patch[0], patch[1], patch[2], video.describe()));
+        }
+    }
+    if (video.dim(0) < 1)
+        throw InvalidArgument(fmt::format("[{}] the batch is empty, got {}", family, video.describe()));
+    const LatentShape grid{video.dim(2) / patch[0], video.dim(3) / patch[1], video.dim(4) / patch[2]};
+    return {video.dim(0), grid, patch[0], patch[1], patch[2]};
+}
+
+void patchify(const PatchGrid& patches, PatchColumns columns, const TensorView& video,
+              const MutableView& rows, const Context& context) {
+    const TensorView from = in_order(video, axes_of(patches, video), columns);
     copy(from, reshaped(rows, from.shape), context);
 }
 
-void unpatchify(const PatchGrid& patches, const TensorView& rows, const MutableView& video,
-                const Context& context) {
-    const MutableView to = in_order(video, axes_of(patches, video), {0, 2, 4, 6, 3, 5, 7, 1});
+void unpatchify(const PatchGrid& patches, PatchColumns columns, const TensorView& rows,
+                const MutableView& video, const Context& context) {
+    const MutableView to = in_order(video, axes_of(patches, video), columns);
     copy(reshaped(rows, to.shape), to, context);
 }
 

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "aerogel/context.h"
 #include "aerogel/sparse_attention.h"
 #include "aerogel/tensor.h"
+#include "aerogel/transformer.h"
 
 namespace aerogel {
 
@@ -21,12 +23,19 @@ struct PatchGrid {
     std::int64_t patch_elements() const { return patch_frames * patch_height * patch_width; }
 };
 
-/// rows f32 [rows(), channels * patch_elements()], columns ordered (channel, frame, row, column) as the
-/// kernel of a Conv3d. Both contiguous.
-void patchify(const PatchGrid& patches, const TensorView& video, const MutableView& rows,
-              const Context& context);
-/// The way back for the output layer, whose columns are ordered (frame, row, column, channel).
-void unpatchify(const PatchGrid& patches, const TensorView& rows, const MutableView& video,
-                const Context& context);
+/// How config.patch_size cuts a video. InvalidArgument unless it is f32 [batch, in_channels, frames, height,
+/// width] with sizes above 0 that are multiples of patch_size.
+PatchGrid patch_grid(std::string_view family, const TransformerConfig& config, const Tensor& video);
+
+/// The order of a row's columns: (channel, frame, row, column) as in the kernel of a Conv3d, or
+/// (frame, row, column, channel).
+enum class PatchColumns : std::uint8_t { channels_first, channels_last };
+
+/// rows f32 [rows(), channels * patch_elements()]. Both contiguous.
+void patchify(const PatchGrid& patches, PatchColumns columns, const TensorView& video,
+              const MutableView& rows, const Context& context);
+/// The way back.
+void unpatchify(const PatchGrid& patches, PatchColumns columns, const TensorView& rows,
+                const MutableView& video, const Context& context);
 
 }  // namespace aerogel

@@ -192,6 +192,10 @@ Exact exact_activation(ActivationFunction function, double x) {
         const double y = x / (1.0 + std::exp(-x));
         return {y, 8 * kUnit * std::fabs(y) + kUnderflow};
     }
+    if (function == ActivationFunction::tanh) {
+        const double y = std::tanh(x);
+        return {y, 8 * kUnit * std::fabs(y) + kUnderflow};
+    }
     if (function == ActivationFunction::gelu_erf) {
         const double y = 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
         return {y, 16 * kUnit * std::fabs(y) + kUnderflow};
@@ -210,7 +214,7 @@ std::vector<float> activation_inputs() {
 }
 
 constexpr ActivationFunction kFunctions[] = {ActivationFunction::gelu_tanh, ActivationFunction::gelu_erf,
-                                             ActivationFunction::silu};
+                                             ActivationFunction::silu, ActivationFunction::tanh};
 
 TEST(ElementwiseKernels, ActivationsWithinAFewUnits) {
     const std::vector<float> x = activation_inputs();
@@ -251,9 +255,14 @@ TEST(ElementwiseKernels, ActivationsOfNaNAndInfinity) {
             std::vector<float> y(4);
             set.activation({function, x.data(), y.data(), 4});
             EXPECT_TRUE(std::isnan(y[0])) << set.name;
+            EXPECT_TRUE(std::isfinite(y[3])) << set.name;
+            if (function == ActivationFunction::tanh) {
+                EXPECT_EQ(y[1], 1.0F) << set.name;
+                EXPECT_EQ(y[2], -1.0F) << set.name;
+                continue;
+            }
             EXPECT_EQ(y[1], kInfinity) << set.name;
             EXPECT_TRUE(std::isnan(y[2])) << set.name;  // -infinity * 0, as the formula says
-            EXPECT_TRUE(std::isfinite(y[3])) << set.name;
         }
     }
 }

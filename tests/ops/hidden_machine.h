@@ -57,7 +57,7 @@ inline ElementwiseKernels hidden_elementwise() {
         const Unhidden open;
         kOn->gated(args);
     };
-    kernels.rope = [(const RopeArgs& args) noexcept {
+    kernels.rope = [](const RopeArgs& args) noexcept {
         const Unhidden open;
         kOn->rope(args);
     };

@@ -75,6 +75,21 @@ typename Isa::V silu(typename Isa::V x) {
     return Isa::div(x, Isa::add(Isa::set1(1.0F), exponential<Isa>(Isa::sub(Isa::zero(), x))));
 }
 
+/// From e^(-2|x|), or, near zero where that loses digits, the [5/4] Pade approximant.
+template <typename Isa>
+typename Isa::V tanh(typename Isa::V x) {
+    using V = typename Isa::V;
+    const V one = Isa::set1(1.0F), a = Isa::absolute(x), square = Isa::mul(x, x);
+    const V e = exponential<Isa>(Isa::mul(a, Isa::set1(-2.0F)));
+    const V far = Isa::div(Isa::sub(one, e), Isa::add(one, e));
+    const V above = Isa::fma(square, Isa::add(square, Isa::set1(105.0F)), Isa::set1(945.0F));
+    const V below =
+        Isa::fma(square, Isa::fma(square, Isa::set1(15.0F), Isa::set1(420.0F)), Isa::set1(945.0F));
+    const V near = Isa::div(Isa::mul(x, above), below);
+    return Isa::where_negative(Isa::sub(a, Isa::set1(0.5F)), near,
+                               Isa::where_negative(x, Isa::sub(Isa::zero(), far), far));
+}
+
 /// Calls run(f), f a function of one vector.
 template <typename Isa, typename Run>
 void with_function(ActivationFunction function, const Run& run) {
@@ -86,6 +101,8 @@ void with_function(ActivationFunction function, const Run& run) {
             return run([](V a) { return gelu_erf<Isa>(a); });
         case ActivationFunction::silu:
             return run([](V a) { return silu<Isa>(a); });
+        case ActivationFunction::tanh:
+            return run([](V a) { return tanh<Isa>(a); });
     }
 }
 

@@ -19,6 +19,8 @@ double activate(ActivationFunction function, double x) {
         }
         case ActivationFunction::gelu_erf:
             return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
+        case ActivationFunction::tanh:
+            return std::tanh(x);
         case ActivationFunction::silu:
             break;
     }

@@ -6,9 +6,9 @@
 
 #include "aerogel/tensor.h"
 #include "model/patches.h"
+#include "model/rotary.h"
 #include "model/wan/config.h"
 #include "model/wan/embeddings.h"
-#include "model/wan/rotary.h"
 #include "model/wan/weights.h"
 
 namespace aerogel {

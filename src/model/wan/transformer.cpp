@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "core/views.h"
@@ -13,11 +14,11 @@
 #include "model/finite.h"
 #include "model/input_shapes.h"
 #include "model/patches.h"
+#include "model/rotary.h"
 #include "model/slots.h"
 #include "model/wan/block.h"
 #include "model/wan/embeddings.h"
 #include "model/wan/finite.h"
-#include "model/wan/rotary.h"
 #include "model/wan/weights.h"
 #include "ops/elementwise.h"
 
@@ -27,25 +28,24 @@ namespace {
 
 constexpr const char* kFamily = "wan";
 
-PatchGrid patch_grid(const WanConfig& config, const Tensor& video) {
-    check_shape(kFamily, "hidden_states", video, {-1, config.in_channels, -1, -1, -1});
-    const auto& patch = config.patch_size;
-    for (std::size_t axis = 0; axis < 3; ++axis) {
-        if (video.dim(axis + 2) < 1 || video.dim(axis + 2) % patch[axis] != 0) {
-            throw InvalidArgument(
-                fmt::format("[wan] hidden_states must be multiples of patch_size [{},{},{}], got {}",
-                            patch[0], patch[1], patch[2], video.describe()));
-        }
-    }
-    if (video.dim(0) < 1) throw InvalidArgument("[wan] the batch is empty, got " + video.describe());
-    const LatentShape grid{video.dim(2) / patch[0], video.dim(3) / patch[1], video.dim(4) / patch[2]};
+PatchGrid checked_patches(const WanConfig& config, const Tensor& video) {
+    const PatchGrid patches = patch_grid(kFamily, config, video);
+    const LatentShape& grid = patches.grid;
     const std::int64_t longest = std::max({grid.frames, grid.height, grid.width});
     if (longest > config.rope_max_seq_len) {
         throw InvalidArgument(
             fmt::format("[wan] at most rope_max_seq_len = {} patches along an axis, got {} for {}",
                         config.rope_max_seq_len, longest, video.describe()));
     }
-    return {video.dim(0), grid, patch[0], patch[1], patch[2]};
+    return patches;
+}
+
+// Rows and columns get head_dim / 6 pairs each, frames the rest.
+RotaryTable video_rotary(const LatentShape& grid, std::int64_t head_dim, Device device) {
+    const std::int64_t space_dim = 2 * (head_dim / 6);
+    std::vector<std::int64_t> positions;
+    add_grid_positions(grid, {0, 0, 0}, positions);
+    return rotary_table({.dims = {head_dim - 2 * space_dim, space_dim, space_dim}}, positions, device);
 }
 
 void check_image(const WanConfig& config, const Tensor& image, std::int64_t batch) {
@@ -86,7 +86,7 @@ void add_output_table(const WanPass& pass, const Tensor& table) {
 void embed_patches(const WanPass& pass, const Linear& patch_embedding, const Tensor& video) {
     const MutableView rows =
         part_of(pass.buffers.scratch.mutable_view(), 0, {pass.patches.rows(), patch_embedding.in_features()});
-    patchify(pass.patches, video, rows, pass.step.context.call);
+    patchify(pass.patches, PatchColumns::channels_first, video, rows, pass.step.context.call);
     patch_embedding.forward(rows, pass.buffers.hidden, pass.step.context);
 }
 
@@ -101,7 +101,7 @@ Tensor output_video(const WanPass& pass, const WanWeights& weights) {
                  {patches.batch, pass.config.out_channels, patches.grid.frames * patches.patch_frames,
                   patches.grid.height * patches.patch_height, patches.grid.width * patches.patch_width},
                  weights.device);
-    unpatchify(patches, rows, video, pass.step.context.call);
+    unpatchify(patches, PatchColumns::channels_last, rows, video, pass.step.context.call);
     return video;
 }
 
@@ -124,13 +124,13 @@ class WanTransformer final : public Transformer {
 
   private:
     Tensor run(const TransformerInput& input, const TransformerStep& step) const override {
-        const PatchGrid patches = patch_grid(config_, input.hidden_states);
+        const PatchGrid patches = checked_patches(config_, input.hidden_states);
         check_conditions(config_, input, patches);
         const FiniteChecks check_finite{kFamily, step};
         check_finite_input(kFamily, input, step.context.call);
         const WanConditioning conditions = embed_conditions(weights_, config_, input, step);
         check_finite_conditions(check_finite, conditions, weights_);
-        const RotaryTable rotary = rotary_table(patches.grid, config_.attention_head_dim, device());
+        const RotaryTable rotary = video_rotary(patches.grid, config_.attention_head_dim, device());
         WanBuffers buffers(config_, patches, conditions, device());
         const WanPass pass{config_, step, patches, conditions, rotary, buffers};
 
