@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -40,12 +41,24 @@ class Linear {
     virtual std::size_t weight_bytes() const = 0;
 };
 
-/// The unquantized layer: weight f32|bf16|f16 [n,k] computed in float32, bias [n] or undefined.
+/// A float matrix that lies in a file and is read when it is needed, any number of times.
+struct StoredWeight {
+    DType dtype = DType::f32;             ///< of what read() gives: f32, bf16 or f16
+    Shape shape;                          ///< [n,k]
+    std::size_t stored_bytes = 0;         ///< in the file
+    std::function<Tensor()> read;         ///< a view of the mapped file, or a fresh array
+    std::function<void()> prefetch = {};  ///< asks the system to begin reading; may be empty
+    std::function<void()> release = {};   ///< what was mapped leaves this process's memory; may be empty
+};
+
+/// The unquantized layer: weight f32|bf16|f16 [n,k] computed in float32, bias [n] or undefined. A weight in a
+/// file (StoredWeight, or a tensor that is read-only) is packed by the first forward(), any other at once.
 class FloatLinear final : public Linear {
   public:
     FloatLinear(const Tensor& weight, Tensor bias);
     /// The same on a device, whatever the one that weight and bias lie on.
     FloatLinear(const Tensor& weight, Tensor bias, Device device);
+    FloatLinear(StoredWeight weight, Tensor bias, Device device = {});
     ~FloatLinear() override;
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;
@@ -54,7 +67,8 @@ class FloatLinear final : public Linear {
     std::size_t weight_bytes() const override;
     /// The weight as it was given (a view of a mapped file costs no memory of its own), and the bias in f32
     /// or undefined.
-    const Tensor& weight() const;
+    Tensor weight() const;
+    const StoredWeight& stored() const;
     const Tensor& bias() const;
 
   private:

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "aerogel/layered_model.h"
 #include "aerogel/quant_config.h"
 #include "aerogel/transformer.h"
 
@@ -16,16 +17,16 @@ struct QuantizeOptions {
 /// Replaces every Linear that the description quantizes. InvalidArgument when the description names a layer
 /// the model lacks or a tensor's shape does not fit (the model is left as it was); Unsupported for a scheme
 /// that Aerogel does not have.
-QuantizeReport quantize(Transformer& model, const std::filesystem::path& description_path,
+QuantizeReport quantize(LayeredModel& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options = {});
 
 /// The same in memory; layers quantized before stay as they are. InvalidArgument for a pattern that matches
 /// no layer, choices that a scheme does not have, schemes that need calibration and when nothing is left to
 /// quantize; Unsupported for schemes that Aerogel does not have.
-QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config);
+QuantizeReport quantize(LayeredModel& model, const OnlineQuantConfig& config);
 
 /// TimestepPolicyConfig::static_from for a quantized model. InvalidArgument also for a step above those that
 /// one of its W8A8_TIMESTEP layers holds scales of.
-TimestepPolicyConfig policy_static_from(const Transformer& model, int step);
+TimestepPolicyConfig policy_static_from(const LayeredModel& model, int step);
 
 }  // namespace aerogel

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -32,13 +33,22 @@ struct QuantizedLinearWeights {
     std::int64_t steps() const { return input_scale.defined() ? input_scale.count() : 0; }
 };
 
+/// What a layer keeps of the arrays that it was made from.
+enum class KeptArrays : std::uint8_t {
+    all,
+    /// Not those of the weight, once they are packed in a form that serves whatever a step may ask for:
+    /// weights().weight then has sizes and no arrays. Half the memory.
+    packed_weight
+};
+
 /// Packs the weights once for the best kernel of this machine, for every number of rows.
 class QuantizedLinear final : public Linear {
   public:
     /// The arrays lie on the CPU, the layer computes on `device`.
     /// InvalidArgument when the arrays do not fit the scheme; Unsupported for a scheme that Aerogel does not
     /// have.
-    explicit QuantizedLinear(QuantizedLinearWeights weights, Device device = {});
+    explicit QuantizedLinear(QuantizedLinearWeights weights, Device device = {},
+                             KeptArrays kept = KeptArrays::all);
     ~QuantizedLinear() override;
     std::int64_t in_features() const override;
     std::int64_t out_features() const override;

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "aerogel/attention.h"
-#include "aerogel/linear.h"
+#include "aerogel/layered_model.h"
 #include "aerogel/load_options.h"
 #include "aerogel/sparse_config.h"
 #include "aerogel/tensor.h"
@@ -66,25 +66,8 @@ struct TransformerStep {
     std::function<void(int block, const SparseReport& report)> on_sparse;      ///< reports
 };
 
-/// A Linear that can be exchanged, under its name in diffusers' named_modules() ("blocks.0.attn1.to_q");
-/// `layer` is null where the model has no such layer.
-struct LinearSlot {
-    std::string name;
-    std::unique_ptr<Linear> layer;
-    explicit operator bool() const { return layer != nullptr; }
-};
-
-/// An attention module that can be quantized.
-struct AttentionSlot {
-    std::string name;  ///< "blocks.0.attn1"
-    std::int64_t heads = 0;
-    std::int64_t head_dim = 0;
-    std::optional<AttentionQuantization> quantization;  ///< nullopt: float
-};
-
-/// A model of one of the families of src/model/families.cpp, or of one's own. Loaded once, then used from
-/// behind a pointer.
-class Transformer {
+/// A model of one of the families of src/model/families.cpp, or of one's own.
+class Transformer : public LayeredModel {
   public:
     /// Loads `folder`, of the family that its config.json names (`_class_name`); a pipeline folder with
     /// transformer/ inside works too. IoError; InvalidArgument for an unknown family and for missing or
@@ -92,59 +75,32 @@ class Transformer {
     static std::unique_ptr<Transformer> load(const std::filesystem::path& folder, Device device = {});
     /// The same, quantized while it is read where `options` say so; errors also as quantize().
     static std::unique_ptr<Transformer> load(const std::filesystem::path& folder, const LoadOptions& options);
-    Transformer() = default;
-    Transformer(const Transformer&) = delete;
-    Transformer& operator=(const Transformer&) = delete;
-    virtual ~Transformer() = default;
 
-    const TransformerConfig& config() const { return parts_.config; }
-    Device device() const { return parts_.device; }
+    const TransformerConfig& config() const { return config_; }
     /// On the model's device: f32 [batch, out_channels, frames, height, width].
     Tensor forward(const TransformerInput& input, const TransformerStep& step = {}) const;
 
-    /// In the order of diffusers' named_modules().
-    std::vector<std::string> linear_names() const;
-    const Linear& linear(const std::string& name) const;
-    /// InvalidArgument when there is no such layer or the features differ.
-    void replace_linear(const std::string& name, std::unique_ptr<Linear> linear);
-    std::vector<std::string> attention_names() const;
-    /// Heads, and how the module is quantized, sparse calls included (unless SparseConfig asks for a
-    /// precision of its own).
-    const AttentionSlot& attention(const std::string& name) const;
-    /// InvalidArgument when there is no such module, or rotations and scales do not fit its heads.
-    void set_attention(const std::string& name, std::optional<AttentionQuantization> quantization);
-    /// Patterns of the Linears and the attentions that are quantized unless told otherwise; by default
-    /// attention and feed-forward of all blocks, and self-attention, by the names that diffusers gives them.
-    virtual std::string_view default_layers() const;
-    virtual std::string_view default_attentions() const;
-
-    /// Bytes of all weights as stored on disk (quantized ones at their stored size).
-    std::size_t weight_bytes() const;
     /// Memory that a forward pass over so many tokens takes at least, its inputs and output aside.
     virtual double forward_bytes(double tokens) const = 0;
-    /// IoError when a file it was loaded from has been shortened since: float weights are views of it.
-    virtual void check_intact() const = 0;
 
   protected:
-    /// What a family tells once its weights are there. The slots belong to the derived object.
+    /// Layers of LayeredModel, and what is a transformer's own.
     struct Parts {
-        std::string family;  ///< begins the messages: "wan"
+        std::string family;
         TransformerConfig config;
         std::vector<LinearSlot*> linears;
         std::vector<AttentionSlot*> attentions;
-        std::size_t other_bytes = 0;  ///< stored bytes of the weights that are in no slot
+        std::size_t other_bytes = 0;
         Device device = {};
     };
-    void set_parts(Parts parts) { parts_ = std::move(parts); }
+    void set_parts(Parts parts);
 
   private:
     /// forward(), with the step's policy already in step.context, the timestep on the CPU and the other
     /// inputs on the model's device. Checks the input.
     virtual Tensor run(const TransformerInput& input, const TransformerStep& step) const = 0;
-    LinearSlot& linear_slot(const std::string& name) const;
-    AttentionSlot& attention_slot(const std::string& name) const;
 
-    Parts parts_;
+    TransformerConfig config_;
 };
 
 }  // namespace aerogel

@@ -14,7 +14,9 @@
 namespace aerogel {
 namespace {
 
-constexpr const char* kWeightFile = "diffusion_pytorch_model.safetensors";
+constexpr const char* kWeightFile = "diffusion_pytorch_model.safetensors";  // of diffusers
+constexpr const char* kTextWeightFile = "model.safetensors";                // of transformers
+constexpr const char* kIndexEnding = ".index.json";
 constexpr std::size_t kShown = 5;
 
 bool is_float(DType dtype) {
@@ -40,29 +42,33 @@ std::string list_first(std::string_view what, const std::vector<std::string>& it
 
 Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder,
                             const LoadOptions& options) {
-    const auto single = folder / kWeightFile;
-    const auto index = folder / (std::string(kWeightFile) + ".index.json");
-    for (const auto& path : {single, index}) {
-        if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path), options.device};
+    for (const std::string name : {kWeightFile, kTextWeightFile}) {
+        for (const auto& path : {folder / name, folder / (name + kIndexEnding)})
+            if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path), options.device};
     }
-    throw IoError(fmt::format("[{}] {} has neither {} nor {}", family, folder.string(),
-                              single.filename().string(), index.filename().string()));
+    throw IoError(fmt::format("[{0}] {1} has neither {2} nor {2}{3}", family, folder.string(), kWeightFile,
+                              kIndexEnding));
 }
 
-Tensor Checkpoint::take(const std::string& name, const Shape& shape) {
+bool Checkpoint::has(const std::string& name, const Shape& shape) {
     if (!file_.contains(name)) {
         missing_.push_back(name);
-        return {};
+        return false;
     }
     taken_.insert(name);
     const TensorInfo& info = file_.info(name);
     if (info.shape != shape || !is_float(info.dtype)) {
         misfits_.push_back(fmt::format("{} must be a float{}, got {}{}", name, to_string(shape),
                                        to_string(info.dtype), to_string(info.shape)));
-        return {};
+        return false;
     }
+    bytes_taken_ += info.bytes();
+    return true;
+}
+
+Tensor Checkpoint::take(const std::string& name, const Shape& shape) {
+    if (!has(name, shape)) return {};
     const Tensor tensor = file_.tensor(name);
-    bytes_taken_ += tensor.bytes();
     if (shape.size() == 1) check_finite(name, tensor);
     return tensor;
 }
@@ -80,6 +86,22 @@ Tensor Checkpoint::take_f32(const std::string& name, const Shape& shape) {
 
 Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape) {
     return file_.contains(name) ? take_f32(name, shape) : Tensor();
+}
+
+LinearSlot Checkpoint::linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
+                              bool has_bias) {
+    const std::string weight = name + ".weight";
+    const bool there = has(weight, {out_features, in_features});
+    const Tensor bias = has_bias ? take(name + ".bias", {out_features}) : Tensor();
+    if (!there) return {name, nullptr};
+    const TensorInfo& info = file_.info(weight);
+    StoredWeight stored = {.dtype = info.dtype,
+                           .shape = info.shape,
+                           .stored_bytes = info.bytes(),
+                           .read = [file = file_, weight] { return file.tensor(weight); },
+                           .prefetch = [file = file_, weight] { file.prefetch(weight); },
+                           .release = [file = file_, weight] { file.release(weight); }};
+    return {name, std::make_unique<FloatLinear>(std::move(stored), bias, device_)};
 }
 
 void Checkpoint::finish() const {

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "aerogel/layered_model.h"
 #include "aerogel/load_options.h"
 #include "aerogel/safetensors.h"
 #include "aerogel/tensor.h"
@@ -17,8 +19,9 @@ namespace aerogel {
 
 class Checkpoint {
   public:
-    /// Opens diffusion_pytorch_model.safetensors of `folder`, or the shards of its index.json. `family`
-    /// begins the messages. Float32 copies lie on the device of `options`.
+    /// Opens diffusion_pytorch_model.safetensors of `folder`, or model.safetensors as transformers names it,
+    /// or the shards of their index.json. `family` begins the messages. Float32 copies lie on the device of
+    /// `options`.
     static Checkpoint open(std::string family, const std::filesystem::path& folder,
                            const LoadOptions& options = {});
 
@@ -30,6 +33,10 @@ class Checkpoint {
     Tensor take_f32(const std::string& name, const Shape& shape);
     /// Like take_f32, but a missing tensor is no problem.
     Tensor take_optional_f32(const std::string& name, const Shape& shape);
+    /// The layer with `name`.weight [out_features, in_features] and `name`.bias (unless it has none), which
+    /// is read when it is first used. Without layer, and problems noted, as take().
+    LinearSlot linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
+                      bool has_bias = true);
     Device device() const { return device_; }
     std::size_t tensor_count() const { return file_.names().size(); }
     const SafetensorsFile& file() const { return file_; }
@@ -40,6 +47,7 @@ class Checkpoint {
     void finish() const;
 
   private:
+    bool has(const std::string& name, const Shape& shape);
     void check_finite(const std::string& name, const Tensor& tensor);
     Checkpoint(std::string family, SafetensorsFile file, Device device)
         : family_(std::move(family)), file_(std::move(file)), device_(device) {}

@@ -4,9 +4,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
@@ -18,7 +21,7 @@
 namespace aerogel {
 namespace {
 
-ModelModules modules_of(const Transformer& model) {
+ModelModules modules_of(const LayeredModel& model) {
     ModelModules listed;
     listed.default_layers = model.default_layers();
     listed.default_attentions = model.default_attentions();
@@ -51,16 +54,18 @@ ModelModules modules_of(const Transformer& model) {
 using Built = std::map<std::string, std::unique_ptr<Linear>>;
 
 // Static scales turn NaN into a number, so that nothing behind them would tell of a float layer's NaN.
-void check_float_layers(const Transformer& model, const Built& built) {
+void check_float_layers(const LayeredModel& model, const Built& built) {
     for (const std::string& name : model.linear_names()) {
         const auto* linear = dynamic_cast<const FloatLinear*>(&model.linear(name));
         if (linear == nullptr || built.contains(name)) continue;
-        const std::string problem = finite_problem(name + ".weight", linear->weight().to(Device::cpu));
+        const StoredWeight& stored = linear->stored();
+        const std::string problem = finite_problem(name + ".weight", stored.read().to(Device::cpu));
+        if (stored.release) stored.release();
         if (!problem.empty()) throw InvalidArgument("[quantize] the model's " + problem);
     }
 }
 
-QuantizeReport apply(Transformer& model, const ModelPlan& plan, Built built) {
+QuantizeReport apply(LayeredModel& model, const ModelPlan& plan, Built built) {
     QuantizeReport report;
     report.bytes_before = model.weight_bytes();
     for (const ModuleDecision& decision : plan.decisions()) {
@@ -80,47 +85,84 @@ QuantizeReport apply(Transformer& model, const ModelPlan& plan, Built built) {
     return report;
 }
 
-// make(module, decision) -> the arrays of a layer.
-template <typename Make>
-Built build(const ModelPlan& plan, Device device, const Make& make) {
+// Where the arrays of a layer come from.
+struct LayerReader {
+    std::function<void(const ModuleDecision&)> prefetch;
+    std::function<QuantizedLinearWeights(const ModuleDecision&)> read;
+    std::function<void(const ModuleDecision&)> release;  ///< once the layer is packed
+};
+
+// Layer by layer, so that beside what is packed only one layer is in memory, while the next ones are read
+// from the disk.
+Built build(const ModelPlan& plan, Device device, const LayerReader& reader) {
+    constexpr std::size_t kAhead = 4;
+    std::vector<const ModuleDecision*> layers;
+    for (const ModuleDecision& decision : plan.decisions())
+        if (!decision.is_attention && decision.quantizes) layers.push_back(&decision);
     Built built;
-    for (const ModuleDecision& decision : plan.decisions()) {
-        const ModelModule& module = plan.module_of(decision);
-        if (module.is_attention || !decision.quantizes) continue;
-        built[module.name] = std::make_unique<QuantizedLinear>(make(module, decision), device);
+    std::size_t announced = 0;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        for (; announced < std::min(i + kAhead, layers.size()); ++announced)
+            reader.prefetch(*layers[announced]);
+        built[plan.module_of(*layers[i]).name] =
+            std::make_unique<QuantizedLinear>(reader.read(*layers[i]), device, KeptArrays::packed_weight);
+        reader.release(*layers[i]);
     }
     return built;
 }
 
 }  // namespace
 
-QuantizeReport quantize(Transformer& model, const std::filesystem::path& description_path,
+QuantizeReport quantize(LayeredModel& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options) {
     const QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
     const ModelPlan plan = plan_from_files(modules_of(model), pair, {});
     bool any_static = false;
-    Built built = build(plan, model.device(), [&](const ModelModule&, const ModuleDecision& decision) {
-        QuantizedLinearWeights weights = plan.read(pair, decision);
-        any_static = any_static || weights.steps() != 0;
-        return weights;
-    });
+    const auto each_tensor = [&](const ModuleDecision& decision, auto&& f) {
+        for (const std::string& name : tensors_of(pair.layers().at(decision.entry)))
+            if (pair.weights().contains(name)) f(name);
+    };
+    const LayerReader reader = {
+        [&](const ModuleDecision& decision) {
+            each_tensor(decision, [&](const std::string& name) { pair.weights().prefetch(name); });
+        },
+        [&](const ModuleDecision& decision) {
+            QuantizedLinearWeights weights = plan.read(pair, decision);
+            any_static = any_static || weights.steps() != 0;
+            return weights;
+        },
+        [&](const ModuleDecision& decision) {
+            each_tensor(decision, [&](const std::string& name) { pair.weights().release(name); });
+        }};
+    Built built = build(plan, model.device(), reader);
     if (any_static) check_float_layers(model, built);
     return apply(model, plan, std::move(built));
 }
 
-QuantizeReport quantize(Transformer& model, const OnlineQuantConfig& config) {
+QuantizeReport quantize(LayeredModel& model, const OnlineQuantConfig& config) {
     const ModelPlan plan = plan_in_memory(modules_of(model), config);
-    Built built = build(plan, model.device(), [&](const ModelModule& module, const ModuleDecision& decision) {
-        const auto& linear = dynamic_cast<const FloatLinear&>(model.linear(module.name));
-        const Tensor bias = linear.bias().defined() ? linear.bias().to(Device::cpu) : Tensor();
-        const FloatLayer layer = {module.name, linear.weight().to(Device::cpu), bias};
-        return quantize_float(layer, *decision.scheme, decision.choices);
-    });
+    const auto float_layer = [&](const ModuleDecision& decision) -> const FloatLinear& {
+        return dynamic_cast<const FloatLinear&>(model.linear(plan.module_of(decision).name));
+    };
+    const LayerReader reader = {
+        [&](const ModuleDecision& decision) {
+            if (const auto& ask = float_layer(decision).stored().prefetch) ask();
+        },
+        [&](const ModuleDecision& decision) {
+            const FloatLinear& linear = float_layer(decision);
+            const Tensor bias = linear.bias().defined() ? linear.bias().to(Device::cpu) : Tensor();
+            const FloatLayer layer = {plan.module_of(decision).name, linear.weight().to(Device::cpu), bias};
+            return quantize_float(layer, *decision.scheme, decision.choices);
+        },
+        [&](const ModuleDecision& decision) {
+            if (const auto& drop = float_layer(decision).stored().release) drop();
+        }};
+    Built built = build(plan, model.device(), reader);
     model.check_intact();
     return apply(model, plan, std::move(built));
 }
 
-void quantize_as_loaded(Transformer& model, const LoadOptions& options) {
+void quantize_as_loaded(LayeredModel& model, const LoadOptions& options) {
     const bool files = !options.quantized.empty();
     if (!files && !options.online) return;
     if (files && options.online) {
@@ -133,7 +175,7 @@ void quantize_as_loaded(Transformer& model, const LoadOptions& options) {
     if (options.on_quantized) options.on_quantized(report);
 }
 
-TimestepPolicyConfig policy_static_from(const Transformer& model, int step) {
+TimestepPolicyConfig policy_static_from(const LayeredModel& model, int step) {
     TimestepPolicyConfig policy = TimestepPolicyConfig::static_from(step);
     for (const std::string& name : model.linear_names()) {
         const auto* layer = dynamic_cast<const QuantizedLinear*>(&model.linear(name));

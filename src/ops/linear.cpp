@@ -1,7 +1,10 @@
 // Checks, kernel choice and scratch memory of all linear layers; and the float layer.
 #include "ops/linear.h"
 
+#include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
@@ -70,20 +73,28 @@ OperationCost cost_of(const LinearProblem& problem, const LinearKernel& kernel, 
             .bytes = rows + static_cast<double>(packed_bytes)};
 }
 
-QuantizedTensor float_weight(const Tensor& weight) {
-    if (!weight.defined() || weight.shape().size() != 2) {
-        refuse("the weight must be a matrix, got " + (weight.defined() ? weight.describe() : "nothing"));
-    }
-    const bool half = weight.dtype() == DType::f16;
-    if (!half && weight.dtype() != DType::f32 && weight.dtype() != DType::bf16) {
+void check_float_weight(DType dtype, const Shape& shape) {
+    const TensorView weight{dtype, shape, nullptr, {}, Device::cpu};
+    if (shape.size() != 2) refuse("the weight must be a matrix, got " + weight.describe());
+    if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16)
         refuse("a float weight must be f32, bf16 or f16, got " + weight.describe());
-    }
+}
+
+QuantizedTensor float_weight(const Tensor& weight) {
     QuantizedTensor out;
     out.format = weight.dtype() == DType::bf16 ? Format::bf16 : Format::f32;
     out.rows = weight.dim(0);
     out.columns = weight.dim(1);
-    out.data = half ? weight.to(DType::f32) : weight;
+    out.data = weight.dtype() == DType::f16 ? weight.to(DType::f32) : weight;
     return out;
+}
+
+StoredWeight as_stored(const Tensor& weight) {
+    if (!weight.defined()) refuse("the weight must be a matrix, got nothing");
+    return {
+        .dtype = weight.dtype(), .shape = weight.shape(), .stored_bytes = weight.bytes(), .read = [weight] {
+            return weight;
+        }};
 }
 
 }  // namespace
@@ -154,51 +165,71 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
 }
 
 struct FloatLinear::State {
-    PackedLinear packed;
-    Tensor weight;
+    StoredWeight weight;
     Tensor bias;
+    Device device;
     std::size_t bytes;
+    mutable std::once_flag once = {};
+    mutable std::optional<PackedLinear> packed_once = {};
+
+    // A call that throws leaves the next one to try again.
+    const PackedLinear& packed() const {
+        std::call_once(once, [this] {
+            packed_once.emplace(float_weight(weight.read()), Activation::none, device);
+            if (weight.release) weight.release();
+        });
+        return *packed_once;
+    }
 };
 
 FloatLinear::FloatLinear(const Tensor& weight, Tensor bias)
     : FloatLinear(weight, std::move(bias), weight.device()) {}
 
-FloatLinear::FloatLinear(const Tensor& weight, Tensor bias, Device device) {
-    const QuantizedTensor matrix = float_weight(weight);
-    std::size_t bytes = weight.bytes();
+FloatLinear::FloatLinear(const Tensor& weight, Tensor bias, Device device)
+    : FloatLinear(as_stored(weight), std::move(bias), device) {
+    if (!weight.read_only()) state_->packed();
+}
+
+FloatLinear::FloatLinear(StoredWeight weight, Tensor bias, Device device) {
+    check_float_weight(weight.dtype, weight.shape);
+    std::size_t bytes = weight.stored_bytes;
     if (bias.defined()) {
-        if (bias.shape() != Shape{matrix.rows}) {
-            refuse("bias must be [" + std::to_string(matrix.rows) + "], got " + bias.describe() +
-                   " (weight " + weight.describe() + ")");
+        if (bias.shape() != Shape{weight.shape[0]}) {
+            const TensorView matrix{weight.dtype, weight.shape, nullptr, {}, Device::cpu};
+            refuse("bias must be [" + std::to_string(weight.shape[0]) + "], got " + bias.describe() +
+                   " (weight " + matrix.describe() + ")");
         }
         bytes += bias.bytes();
         bias = bias.to(DType::f32).to(device);  // its own copy: the weight's packed form is one too
     }
-    state_ = std::make_unique<State>(
-        State{PackedLinear(matrix, Activation::none, device), weight, std::move(bias), bytes});
+    state_ = std::make_unique<State>(std::move(weight), std::move(bias), device, bytes);
 }
 
 FloatLinear::~FloatLinear() = default;
 
 std::int64_t FloatLinear::in_features() const {
-    return state_->packed.k();
+    return state_->weight.shape[1];
 }
 
 std::int64_t FloatLinear::out_features() const {
-    return state_->packed.n();
+    return state_->weight.shape[0];
 }
 
 void FloatLinear::forward(const TensorView& x, const MutableView& y, const StepContext& step) const {
     LinearArgs args;
     if (state_->bias.defined()) args.bias = state_->bias.as<float>();
-    state_->packed.run(x, y, Activation::none, args, step.call);
+    state_->packed().run(x, y, Activation::none, args, step.call);
 }
 
 std::size_t FloatLinear::weight_bytes() const {
     return state_->bytes;
 }
 
-const Tensor& FloatLinear::weight() const {
+Tensor FloatLinear::weight() const {
+    return state_->weight.read();
+}
+
+const StoredWeight& FloatLinear::stored() const {
     return state_->weight;
 }
 

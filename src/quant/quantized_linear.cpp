@@ -56,14 +56,25 @@ const SchemeRow& checked_scheme(const QuantizedLinearWeights& weights) {
 }  // namespace
 
 struct QuantizedLinear::State {
-    State(QuantizedLinearWeights given, Device place)
+    State(QuantizedLinearWeights given, Device place, KeptArrays kept)
         : weights(std::move(given)),
           scheme(checked_scheme(weights)),
           device(place),
           arrays(moved(weights, device)),
           packed(weights.weight, scheme.activation, device),
           branches(weights, device),
-          bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {}
+          bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {
+        if (kept == KeptArrays::all || !packed_serves_all()) return;
+        for (QuantizedTensor* weight : {&weights.weight, &arrays.weight})
+            weight->data = weight->scale = weight->offset = weight->dual_scale = Tensor();
+    }
+
+    bool packed_serves_all() const {
+        const bool dynamic =
+            scheme.activation != Activation::per_tensor || packed.serves(Activation::per_token);
+        return dynamic && packed.serves(scheme.activation) &&
+               packed.serves(wide_activation(scheme.activation));
+    }
 
     // The set of static scales of this step, or none where activations are not quantized or are so per token.
     std::optional<std::int64_t> static_set(const StepContext& step) const {
@@ -128,8 +139,8 @@ struct QuantizedLinear::State {
     std::size_t bytes;
 };
 
-QuantizedLinear::QuantizedLinear(QuantizedLinearWeights weights, Device device)
-    : state_(std::make_unique<State>(std::move(weights), device)) {}
+QuantizedLinear::QuantizedLinear(QuantizedLinearWeights weights, Device device, KeptArrays kept)
+    : state_(std::make_unique<State>(std::move(weights), device, kept)) {}
 QuantizedLinear::~QuantizedLinear() = default;
 
 std::int64_t QuantizedLinear::in_features() const {

@@ -16,9 +16,7 @@ class WeightLoader {
         : config_(config), checkpoint_(checkpoint), dim_(config.inner_dim()) {}
 
     LinearSlot linear(const std::string& name, std::int64_t in_features, std::int64_t out_features) {
-        Tensor weight = checkpoint_.take(name + ".weight", {out_features, in_features});
-        Tensor bias = checkpoint_.take(name + ".bias", {out_features});
-        return {name, make(std::move(weight), std::move(bias))};
+        return checkpoint_.linear(name, in_features, out_features);
     }
 
     LinearSlot patch_embedding() {
@@ -30,7 +28,8 @@ class WeightLoader {
         Tensor bias = checkpoint_.take("patch_embedding.bias", {dim_});
         if (!kernel.defined()) return {};
         return {"patch_embedding",
-                make(kernel.reshaped({dim_, config_.in_channels * t * h * w}), std::move(bias))};
+                std::make_unique<FloatLinear>(kernel.reshaped({dim_, config_.in_channels * t * h * w}),
+                                              std::move(bias), checkpoint_.device())};
     }
 
     WanImageEmbedderWeights image_embedder(const std::string& prefix) {
@@ -77,11 +76,6 @@ class WeightLoader {
     }
 
   private:
-    std::unique_ptr<Linear> make(const Tensor& weight, Tensor bias) const {
-        if (!weight.defined()) return nullptr;
-        return std::make_unique<FloatLinear>(weight, std::move(bias), checkpoint_.device());
-    }
-
     // diffusers builds and applies these norms whatever qk_norm says; with null a checkpoint may lack them.
     Tensor head_norm(const std::string& name) {
         return config_.qk_norm ? checkpoint_.take_f32(name, {dim_})

@@ -1,0 +1,84 @@
+// A model as quantization, calibration and reports know it: Linears and attentions by name, and bytes.
+// layer: model
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "aerogel/attention.h"
+#include "aerogel/linear.h"
+#include "aerogel/tensor.h"
+
+namespace aerogel {
+
+/// A Linear that can be exchanged, under its name in the original's named_modules()
+/// ("blocks.0.attn1.to_q"); `layer` is null where the model has no such layer.
+struct LinearSlot {
+    std::string name;
+    std::unique_ptr<Linear> layer;
+    explicit operator bool() const { return layer != nullptr; }
+};
+
+/// An attention module that can be quantized.
+struct AttentionSlot {
+    std::string name;  ///< "blocks.0.attn1"
+    std::int64_t heads = 0;
+    std::int64_t head_dim = 0;
+    std::optional<AttentionQuantization> quantization;  ///< nullopt: float
+};
+
+/// What transformers and text encoders share. Loaded once, then used from behind a pointer.
+class LayeredModel {
+  public:
+    LayeredModel() = default;
+    LayeredModel(const LayeredModel&) = delete;
+    LayeredModel& operator=(const LayeredModel&) = delete;
+    virtual ~LayeredModel() = default;
+
+    Device device() const { return layers_.device; }
+    /// In the order of the original's named_modules().
+    std::vector<std::string> linear_names() const;
+    const Linear& linear(const std::string& name) const;
+    /// InvalidArgument when there is no such layer or the features differ.
+    void replace_linear(const std::string& name, std::unique_ptr<Linear> linear);
+    std::vector<std::string> attention_names() const;
+    /// Heads, and how the module is quantized, sparse calls included (unless SparseConfig asks for a
+    /// precision of its own).
+    const AttentionSlot& attention(const std::string& name) const;
+    /// InvalidArgument when there is no such module, or rotations and scales do not fit its heads.
+    void set_attention(const std::string& name, std::optional<AttentionQuantization> quantization);
+    /// Patterns of the Linears and the attentions that are quantized unless told otherwise; by default
+    /// attention and feed-forward of all blocks, and self-attention, by the names that diffusers gives them.
+    virtual std::string_view default_layers() const;
+    virtual std::string_view default_attentions() const;
+
+    /// Bytes of all weights as stored on disk (quantized ones at their stored size).
+    std::size_t weight_bytes() const;
+    /// IoError when a file it was loaded from has been shortened since: float weights are views of it.
+    virtual void check_intact() const = 0;
+
+  protected:
+    /// What a model tells once its weights are there. The slots belong to the derived object.
+    struct Layers {
+        std::string family;  ///< begins the messages: "wan"
+        std::vector<LinearSlot*> linears;
+        std::vector<AttentionSlot*> attentions;
+        std::size_t other_bytes = 0;  ///< stored bytes of the weights that are in no slot
+        Device device = {};
+    };
+    void set_layers(Layers layers) { layers_ = std::move(layers); }
+
+  private:
+    LinearSlot& linear_slot(const std::string& name) const;
+    AttentionSlot& attention_slot(const std::string& name) const;
+
+    Layers layers_;
+};
+
+}  // namespace aerogel
