@@ -48,9 +48,11 @@ struct TransformerInput {
 struct AttentionInput {
     std::string name;      ///< of the module, "blocks.0.attn1"
     int block = 0;         ///< index
-    bool is_self = false;  ///< attn1, over the video's own tokens
+    bool is_self = false;  ///< over the video's own tokens, and perhaps those of the text
     TensorView q, k, v;
-    LatentShape latent;  ///< the video in tokens
+    LatentShape latent;         ///< the video in tokens
+    std::int64_t text_len = 0;  ///< of joint attention: text tokens among those of q, k and v
+    bool text_first = true;     ///< they are before the video, else after it
 };
 
 /// Hooks and settings of one forward pass. Hooks get arrays on the CPU.

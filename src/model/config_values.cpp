@@ -9,7 +9,8 @@ namespace {
 
 std::string list_of_sizes(std::size_t count) {
     static constexpr std::array kWords = {"no", "one", "two", "three", "four"};
-    return "a list of " + (count < kWords.size() ? kWords[count] : std::to_string(count)) + " sizes";
+    return "a list of " + (count < kWords.size() ? kWords[count] : std::to_string(count)) +
+           (count == 1 ? " size" : " sizes");
 }
 
 }  // namespace

@@ -11,12 +11,14 @@
 #include "core/paths.h"
 #include "model/quantize.h"
 #include "model/wan/transformer.h"
+#include "model/z_image/transformer.h"
 
 namespace aerogel {
 namespace {
 
 constexpr std::array kFamilies = {
     FamilyRow{"WanTransformer3DModel", load_wan},
+    FamilyRow{"ZImageTransformer2DModel", load_z_image, {kZImageLayers, kZImageAttentions}},
 };
 
 }  // namespace

@@ -1,9 +1,24 @@
 // Running the pipeline with a hook on every self-attention.
 #include "model/mine.h"
 
+#include <utility>
+
 #include "aerogel/error.h"
+#include "core/views.h"
 
 namespace aerogel {
+namespace {
+
+// The video's own tokens of [batch, tokens, heads, head_dim].
+TensorView of_video(const TensorView& all, const AttentionInput& at) {
+    if (at.text_len == 0) return all;
+    const Shape strides = strides_of(all);
+    Shape shape = all.shape;
+    shape[1] -= at.text_len;
+    return part_of(all, at.text_first ? at.text_len * strides[1] : 0, std::move(shape), strides);
+}
+
+}  // namespace
 
 AttentionMiner mine(const Pipeline& pipeline, const MineOptions& options) {
     if (options.captions.empty()) throw InvalidArgument("[mine] there are no captions to make videos of");
@@ -17,7 +32,8 @@ AttentionMiner mine(const Pipeline& pipeline, const MineOptions& options) {
     const std::int64_t frames =
         *generate.sampling.frames / config.patch_size[0];  // fewer: the first frame alone
     generate.on_attention_input = [&](int step, const AttentionInput& at) {
-        if (at.is_self && at.latent.frames == frames) miner.observe(at.block, step, at.q, at.k, at.latent);
+        if (!at.is_self || at.latent.frames != frames) return;
+        miner.observe(at.block, step, of_video(at.q, at), of_video(at.k, at), at.latent);
     };
     const int total = static_cast<int>(options.captions.size()) * steps;
     for (std::size_t i = 0; i < options.captions.size(); ++i) {

@@ -61,7 +61,9 @@ SparsePlan new_plan(const ModuleCall& call, const TransformerStep& step) {
     options.attention.call = step.context.call;
     if (step.sparse->profile)
         options.head_types = pinned_types(*step.sparse->profile, call, step.context.timestep_index);
-    return plan_sparse(call.q, call.k, step.sparse->pattern, {.latent = call.latent}, options);
+    const VideoLayout layout = {
+        .latent = call.latent, .txt_len = call.text_len, .txt_first = call.text_first};
+    return plan_sparse(call.q, call.k, step.sparse->pattern, layout, options);
 }
 
 SparseReport attend_by(const SparsePlan& plan, const ModuleCall& call, const AttentionOptions& options) {
@@ -105,8 +107,8 @@ void run_linear(const LinearSlot& slot, const TensorView& x, const MutableView& 
 void run_attention(const AttentionSlot& slot, const ModuleCall& call, const TransformerStep& step) {
     if (step.on_attention_input) {
         const OnHost q(call.q), k(call.k), v(call.v);
-        step.on_attention_input(
-            {slot.name, call.block, call.is_self, q.view(), k.view(), v.view(), call.latent});
+        step.on_attention_input({slot.name, call.block, call.is_self, q.view(), k.view(), v.view(),
+                                 call.latent, call.text_len, call.text_first});
     }
     const int index = step.context.timestep_index;
     AttentionOptions options = attention_options(slot.quantization, step.timestep_policy, index);

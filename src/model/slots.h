@@ -15,10 +15,12 @@ void run_linear(const LinearSlot& slot, const TensorView& x, const MutableView& 
 /// One call of an attention module: arrays f32 [batch, tokens, heads, head_dim].
 struct ModuleCall {
     int block = 0;         ///< index
-    bool is_self = false;  ///< over the video's own tokens: may be sparse
+    bool is_self = false;  ///< over the video's own tokens, and perhaps those of the text: may be sparse
     TensorView q, k, v;
     MutableView o;
-    LatentShape latent;  ///< the video in tokens
+    LatentShape latent;         ///< the video in tokens
+    std::int64_t text_len = 0;  ///< of joint attention: text tokens among those of q, k and v
+    bool text_first = true;     ///< they are before the video, else after it
 };
 
 /// o = attention(q, k, v) as the module holds it and the step wants it: quantized, sparse, after showing it

@@ -19,7 +19,7 @@ def violations(files):
     errors = []
     for family in sorted(families_of(files)):
         home = f"src/model/{family}/"
-        names = re.compile(rf"\b{family.capitalize()}[A-Z]\w*")
+        names = re.compile(rf"\b{''.join(part.capitalize() for part in family.split('_'))}[A-Z]\w*")
         if f'"model/{family}/transformer.h"' not in files.get(TABLE, ""):
             errors.append(f"{home}: no row of {TABLE} loads it")
         for path, text in files.items():
