@@ -33,6 +33,7 @@ struct TransformerConfig {
     std::int64_t out_channels = 16;
     std::int64_t text_dim = 4096;
     bool expand_timesteps = true;  ///< takes a timestep per token too
+    bool guidance_embeds = false;  ///< is told the guidance instead of running twice
 };
 
 /// Inputs of one forward pass, named as in diffusers, on any device.
@@ -41,6 +42,7 @@ struct TransformerInput {
     Tensor timestep;                     ///< f32 [batch], or [batch, tokens] with expand_timesteps
     Tensor encoder_hidden_states;        ///< f32 [batch, text_len, text_dim]
     Tensor encoder_hidden_states_image;  ///< f32 [batch, image_len, image_dim] or undefined
+    Tensor guidance;                     ///< f32 [batch], with guidance_embeds; undefined: left out
 };
 
 /// What an attention module computes with: q, k and v as they meet, normed and rotated, each

@@ -9,6 +9,7 @@
 
 #include "aerogel/error.h"
 #include "core/paths.h"
+#include "model/flux2/transformer.h"
 #include "model/quantize.h"
 #include "model/wan/transformer.h"
 #include "model/z_image/transformer.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr std::array kFamilies = {
     FamilyRow{"WanTransformer3DModel", load_wan},
     FamilyRow{"ZImageTransformer2DModel", load_z_image, {kZImageLayers, kZImageAttentions}},
+    FamilyRow{"Flux2Transformer2DModel", load_flux2, {kFlux2Layers, kFlux2Attentions}},
 };
 
 }  // namespace

@@ -34,6 +34,7 @@ void check_finite_input(std::string_view family, const TransformerInput& input, 
     check_input(family, "timestep", input.timestep, context);
     check_input(family, "encoder_hidden_states", input.encoder_hidden_states, context);
     check_input(family, "encoder_hidden_states_image", input.encoder_hidden_states_image, context);
+    check_input(family, "guidance", input.guidance, context);
 }
 
 void FiniteChecks::operator()(const std::string& what, const TensorView& values,

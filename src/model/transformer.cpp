@@ -16,7 +16,8 @@ Tensor Transformer::forward(const TransformerInput& given, const TransformerStep
     for (Tensor* tensor :
          {&input.hidden_states, &input.encoder_hidden_states, &input.encoder_hidden_states_image})
         if (tensor->defined()) *tensor = tensor->to(device());
-    if (input.timestep.defined()) input.timestep = input.timestep.to(Device::cpu);
+    for (Tensor* tensor : {&input.timestep, &input.guidance})
+        if (tensor->defined()) *tensor = tensor->to(Device::cpu);
     if (wanted.timestep_policy == nullptr) return run(input, wanted);
     TransformerStep step = wanted;
     step.context = step.timestep_policy->context(step.context.timestep_index);
