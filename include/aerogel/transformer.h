@@ -42,7 +42,7 @@ struct TransformerInput {
     Tensor timestep;                     ///< f32 [batch], or [batch, tokens] with expand_timesteps
     Tensor encoder_hidden_states;        ///< f32 [batch, text_len, text_dim]
     Tensor encoder_hidden_states_image;  ///< f32 [batch, image_len, image_dim] or undefined
-    Tensor guidance;                     ///< f32 [batch], with guidance_embeds; undefined: left out
+    Tensor guidance = {};                ///< f32 [batch], with guidance_embeds; undefined: left out
 };
 
 /// What an attention module computes with: q, k and v as they meet, normed and rotated, each

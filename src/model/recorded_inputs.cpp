@@ -21,6 +21,7 @@ RecordedInputFile::RecordedInputFile(const std::filesystem::path& path, std::str
     info("encoder_hidden_states", 3);
     image_ = file_.contains("encoder_hidden_states_image");
     if (image_) info("encoder_hidden_states_image", 3);
+    if (file_.contains("guidance")) info("guidance", 1);
     if (count_ == 0) check("hidden_states", false, "at least one record");
     steps_ = file_.contains("step") ? given_steps() : ranks();
     file_.check_intact();
@@ -30,6 +31,7 @@ TransformerInput RecordedInputFile::input(std::int64_t record) const {
     TransformerInput input{row("hidden_states", record), row("timestep", record),
                            row("encoder_hidden_states", record), Tensor()};
     if (image_) input.encoder_hidden_states_image = row("encoder_hidden_states_image", record);
+    if (file_.contains("guidance")) input.guidance = row("guidance", record);
     file_.check_intact();
     return input;
 }

@@ -13,7 +13,8 @@ namespace aerogel {
 
 /// A safetensors file with "hidden_states" [records, channels, frames, height, width], "timestep" [records]
 /// (or [records, tokens]), "encoder_hidden_states" [records, text_len, text_dim], for image models
-/// "encoder_hidden_states_image" [records, image_len, image_dim] (all f32, bf16 or f16), and maybe "step"
+/// "encoder_hidden_states_image" [records, image_len, image_dim], for models that are told it "guidance"
+/// [records] (all f32, bf16 or f16), and maybe "step"
 /// i32|i64 [records]. Without "step" the step of a record is the rank of its (largest) timestep among the
 /// recorded ones, the largest first.
 class RecordedInputFile {

@@ -43,7 +43,7 @@ bool matches(std::string_view pattern, std::string_view name) {
 }
 
 std::string attention_of_queries(const std::string& linear) {
-    for (const std::string_view ending : {".to_q", ".q"}) {
+    for (const std::string_view ending : {".to_q", ".q", ".to_qkv_mlp_proj"}) {
         if (linear.ends_with(ending)) return linear.substr(0, linear.size() - ending.size());
     }
     return {};

@@ -63,7 +63,7 @@ def test_qk_norm_null_makes_its_weights_optional(folder):
 
 
 @pytest.mark.parametrize("change, expected", [
-    ({"_class_name": "FluxTransformer2DModel"}, '_class_name must be WanTransformer3DModel, got "FluxTransformer2DModel"'),
+    ({"_class_name": "FluxTransformer2DModel"}, '_class_name must be one of WanTransformer3DModel, '),
     ({"num_layers": "four"}, 'num_layers must be a whole number from 1 to 1048576, got "four"'),
     ({"num_layers": 0}, "num_layers must be"), ({"num_layers": 2.5}, "num_layers must be"),
     ({"num_layers": 10**30}, "num_layers must be"), ({"num_layers": 10**6}, "hold only"),
