@@ -43,6 +43,9 @@ struct TransformerInput {
     Tensor encoder_hidden_states;        ///< f32 [batch, text_len, text_dim]
     Tensor encoder_hidden_states_image;  ///< f32 [batch, image_len, image_dim] or undefined
     Tensor guidance = {};                ///< f32 [batch], with guidance_embeds; undefined: left out
+    /// f32 [batch, channels, frames, height, width] or undefined: joined behind the channels of
+    /// hidden_states, which then has fewer than in_channels (image-to-video).
+    Tensor condition = {};
 };
 
 /// What an attention module computes with: q, k and v as they meet, normed and rotated, each

@@ -112,7 +112,10 @@ void Checkpoint::finish() const {
     }
     std::vector<std::string> unexpected;
     for (const std::string& name : file_.names()) {
-        if (!taken_.contains(name) && !is_ignorable(name)) unexpected.push_back(name);
+        const bool ignored = is_ignorable(name) ||
+                             std::any_of(ignored_.begin(), ignored_.end(),
+                                         [&](const std::string& start) { return name.starts_with(start); });
+        if (!taken_.contains(name) && !ignored) unexpected.push_back(name);
     }
     if (missing_.empty() && misfits_.empty() && unexpected.empty()) return;
     throw InvalidArgument(fmt::format("[{}] {} does not fit its config.json{}{}{}", family_,

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,8 @@ class Checkpoint {
     /// is read when it is first used. Without layer, and problems noted, as take().
     LinearSlot linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
                       bool has_bias = true);
+    /// Tensors whose names begin so may be there, and nobody takes them.
+    void ignore(std::string_view start) { ignored_.emplace_back(start); }
     Device device() const { return device_; }
     std::size_t tensor_count() const { return file_.names().size(); }
     const SafetensorsFile& file() const { return file_; }
@@ -56,6 +59,7 @@ class Checkpoint {
     SafetensorsFile file_;
     Device device_;
     std::set<std::string> taken_;
+    std::vector<std::string> ignored_;
     std::vector<std::string> missing_;
     std::vector<std::string> misfits_;
     std::vector<std::string> not_finite_;

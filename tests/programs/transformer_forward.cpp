@@ -1,7 +1,7 @@
 // One forward pass of a model folder, for tests/model: transformer_forward MODEL INPUTS.safetensors
 // OUTPUT.safetensors. INPUTS holds hidden_states, timestep, encoder_hidden_states and perhaps
-// encoder_hidden_states_image and guidance; OUTPUT gets block_0 ... and output. With MODEL alone it prints
-// the bytes of the weights and the names of the Linears.
+// encoder_hidden_states_image, guidance and condition; OUTPUT gets block_0 ... and output. With MODEL alone
+// it prints the bytes of the weights and the names of the Linears.
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -32,6 +32,7 @@ void run(const aerogel::Transformer& model, const char* inputs, const char* outp
     if (file.contains("encoder_hidden_states_image")) {
         input.encoder_hidden_states_image = file.tensor("encoder_hidden_states_image");
     }
+    if (file.contains("condition")) input.condition = file.tensor("condition");
     if (file.contains("guidance")) input.guidance = file.tensor("guidance");
     std::map<std::string, Tensor> results;
     aerogel::TransformerStep step;

@@ -49,11 +49,23 @@ def exact(folder, recorded):
 
 @pytest.fixture
 def velocity(aerogel, folder, recorded, tmp_path):
+    """velocity(*flags) -> (tensor, report) of `forward` on the recorded inputs."""
     def run(*flags):
         out = tmp_path / "velocity.safetensors"
         done = aerogel("forward", folder, "--inputs", recorded[0], "-o", out, "--json", *flags)
         assert done.returncode == 0, done.stderr
         return load_file(out)["velocity"], json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture
+def quantized(aerogel, folder, tmp_path):
+    """quantized(scheme, *flags) -> the description that `quantize` wrote."""
+    def run(scheme, *flags):
+        done = aerogel("quantize", folder, "-o", tmp_path / "q", "--scheme", scheme, *flags)
+        assert done.returncode == 0, done.stderr
+        return tmp_path / f"q/quant_model_description_{scheme.lower()}.json"
 
     return run
 
@@ -73,10 +85,8 @@ def test_schemes(velocity, exact, scheme, most):
     assert small["weight_bytes"] < velocity()[1]["weight_bytes"]
 
 
-def test_files_and_memory_give_the_same_bits(velocity, aerogel, folder, tmp_path):
-    done = aerogel("quantize", folder, "-o", tmp_path / "q", "--scheme", "W8A8_DYNAMIC", "--json")
-    assert done.returncode == 0, done.stderr
-    description = tmp_path / "q/quant_model_description_w8a8_dynamic.json"
+def test_files_and_memory_give_the_same_bits(velocity, quantized):
+    description = quantized("W8A8_DYNAMIC")
     told = json.loads(description.read_text())
     assert {n.removesuffix(".weight") for n, v in told.items() if v == "W8A8_DYNAMIC" and n.endswith(".weight")} == set(QUANTIZED)
     assert torch.equal(velocity("--quantized", description)[0], velocity("--online", "W8A8_DYNAMIC")[0])
@@ -93,17 +103,13 @@ def test_sparse_attention_knows_where_the_text_is(velocity, exact):
     assert distance(nothing_skipped, exact) < 0.02
 
 
-def test_calibrated_with_recorded_inputs(velocity, exact, aerogel, folder, recorded, tmp_path):
-    done = aerogel("quantize", folder, "-o", tmp_path / "q", "--scheme", "W8A8", "--recorded-inputs", recorded[0])
-    assert done.returncode == 0, done.stderr
-    static, _ = velocity("--quantized", tmp_path / "q/quant_model_description_w8a8.json")
+def test_calibrated_with_recorded_inputs(velocity, exact, quantized, recorded):
+    static, _ = velocity("--quantized", quantized("W8A8", "--recorded-inputs", recorded[0]))
     assert 1e-4 < distance(static, exact) < 0.1
 
 
-def test_attentions_of_both_kinds_of_blocks_are_written(aerogel, folder, recorded, tmp_path):
-    done = aerogel("quantize", folder, "-o", tmp_path / "q", "--scheme", "W8A16", "--fa", "INT8_DYNAMIC")
-    assert done.returncode == 0, done.stderr
-    text = (tmp_path / "q/quant_model_description_w8a16.json").read_text()
+def test_attentions_of_both_kinds_of_blocks_are_written(quantized):
+    text = quantized("W8A16", "--fa", "INT8_DYNAMIC").read_text()
     for name in ("single_transformer_blocks.1.attn", "transformer_blocks.0.attn"):
         assert name in text
 
