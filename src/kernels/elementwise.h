@@ -118,6 +118,15 @@ struct CopyArgs {
     void* stream = nullptr;
 };
 
+/// x[r,:] *= |like[r,:]| / |x[r,:]|, Euclidean norms in double; rows of zeros stay. Contiguous.
+struct MatchNormsArgs {
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
+    float* x = nullptr;
+    const float* like = nullptr;
+    void* stream = nullptr;
+};
+
 /// Where the search of a NaN or an infinity looks.
 struct FiniteArgs {
     const float* x = nullptr;
@@ -134,6 +143,7 @@ struct ElementwiseKernels {
     void (*residual)(const ResidualArgs& args) noexcept;
     void (*combine)(const CombineArgs& args) noexcept;
     void (*copy)(const CopyArgs& args) noexcept;
+    void (*match_norms)(const MatchNormsArgs& args) noexcept;
     bool (*all_finite)(const FiniteArgs& args) noexcept;  ///< waits for the answer
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "aerogel/number_types.h"
@@ -148,6 +149,26 @@ void copy(const CopyArgs& args) noexcept {
         default:
             return copy_from<float>(args);
     }
+}
+
+void match_norms(const MatchNormsArgs& args) noexcept {
+    const auto norm = [&](const float* row) {
+        double sum = 0.0;
+        for (std::int64_t i = 0; i < args.columns; ++i) sum += double{row[i]} * double{row[i]};
+        return std::sqrt(sum);
+    };
+    const std::int64_t per_task =
+        std::max<std::int64_t>(1, kTaskElements / std::max<std::int64_t>(1, args.columns));
+    parallel_for((args.rows + per_task - 1) / per_task, [&](std::int64_t task, int) {
+        const std::int64_t end = std::min(args.rows, (task + 1) * per_task);
+        for (std::int64_t row = task * per_task; row < end; ++row) {
+            float* x = args.x + row * args.columns;
+            const double own = norm(x);
+            if (own == 0.0) continue;
+            const double factor = norm(args.like + row * args.columns) / own;
+            for (std::int64_t i = 0; i < args.columns; ++i) x[i] = static_cast<float>(double{x[i]} * factor);
+        }
+    });
 }
 
 bool all_finite(const FiniteArgs& args) noexcept {

@@ -7,6 +7,7 @@ namespace aerogel::plain {
 
 void combine(const CombineArgs& args) noexcept;
 void copy(const CopyArgs& args) noexcept;
+void match_norms(const MatchNormsArgs& args) noexcept;
 bool all_finite(const FiniteArgs& args) noexcept;
 
 }  // namespace aerogel::plain

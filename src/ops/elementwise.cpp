@@ -253,6 +253,15 @@ void residual(const MutableView& x, const TensorView& y, const TensorView& gate,
                [&](const ElementwiseKernels& kernels) { kernels.residual(call); });
 }
 
+void match_norms(const MutableView& x, const TensorView& like, const Context& context) {
+    require_rows("match_norms", "x", x);
+    require_array("match_norms", "x", x, x.shape, x);
+    require_array("match_norms", "like", like, x.shape, x);
+    run_moving("match_norms", x.device, 3 * x.count(), context, [&](const ElementwiseKernels& kernels) {
+        kernels.match_norms({x.dim(0), x.dim(1), floats(x), floats(like), context.stream});
+    });
+}
+
 void combine(std::initializer_list<Term> terms, const MutableView& y, bool wide, const Context& context) {
     if (terms.size() < 1 || terms.size() > CombineArgs::kMostTerms)
         throw InvalidArgument(

@@ -62,6 +62,10 @@ struct Term {
 void combine(std::initializer_list<Term> terms, const MutableView& y, bool wide = false,
              const Context& context = {});
 
+/// Gives every row of x the Euclidean norm of that row of `like`; rows of zeros stay. [rows, columns] each,
+/// contiguous.
+void match_norms(const MutableView& x, const TensorView& like, const Context& context = {});
+
 /// y = x: f32, bf16 or f16 each, of one shape with at most eight axes, any strides; no overlap. On two
 /// devices: contiguous and of one type.
 void copy(const TensorView& x, const MutableView& y, const Context& context = {});

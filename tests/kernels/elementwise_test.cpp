@@ -327,6 +327,46 @@ TEST(ElementwiseKernels, GatedUnitsWithinBounds) {
     EXPECT_NE(broken([](GatedArgs& a) { a.x_stride = 0; }), 0);
 }
 
+int wrong_match(const std::function<void(const MatchNormsArgs&)>& match, std::int64_t columns) {
+    constexpr std::int64_t kRows = 7;
+    std::vector<float> x = normal(kRows * columns, 1);
+    const std::vector<float> like = normal(kRows * columns, 2, 0.0F, 3.0F);
+    std::fill_n(x.begin() + 2 * columns, columns, 0.0F);  // has no direction, so it stays
+    const std::vector<float> before = x;
+    match({kRows, columns, x.data(), like.data()});
+    int wrong = 0;
+    for (std::int64_t row = 0; row < kRows; ++row) {
+        double own = 0.0, wanted = 0.0;
+        for (std::int64_t i = row * columns; i < (row + 1) * columns; ++i) {
+            own += double{before[at(i)]} * before[at(i)];
+            wanted += double{like[at(i)]} * like[at(i)];
+        }
+        for (std::int64_t i = row * columns; i < (row + 1) * columns; ++i) {
+            const double exact = row == 2 ? 0.0 : before[at(i)] * std::sqrt(wanted / own);
+            wrong += !(std::fabs(x[at(i)] - exact) <= 2 * kUnit * std::fabs(exact));
+        }
+    }
+    return wrong;
+}
+
+TEST(ElementwiseKernels, MatchedNormsWithinBounds) {
+    for (const ElementwiseKernels& set : usable()) {
+        for (const std::int64_t columns : {1, 3, 64, 1001})
+            EXPECT_EQ(wrong_match(set.match_norms, columns), 0) << set.name << " " << columns;
+    }
+    const auto broken = [&](auto change) {
+        return wrong_match(
+            [&](MatchNormsArgs args) {
+                change(args);
+                reference::kElementwise.match_norms(args);
+            },
+            33);
+    };
+    EXPECT_NE(broken([](MatchNormsArgs& a) { a.rows -= 1; }), 0);
+    EXPECT_NE(broken([](MatchNormsArgs& a) { a.columns -= 1; }), 0);
+    EXPECT_NE(broken([](MatchNormsArgs& a) { a.like = a.x; }), 0);
+}
+
 struct RopeCase {
     std::int64_t heads, head_dim;
     RopePairs pairs;

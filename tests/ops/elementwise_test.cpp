@@ -61,6 +61,8 @@ TEST(Elementwise, SaysWhatDoesNotFit) {
                   rope({x, two, two, 1});
               }),
               "[rope] cos must be contiguous f32[2,3] on cpu, got f32[2,6] on cpu");
+    EXPECT_EQ(message([&] { match_norms(x, other); }),
+              "[match_norms] like must be contiguous f32[4,6] on cpu, got f32[4,5] on cpu");
     EXPECT_EQ(message([&] { residual(x, elsewhere); }),
               "[residual] y must be like x f32[4,6] on cpu, or one row of it, got f32[4,6] on cuda:0");
     EXPECT_EQ(

@@ -73,6 +73,10 @@ inline ElementwiseKernels hidden_elementwise() {
         const Unhidden open;
         kOn->copy(args);
     };
+    kernels.match_norms = [](const MatchNormsArgs& args) noexcept {
+        const Unhidden open;
+        kOn->match_norms(args);
+    };
     kernels.all_finite = [](const FiniteArgs& args) noexcept {
         const Unhidden open;
         return kOn->all_finite(args);

@@ -107,8 +107,15 @@ void residual(const ResidualArgs& args) noexcept {
 
 }  // namespace
 
-constexpr ElementwiseKernels kElementwise = {
-    "reference.elementwise", norm,        activation,       gated, rope, residual,
-    plain::combine,          plain::copy, plain::all_finite};
+constexpr ElementwiseKernels kElementwise = {"reference.elementwise",
+                                             norm,
+                                             activation,
+                                             gated,
+                                             rope,
+                                             residual,
+                                             plain::combine,
+                                             plain::copy,
+                                             plain::match_norms,
+                                             plain::all_finite};
 
 }  // namespace aerogel::reference

@@ -30,8 +30,15 @@ void residual(const ResidualArgs& args) noexcept {
 
 }  // namespace
 
-constexpr ElementwiseKernels avx512::kElementwise = {
-    "cpu.avx512.elementwise", norm,        activation,       gated, rope, residual,
-    plain::combine,           plain::copy, plain::all_finite};
+constexpr ElementwiseKernels avx512::kElementwise = {"cpu.avx512.elementwise",
+                                                     norm,
+                                                     activation,
+                                                     gated,
+                                                     rope,
+                                                     residual,
+                                                     plain::combine,
+                                                     plain::copy,
+                                                     plain::match_norms,
+                                                     plain::all_finite};
 
 }  // namespace aerogel

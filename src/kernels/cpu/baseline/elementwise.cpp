@@ -30,8 +30,15 @@ void residual(const ResidualArgs& args) noexcept {
 
 }  // namespace
 
-constexpr ElementwiseKernels baseline::kElementwise = {
-    "cpu.baseline.elementwise", norm, activation, gated, rope, residual, plain::combine, plain::copy,
-    plain::all_finite};
+constexpr ElementwiseKernels baseline::kElementwise = {"cpu.baseline.elementwise",
+                                                       norm,
+                                                       activation,
+                                                       gated,
+                                                       rope,
+                                                       residual,
+                                                       plain::combine,
+                                                       plain::copy,
+                                                       plain::match_norms,
+                                                       plain::all_finite};
 
 }  // namespace aerogel
