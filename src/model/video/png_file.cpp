@@ -1,9 +1,11 @@
-// libpng's png_image interface.
+// libpng's own writer, for texts beside the pixels, and its png_image interface to read.
 #include "model/video/png_file.h"
 
 #include <png.h>
 
+#include <csetjmp>
 #include <memory>
+#include <new>
 #include <string>
 #include <system_error>
 
@@ -27,32 +29,70 @@ void check_plausible(const std::filesystem::path& path, const png_image& image) 
                           " bytes are not plausible (at most 16384 a side)");
 }
 
-}  // namespace
+/// What libpng's callbacks fill.
+struct Output {
+    std::string bytes;
+    std::string error;
+};
 
-void write_png(const std::filesystem::path& path, const std::uint8_t* pixels, std::int64_t height,
-               std::int64_t width) {
-    png_image image{};
-    image.version = PNG_IMAGE_VERSION;
-    image.width = static_cast<png_uint_32>(width);
-    image.height = static_cast<png_uint_32>(height);
-    image.format = PNG_FORMAT_RGB;
-    if (png_image_write_to_file(&image, path.c_str(), 0, pixels, 0, nullptr) == 0) {
-        throw IoError("[png] cannot write " + path.string() + ": " + image.message);
+class Writer {
+  public:
+    explicit Writer(Output& output)
+        : png(png_create_write_struct(PNG_LIBPNG_VER_STRING, &output, fail, [](png_structp, const char*) {})),
+          info(png != nullptr ? png_create_info_struct(png) : nullptr) {
+        if (info == nullptr) throw std::bad_alloc();
+        png_set_write_fn(
+            png, &output.bytes,
+            [](png_structp writer, png_bytep data, png_size_t size) {
+                static_cast<std::string*>(png_get_io_ptr(writer))
+                    ->append(reinterpret_cast<const char*>(data), size);
+            },
+            nullptr);
     }
+    Writer(const Writer&) = delete;
+    Writer& operator=(const Writer&) = delete;
+    ~Writer() { png_destroy_write_struct(&png, &info); }
+
+    mutable png_structp png;
+    mutable png_infop info;
+
+  private:
+    [[noreturn]] static void fail(png_structp png, const char* message) {
+        static_cast<Output*>(png_get_error_ptr(png))->error = message;
+        png_longjmp(png, 1);
+    }
+};
+
+// libpng jumps back here on an error, over frames that own nothing.
+bool write(const Writer& writer, const Picture& picture, const std::vector<png_text>& texts) {
+    if (setjmp(png_jmpbuf(writer.png)) != 0) return false;
+    png_set_IHDR(writer.png, writer.info, static_cast<png_uint_32>(picture.width),
+                 static_cast<png_uint_32>(picture.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_text(writer.png, writer.info, texts.data(), static_cast<int>(texts.size()));
+    png_write_info(writer.png, writer.info);
+    const std::size_t stride = static_cast<std::size_t>(picture.width) * 3;
+    for (std::size_t y = 0; y < static_cast<std::size_t>(picture.height); ++y)
+        png_write_row(writer.png, picture.pixels.data() + y * stride);
+    png_write_end(writer.png, nullptr);
+    return true;
 }
 
-std::string png_bytes(const Picture& picture) {
-    png_image image{};
-    image.version = PNG_IMAGE_VERSION;
-    image.width = static_cast<png_uint_32>(picture.width);
-    image.height = static_cast<png_uint_32>(picture.height);
-    image.format = PNG_FORMAT_RGB;
-    png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
-    std::string bytes(size, '\0');
-    if (png_image_write_to_memory(&image, bytes.data(), &size, 0, picture.pixels.data(), 0, nullptr) == 0)
-        throw IoError(std::string("[png] cannot write a picture: ") + image.message);
-    bytes.resize(size);
-    return bytes;
+}  // namespace
+
+std::string png_bytes(const Picture& picture, const PictureTexts& texts) {
+    std::vector<png_text> chunks;
+    for (const auto& [keyword, text] : texts) {
+        png_text& chunk = chunks.emplace_back();
+        chunk.compression = PNG_ITXT_COMPRESSION_NONE;
+        chunk.key = const_cast<char*>(keyword.c_str());  // libpng only reads them
+        chunk.text = const_cast<char*>(text.c_str());
+        chunk.itxt_length = text.size();
+    }
+    Output output;
+    const Writer writer(output);
+    if (!write(writer, picture, chunks)) throw IoError("[png] cannot write a picture: " + output.error);
+    return std::move(output.bytes);
 }
 
 Picture read_png(const std::filesystem::path& path) {

@@ -1,9 +1,10 @@
-// PNG files of 8-bit RGB pixels, by libpng's simplified interface.
+// PNG files of 8-bit RGB pixels, by libpng.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace aerogel {
@@ -14,11 +15,12 @@ struct Picture {
     std::vector<std::uint8_t> pixels;  ///< RGB, row by row
 };
 
-/// Writes height * width RGB pixels; IoError with libpng's message.
-void write_png(const std::filesystem::path& path, const std::uint8_t* pixels, std::int64_t height,
-               std::int64_t width);
-/// The same as the bytes of a file.
-std::string png_bytes(const Picture& picture);
+/// What a picture tells about itself: keywords of the PNG standard or one's own (1 to 79 bytes of ASCII), and
+/// UTF-8 texts.
+using PictureTexts = std::vector<std::pair<std::string, std::string>>;
+
+/// The bytes of a PNG file. IoError with libpng's message.
+std::string png_bytes(const Picture& picture, const PictureTexts& texts = {});
 /// Reads any PNG as 8-bit RGB (alpha dropped onto black); IoError with libpng's message.
 Picture read_png(const std::filesystem::path& path);
 

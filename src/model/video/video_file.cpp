@@ -23,17 +23,48 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kEndings =
-    "expected .mp4, .gif, .safetensors, or a folder name without an ending for PNG files";
+    "expected .mp4, .gif, .safetensors, a folder name without an ending for PNG files, or .png, .jpg, .webp "
+    "for one frame";
+
+/// An ending that ffmpeg writes.
+struct Encoding {
+    std::string_view ending;
+    bool picture;  ///< of one frame
+    std::vector<std::string> arguments;
+};
+
+const std::vector<Encoding>& encodings() {
+    static const std::vector<Encoding> kEncodings = {
+        {".mp4",
+         false,
+         {"-c:v", "libx264", "-preset", "veryfast", "-crf", "12", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2",
+          "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4"}},
+        {".gif", false, {"-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none", "-f", "gif"}},
+        {".jpg",
+         true,
+         {"-c:v", "mjpeg", "-pix_fmt", "yuvj444p", "-q:v", "2", "-f", "image2", "-update", "1"}},
+        {".webp", true, {"-c:v", "libwebp", "-quality", "92", "-f", "webp"}}};
+    return kEncodings;
+}
+
+// Null where there is none of this ending.
+const Encoding* encoding_of(const fs::path& path) {
+    const std::string ending = path.extension() == ".jpeg" ? ".jpg" : path.extension().string();
+    for (const Encoding& encoding : encodings()) {
+        if (encoding.ending == ending) return &encoding;
+    }
+    return nullptr;
+}
 
 // What no video of today needs, checked before memory is taken.
 constexpr std::int64_t kMostSide = 16384;
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 32U;  // of the 8-bit pixels of a video
 
-std::size_t frame_bytes(const Frames& frames) {
-    return static_cast<std::size_t>(frames.height * frames.width * 3);
+std::int64_t frame_bytes(const Frames& frames) {
+    return frames.height * frames.width * 3;
 }
 
-void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frames_per_second) {
+void encode_with_ffmpeg(const fs::path& path, const Frames& frames, const WriteVideoOptions& options) {
     AtomicFile file(path);
     std::vector<std::string> arguments = {"ffmpeg",
                                           "-nostdin",
@@ -47,16 +78,14 @@ void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frame
                                           "-s",
                                           fmt::format("{}x{}", frames.width, frames.height),
                                           "-r",
-                                          fmt::format("{}", frames_per_second),
+                                          fmt::format("{}", options.frames_per_second),
                                           "-i",
                                           "-"};
-    const std::vector<std::string> mp4 = {"-c:v",     "libx264", "-preset",   "veryfast",
-                                          "-crf",     "12",      "-vf",       "pad=ceil(iw/2)*2:ceil(ih/2)*2",
-                                          "-pix_fmt", "yuv420p", "-movflags", "+faststart",
-                                          "-f",       "mp4"};
-    const std::vector<std::string> gif = {"-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none",
-                                          "-f", "gif"};
-    const auto& codec = path.extension() == ".gif" ? gif : mp4;
+    if (!options.parameters.empty()) {
+        arguments.emplace_back("-metadata");
+        arguments.push_back("comment=" + options.parameters);
+    }
+    const auto& codec = encoding_of(path)->arguments;
     arguments.insert(arguments.end(), codec.begin(), codec.end());
     arguments.push_back("file:" + file.temporary_path().string());
     Subprocess ffmpeg({.arguments = arguments, .reads = true});
@@ -67,15 +96,20 @@ void encode_with_ffmpeg(const fs::path& path, const Frames& frames, double frame
     file.commit();
 }
 
-void write_png_folder(const fs::path& folder, const Frames& frames) {
+void write_png(const fs::path& path, const Frames& frames, std::int64_t frame,
+               const std::string& parameters) {
+    const auto first = frames.pixels.begin() + static_cast<std::ptrdiff_t>(frame * frame_bytes(frames));
+    const Picture picture = {
+        frames.height, frames.width, {first, first + static_cast<std::ptrdiff_t>(frame_bytes(frames))}};
+    PictureTexts texts;
+    if (!parameters.empty()) texts.emplace_back("parameters", parameters);
+    write_file_atomically(path, png_bytes(picture, texts));
+}
+
+void write_png_folder(const fs::path& folder, const Frames& frames, const std::string& parameters) {
     make_folders(folder);
-    for (std::int64_t f = 0; f < frames.count; ++f) {
-        AtomicFile file(folder / fmt::format("frame_{:04}.png", f));
-        write_png(file.temporary_path(),
-                  frames.pixels.data() + static_cast<std::size_t>(f) * frame_bytes(frames), frames.height,
-                  frames.width);
-        file.commit();
-    }
+    for (std::int64_t f = 0; f < frames.count; ++f)
+        write_png(folder / fmt::format("frame_{:04}.png", f), frames, f, parameters);
 }
 
 // What both programs may open: this one file, as what its name says. A playlist or list of files under the
@@ -166,7 +200,7 @@ Frames decode_with_ffmpeg(const fs::path& path) {
          {"-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-vsync", "passthrough", "-"})
         arguments.emplace_back(argument);
     Subprocess ffmpeg({.arguments = arguments});
-    const auto bytes = static_cast<std::int64_t>(frame_bytes(frames));
+    const std::int64_t bytes = frame_bytes(frames);
     std::vector<std::byte> chunk(std::size_t{1} << 20U);
     while (const std::size_t got = ffmpeg.read(chunk)) {
         const auto* first = reinterpret_cast<const std::uint8_t*>(chunk.data());
@@ -185,17 +219,24 @@ Frames decode_with_ffmpeg(const fs::path& path) {
 
 }  // namespace
 
-void check_video_path(const fs::path& path, std::int64_t channels) {
+void check_video_path(const fs::path& path, const VideoShape& video) {
     const std::string ending = path.extension().string();
     if (ending == ".safetensors") return;
-    if (ending != ".mp4" && ending != ".gif" && !ending.empty()) {
+    const Encoding* encoding = encoding_of(path);
+    if (encoding == nullptr && ending != ".png" && !ending.empty()) {
         throw InvalidArgument(fmt::format("[video] cannot write '{}': {}", path.string(), kEndings));
     }
-    if (channels != 3) {
+    if (video.channels != 3) {
         throw InvalidArgument(
             fmt::format("[video] '{}' needs 3 colour channels, the model makes {} (latents for a separate "
                         "decoder): write .safetensors instead",
-                        path.string(), channels));
+                        path.string(), video.channels));
+    }
+    if (video.frames != 1 && (ending == ".png" || (encoding != nullptr && encoding->picture))) {
+        throw InvalidArgument(
+            fmt::format("[video] '{}' holds one frame, the video has {}: write .mp4, .gif, or a folder (a "
+                        "name without an ending)",
+                        path.string(), video.frames));
     }
 }
 
@@ -218,13 +259,14 @@ Frames to_frames(const Tensor& video) {
     return frames;
 }
 
-void write_video(const fs::path& path, const Tensor& video, double frames_per_second) {
-    check_video_path(path, video.dim(0));
+void write_video(const fs::path& path, const Tensor& video, const WriteVideoOptions& options) {
+    check_video_path(path, {video.dim(0), video.dim(1)});
     if (path.has_parent_path()) make_folders(path.parent_path());
     if (path.extension() == ".safetensors") return save_safetensors(path, {{"video", video}});
     const Frames frames = to_frames(video);
-    if (path.extension().empty()) return write_png_folder(path, frames);
-    encode_with_ffmpeg(path, frames, frames_per_second);
+    if (path.extension().empty()) return write_png_folder(path, frames, options.parameters);
+    if (path.extension() == ".png") return write_png(path, frames, 0, options.parameters);
+    encode_with_ffmpeg(path, frames, options);
 }
 
 bool is_frames_path(const fs::path& path) {

@@ -1,8 +1,9 @@
-// Reading and writing videos: .mp4 and .gif (by ffmpeg), a folder of PNG files, .safetensors.
+// Reading and writing videos and pictures: .mp4, .gif, .jpg and .webp (by ffmpeg), PNG files, .safetensors.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "aerogel/tensor.h"
@@ -17,13 +18,26 @@ struct Frames {
     std::vector<std::uint8_t> pixels;
 };
 
-/// Throws InvalidArgument unless write_video knows what to do with `path` and a video of `channels`.
-void check_video_path(const std::filesystem::path& path, std::int64_t channels);
+/// What is to be written.
+struct VideoShape {
+    std::int64_t channels = 3;
+    std::int64_t frames = 1;
+};
 
-/// Writes video f32 [channels, frames, height, width] by the ending of `path`: .mp4 (H.264), .gif,
-/// .safetensors (tensor "video", exact), or no ending: a folder frame_0000.png ... Pixels are clamped from
-/// [-1, 1].
-void write_video(const std::filesystem::path& path, const Tensor& video, double frames_per_second);
+/// Throws InvalidArgument unless write_video knows what to do with `path` and such a video.
+void check_video_path(const std::filesystem::path& path, const VideoShape& video);
+
+struct WriteVideoOptions {
+    double frames_per_second = 8.0;
+    /// How it was made, for people: the text "parameters" of PNG files, the comment of .mp4.
+    std::string parameters = {};
+};
+
+/// Writes video f32 [channels, frames, height, width] by the ending of `path`: .png, .jpg or .webp for one
+/// frame, .mp4 (H.264), .gif, .safetensors (tensor "video", exact), or no ending: a folder frame_0000.png ...
+/// Pixels are clamped from [-1, 1].
+void write_video(const std::filesystem::path& path, const Tensor& video,
+                 const WriteVideoOptions& options = {});
 
 /// True when `path` names a video this program can read as frames (.mp4, .gif, a folder of PNG files).
 bool is_frames_path(const std::filesystem::path& path);
