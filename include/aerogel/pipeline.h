@@ -2,17 +2,20 @@
 // layer: model
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "aerogel/cancellation.h"
 #include "aerogel/error.h"
+#include "aerogel/load_options.h"
 #include "aerogel/sampler.h"
 #include "aerogel/transformer.h"
 
@@ -46,12 +49,15 @@ class TextEncoder {
 /// How videos are sampled, by generation, calibration and mining alike; what is not set comes from the
 /// pipeline folder.
 struct SamplingOptions {
-    std::optional<int> frames;
+    std::optional<int>
+        frames;  ///< sizes in pixels where the folder has a VAE, else of the transformer's sample
     std::optional<int> height;
     std::optional<int> width;
     std::optional<int> steps;
-    std::optional<double> guidance;  ///< 1 = none (one forward pass per step)
-    std::optional<double> shift;
+    /// The number that diffusers' pipeline takes. 1 = none (one forward pass per step); Z-Image: 0 = none.
+    std::optional<double> guidance;
+    std::optional<double> guidance_2;  ///< of the second expert; default: guidance
+    std::optional<double> shift;       ///< default: the scheduler's, by the number of tokens where it says so
     std::optional<SamplerKind> sampler;
     std::uint64_t seed = 0;  ///< of the (first) video's noise; the next one takes the next seed
     /// Makes the first frame in a pass of its own from the caption, densely, before the others, if there are
@@ -78,8 +84,18 @@ struct GenerateOptions {
     std::optional<SparseConfig> sparse;
     /// What timestep-aware layers do in each step; unset: what they hold decides.
     std::optional<TimestepPolicyConfig> timestep_policy;
-    /// Called after each step with the number of steps done (0 while the first frame is made);
-    /// return false to stop (generate() then throws Cancelled).
+    /// The policy of policy_static_from(transformer, step), in place of `timestep_policy`.
+    std::optional<int> first_static_step;
+    bool decode = true;  ///< false: the result is latents, and no VAE is loaded
+    /// False: a component is loaded when its turn comes and released after it, so that memory holds one at a
+    /// time; the next call loads it anew, without what was changed by hand. true: they stay.
+    bool keep = true;
+    /// Called when a part of the work begins ("load text_encoder", "encode prompt", "load transformer",
+    /// "denoise", "load vae", "decode") and as it advances, with the share that is done; return false to
+    /// stop.
+    std::function<bool(std::string_view stage, double done)> on_stage;
+    /// Called after each step with the number of steps done, of all steps of all videos (0 while a first
+    /// frame is made); return false to stop (generate() then throws Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
     /// Passed on to every forward pass, see TransformerStep (calibration, mining).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
@@ -94,37 +110,62 @@ struct SparseCall {
     SparseReport report;
 };
 
+/// How long a part of the work took.
+struct StageSeconds {
+    std::string stage;
+    double seconds = 0.0;
+};
+
 struct GenerateResult {
-    Tensor video;  ///< f32 [out_channels, frames, height, width]; pixels in [-1, 1] for a pixel-space model
+    /// f32 [channels, frames, height, width]: pixels in [-1, 1], or latents where there is no VAE or
+    /// GenerateOptions::decode is false.
+    Tensor video;
+    bool is_latents = false;
+    std::vector<StageSeconds> stages;  ///< in order; of the whole call
     std::vector<double> step_seconds;
     double first_frame_seconds = 0.0;  ///< image_first: seconds of the pass for the first frame
+    std::size_t weight_bytes = 0;      ///< of the transformers that ran, as stored
     std::vector<SparseCall> sparse_calls;
 };
 
-/// A folder with transformer/, and optionally text_encoder/, scheduler/ and model_index.json.
+/// A folder of diffusers: model_index.json, transformer/ (and transformer_2/), and optionally text_encoder/
+/// with tokenizer/, vae/ and scheduler/. Calls may come from several threads.
 class Pipeline {
   public:
-    /// The transformer on `device`; results are on the CPU. As Transformer::load.
+    /// Reads what the folder says; components are loaded by the first call that needs them. `options` are of
+    /// the transformers, `text_encoder` of the text encoder. InvalidArgument, Unsupported for a class or a
+    /// setting that Aerogel does not have, IoError.
+    static Pipeline load(const std::filesystem::path& folder, const LoadOptions& options,
+                         const LoadOptions& text_encoder = {});
     static Pipeline load(const std::filesystem::path& folder, Device device = {});
-    static Pipeline load(const std::filesystem::path& folder, const LoadOptions& options);
     /// The same with another transformer than that of the folder, of a family of one's own perhaps.
     static Pipeline load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer);
+    Pipeline(Pipeline&&) noexcept;
+    Pipeline& operator=(Pipeline&&) noexcept;
+    ~Pipeline();
 
-    Transformer& transformer() { return *transformer_; }
-    const Transformer& transformer() const { return *transformer_; }
-    bool has_text_encoder() const { return text_encoder_.has_value(); }
+    /// Experts: 1, or 2 where transformer_2 takes over at low noise (boundary_ratio, as in Wan 2.2).
+    int experts() const;
+    /// Loaded when it was not yet. The reference is valid until generate() with keep = false.
+    Transformer& transformer(int expert = 0);
+    const Transformer& transformer(int expert = 0) const;
+    bool has_text_encoder() const;
+    bool has_vae() const;
+    double frames_per_second() const;  ///< of the videos that the model makes
     /// `options` with what is unset in `sampling` filled in from the folder; sizes that it does not know stay
     /// unset.
     GenerateOptions with_defaults(GenerateOptions options) const;
-    /// InvalidArgument on sizes that the patch size does not divide, a first frame of another size, a prompt
-    /// without text encoder ...
+    /// InvalidArgument on sizes that the model cannot make, a first frame of another size, a prompt without
+    /// text encoder ...
     GenerateResult generate(const GenerateOptions& options) const;
+    /// `count` videos of one caption, the first with the seed of `options`, each other one with the next:
+    /// text is encoded once, and all are denoised before the first is decoded.
+    std::vector<GenerateResult> generate(const GenerateOptions& options, int count) const;
 
   private:
-    explicit Pipeline(std::unique_ptr<Transformer> transformer) : transformer_(std::move(transformer)) {}
-    std::unique_ptr<Transformer> transformer_;
-    std::optional<TextEncoder> text_encoder_;
-    SamplingOptions defaults_;
+    struct Parts;
+    explicit Pipeline(std::unique_ptr<Parts> parts);
+    std::unique_ptr<Parts> parts_;
 };
 
 }  // namespace aerogel

@@ -99,16 +99,20 @@ std::optional<QuantizeReport> quantize_as_told(Transformer& model, const Quantiz
     return quantize(model, options.quantized, {options.rank});
 }
 
-std::optional<TimestepPolicyConfig> timestep_policy(const Transformer& model,
-                                                    const QuantizationFlags& flags) {
+std::optional<TimestepPolicyConfig> policy_file(const QuantizationFlags& flags) {
     if (!flags.timestep_policy.empty() && flags.first_static_step) {
         throw InvalidArgument(
             "[generate] --first-static-step makes a policy and --timestep-policy reads one: give only one of "
             "them");
     }
-    if (flags.first_static_step) return policy_static_from(model, *flags.first_static_step);
     if (flags.timestep_policy.empty()) return std::nullopt;
     return TimestepPolicyConfig::read(flags.timestep_policy);
+}
+
+std::optional<TimestepPolicyConfig> timestep_policy(const Transformer& model,
+                                                    const QuantizationFlags& flags) {
+    const auto policy = policy_file(flags);
+    return flags.first_static_step ? policy_static_from(model, *flags.first_static_step) : policy;
 }
 
 }  // namespace aerogel::cli

@@ -46,13 +46,17 @@ DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyR
     return row == rows.end() ? DefaultPatterns{} : row->defaults;
 }
 
+std::filesystem::path transformer_folder(const std::filesystem::path& folder) {
+    for (const auto& home : {folder, folder / "transformer"}) {
+        if (path_exists(home / "config.json")) return home;
+    }
+    throw IoError(fmt::format("[transformer] neither {0}/config.json nor {0}/transformer/config.json exists",
+                              folder.string()));
+}
+
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
                                               std::span<const FamilyRow> rows, const LoadOptions& options) {
-    const auto home = path_exists(folder / "config.json") ? folder : folder / "transformer";
-    if (!path_exists(home / "config.json")) {
-        throw IoError(fmt::format(
-            "[transformer] neither {0}/config.json nor {0}/transformer/config.json exists", folder.string()));
-    }
+    const auto home = transformer_folder(folder);
     std::unique_ptr<Transformer> model = family_of(home / "config.json", rows).load(home, options);
     quantize_as_loaded(*model, options);
     return model;

@@ -36,6 +36,9 @@ const FamilyRow& family_of(const std::filesystem::path& config, std::span<const 
 /// Those of the family that this config.json names, or of no family where it names none that is known.
 DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows = families());
 
+/// Where the transformer of a folder lies: the folder itself, or transformer/ in it. IoError.
+std::filesystem::path transformer_folder(const std::filesystem::path& folder);
+
 /// Transformer::load with a table of families.
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
                                               std::span<const FamilyRow> rows = families(),

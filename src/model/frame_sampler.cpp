@@ -10,6 +10,7 @@
 
 #include "aerogel/error.h"
 #include "core/views.h"
+#include "model/samplers/samplers.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
@@ -31,12 +32,13 @@ Tensor copied(const TensorView& view) {
 
 }  // namespace
 
-FrameSampler::FrameSampler(const TransformerConfig& config, const GenerateOptions& options, Tensor sample)
+FrameSampler::FrameSampler(const TransformerConfig& config, const GenerateOptions& options,
+                           const NoiseLevels& levels, Tensor sample)
     : sample_(std::move(sample)),
       patch_frames_(config.patch_size[0]),
       tokens_per_patch_(sample_.dim(3) / config.patch_size[1] * (sample_.dim(4) / config.patch_size[2])) {
     if (options.first_frame.defined()) give(options.first_frame);
-    add_moving_frames(options.sampling);
+    add_moving_frames(options.sampling, levels);
     if (groups_.size() > 1 && !config.expand_timesteps) {
         throw Unsupported(
             "[generate] this model takes one timestep per video and makes all frames together: "
@@ -55,17 +57,18 @@ void FrameSampler::give(const Tensor& frame) {
     groups_.push_back({0, patch_frames_, 0, nullptr});
 }
 
-void FrameSampler::add_moving_frames(const SamplingOptions& options) {
+void FrameSampler::add_moving_frames(const SamplingOptions& options, const NoiseLevels& levels) {
     const std::int64_t given = groups_.empty() ? 0 : patch_frames_;
     const std::int64_t moving = sample_.dim(2) - given;
     if (moving == 0) return;
     // The last frame starts at step `last`, the others evenly before it.
     const int last = moving == patch_frames_ ? 0 : static_cast<int>(*options.stagger * *options.steps);
     const std::int64_t size = last == 0 ? moving : patch_frames_;
+    NoiseLevels own = levels;
+    own.steps = levels.steps - last;
     for (std::int64_t at = 0; at < moving; at += size) {
         const auto start = last == 0 ? 0 : static_cast<int>(last * at / (moving - patch_frames_));
-        groups_.push_back({given + at, size, start,
-                           Sampler::create(*options.sampler, *options.steps - last, *options.shift)});
+        groups_.push_back({given + at, size, start, Sampler::create(*options.sampler, own)});
     }
 }
 
@@ -74,6 +77,11 @@ float FrameSampler::timestep(const Group& group, int step) const {
     const std::vector<float>& levels = group.sampler->timesteps();
     const int own = std::max(step - group.start, 0);
     return own < static_cast<int>(levels.size()) ? levels[static_cast<std::size_t>(own)] : 0.0F;
+}
+
+double FrameSampler::noise_level(int step) const {
+    const Group& first = groups_.front().sampler || groups_.size() == 1 ? groups_.front() : groups_[1];
+    return double{timestep(first, step)} / kTrainTimesteps;
 }
 
 Tensor FrameSampler::timesteps(int step) const {

@@ -16,10 +16,14 @@ class FrameSampler {
     /// `sample`: f32 [1, channels, frames, height, width], noise; the given first frame is put into it.
     /// `options.sampling`: with every default filled in. InvalidArgument when the first frame or stagger does
     /// not fit, Unsupported when frames differ and the model takes one timestep for all.
-    FrameSampler(const TransformerConfig& config, const GenerateOptions& options, Tensor sample);
+    /// `levels`: of a frame that starts with the first step.
+    FrameSampler(const TransformerConfig& config, const GenerateOptions& options, const NoiseLevels& levels,
+                 Tensor sample);
 
     /// Timesteps of the forward pass of a step: [1], or [1, tokens] where frames differ.
     Tensor timesteps(int step) const;
+    /// The noise level of the frames that start first.
+    double noise_level(int step) const;
     /// Advances the sample with the model's velocity of a step.
     void step(int step, const Tensor& velocity);
 
@@ -33,7 +37,7 @@ class FrameSampler {
     };
 
     void give(const Tensor& frame);
-    void add_moving_frames(const SamplingOptions& options);
+    void add_moving_frames(const SamplingOptions& options, const NoiseLevels& levels);
     float timestep(const Group& group, int step) const;
 
     Tensor sample_;

@@ -1,20 +1,22 @@
-// Pipeline: options filled in and checked, noise, and the sampling loop with classifier-free guidance (Ho and
-// Salimans, arXiv 2207.12598). The guided passes run one after the other: half the memory of a batch of two.
+// Pipeline: components loaded when they are needed, options filled in, and the stages from a caption to
+// pixels.
 #include "aerogel/pipeline.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <cmath>
-#include <span>
+#include <mutex>
 #include <utility>
 
 #include "base/clock.h"
-#include "base/random.h"
 #include "core/paths.h"
-#include "model/frame_sampler.h"
-#include "model/pipeline_defaults.h"
+#include "model/families.h"
+#include "model/guidance.h"
+#include "model/pipeline_folder.h"
+#include "model/sampling_run.h"
+#include "model/text/prompt_encoder.h"
+#include "model/vae/vae.h"
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
 
@@ -24,112 +26,40 @@ namespace {
 // Used where neither the caller nor the folder says anything; those of Wan's own pipeline.
 constexpr int kSteps = 50;
 constexpr double kGuidance = 5.0;
-constexpr double kShift = 3.0;
 
 template <typename T>
 void fill(std::optional<T>& value, const std::optional<T>& folder, std::optional<T> fallback = std::nullopt) {
     if (!value) value = folder ? folder : fallback;
 }
 
-Tensor noise(const Shape& shape, std::uint64_t seed, Device device) {
-    std::vector<float> sample(static_cast<std::size_t>(element_count(shape)));
-    fill_normal(sample, seed);
-    return Tensor::of(sample, shape, device);
-}
-
-/// One sampling run: the model, its captions, and the sample on its way from noise to video.
-class Run {
+/// Tells the caller what is being done, and keeps how long it took.
+class Stages {
   public:
-    struct Captions {
-        Tensor prompt;
-        Tensor negative;  // undefined = no guidance
-    };
+    explicit Stages(const GenerateOptions& options) : options_(options) {}
 
-    Run(const Transformer& model, const GenerateOptions& options, Captions captions)
-        : model_(model),
-          options_(options),
-          captions_(std::move(captions)),
-          sample_(noise(video_shape(model, options.sampling), options.sampling.seed, model.device())),
-          sampler_(model.config(), options, sample_),
-          timestep_(*options.sampling.steps) {}
-
-    GenerateResult finish() {
-        for (int step = 0; step < *options_.sampling.steps; ++step) {
-            const auto start = Clock::now();
-            timestep_.set_timestep_idx(step);
-            sampler_.step(step, guided_velocity(step));
-            check_finite(step);
-            result_.step_seconds.push_back(seconds_since(start));
-            if (options_.progress &&
-                !options_.progress(step + 1, *options_.sampling.steps, result_.step_seconds.back())) {
-                throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1,
-                                            *options_.sampling.steps));
-            }
-        }
-        const Shape& shape = sample_.shape();
-        result_.video = sample_.to(Device::cpu).reshaped({shape[1], shape[2], shape[3], shape[4]});
-        return std::move(result_);
+    void tell(std::string_view stage, double done) const {
+        if (options_.on_stage && !options_.on_stage(stage, done))
+            throw Cancelled(fmt::format("[generate] stopped during '{}'", stage));
     }
+
+    template <typename Work>
+    auto run(std::string_view stage, const Work& work) {
+        tell(stage, 0.0);
+        const auto start = Clock::now();
+        auto result = work();
+        seconds.push_back({std::string(stage), seconds_since(start)});
+        tell(stage, 1.0);
+        return result;
+    }
+
+    std::vector<StageSeconds> seconds;
 
   private:
-    // The model's own results are finite (Transformer::forward); guidance may still be too strong.
-    void check_finite(int step) const {
-        if (all_finite(sample_)) return;
-        throw InvalidArgument(
-            fmt::format("[generate] the video is not finite after step {}: the guidance {} is too strong, or "
-                        "the shift {}",
-                        step, *options_.sampling.guidance, *options_.sampling.shift));
-    }
-
-    // negative + guidance * (conditional - negative), in the memory of the conditional velocity.
-    Tensor guided_velocity(int step) {
-        Tensor conditional = velocity(step, /*conditional=*/true);
-        if (!captions_.negative.defined()) return conditional;
-        const Tensor negative = velocity(step, /*conditional=*/false);
-        combine({{1.0, conditional}, {-1.0, negative}}, conditional);
-        combine({{1.0, negative}, {*options_.sampling.guidance, conditional}}, conditional);
-        return conditional;
-    }
-
-    Tensor velocity(int step, bool conditional) {
-        TransformerInput input;
-        input.hidden_states = sample_;
-        input.timestep = sampler_.timesteps(step);
-        input.encoder_hidden_states = conditional ? captions_.prompt : captions_.negative;
-        TransformerStep settings;
-        settings.context.timestep_index = *timestep_.get_timestep_idx();
-        if (options_.timestep_policy) settings.timestep_policy = &*options_.timestep_policy;
-        if (options_.sparse) settings.sparse = &*options_.sparse;
-        settings.sparse_plans = &sparse_plans_[conditional ? 0 : 1];
-        settings.on_sparse = [&](int block, const SparseReport& report) {
-            result_.sparse_calls.push_back({step, block, conditional, report});
-        };
-        if (options_.on_linear_input) {
-            settings.on_linear_input = [&](const std::string& linear, const TensorView& x) {
-                options_.on_linear_input(linear, step, x);
-            };
-        }
-        if (options_.on_attention_input) {
-            settings.on_attention_input = [&](const AttentionInput& at) {
-                options_.on_attention_input(step, at);
-            };
-        }
-        return model_.forward(input, settings);
-    }
-
-    const Transformer& model_;
     const GenerateOptions& options_;
-    Captions captions_;
-    std::array<SparsePlans, 2> sparse_plans_;  // of the passes with and without the caption
-    Tensor sample_;
-    FrameSampler sampler_;
-    TimestepManager timestep_;
-    GenerateResult result_;
 };
 
 // The pass that makes the first frame alone.
-GenerateOptions image_options(GenerateOptions options, const Transformer& model) {
-    options.sampling.frames = static_cast<int>(model.config().patch_size[0]);
+GenerateOptions first_frame_options(GenerateOptions options) {
     options.sparse.reset();
     if (options.progress) {
         options.progress = [tell = options.progress](int, int steps, double seconds) {
@@ -139,78 +69,286 @@ GenerateOptions image_options(GenerateOptions options, const Transformer& model)
     return options;
 }
 
-Tensor caption_embeddings(const std::optional<TextEncoder>& encoder, const Tensor& given,
-                          const std::string& caption, const char* name) {
-    if (given.defined()) return given;
-    if (encoder) return encoder->encode(caption);
-    throw InvalidArgument(fmt::format(
-        "[generate] the model folder has no text encoder that Aerogel can run: give {}_embeds", name));
-}
-
-}  // namespace
-
-Pipeline Pipeline::load(const std::filesystem::path& folder, Device device) {
-    return load(folder, Transformer::load(folder, device));
-}
-
-Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& options) {
-    return load(folder, Transformer::load(folder, options));
-}
-
-Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {
-    Pipeline pipeline(std::move(transformer));
-    // Text encoders of another kind (a language model's folder) are left aside: embeddings are given then.
-    if (path_exists(folder / "text_encoder" / "vocabulary.json")) {
-        pipeline.text_encoder_ = TextEncoder::load(folder / "text_encoder");
-    }
-    pipeline.defaults_ = read_pipeline_defaults(folder);
-    return pipeline;
-}
-
-GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
-    // Embeddings without a counterpart to steer away from leave nothing to guide with.
-    const bool can_guide = options.negative_prompt_embeds.defined() || has_text_encoder();
-    SamplingOptions& sampling = options.sampling;
-    fill(sampling.frames, defaults_.frames);
-    fill(sampling.height, defaults_.height);
-    fill(sampling.width, defaults_.width);
-    fill(sampling.steps, defaults_.steps, std::optional(kSteps));
-    fill(sampling.guidance, can_guide ? defaults_.guidance : std::optional(1.0), std::optional(kGuidance));
-    fill(sampling.shift, defaults_.shift, std::optional(kShift));
-    fill(sampling.sampler, defaults_.sampler, std::optional(SamplerKind::unipc));
-    fill(sampling.image_first, defaults_.image_first, std::optional(false));
-    fill(sampling.stagger, defaults_.stagger, std::optional(0.0));
-    return options;
-}
-
-GenerateResult Pipeline::generate(const GenerateOptions& given) const {
-    GenerateOptions options = with_defaults(given);
-    const SamplingOptions& sampling = options.sampling;
-    if (!std::isfinite(*sampling.guidance)) {
-        throw InvalidArgument(
-            fmt::format("[generate] guidance must be a number, got {}", *sampling.guidance));
+void check(const SamplingOptions& sampling) {
+    for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {
+        if (guidance && !std::isfinite(*guidance))
+            throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *guidance));
     }
     if (!(*sampling.stagger >= 0.0) || *sampling.stagger >= 1.0) {
         throw InvalidArgument(
             fmt::format("[generate] stagger must be at least 0 and less than 1, got {}", *sampling.stagger));
     }
-    Run::Captions captions;
-    captions.prompt = caption_embeddings(text_encoder_, options.prompt_embeds, options.prompt, "prompt");
-    if (*sampling.guidance != 1.0) {
-        captions.negative = caption_embeddings(text_encoder_, options.negative_prompt_embeds,
-                                               options.negative_prompt, "negative_prompt");
+}
+
+struct Captions {
+    Tensor prompt;
+    Tensor negative;  ///< undefined: no guidance
+};
+
+}  // namespace
+
+/// Components are shared with the calls that use them, so that another call may let go of them.
+struct Pipeline::Parts {
+    std::filesystem::path path;
+    LoadOptions options;
+    LoadOptions text_options;
+    PipelineFolder folder;
+    bool has_text = false;
+    bool own_transformer = false;  ///< the transformer is the caller's: it is never let go
+
+    std::mutex mutex;
+    std::array<std::shared_ptr<Transformer>, 2> transformers;
+    std::shared_ptr<PromptEncoder> text;
+    std::shared_ptr<Vae> vae;
+    std::optional<VaeShape> known_vae_shape;
+
+    static std::unique_ptr<Parts> read(const std::filesystem::path& path) {
+        auto parts = std::make_unique<Parts>();
+        parts->path = path;
+        parts->folder = PipelineFolder::read(path);
+        parts->has_text = has_prompt_encoder(path);
+        return parts;
     }
-    double first_frame_seconds = 0.0;
-    const bool has_more_frames = sampling.frames && *sampling.frames > transformer_->config().patch_size[0];
-    if (*sampling.image_first && has_more_frames && !options.first_frame.defined()) {
-        const GenerateResult image =
-            Run(*transformer_, image_options(options, *transformer_), captions).finish();
-        options.first_frame = image.video;
-        for (const double seconds : image.step_seconds) first_frame_seconds += seconds;
+
+    GuidanceRule guidance_rule() const {
+        return folder.row != nullptr ? folder.row->guidance : GuidanceRule::plain;
     }
-    GenerateResult result = Run(*transformer_, options, std::move(captions)).finish();
-    result.first_frame_seconds = first_frame_seconds;
+    /// By what the class of the pipeline tells; the transformer itself is asked when it is there.
+    Shape token() const {
+        const std::int64_t side = folder.row != nullptr ? folder.row->token_side : 1;
+        return {1, side, side};
+    }
+    /// Tokens of one frame, where sizes are known; 0 otherwise.
+    double frame_tokens(const SamplingOptions& sampling) {
+        const VaeShape* shape = vae_shape();
+        if (shape == nullptr || !sampling.height || !sampling.width) return 0.0;
+        const auto side = static_cast<double>(shape->spatial_factor * token()[1]);
+        return *sampling.height / side * (*sampling.width / side);
+    }
+
+    std::shared_ptr<Transformer> transformer(int expert) {
+        const std::lock_guard lock(mutex);
+        auto& loaded = transformers.at(static_cast<std::size_t>(expert));
+        if (!loaded) loaded = Transformer::load(expert == 0 ? path : path / "transformer_2", options);
+        return loaded;
+    }
+
+    std::shared_ptr<PromptEncoder> prompt_encoder() {
+        const std::lock_guard lock(mutex);
+        if (!text) text = PromptEncoder::load(path, text_options.device);
+        return text;
+    }
+
+    std::shared_ptr<Vae> decoder() {
+        const std::lock_guard lock(mutex);
+        if (!vae) vae = Vae::load(path / "vae", options.device);
+        return vae;
+    }
+
+    /// Null: the sample is the video.
+    const VaeShape* vae_shape() {
+        if (!folder.has_vae) return nullptr;
+        if (!known_vae_shape) known_vae_shape = decoder()->shape();
+        return &*known_vae_shape;
+    }
+
+    template <typename T>
+    void release(std::shared_ptr<T>& component) {
+        const std::lock_guard lock(mutex);
+        component.reset();
+    }
+    void release_transformer(int expert) {
+        if (!own_transformer) release(transformers.at(static_cast<std::size_t>(expert)));
+    }
+
+    /// What one call of generate() does.
+    Tensor embeddings(const GenerateOptions& options, bool negative, Stages& stages);
+    std::vector<GenerateResult> denoise(const GenerateOptions& options, const Captions& captions, int count,
+                                        Stages& stages);
+    GenerateResult denoise_one(RunInputs inputs, std::int64_t patch_frames) const;
+    void decode(std::vector<GenerateResult>& results, const GenerateOptions& options, Stages& stages);
+};
+
+Tensor Pipeline::Parts::embeddings(const GenerateOptions& call, bool negative, Stages& stages) {
+    const Tensor& given = negative ? call.negative_prompt_embeds : call.prompt_embeds;
+    if (given.defined()) return given;
+    if (!has_text) {
+        throw InvalidArgument(fmt::format(
+            "[generate] the model folder has no text encoder that Aerogel can run: give {}_embeds",
+            negative ? "negative_prompt" : "prompt"));
+    }
+    const auto encoder = stages.run("load text_encoder", [&] { return prompt_encoder(); });
+    std::string prompt = negative ? call.negative_prompt : call.prompt;
+    if (negative && prompt.empty() && folder.row != nullptr) prompt = folder.row->negative_prompt;
+    return stages.run("encode prompt", [&] { return encoder->encode(prompt); });
+}
+
+// With image_first the first frame is made in a run of its own, then given to the run of all frames.
+GenerateResult Pipeline::Parts::denoise_one(RunInputs inputs, std::int64_t patch_frames) const {
+    const SamplingOptions& sampling = inputs.options.sampling;
+    if (!*sampling.image_first || inputs.size[0] <= patch_frames || inputs.options.first_frame.defined())
+        return run_sampling(inputs);
+    RunInputs first = inputs;
+    first.options = first_frame_options(inputs.options);
+    first.size[0] = patch_frames;
+    const GenerateResult frame = run_sampling(first);
+    inputs.options.first_frame = frame.video;
+    GenerateResult result = run_sampling(inputs);
+    for (const double seconds : frame.step_seconds) result.first_frame_seconds += seconds;
     return result;
+}
+
+std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call, const Captions& captions,
+                                                     int count, Stages& stages) {
+    const auto patch = stages.run("load transformer", [&] { return transformer(0); })->config().patch_size;
+    RunInputs inputs = {folder, call, {}, captions.prompt, captions.negative, {}};
+    inputs.size = sample_size(call.sampling, vae_shape(), patch);
+    inputs.transformer = [&](int expert) {
+        if (expert == 1 && !call.keep && count == 1) release_transformer(0);
+        return transformer(expert);
+    };
+    std::vector<GenerateResult> results = stages.run("denoise", [&] {
+        std::vector<GenerateResult> made;
+        for (int i = 0; i < count; ++i) {
+            inputs.options.progress = [&, i](int step, int steps, double seconds) {
+                const int done = i * steps + step, all = count * steps;
+                stages.tell("denoise", static_cast<double>(done) / all);
+                return !call.progress || call.progress(done, all, seconds);
+            };
+            made.push_back(denoise_one(inputs, patch[0]));
+            ++inputs.options.sampling.seed;
+        }
+        return made;
+    });
+    if (!call.keep) {
+        release_transformer(0);
+        release_transformer(1);
+    }
+    return results;
+}
+
+void Pipeline::Parts::decode(std::vector<GenerateResult>& results, const GenerateOptions& call,
+                             Stages& stages) {
+    const auto loaded = stages.run("load vae", [&] { return decoder(); });
+    const auto to_pixels = [&](Tensor& video, double before) {
+        VaeOptions settings;
+        settings.progress = [&](double done) {
+            stages.tell("decode", before + done / static_cast<double>(results.size()));
+            return true;
+        };
+        const Shape& latents = video.shape();
+        const Tensor batch = video.reshaped({1, latents[0], latents[1], latents[2], latents[3]});
+        const Tensor pixels = loaded->decode(batch.to(loaded->device()), settings).to(Device::cpu);
+        if (!all_finite(pixels)) throw InvalidArgument("[generate] the decoded video is not finite");
+        const Shape& made = pixels.shape();
+        video = pixels.reshaped({made[1], made[2], made[3], made[4]});
+    };
+    stages.run("decode", [&] {
+        for (std::size_t i = 0; i < results.size(); ++i)
+            to_pixels(results[i].video, static_cast<double>(i) / static_cast<double>(results.size()));
+        return true;
+    });
+    if (!call.keep) release(vae);
+}
+
+Pipeline::Pipeline(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Pipeline::Pipeline(Pipeline&&) noexcept = default;
+Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
+Pipeline::~Pipeline() = default;
+
+Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& options,
+                        const LoadOptions& text_encoder) {
+    family_of(transformer_folder(folder) / "config.json");
+    auto parts = Parts::read(folder);
+    parts->options = options;
+    parts->text_options = text_encoder;
+    return Pipeline(std::move(parts));
+}
+
+Pipeline Pipeline::load(const std::filesystem::path& folder, Device device) {
+    return load(folder, LoadOptions{.device = device}, LoadOptions{.device = device});
+}
+
+Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {
+    auto parts = Parts::read(folder);
+    parts->options.device = parts->text_options.device = transformer->device();
+    parts->transformers[0] = std::move(transformer);
+    parts->own_transformer = true;
+    return Pipeline(std::move(parts));
+}
+
+int Pipeline::experts() const {
+    return parts_->folder.boundary ? 2 : 1;
+}
+
+Transformer& Pipeline::transformer(int expert) {
+    if (expert < 0 || expert >= experts())
+        throw InvalidArgument(fmt::format("[pipeline] there are {} experts, got {}", experts(), expert));
+    return *parts_->transformer(expert);
+}
+
+const Transformer& Pipeline::transformer(int expert) const {
+    return const_cast<Pipeline*>(this)->transformer(expert);
+}
+
+bool Pipeline::has_text_encoder() const {
+    return parts_->has_text;
+}
+
+bool Pipeline::has_vae() const {
+    return parts_->folder.has_vae;
+}
+
+double Pipeline::frames_per_second() const {
+    return parts_->folder.has_vae ? parts_->folder.defaults.frames_per_second : 8.0;
+}
+
+GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
+    const PipelineFolder& folder = parts_->folder;
+    // Embeddings without a counterpart to steer away from leave nothing to guide with.
+    const bool can_guide = options.negative_prompt_embeds.defined() || has_text_encoder();
+    SamplingOptions& sampling = options.sampling;
+    const bool sized = folder.has_vae && folder.row != nullptr;
+    const auto size = [&](int value) { return sized ? std::optional(value) : std::nullopt; };
+    fill(sampling.frames, folder.sampling.frames, size(folder.defaults.frames));
+    fill(sampling.height, folder.sampling.height, size(folder.defaults.height));
+    fill(sampling.width, folder.sampling.width, size(folder.defaults.width));
+    fill(sampling.steps, folder.sampling.steps, std::optional(folder.row ? folder.defaults.steps : kSteps));
+    if (!can_guide && !sampling.guidance) sampling.guidance = no_guidance(parts_->guidance_rule());
+    fill(sampling.guidance, folder.sampling.guidance,
+         std::optional(folder.row ? folder.defaults.guidance : kGuidance));
+    fill(sampling.sampler, folder.sampling.sampler, std::optional(SamplerKind::unipc));
+    fill(sampling.image_first, folder.sampling.image_first, std::optional(false));
+    fill(sampling.stagger, folder.sampling.stagger, std::optional(0.0));
+    if (!sampling.shift) sampling.shift = folder.shift(parts_->frame_tokens(sampling), *sampling.steps);
+    return options;
+}
+
+GenerateResult Pipeline::generate(const GenerateOptions& options) const {
+    return std::move(generate(options, 1).front());
+}
+
+std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int count) const {
+    if (count < 1) throw InvalidArgument(fmt::format("[generate] count must be at least 1, got {}", count));
+    Parts& parts = *parts_;
+    const GenerateOptions options = with_defaults(given);
+    const SamplingOptions& sampling = options.sampling;
+    check(sampling);
+    if (const VaeShape* shape = parts.vae_shape()) sample_size(sampling, shape, parts.token());
+    Stages stages(options);
+    Captions captions;
+    captions.prompt = parts.embeddings(options, false, stages);
+    const double none = no_guidance(parts.guidance_rule());
+    if (*sampling.guidance != none || sampling.guidance_2.value_or(none) != none)
+        captions.negative = parts.embeddings(options, true, stages);
+    if (!options.keep) parts.release(parts.text);
+    std::vector<GenerateResult> results = parts.denoise(options, captions, count, stages);
+    if (has_vae() && options.decode) parts.decode(results, options, stages);
+    for (GenerateResult& result : results) {
+        result.is_latents = has_vae() && !options.decode;
+        result.stages = stages.seconds;
+    }
+    return results;
 }
 
 }  // namespace aerogel

@@ -10,13 +10,22 @@
 namespace aerogel {
 namespace {
 
-std::int64_t checked_extent(const char* name, const std::optional<int>& size, std::int64_t patch) {
+/// Whole multiples, plus `more`, that a size may be.
+struct Multiple {
+    std::int64_t of = 1;
+    std::int64_t more = 0;
+};
+
+std::int64_t checked_size(const char* name, const std::optional<int>& size, const Multiple& multiple) {
     if (!size)
         throw InvalidArgument(
             fmt::format("[generate] {} must be given, the model folder has no default", name));
-    if (*size < 1 || *size % patch != 0) {
-        throw InvalidArgument(
-            fmt::format("[generate] {} must be a positive multiple of {}, got {}", name, patch, *size));
+    if (*size < 1 || *size % multiple.of != multiple.more % multiple.of) {
+        throw InvalidArgument(multiple.more == 0
+                                  ? fmt::format("[generate] {} must be a positive multiple of {}, got {}",
+                                                name, multiple.of, *size)
+                                  : fmt::format("[generate] {} must be {} more than a multiple of {}, got {}",
+                                                name, multiple.more, multiple.of, *size));
     }
     return *size;
 }
@@ -43,16 +52,32 @@ void check_memory(const Transformer& model, const Shape& shape) {
 
 }  // namespace
 
-Shape video_shape(const Transformer& model, const SamplingOptions& options) {
+Shape sample_size(const SamplingOptions& options, const VaeShape* vae, std::span<const std::int64_t> patch) {
+    const std::int64_t side = vae != nullptr ? vae->spatial_factor : 1;
+    // One frame of latents is the first of the video, every other one is temporal_factor frames.
+    const Multiple frames = vae == nullptr ? Multiple{patch[0], 0}
+                            : vae->video   ? Multiple{vae->temporal_factor * patch[0], 1}
+                                           : Multiple{1, 0};
+    const Shape size = {checked_size("frames", options.frames, frames),
+                        checked_size("height", options.height, {side * patch[1], 0}),
+                        checked_size("width", options.width, {side * patch[2], 0})};
+    if (vae == nullptr) return size;
+    if (!vae->video && size[0] != 1) {
+        throw InvalidArgument(
+            fmt::format("[generate] this model makes pictures: frames must be 1, got {}", size[0]));
+    }
+    const Shape latents = vae->latents(size[0], size[1], size[2]);
+    return {latents[2], latents[3], latents[4]};
+}
+
+Shape sample_shape(const Transformer& model, const Shape& size) {
     const TransformerConfig& config = model.config();
     if (config.in_channels != config.out_channels) {
         throw Unsupported(fmt::format(
             "[generate] the model takes {} channels and gives {}: image conditioning is not supported",
             config.in_channels, config.out_channels));
     }
-    Shape shape = {1, config.in_channels, checked_extent("frames", options.frames, config.patch_size[0]),
-                   checked_extent("height", options.height, config.patch_size[1]),
-                   checked_extent("width", options.width, config.patch_size[2])};
+    const Shape shape = {1, config.in_channels, size[0], size[1], size[2]};
     check_memory(model, shape);
     return shape;
 }

@@ -1,12 +1,21 @@
 // The size of a video that is to be made: checked before any of its memory is taken.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "aerogel/pipeline.h"
+#include "model/vae/vae.h"
 
 namespace aerogel {
 
-/// [1, channels, frames, height, width]. InvalidArgument when a size is missing, is no multiple of the patch,
-/// or needs more memory than this machine has; Unsupported for image conditioning.
-Shape video_shape(const Transformer& model, const SamplingOptions& options);
+/// Frames, height and width of the sample that becomes a video of the sizes in `options`, where a token has
+/// so many frames, rows and columns of it (`patch`); `vae` null: the sample is the video. InvalidArgument
+/// when a size is missing or no whole number of tokens.
+Shape sample_size(const SamplingOptions& options, const VaeShape* vae, std::span<const std::int64_t> patch);
+
+/// [1, channels, frames, height, width] of a sample of this size. InvalidArgument when it needs more memory
+/// than this machine has; Unsupported for image conditioning.
+Shape sample_shape(const Transformer& model, const Shape& size);
 
 }  // namespace aerogel

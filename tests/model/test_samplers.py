@@ -60,6 +60,26 @@ def test_trajectories(kind, shift, field, tmp_path):
     print(f"worst relative error {worst:.1e}")
 
 
+@pytest.mark.parametrize("terminal", [None, 0.02, 0.3])
+@pytest.mark.parametrize("mu", [0.5, 1.15, 2.4])
+def test_levels_of_image_pipelines(mu, terminal, field, tmp_path):
+    """Levels from 1 to 1/steps under a dynamic shift, stretched to a last level: noise levels and trajectories."""
+    for steps in (2, 4, 9, 20):
+        s = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=terminal)
+        s.set_timesteps(steps, sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        last = [] if terminal is None else [terminal]
+        done = run_program("sampler_dump", "euler", steps, float(np.exp(mu)), field[0], tmp_path / "out.safetensors",
+                           "even", *last)
+        assert done.returncode == 0, done.stderr
+        ours = load_file(tmp_path / "out.safetensors")
+        assert torch.allclose(ours["timesteps"], s.timesteps.float(), rtol=2e-6, atol=0)
+        x, matrix = field[1]["noise"].double(), field[1]["matrix"].double()
+        for i, t in enumerate(s.timesteps):
+            x = x + (s.sigmas[i + 1] - s.sigmas[i]).double() * torch.tanh(matrix @ x) * (0.5 + float(t) / 1000)
+            assert (ours["samples"][i] - x).norm() / x.norm() <= BOUND
+    assert run_program("sampler_dump", "euler", 4, 3, field[0], tmp_path / "o", "even", 1.5).returncode == 1
+
+
 def test_trajectories_tell_samplers_apart(field):
     """The bound is far below what separates the samplers, the shifts and the orders."""
     base = trajectory("unipc", 8, 3, field[1], torch.float64)[0][-1]

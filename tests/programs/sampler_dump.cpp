@@ -1,7 +1,7 @@
 // Runs a sampler over a whole trajectory with a given linear velocity field, for
-// tests/model/test_samplers.py. sampler_dump KIND STEPS SHIFT INPUT.safetensors OUTPUT.safetensors: INPUT
-// holds noise [n] and matrix [n, n], the velocity is v = tanh(matrix x) * (0.5 + t / 1000); OUTPUT gets
-// timesteps [steps] and samples [steps, n].
+// tests/model/test_samplers.py. sampler_dump KIND STEPS SHIFT INPUT.safetensors OUTPUT.safetensors
+// [even|training [TERMINAL]]: INPUT holds noise [n] and matrix [n, n], the velocity is v = tanh(matrix x) *
+// (0.5 + t / 1000); OUTPUT gets timesteps [steps] and samples [steps, n].
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -30,10 +30,13 @@ void velocity_at(const Tensor& matrix, const Tensor& x, float t, Tensor& v) {
     }
 }
 
-void dump(char** argv) {
-    const int steps = std::atoi(argv[2]);
-    const auto sampler =
-        aerogel::Sampler::create(aerogel::sampler_kind_from(argv[1]), steps, std::atof(argv[3]));
+void dump(int argc, char** argv) {
+    aerogel::NoiseLevels levels;
+    const int steps = levels.steps = std::atoi(argv[2]);
+    levels.shift = std::atof(argv[3]);
+    if (argc > 6) levels.even = std::string(argv[6]) == "even";
+    if (argc > 7) levels.terminal = std::atof(argv[7]);
+    const auto sampler = aerogel::Sampler::create(aerogel::sampler_kind_from(argv[1]), levels);
     const auto input = aerogel::SafetensorsFile::open(argv[4]);
     Tensor x = input.tensor("noise").clone();
     const Tensor matrix = input.tensor("matrix").clone();
@@ -55,8 +58,10 @@ void dump(char** argv) {
 
 int main(int argc, char** argv) {
     try {
-        if (argc != 6) throw aerogel::InvalidArgument("usage: sampler_dump KIND STEPS SHIFT INPUT OUTPUT");
-        dump(argv);
+        if (argc < 6)
+            throw aerogel::InvalidArgument(
+                "usage: sampler_dump KIND STEPS SHIFT INPUT OUTPUT [even|training [TERMINAL]]");
+        dump(argc, argv);
         return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());

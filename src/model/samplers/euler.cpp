@@ -1,8 +1,4 @@
-// Euler steps along the velocity, with the noise levels of diffusers' FlowMatchEulerDiscreteScheduler. Its
-// lowest level is that of the shifted training schedule, shifted once more with all the others; kept, because
-// published step counts and shifts were tuned with it.
-#include <cmath>
-
+// Euler steps along the velocity.
 #include "model/samplers/samplers.h"
 #include "ops/elementwise.h"
 
@@ -11,13 +7,9 @@ namespace {
 
 class EulerSampler final : public Sampler {
   public:
-    EulerSampler(int steps, double shift) {
-        const double first = kTrainTimesteps;
-        const double last = shifted(1.0 / kTrainTimesteps, shift) * kTrainTimesteps;
-        const double spacing = steps == 1 ? 0.0 : (last - first) / (steps - 1);
-        for (int i = 0; i < steps; ++i) {
-            const double t = i * spacing + first;
-            sigmas_.push_back(static_cast<float>(shifted(t / kTrainTimesteps, shift)));
+    explicit EulerSampler(const std::vector<double>& sigmas) {
+        for (const double sigma : sigmas) {
+            sigmas_.push_back(static_cast<float>(sigma));
             timesteps_.push_back(sigmas_.back() * static_cast<float>(kTrainTimesteps));
         }
         sigmas_.push_back(0.0F);
@@ -39,8 +31,8 @@ class EulerSampler final : public Sampler {
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_euler_sampler(int steps, double shift) {
-    return std::make_unique<EulerSampler>(steps, shift);
+std::unique_ptr<Sampler> make_euler_sampler(const std::vector<double>& sigmas) {
+    return std::make_unique<EulerSampler>(sigmas);
 }
 
 }  // namespace aerogel

@@ -16,18 +16,51 @@ SamplerKind sampler_kind_from(std::string_view name) {
     throw InvalidArgument(fmt::format("[sampler] must be euler or unipc, got {}", name));
 }
 
-std::unique_ptr<Sampler> Sampler::create(SamplerKind kind, int steps, double shift) {
+std::string_view to_string(SamplerKind kind) {
+    return kind == SamplerKind::euler ? "euler" : "unipc";
+}
+
+std::vector<double> noise_levels(SamplerKind kind, const NoiseLevels& levels) {
+    const auto shifted = [&](double sigma) {
+        return levels.shift * sigma / (1.0 + (levels.shift - 1.0) * sigma);
+    };
+    const int steps = levels.steps;
+    double spacing = 0.0;  // from one step to the next, before the shift
+    if (levels.even || kind == SamplerKind::euler) {
+        // The lowest level is that of the shifted training schedule, shifted once more with all the others;
+        // kept, because published step counts and shifts were tuned with it.
+        const double last = levels.even ? 1.0 / steps : shifted(1.0 / kTrainTimesteps);
+        if (steps > 1) spacing = (last - 1.0) / (steps - 1);
+    } else {
+        // In numpy.linspace's order of operations: a timestep that is a whole number must not fall below it.
+        spacing = (1.0 / kTrainTimesteps - 1.0) / steps;
+    }
+    std::vector<double> sigmas;
+    for (int i = 0; i < steps; ++i) sigmas.push_back(shifted(i * spacing + 1.0));
+    if (!levels.terminal) return sigmas;
+    const double last = sigmas.back();  // 1 only where there is one step: nothing to stretch
+    const double stretch = (1.0 - *levels.terminal) / (1.0 - last);
+    for (double& sigma : sigmas) sigma = last < 1.0 ? 1.0 - (1.0 - sigma) * stretch : sigma;
+    return sigmas;
+}
+
+std::unique_ptr<Sampler> Sampler::create(SamplerKind kind, const NoiseLevels& levels) {
     constexpr int kMostSteps = 1000;
     constexpr double kLargestShift = 100.0;  // beyond it neighbouring noise levels meet in float32
-    if (steps < 1 || steps > kMostSteps) {
+    if (levels.steps < 1 || levels.steps > kMostSteps) {
         throw InvalidArgument(
-            fmt::format("[sampler] steps must be between 1 and {}, got {}", kMostSteps, steps));
+            fmt::format("[sampler] steps must be between 1 and {}, got {}", kMostSteps, levels.steps));
     }
-    if (!(shift > 0.0) || shift > kLargestShift) {
+    if (!(levels.shift > 0.0) || levels.shift > kLargestShift) {
+        throw InvalidArgument(fmt::format("[sampler] shift must be positive and at most {}, got {}",
+                                          kLargestShift, levels.shift));
+    }
+    if (levels.terminal && !(*levels.terminal > 0.0 && *levels.terminal < 1.0)) {
         throw InvalidArgument(
-            fmt::format("[sampler] shift must be positive and at most {}, got {}", kLargestShift, shift));
+            fmt::format("[sampler] terminal must be between 0 and 1, got {}", *levels.terminal));
     }
-    return kind == SamplerKind::euler ? make_euler_sampler(steps, shift) : make_unipc_sampler(steps, shift);
+    const std::vector<double> sigmas = noise_levels(kind, levels);
+    return kind == SamplerKind::euler ? make_euler_sampler(sigmas) : make_unipc_sampler(sigmas);
 }
 
 void check_sampler_step(int index, std::size_t steps, const TensorView& velocity, const MutableView& sample) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "aerogel/sampler.h"
 
@@ -11,13 +12,12 @@ namespace aerogel {
 /// Training noise levels are multiples of 1/1000.
 inline constexpr double kTrainTimesteps = 1000.0;
 
-std::unique_ptr<Sampler> make_euler_sampler(int steps, double shift);
-std::unique_ptr<Sampler> make_unipc_sampler(int steps, double shift);
+/// `sigmas`: a level for each step, falling, in (0, 1].
+std::unique_ptr<Sampler> make_euler_sampler(const std::vector<double>& sigmas);
+std::unique_ptr<Sampler> make_unipc_sampler(const std::vector<double>& sigmas);
 
-/// Moves noise levels towards high noise: shift s / (1 + (shift - 1) s).
-inline double shifted(double sigma, double shift) {
-    return shift * sigma / (1.0 + (shift - 1.0) * sigma);
-}
+/// The level of each step.
+std::vector<double> noise_levels(SamplerKind kind, const NoiseLevels& levels);
 
 /// InvalidArgument unless 0 <= index < steps and velocity and sample are contiguous f32 of one shape on one
 /// device.

@@ -28,14 +28,11 @@ double half_log_snr(double sigma) {
 
 class UniPcSampler final : public Sampler {
   public:
-    UniPcSampler(int steps, double shift) {
-        // log(1 - sigma) must stay finite.
-        constexpr double kMargin = 1e-6;
-        // In numpy.linspace's order of operations: a timestep that is a whole number must not fall below it.
-        const double spacing = (1.0 / kTrainTimesteps - 1.0) / steps;
-        for (int i = 0; i < steps; ++i) {
-            double sigma = shifted(i * spacing + 1.0, shift);
-            if (i == 0 && std::abs(sigma - 1.0) < kMargin) sigma -= kMargin;
+    explicit UniPcSampler(const std::vector<double>& sigmas) {
+        for (double sigma : sigmas) {
+            // log(1 - sigma) must stay finite.
+            constexpr double kMargin = 1e-6;
+            if (sigmas_.empty() && std::abs(sigma - 1.0) < kMargin) sigma -= kMargin;
             sigmas_.push_back(static_cast<double>(static_cast<float>(sigma)));
             // diffusers gives the model whole timesteps, rounded down.
             timesteps_.push_back(static_cast<float>(std::floor(sigma * kTrainTimesteps)));
@@ -161,8 +158,8 @@ class UniPcSampler final : public Sampler {
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_unipc_sampler(int steps, double shift) {
-    return std::make_unique<UniPcSampler>(steps, shift);
+std::unique_ptr<Sampler> make_unipc_sampler(const std::vector<double>& sigmas) {
+    return std::make_unique<UniPcSampler>(sigmas);
 }
 
 }  // namespace aerogel

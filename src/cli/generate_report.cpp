@@ -1,0 +1,204 @@
+// Sums of steps and sparse calls, as JSON and as text.
+#include "cli/generate_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "aerogel/threads.h"
+#include "base/cpu_features.h"
+#include "cli/output.h"
+#include "core/text.h"
+
+namespace aerogel::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Shorter stages are left out where people read.
+constexpr double kWorthTelling = 0.1;
+
+double median(std::vector<double> values) {
+    if (values.empty()) return 0.0;
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+}
+
+struct SparseSummary {
+    double density = 0.0;  ///< mean over all calls
+    double predict_seconds = 0.0;
+    double attention_seconds = 0.0;
+    int predicted = 0;  ///< calls that chose their mask or head types, not those that were given them
+    std::map<std::string, int> head_types;
+    std::map<std::string, int> stayed_dense;  ///< calls by the reason
+};
+
+SparseSummary summarize(const std::vector<SparseCall>& calls) {
+    SparseSummary summary;
+    for (const SparseCall& call : calls) {
+        summary.density += call.report.density() / static_cast<double>(calls.size());
+        summary.predict_seconds += call.report.predict_seconds;
+        summary.attention_seconds += call.report.attention_seconds;
+        summary.predicted += call.report.predicted ? 1 : 0;
+        for (const SparseHead& head : call.report.heads) ++summary.head_types[std::string(head.type)];
+        if (!call.report.dense_because.empty()) ++summary.stayed_dense[call.report.dense_because];
+    }
+    return summary;
+}
+
+// The same figures step by step.
+Json steps_json(const std::vector<SparseCall>& calls) {
+    std::map<int, std::vector<SparseCall>> by_step;
+    for (const SparseCall& call : calls) by_step[call.step].push_back(call);
+    Json steps = Json::array();
+    for (const auto& [step, of_step] : by_step) {
+        const SparseSummary summary = summarize(of_step);
+        steps.push_back({{"step", step},
+                         {"density", summary.density},
+                         {"predicted_calls", summary.predicted},
+                         {"predict_seconds", summary.predict_seconds},
+                         {"attention_seconds", summary.attention_seconds},
+                         {"head_types", summary.head_types},
+                         {"stayed_dense", summary.stayed_dense}});
+    }
+    return steps;
+}
+
+Json sparse_json(const GenerateReport& report) {
+    const SparsePattern& pattern = report.options.sparse->pattern;
+    const SparseSummary summary = summarize(report.results.front().sparse_calls);
+    Json json = {{"type", pattern.type},
+                 {"sparsity", pattern.sparsity},
+                 {"block_size", pattern.block_size},
+                 {"density", summary.density},
+                 {"predict_seconds", summary.predict_seconds},
+                 {"attention_seconds", summary.attention_seconds},
+                 {"head_types", summary.head_types},
+                 {"stayed_dense", summary.stayed_dense}};
+    json["steps"] = steps_json(report.results.front().sparse_calls);
+    Json calls = Json::array();
+    for (const SparseCall& call : report.results.front().sparse_calls) {
+        Json heads = Json::array();
+        for (const SparseHead& head : call.report.heads) {
+            heads.push_back({{"type", head.type}, {"recall", head.recall}, {"density", head.density}});
+        }
+        calls.push_back({{"step", call.step},
+                         {"block", call.block},
+                         {"conditional", call.conditional},
+                         {"heads", heads}});
+    }
+    json["calls"] = std::move(calls);
+    return json;
+}
+
+Json quantized_json(const GenerateReport& report) {
+    std::map<std::string, int> schemes;
+    for (const auto& layer : report.quantized->layers) ++schemes[layer.scheme];
+    if (!report.online.empty()) return {{"online", report.online}, {"layers", schemes}};
+    return {{"description", report.description}, {"layers", schemes}};
+}
+
+Json stages_json(const GenerateResult& result) {
+    Json stages = Json::array();
+    for (const StageSeconds& stage : result.stages)
+        stages.push_back({{"stage", stage.stage}, {"seconds", stage.seconds}});
+    return stages;
+}
+
+}  // namespace
+
+Json to_json(const GenerateReport& report) {
+    const GenerateOptions& options = report.options;
+    const SamplingOptions& sampling = options.sampling;
+    const GenerateResult& result = report.results.front();
+    Json json = {
+        {"model", report.model},
+        {"prompt", options.prompt},
+        {"seed", sampling.seed},
+        {"steps", *sampling.steps},
+        {"guidance", *sampling.guidance},
+        {"shift", *sampling.shift},
+        {"image_first", *sampling.image_first},
+        {"stagger", *sampling.stagger},
+        {"frames", *sampling.frames},
+        {"width", *sampling.width},
+        {"height", *sampling.height},
+        {"cpu", {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}}},
+        {"float_bytes", report.quantized ? report.quantized->bytes_before : result.weight_bytes},
+        {"weight_bytes", result.weight_bytes},
+        {"peak_memory_bytes", report.peak_memory_bytes},
+        {"seconds_per_step", median(result.step_seconds)},
+        {"step_seconds", result.step_seconds},
+        {"first_frame_seconds", result.first_frame_seconds},
+        {"stages", stages_json(result)}};
+    if (report.results.size() > 1) json["videos"] = report.results.size();
+    if (report.quantized) json["quantized"] = quantized_json(report);
+    if (options.sparse) json["sparse"] = sparse_json(report);
+    if (report.timings) json["timings"] = to_json(*report.timings);
+    json["outputs"] = report.outputs;
+    return json;
+}
+
+std::string to_text(const GenerateReport& report) {
+    double total = 0.0;
+    std::vector<double> seconds;
+    for (const GenerateResult& result : report.results)
+        seconds.insert(seconds.end(), result.step_seconds.begin(), result.step_seconds.end());
+    for (const double step : seconds) total += step;
+    std::string text = fmt::format("{} steps in {} ({} per step), weights {}, peak memory {}", seconds.size(),
+                                   show_seconds(total), show_seconds(median(seconds)),
+                                   show_bytes(static_cast<double>(report.results.front().weight_bytes)),
+                                   show_bytes(static_cast<double>(report.peak_memory_bytes)));
+    std::string stages;
+    for (const StageSeconds& stage : report.results.front().stages) {
+        if (stage.stage == "denoise" || stage.seconds < kWorthTelling) continue;
+        stages +=
+            fmt::format("{}{} {}", stages.empty() ? "\n" : ", ", stage.stage, show_seconds(stage.seconds));
+    }
+    text += stages;
+    if (report.quantized) {
+        const auto& layers = report.quantized->layers;
+        const auto floats =
+            std::count_if(layers.begin(), layers.end(), [](const auto& l) { return l.scheme == "FLOAT"; });
+        text += fmt::format("\nquantized: {} of {} layers",
+                            static_cast<std::ptrdiff_t>(layers.size()) - floats, layers.size());
+    }
+    if (report.options.sparse) {
+        const SparseSummary summary = summarize(report.results.front().sparse_calls);
+        text += fmt::format("\n{}: density {:.1f} %, prediction {}, attention {}, heads:",
+                            report.options.sparse->pattern.type, 100 * summary.density,
+                            show_seconds(summary.predict_seconds), show_seconds(summary.attention_seconds));
+        for (const auto& [type, count] : summary.head_types) text += fmt::format(" {} {}", count, type);
+        for (const auto& [reason, calls] : summary.stayed_dense)
+            text += fmt::format("\n{} of {} calls stayed dense: {}", calls,
+                                report.results.front().sparse_calls.size(), reason);
+    }
+    if (report.timings) text += "\n" + to_text(*report.timings);
+    for (const auto& output : report.outputs) text += "\nwrote " + output;
+    return text;
+}
+
+std::string parameters_text(const GenerateReport& report, int index) {
+    const GenerateOptions& options = report.options;
+    const SamplingOptions& sampling = options.sampling;
+    std::string text = options.prompt;
+    if (!options.negative_prompt.empty()) text += "\nNegative prompt: " + options.negative_prompt;
+    text += fmt::format("\nSteps: {}, Sampler: {}, CFG scale: {}, Shift: {:.4g}, Seed: {}, Size: {}x{}",
+                        *sampling.steps, to_string(*sampling.sampler), *sampling.guidance, *sampling.shift,
+                        sampling.seed + static_cast<std::uint64_t>(index), *sampling.width, *sampling.height);
+    if (*sampling.frames > 1) text += fmt::format(", Frames: {}", *sampling.frames);
+    text += ", Model: " + std::filesystem::path(report.model).filename().string();
+    if (!report.online.empty()) text += ", Scheme: " + report.online;
+    if (!report.description.empty())
+        text += ", Quantized: " + std::filesystem::path(report.description).filename().string();
+    if (options.sparse)
+        text +=
+            fmt::format(", Sparse: {} {}", options.sparse->pattern.type, options.sparse->pattern.sparsity);
+    return text;
+}
+
+}  // namespace aerogel::cli

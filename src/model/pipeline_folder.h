@@ -1,0 +1,40 @@
+// What a pipeline folder says about generation: its class, "boundary_ratio" and our own "generation" entry of
+// model_index.json, and the noise levels of scheduler/scheduler_config.json.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "aerogel/pipeline.h"
+#include "model/pipelines.h"
+
+namespace aerogel {
+
+/// A shift of the noise levels that grows with the number of tokens ("use_dynamic_shifting").
+struct DynamicShift {
+    double base_shift = 0.5;
+    double max_shift = 1.15;
+    double base_tokens = 256;
+    double max_tokens = 4096;
+    bool exponential = true;  ///< the shift is e^mu, else mu
+};
+
+struct PipelineFolder {
+    const PipelineRow* row = nullptr;  ///< null where no model_index.json names a class
+    PipelineDefaults defaults;         ///< the row's, adjusted
+    bool has_vae = false;              ///< sizes are pixels, else those of the transformer's sample
+    SamplingOptions sampling;          ///< unset fields are those the folder says nothing about
+    std::optional<DynamicShift> dynamic_shift;
+    std::optional<double> terminal;  ///< NoiseLevels::terminal
+    /// Below this noise level transformer_2/ takes over from transformer/.
+    std::optional<double> boundary;
+
+    /// InvalidArgument on a wrong value, Unsupported on a pipeline, a scheduler or a setting of it that
+    /// Aerogel does not have.
+    static PipelineFolder read(const std::filesystem::path& folder);
+    /// The shift for so many tokens of one frame and steps; 3 where nothing is said.
+    double shift(double tokens, int steps) const;
+};
+
+}  // namespace aerogel

@@ -1,0 +1,152 @@
+// The loop over the steps. The passes with and without the caption run one after the other: half the memory
+// of a batch of two.
+#include "model/sampling_run.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "model/guidance.h"
+#include "model/video_shape.h"
+#include "ops/elementwise.h"
+
+namespace aerogel {
+namespace {
+
+Tensor noise(const Shape& shape, std::uint64_t seed, Device device) {
+    std::vector<float> sample(static_cast<std::size_t>(element_count(shape)));
+    fill_normal(sample, seed);
+    return Tensor::of(sample, shape, device);
+}
+
+NoiseLevels noise_levels(const RunInputs& inputs) {
+    NoiseLevels levels;
+    levels.steps = *inputs.options.sampling.steps;
+    levels.shift = *inputs.options.sampling.shift;
+    levels.even = inputs.folder.row != nullptr && inputs.folder.row->even_levels;
+    levels.terminal = inputs.folder.terminal;
+    return levels;
+}
+
+class Run {
+  public:
+    explicit Run(const RunInputs& inputs)
+        : inputs_(inputs),
+          options_(inputs.options),
+          model_(inputs.transformer(0)),
+          sample_(noise(sample_shape(*model_, inputs.size), options_.sampling.seed, model_->device())),
+          sampler_(model_->config(), options_, noise_levels(inputs), sample_),
+          timestep_(*options_.sampling.steps) {
+        take_policy();
+    }
+
+    GenerateResult finish() {
+        const int steps = *options_.sampling.steps;
+        for (int step = 0; step < steps; ++step) {
+            choose_expert(step);
+            const auto start = Clock::now();
+            timestep_.set_timestep_idx(step);
+            sampler_.step(step, guided_velocity(step));
+            check_finite(step);
+            result_.step_seconds.push_back(seconds_since(start));
+            if (options_.progress && !options_.progress(step + 1, steps, result_.step_seconds.back()))
+                throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1, steps));
+        }
+        const Shape& shape = sample_.shape();
+        result_.video = sample_.to(Device::cpu).reshaped({shape[1], shape[2], shape[3], shape[4]});
+        return std::move(result_);
+    }
+
+  private:
+    // Two experts, each for its noise levels (Wan 2.2: mixture of experts by noise). The first one is let go.
+    void choose_expert(int step) {
+        if (!inputs_.folder.boundary || expert_ == 1) return;
+        if (sampler_.noise_level(step) >= *inputs_.folder.boundary) return;
+        model_.reset();
+        model_ = inputs_.transformer(1);
+        expert_ = 1;
+        sparse_plans_ = {};
+        take_policy();
+    }
+
+    // Each time a model begins.
+    void take_policy() {
+        policy_ = options_.timestep_policy;
+        if (options_.first_static_step) policy_ = policy_static_from(*model_, *options_.first_static_step);
+        result_.weight_bytes += model_->weight_bytes();
+    }
+
+    double guidance() const {
+        const SamplingOptions& sampling = options_.sampling;
+        return expert_ == 1 && sampling.guidance_2 ? *sampling.guidance_2 : *sampling.guidance;
+    }
+
+    // The model's own results are finite (Transformer::forward); guidance may still be too strong.
+    void check_finite(int step) const {
+        if (all_finite(sample_)) return;
+        throw InvalidArgument(
+            fmt::format("[generate] the video is not finite after step {}: the guidance {} is too strong, or "
+                        "the shift {}",
+                        step, guidance(), *options_.sampling.shift));
+    }
+
+    Tensor guided_velocity(int step) {
+        Tensor conditional = velocity(step, /*conditional=*/true);
+        if (!inputs_.negative_prompt_embeds.defined()) return conditional;
+        const Tensor negative = velocity(step, /*conditional=*/false);
+        const PipelineRow* row = inputs_.folder.row;
+        guide(row != nullptr ? row->guidance : GuidanceRule::plain, guidance(),
+              {conditional, negative, row != nullptr ? row->token_side : 1});
+        return conditional;
+    }
+
+    Tensor velocity(int step, bool conditional) {
+        TransformerInput input;
+        input.hidden_states = sample_;
+        input.timestep = sampler_.timesteps(step);
+        input.encoder_hidden_states = conditional ? inputs_.prompt_embeds : inputs_.negative_prompt_embeds;
+        TransformerStep settings;
+        settings.context.timestep_index = *timestep_.get_timestep_idx();
+        if (policy_) settings.timestep_policy = &*policy_;
+        if (options_.sparse) settings.sparse = &*options_.sparse;
+        settings.sparse_plans = &sparse_plans_[conditional ? 0 : 1];
+        settings.on_sparse = [&](int block, const SparseReport& report) {
+            result_.sparse_calls.push_back({step, block, conditional, report});
+        };
+        if (options_.on_linear_input) {
+            settings.on_linear_input = [&](const std::string& linear, const TensorView& x) {
+                options_.on_linear_input(linear, step, x);
+            };
+        }
+        if (options_.on_attention_input) {
+            settings.on_attention_input = [&](const AttentionInput& at) {
+                options_.on_attention_input(step, at);
+            };
+        }
+        return model_->forward(input, settings);
+    }
+
+    const RunInputs& inputs_;
+    const GenerateOptions& options_;
+    std::shared_ptr<Transformer> model_;
+    int expert_ = 0;
+    std::optional<TimestepPolicyConfig> policy_;
+    std::array<SparsePlans, 2> sparse_plans_;  // of the passes with and without the caption
+    Tensor sample_;
+    FrameSampler sampler_;
+    TimestepManager timestep_;
+    GenerateResult result_;
+};
+
+}  // namespace
+
+GenerateResult run_sampling(const RunInputs& inputs) {
+    return Run(inputs).finish();
+}
+
+}  // namespace aerogel

@@ -1,0 +1,28 @@
+// One sampling run: noise becomes the latents (or pixels) of a video, step by step.
+#pragma once
+
+#include <array>
+#include <functional>
+
+#include "aerogel/pipeline.h"
+#include "model/frame_sampler.h"
+#include "model/pipeline_folder.h"
+
+namespace aerogel {
+
+/// What a run is given.
+struct RunInputs {
+    const PipelineFolder& folder;
+    GenerateOptions options;  ///< with every default filled in
+    Shape size;               ///< frames, height and width of the sample
+    Tensor prompt_embeds;
+    Tensor negative_prompt_embeds;  ///< undefined: no guidance
+    /// Loads the expert when it was not yet.
+    std::function<std::shared_ptr<Transformer>(int expert)> transformer;
+};
+
+/// `video` is the sample, f32 [channels, frames, height, width] on the CPU, with the reports of the steps.
+/// InvalidArgument, Unsupported, Cancelled.
+GenerateResult run_sampling(const RunInputs& inputs);
+
+}  // namespace aerogel
