@@ -1,0 +1,216 @@
+"""Writes a pipeline folder with random weights of the real sizes, as published ones are laid out: configs, sharded bf16 weights,
+scheduler, a tokenizer of a tiny vocabulary, model_index.json. For measuring memory and time where no weights can be downloaded.
+
+    python bench/random_pipeline.py z-image-turbo /tmp/z-image            # all of it
+    python bench/random_pipeline.py wan2.1-t2v-1.3b /tmp/wan --only transformer
+
+Names and shapes come from the classes of diffusers and transformers, built without memory (torch's meta device); values are
+written tensor by tensor.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import torch
+
+SHARD_BYTES = 5 << 30
+
+QWEN3_4B = dict(vocab_size=151936, hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32,
+                num_key_value_heads=8, head_dim=128, max_position_embeddings=40960, rms_norm_eps=1e-6, rope_theta=1e6,
+                tie_word_embeddings=True)
+UMT5_XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu",
+                relative_attention_num_buckets=32, relative_attention_max_distance=128, dropout_rate=0.1, layer_norm_epsilon=1e-6)
+FLUX_VAE = dict(act_fn="silu", block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4,
+                up_block_types=["UpDecoderBlock2D"] * 4, in_channels=3, out_channels=3, latent_channels=16, layers_per_block=2,
+                norm_num_groups=32, sample_size=1024, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False,
+                use_post_quant_conv=False, mid_block_add_attention=True)
+FLOW_EULER = dict(_class_name="FlowMatchEulerDiscreteScheduler", num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=False)
+UNIPC = dict(_class_name="UniPCMultistepScheduler", num_train_timesteps=1000, prediction_type="flow_prediction",
+             use_flow_sigmas=True, flow_shift=3.0, solver_order=2, solver_type="bh2", predict_x0=True, lower_order_final=True,
+             final_sigmas_type="zero", beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
+
+# component -> (library, class, config); the pipeline's class and extra keys of model_index.json.
+MODELS = {
+    "z-image-turbo": dict(
+        pipeline="ZImagePipeline", scheduler=FLOW_EULER, tokenizer="qwen", parts=dict(
+            transformer=("diffusers", "ZImageTransformer2DModel", dict(
+                all_patch_size=[2], all_f_patch_size=[1], in_channels=16, dim=3840, n_layers=30, n_refiner_layers=2, n_heads=30,
+                n_kv_heads=30, norm_eps=1e-5, qk_norm=True, cap_feat_dim=2560, rope_theta=256.0, t_scale=1000.0,
+                axes_dims=[32, 48, 48], axes_lens=[1536, 512, 512])),
+            text_encoder=("transformers", "Qwen3ForCausalLM", QWEN3_4B),
+            vae=("diffusers", "AutoencoderKL", FLUX_VAE))),
+    "flux2-klein-4b": dict(
+        pipeline="Flux2KleinPipeline", extra=dict(is_distilled=True), tokenizer="qwen",
+        scheduler=FLOW_EULER | dict(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256,
+                                    max_image_seq_len=4096, time_shift_type="exponential"),
+        parts=dict(
+            transformer=("diffusers", "Flux2Transformer2DModel", dict(
+                patch_size=1, in_channels=128, num_layers=5, num_single_layers=20, attention_head_dim=128, num_attention_heads=24,
+                joint_attention_dim=7680, timestep_guidance_channels=256, mlp_ratio=3.0, axes_dims_rope=[32, 32, 32, 32],
+                rope_theta=2000, eps=1e-6, guidance_embeds=False)),
+            text_encoder=("transformers", "Qwen3ForCausalLM", QWEN3_4B),
+            vae=("diffusers", "AutoencoderKLFlux2", {}))),
+    "wan2.1-t2v-1.3b": dict(
+        pipeline="WanPipeline", scheduler=UNIPC, tokenizer="t5", parts=dict(
+            transformer=("diffusers", "WanTransformer3DModel", dict(
+                patch_size=[1, 2, 2], num_attention_heads=12, attention_head_dim=128, in_channels=16, out_channels=16,
+                text_dim=4096, freq_dim=256, ffn_dim=8960, num_layers=30, cross_attn_norm=True, qk_norm="rms_norm_across_heads",
+                eps=1e-6, rope_max_seq_len=1024)),
+            text_encoder=("transformers", "UMT5EncoderModel", UMT5_XXL),
+            vae=("diffusers", "AutoencoderKLWan", {}))),
+}
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}")
+WORDS = ["a cat sits on a red chair beside the window in the evening light", "blue stars move over a quiet sea and small boats",
+         "an astronaut rides a horse through green fields, photograph, 35 mm", "two dogs run along the beach in slow motion"] * 4
+
+
+class Values:
+    """Normal numbers of a given spread as bf16 bytes: one pool, from another place for each tensor."""
+
+    def __init__(self, seed: int):
+        self.pool = np.random.default_rng(seed).standard_normal(1 << 22, dtype=np.float32)
+        self.made: dict[tuple[float, float], np.ndarray] = {}
+        self.at = 0
+
+    def bf16(self, mean: float, spread: float) -> np.ndarray:
+        if (mean, spread) not in self.made:
+            bits = (mean + spread * self.pool).astype(np.float32).view(np.uint32)
+            self.made[mean, spread] = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+        return self.made[mean, spread]
+
+    def write(self, file, name: str, shape: tuple[int, ...]) -> None:
+        norm = len(shape) < 2 and "norm" in name and name.endswith("weight")
+        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 0
+        pool = self.bf16(1.0, 0.1) if norm else self.bf16(0.0, fan_in ** -0.5 if fan_in else 0.02)
+        left = int(np.prod(shape))
+        while left > 0:
+            part = pool[self.at:self.at + left]
+            file.write(part.tobytes())
+            left -= part.size
+            self.at = (self.at + part.size) % (pool.size - 7919)
+
+
+def shapes_of(library: str, name: str, config: dict):
+    """A model of that class without memory: (object with its config, names and shapes of what it saves)."""
+    with torch.device("meta"):
+        if library == "diffusers":
+            import diffusers
+            model = getattr(diffusers, name)(**config)
+        else:
+            import transformers
+            model = getattr(transformers, name)(getattr(transformers, name).config_class(**config))
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if getattr(model.config, "tie_word_embeddings", False) else set()
+    if "T5" in name:
+        tied = {"encoder.embed_tokens.weight"}  # the same as shared.weight
+    return model, {key: tuple(value.shape) for key, value in model.state_dict().items() if key not in tied}
+
+
+def write_file(path: pathlib.Path, shapes: dict[str, tuple[int, ...]], values: Values) -> None:
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            values.write(file, name, shape)
+
+
+def write_weights(folder: pathlib.Path, stem: str, shapes: dict[str, tuple[int, ...]], values: Values) -> int:
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    room = SHARD_BYTES
+    for name, shape in shapes.items():
+        size = 2 * int(np.prod(shape))
+        if size > room and shards[-1]:
+            shards.append({})
+            room = SHARD_BYTES
+        shards[-1][name] = shape
+        room -= size
+    total = sum(2 * int(np.prod(shape)) for shape in shapes.values())
+    if len(shards) == 1:
+        write_file(folder / f"{stem}.safetensors", shards[0], values)
+        return total
+    weight_map = {}
+    for i, shard in enumerate(shards):
+        name = f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors"
+        write_file(folder / name, shard, values)
+        weight_map |= dict.fromkeys(shard, name)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))
+    return total
+
+
+def write_tokenizer(folder: pathlib.Path, kind: str) -> tuple[str, str]:
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    if kind == "qwen":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+        tokenizer.train_from_iterator(WORDS, trainers.BpeTrainer(
+            vocab_size=512, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+        fast = transformers.Qwen2TokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>")
+        fast.chat_template = CHAT_TEMPLATE
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        tokenizer.train_from_iterator(WORDS, trainers.UnigramTrainer(
+            vocab_size=200, special_tokens=["<pad>", "</s>", "<s>", "<unk>"], unk_token="<unk>", show_progress=False))
+        fast = transformers.T5TokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+                                            extra_ids=0)
+    fast.save_pretrained(folder)
+    return "transformers", type(fast).__name__
+
+
+def write_pipeline(name: str, folder: pathlib.Path, only: set[str], seed: int) -> None:
+    model = MODELS[name]
+    values = Values(seed)
+    index = {"_class_name": model["pipeline"], "_diffusers_version": "0.36.0", **model.get("extra", {})}
+    for part, (library, kind, config) in model["parts"].items():
+        index[part] = [library, kind]
+        if only and part not in only:
+            continue
+        home = folder / part
+        home.mkdir(parents=True, exist_ok=True)
+        built, shapes = shapes_of(library, kind, config)
+        if library == "diffusers":
+            built.save_config(home)
+        else:
+            built.config.architectures = [kind]
+            built.config.dtype = torch.bfloat16
+            built.config.save_pretrained(home)
+        total = write_weights(home, "diffusion_pytorch_model" if library == "diffusers" else "model", shapes, values)
+        print(f"{home}: {len(shapes)} tensors, {total / 1e9:.2f} GB")
+    index["scheduler"] = ["diffusers", model["scheduler"]["_class_name"]]
+    index["tokenizer"] = ["transformers", "Qwen2Tokenizer" if model["tokenizer"] == "qwen" else "T5Tokenizer"]
+    if not only or "tokenizer" in only:
+        write_tokenizer(folder / "tokenizer", model["tokenizer"])
+    (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(model["scheduler"], indent=2))
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=sorted(MODELS))
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--only", nargs="+", default=[], metavar="COMPONENT", help="these components' weights and no others")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    write_pipeline(arguments.model, arguments.folder, set(arguments.only), arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
