@@ -18,10 +18,7 @@
 #include "ops/elementwise.h"
 
 namespace aerogel {
-namespace {
-
-constexpr const char* kClip = "clip";
-constexpr double kQuickGelu = 1.702;
+namespace clip {
 
 struct ClipConfig {
     std::int64_t hidden_size = 768, intermediate_size = 3072, num_hidden_layers = 12;
@@ -33,6 +30,26 @@ struct ClipConfig {
     std::int64_t tokens() const { return 1 + side() * side(); }
     std::int64_t patch_elements() const { return 3 * patch_size * patch_size; }
 };
+
+struct LayerNorm {
+    Tensor weight, bias;
+};
+
+struct ClipBlock {
+    LayerNorm norm1, norm2;
+    LinearSlot q, k, v, out, fc1, fc2;
+};
+
+}  // namespace clip
+
+using clip::ClipBlock;
+using clip::ClipConfig;
+using clip::LayerNorm;
+
+namespace {
+
+constexpr const char* kClip = "clip";
+constexpr double kQuickGelu = 1.702;
 
 ClipConfig read_config(const std::filesystem::path& path) {
     static constexpr std::array<std::string_view, 2> kActivations = {"gelu", "quick_gelu"};
@@ -59,15 +76,6 @@ ClipConfig read_config(const std::filesystem::path& path) {
     }
     return config;
 }
-
-struct LayerNorm {
-    Tensor weight, bias;
-};
-
-struct ClipBlock {
-    LayerNorm norm1, norm2;
-    LinearSlot q, k, v, out, fc1, fc2;
-};
 
 }  // namespace
 
