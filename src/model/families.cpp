@@ -11,6 +11,7 @@
 #include "core/paths.h"
 #include "model/flux2/transformer.h"
 #include "model/quantize.h"
+#include "model/qwen_image/transformer.h"
 #include "model/wan/transformer.h"
 #include "model/z_image/transformer.h"
 
@@ -21,6 +22,7 @@ constexpr std::array kFamilies = {
     FamilyRow{"WanTransformer3DModel", load_wan},
     FamilyRow{"ZImageTransformer2DModel", load_z_image, {kZImageLayers, kZImageAttentions}},
     FamilyRow{"Flux2Transformer2DModel", load_flux2, {kFlux2Layers, kFlux2Attentions}},
+    FamilyRow{"QwenImageTransformer2DModel", load_qwen_image, {kQwenImageLayers, kQwenImageAttentions}},
 };
 
 }  // namespace

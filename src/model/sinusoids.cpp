@@ -5,7 +5,7 @@
 
 namespace aerogel {
 
-Tensor sinusoids(const std::vector<float>& numbers, std::int64_t dim, Device device) {
+Tensor sinusoids(const std::vector<float>& numbers, std::int64_t dim, Device device, float scale) {
     const auto rows = static_cast<std::int64_t>(numbers.size());
     std::vector<float> table(static_cast<std::size_t>(rows * dim), 0.0F);
     float* row = table.data();
@@ -13,7 +13,7 @@ Tensor sinusoids(const std::vector<float>& numbers, std::int64_t dim, Device dev
     for (const float t : numbers) {
         for (std::int64_t i = 0; i < half; ++i) {
             const float exponent = static_cast<float>(-std::log(10000.0)) * static_cast<float>(i);
-            const double angle = t * std::exp(exponent / static_cast<float>(half));
+            const double angle = scale * (t * std::exp(exponent / static_cast<float>(half)));
             row[i] = static_cast<float>(std::cos(angle));
             row[half + i] = static_cast<float>(std::sin(angle));
         }

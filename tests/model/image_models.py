@@ -3,7 +3,7 @@ runs: arrays in and out as the native models take and give them."""
 import contextlib
 
 import torch
-from diffusers import ZImageTransformer2DModel
+from diffusers import QwenImagePipeline, QwenImageTransformer2DModel, ZImageTransformer2DModel
 from diffusers.utils import logging
 
 logging.set_verbosity_error()
@@ -83,3 +83,61 @@ class ZImage:
             hook.remove()
         model.float()
         return {k: v.double() for k, v in results.items()}
+
+
+class QwenImage:
+    SMALL = dict(patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=32,
+                 num_attention_heads=2, joint_attention_dim=24, axes_dims_rope=(8, 12, 12))
+
+    @classmethod
+    def model(cls, seed=0, **changes):
+        return randomize(QwenImageTransformer2DModel(**{**cls.SMALL, **changes}).eval(), seed)
+
+    @staticmethod
+    def inputs(model, size, *, text_len=9, batch=1, seed=1):
+        """For images of `size` = (rows, columns) patches."""
+        generator = torch.Generator().manual_seed(seed)
+        randn = lambda *shape: torch.randn(shape, generator=generator)
+        patch = model.config.patch_size
+        return dict(hidden_states=randn(batch, model.config.in_channels // patch**2, 1, *(n * patch for n in size)),
+                    timestep=torch.rand(batch, generator=generator) * 1000,
+                    encoder_hidden_states=randn(batch, text_len, model.config.joint_attention_dim))
+
+    @staticmethod
+    @torch.no_grad()
+    def reference(model, inputs, dtype):
+        """Every block's joint stream (text, then image) and the velocity, as QwenImagePipeline calls the model."""
+        results, hooks = {}, []
+        model = model.to(dtype)
+        for i, block in enumerate(model.transformer_blocks):
+            hooks.append(block.register_forward_hook(
+                lambda m, a, out, i=i: results.__setitem__(f"block_{i}", torch.cat(out, dim=1))))
+        image = inputs["hidden_states"][:, :, 0]
+        batch, channels, height, width = image.shape
+        rows, columns = height // model.config.patch_size, width // model.config.patch_size
+        double = contextlib.nullcontext() if dtype != torch.float64 else double_arithmetic(
+            model.time_text_embed.time_proj, "forward")
+        with double:
+            out = model(hidden_states=pack(image, model.config.patch_size).to(dtype),
+                        timestep=(inputs["timestep"] / 1000).to(dtype),
+                        encoder_hidden_states=inputs["encoder_hidden_states"].to(dtype),
+                        img_shapes=[[(1, rows, columns)]] * batch, return_dict=False)[0]
+        results["output"] = unpack(out, (rows, columns), model.config.patch_size)[:, :, None]
+        for hook in hooks:
+            hook.remove()
+        model.float()
+        return {k: v.double() for k, v in results.items()}
+
+
+def pack(image, patch):
+    """As QwenImagePipeline._pack_latents, which knows patches of 2."""
+    batch, channels, height, width = image.shape
+    if patch == 2:
+        return QwenImagePipeline._pack_latents(image, batch, channels, height, width)
+    cut = image.view(batch, channels, height // patch, patch, width // patch, patch)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch**2)
+
+
+def unpack(tokens, size, patch):
+    cut = tokens.view(tokens.shape[0], *size, -1, patch, patch)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(tokens.shape[0], -1, size[0] * patch, size[1] * patch)

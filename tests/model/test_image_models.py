@@ -1,7 +1,7 @@
 """The native image transformers against diffusers, block by block, over the shapes the architectures can take."""
 import pytest
 import torch
-from image_models import ZImage
+from image_models import QwenImage, ZImage
 from wan_models import error, forward, run_program
 
 BOUND = 1e-5
@@ -22,6 +22,17 @@ CASES = {
     "patch_1": (ZImage, dict(model=dict(all_patch_size=(1,)), size=(3, 5))),
     "coarse_eps": (ZImage, dict(model=dict(norm_eps=0.05), size=(3, 5))),
     "other_constants": (ZImage, dict(model=dict(rope_theta=100.0, t_scale=10.0, axes_dims=[4, 20, 8]), size=(3, 5))),
+    "qwen_odd_size": (QwenImage, dict(size=(3, 5))),
+    "qwen_even_size": (QwenImage, dict(size=(4, 6), text_len=32)),
+    "qwen_one_token": (QwenImage, dict(size=(1, 1), text_len=1)),
+    "qwen_long_text": (QwenImage, dict(size=(7, 9), text_len=77)),
+    "qwen_batch": (QwenImage, dict(size=(5, 3), batch=2)),
+    "qwen_batch_of_three_long_text": (QwenImage, dict(size=(6, 6), batch=3, text_len=40)),
+    "qwen_heads_of_128": (QwenImage, dict(model=dict(attention_head_dim=128, num_attention_heads=3, num_layers=3,
+                                                     axes_dims_rope=(16, 56, 56)), size=(9, 7))),
+    "qwen_patch_4": (QwenImage, dict(model=dict(patch_size=4, in_channels=48, out_channels=3), size=(3, 5))),
+    "qwen_patch_1": (QwenImage, dict(model=dict(patch_size=1, in_channels=5, out_channels=None), size=(3, 5))),
+    "qwen_other_axes": (QwenImage, dict(model=dict(axes_dims_rope=(4, 20, 8)), size=(3, 5))),
 }
 
 
@@ -45,7 +56,7 @@ def test_every_block_matches_diffusers(name, tmp_path):
     check(family, model, tmp_path / "model", family.inputs(model, **case), tmp_path)
 
 
-@pytest.mark.parametrize("family", [ZImage])
+@pytest.mark.parametrize("family", [ZImage, QwenImage])
 def test_linear_names_are_those_of_diffusers(family, tmp_path):
     model = family.model()
     model.to(torch.bfloat16).save_pretrained(tmp_path)
@@ -71,6 +82,22 @@ BREAK = {
         "text": lambda m: m.cap_embedder[0].weight[0].add_(1e-1),
         "time": lambda m: setattr(m, "t_scale", 999.9),
         "final": lambda m: m.all_final_layer["2-1"].adaLN_modulation[1].bias[0:8].add_(1e-2),
+    },
+    QwenImage: {
+        "rope": lambda m: setattr(m.pos_embed, "_compute_video_freqs", lambda f, h, w, i, d, c=m.pos_embed.
+                                  _compute_video_freqs: c(f, h, w, i, d).conj()),
+        "centre": lambda m: setattr(m.pos_embed, "scale_rope", False),
+        "modulation": lambda m: m.transformer_blocks[1].img_mod[1].bias[0:8].add_(1e-2),
+        "text_modulation": lambda m: m.transformer_blocks[0].txt_mod[1].bias[0:8].add_(1e-2),
+        "gate": lambda m: m.transformer_blocks[1].img_mod[1].bias[-8:].add_(1e-2),
+        "norm_q": lambda m: m.transformer_blocks[1].attn.norm_q.weight.add_(1e-2),
+        "norm_added_k": lambda m: m.transformer_blocks[1].attn.norm_added_k.weight.add_(1e-2),
+        "add_v": lambda m: m.transformer_blocks[1].attn.add_v_proj.bias.add_(1e-2),
+        "to_add_out": lambda m: m.transformer_blocks[0].attn.to_add_out.bias.add_(1e-2),
+        "mlp": lambda m: setattr(m.transformer_blocks[0].img_mlp.net[0], "approximate", "none"),
+        "text": lambda m: m.txt_norm.weight[0].add_(1e-1),
+        "time": lambda m: setattr(m.time_text_embed.time_proj, "scale", 999.9),
+        "final": lambda m: m.norm_out.linear.bias[0:8].add_(1e-2),
     },
 }
 

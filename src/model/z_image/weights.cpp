@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
-#include "model/load_linear.h"
 
 namespace aerogel {
 namespace {
@@ -18,7 +17,7 @@ class ZImageLoader {
 
     LinearSlot linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
                       bool has_bias = true) {
-        return load_linear(checkpoint_, name, in_features, out_features, has_bias);
+        return checkpoint_.linear(name, in_features, out_features, has_bias);
     }
 
     Tensor vector(const std::string& name, std::int64_t size) { return checkpoint_.take_f32(name, {size}); }

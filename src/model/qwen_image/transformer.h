@@ -1,0 +1,24 @@
+// The family of diffusers' QwenImageTransformer2DModel (Qwen-Image, arXiv 2508.02324).
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string_view>
+
+#include "aerogel/transformer.h"
+
+namespace aerogel {
+
+/// What is quantized unless told otherwise: attention and feed-forward of all blocks, and the modulation of
+/// all but the first, which is a third of the model's weights (SDNQ and Nunchaku quantize it too); all
+/// attentions.
+inline constexpr std::string_view kQwenImageLayers =
+    "transformer_blocks.{*.{attn,img_mlp,txt_mlp}.*,[1-9]*.{img_mod,txt_mod}.1}";
+inline constexpr std::string_view kQwenImageAttentions = "transformer_blocks.*.attn";
+
+/// From the folder with config.json and diffusion_pytorch_model.safetensors (or its index.json and shards).
+/// The image is f32 [batch, channels, 1, height, width], packed into tokens as QwenImagePipeline does; the
+/// text has no padding. IoError / InvalidArgument (missing or misshapen tensor).
+std::unique_ptr<Transformer> load_qwen_image(const std::filesystem::path& folder, const LoadOptions& options);
+
+}  // namespace aerogel
