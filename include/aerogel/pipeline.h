@@ -77,6 +77,11 @@ struct GenerateOptions {
     Tensor prompt_embeds;           ///< f32 [1, text_len, text_dim] instead of `prompt`
     Tensor negative_prompt_embeds;  ///< the same for guidance
     SamplingOptions sampling;
+    /// A picture (.png, .jpg, .webp) that the video begins with, resized to its size: for image-to-video
+    /// models (WanImageToVideoPipeline, where one must be given) and those that take `first_frame`.
+    std::filesystem::path image;
+    /// The picture that the video of an image-to-video model ends with; empty: none.
+    std::filesystem::path last_image;
     /// f32 [channels, frames of one patch, height, width]: this part of the video is given. Its tokens keep
     /// it and timestep 0 in every step, as in Wan 2.2's text-and-image-to-video model (diffusers:
     /// expand_timesteps).
@@ -90,9 +95,9 @@ struct GenerateOptions {
     /// False: a component is loaded when its turn comes and released after it, so that memory holds one at a
     /// time; the next call loads it anew, without what was changed by hand. true: they stay.
     bool keep = true;
-    /// Called when a part of the work begins ("load text_encoder", "encode prompt", "load transformer",
-    /// "denoise", "load vae", "decode") and as it advances, with the share that is done; return false to
-    /// stop.
+    /// Called when a part of the work begins ("load text_encoder", "encode prompt", "load vae", "encode
+    /// image", "load image_encoder", "look at image", "load transformer", "denoise", "decode") and as it
+    /// advances, with the share that is done; return false to stop.
     std::function<bool(std::string_view stage, double done)> on_stage;
     /// Called after each step with the number of steps done, of all steps of all videos (0 while a first
     /// frame is made); return false to stop (generate() then throws Cancelled).

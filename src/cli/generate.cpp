@@ -43,6 +43,7 @@ struct GenerateFlags {
     SamplingFlags sampling;
     std::optional<double> frames_per_second;
     std::string first_frame;
+    std::string last_frame;
     int batch = 1;
     std::vector<std::string> outputs;
     bool timings = false;
@@ -61,10 +62,13 @@ GenerateOptions to_options(const GenerateFlags& flags) {
             options.negative_prompt_embeds = file.tensor("negative_prompt_embeds").to(DType::f32);
         }
     }
-    if (!flags.first_frame.empty())
+    if (const std::filesystem::path first = flags.first_frame; first.extension() != ".safetensors")
+        options.image = first;
+    else
         options.first_frame = SafetensorsFile::open(flags.first_frame).tensor("first_frame").to(DType::f32);
     options.timestep_policy = policy_file(flags.quantization);
     options.first_static_step = flags.quantization.first_static_step;
+    options.last_image = flags.last_frame;
     options.sparse = sparse_config(flags.sparse);
     options.keep = false;
     return options;
@@ -82,7 +86,8 @@ std::filesystem::path output_path(const GenerateReport& report, const std::strin
 // Parents are made, so an output may be a file in a folder that is not there yet.
 void check_outputs(const GenerateFlags& flags) {
     const std::vector<std::filesystem::path> inputs = {flags.prompt_embeds, flags.first_frame,
-                                                       flags.sparse.profile, flags.quantization.files};
+                                                       flags.last_frame, flags.sparse.profile,
+                                                       flags.quantization.files};
     for (auto output = flags.outputs.begin(); output != flags.outputs.end(); ++output) {
         const std::filesystem::path path = *output;
         if (std::find(flags.outputs.begin(), output, *output) != output)
@@ -199,7 +204,10 @@ void add_generate(CLI::App& app) {
     add_sampling_flags(*command, flags->sampling);
     command->add_option(
         "--first-frame", flags->first_frame,
-        "A .safetensors file with first_frame [channels,1,height,width]: the video continues it");
+        "A picture (.png, .jpg, .webp) that the video begins with, or a .safetensors file with first_frame\n"
+        "[channels,1,height,width], as the transformer takes it");
+    command->add_option("--last-frame", flags->last_frame,
+                        "A picture that the video of an image-to-video model ends with");
     command
         ->add_option("--fps", flags->frames_per_second,
                      "Frames per second of .mp4 and .gif (default: the model's)")

@@ -10,7 +10,6 @@
 
 #include "aerogel/error.h"
 #include "core/views.h"
-#include "model/samplers/samplers.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
@@ -79,9 +78,9 @@ float FrameSampler::timestep(const Group& group, int step) const {
     return own < static_cast<int>(levels.size()) ? levels[static_cast<std::size_t>(own)] : 0.0F;
 }
 
-double FrameSampler::noise_level(int step) const {
+double FrameSampler::timestep(int step) const {
     const Group& first = groups_.front().sampler || groups_.size() == 1 ? groups_.front() : groups_[1];
-    return double{timestep(first, step)} / kTrainTimesteps;
+    return double{timestep(first, step)};
 }
 
 Tensor FrameSampler::timesteps(int step) const {

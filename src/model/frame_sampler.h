@@ -22,8 +22,8 @@ class FrameSampler {
 
     /// Timesteps of the forward pass of a step: [1], or [1, tokens] where frames differ.
     Tensor timesteps(int step) const;
-    /// The noise level of the frames that start first.
-    double noise_level(int step) const;
+    /// Of the frames that start first.
+    double timestep(int step) const;
     /// Advances the sample with the model's velocity of a step.
     void step(int step, const Tensor& velocity);
 

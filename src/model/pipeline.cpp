@@ -13,10 +13,14 @@
 #include "core/paths.h"
 #include "model/families.h"
 #include "model/guidance.h"
+#include "model/image/clip_vision.h"
+#include "model/image/frame_condition.h"
+#include "model/image/image_input.h"
 #include "model/pipeline_folder.h"
 #include "model/sampling_run.h"
 #include "model/text/prompt_encoder.h"
 #include "model/vae/vae.h"
+#include "model/video/video_file.h"
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
 
@@ -69,6 +73,18 @@ GenerateOptions first_frame_options(GenerateOptions options) {
     return options;
 }
 
+void check_images(const GenerateOptions& call, bool wanted, const VaeShape* vae) {
+    if (wanted && call.image.empty())
+        throw InvalidArgument("[generate] this pipeline makes videos of a picture: image must be given");
+    if (call.image.empty() && call.last_image.empty()) return;
+    if (vae == nullptr)
+        throw InvalidArgument("[generate] the model folder has no VAE to encode a picture with");
+    if (!call.last_image.empty() && !wanted)
+        throw InvalidArgument("[generate] only an image-to-video pipeline takes last_image");
+    if (!call.image.empty() && call.first_frame.defined())
+        throw InvalidArgument("[generate] give only one of image and first_frame");
+}
+
 void check(const SamplingOptions& sampling) {
     for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {
         if (guidance && !std::isfinite(*guidance))
@@ -80,9 +96,12 @@ void check(const SamplingOptions& sampling) {
     }
 }
 
-struct Captions {
-    Tensor prompt;
-    Tensor negative;  ///< undefined: no guidance
+/// What the transformer is told; undefined where there is nothing.
+struct Conditions {
+    Tensor prompt, negative;
+    Tensor first_frame;  ///< GenerateOptions::first_frame of a picture
+    Tensor frames;       ///< TransformerInput::condition
+    Tensor image;        ///< TransformerInput::encoder_hidden_states_image
 };
 
 }  // namespace
@@ -163,8 +182,9 @@ struct Pipeline::Parts {
 
     /// What one call of generate() does.
     Tensor embeddings(const GenerateOptions& options, bool negative, Stages& stages);
-    std::vector<GenerateResult> denoise(const GenerateOptions& options, const Captions& captions, int count,
-                                        Stages& stages);
+    void look_at_images(const GenerateOptions& options, Conditions& conditions, Stages& stages);
+    std::vector<GenerateResult> denoise(const GenerateOptions& options, const Conditions& conditions,
+                                        int count, Stages& stages);
     GenerateResult denoise_one(RunInputs inputs, std::int64_t patch_frames) const;
     void decode(std::vector<GenerateResult>& results, const GenerateOptions& options, Stages& stages);
 };
@@ -183,6 +203,40 @@ Tensor Pipeline::Parts::embeddings(const GenerateOptions& call, bool negative, S
     return stages.run("encode prompt", [&] { return encoder->encode(prompt); });
 }
 
+// A given picture, as latents of frames and as what an image encoder sees in it.
+void Pipeline::Parts::look_at_images(const GenerateOptions& call, Conditions& conditions, Stages& stages) {
+    const bool wanted = folder.row != nullptr && folder.row->from_image;
+    check_images(call, wanted, vae_shape());
+    if (call.image.empty()) return;
+    const SamplingOptions& sampling = call.sampling;
+    const Picture picture = read_picture(call.image);
+    const auto pixels = [&](const Picture& of) { return pixels_of(of, *sampling.height, *sampling.width); };
+    {
+        const auto coder = stages.run("load vae", [&] { return decoder(); });
+        stages.run("encode image", [&] {
+            const Tensor first = pixels(picture);
+            if (wanted && !folder.expand_timesteps) {
+                Tensor last;
+                if (!call.last_image.empty()) last = pixels(read_picture(call.last_image));
+                conditions.frames = frame_condition(*coder, {first, last}, *sampling.frames);
+            } else {
+                const Tensor latents = coder->encode(first.to(coder->device()));
+                const Shape& shape = latents.shape();
+                conditions.first_frame = latents.reshaped({shape[1], shape[2], shape[3], shape[4]});
+            }
+            return true;
+        });
+    }
+    if (!call.keep) release(vae);
+    if (!path_exists(path / "image_encoder" / "config.json")) return;
+    const auto encoder = stages.run("load image_encoder", [&] {
+        return std::make_unique<ClipVision>(path / "image_encoder", LoadOptions{.device = options.device});
+    });
+    const auto input = ClipImageInput::read(path / "image_processor" / "preprocessor_config.json");
+    conditions.image =
+        stages.run("look at image", [&] { return encoder->hidden_states(input.pixels(picture)); });
+}
+
 // With image_first the first frame is made in a run of its own, then given to the run of all frames.
 GenerateResult Pipeline::Parts::denoise_one(RunInputs inputs, std::int64_t patch_frames) const {
     const SamplingOptions& sampling = inputs.options.sampling;
@@ -198,10 +252,13 @@ GenerateResult Pipeline::Parts::denoise_one(RunInputs inputs, std::int64_t patch
     return result;
 }
 
-std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call, const Captions& captions,
-                                                     int count, Stages& stages) {
+std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call,
+                                                     const Conditions& conditions, int count,
+                                                     Stages& stages) {
     const auto patch = stages.run("load transformer", [&] { return transformer(0); })->config().patch_size;
-    RunInputs inputs = {folder, call, {}, captions.prompt, captions.negative, {}};
+    RunInputs inputs = {folder,           call, {}, conditions.prompt, conditions.negative, conditions.frames,
+                        conditions.image, {}};
+    if (conditions.first_frame.defined()) inputs.options.first_frame = conditions.first_frame;
     inputs.size = sample_size(call.sampling, vae_shape(), patch);
     inputs.transformer = [&](int expert) {
         if (expert == 1 && !call.keep && count == 1) release_transformer(0);
@@ -278,7 +335,7 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
 }
 
 int Pipeline::experts() const {
-    return parts_->folder.boundary ? 2 : 1;
+    return parts_->folder.experts.boundary_ratio ? 2 : 1;
 }
 
 Transformer& Pipeline::transformer(int expert) {
@@ -336,13 +393,14 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     check(sampling);
     if (const VaeShape* shape = parts.vae_shape()) sample_size(sampling, shape, parts.token());
     Stages stages(options);
-    Captions captions;
-    captions.prompt = parts.embeddings(options, false, stages);
+    Conditions conditions;
+    conditions.prompt = parts.embeddings(options, false, stages);
     const double none = no_guidance(parts.guidance_rule());
     if (*sampling.guidance != none || sampling.guidance_2.value_or(none) != none)
-        captions.negative = parts.embeddings(options, true, stages);
+        conditions.negative = parts.embeddings(options, true, stages);
     if (!options.keep) parts.release(parts.text);
-    std::vector<GenerateResult> results = parts.denoise(options, captions, count, stages);
+    parts.look_at_images(options, conditions, stages);
+    std::vector<GenerateResult> results = parts.denoise(options, conditions, count, stages);
     if (has_vae() && options.decode) parts.decode(results, options, stages);
     for (GenerateResult& result : results) {
         result.is_latents = has_vae() && !options.decode;

@@ -141,8 +141,9 @@ PipelineFolder PipelineFolder::read(const fs::path& path) {
     }
     read_scheduler(path / "scheduler" / "scheduler_config.json", folder);
     if (index && index->contains("generation")) read_generation(index->at("generation"), folder.sampling);
-    if (index && index->has("boundary_ratio") && path_exists(path / "transformer_2"))
-        folder.boundary = index->at("boundary_ratio").number(0.0, 1.0);
+    if (index && index->has("expand_timesteps"))
+        folder.expand_timesteps = index->at("expand_timesteps").flag();
+    if (index) folder.experts = Experts::read(path);
     return folder;
 }
 

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "aerogel/pipeline.h"
+#include "model/experts.h"
 #include "model/pipelines.h"
 
 namespace aerogel {
@@ -23,12 +24,13 @@ struct DynamicShift {
 struct PipelineFolder {
     const PipelineRow* row = nullptr;  ///< null where no model_index.json names a class
     PipelineDefaults defaults;         ///< the row's, adjusted
-    bool has_vae = false;              ///< sizes are pixels, else those of the transformer's sample
-    SamplingOptions sampling;          ///< unset fields are those the folder says nothing about
+    /// A given frame keeps timestep 0 (Wan 2.2's small model), instead of being told beside the noise.
+    bool expand_timesteps = false;
+    bool has_vae = false;      ///< sizes are pixels, else those of the transformer's sample
+    SamplingOptions sampling;  ///< unset fields are those the folder says nothing about
     std::optional<DynamicShift> dynamic_shift;
     std::optional<double> terminal;  ///< NoiseLevels::terminal
-    /// Below this noise level transformer_2/ takes over from transformer/.
-    std::optional<double> boundary;
+    Experts experts;
 
     /// InvalidArgument on a wrong value, Unsupported on a pipeline, a scheduler or a setting of it that
     /// Aerogel does not have.

@@ -39,6 +39,10 @@ constexpr PipelineDefaults kWanVideo = {
 
 constexpr std::array kPipelines = {
     PipelineRow{.class_name = "WanPipeline", .defaults = kWanVideo, .adjust = adjust_wan},
+    PipelineRow{.class_name = "WanImageToVideoPipeline",
+                .defaults = kWanVideo,
+                .from_image = true,
+                .adjust = adjust_wan},
     // Of the distilled model, Z-Image-Turbo; the other one wants --steps 50 --guidance 4.
     PipelineRow{.class_name = "ZImagePipeline",
                 .defaults = {.steps = 9, .guidance = 0.0},

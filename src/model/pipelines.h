@@ -44,6 +44,7 @@ struct PipelineRow {
     bool even_levels = false;  ///< NoiseLevels::even
     int token_side = 2;        ///< latents along the side of a token
     std::string_view negative_prompt = "";
+    bool from_image = false;  ///< the transformer is told frames beside the noise: a picture must be given
     /// Changes `defaults` by what model_index.json tells; may be null.
     void (*adjust)(const JsonNode& index, PipelineDefaults& defaults) = nullptr;
 };

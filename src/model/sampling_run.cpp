@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "aerogel/quantize.h"
 #include "base/clock.h"
 #include "base/random.h"
 #include "model/guidance.h"
@@ -39,7 +40,8 @@ class Run {
         : inputs_(inputs),
           options_(inputs.options),
           model_(inputs.transformer(0)),
-          sample_(noise(sample_shape(*model_, inputs.size), options_.sampling.seed, model_->device())),
+          sample_(noise(sample_shape(*model_, inputs.size, inputs.condition), options_.sampling.seed,
+                        model_->device())),
           sampler_(model_->config(), options_, noise_levels(inputs), sample_),
           timestep_(*options_.sampling.steps) {
         take_policy();
@@ -65,8 +67,7 @@ class Run {
   private:
     // Two experts, each for its noise levels (Wan 2.2: mixture of experts by noise). The first one is let go.
     void choose_expert(int step) {
-        if (!inputs_.folder.boundary || expert_ == 1) return;
-        if (sampler_.noise_level(step) >= *inputs_.folder.boundary) return;
+        if (expert_ == 1 || inputs_.folder.experts.at(sampler_.timestep(step)) == 0) return;
         model_.reset();
         model_ = inputs_.transformer(1);
         expert_ = 1;
@@ -110,6 +111,8 @@ class Run {
         input.hidden_states = sample_;
         input.timestep = sampler_.timesteps(step);
         input.encoder_hidden_states = conditional ? inputs_.prompt_embeds : inputs_.negative_prompt_embeds;
+        input.condition = inputs_.condition;
+        input.encoder_hidden_states_image = inputs_.image_embeds;
         TransformerStep settings;
         settings.context.timestep_index = *timestep_.get_timestep_idx();
         if (policy_) settings.timestep_policy = &*policy_;

@@ -17,6 +17,8 @@ struct RunInputs {
     Shape size;               ///< frames, height and width of the sample
     Tensor prompt_embeds;
     Tensor negative_prompt_embeds;  ///< undefined: no guidance
+    Tensor condition;               ///< TransformerInput::condition, or undefined
+    Tensor image_embeds;            ///< TransformerInput::encoder_hidden_states_image, or undefined
     /// Loads the expert when it was not yet.
     std::function<std::shared_ptr<Transformer>(int expert)> transformer;
 };

@@ -70,14 +70,16 @@ Shape sample_size(const SamplingOptions& options, const VaeShape* vae, std::span
     return {latents[2], latents[3], latents[4]};
 }
 
-Shape sample_shape(const Transformer& model, const Shape& size) {
+Shape sample_shape(const Transformer& model, const Shape& size, const Tensor& condition) {
     const TransformerConfig& config = model.config();
-    if (config.in_channels != config.out_channels) {
-        throw Unsupported(fmt::format(
-            "[generate] the model takes {} channels and gives {}: image conditioning is not supported",
-            config.in_channels, config.out_channels));
+    const std::int64_t joined = condition.defined() ? condition.dim(1) : 0;
+    if (config.in_channels != config.out_channels + joined) {
+        throw InvalidArgument(fmt::format(
+            "[generate] the model takes {} channels and gives {}; a given picture is {} channels: {}",
+            config.in_channels, config.out_channels, joined,
+            joined == 0 ? "an image-to-video model needs one (image)" : "this model takes none"));
     }
-    const Shape shape = {1, config.in_channels, size[0], size[1], size[2]};
+    const Shape shape = {1, config.out_channels, size[0], size[1], size[2]};
     check_memory(model, shape);
     return shape;
 }

@@ -14,8 +14,8 @@ namespace aerogel {
 /// when a size is missing or no whole number of tokens.
 Shape sample_size(const SamplingOptions& options, const VaeShape* vae, std::span<const std::int64_t> patch);
 
-/// [1, channels, frames, height, width] of a sample of this size. InvalidArgument when it needs more memory
-/// than this machine has; Unsupported for image conditioning.
-Shape sample_shape(const Transformer& model, const Shape& size);
+/// [1, channels, frames, height, width] of a sample of this size, to which `condition` is joined where it is
+/// defined. InvalidArgument when the channels do not fit or it needs more memory than this machine has.
+Shape sample_shape(const Transformer& model, const Shape& size, const Tensor& condition);
 
 }  // namespace aerogel

@@ -115,7 +115,12 @@ void write_png_folder(const fs::path& folder, const Frames& frames, const std::s
 // What both programs may open: this one file, as what its name says. A playlist or list of files under the
 // name of a video names other files and addresses, which its demuxer would open.
 std::vector<std::string> input_arguments(const fs::path& path) {
-    return {"-protocol_whitelist", "file", "-f", path.extension() == ".gif" ? "gif" : "mov"};
+    const std::string ending = path.extension().string();
+    const char* format = ending == ".gif"                        ? "gif"
+                         : ending == ".jpg" || ending == ".jpeg" ? "jpeg_pipe"
+                         : ending == ".webp"                     ? "webp_pipe"
+                                                                 : "mov";
+    return {"-protocol_whitelist", "file", "-f", format};
 }
 
 // The number behind "name=" in what ffprobe prints.
@@ -271,6 +276,18 @@ void write_video(const fs::path& path, const Tensor& video, const WriteVideoOpti
 
 bool is_frames_path(const fs::path& path) {
     return path.extension() == ".mp4" || path.extension() == ".gif" || is_folder(path);
+}
+
+Picture read_picture(const fs::path& path) {
+    const std::string ending = path.extension().string();
+    if (ending == ".png") return read_png(path);
+    if (ending != ".jpg" && ending != ".jpeg" && ending != ".webp") {
+        throw InvalidArgument(
+            fmt::format("[picture] cannot read '{}': expected .png, .jpg or .webp", path.string()));
+    }
+    Frames frames = decode_with_ffmpeg(path);
+    frames.pixels.resize(static_cast<std::size_t>(frame_bytes(frames)));
+    return {frames.height, frames.width, std::move(frames.pixels)};
 }
 
 Frames read_frames(const fs::path& path) {
