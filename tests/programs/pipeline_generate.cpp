@@ -1,7 +1,8 @@
 // Pipeline::generate for tests/model/test_pipeline.py: pipeline_generate MODEL OUTPUT.safetensors KEY=VALUE
 // ... Keys: prompt, negative, steps, frames, height, width, guidance, shift, sampler, seed, embeds (a
 // .safetensors with prompt_embeds and perhaps negative_prompt_embeds), first_frame (a .safetensors),
-// image_first (0 or 1), stagger, decode (0: latents), keep. OUTPUT gets video and the noise it started from.
+// image_first (0 or 1), stagger, decode (0: latents), keep,
+// guidance_2, image, last_image. OUTPUT gets video and the noise it started from.
 #include <cstdio>
 #include <exception>
 #include <map>
@@ -40,6 +41,9 @@ void set(GenerateOptions& options, const std::string& key, const std::string& va
     if (key == "first_frame")
         options.first_frame = aerogel::SafetensorsFile::open(value).tensor("first_frame");
     if (key == "image_first") options.sampling.image_first = value == "1";
+    if (key == "guidance_2") options.sampling.guidance_2 = std::stod(value);
+    if (key == "image") options.image = value;
+    if (key == "last_image") options.last_image = value;
     if (key == "decode") options.decode = value == "1";
     if (key == "keep") options.keep = value == "1";
     if (key == "stagger") options.sampling.stagger = std::stod(value);
