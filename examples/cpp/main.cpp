@@ -1,34 +1,32 @@
-// A C++ product that makes videos without Python: load, quantize, go sparse, generate, save.
+// A C++ product without Python, from a prompt to a picture or a video: load, quantize on the way in, generate, save.
 #include <exception>
 #include <iostream>
 #include <string>
 
 #include "aerogel/pipeline.h"
-#include "aerogel/quantize.h"
-#include "aerogel/safetensors.h"
+#include "aerogel/video.h"
 
 int main(int argc, char** argv) {
     if (argc < 4) {
-        std::cerr << "usage: make_video MODEL_FOLDER QUANT_DESCRIPTION.json CAPTION [STEPS]\n";
+        std::cerr << "usage: make_video MODEL_FOLDER PROMPT OUTPUT(.png .jpg .webp .mp4 .gif) [STEPS]\n";
         return 1;
     }
     try {
-        auto pipeline = aerogel::Pipeline::load(argv[1]);
-        const auto report = aerogel::quantize(pipeline.transformer(), argv[2]);
-        std::cout << report.bytes_before << " -> " << report.bytes_after << " bytes of weights\n";
+        aerogel::LoadOptions load;
+        load.online.emplace().quant_type = "W8A8_DYNAMIC";
+        const auto pipeline = aerogel::Pipeline::load(argv[1], load);
 
         aerogel::GenerateOptions options;
-        options.prompt = argv[3];
+        options.prompt = argv[2];
         if (argc > 4) options.sampling.steps = std::stoi(argv[4]);
-        options.sparse.emplace();
-        options.sparse->pattern.type = "rf_v2";
-        options.sparse->pattern.sparsity = 0.8;
+        options.keep = false;  // one picture: each component leaves the memory after its turn
         options.progress = [](int step, int steps, double seconds) {
             std::cout << "step " << step << "/" << steps << ": " << seconds << " s\n";
-            return true;
+            return true;  // false stops
         };
-        aerogel::save_safetensors("video.safetensors", {{"video", pipeline.generate(options).video}});
-        std::cout << "wrote video.safetensors\n";
+        const aerogel::GenerateResult result = pipeline.generate(options);
+        for (const auto& [stage, seconds] : result.stages) std::cout << stage << ": " << seconds << " s\n";
+        aerogel::save_video(argv[3], result.video, {.frames_per_second = pipeline.frames_per_second()});
     } catch (const std::exception& error) {
         std::cerr << error.what() << '\n';
         return 1;

@@ -154,11 +154,11 @@ void make_videos(const Pipeline& pipeline, const GenerateFlags& flags, GenerateR
 
 void write_outputs(const GenerateFlags& flags, double frames_per_second, GenerateReport& report) {
     for (int i = 0; i < static_cast<int>(report.results.size()); ++i) {
-        const WriteVideoOptions options = {flags.frames_per_second.value_or(frames_per_second),
-                                           parameters_text(report, i)};
+        const SaveVideoOptions options = {flags.frames_per_second.value_or(frames_per_second),
+                                          parameters_text(report, i)};
         for (const auto& output : flags.outputs) {
             const auto path = output_path(report, output, i);
-            write_video(path, report.results[static_cast<std::size_t>(i)].video, options);
+            save_video(path, report.results[static_cast<std::size_t>(i)].video, options);
             report.outputs.push_back(path.string());
         }
     }

@@ -64,7 +64,7 @@ std::int64_t frame_bytes(const Frames& frames) {
     return frames.height * frames.width * 3;
 }
 
-void encode_with_ffmpeg(const fs::path& path, const Frames& frames, const WriteVideoOptions& options) {
+void encode_with_ffmpeg(const fs::path& path, const Frames& frames, const SaveVideoOptions& options) {
     AtomicFile file(path);
     std::vector<std::string> arguments = {"ffmpeg",
                                           "-nostdin",
@@ -264,7 +264,7 @@ Frames to_frames(const Tensor& video) {
     return frames;
 }
 
-void write_video(const fs::path& path, const Tensor& video, const WriteVideoOptions& options) {
+void save_video(const fs::path& path, const Tensor& video, const SaveVideoOptions& options) {
     check_video_path(path, {video.dim(0), video.dim(1)});
     if (path.has_parent_path()) make_folders(path.parent_path());
     if (path.extension() == ".safetensors") return save_safetensors(path, {{"video", video}});

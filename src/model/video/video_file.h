@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <string>
 #include <vector>
 
 #include "aerogel/tensor.h"
+#include "aerogel/video.h"
 #include "model/video/png_file.h"
 
 namespace aerogel {
@@ -25,20 +25,8 @@ struct VideoShape {
     std::int64_t frames = 1;
 };
 
-/// Throws InvalidArgument unless write_video knows what to do with `path` and such a video.
+/// Throws InvalidArgument unless save_video knows what to do with `path` and such a video.
 void check_video_path(const std::filesystem::path& path, const VideoShape& video);
-
-struct WriteVideoOptions {
-    double frames_per_second = 8.0;
-    /// How it was made, for people: the text "parameters" of PNG files, the comment of .mp4.
-    std::string parameters = {};
-};
-
-/// Writes video f32 [channels, frames, height, width] by the ending of `path`: .png, .jpg or .webp for one
-/// frame, .mp4 (H.264), .gif, .safetensors (tensor "video", exact), or no ending: a folder frame_0000.png ...
-/// Pixels are clamped from [-1, 1].
-void write_video(const std::filesystem::path& path, const Tensor& video,
-                 const WriteVideoOptions& options = {});
 
 /// True when `path` names a video this program can read as frames (.mp4, .gif, a folder of PNG files).
 bool is_frames_path(const std::filesystem::path& path);
