@@ -95,6 +95,11 @@ struct GenerateOptions {
     /// False: a component is loaded when its turn comes and released after it, so that memory holds one at a
     /// time; the next call loads it anew, without what was changed by hand. true: they stay.
     bool keep = true;
+    /// Where there is a VAE: a small picture f32 [3, 1, rows, columns] in [-1, 1], a pixel for each place of
+    /// the latents of the middle frame, of what the video will be as far as the model knows in this step
+    /// (0-based).
+    std::function<void(int step, const Tensor& picture)> on_preview;
+    int preview_every = 1;  ///< steps from one preview to the next
     /// Called when a part of the work begins ("load text_encoder", "encode prompt", "load vae", "encode
     /// image", "load image_encoder", "look at image", "load transformer", "denoise", "decode") and as it
     /// advances, with the share that is done; return false to stop.

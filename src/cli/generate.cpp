@@ -44,6 +44,8 @@ struct GenerateFlags {
     std::optional<double> frames_per_second;
     std::string first_frame;
     std::string last_frame;
+    std::string preview;
+    int preview_every = 0;
     int batch = 1;
     std::vector<std::string> outputs;
     bool timings = false;
@@ -108,6 +110,9 @@ void check_endings(const Pipeline& pipeline, const GenerateFlags& flags, const S
     const std::int64_t channels = pipeline.has_vae() ? 3 : pipeline.transformer().config().out_channels;
     for (const auto& output : flags.outputs)
         check_video_path(output, {channels, sampling.frames.value_or(1)});
+    if (flags.preview.empty()) return;
+    check_video_path(flags.preview, {});
+    if (!pipeline.has_vae()) throw InvalidArgument("[generate] --preview needs a model folder with a VAE");
 }
 
 /// Bars of the stages on a terminal.
@@ -138,6 +143,11 @@ class StageProgress {
 void make_videos(const Pipeline& pipeline, const GenerateFlags& flags, GenerateReport& report) {
     std::optional<Timings> timings;
     if (flags.timings) timings.emplace();
+    if (!flags.preview.empty()) {
+        report.options.preview_every =
+            flags.preview_every > 0 ? flags.preview_every : std::max(1, *report.options.sampling.steps / 8);
+        report.options.on_preview = [&](int, const Tensor& picture) { save_video(flags.preview, picture); };
+    }
     StageProgress progress;
     report.options.on_stage = [&](std::string_view name, double done) {
         progress.stage(name, done);
@@ -212,6 +222,14 @@ void add_generate(CLI::App& app) {
         ->add_option("--fps", flags->frames_per_second,
                      "Frames per second of .mp4 and .gif (default: the model's)")
         ->check(real_number(0.1, 240.0));
+    command->add_option(
+        "--preview", flags->preview,
+        "A .png, .jpg or .webp file that shows the picture while it is made: small, written anew "
+        "every few steps");
+    command
+        ->add_option("--preview-every", flags->preview_every,
+                     "Steps from one preview to the next (default: an eighth of all)")
+        ->check(whole_number(1, kMostSteps));
     command
         ->add_option("--batch", flags->batch,
                      "Videos of the caption, each with the next seed, which stands in the names of the files")

@@ -17,6 +17,7 @@
 #include "model/image/frame_condition.h"
 #include "model/image/image_input.h"
 #include "model/pipeline_folder.h"
+#include "model/preview.h"
 #include "model/sampling_run.h"
 #include "model/text/prompt_encoder.h"
 #include "model/vae/vae.h"
@@ -85,7 +86,12 @@ void check_images(const GenerateOptions& call, bool wanted, const VaeShape* vae)
         throw InvalidArgument("[generate] give only one of image and first_frame");
 }
 
-void check(const SamplingOptions& sampling) {
+void check(const GenerateOptions& call) {
+    const SamplingOptions& sampling = call.sampling;
+    if (call.preview_every < 1) {
+        throw InvalidArgument(
+            fmt::format("[generate] preview_every must be at least 1, got {}", call.preview_every));
+    }
     for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {
         if (guidance && !std::isfinite(*guidance))
             throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *guidance));
@@ -102,6 +108,7 @@ struct Conditions {
     Tensor first_frame;  ///< GenerateOptions::first_frame of a picture
     Tensor frames;       ///< TransformerInput::condition
     Tensor image;        ///< TransformerInput::encoder_hidden_states_image
+    std::optional<LatentPreview> preview;
 };
 
 }  // namespace
@@ -256,8 +263,15 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
                                                      const Conditions& conditions, int count,
                                                      Stages& stages) {
     const auto patch = stages.run("load transformer", [&] { return transformer(0); })->config().patch_size;
-    RunInputs inputs = {folder,           call, {}, conditions.prompt, conditions.negative, conditions.frames,
-                        conditions.image, {}};
+    RunInputs inputs = {folder,
+                        call,
+                        {},
+                        conditions.prompt,
+                        conditions.negative,
+                        conditions.frames,
+                        conditions.image,
+                        conditions.preview ? &*conditions.preview : nullptr,
+                        {}};
     if (conditions.first_frame.defined()) inputs.options.first_frame = conditions.first_frame;
     inputs.size = sample_size(call.sampling, vae_shape(), patch);
     inputs.transformer = [&](int expert) {
@@ -390,7 +404,7 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     Parts& parts = *parts_;
     const GenerateOptions options = with_defaults(given);
     const SamplingOptions& sampling = options.sampling;
-    check(sampling);
+    check(options);
     if (const VaeShape* shape = parts.vae_shape()) sample_size(sampling, shape, parts.token());
     Stages stages(options);
     Conditions conditions;
@@ -400,6 +414,11 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
         conditions.negative = parts.embeddings(options, true, stages);
     if (!options.keep) parts.release(parts.text);
     parts.look_at_images(options, conditions, stages);
+    if (options.on_preview && has_vae()) {
+        const auto vae = stages.run("load vae", [&] { return parts.decoder(); });
+        conditions.preview.emplace(*vae);
+        if (!options.keep) parts.release(parts.vae);
+    }
     std::vector<GenerateResult> results = parts.denoise(options, conditions, count, stages);
     if (has_vae() && options.decode) parts.decode(results, options, stages);
     for (GenerateResult& result : results) {

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "model/guidance.h"
+#include "model/samplers/samplers.h"
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
 
@@ -53,7 +54,9 @@ class Run {
             choose_expert(step);
             const auto start = Clock::now();
             timestep_.set_timestep_idx(step);
-            sampler_.step(step, guided_velocity(step));
+            const Tensor velocity = guided_velocity(step);
+            show_preview(step, velocity);
+            sampler_.step(step, velocity);
             check_finite(step);
             result_.step_seconds.push_back(seconds_since(start));
             if (options_.progress && !options_.progress(step + 1, steps, result_.step_seconds.back()))
@@ -80,6 +83,14 @@ class Run {
         policy_ = options_.timestep_policy;
         if (options_.first_static_step) policy_ = policy_static_from(*model_, *options_.first_static_step);
         result_.weight_bytes += model_->weight_bytes();
+    }
+
+    // Of the clean sample that the velocity points to.
+    void show_preview(int step, const Tensor& velocity) const {
+        if (inputs_.preview == nullptr || step % options_.preview_every != 0) return;
+        Tensor clean(DType::f32, sample_.shape(), sample_.device());
+        combine({{1.0, sample_}, {-sampler_.timestep(step) / kTrainTimesteps, velocity}}, clean);
+        options_.on_preview(step, inputs_.preview->picture(clean.to(Device::cpu)));
     }
 
     double guidance() const {

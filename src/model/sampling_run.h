@@ -7,6 +7,7 @@
 #include "aerogel/pipeline.h"
 #include "model/frame_sampler.h"
 #include "model/pipeline_folder.h"
+#include "model/preview.h"
 
 namespace aerogel {
 
@@ -16,9 +17,10 @@ struct RunInputs {
     GenerateOptions options;  ///< with every default filled in
     Shape size;               ///< frames, height and width of the sample
     Tensor prompt_embeds;
-    Tensor negative_prompt_embeds;  ///< undefined: no guidance
-    Tensor condition;               ///< TransformerInput::condition, or undefined
-    Tensor image_embeds;            ///< TransformerInput::encoder_hidden_states_image, or undefined
+    Tensor negative_prompt_embeds;           ///< undefined: no guidance
+    Tensor condition;                        ///< TransformerInput::condition, or undefined
+    Tensor image_embeds;                     ///< TransformerInput::encoder_hidden_states_image, or undefined
+    const LatentPreview* preview = nullptr;  ///< for GenerateOptions::on_preview
     /// Loads the expert when it was not yet.
     std::function<std::shared_ptr<Transformer>(int expert)> transformer;
 };
