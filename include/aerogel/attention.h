@@ -30,6 +30,9 @@ struct AttentionOptions {
     const BlockMask* mask = nullptr;  ///< null = dense; a query row that sees no key gives zeros
     float scale = 0.0F;               ///< <= 0: head_dim^-0.5
     bool causal = false;              ///< query i sees no key after i + k_len - q_len; format none only
+    /// f32 [heads of q, q_len + k_len - 1], or no data: [h, j - i + q_len - 1] is added to the score of query
+    /// i and key j in head h (relative position bias; Raffel et al., T5, 2020). Format none only.
+    TensorView bias = {};
     /// What follows is for formats other than none.
     AttentionFormat format = AttentionFormat::none;
     /// Subtracts from every channel of k its mean over the tokens, which leaves the softmax weights as they
@@ -45,7 +48,7 @@ struct AttentionOptions {
     Context call = {};                        ///< threads and stream
 };
 
-/// o = softmax(scale * q k^T) v per head. q, k, v, o: one dtype (f32 or bf16), 4-D in options.layout,
+/// o = softmax(scale * q k^T + bias) v per head. q, k, v, o: one dtype (f32 or bf16), 4-D in options.layout,
 /// head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have fewer heads than q:
 /// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws InvalidArgument when
 /// shapes do not fit.

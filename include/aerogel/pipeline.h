@@ -34,6 +34,8 @@ class TextEncoder {
     /// naming the known words on an unknown word, or the limit on too many objects or words. "" is the null
     /// caption.
     Tensor encode(const std::string& caption) const;
+    /// Bytes of the tables, in float32.
+    std::size_t weight_bytes() const { return word_embedding_.bytes() + position_embedding_.bytes(); }
 
   private:
     std::vector<std::string> words_;

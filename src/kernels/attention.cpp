@@ -11,6 +11,7 @@ std::string AttentionProblem::describe() const {
     if (format != AttentionFormat::none) text += " format=" + std::string(to_string(format));
     if (masked) text += " mask=" + std::to_string(block_q) + "x" + std::to_string(block_k);
     if (causal) text += " causal";
+    if (biased) text += " bias";
     return text;
 }
 
@@ -19,6 +20,7 @@ std::string takes_all(const AttentionProblem&) {
 }
 
 std::string takes_all_keys(const AttentionProblem& problem) {
+    if (problem.biased) return "a bias goes with format none";
     return problem.causal ? "causal goes with format none" : "";
 }
 

@@ -1,5 +1,5 @@
 // Kernels of o = softmax(scale * q k^T) v per batch and head, over all keys or over the key blocks that a
-// BlockMask keeps, in float or with q, k and v in few bits.
+// BlockMask keeps, in float or with q, k and v in few bits; the scores of floats may have a bias.
 //
 // A map is the attention of one head of one item of the batch, q_len x k_len scores. Map m is head m % heads
 // of item m / heads; k and v have maps of their own heads. The word means nothing else in kernels, ops and
@@ -47,10 +47,13 @@ struct AttentionProblem {
     std::int64_t block_q = 0;  ///< of the mask
     std::int64_t block_k = 0;
     bool causal = false;  ///< query i sees no key behind i + k_len - q_len
+    bool biased = false;  ///< scores have a bias
 
     std::int64_t group() const { return heads / kv_heads; }
     std::int64_t maps() const { return batch * heads; }
     std::int64_t kv_maps() const { return batch * kv_heads; }
+    /// Of the bias of a head.
+    std::int64_t distances() const { return q_len + k_len - 1; }
     std::int64_t q_blocks() const { return (q_len + block_q - 1) / block_q; }
     std::string describe() const;
 };
@@ -113,6 +116,8 @@ struct AttentionCall {
     void* o = nullptr;
     AttentionStrides q_strides, k_strides, v_strides, o_strides;
     float scale = 1.0F;
+    /// Of problem.biased: [heads, distances()], j - i + q_len - 1 for row i of q and j of k.
+    const float* bias = nullptr;
     MaskRows mask;  ///< of problem.masked. A query row that sees no key gives zeros.
     /// Formats other than none: tokens per scale of q and of k (fp8: and v), and whether k loses its mean.
     std::int64_t q_tokens = 1, k_tokens = 1;
@@ -154,7 +159,7 @@ struct AttentionKernel {
 
 /// Of kernels that refuse nothing.
 std::string takes_all(const AttentionProblem& problem);
-/// Of kernels that are not for causal attention.
+/// Of kernels that are not for causal attention, and for none with a bias.
 std::string takes_all_keys(const AttentionProblem& problem);
 
 }  // namespace aerogel

@@ -161,7 +161,7 @@ struct Pipeline::Parts {
 
     std::shared_ptr<PromptEncoder> prompt_encoder() {
         const std::lock_guard lock(mutex);
-        if (!text) text = PromptEncoder::load(path, text_options.device);
+        if (!text) text = PromptEncoder::load(path, text_options);
         return text;
     }
 

@@ -99,6 +99,18 @@ void check_rotation(const char* name, const TensorView& matrix, const AttentionV
                        views);
 }
 
+/// Where there is one.
+void check_bias(const TensorView& bias, const AttentionViews& views, const AttentionProblem& problem) {
+    if (!given(bias)) return;
+    if (problem.q_len == 0 || problem.k_len == 0) return;
+    const Shape wanted = {problem.heads, problem.distances()};
+    if (bias.dtype != DType::f32 || bias.shape != wanted || !bias.contiguous() ||
+        bias.device != views.q.device)
+        fail_attention("bias must be contiguous f32 " + to_string(wanted) + " on " +
+                           place_of(views.q.device) + ", got " + bias.describe(),
+                       views);
+}
+
 void check_options(const AttentionOptions& options, const AttentionViews& views,
                    const AttentionProblem& problem) {
     const AttentionFormat format = options.format;
@@ -110,6 +122,7 @@ void check_options(const AttentionOptions& options, const AttentionViews& views,
         return;
     }
     if (options.causal) fail_attention("causal goes with format none", views);
+    if (given(options.bias)) fail_attention("a bias goes with format none", views);
     check_rotation("q_rotation", options.q_rotation, views);
     check_rotation("k_rotation", options.k_rotation, views);
     if (given(options.q_rotation) != given(options.k_rotation))
@@ -201,6 +214,7 @@ AttentionCall make_call(const AttentionViews& views, const AttentionOptions& opt
     call.o_strides = attention_strides(views.o, options.layout);
     call.scale =
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+    if (problem.biased) call.bias = options.bias.as<float>();
     if (options.mask != nullptr) call.mask = {options.mask->row_start.data(), options.mask->columns.data()};
     set_blocks(options, call);
     return call;
@@ -256,6 +270,7 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
                           "] masks and calibrated scales are not supported on " + views.q.device.describe());
     problem.format = options.format;
     problem.causal = options.causal;
+    problem.biased = given(options.bias);
     if (options.mask != nullptr) {
         check_mask(*options.mask, problem, views.op);
         problem.masked = true;
@@ -263,6 +278,7 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
         problem.block_k = options.mask->block_k;
     }
     check_options(options, views, problem);
+    check_bias(options.bias, views, problem);
     return problem;
 }
 
@@ -309,6 +325,7 @@ void attention_packed(const PackedSequences& sequences, const AttentionOptions& 
     const bool is_float = options.format == AttentionFormat::none;
     const AttentionViews views = {is_float ? "attention_packed" : "quantized_attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
+    if (given(options.bias)) fail_attention("packed sequences take no bias", views);
     const TensorView out = o;
     for (const TensorView* view : {&q, &k, &v, &out}) {
         const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&

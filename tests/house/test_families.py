@@ -7,6 +7,8 @@ import pytest
 from source_tree import CPP_SUFFIXES, ROOT, includes, report, source_files, strip_comments
 
 TABLE = "src/model/families.cpp"
+# What is around a transformer goes by the class of the pipeline, in one row of each of these.
+PIPELINE_TABLES = ("src/model/pipelines.cpp", "src/model/text/prompt_encoder.cpp")
 
 
 def families_of(files):
@@ -26,7 +28,10 @@ def violations(files):
             if path.startswith(home) or path == TABLE:
                 continue
             errors += [f"{path}: includes {name}" for _, name in includes(text) if name.startswith(f"model/{family}/")]
-            errors += [f"{path}: knows {name}" for name in sorted(set(names.findall(strip_comments(text))))]
+            known = set(names.findall(strip_comments(text)))
+            if path in PIPELINE_TABLES:
+                known = {name for name in known if not name.endswith("Pipeline")}
+            errors += [f"{path}: knows {name}" for name in sorted(known)]
     return errors
 
 
@@ -38,7 +43,8 @@ def test_the_tree_obeys():
 
 GOOD = {TABLE: '#include "model/wan/transformer.h"\nFamilyRow{"WanTransformer3DModel", load_wan},\n',
         "src/model/wan/transformer.cpp": '#include "model/wan/config.h"\nWanConfig config;\n',
-        "src/model/pipeline.cpp": "// as WanPipeline of diffusers\nTransformer& model;\n"}
+        "src/model/pipeline.cpp": "// as WanPipeline of diffusers\nTransformer& model;\n",
+        "src/model/pipelines.cpp": 'PipelineRow{"WanPipeline"};\n'}
 
 
 def test_a_good_tree_passes():
@@ -47,6 +53,8 @@ def test_a_good_tree_passes():
 
 @pytest.mark.parametrize("path, text, message", [
     ("src/model/pipeline.cpp", '#include "model/wan/config.h"\n', "pipeline.cpp: includes model/wan/config.h"),
+    ("src/model/pipelines.cpp", "WanConfig config;\n", "pipelines.cpp: knows WanConfig"),
+    ("src/cli/generate.cpp", 'is("WanPipeline");\n', "generate.cpp: knows WanPipeline"),
     ("src/cli/forward.cpp", "void run(const WanTransformer& model);\n", "forward.cpp: knows WanTransformer"),
     ("include/aerogel/wan.h", "struct WanConfig;\n", "wan.h: knows WanConfig"),
     (TABLE, "", "src/model/wan/: no row"),

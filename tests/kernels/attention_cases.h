@@ -42,6 +42,7 @@ struct AttentionData {
 
     const AttentionCase& test_case;
     PaddedArray q, k, v;
+    std::vector<float> bias;  ///< of problem.biased: [heads, distances]
     std::vector<double> exact;
     std::vector<double> bound;
     std::vector<double> weight_rounding;  ///< what AttentionKernel::rounds_weights adds to the bound

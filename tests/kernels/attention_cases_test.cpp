@@ -94,6 +94,7 @@ void set_sizes(AttentionCase& result, const std::string& key, const std::string&
                                                : Values::normal;
     }
     if (key == "causal") p.causal = value == "yes";
+    if (key == "bias") p.biased = value == "yes";
     if (key == "mask") {
         p.masked = true;
         p.block_q = std::stoll(value);
@@ -104,7 +105,8 @@ void set_sizes(AttentionCase& result, const std::string& key, const std::string&
 /// One query row: exact output and bounds.
 class Row {
   public:
-    Row(const AttentionData& data, std::int64_t map, std::int64_t query) : data_(data), map_(map) {
+    Row(const AttentionData& data, std::int64_t map, std::int64_t query)
+        : data_(data), map_(map), query_(query) {
         const AttentionProblem& p = data.test_case.problem;
         const BlockMask& mask = data.test_case.mask;
         const std::int64_t start = data.index(data.q.strides, map, query);
@@ -149,6 +151,16 @@ class Row {
         // A float sum of head_dim rounded products; products below the normal range lose up to 2^-150 each.
         const auto n = static_cast<double>(p.head_dim);
         score_errors_.push_back(scale * (n + 1.0) * (kUnit * magnitude + 0x1p-149));
+        if (p.biased) add_bias(key);
+    }
+
+    /// Kernels may bring the bias to the scale of q k^T, which rounds twice, and the sum is rounded.
+    void add_bias(std::int64_t key) {
+        const AttentionProblem& p = data_.test_case.problem;
+        const std::int64_t distance = key - query_ + p.q_len - 1;
+        const double bias = data_.bias[at(map_ % p.heads * p.distances() + distance)];
+        scores_.back() += bias;
+        score_errors_.back() += kUnit * (3.0 * std::fabs(bias) + std::fabs(scores_.back()));
     }
 
     /// Weights p_j and the relative error e_j that a float kernel may make in each: the score's error, the
@@ -194,7 +206,7 @@ class Row {
     }
 
     const AttentionData& data_;
-    std::int64_t map_;
+    std::int64_t map_, query_;
     std::vector<double> q_, scores_, score_errors_, weights_, errors_;
     std::vector<std::int64_t> keys_;
     double total_error_ = 0.0;
@@ -269,6 +281,12 @@ AttentionData::AttentionData(const AttentionCase& which)
                 k.set(kv_index(k.strides, map, i % p.k_len) + d, k.get(kv_index(k.strides, map, 0) + d));
         }
     }
+    if (p.biased) {
+        std::mt19937 random(4);
+        std::normal_distribution<float> normal(0.0F, 3.0F);
+        bias.resize(at(p.heads * p.distances()));
+        for (float& value : bias) value = normal(random);
+    }
     solve();
 }
 
@@ -318,6 +336,7 @@ AttentionCall call_of(const AttentionData& data) {
     call.k_strides = data.k.strides;
     call.v_strides = data.v.strides;
     call.scale = 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
+    if (problem.biased) call.bias = data.bias.data();
     const BlockMask& mask = data.test_case.mask;
     if (problem.masked) call.mask = {mask.row_start.data(), mask.columns.data()};
     return call;

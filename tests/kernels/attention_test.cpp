@@ -29,7 +29,8 @@ TEST(AttentionKernels, TheReferenceComesLastAndTakesAll) {
     for (AttentionCase& test_case : cases) {
         for (const AttentionFormatRow& row : kAttentionFormats) {
             test_case.problem.format = row.format;
-            const bool possible = row.format == none || !test_case.problem.causal;
+            const bool possible =
+                row.format == none || (!test_case.problem.causal && !test_case.problem.biased);
             EXPECT_EQ(reference_of(row.format).why_not(test_case.problem).empty(), possible) << row.name;
         }
     }
@@ -237,6 +238,29 @@ void skips_the_last_query(const AttentionProblem& problem, const AttentionCall& 
     reference().run(shorter, args);
 }
 
+void ignores_the_bias(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    AttentionProblem changed = problem;
+    changed.biased = false;
+    reference().run(changed, args);
+}
+
+void shifts_the_bias(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    std::vector<float> bias(args.bias + 1, args.bias + problem.heads * problem.distances());
+    bias.push_back(0.0F);
+    AttentionCall changed = args;
+    changed.bias = bias.data();
+    reference().run(problem, changed);
+}
+
+void gives_heads_one_bias(const AttentionProblem& problem, const AttentionCall& args) noexcept {
+    std::vector<float> bias;
+    for (std::int64_t head = 0; head < problem.heads; ++head)
+        bias.insert(bias.end(), args.bias, args.bias + problem.distances());
+    AttentionCall changed = args;
+    changed.bias = bias.data();
+    reference().run(problem, changed);
+}
+
 void swaps_keys_and_values(const AttentionProblem& problem, const AttentionCall& args) noexcept {
     AttentionCall changed = args;
     changed.k = args.v;
@@ -313,6 +337,9 @@ TEST(AttentionBounds, BrokenKernelsAreCaught) {
                     "heads=2 q_len=33 k_len=7 head_dim=40 layout=bsnd"},
              Broken{"groups", deals_heads_in_turn, "heads=4 kv_heads=2 q_len=33 k_len=7 head_dim=40"},
              Broken{"last channel", drops_the_last_channel, "heads=2 q_len=33 k_len=7 head_dim=33"},
+             Broken{"no bias", ignores_the_bias, "heads=2 q_len=33 k_len=70 head_dim=40 bias=yes"},
+             Broken{"bias shifted", shifts_the_bias, "heads=2 q_len=33 k_len=70 head_dim=40 bias=yes"},
+             Broken{"bias of head 0", gives_heads_one_bias, "heads=2 q_len=33 k_len=70 head_dim=40 bias=yes"},
              Broken{"margin", writes_into_the_margin, "q_len=33 k_len=7 head_dim=40"},
              Broken{"precision", is_imprecise, "q_len=33 k_len=300 head_dim=64"},
          }) {

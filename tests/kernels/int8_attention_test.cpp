@@ -20,7 +20,7 @@ namespace {
 KernelReferences<AttentionKernel> int8_kernels(const AttentionCase& test_case) {
     AttentionProblem problem = test_case.problem;
     problem.format = AttentionFormat::int8;
-    problem.causal = false;  // their scales are tested where they do not compute
+    problem.causal = problem.biased = false;  // their scales are tested where they do not compute
     return kernels_for(problem);
 }
 
@@ -31,7 +31,7 @@ const AttentionKernel& reference() {
 TEST(QuantizedAttentionKernels, AllProblemsWithinBounds) {
     int next = 0;
     for (const AttentionCase& test_case : attention_cases()) {
-        if (test_case.problem.causal) continue;  // float attention only
+        if (test_case.problem.causal || test_case.problem.biased) continue;  // float attention only
         EXPECT_EQ(&int8_kernels(test_case).back().get(), &reference());
         ++next;  // each problem meets two of the kinds, each kind all sorts of problems
         for (const Scales kind : {static_cast<Scales>(next % 4), static_cast<Scales>((next + 1) % 4)}) {

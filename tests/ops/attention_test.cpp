@@ -147,6 +147,22 @@ TEST(AttentionOp, ACausalRowSeesNoLaterKey) {
         ASSERT_EQ(a.o.as<float>()[i] == b.o.as<float>()[i], i < 3 * row) << i;
 }
 
+TEST(AttentionOp, ABiasBelongsToHeadsAndDistances) {
+    Arrays a;  // 5 queries, 7 keys, 3 heads; head h sees the key h + 1 places after the query alone
+    std::vector<float> bias(3 * 11, -1e30F);
+    for (std::size_t head = 0; head < 3; ++head) bias[head * 11 + 4 + head + 1] = 0.0F;
+    attention(a.q, a.k, a.v, a.o, {.bias = Tensor::of(bias, {3, 11})});
+    for (std::int64_t query = 0; query < 4; ++query)
+        for (std::int64_t i = 0; i < 3 * 8; ++i)
+            ASSERT_NEAR(a.o.as<float>()[query * 3 * 8 + i], a.v.as<float>()[(query + i / 8 + 1) * 3 * 8 + i],
+                        1e-6)
+                << query;
+    EXPECT_THAT(refusal([&] {
+                    attention(a.q, a.k, a.v, a.o, {.bias = Tensor::of(bias, {11, 3})});
+                }),
+                HasSubstr("bias must be contiguous f32 [3,11] on the CPU, got f32[11,3]"));
+}
+
 TEST(AttentionOp, EmptySizes) {
     Arrays a;
     a.q = Tensor(DType::f32, {2, 0, 3, 8});

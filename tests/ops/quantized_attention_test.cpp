@@ -398,6 +398,8 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
                 HasSubstr("[quantized_attention] v must have the shape of k"));
     EXPECT_THAT(message({.causal = true, .format = AttentionFormat::int8}),
                 HasSubstr("causal goes with format none"));
+    EXPECT_THAT(message({.bias = square, .format = AttentionFormat::int8}),
+                HasSubstr("a bias goes with format none"));
     for (const Options& options :
          {Options{.q_tokens = 1}, Options{.k_tokens = 1}, Options{.q_rotation = square, .k_rotation = square},
           Options{.scales = &scales}})

@@ -89,7 +89,7 @@ void store_output(const Tile& tile, std::int64_t empty, const Rows<Element>& o, 
 
 /// Returns how many rows saw no key; these come first.
 template <typename Isa>
-std::int64_t compute_tile(Tile& tile, KeyCursor& cursor) {
+std::int64_t compute_tile(Tile& tile, KeyCursor& cursor, const TileBias& bias) {
     constexpr float kLowest = -3.0e38F;  // finite, so that scores of -inf get the weight 0
     for (std::int64_t i = 0; i < tile.rows * tile.d_padded; ++i) tile.o[i] = 0.0F;
     for (std::int64_t i = 0; i < tile.rows * kPanel; ++i) tile.sums[i] = 0.0F;
@@ -98,6 +98,7 @@ std::int64_t compute_tile(Tile& tile, KeyCursor& cursor) {
     KeyTile keys;
     while (cursor.next(keys)) {
         score_tile<Isa>(tile, keys);
+        bias_tile<Isa>(tile, keys, bias);
         hide_later_keys<kTileKeys>({tile.scores, tile.rows, tile.seen}, keys);
         softmax_tile<Isa>(tile, keys.columns);
         value_tile<Isa>(tile, keys);
@@ -105,6 +106,13 @@ std::int64_t compute_tile(Tile& tile, KeyCursor& cursor) {
             smaller(empty, keys.segments[0].first < tile.seen ? 0 : keys.segments[0].first - tile.seen + 1);
     }
     return empty;
+}
+
+inline TileBias bias_of(const AttentionProblem& problem, const AttentionCall& call, std::int64_t map,
+                        std::int64_t first_row) {
+    if (!problem.biased) return {nullptr, 0.0F};
+    const float* head = call.bias + map % problem.heads * problem.distances();
+    return {head + problem.q_len - 1 - first_row, 1.0F / call.scale};
 }
 
 /// One group of maps, packed at `keys` and `values`.
@@ -157,7 +165,7 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
         load_queries<Isa>(rows_of<const Element>(call.q, call.q_strides, problem.heads, map), first, tile);
         KeyCursor cursor = keys_of(problem, call.mask, map, block);
         tile.seen = cursor.hide_later(problem, first, tile.rows);
-        const std::int64_t empty = compute_tile<Isa>(tile, cursor);
+        const std::int64_t empty = compute_tile<Isa>(tile, cursor, bias_of(problem, call, map, first));
         store_output<Isa>(tile, empty, rows_of<Element>(call.o, call.o_strides, problem.heads, map), first);
     });
 }

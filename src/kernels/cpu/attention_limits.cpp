@@ -4,6 +4,7 @@
 namespace aerogel {
 
 std::string takes_bf16(const AttentionProblem& problem) {
+    if (problem.biased) return "a bias of scores is not supported";
     return problem.dtype == DType::bf16 ? "" : "dtype must be bf16";
 }
 

@@ -6,8 +6,9 @@
 
 namespace aerogel {
 
+/// Without a bias.
 std::string takes_bf16(const AttentionProblem& problem);
-/// Not causal, a head_dim of at most 256.
+/// Not causal, without a bias, a head_dim of at most 256.
 std::string takes_up_to_256(const AttentionProblem& problem);
 
 }  // namespace aerogel

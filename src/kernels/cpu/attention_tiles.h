@@ -152,6 +152,32 @@ void score_tile(const Tile& tile, const KeyTile& keys) {
     }
 }
 
+/// What is added to the scores: row r and key j get first[j - r] * factor.
+struct TileBias {
+    const float* first;  ///< null: nothing
+    float factor;        ///< 1 / scale, as scores are not scaled yet
+};
+
+template <typename Isa>
+void bias_tile(const Tile& tile, const KeyTile& keys, const TileBias& bias) {
+    if (bias.first == nullptr) return;
+    const typename Isa::V factor = Isa::set1(bias.factor);
+    for (int s = 0; s < keys.count; ++s) {
+        const Segment& segment = keys.segments[s];
+        const std::int64_t length = segment.last - segment.first;
+        for (std::int64_t row = 0; row < tile.rows; ++row) {
+            float* scores = tile.scores + row * kTileKeys + segment.column + segment.first % kPanel;
+            const float* from = bias.first + segment.first - row;
+            for (std::int64_t i = 0; i < length; i += Isa::kLanes) {
+                const std::int64_t lanes = smaller(Isa::kLanes, length - i);
+                Isa::store_part(
+                    scores + i, lanes,
+                    Isa::fma(Isa::load_part(from + i, lanes), factor, Isa::load_part(scores + i, lanes)));
+            }
+        }
+    }
+}
+
 /// scores -> weights 2^(factor * score - largest), with the running maximum and sums.
 template <typename Isa>
 void softmax_tile(const Tile& tile, std::int64_t columns) {

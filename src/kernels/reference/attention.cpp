@@ -24,6 +24,9 @@ void one_row(const AttentionProblem& problem, const AttentionCall& call, std::in
     const auto value = [&](const void* data, std::int64_t at) {
         return static_cast<double>(load(data, problem.dtype, at));
     };
+    const float* bias = problem.biased
+                            ? call.bias + map % problem.heads * problem.distances() + problem.q_len - 1 - q
+                            : nullptr;
     double largest = -std::numeric_limits<double>::infinity();
     visit_keys(problem, call.mask, map, q, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t key = first; key < last; ++key) {
@@ -31,6 +34,7 @@ void one_row(const AttentionProblem& problem, const AttentionCall& call, std::in
             double score = 0.0;
             for (std::int64_t i = 0; i < d; ++i) score += value(call.q, query + i) * value(call.k, at + i);
             scores[key] = score * static_cast<double>(call.scale);
+            if (bias != nullptr) scores[key] += static_cast<double>(bias[key]);
             largest = std::max(largest, scores[key]);
         }
     });

@@ -16,7 +16,8 @@ class PromptEncoder {
     /// The tokenizer and the text encoder of a pipeline folder, of the class that model_index.json names; or
     /// the learned tables of text_encoder/vocabulary.json. InvalidArgument for a class without a row (it
     /// lists those there are), a tokenizer or config.json that is missing or wrong, IoError.
-    static std::unique_ptr<PromptEncoder> load(const std::filesystem::path& folder, Device device = {});
+    static std::unique_ptr<PromptEncoder> load(const std::filesystem::path& folder,
+                                               const LoadOptions& options = {});
     PromptEncoder() = default;
     PromptEncoder(const PromptEncoder&) = delete;
     PromptEncoder& operator=(const PromptEncoder&) = delete;
