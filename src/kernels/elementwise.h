@@ -32,6 +32,7 @@ struct NormArgs {
     std::int64_t rows_per_modulation = 1;
     std::int64_t modulation_stride = 0;  ///< elements between two rows of scale / shift
     float epsilon = 1e-6F;
+    bool silu = false;       ///< of the result, at the end
     void* stream = nullptr;  ///< of the device (Context::stream), as in all of these
 };
 
@@ -127,6 +128,49 @@ struct MatchNormsArgs {
     void* stream = nullptr;
 };
 
+/// y = norm(x) * weight + bias, then SiLU where asked for: mean and variance of all rows over each of
+/// `groups` equal parts of the channels. y may be x.
+struct GroupNormArgs {
+    std::int64_t rows = 0;
+    std::int64_t channels = 0;
+    std::int64_t groups = 1;   ///< a divisor of channels
+    const float* x = nullptr;  ///< [rows, channels], contiguous, as y
+    float* y = nullptr;
+    const float* weight = nullptr;  ///< [channels] or null, as bias
+    const float* bias = nullptr;
+    float epsilon = 1e-6F;
+    bool silu = false;
+    float* workspace = nullptr;  ///< group_norm_floats()
+    void* stream = nullptr;
+};
+
+/// Rows per partial sum, which fixes the order of the additions.
+constexpr std::int64_t kGroupNormRows = 128;
+constexpr std::int64_t group_norm_chunks(std::int64_t rows) {
+    return (rows + kGroupNormRows - 1) / kGroupNormRows;
+}
+constexpr std::int64_t group_norm_floats(std::int64_t rows, std::int64_t channels) {
+    return 2 * (group_norm_chunks(rows) + 1) * channels;
+}
+
+/// x[r,:] = softmax(scale * x[r,:]), scale > 0.
+struct SoftmaxArgs {
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
+    float* x = nullptr;
+    std::int64_t x_stride = 0;
+    float scale = 1.0F;
+    void* stream = nullptr;
+};
+
+/// x[i] = x[i] between low and high, for i < count; NaN stays.
+struct ClampArgs {
+    float* x = nullptr;
+    std::int64_t count = 0;
+    float low = -1.0F, high = 1.0F;
+    void* stream = nullptr;
+};
+
 /// Where the search of a NaN or an infinity looks.
 struct FiniteArgs {
     const float* x = nullptr;
@@ -145,6 +189,9 @@ struct ElementwiseKernels {
     void (*copy)(const CopyArgs& args) noexcept;
     void (*match_norms)(const MatchNormsArgs& args) noexcept;
     bool (*all_finite)(const FiniteArgs& args) noexcept;  ///< waits for the answer
+    void (*group_norm)(const GroupNormArgs& args) noexcept;
+    void (*softmax)(const SoftmaxArgs& args) noexcept;
+    void (*clamp)(const ClampArgs& args) noexcept;
 };
 
 }  // namespace aerogel

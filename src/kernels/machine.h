@@ -6,6 +6,7 @@
 
 #include "aerogel/tensor.h"
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
 #include "kernels/elementwise.h"
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
@@ -35,6 +36,7 @@ struct Machine {
     KernelList<ElementwiseKernels> elementwise = {};
     KernelList<HadamardKernel> hadamard = {};
     KernelList<PeakKernel> peak = {};
+    KernelList<ConvolutionKernel> convolution = {};
 };
 
 }  // namespace aerogel

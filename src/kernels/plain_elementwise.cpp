@@ -185,4 +185,15 @@ bool all_finite(const FiniteArgs& args) noexcept {
     return finite;
 }
 
+void clamp(const ClampArgs& args) noexcept {
+    constexpr std::int64_t kChunk = 16384;
+    parallel_for((args.count + kChunk - 1) / kChunk, [&](std::int64_t chunk, int) {
+        const std::int64_t end = std::min(args.count, (chunk + 1) * kChunk);
+        for (std::int64_t i = chunk * kChunk; i < end; ++i) {
+            const float above = args.x[i] < args.low ? args.low : args.x[i];
+            args.x[i] = above > args.high ? args.high : above;
+        }
+    });
+}
+
 }  // namespace aerogel::plain

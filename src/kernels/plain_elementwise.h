@@ -9,5 +9,6 @@ void combine(const CombineArgs& args) noexcept;
 void copy(const CopyArgs& args) noexcept;
 void match_norms(const MatchNormsArgs& args) noexcept;
 bool all_finite(const FiniteArgs& args) noexcept;
+void clamp(const ClampArgs& args) noexcept;
 
 }  // namespace aerogel::plain

@@ -86,6 +86,7 @@ std::vector<std::string> all_kernel_names() {
         append_names(names, machine->attention);
         append_names(names, machine->elementwise);
         append_names(names, machine->hadamard);
+        append_names(names, machine->convolution);
     }
     return names;
 }

@@ -11,6 +11,7 @@
 #include "core/device_memory.h"
 #include "core/views.h"
 #include "ops/dispatch.h"
+#include "ops/workspace.h"
 
 namespace aerogel {
 namespace {
@@ -157,6 +158,7 @@ void norm(const Norm& args, const Context& context) {
         call.modulation_stride = row_stride(parts);
     }
     call.epsilon = args.epsilon;
+    call.silu = args.silu;
     call.stream = context.stream;
     if (call.rows == 0 || call.columns == 0) return;
     run_moving("norm", args.x.device, 2 * call.rows * call.columns, context,
@@ -297,6 +299,52 @@ void copy(const TensorView& x, const MutableView& y, const Context& context) {
     call.stream = context.stream;
     run_moving("copy", x.device, 2 * x.count(), context,
                [&](const ElementwiseKernels& kernels) { kernels.copy(call); });
+}
+
+void group_norm(const GroupNorm& args, const Context& context) {
+    const TensorView& x = args.x;
+    require(x.dtype == DType::f32 && x.shape.size() == 2 && x.contiguous(), "group_norm", "x",
+            "contiguous f32 [rows,channels]", x);
+    require_array("group_norm", "y", args.y, x.shape, x);
+    const std::int64_t rows = x.dim(0), channels = x.dim(1);
+    if (args.groups < 1 || channels % args.groups != 0)
+        throw InvalidArgument(fmt::format(
+            "[group_norm] groups must divide the channels, got {} groups (x {})", args.groups, x.describe()));
+    if (args.weight.data != nullptr) require_array("group_norm", "weight", args.weight, {channels}, x);
+    if (args.bias.data != nullptr) require_array("group_norm", "bias", args.bias, {channels}, x);
+    GroupNormArgs call = {rows, channels, args.groups, floats(x), floats(args.y)};
+    call.weight = floats(args.weight);
+    call.bias = floats(args.bias);
+    call.epsilon = args.epsilon;
+    call.silu = args.silu;
+    call.stream = context.stream;
+    if (rows == 0 || channels == 0) return;
+    run_moving("group_norm", x.device, 3 * rows * channels, context, [&](const ElementwiseKernels& kernels) {
+        const auto scratch = static_cast<std::size_t>(group_norm_floats(rows, channels)) * sizeof(float);
+        const Workspace memory(scratch, x.device);
+        call.workspace = reinterpret_cast<float*>(memory.data());
+        kernels.group_norm(call);
+    });
+}
+
+void softmax(const MutableView& x, float scale, const Context& context) {
+    require_rows("softmax", "x", x);
+    if (!(scale > 0.0F))
+        throw InvalidArgument(fmt::format("[softmax] scale must be positive, got {}", scale));
+    const SoftmaxArgs call = {x.dim(0), x.dim(1), floats(x), row_stride(x), scale, context.stream};
+    if (call.rows == 0 || call.columns == 0) return;
+    run_moving("softmax", x.device, 2 * call.rows * call.columns, context,
+               [&](const ElementwiseKernels& kernels) { kernels.softmax(call); });
+}
+
+void clamp(const MutableView& x, float low, float high, const Context& context) {
+    require(x.dtype == DType::f32 && x.contiguous(), "clamp", "x", "contiguous f32", x);
+    if (!(low <= high))
+        throw InvalidArgument(fmt::format("[clamp] low must not be above high, got {} and {}", low, high));
+    const ClampArgs call = {floats(x), x.count(), low, high, context.stream};
+    if (call.count == 0) return;
+    run_moving("clamp", x.device, 2 * call.count, context,
+               [&](const ElementwiseKernels& kernels) { kernels.clamp(call); });
 }
 
 void clear(const MutableView& y) {

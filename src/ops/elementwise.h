@@ -25,6 +25,7 @@ struct Norm {
     TensorView scale = {};   ///< [parts, columns]: each part is for rows / parts rows
     TensorView shift = {};   ///< as scale, with its strides
     float epsilon = 1e-6F;
+    bool silu = false;  ///< y = silu of that
 };
 void norm(const Norm& args, const Context& context = {});
 
@@ -69,6 +70,24 @@ void match_norms(const MutableView& x, const TensorView& like, const Context& co
 /// y = x: f32, bf16 or f16 each, of one shape with at most eight axes, any strides; no overlap. On two
 /// devices: contiguous and of one type.
 void copy(const TensorView& x, const MutableView& y, const Context& context = {});
+
+/// Group normalisation (Wu & He 2018) over all rows, then SiLU where asked for; contiguous.
+struct GroupNorm {
+    TensorView x;             ///< [rows, channels]
+    MutableView y;            ///< like x; may be x
+    std::int64_t groups = 1;  ///< a divisor of the channels
+    TensorView weight = {};   ///< [channels], or without data, as bias
+    TensorView bias = {};
+    float epsilon = 1e-6F;
+    bool silu = false;
+};
+void group_norm(const GroupNorm& args, const Context& context = {});
+
+/// x = softmax(scale * x) of each row, in place; rows contiguous, scale > 0.
+void softmax(const MutableView& x, float scale, const Context& context = {});
+
+/// x between low and high, in place; contiguous. NaN stays.
+void clamp(const MutableView& x, float low, float high, const Context& context = {});
 
 /// Zeros; contiguous.
 void clear(const MutableView& y);

@@ -81,7 +81,35 @@ inline ElementwiseKernels hidden_elementwise() {
         const Unhidden open;
         return kOn->all_finite(args);
     };
+    kernels.group_norm = [](const GroupNormArgs& args) noexcept {
+        const Unhidden open;
+        kOn->group_norm(args);
+    };
+    kernels.softmax = [](const SoftmaxArgs& args) noexcept {
+        const Unhidden open;
+        kOn->softmax(args);
+    };
+    kernels.clamp = [](const ClampArgs& args) noexcept {
+        const Unhidden open;
+        kOn->clamp(args);
+    };
     return kernels;
+}
+
+inline ConvolutionKernel hidden_convolution() {
+    constexpr const ConvolutionKernel* kOn = &reference::kConvolution;
+    ConvolutionKernel kernel = *kOn;
+    kernel.name = "hidden.convolution";
+    kernel.pack = [](const ConvolutionProblem& problem, const QuantizedTensor& weight,
+                     std::byte* packed) noexcept {
+        const Unhidden open;
+        kOn->pack(problem, weight, packed);
+    };
+    kernel.run = [](const ConvolutionProblem& problem, const ConvolutionArgs& args) noexcept {
+        const Unhidden open;
+        kOn->run(problem, args);
+    };
+    return kernel;
 }
 
 inline const HadamardKernel kHiddenHadamard = {"hidden.hadamard", [](const HadamardArgs& args) noexcept {
@@ -100,13 +128,16 @@ inline const MachineRow<LinearKernel> kHiddenLinears[] = {{0, &kHiddenLinear}};
 inline const MachineRow<AttentionKernel> kHiddenAttentions[] = {
     {0, &kHiddenAttention}, {0, &kHiddenInt8Attention}, {0, &kHiddenRoundedAttention}};
 inline const MachineRow<ElementwiseKernels> kHiddenElementwises[] = {{0, &kHiddenElementwise}};
+inline const ConvolutionKernel kHiddenConvolution = hidden_convolution();
+inline const MachineRow<ConvolutionKernel> kHiddenConvolutions[] = {{0, &kHiddenConvolution}};
 inline const MachineRow<HadamardKernel> kHiddenHadamards[] = {{0, &kHiddenHadamard}};
 
 inline const Machine kHiddenMachine = {.why_not = [](Device, int) { return std::string(); },
                                        .linear = kHiddenLinears,
                                        .attention = kHiddenAttentions,
                                        .elementwise = kHiddenElementwises,
-                                       .hadamard = kHiddenHadamards};
+                                       .hadamard = kHiddenHadamards,
+                                       .convolution = kHiddenConvolutions};
 
 /// As long as it lives, Device::cuda is such a machine.
 class HiddenDevice {

@@ -195,6 +195,7 @@ void norm_row(const NormArgs& args, std::int64_t row) {
         if (scale != nullptr)
             value = Isa::mul(value, Isa::add(Isa::set1(1.0F), Isa::load_part(scale + i, lanes)));
         if (shift != nullptr) value = Isa::add(value, Isa::load_part(shift + i, lanes));
+        if (args.silu) value = silu<Isa>(value);
         Isa::store_part(y + i, lanes, value);
     });
 }

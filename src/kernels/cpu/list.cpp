@@ -64,6 +64,13 @@ constexpr MachineRow<ElementwiseKernels> kElementwise[] = {
     {kBaseline, &reference::kElementwise},
 };
 
+constexpr MachineRow<ConvolutionKernel> kConvolution[] = {
+    {kAvx512, &avx512::kConvolution},
+    {kAvx2, &avx2::kConvolution},
+    {kBaseline, &baseline::kConvolution},
+    {kBaseline, &reference::kConvolution},
+};
+
 constexpr MachineRow<HadamardKernel> kHadamard[] = {
     {kAvx2, &avx2::kHadamard},
     {kBaseline, &baseline::kHadamard},
@@ -88,6 +95,6 @@ std::string why_not(Device, int level) {
 
 }  // namespace
 
-constexpr Machine kMachine = {why_not, kLinear, kAttention, kElementwise, kHadamard, kPeak};
+constexpr Machine kMachine = {why_not, kLinear, kAttention, kElementwise, kHadamard, kPeak, kConvolution};
 
 }  // namespace aerogel::cpu

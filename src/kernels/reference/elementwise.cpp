@@ -46,6 +46,7 @@ void norm_row(const NormArgs& args, std::int64_t row) {
         if (args.bias != nullptr) value += args.bias[i];
         if (args.scale != nullptr) value *= 1.0 + args.scale[modulation + i];
         if (args.shift != nullptr) value += args.shift[modulation + i];
+        if (args.silu) value = activate(ActivationFunction::silu, value);
         y[i] = static_cast<float>(value);
     }
 }
@@ -105,6 +106,44 @@ void residual(const ResidualArgs& args) noexcept {
     });
 }
 
+void group_norm(const GroupNormArgs& args) noexcept {
+    const std::int64_t size = args.channels / args.groups;
+    parallel_for(args.groups, [&](std::int64_t group, int) {
+        const auto each = [&](const auto& visit) {
+            for (std::int64_t row = 0; row < args.rows; ++row)
+                for (std::int64_t c = group * size; c < (group + 1) * size; ++c)
+                    visit(row * args.channels + c, c);
+        };
+        const double count = static_cast<double>(args.rows) * static_cast<double>(size);
+        double mean = 0.0, variance = 0.0;
+        each([&](std::int64_t i, std::int64_t) { mean += args.x[i] / count; });
+        each([&](std::int64_t i, std::int64_t) {
+            variance += (args.x[i] - mean) * (args.x[i] - mean) / count;
+        });
+        const double factor = 1.0 / std::sqrt(variance + static_cast<double>(args.epsilon));
+        each([&](std::int64_t i, std::int64_t c) {
+            double value = (args.x[i] - mean) * factor;
+            if (args.weight != nullptr) value *= args.weight[c];
+            if (args.bias != nullptr) value += args.bias[c];
+            if (args.silu) value = activate(ActivationFunction::silu, value);
+            args.y[i] = static_cast<float>(value);
+        });
+    });
+}
+
+void softmax(const SoftmaxArgs& args) noexcept {
+    parallel_for(args.rows, [&](std::int64_t row, int) {
+        float* x = args.x + row * args.x_stride;
+        const double largest = *std::max_element(x, x + args.columns);
+        const auto power = [&](float value) {
+            return std::exp((value - largest) * static_cast<double>(args.scale));
+        };
+        double sum = 0.0;
+        for (std::int64_t i = 0; i < args.columns; ++i) sum += power(x[i]);
+        for (std::int64_t i = 0; i < args.columns; ++i) x[i] = static_cast<float>(power(x[i]) / sum);
+    });
+}
+
 }  // namespace
 
 constexpr ElementwiseKernels kElementwise = {"reference.elementwise",
@@ -116,6 +155,9 @@ constexpr ElementwiseKernels kElementwise = {"reference.elementwise",
                                              plain::combine,
                                              plain::copy,
                                              plain::match_norms,
-                                             plain::all_finite};
+                                             plain::all_finite,
+                                             group_norm,
+                                             softmax,
+                                             plain::clamp};
 
 }  // namespace aerogel::reference

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
 #include "kernels/elementwise.h"
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
@@ -13,6 +14,7 @@ extern const LinearKernel kLinear;
 extern const AttentionKernel kAttention;
 extern const AttentionKernel kInt8Attention;
 extern const AttentionKernel kRoundedAttention;
+extern const ConvolutionKernel kConvolution;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/avx512/vector.h"
 #include "kernels/cpu/elementwise_loops.h"
+#include "kernels/cpu/group_norm_loops.h"
 #include "kernels/plain_elementwise.h"
 
 namespace aerogel {
@@ -28,6 +29,14 @@ void residual(const ResidualArgs& args) noexcept {
     run_residual<Avx512>(args);
 }
 
+void group_norm(const GroupNormArgs& args) noexcept {
+    run_group_norm<Avx512>(args);
+}
+
+void softmax(const SoftmaxArgs& args) noexcept {
+    run_softmax<Avx512>(args);
+}
+
 }  // namespace
 
 constexpr ElementwiseKernels avx512::kElementwise = {"cpu.avx512.elementwise",
@@ -39,6 +48,9 @@ constexpr ElementwiseKernels avx512::kElementwise = {"cpu.avx512.elementwise",
                                                      plain::combine,
                                                      plain::copy,
                                                      plain::match_norms,
-                                                     plain::all_finite};
+                                                     plain::all_finite,
+                                                     group_norm,
+                                                     softmax,
+                                                     plain::clamp};
 
 }  // namespace aerogel

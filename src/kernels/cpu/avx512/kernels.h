@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/peak.h"
@@ -16,6 +17,7 @@ extern const LinearKernel kByteGroups;
 extern const AttentionKernel kAttention;
 extern const AttentionKernel kInt8Attention;
 extern const AttentionKernel kRoundedAttention;
+extern const ConvolutionKernel kConvolution;
 extern const ElementwiseKernels kElementwise;
 extern const PeakKernel kPeakF32;
 extern const PeakKernel kPeakInt8;

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/baseline/vector.h"
 #include "kernels/cpu/elementwise_loops.h"
+#include "kernels/cpu/group_norm_loops.h"
 #include "kernels/plain_elementwise.h"
 
 namespace aerogel {
@@ -28,6 +29,14 @@ void residual(const ResidualArgs& args) noexcept {
     run_residual<Sse2>(args);
 }
 
+void group_norm(const GroupNormArgs& args) noexcept {
+    run_group_norm<Sse2>(args);
+}
+
+void softmax(const SoftmaxArgs& args) noexcept {
+    run_softmax<Sse2>(args);
+}
+
 }  // namespace
 
 constexpr ElementwiseKernels baseline::kElementwise = {"cpu.baseline.elementwise",
@@ -39,6 +48,9 @@ constexpr ElementwiseKernels baseline::kElementwise = {"cpu.baseline.elementwise
                                                        plain::combine,
                                                        plain::copy,
                                                        plain::match_norms,
-                                                       plain::all_finite};
+                                                       plain::all_finite,
+                                                       group_norm,
+                                                       softmax,
+                                                       plain::clamp};
 
 }  // namespace aerogel

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
 #include "kernels/elementwise.h"
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
@@ -14,6 +15,7 @@ extern const LinearKernel kDequantize;
 extern const LinearKernel kGrouped;
 extern const AttentionKernel kAttention;
 extern const AttentionKernel kRoundedAttention;
+extern const ConvolutionKernel kConvolution;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const PeakKernel kPeakF32;
