@@ -42,37 +42,37 @@ struct VaeShape {
     Shape pixels(std::int64_t frames, std::int64_t height, std::int64_t width) const;
 };
 
-class VaeStream;
-
 class Vae {
   public:
     /// The folder vae/ with config.json and weights, of a class of vae_classes(). IoError, InvalidArgument
     /// (file, key, expected, got).
     static std::unique_ptr<Vae> load(const std::filesystem::path& folder, Device device = {});
-    Vae() = default;
     Vae(const Vae&) = delete;
     Vae& operator=(const Vae&) = delete;
-    virtual ~Vae() = default;
+    ~Vae();
 
-    const VaeShape& shape() const { return shape_; }
-    Device device() const { return device_; }
-    /// Bytes of all weights as stored on disk.
-    std::size_t weight_bytes() const { return weight_bytes_; }
+    const VaeShape& shape() const;
+    Device device() const;
+    /// Bytes of all weights as stored on disk. A convolution is packed, as float32, when it runs for the
+    /// first time: who only decodes pays for no encoder.
+    std::size_t weight_bytes() const;
+    /// Memory that decoding takes, its input and output aside, with the tiles that would be chosen: float32
+    /// weights and what the layers hold.
+    double decode_bytes(std::int64_t frames, std::int64_t height, std::int64_t width) const;
 
     /// latents f32 [1, channels, frames, height, width] -> f32 [1, 3, frames', height', width'] in [-1, 1],
-    /// on the device of the VAE. InvalidArgument for other shapes, Cancelled.
+    /// on the device of the VAE. InvalidArgument for other shapes, Cancelled; IoError when a file of the
+    /// weights has been shortened. Layers below the first that doubles the picture see it whole; the others
+    /// see tiles where there are any. The RMS norms of videos are of single pixels, so tiles are off at their
+    /// seams alone; group norms of pictures take their statistics from the tile, as those of diffusers do.
     Tensor decode(const TensorView& latents, const VaeOptions& options = {}) const;
     /// pixels f32 [1, 3, frames, height, width] in [-1, 1] -> latents, the mode of their distribution.
     Tensor encode(const TensorView& pixels, const VaeOptions& options = {}) const;
 
-  protected:
-    VaeShape shape_;
-    Device device_ = {};
-    std::size_t weight_bytes_ = 0;
-
   private:
-    virtual std::unique_ptr<VaeStream> decoder() const = 0;
-    virtual std::unique_ptr<VaeStream> encoder() const = 0;
+    struct State;
+    explicit Vae(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
 };
 
 /// The classes of diffusers (`_class_name` of config.json) that load() takes.

@@ -1,0 +1,47 @@
+// The classes of VAEs: each makes the two halves of its own layers.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+#include "core/json.h"
+#include "model/vae/layers.h"
+#include "model/vae/vae.h"
+
+namespace aerogel {
+
+/// Encoder or decoder. The layers before `tiled` run on whole pictures, also where the others run on tiles.
+struct VaeHalf {
+    VaeLayers layers;
+    std::size_t tiled = 0;
+    std::size_t places = 0;  ///< of memory
+};
+
+struct VaeParts {
+    VaeShape shape;
+    VaeHalf decoder, encoder;
+};
+
+struct VaeFamily {
+    std::string_view class_name;
+    VaeParts (*load)(const JsonNode& config, Checkpoint& checkpoint);
+};
+
+VaeParts load_image_vae(const JsonNode& config, Checkpoint& checkpoint);
+VaeParts load_flux2_vae(const JsonNode& config, Checkpoint& checkpoint);
+VaeParts load_wan_vae(const JsonNode& config, Checkpoint& checkpoint);
+VaeParts load_qwen_image_vae(const JsonNode& config, Checkpoint& checkpoint);
+
+/// y = x * factor + shift of each channel, as a layer.
+std::unique_ptr<VaeLayer> scale_channels(std::span<const float> factor, std::span<const float> shift,
+                                         Device device);
+
+/// A list of as many numbers. InvalidArgument.
+std::vector<float> read_numbers(const JsonNode& json, std::size_t count, double low, double high);
+/// True, or false; InvalidArgument where a key holds something else than these.
+void require_word(const JsonNode& json, const char* key, std::string_view only);
+/// A list of positive sizes.
+std::vector<std::int64_t> read_size_list(const JsonNode& json);
+
+}  // namespace aerogel
