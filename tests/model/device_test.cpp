@@ -5,11 +5,15 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "aerogel/quantize.h"
+#include "base/random.h"
 #include "model/tiny_model.h"
 #include "ops/elementwise.h"
 #include "ops/hidden_machine.h"
@@ -143,6 +147,62 @@ TEST_F(DeviceTest, ValuesThatAreNotFiniteAreFound) {
     }
     input.hidden_states.mutable_as<float>()[5] = 0.0F;
     EXPECT_EQ(model->forward(input).device(), kDevice);
+}
+
+// One pass over a batch of two images of 3 x 5 patches.
+template <typename Folder>
+std::vector<float> image_pass(const Folder& files, Device device, const OnlineQuantConfig* config) {
+    const auto model = Transformer::load(files.folder(), device);
+    EXPECT_EQ(model->device(), device);
+    if (config != nullptr) quantize(*model, *config);
+    const auto normal = [&](const Shape& shape, std::uint64_t seed) {
+        Tensor values(DType::f32, shape);
+        fill_normal(std::span(values.mutable_as<float>(), static_cast<std::size_t>(values.count())), seed, 0);
+        return values;
+    };
+    TransformerInput input;
+    input.hidden_states = normal({2, 4, 1, 6, 10}, 5).to(device);
+    input.timestep = Tensor::of(std::vector<float>{700.0F, 300.0F}, {2}, device);
+    input.encoder_hidden_states = normal({2, 7, Folder::kTextDim}, 6);
+    TransformerStep step;
+    int blocks = 0;
+    step.on_block_output = [&](int, const TensorView& hidden) {
+        EXPECT_EQ(hidden.device, Device::cpu);
+        ++blocks;
+    };
+    const Tensor velocity = model->forward(input, step);
+    EXPECT_EQ(velocity.device(), device);
+    EXPECT_GE(blocks, 2);
+    return velocity.values();
+}
+
+template <typename Folder>
+void same_images_as_on_the_cpu(const char* name) {
+    const Folder files(name);
+    OnlineQuantConfig few_bits;
+    few_bits.quant_type = "W8A8_DYNAMIC";
+    OnlineQuantConfig attention;
+    attention.quant_type = "W8A16";
+    attention.fa_quant_type = "INT8_DYNAMIC";
+    const std::pair<const OnlineQuantConfig*, double> cases[] = {
+        {nullptr, 1e-5}, {&few_bits, 2e-2}, {&attention, 2e-2}};
+    for (const auto& [config, most] : cases) {
+        const std::vector<float> wanted = image_pass(files, Device::cpu, config);
+        const std::vector<float> got = image_pass(files, testing::HiddenDevice::kDevice, config);
+        ASSERT_EQ(wanted.size(), got.size());
+        double error = 0.0, size = 0.0;
+        for (std::size_t i = 0; i < wanted.size(); ++i) {
+            error += std::pow(static_cast<double>(wanted[i] - got[i]), 2.0);
+            size += std::pow(static_cast<double>(wanted[i]), 2.0);
+        }
+        EXPECT_GT(size, 0.0);
+        EXPECT_LE(std::sqrt(error / size), most);
+    }
+}
+
+TEST_F(DeviceTest, ImageModelsRun) {
+    same_images_as_on_the_cpu<testing::TinyZImage>("aerogel_device_z_image");
+    same_images_as_on_the_cpu<testing::TinyQwenImage>("aerogel_device_qwen_image");
 }
 
 TEST_F(DeviceTest, WhatIsForTheCpuAloneIsNotSupported) {

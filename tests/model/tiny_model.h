@@ -1,4 +1,4 @@
-// A pipeline folder with a tiny random Wan model and caption table, written for the C++ tests of this folder.
+// Folders with tiny random models, written for the C++ tests of this folder.
 #pragma once
 
 #include <unistd.h>
@@ -15,36 +15,67 @@
 
 namespace aerogel::testing {
 
-class TinyModel {
+/// A folder in the making; removed with the object.
+class RandomFolder {
+  public:
+    explicit RandomFolder(const std::string& name)
+        : folder_(std::filesystem::temp_directory_path() / (name + "_" + std::to_string(::getpid()))) {}
+    ~RandomFolder() { std::filesystem::remove_all(folder_); }
+    RandomFolder(const RandomFolder&) = delete;
+    RandomFolder& operator=(const RandomFolder&) = delete;
+
+    const std::filesystem::path& folder() const { return folder_; }
+
+  protected:
+    void write(const std::string& file, const std::string& text) {
+        std::filesystem::create_directories((folder_ / file).parent_path());
+        std::ofstream(folder_ / file) << text;
+    }
+
+    void add(const std::string& name, const Shape& shape) {
+        Tensor tensor(DType::f32, shape);
+        auto* values = tensor.mutable_as<float>();
+        fill_normal(std::span(values, static_cast<std::size_t>(tensor.count())), 1, tensors_.size());
+        for (std::int64_t i = 0; i < tensor.count(); ++i) values[i] *= 0.2F;
+        tensors_[name] = tensor;
+    }
+
+    void add_linear(const std::string& name, std::int64_t in, std::int64_t out, bool has_bias = true) {
+        add(name + ".weight", {out, in});
+        if (has_bias) add(name + ".bias", {out});
+    }
+
+    /// What was added goes into a file.
+    void save(const std::string& file) {
+        std::filesystem::create_directories((folder_ / file).parent_path());
+        save_safetensors(folder_ / file, tensors_);
+        tensors_.clear();
+    }
+
+  private:
+    std::filesystem::path folder_;
+    std::map<std::string, Tensor> tensors_;
+};
+
+/// A pipeline folder with a Wan model and a caption table.
+class TinyModel : public RandomFolder {
   public:
     static constexpr std::int64_t kHeads = 2;
     static constexpr std::int64_t kDim = 32;
     static constexpr std::int64_t kLayers = 2;
 
-    /// Writes the folder; removed with the object.
-    explicit TinyModel(const std::string& name)
-        : folder_(std::filesystem::temp_directory_path() / (name + "_" + std::to_string(::getpid()))) {
-        for (const char* part : {"transformer", "text_encoder", "scheduler"}) {
-            std::filesystem::create_directories(folder_ / part);
-        }
+    explicit TinyModel(const std::string& name) : RandomFolder(name) {
         write_configs();
         write_weights();
         add("word_embedding.weight", {3, kTextDim});
         add("position_embedding.weight", {4, kTextDim});
         save("text_encoder/model.safetensors");
     }
-    ~TinyModel() { std::filesystem::remove_all(folder_); }
-    TinyModel(const TinyModel&) = delete;
-    TinyModel& operator=(const TinyModel&) = delete;
-
-    const std::filesystem::path& folder() const { return folder_; }
 
   private:
     static constexpr std::int64_t kTextDim = 8;
     static constexpr std::int64_t kFreqDim = 16;
     static constexpr std::int64_t kFfnDim = 48;
-
-    void write(const std::string& file, const std::string& text) { std::ofstream(folder_ / file) << text; }
 
     void write_configs() {
         write("transformer/config.json",
@@ -90,27 +121,86 @@ class TinyModel {
         add_linear(name + ".ffn.net.0.proj", kDim, kFfnDim);
         add_linear(name + ".ffn.net.2", kFfnDim, kDim);
     }
+};
 
-    void add_linear(const std::string& name, std::int64_t in, std::int64_t out) {
-        add(name + ".weight", {out, in});
-        add(name + ".bias", {out});
+/// A folder with a Z-Image transformer of 2 + 1 + 1 blocks.
+class TinyZImage : public RandomFolder {
+  public:
+    static constexpr std::int64_t kTextDim = 24;
+
+    explicit TinyZImage(const std::string& name) : RandomFolder(name) {
+        write("config.json",
+              R"({"_class_name": "ZImageTransformer2DModel", "in_channels": 4, "dim": 48, "n_layers": 2,
+                  "n_refiner_layers": 1, "n_heads": 3, "cap_feat_dim": 24, "axes_dims": [4, 6, 6]})");
+        add_linear("all_x_embedder.2-1", 16, kDim);
+        add_linear("all_final_layer.2-1.linear", kDim, 16);
+        add_linear("all_final_layer.2-1.adaLN_modulation.1", kDim, kDim);
+        add_block("noise_refiner.0", true);
+        add_block("context_refiner.0", false);
+        add_linear("t_embedder.mlp.0", 256, 1024);
+        add_linear("t_embedder.mlp.2", 1024, kDim);
+        add("cap_embedder.0.weight", {kTextDim});
+        add_linear("cap_embedder.1", kTextDim, kDim);
+        add_block("layers.0", true);
+        add_block("layers.1", true);
+        add("x_pad_token", {1, kDim});
+        add("cap_pad_token", {1, kDim});
+        save("diffusion_pytorch_model.safetensors");
     }
 
-    void add(const std::string& name, const Shape& shape) {
-        Tensor tensor(DType::f32, shape);
-        auto* values = tensor.mutable_as<float>();
-        fill_normal(std::span(values, static_cast<std::size_t>(tensor.count())), 1, tensors_.size());
-        for (std::int64_t i = 0; i < tensor.count(); ++i) values[i] *= 0.2F;
-        tensors_[name] = tensor;
+  private:
+    static constexpr std::int64_t kDim = 48, kHidden = 128;
+
+    void add_block(const std::string& name, bool modulated) {
+        for (const char* layer : {"to_q", "to_k", "to_v", "to_out.0"})
+            add_linear(name + ".attention." + layer, kDim, kDim, false);
+        add(name + ".attention.norm_q.weight", {16});
+        add(name + ".attention.norm_k.weight", {16});
+        add_linear(name + ".feed_forward.w1", kDim, kHidden, false);
+        add_linear(name + ".feed_forward.w2", kHidden, kDim, false);
+        add_linear(name + ".feed_forward.w3", kDim, kHidden, false);
+        for (const char* norm : {"attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2"})
+            add(name + "." + norm + ".weight", {kDim});
+        if (modulated) add_linear(name + ".adaLN_modulation.0", kDim, 4 * kDim);
+    }
+};
+
+/// A folder with a Qwen-Image transformer of 2 blocks.
+class TinyQwenImage : public RandomFolder {
+  public:
+    static constexpr std::int64_t kTextDim = 24;
+
+    explicit TinyQwenImage(const std::string& name) : RandomFolder(name) {
+        write("config.json",
+              R"({"_class_name": "QwenImageTransformer2DModel", "in_channels": 16, "out_channels": 4,
+                  "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+                  "joint_attention_dim": 24, "axes_dims_rope": [4, 6, 6]})");
+        add_linear("time_text_embed.timestep_embedder.linear_1", 256, kDim);
+        add_linear("time_text_embed.timestep_embedder.linear_2", kDim, kDim);
+        add("txt_norm.weight", {kTextDim});
+        add_linear("img_in", 16, kDim);
+        add_linear("txt_in", kTextDim, kDim);
+        for (const char* block : {"transformer_blocks.0", "transformer_blocks.1"}) add_block(block);
+        add_linear("norm_out.linear", kDim, 2 * kDim);
+        add_linear("proj_out", kDim, 16);
+        save("diffusion_pytorch_model.safetensors");
     }
 
-    void save(const std::string& file) {
-        save_safetensors(folder_ / file, tensors_);
-        tensors_.clear();
-    }
+  private:
+    static constexpr std::int64_t kDim = 32;
 
-    std::filesystem::path folder_;
-    std::map<std::string, Tensor> tensors_;
+    void add_block(const std::string& name) {
+        for (const char* layer :
+             {"to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"})
+            add_linear(name + ".attn." + layer, kDim, kDim);
+        for (const char* norm : {"norm_q", "norm_k", "norm_added_q", "norm_added_k"})
+            add(name + ".attn." + norm + ".weight", {16});
+        for (const std::string stream : {".img", ".txt"}) {
+            add_linear(name + stream + "_mod.1", kDim, 6 * kDim);
+            add_linear(name + stream + "_mlp.net.0.proj", kDim, 4 * kDim);
+            add_linear(name + stream + "_mlp.net.2", 4 * kDim, kDim);
+        }
+    }
 };
 
 }  // namespace aerogel::testing

@@ -9,11 +9,9 @@
 
 namespace aerogel {
 
-/// What is quantized unless told otherwise: attention and feed-forward of all blocks, and the modulation of
-/// all but the first, which is a third of the model's weights (SDNQ and Nunchaku quantize it too); all
-/// attentions.
-inline constexpr std::string_view kQwenImageLayers =
-    "transformer_blocks.{*.{attn,img_mlp,txt_mlp}.*,[1-9]*.{img_mod,txt_mod}.1}";
+/// What is quantized unless told otherwise: attention and feed-forward of all blocks, and all attentions. The
+/// modulation stays float, as in Python, though it is a third of the weights; --include chooses it too.
+inline constexpr std::string_view kQwenImageLayers = "transformer_blocks.*.{attn,img_mlp,txt_mlp}.*";
 inline constexpr std::string_view kQwenImageAttentions = "transformer_blocks.*.attn";
 
 /// From the folder with config.json and diffusion_pytorch_model.safetensors (or its index.json and shards).
