@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -33,6 +34,8 @@ struct AttentionSlot {
     std::optional<AttentionQuantization> quantization;  ///< nullopt: float
 };
 
+struct OriginalName;
+
 /// What transformers and text encoders share. Loaded once, then used from behind a pointer.
 class LayeredModel {
   public:
@@ -57,6 +60,9 @@ class LayeredModel {
     /// attention and feed-forward of all blocks, and self-attention, by the names that diffusers gives them.
     virtual std::string_view default_layers() const;
     virtual std::string_view default_attentions() const;
+
+    /// Names that its Linears have elsewhere, for files of other programs (model/original_names.h).
+    virtual std::span<const OriginalName> original_names() const;
 
     /// Bytes of all weights as stored on disk (quantized ones at their stored size).
     std::size_t weight_bytes() const;

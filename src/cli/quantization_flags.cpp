@@ -25,6 +25,23 @@ OnlineQuantConfig online_config(const QuantizationFlags& flags) {
     return config;
 }
 
+// A file whose name has a "=" in it is one without a weight.
+std::vector<LoraFile> lora_files(const QuantizationFlags& flags) {
+    std::vector<LoraFile> files;
+    for (const std::string& lora : flags.loras) {
+        const std::size_t equals = lora.rfind('=');
+        if (equals == std::string::npos || path_exists(lora)) {
+            files.push_back({lora});
+            continue;
+        }
+        const std::optional<double> weight = parse_number(lora.substr(equals + 1));
+        if (!weight || equals == 0)
+            throw InvalidArgument(fmt::format("[generate] --lora must be FILE[=WEIGHT], got '{}'", lora));
+        files.push_back({lora.substr(0, equals), *weight});
+    }
+    return files;
+}
+
 }  // namespace
 
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
@@ -34,6 +51,9 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
                        "W8A8_TIMESTEP: dynamic before this step, static from this step on (default: 0)");
     command.add_option("--timestep-policy", flags.timestep_policy,
                        "JSON file that says what timestep-aware layers do in which step");
+    command.add_option("--lora", flags.loras,
+                       "FILE[=WEIGHT]: a LoRA (names of diffusers or kohya) that is merged into the "
+                       "transformer before it is quantized; repeatable");
     flags.online.quant_type.clear();
     const std::string group = "Quantization in memory";
     command
@@ -80,7 +100,7 @@ LoadOptions load_options(const QuantizationFlags& flags) {
         throw InvalidArgument(
             "[generate] --quantized reads files and --online needs none: give only one of them");
     }
-    if (online) return {.online = online_config(flags)};
+    if (online) return {.online = online_config(flags), .loras = lora_files(flags)};
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
         flags.asymmetric || flags.online.group_size != kSchemeGroups || flags.online.algorithm != "minmax" ||
         flags.online.rotation_block != 0 || flags.online.low_rank != 0 ||
@@ -89,7 +109,7 @@ LoadOptions load_options(const QuantizationFlags& flags) {
             "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, "
             "--rotate, --low-rank, --fa and --fa-layers need --online");
     }
-    return {.quantized = flags.files, .rank = flags.rank};
+    return {.quantized = flags.files, .loras = lora_files(flags), .rank = flags.rank};
 }
 
 std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags) {

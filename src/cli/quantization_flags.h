@@ -19,6 +19,7 @@ struct QuantizationFlags {
     OnlineQuantConfig online;            ///< quant_type empty: none
     std::vector<std::string> fallbacks;  ///< PATTERN=SCHEME
     bool asymmetric = false;
+    std::vector<std::string> loras;  ///< FILE[=WEIGHT]
     std::string timestep_policy;
 };
 

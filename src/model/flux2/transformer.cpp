@@ -12,6 +12,7 @@
 #include "model/checkpoint.h"
 #include "model/finite.h"
 #include "model/flux2/block.h"
+#include "model/flux2/original_names.h"
 #include "model/flux2/weights.h"
 #include "model/input_shapes.h"
 #include "model/patches.h"
@@ -83,6 +84,8 @@ class Flux2Transformer final : public Transformer {
 
     std::string_view default_layers() const override { return kFlux2Layers; }
     std::string_view default_attentions() const override { return kFlux2Attentions; }
+
+    std::span<const OriginalName> original_names() const override { return kFlux2Names; }
 
     // The residual stream, three arrays of its size and a single block's projection (Flux2Buffers).
     double forward_bytes(double tokens) const override {

@@ -19,6 +19,7 @@
 #include "model/wan/block.h"
 #include "model/wan/embeddings.h"
 #include "model/wan/finite.h"
+#include "model/wan/original_names.h"
 #include "model/wan/weights.h"
 #include "ops/elementwise.h"
 
@@ -112,6 +113,8 @@ class WanTransformer final : public Transformer {
         set_parts({kFamily, config_, weights_.slots(), weights_.attentions(), weights_.other_bytes,
                    weights_.device});
     }
+
+    std::span<const OriginalName> original_names() const override { return kWanNames; }
 
     // The residual stream, its norm and the scratch memory of a block (WanBuffers).
     double forward_bytes(double tokens) const override {
