@@ -3,7 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <system_error>
+
 #include "aerogel/error.h"
+#include "core/paths.h"
 #include "quant/attention.h"
 #include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
@@ -34,10 +38,12 @@ std::vector<LoraFile> lora_files(const QuantizationFlags& flags) {
             files.push_back({lora});
             continue;
         }
-        const std::optional<double> weight = parse_number(lora.substr(equals + 1));
-        if (!weight || equals == 0)
+        const char* end = lora.data() + lora.size();
+        double weight = 0.0;
+        const auto [stop, error] = std::from_chars(lora.data() + equals + 1, end, weight);
+        if (error != std::errc() || stop != end || equals == 0)
             throw InvalidArgument(fmt::format("[generate] --lora must be FILE[=WEIGHT], got '{}'", lora));
-        files.push_back({lora.substr(0, equals), *weight});
+        files.push_back({lora.substr(0, equals), weight});
     }
     return files;
 }

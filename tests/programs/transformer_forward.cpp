@@ -1,7 +1,7 @@
 // One forward pass of a model folder, for tests/model: transformer_forward MODEL INPUTS.safetensors
 // OUTPUT.safetensors. INPUTS holds hidden_states, timestep, encoder_hidden_states and perhaps
-// encoder_hidden_states_image, guidance and condition; OUTPUT gets block_0 ... and output. With MODEL alone
-// it prints the bytes of the weights and the names of the Linears.
+// encoder_hidden_states_image, guidance and condition; OUTPUT gets block_0 ... and output. LoRA files with
+// their weights may follow. With MODEL alone it prints the bytes of the weights and the names of the Linears.
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -47,10 +47,13 @@ void run(const aerogel::Transformer& model, const char* inputs, const char* outp
 
 int main(int argc, char** argv) {
     try {
-        if (argc != 4 && argc != 2)
-            throw aerogel::InvalidArgument("usage: transformer_forward MODEL [INPUTS OUTPUT]");
-        const auto model = aerogel::Transformer::load(argv[1]);
-        if (argc == 4) {
+        if (argc != 2 && (argc < 4 || argc % 2 != 0))
+            throw aerogel::InvalidArgument(
+                "usage: transformer_forward MODEL [INPUTS OUTPUT [LORA WEIGHT] ...]");
+        aerogel::LoadOptions options;
+        for (int i = 4; i < argc; i += 2) options.loras.push_back({argv[i], std::stod(argv[i + 1])});
+        const auto model = aerogel::Transformer::load(argv[1], options);
+        if (argc > 2) {
             run(*model, argv[2], argv[3]);
             return 0;
         }
