@@ -240,8 +240,10 @@ void Pipeline::Parts::look_at_images(const GenerateOptions& call, Conditions& co
         return std::make_unique<ClipVision>(path / "image_encoder", LoadOptions{.device = options.device});
     });
     const auto input = ClipImageInput::read(path / "image_processor" / "preprocessor_config.json");
+    std::vector<Picture> seen = {picture};
+    if (!call.last_image.empty()) seen.push_back(read_picture(call.last_image));
     conditions.image =
-        stages.run("look at image", [&] { return encoder->hidden_states(input.pixels(picture)); });
+        stages.run("look at image", [&] { return encoder->hidden_states(input.pixels(seen)); });
 }
 
 // With image_first the first frame is made in a run of its own, then given to the run of all frames.

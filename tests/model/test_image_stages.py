@@ -56,8 +56,8 @@ def processor(folder, side, **changes):
     return made
 
 
-def run_clip(folder, path):
-    return run_program("image_stages", "clip", path, folder / "preprocessor_config.json", folder, folder / "out.safetensors")
+def run_clip(folder, path, *more):
+    return run_program("image_stages", "clip", path, folder / "preprocessor_config.json", folder, folder / "out.safetensors", *more)
 
 
 @pytest.mark.parametrize("changes, size", [
@@ -66,11 +66,11 @@ def run_clip(folder, path):
 def test_clip_is_that_of_transformers(tmp_path, changes, size):
     model = encoder(tmp_path, **changes)
     prepared = processor(tmp_path, model.config.image_size)
-    path = picture(tmp_path, *size)
-    done = run_clip(tmp_path, path)
+    path, other = picture(tmp_path, *size), picture(tmp_path, *size[::-1], seed=1, name="other.png")
+    done = run_clip(tmp_path, path, other)
     assert done.returncode == 0, done.stderr
     ours = load_file(tmp_path / "out.safetensors")
-    pixels = prepared(images=Image.open(path), return_tensors="pt").pixel_values
+    pixels = prepared(images=[Image.open(path), Image.open(other)], return_tensors="pt").pixel_values
     assert error(ours["pixels"], pixels.double()) <= 1e-6
     with torch.no_grad():
         states = model.double()(pixel_values=pixels.double(), output_hidden_states=True).hidden_states

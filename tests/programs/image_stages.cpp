@@ -1,7 +1,10 @@
-// What image-to-video models are told of a picture, for tests/model/test_image_stages.py:
+// What image-to-video models are told of pictures, for tests/model/test_image_stages.py:
+//
 //   image_stages resize PICTURE HEIGHT WIDTH bicubic|lanczos OUTPUT.png
-//   image_stages clip PICTURE preprocessor_config.json ENCODER OUTPUT.safetensors    pixels, hidden_states
-//   image_stages condition VAE FRAMES HEIGHT WIDTH OUTPUT.safetensors FIRST [LAST]   condition
+//
+//   image_stages clip PICTURE preprocessor_config.json ENCODER OUTPUT.safetensors [PICTURE]
+//
+//   image_stages condition VAE FRAMES HEIGHT WIDTH OUTPUT.safetensors FIRST [LAST]
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -31,7 +34,9 @@ void resize(const std::vector<std::string>& arguments) {
 void clip(const std::vector<std::string>& arguments) {
     const auto input = aerogel::ClipImageInput::read(arguments.at(2));
     const aerogel::ClipVision encoder(arguments.at(3));
-    const Tensor pixels = input.pixels(aerogel::read_png(arguments.at(1)));
+    std::vector<aerogel::Picture> pictures = {aerogel::read_png(arguments.at(1))};
+    for (std::size_t i = 5; i < arguments.size(); ++i) pictures.push_back(aerogel::read_png(arguments[i]));
+    const Tensor pixels = input.pixels(pictures);
     aerogel::save_safetensors(arguments.at(4),
                               {{"pixels", pixels}, {"hidden_states", encoder.hidden_states(pixels)}});
 }

@@ -39,6 +39,15 @@ void read_colors(const JsonNode& json, const char* key, std::array<float, 3>& va
         values[i] = static_cast<float>(items[i].number(least, 1e6));
 }
 
+Picture with_shortest_edge(const Picture& picture, std::int64_t edge) {
+    if (picture.height < 1 || picture.width < 1) throw InvalidArgument("[image] the picture is empty");
+    const bool tall = picture.width <= picture.height;
+    const auto shorter = static_cast<double>(tall ? picture.width : picture.height);
+    const auto longer = static_cast<double>(tall ? picture.height : picture.width);
+    const auto other = static_cast<std::int64_t>(static_cast<double>(edge) * longer / shorter);
+    return resized(picture, tall ? other : edge, tall ? edge : other, ResizeFilter::bicubic);
+}
+
 }  // namespace
 
 Tensor pixels_of(const Picture& picture, std::int64_t height, std::int64_t width) {
@@ -72,21 +81,18 @@ ClipImageInput ClipImageInput::read(const std::filesystem::path& path) {
     return input;
 }
 
-Tensor ClipImageInput::pixels(const Picture& picture) const {
-    if (picture.height < 1 || picture.width < 1) throw InvalidArgument("[image] the picture is empty");
-    const bool tall = picture.width <= picture.height;
-    const double shorter = static_cast<double>(tall ? picture.width : picture.height);
-    const double longer = static_cast<double>(tall ? picture.height : picture.width);
-    const auto edge = static_cast<std::int64_t>(static_cast<double>(shortest_edge) * longer / shorter);
-    const Picture small = cropped_to_middle(
-        resized(picture, tall ? edge : shortest_edge, tall ? shortest_edge : edge, ResizeFilter::bicubic),
-        crop_height, crop_width);
-    return Tensor::of(planes(small,
-                             [&](std::uint8_t value, std::size_t color) {
-                                 const double scaled = static_cast<double>(value) * rescale_factor;
-                                 return (static_cast<float>(scaled) - mean[color]) / std[color];
-                             }),
-                      {1, 3, crop_height, crop_width});
+Tensor ClipImageInput::pixels(std::span<const Picture> pictures) const {
+    std::vector<float> values;
+    for (const Picture& picture : pictures) {
+        const Picture small =
+            cropped_to_middle(with_shortest_edge(picture, shortest_edge), crop_height, crop_width);
+        const std::vector<float> own = planes(small, [&](std::uint8_t value, std::size_t color) {
+            const double scaled = static_cast<double>(value) * rescale_factor;
+            return (static_cast<float>(scaled) - mean[color]) / std[color];
+        });
+        values.insert(values.end(), own.begin(), own.end());
+    }
+    return Tensor::of(values, {static_cast<std::int64_t>(pictures.size()), 3, crop_height, crop_width});
 }
 
 }  // namespace aerogel

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 
 #include "aerogel/tensor.h"
 #include "model/video/png_file.h"
@@ -25,8 +26,8 @@ struct ClipImageInput {
 
     /// InvalidArgument for wrong values and for steps that are switched off or done otherwise.
     static ClipImageInput read(const std::filesystem::path& path);
-    /// f32 [1, 3, crop_height, crop_width], on the CPU.
-    Tensor pixels(const Picture& picture) const;
+    /// f32 [pictures, 3, crop_height, crop_width], on the CPU. InvalidArgument for pictures without pixels.
+    Tensor pixels(std::span<const Picture> pictures) const;
 };
 
 }  // namespace aerogel
