@@ -107,12 +107,12 @@ class LoraReader {
     }
 
     void check_strangers(const std::vector<std::string>& keys) const {
-        constexpr std::size_t kShown = 5;
+        constexpr std::size_t kShownKeys = 5;
         if (keys.empty()) return;
         std::string text = fmt::format("{} keys fit no Linear of the model:", keys.size());
-        for (std::size_t i = 0; i < std::min(keys.size(), kShown); ++i)
+        for (std::size_t i = 0; i < std::min(keys.size(), kShownKeys); ++i)
             text += (i == 0 ? " " : ", ") + keys[i];
-        if (keys.size() > kShown) text += ", ...";
+        if (keys.size() > kShownKeys) text += ", ...";
         fail(text);
     }
 

@@ -5,7 +5,8 @@ import flux2_models
 import pytest
 import torch
 import wan_models
-from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin, WanLoraLoaderMixin
+from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin, WanLoraLoaderMixin, ZImageLoraLoaderMixin
+from image_models import ZImage
 from safetensors.torch import load_file, save_file
 from wan_models import error, run_program
 
@@ -14,18 +15,20 @@ BOUND = 1e-5
 
 class Family:
     """Tiny models of one family, and what their pipeline's loader makes of a LoRA."""
-    def __init__(self, models, loader, layers, **changes):
-        self.models, self.loader, self.layers, self.changes = models, loader, layers, changes
-
-    def model(self):
-        return self.models.random_model(**self.changes)
+    def __init__(self, models, loader, size, layers):
+        self.make = getattr(models, "random_model", None) or models.model
+        self.given = getattr(models, "random_inputs", None) or models.inputs
+        self.reference, self.loader, self.size, self.layers = models.reference, loader, size, layers
 
     def inputs(self, model):
-        return self.models.random_inputs(model, (2, 3, 4) if self.models is wan_models else (3, 4))
+        return self.given(model, self.size)
+
+    def output(self, model, inputs):
+        return self.reference(model, inputs, torch.float64)["output"]
 
     def fused(self, loras):
         """The model with these (state dict, weight, metadata) merged by diffusers."""
-        model = self.model()
+        model = self.make()
         for i, (state, weight, metadata) in enumerate(loras):
             state = self.loader.lora_state_dict(dict(state))
             self.loader.load_lora_into_transformer(state, transformer=model, adapter_name=f"lora{i}", metadata=metadata)
@@ -36,27 +39,34 @@ class Family:
 
 
 FAMILIES = {
-    "wan": Family(wan_models, WanLoraLoaderMixin,
+    "wan": Family(wan_models, WanLoraLoaderMixin, (2, 3, 4),
                   ["blocks.0.attn1.to_q", "blocks.1.attn2.to_out.0", "blocks.0.ffn.net.0.proj", "blocks.1.ffn.net.2"]),
-    "flux2": Family(flux2_models, Flux2LoraLoaderMixin,
+    "flux2": Family(flux2_models, Flux2LoraLoaderMixin, (3, 4),
                     ["transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_out.0", "transformer_blocks.0.ff.linear_in",
                      "single_transformer_blocks.1.attn.to_qkv_mlp_proj", "single_transformer_blocks.0.attn.to_out"]),
+    "z_image": Family(ZImage, ZImageLoraLoaderMixin, (3, 4),
+                      ["layers.0.attention.to_q", "layers.1.attention.to_out.0", "noise_refiner.0.feed_forward.w1",
+                       "layers.1.feed_forward.w2"]),
 }
 KOHYA = {
     "wan": [f"blocks.{i}.{m}" for i in range(2) for m in [f"{a}_attn.{p}" for a in ("self", "cross") for p in "qkvo"] + ["ffn.0", "ffn.2"]],
     "flux2": ["double_blocks.0.img_attn.qkv", "double_blocks.1.txt_attn.qkv", "double_blocks.1.img_attn.proj",
               "double_blocks.0.txt_mlp.0", "double_blocks.0.img_mlp.2", "single_blocks.1.linear1", "single_blocks.0.linear2"],
+    "z_image": ["layers.0.attention.to_q", "layers.1.attention.to_v", "layers.0.attention.out", "layers.1.feed_forward.w1",
+                "layers.0.feed_forward.w2", "layers.1.adaLN_modulation.0"],
 }
 ORIGINAL = {"wan": [*KOHYA["wan"], "time_projection.1", "head.head"],
-            "flux2": [*KOHYA["flux2"], "img_in", "final_layer.linear", "double_stream_modulation_img.lin"]}
+            "flux2": [*KOHYA["flux2"], "img_in", "final_layer.linear", "double_stream_modulation_img.lin"],
+            "z_image": FAMILIES["z_image"].layers}
 
 
 def sizes(family, layer):
     """(out, in) features of a layer by its name in diffusers or in the original code."""
-    modules = dict(family.model().named_modules())
+    modules = dict(family.make().named_modules())
+    layer = layer.replace("attention.out", "attention.to_out.0")
     if layer in modules:
         return modules[layer].weight.shape
-    dim = 64 if family.models is wan_models else 32
+    dim = 64 if family is FAMILIES["wan"] else 32
     ends = {"qkv": (3 * dim, dim), "ffn.0": (96, dim), "ffn.2": (dim, 96), "mlp.0": (6 * dim, dim), "mlp.2": (dim, 3 * dim),
             "linear1": (9 * dim, dim), "linear2": (dim, 4 * dim), "time_projection.1": (6 * dim, dim), "head.head": (16, dim),
             "img_in": (dim, 8), "final_layer.linear": (8, dim), "img.lin": (6 * dim, dim)}
@@ -95,7 +105,7 @@ def merged(folder, work, inputs, *loras):
 
 def check(family, work, loras):
     """loras: [(state, weight, metadata)]: ours against diffusers', and the change must be large."""
-    model = family.model()
+    model = family.make()
     model.save_pretrained(work / "model")
     inputs = family.inputs(model)
     arguments = []
@@ -104,9 +114,9 @@ def check(family, work, loras):
         save_file({k: v.contiguous() for k, v in state.items()}, work / f"lora{i}.safetensors", metadata=told)
         arguments += [work / f"lora{i}.safetensors", weight]
     ours = merged(work / "model", work, inputs, *arguments)
-    exact = family.models.reference(family.fused(loras), inputs, torch.float64)["output"]
+    exact = family.output(family.fused(loras), inputs)
     assert error(ours, exact) <= BOUND
-    assert error(family.models.reference(model, inputs, torch.float64)["output"], exact) > 1e-2
+    assert error(family.output(model, inputs), exact) > 1e-2
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -182,7 +192,7 @@ def drop(state, key):
     (lambda s: s.clear() or s.update({"diffusion_model.blocks.0.norm3.diff": torch.zeros(64)}), "has no layers of LoRA"),
 ])
 def test_files_that_do_not_fit(change, expected, tmp_path):
-    FAMILIES["wan"].model().save_pretrained(tmp_path / "model")
+    FAMILIES["wan"].make().save_pretrained(tmp_path / "model")
     state = wan_state()
     change(state)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "lora.safetensors")

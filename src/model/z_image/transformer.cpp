@@ -17,6 +17,7 @@
 #include "model/sinusoids.h"
 #include "model/slots.h"
 #include "model/z_image/block.h"
+#include "model/z_image/original_names.h"
 #include "model/z_image/weights.h"
 #include "ops/elementwise.h"
 
@@ -71,6 +72,7 @@ class ZImageTransformer final : public Transformer {
 
     std::string_view default_layers() const override { return kZImageLayers; }
     std::string_view default_attentions() const override { return kZImageAttentions; }
+    std::span<const OriginalName> original_names() const override { return kZImageNames; }
 
     // The residual stream, its norm and the scratch memory of a block (ZImageBuffers).
     double forward_bytes(double tokens) const override {
