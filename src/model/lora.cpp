@@ -71,7 +71,7 @@ std::unique_ptr<Linear> changed(const FloatLinear& linear, const LayerChange& ch
     Tensor bias = linear.bias();
     if (change.bias.defined()) {
         Tensor sum = change.bias.clone();
-        if (bias.defined()) residual(sum.mutable_view(), bias.to(Device::cpu));
+        if (bias.defined()) combine({{1.0, sum}, {1.0, bias.to(Device::cpu)}}, sum);
         bias = sum;
     }
     return std::make_unique<FloatLinear>(std::move(weight), bias, device);
