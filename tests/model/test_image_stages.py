@@ -27,7 +27,7 @@ def picture(folder, height, width, seed=0, name="picture.png"):
 
 @pytest.mark.parametrize("kind", ["bicubic", "lanczos"])
 @pytest.mark.parametrize("size, to", [((37, 53), (224, 320)), ((301, 200), (31, 47)), ((64, 64), (64, 65)), ((9, 40), (12, 11)),
-                                      ((5, 5), (1, 1)), ((50, 3), (50, 3)), ((1, 1), (7, 9)), ((123, 457), (64, 64))])
+                                      ((5, 5), (1, 1)), ((200, 31), (193, 30)), ((60, 40), (57, 39)), ((60, 40), (58, 39)), ((50, 3), (50, 3)), ((1, 1), (7, 9)), ((123, 457), (64, 64))])
 def test_resizing_is_that_of_pillow(tmp_path, kind, size, to):
     path = picture(tmp_path, *size)
     done = run_program("image_stages", "resize", path, *to, kind, tmp_path / "out.png")

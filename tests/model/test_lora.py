@@ -110,7 +110,7 @@ def check(family, work, loras):
     inputs = family.inputs(model)
     arguments = []
     for i, (state, weight, metadata) in enumerate(loras):
-        told = {"lora_adapter_metadata": json.dumps({f"transformer.{k}": v for k, v in metadata.items()})} if metadata else None
+        told = {"lora_adapter_metadata": json.dumps(metadata)} if metadata else None
         save_file({k: v.contiguous() for k, v in state.items()}, work / f"lora{i}.safetensors", metadata=told)
         arguments += [work / f"lora{i}.safetensors", weight]
     ours = merged(work / "model", work, inputs, *arguments)
@@ -157,6 +157,7 @@ def test_metadata_of_diffusers(change, tmp_path):
     family = FAMILIES["wan"]
     state = lora(family, family.layers[:1] + family.layers[2:3], PEFT)
     metadata = {"r": 3, "lora_alpha": 7, "target_modules": [family.layers[0], family.layers[2]], **change}
+    metadata = {f"transformer.{k}": v for k, v in metadata.items()}
     state = {k: v[:3] if "lora_A" in k else v[:, :3] for k, v in state.items()}
     check(family, tmp_path, [(state, 1.0, metadata)])
 

@@ -1,5 +1,5 @@
-// Two passes over 8-bit pixels, rows first, with weights in 22-bit fixed point and pixels rounded in between:
-// Pillow's arithmetic (libImaging/Resample.c), so that results are equal.
+// Two passes over 8-bit pixels with weights in 22-bit fixed point and pixels rounded in between: Pillow's
+// arithmetic (libImaging/Resample.c), so that results are equal.
 #include "model/image/resize.h"
 
 #include <fmt/format.h>
@@ -117,7 +117,11 @@ Picture resized(const Picture& picture, std::int64_t height, std::int64_t width,
                                           picture.width, picture.height, width, height));
     }
     Picture result = picture;
+    // The order shows in the rounding. Pillow 13 begins with the height where it shrinks by far more rows.
+    const std::int64_t fewer_rows = picture.height - height, fewer_columns = picture.width - width;
+    const bool height_first = fewer_rows > 0 && fewer_rows > 2 * fewer_columns;
     run_operation([&] {
+        if (height_first) result = resized_columns(result, height, filter);
         if (width != result.width) result = resized_rows(result, width, filter);
         if (height != result.height) result = resized_columns(result, height, filter);
     });
