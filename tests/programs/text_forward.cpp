@@ -1,9 +1,10 @@
 // Text encoders and prompts for Python tests. One line of the standard input is one call, its fields split by
-// tabs; "ok" or "error MESSAGE" answers it:
+// tabs; "ok" or "error MESSAGE" answers it ("ok BYTES" for linears: weight_bytes()):
 //   states FOLDER IDS REAL LAYERS OUT   hidden_states; ids and layers split by commas, OUT has layer_N
-//   linears FOLDER OUT                  the names of the Linears, one a line
+//   linears FOLDER OUT                  names and schemes of the Linears, one a line
 //   prompt FOLDER PROMPT_FILE OUT       encode(), OUT has embeds
 //   clean PROMPT_FILE OUT               clean_prompt()
+// An argument is the scheme that everything is quantized to.
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -39,7 +40,7 @@ std::string text_of(const std::string& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-void run(const std::vector<std::string>& call, const LoadOptions& options) {
+std::string run(const std::vector<std::string>& call, const LoadOptions& options) {
     if (call.at(0) == "states") {
         const auto model = TextModel::load(call.at(1), options);
         const auto layers = numbers<std::int64_t>(call.at(4));
@@ -50,9 +51,11 @@ void run(const std::vector<std::string>& call, const LoadOptions& options) {
             named["layer_" + std::to_string(layers[i])] = states[i];
         save_safetensors(call.at(5), named);
     } else if (call.at(0) == "linears") {
+        const auto model = TextModel::load(call.at(1), options);
         std::ofstream file(call.at(2));
-        for (const std::string& name : TextModel::load(call.at(1), options)->linear_names())
-            file << name << '\n';
+        for (const std::string& name : model->linear_names())
+            file << name << ' ' << model->linear(name).scheme() << '\n';
+        return "ok " + std::to_string(model->weight_bytes());
     } else if (call.at(0) == "prompt") {
         save_safetensors(call.at(3),
                          {{"embeds", PromptEncoder::load(call.at(1), options)->encode(text_of(call.at(2)))}});
@@ -61,15 +64,17 @@ void run(const std::vector<std::string>& call, const LoadOptions& options) {
     } else {
         throw InvalidArgument("no such call: " + call.at(0));
     }
+    return "ok";
 }
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+    LoadOptions options;
+    if (count > 1) options.online.emplace().quant_type = arguments[1];
     for (std::string line; std::getline(std::cin, line);) {
         try {
-            run(split(line, '\t'), {});
-            std::cout << "ok" << std::endl;
+            std::cout << run(split(line, '\t'), options) << std::endl;
         } catch (const Error& error) {
             std::cout << "error " << error.what() << std::endl;
         }

@@ -72,9 +72,30 @@ def test_qwen3(ours, folder, changes):
 def test_linears_have_the_names_of_transformers(ours, folder):
     for model in (qwen3(layers=2), t5(layers=2)):
         path = saved(model, folder / "names")
-        assert ours.ask("linears", path, folder / "names.txt") == "ok"
+        stored = sum(tensor.nbytes for name, tensor in load_file(path / "model.safetensors").items() if name != "lm_head.weight")
+        assert ours.ask("linears", path, folder / "names.txt") == f"ok {stored}"
         theirs = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
-        assert (folder / "names.txt").read_text().split() == theirs
+        assert (folder / "names.txt").read_text().splitlines() == [f"{name} FLOAT" for name in theirs]
+
+
+@pytest.mark.parametrize("scheme, bound, bits", [("W8A16", 0.03, 8), ("W4A16", 0.4, 4), ("W8A8_DYNAMIC", 0.05, 8)])
+def test_quantized_while_they_are_read(ours, build, folder, scheme, bound, bits):
+    """All Linears, and a block's output stays close to the float one: a grid of 2^bits steps over some six deviations of
+    the weights has errors of 1.7 / 2^bits deviations, in a handful of products."""
+    quantized = Ours(build, folder, scheme)
+    for model in (qwen3(hidden_size=128, intermediate_size=256), t5(d_model=128, d_kv=32, num_heads=4, d_ff=192)):
+        path = saved(model, folder / "quantized")
+        names = folder / "names.txt"
+        assert quantized.ask("linears", path, names).startswith("ok ")
+        assert {line.split()[1] for line in names.read_text().splitlines()} == {scheme}
+        before, after = (int(process.ask("linears", path, names).split()[1]) for process in (ours, quantized))
+        linears = sum(m.weight.nbytes for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head")
+        assert after <= before - linears + linears * (bits + 1) / 32  # with the scales
+        ids = ids_of(50, 800)
+        exact, mine = (process.states(path, ids, 50, [1])[0] for process in (ours, quantized))
+        error = ((mine - exact).norm() / exact.norm()).item()
+        assert 0 < error < bound
+    quantized.close()
 
 
 def test_only_the_blocks_asked_for_run(ours, folder):

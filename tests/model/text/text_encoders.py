@@ -31,9 +31,9 @@ QWEN3_TEMPLATE = """\
 class Ours:
     """tests/programs/text_forward, which answers calls line by line."""
 
-    def __init__(self, build, folder):
+    def __init__(self, build, folder, *scheme):
         self.folder = folder
-        self.process = subprocess.Popen([build / "tests/text_forward"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([build / "tests/text_forward", *scheme], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, *fields):
         self.process.stdin.write("\t".join(map(str, fields)) + "\n")
