@@ -10,6 +10,7 @@
 #include "aerogel/attention_format.h"
 #include "aerogel/block_mask.h"
 #include "aerogel/context.h"
+#include "aerogel/mxfp4_scale.h"
 #include "aerogel/tensor.h"
 
 namespace aerogel {
@@ -29,7 +30,7 @@ struct AttentionOptions {
     AttentionLayout layout = AttentionLayout::bsnd;
     const BlockMask* mask = nullptr;  ///< null = dense; a query row that sees no key gives zeros
     float scale = 0.0F;               ///< <= 0: head_dim^-0.5
-    bool causal = false;              ///< query i sees no key after i + k_len - q_len; format none only
+    bool causal = false;              ///< query i sees no key after i + k_len - q_len; not with int8
     /// f32 [heads of q, q_len + k_len - 1], or no data: [h, j - i + q_len - 1] is added to the score of query
     /// i and key j in head h (relative position bias; Raffel et al., T5, 2020). Format none only.
     TensorView bias = {};
@@ -41,6 +42,9 @@ struct AttentionOptions {
     /// Tokens per scale of int8, fp8 (there for v too) and mix. 0: 1 and 1 for int8, 128 and 256 for fp8, 64
     /// and 64 for mix.
     std::int64_t q_tokens = 0, k_tokens = 0;
+    /// fp8: tokens per scale of v (0: k_tokens), and channels per scale of v (0: all).
+    std::int64_t v_tokens = 0, v_channels = 0;
+    Mxfp4Scale mxfp4_scale = {};  ///< mxfp4
     /// q and k are first multiplied by these [head_dim, head_dim] matrices (f32 or bf16), which must be
     /// orthogonal and equal for the scores to stay the same. No data: none.
     TensorView q_rotation = {}, k_rotation = {};

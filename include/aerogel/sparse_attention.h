@@ -59,14 +59,17 @@ struct VideoLayout {
     std::vector<VideoSpan> spans = {};  ///< instead of the rest; rf_v1 takes one
 };
 
-/// The format of a sparse call by its precision: "none", "int8", "fp8", "mix"; "bf16" is another word for
-/// none. InvalidArgument listing the names otherwise.
+/// The format of a sparse call by its precision: "none", "int8", "fp8", "mix", "mxfp4"; "bf16" is another
+/// word for none. InvalidArgument listing the names otherwise.
 AttentionFormat sparse_format_from(std::string_view precision);
 
 /// attention()'s options for a sparse call in that format. int8: a scale per token and smoothed keys, the
-/// fastest but for format none with AMX. fp8 and mix (rf_v3): without smoothing, as in files made for it; fp8
-/// with q and k rotated by a matrix that the caller adds, such as hadamard_matrix().
+/// fastest but for format none with AMX. fp8, mix and mxfp4 (rf_v3): without smoothing, as in files made for
+/// it; fp8 and mxfp4 with q and k rotated by a matrix that the caller adds, such as hadamard_matrix().
 AttentionOptions sparse_options(AttentionFormat format);
+
+/// Whether sparse calls in that format are made with rotated q and k: fp8 and mxfp4.
+bool rotates_sparse_calls(AttentionFormat format);
 
 /// f32 [head_dim, head_dim]: blocks of a Hadamard matrix (Sylvester) of the largest power of two that divides
 /// head_dim, over the root of its order. Orthogonal for every head_dim, so that scores stay.
@@ -75,7 +78,7 @@ Tensor hadamard_matrix(std::int64_t head_dim);
 /// How a plan is made: as the call will be computed, and what is decided already.
 struct SparsePlanOptions {
     /// Layout and scale; causal (none and ada_bsa, format none only); the format, where it is asked for by
-    /// precision (fp8 and mix: rf_v3 only). The mask comes from q and k as they are.
+    /// precision (fp8, mix and mxfp4: rf_v3 only). The mask comes from q and k as they are.
     AttentionOptions attention = {};
     /// Used instead of predicting one (not for rf_v1): bool, u8 or i8 [batch, heads, query blocks, key
     /// blocks], contiguous, non-zero = computed; batch and heads may be 1. The blocks are those of

@@ -153,13 +153,22 @@ def _number(module: nn.Module, *names: str) -> int:
     return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and n > 0), 0)
 
 
+def _heads_of(module: nn.Module) -> int:
+    return _number(module, "num_heads", "heads", "num_attention_heads")
+
+
+def head_dim_of(module: nn.Module) -> int:
+    """The size of the heads of an attention module by its attributes and projections; 0 where they do not say it."""
+    heads = _heads_of(module)
+    projection = next((p for p in (_attribute(module, n) for n in ("q_proj", "to_q", "q")) if p is not None), None)
+    width = _number(module, "hidden_size", "inner_dim", "dim") or (_number(projection, "out_features") if projection is not None else 0)
+    return _number(module, "head_dim") or (width // heads if heads and width % heads == 0 else 0)
+
+
 def _attention_fact(name: str, module: nn.Module, unfit: str) -> _core.ModelModule:
     fact, kind = _core.ModelModule(name, is_attention=True, unfit=unfit), type(module)
     fact.classes = [kind.__name__, f"{kind.__module__}.{kind.__name__}"]
-    fact.heads = _number(module, "num_heads", "heads", "num_attention_heads")
-    projection = next((p for p in (_attribute(module, n) for n in ("q_proj", "to_q", "q")) if p is not None), None)
-    width = _number(module, "hidden_size", "inner_dim", "dim") or (_number(projection, "out_features") if projection is not None else 0)
-    fact.head_dim = _number(module, "head_dim") or (width // fact.heads if fact.heads and width % fact.heads == 0 else 0)
+    fact.heads, fact.head_dim = _heads_of(module), head_dim_of(module)
     return fact
 
 

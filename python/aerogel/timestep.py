@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from . import _core
 
-_index: ContextVar[int | None] = ContextVar("aerogel_timestep_idx", default=None)
-_index_max: ContextVar[int | None] = ContextVar("aerogel_timestep_idx_max", default=None)
+step_index: ContextVar[int | None] = ContextVar("aerogel_timestep_idx", default=None)
+step_count: ContextVar[int | None] = ContextVar("aerogel_timestep_idx_max", default=None)
 
 
 def _whole(name: str, value: int) -> int:
@@ -27,15 +27,15 @@ class TimestepManager:
     def set_timestep_idx(index: int | None) -> None:
         """Sets the current step: 0 .. max-1, or None for "unknown". Raises ValueError when out of range."""
         if index is not None:
-            limit = _index_max.get()
+            limit = step_count.get()
             if _whole("timestep_idx", index) < 0 or (limit is not None and index >= limit):
                 raise ValueError(f"[timestep] timestep_idx must be in [0, {'max' if limit is None else limit}), got {index}")
-        _index.set(index)
+        step_index.set(index)
 
     @staticmethod
     def get_timestep_idx() -> int | None:
         """The current step, or None."""
-        return _index.get()
+        return step_index.get()
 
     @staticmethod
     def set_timestep_idx_max(count: int | None) -> None:
@@ -43,15 +43,15 @@ class TimestepManager:
         if count is not None:
             if _whole("timestep_idx_max", count) < 1:
                 raise ValueError(f"[timestep] timestep_idx_max must be at least 1, got {count}")
-            index = _index.get()
+            index = step_index.get()
             if index is not None and index >= count:
                 raise ValueError(f"[timestep] timestep_idx is {index}: timestep_idx_max must be larger, got {count}")
-        _index_max.set(count)
+        step_count.set(count)
 
     @staticmethod
     def get_timestep_idx_max() -> int | None:
         """The number of sampling steps, or None."""
-        return _index_max.get()
+        return step_count.get()
 
 
 def timestep_callback(steps: int, then: Callable[..., dict[str, Any]] | None = None) -> Callable[..., dict[str, Any]]:

@@ -42,12 +42,13 @@ struct CallOptions {
 
 void make_options(CallOptions* self, const std::string& layout, float scale, bool causal,
                   const std::string& precision, std::optional<Array> q_rotation,
-                  std::optional<Array> k_rotation) {
+                  std::optional<Array> k_rotation, int mxfp4_scale_alg, float mxfp4_dst_type_max) {
     new (self) CallOptions{sparse_options(sparse_format_from(precision)), std::move(q_rotation),
                            std::move(k_rotation)};
     self->attention.layout = layout_of(layout);
     self->attention.scale = scale;
     self->attention.causal = causal;
+    self->attention.mxfp4_scale = {mxfp4_scale_alg, mxfp4_dst_type_max};
     if (self->q_rotation) self->attention.q_rotation = view_of(*self->q_rotation);
     if (self->k_rotation) self->attention.k_rotation = view_of(*self->k_rotation);
 }
@@ -74,7 +75,7 @@ double attend(const Array& q, const Array& k, const Array& v, const OutArray& o,
         const auto start = Clock::now();
         AttentionOptions options = call.attention;
         Tensor rotation;
-        if (options.format == AttentionFormat::fp8 && !call.q_rotation && !call.k_rotation) {
+        if (rotates_sparse_calls(options.format) && !call.q_rotation && !call.k_rotation) {
             rotation = hadamard_matrix(arrays.q.shape.back());
             options.q_rotation = options.k_rotation = rotation;
         }
@@ -139,7 +140,8 @@ void bind_sparse_attention(nb::module_& module) {
              "spans"_a = std::vector<std::pair<std::int64_t, Latent>>());
     nb::class_<CallOptions>(module, "SparseCallOptions")
         .def("__init__", &make_options, nb::kw_only(), "layout"_a, "scale"_a = 0.0F, "causal"_a = false,
-             "precision"_a = "none", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none());
+             "precision"_a = "none", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none(),
+             "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F);
     module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "options"_a, nb::kw_only(),
                "mask"_a = nb::none(), "keep_cells"_a = false);
     module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "options"_a);

@@ -2,11 +2,8 @@
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-_CACHE = "aerogel keeps no cache of blocks or attention; the caches of diffusers do (model.enable_cache), or call the block itself"
 _EXPERTS = "there are no mixtures of experts here; quantize the Linear layers of a plain torch implementation"
 _INSTEAD = {
-    "CacheConfig": _CACHE,
-    "CacheAgent": _CACHE,
     "frequency_regulator": "it sets the clock of an Ascend card; leave the call out",
     "fused_moe": _EXPERTS,
     "SparseLinearAttention": "use sparse_attention(..., sparse_type='rf_v2')",
@@ -30,6 +27,3 @@ def not_offered(name: str) -> Callable[..., NoReturn]:
     refused.__name__ = refused.__qualname__ = name
     refused.__doc__ = f"Not offered: {_INSTEAD[name]}."
     return refused
-
-
-CacheConfig, CacheAgent = not_offered("CacheConfig"), not_offered("CacheAgent")

@@ -2,8 +2,10 @@
 #include "formats/mx.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
+#include "aerogel/error.h"
 #include "aerogel/number_types.h"
 #include "formats/nibbles.h"
 #include "formats/scaled.h"
@@ -47,6 +49,31 @@ float nearest_e2m1(float magnitude) {
 
 int mx_exponent(float largest, int largest_exponent) {
     return largest == 0 ? -127 : std::max(std::ilogb(largest) - largest_exponent, -127);
+}
+
+int mxfp4_exponent_of(float largest, const Mxfp4Scale& scale) {
+    const int plain = mx_exponent(largest, 2);
+    if (scale.algorithm == 0 || largest == 0) return plain;
+    if (scale.dst_type_max == 0 || scale.dst_type_max == 6 || scale.dst_type_max == 7) {
+        const float end = scale.dst_type_max == 7 ? 7.0F : 6.0F;
+        return std::ldexp(largest, -plain) > end ? plain + 1 : plain;
+    }
+    const auto bits = std::bit_cast<std::uint32_t>(largest / scale.dst_type_max);
+    const auto exponent = static_cast<int>(bits >> 23);
+    const std::uint32_t mantissa = bits & 0x7FFFFF;  // of a subnormal number: its share of 2^-126
+    const bool up = exponent == 0 ? mantissa > 0x400000 : exponent < 254 && mantissa > 0;
+    return exponent + static_cast<int>(up) - 127;
+}
+
+void check_mxfp4_scale(std::string_view op, const Mxfp4Scale& scale) {
+    const auto fail = [&](const std::string& what) {
+        throw InvalidArgument("[" + std::string(op) + "] " + what);
+    };
+    if (scale.algorithm != 0 && scale.algorithm != 2)
+        fail("mxfp4_scale_alg must be 0 or 2, got " + std::to_string(scale.algorithm));
+    const bool fits = scale.dst_type_max == 0 || (scale.dst_type_max >= 6 && scale.dst_type_max <= 12);
+    if (scale.algorithm == 2 && !fits)
+        fail("mxfp4_dst_type_max must be 0 or in [6, 12], got " + std::to_string(scale.dst_type_max));
 }
 
 QuantizedTensor mx_tensor(Format format, std::int64_t rows, std::int64_t columns) {

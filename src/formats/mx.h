@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "aerogel/mxfp4_scale.h"
 #include "formats/format.h"
 
 namespace aerogel {
@@ -43,6 +44,9 @@ float nearest_e2m1(float magnitude);
 /// floor(log2(largest)) - largest_exponent, at least -127: the power of two with which a block of activations
 /// is divided, as devices do it; `largest` is its largest magnitude, `largest_exponent` that of an element.
 int mx_exponent(float largest, int largest_exponent);
+
+/// The e of Mxfp4Scale for a block whose largest magnitude is this (finite), at least -127.
+int mxfp4_exponent_of(float largest, const Mxfp4Scale& scale);
 
 /// FormatRow::scale of the MX formats.
 float mx_scale(const QuantizedTensor& weight, std::int64_t row, std::int64_t group);

@@ -19,9 +19,12 @@ std::string takes_all(const AttentionProblem&) {
     return {};
 }
 
+std::string takes_no_bias(const AttentionProblem& problem) {
+    return problem.biased ? "a bias goes with format none" : "";
+}
+
 std::string takes_all_keys(const AttentionProblem& problem) {
-    if (problem.biased) return "a bias goes with format none";
-    return problem.causal ? "causal goes with format none" : "";
+    return problem.causal ? "causal goes with format none" : takes_no_bias(problem);
 }
 
 }  // namespace aerogel

@@ -30,6 +30,7 @@
 
 #include "aerogel/attention_format.h"
 #include "aerogel/block_mask.h"
+#include "aerogel/mxfp4_scale.h"
 #include "aerogel/tensor.h"
 
 namespace aerogel {
@@ -119,8 +120,10 @@ struct AttentionCall {
     /// Of problem.biased: [heads, distances()], j - i + q_len - 1 for row i of q and j of k.
     const float* bias = nullptr;
     MaskRows mask;  ///< of problem.masked. A query row that sees no key gives zeros.
-    /// Formats other than none: tokens per scale of q and of k (fp8: and v), and whether k loses its mean.
+    /// Formats other than none: tokens per scale of q and of k, and whether k loses its mean.
     std::int64_t q_tokens = 1, k_tokens = 1;
+    std::int64_t v_tokens = 1, v_channels = 1;  ///< fp8: per scale of v
+    Mxfp4Scale mxfp4_scale = {};
     bool smooth_k = true;
     Int8Arrays int8;                 ///< of the format int8
     std::byte* workspace = nullptr;  ///< workspace_bytes(problem), 64-byte aligned
@@ -161,5 +164,7 @@ struct AttentionKernel {
 std::string takes_all(const AttentionProblem& problem);
 /// Of kernels that are not for causal attention, and for none with a bias.
 std::string takes_all_keys(const AttentionProblem& problem);
+/// Of kernels that add nothing to the scores.
+std::string takes_no_bias(const AttentionProblem& problem);
 
 }  // namespace aerogel

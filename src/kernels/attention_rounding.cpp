@@ -49,27 +49,47 @@ float scale_of(float largest, float grid_end) {
     return scale == 0.0F ? 1.0F : scale;
 }
 
-/// Rounds every block of `tokens` tokens of a map with a scale of its own.
+/// Values that share a scale: so many tokens of a map, so many of their channels.
+struct ScaleBlock {
+    std::int64_t tokens, channels;
+    float grid_end;
+};
+
+/// Rounds every block of a map with a scale of its own.
 template <typename Round>
-void round_blocks(const RoundedRows& x, std::int64_t tokens, float grid_end, const Round& round) {
-    for_blocks(x, tokens, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
+void round_blocks(const RoundedRows& x, const ScaleBlock& block, const Round& round) {
+    const auto round_part = [&](std::int64_t map, std::int64_t first, std::int64_t last, std::int64_t begin) {
+        const std::int64_t end = std::min(begin + block.channels, x.head_dim);
         float largest = 0.0F;
         for (std::int64_t t = first; t < last; ++t)
-            for (std::int64_t c = 0; c < x.head_dim; ++c)
-                largest = larger_magnitude(largest, x.row(map, t)[c]);
-        const float scale = scale_of(largest, grid_end);
+            for (std::int64_t c = begin; c < end; ++c) largest = larger_magnitude(largest, x.row(map, t)[c]);
+        const float scale = scale_of(largest, block.grid_end);
         for (std::int64_t t = first; t < last; ++t) {
             float* row = x.row(map, t);
-            for (std::int64_t c = 0; c < x.head_dim; ++c) row[c] = round(row[c] / scale) * scale;
+            for (std::int64_t c = begin; c < end; ++c) row[c] = round(row[c] / scale) * scale;
         }
+    };
+    for_blocks(x, block.tokens, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
+        for (std::int64_t begin = 0; begin < x.head_dim; begin += block.channels)
+            round_part(map, first, last, begin);
     });
 }
 
+/// What MX blocks hold, and how E2M1 finds its scale.
+struct MxBlocks {
+    MxElement element;
+    const Mxfp4Scale& scale;
+
+    int exponent(float largest) const {
+        return element == MxElement::e4m3 ? mx_exponent(largest, 8) : mxfp4_exponent_of(largest, scale);
+    }
+};
+
 /// The rounding of one MX block whose largest magnitude is known.
 struct MxRounding {
-    MxRounding(float largest, MxElement of)
-        : element(of),
-          exponent(std::isnan(largest) ? 0 : mx_exponent(largest, of == MxElement::e4m3 ? 8 : 2)),
+    MxRounding(float largest, const MxBlocks& of)
+        : element(of.element),
+          exponent(std::isnan(largest) ? 0 : of.exponent(largest)),
           poison(std::isnan(largest)) {}
 
     float operator()(float x) const {
@@ -85,12 +105,12 @@ struct MxRounding {
     bool poison;
 };
 
-void round_channels(float* row, std::int64_t d, MxElement element) {
+void round_channels(float* row, std::int64_t d, const MxBlocks& blocks) {
     for (std::int64_t first = 0; first < d; first += kMxBlock) {
         const std::int64_t last = std::min(first + kMxBlock, d);
         float largest = 0.0F;
         for (std::int64_t c = first; c < last; ++c) largest = larger_magnitude(largest, row[c]);
-        const MxRounding rounding(largest, element);
+        const MxRounding rounding(largest, blocks);
         for (std::int64_t c = first; c < last; ++c) row[c] = rounding(row[c]);
     }
 }
@@ -163,13 +183,13 @@ void round_operands(const AttentionProblem& problem, const AttentionCall& call, 
     } else if (problem.format == AttentionFormat::fp8) {
         round_fp8(q, call.q_tokens);
         round_fp8(k, call.k_tokens);
-        round_fp8(v, call.k_tokens);
+        round_fp8(v, call.v_tokens, call.v_channels);
     } else {
         const MxElement element =
             problem.format == AttentionFormat::mxfp8 ? MxElement::e4m3 : MxElement::e2m1;
-        round_mx(q, element, MxAxis::channels);
-        round_mx(k, element, MxAxis::channels);
-        round_mx(v, element, MxAxis::tokens);
+        round_mx(q, element, MxAxis::channels, call.mxfp4_scale);
+        round_mx(k, element, MxAxis::channels, call.mxfp4_scale);
+        round_mx(v, element, MxAxis::tokens, call.mxfp4_scale);
     }
 }
 
@@ -222,13 +242,18 @@ void subtract_means(const RoundedRows& x) {
     });
 }
 
-void round_fp8(const RoundedRows& x, std::int64_t block_tokens) {
-    round_blocks(x, block_tokens, kLargestFloat8,
+void round_fp8(const RoundedRows& x, std::int64_t block_tokens, std::int64_t block_channels) {
+    round_blocks(x, {block_tokens, block_channels, kLargestFloat8},
                  [](float value) { return to_float(to_float8_e4m3(value, true)); });
 }
 
+void round_fp8(const RoundedRows& x, std::int64_t block_tokens) {
+    round_fp8(x, block_tokens, x.head_dim);
+}
+
 void round_int8(const RoundedRows& x, std::int64_t block_tokens) {
-    round_blocks(x, block_tokens, kLargestInt8, [](float value) { return std::nearbyint(value); });
+    round_blocks(x, {block_tokens, x.head_dim, kLargestInt8},
+                 [](float value) { return std::nearbyint(value); });
 }
 
 void round_fp8_channels(const RoundedRows& x) {
@@ -246,16 +271,17 @@ void round_fp8_channels(const RoundedRows& x) {
     });
 }
 
-void round_mx(const RoundedRows& x, MxElement element, MxAxis axis) {
+void round_mx(const RoundedRows& x, MxElement element, MxAxis axis, const Mxfp4Scale& scale) {
+    const MxBlocks blocks = {element, scale};
     for_blocks(x, kMxBlock, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
         if (axis == MxAxis::channels) {
-            for (std::int64_t t = first; t < last; ++t) round_channels(x.row(map, t), x.head_dim, element);
+            for (std::int64_t t = first; t < last; ++t) round_channels(x.row(map, t), x.head_dim, blocks);
             return;
         }
         for (std::int64_t c = 0; c < x.head_dim; ++c) {
             float largest = 0.0F;
             for (std::int64_t t = first; t < last; ++t) largest = larger_magnitude(largest, x.row(map, t)[c]);
-            const MxRounding rounding(largest, element);
+            const MxRounding rounding(largest, blocks);
             for (std::int64_t t = first; t < last; ++t) x.row(map, t)[c] = rounding(x.row(map, t)[c]);
         }
     });

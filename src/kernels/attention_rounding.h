@@ -19,7 +19,9 @@ struct RoundedRows {
 
 /// Takes the mean over tokens off every channel of every map.
 void subtract_means(const RoundedRows& x);
-/// E4M3 with scale max|x| / 448 per block of so many tokens x head_dim; to nearest, ties to even.
+/// E4M3 with scale max|x| / 448 per block of so many tokens and channels; to nearest, ties to even.
+void round_fp8(const RoundedRows& x, std::int64_t block_tokens, std::int64_t block_channels);
+/// The same with one scale for all channels.
 void round_fp8(const RoundedRows& x, std::int64_t block_tokens);
 /// round(x / scale) * scale with scale max|x| / 127 per block of so many tokens x head_dim; ties to even.
 void round_int8(const RoundedRows& x, std::int64_t block_tokens);
@@ -29,8 +31,8 @@ void round_fp8_channels(const RoundedRows& x);
 enum class MxElement : std::uint8_t { e4m3, e2m1 };
 enum class MxAxis : std::uint8_t { channels, tokens };
 /// Microscaling: blocks of 32 along the axis share 2^(floor(log2 max|x|) - emax), at least 2^-127, emax 8
-/// (E4M3) or 2 (E2M1); elements to nearest, ties to even, saturating.
-void round_mx(const RoundedRows& x, MxElement element, MxAxis axis);
+/// (E4M3) or 2 (E2M1), or for E2M1 what `scale` says; elements to nearest, ties to even, saturating.
+void round_mx(const RoundedRows& x, MxElement element, MxAxis axis, const Mxfp4Scale& scale = {});
 
 /// Of a kernel that rounds and then calls `floats`: copies of some heads at a time, and what `floats` needs.
 std::size_t rounded_attention_workspace(const AttentionProblem& problem, const AttentionKernel& floats);
@@ -44,7 +46,7 @@ constexpr AttentionKernel rounding_kernel(std::string_view name) {
     return {
         .name = name,
         .formats = kRoundingFormats,
-        .why_not = takes_all_keys,
+        .why_not = takes_no_bias,
         .workspace_bytes =
             [](const AttentionProblem& problem) { return rounded_attention_workspace(problem, *kFloats); },
         .run = [](const AttentionProblem& problem,

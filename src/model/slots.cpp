@@ -78,7 +78,7 @@ SparseReport run_sparse(const ModuleCall& call, const AttentionOptions& module, 
     const AttentionFormat format = step.sparse->format;
     AttentionOptions options = format == AttentionFormat::none ? module : sparse_options(format);
     options.call = step.context.call;
-    const Tensor rotation = format == AttentionFormat::fp8 ? hadamard_matrix(call.q.dim(3)) : Tensor();
+    const Tensor rotation = rotates_sparse_calls(format) ? hadamard_matrix(call.q.dim(3)) : Tensor();
     if (rotation.defined()) options.q_rotation = options.k_rotation = rotation;
     KeptSparsePlan* kept = kept_plan(call, step);
     const int now = step.context.timestep_index;

@@ -111,17 +111,32 @@ void check_bias(const TensorView& bias, const AttentionViews& views, const Atten
                        views);
 }
 
+/// Options of single formats.
+void check_own_options(const AttentionOptions& options, const AttentionViews& views) {
+    if (options.causal && options.format == AttentionFormat::int8)
+        fail_attention("causal goes with format none and with formats that round, not with int8", views);
+    if (options.v_tokens < 0 || options.v_channels < 0)
+        fail_attention("v_tokens and v_channels must not be negative, got " +
+                           std::to_string(options.v_tokens) + " and " + std::to_string(options.v_channels),
+                       views);
+    if ((options.v_tokens != 0 || options.v_channels != 0) && options.format != AttentionFormat::fp8)
+        fail_attention("v_tokens and v_channels are for the format fp8", views);
+    if (options.mxfp4_scale != Mxfp4Scale() && options.format != AttentionFormat::mxfp4)
+        fail_attention("mxfp4_scale_alg is for the format mxfp4", views);
+    check_mxfp4_scale(views.op, options.mxfp4_scale);
+}
+
 void check_options(const AttentionOptions& options, const AttentionViews& views,
                    const AttentionProblem& problem) {
     const AttentionFormat format = options.format;
     const bool rotates = given(options.q_rotation) || given(options.k_rotation);
     const bool blocks = options.q_tokens != 0 || options.k_tokens != 0;
+    check_own_options(options, views);
     if (format == AttentionFormat::none) {
         if (rotates || blocks || options.scales != nullptr)
             fail_attention("rotations, scales, q_tokens and k_tokens go with a format", views);
         return;
     }
-    if (options.causal) fail_attention("causal goes with format none", views);
     if (given(options.bias)) fail_attention("a bias goes with format none", views);
     check_rotation("q_rotation", options.q_rotation, views);
     check_rotation("k_rotation", options.k_rotation, views);
@@ -194,10 +209,13 @@ std::int64_t value_or(std::int64_t value, std::int64_t fallback) {
     return value == 0 ? fallback : value;
 }
 
-void set_blocks(const AttentionOptions& options, AttentionCall& call) {
+void set_blocks(const AttentionOptions& options, std::int64_t head_dim, AttentionCall& call) {
     const bool is_fp8 = options.format == AttentionFormat::fp8, mix = options.format == AttentionFormat::mix;
     call.q_tokens = value_or(options.q_tokens, is_fp8 ? 128 : mix ? 64 : 1);
     call.k_tokens = value_or(options.k_tokens, is_fp8 ? 256 : mix ? 64 : 1);
+    call.v_tokens = value_or(options.v_tokens, call.k_tokens);
+    call.v_channels = value_or(options.v_channels, head_dim);
+    call.mxfp4_scale = options.mxfp4_scale;
     call.smooth_k = options.smooth_k;
 }
 
@@ -216,7 +234,7 @@ AttentionCall make_call(const AttentionViews& views, const AttentionOptions& opt
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
     if (problem.biased) call.bias = options.bias.as<float>();
     if (options.mask != nullptr) call.mask = {options.mask->row_start.data(), options.mask->columns.data()};
-    set_blocks(options, call);
+    set_blocks(options, problem.head_dim, call);
     return call;
 }
 

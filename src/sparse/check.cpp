@@ -90,7 +90,7 @@ void check_options(const AttentionOptions& how) {
     if (how.mask != nullptr) fail("the options must have no mask: the plan has one");
     if (how.format != AttentionFormat::none && how.causal) fail("is_causal goes with precision none");
     if (how.format == AttentionFormat::none && is_rotated(how))
-        fail("q_rotation and k_rotation go with precision fp8");
+        fail("q_rotation and k_rotation go with precision fp8 and mxfp4");
 }
 
 // And for options that are chosen by a precision.
@@ -99,12 +99,12 @@ void check_options(const AttentionOptions& how, const SparseTypeRow& row) {
         fail(std::string(row.name) + " is for video, where no token comes later; is_causal goes with " +
              types_that([](const SparseTypeRow& type) { return type.causal; }));
     if (!row.computes_in(how.format))
-        fail("precision fp8 and mix go with " +
+        fail("precision fp8, mix and mxfp4 go with " +
              types_that([&](const SparseTypeRow& type) { return type.computes_in(how.format); }) + ", got " +
              std::string(row.name));
     check_options(how);
-    if (how.format != AttentionFormat::fp8 && is_rotated(how))
-        fail("q_rotation and k_rotation go with precision fp8");
+    if (!rotates_sparse_calls(how.format) && is_rotated(how))
+        fail("q_rotation and k_rotation go with precision fp8 and mxfp4");
 }
 
 void check_latent(const LatentShape& latent) {

@@ -198,7 +198,7 @@ TokenOrders orders_of(const SparsePlan& plan) {
 AttentionFormat sparse_format_from(std::string_view precision) {
     if (precision == "bf16") return AttentionFormat::none;
     constexpr std::array kFormats = {AttentionFormat::none, AttentionFormat::fp8, AttentionFormat::mix,
-                                     AttentionFormat::int8};
+                                     AttentionFormat::int8, AttentionFormat::mxfp4};
     std::string known;
     for (const AttentionFormat format : kFormats) {
         if (to_string(format) == precision) return format;
@@ -211,8 +211,12 @@ AttentionFormat sparse_format_from(std::string_view precision) {
 AttentionOptions sparse_options(AttentionFormat format) {
     AttentionOptions options;
     options.format = format;
-    options.smooth_k = format != AttentionFormat::fp8 && format != AttentionFormat::mix;
+    options.smooth_k = format == AttentionFormat::none || format == AttentionFormat::int8;
     return options;
+}
+
+bool rotates_sparse_calls(AttentionFormat format) {
+    return format == AttentionFormat::fp8 || format == AttentionFormat::mxfp4;
 }
 
 Tensor hadamard_matrix(std::int64_t head_dim) {

@@ -400,6 +400,14 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
                 HasSubstr("causal goes with format none"));
     EXPECT_THAT(message({.bias = square, .format = AttentionFormat::int8}),
                 HasSubstr("a bias goes with format none"));
+    EXPECT_THAT(message({.format = AttentionFormat::mxfp8, .v_tokens = 64}), HasSubstr("for the format fp8"));
+    EXPECT_THAT(message({.format = AttentionFormat::fp8, .v_channels = -1}), HasSubstr("0 and -1"));
+    EXPECT_THAT(message({.format = AttentionFormat::fp8, .mxfp4_scale = {2}}),
+                HasSubstr("mxfp4_scale_alg is for the format mxfp4"));
+    EXPECT_THAT(message({.format = AttentionFormat::mxfp4, .mxfp4_scale = {1}}),
+                HasSubstr("mxfp4_scale_alg must be 0 or 2, got 1"));
+    EXPECT_THAT(message({.format = AttentionFormat::mxfp4, .mxfp4_scale = {2, 5.0F}}),
+                HasSubstr("must be 0 or in [6, 12], got 5"));
     for (const Options& options :
          {Options{.q_tokens = 1}, Options{.k_tokens = 1}, Options{.q_rotation = square, .k_rotation = square},
           Options{.scales = &scales}})

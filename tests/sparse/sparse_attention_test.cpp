@@ -258,12 +258,13 @@ TEST(SparseOptions, AreThoseOfTheFormat) {
                                                 {"bf16", AttentionFormat::none, true},
                                                 {"int8", AttentionFormat::int8, true},
                                                 {"fp8", AttentionFormat::fp8, false},
-                                                {"mix", AttentionFormat::mix, false}}) {
+                                                {"mix", AttentionFormat::mix, false},
+                                                {"mxfp4", AttentionFormat::mxfp4, false}}) {
         ASSERT_EQ(sparse_format_from(name), format);
         EXPECT_EQ(sparse_options(format).format, format);
         EXPECT_EQ(sparse_options(format).smooth_k, smooths) << name;
     }
-    EXPECT_THROW(sparse_format_from("mxfp4"), InvalidArgument);
+    EXPECT_THROW(sparse_format_from("mxfp8"), InvalidArgument);
 }
 
 TEST(SparseOptions, AreRefusedWhereTheyDoNotFit) {
@@ -289,7 +290,7 @@ TEST(SparseOptions, AreRefusedWhereTheyDoNotFit) {
     EXPECT_EQ(message({.format = AttentionFormat::fp8}), "no error");
     request.options.attention = {.format = AttentionFormat::fp8};
     EXPECT_THAT(message_of([&](Request& r) { r = request; }),
-                HasSubstr("precision fp8 and mix go with rf_v3"));
+                HasSubstr("precision fp8, mix and mxfp4 go with rf_v3"));
     request.options.attention = {.format = AttentionFormat::int8, .q_rotation = rotation};
     EXPECT_THAT(message_of([&](Request& r) { r = request; }), HasSubstr("go with precision fp8"));
 }

@@ -38,6 +38,16 @@ def positive_scale(op: str, scale: float | None) -> float:
     return float(scale)
 
 
+def mxfp4_scale(op: str, algorithm: int | None, dst_type_max: float | None) -> dict[str, Any]:
+    """The core's options for the scale of MXFP4 blocks, none for the default. algorithm None: 2 where a range is given, else 0."""
+    if algorithm is not None and (isinstance(algorithm, bool) or not isinstance(algorithm, int)):
+        raise ValueError(f"[{op}] mxfp4_scale_alg must be 0, 2 or None, got {algorithm!r}")
+    if dst_type_max is not None and (isinstance(dst_type_max, bool) or not isinstance(dst_type_max, (int, float))):
+        raise ValueError(f"[{op}] mxfp4_dst_type_max must be a number or None, got {dst_type_max!r}")
+    given = (2 if dst_type_max else 0) if algorithm is None else algorithm
+    return {"mxfp4_scale_alg": given, "mxfp4_dst_type_max": float(dst_type_max or 0) if given else 0.0} if given else {}
+
+
 def heads_of(q: Array, layout: str) -> tuple[int, int]:
     """Batch and heads of a 4-D q."""
     return (q.shape[0], q.shape[1 if layout == "BNSD" else 2]) if q.ndim == 4 else (0, 0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core
 from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from .arguments import blocks_of, heads_of, positive_scale
+from .arguments import blocks_of, heads_of, mxfp4_scale, positive_scale
 
 FORMATS = tuple(row.name for row in _core.attention_formats() if row.name != "none")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
@@ -44,14 +44,15 @@ def _with_gradients(q: Any, k: Any, v: Any, format: str, how: dict[str, Any]) ->
 
     if how["seq_len"] is not None:
         raise NotImplementedError("[quantized_attention] gradients do not flow through packed sequences: call it under torch.no_grad()")
-    options = {"layout": how["input_layout"], "scale": how["scale"], **blocks_of("quantized_attention", how["mask"], how["block_size"])}
+    options = {"layout": how["input_layout"], "scale": how["scale"], "causal": how["is_causal"], **blocks_of("quantized_attention", how["mask"], how["block_size"])}
     return with_gradients(q, k, v, lambda q, k, v: quantized_attention(q, k, v, format, **how), options)
 
 
 def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *, input_layout: str = "BNSD", scale: float | None = None,
                         seq_len: Iterable[int] | None = None, smooth_k: bool = True, rotation: Array | tuple[Array, Array] | None = None,
-                        scales: Mapping[str, Array | None] | None = None, block_tokens: tuple[int, int] | None = None,
-                        mask: Array | None = None, block_size: int | tuple[int, int] = 128) -> ArrayT:
+                        scales: Mapping[str, Array | None] | None = None, block_tokens: tuple[int, ...] | None = None,
+                        v_channels: int | None = None, mxfp4_scale_alg: int | None = None, mxfp4_dst_type_max: float | None = None,
+                        is_causal: bool = False, mask: Array | None = None, block_size: int | tuple[int, int] = 128) -> ArrayT:
     """softmax(scale q k^T) v per head with q, k and v in few bits; docs/attention.md describes the arithmetic.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
@@ -60,13 +61,16 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     from k, which leaves the softmax weights as they are (SageAttention, arXiv 2410.02367); files for "fp8" and MX formats were made without
     it (False). rotation: an orthogonal [head_dim, head_dim] matrix that q and k are first multiplied with, or one for each. scales: int8
     only, {"q_scale", "k_scale", "v_scale"} of `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens
-    that share a scale, int8, fp8 and mix.
-    mask, block_size: as for `attention`, not with seq_len. Gradients are those of float attention, straight through the rounding; with
+    that share a scale, int8, fp8 and mix; for fp8 also (query, key, value). v_channels: channels of v that share a scale, fp8 only; None =
+    all. mxfp4_scale_alg, mxfp4_dst_type_max: how blocks of "mxfp4" find their scale: 0 = that of the OCP specification, 2 = by the
+    range, 0 or 6 to 12 (docs/attention.md).
+    is_causal: as for `attention`, not with int8. mask, block_size: as for `attention`, not with seq_len. Gradients are those of float attention, straight through the rounding; with
     seq_len there are none.
     Returns an array like q. Raises ValueError for what does not fit, NotImplementedError for gradients with seq_len."""
     if wants_gradients(q, k, v):
         how = {"input_layout": input_layout, "scale": scale, "seq_len": seq_len, "smooth_k": smooth_k, "rotation": rotation, "scales": scales,
-               "block_tokens": block_tokens, "mask": mask, "block_size": block_size}
+               "block_tokens": block_tokens, "v_channels": v_channels, "mxfp4_scale_alg": mxfp4_scale_alg,
+               "mxfp4_dst_type_max": mxfp4_dst_type_max, "is_causal": is_causal, "mask": mask, "block_size": block_size}
         return _with_gradients(q, k, v, format, how)
     refuse_recorders("quantized_attention", q, k, v)
     if input_layout not in ("BNSD", "BSND"):
@@ -79,10 +83,12 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
         raise ValueError("[quantized_attention] mask does not go with seq_len")
     op = "quantized_attention"
     blocks = blocks_of(op, mask, block_size, heads_of(q, input_layout))
-    q_tokens, k_tokens = block_tokens or (0, 0)
+    q_tokens, k_tokens, v_tokens = (*(block_tokens or (0, 0)), 0)[:3]
+    blocks |= {name: int(value) for name, value in (("v_tokens", v_tokens), ("v_channels", v_channels)) if value}
+    blocks |= mxfp4_scale(op, mxfp4_scale_alg, mxfp4_dst_type_max)
     arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
     o = empty(arrays[0].shape, arrays[0])
     _core.attention(handed(arrays[0]), handed(arrays[1]), handed(arrays[2]), handed(o), layout=input_layout, scale=positive_scale(op, scale),
-                    format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens), k_tokens=int(k_tokens), scales=_calibrated(scales),
+                    causal=bool(is_causal), format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens), k_tokens=int(k_tokens), scales=_calibrated(scales),
                     **_rotations(rotation), **blocks, seq_len=None if seq_len is None else [int(n) for n in seq_len])
     return restored(o, q)

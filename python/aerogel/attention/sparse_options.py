@@ -7,14 +7,14 @@ from typing import Any
 
 from .. import _core
 from .._arrays import Array, as_float_array
-from .arguments import block_mask, positive_scale
+from .arguments import block_mask, mxfp4_scale, positive_scale
 
 TYPES = {row.name: row for row in _core.sparse_types()}
 SPARSE_TYPES = tuple(name for name in TYPES if name != "none")
 PARAMETERS: dict[str, Any] = {name: getattr(_core.SparsePattern("none"), name) for name in _core.sparse_parameters()}
 FURTHER: dict[str, Any] = {
     "mask": None, "cached_mask": None, "precision": "none", "video_spans": None, "return_mask": False, "return_report": False,
-    "txt_first": True, "q_rot": None, "k_rot": None,
+    "txt_first": True, "q_rot": None, "k_rot": None, "mxfp4_scale_alg": None, "mxfp4_dst_type_max": 0.0,
     **{name: default for name, default in PARAMETERS.items() if name not in ("sparsity", "block_size", "cdf_threshold", "keep_sink", "keep_recent")}}
 
 
@@ -81,7 +81,8 @@ class SparseCall:
                      for name, key in (("q_rotation", "q_rot"), ("k_rotation", "k_rot")) if options[key] is not None}
         self.options = _core.SparseCallOptions(
             layout=layout, scale=positive_scale("sparse_attention", options["scale"]), causal=bool(options["is_causal"]),
-            precision=options["precision"], **rotations)
+            precision=options["precision"], **rotations,
+            **mxfp4_scale("sparse_attention", options["mxfp4_scale_alg"], options["mxfp4_dst_type_max"]))
         self.mask = _given_mask(options)
         self.pattern, self.video = _pattern(options), _layout(options)
 

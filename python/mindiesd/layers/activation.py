@@ -2,21 +2,34 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..utils.exception import ParametersInvalid, require
 
 
-class FastGELU(nn.Module):
-    """x * sigmoid(1.702 x), the quick approximation of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
+class GELU(nn.Module):
+    """GELU (Hendrycks and Gimpel, arXiv 1606.08415) by its definition ("none"), by tanh, or "fast": x * sigmoid(1.702 x)."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return hidden_states * torch.sigmoid(1.702 * hidden_states)
+        """Raises ParametersInvalid for another `approximate`."""
+        if self.approximate == "fast":
+            return hidden_states * torch.sigmoid(1.702 * hidden_states)
+        if self.approximate not in ("none", "tanh"):
+            raise ParametersInvalid(f"[GELU] approximate must be none, tanh or fast, got {self.approximate!r}")
+        return F.gelu(hidden_states, approximate=self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
 
 
 _LAYERS: dict[str, Callable[[], nn.Module]] = {
-    "swish": nn.SiLU, "silu": nn.SiLU, "mish": nn.Mish, "gelu": nn.GELU, "relu": nn.ReLU,
-    "gelu-tanh": lambda: nn.GELU(approximate="tanh"), "gelu-fast": FastGELU}
+    "swish": nn.SiLU, "silu": nn.SiLU, "mish": nn.Mish, "gelu": GELU, "relu": nn.ReLU,
+    "gelu-tanh": lambda: GELU("tanh"), "gelu-fast": lambda: GELU("fast")}
 
 
 def get_activation_layer(act_type: str) -> nn.Module:

@@ -2,14 +2,16 @@
 import dataclasses
 import warnings
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Dict, List, Optional, Self, Tuple
 
 import aerogel
 import torch
 from aerogel.attention.module import FILE_TYPES
 
-from ..utils.exception import ModelInitError
-from .mode import QuantAlgorithm, algorithm, require_online
+from ..utils.exception import ModelInitError, ParametersInvalid
+from .algorithms import QuantAlgorithm, algorithm, require_online
+from .quant_mode import QuantMode
 
 _said: set[str] = set()
 
@@ -29,12 +31,21 @@ class TimestepPolicyConfig(aerogel.TimestepPolicyConfig):
 
     def register(self, step_range: int | Iterable[int], strategy: str, target: str = "w4a4_linear") -> Self:
         """step_range: a step, a list or a range of steps, later calls win. strategy: "static" or "dynamic" (W8A8_TIMESTEP layers, whatever
-        the target), "W4A4" or "W4A8"; for target "fa": "MXFP4", "FP8" or "FLOAT". Returns the policy. Raises ValueError otherwise."""
+        the target), "W4A4" or "W4A8"; for target "fa": "MXFP4", "FP8" or "FLOAT". Returns the policy. Raises ValueError otherwise, TypeError
+        for steps that are no whole numbers."""
+        if not isinstance(step_range, int):
+            if isinstance(step_range, str) or not isinstance(step_range, Iterable):
+                raise TypeError(f"[timestep] step_range must be a step, a list or a range of steps, got {step_range!r}")
+            step_range = list(step_range)
+            if not all(isinstance(step, int) for step in step_range):
+                raise TypeError(f"[timestep] step_range must hold whole numbers, got {step_range!r}")
         by_name = target == "w4a4_linear" and strategy in ("static", "dynamic")
         return super().register(step_range, strategy, "linear" if by_name else target)
 
     def get_strategy(self, step: int | None, target: str = "w4a4_linear") -> str:
-        """The strategy of a step; the target's default for None."""
+        """The strategy of a step; the target's default for None. Raises ParametersInvalid for what is no step."""
+        if step is not None and not isinstance(step, int):
+            raise ParametersInvalid(f"[timestep] step must be a whole number or None, got {step!r}")
         return super().get_strategy(step, target)
 
 
@@ -112,6 +123,49 @@ class QuantConfig:
         """The configuration whose fields these are."""
         return cls(**config)
 
+    def serialize_to_dict(self) -> dict[str, Any]:
+        """The fields by name, those of quantized_layers too; parse_from_dict takes them back."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.quantized_layers is not None:
+            fields["quantized_layers"] = {name: layer.serialize_to_dict() for name, layer in self.quantized_layers.items()}
+        return fields
+
+    @cached_property
+    def layer_quantization_mode(self) -> QuantMode | dict[str, QuantMode]:
+        """The flags of quant_algo, or with quantized_layers those of each of them."""
+        if self.quantized_layers is None:
+            return QuantMode.from_quant_algo(self.quant_algo)
+        return {name: QuantMode.from_quant_algo(layer.quant_algo) for name, layer in self.quantized_layers.items()}
+
+    @cached_property
+    def quant_algorithms_list(self) -> list[QuantAlgorithm | None]:
+        """The algorithms of quantized_layers, each once."""
+        return list(dict.fromkeys(layer.quant_algo for layer in (self.quantized_layers or {}).values()))
+
+
+@dataclasses.dataclass
+class LayerQuantConfig(QuantConfig):
+    """A QuantConfig of single layers: quant_algo stands beside them and quantizes nothing by itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.auto_quant_mode = self.layer_quantization_mode
+
+    @classmethod
+    def _layers(cls, layers: Any) -> Dict[str, QuantConfig]:
+        return QuantConfig._layers(layers)
+
+    @cached_property
+    def layer_quantization_mode(self) -> dict[str, QuantMode]:  # type: ignore[override]
+        """The flags of each of quantized_layers."""
+        return {name: QuantMode.from_quant_algo(layer.quant_algo) for name, layer in (self.quantized_layers or {}).items()}
+
+    def serialize_to_dict(self) -> dict[str, Any]:
+        """quant_algo and the fields of every layer but its exclude_layers."""
+        layers = {name: layer.serialize_to_dict() for name, layer in (self.quantized_layers or {}).items()}
+        return {"quant_algo": self.quant_algo,
+                "quantized_layers": {name: {k: v for k, v in fields.items() if k != "exclude_layers"} for name, fields in layers.items()}}
+
 
 @dataclasses.dataclass
 class OnlineQuantConfig:
@@ -161,3 +215,15 @@ class OnlineQuantConfig:
     def parse_from_dict(cls, config: dict[str, Any]) -> Self:
         """The configuration whose fields these are."""
         return cls(**config)
+
+    def serialize_to_dict(self) -> dict[str, Any]:
+        """The fields that are set, algorithms by their names."""
+        fields: dict[str, Any] = {"quant_type": self.quant_type.value,
+                                  "fallback_layers": {pattern: algo.value for pattern, algo in (self.fallback_layers or {}).items()}}
+        if self.fa_quant_type is not None:
+            fields |= {"fa_quant_type": self.fa_quant_type.value, "fa_layers": list(self.fa_layers or ())}
+        if self.timestep_config is not None:
+            fields["timestep_config"] = self.timestep_config
+        if self.mxfp4_scale_alg is not None:
+            fields |= {"mxfp4_scale_alg": self.mxfp4_scale_alg, "mxfp4_dst_type_max": self.mxfp4_dst_type_max}
+        return fields

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..utils.exception import ConfigError, ParametersInvalid, invalid_arguments
 from .config import OnlineQuantConfig, QuantConfig, TimestepPolicyConfig
-from .mode import FLOAT_NAMES, scheme_of_file
+from .algorithms import FLOAT_NAMES, scheme_of_file
 
 log = logging.getLogger("mindiesd")
 _FIELDS = ("quant_des_path", "quant_algo", "quantized_layers", "exclude_layers", "dtype", "use_nz", "mxfp4_scale_alg", "mxfp4_dst_type_max")

@@ -1,36 +1,49 @@
-"""The exceptions of MindIE SD. Those about arguments are ValueErrors here as well, as everywhere in aerogel."""
+"""The exceptions of MindIE SD, with its codes in front of the message. Those about arguments are ValueErrors here as well, as everywhere in
+aerogel."""
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _WithMessage:
+class _Coded:
+    CODE: ClassVar[str]
+
     def __init__(self, message: str) -> None:
-        self.message = message
-        super().__init__(message)  # type: ignore[call-arg]  # of the exception that stands beside it
+        self.message = f"{self.CODE} {message}"
+        super().__init__(self.message)  # type: ignore[call-arg]  # of the exception that stands beside it
 
 
-class ParametersInvalid(_WithMessage, ValueError):
+class ParametersInvalid(_Coded, ValueError):
     """An argument that does not fit."""
 
+    CODE = "[MIE06E000001] Parameters invalid."
 
-class ConfigError(_WithMessage, ValueError):
+
+class ConfigError(_Coded, ValueError):
     """A configuration that does not fit."""
 
+    CODE = "[MIE06E000002] Config parameter err."
 
-class ModelInitError(_WithMessage, ValueError):
+
+class TorchError(_Coded, RuntimeError):
+    """Never raised here; scripts may catch it."""
+
+    CODE = "[MIE06E000003] Torch exec err."
+
+
+class ModelInitError(_Coded, ValueError):
     """A configuration object with a value that does not fit."""
 
-
-class TorchError(_WithMessage, RuntimeError):
-    """Never raised here; scripts may catch it."""
+    CODE = "[MIE06E000004] Model init err."
 
 
-class ModelExecError(_WithMessage, RuntimeError):
-    """Never raised here; scripts may catch it."""
+class ModelExecError(_Coded, RuntimeError):
+    """A function of the caller's whose result does not fit."""
+
+    CODE = "[MIE06E000005] Model exec err."
 
 
 _OURS = (ParametersInvalid, ConfigError, ModelInitError)

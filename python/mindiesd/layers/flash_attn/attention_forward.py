@@ -1,4 +1,5 @@
 """attention_forward: dense attention of a batch."""
+import os
 from typing import Any
 
 import torch
@@ -7,17 +8,39 @@ from aerogel import attention
 from aerogel.attention.arguments import attended
 
 from ...utils.exception import ParametersInvalid, invalid_arguments, require
+from ...utils.get_platform import is_a5_device
+from ...utils.logs import logger
+from .common import AttentionParam
+from .without_effect import refuse_requests
 
 _OP = "attention_forward"
 _CHOICES = {"opt_mode": ("runtime", "static", "manual"), "op_type": ("prompt_flash_attn", "fused_attn_score", "ascend_laser_attention"),
             "layout": ("BNSD", "BSND", "BSH")}
+_LASER_TOKENS = 2048  # fewer take another operator
+
+
+def get_manual_attention_op_type(attn_param: AttentionParam, op_type: str) -> str:
+    """The operator that stands behind a name for these sizes: ascend_laser_attention is for 2,048 tokens and more, and not for A5 cards, nor
+    is prompt_flash_attn."""
+    if is_a5_device() and op_type != "fused_attn_score":
+        logger.warning("[%s] %s is not for A5 cards: fused_attn_score", _OP, op_type)
+        return "fused_attn_score"
+    if op_type == "ascend_laser_attention" and min(attn_param.q_seqlen, attn_param.kv_seqlen) < _LASER_TOKENS:
+        logger.debug("[%s] ascend_laser_attention takes %d tokens or more, got %d queries and %d keys: fused_attn_score", _OP, _LASER_TOKENS,
+                     attn_param.q_seqlen, attn_param.kv_seqlen)
+        return "fused_attn_score"
+    return op_type
 
 
 def _check_choices(choices: dict[str, Any]) -> None:
-    """opt_mode, op_type and layout choose between operators of a card; here they are checked and have no effect."""
-    for name, value in choices.items():
-        if name not in _CHOICES:
-            raise TypeError(f"{_OP}() got an unexpected keyword argument {name!r}")
+    """opt_mode, op_type and layout choose between operators of a card; here they are checked and have no effect. As there, the environment
+    variable MINDIE_SD_FA_TYPE comes before op_type in the mode "manual"."""
+    chosen = {name: choices.pop(name) for name in _CHOICES if name in choices}
+    refuse_requests(_OP, choices)
+    named = os.environ.get("MINDIE_SD_FA_TYPE")
+    if named and chosen.get("opt_mode") == "manual":
+        chosen["op_type"] = named
+    for name, value in chosen.items():
         if value not in _CHOICES[name]:
             raise ParametersInvalid(f"[{_OP}] {name} must be one of {', '.join(_CHOICES[name])}, got {value!r}")
 
@@ -41,8 +64,10 @@ def attention_forward(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     query, key, value: [batch, tokens, heads, head_dim], or [batch, heads, tokens, head_dim] with head_first; float32, bfloat16 or
     float16. attn_mask: [q_len, k_len] or [batch, heads, q_len, k_len], bool or integers, non-zero = attend, or floats as torch adds them, 0
     = attend and -inf = not. With a mask torch computes, without one Aerogel does.
-    scale: head_dim**-0.5 by default. fused, opt_mode, op_type and layout select between operators of Ascend cards and have no effect.
-    Returns a tensor like query. Raises ParametersInvalid for what does not fit."""
+    scale: head_dim**-0.5 by default. fused, opt_mode, op_type, layout and the environment variable MINDIE_SD_FA_TYPE select between
+    operators of Ascend cards: they are checked and have no effect. Keywords of flash attention are taken where they ask for nothing
+    (window_size=(-1, -1), softcap=0.0, dropout_p=0.0, causal=False).
+    Returns a tensor like query. Raises ParametersInvalid for what does not fit, TypeError for other keywords."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         require(_OP, name, tensor, torch.Tensor)
         if tensor.dim() != 4:

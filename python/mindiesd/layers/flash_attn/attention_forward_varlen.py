@@ -1,12 +1,13 @@
 """attention_forward_varlen: sequences of various lengths, packed one after the other."""
 from collections.abc import Iterable
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
 from aerogel import attention
 
 from ...utils.exception import ParametersInvalid, invalid_arguments
+from .without_effect import asks_for_something
 
 _OP = "attention_forward_varlen"
 
@@ -31,6 +32,16 @@ def _one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None,
     return o[0].transpose(0, 1)  # zeros where a query sees no key
 
 
+def _refuse(dropout_p: float, max_seqlen: dict[str, Any], further: dict[str, Any]) -> None:
+    asked = {name: value for name, value in max_seqlen.items() if value is not None}
+    asked |= {name: value for name, value in further.items() if asks_for_something(name, value)}
+    if asked:
+        raise ParametersInvalid(f"[{_OP}] Unsupported parameters in varlen attention: {', '.join(f'{n}={v}' for n, v in asked.items())}; a mask "
+                                "says the same, one sequence at a time in attention_forward(..., attn_mask=)")
+    if abs(dropout_p) > 1e-6:
+        raise ParametersInvalid(f"[{_OP}] dropout_p should be set to 0.0 during evaluation, but got {dropout_p}")
+
+
 @invalid_arguments
 def attention_forward_varlen(
         q: torch.Tensor,
@@ -43,7 +54,7 @@ def attention_forward_varlen(
         dropout_p: float = 0.0,
         softmax_scale: Optional[float] = None,
         causal: bool = False,
-        window_size: Optional[int] = None,
+        window_size: Any = None,
         softcap: Optional[float] = None,
         alibi_slopes: Optional[torch.Tensor] = None,
         deterministic: Optional[bool] = None,
@@ -53,20 +64,15 @@ def attention_forward_varlen(
     """softmax(scale q k^T) v within each sequence.
 
     q, k, v: [tokens, heads, head_dim]. cu_seqlens_q, cu_seqlens_k: cumulative lengths from 0, [sequences + 1], a list or a tensor.
-    causal: the last query of a sequence sees all of its keys (torch computes then). max_seqlen_*: not needed. deterministic: has no effect,
-    results always are.
-    Returns [tokens, heads, head_dim]. Raises ParametersInvalid for what does not fit, NotImplementedError for what is not offered."""
-    refused = {"window_size": window_size, "softcap": softcap, "alibi_slopes": alibi_slopes, "return_attn_probs": return_attn_probs or None,
-               "block_table": block_table}
-    asked = [name for name, value in refused.items() if value is not None]
-    if asked:
-        raise NotImplementedError(f"[{_OP}] {', '.join(asked)}: not offered; a mask says the same, one sequence at a time in "
-                                  "attention_forward(..., attn_mask=)")
-    if abs(dropout_p) > 1e-6:
-        raise ParametersInvalid(f"[{_OP}] dropout_p must be 0, got {dropout_p}")
+    causal: the last query of a sequence sees all of its keys (torch computes then). The others must be None, or ask for nothing
+    (window_size=(-1, -1), softcap=0.0, deterministic=False, return_attn_probs=False), as in MindIE SD.
+    Returns [tokens, heads, head_dim]. Raises ParametersInvalid for what does not fit."""
+    _refuse(dropout_p, {"max_seqlen_q": max_seqlen_q, "max_seqlen_k": max_seqlen_k},
+            {"window_size": window_size, "softcap": softcap, "alibi_slopes": alibi_slopes, "deterministic": deterministic,
+             "return_attn_probs": return_attn_probs, "block_table": block_table})
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.dim() != 3:
-            raise ParametersInvalid(f"[{_OP}] {name} must be [tokens, heads, head_dim], got {list(tensor.shape)}")
+            raise ParametersInvalid(f"[{_OP}] Expected {name} to be 3D (T, N, D), but got {tensor.dim()}D tensor: {list(tensor.shape)}")
     q_bounds, k_bounds = _bounds("cu_seqlens_q", cu_seqlens_q, q.shape[0]), _bounds("cu_seqlens_k", cu_seqlens_k, k.shape[0])
     if len(q_bounds) != len(k_bounds):
         raise ParametersInvalid(f"[{_OP}] cu_seqlens_q and cu_seqlens_k must have one length, got {len(q_bounds)} and {len(k_bounds)}")

@@ -30,12 +30,15 @@ def sparse_attention(
     cdf_threshold: float = 1.0,
     sparsity: float = 0.0,
     precision: str = "bf16",
+    mxfp4_dst_type_max: float = 0.0,
+    mxfp4_scale_alg: Optional[int] = None,
     **kwargs: Any,
 ) -> Any:
     """Attention over the blocks that matter; `aerogel.sparse_attention` explains every parameter and the errors.
 
     Further keywords of aerogel's (return_report, min_recall ...) are passed on; unknown ones raise TypeError."""
-    newer = {"video_spans": (video_spans, None), "precision": (precision, "bf16")}
+    newer = {"video_spans": (video_spans, None), "precision": (precision, "bf16"), "mxfp4_dst_type_max": (mxfp4_dst_type_max, 0.0),
+             "mxfp4_scale_alg": (mxfp4_scale_alg, None)}
     kwargs |= {name: value for name, (value, default) in newer.items() if value != default}
     return aerogel.sparse_attention(
         q, k, v, attn_mask=attn_mask, scale=scale, is_causal=bool(is_causal), head_num=head_num, input_layout=input_layout,

@@ -1,0 +1,4 @@
+"""The logger "mindiesd"."""
+from .logging import logger
+
+__all__ = ["logger"]
