@@ -16,11 +16,13 @@ _FLASH = "python/mindiesd/layers/flash_attn/"
 GIVEN_SIGNATURES = {("python/aerogel/attention/sparse.py", "sparse_attention"), (f"{_FLASH}sparse_flash_attn.py", "sparse_attention"),
                     (f"{_FLASH}attention_forward.py", "attention_forward"),
                     (f"{_FLASH}attention_forward_varlen.py", "attention_forward_varlen"),
+                    (_FLASH + "rf_v2_steps.py", "do_tensor_rearrange_pooling"), (_FLASH + "rf_v2_steps.py", "get_blockwise_mask"),
+                    (_FLASH + "sparse_flash_attn_rf_v2.py", "rain_fusion_attention"),
                     ("python/mindiesd/layers/rope.py", "rotary_position_embedding"),
                     ("tests/fault/fault_shim.cpp", "mmap"), ("tests/fault/fault_shim.cpp", "mmap64")}
 # A kernel's body takes what it keeps in registers, a binding named arguments: neither gets better as a struct.
 MANY_PARAMETERS = (("src", "kernels"), ("python", "bindings"))
-GIVEN_PATHS = {"python/mindiesd/quantization/utils.py"}  # imported by this path
+GIVEN_PATHS = {"python/mindiesd/quantization/utils.py", "python/mindiesd/utils/utils.py", _FLASH + "common.py"}  # imported by this path
 
 
 def python_functions(text):

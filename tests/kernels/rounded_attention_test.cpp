@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -14,6 +15,7 @@
 #include "aerogel/cancellation.h"
 #include "aerogel/number_types.h"
 #include "aerogel/threads.h"
+#include "formats/mx.h"
 #include "kernels/attention_cases.h"
 #include "kernels/attention_rounding.h"
 #include "kernels/shuffled_tokens.h"
@@ -139,6 +141,49 @@ TEST(RoundedAttentionKernels, TokensInAnyOrderAndThreadsGiveTheSameBits) {
                     << kernel.name << " " << line;
             set_num_threads(before);
         }
+    }
+}
+
+// As CANN's DynamicMxQuant computes them, on the bits of the largest magnitude.
+int exponent_by_bits(float largest, const Mxfp4Scale& scale) {
+    const bool by_bits = scale.dst_type_max == 0 || scale.dst_type_max == 6 || scale.dst_type_max == 7;
+    const auto bits = std::bit_cast<std::int32_t>(by_bits ? largest : largest / scale.dst_type_max);
+    if (scale.algorithm == 0) return (bits >> 23) - 129;
+    if (!by_bits) return (bits >> 23) - 127 + ((bits & 0x7FFFFF) != 0 ? 1 : 0);
+    const std::int32_t less = scale.dst_type_max == 7 ? 0x00E00001 : 0x00C00001;
+    return ((bits - less) >> 23) - 127;
+}
+
+TEST(Mxfp4Scale, ExponentsAreThoseOfTheDevice) {
+    for (const Mxfp4Scale& scale : {Mxfp4Scale{}, Mxfp4Scale{2}, Mxfp4Scale{2, 6}, Mxfp4Scale{2, 7},
+                                    Mxfp4Scale{2, 7.25F}, Mxfp4Scale{2, 12}}) {
+        EXPECT_EQ(mxfp4_exponent_of(0, scale), -127);
+        for (const float mantissa :
+             {1.0F, 1.25F, 1.4999999F, 1.5F, 1.5000001F, 1.75F, 1.7500001F, 1.8125F, 1.9999999F})
+            for (int power = -110; power < 120; power += 23)
+                EXPECT_EQ(mxfp4_exponent_of(std::ldexp(mantissa, power), scale),
+                          exponent_by_bits(std::ldexp(mantissa, power), scale))
+                    << mantissa << " " << power << " " << scale.dst_type_max;
+    }
+}
+
+// Each block by the function for all channels.
+TEST(RoundedAttentionKernels, BlocksOfChannelsAreRoundedOneByOne) {
+    constexpr std::int64_t kTokens = 33, kDim = 40, kChannels = 16;
+    std::vector<float> values(kTokens * kDim);
+    for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = std::sin(static_cast<float>(i)) * static_cast<float>(i % kDim);
+    std::vector<float> together = values;
+    round_fp8({together.data(), 1, kTokens, kDim}, 8, kChannels);
+    for (std::int64_t first = 0; first < kDim; first += kChannels) {
+        const std::int64_t count = std::min(kChannels, kDim - first);
+        std::vector<float> part;
+        for (std::int64_t i = 0; i < kTokens * count; ++i)
+            part.push_back(values[static_cast<std::size_t>(i / count * kDim + first + i % count)]);
+        round_fp8({part.data(), 1, kTokens, count}, 8);
+        for (std::int64_t i = 0; i < kTokens * count; ++i)
+            ASSERT_EQ(part[static_cast<std::size_t>(i)],
+                      together[static_cast<std::size_t>(i / count * kDim + first + i % count)]);
     }
 }
 

@@ -50,10 +50,25 @@ def test_attention_forward_errors():
              ((q, q, q), dict(op_type="flash")), ((q, q, q), dict(attn_mask=torch.ones(4, 3))), ((q, q, q), dict(attn_mask=[1])),
              ((q, q[:, :, :, :4], q), {})]
     for arguments, keywords in cases:
-        with pytest.raises(ParametersInvalid, match=r"^\[attention"):
+        with pytest.raises(ParametersInvalid, match=r"^\[MIE06E000001\] Parameters invalid\. \[attention"):
             attention_forward(*arguments, **keywords)
     with pytest.raises(TypeError, match="unexpected keyword argument 'head_frist'"):
         attention_forward(q, q, q, head_frist=True)
+    plain = attention_forward(q, q, q)
+    assert torch.equal(attention_forward(q, q, q, window_size=(-1, -1), softcap=0.0, dropout_p=0.0, is_causal=False, alibi_slopes=None), plain)
+    for asked in (dict(window_size=(3, 0)), dict(softcap=1.0), dict(dropout_p=0.1), dict(causal=True), dict(alibi_slopes=q)):
+        with pytest.raises(ParametersInvalid, match=rf"{next(iter(asked))}=.* is not supported"):
+            attention_forward(q, q, q, **asked)
+
+
+def test_the_operator_named_in_the_environment_is_checked(monkeypatch):
+    q = torch.randn(1, 4, 2, 8)
+    monkeypatch.setenv("MINDIE_SD_FA_TYPE", "prompt_flash_attn")
+    assert torch.equal(attention_forward(q, q, q, opt_mode="manual", op_type="anything"), attention_forward(q, q, q))
+    monkeypatch.setenv("MINDIE_SD_FA_TYPE", "test")
+    assert attention_forward(q, q, q).shape == q.shape
+    with pytest.raises(ParametersInvalid, match="op_type must be one of .*, got 'test'"):
+        attention_forward(q, q, q, opt_mode="manual")
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -62,7 +77,7 @@ def test_varlen(causal, as_tensor):
     q_ends, k_ends = [0, 5, 5, 12, 16], [0, 9, 10, 17, 19]  # the last sequence has more queries than keys
     q, k, v = (torch.randn(n, 3, 16) for n in (16, 19, 19))
     given = [torch.tensor(e, dtype=torch.int32) for e in (q_ends, k_ends)] if as_tensor else (q_ends, k_ends)
-    o = attention_forward_varlen(q, k, v, *given, max_seqlen_q=7, max_seqlen_k=9, softmax_scale=0.4, causal=causal)
+    o = attention_forward_varlen(q, k, v, *given, softmax_scale=0.4, causal=causal, window_size=(-1, -1), softcap=0.0, deterministic=False)
     assert o.shape == q.shape
     for a, b, c, d in zip(q_ends, q_ends[1:], k_ends, k_ends[1:]):
         mask = torch.tensor([[j <= i + (d - c) - (b - a) for j in range(d - c)] for i in range(b - a)], dtype=torch.bool).reshape(b - a, d - c)
@@ -79,10 +94,11 @@ def test_varlen_errors():
         attention_forward_varlen(q, q, q, [0, 3, 6], [0, 6])
     with pytest.raises(ParametersInvalid, match="dropout_p"):
         attention_forward_varlen(q, q, q, [0, 6], [0, 6], dropout_p=0.1)
-    with pytest.raises(ParametersInvalid, match=r"q must be \[tokens"):
+    with pytest.raises(ParametersInvalid, match="Expected q to be 3D"):
         attention_forward_varlen(q[None], q, q, [0, 6], [0, 6])
-    for refused in (dict(window_size=3), dict(softcap=1.0), dict(alibi_slopes=q), dict(block_table=q), dict(return_attn_probs=True)):
-        with pytest.raises(NotImplementedError, match=f"{next(iter(refused))}: not offered; a mask says the same"):
+    for refused in (dict(window_size=3), dict(softcap=1.0), dict(alibi_slopes=q), dict(block_table=q), dict(return_attn_probs=True),
+                    dict(deterministic=True), dict(max_seqlen_q=3), dict(max_seqlen_k=3)):
+        with pytest.raises(ParametersInvalid, match=f"Unsupported parameters in varlen attention: {next(iter(refused))}="):
             attention_forward_varlen(q, q, q, [0, 6], [0, 6], **refused)
 
 

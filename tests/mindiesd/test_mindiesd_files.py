@@ -49,8 +49,13 @@ def test_a_script_with_a_timestep_policy(tmp_path, model):
         q = (row / scale + offset).round().clamp(-128, 127) - offset
         wanted = q @ arrays["blocks.0.up.weight"].float().T * (scale * arrays["blocks.0.up.weight_scale"].T) + exact.blocks[0]["up"].bias
         torch.testing.assert_close(layer(row), wanted, atol=2e-3, rtol=1e-3)
-    with pytest.raises(ParametersInvalid, match=r"must be in \[0, 4\), got 4"):
-        TimestepManager.set_timestep_idx(STEPS)
+    with pytest.raises(ParametersInvalid, match="must not exceed the maximum of 4, got 5"):
+        TimestepManager.set_timestep_idx(STEPS + 1)
+    TimestepManager.set_timestep_idx(STEPS)  # as MindIE SD takes it
+    torch.testing.assert_close(model(x), outputs[0])  # no range covers it: dynamic
+    TimestepManager.set_timestep_idx_max(2)  # another video of fewer steps, before its first step
+    TimestepManager.set_timestep_idx(0)
+    assert TimestepManager.get_timestep_idx_max() == 2 and torch.equal(model(x), outputs[0])
 
 
 @torch.no_grad()
@@ -217,11 +222,11 @@ def test_what_has_no_effect_is_said_once(tmp_path, model):
 def test_errors(tmp_path, model):
     description, _, _ = static_files(tmp_path, model, "W8A8")
     a, b = TimestepPolicyConfig(), TimestepPolicyConfig()
-    cases = [((3, description), {}, ParametersInvalid, "model must be an nn.Module"), ((model, "  "), {}, ConfigError, "quant_des_path"),
+    cases = [((3, description), {}, ParametersInvalid, "model must be an nn.Module"), ((model, "  "), {}, ConfigError, r"^\[MIE06E000002\] Config parameter err. .*quant_des_path"),
              ((model,), {}, ConfigError, "quant_des_path"), ((model, description), {"dtype": torch.float32}, ParametersInvalid, "dtype"),
              ((model, description), {"timestep_config": a, "timestep_policy": b}, ParametersInvalid, "mean the same"),
              ((model, description), {"timestep_config": 1}, ParametersInvalid, "TimestepPolicyConfig"),
-             ((model, description), {"quant_config": {}}, ParametersInvalid, "QuantConfig"), ((model, description, 1), {}, ParametersInvalid, "online_config"),
+             ((model, description), {"quant_config": {}}, ParametersInvalid, r"\[MIE06E000001\] Parameters invalid. .*QuantConfig"), ((model, description, 1), {}, ParametersInvalid, "online_config"),
              ((model, description), {"quant_algo": "W9A9"}, ModelInitError, "W8A8_TIMESTEP"), ((model, str(tmp_path / "no.json")), {}, OSError, "no.json"),
              ((model, description), {"quant_algorithm": 1}, TypeError, "quant_algorithm"),
              ((nn.ModuleDict({"a": nn.Linear(2, 2)}), description), {}, ParametersInvalid, "the model has no Linear 'blocks.0.attn.to_q'")]
@@ -231,7 +236,7 @@ def test_errors(tmp_path, model):
     quantize(model, description, timestep_config=a, timestep_policy=a)
     for wrong in (dict(exclude_layers="x"), dict(dtype=torch.float32), dict(use_nz=1), dict(timestep_config=1), dict(quantized_layers=[1]),
                   dict(quantized_layers={"a": 1}), dict(mxfp4_scale_alg="a"), dict(mxfp4_dst_type_max="a")):
-        with pytest.raises(ModelInitError, match=r"^\[quantize\]"):
+        with pytest.raises(ModelInitError, match=r"^\[MIE06E000004\] Model init err\. \[quantize\]"):
             QuantConfig(**wrong)
 
 

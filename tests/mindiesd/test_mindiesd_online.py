@@ -113,7 +113,7 @@ def test_one_policy_for_linears_and_attention():
                                       dict(fa_quant_type="W8A8", fa_layers="a"), dict(fallback_layers={"a": "x"}), dict(fallback_layers={"a": None}), dict(mxfp4_scale_alg=1.5),
                                       dict(fallback_timesteps=[1]), dict(mxfp4_dst_type_max=None)])
 def test_config_errors(keywords):
-    with pytest.raises(ModelInitError, match=r"^\[quantize\]"):
+    with pytest.raises(ModelInitError, match=r"^\[MIE06E000004\] Model init err\. \[quantize\]"):
         OnlineQuantConfig(**keywords)
 
 

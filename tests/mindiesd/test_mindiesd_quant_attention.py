@@ -93,7 +93,9 @@ def close(o, wanted, dtype=torch.float32):
     torch.testing.assert_close(o.double(), wanted, atol=within * float(wanted.abs().max()) + 1e-9, rtol=1e-2 if dtype != torch.float32 else 2e-5)
 
 
-def arrays(q_len, k_len, heads=4, kv_heads=2, dim=64, batch=1, dtype=torch.float32):
+def arrays(q_len, k_len, dim=64, heads=(4, 2), like=(1, torch.float32)):
+    """like: the batch and the dtype; heads: of q, and of k and v."""
+    (batch, dtype), (heads, kv_heads) = like, heads
     q = torch.randn(batch, heads, q_len, dim) * torch.rand(q_len, 1).exp()
     return [t.to(dtype) for t in (q, torch.randn(batch, kv_heads, k_len, dim), torch.randn(batch, kv_heads, k_len, dim) * torch.rand(dim).exp())]
 
@@ -102,7 +104,7 @@ def arrays(q_len, k_len, heads=4, kv_heads=2, dim=64, batch=1, dtype=torch.float
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_layouts_dtypes_heads_and_scales(precision, dtype):
     batch = 1 if precision == "fp8" else 2
-    q, k, v = arrays(50, 270, batch=batch, dim=40 if dtype == torch.float32 else 64, dtype=dtype)
+    q, k, v = arrays(50, 270, 40 if dtype == torch.float32 else 64, like=(batch, dtype))
     for scale in (None, 0.3):
         wanted = expected(q, k, v, precision, scale=scale)
         close(quant_attention(q, k, v, precision, scale=scale), wanted, dtype)
@@ -115,7 +117,7 @@ def test_layouts_dtypes_heads_and_scales(precision, dtype):
 @pytest.mark.parametrize("precision", ["fp8", "mxfp8", "mxfp4"])
 @pytest.mark.parametrize("given", ["q", "k", "both"])
 def test_rotations_in_the_dtype_of_the_queries(precision, given):
-    q, k, v = arrays(40, 50, dtype=torch.bfloat16)
+    q, k, v = arrays(40, 50, like=(1, torch.bfloat16))
     rotation = torch.linalg.qr(torch.randn(64, 64))[0]
     rotations = (rotation if given != "k" else None, 2 * rotation if given != "q" else None)
     wanted = expected(q, k, v, precision, rotations=rotations)
@@ -129,14 +131,14 @@ WINDOWS = [(10**9, 0, 700, 700), (10**9, 0, 600, 700), (10, 5, 700, 700), (0, 0,
 @pytest.mark.parametrize("precision", ["fp8", "mxfp8", "mxfp4"])
 @pytest.mark.parametrize(("before", "behind", "q_len", "k_len"), WINDOWS)
 def test_windows(precision, before, behind, q_len, k_len):
-    q, k, v = arrays(q_len, k_len, heads=1, kv_heads=1, dim=32)
+    q, k, v = arrays(q_len, k_len, dim=32, heads=(1, 1))
     o = quant_attention(q, k, v, precision, pre_tokens=before, next_tokens=behind)
     close(o, expected(q, k, v, precision, before=before, behind=behind))
 
 
 @pytest.mark.parametrize("mode", [None, "HIGH_PRECISION", "c8v16_tiling512", FP8FAMode.C8V16_TILING512])
 def test_fp8_modes(mode):
-    q, k, v = arrays(140, 700, heads=2, dim=160)
+    q, k, v = arrays(140, 700, dim=160, heads=(2, 2))
     v[:, :, :, ::3] *= 8
     mode_of_oracle = None if mode in (None, "HIGH_PRECISION") else "C8V16_TILING512"
     wanted = expected(q, k, v, "fp8", mode=mode_of_oracle)
@@ -224,7 +226,7 @@ def test_what_mindie_sd_refuses_is_refused():
     with pytest.raises(ParametersInvalid, match="MIE06E000001.*fp8_fa_mode must be one of"):
         quant_attention(q, q, q, fp8_fa_mode="fast")
     for keywords in (dict(num_key_value_heads=4), dict(num_key_value_heads=True), dict(layout_out="TND"), dict(mxfp4_scale_alg=1),
-                     dict(mxfp4_scale_alg=2, mxfp4_dst_type_max=5.0), dict(mxfp4_dst_type_max="6")):
+                     dict(mxfp4_dst_type_max=5.0, mxfp4_scale_alg=2), dict(mxfp4_dst_type_max="6")):
         with pytest.raises(ValueError, match=next(iter(keywords))):
             quant_attention(q, q, q, "mxfp4", **keywords)
 

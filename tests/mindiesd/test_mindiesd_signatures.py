@@ -7,23 +7,35 @@ import pytest
 
 ALL = {"CacheConfig", "CacheAgent", "layernorm_scale_shift", "attention_forward", "attention_forward_varlen", "rotary_position_embedding",
        "get_activation_layer", "RMSNorm", "quantize", "OnlineQuantConfig", "QuantConfig", "TimestepManager", "TimestepPolicyConfig",
-       "sparse_attention", "fast_layernorm", "frequency_regulator", "fused_moe"}
+       "quant_attention", "sparse_attention", "fast_layernorm", "frequency_regulator", "fused_moe"}
 PATHS = {
-    "mindiesd.quantization": "quantize TimestepManager OnlineQuantConfig QuantConfig TimestepPolicyConfig",
+    "mindiesd.quantization": "quantize TimestepManager OnlineQuantConfig QuantConfig LayerQuantConfig TimestepPolicyConfig QuantMode QuantFlag "
+                             "QuantModeDescriptor FP8FAMode extract_constructor_args replace_rank_suffix get_quant_weight",
+    "mindiesd.quantization.mode": "QuantAlgorithm QuantMode QuantFlag QuantModeDescriptor FP8FAMode normalize_fp8_fa_mode",
+    "mindiesd.cache_agent": "CacheConfig CacheAgent",
     "mindiesd.quantization.quantize": "quantize",
-    "mindiesd.quantization.config": "OnlineQuantConfig QuantConfig TimestepPolicyConfig",
-    "mindiesd.quantization.mode": "QuantAlgorithm",
-    "mindiesd.quantization.utils": "TimestepManager",
+    "mindiesd.quantization.config": "OnlineQuantConfig QuantConfig LayerQuantConfig TimestepPolicyConfig",
+    "mindiesd.quantization.utils": "TimestepManager extract_constructor_args replace_rank_suffix get_quant_weight match_layer_pattern "
+                                   "match_layer_patterns match_layer_config match_fa_layer get_mxfp4_quant_kwargs create_online_hadamard_rot "
+                                   "build_online_fa_rot_weights",
     "mindiesd.quantization.layer": "FP8RotateQuantFA MXFP8RotateQuantFA MXFP4QuantFA",
     "mindiesd.layers": "RMSNorm attention_forward attention_forward_varlen fast_layernorm frequency_regulator fused_moe "
-                       "get_activation_layer layernorm_scale_shift muls_add residual_gate_add rotary_position_embedding sparse_attention "
+                       "get_activation_layer layernorm_scale_shift muls_add residual_gate_add rotary_position_embedding sparse_attention quant_attention "
                        "SparseLinearAttention",
     "mindiesd.layers.norm": "RMSNorm fast_layernorm",
     "mindiesd.layers.rope": "rotary_position_embedding",
-    "mindiesd.layers.activation": "get_activation_layer",
+    "mindiesd.layers.activation": "get_activation_layer GELU",
+    "mindiesd.layers.quant.block_quant": "fa_block_quant_preprocess",
+    "mindiesd.layers.flash_attn.sparse_flash_attn_rf_v2": "rain_fusion_attention avgpool get_mask_index get_blockwise_mask "
+                                                          "rearrange_with_remaining inv_rearrange_with_remaining do_tensor_rearrange_pooling "
+                                                          "do_tensor_inv_rearrange",
+    "mindiesd.layers.flash_attn.quant_flash_attn": "quant_attention",
+    "mindiesd.layers.flash_attn.common": "AttentionParam",
+    "mindiesd.utils.get_platform": "NPUDevice get_npu_device is_a5_device",
+    "mindiesd.utils.utils": "is_npu_available",
     "mindiesd.layers.adalayernorm": "layernorm_scale_shift",
-    "mindiesd.layers.flash_attn": "attention_forward attention_forward_varlen sparse_attention SparseLinearAttention",
-    "mindiesd.layers.flash_attn.attention_forward": "attention_forward",
+    "mindiesd.layers.flash_attn": "attention_forward attention_forward_varlen sparse_attention quant_attention SparseLinearAttention",
+    "mindiesd.layers.flash_attn.attention_forward": "attention_forward get_manual_attention_op_type",
     "mindiesd.layers.flash_attn.attention_forward_varlen": "attention_forward_varlen",
     "mindiesd.layers.flash_attn.sparse_flash_attn": "sparse_attention",
     "mindiesd.utils": "ParametersInvalid ConfigError TorchError ModelInitError ModelExecError",
@@ -47,7 +59,16 @@ PARAMETERS = {
     "TimestepManager.get_timestep_idx_max": "",
     "sparse_attention": "q!, k!, v!, attn_mask=None, scale=None, is_causal=False, head_num=1, input_layout=BNSD, inner_precise=0, "
                         "sparse_type=None, txt_len=0, block_size=128, latent_shape_q=None, latent_shape_k=None, video_spans=None, "
-                        "keep_sink=True, keep_recent=True, cdf_threshold=1.0, sparsity=0.0, precision=bf16, **kwargs",
+                        "keep_sink=True, keep_recent=True, cdf_threshold=1.0, sparsity=0.0, precision=bf16, mxfp4_dst_type_max=0.0, "
+                        "mxfp4_scale_alg=None, **kwargs",
+    "quant_attention": "query!, key!, value!, precision=fp8, *, layout=BNSD, scale=None, q_rot=None, k_rot=None, pre_tokens=2147483647, "
+                       "next_tokens=2147483647, **kwargs",
+    "layers.flash_attn.sparse_flash_attn_rf_v2.rain_fusion_attention":
+        "query!, key!, value!, scale=None, head_num=None, input_layout=TND, select_idx=None, select_num_idx=None, blockshape=None, "
+        "actual_seq_lengths=None, actual_seq_lengths_kv=None, inner_precise=0",
+    "layers.quant.block_quant.fa_block_quant_preprocess": "input_tensor!, block_size=128, col_block_size=128, dst_type=None, **kwargs",
+    "CacheConfig": "method!, blocks_count!, steps_count!, step_start=0, step_interval=1, step_end=10000, block_start=0, block_end=10000",
+    "CacheAgent": "config!",
     "attention_forward": "query!, key!, value!, attn_mask=None, scale=None, fused=True, head_first=False, **kwargs",
     "attention_forward_varlen": "q!, k!, v!, cu_seqlens_q!, cu_seqlens_k!, max_seqlen_q=None, max_seqlen_k=None, dropout_p=0.0, "
                                 "softmax_scale=None, causal=False, window_size=None, softcap=None, alibi_slopes=None, deterministic=None, "
@@ -84,7 +105,9 @@ def written(function):
         if p.kind is p.VAR_KEYWORD:
             parts.append(f"**{name}")
         else:
-            assert p.kind is p.POSITIONAL_OR_KEYWORD, name
+            if p.kind is p.KEYWORD_ONLY and "*" not in parts:
+                parts.append("*")
+            assert p.kind is p.POSITIONAL_OR_KEYWORD or p.kind is p.KEYWORD_ONLY, name
             parts.append(f"{name}!" if p.default is p.empty else f"{name}={p.default}")
     return ", ".join(parts)
 
@@ -97,7 +120,7 @@ def test_parameters(path):
     assert written(target) == PARAMETERS[path]
 
 
-@pytest.mark.parametrize("path", ["CacheConfig", "CacheAgent", "frequency_regulator", "fused_moe", "layers.SparseLinearAttention",
+@pytest.mark.parametrize("path", ["frequency_regulator", "fused_moe", "layers.SparseLinearAttention",
                                   "compilation.MindieSDBackend", "offload.enable_offload", "share_memory.share_memory",
                                   "eplb.run_scheduler"])
 def test_what_is_not_offered_says_what_to_use(path):

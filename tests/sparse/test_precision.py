@@ -38,6 +38,22 @@ def fp8(q, k, v, rotation):
     return [in_blocks(x, tokens, 448, to_e4m3) for x, tokens in zip((*rotated, v), (128, 256, 256))]
 
 
+def mxfp4(q, k, v, rotation, exponent=lambda largest: np.floor(np.log2(largest)) - 2):
+    def block(x):
+        power = np.float32(2.0) ** np.float32(exponent(np.abs(x).max()))
+        return np.clip(x / power, -6, 6).astype(ml_dtypes.float4_e2m1fn).astype(np.float32) * power
+
+    def along_channels(x):
+        return np.stack([np.concatenate([block(row[i : i + 32]) for i in range(0, len(row), 32)]) for row in x])
+
+    rotated = [(x.astype(np.float64) @ rotation.astype(np.float64)).astype(np.float32) for x in (q, k)]
+    return [*(along_channels(x) for x in rotated), along_channels(v.T).T]
+
+
+def mxfp4_by_range(q, k, v, rotation):
+    return mxfp4(q, k, v, rotation, lambda largest: np.ceil(np.log2(np.float32(largest) / np.float32(7.25))))
+
+
 def mix(q, k, v, _):
     channels = [rounded(v[:, c], 448, to_e4m3) for c in range(v.shape[1])]
     return [*(in_blocks(x, 64, 127, np.rint) for x in (q, k)), np.stack(channels, axis=1)]
@@ -51,14 +67,15 @@ def sparse_arrays(head_dim, layout="BNSD"):
 OPTIONS = {"sparse_type": "rf_v3", "latent_shape_q": LATENT, "txt_len": TXT_LEN, "block_size": BLOCK, "sparsity": 0.7}
 
 
-@pytest.mark.parametrize("precision, quantize", [("fp8", fp8), ("mix", mix)])
+@pytest.mark.parametrize("precision, quantize", [("fp8", fp8), ("mix", mix), ("mxfp4", mxfp4), ("mxfp4", mxfp4_by_range)])
 @pytest.mark.parametrize("head_dim, order", [(64, 64), (256, 256), (48, 16)])
 @pytest.mark.parametrize("layout", ["BNSD", "TND"])
 def test_rounding(precision, quantize, head_dim, order, layout):
     """Orders whose root is a power of two, so that the rotation is exact and every rounding is the same bit for bit."""
     side, arrays = sparse_arrays(head_dim, layout)
     rotation = np.kron(np.eye(head_dim // order, dtype=np.float32), hadamard(order))
-    o, mask, _ = arrays.call(precision=precision, **OPTIONS)
+    scale = {"mxfp4_dst_type_max": 7.25} if quantize is mxfp4_by_range else {}
+    o, mask, _ = arrays.call(precision=precision, **OPTIONS, **scale)
     _, plain_mask, _ = arrays.call(**OPTIONS)
     np.testing.assert_array_equal(mask, plain_mask)
     order_of = side.order()

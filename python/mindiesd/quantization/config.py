@@ -156,7 +156,7 @@ class LayerQuantConfig(QuantConfig):
         return QuantConfig._layers(layers)
 
     @cached_property
-    def layer_quantization_mode(self) -> dict[str, QuantMode]:  # type: ignore[override]
+    def layer_quantization_mode(self) -> dict[str, QuantMode]:
         """The flags of each of quantized_layers."""
         return {name: QuantMode.from_quant_algo(layer.quant_algo) for name, layer in (self.quantized_layers or {}).items()}
 

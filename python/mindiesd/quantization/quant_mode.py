@@ -35,7 +35,7 @@ class QuantFlag(IntFlag):
     PER_GROUP = auto()
     COUNT = auto()
     WEIGHTS_AND_ACTIVATION = INT4_WEIGHTS | INT8_WEIGHTS | ACTIVATION
-    VALID_FLAG = COUNT - 1
+    VALID_FLAG = FA_QUANT | WEIGHTS_AND_ACTIVATION | PER_CHANNEL | PER_TENSOR | PER_TOKEN | PER_GROUP
 
 
 def _flags(desc: QuantModeDescriptor) -> QuantFlag:

@@ -14,9 +14,10 @@ from torch import nn
 from ..utils.exception import ConfigError, ParametersInvalid
 
 
-def extract_constructor_args(instance: object, base_class: Optional[type] = None) -> dict[str, Any]:
+def extract_constructor_args(instance: object, base_class: Any = None) -> dict[str, Any]:
     """{parameter of __init__: the attribute of that name}, of the parameters that base_class has too."""
-    parameters = signature(type(instance).__init__).parameters
+    kind: Any = type(instance)
+    parameters = signature(kind.__init__).parameters
     own = [name for name, p in parameters.items() if p.kind is Parameter.POSITIONAL_OR_KEYWORD and name != "self"]
     known = set(own) if base_class is None else set(signature(base_class.__init__).parameters)
     return {name: getattr(instance, name) for name in own if name in known and hasattr(instance, name)}

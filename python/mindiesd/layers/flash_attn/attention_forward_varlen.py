@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from aerogel import attention
 
 from ...utils.exception import ParametersInvalid, invalid_arguments
-from .without_effect import asks_for_something
+from .without_effect import asks_for_something, shown
 
 _OP = "attention_forward_varlen"
 
@@ -36,7 +36,7 @@ def _refuse(dropout_p: float, max_seqlen: dict[str, Any], further: dict[str, Any
     asked = {name: value for name, value in max_seqlen.items() if value is not None}
     asked |= {name: value for name, value in further.items() if asks_for_something(name, value)}
     if asked:
-        raise ParametersInvalid(f"[{_OP}] Unsupported parameters in varlen attention: {', '.join(f'{n}={v}' for n, v in asked.items())}; a mask "
+        raise ParametersInvalid(f"[{_OP}] Unsupported parameters in varlen attention: {', '.join(f'{n}={shown(v)}' for n, v in asked.items())}; a mask "
                                 "says the same, one sequence at a time in attention_forward(..., attn_mask=)")
     if abs(dropout_p) > 1e-6:
         raise ParametersInvalid(f"[{_OP}] dropout_p should be set to 0.0 during evaluation, but got {dropout_p}")

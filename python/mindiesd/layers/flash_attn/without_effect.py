@@ -16,10 +16,15 @@ def asks_for_something(name: str, value: Any) -> bool:
     return bool((tuple(value) if isinstance(value, list) else value) != _NOTHING[name])
 
 
+def shown(value: Any) -> str:
+    """For messages; of a tensor its shape."""
+    return f"tensor{list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+
+
 def refuse_requests(op: str, keywords: dict[str, Any]) -> None:
     """ParametersInvalid for keywords that ask for something, TypeError for unknown ones."""
     for name, value in keywords.items():
         if name not in _NOTHING:
             raise TypeError(f"{op}() got an unexpected keyword argument {name!r}")
         if asks_for_something(name, value):
-            raise ParametersInvalid(f"[{op}] {name}={value!r} is not supported: leave it out, or say it by attn_mask")
+            raise ParametersInvalid(f"[{op}] {name}={shown(value)} is not supported: leave it out, or say it by attn_mask")
