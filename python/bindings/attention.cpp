@@ -19,10 +19,12 @@
 
 #include "aerogel/block_mask.h"
 #include "aerogel/error.h"
+#include "base/cpu_features.h"
 #include "bindings/arrays.h"
 #include "bindings/attention_layout.h"
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
+#include "kernels/cpu/bf16_speed.h"
 #include "quant/algorithms/hadamard.h"
 
 namespace aerogel::python {
@@ -140,6 +142,13 @@ void bind_attention(nb::module_& module) {
         .def_ro("strategy", &AttentionFormatRow::strategy)
         .def_ro("rotates", &AttentionFormatRow::rotates)
         .def_ro("needs_rotation", &AttentionFormatRow::needs_rotation);
+    module.def(
+        "multiplies_bf16",
+        [] {
+            const CpuLevel level = cpu_level();
+            return level == CpuLevel::amx || (level == CpuLevel::avx512_bf16 && cpu::slow_bf16().empty());
+        },
+        "Whether attention multiplies bfloat16 with instructions for it, faster than float32.");
     module.def("attention_formats", [] {
         return std::vector<AttentionFormatRow>(kAttentionFormats.begin(), kAttentionFormats.end());
     });

@@ -17,6 +17,7 @@ void run_rotated_norm(const Array& x, const OutArray& y, const nb::object& weigh
     args.cos = view_of(cos);
     args.sin = view_of(sin);
     args.heads = nb::cast<std::int64_t>(given["heads"]);
+    args.per_head = nb::cast<bool>(given["per_head"]);
     args.epsilon = nb::cast<float>(given["epsilon"]);
     without_gil([&] { rotated_norm(args); });
 }
@@ -26,7 +27,8 @@ void run_rotated_norm(const Array& x, const OutArray& y, const nb::object& weigh
 void bind_rotated_norm(nb::module_& module) {
     module.def("rotated_norm", &run_rotated_norm, nb::arg("x"), nb::arg("y"), nb::arg("weight").none(),
                nb::arg("given"),
-               "y = rope(rms_norm(x) * weight); x and y are [batch, tokens, heads * head_dim].");
+               "y = rope(rms_norm(x) * weight), of rows or of heads; x and y are [batch, tokens, heads * "
+               "head_dim].");
 }
 
 }  // namespace aerogel::python

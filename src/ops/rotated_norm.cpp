@@ -45,9 +45,10 @@ void check(const RotatedNorm& args) {
                     view.contiguous(),
                 name, table, view);
     }
+    const std::int64_t normed = args.per_head ? columns / args.heads : columns;
     require(args.weight.data == nullptr || (args.weight.dtype == DType::f32 &&
-                                            args.weight.shape == Shape{columns} && args.weight.contiguous()),
-            "weight", fmt::format("contiguous f32 [{}]", columns), args.weight);
+                                            args.weight.shape == Shape{normed} && args.weight.contiguous()),
+            "weight", fmt::format("contiguous f32 [{}]", normed), args.weight);
 }
 
 /// One row in float32, in place.
@@ -55,10 +56,10 @@ void rotate_norm(const RotatedNorm& args, std::int64_t token, float* row) {
     const std::int64_t columns = args.x.dim(2), half = columns / args.heads / 2;
     NormArgs normed;
     normed.kind = NormKind::rms;
-    normed.rows = 1;
-    normed.columns = columns;
+    normed.rows = args.per_head ? args.heads : 1;
+    normed.columns = columns / normed.rows;
     normed.x = normed.y = row;
-    normed.x_stride = normed.y_stride = columns;
+    normed.x_stride = normed.y_stride = normed.columns;
     normed.weight = args.weight.data == nullptr ? nullptr : args.weight.as<float>();
     normed.epsilon = args.epsilon;
     elementwise_kernels(Device::cpu).norm(normed);

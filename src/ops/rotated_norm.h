@@ -1,5 +1,5 @@
-// What a DiT does to q and k before attention, in one pass over memory: RMSNorm of the row, then the rotary
-// embedding of its heads.
+// What a DiT does to q and k before attention, in one pass over memory: RMSNorm of the row or of its heads,
+// then the rotary embedding of the heads.
 #pragma once
 
 #include "aerogel/context.h"
@@ -10,10 +10,12 @@ namespace aerogel {
 struct RotatedNorm {
     TensorView x;       ///< [batch, tokens, heads * head_dim] float32 or bfloat16, rows contiguous
     MutableView y;      ///< like x, contiguous; may be x
-    TensorView weight;  ///< [heads * head_dim] float32, contiguous, or undefined
+    TensorView weight;  ///< [heads * head_dim], or [head_dim] if per_head; float32, contiguous, or undefined
     TensorView cos;     ///< [tokens, head_dim / 2] float32, contiguous: of pairs of neighbours
     TensorView sin;
     std::int64_t heads = 1;
+    bool per_head =
+        false;  ///< each head is normalized by itself, as in FLUX.2 and Z-Image; else the whole row
     float epsilon = 1e-6F;
 };
 

@@ -31,9 +31,11 @@ Tensor unwritten(DType dtype, Shape shape) {
 
 struct Case {
     std::int64_t batch, tokens, heads, head_dim;
-    bool weight;
+    bool weight, per_head = false;
 };
-const Case kCases[] = {{1, 1, 1, 2, true}, {2, 17, 3, 10, true}, {1, 33, 12, 128, true}, {3, 5, 2, 6, false}};
+const Case kCases[] = {{1, 1, 1, 2, true},       {2, 17, 3, 10, true},       {1, 33, 12, 128, true},
+                       {3, 5, 2, 6, false},      {2, 17, 3, 10, true, true}, {1, 33, 12, 128, true, true},
+                       {3, 5, 2, 6, false, true}};
 
 class RotatedNormTest : public testing::TestWithParam<Case> {
   protected:
@@ -45,6 +47,7 @@ class RotatedNormTest : public testing::TestWithParam<Case> {
         args.cos = cos_;
         args.sin = sin_;
         args.heads = GetParam().heads;
+        args.per_head = GetParam().per_head;
         args.epsilon = 1e-3F;
         return args;
     }
@@ -54,12 +57,14 @@ class RotatedNormTest : public testing::TestWithParam<Case> {
 
     /// The formula for element (row, column) of x [batch * tokens, columns].
     double expected(const float* x, std::int64_t row, std::int64_t column) const {
+        const std::int64_t normed_together = GetParam().per_head ? GetParam().head_dim : columns();
+        const std::int64_t first = column / normed_together * normed_together;
         double square = 0;
-        for (std::int64_t i = 0; i < columns(); ++i)
+        for (std::int64_t i = first; i < first + normed_together; ++i)
             square += static_cast<double>(x[row * columns() + i]) * x[row * columns() + i];
-        const double factor = 1 / std::sqrt(square / static_cast<double>(columns()) + 1e-3F);
+        const double factor = 1 / std::sqrt(square / static_cast<double>(normed_together) + 1e-3F);
         const auto normed = [&](std::int64_t c) {
-            const double w = GetParam().weight ? weight_.as<float>()[c] : 1.0F;
+            const double w = GetParam().weight ? weight_.as<float>()[c % weight_.count()] : 1.0F;
             return x[row * columns() + c] * factor * w;
         };
         const std::int64_t half = GetParam().head_dim / 2;
@@ -79,7 +84,7 @@ class RotatedNormTest : public testing::TestWithParam<Case> {
         return largest;
     }
 
-    Tensor weight_ = normal({columns()}, 2);
+    Tensor weight_ = normal({GetParam().per_head ? GetParam().head_dim : columns()}, 2);
     Tensor cos_ = normal({GetParam().tokens, GetParam().head_dim / 2}, 3);
     Tensor sin_ = normal({GetParam().tokens, GetParam().head_dim / 2}, 4);
 };

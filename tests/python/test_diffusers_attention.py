@@ -242,14 +242,15 @@ def test_dense_attention_in_int8(name):
     assert calls.count == sum(c.dense for c in plan.report.layers.values()) > 0
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_16_bits_go_to_torch_where_it_has_instructions_for_them(native, monkeypatch):
+@pytest.mark.parametrize("native, own", [(False, False), (True, False), (True, True)])
+def test_16_bits_go_to_torch_where_it_alone_has_instructions_for_them(native, own, monkeypatch):
     monkeypatch.setattr(backend, "TORCH_MULTIPLIES_16_BITS", native)
+    monkeypatch.setattr(backend, "MULTIPLIES_BF16", own)
     q, k, v = torch.randn(3, 2, 50, 2, 32).to(torch.bfloat16)
     with Counted() as calls:
         y = backend.dense(backend.Problem(q, k, v, "BSND", scale=0.3))
     exact = scaled_dot_product_attention(*(t.double().transpose(1, 2) for t in (q, k, v)), scale=0.3).transpose(1, 2)
-    assert calls.count == (0 if native else 1) and y.dtype == torch.bfloat16 and relative(y.double(), exact) < 0.01
+    assert calls.count == (0 if native and not own else 1) and y.dtype == torch.bfloat16 and relative(y.double(), exact) < 0.01
 
 
 def test_fewer_heads_of_keys():

@@ -19,12 +19,14 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
+from .. import _core
 from .._watching import recorder, transformed
 from .dense import attention
 from .quantized import quantized_attention
 
 _log = logging.getLogger("aerogel")
 TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
+MULTIPLIES_BF16 = _core.multiplies_bf16()  # faster than torch, whose attention hardly uses AVX-512 BF16, and as fast with AMX or faster
 running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with attend(problem)
 numbers = itertools.count()
 layers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # number -> such an object
@@ -89,10 +91,10 @@ def why_float(p: Problem) -> str:
 
 
 def dense(p: Problem, format: str | None = None) -> torch.Tensor:
-    """By Aerogel in float or in a format of `quantized_attention`; by torch where there is a mask, and for 16-bit types in float where the
-    CPU may have instructions for them."""
-    wide = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS
-    if why_float(p) or not (format or wide):
+    """By Aerogel in float or in a format of `quantized_attention`; by torch where there is a mask, and for 16-bit types in float where torch
+    has instructions for them and Aerogel has none."""
+    own = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS or (p.q.dtype == torch.bfloat16 and MULTIPLIES_BF16)
+    if why_float(p) or not (format or own):
         return by_torch(p)
     if format is not None:
         return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
