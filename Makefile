@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 CMAKE_ARGS ?=
 
-.PHONY: help setup build command test demo fuzz sanitize bench fidelity sparsity wheel docs format lint clean
+.PHONY: help setup build command test demo fuzz sanitize bench kernels fidelity sparsity wheel docs format lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -31,7 +31,10 @@ test: build  ## build, then run every test
 demo: command  ## quality of quantized and sparse videos, speed of a block of real size; writes report.html
 	@$(PYTHON) examples/demo/run.py
 
-bench: build  ## measure the kernels against PyTorch (ARGS=--check: fail under the floors)
+bench: build  ## measure layers and attentions of real models beside other libraries (ARGS=--all, --levels, --cpu avx2, --check ...)
+	@$(PYTHON) bench/compare.py $(ARGS)
+
+kernels: build  ## measure every kernel against PyTorch (ARGS=--check: fail under the floors)
 	@$(PYTHON) bench/run.py $(ARGS)
 
 fidelity: build  ## measure what every scheme costs in quality; writes docs/fidelity.md

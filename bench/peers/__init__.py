@@ -1,0 +1,1 @@
+"""Aerogel's peers: one small module each, with the function `prepare` (see worker.py), and their rows in table.py."""

@@ -1,0 +1,86 @@
+"""The figures as a table of all rows, and as the summary of one line a problem that stands in the README."""
+import math
+import statistics
+
+from .measure import ratio
+
+INTEGERS = {True: "exact", False: "not exact"}
+
+
+def completed(rows: list[dict], operations: float) -> list[dict]:
+    """The rows of one problem with medians, rates and ratios: a peer is compared with our row of the same type (at the machine's own level), ours of a
+    lesser level or in int8 with our first one."""
+    good = [row for row in rows if "failed" not in row]
+    ours = {row["variant"]: row for row in good if row["ours"] and not row["lesser"]}
+    for row in good:
+        row["median"] = statistics.median(row["seconds"])
+        row["spread"] = max(row["seconds"]) / min(row["seconds"]) - 1
+        row["gops"] = operations / row["median"] / 1e9
+        row["exact"] = row["wrong_integers"] == 0 if row["integers"] else None
+        base = ours.get(row["dtype"])
+        if base is not None:
+            row["times"] = ratio(row, base)  # its time over ours
+        if not row["ours"] and row["dtype"] == "f32" and "int8" in ours:
+            row["times_int8"] = ratio(row, ours["int8"])
+    return rows
+
+
+def verdict(row: dict) -> str:
+    if row.get("exact") is None:
+        return "-"
+    return "exact" if row["exact"] else f"not exact ({100 * row['wrong_integers']:.3g} %)"
+
+
+def cells(row: dict) -> list[str]:
+    """Of the table of all rows."""
+    if "failed" in row:
+        return [row["side"], *["-"] * 5, row["failed"]]
+    error = "NaN" if math.isnan(row["error"]) else f"{row['error']:.1e}"
+    return [row["side"], f"{1e3 * row['median']:.1f}", f"{100 * row['spread']:.0f} %", f"{row['gops']:.0f}",
+            f"{row['times']:.2f} x" if "times" in row else "-", error, verdict(row)]
+
+
+HEADERS = ("side", "ms", "spread", "GOPS", "its time / ours", "error", "integers")
+
+
+def columns(problems: list[dict]) -> list[str]:
+    """The peers that any of these problems has, in the order of the table."""
+    return list(dict.fromkeys(row["peer"] for problem in problems for row in problem["rows"] if not row["ours"]))
+
+
+def cell(problem: dict, peer: str) -> str:
+    """The lowest of our ratios to a peer's rows, over its types; a star: its integers are not exact."""
+    rows = [row for row in problem["rows"] if row["peer"] == peer and not row["ours"]]
+    if not rows:
+        return ""
+    good = [row for row in rows if "times" in row]
+    if not good:
+        return "fails"
+    times = min(row["times"] for row in good)
+    star = "\\*" if any(row.get("exact") is False for row in good) else ""
+    return f"{times:.2f}{star}" if all(math.isfinite(row["error"]) for row in good) else f"{times:.2f}, NaN"
+
+
+def markdown(result: dict) -> str:
+    """Tables of one run: a line a problem, the peers as columns."""
+    lines = []
+    for title, kinds in (("linear W8A8_DYNAMIC (m x n x k)", ("linear",)), ("attention (heads x tokens x head_dim)", ("attention", "sparse"))):
+        problems = [problem for problem in result["problems"] if problem["kind"] in kinds]
+        if not problems:
+            continue
+        peers = columns(problems)
+        linear = "linear" in kinds
+        ours = ["GOPS", "error", "integers"] if linear else ["GOPS", "int8"]
+        lines += ["| " + " | ".join([title, *peers, *ours]) + " |", "| --- |" + " ---: |" * (len(peers) + len(ours))]
+        for problem in problems:
+            by_variant = {row["variant"]: row for row in problem["rows"] if row["ours"] and not row["lesser"] and "failed" not in row}
+            first = by_variant.get("f32")
+            name = f"{problem['model']}, {'sparse, ' if problem['kind'] == 'sparse' else ''}{' x '.join(map(str, problem['sizes']))}"
+            if first is None:
+                lines.append(f"| {name} | " + " | ".join(["fails"] * (len(peers) + len(ours))) + " |")
+                continue
+            own = [f"{first['gops']:.0f}", f"{first['error']:.1e}", verdict(first)] if linear else [
+                f"{first['gops']:.0f}", f"{ratio(first, by_variant['int8']):.2f}" if "int8" in by_variant else "-"]
+            lines.append("| " + " | ".join([name, *(cell(problem, peer) for peer in peers), *own]) + " |")
+        lines.append("")
+    return "\n".join(lines)
