@@ -158,6 +158,11 @@ def message(*arguments):
     return done.stderr
 
 
+def message_of_inputs(folder, inputs):
+    save_file(inputs, folder.parent / "inputs.safetensors")
+    return message(folder, folder.parent / "inputs.safetensors", folder.parent / "out.safetensors")
+
+
 @pytest.mark.parametrize("family, change, expected", [
     (ZImage, {"siglip_feat_dim": 1152}, "siglip_feat_dim must be null (the omni model with SigLIP features is not "
                                         "supported), got 1152"),
@@ -219,19 +224,16 @@ def test_config_defaults_are_those_of_diffusers(family, folder):
     ("encoder_hidden_states", torch.zeros(1, 0, 24), "encoder_hidden_states must hold tokens, got f32[1,0,24]"),
     ("encoder_hidden_states", torch.full((1, 9, 24), torch.nan), "the input 'encoder_hidden_states' f32[1,9,24] is not")])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_inputs(family, folder, tmp_path, name, value, expected):
-    inputs = {**family.inputs(family.model(), (3, 2)), name: value}
-    save_file(inputs, tmp_path / "inputs.safetensors")
-    assert expected in message(folder, tmp_path / "inputs.safetensors", tmp_path / "out.safetensors")
+def test_inputs(family, folder, name, value, expected):
+    assert expected in message_of_inputs(folder, {**family.inputs(family.model(), (3, 2)), name: value})
 
 
 @pytest.mark.parametrize("family, size, text_len, expected", [
     (ZImage, (1, 33), 1, "at most axes_lens = 32 x 32 patches, got 1 x 33 for f32[1,4,1,2,66]"),
     (ZImage, (1, 1), 97, "axes_lens[0] = 128 allows 96 text tokens, got f32[1,97,24]"),
     (QwenImage, (1, 3), 4096, "there are 4096 positions for half of the image's longer side and the text, got 3 patches")])
-def test_positions_end(family, size, text_len, expected, folder, tmp_path):
-    save_file(family.inputs(family.model(), size, text_len=text_len), tmp_path / "inputs.safetensors")
-    assert expected in message(folder, tmp_path / "inputs.safetensors", tmp_path / "out.safetensors")
+def test_positions_end(family, size, text_len, expected, folder):
+    assert expected in message_of_inputs(folder, family.inputs(family.model(), size, text_len=text_len))
 
 
 @pytest.mark.parametrize("family, layer, expected", [
@@ -246,12 +248,11 @@ def test_positions_end(family, size, text_len, expected, folder, tmp_path):
     (QwenImage, "time_text_embed.timestep_embedder.linear_1", "the timestep embedding is not finite"),
     (QwenImage, "img_in", "the embedding of image and text is not finite"),
     (QwenImage, "norm_out.linear", "the output of the model is not finite")])
-def test_weights_that_are_not_finite_are_named(family, folder, tmp_path, layer, expected):
+def test_weights_that_are_not_finite_are_named(family, folder, layer, expected):
     tensors = load_file(folder / WEIGHTS)
     tensors[layer + ".weight"][0, 0] = torch.nan
     save_file(tensors, folder / WEIGHTS)
-    save_file(family.inputs(family.model(), (3, 2)), tmp_path / "inputs.safetensors")
-    text = message(folder, tmp_path / "inputs.safetensors", tmp_path / "out.safetensors")
+    text = message_of_inputs(folder, family.inputs(family.model(), (3, 2)))
     assert expected in text and f"'{layer}.weight'" in text
 
 
