@@ -26,6 +26,7 @@
 #include "cli/timings_report.h"
 #include "core/paths.h"
 #include "core/text.h"
+#include "model/memory_scheme.h"
 #include "model/video/video_file.h"
 
 namespace aerogel::cli {
@@ -39,6 +40,7 @@ struct GenerateFlags {
     std::string negative_prompt;
     std::string prompt_embeds;
     QuantizationFlags quantization;
+    std::string text_encoder_scheme = "auto";
     SparseFlags sparse;
     SamplingFlags sampling;
     std::optional<double> frames_per_second;
@@ -103,6 +105,16 @@ void check_outputs(const GenerateFlags& flags) {
             check_output_folder("generate", folder);
         }
     }
+}
+
+LoadOptions text_encoder_options(const GenerateFlags& flags) {
+    LoadOptions options;
+    if (flags.text_encoder_scheme == "auto") {
+        options.online = scheme_for_memory(std::filesystem::path(flags.model) / "text_encoder");
+    } else if (flags.text_encoder_scheme != "float") {
+        options.online.emplace().quant_type = flags.text_encoder_scheme;
+    }
+    return options;
 }
 
 // Known before the work where there is a VAE; without one the transformer tells.
@@ -179,7 +191,9 @@ void run_generate(const GenerateFlags& flags) {
     GenerateReport report;
     LoadOptions load = load_options(flags.quantization);
     load.on_quantized = [&](const QuantizeReport& quantized) { report.quantized = quantized; };
-    const Pipeline pipeline = Pipeline::load(flags.model, load);
+    const LoadOptions text = text_encoder_options(flags);
+    const Pipeline pipeline = Pipeline::load(flags.model, load, text);
+    if (text.online) report.text_encoder = text.online->quant_type;
     report.options = pipeline.with_defaults(to_options(flags));
     report.model = flags.model;
     report.description = flags.quantization.files;

@@ -136,6 +136,7 @@ Json to_json(const GenerateReport& report) {
         {"first_frame_seconds", result.first_frame_seconds},
         {"stages", stages_json(result)}};
     if (report.results.size() > 1) json["videos"] = report.results.size();
+    if (!report.text_encoder.empty()) json["text_encoder_scheme"] = report.text_encoder;
     if (report.quantized) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
     if (report.timings) json["timings"] = to_json(*report.timings);
@@ -167,6 +168,7 @@ std::string to_text(const GenerateReport& report) {
         text += fmt::format("\nquantized: {} of {} layers",
                             static_cast<std::ptrdiff_t>(layers.size()) - floats, layers.size());
     }
+    if (!report.text_encoder.empty()) text += "\ntext encoder: " + report.text_encoder;
     if (report.options.sparse) {
         const SparseSummary summary = summarize(report.results.front().sparse_calls);
         text += fmt::format("\n{}: density {:.1f} %, prediction {}, attention {}, heads:",
