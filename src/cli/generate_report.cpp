@@ -10,7 +10,7 @@
 
 #include "aerogel/threads.h"
 #include "base/cpu_features.h"
-#include "cli/output.h"
+#include "cli/command.h"
 #include "core/text.h"
 
 namespace aerogel::cli {
