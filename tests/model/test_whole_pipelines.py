@@ -1,0 +1,186 @@
+"""From a prompt to pixels: whole folders as people download them, beside diffusers' own pipelines with the same noise."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from wan_models import edit_json, run_program
+from whole_pipelines import PIPELINES, latents_for
+
+torch.set_num_threads(1)  # the models are tiny
+BOUND = 2e-5  # of the largest pixel: differences of 1e-7 a layer, through text, steps and decoder
+PROMPT = "a red fox, 狐狸 🦊 in the snow"
+PICTURES = dict(height=64, width=96)
+VIDEOS = dict(height=32, width=48, frames=9)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    work = tmp_path_factory.mktemp("pipelines")
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = PIPELINES[name](work)
+            made[name].set_progress_bar_config(disable=True)
+            made[name].save_pretrained(work / name)
+        return work / name, made[name]
+
+    return folder
+
+
+def ours(folder, work, **settings):
+    out = work / "out.safetensors"
+    done = run_program("pipeline_generate", folder, out, *[f"{key}={value}" for key, value in settings.items()])
+    assert done.returncode == 0, done.stderr
+    return load_file(out)
+
+
+def compare(folder, pipeline, work, theirs, **settings):
+    """`theirs`: arguments of diffusers' call that ours has by other names."""
+    settings = dict(prompt=PROMPT, seed=3, **settings)
+    noise = ours(folder, work, **settings, decode=0)["noise"]
+    made = ours(folder, work, **settings)["video"]
+    names = dict(frames="num_frames", steps="num_inference_steps")
+    same = {names.get(key, key): value for key, value in settings.items()
+            if key in ("prompt", "height", "width", "frames", "steps")}
+    result = pipeline(**same, **theirs, latents=latents_for(pipeline, noise), output_type="pt")
+    if hasattr(result, "images"):
+        pixels = result.images[0][:, None]
+    else:
+        pixels = result.frames[0].transpose(0, 1)
+    assert made.shape == pixels.shape
+    assert pixels.std() > 0.05
+    error = ((made / 2 + 0.5).clamp(0, 1) - pixels).abs().max()
+    print(f"largest difference {error:.1e}")
+    assert error <= BOUND
+    return made
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_z_image(folders, guidance, tmp_path):
+    compare(*folders("z_image"), tmp_path, dict(guidance_scale=guidance, negative_prompt="blurry"), negative="blurry",
+            guidance=guidance, steps=3, **PICTURES)
+
+
+def test_flux2_klein(folders, tmp_path):
+    compare(*folders("flux2_klein"), tmp_path, {}, steps=3, **PICTURES)
+    compare(*folders("flux2_klein_base"), tmp_path, dict(guidance_scale=2.5), guidance=2.5, steps=3, **PICTURES)
+
+
+def test_qwen_image(folders, tmp_path):
+    compare(*folders("qwen_image"), tmp_path, dict(true_cfg_scale=3.0, negative_prompt=" "), guidance=3.0, steps=3, **PICTURES)
+    compare(*folders("qwen_image"), tmp_path, {}, guidance=1.0, steps=2, **PICTURES)
+
+
+def test_wan(folders, tmp_path):
+    compare(*folders("wan"), tmp_path, dict(guidance_scale=3.0, negative_prompt="blurry"), negative="blurry", guidance=3.0,
+            steps=3, **VIDEOS)
+
+
+def test_wan_with_two_experts(folders, tmp_path):
+    folder, pipeline = folders("wan_experts")
+    theirs = dict(guidance_scale=3.0, guidance_scale_2=2.0, negative_prompt="")
+    both = compare(folder, pipeline, tmp_path, theirs, guidance=3.0, guidance_2=2.0, steps=5, **VIDEOS)
+    assert torch.equal(ours(folder, tmp_path, prompt=PROMPT, seed=3, guidance=3.0, guidance_2=2.0, steps=5, keep=0, **VIDEOS)["video"], both)
+    one = shutil.copytree(folder, tmp_path / "one")
+    edit_json(one / "model_index.json", boundary_ratio=None)
+    assert not torch.equal(ours(one, tmp_path, prompt=PROMPT, seed=3, guidance=3.0, steps=5, **VIDEOS)["video"], both)
+
+
+def picture(path, seed):
+    pixels = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    image = Image.fromarray(pixels.numpy()).resize((70, 50), Image.Resampling.BICUBIC)
+    image.save(path)
+    return image
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_wan_from_a_picture(folders, last, tmp_path):
+    folder, pipeline = folders("wan_between_images" if last else "wan_from_image")
+    theirs = dict(image=picture(tmp_path / "first.png", 1), guidance_scale=2.0)
+    settings = dict(image=tmp_path / "first.png")
+    if last:
+        theirs["last_image"], settings["last_image"] = picture(tmp_path / "last.png", 2), tmp_path / "last.png"
+    # diffusers' preprocessing wants the size of the video.
+    for name in theirs.keys() & {"image", "last_image"}:
+        theirs[name] = theirs[name].resize((VIDEOS["width"], VIDEOS["height"]), Image.Resampling.LANCZOS)
+        theirs[name].save(settings[name])
+    compare(folder, pipeline, tmp_path, theirs, guidance=2.0, steps=3, **settings, **VIDEOS)
+
+
+def test_small_wan_from_a_picture(folders, tmp_path):
+    folder, pipeline = folders("wan_small_from_image")
+    image = picture(tmp_path / "first.png", 1).resize((VIDEOS["width"], VIDEOS["height"]), Image.Resampling.LANCZOS)
+    image.save(tmp_path / "first.png")
+    compare(folder, pipeline, tmp_path, dict(image=image, guidance_scale=2.0), guidance=2.0, steps=3,
+            image=tmp_path / "first.png", **VIDEOS)
+
+
+@pytest.mark.parametrize("settings, message", [
+    (dict(height=60), "height must be a positive multiple of 16, got 60"),
+    (dict(frames=5), "this model makes pictures: frames must be 1, got 5"),
+    (dict(guidance="nan"), "guidance must be a number"),
+    (dict(image="none.png"), "none.png")])
+def test_wrong_settings_are_found_before_the_work(folders, settings, message, tmp_path):
+    arguments = {**dict(prompt=PROMPT, steps=1, **PICTURES), **settings}
+    done = run_program("pipeline_generate", folders("z_image")[0], tmp_path / "o.safetensors",
+                       *[f"{key}={value}" for key, value in arguments.items()])
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+
+
+def test_previews(folders, aerogel, tmp_path):
+    """A pixel for each place of the latents, and on the whole what the decoder makes of them."""
+    folder, _ = folders("z_image")
+    out, preview = tmp_path / "o.png", tmp_path / "preview.png"
+    done = aerogel("generate", folder, "--prompt", "x", "--size", "192x128", "--steps", 2, "-o", out, "--preview", preview,
+                   "--preview-every", 1)
+    assert done.returncode == 0, done.stderr
+    small = Image.open(preview)
+    assert small.size == (24, 16)
+    pooled = Image.open(out).resize((24, 16), Image.Resampling.BOX)
+    alike = np.corrcoef([np.asarray(small).ravel(), np.asarray(pooled).ravel()])[0, 1]
+    print(f"correlation {alike:.2f}")
+    assert alike > 0.5
+    assert aerogel("generate", ".", "--prompt", "x", "-o", out, "--preview", tmp_path / "p.xyz").returncode == 1
+
+
+def test_image_to_video_needs_a_picture(folders, tmp_path):
+    done = run_program("pipeline_generate", folders("wan_from_image")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1")
+    assert done.returncode == 1 and "image must be given" in done.stderr
+
+
+def test_folders_that_are_wrong(folders, tmp_path):
+    def error(change):
+        folder = tmp_path / "wrong"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(folders("z_image")[0], folder)
+        change(folder)
+        done = run_program("pipeline_generate", folder, tmp_path / "o.safetensors", "prompt=x", "steps=1", "height=32",
+                           "width=32")
+        assert done.returncode == 1
+        return done.stderr
+
+    set_key = lambda file, key, value: lambda folder: edit_json(folder / file, **{key: value})
+    message = error(set_key("model_index.json", "_class_name", "FooPipeline"))
+    assert "'FooPipeline' is not supported, only WanPipeline" in message and "ZImagePipeline" in message
+    message = error(set_key("transformer/config.json", "_class_name", "FooModel"))
+    assert "FooModel" in message and "ZImageTransformer2DModel" in message
+    assert "_class_name" in error(set_key("vae/config.json", "_class_name", "FooVae"))
+    assert "use_karras_sigmas = false" in error(set_key("scheduler/scheduler_config.json", "use_karras_sigmas", True))
+    assert "HeunDiscreteScheduler" in error(set_key("scheduler/scheduler_config.json", "_class_name", "HeunDiscreteScheduler"))
+    assert "tokenizer" in error(lambda folder: shutil.rmtree(folder / "tokenizer"))
+    assert "vae" in error(lambda folder: next((folder / "vae").glob("*.safetensors")).unlink())
+
+
+def test_defaults_of_the_folder(folders, aerogel, tmp_path):
+    """Size, steps, guidance and shift without a flag are those of the class and the scheduler."""
+    expected = dict(z_image=(1024, 1024, 1, 9, 0.0), flux2_klein=(1024, 1024, 1, 4, 1.0))
+    for name, values in expected.items():
+        done = aerogel("generate", folders(name)[0], "--prompt", "x", "--size", "32x32", "--json", "-o", tmp_path / "o.png")
+        report = json.loads(done.stdout)
+        assert (report["frames"], report["steps"], report["guidance"]) == values[2:]
+        assert report["width"] == report["height"] == 32
