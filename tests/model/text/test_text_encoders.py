@@ -181,7 +181,8 @@ def test_prompts_of_pipelines(ours, folder, name, monkeypatch):
     no_ftfy = types.SimpleNamespace(fix_text=lambda text: text)
     monkeypatch.setattr("diffusers.pipelines.wan.pipeline_wan_i2v.ftfy", no_ftfy, raising=False)
     path, encode = pipeline(name, folder)
-    for prompt in PROMPTS:
+    padded = name == "Flux2KleinPipeline"  # 28 blocks over 512 tokens, whatever the prompt
+    for prompt in PROMPTS[2:] if padded else PROMPTS:
         with torch.no_grad():
             theirs = encode(prompt)
         assert relative_error(ours.prompt(path, prompt), theirs) < BOUND, prompt[:60]
