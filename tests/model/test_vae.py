@@ -106,13 +106,14 @@ def encoded(vae, pixels, dtype=torch.float64):
     return ((x - shift) / factor)[:, :, None]
 
 
-def run_program(*arguments):
-    return subprocess.run([str(PROGRAM), *map(str, arguments)], capture_output=True, text=True)
+def run_program(*arguments, **environment):
+    return subprocess.run([str(PROGRAM), *map(str, arguments)], capture_output=True, text=True,
+                          env={**os.environ, **environment})
 
 
-def ours(folder, way, x, work, *options):
+def ours(folder, way, x, work, *options, **environment):
     save_file({"x": x.contiguous()}, work / "in.safetensors")
-    done = run_program(folder, way, work / "in.safetensors", work / "out.safetensors", *options)
+    done = run_program(folder, way, work / "in.safetensors", work / "out.safetensors", *options, **environment)
     assert done.returncode == 0, done.stderr
     return load_file(work / "out.safetensors")["y"]
 
@@ -158,6 +159,17 @@ def test_chunks_change_nothing(folders, name, tmp_path):
         assert error(ours(folders[name], "encode", pixels, tmp_path, 0, chunk), whole[1].double()) <= 1e-6
 
 
+@pytest.mark.parametrize("name", ["flux2", "wan", "wan 2.2"])
+def test_runs_on_other_devices(folders, name, tmp_path):
+    """On memory that the host cannot read: layers call operations and touch no element themselves."""
+    channels, side, frames, _ = shape_of(folders[name])
+    frames = 2 * frames + 1 if is_video(name) else 1
+    for way, x in (("decode", torch.randn(1, channels, 3 if is_video(name) else 1, 2, 3)),
+                   ("encode", torch.rand(1, 3, frames, side, 2 * side))):
+        here = ours(folders[name], way, x, tmp_path, 0, 2)
+        assert error(ours(folders[name], way, x, tmp_path, 0, 2, VAE_RUN_HIDDEN="1"), here.double()) <= 1e-5
+
+
 def test_tiles_blend(folders, tmp_path):
     """Tiles of a video differ near their borders alone; those of pictures have statistics of their own."""
     for name in ("wan", "wan 2.2", "image", "flux2"):
@@ -190,6 +202,20 @@ def test_stops_and_refuses(folders, tmp_path):
     done = run_program(folders["wan"], "encode", tmp_path / "x", tmp_path / "y")
     assert done.stderr == ("[vae] height and width must be multiples of 4, and frames 1 more than a multiple of 4, "
                            "got 3 frames of 18 x 16\n")
+
+
+def test_values_must_be_finite(folders, tmp_path):
+    x = torch.randn(1, 6, 1, 4, 4)
+    save_file({"x": x.index_fill(2, torch.tensor([0]), float("nan"))}, tmp_path / "x")
+    done = run_program(folders["image"], "decode", tmp_path / "x", tmp_path / "y")
+    assert done.stderr == "[vae] latents must be finite, got NaN or infinity\n"
+    vae = random_vae("image")
+    with torch.no_grad():
+        vae.decoder.conv_in.weight[0, 0, 0, 0] = float("inf")
+    vae.save_pretrained(tmp_path / "vae")
+    save_file({"x": x}, tmp_path / "x")
+    done = run_program(tmp_path / "vae", "decode", tmp_path / "x", tmp_path / "y")
+    assert "diffusion_pytorch_model.safetensors: the result is not finite" in done.stderr
 
 
 WRONG = [

@@ -1,21 +1,24 @@
 // A VAE for tests/model: vae_run FOLDER (decode|encode) IN.safetensors OUT.safetensors [TILE CHUNK STOP_AT].
 // IN holds x, OUT gets y. The progress function says stop when this share is done. With FOLDER alone it
-// prints channels, factors and bytes of the weights.
+// prints channels, factors and bytes of the weights. With VAE_RUN_HIDDEN in the environment it runs on memory
+// that the host must not touch.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <string>
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "model/vae/vae.h"
+#include "ops/hidden_machine.h"
 
 namespace {
 
 using namespace aerogel;
 
 void run(const Vae& vae, int argc, char** argv) {
-    const Tensor x = SafetensorsFile::open(argv[3]).tensor("x");
+    const Tensor x = SafetensorsFile::open(argv[3]).tensor("x").to(vae.device());
     VaeOptions options;
     if (argc > 5) options.tile = std::atoll(argv[5]);
     if (argc > 6) options.chunk = std::atoll(argv[6]);
@@ -29,7 +32,7 @@ void run(const Vae& vae, int argc, char** argv) {
     };
     const Tensor y = argv[2] == std::string("decode") ? vae.decode(x, options) : vae.encode(x, options);
     if (before != 1.0) throw Error("progress ended at " + std::to_string(before));
-    save_safetensors(argv[4], {{"y", y}});
+    save_safetensors(argv[4], {{"y", y.to(Device::cpu)}});
 }
 
 }  // namespace
@@ -37,7 +40,9 @@ void run(const Vae& vae, int argc, char** argv) {
 int main(int argc, char** argv) {
     try {
         if (argc != 2 && argc < 5) throw InvalidArgument("usage: vae_run FOLDER [decode|encode IN OUT]");
-        const auto vae = Vae::load(argv[1]);
+        std::optional<testing::HiddenDevice> hidden;
+        if (std::getenv("VAE_RUN_HIDDEN") != nullptr) hidden.emplace();
+        const auto vae = Vae::load(argv[1], hidden ? testing::HiddenDevice::kDevice : Device::cpu);
         if (argc > 2) {
             run(*vae, argc, argv);
             return 0;

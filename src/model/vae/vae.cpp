@@ -110,6 +110,19 @@ Tensor cropped(const Tensor& x, const TileGrid& grid, std::size_t line, std::siz
     return y;
 }
 
+void require_finite(const char* what, const TensorView& x, const Context& context) {
+    if (!all_finite(x, context))
+        throw InvalidArgument(fmt::format("[vae] {} must be finite, got NaN or infinity", what));
+}
+
+// Of pixels or latents that the layers gave.
+void check_result(const Tensor& y, const SafetensorsFile& file, const Context& context) {
+    if (all_finite(y, context)) return;
+    file.check_intact();
+    throw InvalidArgument(fmt::format(
+        "[vae] {}: the result is not finite; its weights must be, and not too large", file.path().string()));
+}
+
 std::vector<Frames> cut_frames(std::int64_t frames, std::int64_t first, std::int64_t chunk) {
     std::vector<Frames> parts;
     for (std::int64_t at = 0; at < frames;) {
@@ -231,6 +244,7 @@ Tensor Vae::State::decode(const TensorView& latents, Tensor out, const VaeOption
         frame += x.dim(0);
     }
     if (tiles > 1) decode_tiles(pictures, out, grid, progress, options.call);
+    check_result(out, file, options.call);
     clamp(out.mutable_view(), -1.0F, 1.0F, options.call);
     return out;
 }
@@ -288,6 +302,7 @@ Tensor Vae::decode(const TensorView& latents, const VaeOptions& options) const {
         throw InvalidArgument(fmt::format("[vae] tile and chunk must not be negative, got {} and {}",
                                           options.tile, options.chunk));
     Tensor out(DType::f32, sizes.pixels(latents.dim(2), latents.dim(3), latents.dim(4)), device());
+    if (latents.contiguous()) require_finite("latents", latents, options.call);
     out = state_->decode(latents, std::move(out), options);
     state_->file.check_intact();
     return out;
@@ -301,6 +316,7 @@ Tensor Vae::encode(const TensorView& pixels, const VaeOptions& options) const {
             fmt::format("[vae] pixels must be f32 [1,3,frames,height,width] on {}, got {} on {}",
                         device().describe(), pixels.describe(), pixels.device.describe()));
     Tensor out(DType::f32, sizes.latents(pixels.dim(2), pixels.dim(3), pixels.dim(4)), device());
+    if (pixels.contiguous()) require_finite("pixels", pixels, options.call);
     const VaeHalf& half = state_->parts.encoder;
     const std::int64_t chunk = state_->chunk(options, out.dim(2), out.dim(3) * out.dim(4));
     const std::int64_t later = chunk * sizes.temporal_factor;
@@ -315,6 +331,7 @@ Tensor Vae::encode(const TensorView& pixels, const VaeOptions& options) const {
         put_channels_last(y, out, frame, options.call);
         frame += y.dim(0);
     }
+    check_result(out, state_->file, options.call);
     state_->file.check_intact();
     return out;
 }
