@@ -1,13 +1,13 @@
 """What image-to-video models are told of a picture: resizing as Pillow, CLIP's image encoder as transformers."""
-import json
-
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from test_vae import random_vae
 from wan_models import edit_json, error, run_program
 
 BOUND = 1e-5
@@ -114,3 +114,28 @@ def test_bad_folders(tmp_path, file, change, expected):
     done = run_clip(tmp_path, picture(tmp_path, 40, 40))
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert expected.replace("vision_model.", "") in done.stderr.replace("vision_model.", "")
+
+
+@pytest.mark.parametrize("frames, last", [(1, False), (9, False), (9, True), (5, True)])
+def test_given_frames_are_those_of_diffusers(tmp_path, frames, last):
+    vae = random_vae("wan")
+    vae.save_pretrained(tmp_path / "vae")
+    pipeline = WanImageToVideoPipeline(None, None, vae, FlowMatchEulerDiscreteScheduler())
+    pictures = [picture(tmp_path, 50, 31), *([picture(tmp_path, 20, 44, seed=2, name="last.png")] if last else [])]
+    done = run_program("image_stages", "condition", tmp_path / "vae", frames, 24, 16, tmp_path / "out.safetensors", *pictures)
+    assert done.returncode == 0, done.stderr
+    pixels = [pipeline.video_processor.preprocess(Image.open(path), height=24, width=16) for path in pictures]
+    with torch.no_grad():
+        _, exact = pipeline.prepare_latents(pixels[0], 1, 5, 24, 16, frames, torch.float32, torch.device("cpu"),
+                                            last_image=pixels[1] if last else None)
+    ours = load_file(tmp_path / "out.safetensors")["condition"]
+    assert ours.shape == exact.shape and torch.equal(ours[:, :4], exact[:, :4])
+    assert error(ours[:, 4:], exact[:, 4:].double()) <= BOUND
+
+
+def test_frames_that_do_not_fit(tmp_path):
+    random_vae("wan").save_pretrained(tmp_path / "vae")
+    run = lambda frames, height: run_program("image_stages", "condition", tmp_path / "vae", frames, height, 16,
+                                             tmp_path / "out.safetensors", picture(tmp_path, 20, 20)).stderr
+    assert "frames 1 more than a multiple of 4, got 8 frames of 16 x 24" in run(8, 24)
+    assert "height and width must be multiples of 4" in run(9, 26)

@@ -59,6 +59,18 @@ def test_cpu_levels(level, tmp_path):
     check(model, tmp_path / "model", random_inputs(model, (3, 7, 5), batch=2), tmp_path, AEROGEL_CPU=level)
 
 
+def test_latents_joined_to_the_noise(tmp_path):
+    """Image-to-video: mask and condition are channels behind those of the noise, which alone come out."""
+    model = random_model(in_channels=9, out_channels=4)
+    model.save_pretrained(tmp_path / "model")
+    inputs = random_inputs(model, (3, 4, 3), batch=2)
+    exact = reference(model, inputs, torch.float64)
+    whole = inputs["hidden_states"]
+    apart = {**inputs, "hidden_states": whole[:, :4], "condition": whole[:, 4:]}
+    ours = forward(tmp_path / "model", apart, tmp_path)
+    assert {k: error(ours[k], v) <= BOUND for k, v in exact.items()} == dict.fromkeys(exact, True)
+
+
 def test_wan22_image_tokens_at_time_zero(tmp_path):
     """Few distinct timesteps: the first frame clean, the rest noisy, runs of unequal length in one video."""
     model = random_model()

@@ -109,7 +109,9 @@ def test_config_defaults_are_those_of_diffusers(folder):
     ("timestep", (1, 5), "timestep must be f32[1,12], got f32[1,5]"),
     ("encoder_hidden_states", (1, 9, 23), "encoder_hidden_states must be f32[1,*,24]"),
     ("encoder_hidden_states", (2, 9, 24), "encoder_hidden_states must be f32[1,*,24]"),
-    ("encoder_hidden_states_image", (1, 9, 24), "takes no image embeddings")])
+    ("encoder_hidden_states_image", (1, 9, 24), "takes no image embeddings"),
+    ("condition", (1, 2, 3, 4, 2), "condition must be f32 of the batch and size of hidden_states f32[1,4,3,4,4], got f32[1,2,3,4,2]"),
+    ("condition", (1, 2, 3, 4, 4), "hidden_states must be f32[*,4,*,*,*], got f32[1,6,3,4,4]")])
 def test_inputs(folder, tmp_path, name, shape, expected):
     inputs = random_inputs(random_model(), (3, 2, 2))
     inputs[name] = torch.zeros(shape)
