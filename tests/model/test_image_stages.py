@@ -121,6 +121,7 @@ def test_given_frames_are_those_of_diffusers(tmp_path, frames, last):
     vae = random_vae("wan")
     vae.save_pretrained(tmp_path / "vae")
     pipeline = WanImageToVideoPipeline(None, None, vae, FlowMatchEulerDiscreteScheduler())
+    pipeline.vae_scale_factor_spatial = 4  # of so few levels
     pictures = [picture(tmp_path, 50, 31), *([picture(tmp_path, 20, 44, seed=2, name="last.png")] if last else [])]
     done = run_program("image_stages", "condition", tmp_path / "vae", frames, 24, 16, tmp_path / "out.safetensors", *pictures)
     assert done.returncode == 0, done.stderr
