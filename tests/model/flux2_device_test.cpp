@@ -95,8 +95,11 @@ class Flux2DeviceTest : public ::testing::Test {
         TransformerStep step;
         const auto add = [&](const TensorView& view) {
             EXPECT_EQ(view.device, Device::cpu);
-            if (view.contiguous())
-                for (std::int64_t i = 0; i < view.count(); ++i) *seen += std::abs(view.as<float>()[i]);
+            // A matrix may have a row stride, everything else is contiguous.
+            const std::int64_t columns = view.contiguous() ? view.count() : view.dim(1);
+            const std::int64_t stride = view.contiguous() ? columns : view.strides[0];
+            for (std::int64_t i = 0; i < view.count(); ++i)
+                *seen += std::abs(view.as<float>()[i / columns * stride + i % columns]);
         };
         step.on_linear_input = [&](const std::string&, const TensorView& x) { add(x); };
         step.on_attention_input = [&](const AttentionInput& at) {
