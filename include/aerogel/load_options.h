@@ -21,6 +21,11 @@ struct LoraFile {
 /// Of one component of a pipeline (transformer, text encoder). At most one of `online` and `quantized`.
 struct LoadOptions {
     Device device = {};
+    /// Weights in place of the folder's own: a .safetensors (or .index.json) or a GGUF file, with the names
+    /// of diffusers or of the model's own code. GGUF's Q8_0 and Q4_0 run as they are stored (W8A16 and W4A16
+    /// in groups of 32) unless `online` or `quantized` say otherwise; other blocks become float32. Empty:
+    /// none.
+    std::filesystem::path weights = {};
     /// Quantizes to this scheme while the weights are read: as quantize(model, config).
     std::optional<OnlineQuantConfig> online = std::nullopt;
     /// A quantized pair, its description or its folder: as quantize(model, description). Empty: none.
@@ -29,6 +34,10 @@ struct LoadOptions {
     /// Not with `quantized`, whose weights are what they are.
     std::vector<LoraFile> loras = {};
     int rank = -1;  ///< of the pair, -1: taken from the description's file name
+    /// Where nothing else is asked for and the float weights would take more than half of the memory:
+    /// quantizes to W8A8_DYNAMIC, or to W4A8 where that would take more than half as well.
+    /// QuantizeReport::because says so.
+    bool automatic = false;
     /// Told what became of the layers, where something was quantized.
     std::function<void(const QuantizeReport& report)> on_quantized = {};
 };

@@ -43,6 +43,7 @@ struct QuantizeReport {
         std::int64_t group_size = 0;  ///< columns that share a weight scale; 0 = the whole row, or float
     };
     std::vector<Layer> layers;
+    std::string because;  ///< why it was quantized where nobody asked for it, else empty
     std::size_t bytes_before = 0;
     std::size_t bytes_after = 0;
 };

@@ -100,7 +100,11 @@ nlohmann::ordered_json to_json(const ForwardFlags& flags, const Transformer& mod
 void run_forward(const ForwardFlags& flags) {
     check_output_file("forward", flags.output, {flags.inputs, flags.quantization.files});
     const RecordedInputFile records(flags.inputs, "forward");
-    const auto model = Transformer::load(flags.model, load_options(flags.quantization));
+    LoadOptions load = load_options(flags.quantization);
+    load.on_quantized = [](const QuantizeReport& report) {
+        if (!report.because.empty()) print_error(report.because);
+    };
+    const auto model = Transformer::load(flags.model, load);
     const Passes passes = run_records(*model, records, flags);
     save_safetensors(flags.output, {{"velocity", passes.velocity}});
     if (flags.json) {

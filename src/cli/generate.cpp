@@ -190,7 +190,10 @@ void run_generate(const GenerateFlags& flags) {
     check_outputs(flags);
     GenerateReport report;
     LoadOptions load = load_options(flags.quantization);
-    load.on_quantized = [&](const QuantizeReport& quantized) { report.quantized = quantized; };
+    load.on_quantized = [&](const QuantizeReport& quantized) {
+        report.quantized = quantized;
+        if (!quantized.because.empty()) print_error(quantized.because);
+    };
     const LoadOptions text = text_encoder_options(flags);
     const Pipeline pipeline = Pipeline::load(flags.model, load, text);
     if (text.online) report.text_encoder = text.online->quant_type;

@@ -51,6 +51,8 @@ std::vector<LoraFile> lora_files(const QuantizationFlags& flags) {
 }  // namespace
 
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
+    command.add_option("--transformer", flags.weights,
+                       "Weights of transformer/ in place of the folder's: a .gguf or .safetensors file");
     command.add_option("--quantized", flags.files, "A quantized pair: its description or its folder");
     command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: taken from the file name)");
     command.add_option("--first-static-step", flags.first_static_step,
@@ -106,7 +108,7 @@ LoadOptions load_options(const QuantizationFlags& flags) {
         throw InvalidArgument(
             "[generate] --quantized reads files and --online needs none: give only one of them");
     }
-    if (online) return {.online = online_config(flags), .loras = lora_files(flags)};
+    if (online) return {.weights = flags.weights, .online = online_config(flags), .loras = lora_files(flags)};
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
         flags.asymmetric || flags.online.group_size != kSchemeGroups || flags.online.algorithm != "minmax" ||
         flags.online.rotation_block != 0 || flags.online.low_rank != 0 ||
@@ -115,7 +117,11 @@ LoadOptions load_options(const QuantizationFlags& flags) {
             "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, "
             "--rotate, --low-rank, --fa and --fa-layers need --online");
     }
-    return {.quantized = flags.files, .loras = lora_files(flags), .rank = flags.rank};
+    return {.weights = flags.weights,
+            .quantized = flags.files,
+            .loras = lora_files(flags),
+            .rank = flags.rank,
+            .automatic = true};
 }
 
 std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags) {

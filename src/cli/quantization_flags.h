@@ -13,7 +13,8 @@
 namespace aerogel::cli {
 
 struct QuantizationFlags {
-    std::string files;  ///< a description
+    std::string files;    ///< a description
+    std::string weights;  ///< of the transformer, in place of the folder's
     int rank = -1;
     std::optional<int> first_static_step;
     OnlineQuantConfig online;            ///< quant_type empty: none

@@ -8,8 +8,10 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "aerogel/quantized_linear.h"
 #include "core/finite.h"
 #include "core/paths.h"
+#include "model/families.h"
 
 namespace aerogel {
 namespace {
@@ -42,9 +44,13 @@ std::string list_first(std::string_view what, const std::vector<std::string>& it
 
 Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder,
                             const LoadOptions& options) {
+    if (!options.weights.empty()) {
+        const SingleFileNames names = single_file_names(folder / "config.json");
+        return {std::move(family), WeightFile::open(options.weights, names), options};
+    }
     for (const std::string name : {kWeightFile, kTextWeightFile}) {
         for (const auto& path : {folder / name, folder / (name + kIndexEnding)})
-            if (path_exists(path)) return {std::move(family), SafetensorsFile::open(path), options.device};
+            if (path_exists(path)) return {std::move(family), WeightFile::open(path), options};
     }
     throw IoError(fmt::format("[{0}] {1} has neither {2} nor {2}{3}", family, folder.string(), kWeightFile,
                               kIndexEnding));
@@ -57,18 +63,20 @@ bool Checkpoint::has(const std::string& name, const Shape& shape) {
     }
     taken_.insert(name);
     const TensorInfo& info = file_.info(name);
-    if (info.shape != shape || !is_float(info.dtype)) {
+    const bool fits =
+        file_.loose_shapes() ? element_count(info.shape) == element_count(shape) : info.shape == shape;
+    if (!fits || !is_float(info.dtype)) {
         misfits_.push_back(fmt::format("{} must be a float{}, got {}{}", name, to_string(shape),
                                        to_string(info.dtype), to_string(info.shape)));
         return false;
     }
-    bytes_taken_ += info.bytes();
+    bytes_taken_ += shape.size() == 1 ? info.bytes() : file_.stored_bytes(name);  // vectors are copied
     return true;
 }
 
 Tensor Checkpoint::take(const std::string& name, const Shape& shape) {
     if (!has(name, shape)) return {};
-    const Tensor tensor = file_.tensor(name);
+    const Tensor tensor = file_.tensor(name).reshaped(shape);
     if (shape.size() == 1) check_finite(name, tensor);
     return tensor;
 }
@@ -88,19 +96,35 @@ Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape
     return file_.contains(name) ? take_f32(name, shape) : Tensor();
 }
 
+std::unique_ptr<Linear> Checkpoint::stored_quantized(const std::string& weight, const Tensor& bias) {
+    auto quantized = as_stored_ ? file_.quantized(weight) : std::nullopt;
+    if (!quantized) return nullptr;
+    check_finite("the scales of " + weight, quantized->scale);
+    QuantizedLinearWeights weights;
+    weights.scheme = quantized->format == Format::int8 ? "W8A16" : "W4A16";
+    weights.weight = std::move(*quantized);
+    if (bias.defined()) weights.bias = bias.to(DType::f32);
+    weights.stored_bytes = file_.stored_bytes(weight) + (bias.defined() ? bias.bytes() : 0);
+    auto layer = std::make_unique<QuantizedLinear>(std::move(weights), device_, KeptArrays::packed_weight);
+    file_.release(weight);
+    return layer;
+}
+
 LinearSlot Checkpoint::linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
                               bool has_bias) {
     const std::string weight = name + ".weight";
     const bool there = has(weight, {out_features, in_features});
     const Tensor bias = has_bias ? take(name + ".bias", {out_features}) : Tensor();
     if (!there) return {name, nullptr};
-    const TensorInfo& info = file_.info(weight);
-    StoredWeight stored = {.dtype = info.dtype,
-                           .shape = info.shape,
-                           .stored_bytes = info.bytes(),
-                           .read = [file = file_, weight] { return file.tensor(weight); },
-                           .prefetch = [file = file_, weight] { file.prefetch(weight); },
-                           .release = [file = file_, weight] { file.release(weight); }};
+    if (auto layer = stored_quantized(weight, bias)) return {name, std::move(layer)};
+    const Shape shape = {out_features, in_features};
+    StoredWeight stored = {
+        .dtype = file_.info(weight).dtype,
+        .shape = shape,
+        .stored_bytes = file_.stored_bytes(weight),
+        .read = [file = file_, weight, shape] { return file.tensor(weight).reshaped(shape); },
+        .prefetch = [file = file_, weight] { file.prefetch(weight); },
+        .release = [file = file_, weight] { file.release(weight); }};
     return {name, std::make_unique<FloatLinear>(std::move(stored), bias, device_)};
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
@@ -15,14 +16,15 @@
 #include "aerogel/load_options.h"
 #include "aerogel/safetensors.h"
 #include "aerogel/tensor.h"
+#include "model/weight_file.h"
 
 namespace aerogel {
 
 class Checkpoint {
   public:
     /// Opens diffusion_pytorch_model.safetensors of `folder`, or model.safetensors as transformers names it,
-    /// or the shards of their index.json. `family` begins the messages. Float32 copies lie on the device of
-    /// `options`.
+    /// or the shards of their index.json; where `options` name other weights, those. `family` begins the
+    /// messages. Float32 copies lie on the device of `options`.
     static Checkpoint open(std::string family, const std::filesystem::path& folder,
                            const LoadOptions& options = {});
 
@@ -35,14 +37,16 @@ class Checkpoint {
     /// Like take_f32, but a missing tensor is no problem.
     Tensor take_optional_f32(const std::string& name, const Shape& shape);
     /// The layer with `name`.weight [out_features, in_features] and `name`.bias (unless it has none), which
-    /// is read when it is first used. Without layer, and problems noted, as take().
+    /// is read when it is first used; a quantized one where the file stores such blocks and `options` do not
+    /// quantize. Without layer, and problems noted, as take().
     LinearSlot linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
                       bool has_bias = true);
     /// Tensors whose names begin so may be there, and nobody takes them.
     void ignore(std::string_view start) { ignored_.emplace_back(start); }
     Device device() const { return device_; }
     std::size_t tensor_count() const { return file_.names().size(); }
-    const SafetensorsFile& file() const { return file_; }
+    /// To be kept for check_intact(); empty where the weights are GGUF, which is checked as it is read.
+    const SafetensorsFile& file() const { return safetensors_; }
     /// Bytes of all tensors taken, as stored.
     std::size_t bytes_taken() const { return bytes_taken_; }
 
@@ -51,13 +55,20 @@ class Checkpoint {
 
   private:
     bool has(const std::string& name, const Shape& shape);
+    std::unique_ptr<Linear> stored_quantized(const std::string& weight, const Tensor& bias);
     void check_finite(const std::string& name, const Tensor& tensor);
-    Checkpoint(std::string family, SafetensorsFile file, Device device)
-        : family_(std::move(family)), file_(std::move(file)), device_(device) {}
+    Checkpoint(std::string family, WeightFile file, const LoadOptions& options)
+        : family_(std::move(family)),
+          file_(std::move(file)),
+          safetensors_(file_.safetensors()),
+          device_(options.device),
+          as_stored_(!options.online && options.quantized.empty() && options.loras.empty()) {}
 
     std::string family_;
-    SafetensorsFile file_;
+    WeightFile file_;
+    SafetensorsFile safetensors_;
     Device device_;
+    bool as_stored_;  ///< quantized blocks run as they are
     std::set<std::string> taken_;
     std::vector<std::string> ignored_;
     std::vector<std::string> missing_;

@@ -10,19 +10,23 @@
 #include "aerogel/error.h"
 #include "aerogel/lora.h"
 #include "core/paths.h"
+#include "model/flux2/single_file_names.h"
 #include "model/flux2/transformer.h"
 #include "model/quantize.h"
 #include "model/qwen_image/transformer.h"
+#include "model/wan/single_file_names.h"
 #include "model/wan/transformer.h"
+#include "model/z_image/single_file_names.h"
 #include "model/z_image/transformer.h"
 
 namespace aerogel {
 namespace {
 
 constexpr std::array kFamilies = {
-    FamilyRow{"WanTransformer3DModel", load_wan},
-    FamilyRow{"ZImageTransformer2DModel", load_z_image, {kZImageLayers, kZImageAttentions}},
-    FamilyRow{"Flux2Transformer2DModel", load_flux2, {kFlux2Layers, kFlux2Attentions}},
+    FamilyRow{"WanTransformer3DModel", load_wan, {}, kWanFileNames},
+    FamilyRow{"ZImageTransformer2DModel", load_z_image, {kZImageLayers, kZImageAttentions}, kZImageFileNames},
+    FamilyRow{"Flux2Transformer2DModel", load_flux2, {kFlux2Layers, kFlux2Attentions}, kFlux2FileNames},
+    // Its own code names all as diffusers does.
     FamilyRow{"QwenImageTransformer2DModel", load_qwen_image, {kQwenImageLayers, kQwenImageAttentions}},
 };
 
@@ -39,6 +43,16 @@ const FamilyRow& family_of(const std::filesystem::path& config, std::span<const 
     const std::string& name = json.at("_class_name").word(names);
     return *std::find_if(rows.begin(), rows.end(),
                          [&](const FamilyRow& row) { return row.class_name == name; });
+}
+
+SingleFileNames single_file_names(const std::filesystem::path& config, std::span<const FamilyRow> rows) {
+    if (!path_exists(config)) return {};
+    const JsonNode json = JsonNode::read(config, "transformer");
+    if (!json.has("_class_name")) return {};
+    const std::string& name = json.at("_class_name").text();
+    const auto row = std::find_if(rows.begin(), rows.end(),
+                                  [&](const FamilyRow& family) { return family.class_name == name; });
+    return row == rows.end() ? SingleFileNames{} : row->single_file_names;
 }
 
 DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows) {

@@ -8,6 +8,7 @@
 
 #include "aerogel/transformer.h"
 #include "core/json.h"
+#include "model/weight_file.h"
 #include "quant/layer_patterns.h"
 
 namespace aerogel {
@@ -26,12 +27,18 @@ struct FamilyRow {
     /// As Transformer::default_layers() and default_attentions() of its models, for files of which none is
     /// loaded.
     DefaultPatterns defaults = {};
+    /// How single files of the model's own code name the same tensors.
+    SingleFileNames single_file_names = {};
 };
 
 std::span<const FamilyRow> families();
 
 /// The family that config.json names. InvalidArgument listing the known ones.
 const FamilyRow& family_of(const std::filesystem::path& config, std::span<const FamilyRow> rows = families());
+
+/// Of the family that this config.json names; none where it is of no family or not there.
+SingleFileNames single_file_names(const std::filesystem::path& config,
+                             std::span<const FamilyRow> rows = families());
 
 /// Those of the family that this config.json names, or of no family where it names none that is known.
 DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows = families());

@@ -9,9 +9,11 @@
 #include <string_view>
 #include <vector>
 
+#include "core/gguf.h"
 #include "core/json.h"
 #include "core/paths.h"
 #include "core/text.h"
+#include "model/inspect_pipeline.h"
 #include "model/model_files.h"
 #include "quant/calibration.h"
 #include "quant/export.h"
@@ -79,6 +81,16 @@ std::map<std::string, std::pair<std::size_t, std::size_t>> by_dtype(const Safete
         auto& [count, bytes] = types[std::string(to_string(file.info(name).dtype))];
         ++count;
         bytes += file.info(name).bytes();
+    }
+    return types;
+}
+
+std::map<std::string, std::pair<std::size_t, std::size_t>> by_type(const GgufFile& file) {
+    std::map<std::string, std::pair<std::size_t, std::size_t>> types;
+    for (const GgufTensor& tensor : file.header().tensors) {
+        auto& [count, bytes] = types[std::string(tensor.type->name)];
+        ++count;
+        bytes += static_cast<std::size_t>(tensor.bytes);
     }
     return types;
 }
@@ -271,6 +283,47 @@ InspectReport inspect_quantized(const fs::path& path, const InspectOptions& opti
     return {pair.path(), pair_json(pair, found), pair_text(pair, found, options.all), found.problems.size()};
 }
 
+OrderedJson gguf_json(const GgufFile& file) {
+    OrderedJson json = {{"kind", "gguf"},
+                        {"weights", file.path().string()},
+                        {"version", file.header().version},
+                        {"types", OrderedJson::object()},
+                        {"metadata", OrderedJson::object()},
+                        {"tensors", OrderedJson::array()}};
+    for (const auto& [type, sizes] : by_type(file))
+        json["types"][type] = {{"tensors", sizes.first}, {"bytes", sizes.second}};
+    for (const auto& [key, value] : file.header().metadata)
+        json["metadata"][printable(key)] = printable(value);
+    for (const GgufTensor& tensor : file.header().tensors) {
+        json["tensors"].push_back({{"name", printable(tensor.name)},
+                                   {"type", tensor.type->name},
+                                   {"shape", tensor.shape},
+                                   {"bytes", tensor.bytes}});
+    }
+    return json;
+}
+
+std::string gguf_text(const GgufFile& file, bool all) {
+    std::size_t bytes = 0;
+    for (const GgufTensor& tensor : file.header().tensors) bytes += static_cast<std::size_t>(tensor.bytes);
+    std::string text = fmt::format("{}: GGUF version {}, {} tensors, {}", file.path().string(),
+                                   file.header().version, file.header().tensors.size(), shown(bytes));
+    for (const auto& [type, sizes] : by_type(file)) {
+        const char* what = type == "Q8_0"                                     ? "run as W8A16, groups of 32"
+                           : type == "Q4_0"                                   ? "run as W4A16, groups of 32"
+                           : type == "F32" || type == "F16" || type == "BF16" ? ""
+                                                                              : "become float32";
+        text +=
+            fmt::format("\n  {:<8} {:>6} tensors {:>10}  {}", type, sizes.first, shown(sizes.second), what);
+        text.erase(text.find_last_not_of(' ') + 1);
+    }
+    if (!all) return text;
+    for (const GgufTensor& tensor : file.header().tensors)
+        text +=
+            fmt::format("\n  {} {}{}", printable(tensor.name), tensor.type->name, to_string(tensor.shape));
+    return text;
+}
+
 InspectReport inspect_tensors(const fs::path& path, const InspectOptions& options) {
     const SafetensorsFile file = SafetensorsFile::open(weights_of_model("inspect", path));
     if (CalibrationStats::is_statistics(file)) {
@@ -283,11 +336,27 @@ InspectReport inspect_tensors(const fs::path& path, const InspectOptions& option
     return {file.path(), tensors_json(file, config), tensors_text(file, config, options), 0};
 }
 
+// The transformer, where there is one, as it is alone; then all components.
+InspectReport inspect_pipeline(const fs::path& path, const InspectOptions& options) {
+    const ComponentsReport components = inspect_components(path, options.known_families);
+    InspectReport report = {path, {{"kind", "pipeline"}}, "", 0};
+    if (is_folder(path / "transformer")) report = inspect_tensors(path, options);
+    for (const auto& [key, value] : components.json.items()) report.json[key] = value;
+    report.text += (report.text.empty() ? "" : "\n") + components.text;
+    return report;
+}
+
 }  // namespace
 
 InspectReport inspect(const fs::path& path, const InspectOptions& options) {
+    if (path.extension() == ".gguf" && !is_folder(path)) {
+        const GgufFile file = GgufFile::open(path);
+        return {path, gguf_json(file), gguf_text(file, options.all), 0};
+    }
     const bool quantized = is_folder(path) ? has_description(path) : is_description(path);
-    return quantized ? inspect_quantized(path, options) : inspect_tensors(path, options);
+    if (quantized) return inspect_quantized(path, options);
+    const bool pipeline = is_folder(path) && is_file(path / "model_index.json");
+    return pipeline ? inspect_pipeline(path, options) : inspect_tensors(path, options);
 }
 
 }  // namespace aerogel

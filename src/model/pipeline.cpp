@@ -155,7 +155,10 @@ struct Pipeline::Parts {
     std::shared_ptr<Transformer> transformer(int expert) {
         const std::lock_guard lock(mutex);
         auto& loaded = transformers.at(static_cast<std::size_t>(expert));
-        if (!loaded) loaded = Transformer::load(expert == 0 ? path : path / "transformer_2", options);
+        if (loaded) return loaded;
+        LoadOptions own = options;
+        if (expert != 0) own.weights.clear();  // they are those of transformer/
+        loaded = Transformer::load(expert == 0 ? path : path / "transformer_2", own);
         return loaded;
     }
 

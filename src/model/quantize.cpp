@@ -13,7 +13,9 @@
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
+#include "base/cpu_features.h"
 #include "core/finite.h"
+#include "core/text.h"
 #include "model/quantize.h"
 #include "quant/model_plan.h"
 #include "quant/schemes.h"
@@ -162,9 +164,44 @@ QuantizeReport quantize(LayeredModel& model, const OnlineQuantConfig& config) {
     return apply(model, plan, std::move(built));
 }
 
-void quantize_as_loaded(LayeredModel& model, const LoadOptions& options) {
+namespace {
+
+// Of the float layers as they run: bf16 stays bf16 where the machine multiplies it, all else becomes float32.
+double float_layer_bytes(const LayeredModel& model) {
+    const bool bf16 = model.device() != Device::cpu || cpu_level() >= CpuLevel::avx512_bf16;
+    double bytes = 0.0;
+    for (const std::string& name : model.linear_names()) {
+        const auto* linear = dynamic_cast<const FloatLinear*>(&model.linear(name));
+        if (linear == nullptr) continue;
+        const bool narrow = bf16 && linear->stored().dtype == DType::bf16;
+        bytes += static_cast<double>(element_count(linear->stored().shape)) * (narrow ? 2.0 : 4.0);
+    }
+    return bytes;
+}
+
+void quantize_if_large(LayeredModel& model, const LoadOptions& options, double memory) {
+    const double bytes = float_layer_bytes(model);
+    if (model.device() != Device::cpu || bytes <= memory / 2) return;
+    double weights = 0.0;
+    for (const std::string& name : model.linear_names())
+        weights += static_cast<double>(model.linear(name).in_features() * model.linear(name).out_features());
+    OnlineQuantConfig config;
+    config.quant_type = weights <= memory / 2 ? "W8A8_DYNAMIC" : "W4A8";
+    QuantizeReport report = quantize(model, config);
+    report.because = fmt::format(
+        "quantized to {} while loading: float weights would take {}, more than half of {} of memory",
+        config.quant_type, show_bytes(bytes), show_bytes(memory));
+    if (options.on_quantized) options.on_quantized(report);
+}
+
+}  // namespace
+
+void quantize_as_loaded(LayeredModel& model, const LoadOptions& options, double memory) {
     const bool files = !options.quantized.empty();
-    if (!files && !options.online) return;
+    if (!files && !options.online) {
+        if (options.automatic) quantize_if_large(model, options, memory);
+        return;
+    }
     if (files && options.online) {
         throw InvalidArgument(
             fmt::format("[load] either quantized files or a scheme in memory, got {} and {}",

@@ -21,6 +21,7 @@
 #include "model/checkpoint.h"
 #include "model/inspect.h"
 #include "model/mine.h"
+#include "model/quantize.h"
 #include "model/slots.h"
 #include "model/tiny_model.h"
 
@@ -281,6 +282,25 @@ TEST_F(FamilyTest, IsQuantizedWhileItIsLoaded) {
     both.quantized = folder();
     EXPECT_THAT(error_of([&] { load_transformer(folder(), rows, both); }),
                 HasSubstr("[load] either quantized files or a scheme in memory"));
+}
+
+TEST_F(FamilyTest, IsQuantizedWhereItIsLargeForTheMemory) {
+    QuantizeReport report;
+    const LoadOptions options = {.automatic = true,
+                                 .on_quantized = [&](const QuantizeReport& made) { report = made; }};
+    const auto loaded_with = [&](double memory) {
+        report = {};
+        const auto model = load_transformer(folder(), with_pixel());
+        quantize_as_loaded(*model, options, memory);
+        return model->linear("mix.q").scheme();
+    };
+    const double bytes = 4.0 * 4.0 * kChannels * kChannels;  // four float32 matrices
+    EXPECT_EQ(loaded_with(2.0 * bytes), "FLOAT");
+    EXPECT_EQ(report.because, "");
+    EXPECT_EQ(loaded_with(1.9 * bytes), "W8A8_DYNAMIC");
+    EXPECT_THAT(report.because,
+                HasSubstr("quantized to W8A8_DYNAMIC while loading: float weights would take"));
+    EXPECT_EQ(loaded_with(0.4 * bytes), "W4A8");
 }
 
 TEST_F(FamilyTest, IsCalibratedAndMined) {

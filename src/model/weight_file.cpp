@@ -1,0 +1,271 @@
+// Names of ours to rows of stored tensors.
+#include "model/weight_file.h"
+
+#include <cstring>
+#include <unordered_map>
+#include <utility>
+
+#include "aerogel/error.h"
+#include "core/gguf.h"
+#include "core/text.h"
+#include "formats/gguf_blocks.h"
+
+namespace aerogel {
+
+// Rows of a stored tensor, along its first axis.
+struct StoredRows {
+    std::string stored;
+    std::int64_t first;
+    std::int64_t count;
+};
+
+struct WeightItem {
+    TensorInfo info;
+    std::vector<StoredRows> parts;
+};
+
+namespace {
+
+// What all single files of ComfyUI and stable-diffusion.cpp begin their names with.
+constexpr std::string_view kPrefix = "model.diffusion_model.";
+
+struct StoredInfo {
+    DType dtype;
+    Shape shape;
+};
+
+std::string replaced(std::string name, std::string_view from, std::string_view to) {
+    for (std::size_t at = name.find(from); at != std::string::npos; at = name.find(from, at + to.size()))
+        name.replace(at, from.size(), to);
+    return name;
+}
+
+// The tensors of ours that a stored one holds.
+std::vector<WeightItem> items_of(const std::string& stored, const StoredInfo& info,
+                                 const SingleFileNames& names, bool original) {
+    std::string name = stored.starts_with(kPrefix) ? stored.substr(kPrefix.size()) : stored;
+    const std::int64_t rows = info.shape.empty() ? 1 : info.shape[0];
+    const NameRule* split = nullptr;
+    bool swapped = false;
+    if (original) {
+        for (const NameRule& rule : names.rules) {
+            if (name.find(rule.stored) == std::string::npos) continue;
+            swapped = swapped || rule.swap_halves;
+            if (!rule.ours[1].empty())
+                split = &rule;
+            else
+                name = replaced(std::move(name), rule.stored, rule.ours[0]);
+        }
+    }
+    if (split == nullptr || rows % 3 != 0) {
+        std::vector<StoredRows> parts = {{stored, 0, rows}};
+        if (swapped && rows % 2 == 0) parts = {{stored, rows / 2, rows / 2}, {stored, 0, rows / 2}};
+        return {{{name, info.dtype, info.shape}, std::move(parts)}};
+    }
+    std::vector<WeightItem> items;
+    Shape shape = info.shape;
+    shape[0] = rows / 3;
+    for (std::size_t i = 0; i < 3; ++i) {
+        items.push_back({{replaced(name, split->stored, split->ours[i]), info.dtype, shape},
+                         {{stored, static_cast<std::int64_t>(i) * shape[0], shape[0]}}});
+    }
+    return items;
+}
+
+}  // namespace
+
+struct WeightFile::State {
+    std::optional<SafetensorsFile> safetensors;
+    std::optional<GgufFile> gguf;
+    std::filesystem::path path;
+    std::vector<std::string> names;
+    std::unordered_map<std::string, WeightItem> items;
+
+    const WeightItem& item(const std::string& name) const {
+        const auto found = items.find(name);
+        if (found != items.end()) return found->second;
+        throw InvalidArgument("[read] " + path.string() + ": no tensor " + in_quotes(name) +
+                              suggestion(name, names));
+    }
+
+    std::vector<std::string> stored_names() const {
+        if (safetensors) return safetensors->names();
+        std::vector<std::string> stored;
+        for (const GgufTensor& tensor : gguf->header().tensors) stored.push_back(tensor.name);
+        return stored;
+    }
+
+    static DType dtype_of(const GgufType& type) {
+        if (type.name == "F16") return DType::f16;
+        return type.name == "BF16" ? DType::bf16 : DType::f32;
+    }
+
+    StoredInfo stored_info(const std::string& stored) const {
+        if (safetensors) return {safetensors->info(stored).dtype, safetensors->info(stored).shape};
+        const GgufTensor& tensor = gguf->tensor(stored);
+        return {dtype_of(*tensor.type), tensor.shape};
+    }
+
+    std::size_t bytes_of(const StoredRows& part) const {
+        const StoredInfo info = stored_info(part.stored);
+        const std::uint64_t all =
+            safetensors ? safetensors->info(part.stored).bytes() : gguf->tensor(part.stored).bytes;
+        const std::int64_t rows = info.shape.empty() ? 1 : info.shape[0];
+        return static_cast<std::size_t>(all) / static_cast<std::size_t>(rows < 1 ? 1 : rows) *
+               static_cast<std::size_t>(part.count);
+    }
+
+    // The stored bytes of these rows.
+    std::span<const std::byte> blocks(const StoredRows& part) const {
+        const GgufTensor& tensor = gguf->tensor(part.stored);
+        const std::size_t row =
+            static_cast<std::size_t>(tensor.bytes) / static_cast<std::size_t>(tensor.shape[0]);
+        return gguf->bytes(tensor).subspan(row * static_cast<std::size_t>(part.first),
+                                           row * static_cast<std::size_t>(part.count));
+    }
+
+    Tensor rows(const StoredRows& part) const {
+        if (safetensors) {
+            const Tensor whole = safetensors->tensor(part.stored);
+            if (whole.shape().empty() || part.count == whole.dim(0)) return whole;
+            Shape shape = whole.shape();
+            shape[0] = part.count;
+            const std::size_t row = whole.bytes() / static_cast<std::size_t>(whole.dim(0));
+            const auto* data =
+                static_cast<const std::byte*>(whole.data()) + row * static_cast<std::size_t>(part.first);
+            return {whole.dtype(), shape, static_cast<const void*>(data), std::make_shared<Tensor>(whole)};
+        }
+        const GgufTensor& tensor = gguf->tensor(part.stored);
+        const std::span<const std::byte> bytes = blocks(part);
+        Shape shape = tensor.shape;
+        shape[0] = part.count;
+        const DType dtype = dtype_of(*tensor.type);
+        const bool plain = tensor.type->block == 1;
+        if (plain && reinterpret_cast<std::uintptr_t>(bytes.data()) % size_of(dtype) == 0)
+            return {dtype, shape, static_cast<const void*>(bytes.data()), gguf->bytes_owner()};
+        Tensor out(dtype, shape);
+        if (plain) {
+            std::memcpy(out.mutable_data(), bytes.data(), bytes.size());
+        } else {
+            dequantize_blocks(*tensor.type, bytes, out.count(), out.mutable_as<float>());
+        }
+        gguf->check_intact();
+        return out;
+    }
+
+    // f(stored) for the tensors behind a name.
+    template <typename F>
+    void for_each_stored(const std::string& name, F&& f) const {
+        for (const StoredRows& part : item(name).parts) f(part.stored);
+    }
+};
+
+WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileNames& original) {
+    auto state = std::make_shared<State>();
+    state->path = path;
+    if (path.extension() == ".gguf")
+        state->gguf = GgufFile::open(path);
+    else
+        state->safetensors = SafetensorsFile::open(path);
+    const std::vector<std::string> stored = state->stored_names();
+    bool is_original = false;
+    for (const std::string& name : stored)
+        is_original =
+            is_original || (!original.marker.empty() && name.find(original.marker) != std::string::npos);
+    for (const std::string& name : stored) {
+        for (WeightItem& item : items_of(name, state->stored_info(name), original, is_original)) {
+            const std::string ours = item.info.name;
+            bool used = true;
+            for (const std::string_view unused : original.unused)
+                used = used && !(is_original && ours == unused);
+            if (!used) continue;
+            if (!state->items.emplace(ours, std::move(item)).second)
+                throw InvalidArgument("[read] " + path.string() + ": tensor " + in_quotes(ours) +
+                                      " is there twice, once as " + in_quotes(name));
+            state->names.push_back(ours);
+        }
+    }
+    WeightFile file;
+    file.state_ = std::move(state);
+    return file;
+}
+
+const std::vector<std::string>& WeightFile::names() const {
+    return state_->names;
+}
+
+bool WeightFile::contains(const std::string& name) const {
+    return state_->items.count(name) != 0;
+}
+
+const TensorInfo& WeightFile::info(const std::string& name) const {
+    return state_->item(name).info;
+}
+
+std::size_t WeightFile::stored_bytes(const std::string& name) const {
+    std::size_t bytes = 0;
+    for (const StoredRows& part : state_->item(name).parts) bytes += state_->bytes_of(part);
+    return bytes;
+}
+
+bool WeightFile::loose_shapes() const {
+    return state_->gguf.has_value();
+}
+
+Tensor WeightFile::tensor(const std::string& name) const {
+    const WeightItem& item = state_->item(name);
+    if (item.parts.size() == 1) return state_->rows(item.parts[0]);
+    Tensor joined(item.info.dtype, item.info.shape);
+    auto* to = static_cast<std::byte*>(joined.mutable_data());
+    for (const StoredRows& part : item.parts) {
+        const Tensor rows = state_->rows(part);
+        std::memcpy(to, rows.data(), rows.bytes());
+        to += rows.bytes();
+    }
+    return joined;
+}
+
+std::optional<QuantizedTensor> WeightFile::quantized(const std::string& name) const {
+    const WeightItem& item = state_->item(name);
+    if (!state_->gguf || item.parts.size() != 1 || item.info.shape.size() != 2) return std::nullopt;
+    const GgufType& type = *state_->gguf->tensor(item.parts[0].stored).type;
+    auto quantized =
+        quantized_blocks(type, state_->blocks(item.parts[0]), item.info.shape[0], item.info.shape[1]);
+    state_->gguf->check_intact();
+    return quantized;
+}
+
+void WeightFile::prefetch(const std::string& name) const {
+    state_->for_each_stored(name, [&](const std::string& stored) {
+        if (state_->gguf)
+            state_->gguf->prefetch(state_->gguf->tensor(stored));
+        else
+            state_->safetensors->prefetch(stored);
+    });
+}
+
+void WeightFile::release(const std::string& name) const {
+    state_->for_each_stored(name, [&](const std::string& stored) {
+        if (state_->gguf)
+            state_->gguf->release(state_->gguf->tensor(stored));
+        else
+            state_->safetensors->release(stored);
+    });
+}
+
+void WeightFile::check_intact() const {
+    if (state_->gguf)
+        state_->gguf->check_intact();
+    else
+        state_->safetensors->check_intact();
+}
+
+const std::filesystem::path& WeightFile::path() const {
+    return state_->path;
+}
+
+SafetensorsFile WeightFile::safetensors() const {
+    return state_->safetensors.value_or(SafetensorsFile());
+}
+
+}  // namespace aerogel

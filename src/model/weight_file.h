@@ -1,0 +1,64 @@
+// Where the weights of a model come from: safetensors or GGUF, under the names that diffusers gives them or
+// under those of the model's own code, as ComfyUI's and stable-diffusion.cpp's files have them.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "aerogel/quantized_tensor.h"
+#include "aerogel/safetensors.h"
+
+namespace aerogel {
+
+/// A part of a name as the model's own code has it, and as diffusers has it. With three names of ours the
+/// tensor holds three of them, one after the other along its first axis.
+struct NameRule {
+    std::string_view stored;
+    std::array<std::string_view, 3> ours;
+    bool swap_halves = false;  ///< the halves along the first axis change places
+};
+
+/// The names of a family's own code. Rules are applied in order to files in which a name contains `marker`.
+struct SingleFileNames {
+    std::string_view marker;  ///< empty: names are those of diffusers
+    std::span<const NameRule> rules = {};
+    std::span<const std::string_view> unused = {};  ///< tensors that diffusers has no use for
+};
+
+class WeightFile {
+  public:
+    /// A .gguf, .safetensors or .safetensors.index.json file. IoError, InvalidArgument, Unsupported as their
+    /// readers; InvalidArgument also when two tensors get the same name.
+    static WeightFile open(const std::filesystem::path& path, const SingleFileNames& original = {});
+
+    const std::vector<std::string>& names() const;
+    bool contains(const std::string& name) const;
+    /// Type and shape of what tensor() gives: f32 where blocks of GGUF are dequantized.
+    const TensorInfo& info(const std::string& name) const;
+    std::size_t stored_bytes(const std::string& name) const;
+    /// GGUF drops leading axes of size 1 and may join axes: shapes are equal when their counts are.
+    bool loose_shapes() const;
+    /// A view of the mapped file where it can be, else a fresh array.
+    Tensor tensor(const std::string& name) const;
+    /// A matrix of a GGUF type that is a format of ours, as it is stored (formats/gguf_blocks.h).
+    std::optional<QuantizedTensor> quantized(const std::string& name) const;
+    void prefetch(const std::string& name) const;
+    void release(const std::string& name) const;
+    void check_intact() const;
+    const std::filesystem::path& path() const;
+    /// Undefined for GGUF.
+    SafetensorsFile safetensors() const;
+
+  private:
+    struct State;
+    std::shared_ptr<const State> state_;
+};
+
+}  // namespace aerogel
