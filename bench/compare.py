@@ -145,6 +145,12 @@ def title(result: dict) -> str:
     return f"{cpu['name']}, {cpu['level']}, {cpu['threads']} threads, {result['date']}; {', '.join(result['about'])}"
 
 
+def write(file: Path | None, result: dict) -> None:
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def run(arguments: argparse.Namespace, problems: list[Problem]) -> dict:
     cpu = machine(arguments.build, arguments.cpu) | {"threads": arguments.threads}
     sides, found, begin = Sides(arguments, cpu["level"]), [], time.monotonic()
@@ -153,13 +159,17 @@ def run(arguments: argparse.Namespace, problems: list[Problem]) -> dict:
             rows = completed(measured(problem, sides.of(problem.kind), Plan(arguments.rounds, arguments.turn)), problem.operations)
             found.append({"name": problem.name, "kind": problem.kind, "model": problem.model, "sizes": problem.sizes, "rows": rows})
             show(found[-1])
+            write(arguments.json, finished(found, cpu, sides, arguments))  # so that a run that is stopped has told something
             spent, left = time.monotonic() - begin, sum(p.operations + 2e10 for p in problems[index + 1:])
             estimate = spent * left / sum(p.operations + 2e10 for p in problems[:index + 1])
             print(f"{index + 1} of {len(problems)} problems after {spent / 60:.1f} minutes, about {estimate / 60:.1f} more", file=sys.stderr)
-        about = sides.about()
+        return finished(found, cpu, sides, arguments)
     finally:
         sides.close()
-    return {"date": datetime.date.today().isoformat(), "cpu": cpu, "about": about, "held": arguments.cpu, "problems": found}
+
+
+def finished(found: list[dict], cpu: dict, sides: Sides, arguments: argparse.Namespace) -> dict:
+    return {"date": datetime.date.today().isoformat(), "cpu": cpu, "about": sides.about(), "held": arguments.cpu, "problems": found}
 
 
 def complaints(result: dict) -> list[str]:
@@ -194,9 +204,7 @@ def main() -> None:
             print(failed, file=sys.stderr)
         result = run(arguments, problems)
     print(title(result))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.json, result)
     if arguments.markdown:
         print("\n" + markdown(result))
     if arguments.check and (found := complaints(result)):
