@@ -78,10 +78,11 @@ def test_linears_have_the_names_of_transformers(ours, folder):
         assert (folder / "names.txt").read_text().splitlines() == [f"{name} FLOAT" for name in theirs]
 
 
-@pytest.mark.parametrize("scheme, bound, bits", [("W8A16", 0.03, 8), ("W4A16", 0.4, 4), ("W8A8_DYNAMIC", 0.05, 8)])
-def test_quantized_while_they_are_read(ours, build, folder, scheme, bound, bits):
+@pytest.mark.parametrize("case", [("W8A16", 0.03, 8), ("W4A16", 0.4, 4), ("W8A8_DYNAMIC", 0.05, 8)])
+def test_quantized_while_they_are_read(ours, build, folder, case):
     """All Linears, and a block's output stays close to the float one: a grid of 2^bits steps over some six deviations of
     the weights has errors of 1.7 / 2^bits deviations, in a handful of products."""
+    scheme, bound, bits = case
     quantized = Ours(build, folder, scheme)
     for model in (qwen3(hidden_size=128, intermediate_size=256), t5(d_model=128, d_kv=32, num_heads=4, d_ff=192)):
         path = saved(model, folder / "quantized")
