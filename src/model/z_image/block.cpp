@@ -3,6 +3,7 @@
 #include "model/z_image/block.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/views.h"
 #include "model/attention_heads.h"
