@@ -68,7 +68,7 @@ def test_rotary_errors():
     x, table = torch.randn(2, 3, 5, 6), torch.randn(5, 6)
     cases = [((x[0], table, table), {}), ((x[..., :5], table, table), {}), ((x, table, table), {}), ((x, table, table[None]), {"head_first": True}),
              ((x, table, table), {"head_first": True, "rotated_mode": "half"}), ((x, [1], table), {"head_first": True}),
-             ((x, table, table), {"head_first": 1}), ((x, table, torch.randn(1, 1, 4, 6)), {"head_first": True})]
+             ((x, table, table[None, None]), {"head_first": True}), ((x, table, table), {"head_first": 1}), ((x, table, torch.randn(1, 1, 4, 6)), {"head_first": True})]
     for arguments, keywords in cases:
         with pytest.raises(ParametersInvalid, match=r"\[rotary_position_embedding\]"):
             rotary_position_embedding(*arguments, **keywords)

@@ -30,7 +30,7 @@ def rotary_position_embedding(x: torch.Tensor,
                               fused: bool = True) -> torch.Tensor:
     """x * cos + rotated(x) * sin in float32, in x's dtype.
 
-    x: [B,N,S,D] (head_first), [B,S,N,D] or [S,B,N,D], D even. cos, sin: [S,D] (not for [S,B,N,D]), or 4 axes that broadcast. rotated_mode:
+    x: [B,N,S,D] (head_first), [B,S,N,D] or [S,B,N,D], D even. cos, sin: [S,D] (not for [S,B,N,D]), or 4 axes that broadcast; of one shape. rotated_mode:
     "rotated_half" pairs channel i with i + D/2, "rotated_interleaved" 2i with 2i + 1. fused selects between kernels of Ascend cards and has
     no effect. Raises ParametersInvalid for what does not fit."""
     op = "rotary_position_embedding"
@@ -41,6 +41,10 @@ def rotary_position_embedding(x: torch.Tensor,
         raise ParametersInvalid(f"[{op}] x must have 4 axes and an even last one, got {list(x.shape)}")
     if rotated_mode not in _MODES:
         raise ParametersInvalid(f"[{op}] rotated_mode must be {' or '.join(_MODES)}, got {rotated_mode!r}")
+    require(op, "cos", cos, torch.Tensor)
+    require(op, "sin", sin, torch.Tensor)
+    if cos.shape != sin.shape:
+        raise ParametersInvalid(f"[{op}] cos and sin must have one shape, got {list(cos.shape)} and {list(sin.shape)}")
     cos, sin = _broadcast("cos", cos, x, head_first), _broadcast("sin", sin, x, head_first)
     wide = x.to(torch.promote_types(cos.dtype, torch.float32))
     if rotated_mode == "rotated_half":
