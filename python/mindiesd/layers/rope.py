@@ -30,9 +30,9 @@ def rotary_position_embedding(x: torch.Tensor,
                               fused: bool = True) -> torch.Tensor:
     """x * cos + rotated(x) * sin in float32, in x's dtype.
 
-    x: [B,N,S,D] (head_first), [B,S,N,D] or [S,B,N,D], D even. cos, sin: [S,D] (not for [S,B,N,D]), or 4 axes that broadcast; of one shape. rotated_mode:
-    "rotated_half" pairs channel i with i + D/2, "rotated_interleaved" 2i with 2i + 1. fused selects between kernels of Ascend cards and has
-    no effect. Raises ParametersInvalid for what does not fit."""
+    x: [B,N,S,D] (head_first), [B,S,N,D] or [S,B,N,D], D even. cos, sin: [S,D] (not for [S,B,N,D]), or 4 axes that broadcast; of one shape.
+    rotated_mode: "rotated_half" pairs channel i with i + D/2, "rotated_interleaved" 2i with 2i + 1. fused selects between kernels of Ascend
+    cards and has no effect. Raises ParametersInvalid for what does not fit."""
     op = "rotary_position_embedding"
     require(op, "x", x, torch.Tensor)
     require(op, "head_first", head_first, bool)
