@@ -108,3 +108,20 @@ def test_refusals(aerogel, tmp_path):
         done = aerogel("inspect", path)
         assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
     assert "give a PATH or --kernels" in aerogel("inspect").stderr
+
+
+def test_components_of_a_pipeline_folder(aerogel, tiny_pipeline):
+    """All components, what each scheme needs; classes that are not supported are named with those that are."""
+    index = tiny_pipeline / "model_index.json"
+    before = index.read_text() if index.exists() else None
+    try:
+        index.write_text(json.dumps({"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}))
+        found = report(aerogel("inspect", tiny_pipeline, "--json"))
+        (part,) = found["components"]
+        assert found["supported"] and part["supported"] and part["linear_layers"] > part["quantized_by_default"] > 0
+        assert part["bytes_by_scheme"]["W4A8"] < part["bytes_by_scheme"]["W8A8_DYNAMIC"] < part["bytes"]
+        index.write_text(json.dumps({"_class_name": "CogPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}))
+        text = aerogel("inspect", tiny_pipeline).stdout
+        assert "not supported: 'CogPipeline'; supported are " in text and "WanPipeline" in text
+    finally:
+        index.write_text(before) if before is not None else index.unlink()
