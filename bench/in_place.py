@@ -83,8 +83,8 @@ def to_bfloat16(model, inputs):
 
 
 def in_blocks(name):
-    """Whether a layer is one of those that Aerogel quantizes by default: all Linears of the blocks."""
-    return "blocks." in name or name.startswith("layers.")
+    """Whether a layer is one of those that Aerogel quantizes by default: the Linears of the blocks but for the modulations, which have one row."""
+    return ("blocks." in name or name.startswith("layers.")) and "adaLN" not in name
 
 
 def torchao_int8(model):
@@ -99,9 +99,7 @@ def sdnq_int8(model):
     import sdnq
     import torch
 
-    # Of one row it multiplies with a float32 weight, which does not meet bfloat16: the modulations stay as they are.
-    keep = lambda name: not in_blocks(name) or "adaLN" in name
-    others = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and keep(name)]
+    others = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and not in_blocks(name)]
     return sdnq.sdnq_post_load_quant(copy.deepcopy(model), weights_dtype="int8", use_quantized_matmul=True, add_skip_keys=False,
                                      modules_to_not_convert=others, torch_dtype=next(model.parameters()).dtype)
 
