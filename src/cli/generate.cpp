@@ -212,6 +212,31 @@ void run_generate(const GenerateFlags& flags) {
     }
 }
 
+void add_output_flags(CLI::App& command, GenerateFlags& flags) {
+    command
+        .add_option("--fps", flags.frames_per_second,
+                    "Frames per second of .mp4 and .gif (default: the model's)")
+        ->check(real_number(0.1, 240.0));
+    command.add_option(
+        "--preview", flags.preview,
+        "A .png, .jpg or .webp file that shows the picture while it is made: small, written anew "
+        "every few steps");
+    command
+        .add_option("--preview-every", flags.preview_every,
+                    "Steps from one preview to the next (default: an eighth of all)")
+        ->check(whole_number(1, kMostSteps));
+    command
+        .add_option("--batch", flags.batch,
+                    "Videos of the caption, each with the next seed, which stands in the names of the files")
+        ->capture_default_str()
+        ->check(whole_number(1, kMostVideos));
+    command
+        .add_option("-o,--output", flags.outputs,
+                    "Where to write: a .png, .jpg or .webp file for a picture, .mp4 or .gif for a video, "
+                    ".safetensors for exact\nvalues, or a folder for PNG files; repeatable")
+        ->required();
+}
+
 }  // namespace
 
 void add_generate(CLI::App& app) {
@@ -235,28 +260,7 @@ void add_generate(CLI::App& app) {
         "[channels,1,height,width], as the transformer takes it");
     command->add_option("--last-frame", flags->last_frame,
                         "A picture that the video of an image-to-video model ends with");
-    command
-        ->add_option("--fps", flags->frames_per_second,
-                     "Frames per second of .mp4 and .gif (default: the model's)")
-        ->check(real_number(0.1, 240.0));
-    command->add_option(
-        "--preview", flags->preview,
-        "A .png, .jpg or .webp file that shows the picture while it is made: small, written anew "
-        "every few steps");
-    command
-        ->add_option("--preview-every", flags->preview_every,
-                     "Steps from one preview to the next (default: an eighth of all)")
-        ->check(whole_number(1, kMostSteps));
-    command
-        ->add_option("--batch", flags->batch,
-                     "Videos of the caption, each with the next seed, which stands in the names of the files")
-        ->capture_default_str()
-        ->check(whole_number(1, kMostVideos));
-    command
-        ->add_option("-o,--output", flags->outputs,
-                     "Where to write: a .png, .jpg or .webp file for a picture, .mp4 or .gif for a video, "
-                     ".safetensors for exact\nvalues, or a folder for PNG files; repeatable")
-        ->required();
+    add_output_flags(*command, *flags);
     command->add_flag("--timings", flags->timings,
                       "Also tell where the time went: calls, seconds, rate and share of the peak of each "
                       "operation");

@@ -20,7 +20,7 @@ MAY_INCLUDE["cli"] = MAY_INCLUDE["python"] = MAY_INCLUDE["bench"] = MAY_INCLUDE[
 KERNEL_WALLS = {"cpu": {"cuda"}, "cuda": {"cpu"}, "reference": {"cpu", "cuda"}}
 
 THIRD_PARTY = {
-    "Eigen/": {"quant"},
+    "Eigen/": {"quant", "model"},
     "yaml-cpp/": {"quant"},
     "fmt/": set(MAY_INCLUDE) - {"kernels"},
     "nlohmann/": {"core", "quant", "sparse", "model", "cli", "bench"},

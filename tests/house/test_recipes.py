@@ -190,6 +190,7 @@ void add_sample(CLI::App& app) {
 SAMPLES = {s.recipe: s for s in (SCHEME, ALGORITHM, PATTERN, FORMAT, KERNEL, MACHINE, SUBCOMMAND)}
 ELSEWHERE = {"a model family": "tests/model/family_test.cpp",  # test_families.py watches that nothing else knows a family
              "an array of a layer": "tests/quant/layer_arrays_test.cpp",  # walks the rows: a sample would change what all of the library includes
+             "a VAE": "tests/model/test_vae.py", "a text encoder": "tests/model/text/test_text_encoders.py",  # a row's oracle is a class of another library
              "a public header": "tests/house/test_public_headers.py"}  # every one that is there
 
 CHECK = """

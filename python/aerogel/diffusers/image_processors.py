@@ -19,8 +19,7 @@ def _plain(x: torch.Tensor, *norms: Any) -> bool:
 
 def _rotated(x: torch.Tensor, norm: Any, tables: list[torch.Tensor]) -> torch.Tensor:
     """x [batch, tokens, heads * head_dim] -> [batch, tokens, heads, head_dim]; tables [tokens, head_dim / 2]."""
-    heads = x.shape[-1] // (2 * tables[0].shape[-1])
-    return torch.ops.aerogel.rotated_norm(x, norm.weight, tables, heads, epsilon_of(norm, x), True)
+    return torch.ops.aerogel.rotated_norm(x, norm.weight, tables, epsilon_of(norm, x), True)
 
 
 class ZImageProcessor(ZSingleStreamAttnProcessor):

@@ -28,7 +28,7 @@ class WanProcessor(WanAttnProcessor):
         else:
             q, k, v = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         tables = [rotary_emb[0][0, :, 0, 0::2], rotary_emb[1][0, :, 0, 1::2]]
-        q, k = (torch.ops.aerogel.rotated_norm(x, norm.weight, tables, attn.heads, epsilon_of(norm, x)) for x, norm in
+        q, k = (torch.ops.aerogel.rotated_norm(x, norm.weight, tables, epsilon_of(norm, x)) for x, norm in
                 ((q, attn.norm_q), (k, attn.norm_k)))
         o = dispatch_attention_fn(q, k, v.unflatten(2, (attn.heads, -1)), attn_mask=attention_mask, backend=self._attention_backend,
                                   parallel_config=self._parallel_config)

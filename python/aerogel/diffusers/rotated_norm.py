@@ -11,8 +11,12 @@ from .. import _core
 from .._arrays import empty
 
 
+def heads_of(x: torch.Tensor, tables: Sequence[torch.Tensor]) -> int:
+    return x.shape[2] // (2 * tables[0].shape[-1])
+
+
 @torch.library.custom_op("aerogel::rotated_norm", mutates_args=())
-def rotated_norm(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tensor], heads: int, epsilon: float,
+def rotated_norm(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tensor], epsilon: float,
                  per_head: bool = False) -> torch.Tensor:
     """rope(rms_norm(x) * weight): x [batch, tokens, heads * head_dim] float32 or bfloat16 -> [batch, tokens, heads, head_dim] of the same dtype.
     weight: [heads * head_dim]; per_head, which normalizes each head by itself: [head_dim]. tables: cosines and sines [tokens, head_dim / 2], of pairs of neighbours. Computed in float32, rounded once.
@@ -20,15 +24,16 @@ def rotated_norm(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[
     x = x if x.stride(-1) == 1 else x.contiguous()
     y = empty(x.shape, x)
     cos, sin = (table.float().contiguous() for table in tables)
+    heads = heads_of(x, tables)
     given = {"cos": cos, "sin": sin, "heads": heads, "epsilon": epsilon, "per_head": per_head}
     _core.rotated_norm(x, y, None if weight is None else weight.float().contiguous(), given)
     return y.unflatten(2, (heads, -1))
 
 
 @rotated_norm.register_fake
-def _(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tensor], heads: int, epsilon: float,
+def _(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tensor], epsilon: float,
       per_head: bool = False) -> torch.Tensor:
-    return x.new_empty((*x.shape[:2], heads, x.shape[2] // heads))
+    return x.new_empty((*x.shape[:2], heads_of(x, tables), 2 * tables[0].shape[-1]))
 
 
 def fits(norm: Any, x: torch.Tensor) -> bool:
