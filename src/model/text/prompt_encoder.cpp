@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "aerogel/error.h"
-#include "aerogel/pipeline.h"
 #include "aerogel/tokenizer.h"
 #include "core/json.h"
 #include "core/paths.h"
 #include "core/views.h"
+#include "model/text/caption_table.h"
 #include "model/text/clean_text.h"
 #include "ops/elementwise.h"
 
@@ -123,14 +123,14 @@ class ModelEncoder final : public PromptEncoder {
 class CaptionEncoder final : public PromptEncoder {
   public:
     CaptionEncoder(const std::filesystem::path& folder, Device device)
-        : encoder_(TextEncoder::load(folder)), device_(device) {}
+        : encoder_(CaptionTable::load(folder)), device_(device) {}
 
     Tensor encode(const std::string& prompt) const override { return encoder_.encode(prompt).to(device_); }
     std::size_t weight_bytes() const override { return encoder_.weight_bytes(); }
     TextModel* model() override { return nullptr; }
 
   private:
-    TextEncoder encoder_;
+    CaptionTable encoder_;
     Device device_;
 };
 

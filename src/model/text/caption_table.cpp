@@ -1,4 +1,6 @@
-// TextEncoder: captions of a small vocabulary to learned embeddings.
+// Words and slots of a caption, and the sums of their rows.
+#include "model/text/caption_table.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -7,7 +9,6 @@
 #include <set>
 
 #include "aerogel/error.h"
-#include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
 #include "core/json.h"
 
@@ -110,40 +111,40 @@ std::vector<std::vector<std::string>> split_objects(const std::string& caption) 
 
 }  // namespace
 
-TextEncoder TextEncoder::load(const std::filesystem::path& folder) {
+CaptionTable CaptionTable::load(const std::filesystem::path& folder) {
     const JsonNode json = JsonNode::read(folder / "vocabulary.json", "text encoder");
-    TextEncoder encoder;
-    encoder.words_ = read_words(json);
-    encoder.max_length_ = json.at("max_length").whole(kCounts);
-    encoder.slots_per_object_ = json.at("slots_per_object").whole(kCounts);
-    encoder.max_objects_ = static_cast<std::size_t>(json.at("max_objects").whole(kCounts));
-    if (encoder.slots_per_object_ * static_cast<std::int64_t>(encoder.max_objects_) > encoder.max_length_) {
+    CaptionTable table;
+    table.words_ = read_words(json);
+    table.max_length_ = json.at("max_length").whole(kCounts);
+    table.slots_per_object_ = json.at("slots_per_object").whole(kCounts);
+    table.max_objects_ = static_cast<std::size_t>(json.at("max_objects").whole(kCounts));
+    if (table.slots_per_object_ * static_cast<std::int64_t>(table.max_objects_) > table.max_length_) {
         json.at("max_length").fail("at least slots_per_object * max_objects");
     }
-    encoder.sums_ =
+    table.sums_ =
         json.contains("groups")
-            ? repeated_groups(read_groups(json.at("groups"), encoder.slots_per_object_, encoder.max_objects_),
-                              encoder.slots_per_object_, encoder.max_objects_)
-            : single_slots(encoder.max_length_);
+            ? repeated_groups(read_groups(json.at("groups"), table.slots_per_object_, table.max_objects_),
+                              table.slots_per_object_, table.max_objects_)
+            : single_slots(table.max_length_);
     const JsonNode pad = json.at("pad");
-    const auto found = std::find(encoder.words_.begin(), encoder.words_.end(), pad.text());
-    if (found == encoder.words_.end()) pad.fail("one of the words");
-    encoder.pad_ = found - encoder.words_.begin();
+    const auto found = std::find(table.words_.begin(), table.words_.end(), pad.text());
+    if (found == table.words_.end()) pad.fail("one of the words");
+    table.pad_ = found - table.words_.begin();
 
     const auto file = SafetensorsFile::open(folder / "model.safetensors");
-    const auto word_count = static_cast<std::int64_t>(encoder.words_.size());
-    encoder.word_embedding_ = read_table(file, "word_embedding.weight", word_count);
-    encoder.position_embedding_ = read_table(file, "position_embedding.weight", encoder.max_length_);
+    const auto word_count = static_cast<std::int64_t>(table.words_.size());
+    table.word_embedding_ = read_table(file, "word_embedding.weight", word_count);
+    table.position_embedding_ = read_table(file, "position_embedding.weight", table.max_length_);
     file.check_intact();
-    if (encoder.word_embedding_.dim(1) != encoder.position_embedding_.dim(1)) {
+    if (table.word_embedding_.dim(1) != table.position_embedding_.dim(1)) {
         throw InvalidArgument(fmt::format("[text encoder] {}: the tables must have one width, got {} and {}",
-                                          file.path().string(), encoder.word_embedding_.describe(),
-                                          encoder.position_embedding_.describe()));
+                                          file.path().string(), table.word_embedding_.describe(),
+                                          table.position_embedding_.describe()));
     }
-    return encoder;
+    return table;
 }
 
-Tensor TextEncoder::encode(const std::string& caption) const {
+Tensor CaptionTable::encode(const std::string& caption) const {
     const auto objects = split_objects(caption);
     if (objects.size() > max_objects_) {
         throw InvalidArgument(fmt::format("[caption] at most {} objects separated by commas, got {} in '{}'",
