@@ -109,6 +109,7 @@ void check_outputs(const GenerateFlags& flags) {
 
 LoadOptions text_encoder_options(const GenerateFlags& flags) {
     LoadOptions options;
+    if (!flags.prompt_embeds.empty()) return options;  // it is not needed
     if (flags.text_encoder_scheme == "auto") {
         options.online = scheme_for_memory(std::filesystem::path(flags.model) / "text_encoder");
     } else if (flags.text_encoder_scheme != "float") {

@@ -174,10 +174,12 @@ struct Pipeline::Parts {
         return vae;
     }
 
-    /// Null: the sample is the video.
+    /// Null: the sample is the video. The VAE is let go again: its turn comes at the end.
     const VaeShape* vae_shape() {
         if (!folder.has_vae) return nullptr;
-        if (!known_vae_shape) known_vae_shape = decoder()->shape();
+        const std::lock_guard lock(mutex);
+        if (!known_vae_shape)
+            known_vae_shape = vae ? vae->shape() : Vae::load(path / "vae", options.device)->shape();
         return &*known_vae_shape;
     }
 
