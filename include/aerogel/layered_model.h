@@ -61,6 +61,13 @@ class LayeredModel {
     virtual std::string_view default_layers() const;
     virtual std::string_view default_attentions() const;
 
+    /// The schemes of LoadOptions::automatic, of eight and of four bits.
+    struct AutomaticSchemes {
+        std::string_view eight_bits = "W8A8_DYNAMIC";
+        std::string_view four_bits = "W4A8";
+    };
+    virtual AutomaticSchemes automatic_schemes() const { return {}; }
+
     /// Names that its Linears have elsewhere, for files of other programs (model/original_names.h).
     virtual std::span<const OriginalName> original_names() const;
 

@@ -35,7 +35,8 @@ struct LoadOptions {
     std::vector<LoraFile> loras = {};
     int rank = -1;  ///< of the pair, -1: taken from the description's file name
     /// Where nothing else is asked for and the float weights would take more than half of the memory:
-    /// quantizes to W8A8_DYNAMIC, or to W4A8 where that would take more than half as well.
+    /// quantizes to W8A8_DYNAMIC, or to W4A8 where that would take more than half as well; a text encoder to
+    /// W8A16 or W4A16.
     /// QuantizeReport::because says so.
     bool automatic = false;
     /// Told what became of the layers, where something was quantized.

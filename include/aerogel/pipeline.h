@@ -118,8 +118,8 @@ struct GenerateResult {
 class Pipeline {
   public:
     /// Reads what the folder says; components are loaded by the first call that needs them. `options` are of
-    /// the transformers, `text_encoder` of the text encoder. InvalidArgument, Unsupported for a class or a
-    /// setting that Aerogel does not have, IoError.
+    /// the transformers (weights and LoRAs of the first one), `text_encoder` of the text encoder.
+    /// InvalidArgument, Unsupported for a class or a setting that Aerogel does not have, IoError.
     static Pipeline load(const std::filesystem::path& folder, const LoadOptions& options,
                          const LoadOptions& text_encoder = {});
     static Pipeline load(const std::filesystem::path& folder, Device device = {});
@@ -149,6 +149,7 @@ class Pipeline {
 
   private:
     struct Parts;
+    class Released;
     explicit Pipeline(std::unique_ptr<Parts> parts);
     std::unique_ptr<Parts> parts_;
 };

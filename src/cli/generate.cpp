@@ -26,7 +26,6 @@
 #include "cli/timings_report.h"
 #include "core/paths.h"
 #include "core/text.h"
-#include "model/memory_scheme.h"
 #include "model/video/video_file.h"
 
 namespace aerogel::cli {
@@ -78,43 +77,55 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     return options;
 }
 
-// Where video `index` of several goes: its seed stands before the ending.
-std::filesystem::path output_path(const GenerateReport& report, const std::string& output, int index) {
-    std::filesystem::path path = output;
-    if (report.results.size() == 1) return path;
-    const std::uint64_t seed = report.options.sampling.seed + static_cast<std::uint64_t>(index);
+// Where video `index` goes: of several, each has its seed before the ending.
+std::filesystem::path output_path(const GenerateFlags& flags, std::filesystem::path path, int index) {
+    if (!path.has_filename()) path = path.parent_path();  // "folder/"
+    if (flags.batch == 1) return path;
+    const std::uint64_t seed = flags.sampling.options.seed + static_cast<std::uint64_t>(index);
     return path.replace_filename(
         fmt::format("{}-{}{}", path.stem().string(), seed, path.extension().string()));
 }
 
 // Parents are made, so an output may be a file in a folder that is not there yet.
-void check_outputs(const GenerateFlags& flags) {
+void check_output(const GenerateFlags& flags, const std::filesystem::path& path) {
     const std::vector<std::filesystem::path> inputs = {flags.prompt_embeds, flags.first_frame,
                                                        flags.last_frame, flags.sparse.profile,
                                                        flags.quantization.files};
-    for (auto output = flags.outputs.begin(); output != flags.outputs.end(); ++output) {
-        const std::filesystem::path path = *output;
-        if (std::find(flags.outputs.begin(), output, *output) != output)
-            throw InvalidArgument(fmt::format("[generate] the output '{}' is given twice", *output));
-        const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-        if (path.extension().empty()) {
-            check_output_folder("generate", path);
-        } else if (is_folder(folder)) {
-            check_output_file("generate", path, inputs);
-        } else {
-            check_output_folder("generate", folder);
-        }
+    const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+    if (path.extension().empty()) {
+        check_output_folder("generate", path);
+    } else if (is_folder(folder)) {
+        check_output_file("generate", path, inputs);
+    } else {
+        check_output_folder("generate", folder);
     }
 }
 
-LoadOptions text_encoder_options(const GenerateFlags& flags) {
-    LoadOptions options;
-    if (!flags.prompt_embeds.empty()) return options;  // it is not needed
-    if (flags.text_encoder_scheme == "auto") {
-        options.online = scheme_for_memory(std::filesystem::path(flags.model) / "text_encoder");
-    } else if (flags.text_encoder_scheme != "float") {
-        options.online.emplace().quant_type = flags.text_encoder_scheme;
+void check_outputs(const GenerateFlags& flags) {
+    for (auto output = flags.outputs.begin(); output != flags.outputs.end(); ++output) {
+        if (std::find(flags.outputs.begin(), output, *output) != output)
+            throw InvalidArgument(fmt::format("[generate] the output '{}' is given twice", *output));
+        for (int i = 0; i < flags.batch; ++i) check_output(flags, output_path(flags, *output, i));
     }
+    if (flags.preview.empty()) return;
+    const std::filesystem::path preview = flags.preview;
+    const std::string ending = preview.extension().string();
+    if (ending != ".png" && ending != ".jpg" && ending != ".jpeg" && ending != ".webp") {
+        throw InvalidArgument(
+            fmt::format("[generate] --preview writes .png, .jpg or .webp, got '{}'", flags.preview));
+    }
+    check_output(flags, preview);
+}
+
+LoadOptions text_encoder_options(const GenerateFlags& flags, GenerateReport& report) {
+    LoadOptions options;
+    const std::string& scheme = flags.text_encoder_scheme;
+    options.automatic = scheme == "auto";
+    if (scheme != "auto" && scheme != "float") options.online.emplace().quant_type = scheme;
+    options.on_quantized = [&report](const QuantizeReport& quantized) {
+        if (!quantized.because.empty()) print_error("text encoder: " + quantized.because);
+        report.text_encoder = quantized;
+    };
     return options;
 }
 
@@ -123,9 +134,8 @@ void check_endings(const Pipeline& pipeline, const GenerateFlags& flags, const S
     const std::int64_t channels = pipeline.has_vae() ? 3 : pipeline.transformer().config().out_channels;
     for (const auto& output : flags.outputs)
         check_video_path(output, {channels, sampling.frames.value_or(1)});
-    if (flags.preview.empty()) return;
-    check_video_path(flags.preview, {});
-    if (!pipeline.has_vae()) throw InvalidArgument("[generate] --preview needs a model folder with a VAE");
+    if (!flags.preview.empty() && !pipeline.has_vae())
+        throw InvalidArgument("[generate] --preview needs a model folder with a VAE");
 }
 
 /// Bars of the stages on a terminal.
@@ -180,7 +190,7 @@ void write_outputs(const GenerateFlags& flags, double frames_per_second, Generat
         const SaveVideoOptions options = {flags.frames_per_second.value_or(frames_per_second),
                                           parameters_text(report, i)};
         for (const auto& output : flags.outputs) {
-            const auto path = output_path(report, output, i);
+            const auto path = output_path(flags, output, i);
             save_video(path, report.results[static_cast<std::size_t>(i)].video, options);
             report.outputs.push_back(path.string());
         }
@@ -192,12 +202,10 @@ void run_generate(const GenerateFlags& flags) {
     GenerateReport report;
     LoadOptions load = load_options(flags.quantization);
     load.on_quantized = [&](const QuantizeReport& quantized) {
-        report.quantized = quantized;
+        report.quantized.push_back(quantized);
         if (!quantized.because.empty()) print_error(quantized.because);
     };
-    const LoadOptions text = text_encoder_options(flags);
-    const Pipeline pipeline = Pipeline::load(flags.model, load, text);
-    if (text.online) report.text_encoder = text.online->quant_type;
+    const Pipeline pipeline = Pipeline::load(flags.model, load, text_encoder_options(flags, report));
     report.options = pipeline.with_defaults(to_options(flags));
     report.model = flags.model;
     report.description = flags.quantization.files;
@@ -218,6 +226,12 @@ void add_output_flags(CLI::App& command, GenerateFlags& flags) {
         .add_option("--fps", flags.frames_per_second,
                     "Frames per second of .mp4 and .gif (default: the model's)")
         ->check(real_number(0.1, 240.0));
+    command
+        .add_option(
+            "--text-encoder-scheme", flags.text_encoder_scheme,
+            "Scheme of the text encoder, or float; auto: float where it fits into half of the memory, "
+            "else W8A16 or W4A16")
+        ->capture_default_str();
     command.add_option(
         "--preview", flags.preview,
         "A .png, .jpg or .webp file that shows the picture while it is made: small, written anew "

@@ -95,11 +95,46 @@ Json sparse_json(const GenerateReport& report) {
     return json;
 }
 
-Json quantized_json(const GenerateReport& report) {
+std::map<std::string, int> layer_counts(const std::vector<QuantizeReport>& reports) {
     std::map<std::string, int> schemes;
-    for (const auto& layer : report.quantized->layers) ++schemes[layer.scheme];
-    if (!report.online.empty()) return {{"online", report.online}, {"layers", schemes}};
-    return {{"description", report.description}, {"layers", schemes}};
+    for (const QuantizeReport& report : reports) {
+        for (const auto& layer : report.layers) ++schemes[layer.scheme];
+    }
+    return schemes;
+}
+
+// The scheme of most layers.
+std::string main_scheme(const std::vector<QuantizeReport>& reports) {
+    const auto counts = layer_counts(reports);
+    const auto most = std::max_element(counts.begin(), counts.end(),
+                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    return most == counts.end() ? std::string() : most->first;
+}
+
+Json quantized_json(const GenerateReport& report) {
+    Json json;
+    if (!report.online.empty()) json["online"] = report.online;
+    if (!report.description.empty()) json["description"] = report.description;
+    for (const QuantizeReport& quantized : report.quantized) {
+        if (!quantized.because.empty()) json["because"] = quantized.because;
+    }
+    json["layers"] = layer_counts(report.quantized);
+    return json;
+}
+
+std::size_t float_bytes(const GenerateReport& report) {
+    if (report.quantized.empty()) return report.results.front().weight_bytes;
+    std::size_t bytes = 0;
+    for (const QuantizeReport& quantized : report.quantized) bytes += quantized.bytes_before;
+    return bytes;
+}
+
+Json videos_json(const GenerateReport& report) {
+    Json videos = Json::array();
+    std::uint64_t seed = report.options.sampling.seed;
+    for (const GenerateResult& result : report.results)
+        videos.push_back({{"seed", seed++}, {"step_seconds", result.step_seconds}});
+    return videos;
 }
 
 Json stages_json(const GenerateResult& result) {
@@ -122,22 +157,25 @@ Json to_json(const GenerateReport& report) {
         {"steps", *sampling.steps},
         {"guidance", *sampling.guidance},
         {"shift", *sampling.shift},
+        {"sampler", to_string(*sampling.sampler)},
         {"image_first", *sampling.image_first},
         {"stagger", *sampling.stagger},
         {"frames", *sampling.frames},
         {"width", *sampling.width},
         {"height", *sampling.height},
         {"cpu", {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}}},
-        {"float_bytes", report.quantized ? report.quantized->bytes_before : result.weight_bytes},
+        {"float_bytes", float_bytes(report)},
         {"weight_bytes", result.weight_bytes},
         {"peak_memory_bytes", report.peak_memory_bytes},
         {"seconds_per_step", median(result.step_seconds)},
         {"step_seconds", result.step_seconds},
         {"first_frame_seconds", result.first_frame_seconds},
         {"stages", stages_json(result)}};
-    if (report.results.size() > 1) json["videos"] = report.results.size();
-    if (!report.text_encoder.empty()) json["text_encoder_scheme"] = report.text_encoder;
-    if (report.quantized) json["quantized"] = quantized_json(report);
+    if (report.results.size() > 1) json["videos"] = videos_json(report);
+    if (sampling.guidance_2) json["guidance_2"] = *sampling.guidance_2;
+    if (!options.negative_prompt.empty()) json["negative_prompt"] = options.negative_prompt;
+    if (report.text_encoder) json["text_encoder_scheme"] = main_scheme({*report.text_encoder});
+    if (!report.quantized.empty()) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
     if (report.timings) json["timings"] = to_json(*report.timings);
     json["outputs"] = report.outputs;
@@ -161,14 +199,15 @@ std::string to_text(const GenerateReport& report) {
             fmt::format("{}{} {}", stages.empty() ? "\n" : ", ", stage.stage, show_seconds(stage.seconds));
     }
     text += stages;
-    if (report.quantized) {
-        const auto& layers = report.quantized->layers;
-        const auto floats =
-            std::count_if(layers.begin(), layers.end(), [](const auto& l) { return l.scheme == "FLOAT"; });
-        text += fmt::format("\nquantized: {} of {} layers",
-                            static_cast<std::ptrdiff_t>(layers.size()) - floats, layers.size());
+    if (!report.quantized.empty()) {
+        int layers = 0, floats = 0;
+        for (const auto& [scheme, count] : layer_counts(report.quantized)) {
+            layers += count;
+            if (scheme == "FLOAT") floats = count;
+        }
+        text += fmt::format("\nquantized: {} of {} layers", layers - floats, layers);
     }
-    if (!report.text_encoder.empty()) text += "\ntext encoder: " + report.text_encoder;
+    if (report.text_encoder) text += "\ntext encoder: " + main_scheme({*report.text_encoder});
     if (report.options.sparse) {
         const SparseSummary summary = summarize(report.results.front().sparse_calls);
         text += fmt::format("\n{}: density {:.1f} %, prediction {}, attention {}, heads:",
@@ -194,7 +233,7 @@ std::string parameters_text(const GenerateReport& report, int index) {
                         sampling.seed + static_cast<std::uint64_t>(index), *sampling.width, *sampling.height);
     if (*sampling.frames > 1) text += fmt::format(", Frames: {}", *sampling.frames);
     text += ", Model: " + std::filesystem::path(report.model).filename().string();
-    if (!report.online.empty()) text += ", Scheme: " + report.online;
+    if (!report.quantized.empty()) text += ", Scheme: " + main_scheme(report.quantized);
     if (!report.description.empty())
         text += ", Quantized: " + std::filesystem::path(report.description).filename().string();
     if (options.sparse)

@@ -15,12 +15,12 @@ namespace aerogel::cli {
 /// Of one call, which may have made several videos of one caption.
 struct GenerateReport {
     std::string model;
-    std::string description;   ///< of the quantized files, or empty
-    std::string online;        ///< the scheme quantized to in memory, or empty
-    std::string text_encoder;  ///< the scheme that it was quantized to, or empty
-    GenerateOptions options;   ///< with all defaults filled in
+    std::string description;  ///< of the quantized files, or empty
+    std::string online;       ///< the scheme quantized to in memory, or empty
+    std::optional<QuantizeReport> text_encoder;
+    GenerateOptions options;  ///< with all defaults filled in
     std::vector<GenerateResult> results;
-    std::optional<QuantizeReport> quantized;
+    std::vector<QuantizeReport> quantized;  ///< of each transformer that was
     std::int64_t peak_memory_bytes = 0;
     std::vector<std::string> outputs;
     std::optional<TimingsReport> timings;

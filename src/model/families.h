@@ -38,7 +38,7 @@ const FamilyRow& family_of(const std::filesystem::path& config, std::span<const 
 
 /// Of the family that this config.json names; none where it is of no family or not there.
 SingleFileNames single_file_names(const std::filesystem::path& config,
-                             std::span<const FamilyRow> rows = families());
+                                  std::span<const FamilyRow> rows = families());
 
 /// Those of the family that this config.json names, or of no family where it names none that is known.
 DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows = families());

@@ -78,9 +78,11 @@ float FrameSampler::timestep(const Group& group, int step) const {
     return own < static_cast<int>(levels.size()) ? levels[static_cast<std::size_t>(own)] : 0.0F;
 }
 
-double FrameSampler::timestep(int step) const {
-    const Group& first = groups_.front().sampler || groups_.size() == 1 ? groups_.front() : groups_[1];
-    return double{timestep(first, step)};
+double FrameSampler::timestep(int step, std::int64_t frame) const {
+    const auto group = std::find_if(groups_.begin(), groups_.end(), [&](const Group& candidate) {
+        return frame < candidate.first + candidate.count;
+    });
+    return double{timestep(*group, step)};
 }
 
 Tensor FrameSampler::timesteps(int step) const {

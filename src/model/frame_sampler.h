@@ -22,8 +22,8 @@ class FrameSampler {
 
     /// Timesteps of the forward pass of a step: [1], or [1, tokens] where frames differ.
     Tensor timesteps(int step) const;
-    /// Of the frames that start first.
-    double timestep(int step) const;
+    /// Of one frame of the sample.
+    double timestep(int step, std::int64_t frame) const;
     /// Advances the sample with the model's velocity of a step.
     void step(int step, const Tensor& velocity);
 

@@ -37,6 +37,10 @@ void fill(std::optional<T>& value, const std::optional<T>& folder, std::optional
     if (!value) value = folder ? folder : fallback;
 }
 
+struct GivenPictures {
+    std::optional<Picture> first, last;
+};
+
 /// Tells the caller what is being done, and keeps how long it took.
 class Stages {
   public:
@@ -74,23 +78,39 @@ GenerateOptions first_frame_options(GenerateOptions options) {
     return options;
 }
 
-void check_images(const GenerateOptions& call, bool wanted, const VaeShape* vae) {
-    if (wanted && call.image.empty())
+GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& folder) {
+    const bool wanted = folder.row != nullptr && folder.row->from_image;
+    if (wanted && call.image.empty() && !call.first_frame.defined())
         throw InvalidArgument("[generate] this pipeline makes videos of a picture: image must be given");
-    if (call.image.empty() && call.last_image.empty()) return;
-    if (vae == nullptr)
+    GivenPictures given;
+    if (call.image.empty() && call.last_image.empty()) return given;
+    if (!folder.has_vae)
         throw InvalidArgument("[generate] the model folder has no VAE to encode a picture with");
-    if (!call.last_image.empty() && !wanted)
-        throw InvalidArgument("[generate] only an image-to-video pipeline takes last_image");
+    if (!call.last_image.empty() && (!folder.joins_pictures() || call.image.empty())) {
+        throw InvalidArgument(
+            "[generate] last_image is for image-to-video models that are told pictures beside the noise, "
+            "together with image");
+    }
     if (!call.image.empty() && call.first_frame.defined())
         throw InvalidArgument("[generate] give only one of image and first_frame");
+    given.first = read_picture(call.image);
+    if (!call.last_image.empty()) given.last = read_picture(call.last_image);
+    return given;
 }
 
-void check(const GenerateOptions& call) {
+void check(const GenerateOptions& call, const PipelineFolder& folder) {
     const SamplingOptions& sampling = call.sampling;
     if (call.preview_every < 1) {
         throw InvalidArgument(
             fmt::format("[generate] preview_every must be at least 1, got {}", call.preview_every));
+    }
+    if (sampling.guidance_2 && !folder.experts.boundary_ratio) {
+        throw InvalidArgument(
+            "[generate] guidance_2 is of a second expert, and this pipeline has one transformer");
+    }
+    if (!folder.defaults.can_guide && *sampling.guidance > no_guidance(folder.row->guidance)) {
+        throw InvalidArgument(fmt::format("[generate] this model is distilled and takes no guidance, got {}",
+                                          *sampling.guidance));
     }
     for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {
         if (guidance && !std::isfinite(*guidance))
@@ -157,7 +177,10 @@ struct Pipeline::Parts {
         auto& loaded = transformers.at(static_cast<std::size_t>(expert));
         if (loaded) return loaded;
         LoadOptions own = options;
-        if (expert != 0) own.weights.clear();  // they are those of transformer/
+        if (expert != 0) {  // what is given is given for transformer/
+            own.weights.clear();
+            own.loras.clear();
+        }
         loaded = Transformer::load(expert == 0 ? path : path / "transformer_2", own);
         return loaded;
     }
@@ -191,10 +214,17 @@ struct Pipeline::Parts {
     void release_transformer(int expert) {
         if (!own_transformer) release(transformers.at(static_cast<std::size_t>(expert)));
     }
+    void release_all() {
+        release(text);
+        release(vae);
+        release_transformer(0);
+        release_transformer(1);
+    }
 
     /// What one call of generate() does.
     Tensor embeddings(const GenerateOptions& options, bool negative, Stages& stages);
-    void look_at_images(const GenerateOptions& options, Conditions& conditions, Stages& stages);
+    void look_at_pictures(const GivenPictures& given, const GenerateOptions& options, Conditions& conditions,
+                          Stages& stages);
     std::vector<GenerateResult> denoise(const GenerateOptions& options, const Conditions& conditions,
                                         int count, Stages& stages);
     GenerateResult denoise_one(RunInputs inputs, std::int64_t patch_frames) const;
@@ -216,20 +246,17 @@ Tensor Pipeline::Parts::embeddings(const GenerateOptions& call, bool negative, S
 }
 
 // A given picture, as latents of frames and as what an image encoder sees in it.
-void Pipeline::Parts::look_at_images(const GenerateOptions& call, Conditions& conditions, Stages& stages) {
-    const bool wanted = folder.row != nullptr && folder.row->from_image;
-    check_images(call, wanted, vae_shape());
-    if (call.image.empty()) return;
+void Pipeline::Parts::look_at_pictures(const GivenPictures& given, const GenerateOptions& call,
+                                       Conditions& conditions, Stages& stages) {
+    if (!given.first) return;
     const SamplingOptions& sampling = call.sampling;
-    const Picture picture = read_picture(call.image);
     const auto pixels = [&](const Picture& of) { return pixels_of(of, *sampling.height, *sampling.width); };
     {
         const auto coder = stages.run("load vae", [&] { return decoder(); });
         stages.run("encode image", [&] {
-            const Tensor first = pixels(picture);
-            if (wanted && !folder.expand_timesteps) {
-                Tensor last;
-                if (!call.last_image.empty()) last = pixels(read_picture(call.last_image));
+            const Tensor first = pixels(*given.first);
+            if (folder.joins_pictures()) {
+                const Tensor last = given.last ? pixels(*given.last) : Tensor();
                 conditions.frames = frame_condition(*coder, {first, last}, *sampling.frames);
             } else {
                 const Tensor latents = coder->encode(first.to(coder->device()));
@@ -245,8 +272,8 @@ void Pipeline::Parts::look_at_images(const GenerateOptions& call, Conditions& co
         return std::make_unique<ClipVision>(path / "image_encoder", LoadOptions{.device = options.device});
     });
     const auto input = ClipImageInput::read(path / "image_processor" / "preprocessor_config.json");
-    std::vector<Picture> seen = {picture};
-    if (!call.last_image.empty()) seen.push_back(read_picture(call.last_image));
+    std::vector<Picture> seen = {*given.first};
+    if (given.last) seen.push_back(*given.last);
     conditions.image =
         stages.run("look at image", [&] { return encoder->hidden_states(input.pixels(seen)); });
 }
@@ -254,8 +281,8 @@ void Pipeline::Parts::look_at_images(const GenerateOptions& call, Conditions& co
 // With image_first the first frame is made in a run of its own, then given to the run of all frames.
 GenerateResult Pipeline::Parts::denoise_one(RunInputs inputs, std::int64_t patch_frames) const {
     const SamplingOptions& sampling = inputs.options.sampling;
-    if (!*sampling.image_first || inputs.size[0] <= patch_frames || inputs.options.first_frame.defined())
-        return run_sampling(inputs);
+    const bool given = inputs.options.first_frame.defined() || inputs.condition.defined();
+    if (!*sampling.image_first || inputs.size[0] <= patch_frames || given) return run_sampling(inputs);
     RunInputs first = inputs;
     first.options = first_frame_options(inputs.options);
     first.size[0] = patch_frames;
@@ -282,7 +309,7 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
     if (conditions.first_frame.defined()) inputs.options.first_frame = conditions.first_frame;
     inputs.size = sample_size(call.sampling, vae_shape(), patch);
     inputs.transformer = [&](int expert) {
-        if (expert == 1 && !call.keep && count == 1) release_transformer(0);
+        if (!call.keep) release_transformer(1 - expert);
         return transformer(expert);
     };
     std::vector<GenerateResult> results = stages.run("denoise", [&] {
@@ -329,6 +356,20 @@ void Pipeline::Parts::decode(std::vector<GenerateResult>& results, const Generat
     if (!call.keep) release(vae);
 }
 
+/// Lets go of all components at the end, also after an error.
+class Pipeline::Released {
+  public:
+    Released(Parts& parts, bool wanted) : parts_(wanted ? &parts : nullptr) {}
+    Released(const Released&) = delete;
+    Released& operator=(const Released&) = delete;
+    ~Released() {
+        if (parts_ != nullptr) parts_->release_all();
+    }
+
+  private:
+    Parts* parts_;
+};
+
 Pipeline::Pipeline(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Pipeline::Pipeline(Pipeline&&) noexcept = default;
 Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
@@ -338,6 +379,11 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& 
                         const LoadOptions& text_encoder) {
     family_of(transformer_folder(folder) / "config.json");
     auto parts = Parts::read(folder);
+    if (parts->folder.experts.boundary_ratio && !options.quantized.empty()) {
+        throw Unsupported(
+            "[pipeline] a quantized pair is of one transformer, this pipeline has two: quantize them while "
+            "they are loaded (online)");
+    }
     parts->options = options;
     parts->text_options = text_encoder;
     return Pipeline(std::move(parts));
@@ -411,16 +457,22 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     Parts& parts = *parts_;
     const GenerateOptions options = with_defaults(given);
     const SamplingOptions& sampling = options.sampling;
-    check(options);
-    if (const VaeShape* shape = parts.vae_shape()) sample_size(sampling, shape, parts.token());
+    check(options, parts.folder);
+    if (const VaeShape* shape = parts.vae_shape()) {
+        sample_size(sampling, shape, parts.token());
+        check_pixel_memory(sampling);
+    }
+    Sampler::create(*sampling.sampler, run_levels(parts.folder, sampling));  // checks them
+    const GivenPictures given_pictures = read_pictures(options, parts.folder);
+    const Released released(parts, !options.keep);
     Stages stages(options);
     Conditions conditions;
     conditions.prompt = parts.embeddings(options, false, stages);
     const double none = no_guidance(parts.guidance_rule());
-    if (*sampling.guidance != none || sampling.guidance_2.value_or(none) != none)
+    if (*sampling.guidance > none || sampling.guidance_2.value_or(none) > none)
         conditions.negative = parts.embeddings(options, true, stages);
     if (!options.keep) parts.release(parts.text);
-    parts.look_at_images(options, conditions, stages);
+    parts.look_at_pictures(given_pictures, options, conditions, stages);
     if (options.on_preview && has_vae()) {
         const auto vae = stages.run("load vae", [&] { return parts.decoder(); });
         conditions.preview.emplace(*vae);

@@ -35,6 +35,8 @@ struct PipelineFolder {
     /// InvalidArgument on a wrong value, Unsupported on a pipeline, a scheduler or a setting of it that
     /// Aerogel does not have.
     static PipelineFolder read(const std::filesystem::path& folder);
+    /// A given picture becomes channels beside the noise.
+    bool joins_pictures() const { return row != nullptr && row->from_image && !expand_timesteps; }
     /// The shift for so many tokens of one frame and steps; 3 where nothing is said.
     double shift(double tokens, int steps) const;
 };

@@ -30,6 +30,7 @@ void adjust_wan(const JsonNode& index, PipelineDefaults& defaults) {
 
 void adjust_flux2_klein(const JsonNode& index, PipelineDefaults& defaults) {
     if (!says(index, "is_distilled")) return;
+    defaults.can_guide = false;
     defaults.steps = 4;
     defaults.guidance = 1.0;
 }

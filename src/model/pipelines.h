@@ -34,6 +34,7 @@ struct PipelineDefaults {
     int steps = 50;
     double guidance = 1.0;
     double frames_per_second = 16.0;
+    bool can_guide = true;  ///< false: distilled
 };
 
 struct PipelineRow {

@@ -186,7 +186,8 @@ void quantize_if_large(LayeredModel& model, const LoadOptions& options, double m
     for (const std::string& name : model.linear_names())
         weights += static_cast<double>(model.linear(name).in_features() * model.linear(name).out_features());
     OnlineQuantConfig config;
-    config.quant_type = weights <= memory / 2 ? "W8A8_DYNAMIC" : "W4A8";
+    const auto schemes = model.automatic_schemes();
+    config.quant_type = weights <= memory / 2 ? schemes.eight_bits : schemes.four_bits;
     QuantizeReport report = quantize(model, config);
     report.because = fmt::format(
         "quantized to {} while loading: float weights would take {}, more than half of {} of memory",

@@ -26,15 +26,6 @@ Tensor noise(const Shape& shape, std::uint64_t seed, Device device) {
     return Tensor::of(sample, shape, device);
 }
 
-NoiseLevels noise_levels(const RunInputs& inputs) {
-    NoiseLevels levels;
-    levels.steps = *inputs.options.sampling.steps;
-    levels.shift = *inputs.options.sampling.shift;
-    levels.even = inputs.folder.row != nullptr && inputs.folder.row->even_levels;
-    levels.terminal = inputs.folder.terminal;
-    return levels;
-}
-
 class Run {
   public:
     explicit Run(const RunInputs& inputs)
@@ -43,7 +34,7 @@ class Run {
           model_(inputs.transformer(0)),
           sample_(noise(sample_shape(*model_, inputs.size, inputs.condition), options_.sampling.seed,
                         model_->device())),
-          sampler_(model_->config(), options_, noise_levels(inputs), sample_),
+          sampler_(model_->config(), options_, run_levels(inputs.folder, options_.sampling), sample_),
           timestep_(*options_.sampling.steps) {
         take_policy();
     }
@@ -70,7 +61,8 @@ class Run {
   private:
     // Two experts, each for its noise levels (Wan 2.2: mixture of experts by noise). The first one is let go.
     void choose_expert(int step) {
-        if (expert_ == 1 || inputs_.folder.experts.at(sampler_.timestep(step)) == 0) return;
+        if (expert_ == 1 || inputs_.folder.experts.at(sampler_.timestep(step, sample_.dim(2) - 1)) == 0)
+            return;
         model_.reset();
         model_ = inputs_.transformer(1);
         expert_ = 1;
@@ -89,7 +81,8 @@ class Run {
     void show_preview(int step, const Tensor& velocity) const {
         if (inputs_.preview == nullptr || step % options_.preview_every != 0) return;
         Tensor clean(DType::f32, sample_.shape(), sample_.device());
-        combine({{1.0, sample_}, {-sampler_.timestep(step) / kTrainTimesteps, velocity}}, clean);
+        combine({{1.0, sample_}, {-sampler_.timestep(step, sample_.dim(2) / 2) / kTrainTimesteps, velocity}},
+                clean);
         options_.on_preview(step, inputs_.preview->picture(clean.to(Device::cpu)));
     }
 
@@ -158,6 +151,15 @@ class Run {
 };
 
 }  // namespace
+
+NoiseLevels run_levels(const PipelineFolder& folder, const SamplingOptions& sampling) {
+    NoiseLevels levels;
+    levels.steps = *sampling.steps;
+    levels.shift = *sampling.shift;
+    levels.even = folder.row != nullptr && folder.row->even_levels;
+    levels.terminal = folder.terminal;
+    return levels;
+}
 
 GenerateResult run_sampling(const RunInputs& inputs) {
     return Run(inputs).finish();

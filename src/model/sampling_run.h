@@ -25,6 +25,9 @@ struct RunInputs {
     std::function<std::shared_ptr<Transformer>(int expert)> transformer;
 };
 
+/// Of a run with these options, all set.
+NoiseLevels run_levels(const PipelineFolder& folder, const SamplingOptions& sampling);
+
 /// `video` is the sample, f32 [channels, frames, height, width] on the CPU, with the reports of the steps.
 /// InvalidArgument, Unsupported, Cancelled.
 GenerateResult run_sampling(const RunInputs& inputs);

@@ -41,13 +41,13 @@ double least_bytes(const Transformer& model, const Shape& shape) {
     return sizeof(float) * kVideos * elements + model.forward_bytes(tokens);
 }
 
-void check_memory(const Transformer& model, const Shape& shape) {
-    const double needed = least_bytes(model, shape);
+// `size`: frames, height and width of what needs so many bytes.
+void check_memory(const Shape& size, double needed) {
     const auto usable = static_cast<double>(usable_memory_bytes());
     if (needed <= usable) return;
     throw InvalidArgument(
         fmt::format("[generate] {} frames of {}x{} need at least {} of memory, but only {} can be used",
-                    shape[2], shape[4], shape[3], show_bytes(needed), show_bytes(usable)));
+                    size[0], size[2], size[1], show_bytes(needed), show_bytes(usable)));
 }
 
 }  // namespace
@@ -70,6 +70,11 @@ Shape sample_size(const SamplingOptions& options, const VaeShape* vae, std::span
     return {latents[2], latents[3], latents[4]};
 }
 
+void check_pixel_memory(const SamplingOptions& options) {
+    const double pixels = static_cast<double>(*options.frames) * *options.height * *options.width;
+    check_memory({*options.frames, *options.height, *options.width}, 2 * 3 * sizeof(float) * pixels);
+}
+
 Shape sample_shape(const Transformer& model, const Shape& size, const Tensor& condition) {
     const TransformerConfig& config = model.config();
     const std::int64_t joined = condition.defined() ? condition.dim(1) : 0;
@@ -80,7 +85,7 @@ Shape sample_shape(const Transformer& model, const Shape& size, const Tensor& co
             joined == 0 ? "an image-to-video model needs one (image)" : "this model takes none"));
     }
     const Shape shape = {1, config.out_channels, size[0], size[1], size[2]};
-    check_memory(model, shape);
+    check_memory(size, least_bytes(model, shape));
     return shape;
 }
 

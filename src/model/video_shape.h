@@ -14,6 +14,10 @@ namespace aerogel {
 /// when a size is missing or no whole number of tokens.
 Shape sample_size(const SamplingOptions& options, const VaeShape* vae, std::span<const std::int64_t> patch);
 
+/// InvalidArgument when the pixels of a video of these sizes, all set, need more memory than this machine
+/// has.
+void check_pixel_memory(const SamplingOptions& options);
+
 /// [1, channels, frames, height, width] of a sample of this size, to which `condition` is joined where it is
 /// defined. InvalidArgument when the channels do not fit or it needs more memory than this machine has.
 Shape sample_shape(const Transformer& model, const Shape& size, const Tensor& condition);

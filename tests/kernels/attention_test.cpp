@@ -29,8 +29,8 @@ TEST(AttentionKernels, TheReferenceComesLastAndTakesAll) {
     for (AttentionCase& test_case : cases) {
         for (const AttentionFormatRow& row : kAttentionFormats) {
             test_case.problem.format = row.format;
-            const bool possible =
-                row.format == none || (!test_case.problem.causal && !test_case.problem.biased);
+            const auto& [causal, biased] = std::pair(test_case.problem.causal, test_case.problem.biased);
+            const bool possible = row.format == none || (!biased && !(causal && row.format == int8));
             EXPECT_EQ(reference_of(row.format).why_not(test_case.problem).empty(), possible) << row.name;
         }
     }

@@ -91,6 +91,45 @@ def test_wan_with_two_experts(folders, tmp_path):
     assert not torch.equal(ours(one, tmp_path, prompt=PROMPT, seed=3, guidance=3.0, steps=5, **VIDEOS)["video"], both)
 
 
+def test_calls_with_components_let_go(folders, tmp_path):
+    """The same pixels whether components stay or not; a pair of one transformer is not loaded into two."""
+    folder, _ = folders("z_image")
+    both = [ours(folder, tmp_path, prompt=PROMPT, steps=2, keep=keep, **PICTURES)["video"] for keep in (0, 1)]
+    assert torch.equal(*both)
+    done = run_program("pipeline_generate", folders("flux2_klein")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1",
+                       "guidance=4", "height=32", "width=32")
+    assert done.returncode == 1 and "distilled and takes no guidance" in done.stderr
+
+
+def test_a_pair_is_of_one_transformer(folders, aerogel, tmp_path):
+    folder, _ = folders("wan_experts")
+    done = aerogel("generate", folder, "--prompt", "x", "--quantized", tmp_path, "-o", tmp_path / "o.gif")
+    assert done.returncode == 1 and "this pipeline has two" in done.stderr
+
+
+def test_names_of_batches_are_checked(folders, aerogel, tmp_path):
+    folder, _ = folders("z_image")
+    picture(tmp_path / "cat-8.png", 1)
+    before = (tmp_path / "cat-8.png").read_bytes()
+    flags = ["generate", folder, "--prompt", "x", "--size", "32x32", "--steps", 1]
+    done = aerogel(*flags, "--first-frame", tmp_path / "cat-8.png", "--batch", 2, "--seed", 7, "-o", tmp_path / "cat.png")
+    assert done.returncode == 1 and "cat-8.png" in done.stderr and (tmp_path / "cat-8.png").read_bytes() == before
+    done = aerogel(*flags, "--preview", tmp_path / "p.mp4", "-o", tmp_path / "o.png")
+    assert done.returncode == 1 and "--preview writes" in done.stderr
+    done = aerogel(*flags, "--batch", 2, "--seed", 7, "--json", "-o", f"{tmp_path}/many/")
+    assert done.returncode == 0, done.stderr
+    assert [video["seed"] for video in json.loads(done.stdout)["videos"]] == [7, 8]
+    assert (tmp_path / "many-7/frame_0000.png").exists() and (tmp_path / "many-8/frame_0000.png").exists()
+
+
+@pytest.mark.parametrize("scheme", ["W8A16", "float"])
+def test_schemes_of_the_text_encoder(folders, aerogel, scheme, tmp_path):
+    done = aerogel("generate", folders("z_image")[0], "--prompt", "x", "--size", "32x32", "--steps", 1, "--json",
+                   "--text-encoder-scheme", scheme, "-o", tmp_path / "o.png")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).get("text_encoder_scheme") == (None if scheme == "float" else scheme)
+
+
 def picture(path, seed):
     pixels = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     image = Image.fromarray(pixels.numpy()).resize((70, 50), Image.Resampling.BICUBIC)
@@ -124,7 +163,9 @@ def test_small_wan_from_a_picture(folders, tmp_path):
     (dict(height=60), "height must be a positive multiple of 16, got 60"),
     (dict(frames=5), "this model makes pictures: frames must be 1, got 5"),
     (dict(guidance="nan"), "guidance must be a number"),
-    (dict(image="none.png"), "none.png")])
+    (dict(image="none.png"), "none.png"), (dict(guidance_2=3), "guidance_2 is of a second expert"),
+    (dict(shift=0), "shift must be positive"), (dict(last_image="none.png"), "last_image is for image-to-video"),
+    (dict(height=1048576, width=1048576), "of memory, but only")])
 def test_wrong_settings_are_found_before_the_work(folders, settings, message, tmp_path):
     arguments = {**dict(prompt=PROMPT, steps=1, **PICTURES), **settings}
     done = run_program("pipeline_generate", folders("z_image")[0], tmp_path / "o.safetensors",

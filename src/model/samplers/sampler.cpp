@@ -46,14 +46,15 @@ std::vector<double> noise_levels(SamplerKind kind, const NoiseLevels& levels) {
 
 std::unique_ptr<Sampler> Sampler::create(SamplerKind kind, const NoiseLevels& levels) {
     constexpr int kMostSteps = 1000;
-    constexpr double kLargestShift = 100.0;  // beyond it neighbouring noise levels meet in float32
+    // Beyond it neighbouring noise levels meet in float32; those of even steps are farther apart.
+    const double largest_shift = levels.even && kind == SamplerKind::euler ? 1e4 : 100.0;
     if (levels.steps < 1 || levels.steps > kMostSteps) {
         throw InvalidArgument(
             fmt::format("[sampler] steps must be between 1 and {}, got {}", kMostSteps, levels.steps));
     }
-    if (!(levels.shift > 0.0) || levels.shift > kLargestShift) {
+    if (!(levels.shift > 0.0) || levels.shift > largest_shift) {
         throw InvalidArgument(fmt::format("[sampler] shift must be positive and at most {}, got {}",
-                                          kLargestShift, levels.shift));
+                                          largest_shift, levels.shift));
     }
     if (levels.terminal && !(*levels.terminal > 0.0 && *levels.terminal < 1.0)) {
         throw InvalidArgument(

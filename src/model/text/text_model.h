@@ -42,6 +42,8 @@ class TextModel : public LayeredModel {
 
     /// All Linears of the blocks.
     std::string_view default_layers() const override;
+    /// Weight-only: hidden states of language models have values far from all others.
+    AutomaticSchemes automatic_schemes() const override { return {"W8A16", "W4A16"}; }
     std::string_view default_attentions() const override { return {}; }
     void check_intact() const override;
 

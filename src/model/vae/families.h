@@ -41,7 +41,10 @@ std::unique_ptr<VaeLayer> scale_channels(std::span<const float> factor, std::spa
 std::vector<float> read_numbers(const JsonNode& json, std::size_t count, double low, double high);
 /// True, or false; InvalidArgument where a key holds something else than these.
 void require_word(const JsonNode& json, const char* key, std::string_view only);
-/// A list of positive sizes.
+/// As read_size, up to `most`: what no VAE has is refused before memory is taken for it.
+void read_size(const JsonNode& json, const char* key, std::int64_t most, std::int64_t& value);
+inline constexpr std::int64_t kMostLatents = 1024, kMostBlocks = 64, kMostWidth = 8192;
+/// A list of positive sizes, up to kMostWidth.
 std::vector<std::int64_t> read_size_list(const JsonNode& json);
 
 }  // namespace aerogel

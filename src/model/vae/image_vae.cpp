@@ -46,8 +46,8 @@ ImageVaeConfig read_config(const JsonNode& json, const ImageVaeConfig& defaults)
     config.decoder_widths = config.widths;
     if (json.has("decoder_block_out_channels"))
         config.decoder_widths = read_size_list(json.at("decoder_block_out_channels"));
-    read_size(json, "layers_per_block", config.layers_per_block);
-    read_size(json, "latent_channels", config.latent_channels);
+    read_size(json, "layers_per_block", kMostBlocks, config.layers_per_block);
+    read_size(json, "latent_channels", kMostLatents, config.latent_channels);
     read_size(json, "norm_num_groups", config.groups);
     read_flag(json, "use_quant_conv", config.quant_conv);
     read_flag(json, "use_post_quant_conv", config.post_quant_conv);

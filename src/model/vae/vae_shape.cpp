@@ -50,11 +50,15 @@ void require_word(const JsonNode& json, const char* key, std::string_view only) 
     if (json.has(key)) json.at(key).word({&only, 1});
 }
 
+void read_size(const JsonNode& json, const char* key, std::int64_t most, std::int64_t& value) {
+    if (json.has(key)) value = json.at(key).whole({1, most});
+}
+
 std::vector<std::int64_t> read_size_list(const JsonNode& json) {
     constexpr std::size_t kMost = 8;
     const std::string wanted = fmt::format("a list of 1 to {} sizes", kMost);
     std::vector<std::int64_t> sizes;
-    for (const JsonNode& item : json.items(wanted)) sizes.push_back(item.whole(kSizes));
+    for (const JsonNode& item : json.items(wanted)) sizes.push_back(item.whole({1, kMostWidth}));
     if (sizes.empty() || sizes.size() > kMost) json.fail(wanted);
     return sizes;
 }

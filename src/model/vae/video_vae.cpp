@@ -74,12 +74,12 @@ void check_repeats(const JsonNode& json, const VideoVaeConfig& config) {
 
 VideoVaeConfig read_video_config(const JsonNode& json) {
     VideoVaeConfig config;
-    read_size(json, "base_dim", config.base_dim);
+    read_size(json, "base_dim", kMostWidth, config.base_dim);
     config.decoder_base_dim = config.base_dim;
-    read_size(json, "decoder_base_dim", config.decoder_base_dim);
-    read_size(json, "z_dim", config.z_dim);
+    read_size(json, "decoder_base_dim", kMostWidth, config.decoder_base_dim);
+    read_size(json, "z_dim", kMostLatents, config.z_dim);
     if (json.has("dim_mult")) config.dim_mult = read_size_list(json.at("dim_mult"));
-    read_size(json, "num_res_blocks", config.num_res_blocks);
+    read_size(json, "num_res_blocks", kMostBlocks, config.num_res_blocks);
     // diffusers cannot run attention in these blocks.
     if (json.has("attn_scales") && !json.at("attn_scales").items().empty())
         json.at("attn_scales").fail("an empty list");

@@ -105,6 +105,7 @@ Picture read_png(const std::filesystem::path& path) {
     }
     const std::unique_ptr<png_image, void (*)(png_image*)> owner(&image, png_image_free);
     check_plausible(path, image);
+    image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;  // 16 bits a channel are brightness as with 8
     image.format = PNG_FORMAT_RGB;
     Picture picture{static_cast<std::int64_t>(image.height), static_cast<std::int64_t>(image.width), {}};
     picture.pixels.resize(PNG_IMAGE_SIZE(image));

@@ -108,8 +108,10 @@ void write_png(const fs::path& path, const Frames& frames, std::int64_t frame,
 
 void write_png_folder(const fs::path& folder, const Frames& frames, const std::string& parameters) {
     make_folders(folder);
-    for (std::int64_t f = 0; f < frames.count; ++f)
-        write_png(folder / fmt::format("frame_{:04}.png", f), frames, f, parameters);
+    const auto path = [&](std::int64_t frame) { return folder / fmt::format("frame_{:04}.png", frame); };
+    for (std::int64_t f = 0; f < frames.count; ++f) write_png(path(f), frames, f, parameters);
+    // Of a longer video that was here before.
+    for (std::int64_t f = frames.count; path_exists(path(f)); ++f) remove_file(path(f));
 }
 
 // What both programs may open: this one file, as what its name says. A playlist or list of files under the
