@@ -21,7 +21,7 @@ class WanProcessor(WanAttnProcessor):
                  attention_mask: torch.Tensor | None = None, rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
         plain = encoder_hidden_states is None and attn.add_k_proj is None and not torch.is_grad_enabled() and not transformed()
         plain = plain and rotary_emb is not None and not any(t.ndim != 4 or t.shape[0] * t.shape[2] != 1 for t in rotary_emb)
-        if not plain or not all(fits(norm, hidden_states) for norm in (attn.norm_q, attn.norm_k)):
+        if rotary_emb is None or not plain or not all(fits(norm, hidden_states) for norm in (attn.norm_q, attn.norm_k)):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         if attn.fused_projections:
             q, k, v = attn.to_qkv(hidden_states).chunk(3, dim=-1)
