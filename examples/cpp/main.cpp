@@ -1,4 +1,5 @@
-// A C++ product without Python, from a prompt to a picture or a video: load, quantize on the way in, generate, save.
+// A C++ product without Python, from a prompt to a picture or a video: load, quantize on the way in,
+// generate, save.
 #include <exception>
 #include <iostream>
 #include <string>

@@ -22,7 +22,8 @@ void add_sampling_flags(CLI::App& command, SamplingFlags& flags, const std::stri
         ->check(seed_number());
     add("--frames", options.frames, "Frames of the video");
     add("--size", flags.size, "WIDTHxHEIGHT of the picture or video");
-    add("--guidance", options.guidance, "Classifier-free guidance scale (1: none; Z-Image: 0: none)")->check(any_real_number());
+    add("--guidance", options.guidance, "Classifier-free guidance scale (1: none; Z-Image: 0: none)")
+        ->check(any_real_number());
     add("--guidance-2", options.guidance_2, "Guidance of the second expert (default: --guidance)")
         ->check(any_real_number());
     add("--shift", options.shift, "Shift of the flow-matching schedule")->check(any_real_number());

@@ -32,9 +32,9 @@ struct ConvolutionProblem {
     std::string describe() const;
 };
 
-/// y[p,:] = bias + add[p,:] + sum over taps of x[p * stride + tap - padding, :] w^T, for pixels p = (frame, line,
-/// column) of y. Float32. What lies outside of x is 0, but frames before the first one are those of `before`,
-/// as far as they go.
+/// y[p,:] = bias + add[p,:] + sum over taps of x[p * stride + tap - padding, :] w^T, for pixels p = (frame,
+/// line, column) of y. Float32. What lies outside of x is 0, but frames before the first one are those of
+/// `before`, as far as they go.
 struct ConvolutionArgs {
     const float* x = nullptr;  ///< [frames, height, width, channels], contiguous
     Axes x_size;
@@ -56,7 +56,8 @@ struct ConvolutionKernel {
     std::string_view name;  ///< "cpu.avx2.convolution"
     std::size_t (*packed_bytes)(const ConvolutionProblem& problem);
     /// Packs an f32 matrix [out_channels, k()].
-    void (*pack)(const ConvolutionProblem& problem, const QuantizedTensor& weight, std::byte* packed) noexcept;
+    void (*pack)(const ConvolutionProblem& problem, const QuantizedTensor& weight,
+                 std::byte* packed) noexcept;
     std::size_t (*workspace_bytes)(const ConvolutionProblem& problem, std::int64_t pixels);
     void (*run)(const ConvolutionProblem& problem, const ConvolutionArgs& args) noexcept;
 };

@@ -25,8 +25,8 @@ std::vector<std::string> select_layers(const std::vector<std::string>& names,
 /// otherwise.
 inline constexpr std::string_view kDefaultAttentions = "*.{attn1,self_attn}";
 
-/// "blocks.0.attn1" of "blocks.0.attn1.to_q", or of ".q" in Wan's names, or of Flux2's ".to_qkv_mlp_proj": the
-/// attention whose queries this Linear makes; empty for other Linears.
+/// "blocks.0.attn1" of "blocks.0.attn1.to_q", or of ".q" in Wan's names, or of Flux2's ".to_qkv_mlp_proj":
+/// the attention whose queries this Linear makes; empty for other Linears.
 std::string attention_of_queries(const std::string& linear);
 
 /// The names of attention modules that match any pattern (none given: kDefaultAttentions). InvalidArgument

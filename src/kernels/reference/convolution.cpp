@@ -54,8 +54,8 @@ void run_convolution(const ConvolutionProblem& problem, const ConvolutionArgs& a
     parallel_for(args.y_size.frames * args.y_size.height, [&](std::int64_t task, int) {
         const std::int64_t frame = task / args.y_size.height, line = task % args.y_size.height;
         for (std::int64_t pixel = 0; pixel < args.y_size.width; ++pixel) {
-            const std::int64_t offset = frame * args.y_strides.frames + line * args.y_strides.height +
-                                        pixel * args.y_strides.width;
+            const std::int64_t offset =
+                frame * args.y_strides.frames + line * args.y_strides.height + pixel * args.y_strides.width;
             for (std::int64_t n = 0; n < problem.out_channels; ++n) {
                 double sum = sum_of_taps(problem, args, {frame, line, pixel}, n);
                 if (args.bias != nullptr) sum += args.bias[n];

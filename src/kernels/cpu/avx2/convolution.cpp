@@ -12,6 +12,7 @@ using Convolutions = ConvolutionRow<Avx2Floats>;
 }  // namespace
 
 constexpr ConvolutionKernel avx2::kConvolution = {"cpu.avx2.convolution", Convolutions::packed_bytes,
-    Convolutions::pack, Convolutions::workspace_bytes, Convolutions::run};
+                                                  Convolutions::pack, Convolutions::workspace_bytes,
+                                                  Convolutions::run};
 
 }  // namespace aerogel

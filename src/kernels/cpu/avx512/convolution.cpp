@@ -12,6 +12,7 @@ using Convolutions = ConvolutionRow<Avx512Floats>;
 }  // namespace
 
 constexpr ConvolutionKernel avx512::kConvolution = {"cpu.avx512.convolution", Convolutions::packed_bytes,
-    Convolutions::pack, Convolutions::workspace_bytes, Convolutions::run};
+                                                    Convolutions::pack, Convolutions::workspace_bytes,
+                                                    Convolutions::run};
 
 }  // namespace aerogel

@@ -12,6 +12,7 @@ using Convolutions = ConvolutionRow<Sse2Floats>;
 }  // namespace
 
 constexpr ConvolutionKernel baseline::kConvolution = {"cpu.baseline.convolution", Convolutions::packed_bytes,
-    Convolutions::pack, Convolutions::workspace_bytes, Convolutions::run};
+                                                      Convolutions::pack, Convolutions::workspace_bytes,
+                                                      Convolutions::run};
 
 }  // namespace aerogel
