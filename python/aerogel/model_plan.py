@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from . import _core
 from ._loading import float_arrays
+from .attention.arguments import mxfp4_scale
 from .attention.module import FILE_TYPES
 from .layer_choice import Listed, as_list
 from .linear import QuantizedLinear
@@ -58,8 +60,9 @@ class OnlineQuantConfig:
     "W16A16" keeps a layer or an attention float, "W8A8" is W8A8_DYNAMIC, as there are no calibrated scales. group_size: columns that share
     a weight scale in the other layers, 0 = the whole row, None = the scheme's default (64 for int4). fa_layers: patterns of names or
     classes of attention modules that get a `QuantizedAttention` as `layer.fa_quant`, used by diffusers' layers and by modules whose own
-    forward calls it; fa_quant_type: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC or INT8_DYNAMIC. Raises ValueError for one without the other,
-    and for other types."""
+    forward calls it; fa_quant_type: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC or INT8_DYNAMIC. mxfp4_scale_alg,
+    mxfp4_dst_type_max: of `quantized_attention`, for attention in MXFP4_DYNAMIC; None = 0. Linear layers always have the scales of the OCP
+    specification. Raises ValueError for fa_layers without fa_quant_type or the reverse, and for values that do not fit."""
 
     quant_type: str = "W8A8_DYNAMIC"
     fallback_layers: dict[str, str] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class OnlineQuantConfig:
     fa_quant_type: str | None = None
     timestep_config: TimestepPolicyConfig | None = None
     group_size: int | None = None
-    mxfp4_scale_alg: object = None
+    mxfp4_scale_alg: int | None = None
     mxfp4_dst_type_max: float = 7.25
 
     def __post_init__(self) -> None:
@@ -78,6 +81,11 @@ class OnlineQuantConfig:
             raise ValueError(f"[quantize] fa_layers and fa_quant_type go together, got {self.fa_layers!r} and {self.fa_quant_type!r}")
         if self.fa_quant_type is not None and self.fa_quant_type not in FILE_TYPES:
             raise ValueError(f"[quantize] fa_quant_type must be one of {', '.join(FILE_TYPES)}, got {self.fa_quant_type!r}")
+        self.mxfp4_options()
+
+    def mxfp4_options(self) -> dict[str, Any]:
+        """mxfp4_scale_alg and mxfp4_dst_type_max as a QuantizedAttention takes them; empty for the default."""
+        return mxfp4_scale("quantize", 0 if self.mxfp4_scale_alg is None else self.mxfp4_scale_alg, self.mxfp4_dst_type_max)
 
 
 def _lists(include: str | Iterable[str] | None, exclude: str | Iterable[str]) -> tuple[list[str] | None, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -61,7 +61,8 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
         pair = _core.QuantizedPair.open(fspath(quant_des_path), rank_of(quant_des_path, rank))
         return apply(model, found, plan_from_files(found, pair, include, exclude, _type_of(scheme_of)), pair, policy=policy)
     config = online_config or OnlineQuantConfig(cast(str, scheme))
-    return apply(model, found, plan_in_memory(found, config, include, exclude), policy=policy or config.timestep_config)
+    return apply(model, found, plan_in_memory(found, config, include, exclude), policy=policy or config.timestep_config,
+                 mxfp4=config.mxfp4_options())
 
 
 def _type_of(scheme_of: Callable[[str, str], str] | None) -> Callable[[str, str, bool], str] | None:
@@ -77,14 +78,14 @@ def _type_of(scheme_of: Callable[[str, str], str] | None) -> Callable[[str, str,
 
 
 def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.QuantizedPair | None = None, *,
-          policy: TimestepPolicyConfig | None = None) -> QuantizeReport:
-    """Does what the plan says: all new modules are made first, then they take their places."""
+          policy: TimestepPolicyConfig | None = None, mxfp4: Mapping[str, Any] | None = None) -> QuantizeReport:
+    """Does what the plan says: all new modules are made first, then they take their places. mxfp4: of attention, as `planned` takes it."""
     new: dict[int, QuantizedLinear] = {}  # id of the old module -> what takes its place, under all names of it
     attention: dict[str, QuantizedAttention] = {}
     for decision in plan.decisions:
         name, module = found.names[decision.module], found.modules[decision.module]
         if decision.attention is not None:
-            attention[name] = planned_attention(decision, policy)
+            attention[name] = planned_attention(decision, policy, mxfp4)
         elif decision.quantizes and id(module) not in new:
             layer = float_layer(name, module, decision) if pair is None else QuantizedLinear(plan.read(pair, decision))
             layer.timestep_policy, new[id(module)] = policy, layer

@@ -210,7 +210,8 @@ def test_returns_the_model_and_tells_what_was_done(tmp_path, model, caplog):
     assert "12 W8A8" in caplog.text and "attention: 0 quantized" in caplog.text
 
 
-def test_what_has_no_effect_is_said_once(tmp_path, model):
+def test_what_has_no_effect_is_said_once(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("mindiesd.quantization.config._said", set())  # other tests may have been told
     description, _, _ = static_files(tmp_path, model, "W8A8")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -111,7 +111,7 @@ def test_one_policy_for_linears_and_attention():
 
 @pytest.mark.parametrize("keywords", [dict(quant_type="W9A9"), dict(quant_type=None), dict(fa_quant_type="FP8_DYNAMIC"), dict(timestep_config=1),
                                       dict(fa_quant_type="W8A8", fa_layers="a"), dict(fallback_layers={"a": "x"}), dict(fallback_layers={"a": None}), dict(mxfp4_scale_alg=1.5),
-                                      dict(fallback_timesteps=[1]), dict(mxfp4_dst_type_max=None)])
+                                      dict(fallback_timesteps=[1]), dict(mxfp4_dst_type_max=None), dict(mxfp4_scale_alg=1), dict(mxfp4_dst_type_max=3)])
 def test_config_errors(keywords):
     with pytest.raises(ModelInitError, match=r"^\[MIE06E000004\] Model init err\. \[quantize\]"):
         OnlineQuantConfig(**keywords)
@@ -139,6 +139,9 @@ def test_attention_classes(kind, format):
         module(q[:, :, :3], k, v, layout="BSND")
     if kind is MXFP4QuantFA:
         assert kind("a.b", {}).q_rot is None
+        by_range = kind("a.b", {}, quant_config=OnlineQuantConfig(mxfp4_scale_alg=2))
+        scale = dict(mxfp4_scale_alg=2, mxfp4_dst_type_max=7.25)
+        assert torch.equal(by_range(q, *shared, layout="BSND"), aerogel.quantized_attention(q, *shared, "mxfp4", input_layout="BSND", smooth_k=False, **scale))
     else:
         with pytest.raises(ParametersInvalid, match=r"a.b.q_rot is missing"):
             kind("a.b", {})
@@ -149,3 +152,13 @@ def test_quantized_models_are_copied_and_moved():
     x = torch.randn(1, 4, 24).bfloat16()
     with torch.no_grad():
         assert torch.equal(copy.deepcopy(model)(x), model(x)) and model(x).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_the_scale_of_mxfp4_reaches_attention_in_memory():
+    x, outputs = torch.randn(2, 33, 24), []
+    model = Model()
+    for algorithm in (None, 0, 2):
+        config = OnlineQuantConfig(fa_layers="*attn", fa_quant_type="MXFP4_DYNAMIC", mxfp4_scale_alg=algorithm)
+        outputs.append(quantize(copy.deepcopy(model), online_config=config)(x))
+    assert torch.equal(*outputs[:2]) and not torch.equal(*outputs[1:])

@@ -12,7 +12,7 @@ import diffusers
 import pytest
 import torch
 import torch._dynamo.testing
-from aerogel.attention.layers import running
+from aerogel.attention.layers import Problem, by_torch, dense, running
 from tiny_pipelines import TEXT, wan_transformer
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import _get_current_function_mode_stack
@@ -277,3 +277,46 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("diffusers", 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@torch.no_grad()
+def test_a_mask_of_two_axes_is_what_the_caller_means():
+    """torch's [queries, keys], but [batch, keys] for a dispatcher's arrays; here both have the same shape."""
+    torch.manual_seed(0)
+    q, mask = torch.randn(4, 2, 4, 16), torch.rand(4, 4) < 0.6
+    mask.fill_diagonal_(True)
+    torch.testing.assert_close(by_torch(Problem(q, q, q, "BNSD", mask)), scaled_dot_product_attention(q, q, q, mask))
+    wanted = scaled_dot_product_attention(q, q, q, mask[:, None, None])
+    torch.testing.assert_close(by_torch(Problem(*[q.transpose(1, 2)] * 3, "BSND", mask)), wanted.transpose(1, 2))
+    k, mask = torch.randn(4, 2, 7, 16), torch.ones(4, 7, dtype=torch.bool).tril(3)
+    short = torch.randn(2, 2, 4, 16)
+    wanted = scaled_dot_product_attention(short, k[:2], k[:2], mask)
+    torch.testing.assert_close(by_torch(Problem(*(t.transpose(1, 2) for t in (short, k[:2], k[:2])), "BSND", mask)), wanted.transpose(1, 2))
+
+
+@pytest.mark.parametrize(("dim", "v_dim"), [(288, 288), (32, 16)])
+@torch.no_grad()
+def test_sizes_of_heads_that_aerogel_does_not_compute_go_to_torch(dim, v_dim):
+    q, v = torch.randn(1, 2, 5, dim), torch.randn(1, 2, 5, v_dim)
+    wanted = scaled_dot_product_attention(q, q, v)
+    for format in (None, "int8"):
+        assert torch.equal(dense(Problem(q, q, v, "BNSD"), format), wanted)
+    assert f"head_dim is {dim}" in Problem(q, q, v, "BNSD").why_torch()
+
+
+@torch.no_grad()
+def test_the_scale_of_mxfp4_reaches_the_attention_of_a_model():
+    q = torch.randn(1, 2, 64, 32)
+    config = dict(fa_layers="*.attn1", fa_quant_type="MXFP4_DYNAMIC")
+    for given in (dict(mxfp4_scale_alg=2), dict(mxfp4_scale_alg=0), {}):
+        model = wan()
+        aerogel.quantize(model, online_config=aerogel.OnlineQuantConfig("W8A8_DYNAMIC", **config, **given))
+        attention = model.blocks[0].attn1.fa_quant
+        rotation = (attention.q_rot, attention.k_rot)
+        scale = dict(mxfp4_scale_alg=2, mxfp4_dst_type_max=7.25) if given.get("mxfp4_scale_alg") else {}
+        assert torch.equal(attention(q, q, q), aerogel.quantized_attention(q, q, q, "mxfp4", smooth_k=False, rotation=rotation, **scale)), given
+    for wrong in (dict(mxfp4_scale_alg=1), dict(mxfp4_scale_alg="2"), dict(mxfp4_dst_type_max=5.0), dict(mxfp4_dst_type_max="6")):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            aerogel.OnlineQuantConfig(**wrong)
+    with pytest.raises(ValueError, match="mxfp4_dst_type_max must be 0 or in"):
+        aerogel.quantized_attention(q, q, q, "mxfp4", mxfp4_scale_alg=0, mxfp4_dst_type_max=13)

@@ -39,11 +39,14 @@ def positive_scale(op: str, scale: float | None) -> float:
 
 
 def mxfp4_scale(op: str, algorithm: int | None, dst_type_max: float | None) -> dict[str, Any]:
-    """The core's options for the scale of MXFP4 blocks, none for the default. algorithm None: 2 where a range is given, else 0."""
-    if algorithm is not None and (isinstance(algorithm, bool) or not isinstance(algorithm, int)):
+    """The core's options for the scale of MXFP4 blocks, none for the default. algorithm None: 2 where a range is given, else 0. A range that
+    does not fit is refused with algorithm 0, too."""
+    if algorithm is not None and (isinstance(algorithm, bool) or not isinstance(algorithm, int) or algorithm not in (0, 2)):
         raise ValueError(f"[{op}] mxfp4_scale_alg must be 0, 2 or None, got {algorithm!r}")
     if dst_type_max is not None and (isinstance(dst_type_max, bool) or not isinstance(dst_type_max, (int, float))):
         raise ValueError(f"[{op}] mxfp4_dst_type_max must be a number or None, got {dst_type_max!r}")
+    if dst_type_max and not 6 <= dst_type_max <= 12:
+        raise ValueError(f"[{op}] mxfp4_dst_type_max must be 0 or in [6, 12], got {dst_type_max!r}")
     given = (2 if dst_type_max else 0) if algorithm is None else algorithm
     return {"mxfp4_scale_alg": given, "mxfp4_dst_type_max": float(dst_type_max or 0) if given else 0.0} if given else {}
 

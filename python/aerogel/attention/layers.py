@@ -26,6 +26,7 @@ from .quantized import quantized_attention
 
 _log = logging.getLogger("aerogel")
 TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
+MOST_HEAD_DIM = 256  # of the core
 MULTIPLIES_BF16 = _core.multiplies_bf16()  # faster than torch, whose attention hardly uses AVX-512 BF16, and as fast with AMX or faster
 running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with attend(problem)
 numbers = itertools.count()
@@ -74,13 +75,17 @@ class Problem:
             return "gradients are wanted"
         if self.causal or self.dropout:
             return "attention is causal or has dropout"
+        if self.q.shape[-1] > MOST_HEAD_DIM or self.v.shape[-1] != self.k.shape[-1]:
+            return f"head_dim is {self.q.shape[-1]}, that of v {self.v.shape[-1]} (of one size, at most {MOST_HEAD_DIM}, are computed)"
         return "" if self.q.dtype in (torch.float32, torch.bfloat16, torch.float16) else f"tensors are {self.q.dtype}"
 
 
 def by_torch(p: Problem) -> torch.Tensor:
     """The problem through torch's scaled_dot_product_attention."""
     q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
-    mask = p.mask[:, None, None] if p.mask is not None and p.mask.ndim == 2 else p.mask
+    mask = p.mask
+    if mask is not None and p.layout == "BSND" and tuple(mask.shape) == (p.q.shape[0], p.k.shape[1]):  # diffusers' [batch, keys]
+        mask = mask[:, None, None]
     o = scaled_dot_product_attention(q, k, v, mask, p.dropout, p.causal, scale=p.scale, enable_gqa=p.gqa)
     return o.transpose(1, 2) if p.layout == "BSND" else o
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from .. import _core
 from ..timestep import TimestepManager, TimestepPolicyConfig
+from .arguments import mxfp4_scale
 from .dense import attention
 from .quantized import quantized_attention
 
@@ -47,12 +48,14 @@ class QuantizedAttention(nn.Module):
 
     format: of `quantized_attention`. q_rot, k_rot: [head_dim, head_dim] or None. scales: calibrated, int8 only. policy: a
     TimestepPolicyConfig whose target "fa" chooses per step: "mxfp4" takes MXFP4, FP8 or FLOAT, the others are float in steps registered as
-    FLOAT; None = the format always. smooth_k: of `quantized_attention`, int8 only; files of the other formats were made without it. k may
-    have fewer heads than q. The output has q's dtype and layout (or layout_out)."""
+    FLOAT; None = the format always. smooth_k: of `quantized_attention`, int8 only; files of the other formats were made without it.
+    mxfp4_scale_alg, mxfp4_dst_type_max: of `quantized_attention`, in steps of "mxfp4"; ValueError for what does not fit. k may have fewer heads than q. The output has q's dtype and layout (or layout_out)."""
 
     def __init__(self, format: str, *, q_rot: torch.Tensor | None = None, k_rot: torch.Tensor | None = None,
-                 scales: Mapping[str, torch.Tensor] | None = None, policy: TimestepPolicyConfig | None = None, smooth_k: bool = False) -> None:
+                 scales: Mapping[str, torch.Tensor] | None = None, policy: TimestepPolicyConfig | None = None, smooth_k: bool = False,
+                 mxfp4_scale_alg: int | None = None, mxfp4_dst_type_max: float | None = None) -> None:
         super().__init__()
+        self._mxfp4 = mxfp4_scale("fa_quant", mxfp4_scale_alg, mxfp4_dst_type_max)
         self.format, self.timestep_config, self.smooth_k = format, policy, smooth_k
         for name, array in {"q_rot": q_rot, "k_rot": k_rot, **(scales or {})}.items():
             self.register_buffer(name, array, persistent=False)
@@ -76,7 +79,8 @@ class QuantizedAttention(nn.Module):
         rotation = None if self.q_rot is None else (self.q_rot, self.k_rot)
         scales = {name: getattr(self, name) for name in self._scales} or None
         smooth_k = self.smooth_k and format == "int8"
-        return quantized_attention(q, k, v, format, smooth_k=smooth_k, rotation=rotation, scales=scales, **where)
+        blocks = self._mxfp4 if format == "mxfp4" else {}
+        return quantized_attention(q, k, v, format, smooth_k=smooth_k, rotation=rotation, scales=scales, **blocks, **where)
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_len: Iterable[int] | None = None, *,
                 layout: str = "BNSD", layout_kv: str | None = None, layout_out: str | None = None, softmax_scale: float | None = None,
@@ -106,15 +110,15 @@ class QuantizedAttention(nn.Module):
         return f"format={self.format}, rotated={self.q_rot is not None}"
 
 
-def planned(decision: _core.ModuleDecision, policy: TimestepPolicyConfig | None = None) -> QuantizedAttention:
-    """The module for attention that a plan quantizes."""
+def planned(decision: _core.ModuleDecision, policy: TimestepPolicyConfig | None = None, mxfp4: Mapping[str, Any] | None = None) -> QuantizedAttention:
+    """The module for attention that a plan quantizes. mxfp4: its mxfp4_scale_alg and mxfp4_dst_type_max, if given."""
     format, arrays = cast(tuple[str, dict[str, Any]], decision.attention)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     rotation = {name: tensors.pop(name) for name in ("q_rot", "k_rot") if name in tensors}
     if tensors:  # k and v may have fewer heads, each of which serves several of q
         heads = tensors["q_scale"].numel()
         tensors = {n: t.repeat_interleave(heads // t.numel()) for n, t in tensors.items()}
-    return QuantizedAttention(format, **rotation, scales=tensors, policy=policy, smooth_k=format == "int8")
+    return QuantizedAttention(format, **rotation, scales=tensors, policy=policy, smooth_k=format == "int8", **(mxfp4 or {}))
 
 
 def _mentions(code: CodeType, names: Set[str]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Self, Tuple
 
 import aerogel
 import torch
+from aerogel.attention.arguments import mxfp4_scale
 from aerogel.attention.module import FILE_TYPES
 
 from ..utils.exception import ModelInitError, ParametersInvalid
@@ -52,17 +53,27 @@ class TimestepPolicyConfig(aerogel.TimestepPolicyConfig):
 TimestepPolicyConfig._core_answers = True  # its get_strategy is the core's, with another default
 
 
+def mxfp4_options(config: Any) -> dict[str, Any]:
+    """mxfp4_scale_alg and mxfp4_dst_type_max of a configuration as QuantizedAttention takes them, empty for the default. Raises ValueError
+    for what does not fit."""
+    algorithm = getattr(config, "mxfp4_scale_alg", None)
+    return mxfp4_scale("quantize", 0 if algorithm is None else algorithm, getattr(config, "mxfp4_dst_type_max", 7.25))
+
+
 def _check_common(config: "QuantConfig | OnlineQuantConfig") -> None:
     """timestep_config and the options of MXFP4, the same in both configurations."""
     if config.timestep_config is not None and not isinstance(config.timestep_config, aerogel.TimestepPolicyConfig):
         raise ModelInitError(f"[quantize] timestep_config must be a TimestepPolicyConfig, got {type(config.timestep_config).__name__}")
-    if config.mxfp4_scale_alg is not None and not isinstance(config.mxfp4_scale_alg, int):
-        raise ModelInitError(f"[quantize] mxfp4_scale_alg must be an int or None, got {config.mxfp4_scale_alg!r}")
-    if isinstance(config.mxfp4_dst_type_max, bool) or not isinstance(config.mxfp4_dst_type_max, (int, float)):
-        raise ModelInitError(f"[quantize] mxfp4_dst_type_max must be a number, got {config.mxfp4_dst_type_max!r}")
+    if config.mxfp4_dst_type_max is None:
+        raise ModelInitError("[quantize] mxfp4_dst_type_max must be a number, got None")
+    try:
+        mxfp4_options(config)
+    except ValueError as error:
+        raise ModelInitError(str(error)) from None
     config.mxfp4_dst_type_max = float(config.mxfp4_dst_type_max)
     if config.mxfp4_scale_alg:
-        say_once("mxfp4_scale_alg has no effect: blocks of MXFP4 have the scale 2^(floor(log2 max) - 2) of the OCP specification")
+        say_once("mxfp4_scale_alg has no effect on Linear layers: their blocks of MXFP4 have the scale 2^(floor(log2 max) - 2) of the OCP "
+                 "specification. Attention in MXFP4 uses it")
 
 
 def _algorithm(name: str, value: Any) -> Any:
@@ -78,7 +89,8 @@ class QuantConfig:
 
     quant_algo: runs every layer of the description with this algorithm. quantized_layers: {name or tensor name: QuantConfig or dict with
     its quant_algo}, only these layers are quantized then. exclude_layers: names that stay float. dtype: checked; layers answer in the type
-    of their input. use_nz (a layout of Ascend's memory): no effect. Raises ModelInitError for what does not fit."""
+    of their input. use_nz (a layout of Ascend's memory): no effect. mxfp4_scale_alg (0, 2 or None = 0), mxfp4_dst_type_max (0 or 6 to 12):
+    how attention in MXFP4 scales its blocks; no effect on Linear layers. Raises ModelInitError for what does not fit."""
 
     quant_des_path: Optional[str] = None
     quant_algo: Optional[QuantAlgorithm] = None
@@ -173,8 +185,8 @@ class OnlineQuantConfig:
 
     quant_type: any algorithm that needs no data (see docs/migration.md). fallback_layers: {name or pattern: algorithm}; W16A16 keeps a
     layer float, W8A8 is W8A8_DYNAMIC here. fa_layers, fa_quant_type: names or classes of attention modules that get `fa_quant`, and
-    FP8_DYNAMIC, MXFP8_DYNAMIC or MXFP4_DYNAMIC. Raises ModelInitError for what does not fit, NotImplementedError for algorithms that need
-    data."""
+    FP8_DYNAMIC, MXFP8_DYNAMIC or MXFP4_DYNAMIC. mxfp4_scale_alg, mxfp4_dst_type_max: of QuantConfig, for this attention only. Raises
+    ModelInitError for what does not fit, NotImplementedError for algorithms that need data."""
 
     quant_type: QuantAlgorithm = QuantAlgorithm.W8A8_DYNAMIC
     fallback_layers: Optional[Dict[str, QuantAlgorithm]] = None

@@ -6,6 +6,7 @@ from aerogel import TimestepPolicyConfig
 from aerogel.attention.module import QuantizedAttention
 
 from ..utils.exception import ParametersInvalid
+from .config import mxfp4_options
 
 
 def _tensor(weights: Any, name: str, required: bool) -> torch.Tensor | None:
@@ -19,11 +20,12 @@ def _tensor(weights: Any, name: str, required: bool) -> torch.Tensor | None:
 class _Rotated(QuantizedAttention):
     FORMAT, REQUIRED = "fp8", True
 
-    def __init__(self, prefix: str | None = None, weights: Any = None, policy: TimestepPolicyConfig | None = None) -> None:
+    def __init__(self, prefix: str | None = None, weights: Any = None, policy: TimestepPolicyConfig | None = None,
+                 **mxfp4: Any) -> None:
         q_rot, k_rot = (_tensor(weights, f"{prefix}.{part}_rot", self.REQUIRED) for part in "qk")
         if (q_rot is None) != (k_rot is None):
             raise ParametersInvalid(f"[fa_quant] {prefix}.q_rot and {prefix}.k_rot must be given together")
-        super().__init__(self.FORMAT, q_rot=q_rot, k_rot=k_rot, policy=policy)
+        super().__init__(self.FORMAT, q_rot=q_rot, k_rot=k_rot, policy=policy, **mxfp4)
 
 
 class FP8RotateQuantFA(_Rotated):
@@ -43,10 +45,11 @@ class MXFP8RotateQuantFA(_Rotated):
 
 
 class MXFP4QuantFA(_Rotated):
-    """q, k and v in MXFP4, E4M3 or float by the step (timestep_config of quant_config); rotations are optional."""
+    """q, k and v in MXFP4, E4M3 or float by the step (timestep_config of quant_config); rotations are optional. quant_config may hold
+    mxfp4_scale_alg and mxfp4_dst_type_max."""
 
     FORMAT, REQUIRED = "mxfp4", False
 
     def __init__(self, prefix: str | None = None, weights: Any = None, **kwargs: Any) -> None:
         config = kwargs.get("quant_config")
-        super().__init__(prefix, weights, getattr(config, "timestep_config", None) or TimestepPolicyConfig())
+        super().__init__(prefix, weights, getattr(config, "timestep_config", None) or TimestepPolicyConfig(), **mxfp4_options(config))

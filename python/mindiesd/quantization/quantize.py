@@ -14,7 +14,7 @@ from aerogel.quantization import apply
 from torch import nn
 
 from ..utils.exception import ConfigError, ParametersInvalid, invalid_arguments
-from .config import OnlineQuantConfig, QuantConfig, TimestepPolicyConfig
+from .config import OnlineQuantConfig, QuantConfig, TimestepPolicyConfig, mxfp4_options
 from .algorithms import FLOAT_NAMES, scheme_of_file
 
 log = logging.getLogger("mindiesd")
@@ -93,7 +93,7 @@ def _from_files(model: nn.Module, path: str, config: QuantConfig, layer_classes:
     def type_of(name: str, stored: str, attention: bool) -> str:
         return of_attention(name, stored) if attention else of_linears(name, stored)
 
-    return apply(model, found, plan_from_files(found, pair, type_of=type_of), pair, policy=policy)
+    return apply(model, found, plan_from_files(found, pair, type_of=type_of), pair, policy=policy, mxfp4=mxfp4_options(config))
 
 
 def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optional[Iterable[type]]) -> aerogel.QuantizeReport:
@@ -103,7 +103,7 @@ def _in_memory(model: nn.Module, config: OnlineQuantConfig, layer_classes: Optio
     used = {p: fallback[p].value for p in first if p in known or any(matches(name, p) for name in known)}
     online = aerogel.OnlineQuantConfig(config.quant_type.value, fallback_layers=used, fa_layers=config.fa_layers if config.fa_quant_type else None,
                                        fa_quant_type=config.fa_quant_type.value if config.fa_quant_type else None)
-    return apply(model, found, plan_in_memory(found, online, include="*"), policy=policy)
+    return apply(model, found, plan_in_memory(found, online, include="*"), policy=policy, mxfp4=mxfp4_options(config))
 
 
 @invalid_arguments
@@ -114,8 +114,8 @@ def quantize(model: nn.Module, quant_des_path: Optional[str | os.PathLike[str]] 
     quant_des_path: a description file of msModelSlim or `aerogel quantize`; its weights lie beside it. online_config: an OnlineQuantConfig
     instead, in memory. quant_config: a QuantConfig that may hold the path and overrides the description; the same fields may be given one
     by one. timestep_config (or timestep_policy): a TimestepPolicyConfig for layers that follow the sampling step; without one every step
-    has the defaults. dtype: torch.bfloat16 or float16, checked; layers answer in the type of their input. use_nz: has no effect; a warning
-    says so once.
+    has the defaults. dtype: torch.bfloat16 or float16, checked; layers answer in the type of their input. use_nz: has no effect;
+    mxfp4_scale_alg, mxfp4_dst_type_max: for attention in MXFP4, without effect on Linear layers; warnings say so once.
     map: further classes to treat as Linear layers. Attention that is named gets `layer.fa_quant`, or `layer.fa3` for calibrated int8.
     The logger "mindiesd" reports what was done (level INFO). On an error nothing is replaced. Raises ParametersInvalid,
     ConfigError, NotImplementedError for an algorithm that is not supported (with what to use), OSError for files."""
