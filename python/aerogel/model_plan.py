@@ -81,9 +81,9 @@ class OnlineQuantConfig:
             raise ValueError(f"[quantize] fa_layers and fa_quant_type go together, got {self.fa_layers!r} and {self.fa_quant_type!r}")
         if self.fa_quant_type is not None and self.fa_quant_type not in FILE_TYPES:
             raise ValueError(f"[quantize] fa_quant_type must be one of {', '.join(FILE_TYPES)}, got {self.fa_quant_type!r}")
-        self.mxfp4_options()
+        self._mxfp4()
 
-    def mxfp4_options(self) -> dict[str, Any]:
+    def _mxfp4(self) -> dict[str, Any]:
         """mxfp4_scale_alg and mxfp4_dst_type_max as a QuantizedAttention takes them; empty for the default."""
         return mxfp4_scale("quantize", 0 if self.mxfp4_scale_alg is None else self.mxfp4_scale_alg, self.mxfp4_dst_type_max)
 

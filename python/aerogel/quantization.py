@@ -62,7 +62,7 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
         return apply(model, found, plan_from_files(found, pair, include, exclude, _type_of(scheme_of)), pair, policy=policy)
     config = online_config or OnlineQuantConfig(cast(str, scheme))
     return apply(model, found, plan_in_memory(found, config, include, exclude), policy=policy or config.timestep_config,
-                 mxfp4=config.mxfp4_options())
+                 mxfp4=config._mxfp4())
 
 
 def _type_of(scheme_of: Callable[[str, str], str] | None) -> Callable[[str, str, bool], str] | None:

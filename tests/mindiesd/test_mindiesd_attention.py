@@ -147,3 +147,12 @@ def test_gradients_flow():
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
     with pytest.raises(NotImplementedError, match="gradients do not flow through sparse attention"):
         sparse_attention(*(t.requires_grad_() for t in tensors), input_layout="BSND")
+
+
+def test_torch_computes_with_fewer_heads_of_keys_too():
+    q, k, v = torch.randn(1, 5, 4, 8), torch.randn(1, 7, 2, 8), torch.randn(1, 7, 2, 8)
+    wide = [t.repeat_interleave(2, 2) for t in (k, v)]
+    mask = torch.ones(5, 7, dtype=torch.bool).tril(2)
+    wanted = attention_forward(q, *wide, attn_mask=mask)
+    torch.testing.assert_close(attention_forward(q, k, v, attn_mask=mask), wanted)
+    torch.testing.assert_close(attention_forward_varlen(q[0], k[0], v[0], [0, 5], [0, 7], causal=True), wanted[0])

@@ -133,5 +133,47 @@ def test_calls_that_do_not_fit():
     agent.apply(lambda x: x, hidden_states=1)
     with pytest.raises(ModelExecError, match="is None"):
         agent.apply(lambda x: None, hidden_states=1)
+    agent.apply(lambda x: x, hidden_states=1)  # an error begins a new video
     with pytest.raises(ParametersInvalid, match="'encoder_hidden_states' is required"):
         agent.apply(lambda x: (x, x), hidden_states=1)
+
+
+@pytest.mark.parametrize("method", ["attention_cache", "dit_block_cache"])
+def test_a_video_that_ends_early_leaves_nothing_to_the_next(method):
+    """By an exception in the middle of a step that is kept, by reset(), and by other shapes."""
+    def video(agent, size, steps=6):
+        states = []
+        for step in range(steps):
+            hidden = torch.full((size,), 10.0 * size + step)
+            for block in range(3):
+                hidden = agent.apply(lambda hidden_states, _block=block: hidden_states * 2 + _block, hidden_states=hidden)
+                states.append(hidden)
+        return states
+
+    def stop(hidden_states):
+        raise KeyboardInterrupt
+
+    def fresh():
+        return CacheAgent(CacheConfig(method, 3, 6, step_interval=2, block_end=3))
+
+    wanted = video(fresh(), 4)
+    agent = fresh()
+    video(agent, 3, steps=2)
+    agent.apply(lambda hidden_states: hidden_states, hidden_states=torch.ones(3))
+    with pytest.raises(KeyboardInterrupt):
+        agent.apply(stop, hidden_states=torch.ones(3))
+    assert all(map(torch.equal, video(agent, 4), wanted))
+    video(agent, 4, steps=1)
+    agent.apply(lambda hidden_states: hidden_states, hidden_states=torch.zeros(4))
+    agent.reset()
+    assert all(map(torch.equal, video(agent, 4), wanted))
+    video(agent, 3, steps=3)
+    assert all(map(torch.equal, video(agent, 4), wanted))
+
+
+def test_types_that_do_not_fit():
+    for wrong in (dict(steps_count=2.5), dict(blocks_count="2"), dict(step_interval=True), dict(block_end=None), dict(method=[])):
+        with pytest.raises(ConfigError, match="whole number|not supported"):
+            CacheAgent(CacheConfig(**{**dict(method="attention_cache", blocks_count=4, steps_count=5), **wrong}))
+    with pytest.raises(ConfigError, match="must be a CacheConfig, got dict"):
+        CacheAgent({"method": "attention_cache"})

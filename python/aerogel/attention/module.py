@@ -49,7 +49,8 @@ class QuantizedAttention(nn.Module):
     format: of `quantized_attention`. q_rot, k_rot: [head_dim, head_dim] or None. scales: calibrated, int8 only. policy: a
     TimestepPolicyConfig whose target "fa" chooses per step: "mxfp4" takes MXFP4, FP8 or FLOAT, the others are float in steps registered as
     FLOAT; None = the format always. smooth_k: of `quantized_attention`, int8 only; files of the other formats were made without it.
-    mxfp4_scale_alg, mxfp4_dst_type_max: of `quantized_attention`, in steps of "mxfp4"; ValueError for what does not fit. k may have fewer heads than q. The output has q's dtype and layout (or layout_out)."""
+    mxfp4_scale_alg, mxfp4_dst_type_max: of `quantized_attention`, in steps of "mxfp4"; ValueError for what does not fit. k may have fewer
+    heads than q. The output has q's dtype and layout (or layout_out)."""
 
     def __init__(self, format: str, *, q_rot: torch.Tensor | None = None, k_rot: torch.Tensor | None = None,
                  scales: Mapping[str, torch.Tensor] | None = None, policy: TimestepPolicyConfig | None = None, smooth_k: bool = False,

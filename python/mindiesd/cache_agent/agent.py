@@ -5,8 +5,15 @@ hidden states (Delta-DiT, Chen et al., arXiv 2406.01125) may stand in for those 
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ..utils.exception import ConfigError, ModelExecError, ParametersInvalid
 from .config import CacheConfig
+
+
+def _shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Of the tensors among the arguments."""
+    return tuple(tuple(t.shape) for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor))
 
 
 class _Cache:
@@ -14,16 +21,34 @@ class _Cache:
 
     def __init__(self, config: CacheConfig) -> None:
         self.config, self.step, self.block = config, 0, 0
+        self.shapes: dict[int, tuple[Any, ...]] = {}  # of the tensors that each block was called with last
 
     def apply(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = self.call(function, *args, **kwargs)
+        try:
+            result = self._of_one_video(function, args, kwargs)
+        except BaseException:  # KeyboardInterrupt too: this video ends here
+            self.reset()
+            raise
         self.block += 1
         if self.block == self.config.blocks_count:
             self.step, self.block = self.step + 1, 0
             if self.step == self.config.steps_count:
-                self.step = 0
-                self.release()
+                self.reset()
         return result
+
+    def _of_one_video(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result; with other shapes than the block had in the step before it is the first of another video."""
+        shapes = _shapes(args, kwargs)
+        if self.step and self.shapes.get(self.block, shapes) != shapes:
+            self.reset()
+        self.shapes[self.block] = shapes
+        return self.call(function, *args, **kwargs)
+
+    def reset(self) -> None:
+        """Forgets the video that was under way: the next call is block 0 of step 0."""
+        self.step = self.block = 0
+        self.shapes.clear()
+        self.release()
 
     def due(self) -> bool:
         """Whether a step from step_start on is one of those that are computed."""
@@ -124,10 +149,15 @@ class CacheAgent:
     """`agent.apply(function, ...)` in place of `function(...)`, once per block and step; "dit_block_cache" wants hidden_states and, where the
     block takes it, encoder_hidden_states by keyword, and hands them on in front.
 
+    The agent counts calls. A pipeline that calls the model twice in a step (classifier-free guidance in two calls) makes twice as many:
+    blocks_count counts both. A video ends after its last step, at an exception of a function, and where a block's tensors have other shapes
+    than in the step before; a pipeline that stops in between calls `reset()`.
     Raises ConfigError for a configuration that does not fit."""
 
     def __init__(self, config: CacheConfig) -> None:
-        if config.method not in _METHODS:
+        if not isinstance(config, CacheConfig):
+            raise ConfigError(f"[cache] config must be a CacheConfig, got {type(config).__name__}.")
+        if not isinstance(config.method, str) or config.method not in _METHODS:
             raise ConfigError(f"[cache] Method '{config.method}' is not supported, the list of support methods is {', '.join(_METHODS)}.")
         config.check()
         self._config, self._cache = config, _METHODS[config.method](config)
@@ -137,3 +167,7 @@ class CacheAgent:
         if not callable(function):
             raise ParametersInvalid("[cache] Input function must be callable.")
         return function(*args, **kwargs) if self._config.idle else self._cache.apply(function, *args, **kwargs)
+
+    def reset(self) -> None:
+        """Forgets counts and results: the next call is the first of a new video. For pipelines that are interrupted."""
+        self._cache.reset()

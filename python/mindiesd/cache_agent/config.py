@@ -1,13 +1,13 @@
 """What a cache keeps and when it is used."""
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..utils.exception import ConfigError
 
 
 @dataclass
 class CacheConfig:
-    """method: "attention_cache" or "dit_block_cache". blocks_count: calls of `apply` in one step, steps_count: steps of one video; the cache
-    counts both and starts anew behind them.
+    """method: "attention_cache" or "dit_block_cache". blocks_count: calls of `apply` in one step (both, where guidance calls the model twice),
+    steps_count: steps of one video; the cache counts both and starts anew behind them.
 
     Steps from step_start on are computed every step_interval steps and answered from the cache in between; "attention_cache" does so up to
     step_end, which is included. "dit_block_cache": blocks block_start .. block_end - 1 of a step are left out together. Steps and blocks
@@ -30,6 +30,10 @@ class CacheConfig:
 
     def check(self) -> None:
         """Raises ConfigError for numbers that do not fit."""
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"[cache] The '{field.name}' in config must be a whole number, but got {value!r}.")
         for name, least in (("blocks_count", 1), ("steps_count", 1), ("step_start", 0), ("step_interval", 1), ("block_start", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"[cache] The '{name}' in config must {'> 0' if least else '>= 0'}, but got {getattr(self, name)}.")

@@ -52,7 +52,8 @@ def _masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_ma
     if attn_mask.dim() not in (2, 4) or tuple(attn_mask.shape[-2:]) != (q.shape[2], k.shape[2]):
         raise ParametersInvalid(f"[{_OP}] attn_mask must be [{q.shape[2]},{k.shape[2]}] or [batch, heads, {q.shape[2]},{k.shape[2]}], got "
                                 f"{list(attn_mask.shape)}")
-    o = F.scaled_dot_product_attention(q, k, v, attn_mask=attended(_OP, "attn_mask", attn_mask).bool(), scale=scale)
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=attended(_OP, "attn_mask", attn_mask).bool(), scale=scale,
+                                       enable_gqa=q.shape[1] != k.shape[1])
     return o if head_first else o.transpose(1, 2)
 
 

@@ -28,7 +28,7 @@ def _one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None,
         return attention(q[None], k[None], v[None], input_layout="BSND", scale=scale)[0]
     mask = torch.ones(q.shape[0], k.shape[0], dtype=torch.bool).tril(k.shape[0] - q.shape[0])
     q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
-    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     return o[0].transpose(0, 1)  # zeros where a query sees no key
 
 
