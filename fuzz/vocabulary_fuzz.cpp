@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "aerogel/error.h"
-#include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
+#include "model/text/caption_table.h"
 #include "temporary_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -17,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }();
     try {
         fuzz_file("vocabulary.json", {data, size});
-        const TextEncoder encoder = TextEncoder::load(fuzz_folder());
+        const CaptionTable encoder = CaptionTable::load(fuzz_folder());
         for (const char* caption : {"", "red", "red circle, blue star", ",", "x"}) {
             try {
                 const Tensor embeddings = encoder.encode(caption);
