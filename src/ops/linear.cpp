@@ -165,6 +165,9 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
 }
 
 struct FloatLinear::State {
+    State(StoredWeight stored, Tensor added, Device place, std::size_t stored_bytes)
+        : weight(std::move(stored)), bias(std::move(added)), device(place), bytes(stored_bytes) {}
+
     StoredWeight weight;
     Tensor bias;
     Device device;

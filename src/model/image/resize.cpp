@@ -19,10 +19,10 @@ constexpr int kWeightBits = 22;
 constexpr std::int64_t kColors = 3;
 
 double bicubic(double x) {
-    constexpr double a = -0.5;
+    constexpr double kSharpness = -0.5;  // "a" of Keys, 1981
     x = std::abs(x);
-    if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-    if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
+    if (x < 1.0) return ((kSharpness + 2.0) * x - (kSharpness + 3.0)) * x * x + 1.0;
+    if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * kSharpness;
     return 0.0;
 }
 
@@ -34,6 +34,11 @@ double sinc(double x) {
 
 double lanczos(double x) {
     return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+}
+
+// As Pillow rounds the ends of a filter.
+std::int64_t toward_zero(double x) {
+    return static_cast<std::int64_t>(x);
 }
 
 // Of one place: the sources first .. first + weights.size() - 1.
@@ -50,8 +55,8 @@ std::vector<Taps> taps(std::int64_t from, std::int64_t to, ResizeFilter filter) 
     std::vector<double> weights;
     for (std::int64_t place = 0; place < to; ++place) {
         const double center = (static_cast<double>(place) + 0.5) * scale;
-        const auto first = std::max<std::int64_t>(static_cast<std::int64_t>(center - support + 0.5), 0);
-        const auto end = std::min<std::int64_t>(static_cast<std::int64_t>(center + support + 0.5), from);
+        const auto first = std::max<std::int64_t>(toward_zero(center - support + 0.5), 0);
+        const auto end = std::min<std::int64_t>(toward_zero(center + support + 0.5), from);
         weights.clear();
         double sum = 0.0;
         for (std::int64_t x = first; x < end; ++x) {
