@@ -7,6 +7,7 @@ that is missing or fails is a line of the report. Peers are installed into .venv
 import argparse
 import datetime
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 sys.path.insert(0, str(BENCH))
 
+import figures  # noqa: E402
 from peers import environment  # noqa: E402
 from peers.measure import Plan, measured  # noqa: E402
 from peers.problem import MOST_HEADS, MOST_ROWS, Problem  # noqa: E402
@@ -34,6 +36,9 @@ DEFAULT = ("linear/wan2.1-1.3b/", "linear/z-image-turbo/1024x3840x3840", "linear
            "sparse/wan2.1-1.3b/")
 # What --check asks of W8A8_DYNAMIC layers by level: times as fast as PyTorch in float32.
 FLOORS = {"avx2": 1.3, "avxvnni": 2.5, "avx512": 3.5, "avx512_bf16": 3.5, "amx": 3.5}
+# The largest errors that --check takes of ours, by kind and variant: several times those measured.
+OF_ATTENTION = {"f32": 1e-4, "bf16": 0.02, "int8": 0.05}
+ERRORS = {"linear": {"f32": 0.03, "bf16": 0.03}, "attention": OF_ATTENTION, "sparse": OF_ATTENTION}
 
 
 def parse_arguments(arguments=None) -> argparse.Namespace:
@@ -51,7 +56,7 @@ def parse_arguments(arguments=None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--markdown", action="store_true", help="print the summary of the README too")
     parser.add_argument("--from", dest="earlier", type=Path, help="show the figures of this file (--json) instead of measuring")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when ours is not exact, fails, or is slower than asked (FLOORS)")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when ours is not exact, fails, is off by more than ERRORS, or is slower than asked (FLOORS)")
     parser.add_argument("--no-install", action="store_true", help="leave out the peers that are not installed")
     parser.add_argument("--build", type=Path, default=ROOT / "build/release", help="the build folder")
     return parser.parse_args(arguments)
@@ -83,10 +88,22 @@ def names(problem: Problem) -> list[str]:
     return [Problem("linear", model.name, problem.sizes).name for model in models().values() if (n, k) in model.layers]
 
 
-def machine(build: Path, cpu: str | None) -> dict:
-    """What `aerogel bench` says of this machine: name, level, threads."""
+def told(build: Path, cpu: str | None) -> subprocess.CompletedProcess:
+    """What `aerogel bench` says when it is held to a level."""
     settings = {**os.environ, **({"AEROGEL_CPU": cpu} if cpu else {})}
-    done = subprocess.run([build / "aerogel", "bench", "--only", "W8A8_DYNAMIC/4096x256x256", "--repeat", "1", "--json"], env=settings, capture_output=True, text=True, check=False)
+    return subprocess.run([build / "aerogel", "bench", "--only", "W8A8_DYNAMIC/4096x256x256", "--repeat", "1", "--json"], env=settings,
+                          capture_output=True, text=True, check=False)
+
+
+def lesser_levels(build: Path, level: str) -> list[str]:
+    """Those below a level that this machine can start: a CPU with AVX-512 may lack AVX-VNNI."""
+    order = list(HOLDS)
+    return [one for one in order[:order.index(level) if level in order else 0] if told(build, one).returncode == 0]
+
+
+def machine(build: Path, cpu: str | None) -> dict:
+    """Name, level and threads of this machine."""
+    done = told(build, cpu)
     if done.returncode != 0:
         sys.exit(f"{done.stderr.strip()}\n{build}/aerogel does not run here: `make build` first")
     return json.loads(done.stdout)["cpu"]
@@ -96,15 +113,14 @@ class Sides:
     """All processes, started when a problem first needs them; one that has ended is started anew."""
 
     def __init__(self, arguments: argparse.Namespace, level: str):
-        self.arguments, self.level, self.running = arguments, level, {}
+        self.arguments, self.running = arguments, {}
+        self.lesser = lesser_levels(arguments.build, level) if arguments.levels else []
         self.start = Start(python_of(environment.FOLDER), arguments.threads, str(arguments.build / "python"))
 
     def of(self, kind: str) -> list[Side]:
         held = self.arguments.cpu or ""
         rows = [row for row in rows_of(kind, self.arguments.peer) if row.held or not held]
-        order = list(HOLDS)
-        lesser = order[:order.index(self.level)] if self.arguments.levels else []
-        return [self._side(row, level, level != held) for row in rows for level in (held, *(lesser if row.ours else []))]
+        return [self._side(row, level, level != held) for row in rows for level in (held, *(self.lesser if row.ours else []))]
 
     def _side(self, row, level: str, lesser: bool) -> Side:
         side = self.running.get((row, level))
@@ -145,12 +161,6 @@ def title(result: dict) -> str:
     return f"{cpu['name']}, {cpu['level']}, {cpu['threads']} threads, {result['date']}; {', '.join(result['about'])}"
 
 
-def write(file: Path | None, result: dict) -> None:
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=1) + "\n")
-
-
 def run(arguments: argparse.Namespace, problems: list[Problem]) -> dict:
     cpu = machine(arguments.build, arguments.cpu) | {"threads": arguments.threads}
     sides, found, begin = Sides(arguments, cpu["level"]), [], time.monotonic()
@@ -159,7 +169,8 @@ def run(arguments: argparse.Namespace, problems: list[Problem]) -> dict:
             rows = completed(measured(problem, sides.of(problem.kind), Plan(arguments.rounds, arguments.turn)), problem.operations)
             found.append({"name": problem.name, "kind": problem.kind, "model": problem.model, "sizes": problem.sizes, "rows": rows})
             show(found[-1])
-            write(arguments.json, finished(found, cpu, sides, arguments))  # so that a run that is stopped has told something
+            if arguments.json:
+                figures.write(arguments.json, finished(found, cpu, sides, arguments))  # so that a run that is stopped has told something
             spent, left = time.monotonic() - begin, sum(p.operations + 2e10 for p in problems[index + 1:])
             estimate = spent * left / sum(p.operations + 2e10 for p in problems[:index + 1])
             print(f"{index + 1} of {len(problems)} problems after {spent / 60:.1f} minutes, about {estimate / 60:.1f} more", file=sys.stderr)
@@ -181,8 +192,14 @@ def complaints(result: dict) -> list[str]:
                 found.append(f"{problem['name']}: {row['side']} fails: {row['failed']}")
             elif row["ours"] and row["exact"] is False:
                 found.append(f"{problem['name']}: {row['side']} is not exact")
-            floor = FLOORS[result["cpu"]["level"]]
-            if problem["kind"] == "linear" and row["side"] == "torch f32" and row.get("times", floor) < floor:
+            elif row["ours"] and not row["error"] <= ERRORS[problem["kind"]][row["variant"]]:  # nor NaN
+                found.append(f"{problem['name']}: {row['side']} has an error of {row['error']:.1e}")
+            if problem["kind"] != "linear" or row["side"] != "torch f32":
+                continue
+            floor = FLOORS.get(result["cpu"]["level"], 0)
+            if "failed" in row:
+                found.append(f"{problem['name']}: {row['side']} fails: {row['failed']}")
+            elif row.get("times", floor) < floor:
                 found.append(f"{problem['name']}: {row['times']:.2f} times as fast as torch f32, {floor} asked")
     return found
 
@@ -196,7 +213,7 @@ def main() -> None:
     if not problems:
         sys.exit(f"no problem's name contains {' or '.join(arguments.only)}; --list shows all")
     if arguments.earlier:
-        result = json.loads(arguments.earlier.read_text())
+        result = figures.read(arguments.earlier)
         for problem in result["problems"]:
             show(problem)
     else:
@@ -204,7 +221,8 @@ def main() -> None:
             print(failed, file=sys.stderr)
         result = run(arguments, problems)
     print(title(result))
-    write(arguments.json, result)
+    if arguments.json:
+        figures.write(arguments.json, result)
     if arguments.markdown:
         print("\n" + markdown(result))
     if arguments.check and (found := complaints(result)):

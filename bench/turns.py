@@ -27,7 +27,7 @@ class Turns:
 
 
 def take_turns(calls, rounds, may_fail=False):
-    """Turns of functions by name; a round before the first warms up and compiles. `may_fail`: a call that raises in that round is said to do so and
+    """Turns of functions by name; a round before the first warms up and compiles. `may_fail`: a call that raises, in any round, is said to do so and
     left out."""
     calls, turns = dict(calls), Turns({name: [] for name in calls})
     for turn in track(range(rounds + 1), "measuring", disable=not sys.stderr.isatty()):
@@ -36,10 +36,12 @@ def take_turns(calls, rounds, may_fail=False):
             try:
                 turns.results[name] = call()
             except Exception as error:
-                if not may_fail or turn:
+                if not may_fail:
                     raise
-                print(f"{name}: left out, it fails: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+                said = str(error).strip() or type(error).__name__
+                print(f"{name}: left out, it fails: {said.splitlines()[0]}", file=sys.stderr)
                 del calls[name], turns.seconds[name]
+                turns.results.pop(name, None)
                 continue
             if turn:
                 turns.seconds[name].append(time.perf_counter() - start)

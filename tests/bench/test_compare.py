@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 import compare  # noqa: E402
+import figures  # noqa: E402
+import turns  # noqa: E402
 from peers import environment, measure, report, side  # noqa: E402
 from peers.problem import Problem, relative_error, wrong_integers  # noqa: E402
 from peers.table import ROWS, Row, rows_of  # noqa: E402
@@ -159,6 +161,44 @@ def test_ratios_are_medians_within_a_turn_and_stars_mark_wrong_integers():
     assert compare.complaints(result) == []
     rows[1]["side"], ours["exact"] = "torch f32", False
     assert compare.complaints(result) == ["linear/m/2x3x4: aerogel is not exact", "linear/m/2x3x4: 3.00 times as fast as torch f32, 3.5 asked"]
+    result["cpu"]["level"], ours["exact"] = "baseline", True
+    assert compare.complaints(result) == []
+    rows[1]["failed"] = "gone"
+    assert compare.complaints(result) == ["linear/m/2x3x4: torch f32 fails: gone"]
+
+
+def test_attention_is_judged_by_its_error():
+    def said(kind, variant, error):
+        one = row("aerogel", [1.0], ours=True, variant=variant, exact=None, error=error)
+        return compare.complaints({"problems": [{"name": "a", "kind": kind, "rows": [one]}], "cpu": {"level": "avx2"}})
+
+    for kind in ("attention", "sparse"):
+        for variant, fine, wrong in (("f32", 2e-6, 1e-3), ("bf16", 2e-3, 0.1), ("int8", 3e-3, 0.2)):
+            assert said(kind, variant, fine) == []
+            for error in (wrong, float("nan"), float("inf")):
+                assert said(kind, variant, error) == [f"a: aerogel has an error of {error:.1e}"]
+
+
+def test_figures_are_whole_files_without_nan(tmp_path, monkeypatch):
+    file = tmp_path / "folder/out.json"
+    figures.write(file, {"problems": [{"rows": ({"error": float("nan"), "exact": None}, {"error": 0.5})}]})
+    assert json.loads(file.read_text(), parse_constant=pytest.fail)["problems"][0]["rows"] == [{"error": None, "exact": None}, {"error": 0.5}]
+    first, second = figures.read(file)["problems"][0]["rows"]
+    assert np.isnan(first["error"]) and first["exact"] is None and second == {"error": 0.5}
+    before = file.read_text()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        figures.write(file, {})
+    assert file.read_text() == before
+
+
+def test_a_side_that_fails_in_a_later_turn_is_left_out(capsys):
+    left = iter([1, 2])
+    made = turns.take_turns({"good": lambda: 1, "bad": lambda: next(left)}, 3, may_fail=True)
+    assert made.results == {"good": 1} and len(made.seconds["good"]) == 3 and list(made.seconds) == ["good"]
+    assert "bad: left out, it fails: StopIteration" in capsys.readouterr().err
+    with pytest.raises(StopIteration):
+        turns.take_turns({"bad": lambda: next(left)}, 1)
 
 
 def test_an_environment_that_cannot_be_made_is_said(tmp_path):
@@ -174,6 +214,8 @@ def test_levels_repeat_ours_and_a_held_level_leaves_out_who_cannot_be_held(monke
             self.poll = lambda: None
 
     monkeypatch.setattr(compare, "Side", Stub)
+    lacks = []
+    monkeypatch.setattr(compare, "told", lambda build, level: subprocess.CompletedProcess([], int(level in lacks)))
 
     def names(level, *flags):
         sides = compare.Sides(compare.parse_arguments(["--peer", "onnx", "--peer", "torch f32", *flags]), level)
@@ -184,6 +226,9 @@ def test_levels_repeat_ours_and_a_held_level_leaves_out_who_cannot_be_held(monke
     assert names("avx512", "--levels") == [(ours, "", False), (ours, "avx2", True), (ours, "avxvnni", True), ("torch f32", "", False),
                                            ("onnxruntime int8", "", False)]
     assert names("avx2", "--cpu", "avx2", "--levels") == [(ours, "avx2", False), ("torch f32", "avx2", False)]
+    assert names("baseline", "--levels") == names("baseline")  # which has no lesser ones
+    lacks.append("avxvnni")  # as CPUs with AVX-512 of years ago do
+    assert names("avx512", "--levels")[1:3] == [(ours, "avx2", True), ("torch f32", "", False)]
 
 
 def test_our_layers_beside_pytorch(build, tmp_path):

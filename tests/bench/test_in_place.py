@@ -37,6 +37,8 @@ def test_blocks_of_every_family_run_and_peers_quantize_the_same_layers(build):
         import torch
     finally:
         del sys.path[:2]
+    assert in_place.best_of_ours([{"name": "torch float32", "ratio": 1.0}]) is None
+    assert in_place.best_of_ours([{"name": "torch float32", "ratio": 9.0}, {"name": "aerogel", "ratio": 2.0}]) == 2
     families = {}
     for name in blocks.offered():
         families.setdefault(blocks.models()[name].class_name, blocks.models()[name])
