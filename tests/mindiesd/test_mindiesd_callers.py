@@ -131,6 +131,13 @@ def test_rain_fusion_attention_refuses_what_does_not_fit():
                   dict(actual_seq_lengths=[3]), dict(input_layout="TND")):
         with pytest.raises(ParametersInvalid, match=r"^\[MIE06E000001\]"):
             rain_fusion_attention(q, q, q, **{**good, **wrong})
+    for wrong in (dict(blockshape=(0, 128)), dict(blockshape=(128,)), dict(blockshape=(1.5, 128)), dict(select_idx=good["select_idx"].float()),
+                  dict(select_num_idx=good["select_num_idx"].float())):
+        with pytest.raises(ParametersInvalid, match=next(iter(wrong))):
+            rain_fusion_attention(q, q, q, **{**good, **wrong})
+    for sparsity in (1.0, -0.1, float("nan"), "a"):
+        with pytest.raises(ParametersInvalid, match="sparsity must be"):
+            get_blockwise_mask(torch.randn(3, 1, 4, 8), 0, sparsity, 1.0, 16, [1, 8, 8], [1, 8, 8], "BNSD")
 
 
 @pytest.mark.parametrize("layout", ["BNSD", "BSND"])

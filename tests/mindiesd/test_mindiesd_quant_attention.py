@@ -219,7 +219,7 @@ def test_what_mindie_sd_refuses_is_refused():
              ((q, q.half(), q.half()), {}, "one dtype"), ((q.double(), q.double(), q.double()), {}, "one dtype"), ((q, q.to("meta"), q), {}, "one device"),
              ((q, q[..., :32], q[..., :32]), {}, "head_dim"), ((q, three, three), {}, "multiple"), ((q[:, :, :0], q, q), {}, "non-empty"),
              ((q, q, q), dict(q_rot=torch.ones(64, 32)), "q_rot must have shape"), ((q, q, q), dict(k_rot=[1]), "k_rot must have shape"),
-             ((q, q, q), dict(pre_tokens=1.5), "pre_tokens"), ((q.expand(2, -1, -1, -1),) * 3 , {}, "batch of 1")]
+             ((q, q, q), dict(pre_tokens=1.5), "pre_tokens"), ((q, q, q), dict(scale="a"), "scale must be a number"), ((q.expand(2, -1, -1, -1),) * 3 , {}, "batch of 1")]
     for tensors, keywords, message in cases:
         with pytest.raises(ValueError, match=rf"\[quant_attention\].*{message}"):
             quant_attention(*tensors, **keywords)

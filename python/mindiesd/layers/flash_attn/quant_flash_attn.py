@@ -130,6 +130,8 @@ def _padded(tensor: torch.Tensor, axis: int) -> torch.Tensor:
 
 def _scaled(query: torch.Tensor, scale: float | None) -> tuple[torch.Tensor, dict[str, Any]]:
     """The query for a scale that is positive, and that scale: a sign, and zero, go into the query, which rounds as before."""
+    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, (int, float))):
+        raise ValueError(f"[{_OP}] scale must be a number or None, got {scale!r}")
     if scale is None or scale > 0:
         return query, {"scale": scale}
     return (-query, {"scale": -float(scale)}) if scale else (torch.zeros_like(query), {"scale": None})

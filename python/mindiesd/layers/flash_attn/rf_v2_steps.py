@@ -84,7 +84,10 @@ def get_blockwise_mask(qkv_pool: torch.Tensor, txt_len: int, sparsity: float, sc
     """Which blocks to compute: in each row the ceil(blocks * (1 - sparsity)) of the largest softmax(scale q k^T) of the means, and all rows and
     columns of text and, with protect_first_frame, of the first frame.
 
-    Returns (select_idx, select_num_idx) as rain_fusion_attention takes them, or int8 [batch, heads, blocks, blocks] with return_binary."""
+    Returns (select_idx, select_num_idx) as rain_fusion_attention takes them, or int8 [batch, heads, blocks, blocks] with return_binary.
+    Raises ParametersInvalid for a sparsity outside of [0, 1)."""
+    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float)) or not 0 <= sparsity < 1:
+        raise ParametersInvalid(f"[rf_v2] sparsity must be at least 0 and below 1, got {sparsity!r}")
     q, k, _ = (t if input_layout == "BNSD" else t.transpose(1, 2) for t in qkv_pool.chunk(3))
     weights = torch.softmax(q @ k.transpose(-1, -2) * scale, dim=-1)
     kept = math.ceil(weights.shape[-1] * (1 - sparsity))

@@ -46,6 +46,9 @@ def _lengths(name: str, given: Any, tensor: torch.Tensor, layout: str) -> list[i
 def _mask(select_idx: torch.Tensor, select_num_idx: torch.Tensor, blocks: tuple[int, int, int, int]) -> torch.Tensor:
     """bool [batch, heads, query blocks, key blocks]."""
     batch, heads, q_blocks, k_blocks = blocks
+    for name, indices in (("select_idx", select_idx), ("select_num_idx", select_num_idx)):
+        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+            raise ParametersInvalid(f"[{_OP}] {name} must hold whole numbers, got {indices.dtype}")
     wanted = (batch * q_blocks, heads)
     if tuple(select_num_idx.shape) != wanted or select_idx.dim() != 3 or tuple(select_idx.shape[:2]) != wanted:
         raise ParametersInvalid(f"[{_OP}] select_idx must be [{wanted[0]}, {heads}, key blocks] and select_num_idx [{wanted[0]}, {heads}], got "
@@ -56,6 +59,14 @@ def _mask(select_idx: torch.Tensor, select_num_idx: torch.Tensor, blocks: tuple[
         raise ParametersInvalid(f"[{_OP}] select_idx must name blocks 0 to {k_blocks - 1}, as many as select_num_idx says")
     counted = torch.zeros(*wanted, k_blocks, dtype=torch.int32).scatter_add_(2, indices, chosen.int())
     return (counted > 0).unflatten(0, (batch, q_blocks)).transpose(1, 2).contiguous()
+
+
+def _blockshape(given: Any) -> tuple[int, int]:
+    """Tokens of a block of queries and of keys."""
+    whole = isinstance(given, Sequence) and len(given) == 2 and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given)
+    if given is not None and not whole:
+        raise ParametersInvalid(f"[{_OP}] blockshape must be two whole numbers of tokens from 1 on, got {given!r}")
+    return (128, 128) if given is None else (given[0], given[1])
 
 
 @invalid_arguments
@@ -78,7 +89,7 @@ def rain_fusion_attention(query: torch.Tensor, key: torch.Tensor, value: torch.T
     require(_OP, "select_idx", select_idx, torch.Tensor)
     require(_OP, "select_num_idx", select_num_idx, torch.Tensor)
     assert select_idx is not None and select_num_idx is not None
-    block_q, block_k = (int(n) for n in (blockshape or (128, 128)))
+    block_q, block_k = _blockshape(blockshape)
     blocks = (q.shape[0], q.shape[1], -(-q.shape[2] // block_q), -(-k.shape[2] // block_k))
     o = attention(q, k, v, scale=scale, mask=_mask(select_idx, select_num_idx, blocks), block_size=(block_q, block_k))
     return o if input_layout == "BNSD" else o.transpose(1, 2).flatten(0, 1)
