@@ -1,5 +1,6 @@
 // Any bytes as a GGUF file: either an error, or tensors that lie in the file apart from each other and whose
-// blocks can be read.
+// blocks can be read; and the same file as the weights of a model.
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <span>
@@ -8,6 +9,8 @@
 #include "aerogel/error.h"
 #include "core/gguf.h"
 #include "formats/gguf_blocks.h"
+#include "model/weight_file.h"
+#include "temporary_file.h"
 
 namespace {
 
@@ -36,12 +39,27 @@ void check(const GgufHeader& header, std::span<const std::byte> file) {
     require(total <= file.size());
 }
 
+void check_weights(std::span<const std::uint8_t> bytes) {
+    static constexpr std::array kRules = {NameRule{"w", {"q", "k", "v"}}, NameRule{"v", {"u"}, true}};
+    for (const SingleFileNames& names : {SingleFileNames{}, SingleFileNames{"w", kRules}}) {
+        const WeightFile file = WeightFile::open(fuzz_file("fuzz.gguf", bytes), names);
+        for (const std::string& name : file.names()) {
+            const Tensor tensor = file.tensor(name);
+            require(tensor.shape() == file.info(name).shape && file.fits(name, tensor.shape()));
+            require(file.stored_bytes(name) <= bytes.size());
+            const auto quantized = file.quantized(name);
+            require(!quantized || quantized->rows * quantized->columns == tensor.count());
+        }
+    }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const auto file = std::as_bytes(std::span(data, size));
     try {
         check(parse_gguf(file, "fuzz"), file);
+        check_weights({data, size});
     } catch (const Error&) {
         return 0;
     }

@@ -73,7 +73,8 @@ class LayeredModel {
 
     /// Bytes of all weights as stored on disk (quantized ones at their stored size).
     std::size_t weight_bytes() const;
-    /// IoError when a file it was loaded from has been shortened since: float weights are views of it.
+    /// IoError when a file it was loaded from has been shortened since. Float weights are read from it when
+    /// they are first used, and asked about then as well.
     virtual void check_intact() const = 0;
 
   protected:

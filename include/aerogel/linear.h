@@ -49,10 +49,12 @@ struct StoredWeight {
     std::function<Tensor()> read;         ///< a view of the mapped file, or a fresh array
     std::function<void()> prefetch = {};  ///< asks the system to begin reading; may be empty
     std::function<void()> release = {};   ///< what was mapped leaves this process's memory; may be empty
+    std::function<void()> check = {};  ///< IoError when what was read is not what the file held; may be empty
 };
 
 /// The unquantized layer: weight f32|bf16|f16 [n,k] computed in float32, bias [n] or undefined. A weight in a
-/// file (StoredWeight, or a tensor that is read-only) is packed by the first forward(), any other at once.
+/// file (StoredWeight, or a tensor that is read-only) is packed by the first forward(), which then throws
+/// what `check` throws; any other at once.
 class FloatLinear final : public Linear {
   public:
     FloatLinear(const Tensor& weight, Tensor bias);

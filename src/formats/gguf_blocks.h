@@ -13,7 +13,7 @@
 
 namespace aerogel {
 
-/// Numbers first .. first + count of whole blocks: `blocks` holds count / type.block of them.
+/// The numbers of whole blocks: `blocks` holds count / type.block of them.
 void dequantize_blocks(const GgufType& type, std::span<const std::byte> blocks, std::int64_t count,
                        float* out);
 

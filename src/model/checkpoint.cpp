@@ -63,9 +63,7 @@ bool Checkpoint::has(const std::string& name, const Shape& shape) {
     }
     taken_.insert(name);
     const TensorInfo& info = file_.info(name);
-    const bool fits =
-        file_.loose_shapes() ? element_count(info.shape) == element_count(shape) : info.shape == shape;
-    if (!fits || !is_float(info.dtype)) {
+    if (!file_.fits(name, shape) || !is_float(info.dtype)) {
         misfits_.push_back(fmt::format("{} must be a float{}, got {}{}", name, to_string(shape),
                                        to_string(info.dtype), to_string(info.shape)));
         return false;
@@ -112,19 +110,29 @@ std::unique_ptr<Linear> Checkpoint::stored_quantized(const std::string& weight, 
 
 LinearSlot Checkpoint::linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
                               bool has_bias) {
+    return float_or_stored(name, {out_features, in_features}, has_bias);
+}
+
+LinearSlot Checkpoint::patches(const std::string& name, const Shape& shape, bool has_bias) {
+    return float_or_stored(name, shape, has_bias);
+}
+
+LinearSlot Checkpoint::float_or_stored(const std::string& name, const Shape& kernel, bool has_bias) {
     const std::string weight = name + ".weight";
-    const bool there = has(weight, {out_features, in_features});
-    const Tensor bias = has_bias ? take(name + ".bias", {out_features}) : Tensor();
+    const Shape shape = {kernel[0], element_count({kernel.begin() + 1, kernel.end()})};
+    const bool there = has(weight, kernel);
+    const Tensor bias = has_bias ? take(name + ".bias", {shape[0]}) : Tensor();
     if (!there) return {name, nullptr};
-    if (auto layer = stored_quantized(weight, bias)) return {name, std::move(layer)};
-    const Shape shape = {out_features, in_features};
+    if (auto layer = kernel.size() == 2 ? stored_quantized(weight, bias) : nullptr)
+        return {name, std::move(layer)};
     StoredWeight stored = {
         .dtype = file_.info(weight).dtype,
         .shape = shape,
         .stored_bytes = file_.stored_bytes(weight),
         .read = [file = file_, weight, shape] { return file.tensor(weight).reshaped(shape); },
         .prefetch = [file = file_, weight] { file.prefetch(weight); },
-        .release = [file = file_, weight] { file.release(weight); }};
+        .release = [file = file_, weight] { file.release(weight); },
+        .check = [file = file_] { file.check_intact(); }};
     return {name, std::make_unique<FloatLinear>(std::move(stored), bias, device_)};
 }
 
@@ -146,6 +154,14 @@ void Checkpoint::finish() const {
                                       file_.path().string(), list_first("missing tensors", missing_),
                                       list_first("tensors of the wrong shape or type", misfits_),
                                       list_first("unexpected tensors", unexpected)));
+}
+
+std::size_t Checkpoint::finish(std::span<LinearSlot* const> slots) const {
+    finish();
+    file_.check_intact();
+    std::size_t bytes = bytes_taken_;
+    for (const LinearSlot* slot : slots) bytes -= slot->layer->weight_bytes();
+    return bytes;
 }
 
 }  // namespace aerogel

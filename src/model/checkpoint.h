@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,7 +15,6 @@
 
 #include "aerogel/layered_model.h"
 #include "aerogel/load_options.h"
-#include "aerogel/safetensors.h"
 #include "aerogel/tensor.h"
 #include "model/weight_file.h"
 
@@ -41,32 +41,37 @@ class Checkpoint {
     /// quantize. Without layer, and problems noted, as take().
     LinearSlot linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
                       bool has_bias = true);
+    /// The same of a convolution that moves by its whole kernel: `shape` [out_features, ...], one row per
+    /// output.
+    LinearSlot patches(const std::string& name, const Shape& shape, bool has_bias = true);
     /// Tensors whose names begin so may be there, and nobody takes them.
     void ignore(std::string_view start) { ignored_.emplace_back(start); }
     Device device() const { return device_; }
     std::size_t tensor_count() const { return file_.names().size(); }
-    /// To be kept for check_intact(); empty where the weights are GGUF, which is checked as it is read.
-    const SafetensorsFile& file() const { return safetensors_; }
+    /// To be kept for check_intact(): float weights are views of it.
+    const WeightFile& file() const { return file_; }
     /// Bytes of all tensors taken, as stored.
     std::size_t bytes_taken() const { return bytes_taken_; }
 
     /// InvalidArgument listing the first few problems and tensors that nobody took, if there are any.
     void finish() const;
+    /// finish(), and an IoError when the file has been shortened since it was opened; the stored bytes of all
+    /// that was taken and is in none of these slots.
+    std::size_t finish(std::span<LinearSlot* const> slots) const;
 
   private:
     bool has(const std::string& name, const Shape& shape);
+    LinearSlot float_or_stored(const std::string& name, const Shape& shape, bool has_bias);
     std::unique_ptr<Linear> stored_quantized(const std::string& weight, const Tensor& bias);
     void check_finite(const std::string& name, const Tensor& tensor);
     Checkpoint(std::string family, WeightFile file, const LoadOptions& options)
         : family_(std::move(family)),
           file_(std::move(file)),
-          safetensors_(file_.safetensors()),
           device_(options.device),
           as_stored_(!options.online && options.quantized.empty() && options.loras.empty()) {}
 
     std::string family_;
     WeightFile file_;
-    SafetensorsFile safetensors_;
     Device device_;
     bool as_stored_;  ///< quantized blocks run as they are
     std::set<std::string> taken_;

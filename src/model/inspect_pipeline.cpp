@@ -15,6 +15,7 @@
 #include "core/paths.h"
 #include "core/text.h"
 #include "model/pipelines.h"
+#include "model/text/text_model.h"
 #include "model/vae/vae.h"
 #include "quant/export.h"
 #include "quant/float_layer.h"
@@ -28,7 +29,6 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 4> kShownSchemes = {"W8A8_DYNAMIC", "W8A16", "W4A8", "W4A16"};
-constexpr std::string_view kTextLayers = "{*layers.*,*block.*}";
 
 enum class Kind { transformer, text_encoder, vae, other };
 

@@ -18,6 +18,7 @@
 #include "core/text.h"
 #include "model/quantize.h"
 #include "quant/model_plan.h"
+#include "quant/name_pattern.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -62,6 +63,7 @@ void check_float_layers(const LayeredModel& model, const Built& built) {
         if (linear == nullptr || built.contains(name)) continue;
         const StoredWeight& stored = linear->stored();
         const std::string problem = finite_problem(name + ".weight", stored.read().to(Device::cpu));
+        if (stored.check) stored.check();
         if (stored.release) stored.release();
         if (!problem.empty()) throw InvalidArgument("[quantize] the model's " + problem);
     }
@@ -179,9 +181,18 @@ double float_layer_bytes(const LayeredModel& model) {
     return bytes;
 }
 
+// False where GGUF has quantized all of them already.
+bool has_layers_to_quantize(const LayeredModel& model) {
+    const NamePattern by_default(model.default_layers());
+    const std::vector<std::string> names = model.linear_names();
+    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+        return by_default.matches(name) && dynamic_cast<const FloatLinear*>(&model.linear(name)) != nullptr;
+    });
+}
+
 void quantize_if_large(LayeredModel& model, const LoadOptions& options, double memory) {
     const double bytes = float_layer_bytes(model);
-    if (model.device() != Device::cpu || bytes <= memory / 2) return;
+    if (model.device() != Device::cpu || bytes <= memory / 2 || !has_layers_to_quantize(model)) return;
     double weights = 0.0;
     for (const std::string& name : model.linear_names())
         weights += static_cast<double>(model.linear(name).in_features() * model.linear(name).out_features());

@@ -1,6 +1,7 @@
 // Names of ours to rows of stored tensors.
 #include "model/weight_file.h"
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_map>
 #include <utility>
@@ -32,7 +33,13 @@ constexpr std::string_view kPrefix = "model.diffusion_model.";
 struct StoredInfo {
     DType dtype;
     Shape shape;
+    bool has_rows;  ///< whole blocks belong to one place along the first axis
 };
+
+Shape without_leading_ones(const Shape& shape) {
+    return {std::find_if(shape.begin(), shape.end(), [](std::int64_t size) { return size != 1; }),
+            shape.end()};
+}
 
 std::string replaced(std::string name, std::string_view from, std::string_view to) {
     for (std::size_t at = name.find(from); at != std::string::npos; at = name.find(from, at + to.size()))
@@ -57,8 +64,11 @@ std::vector<WeightItem> items_of(const std::string& stored, const StoredInfo& in
                 name = replaced(std::move(name), rule.stored, rule.ours[0]);
         }
     }
-    if (split == nullptr || rows % 3 != 0) {
+    if (split == nullptr || rows % 3 != 0 || !info.has_rows) {
         std::vector<StoredRows> parts = {{stored, 0, rows}};
+        if (swapped && !info.has_rows)
+            throw Unsupported("[read] tensor " + in_quotes(stored) +
+                              ": halves of a vector change places, so it cannot consist of blocks");
         if (swapped && rows % 2 == 0) parts = {{stored, rows / 2, rows / 2}, {stored, 0, rows / 2}};
         return {{{name, info.dtype, info.shape}, std::move(parts)}};
     }
@@ -101,27 +111,27 @@ struct WeightFile::State {
     }
 
     StoredInfo stored_info(const std::string& stored) const {
-        if (safetensors) return {safetensors->info(stored).dtype, safetensors->info(stored).shape};
+        if (safetensors) return {safetensors->info(stored).dtype, safetensors->info(stored).shape, true};
         const GgufTensor& tensor = gguf->tensor(stored);
-        return {dtype_of(*tensor.type), tensor.shape};
+        return {dtype_of(*tensor.type), tensor.shape, tensor.type->block == 1 || tensor.shape.size() > 1};
     }
 
     std::size_t bytes_of(const StoredRows& part) const {
-        const StoredInfo info = stored_info(part.stored);
-        const std::uint64_t all =
-            safetensors ? safetensors->info(part.stored).bytes() : gguf->tensor(part.stored).bytes;
+        if (gguf) return blocks(part).size();
+        const TensorInfo& info = safetensors->info(part.stored);
         const std::int64_t rows = info.shape.empty() ? 1 : info.shape[0];
-        return static_cast<std::size_t>(all) / static_cast<std::size_t>(rows < 1 ? 1 : rows) *
+        return info.bytes() / static_cast<std::size_t>(rows < 1 ? 1 : rows) *
                static_cast<std::size_t>(part.count);
     }
 
     // The stored bytes of these rows.
     std::span<const std::byte> blocks(const StoredRows& part) const {
         const GgufTensor& tensor = gguf->tensor(part.stored);
-        const std::size_t row =
-            static_cast<std::size_t>(tensor.bytes) / static_cast<std::size_t>(tensor.shape[0]);
-        return gguf->bytes(tensor).subspan(row * static_cast<std::size_t>(part.first),
-                                           row * static_cast<std::size_t>(part.count));
+        const std::int64_t row = element_count(tensor.shape) / tensor.shape[0];
+        const auto bytes = [&](std::int64_t rows) {
+            return static_cast<std::size_t>(rows * row / tensor.type->block * tensor.type->block_bytes);
+        };
+        return gguf->bytes(tensor).subspan(bytes(part.first), bytes(part.count));
     }
 
     Tensor rows(const StoredRows& part) const {
@@ -208,8 +218,13 @@ std::size_t WeightFile::stored_bytes(const std::string& name) const {
     return bytes;
 }
 
-bool WeightFile::loose_shapes() const {
-    return state_->gguf.has_value();
+bool WeightFile::fits(const std::string& name, const Shape& shape) const {
+    const Shape& stored = info(name).shape;
+    if (stored == shape) return true;
+    if (!state_->gguf || element_count(stored) != element_count(shape)) return false;
+    const Shape there = without_leading_ones(stored), wanted = without_leading_ones(shape);
+    if (there == wanted || wanted.size() > 2) return true;
+    return wanted.size() == 2 && there.size() > 2 && there[0] == wanted[0];
 }
 
 Tensor WeightFile::tensor(const std::string& name) const {
@@ -254,6 +269,7 @@ void WeightFile::release(const std::string& name) const {
 }
 
 void WeightFile::check_intact() const {
+    if (state_ == nullptr) return;
     if (state_->gguf)
         state_->gguf->check_intact();
     else
@@ -262,10 +278,6 @@ void WeightFile::check_intact() const {
 
 const std::filesystem::path& WeightFile::path() const {
     return state_->path;
-}
-
-SafetensorsFile WeightFile::safetensors() const {
-    return state_->safetensors.value_or(SafetensorsFile());
 }
 
 }  // namespace aerogel

@@ -43,18 +43,19 @@ class WeightFile {
     /// Type and shape of what tensor() gives: f32 where blocks of GGUF are dequantized.
     const TensorInfo& info(const std::string& name) const;
     std::size_t stored_bytes(const std::string& name) const;
-    /// GGUF drops leading axes of size 1 and may join axes: shapes are equal when their counts are.
-    bool loose_shapes() const;
+    /// True when the tensor can be taken in this shape. Safetensors: its own. GGUF drops leading axes of size
+    /// 1 and joins axes of those that have more than four, so a matrix may also come from a kernel with as
+    /// many rows, and what has more axes must have as many elements.
+    bool fits(const std::string& name, const Shape& shape) const;
     /// A view of the mapped file where it can be, else a fresh array.
     Tensor tensor(const std::string& name) const;
     /// A matrix of a GGUF type that is a format of ours, as it is stored (formats/gguf_blocks.h).
     std::optional<QuantizedTensor> quantized(const std::string& name) const;
     void prefetch(const std::string& name) const;
     void release(const std::string& name) const;
+    /// IoError when a file has been shortened since it was opened; nothing for a WeightFile that is none.
     void check_intact() const;
     const std::filesystem::path& path() const;
-    /// Undefined for GGUF.
-    SafetensorsFile safetensors() const;
 
   private:
     struct State;

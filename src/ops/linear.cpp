@@ -179,6 +179,7 @@ struct FloatLinear::State {
     const PackedLinear& packed() const {
         std::call_once(once, [this] {
             packed_once.emplace(float_weight(weight.read()), Activation::none, device);
+            if (weight.check) weight.check();
             if (weight.release) weight.release();
         });
         return *packed_once;

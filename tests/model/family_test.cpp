@@ -303,6 +303,20 @@ TEST_F(FamilyTest, IsQuantizedWhereItIsLargeForTheMemory) {
     EXPECT_EQ(loaded_with(0.4 * bytes), "W4A8");
 }
 
+TEST_F(FamilyTest, WhatIsQuantizedAlreadyIsLeftAlone) {
+    QuantizeReport report;
+    const LoadOptions options = {.automatic = true,
+                                 .on_quantized = [&](const QuantizeReport& made) { report = made; }};
+    const auto model = load_transformer(folder(), with_pixel());
+    OnlineQuantConfig config;
+    config.quant_type = "W8A16";
+    quantize(*model, config);
+    ASSERT_EQ(model->linear("mix.out").scheme(), "FLOAT");
+    quantize_as_loaded(*model, options, 1.0);
+    EXPECT_EQ(report.because, "");
+    EXPECT_EQ(model->linear("mix.q").scheme(), "W8A16");
+}
+
 TEST_F(FamilyTest, IsCalibratedAndMined) {
     const Pipeline pipeline = load();
     CalibrateOptions calibration;

@@ -97,13 +97,9 @@ Flux2Weights Flux2Weights::load(const Flux2Config& config, Checkpoint checkpoint
         weights.double_blocks.push_back(loader.double_block(fmt::format("transformer_blocks.{}", i)));
     for (std::int64_t i = 0; i < config.num_single_layers; ++i)
         weights.single_blocks.push_back(loader.single_block(fmt::format("single_transformer_blocks.{}", i)));
-    checkpoint.finish();
     weights.device = checkpoint.device();
     weights.file = checkpoint.file();
-    weights.file.check_intact();
-
-    weights.other_bytes = checkpoint.bytes_taken();
-    for (const LinearSlot* slot : weights.slots()) weights.other_bytes -= slot->layer->weight_bytes();
+    weights.other_bytes = checkpoint.finish(weights.slots());
     return weights;
 }
 

@@ -38,7 +38,7 @@ struct Flux2Weights {
     LinearSlot norm_out, proj_out;
     std::size_t other_bytes = 0;  ///< stored bytes of what is not in a slot
     Device device;
-    SafetensorsFile file;  ///< the weights of float slots are views of it
+    WeightFile file;  ///< the weights of float slots are views of it
 
     static Flux2Weights load(const Flux2Config& config, Checkpoint checkpoint);
     /// All slots that hold a layer, in the order of diffusers' named_modules().

@@ -87,7 +87,7 @@ struct ClipVision::State {
     LayerNorm first_norm;
     std::vector<ClipBlock> blocks;  ///< without the last
     Device device;
-    SafetensorsFile file;  ///< the weights of Linears are views of it
+    WeightFile file;  ///< the weights of Linears are views of it
     std::size_t bytes = 0;
 };
 
@@ -104,12 +104,7 @@ class ClipLoader {
     void embeddings(LinearSlot& patches, Tensor& class_embedding, Tensor& positions) {
         const std::string name = prefix_ + "embeddings.";
         const std::int64_t side = config_.patch_size;
-        const Tensor kernel = checkpoint_.take(name + "patch_embedding.weight", {dim_, 3, side, side});
-        if (kernel.defined()) {
-            patches = {name + "patch_embedding",
-                       std::make_unique<FloatLinear>(kernel.reshaped({dim_, config_.patch_elements()}),
-                                                     Tensor(), checkpoint_.device())};
-        }
+        patches = checkpoint_.patches(name + "patch_embedding", {dim_, 3, side, side}, false);
         class_embedding = checkpoint_.take_f32(name + "class_embedding", {dim_});
         positions = checkpoint_.take_f32(name + "position_embedding.weight", {config_.tokens(), dim_});
     }

@@ -70,13 +70,9 @@ QwenImageWeights QwenImageWeights::load(const QwenImageConfig& config, Checkpoin
         weights.blocks.push_back(load_block(config, checkpoint, fmt::format("transformer_blocks.{}", i)));
     weights.norm_out = checkpoint.linear("norm_out.linear", dim, 2 * dim);
     weights.proj_out = checkpoint.linear("proj_out", dim, patch * config.out_channels);
-    checkpoint.finish();
     weights.device = checkpoint.device();
     weights.file = checkpoint.file();
-    weights.file.check_intact();
-
-    weights.other_bytes = checkpoint.bytes_taken();
-    for (const LinearSlot* slot : weights.slots()) weights.other_bytes -= slot->layer->weight_bytes();
+    weights.other_bytes = checkpoint.finish(weights.slots());
     return weights;
 }
 

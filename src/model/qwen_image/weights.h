@@ -31,7 +31,7 @@ struct QwenImageWeights {
     LinearSlot norm_out, proj_out;
     std::size_t other_bytes = 0;  ///< stored bytes of what is not in a slot
     Device device;
-    SafetensorsFile file;  ///< the weights of float slots are views of it
+    WeightFile file;  ///< the weights of float slots are views of it
 
     static QwenImageWeights load(const QwenImageConfig& config, Checkpoint checkpoint);
     /// All slots, in the order of diffusers' named_modules().

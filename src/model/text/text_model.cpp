@@ -17,9 +17,6 @@
 namespace aerogel {
 namespace {
 
-// Embeddings are in no Linear, and the head is not loaded: all others are in blocks.
-constexpr std::string_view kTextLayers = "*";
-
 using LoadModel = std::unique_ptr<TextModel> (*)(const std::filesystem::path& folder,
                                                  const LoadOptions& options);
 
@@ -123,7 +120,7 @@ std::string_view TextModel::default_layers() const {
 }
 
 void TextModel::check_intact() const {
-    for (const SafetensorsFile& file : parts_.files) file.check_intact();
+    for (const WeightFile& file : parts_.files) file.check_intact();
 }
 
 }  // namespace aerogel

@@ -15,10 +15,13 @@
 #include "aerogel/layered_model.h"
 #include "aerogel/linear.h"
 #include "aerogel/load_options.h"
-#include "aerogel/safetensors.h"
 #include "aerogel/tensor.h"
+#include "model/weight_file.h"
 
 namespace aerogel {
+
+/// The Linears of the blocks; heads and vision towers, which files may hold too, are none of them.
+inline constexpr std::string_view kTextLayers = "{*layers.*,*block.*}";
 
 class TextModel : public LayeredModel {
   public:
@@ -58,7 +61,7 @@ class TextModel : public LayeredModel {
         std::vector<LinearSlot*> linears;
         std::size_t other_bytes = 0;
         Device device = {};
-        std::vector<SafetensorsFile> files;
+        std::vector<WeightFile> files;
     };
     void set_parts(Parts parts);
 

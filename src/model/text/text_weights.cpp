@@ -60,11 +60,7 @@ void TextWeights::check_layers(std::string_view key, std::int64_t layers) const 
 }
 
 std::size_t TextWeights::finish(std::span<LinearSlot* const> slots) const {
-    checkpoint_.finish();
-    checkpoint_.file().check_intact();
-    std::size_t bytes = checkpoint_.bytes_taken();
-    for (const LinearSlot* slot : slots) bytes -= slot->layer->weight_bytes();
-    return bytes;
+    return checkpoint_.finish(slots);
 }
 
 }  // namespace aerogel

@@ -33,7 +33,7 @@ class TextWeights {
     void ignore(std::string_view start) { checkpoint_.ignore(start); }
 
     Device device() const { return checkpoint_.device(); }
-    const SafetensorsFile& file() const { return checkpoint_.file(); }
+    const WeightFile& file() const { return checkpoint_.file(); }
     /// InvalidArgument when the files hold fewer tensors than config.json has layers.
     void check_layers(std::string_view key, std::int64_t layers) const;
     /// Throws what problems there were; else the stored bytes of all that is in no slot.

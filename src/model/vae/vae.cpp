@@ -116,7 +116,7 @@ void require_finite(const char* what, const TensorView& x, const Context& contex
 }
 
 // Of pixels or latents that the layers gave.
-void check_result(const Tensor& y, const SafetensorsFile& file, const Context& context) {
+void check_result(const Tensor& y, const WeightFile& file, const Context& context) {
     if (all_finite(y, context)) return;
     file.check_intact();
     throw InvalidArgument(fmt::format(
@@ -137,7 +137,7 @@ std::vector<Frames> cut_frames(std::int64_t frames, std::int64_t first, std::int
 
 struct Vae::State {
     VaeParts parts;
-    SafetensorsFile file;
+    WeightFile file;
     Device device;
     std::size_t weight_bytes = 0;
 

@@ -23,13 +23,7 @@ class WeightLoader {
         const std::int64_t t = config_.patch_size[0];
         const std::int64_t h = config_.patch_size[1];
         const std::int64_t w = config_.patch_size[2];
-        const Tensor kernel =
-            checkpoint_.take("patch_embedding.weight", {dim_, config_.in_channels, t, h, w});
-        Tensor bias = checkpoint_.take("patch_embedding.bias", {dim_});
-        if (!kernel.defined()) return {};
-        return {"patch_embedding",
-                std::make_unique<FloatLinear>(kernel.reshaped({dim_, config_.in_channels * t * h * w}),
-                                              std::move(bias), checkpoint_.device())};
+        return checkpoint_.patches("patch_embedding", {dim_, config_.in_channels, t, h, w});
     }
 
     WanImageEmbedderWeights image_embedder(const std::string& prefix) {
@@ -124,13 +118,9 @@ WanWeights WanWeights::load(const WanConfig& config, Checkpoint checkpoint) {
     weights.scale_shift_table = loader.table("scale_shift_table", 2);
     const std::int64_t patch = config.patch_size[0] * config.patch_size[1] * config.patch_size[2];
     weights.proj_out = loader.linear("proj_out", dim, config.out_channels * patch);
-    checkpoint.finish();
     weights.device = checkpoint.device();
     weights.file = checkpoint.file();
-    weights.file.check_intact();
-
-    weights.other_bytes = checkpoint.bytes_taken();
-    for (const LinearSlot* slot : weights.slots()) weights.other_bytes -= slot->layer->weight_bytes();
+    weights.other_bytes = checkpoint.finish(weights.slots());
     return weights;
 }
 

@@ -42,7 +42,7 @@ struct WanWeights {
     LinearSlot proj_out;
     std::size_t other_bytes = 0;  ///< stored bytes of what is not in a slot
     Device device;
-    SafetensorsFile file;  ///< the weights of float slots are views of it
+    WeightFile file;  ///< the weights of float slots are views of it
 
     static WanWeights load(const WanConfig& config, Checkpoint checkpoint);
     /// All slots that hold a layer, in the order of diffusers' named_modules().

@@ -87,13 +87,9 @@ ZImageWeights ZImageWeights::load(const ZImageConfig& config, Checkpoint checkpo
     weights.layers = loader.blocks("layers", config.n_layers, true);
     weights.x_pad_token = loader.pad_token("x_pad_token");
     weights.cap_pad_token = loader.pad_token("cap_pad_token");
-    checkpoint.finish();
     weights.device = checkpoint.device();
     weights.file = checkpoint.file();
-    weights.file.check_intact();
-
-    weights.other_bytes = checkpoint.bytes_taken();
-    for (const LinearSlot* slot : weights.slots()) weights.other_bytes -= slot->layer->weight_bytes();
+    weights.other_bytes = checkpoint.finish(weights.slots());
     return weights;
 }
 

@@ -30,7 +30,7 @@ struct ZImageWeights {
     Tensor x_pad_token, cap_pad_token;  ///< [1, dim]
     std::size_t other_bytes = 0;        ///< stored bytes of what is not in a slot
     Device device;
-    SafetensorsFile file;  ///< the weights of float slots are views of it
+    WeightFile file;  ///< the weights of float slots are views of it
 
     static ZImageWeights load(const ZImageConfig& config, Checkpoint checkpoint);
     /// All slots that hold a layer, in the order of diffusers' named_modules().
