@@ -59,13 +59,12 @@ void add_low_rank(const LowRank& change, Tensor& sum) {
 std::unique_ptr<Linear> changed(const FloatLinear& linear, const LayerChange& change, Device device) {
     StoredWeight weight = linear.stored();
     if (change.weight) {
-        weight.dtype = DType::f32;
         weight.read = [read = std::move(weight.read), low_rank = *change.weight] {
             const Tensor base = read();
             Tensor sum(DType::f32, base.shape());
             copy(base.device() == Device::cpu ? base : base.to(Device::cpu), sum);
             add_low_rank(low_rank, sum);
-            return sum;
+            return sum.to(base.dtype());
         };
     }
     Tensor bias = linear.bias();
@@ -75,6 +74,16 @@ std::unique_ptr<Linear> changed(const FloatLinear& linear, const LayerChange& ch
         bias = sum;
     }
     return std::make_unique<FloatLinear>(std::move(weight), bias, device);
+}
+
+// The n rows of one layer among those of all that the file has as one.
+Tensor own_rows(const Tensor& all, const NamedPart& named, std::int64_t n) {
+    Tensor own(DType::f32, {n, all.dim(1)});
+    const TensorView rows = rows_of(all.view(), static_cast<std::int64_t>(named.part) * n, n);
+    const std::int64_t half = named.swap_halves ? n / 2 : 0;
+    copy(rows_of(rows, half, n - half), rows_of(own.mutable_view(), 0, n - half));
+    copy(rows_of(rows, 0, half), rows_of(own.mutable_view(), n - half, half));
+    return own;
 }
 
 class LoraReader {
@@ -92,7 +101,7 @@ class LoraReader {
             if (found == linears.end()) {
                 for (const std::string& key : parts.keys()) strangers.push_back(key);
             } else {
-                add(module, parts, found->second);
+                add(parts, found->second);
             }
         }
         check_strangers(strangers);
@@ -122,13 +131,13 @@ class LoraReader {
             fail(fmt::format("'{}' must be f32, bf16 or f16, got {}{}", key, to_string(info.dtype),
                              to_string(info.shape)));
         }
-        const Tensor tensor = file_.tensor(key).to(DType::f32);
+        const Tensor tensor = file_.tensor(key).to(DType::f32).clone();  // the file may change
         const std::string problem = finite_problem(key, tensor);
         if (!problem.empty()) fail(problem);
         return tensor;
     }
 
-    void add(const std::string& module, const LoraModule& parts, const std::vector<NamedPart>& linears) {
+    void add(const LoraModule& parts, const std::vector<NamedPart>& linears) {
         for (const NamedPart& named : linears) {
             const auto* linear = dynamic_cast<const FloatLinear*>(&model_.linear(named.linear));
             if (linear == nullptr) {
@@ -136,8 +145,7 @@ class LoraReader {
                                  named.linear, model_.linear(named.linear).scheme()));
             }
             LayerChange change;
-            if (!parts.down.empty() || !parts.up.empty())
-                change.weight = low_rank(module, parts, named, *linear);
+            if (!parts.down.empty() || !parts.up.empty()) change.weight = low_rank(parts, named, *linear);
             if (!parts.bias.empty()) change.bias = bias(parts.bias, named, *linear);
             if (!change.weight && !change.bias.defined()) {
                 fail(fmt::format("layer {} has '{}' and nothing to scale", named.linear, parts.alpha));
@@ -147,8 +155,7 @@ class LoraReader {
         }
     }
 
-    LowRank low_rank(const std::string& module, const LoraModule& parts, const NamedPart& named,
-                     const FloatLinear& linear) const {
+    LowRank low_rank(const LoraModule& parts, const NamedPart& named, const FloatLinear& linear) const {
         if (parts.down.empty() || parts.up.empty()) {
             fail(fmt::format("layer {} has '{}' without its other half", named.linear,
                              parts.down.empty() ? parts.up : parts.down));
@@ -162,15 +169,13 @@ class LoraReader {
             fail(fmt::format("layer {} needs '{}' [rank,{}] and '{}' [{},rank], got {} and {}", named.linear,
                              parts.down, k, parts.up, count * n, to_string(down), to_string(up)));
         }
-        const Tensor rows = values(parts.up);
-        Tensor own(DType::f32, {n, down[0]});
-        copy(rows_of(rows.view(), static_cast<std::int64_t>(named.part) * n, n), own);
-        return {values(parts.down), own, lora_.weight * scale(module, parts, down[0])};
+        return {values(parts.down), own_rows(values(parts.up), named, n),
+                lora_.weight * scale(named.linear, parts, down[0])};
     }
 
     // alpha / rank; 1 where the file does not say alpha.
-    double scale(const std::string& module, const LoraModule& parts, std::int64_t rank) const {
-        if (parts.alpha.empty()) return keys_.metadata.scale(module, rank);
+    double scale(const std::string& linear, const LoraModule& parts, std::int64_t rank) const {
+        if (parts.alpha.empty()) return keys_.metadata.scale(linear, rank);
         const Tensor alpha = values(parts.alpha);
         if (alpha.count() != 1)
             fail(fmt::format("'{}' must be one number, got {}", parts.alpha, alpha.describe()));
@@ -184,8 +189,8 @@ class LoraReader {
             fail(fmt::format("layer {} needs '{}' [{}], got {}", named.linear, key,
                              static_cast<std::int64_t>(named.parts) * n, all.describe()));
         }
-        Tensor own(DType::f32, {n});
-        combine({{lora_.weight, part_of(all.view(), static_cast<std::int64_t>(named.part) * n, {n})}}, own);
+        Tensor own = own_rows(all.reshaped({all.dim(0), 1}), named, n).reshaped({n});
+        combine({{lora_.weight, own}}, own);
         return own;
     }
 

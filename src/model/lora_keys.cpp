@@ -39,7 +39,7 @@ constexpr std::array kEndings = {
     Ending{".diff_b", &LoraModule::bias},
 };
 
-std::string module_of(std::string_view name) {
+std::string_view without_prefixes(std::string_view name) {
     for (bool found = true; found;) {
         found = false;
         for (const std::string_view prefix : kPrefixes) {
@@ -48,8 +48,31 @@ std::string module_of(std::string_view name) {
             found = true;
         }
     }
-    return lookup_name(name);
+    return name;
 }
+
+std::string module_of(std::string_view name) {
+    return lookup_name(without_prefixes(name));
+}
+
+// The keys of one object of the whole, in the order of the text, which JsonNode does not keep.
+class KeysInOrder final : public JsonEvents {
+  public:
+    explicit KeysInOrder(std::string_view object) : object_(object) {}
+    bool start_object(std::size_t) override { return ++depth_ > 0; }
+    bool end_object() override { return depth_-- > 0; }
+    bool key(string_t& name) override {
+        if (depth_ == 1) inside_ = name == object_;
+        if (depth_ == 2 && inside_) keys.push_back(name);
+        return true;
+    }
+    std::vector<std::string> keys;
+
+  private:
+    std::string_view object_;
+    int depth_ = 0;
+    bool inside_ = false;
+};
 
 bool is_norm_of_zeros(const SafetensorsFile& file, const std::string& key) {
     const bool is_change = key.ends_with(".diff") || key.ends_with(".diff_b");
@@ -73,8 +96,10 @@ LoraMetadata read_metadata(const SafetensorsFile& file) {
     if (!json.has("transformer.alpha_pattern")) return metadata;
     const JsonNode pattern = json.at("transformer.alpha_pattern");
     if (!pattern.is_object()) pattern.fail("an object of numbers");
-    for (const auto& [name, value] : pattern.json().items())
-        metadata.alphas[module_of(name)] = pattern.at(name).number(0.0, kLargest);
+    KeysInOrder names("transformer.alpha_pattern");
+    parse_json(found->second, json.where(), names);
+    for (const std::string& name : names.keys)
+        metadata.alphas.emplace_back(without_prefixes(name), pattern.at(name).number(0.0, kLargest));
     return metadata;
 }
 
@@ -87,12 +112,13 @@ std::vector<std::string> LoraModule::keys() const {
     return all;
 }
 
-double LoraMetadata::scale(const std::string& module, std::int64_t rank) const {
-    double numerator = alpha;
-    for (const auto& [name, value] : alphas)
-        if (module == name || module.ends_with("_" + name)) numerator = value;
+double LoraMetadata::scale(const std::string& linear, std::int64_t rank) const {
+    const auto named = std::find_if(alphas.begin(), alphas.end(), [&](const auto& pattern) {
+        return linear == pattern.first || linear.ends_with("." + pattern.first);
+    });
+    const std::optional<double> numerator = named == alphas.end() ? alpha : named->second;
     const auto ranks = static_cast<double>(rank);
-    return numerator == 0.0 ? 1.0 : numerator / (root_of_rank ? std::sqrt(ranks) : ranks);
+    return numerator ? *numerator / (root_of_rank ? std::sqrt(ranks) : ranks) : 1.0;
 }
 
 LoraKeys lora_keys(const SafetensorsFile& file) {

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "aerogel/safetensors.h"
@@ -18,11 +20,13 @@ struct LoraModule {
 
 /// What diffusers writes beside the tensors ("lora_adapter_metadata", PEFT's LoraConfig).
 struct LoraMetadata {
-    std::map<std::string, double> alphas;  ///< by lookup_name() of the layer or of the end of its name
-    double alpha = 0.0;                    ///< of all others; 0: as the rank
-    bool root_of_rank = false;             ///< rsLoRA (arXiv 2312.03732)
+    /// By the name of the layer or an end of it behind a dot; the first that fits counts, as in PEFT.
+    std::vector<std::pair<std::string, double>> alphas;
+    std::optional<double> alpha;  ///< of all others; nullopt: the factor is 1
+    bool root_of_rank = false;    ///< rsLoRA (arXiv 2312.03732)
 
-    double scale(const std::string& module, std::int64_t rank) const;
+    /// For the Linear that the model calls so.
+    double scale(const std::string& linear, std::int64_t rank) const;
 };
 
 struct LoraKeys {

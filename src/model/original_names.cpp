@@ -56,7 +56,8 @@ std::map<std::string, std::vector<NamedPart>> linears_by_name(const LayeredModel
             for (std::size_t part = 0; part < parts; ++part) {
                 const auto number = number_in(linear, row.names[part]);
                 if (number)
-                    all[lookup_name(with_number(row.original, *number))].push_back({linear, part, parts});
+                    all[lookup_name(with_number(row.original, *number))].push_back(
+                        {linear, part, parts, row.swap_halves});
             }
         }
     }

@@ -18,12 +18,14 @@ namespace aerogel {
 struct OriginalName {
     std::string_view original;              ///< "blocks.*.self_attn.q"
     std::array<std::string_view, 3> names;  ///< "blocks.*.attn1.to_q"; those behind the first may be empty
+    bool swap_halves = false;               ///< the halves of its rows change places
 };
 
 /// A Linear of the model, as a part of the layer that a file names.
 struct NamedPart {
     std::string linear;
     std::size_t part = 0, parts = 1;
+    bool swap_halves = false;
 };
 
 /// The Linears of a model by all names they have: its own and the original ones, with "." written as "_", so

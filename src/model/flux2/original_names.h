@@ -29,6 +29,7 @@ inline constexpr std::array kFlux2Names = {
     OriginalName{"guidance_in.in_layer", {"time_guidance_embed.guidance_embedder.linear_1"}},
     OriginalName{"guidance_in.out_layer", {"time_guidance_embed.guidance_embedder.linear_2"}},
     OriginalName{"final_layer.linear", {"proj_out"}},
+    OriginalName{"final_layer.adaLN_modulation.1", {"norm_out.linear"}, true},
     OriginalName{"single_stream_modulation.lin", {"single_stream_modulation.linear"}},
     OriginalName{"double_stream_modulation_img.lin", {"double_stream_modulation_img.linear"}},
     OriginalName{"double_stream_modulation_txt.lin", {"double_stream_modulation_txt.linear"}},

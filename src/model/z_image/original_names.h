@@ -19,6 +19,9 @@ inline constexpr std::array kZImageNames = {
     OriginalName{"layers.*.attention.out", {"layers.*.attention.to_out.0"}},
     OriginalName{"noise_refiner.*.attention.out", {"noise_refiner.*.attention.to_out.0"}},
     OriginalName{"context_refiner.*.attention.out", {"context_refiner.*.attention.to_out.0"}},
+    OriginalName{"x_embedder", {"all_x_embedder.2-1"}},
+    OriginalName{"final_layer.linear", {"all_final_layer.2-1.linear"}},
+    OriginalName{"final_layer.adaLN_modulation.1", {"all_final_layer.2-1.adaLN_modulation.1"}},
 };
 
 }  // namespace aerogel
