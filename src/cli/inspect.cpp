@@ -58,12 +58,13 @@ void run_inspect(const InspectFlags& flags) {
 
 void add_inspect(CLI::App& app) {
     auto* command = app.add_subcommand(
-        "inspect", "Show what a model, a quantized pair or any safetensors file holds, and its problems");
+        "inspect",
+        "Show what a model, a quantized pair or any safetensors or GGUF file holds, and its problems");
     auto flags = std::make_shared<InspectFlags>();
     command->add_option(
         "PATH", flags->path,
-        "A .safetensors file (or .index.json), a diffusers folder, quant_model_description_*.json or "
-        "its folder, or a file of calibration statistics");
+        "A .safetensors file (or .index.json), a .gguf file, the folder of a model or a pipeline, "
+        "quant_model_description_*.json or its folder, or a file of calibration statistics");
     command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: taken from the file name)");
     command->add_flag("--all", flags->all, "List every layer and tensor");
     command->add_flag("--kernels", flags->kernels, "List the kernels of this build instead");

@@ -124,13 +124,6 @@ LoadOptions load_options(const QuantizationFlags& flags) {
             .automatic = true};
 }
 
-std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags) {
-    const LoadOptions options = load_options(flags);
-    if (options.online) return quantize(model, *options.online);
-    if (options.quantized.empty()) return std::nullopt;
-    return quantize(model, options.quantized, {options.rank});
-}
-
 std::optional<TimestepPolicyConfig> policy_file(const QuantizationFlags& flags) {
     if (!flags.timestep_policy.empty() && flags.first_static_step) {
         throw InvalidArgument(

@@ -27,8 +27,6 @@ struct QuantizationFlags {
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags);
 /// What the flags say about loading. InvalidArgument where they contradict each other.
 LoadOptions load_options(const QuantizationFlags& flags);
-/// Quantizes the model if the flags say so, and what was done. Errors as quantize() and load_options().
-std::optional<QuantizeReport> quantize_as_told(Transformer& model, const QuantizationFlags& flags);
 /// The policy of --timestep-policy, if given. InvalidArgument where --first-static-step is given too.
 std::optional<TimestepPolicyConfig> policy_file(const QuantizationFlags& flags);
 /// The policy of --timestep-policy or --first-static-step, if given, for the quantized model.

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/views.h"
+#include "model/attention_heads.h"
 #include "model/slots.h"
 #include "ops/elementwise.h"
 
@@ -45,12 +46,8 @@ class BlockParts {
         return part_of(all.view(), first * width + index * dim_, {items, dim_}, {width, 1});
     }
 
-    // RMS norm of every head by itself, in place, in contiguous rows.
-    void normalize_heads(const Tensor& weight, const MutableView& x) const {
-        const std::int64_t head_dim = pass_.config.attention_head_dim;
-        const MutableView heads = reshaped(x, {x.count() / head_dim, head_dim});
-        norm({.kind = NormKind::rms, .x = heads, .y = heads, .weight = weight, .epsilon = pass_.config.eps},
-             context_);
+    void normalize(const Tensor& weight, const MutableView& x) const {
+        normalize_heads(weight, x, pass_.config.eps, context_);
     }
 
     void rotate(const MutableView& x) const {
@@ -153,8 +150,8 @@ class DoubleBlock : BlockParts {
         run_linear(weights.to_q, x, of(stream, qkv[0]), pass_.step);
         run_linear(weights.to_k, x, of(stream, qkv[1]), pass_.step);
         run_linear(weights.to_v, x, of(stream, qkv[2]), pass_.step);
-        normalize_heads(weights.norm_q, of(stream, qkv[0]));
-        normalize_heads(weights.norm_k, of(stream, qkv[1]));
+        normalize(weights.norm_q, of(stream, qkv[0]));
+        normalize(weights.norm_k, of(stream, qkv[1]));
     }
 
     void leave_attention(const Stream& stream) const {
@@ -187,8 +184,8 @@ class SingleBlock : BlockParts {
         const std::array qkv = {wide(0), wide(1), wide(2)};
         copy(part_of(all, 0, {3, rows_, dim_}, {dim_, width, 1}),
              reshaped(pass_.buffers.wide.mutable_view(), {3, rows_, dim_}), context_);
-        normalize_heads(weights_.norm_q, qkv[0]);
-        normalize_heads(weights_.norm_k, qkv[1]);
+        normalize(weights_.norm_q, qkv[0]);
+        normalize(weights_.norm_k, qkv[1]);
         rotate(qkv[0]);
         rotate(qkv[1]);
         // v has moved, so its columns take the attention's output, beside that of the feed-forward.
