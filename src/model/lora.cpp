@@ -131,7 +131,7 @@ class LoraReader {
             fail(fmt::format("'{}' must be f32, bf16 or f16, got {}{}", key, to_string(info.dtype),
                              to_string(info.shape)));
         }
-        const Tensor tensor = file_.tensor(key).to(DType::f32).clone();  // the file may change
+        const Tensor tensor = file_.tensor(key).to(DType::f32);  // a copy
         const std::string problem = finite_problem(key, tensor);
         if (!problem.empty()) fail(problem);
         return tensor;
