@@ -29,7 +29,8 @@ struct SamplingOptions {
     std::optional<int> height;
     std::optional<int> width;
     std::optional<int> steps;
-    /// The number that diffusers' pipeline takes. 1 = none (one forward pass per step); Z-Image: 0 = none.
+    /// The number that diffusers' pipeline takes. 1 or less = none (one forward pass per step); Z-Image: 0 =
+    /// none.
     std::optional<double> guidance;
     std::optional<double> guidance_2;  ///< of the second expert; default: guidance
     std::optional<double> shift;       ///< default: the scheduler's, by the number of tokens where it says so

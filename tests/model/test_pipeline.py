@@ -63,7 +63,7 @@ def reference(model, noise, scheduler, *, steps, guidance, prompt, negative=None
             p = model.config.patch_size
             time = (free[:: p[0], :: p[1], :: p[2]] * t).flatten()[None]
         v = model(x, time, prompt, return_dict=False)[0]
-        if guidance != 1:
+        if guidance > 1:  # as WanPipeline asks
             null = model(x, time, negative, return_dict=False)[0]
             v = null + guidance * (v - null)
         x = scheduler.step(v, t, x, return_dict=False)[0]
