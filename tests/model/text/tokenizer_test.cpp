@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -42,9 +43,11 @@ Json unigram() {
 
 class TokenizerTest : public testing::Test {
   protected:
+    // The suites of several CPU levels run at once: each process has folders of its own.
     void SetUp() override {
         const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-        folder_ = std::filesystem::temp_directory_path() / ("aerogel_" + std::string(info->name()));
+        folder_ = std::filesystem::temp_directory_path() /
+                  ("aerogel_" + std::to_string(::getpid()) + "_" + std::string(info->name()));
         std::filesystem::remove_all(folder_);
         std::filesystem::create_directories(folder_);
     }
