@@ -133,8 +133,8 @@ class Pipeline {
     /// Experts: 1, or 2 where transformer_2 takes over at low noise (boundary_ratio, as in Wan 2.2).
     int experts() const;
     /// Loaded when it was not yet. The reference is valid until generate() with keep = false.
-    Transformer& transformer(int expert = 0);
-    const Transformer& transformer(int expert = 0) const;
+    Transformer& transformer(int expert = 0) { return loaded(expert); }
+    const Transformer& transformer(int expert = 0) const { return loaded(expert); }
     bool has_text_encoder() const;
     bool has_vae() const;
     double frames_per_second() const;  ///< of the videos that the model makes
@@ -152,6 +152,7 @@ class Pipeline {
     struct Parts;
     class Released;
     explicit Pipeline(std::unique_ptr<Parts> parts);
+    Transformer& loaded(int expert) const;
     std::unique_ptr<Parts> parts_;
 };
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <mutex>
+#include <type_traits>
 #include <utility>
 
 #include "base/clock.h"
@@ -55,10 +56,18 @@ class Stages {
     auto run(std::string_view stage, const Work& work) {
         tell(stage, 0.0);
         const auto start = Clock::now();
-        auto result = work();
-        seconds.push_back({std::string(stage), seconds_since(start)});
-        tell(stage, 1.0);
-        return result;
+        const auto end = [&] {
+            seconds.push_back({std::string(stage), seconds_since(start)});
+            tell(stage, 1.0);
+        };
+        if constexpr (std::is_void_v<decltype(work())>) {
+            work();
+            end();
+        } else {
+            auto result = work();
+            end();
+            return result;
+        }
     }
 
     std::vector<StageSeconds> seconds;
@@ -259,11 +268,8 @@ void Pipeline::Parts::look_at_pictures(const GivenPictures& given, const Generat
                 const Tensor last = given.last ? pixels(*given.last) : Tensor();
                 conditions.frames = frame_condition(*coder, {first, last}, *sampling.frames);
             } else {
-                const Tensor latents = coder->encode(first.to(coder->device()));
-                const Shape& shape = latents.shape();
-                conditions.first_frame = latents.reshaped({shape[1], shape[2], shape[3], shape[4]});
+                conditions.first_frame = only_item(coder->encode(first.to(coder->device())));
             }
-            return true;
         });
     }
     if (!call.keep) release(vae);
@@ -343,15 +349,12 @@ void Pipeline::Parts::decode(std::vector<GenerateResult>& results, const Generat
         };
         const Shape& latents = video.shape();
         const Tensor batch = video.reshaped({1, latents[0], latents[1], latents[2], latents[3]});
-        const Tensor pixels = loaded->decode(batch.to(loaded->device()), settings).to(Device::cpu);
-        if (!all_finite(pixels)) throw InvalidArgument("[generate] the decoded video is not finite");
-        const Shape& made = pixels.shape();
-        video = pixels.reshaped({made[1], made[2], made[3], made[4]});
+        video = only_item(loaded->decode(batch.to(loaded->device()), settings).to(Device::cpu));
+        if (!all_finite(video)) throw InvalidArgument("[generate] the decoded video is not finite");
     };
     stages.run("decode", [&] {
         for (std::size_t i = 0; i < results.size(); ++i)
             to_pixels(results[i].video, static_cast<double>(i) / static_cast<double>(results.size()));
-        return true;
     });
     if (!call.keep) release(vae);
 }
@@ -405,14 +408,10 @@ int Pipeline::experts() const {
     return parts_->folder.experts.boundary_ratio ? 2 : 1;
 }
 
-Transformer& Pipeline::transformer(int expert) {
+Transformer& Pipeline::loaded(int expert) const {
     if (expert < 0 || expert >= experts())
         throw InvalidArgument(fmt::format("[pipeline] there are {} experts, got {}", experts(), expert));
     return *parts_->transformer(expert);
-}
-
-const Transformer& Pipeline::transformer(int expert) const {
-    return const_cast<Pipeline*>(this)->transformer(expert);
 }
 
 bool Pipeline::has_text_encoder() const {

@@ -53,8 +53,7 @@ class Run {
             if (options_.progress && !options_.progress(step + 1, steps, result_.step_seconds.back()))
                 throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1, steps));
         }
-        const Shape& shape = sample_.shape();
-        result_.video = sample_.to(Device::cpu).reshaped({shape[1], shape[2], shape[3], shape[4]});
+        result_.video = only_item(sample_.to(Device::cpu));
         return std::move(result_);
     }
 
@@ -151,6 +150,10 @@ class Run {
 };
 
 }  // namespace
+
+Tensor only_item(const Tensor& batch) {
+    return batch.reshaped({batch.shape().begin() + 1, batch.shape().end()});
+}
 
 NoiseLevels run_levels(const PipelineFolder& folder, const SamplingOptions& sampling) {
     NoiseLevels levels;

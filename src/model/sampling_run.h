@@ -25,6 +25,9 @@ struct RunInputs {
     std::function<std::shared_ptr<Transformer>(int expert)> transformer;
 };
 
+/// A batch of one, without its first axis.
+Tensor only_item(const Tensor& batch);
+
 /// Of a run with these options, all set.
 NoiseLevels run_levels(const PipelineFolder& folder, const SamplingOptions& sampling);
 
