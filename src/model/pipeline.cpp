@@ -148,6 +148,7 @@ struct Pipeline::Parts {
     LoadOptions options;
     LoadOptions text_options;
     PipelineFolder folder;
+    std::optional<VaeShape> known_vae_shape;
     bool has_text = false;
     bool own_transformer = false;  ///< the transformer is the caller's: it is never let go
 
@@ -155,12 +156,11 @@ struct Pipeline::Parts {
     std::array<std::shared_ptr<Transformer>, 2> transformers;
     std::shared_ptr<PromptEncoder> text;
     std::shared_ptr<Vae> vae;
-    std::optional<VaeShape> known_vae_shape;
-
     static std::unique_ptr<Parts> read(const std::filesystem::path& path) {
         auto parts = std::make_unique<Parts>();
         parts->path = path;
         parts->folder = PipelineFolder::read(path);
+        if (parts->folder.has_vae) parts->known_vae_shape = Vae::read_shape(path / "vae");
         parts->has_text = has_prompt_encoder(path);
         return parts;
     }
@@ -174,7 +174,7 @@ struct Pipeline::Parts {
         return {1, side, side};
     }
     /// Tokens of one frame, where sizes are known; 0 otherwise.
-    double frame_tokens(const SamplingOptions& sampling) {
+    double frame_tokens(const SamplingOptions& sampling) const {
         const VaeShape* shape = vae_shape();
         if (shape == nullptr || !sampling.height || !sampling.width) return 0.0;
         const auto side = static_cast<double>(shape->spatial_factor * token()[1]);
@@ -206,14 +206,8 @@ struct Pipeline::Parts {
         return vae;
     }
 
-    /// Null: the sample is the video. The VAE is let go again: its turn comes at the end.
-    const VaeShape* vae_shape() {
-        if (!folder.has_vae) return nullptr;
-        const std::lock_guard lock(mutex);
-        if (!known_vae_shape)
-            known_vae_shape = vae ? vae->shape() : Vae::load(path / "vae", options.device)->shape();
-        return &*known_vae_shape;
-    }
+    /// Null: the sample is the video.
+    const VaeShape* vae_shape() const { return known_vae_shape ? &*known_vae_shape : nullptr; }
 
     template <typename T>
     void release(std::shared_ptr<T>& component) {

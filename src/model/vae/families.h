@@ -25,13 +25,17 @@ struct VaeParts {
 
 struct VaeFamily {
     std::string_view class_name;
+    VaeShape (*shape)(const JsonNode& config);
     VaeParts (*load)(const JsonNode& config, Checkpoint& checkpoint);
 };
 
+VaeShape image_vae_shape(const JsonNode& config);
+VaeShape flux2_vae_shape(const JsonNode& config);
+VaeShape video_vae_shape(const JsonNode& config);
 VaeParts load_image_vae(const JsonNode& config, Checkpoint& checkpoint);
 VaeParts load_flux2_vae(const JsonNode& config, Checkpoint& checkpoint);
-VaeParts load_wan_vae(const JsonNode& config, Checkpoint& checkpoint);
-VaeParts load_qwen_image_vae(const JsonNode& config, Checkpoint& checkpoint);
+/// Wan's, and Qwen-Image's, which is alike.
+VaeParts load_video_vae(const JsonNode& config, Checkpoint& checkpoint);
 
 /// y = x * factor + shift of each channel, as a layer.
 std::unique_ptr<VaeLayer> scale_channels(std::span<const float> factor, std::span<const float> shift,

@@ -160,7 +160,25 @@ std::vector<float> filled(std::size_t count, double value) {
     return std::vector<float>(count, static_cast<float>(value));
 }
 
+ImageVaeConfig flux2_defaults() {
+    ImageVaeConfig defaults;
+    defaults.widths = {128, 256, 512, 512};
+    defaults.layers_per_block = 2;
+    defaults.latent_channels = 32;
+    return defaults;
+}
+
 }  // namespace
+
+VaeShape image_vae_shape(const JsonNode& json) {
+    const ImageVaeConfig config = read_config(json, {});
+    return {config.latent_channels, std::int64_t{1} << (config.widths.size() - 1)};
+}
+
+VaeShape flux2_vae_shape(const JsonNode& json) {
+    const ImageVaeConfig config = read_config(json, flux2_defaults());
+    return {4 * config.latent_channels, std::int64_t{2} << (config.widths.size() - 1)};
+}
 
 VaeParts load_image_vae(const JsonNode& json, Checkpoint& checkpoint) {
     const ImageVaeConfig config = read_config(json, {});
@@ -169,8 +187,7 @@ VaeParts load_image_vae(const JsonNode& json, Checkpoint& checkpoint) {
     if (json.has("shift_factor")) shift = json.at("shift_factor").number(-1e6, 1e6);
     const auto channels = static_cast<std::size_t>(config.latent_channels);
     VaeParts parts;
-    parts.shape.channels = config.latent_channels;
-    parts.shape.spatial_factor = std::int64_t{1} << (config.widths.size() - 1);
+    parts.shape = image_vae_shape(json);
     ImageVaeLoader loader(config, checkpoint);
     parts.decoder.layers.push_back(
         scale_channels(filled(channels, 1.0 / scale), filled(channels, shift), checkpoint.device()));
@@ -182,11 +199,7 @@ VaeParts load_image_vae(const JsonNode& json, Checkpoint& checkpoint) {
 }
 
 VaeParts load_flux2_vae(const JsonNode& json, Checkpoint& checkpoint) {
-    ImageVaeConfig defaults;
-    defaults.widths = {128, 256, 512, 512};
-    defaults.layers_per_block = 2;
-    defaults.latent_channels = 32;
-    const ImageVaeConfig config = read_config(json, defaults);
+    const ImageVaeConfig config = read_config(json, flux2_defaults());
     std::vector<std::int64_t> patch = {2, 2};
     read_sizes(json, "patch_size", patch);
     if (patch != std::vector<std::int64_t>{2, 2}) json.at("patch_size").fail("[2, 2]");
@@ -197,8 +210,7 @@ VaeParts load_flux2_vae(const JsonNode& json, Checkpoint& checkpoint) {
     const Tensor variance = checkpoint.take_f32("bn.running_var", {channels});
     checkpoint.ignore("bn.num_batches_tracked");
     VaeParts parts;
-    parts.shape.channels = channels;
-    parts.shape.spatial_factor = std::int64_t{2} << (config.widths.size() - 1);
+    parts.shape = flux2_vae_shape(json);
     std::vector<float> factor = filled(static_cast<std::size_t>(channels), 1.0), shift = factor;
     std::vector<float> back = factor, back_shift = factor;
     if (mean.defined() && variance.defined()) {

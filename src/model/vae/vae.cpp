@@ -20,10 +20,10 @@ namespace aerogel {
 namespace {
 
 constexpr std::array kFamilies = {
-    VaeFamily{"AutoencoderKL", load_image_vae},
-    VaeFamily{"AutoencoderKLFlux2", load_flux2_vae},
-    VaeFamily{"AutoencoderKLQwenImage", load_qwen_image_vae},
-    VaeFamily{"AutoencoderKLWan", load_wan_vae},
+    VaeFamily{"AutoencoderKL", image_vae_shape, load_image_vae},
+    VaeFamily{"AutoencoderKLFlux2", flux2_vae_shape, load_flux2_vae},
+    VaeFamily{"AutoencoderKLQwenImage", video_vae_shape, load_video_vae},
+    VaeFamily{"AutoencoderKLWan", video_vae_shape, load_video_vae},
 };
 
 constexpr auto kVaeClasses = [] {
@@ -32,6 +32,12 @@ constexpr auto kVaeClasses = [] {
                    [](const VaeFamily& row) { return row.class_name; });
     return names;
 }();
+
+const VaeFamily& family_of(const JsonNode& config) {
+    const std::string& name = config.at("_class_name").word(kVaeClasses);
+    return *std::find_if(kFamilies.begin(), kFamilies.end(),
+                         [&](const VaeFamily& family) { return family.class_name == name; });
+}
 
 // Pixels of the least side of a tile that is chosen, and of latents that are decoded at once at least.
 constexpr std::int64_t kLeastTile = 256, kLeastLatents = 2048;
@@ -259,15 +265,18 @@ Vae::~Vae() = default;
 
 std::unique_ptr<Vae> Vae::load(const std::filesystem::path& folder, Device device) {
     const JsonNode config = JsonNode::read(folder / "config.json", "vae");
-    const std::string& name = config.at("_class_name").word(kVaeClasses);
-    const auto row = std::find_if(kFamilies.begin(), kFamilies.end(),
-                                  [&](const VaeFamily& family) { return family.class_name == name; });
+    const VaeFamily& family = family_of(config);
     Checkpoint checkpoint = Checkpoint::open("vae", folder, {.device = device});
-    VaeParts parts = row->load(config, checkpoint);
+    VaeParts parts = family.load(config, checkpoint);
     checkpoint.finish();
     checkpoint.file().check_intact();
     return std::unique_ptr<Vae>(new Vae(std::make_unique<State>(
         State{std::move(parts), checkpoint.file(), device, checkpoint.bytes_taken()})));
+}
+
+VaeShape Vae::read_shape(const std::filesystem::path& folder) {
+    const JsonNode config = JsonNode::read(folder / "config.json", "vae");
+    return family_of(config).shape(config);
 }
 
 const VaeShape& Vae::shape() const {

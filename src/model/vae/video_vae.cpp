@@ -266,14 +266,18 @@ class VideoVaeLoader {
     VaeBuilder build_;
 };
 
+}  // namespace
+
+VaeShape video_vae_shape(const JsonNode& json) {
+    const VideoVaeConfig config = read_video_config(json);
+    const auto halvings = std::count(config.time_down.begin(), config.time_down.end(), true);
+    return {config.z_dim, config.patch << (config.blocks() - 1), std::int64_t{1} << halvings, true};
+}
+
 VaeParts load_video_vae(const JsonNode& json, Checkpoint& checkpoint) {
     const VideoVaeConfig config = read_video_config(json);
     VaeParts parts;
-    parts.shape.channels = config.z_dim;
-    parts.shape.spatial_factor = config.patch << (config.blocks() - 1);
-    parts.shape.temporal_factor = std::int64_t{1}
-                                  << std::count(config.time_down.begin(), config.time_down.end(), true);
-    parts.shape.video = true;
+    parts.shape = video_vae_shape(json);
     std::vector<float> back(config.mean.size()), back_shift(config.mean.size());
     for (std::size_t i = 0; i < back.size(); ++i) {
         back[i] = 1.0F / config.deviation[i];
@@ -294,16 +298,6 @@ VaeParts load_video_vae(const JsonNode& json, Checkpoint& checkpoint) {
     parts.encoder.layers.push_back(scale_channels(back, back_shift, checkpoint.device()));
     parts.encoder.places = encoder.places();
     return parts;
-}
-
-}  // namespace
-
-VaeParts load_wan_vae(const JsonNode& json, Checkpoint& checkpoint) {
-    return load_video_vae(json, checkpoint);
-}
-
-VaeParts load_qwen_image_vae(const JsonNode& json, Checkpoint& checkpoint) {
-    return load_video_vae(json, checkpoint);
 }
 
 }  // namespace aerogel
