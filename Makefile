@@ -18,11 +18,11 @@ setup:  ## install the Debian packages and the Python environment (.venv); fast 
 
 command:  ## build the command alone: no PyTorch, no tests, no bindings
 	@scripts/setup.sh demo
-	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) -DAEROGEL_BUILD_TESTS=OFF -DAEROGEL_BUILD_PYTHON=OFF $(CMAKE_ARGS)
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) -DAEROGEL_BUILD_TESTS=OFF -DAEROGEL_BUILD_PYTHON=OFF -DAEROGEL_CUDA=OFF $(CMAKE_ARGS)
 	@cmake --build $(BUILD) -j $(JOBS) --target aerogel_cli
 
 build: setup  ## build the library, the command, the tests and the benchmarks in build/release
-	@cmake --preset $(PRESET) -DAEROGEL_BUILD_TESTS=ON -DAEROGEL_BUILD_PYTHON=ON $(CMAKE_ARGS)
+	@cmake --preset $(PRESET) -DAEROGEL_BUILD_TESTS=ON -DAEROGEL_BUILD_PYTHON=ON -DAEROGEL_CUDA=AUTO $(CMAKE_ARGS)
 	@cmake --build $(BUILD) -j $(JOBS)
 
 test: build  ## build, then run every test

@@ -6,6 +6,9 @@
 
 #include "aerogel/error.h"
 #include "base/memory.h"
+#ifdef AEROGEL_CUDA
+#include "core/cuda_memory.h"
+#endif
 
 namespace aerogel {
 namespace {
@@ -42,6 +45,9 @@ struct MemoryOfDevice {
 // A row besides the CPU's stands under the option of its machine: #ifdef AEROGEL_NAME.
 constexpr MemoryOfDevice kMemories[] = {
     {DeviceKind::cpu, &kCpuMemory},
+#ifdef AEROGEL_CUDA
+    {DeviceKind::cuda, &cuda::kMemory},
+#endif
 };
 
 MemoryOfDevice guest = {DeviceKind::cpu, nullptr};  // changes while a test alone runs

@@ -75,8 +75,9 @@ struct LinearKernel {
     std::string (*why_not)(const LinearProblem& problem);
     /// Bytes of the packed weight (64-byte aligned storage is provided).
     std::size_t (*packed_bytes)(const LinearProblem& problem);
-    /// Packs once, for any m. The packed form holds the weight scales as well, and is the same for all
-    /// activations that same_packing() joins.
+    /// Packs once, for any m, on the host, whatever device runs it: the packed bytes then go there. The
+    /// packed form holds the weight scales as well, and is the same for all activations that same_packing()
+    /// joins.
     void (*pack)(const LinearProblem& problem, const QuantizedTensor& weight, std::byte* packed) noexcept;
     std::size_t (*workspace_bytes)(const LinearProblem& problem);
     void (*run)(const LinearProblem& problem, const LinearArgs& args) noexcept;

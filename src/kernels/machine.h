@@ -5,6 +5,7 @@
 #include <string>
 
 #include "aerogel/tensor.h"
+#include "base/function_ref.h"
 #include "kernels/attention.h"
 #include "kernels/convolution.h"
 #include "kernels/elementwise.h"
@@ -37,6 +38,9 @@ struct Machine {
     KernelList<HadamardKernel> hadamard = {};
     KernelList<PeakKernel> peak = {};
     KernelList<ConvolutionKernel> convolution = {};
+    /// Null, or calls `body`, which runs kernels, with the device made the calling thread's. Throws
+    /// DeviceError when the device refused one of them.
+    void (*run)(Device device, FunctionRef<void()> body) = nullptr;
 };
 
 }  // namespace aerogel

@@ -335,7 +335,7 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
         call.workspace = memory.data() + scales;
         kernel.run(problem, call);
     };
-    run_operation(run, options.call.threads);
+    run_operation_on(device, run, options.call.threads);
 }
 
 void attention_packed(const PackedSequences& sequences, const AttentionOptions& options) {

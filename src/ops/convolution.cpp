@@ -97,10 +97,10 @@ void Convolution::pack(const Tensor& weight, Device device) {
     matrix.format = Format::f32;
     matrix.rows = problem_.out_channels;
     matrix.columns = problem_.k();
-    matrix.data = weight.to(device).reshaped({matrix.rows, matrix.columns});
-    Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))}, device);
+    matrix.data = weight.to(Device::cpu).reshaped({matrix.rows, matrix.columns});
+    Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
     run_operation([&] { kernel_->pack(problem_, matrix, static_cast<std::byte*>(packed.mutable_data())); });
-    packed_.push_back(std::move(packed));
+    packed_.push_back(packed.to(device));
 }
 
 void Convolution::run_part(ConvolutionArgs args, std::size_t part, const Context& context) const {
@@ -120,7 +120,7 @@ void Convolution::run_part(ConvolutionArgs args, std::size_t part, const Context
         args.workspace = memory.data();
         kernel_->run(problem_, args);
     };
-    run_operation(run, context.threads);
+    run_operation_on(device, run, context.threads);
 }
 
 void Convolution::run(const ConvolutionCall& call, const Context& context) const {

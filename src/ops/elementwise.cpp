@@ -81,7 +81,7 @@ void run_moving(std::string_view op, Device device, std::int64_t elements, const
     const ElementwiseKernels& kernels = elementwise_kernels(device);
     const auto bytes = static_cast<double>(elements) * sizeof(float);
     const Timed timed({.op = op, .kernel = kernels.name, .bytes = bytes});
-    run_operation([&] { run(kernels); }, context.threads);
+    run_operation_on(device, [&] { run(kernels); }, context.threads);
 }
 
 /// Joins neighbouring axes that lie one in the other on both sides, and leaves those of one element out.

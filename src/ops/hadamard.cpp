@@ -52,7 +52,7 @@ void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block
     if (args.rows == 0) return;
     const auto bytes = static_cast<double>(2 * x.count()) * sizeof(float);
     const Timed timed({.op = "hadamard", .kernel = kernel.name, .bytes = bytes});
-    run_operation([&] { kernel.run(args); }, context.threads);
+    run_operation_on(x.device, [&] { kernel.run(args); }, context.threads);
 }
 
 }  // namespace aerogel

@@ -106,13 +106,14 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation,
         refuse("a weight needs at least one row and one column, got " + std::to_string(weight.rows) + " x " +
                std::to_string(weight.columns));
     }
-    if (const std::string wrong = row.problem(weight.to(Device::cpu)); !wrong.empty()) {
+    const QuantizedTensor here = weight.to(Device::cpu);
+    if (const std::string wrong = row.problem(here); !wrong.empty()) {
         refuse(std::string(row.name) + " weight: " + wrong);
     }
     kernel_ = &choose("linear", device, &Machine::linear, problem_);
-    packed_ = Tensor(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))}, device);
-    const QuantizedTensor there = weight.to(device);
-    run_operation([&] { kernel_->pack(problem_, there, static_cast<std::byte*>(packed_.mutable_data())); });
+    Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
+    run_operation([&] { kernel_->pack(problem_, here, static_cast<std::byte*>(packed.mutable_data())); });
+    packed_ = packed.to(device);
 }
 
 bool PackedLinear::serves(Activation activation) const {
@@ -161,7 +162,7 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
         args.workspace = memory.data();
         kernel_->run(problem, args);
     };
-    run_operation(run, context.threads);
+    run_operation_on(packed_.device(), run, context.threads);
 }
 
 struct FloatLinear::State {

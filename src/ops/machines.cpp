@@ -2,7 +2,11 @@
 #include "ops/machines.h"
 
 #include "aerogel/error.h"
+#include "base/thread_pool.h"
 #include "kernels/cpu/list.h"
+#ifdef AEROGEL_CUDA
+#include "kernels/cuda/list.h"
+#endif
 
 namespace aerogel {
 namespace {
@@ -15,6 +19,9 @@ struct MachineOfDevice {
 // A row besides the CPU's stands under its option: #ifdef AEROGEL_NAME.
 constexpr MachineOfDevice kMachines[] = {
     {DeviceKind::cpu, &cpu::kMachine},
+#ifdef AEROGEL_CUDA
+    {DeviceKind::cuda, &cuda::kMachine},
+#endif
 };
 
 MachineOfDevice guest = {DeviceKind::cpu, nullptr};  // changes while a test alone runs
@@ -26,6 +33,12 @@ const Machine& machine_of(Device device) {
     for (const MachineOfDevice& row : kMachines)
         if (row.kind == device.kind) return *row.machine;
     throw Unsupported("[device] this build has no kernels for the device " + device.describe());
+}
+
+void run_operation_on(Device device, FunctionRef<void()> body, int threads) {
+    const Machine& machine = machine_of(device);
+    if (machine.run == nullptr) return run_operation(body, threads);
+    machine.run(device, [&] { run_operation(body, threads); });
 }
 
 std::vector<const Machine*> machines() {

@@ -3,12 +3,17 @@
 
 #include <vector>
 
+#include "base/function_ref.h"
 #include "kernels/machine.h"
 
 namespace aerogel {
 
 /// Throws Unsupported when this build has no kernels for the device.
 const Machine& machine_of(Device device);
+
+/// run_operation() for kernels of the device's machine: throws DeviceError as well, where the device refuses
+/// one.
+void run_operation_on(Device device, FunctionRef<void()> body, int threads = 0);
 
 /// The CPU first.
 std::vector<const Machine*> machines();

@@ -1,0 +1,201 @@
+// A cache of the driver's memory, one per device: blocks by size, each with the events that must have
+// happened before it may be lent again.
+#include "core/cuda_memory.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/fork.h"
+#include "core/cuda_driver.h"
+
+namespace aerogel::cuda {
+namespace {
+
+constexpr std::size_t kSmallStep = 512, kLargeStep = std::size_t{2} << 20, kLarge = std::size_t{1} << 20;
+constexpr std::size_t kMostWaste = 4;  // a block of four times the size is lent at the most
+constexpr unsigned kNoTiming = 2;      // CU_EVENT_DISABLE_TIMING
+
+std::size_t rounded(std::size_t bytes) {
+    const std::size_t step = bytes < kLarge ? kSmallStep : kLargeStep;
+    return (std::max(bytes, std::size_t{1}) + step - 1) / step * step;
+}
+
+struct Block {
+    Address address = 0;
+    std::vector<Event> before = {};  // of streams that may be using it
+};
+
+struct Cache {
+    std::mutex guard;
+    std::multimap<std::size_t, Block> kept;
+    std::unordered_map<Address, std::size_t> sizes;  // of all blocks
+    std::vector<void*> streams;                      // that have been used
+};
+
+struct Caches {
+    std::mutex guard;
+    std::map<int, Cache> of_device;
+
+    Cache& at(int device) {
+        const std::lock_guard lock(guard);
+        return of_device[device];
+    }
+};
+PerProcess<Caches> caches;
+
+Cache& cache_of(int device) {
+    return caches.get().at(device);
+}
+
+bool is_free(Block& block) {
+    while (!block.before.empty()) {
+        if (driver().query_event(block.before.back()) == kNotReady) return false;
+        driver().destroy_event(block.before.back());
+        block.before.pop_back();
+    }
+    return true;
+}
+
+// The smallest that fits, 0 for none.
+Address kept_block(Cache& cache, std::size_t size) {
+    for (auto at = cache.kept.lower_bound(size); at != cache.kept.end() && at->first / kMostWaste <= size;
+         ++at) {
+        if (!is_free(at->second)) continue;
+        const Address address = at->second.address;
+        cache.kept.erase(at);
+        return address;
+    }
+    return 0;
+}
+
+void release(Cache& cache) {
+    if (cache.kept.empty()) return;
+    check(driver().synchronize(), "cuCtxSynchronize");
+    for (auto& [size, block] : cache.kept) {
+        is_free(block);
+        cache.sizes.erase(block.address);
+        driver().free(block.address);
+    }
+    cache.kept.clear();
+}
+
+void* allocate(Device device, std::size_t bytes) {
+    const CurrentDevice current(device.index);
+    const std::size_t size = rounded(bytes);
+    Cache& cache = cache_of(device.index);
+    const std::lock_guard lock(cache.guard);
+    Address address = kept_block(cache, size);
+    if (address == 0) {
+        Result result = driver().allocate(&address, size);
+        if (result == kOutOfMemory) {
+            release(cache);
+            result = driver().allocate(&address, size);
+        }
+        if (result == kOutOfMemory) return nullptr;
+        check(result, "cuMemAlloc");
+        cache.sizes[address] = size;
+    }
+    return reinterpret_cast<void*>(address);
+}
+
+// Where the device knows one stream only, what comes later runs behind what uses the block now.
+void wait_for_streams(const Cache& cache, Block& block) {
+    if (cache.streams.size() < 2) return;
+    for (void* stream : cache.streams) {
+        Event event = nullptr;
+        if (driver().create_event(&event, kNoTiming) != kSuccess) continue;
+        driver().record_event(event, static_cast<Stream>(stream));
+        block.before.push_back(event);
+    }
+}
+
+void free_block(Device device, void* data, std::size_t) noexcept {
+    if (data == nullptr) return;
+    try {
+        const CurrentDevice current(device.index);
+        Cache& cache = cache_of(device.index);
+        const std::lock_guard lock(cache.guard);
+        Block block{reinterpret_cast<Address>(data)};
+        wait_for_streams(cache, block);
+        cache.kept.emplace(cache.sizes.at(block.address), std::move(block));
+    } catch (...) {  // a device that failed, or a forked child: nothing is left to give back
+    }
+}
+
+Address address_of(const void* data) {
+    return reinterpret_cast<Address>(data);
+}
+
+// All streams, because nobody says on which one the array is made or used.
+void wait_for_device() {
+    check(driver().synchronize(), "cuCtxSynchronize");
+}
+
+void from_host(Device device, void* to, const void* from, std::size_t bytes) {
+    if (bytes == 0) return;
+    const CurrentDevice current(device.index);
+    wait_for_device();
+    check(driver().from_host(address_of(to), from, bytes, nullptr), "cuMemcpyHtoD");
+    check(driver().synchronize_stream(nullptr), "cuMemcpyHtoD");
+}
+
+void to_host(Device device, void* to, const void* from, std::size_t bytes) {
+    if (bytes == 0) return;
+    const CurrentDevice current(device.index);
+    wait_for_device();
+    check(driver().to_host(to, address_of(from), bytes, nullptr), "cuMemcpyDtoH");
+    check(driver().synchronize_stream(nullptr), "cuMemcpyDtoH");
+}
+
+void copy(Device device, void* to, const void* from, std::size_t bytes) {
+    if (bytes == 0) return;
+    const CurrentDevice current(device.index);
+    wait_for_device();
+    check(driver().copy(address_of(to), address_of(from), bytes, nullptr), "cuMemcpyDtoD");
+    check(driver().synchronize_stream(nullptr), "cuMemcpyDtoD");
+}
+
+void clear(Device device, void* data, std::size_t bytes) {
+    if (bytes == 0) return;
+    const CurrentDevice current(device.index);
+    wait_for_device();
+    check(driver().fill_bytes(address_of(data), 0, bytes, nullptr), "cuMemsetD8");
+    check(driver().synchronize_stream(nullptr), "cuMemsetD8");
+}
+
+}  // namespace
+
+constexpr DeviceMemory kMemory = {.allocate = allocate,
+                                  .free = free_block,
+                                  .from_host = from_host,
+                                  .to_host = to_host,
+                                  .copy = copy,
+                                  .clear = clear};
+
+void note_stream(int device, void* stream) noexcept {
+    Cache& cache = cache_of(device);
+    const std::lock_guard lock(cache.guard);
+    if (std::find(cache.streams.begin(), cache.streams.end(), stream) != cache.streams.end()) return;
+    cache.streams.push_back(stream);
+}
+
+std::size_t kept_bytes(int device) {
+    Cache& cache = cache_of(device);
+    const std::lock_guard lock(cache.guard);
+    std::size_t bytes = 0;
+    for (const auto& [size, block] : cache.kept) bytes += size;
+    return bytes;
+}
+
+void release_kept(int device) {
+    const CurrentDevice current(device);
+    Cache& cache = cache_of(device);
+    const std::lock_guard lock(cache.guard);
+    release(cache);
+}
+
+}  // namespace aerogel::cuda

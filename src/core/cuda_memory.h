@@ -1,0 +1,24 @@
+// Memory of CUDA devices: the row of device_memory.cpp, and which streams may still be using what is freed.
+#pragma once
+
+#include <cstddef>
+
+#include "core/device_memory.h"
+
+namespace aerogel::cuda {
+
+/// Freed memory is kept and lent again, because cuMemAlloc takes long and cuMemFree waits for the device.
+/// Work already on a stream may go on using what is freed: it is lent again for work behind it on the same
+/// stream, or, once the device has been used with a second stream, when all streams got past the moment of
+/// the freeing. Copies from and to the host wait for all that was put on the device.
+extern const DeviceMemory kMemory;
+
+/// The library put work on this stream of the device. Everything that launches says so.
+void note_stream(int device, void* stream) noexcept;
+
+/// Bytes that are kept while nobody has them.
+std::size_t kept_bytes(int device);
+/// Gives them back to the driver.
+void release_kept(int device);
+
+}  // namespace aerogel::cuda

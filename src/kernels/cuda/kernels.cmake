@@ -1,0 +1,4 @@
+# One line per NAME.cu of this folder: aerogel_cuda_kernel(NAME TARGETS ...). sm_80 runs on 8.x, sm_89 on 8.9 only; sm_90,
+# sm_100 and sm_120 run on theirs and later of the same major number; a target with an "a" has instructions that
+# exist on that architecture alone. Name no target that gains nothing: sm_80 serves 8.6 and 8.9 too.
+# Products and sums are not contracted (-fmad=false), as everywhere in Aerogel: a fused one is written as __fmaf_rn.
