@@ -1,0 +1,77 @@
+// The functions that code compiled with -fsanitize=thread calls, in place of that sanitizer's library, which
+// is not linked. The names and signatures are the compiler's.
+#include <dlfcn.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "emulator/accesses.h"
+
+#pragma GCC diagnostic ignored "-Wmissing-declarations"
+
+using aerogel::emulator::instrumented;
+
+#define AEROGEL_TSAN(bytes)                                         \
+    void __tsan_read##bytes(void* p) {                              \
+        instrumented(p, bytes, false, __builtin_return_address(0)); \
+    }                                                               \
+    void __tsan_write##bytes(void* p) {                             \
+        instrumented(p, bytes, true, __builtin_return_address(0));  \
+    }                                                               \
+    void __tsan_unaligned_read##bytes(void* p) {                    \
+        instrumented(p, bytes, false, __builtin_return_address(0)); \
+    }                                                               \
+    void __tsan_unaligned_write##bytes(void* p) {                   \
+        instrumented(p, bytes, true, __builtin_return_address(0));  \
+    }                                                               \
+    void __tsan_volatile_read##bytes(void* p) {                     \
+        instrumented(p, bytes, false, __builtin_return_address(0)); \
+    }                                                               \
+    void __tsan_volatile_write##bytes(void* p) {                    \
+        instrumented(p, bytes, true, __builtin_return_address(0));  \
+    }
+
+extern "C" {
+AEROGEL_TSAN(1)
+AEROGEL_TSAN(2)
+AEROGEL_TSAN(4)
+AEROGEL_TSAN(8)
+AEROGEL_TSAN(16)
+void __tsan_read_range(void* p, unsigned long n) {
+    instrumented(p, static_cast<int>(n), false, __builtin_return_address(0));
+}
+void __tsan_write_range(void* p, unsigned long n) {
+    instrumented(p, static_cast<int>(n), true, __builtin_return_address(0));
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void*, void*) {}
+void __tsan_vptr_read(void*) {}
+}
+
+namespace aerogel::emulator {
+
+std::string line_of(const void* instruction) {
+    Dl_info info;
+    if (::dladdr(instruction, &info) == 0) return "?";
+    // The call itself lies before the address it returns to.
+    const auto offset = static_cast<const char*>(instruction) - 1 - static_cast<const char*>(info.dli_fbase);
+    std::array<char, 256> text{};
+    std::snprintf(text.data(), text.size(), "0x%tx", offset);
+    const std::string address = text.data();
+    const std::string command =
+        "addr2line -s -e '" + std::string(info.dli_fname) + "' " + address + " 2>/dev/null";
+    std::string line;
+    if (FILE* pipe = ::popen(command.c_str(), "r")) {
+        if (std::fgets(text.data(), text.size(), pipe) != nullptr) line = text.data();
+        ::pclose(pipe);
+    }
+    line = line.substr(0, line.find_first_of("\n "));
+    if (!line.empty() && line[0] != '?') return line;
+    return std::string(info.dli_sname != nullptr ? info.dli_sname : "?") + "+" + address;
+}
+
+}  // namespace aerogel::emulator

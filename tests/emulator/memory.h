@@ -1,0 +1,15 @@
+// Global memory that kernels may touch when Options::foreign_memory is off: what was allocated and not freed.
+#pragma once
+
+#include <cstddef>
+
+namespace aerogel::emulator {
+
+void add_allocation(const void* p, std::size_t bytes);
+/// False if there was none at p.
+bool remove_allocation(const void* p);
+
+/// All bytes lie in one allocation; or they are constants of the program, which may be read.
+bool may_touch(const void* p, int bytes, bool writes);
+
+}  // namespace aerogel::emulator

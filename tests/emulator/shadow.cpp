@@ -1,0 +1,128 @@
+// Races in shared memory. For every byte: when it was written last and when it was read last. An access is
+// right when the accesses before it that it must not meet are known to its thread: by a barrier, an mbarrier
+// or __syncwarp.
+#include <cstring>
+#include <string>
+
+#include "emulator/block.h"
+
+namespace aerogel::emulator {
+
+namespace {
+
+/// Is what happened at that moment before what the fiber does now?
+bool before(const Fiber& fiber, Moment m) {
+    const unsigned member = member_of(m);
+    return m == 0 || member == fiber.id || fiber.knows->clock[member] >= clock_of(m);
+}
+
+struct Access {
+    Fiber& fiber;
+    Moment now;
+    std::size_t offset;
+    Where where;
+};
+
+std::string place(std::size_t offset) {
+    return "shared byte " + std::to_string(offset);
+}
+
+[[noreturn]] void race(const Access& a, std::size_t offset, const char* doing, const char* done,
+                       Moment other) {
+    const Block& block = *a.fiber.block;
+    fail(std::string(doing) + " " + place(offset) + ", which " + name_of(block, member_of(other)) +
+             ((other & kInFlight) != 0
+                  ? std::string(" may still be ") + (done[0] == 'w' ? "writing" : "reading") +
+                        ": it was not waited for"
+                  : std::string(" ") + done + " without a barrier between"),
+         a.where);
+}
+
+void look_at_write(const Access& a, std::size_t offset, Moment m, const char* doing) {
+    if ((m & kInFlight) != 0 || !before(a.fiber, m)) race(a, offset, doing, "wrote", m);
+}
+
+void look_at_read(const Access& a, std::size_t offset, Moment m, const char* doing) {
+    if ((m & kInFlight) != 0 || !before(a.fiber, m)) race(a, offset, doing, "read", m);
+}
+
+/// Calls look(i, moment) once for every run of equal moments: mostly the whole.
+template <class Look>
+void each_run(const Moment* cells, int n, Look look) {
+    const Moment first = cells[0];
+    Moment differs = 0;
+    for (int i = 1; i < n; ++i) differs |= cells[i] ^ first;
+    look(0, first);
+    if (differs == 0) return;
+    for (int i = 1; i < n; ++i) {
+        if (cells[i] != cells[i - 1]) look(i, cells[i]);
+    }
+}
+
+void mark(Moment* cells, int n, Moment m) {
+    for (int i = 0; i < n; ++i) cells[i] = m;
+}
+
+void write(const Access& a, int bytes, Moment mark_as, const char* doing) {
+    Shadow& s = a.fiber.block->shadow;
+    each_run(&s.written[a.offset], bytes,
+             [&](int i, Moment m) { look_at_write(a, a.offset + static_cast<std::size_t>(i), m, doing); });
+    each_run(&s.read[a.offset], bytes,
+             [&](int i, Moment m) { look_at_read(a, a.offset + static_cast<std::size_t>(i), m, doing); });
+    mark(&s.written[a.offset], bytes, mark_as);
+}
+
+}  // namespace
+
+void note_read(Fiber& fiber, std::size_t offset, int bytes, Where where) {
+    if (!fiber.block->options->races) return;
+    const Access a{fiber, moment(fiber.id, fiber.clock), offset, where};
+    Shadow& s = fiber.block->shadow;
+    each_run(&s.written[offset], bytes, [&](int i, Moment m) {
+        const std::size_t at = offset + static_cast<std::size_t>(i);
+        if (m == 0) fail("reads " + place(at) + ", which nobody has written", where);
+        look_at_write(a, at, m, "reads");
+    });
+    // Of two readers at the same time one is remembered, either of them.
+    bool keep = false;
+    each_run(&s.read[offset], bytes, [&](int, Moment m) {
+        keep |= (m & kInFlight) != 0 || (!before(fiber, m) && (offset / 16 + fiber.id) % 2 == 0);
+    });
+    if (!keep) mark(&s.read[offset], bytes, a.now);
+}
+
+void note_write(Fiber& fiber, std::size_t offset, int bytes, Where where) {
+    if (!fiber.block->options->races) return;
+    const Moment now = moment(fiber.id, fiber.clock);
+    write({fiber, now, offset, where}, bytes, now, "writes");
+}
+
+void note_copy_begins(Fiber& fiber, const Copy& copy) {
+    if (!fiber.block->options->races) return;
+    const Moment now = moment(fiber.id, fiber.clock);
+    const auto offset = static_cast<std::size_t>(copy.to - fiber.block->shared);
+    write({fiber, now, offset, copy.where}, copy.bytes, now | kInFlight, "copies to");
+}
+
+void note_copy_landed(Fiber& fiber, const Copy& copy) {
+    if (!fiber.block->options->races) return;
+    const auto offset = static_cast<std::size_t>(copy.to - fiber.block->shared);
+    mark(&fiber.block->shadow.written[offset], copy.bytes, moment(fiber.id, fiber.clock));
+}
+
+std::size_t shared_offset(const Fiber& fiber, const void* p, int bytes, int alignment, Where where) {
+    const auto* begin = fiber.block->shared;
+    const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(p) - begin);
+    if (offset > fiber.block->shared_bytes ||
+        offset + static_cast<std::size_t>(bytes) > fiber.block->shared_bytes) {
+        fail("an address outside of the block's " + std::to_string(fiber.block->shared_bytes) +
+                 " bytes of shared memory, at " + std::to_string(static_cast<std::ptrdiff_t>(offset)),
+             where);
+    }
+    if (offset % static_cast<std::size_t>(alignment) != 0) {
+        fail(place(offset) + " is not a multiple of " + std::to_string(alignment), where);
+    }
+    return offset;
+}
+
+}  // namespace aerogel::emulator
