@@ -34,6 +34,11 @@ struct AttentionOptions {
     /// f32 [heads of q, q_len + k_len - 1], or no data: [h, j - i + q_len - 1] is added to the score of query
     /// i and key j in head h (relative position bias; Raffel et al., T5, 2020). Format none only.
     TensorView bias = {};
+    /// f32 [batch, heads of q, q_len], contiguous, or no data: gets log sum_j exp(scale q k_j + bias) of
+    /// every query, -infinity where it sees no key. Partial results over some of the keys each are put
+    /// together with it (ring attention; Liu et al., 2023). Formats other than none: with smooth_k = false
+    /// and without calibrated scales, which both change the sum.
+    MutableView lse = {};
     /// What follows is for formats other than none.
     AttentionFormat format = AttentionFormat::none;
     /// Subtracts from every channel of k its mean over the tokens, which leaves the softmax weights as they

@@ -85,7 +85,8 @@ void run(const Array& q, const Array& k, const Array& v, const OutArray& o, cons
          bool smooth_k, std::int64_t q_tokens, std::int64_t k_tokens, const MaybeArray& q_rotation,
          const MaybeArray& k_rotation, const AttentionScales* scales,
          const std::optional<std::vector<std::int64_t>>& seq_len, std::int64_t v_tokens,
-         std::int64_t v_channels, int mxfp4_scale_alg, float mxfp4_dst_type_max) {
+         std::int64_t v_channels, int mxfp4_scale_alg, float mxfp4_dst_type_max,
+         const std::optional<OutArray>& lse) {
     const Tensor q_matrix = f32_of(q_rotation, "q_rotation"), k_matrix = f32_of(k_rotation, "k_rotation");
     AttentionOptions options;
     options.layout = layout_of(layout);
@@ -101,6 +102,7 @@ void run(const Array& q, const Array& k, const Array& v, const OutArray& o, cons
     if (q_matrix.defined()) options.q_rotation = q_matrix;
     if (k_matrix.defined()) options.k_rotation = k_matrix;
     options.scales = scales;
+    if (lse) options.lse = view_of(*lse);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v);
     const MutableView ov = view_of(o);
     std::optional<BlockMask> blocks;
@@ -159,7 +161,8 @@ void bind_attention(nb::module_& module) {
                "causal"_a = false, "mask"_a = nb::none(), "block"_a = MaskBlock(), "format"_a = "none",
                "smooth_k"_a = true, "q_tokens"_a = 0, "k_tokens"_a = 0, "q_rotation"_a = nb::none(),
                "k_rotation"_a = nb::none(), "scales"_a = nb::none(), "seq_len"_a = nb::none(),
-               "v_tokens"_a = 0, "v_channels"_a = 0, "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F);
+               "v_tokens"_a = 0, "v_channels"_a = 0, "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F,
+               "lse"_a = nb::none());
     module.def("hadamard_rotation", &rotation, "size"_a, "seed"_a,
                "diag(signs) H / sqrt(size), f32 [size, size]; size a power of two, seed -1 for no signs.");
 }

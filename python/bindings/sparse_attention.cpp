@@ -69,11 +69,12 @@ SparsePlan plan(const Array& q, const Array& k, const SparsePattern& pattern, co
 
 // Returns the seconds.
 double attend(const Array& q, const Array& k, const Array& v, const OutArray& o, const SparsePlan& plan,
-              const CallOptions& call) {
+              const CallOptions& call, const std::optional<OutArray>& lse) {
     const AttentionArrays arrays{view_of(q), view_of(k), view_of(v), view_of(o)};
     return without_gil([&] {
         const auto start = Clock::now();
         AttentionOptions options = call.attention;
+        if (lse) options.lse = view_of(*lse);
         Tensor rotation;
         if (rotates_sparse_calls(options.format) && !call.q_rotation && !call.k_rotation) {
             rotation = hadamard_matrix(arrays.q.shape.back());
@@ -144,7 +145,8 @@ void bind_sparse_attention(nb::module_& module) {
              "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F);
     module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "options"_a, nb::kw_only(),
                "mask"_a = nb::none(), "keep_cells"_a = false);
-    module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "options"_a);
+    module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "options"_a,
+               "lse"_a = nb::none());
 }
 
 }  // namespace aerogel::python

@@ -12,6 +12,7 @@ std::string AttentionProblem::describe() const {
     if (masked) text += " mask=" + std::to_string(block_q) + "x" + std::to_string(block_k);
     if (causal) text += " causal";
     if (biased) text += " bias";
+    if (wants_lse) text += " lse";
     return text;
 }
 

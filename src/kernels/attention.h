@@ -47,8 +47,9 @@ struct AttentionProblem {
     bool masked = false;
     std::int64_t block_q = 0;  ///< of the mask
     std::int64_t block_k = 0;
-    bool causal = false;  ///< query i sees no key behind i + k_len - q_len
-    bool biased = false;  ///< scores have a bias
+    bool causal = false;     ///< query i sees no key behind i + k_len - q_len
+    bool biased = false;     ///< scores have a bias
+    bool wants_lse = false;  ///< the call has `lse`
 
     std::int64_t group() const { return heads / kv_heads; }
     std::int64_t maps() const { return batch * heads; }
@@ -120,6 +121,10 @@ struct AttentionCall {
     /// Of problem.biased: [heads, distances()], j - i + q_len - 1 for row i of q and j of k.
     const float* bias = nullptr;
     MaskRows mask;  ///< of problem.masked. A query row that sees no key gives zeros.
+    /// Of problem.wants_lse, else null: [maps, q_len], where token t of a map of q is at t whatever the
+    /// order. log sum_j exp(scale q k_j + bias) over the keys that the query sees; -infinity where it sees
+    /// none. Of the scores that the format computes: without what the mean and the offset of k take off.
+    float* lse = nullptr;
     /// Formats other than none: tokens per scale of q and of k, and whether k loses its mean.
     std::int64_t q_tokens = 1, k_tokens = 1;
     std::int64_t v_tokens = 1, v_channels = 1;  ///< fp8: per scale of v

@@ -193,10 +193,20 @@ void round_operands(const AttentionProblem& problem, const AttentionCall& call, 
     }
 }
 
-/// Floats of the copies, in whole cache lines.
+/// Floats of the copies and of the log-sum-exp of the rows, in whole cache lines.
 std::int64_t copied_floats(const AttentionProblem& part) {
     const std::int64_t rows = 2 * (part.maps() * part.q_len + part.kv_maps() * part.k_len);
-    return (rows * part.head_dim + 15) / 16 * 16;
+    const std::int64_t lse = part.wants_lse ? part.maps() * part.q_len : 0;
+    return (rows * part.head_dim + lse + 15) / 16 * 16;
+}
+
+/// The log-sum-exp of rows of some maps, to where the caller wants it; the order of the rows is that of o.
+void copy_lse(const RoundedRows& o, std::int64_t first_map, const float* rows, const AttentionCall& call) {
+    const std::int32_t* const* order = call.o_strides.order;
+    for (std::int64_t i = 0; i < o.maps * o.tokens; ++i) {
+        const std::int64_t map = first_map + i / o.tokens, row = i % o.tokens;
+        call.lse[map * o.tokens + (order == nullptr ? row : order[map][row])] = rows[i];
+    }
 }
 
 /// The heads of `part` that begin with map `first` of k and v.
@@ -222,7 +232,9 @@ void attend_rounded(const AttentionProblem& problem, const AttentionCall& call, 
     inner.mask = call.mask;
     if (problem.masked) inner.mask.row_start += first_q * problem.q_blocks();
     inner.workspace = call.workspace + copied_floats(part) * static_cast<std::int64_t>(sizeof(float));
+    if (part.wants_lse) inner.lse = o.row(part.heads, 0);
     floats.run(part, inner);
+    if (part.wants_lse) copy_lse(o, first_q, inner.lse, call);
     copy_out(o, {nullptr, call.o_strides, problem.dtype, problem.heads, first_q}, call.o);
 }
 

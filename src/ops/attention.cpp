@@ -111,6 +111,21 @@ void check_bias(const TensorView& bias, const AttentionViews& views, const Atten
                        views);
 }
 
+/// Where there is one.
+void check_lse(const AttentionOptions& options, const AttentionViews& views,
+               const AttentionProblem& problem) {
+    const MutableView& lse = options.lse;
+    if (lse.data == nullptr) return;
+    const Shape wanted = {problem.batch, problem.heads, problem.q_len};
+    if (lse.dtype != DType::f32 || lse.shape != wanted || !lse.contiguous() || lse.device != views.q.device)
+        fail_attention("lse must be contiguous f32 " + to_string(wanted) + " on " + place_of(views.q.device) +
+                           ", got " + lse.describe(),
+                       views);
+    if (options.format == AttentionFormat::none) return;
+    if (options.smooth_k || options.scales != nullptr)
+        fail_attention("lse of a format goes with smooth_k = false and without calibrated scales", views);
+}
+
 /// Options of single formats.
 void check_own_options(const AttentionOptions& options, const AttentionViews& views) {
     if (options.causal && options.format == AttentionFormat::int8)
@@ -233,6 +248,7 @@ AttentionCall make_call(const AttentionViews& views, const AttentionOptions& opt
     call.scale =
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
     if (problem.biased) call.bias = options.bias.as<float>();
+    if (problem.wants_lse) call.lse = options.lse.as<float>();
     if (options.mask != nullptr) call.mask = {options.mask->row_start.data(), options.mask->columns.data()};
     set_blocks(options, problem.head_dim, call);
     return call;
@@ -297,6 +313,8 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
     }
     check_options(options, views, problem);
     check_bias(options.bias, views, problem);
+    check_lse(options, views, problem);
+    problem.wants_lse = options.lse.data != nullptr;
     return problem;
 }
 
@@ -344,6 +362,7 @@ void attention_packed(const PackedSequences& sequences, const AttentionOptions& 
     const AttentionViews views = {is_float ? "attention_packed" : "quantized_attention_packed", q, k, v, o};
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
     if (given(options.bias)) fail_attention("packed sequences take no bias", views);
+    if (options.lse.data != nullptr) fail_attention("packed sequences give no lse", views);
     const TensorView out = o;
     for (const TensorView* view : {&q, &k, &v, &out}) {
         const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&

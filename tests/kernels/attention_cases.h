@@ -46,6 +46,7 @@ struct AttentionData {
     std::vector<double> exact;
     std::vector<double> bound;
     std::vector<double> weight_rounding;  ///< what AttentionKernel::rounds_weights adds to the bound
+    std::vector<double> lse, lse_bound;   ///< [batch][heads][q_len]
 
     /// First element of a row: of map `map` of q and o; kv_index() of k and v.
     std::int64_t index(const AttentionStrides& strides, std::int64_t map, std::int64_t token) const;
@@ -69,5 +70,10 @@ PaddedArray run_attention(const AttentionKernel& kernel, const AttentionData& da
                           const AttentionProblem& problem, AttentionCall call);
 /// Empty, or the first element of `o` that is out of bounds.
 std::string compare(const AttentionData& data, const PaddedArray& o, bool rounds_weights = false);
+/// The same run with the log-sum-exp of every row, [maps, q_len]; `o` gets the output where it is given.
+std::vector<float> run_for_lse(const AttentionKernel& kernel, const AttentionData& data,
+                               AttentionProblem problem, AttentionCall call, PaddedArray* o = nullptr);
+/// Empty, or the first that is out of bounds.
+std::string compare_lse(const AttentionData& data, const std::vector<float>& lse);
 
 }  // namespace aerogel::testing

@@ -127,6 +127,9 @@ class Row {
     void solve(AttentionData& data, std::int64_t first) {
         if (keys_.empty()) return;
         weigh();
+        const std::size_t row = at(first / data.test_case.problem.head_dim);
+        data.lse[row] = lse_;
+        data.lse_bound[row] = lse_bound_;
         for (std::int64_t d = 0; d < data.test_case.problem.head_dim; ++d) {
             const std::size_t i = at(first + d);
             solve_element(d, data.exact[i], data.bound[i], data.weight_rounding[i]);
@@ -170,6 +173,7 @@ class Row {
         const double largest = *std::max_element(scores_.begin(), scores_.end());
         double total = 0.0;
         for (const double score : scores_) total += weights_.emplace_back(std::exp(score - largest));
+        lse_ = largest + std::log(total);
         const double rescalings = 5.0 * (1.0 + static_cast<double>(keys_.size()) / 16.0);
         for (std::size_t j = 0; j < keys_.size(); ++j) {
             weights_[j] /= total;
@@ -178,6 +182,11 @@ class Row {
             errors_.push_back(weights_[j] == 0.0 ? 0.0 : std::expm1(exponent));
             total_error_ += weights_[j] * errors_[j];
         }
+        // The largest score twice: what weights are relative to, then its product with log 2; sum and
+        // logarithm.
+        lse_bound_ =
+            *std::max_element(score_errors_.begin(), score_errors_.end()) + std::log1p(total_error_) +
+            kUnit * (6.0 * (std::fabs(largest) + std::fabs(lse_)) + static_cast<double>(keys_.size()) + 8.0);
     }
 
     void solve_element(std::int64_t d, double& exact, double& bound, double& weight_rounding) const {
@@ -209,7 +218,7 @@ class Row {
     std::int64_t map_, query_;
     std::vector<double> q_, scores_, score_errors_, weights_, errors_;
     std::vector<std::int64_t> keys_;
-    double total_error_ = 0.0;
+    double total_error_ = 0.0, lse_ = 0.0, lse_bound_ = 0.0;
 };
 
 }  // namespace
@@ -318,6 +327,8 @@ void AttentionData::solve() {
     exact.assign(at(rows * p.head_dim), 0.0);
     bound.assign(at(rows * p.head_dim), 0.0);
     weight_rounding.assign(at(rows * p.head_dim), 0.0);
+    lse.assign(at(rows), -std::numeric_limits<double>::infinity());
+    lse_bound.assign(at(rows), 0.0);
     for (std::int64_t row = 0; row < rows; ++row)
         Row(*this, row / p.q_len, row % p.q_len).solve(*this, row * p.head_dim);
 }
@@ -386,6 +397,30 @@ std::string compare(const AttentionData& data, const PaddedArray& o, bool rounds
     return clean ? "" : "wrote outside the output: " + data.test_case.line;
 }
 
+std::vector<float> run_for_lse(const AttentionKernel& kernel, const AttentionData& data,
+                               AttentionProblem problem, AttentionCall call, PaddedArray* o) {
+    problem.wants_lse = true;
+    std::vector<float> lse(at(problem.maps() * problem.q_len + 1), std::nanf(""));
+    call.lse = lse.data();
+    PaddedArray output = run_attention(kernel, data, problem, call);
+    if (o != nullptr) *o = std::move(output);
+    EXPECT_TRUE(std::isnan(lse.back())) << kernel.name << " wrote behind the log-sum-exp";
+    lse.pop_back();
+    return lse;
+}
+
+std::string compare_lse(const AttentionData& data, const std::vector<float>& lse) {
+    for (std::size_t i = 0; i < data.lse.size(); ++i) {
+        const auto got = static_cast<double>(lse[i]);
+        if (got == data.lse[i] || std::fabs(got - data.lse[i]) <= data.lse_bound[i]) continue;
+        std::ostringstream text;
+        text << "lse of row " << i << ": got " << got << ", want " << data.lse[i] << " +- "
+             << data.lse_bound[i] << " (" << data.test_case.line << ")";
+        return text.str();
+    }
+    return "";
+}
+
 TEST(AttentionOracle, TwoKeysByHand) {
     const AttentionCase test_case = parse_attention_case("q_len=1 k_len=2 head_dim=1");
     AttentionData data(test_case);
@@ -396,6 +431,8 @@ TEST(AttentionOracle, TwoKeysByHand) {
     data.v.set(data.index(data.v.strides, 0, 1), 4.0);
     data.solve();
     EXPECT_NEAR(data.exact[0], 4.0 * std::exp(1.0) / (1.0 + std::exp(1.0)), 1e-14);
+    EXPECT_NEAR(data.lse[0], std::log(1.0 + std::exp(1.0)), 1e-14);
+    EXPECT_LT(data.lse_bound[0], 1e-5);
     EXPECT_LT(data.bound[0], 1e-5);
     EXPECT_GT(data.bound[0], 1e-7);
 }

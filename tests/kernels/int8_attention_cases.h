@@ -23,6 +23,7 @@ struct QuantizedData {
     bool on_the_way = false;
     std::vector<double> q_integers, k_integers, v_integers;  ///< [maps][tokens][head_dim]
     std::vector<double> exact, bound;                        ///< [maps][q_len][head_dim]
+    std::vector<double> lse, lse_bound;                      ///< [maps][q_len]
 
     AttentionCall call();
     /// Recomputes the integers, `exact` and `bound`.
@@ -35,5 +36,6 @@ struct QuantizedData {
 PaddedArray run_attention(const AttentionKernel& kernel, QuantizedData& data);
 /// Empty, or the first element of `o` that is out of bounds.
 std::string compare(const QuantizedData& data, const PaddedArray& o);
+std::string compare_lse(const QuantizedData& data, const std::vector<float>& lse);
 
 }  // namespace aerogel::testing

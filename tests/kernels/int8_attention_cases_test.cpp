@@ -41,6 +41,23 @@ class Row {
         for (std::int64_t d = 0; d < p_.head_dim; ++d) solve_channel(d, exact[d], bound[d]);
     }
 
+    /// After solve(). A row without keys: -infinity.
+    void solve_lse(double& lse, double& bound) const {
+        double total = 0.0, error = 0.0;
+        const auto n = static_cast<double>(groups_.size() + 12);
+        for (const Group& group : groups_) {
+            for (std::int64_t key = group.first; key < group.last; ++key) {
+                const double weight = group.factor * weights_[at(key)];
+                total += weight;
+                error += (group.error + 3.0 * n * kUnit) * weight + group.factor * slack_[at(key)];
+            }
+        }
+        lse = largest_ * std::log(2.0) + std::log(total / all_.largest_weight);
+        bound = groups_.empty() ? 0.0
+                                : -std::log1p(-error / total) +
+                                      kUnit * (8.0 * std::fabs(largest_) + 4.0 * std::fabs(lse) + 4.0);
+    }
+
   private:
     struct Group {
         std::int64_t first, last;
@@ -281,9 +298,13 @@ void QuantizedData::solve() {
     const std::int64_t rows = p.batch * p.heads * p.q_len;
     exact.assign(at(rows * p.head_dim), 0.0);
     bound = exact;
-    for (std::int64_t row = 0; row < rows; ++row)
-        Row(*this, row / p.q_len, row % p.q_len)
-            .solve(exact.data() + row * p.head_dim, bound.data() + row * p.head_dim);
+    lse.assign(at(rows), 0.0);
+    lse_bound = lse;
+    for (std::int64_t i = 0; i < rows; ++i) {
+        Row row(*this, i / p.q_len, i % p.q_len);
+        row.solve(exact.data() + i * p.head_dim, bound.data() + i * p.head_dim);
+        row.solve_lse(lse[at(i)], lse_bound[at(i)]);
+    }
 }
 
 void QuantizedData::solve(const AttentionKernel& kernel) {
@@ -317,6 +338,13 @@ std::string compare(const QuantizedData& data, const PaddedArray& o) {
     expected.exact = data.exact;
     expected.bound = data.bound;
     return compare(expected, o);
+}
+
+std::string compare_lse(const QuantizedData& data, const std::vector<float>& lse) {
+    AttentionData expected = data.data;
+    expected.lse = data.lse;
+    expected.lse_bound = data.lse_bound;
+    return compare_lse(expected, lse);
 }
 
 TEST(QuantizedAttentionOracle, TwoKeysByHand) {

@@ -86,6 +86,8 @@ AttentionData expected_in(const AttentionCase& test_case, AttentionFormat format
     rounded.solve();
     data.exact = rounded.exact;
     data.bound = rounded.bound;
+    data.lse = rounded.lse;
+    data.lse_bound = rounded.lse_bound;
     return data;
 }
 
@@ -96,9 +98,12 @@ TEST(RoundedAttentionKernels, AllProblemsWithinBounds) {
         const AttentionFormat format = kFormats[next++ % kFormats.size()];
         const AttentionProblem problem = in_format(test_case, format);
         const AttentionData data = expected_in(test_case, format);
-        for (const AttentionKernel& kernel : kernels_for(problem))
-            EXPECT_EQ(compare(data, run_attention(kernel, data, problem, rounding_call(data))), "")
-                << kernel.name << " " << to_string(format);
+        for (const AttentionKernel& kernel : kernels_for(problem)) {
+            PaddedArray o;
+            const auto lse = run_for_lse(kernel, data, problem, rounding_call(data), &o);
+            EXPECT_EQ(compare(data, o), "") << kernel.name << " " << to_string(format);
+            EXPECT_EQ(compare_lse(data, lse), "") << kernel.name << " " << to_string(format);
+        }
     }
 }
 

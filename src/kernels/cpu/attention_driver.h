@@ -70,15 +70,28 @@ void load_queries(const Rows<const Element>& q, std::int64_t first_query, const 
     }
 }
 
+/// The sum of weights of a row.
+template <typename Isa>
+float weight_sum(const Tile& tile, std::int64_t row) {
+    typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
+    for (std::int64_t j = Isa::kLanes; j < kPanel; j += Isa::kLanes)
+        sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + j));
+    return Isa::reduce_add(sum);
+}
+
+/// The first `empty` rows saw no key.
+template <typename Isa>
+void store_lse(const Tile& tile, std::int64_t empty, const Rows<float>& lse, std::int64_t first) {
+    for (std::int64_t row = 0; row < tile.rows; ++row)
+        *lse.at(first + row) = log_sum_exp(row < empty, tile.largest[row], weight_sum<Isa>(tile, row));
+}
+
 /// Divides by the sums of weights; the first `empty` rows, which saw no key, are zeros.
 template <typename Isa, typename Element>
 void store_output(const Tile& tile, std::int64_t empty, const Rows<Element>& o, std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         Element* to = o.at(first + row);
-        typename Isa::V sum = Isa::load(tile.sums + row * kPanel);
-        for (std::int64_t j = Isa::kLanes; j < kPanel; j += Isa::kLanes)
-            sum = Isa::add(sum, Isa::load(tile.sums + row * kPanel + j));
-        const typename Isa::V factor = Isa::set1(1.0F / Isa::reduce_add(sum));
+        const typename Isa::V factor = Isa::set1(1.0F / weight_sum<Isa>(tile, row));
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {
             const typename Isa::V o_row = Isa::load(tile.o + row * tile.d_padded + d);
             Isa::store_part(to + d, smaller(Isa::kLanes, tile.head_dim - d),
@@ -167,6 +180,7 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
         tile.seen = cursor.hide_later(problem, first, tile.rows);
         const std::int64_t empty = compute_tile<Isa>(tile, cursor, bias_of(problem, call, map, first));
         store_output<Isa>(tile, empty, rows_of<Element>(call.o, call.o_strides, problem.heads, map), first);
+        if (problem.wants_lse) store_lse<Isa>(tile, empty, lse_of(problem, call, map), first);
     });
 }
 

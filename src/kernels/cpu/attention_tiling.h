@@ -126,6 +126,18 @@ Rows<Element> rows_of(Data* data, const AttentionStrides& strides, std::int64_t 
             strides.token, strides.order == nullptr ? nullptr : strides.order[map]};
 }
 
+/// Where the log-sum-exp of the rows of a map of q goes.
+inline Rows<float> lse_of(const AttentionProblem& problem, const AttentionCall& call, std::int64_t map) {
+    const std::int32_t* const* order = call.o_strides.order;
+    return {call.lse + map * problem.q_len, 1, order == nullptr ? nullptr : order[map]};
+}
+
+/// log(2^largest * sum); -infinity for rows that saw no key.
+inline float log_sum_exp(bool empty, float largest, float sum) {
+    constexpr float kLn2 = 0.693147181F;
+    return empty ? -__builtin_inff() : largest * kLn2 + __builtin_logf(sum);
+}
+
 inline KeyCursor keys_of(const AttentionProblem& problem, const MaskRows& mask, std::int64_t map,
                          std::int64_t block) {
     KeyCursor cursor;

@@ -84,13 +84,22 @@ inline void load_queries(const Rows<const Bf16Bits>& q, const AttentionProblem& 
     }
 }
 
+inline float weight_sum(const Bf16Tile& tile, std::int64_t row) {
+    return Avx512::reduce_add(Avx512::load(tile.sums + row * kHalf));
+}
+
+/// The first `empty` rows saw no key.
+inline void store_lse(const Bf16Tile& tile, std::int64_t empty, const Rows<float>& lse, std::int64_t first) {
+    for (std::int64_t row = 0; row < tile.rows; ++row)
+        *lse.at(first + row) = log_sum_exp(row < empty, tile.largest[row], weight_sum(tile, row));
+}
+
 /// Divides by the sums of weights; the first `empty` rows, which saw no key, are zeros.
 inline void store_output(const Bf16Tile& tile, std::int64_t head_dim, std::int64_t empty,
                          const Rows<Bf16Bits>& o, std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         Bf16Bits* to = o.at(first + row);
-        const float sum = Avx512::reduce_add(Avx512::load(tile.sums + row * kHalf));
-        const __m512 factor = Avx512::set1(1.0F / sum);
+        const __m512 factor = Avx512::set1(1.0F / weight_sum(tile, row));
         for (std::int64_t d = 0; d < head_dim; d += kHalf)
             Avx512::store_part(
                 to + d, smaller(kHalf, head_dim - d),
@@ -172,6 +181,7 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
         Products::end();
         store_output(tile, problem.head_dim, empty,
                      rows_of<Bf16Bits>(call.o, call.o_strides, problem.heads, map), first);
+        if (problem.wants_lse) store_lse(tile, empty, lse_of(problem, call, map), first);
     });
 }
 

@@ -256,6 +256,14 @@ QuantizedTile make_tile(const AttentionProblem& problem, const Int8Tiling& tilin
     return tile;
 }
 
+template <typename Isa>
+void store_lse(const QuantizedTile& tile, bool empty, const Rows<float>& lse, std::int64_t first) {
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const float sum = Isa::reduce_add(Isa::load(tile.sums + row * Isa::kLanes));
+        *lse.at(first + row) = log_sum_exp(empty, tile.largest[row], sum / Isa::kLargestWeight);
+    }
+}
+
 /// Divides by the sums of weights; rows without keys are zeros.
 template <typename Isa, typename Element>
 void store_rows(const QuantizedTile& tile, const float* shift, bool empty, const Rows<Element>& o,
@@ -318,6 +326,7 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
     }
     store_rows<Isa>(tile, advance(call.int8.v_shift, kv_map * problem.head_dim), empty,
                     rows_of<Element>(call.o, call.o_strides, problem.heads, map), first);
+    if (problem.wants_lse) store_lse<Isa>(tile, empty, lse_of(problem, call, map), first);
 }
 
 template <typename Isa, typename Element>

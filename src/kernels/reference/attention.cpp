@@ -52,6 +52,7 @@ void one_row(const AttentionProblem& problem, const AttentionCall& call, std::in
     });
     for (std::int64_t i = 0; i < d; ++i)
         store(call.o, problem.dtype, out + i, empty ? 0.0F : static_cast<float>(sums[i] / weights));
+    if (problem.wants_lse) lse_at(problem, call, map, q) = static_cast<float>(largest + std::log(weights));
 }
 
 std::int64_t doubles_per_thread(const AttentionProblem& problem) {

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::int64_t kGroup = kQuantizedKeyGroup;
 constexpr double kUnkept = -std::numeric_limits<double>::infinity();
+constexpr double kLog2E = 1.4426950408889634;
 
 /// In float, as the contract says: the integers of all kernels are the same.
 std::int8_t quantize(float value, float scale, float offset) {
@@ -94,6 +95,9 @@ class Row {
         for (std::int64_t first = 0; first < problem_.k_len; first += kGroup)
             add_group(first, largest, weights);
         write(weights);
+        if (!problem_.wants_lse) return;
+        const double sum = std::log(weights / static_cast<double>(kWideWeight));
+        lse_at(problem_, call_, map_, query_) = static_cast<float>(largest / kLog2E + sum);
     }
 
   private:
@@ -102,8 +106,8 @@ class Row {
 
     /// products_ = f * x, or kUnkept.
     void score() {
-        const double factor = static_cast<double>(call_.int8.q_scale[q_row()]) *
-                              static_cast<double>(call_.scale) * 1.4426950408889634;
+        const double factor =
+            static_cast<double>(call_.int8.q_scale[q_row()]) * static_cast<double>(call_.scale) * kLog2E;
         std::fill_n(products_, problem_.k_len, kUnkept);
         visit_keys(problem_, call_.mask, map_, query_, [&](std::int64_t first, std::int64_t last) {
             for (std::int64_t key = first; key < last; ++key) products_[key] = factor * product(key);

@@ -16,6 +16,13 @@ inline std::int64_t row_start(const AttentionStrides& strides, std::int64_t head
     return map / heads * strides.batch + map % heads / strides.shared * strides.head + token * strides.token;
 }
 
+/// Where the log-sum-exp of a row of one map goes.
+inline float& lse_at(const AttentionProblem& problem, const AttentionCall& call, std::int64_t map,
+                     std::int64_t row) {
+    const std::int32_t* const* order = call.o_strides.order;
+    return call.lse[map * problem.q_len + (order == nullptr ? row : order[map][row])];
+}
+
 /// Elements of f32 or bf16.
 inline float load(const void* data, DType dtype, std::int64_t index) {
     if (dtype == DType::f32) return static_cast<const float*>(data)[index];
