@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ def mxfp4_scale(op: str, algorithm: int | None, dst_type_max: float | None) -> d
 def heads_of(q: Array, layout: str) -> tuple[int, int]:
     """Batch and heads of a 4-D q."""
     return (q.shape[0], q.shape[1 if layout == "BNSD" else 2]) if q.ndim == 4 else (0, 0)
+
+
+def empty_lse(q: ArrayT, layout: str) -> ArrayT:
+    """float32 [batch, heads, q tokens] of a 4-D q, of its kind."""
+    shape = (*heads_of(q, layout), q.shape[2 if layout == "BNSD" else 1]) if q.ndim == 4 else (0, 0, 0)
+    return sys.modules["torch"].empty(shape) if is_torch(q) else np.empty(shape, np.float32)
 
 
 def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int], heads: tuple[int, int] | None = None) -> dict[str, Any]:

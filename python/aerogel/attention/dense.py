@@ -5,11 +5,11 @@ from typing import Any
 
 from .. import _core
 from .._arrays import Array, ArrayT, empty, handed, restored, wants_gradients
-from .arguments import blocks_of, heads_of, positive_scale, prepared
+from .arguments import blocks_of, empty_lse, heads_of, positive_scale, prepared
 
 
 def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", scale: float | None = None, mask: Array | None = None,
-              block_size: int | tuple[int, int] = 128, is_causal: bool = False) -> ArrayT:
+              block_size: int | tuple[int, int] = 128, is_causal: bool = False, return_lse: bool = False) -> Any:
     """softmax(scale q k^T) v per head, as `torch.nn.functional.scaled_dot_product_attention` without dropout.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD"), [batch, tokens, heads, head_dim] ("BSND") or [tokens, heads, head_dim] ("TND", one
@@ -17,18 +17,25 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks], true for the blocks to compute (floats: 0
     = computed, -inf = not), of block_size tokens (an int, or a pair for queries and keys); a query row without a computed block gives
     zeros. is_causal: query i sees no key after i + k_len - q_len.
+    return_lse: also gives log sum_j exp(scale q k_j) of every query, with which partial results over some of the keys each are put
+    together (ring attention): float32 [batch, heads, q tokens] (TND: [heads, q tokens]), -inf where a query sees no key; without gradients.
     Sums and softmax weights are float32; for bfloat16 on CPUs with AMX or fast AVX-512 BF16 the weights are rounded to bfloat16 before they
     are multiplied with v. Gradients flow to q, k and v; torch computes them.
-    Returns an array like q. Raises ValueError for shapes and types that do not fit."""
+    Returns an array like q; with return_lse (array, lse). Raises ValueError for shapes and types that do not fit, NotImplementedError for
+    gradients with return_lse."""
     place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
     if wants_gradients(q, k, v):
+        if return_lse:
+            raise NotImplementedError("[attention] gradients do not flow through return_lse: call it under torch.no_grad()")
         return _with_gradients(q, k, v, place)
     (q_, k_, v_), layout = prepared("attention", q, k, v, input_layout)
     blocks = blocks_of("attention", mask, block_size, heads_of(q_, layout))
-    o = empty(q_.shape, q_)
+    o, lse = empty(q_.shape, q_), empty_lse(q_, layout) if return_lse else None
     _core.attention(handed(q_), handed(k_), handed(v_), handed(o), layout=layout, scale=positive_scale("attention", scale),
-                    causal=bool(is_causal), **blocks)
-    return restored(o[0] if input_layout == "TND" else o, q)
+                    causal=bool(is_causal), **blocks, **({} if lse is None else {"lse": handed(lse)}))
+    packed = input_layout == "TND"
+    result = restored(o[0] if packed else o, q)
+    return result if lse is None else (result, lse[0] if packed else lse)
 
 
 def _with_gradients(q: Any, k: Any, v: Any, place: dict[str, Any]) -> Any:

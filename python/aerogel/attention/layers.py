@@ -272,6 +272,20 @@ def attend(p: Problem) -> torch.Tensor:
     return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
 
 
+@torch.library.custom_op("aerogel::attention_with_lse", mutates_args=())
+def attention_with_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: str, scale: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Dense attention and the log-sum-exp of its rows, float32 [batch, heads, tokens], as an operation that compilers keep in their graph.
+    q, k, v: as those of Problem; head_dim at most 256. Raises ValueError for what does not fit."""
+    o, lse = attention(q, k, v, input_layout=layout, scale=scale, return_lse=True)
+    return o.contiguous(), lse
+
+
+@attention_with_lse.register_fake
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: str, scale: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = layout.index("S")
+    return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape[0], q.shape[3 - tokens], q.shape[tokens], dtype=torch.float32)
+
+
 @torch.library.custom_op(  # the fields of Problem, and the number of the layer
     "aerogel::attend", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, str layout, Tensor? mask, float dropout, bool causal, "
     "float? scale, bool gqa, Tensor? layer) -> Tensor")
