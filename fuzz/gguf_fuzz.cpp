@@ -9,7 +9,7 @@
 #include "aerogel/error.h"
 #include "core/gguf.h"
 #include "formats/gguf_blocks.h"
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 #include "temporary_file.h"
 
 namespace {

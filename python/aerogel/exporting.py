@@ -54,8 +54,8 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
     """Writes `quant_model_description_{scheme}.json` and `quant_model_weight_{scheme}.safetensors` into `directory` (made when missing),
     as `aerogel quantize` does; `aerogel.quantize(model, directory)` and MindIE SD read them.
 
-    model: a checkpoint (.safetensors, .safetensors.index.json, diffusers or pipeline folder), read tensor by tensor so that memory stays
-    at one layer's size, or an nn.Module, whose Linear layers are quantized from memory. Weights float32, bfloat16 or float16.
+    model: a checkpoint (.safetensors, .safetensors.index.json, .gguf, diffusers or pipeline folder), read tensor by tensor so that memory
+    stays at one layer's size, or an nn.Module, whose Linear layers are quantized from memory. Weights float32, bfloat16 or float16.
     scheme: see `aerogel.schemes()`; those that need calibration take it from `calibration`, an `aerogel.Calibration` or its file.
     include, exclude: patterns of layer names (`*`, `?`, `[ab]`, `{a,b}`), exclude wins; by default what `aerogel.quantize` (nn.Module)
     and `aerogel quantize` (checkpoint) choose. algorithm: how stored values are chosen, see docs/algorithms.md. group_size: columns that
@@ -90,7 +90,7 @@ def _chosen(model: Any, rank: int, include: Any, exclude: Any) -> tuple[_core.Fl
     if not isinstance(model, (str, PathLike)):
         return _from_module(model, include, exclude)
     checkpoint = _core.FloatModel.open(fspath(model), rank)
-    patterns = [_core.default_layers] if include is None else _list(include)
+    patterns = [checkpoint.default_layers] if include is None else _list(include)
     return checkpoint, _core.select_layers(checkpoint.linear_layers(), patterns, _list(exclude))
 
 

@@ -108,6 +108,13 @@ def plan_from_files(found: Listed, pair: _core.QuantizedPair, include: str | Ite
     return _core.plan_from_files(found.core, pair, include=include, exclude=exclude, type_of=type_of)
 
 
+def plan_from_weights(found: Listed, file: _core.WeightFile, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
+                      type_of: Callable[[str, str, bool], str] | None = None) -> _core.ModelPlan:
+    """What becomes of each Linear whose weights come from one file. type_of: (name, stored type, False) -> scheme. Raises as `quantize`."""
+    include, exclude = _lists(include, exclude)
+    return _core.plan_from_weights(found.core, file, include=include, exclude=exclude, type_of=type_of)
+
+
 def float_layer(name: str, linear: nn.Module | SimpleNamespace, decision: _core.ModuleDecision) -> QuantizedLinear:
     """The layer that a plan makes of a float one, with its name in the error."""
     if isinstance(linear.weight, UninitializedParameter):

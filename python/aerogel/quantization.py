@@ -13,9 +13,10 @@ from .attention.module import QuantizedAttention, hang, why_no_attention
 from .attention.module import planned as planned_attention
 from .layer_choice import Listed, listed, unwrapped
 from .linear import QuantizedLinear
-from .model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
+from .model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_from_weights, plan_in_memory
 from .ranks import rank_of
 from .timestep import TimestepPolicyConfig
+from .weight_files import check_all_there, is_weight_file, load_floats, open_weights, read_layers
 
 
 def schemes() -> list[tuple[str, str, bool]]:
@@ -35,7 +36,9 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
              exclude: str | Iterable[str] = (), rank: int | None = None, scheme_of: Callable[[str, str], str] | None = None) -> QuantizeReport:
     """Replaces Linear layers of `model` in place and returns a QuantizeReport. Give exactly one of:
 
-    quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them;
+    quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them; or a .gguf file, from which the
+        model takes all its weights: layers of type Q8_0 and Q4_0 run as they are stored (W8A16 and W4A16 in groups of 32), everything else
+        becomes float in the dtypes of the model, whose parameters may be on the meta device;
     scheme: the name of a scheme that needs no data ("W8A8_DYNAMIC", "W8A16", see `schemes()`), quantized in memory;
     online_config: an OnlineQuantConfig, the same with more to choose.
 
@@ -46,7 +49,8 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     -1: the file as it is named. Attention that the description quantizes is quantized too where it is a layer of diffusers or calls its
     `fa_quant` itself; report.attention_in_float names what stays float, and why.
     scheme_of: with quant_des_path, a function (layer name, its scheme in the description) -> the scheme to run the stored arrays by (for
-    example W8A8_DYNAMIC for W8A8_TIMESTEP), or "FLOAT"; it is asked for attention too, and only "FLOAT" changes anything there.
+    example W8A8_DYNAMIC for W8A8_TIMESTEP), or "FLOAT"; it is asked for attention too, and only "FLOAT" changes anything there. With a
+    .gguf file it gets the stored type ("Q4_K"), and a layer that is to have another scheme is quantized while it is read.
     On an error nothing is replaced. Raises ValueError (what does not fit), NotImplementedError (a scheme that is not supported),
     OSError (files)."""
     given = [n for n, v in (("quant_des_path", quant_des_path), ("online_config", online_config), ("scheme", scheme)) if v is not None]
@@ -57,12 +61,29 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
     policy = timestep_config if timestep_config is not None else timestep_policy
     model = unwrapped(model)
     found = listed(model, (nn.Linear, QuantizedLinear, *(map or ())), why_no_attention)
+    if quant_des_path is not None and is_weight_file(quant_des_path):
+        file = open_weights(model, quant_des_path)
+        check_all_there(model, file)
+        return _from_weights(model, found, file, plan_from_weights(found, file, include, exclude, _type_of(scheme_of)), policy)
     if quant_des_path is not None:
         pair = _core.QuantizedPair.open(fspath(quant_des_path), rank_of(quant_des_path, rank))
         return apply(model, found, plan_from_files(found, pair, include, exclude, _type_of(scheme_of)), pair, policy=policy)
     config = online_config or OnlineQuantConfig(cast(str, scheme))
     return apply(model, found, plan_in_memory(found, config, include, exclude), policy=policy or config.timestep_config,
                  mxfp4=config._mxfp4())
+
+
+def _from_weights(model: nn.Module, found: Listed, file: _core.WeightFile, plan: _core.ModelPlan,
+                  policy: TimestepPolicyConfig | None) -> QuantizeReport:
+    """All weights of a model from one file. Its floats are overwritten last, when everything has been read but them."""
+    new = read_layers(found, plan, file)
+    for layer in new.values():
+        layer.timestep_policy = policy
+    load_floats(model, file, new)
+    report = _exchange(model, found, plan, new)
+    if new:
+        _tell_diffusers(model)
+    return report
 
 
 def _type_of(scheme_of: Callable[[str, str], str] | None) -> Callable[[str, str, bool], str] | None:

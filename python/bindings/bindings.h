@@ -8,6 +8,7 @@ namespace aerogel::python {
 void bind_timestep(nanobind::module_& module);
 void bind_linear(nanobind::module_& module);
 void bind_files(nanobind::module_& module);
+void bind_weight_files(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);
 void bind_sparse_attention(nanobind::module_& module);
 void bind_rotated_norm(nanobind::module_& module);

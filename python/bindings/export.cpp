@@ -18,26 +18,25 @@
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
 #include "bindings/paths.h"
-#include "model/model_files.h"
+#include "model/single_files.h"
 #include "quant/calibration.h"
-#include "quant/layer_patterns.h"
 
 namespace aerogel::python {
 namespace {
 
 // The float model: a checkpoint on disk, or tensors of a model in memory.
-SafetensorsFile open_checkpoint(const std::filesystem::path& path, int rank) {
-    return SafetensorsFile::open(weights_of_model("export", path, rank));
+ModelWeights open_checkpoint(const std::filesystem::path& path, int rank) {
+    return open_model_weights("export", path, rank);
 }
 
-SafetensorsFile wrap_tensors(const std::string& name, const nb::dict& arrays) {
+ModelWeights wrap_tensors(const std::string& name, const nb::dict& arrays) {
     std::vector<std::pair<std::string, Tensor>> tensors;
     for (const auto& [key, value] : arrays) {
         auto tensor_name = nb::cast<std::string>(key);
         Tensor tensor = adopt(nb::cast<Array>(value), tensor_name.c_str());
         tensors.emplace_back(std::move(tensor_name), std::move(tensor));
     }
-    return SafetensorsFile::of_tensors(name, std::move(tensors));
+    return {WeightFile::of(SafetensorsFile::of_tensors(name, std::move(tensors)))};
 }
 
 // Python's own interrupt is looked at after every tensor; what the callback raises goes up through the
@@ -68,7 +67,7 @@ PairLayout layout_from(const std::string& name) {
     throw InvalidArgument("[export] the layout must be v0, v1 or None, got " + name);
 }
 
-ExportReport export_layers(const SafetensorsFile& model, const std::vector<std::string>& layers,
+ExportReport export_layers(const ModelWeights& model, const std::vector<std::string>& layers,
                            const LayerOptions& how, const std::filesystem::path& folder, int rank,
                            const std::optional<std::string>& layout, const CalibrationStats* calibration,
                            const nb::object& progress) {
@@ -80,7 +79,7 @@ ExportReport export_layers(const SafetensorsFile& model, const std::vector<std::
     options.progress = [&progress](std::size_t done, std::size_t total, const std::string& tensor) {
         report_progress(progress, done, total, tensor);
     };
-    return without_gil([&] { return export_quantized(model, uniform_plan(layers, how), options); });
+    return without_gil([&] { return export_quantized(model.file, uniform_plan(layers, how), options); });
 }
 
 nb::list ranges_of(const CalibrationStats& stats, const std::string& layer) {
@@ -141,13 +140,16 @@ void bind_export_call(nb::module_& module) {
 
 void bind_export(nb::module_& module) {
     bind_calibration(module);
-    nb::class_<SafetensorsFile>(module, "FloatModel", "Named float tensors: of a checkpoint, or in memory.")
+    nb::class_<ModelWeights>(module, "FloatModel", "Named float tensors: of a checkpoint, or in memory.")
         .def_static("open", &open_checkpoint, nb::arg("path"), nb::arg("rank") = -1)
         .def_static("of_tensors", &wrap_tensors, nb::arg("name"), nb::arg("arrays"))
-        .def_prop_ro("path", [](const SafetensorsFile& file) { return path_text(file.path()); })
-        .def("linear_layers", &linear_layers, "Names of the layers with a float matrix '<name>.weight'.");
+        .def_prop_ro("path", [](const ModelWeights& model) { return path_text(model.file.path()); })
+        .def_prop_ro("default_layers",
+                     [](const ModelWeights& model) { return std::string(model.defaults.layers); })
+        .def(
+            "linear_layers", [](const ModelWeights& model) { return linear_layers(model.file); },
+            "Names of the layers with a float matrix '<name>.weight'.");
     bind_export_call(module);
-    module.attr("default_layers") = std::string(kDefaultLayers);
 }
 
 }  // namespace aerogel::python

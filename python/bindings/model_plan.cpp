@@ -19,6 +19,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
+#include "quant/weight_plan.h"
 
 namespace aerogel::python {
 namespace {
@@ -28,7 +29,9 @@ LayerSelection selection_of(std::optional<std::vector<std::string>> include,
     return {std::move(include), std::move(exclude)};
 }
 
-ModelPlan by_files(const ModelModules& model, const QuantizedPair& pair,
+// source: a pair of files or a file of weights, and the plan that is made from it.
+template <auto kPlan, typename Source>
+ModelPlan by_files(const ModelModules& model, const Source& source,
                    std::optional<std::vector<std::string>> include, std::vector<std::string> exclude,
                    const nb::object& type_of) {
     FileChoices choices{selection_of(std::move(include), std::move(exclude)), {}};
@@ -37,7 +40,7 @@ ModelPlan by_files(const ModelModules& model, const QuantizedPair& pair,
             return nb::cast<std::string>(nb::str(type_of(name, stored, is_attention)));
         };
     }
-    return plan_from_files(model, pair, choices);
+    return kPlan(model, source, choices);
 }
 
 std::shared_ptr<QuantizedLinear> read_planned(const ModelPlan& plan, const QuantizedPair& pair,
@@ -154,9 +157,12 @@ void bind_model_plan(nb::module_& module) {
     nb::class_<ModelPlan>(module, "ModelPlan", "A decision per Linear, and per attention that was asked for.")
         .def_prop_ro("decisions", &ModelPlan::decisions)
         .def("read", &read_planned, nb::arg("pair"), nb::arg("decision"), "The Linear as the files have it.");
-    module.def("plan_from_files", &by_files, nb::arg("model"), nb::arg("pair"), nb::kw_only(),
-               nb::arg("include").none() = nb::none(), nb::arg("exclude") = std::vector<std::string>(),
-               nb::arg("type_of").none() = nb::none());
+    module.def("plan_from_files", &by_files<plan_from_files, QuantizedPair>, nb::arg("model"),
+               nb::arg("pair"), nb::kw_only(), nb::arg("include").none() = nb::none(),
+               nb::arg("exclude") = std::vector<std::string>(), nb::arg("type_of").none() = nb::none());
+    module.def("plan_from_weights", &by_files<plan_from_weights, WeightFile>, nb::arg("model"),
+               nb::arg("file"), nb::kw_only(), nb::arg("include").none() = nb::none(),
+               nb::arg("exclude") = std::vector<std::string>(), nb::arg("type_of").none() = nb::none());
     module.def("plan_in_memory", &plan_in_memory, nb::arg("model"), nb::arg("config"));
     module.def(
         "why_not_chosen",

@@ -68,6 +68,7 @@ NB_MODULE(_core, module) {
     aerogel::python::bind_timestep(module);
     aerogel::python::bind_linear(module);
     aerogel::python::bind_files(module);
+    aerogel::python::bind_weight_files(module);
     aerogel::python::bind_attention(module);
     aerogel::python::bind_sparse_attention(module);
     aerogel::python::bind_rotated_norm(module);

@@ -24,8 +24,7 @@
 #include "core/json.h"
 #include "core/paths.h"
 #include "core/resumable_file.h"
-#include "model/families.h"
-#include "model/model_files.h"
+#include "model/single_files.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/attention.h"
 #include "quant/calibration.h"
@@ -134,12 +133,9 @@ std::map<std::string, PlannedAttention> attentions_from_flags(const AttentionFla
     return attentions;
 }
 
-RecipePlan plan_from_flags(const QuantizeFlags& flags, const std::filesystem::path& weights,
+RecipePlan plan_from_flags(const QuantizeFlags& flags, const DefaultPatterns& defaults,
                            const std::vector<std::string>& linears, QuantizeResult& result) {
     result.options = options_of(flags);
-    const std::filesystem::path config = weights.parent_path() / "config.json";
-    const DefaultPatterns defaults =
-        path_exists(config) ? default_patterns(JsonNode::read(config, "quantize")) : DefaultPatterns{};
     const std::vector<std::string> layers =
         select_layers(linears, or_default(flags.include, defaults.layers), flags.exclude);
     return {uniform_plan(layers, result.options),
@@ -207,7 +203,7 @@ bool any_calibrated(const std::map<std::string, PlannedAttention>& plan) {
     });
 }
 
-ExportReport run_export(const QuantizeFlags& flags, const SafetensorsFile& model, const RecipePlan& plan,
+ExportReport run_export(const QuantizeFlags& flags, const WeightFile& model, const RecipePlan& plan,
                         const CalibrationStats* calibration) {
     ExportOptions options;
     options.folder = flags.folder;
@@ -245,11 +241,10 @@ void run_quantize(const QuantizeFlags& flags) {
     check_output_folder("quantize", flags.folder);
     QuantizeResult result;
     result.model = flags.model;
-    const SafetensorsFile model =
-        SafetensorsFile::open(weights_of_model("quantize", flags.model, flags.rank));
-    const std::vector<std::string> linears = linear_layers(model);
+    const ModelWeights model = open_model_weights("quantize", flags.model, flags.rank);
+    const std::vector<std::string> linears = linear_layers(model.file);
     result.linears = linears.size();
-    const RecipePlan plan = flags.recipe.empty() ? plan_from_flags(flags, model.path(), linears, result)
+    const RecipePlan plan = flags.recipe.empty() ? plan_from_flags(flags, model.defaults, linears, result)
                                                  : plan_from_recipe(flags, linears, result);
     const bool inputs = any_needs_inputs(plan.layers);
     const bool attention = any_calibrated(plan.attentions);
@@ -261,7 +256,8 @@ void run_quantize(const QuantizeFlags& flags) {
         wanted.options.attention = attention;
         result.calibration = run_calibration(flags.model, wanted);
     }
-    result.report = run_export(flags, model, plan, result.calibration ? &result.calibration->stats : nullptr);
+    result.report =
+        run_export(flags, model.file, plan, result.calibration ? &result.calibration->stats : nullptr);
     if (flags.json) {
         print_json(result_json(result));
     } else {
@@ -354,7 +350,7 @@ void add_quantize(CLI::App& app) {
     auto* command =
         app.add_subcommand("quantize", "Write a quantized pair (weights and description) of a model");
     auto flags = std::make_shared<QuantizeFlags>();
-    command->add_option("MODEL", flags->model, "Diffusers folder, pipeline folder or .safetensors file");
+    command->add_option("MODEL", flags->model, "Diffusers folder, pipeline folder, .safetensors or .gguf file");
     command->add_option("-o,--output", flags->folder, "Folder for the two files");
     command->add_option("--scheme", flags->scheme,
                         fmt::format("How the layers are quantized: {}", scheme_names()));

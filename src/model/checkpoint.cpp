@@ -12,6 +12,7 @@
 #include "core/finite.h"
 #include "core/paths.h"
 #include "model/families.h"
+#include "quant/weight_plan.h"
 
 namespace aerogel {
 namespace {
@@ -94,17 +95,11 @@ Tensor Checkpoint::take_optional_f32(const std::string& name, const Shape& shape
     return file_.contains(name) ? take_f32(name, shape) : Tensor();
 }
 
-std::unique_ptr<Linear> Checkpoint::stored_quantized(const std::string& weight, const Tensor& bias) {
-    auto quantized = as_stored_ ? file_.quantized(weight) : std::nullopt;
-    if (!quantized) return nullptr;
-    check_finite("the scales of " + weight, quantized->scale);
-    QuantizedLinearWeights weights;
-    weights.scheme = quantized->format == Format::int8 ? "W8A16" : "W4A16";
-    weights.weight = std::move(*quantized);
-    if (bias.defined()) weights.bias = bias.to(DType::f32);
-    weights.stored_bytes = file_.stored_bytes(weight) + (bias.defined() ? bias.bytes() : 0);
-    auto layer = std::make_unique<QuantizedLinear>(std::move(weights), device_, KeptArrays::packed_weight);
-    file_.release(weight);
+std::unique_ptr<Linear> Checkpoint::stored_quantized(const std::string& name) {
+    auto weights = as_stored_ ? layer_as_stored(file_, name) : std::nullopt;
+    if (!weights) return nullptr;
+    auto layer = std::make_unique<QuantizedLinear>(std::move(*weights), device_, KeptArrays::packed_weight);
+    file_.release(name + ".weight");
     return layer;
 }
 
@@ -123,7 +118,7 @@ LinearSlot Checkpoint::float_or_stored(const std::string& name, const Shape& ker
     const bool there = has(weight, kernel);
     const Tensor bias = has_bias ? take(name + ".bias", {shape[0]}) : Tensor();
     if (!there) return {name, nullptr};
-    if (auto layer = kernel.size() == 2 ? stored_quantized(weight, bias) : nullptr)
+    if (auto layer = kernel.size() == 2 && bias.defined() == has_bias ? stored_quantized(name) : nullptr)
         return {name, std::move(layer)};
     StoredWeight stored = {
         .dtype = file_.info(weight).dtype,

@@ -16,7 +16,7 @@
 #include "aerogel/layered_model.h"
 #include "aerogel/load_options.h"
 #include "aerogel/tensor.h"
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 namespace aerogel {
 
@@ -62,7 +62,7 @@ class Checkpoint {
   private:
     bool has(const std::string& name, const Shape& shape);
     LinearSlot float_or_stored(const std::string& name, const Shape& shape, bool has_bias);
-    std::unique_ptr<Linear> stored_quantized(const std::string& weight, const Tensor& bias);
+    std::unique_ptr<Linear> stored_quantized(const std::string& name);
     void check_finite(const std::string& name, const Tensor& tensor);
     Checkpoint(std::string family, WeightFile file, const LoadOptions& options)
         : family_(std::move(family)),

@@ -8,8 +8,8 @@
 
 #include "aerogel/transformer.h"
 #include "core/json.h"
-#include "model/weight_file.h"
 #include "quant/layer_patterns.h"
+#include "quant/weight_file.h"
 
 namespace aerogel {
 

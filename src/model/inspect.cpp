@@ -103,7 +103,7 @@ std::size_t total_bytes(const SafetensorsFile& file) {
 
 // How many Linear layers there are, and which of them quantize would take.
 std::string linear_line(const SafetensorsFile& file, std::string_view defaults) {
-    const auto linears = linear_layers(file);
+    const auto linears = linear_layers(WeightFile::of(file));
     const NamePattern by_default(defaults);
     const auto chosen = std::count_if(linears.begin(), linears.end(),
                                       [&](const auto& name) { return by_default.matches(name); });
@@ -160,7 +160,7 @@ OrderedJson tensors_json(const SafetensorsFile& file, const fs::path& config) {
     OrderedJson json = {{"kind", config.empty() ? "safetensors" : "diffusers"},
                         {"weights", file.path().string()},
                         {"bytes", total_bytes(file)},
-                        {"linear_layers", linear_layers(file)},
+                        {"linear_layers", linear_layers(WeightFile::of(file))},
                         {"metadata", file.metadata()},
                         {"tensors", OrderedJson::array()}};
     if (!config.empty()) json["config"] = JsonNode::read(config, "inspect").json();

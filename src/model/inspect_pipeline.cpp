@@ -69,7 +69,7 @@ void measure(Component& component, const fs::path& weights, std::string_view pat
     const NamePattern by_default(patterns);
     std::vector<std::string> chosen;
     if (component.kind == Kind::transformer || component.kind == Kind::text_encoder) {
-        const std::vector<std::string> linears = linear_layers(file);
+        const std::vector<std::string> linears = linear_layers(WeightFile::of(file));
         component.linears = linears.size();
         for (const std::string& name : linears)
             if (by_default.matches(name)) chosen.push_back(name + ".weight");

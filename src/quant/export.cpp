@@ -183,7 +183,7 @@ std::uint64_t sample_of(const Tensor& tensor) {
     return hash_bytes({middle, size});
 }
 
-std::string model_text(const SafetensorsFile& model) {
+std::string model_text(const WeightFile& model) {
     std::string text;
     for (const auto& file : model.files()) {
         std::error_code error;  // a file that is gone counts as another
@@ -215,7 +215,7 @@ std::string tensor_text(const Tensor& tensor) {
 
 // What the bytes of an export depend on, as one line: program version, layout, plan, calibration, attention,
 // and the identity of the model. Two exports with the same key write the same file.
-std::string export_key(const SafetensorsFile& model, const LayerPlan& plan, PairLayout layout,
+std::string export_key(const WeightFile& model, const LayerPlan& plan, PairLayout layout,
                        const ExportOptions& options) {
     std::string text = fmt::format("{} v{}\n", kVersion, layout == PairLayout::v0 ? 0 : 1);
     const CalibrationStats* calibration = options.calibration;
@@ -234,7 +234,7 @@ std::string export_key(const SafetensorsFile& model, const LayerPlan& plan, Pair
 }
 
 // The plan with kSchemeGroups settled. Packed groups take rows in pairs.
-LayerPlan settled_plan(const SafetensorsFile& model, LayerPlan plan, PairLayout layout) {
+LayerPlan settled_plan(const WeightFile& model, LayerPlan plan, PairLayout layout) {
     for (auto& [name, how] : plan) {
         const std::string weight = name + std::string(kWeight);
         std::int64_t& group = how.weight.group_size;
@@ -249,7 +249,7 @@ LayerPlan settled_plan(const SafetensorsFile& model, LayerPlan plan, PairLayout 
 
 class Exporter {
   public:
-    Exporter(const SafetensorsFile& model, const LayerPlan& plan, const ExportOptions& options)
+    Exporter(const WeightFile& model, const LayerPlan& plan, const ExportOptions& options)
         : model_(model), options_(options) {
         if (plan.empty()) throw InvalidArgument("[quantize] there is no layer to quantize");
         report_.layout = choose_layout(plan, options.layout);
@@ -351,7 +351,7 @@ class Exporter {
     void announce() {
         for (const auto& name : model_.names()) {
             const TensorInfo& info = model_.info(name);
-            report_.bytes_before += info.bytes();
+            report_.bytes_before += model_.stored_bytes(name);
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
                 sources_.push_back(name);
                 description_.model_quant_type = plan_.at(layer).quant_type();
@@ -403,10 +403,11 @@ class Exporter {
         const StoredForm form = form_of(layer);
         std::optional<double> error = file.finished(unit);
         if (error) {
-            report_.bytes_resumed += form.weight.bytes();
+            report_.bytes_resumed += model_.stored_bytes(form.weight.name);
         } else {
             const FloatLayer floats{layer, model_.tensor(form.weight.name),
-                                    form.bias ? model_.tensor(form.bias->name) : Tensor(), form.inputs()};
+                                    form.bias ? model_.tensor(form.bias->name) : Tensor(), form.inputs(),
+                                    model_.quantized(form.weight.name)};
             const StoredLayer stored = quantized(form, floats);
             model_.check_intact();
             file.write(unit, stored.tensors, stored.relative_error);
@@ -427,7 +428,7 @@ class Exporter {
     void copy_tensor(ExportFile& file, std::size_t unit) {
         const std::string& name = sources_[unit];
         if (file.finished(unit)) {
-            report_.bytes_resumed += model_.info(name).bytes();
+            report_.bytes_resumed += model_.stored_bytes(name);
         } else {
             const Tensor tensor = model_.tensor(name);
             check_finite(name, tensor);
@@ -447,10 +448,10 @@ class Exporter {
         for (std::size_t unit = 0; unit < sources_.size(); ++unit) {
             const std::string& name = sources_[unit];
             if (unit + 1 < sources_.size()) model_.prefetch(sources_[unit + 1]);
-            done += model_.info(name).bytes();
+            done += model_.stored_bytes(name);
             if (const auto layer = layer_of(name, kWeight); !layer.empty()) {
                 write_layer(file, unit, layer);
-                if (const auto bias = bias_of(layer)) done += model_.info(*bias).bytes();
+                if (const auto bias = bias_of(layer)) done += model_.stored_bytes(*bias);
             } else {
                 copy_tensor(file, unit);
             }
@@ -461,7 +462,7 @@ class Exporter {
         write_attentions(file);
     }
 
-    const SafetensorsFile& model_;
+    const WeightFile& model_;
     LayerPlan plan_;
     const ExportOptions& options_;
     QuantDescription description_;
@@ -472,7 +473,7 @@ class Exporter {
 
 }  // namespace
 
-std::vector<std::string> linear_layers(const SafetensorsFile& model) {
+std::vector<std::string> linear_layers(const WeightFile& model) {
     std::vector<std::string> names;
     for (const auto& name : model.names()) {
         const TensorInfo& info = model.info(name);
@@ -495,8 +496,7 @@ LayerPlan uniform_plan(const std::vector<std::string>& layers, const LayerOption
     return plan;
 }
 
-ExportReport export_quantized(const SafetensorsFile& model, const LayerPlan& plan,
-                              const ExportOptions& options) {
+ExportReport export_quantized(const WeightFile& model, const LayerPlan& plan, const ExportOptions& options) {
     return Exporter(model, plan, options).run();
 }
 

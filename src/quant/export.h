@@ -14,10 +14,10 @@
 
 #include "aerogel/attention.h"
 #include "aerogel/description.h"
-#include "aerogel/safetensors.h"
 #include "quant/calibration.h"
 #include "quant/float_layer.h"
 #include "quant/schemes.h"
+#include "quant/weight_file.h"
 
 namespace aerogel {
 
@@ -68,17 +68,19 @@ struct ExportReport {
     std::size_t bytes_resumed = 0;  ///< of the source, finished by an earlier run that was interrupted
 };
 
-/// Names of the Linear layers of a float checkpoint: those with a float matrix "<name>.weight".
-std::vector<std::string> linear_layers(const SafetensorsFile& model);
+/// Names of the Linear layers of a checkpoint: those with a float matrix "<name>.weight"; blocks of GGUF
+/// count as the floats that they mean.
+std::vector<std::string> linear_layers(const WeightFile& model);
 
 /// The same options for all `layers`.
 LayerPlan uniform_plan(const std::vector<std::string>& layers, const LayerOptions& options);
 
-/// Quantizes the planned layers and copies every other tensor. The description takes its name last; its
-/// model_quant_type is the type of the last layer, and the files are named after it. The bytes depend on
-/// model, plan, layout and calibration only, not on threads or interruptions. InvalidArgument when a layer is
-/// missing, not finite or not calibrated, or the layout has no form for a scheme; IoError.
-ExportReport export_quantized(const SafetensorsFile& model, const LayerPlan& plan,
-                              const ExportOptions& options);
+/// Quantizes the planned layers and copies every other tensor. A layer that GGUF holds in just the form that
+/// its options ask for (Q8_0 for W8A16, Q4_0 for W4A16, minmax in groups of 32) keeps its values. The
+/// description takes its name last; its model_quant_type is the type of the last layer, and the files are
+/// named after it. The bytes depend on model, plan, layout and calibration only, not on threads or
+/// interruptions. InvalidArgument when a layer is missing, not finite or not calibrated, or the layout has no
+/// form for a scheme; IoError.
+ExportReport export_quantized(const WeightFile& model, const LayerPlan& plan, const ExportOptions& options);
 
 }  // namespace aerogel

@@ -77,8 +77,17 @@ void check_finite(const std::string& layer, const char* tensor, const Tensor& va
     if (!problem.empty()) throw InvalidArgument("[quantize] " + problem);
 }
 
+// The weight of the file in just the form that is asked for: quantizing what it means could only add errors.
+bool suits(const FloatLayer& layer, const SchemeRow& scheme, const LayerChoices& choices) {
+    return layer.as_stored && layer.as_stored->format == scheme.weight &&
+           layer.as_stored->group_size == choices.weight.group_size && choices.weight.symmetric &&
+           !choices.weight.narrow && choices.algorithm == "minmax" && choices.smoothing.empty() &&
+           choices.rotation_block == 0 && choices.low_rank == 0;
+}
+
 QuantizedTensor quantized(const Tensor& weight, const FloatLayer& layer, const SchemeRow& scheme,
                           const LayerChoices& choices, const QuantizedLinearWeights& weights) {
+    if (suits(layer, scheme, choices)) return *layer.as_stored;
     if (const InputAlgorithmRow* row = find_input_algorithm(choices.algorithm, scheme.weight)) {
         return row->quantize(weight, transformed_inputs(layer.inputs, weights), choices.weight);
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -19,6 +20,8 @@ struct FloatLayer {
     Tensor weight;     ///< f32, bf16 or f16 [n,k]
     Tensor bias;
     Tensor inputs = {};  ///< sampled rows [tokens,k], for algorithms that look at them
+    std::optional<QuantizedTensor> as_stored =
+        {};  ///< the weight as its file holds it, where it is quantized there
 };
 
 /// A group size that says: as the scheme has it.

@@ -1,5 +1,5 @@
 // Files of weights: GGUF's shapes and blocks, and files that are shortened between loading and reading.
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

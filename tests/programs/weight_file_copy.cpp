@@ -6,7 +6,7 @@
 #include <string>
 
 #include "aerogel/safetensors.h"
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 int main(int argc, char** argv) {
     if (argc != 3) {

@@ -28,7 +28,7 @@ class ExportTest : public TemporaryFolder {
         how.scheme = &scheme_row("test", "W8A16");
         ExportOptions options;
         options.folder = folder_;
-        export_quantized(model, uniform_plan({"a"}, how), options);
+        export_quantized(WeightFile::of(model), uniform_plan({"a"}, how), options);
     }
 };
 

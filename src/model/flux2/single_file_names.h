@@ -1,7 +1,7 @@
 // Names of FLUX.2's own code (black-forest-labs/flux2), as single files and GGUF files have them.
 #pragma once
 
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 namespace aerogel {
 
@@ -38,6 +38,7 @@ inline constexpr NameRule kFlux2Rules[] = {
     {".scale", {".weight"}},
 };
 
-inline constexpr SingleFileNames kFlux2FileNames = {.marker = "double_blocks.", .rules = kFlux2Rules};
+inline constexpr SingleFileNames kFlux2FileNames = {.marker = "double_stream_modulation_img.lin.",
+                                                    .rules = kFlux2Rules};
 
 }  // namespace aerogel

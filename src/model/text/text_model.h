@@ -16,7 +16,7 @@
 #include "aerogel/linear.h"
 #include "aerogel/load_options.h"
 #include "aerogel/tensor.h"
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 namespace aerogel {
 

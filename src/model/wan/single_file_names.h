@@ -1,7 +1,7 @@
 // Names of Wan's own code (Wan-Video/Wan2.1), as single files and GGUF files have them.
 #pragma once
 
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 namespace aerogel {
 

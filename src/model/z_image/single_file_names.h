@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 namespace aerogel {
 

@@ -1,5 +1,6 @@
-// Where the weights of a model come from: safetensors or GGUF, under the names that diffusers gives them or
-// under those of the model's own code, as ComfyUI's and stable-diffusion.cpp's files have them.
+// Where the weights of a model come from: safetensors, GGUF or tensors in memory, under the names that
+// diffusers gives them or under those of the model's own code, as ComfyUI's and stable-diffusion.cpp's files
+// have them.
 #pragma once
 
 #include <array>
@@ -17,12 +18,13 @@
 
 namespace aerogel {
 
-/// A part of a name as the model's own code has it, and as diffusers has it. With three names of ours the
-/// tensor holds three of them, one after the other along its first axis.
+/// A part of a name as the model's own code has it, and as diffusers has it. With several names of ours the
+/// tensor holds as many of them, one after the other along its first axis.
 struct NameRule {
     std::string_view stored;
-    std::array<std::string_view, 3> ours;
-    bool swap_halves = false;  ///< the halves along the first axis change places
+    std::array<std::string_view, 4> ours;
+    bool swap_halves = false;                  ///< the halves along the first axis change places
+    std::array<int, 4> shares = {1, 1, 1, 1};  ///< how the first axis is divided among several
 };
 
 /// The names of a family's own code. Rules are applied in order to files in which a name contains `marker`.
@@ -32,11 +34,17 @@ struct SingleFileNames {
     std::span<const std::string_view> unused = {};  ///< tensors that diffusers has no use for
 };
 
+/// True when a file with these tensors has the names of that code.
+bool has_names_of(const SingleFileNames& code, const std::vector<std::string>& stored);
+
 class WeightFile {
   public:
     /// A .gguf, .safetensors or .safetensors.index.json file. IoError, InvalidArgument, Unsupported as their
     /// readers; InvalidArgument also when two tensors get the same name.
     static WeightFile open(const std::filesystem::path& path, const SingleFileNames& original = {});
+
+    /// A file that is open, or tensors in memory, under its own names.
+    static WeightFile of(SafetensorsFile file);
 
     const std::vector<std::string>& names() const;
     bool contains(const std::string& name) const;
@@ -49,6 +57,8 @@ class WeightFile {
     bool fits(const std::string& name, const Shape& shape) const;
     /// A view of the mapped file where it can be, else a fresh array.
     Tensor tensor(const std::string& name) const;
+    /// How the file holds it: "Q8_0", "f32".
+    std::string stored_type(const std::string& name) const;
     /// A matrix of a GGUF type that is a format of ours, as it is stored (formats/gguf_blocks.h).
     std::optional<QuantizedTensor> quantized(const std::string& name) const;
     void prefetch(const std::string& name) const;
@@ -56,6 +66,8 @@ class WeightFile {
     /// IoError when a file has been shortened since it was opened; nothing for a WeightFile that is none.
     void check_intact() const;
     const std::filesystem::path& path() const;
+    /// The file, or all the shards of an index; none for tensors in memory.
+    std::vector<std::filesystem::path> files() const;
 
   private:
     struct State;

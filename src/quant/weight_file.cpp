@@ -1,5 +1,5 @@
 // Names of ours to rows of stored tensors.
-#include "model/weight_file.h"
+#include "quant/weight_file.h"
 
 #include <algorithm>
 #include <cstring>
@@ -64,7 +64,10 @@ std::vector<WeightItem> items_of(const std::string& stored, const StoredInfo& in
                 name = replaced(std::move(name), rule.stored, rule.ours[0]);
         }
     }
-    if (split == nullptr || rows % 3 != 0 || !info.has_rows) {
+    std::int64_t shares = 0;
+    for (std::size_t i = 0; split != nullptr && i < split->ours.size(); ++i)
+        shares += split->ours[i].empty() ? 0 : split->shares[i];
+    if (split == nullptr || rows % shares != 0 || !info.has_rows) {
         std::vector<StoredRows> parts = {{stored, 0, rows}};
         if (swapped && !info.has_rows)
             throw Unsupported("[read] tensor " + in_quotes(stored) +
@@ -73,16 +76,24 @@ std::vector<WeightItem> items_of(const std::string& stored, const StoredInfo& in
         return {{{name, info.dtype, info.shape}, std::move(parts)}};
     }
     std::vector<WeightItem> items;
-    Shape shape = info.shape;
-    shape[0] = rows / 3;
-    for (std::size_t i = 0; i < 3; ++i) {
+    std::int64_t first = 0;
+    for (std::size_t i = 0; i < split->ours.size() && !split->ours[i].empty(); ++i) {
+        Shape shape = info.shape;
+        shape[0] = rows / shares * split->shares[i];
         items.push_back({{replaced(name, split->stored, split->ours[i]), info.dtype, shape},
-                         {{stored, static_cast<std::int64_t>(i) * shape[0], shape[0]}}});
+                         {{stored, first, shape[0]}}});
+        first += shape[0];
     }
     return items;
 }
 
 }  // namespace
+
+bool has_names_of(const SingleFileNames& code, const std::vector<std::string>& stored) {
+    return !code.marker.empty() && std::any_of(stored.begin(), stored.end(), [&](const std::string& name) {
+        return name.find(code.marker) != std::string::npos;
+    });
+}
 
 struct WeightFile::State {
     std::optional<SafetensorsFile> safetensors;
@@ -163,12 +174,33 @@ struct WeightFile::State {
         return out;
     }
 
+    void name_tensors(const SingleFileNames& original);
+
     // f(stored) for the tensors behind a name.
     template <typename F>
     void for_each_stored(const std::string& name, F&& f) const {
         for (const StoredRows& part : item(name).parts) f(part.stored);
     }
 };
+
+// Fills in the names and what is behind each of them.
+void WeightFile::State::name_tensors(const SingleFileNames& original) {
+    const std::vector<std::string> stored = stored_names();
+    const bool is_original = has_names_of(original, stored);
+    for (const std::string& name : stored) {
+        for (WeightItem& item : items_of(name, stored_info(name), original, is_original)) {
+            const std::string ours = item.info.name;
+            bool used = true;
+            for (const std::string_view unused : original.unused)
+                used = used && !(is_original && ours == unused);
+            if (!used) continue;
+            if (!items.emplace(ours, std::move(item)).second)
+                throw InvalidArgument("[read] " + path.string() + ": tensor " + in_quotes(ours) +
+                                      " is there twice, once as " + in_quotes(name));
+            names.push_back(ours);
+        }
+    }
+}
 
 WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileNames& original) {
     auto state = std::make_shared<State>();
@@ -177,24 +209,21 @@ WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileN
         state->gguf = GgufFile::open(path);
     else
         state->safetensors = SafetensorsFile::open(path);
-    const std::vector<std::string> stored = state->stored_names();
-    bool is_original = false;
-    for (const std::string& name : stored)
-        is_original =
-            is_original || (!original.marker.empty() && name.find(original.marker) != std::string::npos);
-    for (const std::string& name : stored) {
-        for (WeightItem& item : items_of(name, state->stored_info(name), original, is_original)) {
-            const std::string ours = item.info.name;
-            bool used = true;
-            for (const std::string_view unused : original.unused)
-                used = used && !(is_original && ours == unused);
-            if (!used) continue;
-            if (!state->items.emplace(ours, std::move(item)).second)
-                throw InvalidArgument("[read] " + path.string() + ": tensor " + in_quotes(ours) +
-                                      " is there twice, once as " + in_quotes(name));
-            state->names.push_back(ours);
-        }
+    state->name_tensors(original);
+    WeightFile file;
+    file.state_ = std::move(state);
+    return file;
+}
+
+WeightFile WeightFile::of(SafetensorsFile tensors) {
+    auto state = std::make_shared<State>();
+    state->path = tensors.path();
+    state->names = tensors.names();
+    for (const std::string& name : state->names) {
+        const TensorInfo& info = tensors.info(name);
+        state->items.emplace(name, WeightItem{info, {{name, 0, info.shape.empty() ? 1 : info.shape[0]}}});
     }
+    state->safetensors = std::move(tensors);
     WeightFile file;
     file.state_ = std::move(state);
     return file;
@@ -210,6 +239,12 @@ bool WeightFile::contains(const std::string& name) const {
 
 const TensorInfo& WeightFile::info(const std::string& name) const {
     return state_->item(name).info;
+}
+
+std::string WeightFile::stored_type(const std::string& name) const {
+    const WeightItem& item = state_->item(name);
+    if (state_->gguf) return std::string(state_->gguf->tensor(item.parts[0].stored).type->name);
+    return std::string(to_string(item.info.dtype));
 }
 
 std::size_t WeightFile::stored_bytes(const std::string& name) const {
@@ -242,10 +277,18 @@ Tensor WeightFile::tensor(const std::string& name) const {
 
 std::optional<QuantizedTensor> WeightFile::quantized(const std::string& name) const {
     const WeightItem& item = state_->item(name);
-    if (!state_->gguf || item.parts.size() != 1 || item.info.shape.size() != 2) return std::nullopt;
+    if (!state_->gguf || item.info.shape.size() != 2) return std::nullopt;
     const GgufType& type = *state_->gguf->tensor(item.parts[0].stored).type;
-    auto quantized =
-        quantized_blocks(type, state_->blocks(item.parts[0]), item.info.shape[0], item.info.shape[1]);
+    std::span<const std::byte> blocks = state_->blocks(item.parts[0]);
+    std::vector<std::byte> joined;
+    if (item.parts.size() > 1) {
+        for (const StoredRows& part : item.parts) {
+            const std::span<const std::byte> more = state_->blocks(part);
+            joined.insert(joined.end(), more.begin(), more.end());
+        }
+        blocks = joined;
+    }
+    auto quantized = quantized_blocks(type, blocks, item.info.shape[0], item.info.shape[1]);
     state_->gguf->check_intact();
     return quantized;
 }
@@ -278,6 +321,11 @@ void WeightFile::check_intact() const {
 
 const std::filesystem::path& WeightFile::path() const {
     return state_->path;
+}
+
+std::vector<std::filesystem::path> WeightFile::files() const {
+    if (state_->safetensors) return state_->safetensors->files();
+    return {state_->path};
 }
 
 }  // namespace aerogel

@@ -1,0 +1,55 @@
+// Rows of names by class, and opening files by them.
+#include "model/single_files.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "core/paths.h"
+#include "model/flux1_file_names.h"
+#include "model/model_files.h"
+
+namespace aerogel {
+namespace {
+
+// Classes that have no native family.
+struct ClassNames {
+    std::string_view class_name;
+    SingleFileNames names;
+};
+constexpr std::array kOtherClasses = {ClassNames{"FluxTransformer2DModel", kFlux1FileNames}};
+
+ModelWeights open_gguf(const std::filesystem::path& path) {
+    WeightFile file = WeightFile::open(path);
+    for (const FamilyRow& row : families()) {
+        if (has_names_of(row.single_file_names, file.names()))
+            return {WeightFile::open(path, row.single_file_names), row.defaults};
+    }
+    for (const ClassNames& row : kOtherClasses) {
+        if (has_names_of(row.names, file.names())) return {WeightFile::open(path, row.names)};
+    }
+    return {std::move(file)};
+}
+
+}  // namespace
+
+SingleFileNames single_file_names_of(std::string_view class_name) {
+    for (const FamilyRow& row : families())
+        if (row.class_name == class_name) return row.single_file_names;
+    for (const ClassNames& row : kOtherClasses)
+        if (row.class_name == class_name) return row.names;
+    return {};
+}
+
+ModelWeights open_model_weights(const char* op, const std::filesystem::path& model, int rank) {
+    const std::filesystem::path path = weights_of_model(op, model, rank);
+    if (path.extension() == ".gguf") return open_gguf(path);
+    ModelWeights weights = {WeightFile::of(SafetensorsFile::open(path))};
+    const std::filesystem::path config = path.parent_path() / "config.json";
+    if (path_exists(config)) weights.defaults = default_patterns(JsonNode::read(config, op));
+    return weights;
+}
+
+}  // namespace aerogel
