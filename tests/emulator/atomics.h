@@ -7,15 +7,15 @@
 namespace aerogel::emulator {
 
 /// p is memory that the kernel may touch, aligned to its size.
-void check_atomic(void* p, int bytes, Where where);
+void atomic_read(void* to, const void* p, int bytes, Where where);
+void atomic_write(void* p, const void* from, int bytes);
 
 template <class T, class F>
 T atomic(T* p, F next, Where where) {
-    check_atomic(p, static_cast<int>(sizeof(T)), where);
     T old;
-    __builtin_memcpy(&old, p, sizeof(T));
+    atomic_read(&old, p, static_cast<int>(sizeof(T)), where);
     const T now = next(old);
-    __builtin_memcpy(p, &now, sizeof(T));
+    atomic_write(p, &now, static_cast<int>(sizeof(T)));
     return old;
 }
 

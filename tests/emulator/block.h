@@ -26,7 +26,8 @@ struct Copy {
 struct Block;
 
 /// One thread.
-struct Fiber : Lane {
+struct Fiber {
+    dim3 thread_index, block_index;
     void* stack_pointer = nullptr;
     const unsigned char *stack_begin = nullptr, *stack_end = nullptr;
     Block* block = nullptr;
@@ -89,6 +90,7 @@ struct Random {
 };
 
 struct Block {
+    const Shape* shape;
     const Options* options;
     Report* report;
     std::vector<Fiber> fibers;
@@ -112,8 +114,11 @@ struct Block {
     }
 };
 
+/// The thread that runs; null outside of kernels. A fiber stays on its system thread.
+extern __thread Fiber* running __attribute__((tls_model("initial-exec")));
+
 inline Fiber& self() {
-    return *static_cast<Fiber*>(running);
+    return *running;
 }
 
 /// The calling fiber stops until someone wakes it.

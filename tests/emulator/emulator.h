@@ -29,6 +29,7 @@ struct Options {
     bool foreign_memory =
         true;  ///< global memory may be any of the process; false: allocations only (memory.h)
     std::size_t most_shared_bytes = 227 * 1024;
+    int sm = 90;  ///< instructions of later architectures are faults
 };
 
 /// What happened. The first fault ends the launch.

@@ -21,15 +21,15 @@ struct Where {
     }
 };
 
-/// The part of a fiber that kernels read.
-struct Lane {
-    dim3 thread_index, block_index, block_size, grid_size;
-    unsigned char* shared = nullptr;  ///< the block's dynamic shared memory
-    unsigned shared_bytes = 0;
-};
-
-/// The thread that runs; null outside of kernels. A fiber stays on its system thread, so this may be cached.
-extern __thread Lane* running __attribute__((tls_model("initial-exec")));
+/// Of the thread that calls, in kernels only. Their values never change inside a thread.
+#define AEROGEL_OF_THREAD __attribute__((const, nothrow))
+AEROGEL_OF_THREAD dim3 thread_index();
+AEROGEL_OF_THREAD dim3 block_index();
+AEROGEL_OF_THREAD dim3 block_size();
+AEROGEL_OF_THREAD dim3 grid_size();
+/// The block's dynamic shared memory.
+AEROGEL_OF_THREAD unsigned char* shared_memory();
+#undef AEROGEL_OF_THREAD
 
 /// Where shared memory begins in its own address space: not at 0, as on a GPU.
 constexpr unsigned kSharedBase = 1024;

@@ -22,10 +22,10 @@
 #define __restrict__ __restrict
 #define __align__(n) alignas(n)
 
-#define threadIdx (::aerogel::emulator::running->thread_index)
-#define blockIdx (::aerogel::emulator::running->block_index)
-#define blockDim (::aerogel::emulator::running->block_size)
-#define gridDim (::aerogel::emulator::running->grid_size)
+#define threadIdx (::aerogel::emulator::thread_index())
+#define blockIdx (::aerogel::emulator::block_index())
+#define blockDim (::aerogel::emulator::block_size())
+#define gridDim (::aerogel::emulator::grid_size())
 
 struct alignas(8) uint2 {
     unsigned x, y;

@@ -7,6 +7,7 @@
 
 #include "emulator/copies.h"
 #include "emulator/lane.h"
+#include "emulator/lanes.h"
 #include "emulator/language.h"
 #include "emulator/numbers.h"
 #include "emulator/products.h"
@@ -15,17 +16,20 @@ namespace aerogel::gpu {
 
 using emulator::Where;
 
+/// What these functions do with their own variables is no access of the kernel's.
+#define AEROGEL_UNTOLD __attribute__((no_sanitize_thread))
+
 inline unsigned char* shared() {
-    return emulator::running->shared;
+    return emulator::shared_memory();
 }
 inline std::uint32_t address(const void* p) {
-    return static_cast<std::uint32_t>(static_cast<const unsigned char*>(p) - emulator::running->shared) +
+    return static_cast<std::uint32_t>(static_cast<const unsigned char*>(p) - emulator::shared_memory()) +
            emulator::kSharedBase;
 }
 
 // --- memory ---
 template <class T>
-T load(const void* p, Where where = Where::here()) {
+AEROGEL_UNTOLD T load(const void* p, Where where = Where::here()) {
     T v;
     emulator::load(&v, p, static_cast<int>(sizeof(T)), where);
     return v;
@@ -35,7 +39,7 @@ T load_global(const void* p, Where where = Where::here()) {
     return load<T>(p, where);
 }
 template <class T>
-void store(void* p, T v, Where where = Where::here()) {
+AEROGEL_UNTOLD void store(void* p, T v, Where where = Where::here()) {
     emulator::store(p, &v, static_cast<int>(sizeof(T)), where);
 }
 
@@ -68,22 +72,10 @@ inline void barrier_arrive(int number, int threads, Where where = Where::here())
 
 // --- the lanes of a warp ---
 template <class T>
-struct Moved {
-    T value;
-    int lane;
-};
-template <class T>
-T shfl(T v, int from, Where where = Where::here()) {
-    const Moved<T> in{v, from};
+AEROGEL_UNTOLD T shfl(T v, int from, Where where = Where::here()) {
+    static_assert(sizeof(T) <= 16);
     T out;
-    emulator::meet(
-        [](const emulator::Gathered& g) {
-            T all[32];
-            for (int l = 0; l < 32; ++l) all[l] = static_cast<const Moved<T>*>(g.in[l])->value;
-            for (int l = 0; l < 32; ++l)
-                *static_cast<T*>(g.out[l]) = all[static_cast<const Moved<T>*>(g.in[l])->lane & 31];
-        },
-        &in, &out, where);
+    emulator::shuffle(&v, sizeof(T), from, &out, where);
     return out;
 }
 inline int lane_id() {
@@ -102,16 +94,7 @@ T shfl_up(T v, int by, Where where = Where::here()) {
     return shfl(v, lane_id() - by < 0 ? lane_id() : lane_id() - by, where);
 }
 inline std::uint32_t ballot(bool b, Where where = Where::here()) {
-    std::uint32_t out = 0;
-    emulator::meet(
-        [](const emulator::Gathered& g) {
-            std::uint32_t bits = 0;
-            for (int l = 0; l < 32; ++l)
-                bits |= static_cast<std::uint32_t>(*static_cast<const bool*>(g.in[l])) << l;
-            for (int l = 0; l < 32; ++l) *static_cast<std::uint32_t*>(g.out[l]) = bits;
-        },
-        &b, &out, where);
-    return out;
+    return emulator::vote(b, where);
 }
 
 // --- tensor cores ---
@@ -128,8 +111,8 @@ inline void ldmatrix_x2_trans(std::uint32_t (&r)[2], const void* row, Where wher
     emulator::load_matrices(r, row, 2, true, where);
 }
 template <class T>
-void multiply(emulator::Product product, T (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t* b,
-              Where where) {
+AEROGEL_UNTOLD void multiply(emulator::Product product, T (&c)[4], const std::uint32_t (&a)[4],
+                             const std::uint32_t* b, Where where) {
     emulator::ProductIn in;
     for (int i = 0; i < 4; ++i) in.c[i] = std::bit_cast<std::uint32_t>(c[i]);
     for (int i = 0; i < 4; ++i) in.a[i] = a[i];
@@ -179,5 +162,7 @@ inline float float_of_f16(std::uint32_t bits) {
 inline std::uint32_t pack_e4m3(float low, float high) {
     return emulator::encode(emulator::kE4M3, low) | emulator::encode(emulator::kE4M3, high) << 8;
 }
+
+#undef AEROGEL_UNTOLD
 
 }  // namespace aerogel::gpu

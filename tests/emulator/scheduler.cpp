@@ -39,7 +39,25 @@ aerogel_emulator_switch:
 
 namespace aerogel::emulator {
 
-__thread Lane* running __attribute__((tls_model("initial-exec"))) = nullptr;
+__thread Fiber* running __attribute__((tls_model("initial-exec"))) = nullptr;
+
+dim3 thread_index() {
+    return running->thread_index;
+}
+dim3 block_index() {
+    return running->block_index;
+}
+dim3 block_size() {
+    const Size3& s = running->block->shape->block;
+    return {s.x, s.y, s.z};
+}
+dim3 grid_size() {
+    const Size3& s = running->block->shape->grid;
+    return {s.x, s.y, s.z};
+}
+unsigned char* shared_memory() {
+    return running->block->shared;
+}
 
 namespace {
 
@@ -272,6 +290,7 @@ Report run(const Shape& shape, void (*body)(const void*), const void* arguments,
     }
     const unsigned threads = shape.block.count();
     Block block;
+    block.shape = &shape;
     block.options = &options;
     block.report = &report;
     block.fibers.resize(threads);
@@ -287,10 +306,6 @@ Report run(const Shape& shape, void (*body)(const void*), const void* arguments,
         f.id = i;
         f.lane_id = i % 32;
         f.warp_id = i / 32;
-        f.block_size = dim3(shape.block.x, shape.block.y, shape.block.z);
-        f.grid_size = dim3(shape.grid.x, shape.grid.y, shape.grid.z);
-        f.shared = block.shared;
-        f.shared_bytes = static_cast<unsigned>(shape.shared_bytes);
     }
     std::vector<unsigned> order(shape.grid.count());
     std::iota(order.begin(), order.end(), 0U);

@@ -11,7 +11,8 @@ from source_tree import CPP_SUFFIXES, ROOT, Function, functions, report, source_
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES, MAX_PARAMETERS = 599, 59, 120, 5
 EMPTY_NAMES = re.compile(r"(^|_)(utils?|helpers?|manager|common|misc|stuff)(_|$)")
 
-# Signatures that are not ours to choose: calls of MindIE SD that must keep working as they are, and of the C library.
+# Signatures that are not ours to choose: calls of MindIE SD that must keep working as they are, of the C library and
+# of the CUDA driver.
 _FLASH = "python/mindiesd/layers/flash_attn/"
 GIVEN_SIGNATURES = {("python/aerogel/attention/sparse.py", "sparse_attention"), (f"{_FLASH}sparse_flash_attn.py", "sparse_attention"),
                     (f"{_FLASH}attention_forward.py", "attention_forward"),
@@ -19,7 +20,8 @@ GIVEN_SIGNATURES = {("python/aerogel/attention/sparse.py", "sparse_attention"), 
                     (_FLASH + "rf_v2_steps.py", "do_tensor_rearrange_pooling"), (_FLASH + "rf_v2_steps.py", "get_blockwise_mask"),
                     (_FLASH + "sparse_flash_attn_rf_v2.py", "rain_fusion_attention"),
                     ("python/mindiesd/layers/rope.py", "rotary_position_embedding"),
-                    ("tests/fault/fault_shim.cpp", "mmap"), ("tests/fault/fault_shim.cpp", "mmap64")}
+                    ("tests/fault/fault_shim.cpp", "mmap"), ("tests/fault/fault_shim.cpp", "mmap64"),
+                    ("tests/emulator/fake_driver.cpp", "cuLaunchKernel"), ("tests/emulator/fake_driver.cpp", "cuTensorMapEncodeTiled")}
 # A kernel's body takes what it keeps in registers, a binding named arguments: neither gets better as a struct.
 MANY_PARAMETERS = (("src", "kernels"), ("python", "bindings"))
 GIVEN_PATHS = {"python/mindiesd/quantization/utils.py", "python/mindiesd/utils/utils.py", _FLASH + "common.py"}  # imported by this path
