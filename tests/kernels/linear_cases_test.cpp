@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -114,8 +115,9 @@ std::vector<LinearCase> linear_cases(const LinearShape& shape) {
     const auto add = [&](Format format, Activation activation, std::int64_t group, bool offset) {
         // Large shapes take one fill per scheme: the reference is slow.
         const bool large = shape.m * shape.n * shape.k > 3'000'000;
-        const auto only = static_cast<Fill>(cases.size() % 3);
-        for (const Fill fill : {Fill::normal, Fill::extreme, Fill::special}) {
+        constexpr std::array kFills = {Fill::normal, Fill::extreme, Fill::special};
+        const Fill only = kFills[cases.size() % kFills.size()];
+        for (const Fill fill : kFills) {
             turn += 1;
             if (large && fill != only) continue;
             LinearCase c;
