@@ -2,3 +2,7 @@
 # sm_100 and sm_120 run on theirs and later of the same major number; a target with an "a" has instructions that
 # exist on that architecture alone. Name no target that gains nothing: sm_80 serves 8.6 and 8.9 too.
 # Products and sums are not contracted (-fmad=false), as everywhere in Aerogel: a fused one is written as __fmaf_rn.
+aerogel_cuda_kernel(quantize TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(linear_int8 TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(linear_int4 TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(linear_bf16 TARGETS sm_80 sm_90 sm_100 sm_120)

@@ -3,4 +3,9 @@
 
 #include "kernels/machine.h"
 
-namespace aerogel::cuda {}  // namespace aerogel::cuda
+namespace aerogel::cuda {
+
+// linear.cpp: mma.sync, on every card
+extern const LinearKernel kW8A8Linear, kW4A8Linear, kGroupedLinear, kDequantizeLinear, kFloatLinear;
+
+}  // namespace aerogel::cuda

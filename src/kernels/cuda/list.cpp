@@ -21,9 +21,12 @@ struct Family {
 constexpr int kSm80 = 1, kSm89 = 2, kSm90 = 4, kSm100 = 8, kSm120 = 16;
 constexpr std::array<Family, 5> kFamilies = {
     {{80, kSm80}, {89, kSm89}, {90, kSm90}, {100, kSm100}, {120, kSm120}}};
-[[maybe_unused]] constexpr int kAll = kSm80 | kSm89 | kSm90 | kSm100 | kSm120;
+constexpr int kAll = kSm80 | kSm89 | kSm90 | kSm100 | kSm120;
 
-constexpr std::array<MachineRow<LinearKernel>, 0> kLinear = {};
+constexpr MachineRow<LinearKernel> kLinear[] = {
+    {kAll, &kW8A8Linear},       {kAll, &kW4A8Linear},  {kAll, &kGroupedLinear},
+    {kAll, &kDequantizeLinear}, {kAll, &kFloatLinear},
+};
 constexpr std::array<MachineRow<AttentionKernel>, 0> kAttention = {};
 constexpr std::array<MachineRow<ElementwiseKernels>, 0> kElementwise = {};
 constexpr std::array<MachineRow<HadamardKernel>, 0> kHadamard = {};

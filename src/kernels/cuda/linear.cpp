@@ -1,0 +1,334 @@
+// The linear rows of CUDA: a launch that quantizes x into slabs, and one that multiplies them.
+#include <algorithm>
+#include <array>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/linear_args.h"
+#include "kernels/cuda/linear_pack.h"
+
+namespace aerogel::cuda {
+
+extern const Image quantize_image, linear_int8_image, linear_int4_image, linear_bf16_image;
+
+namespace {
+
+/// The widest first.
+struct Tile {
+    TileShape shape;
+    int blocks;    ///< per multiprocessor
+    double speed;  ///< of its products, where all multiprocessors have some
+};
+constexpr std::array<Tile, 4> kTiles = {
+    {{kTileL, 1, 1.0}, {kTileM, 1, 0.85}, {kTileS, 2, 0.6}, {kTileT, 4, 0.25}}};
+constexpr std::size_t kL = 0, kM = 1, kS = 2, kT = 3;
+constexpr std::int64_t kFewRows = 64;
+
+/// The functions of a kind of products; null: not compiled.
+struct Functions {
+    std::array<const Kernel*, kTiles.size()> plain, groups;
+};
+
+constexpr Kernel kQuantizeIntegers = {quantize_image, "aerogel_quantize_integers"};
+constexpr Kernel kQuantizeFloats = {quantize_image, "aerogel_quantize_floats"};
+
+constexpr Kernel kW8A8[] = {
+    {linear_int8_image, "aerogel_w8a8_l"},        {linear_int8_image, "aerogel_w8a8_m"},
+    {linear_int8_image, "aerogel_w8a8_s"},        {linear_int8_image, "aerogel_w8a8_t"},
+    {linear_int8_image, "aerogel_w8a8_groups_m"}, {linear_int8_image, "aerogel_w8a8_groups_s"}};
+constexpr Kernel kW4A8[] = {
+    {linear_int4_image, "aerogel_w4a8_l"},        {linear_int4_image, "aerogel_w4a8_m"},
+    {linear_int4_image, "aerogel_w4a8_s"},        {linear_int4_image, "aerogel_w4a8_t"},
+    {linear_int4_image, "aerogel_w4a8_groups_m"}, {linear_int4_image, "aerogel_w4a8_groups_s"}};
+constexpr Kernel kBf16[] = {{linear_bf16_image, "aerogel_bf16_m"}, {linear_bf16_image, "aerogel_bf16_s"}};
+constexpr Kernel kBf16Int8[] = {{linear_bf16_image, "aerogel_bf16_int8_m"},
+                                {linear_bf16_image, "aerogel_bf16_int8_s"}};
+constexpr Kernel kBf16Int4[] = {{linear_bf16_image, "aerogel_bf16_int4_m"},
+                                {linear_bf16_image, "aerogel_bf16_int4_s"}};
+constexpr Kernel kBf16Fp8[] = {{linear_bf16_image, "aerogel_bf16_fp8_m"},
+                               {linear_bf16_image, "aerogel_bf16_fp8_s"}};
+constexpr Kernel kBf16Fp4[] = {{linear_bf16_image, "aerogel_bf16_fp4_m"},
+                               {linear_bf16_image, "aerogel_bf16_fp4_s"}};
+
+constexpr Functions integer_functions(const Kernel (&of)[6]) {
+    return {{&of[0], &of[1], &of[2], &of[3]}, {nullptr, &of[4], &of[5], nullptr}};
+}
+constexpr Functions group_functions(const Kernel (&of)[2]) {
+    return {{}, {nullptr, &of[0], &of[1], nullptr}};
+}
+
+/// In the order of Products.
+constexpr std::array<Functions, 7> kFunctions = {{integer_functions(kW8A8),
+                                                  integer_functions(kW4A8),
+                                                  {{nullptr, &kBf16[0], &kBf16[1], nullptr}, {}},
+                                                  group_functions(kBf16Int8),
+                                                  group_functions(kBf16Int4),
+                                                  group_functions(kBf16Fp8),
+                                                  group_functions(kBf16Fp4)}};
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/// The stages, then scale and addend of the columns.
+std::size_t shared_bytes(const TileShape& tile, const SlabWeight& weight) {
+    return static_cast<std::size_t>(tile.stages * (tile.rows * kSlabBytes + tile.columns * weight.row_bytes) +
+                                    tile.columns * 8);
+}
+
+bool in_groups(const SlabWeight& weight) {
+    return weight.products != Products::bf16 && !(weight.integers() && weight.groups == 1);
+}
+
+const std::array<const Kernel*, kTiles.size()>& functions_of(const SlabWeight& weight) {
+    const Functions& all = kFunctions[static_cast<std::size_t>(weight.products)];
+    return in_groups(weight) ? all.groups : all.plain;
+}
+
+/// Few rows: the tile that reads the weights best. Else the one that is done first, if a block takes as long
+/// as its tile is large, and as many blocks as fit begin together.
+std::size_t tile_of(const LinearProblem& problem, const SlabWeight& weight) {
+    const auto& functions = functions_of(weight);
+    if (problem.m <= kFewRows && functions[kT] != nullptr) return kT;
+    const Properties& gpu = here();
+    std::size_t best = kS;
+    double least = 0;
+    for (const std::size_t i : {kS, kM, kL}) {
+        const Tile& tile = kTiles[i];
+        if (functions[i] == nullptr ||
+            shared_bytes(tile.shape, weight) > static_cast<std::size_t>(gpu.shared_per_block))
+            continue;
+        const std::int64_t blocks =
+            ceil_div(problem.m, tile.shape.rows) * ceil_div(problem.n, tile.shape.columns);
+        const std::int64_t rounds =
+            ceil_div(blocks, std::int64_t{tile.blocks} * std::max(gpu.multiprocessors, 1));
+        const double time =
+            static_cast<double>(rounds * tile.blocks * tile.shape.rows * tile.shape.columns) / tile.speed;
+        if (i == kS || time < least) {
+            best = i;
+            least = time;
+        }
+    }
+    return best;
+}
+
+Quantize quantize_of(Activation activation) {
+    switch (activation) {
+        case Activation::per_token:
+        case Activation::per_token_int4:
+            return Quantize::integers;
+        case Activation::per_tensor:
+            return Quantize::fixed_integers;
+        case Activation::per_token_fp8:
+            return Quantize::fp8;
+        case Activation::mxfp8:
+            return Quantize::mxfp8;
+        case Activation::mxfp4:
+            return Quantize::mxfp4;
+        case Activation::mxfp4_dual:
+            return Quantize::mxfp4_dual;
+        case Activation::none:
+            break;
+    }
+    return Quantize::parts;
+}
+
+/// bf16 parts of x' whose sum is close enough to it, as for weights (linear_pack.cpp).
+std::int32_t x_parts(const LinearProblem& problem, bool scaled) {
+    const bool codes = problem.activation != Activation::none && problem.activation != Activation::mxfp4_dual;
+    const bool bf16 = problem.activation == Activation::none && problem.x == DType::bf16 && !scaled;
+    if (codes || bf16) return 1;
+    return problem.k >= 512 ? 2 : 3;
+}
+
+/// Workspace: s_t [m], then x' in slabs: [parts][slabs][rows][128].
+struct Workspace {
+    Workspace(const LinearProblem& problem, const SlabWeight& weight, bool scaled)
+        : rows(ceil_div(problem.m, kTileL.rows) * kTileL.rows),
+          plane(weight.slabs * rows * kSlabBytes),
+          parts(weight.integers() ? 1 : x_parts(problem, scaled)),
+          finite(weight.parts > 1 ? 1 : 0),
+          slabs(static_cast<std::size_t>(ceil_div(problem.m * 4, 256) * 256)),
+          bytes(slabs + static_cast<std::size_t>(plane * (parts + finite))) {}
+
+    std::int64_t rows;
+    std::int64_t plane;
+    std::int32_t parts;
+    std::int32_t finite;
+    std::size_t slabs;
+    std::size_t bytes;
+};
+
+Real real_of(DType type) {
+    return type == DType::f32 ? Real::f32 : type == DType::bf16 ? Real::bf16 : Real::f16;
+}
+
+bool is_aligned(const void* base, std::int64_t row_bytes) {
+    return reinterpret_cast<std::uintptr_t>(base) % 16 == 0 && row_bytes % 16 == 0;
+}
+
+/// One call.
+struct Call {
+    const LinearProblem& problem;
+    const LinearArgs& args;
+    SlabWeight weight;
+    Workspace workspace;
+};
+
+QuantizeArgs quantize_args(const Call& call) {
+    const LinearProblem& p = call.problem;
+    const LinearArgs& args = call.args;
+    const SlabWeight& w = call.weight;
+    QuantizeArgs q = {};
+    q.x = args.x;
+    q.mul_scale = args.mul_scale;
+    q.slabs = reinterpret_cast<unsigned char*>(args.workspace + call.workspace.slabs);
+    q.s_t = reinterpret_cast<float*>(args.workspace);
+    q.x_stride = args.x_stride;
+    q.rows = call.workspace.rows;
+    q.plane = call.workspace.plane;
+    q.k = static_cast<std::int32_t>(p.k);
+    q.width = static_cast<std::int32_t>(w.padded_columns());
+    q.padded_group = static_cast<std::int32_t>(w.group_steps * w.step);
+    q.group = w.groups == 1 || w.width == q.padded_group ? 0 : static_cast<std::int32_t>(w.width);
+    q.x_type = real_of(p.x);
+    q.kind = quantize_of(p.activation);
+    q.aligned = is_aligned(args.x, args.x_stride * static_cast<std::int64_t>(size_of(p.x))) &&
+                is_aligned(args.mul_scale, 0);
+    q.parts = call.workspace.parts;
+    q.finite = call.workspace.finite;
+    q.top = p.activation == Activation::per_token_int4 ? 7.0F : 127.0F;
+    q.input_scale = args.input_scale;
+    q.input_offset = args.input_offset;
+    return q;
+}
+
+/// Which parts are multiplied, until the products are too small: x's in the low half of a byte. Where x may
+/// be infinite, only its first part and w's are.
+void list_pairs(const Call& call, GemmArgs& g) {
+    const auto x = call.workspace.parts, w = static_cast<std::int32_t>(call.weight.parts);
+    for (std::int32_t b = 0; b < w; ++b) {
+        for (std::int32_t a = 0; a < x && a + b < std::max(x, w); ++a) {
+            const std::int32_t from = a == 0 && b > 0 ? x : a;
+            g.pair_list |= static_cast<std::uint64_t>(from | b << 4) << (8 * g.pairs++);
+        }
+    }
+}
+
+GemmArgs gemm_args(const Call& call, const TileShape& tile) {
+    const LinearProblem& p = call.problem;
+    const LinearArgs& args = call.args;
+    const SlabWeight& w = call.weight;
+    const bool fixed = p.activation == Activation::per_tensor;
+    const auto* packed = reinterpret_cast<const unsigned char*>(args.packed);
+    GemmArgs g = {};
+    g.x = reinterpret_cast<unsigned char*>(args.workspace + call.workspace.slabs);
+    g.w = packed;
+    g.s_t = fixed ? nullptr : reinterpret_cast<const float*>(args.workspace);
+    g.scale = fixed ? args.deq_scale : reinterpret_cast<const float*>(packed + w.scale);
+    g.offset = p.weight_offset ? reinterpret_cast<const float*>(packed + w.offset) : nullptr;
+    g.add = fixed ? static_cast<const void*>(args.quant_bias) : args.bias;
+    g.y = args.y;
+    g.y_stride = args.y_stride;
+    g.m = p.m;
+    g.n = p.n;
+    g.x_rows = call.workspace.rows;
+    g.w_rows = w.rows;
+    g.x_plane = call.workspace.plane;
+    g.w_plane = static_cast<std::int64_t>(w.part_bytes);
+    list_pairs(call, g);
+    g.slabs = static_cast<std::int32_t>(w.slabs);
+    g.groups = static_cast<std::int32_t>(w.groups);
+    g.group_steps = static_cast<std::int32_t>(w.group_steps);
+    g.wide = w.width > 256;
+    g.fixed = fixed;
+    g.e5m2 = p.weight == Format::fp8_e5m2;
+    g.row_tiles = static_cast<std::int32_t>(ceil_div(p.m, tile.rows));
+    g.column_tiles = static_cast<std::int32_t>(ceil_div(p.n, tile.columns));
+    g.y_type = real_of(p.y);
+    g.y_aligned = is_aligned(args.y, args.y_stride * static_cast<std::int64_t>(size_of(p.y)));
+    return g;
+}
+
+void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
+    const SlabWeight weight(problem);
+    const Call call = {problem, args, weight, Workspace(problem, weight, args.mul_scale != nullptr)};
+    const QuantizeArgs q = quantize_args(call);
+    const unsigned threads =
+        problem.k >= 1024 ? kQuantizeThreads : 64 * static_cast<unsigned>(ceil_div(problem.k, 512));
+    const std::int64_t held = ceil_div(problem.k, 8) * 32;
+    const auto row_bytes = static_cast<std::size_t>(kQuantizeWords * 4 + (held <= kHeldBytes ? held : 0));
+    if (!launch(weight.integers() ? kQuantizeIntegers : kQuantizeFloats,
+                {{static_cast<unsigned>(problem.m)}, {threads}, row_bytes}, args.stream, q))
+        return;
+    const std::size_t at = tile_of(problem, weight);
+    const TileShape& tile = kTiles[at].shape;
+    const GemmArgs g = gemm_args(call, tile);
+    launch(*functions_of(weight)[at],
+           {{static_cast<unsigned>(g.row_tiles) * static_cast<unsigned>(g.column_tiles)},
+            {static_cast<unsigned>(tile.threads)},
+            shared_bytes(tile, weight)},
+           args.stream, g);
+}
+
+std::size_t packed_bytes(const LinearProblem& problem) {
+    return SlabWeight(problem).bytes;
+}
+
+std::size_t workspace_bytes(const LinearProblem& problem) {
+    return Workspace(problem, SlabWeight(problem), true).bytes;
+}
+
+std::string limits(const LinearProblem& problem) {
+    constexpr std::int64_t kMostColumns = std::int64_t{1}
+                                          << 28;  // places in a row of the slabs are 32-bit numbers
+    if (problem.k > kMostColumns || SlabWeight(problem).padded_columns() > kMostColumns)
+        return "takes rows of at most 2^28 columns, with groups padded to 32";
+    return linear_limits(problem);
+}
+
+std::string takes_w8a8(const LinearProblem& problem) {
+    if (!is_integer(problem.activation)) return "takes integer activations only";
+    if (problem.weight != Format::int8) return "takes int8 weights only";
+    if (problem.group_size != 0) return "takes one weight scale per row only";
+    return limits(problem);
+}
+
+std::string takes_w4a8(const LinearProblem& problem) {
+    if (!is_integer(problem.activation)) return "takes integer activations only";
+    if (problem.weight != Format::int4) return "takes int4 weights only";
+    if (problem.group_size != 0) return "takes one weight scale per row only";
+    return limits(problem);
+}
+
+std::string takes_groups(const LinearProblem& problem) {
+    if (!is_integer(problem.activation)) return "takes integer activations only";
+    if (problem.group_size == 0) return "takes weight scales in groups only";
+    return limits(problem);
+}
+
+std::string takes_float(const LinearProblem& problem) {
+    if (problem.weight != Format::f32 && problem.weight != Format::bf16) return "takes float weights only";
+    return limits(problem);
+}
+
+std::string takes_codes(const LinearProblem& problem) {
+    if (problem.weight == Format::f32 || problem.weight == Format::bf16)
+        return "takes quantized weights only";
+    if (is_integer(problem.activation)) return "takes no integer activations";
+    return limits(problem);
+}
+
+constexpr LinearKernel row(std::string_view name, std::string (*why_not)(const LinearProblem&)) {
+    return {name, why_not, packed_bytes, pack_slabs, workspace_bytes, run};
+}
+
+}  // namespace
+
+const LinearKernel kW8A8Linear = row("cuda.sm80.w8a8", takes_w8a8);
+const LinearKernel kW4A8Linear = row("cuda.sm80.w4a8", takes_w4a8);
+const LinearKernel kGroupedLinear = row("cuda.sm80.groups", takes_groups);
+const LinearKernel kDequantizeLinear = row("cuda.sm80.dequantize", takes_codes);
+const LinearKernel kFloatLinear = row("cuda.sm80.float", takes_float);
+
+}  // namespace aerogel::cuda
