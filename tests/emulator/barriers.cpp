@@ -12,7 +12,7 @@ namespace {
 void tell(Block& block, Fiber& fiber, Barrier& barrier) {
     if (barrier.told == nullptr) barrier.told = block.pool->blank();
     if (barrier.last != fiber.knows) join(*barrier.told, *fiber.knows);
-    barrier.last = fiber.knows;
+    block.pool->assign(barrier.last, fiber.knows);
     barrier.told->clock[fiber.id] = fiber.clock++;
 }
 
@@ -54,6 +54,7 @@ void open(Block& block, Barrier& barrier) {
 
 void reset_barrier(Block& block, Barrier& barrier) {
     block.pool->drop(barrier.told);
+    block.pool->drop(barrier.last);
     barrier.told = nullptr;
     barrier.last = nullptr;
     barrier.arrived = barrier.expected = 0;

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -12,6 +13,9 @@
 #include "emulator/clocks.h"
 #include "emulator/emulator.h"
 #include "emulator/lane.h"
+#include "emulator/products.h"
+#include "emulator/tensor_map.h"
+#include "emulator/tiles.h"
 
 namespace aerogel::emulator {
 
@@ -35,8 +39,11 @@ struct Fiber {
     const char* waits_for = nullptr;  ///< for the report of a deadlock
     int waits_at = -1;                ///< the number of the barrier, if it is one
     Where where{"", 0};
+    Where where_called{"", 0};  ///< of the product it gives to its warp group
     std::uint32_t clock = 1;
     Knowledge* knows = nullptr;
+    std::uint32_t fenced = 0;  ///< its clock at its last fence_async()
+    Knowledge* fence_knows = nullptr;
     std::vector<Copy> copies;
     int groups = 0;
 };
@@ -67,7 +74,45 @@ struct Barrier {
     unsigned arrived = 0, expected = 0;
     std::vector<Fiber*> waiting;
     Knowledge* told = nullptr;
-    const Knowledge* last = nullptr;  ///< joined last, so that the same is not joined again
+    Knowledge* last = nullptr;  ///< joined last, so that the same is not joined again
+};
+
+struct MBarrier {
+    int arrivals = 0, pending = 0;
+    std::uint32_t phase = 0;
+    std::int64_t bytes = 0;  ///< that the phase still waits for; a tile may land before it is expected
+    Knowledge *told = nullptr,
+              *opened = nullptr;  ///< by those who arrive; to those who see the last phase end
+    Knowledge* last = nullptr;
+    Knowledge *learned_from = nullptr, *learned_to = nullptr, *learned = nullptr;
+    std::vector<Fiber*> waiting;
+};
+
+/// A tile that TMA copies.
+struct Tile {
+    DecodedMap map;
+    std::size_t offset, barrier;
+    TileAt at;
+};
+
+/// A product of a warp group under way.
+struct GroupWork {
+    Product product = Product::s8;
+    int n = 0, commit = 0;  ///< the group's commits before it
+    bool accumulate = true, b_transposed = false, computed = false;
+    std::array<std::array<std::uint32_t, 4>, 128> a{};
+    std::array<void*, 128> sums{};
+    std::vector<std::size_t> a_chunks, b_chunks;  ///< offsets of 16 bytes
+};
+
+struct WarpGroup {
+    std::array<const void*, 128> in{};
+    unsigned arrived = 0;
+    Where where{"", 0};
+    int commits = 0;
+    bool fenced = false;
+    std::deque<GroupWork> works;
+    std::map<void*, std::vector<std::uint32_t>> sums;  ///< by the registers of the group's first lane
 };
 
 constexpr int kBarriers = 16;
@@ -77,6 +122,8 @@ constexpr unsigned kEngines = 9;
 /// The bytes of shared memory: who wrote and who read them last.
 struct Shadow {
     std::vector<Moment> written, read;
+    std::vector<std::uint16_t> in_use;  ///< products under way that read these 16 bytes
+    unsigned all_in_use = 0;
 };
 
 struct Random {
@@ -104,6 +151,10 @@ struct Block {
     std::size_t shared_bytes = 0;
     Shadow shadow;
     Barrier barriers[kBarriers];
+    std::unordered_map<std::size_t, MBarrier> mbarriers;  ///< by offset
+    std::vector<Tile> tiles;                              ///< under way
+    std::array<WarpGroup, kEngines - 1> groups;
+    std::array<std::uint32_t, kEngines> engine_clock{};
     std::unique_ptr<KnowledgePool> pool;
     void (*body)(const void*) = nullptr;
     const void* arguments = nullptr;

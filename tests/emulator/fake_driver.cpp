@@ -22,6 +22,7 @@
 #include "emulator/fake_memory.h"
 #include "emulator/fake_modules.h"
 #include "emulator/fake_streams.h"
+#include "emulator/tensor_map.h"
 
 namespace aerogel::emulator {
 
@@ -528,6 +529,17 @@ AEROGEL_ENTRY cuLaunchKernel(cuda::Function function, unsigned grid_x, unsigned 
     if (parameters != nullptr || !read_extra(extra, l.arguments)) return kInvalidValue;
     Gpu* gpu = in.gpu;
     return gpu->streams.put(*stream, [gpu, l = std::move(l)] { return execute(*gpu, l); });
+}
+
+AEROGEL_ENTRY cuTensorMapEncodeTiled(cuda::TensorMap* map, int data_type, std::uint32_t rank, void* address,
+                                     const std::uint64_t* sizes, const std::uint64_t* byte_strides,
+                                     const std::uint32_t* box, const std::uint32_t* element_strides,
+                                     int interleave, int swizzle, int promotion, int fill) {
+    const char* reason = encode_tiled(map, {data_type, rank, address, sizes, byte_strides, box,
+                                            element_strides, interleave, swizzle, promotion, fill});
+    if (reason == nullptr) return 0;
+    std::fprintf(stderr, "fake GPU: cuTensorMapEncodeTiled: %s\n", reason);
+    return kInvalidValue;
 }
 
 }  // namespace aerogel::emulator

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "emulator/block.h"
+#include "emulator/dots.h"
 #include "emulator/fragments.h"
 #include "emulator/numbers.h"
 
@@ -38,14 +39,13 @@ void multiply_s8(const Gathered& lanes) {
     alignas(64) std::int16_t a[16 * 32], b[8 * 32];
     unpack<4>(lanes, a, b,
               [](std::uint32_t u) { return static_cast<std::int16_t>(static_cast<std::int8_t>(u)); });
+    std::int32_t sums[16 * 8] = {};
+    add_products(a, b, sums, {16, 8, 32});
     for (int l = 0; l < 32; ++l) {
         auto* out = static_cast<std::uint32_t*>(lanes.out[l]);
         for (int i = 0; i < 4; ++i) {
             const Place p = place_in_c(l, i);
-            const std::int16_t *x = a + p.row * 32, *y = b + p.column * 32;
-            std::int32_t sum = 0;
-            for (int k = 0; k < 32; ++k) sum += x[k] * y[k];
-            out[i] = in_of(lanes, l).c[i] + static_cast<std::uint32_t>(sum);
+            out[i] = in_of(lanes, l).c[i] + static_cast<std::uint32_t>(sums[p.row * 8 + p.column]);
         }
     }
 }
@@ -54,25 +54,19 @@ template <int per, class Decode>
 void multiply_floats(const Gathered& lanes, Decode decode) {
     constexpr int kDepth = 8 * per;
     alignas(64) float a[16 * kDepth], b[8 * kDepth];
-    alignas(64) double columns[kDepth][8], sums[16][8];
+    alignas(64) float columns[kDepth * 8];
+    alignas(64) double sums[16 * 8];
     unpack<per>(lanes, a, b, decode);
     for (int k = 0; k < kDepth; ++k) {
-        for (int n = 0; n < 8; ++n) columns[k][n] = static_cast<double>(b[n * kDepth + k]);
+        for (int n = 0; n < 8; ++n) columns[k * 8 + n] = b[n * kDepth + k];
     }
-    for (int m = 0; m < 16; ++m) {
-        double sum[8] = {};
-        for (int k = 0; k < kDepth; ++k) {
-            const auto x = static_cast<double>(a[m * kDepth + k]);
-            for (int n = 0; n < 8; ++n) sum[n] += x * columns[k][n];
-        }
-        std::memcpy(sums[m], sum, sizeof sum);
-    }
+    multiply_exactly(a, columns, sums, {16, 8, kDepth});
     for (int l = 0; l < 32; ++l) {
         auto* out = static_cast<std::uint32_t*>(lanes.out[l]);
         for (int i = 0; i < 4; ++i) {
             const Place p = place_in_c(l, i);
             const auto c = static_cast<double>(std::bit_cast<float>(in_of(lanes, l).c[i]));
-            out[i] = std::bit_cast<std::uint32_t>(static_cast<float>(c + sums[p.row][p.column]));
+            out[i] = std::bit_cast<std::uint32_t>(static_cast<float>(c + sums[p.row * 8 + p.column]));
         }
     }
 }

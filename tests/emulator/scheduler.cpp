@@ -11,6 +11,7 @@
 #include "emulator/accesses.h"
 #include "emulator/barriers.h"
 #include "emulator/block.h"
+#include "emulator/engines.h"
 
 extern "C" void aerogel_emulator_switch(void** save, void* load);
 asm(R"(
@@ -175,6 +176,8 @@ void begin(Block& block, Size3 index, const Shape& shape) {
     if (block.options->races) {
         block.shadow.written.assign(shape.shared_bytes + 16, 0);
         block.shadow.read.assign(shape.shared_bytes + 16, 0);
+        block.shadow.in_use.assign(shape.shared_bytes / 16 + 1, 0);
+        block.shadow.all_in_use = 0;
     }
     Knowledge* nothing = block.pool->blank();
     for (unsigned i = 0; i < threads; ++i) {
@@ -186,7 +189,9 @@ void begin(Block& block, Size3 index, const Shape& shape) {
         f.groups = 0;
         f.clock = 1;
         f.waits_for = "";
+        f.fenced = 0;
         block.pool->assign(f.knows, nothing);
+        block.pool->assign(f.fence_knows, nothing);
         prepare(f, i);
     }
     block.pool->drop(nothing);
@@ -197,6 +202,7 @@ void begin(Block& block, Size3 index, const Shape& shape) {
     block.live = threads;
     block.runnable = static_cast<std::uint32_t>((std::uint64_t{1} << block.warps.size()) - 1);
     for (Barrier& b : block.barriers) reset_barrier(block, b);
+    reset_engines(block);
     ++block.report->blocks;
 }
 
@@ -221,8 +227,9 @@ void run_block(Block& block, Size3 index, const Shape& shape) {
     begin(block, index, shape);
     while (block.live > 0 && !block.over) {
         if (block.runnable != 0) {
+            if (block.random() % 64 == 0) land_a_tile(block);
             turn(block);
-        } else {
+        } else if (!land_a_tile(block)) {
             add_fault(block, deadlock(block));
         }
     }

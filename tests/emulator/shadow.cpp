@@ -5,6 +5,7 @@
 #include <string>
 
 #include "emulator/block.h"
+#include "emulator/engines.h"
 
 namespace aerogel::emulator {
 
@@ -14,6 +15,16 @@ namespace {
 bool before(const Fiber& fiber, Moment m) {
     const unsigned member = member_of(m);
     return m == 0 || member == fiber.id || fiber.knows->clock[member] >= clock_of(m);
+}
+
+/// What threads write is visible to engines after fence_async(): of the writer, or of the one that knows of
+/// the write.
+bool is_fenced(const Fiber& fiber, Moment written) {
+    const Block& block = *fiber.block;
+    const unsigned member = member_of(written);
+    if (written == 0 || member >= block.fibers.size()) return true;
+    return block.fibers[member].fenced >= clock_of(written) ||
+           fiber.fence_knows->clock[member] >= clock_of(written);
 }
 
 struct Access {
@@ -63,8 +74,22 @@ void mark(Moment* cells, int n, Moment m) {
     for (int i = 0; i < n; ++i) cells[i] = m;
 }
 
+/// Products under way read no bytes that change.
+void look_at_products(const Access& a, int bytes, const char* doing) {
+    const Shadow& s = a.fiber.block->shadow;
+    if (s.all_in_use == 0) return;
+    for (std::size_t c = a.offset / 16; c <= (a.offset + static_cast<std::size_t>(bytes) - 1) / 16; ++c) {
+        if (s.in_use[c] > 0) {
+            fail(std::string(doing) + " " + place(c * 16) +
+                     ", which a product that was not waited for may still read",
+                 a.where);
+        }
+    }
+}
+
 void write(const Access& a, int bytes, Moment mark_as, const char* doing) {
     Shadow& s = a.fiber.block->shadow;
+    look_at_products(a, bytes, doing);
     each_run(&s.written[a.offset], bytes,
              [&](int i, Moment m) { look_at_write(a, a.offset + static_cast<std::size_t>(i), m, doing); });
     each_run(&s.read[a.offset], bytes,
@@ -108,6 +133,62 @@ void note_copy_landed(Fiber& fiber, const Copy& copy) {
     if (!fiber.block->options->races) return;
     const auto offset = static_cast<std::size_t>(copy.to - fiber.block->shared);
     mark(&fiber.block->shadow.written[offset], copy.bytes, moment(fiber.id, fiber.clock));
+}
+
+void note_barrier_used(Fiber& fiber, std::size_t offset, Where where) {
+    if (!fiber.block->options->races) return;
+    look_at_write({fiber, 0, offset, where}, offset, fiber.block->shadow.written[offset],
+                  "uses the mbarrier at");
+}
+
+void note_barrier_fenced(Fiber& fiber, std::size_t offset, Where where) {
+    if (!fiber.block->options->races) return;
+    if (!is_fenced(fiber, fiber.block->shadow.written[offset])) {
+        fail("TMA gets the mbarrier at " + place(offset) +
+                 " without mbarrier_fence_init() after its initialisation",
+             where);
+    }
+}
+
+void note_tile_begins(Fiber& fiber, std::size_t offset, int bytes, Where where) {
+    if (!fiber.block->options->races) return;
+    const auto engine = static_cast<unsigned>(fiber.block->fibers.size());
+    const Moment mark_as = moment(engine, 0) | kInFlight;
+    write({fiber, mark_as, offset, where}, bytes, mark_as, "lets TMA write");
+}
+
+void note_tile_landed(Block& block, std::size_t offset, int bytes) {
+    if (!block.options->races) return;
+    mark(&block.shadow.written[offset], bytes,
+         moment(static_cast<unsigned>(block.fibers.size()), block.engine_clock[0]));
+}
+
+void note_product_begins(Block& block, const std::vector<Fiber*>& distinct, std::size_t offset, Where where) {
+    if (!block.options->races) return;
+    Shadow& s = block.shadow;
+    for (Fiber* f : distinct) {
+        each_run(&s.written[offset], 16, [&](int i, Moment m) {
+            const std::size_t at = offset + static_cast<std::size_t>(i);
+            if (m == 0) fail("a product reads " + place(at) + ", which nobody has written", where);
+            look_at_write({*f, 0, at, where}, at, m, "a product reads");
+            if (!is_fenced(*f, m)) {
+                fail("a product reads " + place(at) +
+                         ", which threads wrote without fence_async() before the barrier",
+                     where);
+            }
+        });
+    }
+    ++s.in_use[offset / 16];
+    ++s.all_in_use;
+}
+
+void note_product_done(Block& block, std::size_t offset, unsigned group) {
+    if (!block.options->races) return;
+    Shadow& s = block.shadow;
+    --s.in_use[offset / 16];
+    --s.all_in_use;
+    const auto member = static_cast<unsigned>(block.fibers.size()) + 1 + group;
+    mark(&s.read[offset], 16, moment(member, block.engine_clock[1 + group]));
 }
 
 std::size_t shared_offset(const Fiber& fiber, const void* p, int bytes, int alignment, Where where) {
