@@ -21,6 +21,19 @@ struct Pointer {
     bool writes;
 };
 
+void look_at_global(Fiber& me, Pointer a, int alignment, Where where) {
+    if (reinterpret_cast<std::uintptr_t>(a.p) % static_cast<unsigned>(alignment) != 0) {
+        fail("a global address that is not a multiple of " + std::to_string(alignment), where);
+    }
+    check_global(a.p, a.bytes, a.writes, where);
+    if (!me.block->options->races) return;
+    if (a.writes) {
+        me.block->global->write(me, a.p, a.bytes, where);
+    } else {
+        me.block->global->read(me, a.p, a.bytes, where);
+    }
+}
+
 void look(Pointer a, int alignment, Where where, const void* instruction) {
     if (running == nullptr) return;
     Fiber& me = self();
@@ -34,11 +47,8 @@ void look(Pointer a, int alignment, Where where, const void* instruction) {
             note_read(me, at, a.bytes, where);
         }
         note_banks(me, instruction, static_cast<unsigned>(at), a.bytes);
-    } else if (reinterpret_cast<std::uintptr_t>(a.p) % static_cast<unsigned>(alignment) != 0) {
-        fail("a global address that is not a multiple of " + std::to_string(alignment), where);
-    } else if (!block.options->foreign_memory && !on_stack(me, a.p) && !may_touch(a.p, a.bytes, a.writes)) {
-        fail(std::string(a.writes ? "writes" : "reads") + " global memory that is no part of an allocation",
-             where);
+    } else if (!on_stack(me, a.p)) {
+        look_at_global(me, a, alignment, where);
     }
 }
 
@@ -65,6 +75,10 @@ void check_global(const void* p, int bytes, bool writes, Where where) {
         fail(std::string(writes ? "writes" : "reads") + " global memory that is no part of an allocation",
              where);
     }
+}
+
+void read_global(const void* p, int bytes, Where where) {
+    look_at_global(self(), {static_cast<const unsigned char*>(p), bytes, false}, 1, where);
 }
 
 void instrumented(const void* p, int bytes, bool writes, const void* instruction) {

@@ -8,7 +8,7 @@
 namespace aerogel::emulator {
 
 void atomic_read(void* to, const void* p, int bytes, Where where) {
-    const Fiber& me = self();
+    Fiber& me = self();
     const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(p) - me.block->shared);
     if (offset < kSharedReserveBytes) {
         shared_offset(me, p, bytes, bytes, where);
@@ -16,6 +16,7 @@ void atomic_read(void* to, const void* p, int bytes, Where where) {
         fail("an atomic operation on an address that is not a multiple of its size", where);
     } else {
         check_global(p, bytes, true, where);
+        me.block->has_atomics = true;
     }
     std::memcpy(to, p, static_cast<std::size_t>(bytes));
 }

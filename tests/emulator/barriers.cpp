@@ -16,27 +16,23 @@ void tell(Block& block, Fiber& fiber, Barrier& barrier) {
     barrier.told->clock[fiber.id] = fiber.clock++;
 }
 
-/// Whole warps only: a barrier counts warps, and lanes that stayed away would not be waited for on a GPU.
-void check_whole_warps(const Block& block, const Barrier& barrier, Where where) {
+/// Whole warps only: a barrier counts warps, and on a GPU lanes that stayed away or ended early would not be
+/// waited for.
+void check_whole_warps(const Block& block, const Barrier& barrier) {
     std::vector<std::uint32_t> lanes(block.warps.size());
-    std::vector<int> line(block.warps.size(), where.line);
+    std::vector<const Fiber*> first(block.warps.size());
     for (const Fiber* f : barrier.waiting) {
         lanes[f->warp_id] |= 1U << f->lane_id;
-        line[f->warp_id] = f->where.line;
-    }
-    const Fiber& me = self();
-    for (std::size_t w = 0; w < lanes.size(); ++w) {
-        const bool mine = w == me.warp_id;
-        if (lanes[w] == 0 && !mine) continue;
-        if ((mine ? lanes[w] | 1U << me.lane_id : lanes[w]) != block.warps[w].live) {
-            fail("a barrier is complete without all lanes of warp " + std::to_string(w), where);
+        if (first[f->warp_id] == nullptr) first[f->warp_id] = f;
+        if (f->where.line != first[f->warp_id]->where.line) {
+            fail("lanes of warp " + std::to_string(f->warp_id) + " stand at two barriers: " +
+                     text_of(f->where) + " and " + text_of(first[f->warp_id]->where),
+                 f->where);
         }
     }
-    for (const Fiber* f : barrier.waiting) {
-        if (f->where.line != line[f->warp_id] || (f->warp_id == me.warp_id && f->where.line != where.line)) {
-            fail("lanes of warp " + std::to_string(f->warp_id) +
-                     " stand at two barriers: " + text_of(f->where) + " and " + text_of(where),
-                 where);
+    for (std::size_t w = 0; w < lanes.size(); ++w) {
+        if (lanes[w] != 0 && lanes[w] != ~0U) {
+            fail("a barrier is complete without all lanes of warp " + std::to_string(w), first[w]->where);
         }
     }
 }
@@ -64,7 +60,9 @@ void reset_barrier(Block& block, Barrier& barrier) {
 void leave_barrier(Block& block) {
     // __syncthreads waits for the threads that have not ended.
     Barrier& all = block.barriers[0];
-    if (all.arrived > 0 && all.expected == 0 && all.arrived == block.live) open(block, all);
+    if (all.arrived == 0 || all.expected != 0 || all.arrived != block.live) return;
+    check_whole_warps(block, all);
+    open(block, all);
 }
 
 void synchronize(int number, unsigned threads, bool waits, Where where) {
@@ -87,9 +85,10 @@ void synchronize(int number, unsigned threads, bool waits, Where where) {
         return;
     }
     if (waits) {
-        check_whole_warps(block, barrier, where);
-        block.pool->assign(me.knows, barrier.told);
+        me.where = where;
+        barrier.waiting.push_back(&me);
     }
+    check_whole_warps(block, barrier);
     open(block, barrier);
 }
 

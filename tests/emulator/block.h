@@ -12,6 +12,7 @@
 
 #include "emulator/clocks.h"
 #include "emulator/emulator.h"
+#include "emulator/global_shadow.h"
 #include "emulator/lane.h"
 #include "emulator/products.h"
 #include "emulator/tensor_map.h"
@@ -137,6 +138,9 @@ struct Random {
 };
 
 struct Block {
+    std::uint64_t number = 0;  ///< in its launch, from 1, in the order they run
+    bool has_atomics = false;  ///< used an atomic operation on global memory
+    GlobalShadow* global = nullptr;
     const Shape* shape;
     const Options* options;
     Report* report;
@@ -186,6 +190,8 @@ constexpr std::size_t kSharedReserveBytes = 512 * 1024;
 
 // --- accesses.cpp ---
 void check_global(const void* p, int bytes, bool writes, Where where);
+/// The same for a read, and looks for races.
+void read_global(const void* p, int bytes, Where where);
 void note_banks(Fiber& fiber, const void* instruction, unsigned offset, int bytes);
 /// All lanes of the warp have come to a stop: their accesses are put together.
 void count_banks(Block& block, Warp& warp);

@@ -31,7 +31,7 @@ void copy_begin(void* to, const void* from, int bytes, int kept, Where where) {
     if (reinterpret_cast<std::uintptr_t>(from) % static_cast<unsigned>(bytes) != 0) {
         fail("cp.async from a global address that is not a multiple of " + std::to_string(bytes), where);
     }
-    if (kept > 0) check_global(from, kept, false, where);
+    if (kept > 0) read_global(from, kept, where);
     const Copy c{static_cast<unsigned char*>(to),
                  static_cast<const unsigned char*>(from),
                  bytes,

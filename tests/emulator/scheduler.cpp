@@ -203,7 +203,8 @@ void begin(Block& block, Size3 index, const Shape& shape) {
     block.runnable = static_cast<std::uint32_t>((std::uint64_t{1} << block.warps.size()) - 1);
     for (Barrier& b : block.barriers) reset_barrier(block, b);
     reset_engines(block);
-    ++block.report->blocks;
+    block.has_atomics = false;
+    block.number = ++block.report->blocks;
 }
 
 /// One warp for a while.
@@ -296,7 +297,9 @@ Report run(const Shape& shape, void (*body)(const void*), const void* arguments,
         return report;
     }
     const unsigned threads = shape.block.count();
+    GlobalShadow global;
     Block block;
+    block.global = &global;
     block.shape = &shape;
     block.options = &options;
     block.report = &report;

@@ -21,7 +21,8 @@ GIVEN_SIGNATURES = {("python/aerogel/attention/sparse.py", "sparse_attention"), 
                     (_FLASH + "sparse_flash_attn_rf_v2.py", "rain_fusion_attention"),
                     ("python/mindiesd/layers/rope.py", "rotary_position_embedding"),
                     ("tests/fault/fault_shim.cpp", "mmap"), ("tests/fault/fault_shim.cpp", "mmap64"),
-                    ("tests/emulator/fake_driver.cpp", "cuLaunchKernel"), ("tests/emulator/fake_driver.cpp", "cuTensorMapEncodeTiled")}
+                    ("tests/emulator/fake_driver.cpp", "cuLaunchKernel"), ("tests/emulator/fake_driver.cpp", "cuTensorMapEncodeTiled"),
+                    *(("tests/emulator/primitives_sm90.h", f"tma_load_{d}d") for d in (2, 3, 4))}  # those of src/kernels
 # A kernel's body takes what it keeps in registers, a binding named arguments: neither gets better as a struct.
 MANY_PARAMETERS = (("src", "kernels"), ("python", "bindings"))
 GIVEN_PATHS = {"python/mindiesd/quantization/utils.py", "python/mindiesd/utils/utils.py", _FLASH + "common.py"}  # imported by this path
