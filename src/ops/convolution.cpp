@@ -41,20 +41,6 @@ Tensor channels_last(const Tensor& weight) {
     return last;
 }
 
-// Of two taps in a row that meet the same pixel of the picture before it was doubled, the sum: 3 x 3 taps
-// become 2 x 2. [out, 1, 2, 2, in]
-Tensor taps_of_phase(const Tensor& weight, std::int64_t down, std::int64_t right) {
-    const std::int64_t out = weight.dim(0), in = weight.dim(4);
-    Tensor phase = Tensor::zeros(DType::f32, {out, 1, 2, 2, in});
-    for (std::int64_t i = 0; i < 3; ++i)
-        for (std::int64_t j = 0; j < 3; ++j) {
-            const std::int64_t to = (i + 1 - down) / 2 * 2 + (j + 1 - right) / 2;
-            residual(part_of(phase.mutable_view(), to * in, {out, in}, {4 * in, 1}),
-                     part_of(weight.view(), (3 * i + j) * in, {out, in}, {9 * in, 1}));
-        }
-    return phase;
-}
-
 Axes sizes_of(const TensorView& view) {
     return {view.dim(0), view.dim(1), view.dim(2)};
 }
@@ -80,15 +66,9 @@ Convolution::Convolution(const Tensor& weight, const Tensor& bias, const Convolu
                         fmt::format("f32, bf16 or f16 [{}]", shape[0]), bias.view());
         bias_ = bias.to(DType::f32).to(device);
     }
-    const Tensor last = channels_last(weight);
-    if (!form_.doubled) {
-        pack(last, device);
-        return;
-    }
-    require_picture(problem_.kernel.frames == 1 && problem_.kernel.height == 3 && problem_.kernel.width == 3,
-                    "weight", "of 3 x 3 taps where x is doubled", weight.view());
-    problem_.kernel = {1, 2, 2};
-    for (std::int64_t phase = 0; phase < 4; ++phase) pack(taps_of_phase(last, phase / 2, phase % 2), device);
+    problem_.stride = form_.stride;
+    problem_.doubled = form_.doubled;
+    pack(channels_last(weight), device);
 }
 
 void Convolution::pack(const Tensor& weight, Device device) {
@@ -100,21 +80,20 @@ void Convolution::pack(const Tensor& weight, Device device) {
     matrix.data = weight.to(Device::cpu).reshaped({matrix.rows, matrix.columns});
     Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
     run_operation([&] { kernel_->pack(problem_, matrix, static_cast<std::byte*>(packed.mutable_data())); });
-    packed_.push_back(packed.to(device));
+    packed_ = packed.to(device);
 }
 
-void Convolution::run_part(ConvolutionArgs args, std::size_t part, const Context& context) const {
-    const Device device = packed_[part].device();
+void Convolution::run_kernel(ConvolutionArgs args, const Context& context) const {
+    const Device device = packed_.device();
     const auto pixels = static_cast<double>(args.y_size.count());
     const auto channels = static_cast<double>(problem_.out_channels);
     const auto read = static_cast<double>(args.x_size.count() * problem_.channels);
-    const Timed timed(
-        {.op = "convolution",
-         .kernel = kernel_->name,
-         .arithmetic = Arithmetic::f32,
-         .operations = 2.0 * pixels * channels * static_cast<double>(problem_.k()),
-         .bytes = 4.0 * (pixels * channels + read) + static_cast<double>(packed_[part].bytes())});
-    args.packed = static_cast<const std::byte*>(packed_[part].data());
+    const Timed timed({.op = "convolution",
+                       .kernel = kernel_->name,
+                       .arithmetic = Arithmetic::f32,
+                       .operations = 2.0 * pixels * channels * static_cast<double>(problem_.k()),
+                       .bytes = 4.0 * (pixels * channels + read) + static_cast<double>(packed_.bytes())});
+    args.packed = static_cast<const std::byte*>(packed_.data());
     const auto run = [&] {
         const Workspace memory(kernel_->workspace_bytes(problem_, args.y_size.count()), device);
         args.workspace = memory.data();
@@ -124,7 +103,7 @@ void Convolution::run_part(ConvolutionArgs args, std::size_t part, const Context
 }
 
 void Convolution::run(const ConvolutionCall& call, const Context& context) const {
-    const Device device = packed_.front().device();
+    const Device device = packed_.device();
     const auto floats = [&](const TensorView& view) {
         return view.dtype == DType::f32 && view.shape.size() == 4 && view.device == device;
     };
@@ -148,7 +127,6 @@ void Convolution::run(const ConvolutionCall& call, const Context& context) const
                         "like y " + y.describe(), add);
         args.add = static_cast<const float*>(add.data);
     }
-    args.stride = form_.stride;
     args.padding = form_.padding;
     args.y = static_cast<float*>(call.y.data);
     args.y_size = sizes_of(y);
@@ -157,19 +135,10 @@ void Convolution::run(const ConvolutionCall& call, const Context& context) const
     args.bias = bias_.defined() ? bias_.as<float>() : nullptr;
     args.stream = context.stream;
     if (y.count() == 0) return;
-    if (!form_.doubled) return run_part(args, 0, context);
-    require_picture(y.dim(0) == x.dim(0) && y.dim(1) == 2 * x.dim(1) && y.dim(2) == 2 * x.dim(2), "y",
-                    "twice as high and wide as x " + x.describe(), y);
-    args.y_size = args.x_size;
-    args.y_strides = {strides[0], 2 * strides[1], 2 * strides[2]};
-    for (std::int64_t phase = 0; phase < 4; ++phase) {
-        ConvolutionArgs part = args;
-        const std::int64_t down = phase / 2, right = phase % 2;
-        part.padding = {0, 1 - down, 1 - right};
-        part.y += down * strides[1] + right * strides[2];
-        if (part.add != nullptr) part.add += down * strides[1] + right * strides[2];
-        run_part(part, static_cast<std::size_t>(phase), context);
-    }
+    const bool fits =
+        !form_.doubled || (y.dim(0) == x.dim(0) && y.dim(1) == 2 * x.dim(1) && y.dim(2) == 2 * x.dim(2));
+    require_picture(fits, "y", "twice as high and wide as x " + x.describe(), y);
+    run_kernel(args, context);
 }
 
 }  // namespace aerogel

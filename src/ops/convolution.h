@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <string_view>
-#include <vector>
 
 #include "aerogel/context.h"
 #include "aerogel/tensor.h"
@@ -15,9 +14,7 @@ namespace aerogel {
 struct ConvolutionForm {
     Axes stride = {};
     Axes padding = {0, 0, 0};  ///< zeros in front of the first frame, line and column
-    /// x is doubled in height and width first, each pixel four times (nearest): a kernel of 1 x 3 x 3 with
-    /// padding 1 and stride 1. Four convolutions of 2 x 2 taps compute it, one for each pixel of a square
-    /// (Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016).
+    /// x is doubled in height and width first, each pixel four times (nearest).
     bool doubled = false;
 };
 
@@ -45,12 +42,12 @@ class Convolution {
 
   private:
     void pack(const Tensor& weight, Device device);
-    void run_part(ConvolutionArgs args, std::size_t part, const Context& context) const;
+    void run_kernel(ConvolutionArgs args, const Context& context) const;
 
     ConvolutionProblem problem_;
     ConvolutionForm form_;
     const ConvolutionKernel* kernel_ = nullptr;
-    std::vector<Tensor> packed_;  // one, or four where x is doubled
+    Tensor packed_;
     Tensor bias_;
 };
 

@@ -65,6 +65,7 @@ struct ConvolutionTask {
     /// These channels of one tap of all rows.
     void gather(Range rows, std::int64_t tap, Range channels, float* out) const {
         const Axes& kernel = problem.kernel;
+        const std::int64_t shift = problem.doubled ? 1 : 0;
         const std::int64_t width = args.x_size.width, height = args.x_size.height;
         const std::int64_t frame_size = height * width * problem.channels;
         const std::int64_t later = tap / (kernel.height * kernel.width) - args.padding.frames;
@@ -73,11 +74,11 @@ struct ConvolutionTask {
         const auto bytes = static_cast<std::size_t>(channels.count) * sizeof(float);
         Pixel at(args, rows.first);
         for (std::int64_t i = 0; i < rows.count; ++i, out += kRowSteps, at.advance()) {
-            const std::int64_t line = at.line * args.stride.height + down;
-            const std::int64_t column = at.column * args.stride.width + right;
+            const std::int64_t line = (at.line * problem.stride.height + down) >> shift;
+            const std::int64_t column = (at.column * problem.stride.width + right) >> shift;
             const float* frame = nullptr;
             if (line >= 0 && line < height && column >= 0 && column < width)
-                frame = frame_of(args, at.frame * args.stride.frames + later, frame_size);
+                frame = frame_of(args, at.frame * problem.stride.frames + later, frame_size);
             if (frame == nullptr) {
                 __builtin_memset(out, 0, bytes);
             } else {

@@ -65,8 +65,11 @@ constexpr MachineRow<ElementwiseKernels> kElementwise[] = {
 };
 
 constexpr MachineRow<ConvolutionKernel> kConvolution[] = {
+    {kAvx512, &avx512::kWinograd},
     {kAvx512, &avx512::kConvolution},
+    {kAvx2, &avx2::kWinograd},
     {kAvx2, &avx2::kConvolution},
+    {kBaseline, &baseline::kWinograd},
     {kBaseline, &baseline::kConvolution},
     {kBaseline, &reference::kConvolution},
 };

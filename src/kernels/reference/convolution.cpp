@@ -27,9 +27,11 @@ const float* frame_at(const ConvolutionArgs& args, std::int64_t frame, std::int6
 // Null outside of x.
 const float* pixel_at(const ConvolutionProblem& problem, const ConvolutionArgs& args, const Axes& at) {
     const Axes& size = args.x_size;
-    if (at.height < 0 || at.height >= size.height || at.width < 0 || at.width >= size.width) return nullptr;
+    if (at.height < 0 || at.width < 0) return nullptr;
+    const std::int64_t times = problem.doubled ? 2 : 1, line = at.height / times, column = at.width / times;
+    if (line >= size.height || column >= size.width) return nullptr;
     const float* frame = frame_at(args, at.frames, size.height * size.width * problem.channels);
-    return frame == nullptr ? nullptr : frame + (at.height * size.width + at.width) * problem.channels;
+    return frame == nullptr ? nullptr : frame + (line * size.width + column) * problem.channels;
 }
 
 double sum_of_taps(const ConvolutionProblem& problem, const ConvolutionArgs& args, const Axes& at,
@@ -40,9 +42,9 @@ double sum_of_taps(const ConvolutionProblem& problem, const ConvolutionArgs& arg
         for (std::int64_t i = 0; i < problem.kernel.height; ++i)
             for (std::int64_t j = 0; j < problem.kernel.width; ++j, w += problem.channels) {
                 const float* x = pixel_at(problem, args,
-                                          {at.frames * args.stride.frames + t - args.padding.frames,
-                                           at.height * args.stride.height + i - args.padding.height,
-                                           at.width * args.stride.width + j - args.padding.width});
+                                          {at.frames * problem.stride.frames + t - args.padding.frames,
+                                           at.height * problem.stride.height + i - args.padding.height,
+                                           at.width * problem.stride.width + j - args.padding.width});
                 if (x == nullptr) continue;
                 for (std::int64_t c = 0; c < problem.channels; ++c)
                     sum += static_cast<double>(x[c]) * static_cast<double>(w[c]);
@@ -72,7 +74,8 @@ std::size_t no_convolution_workspace(const ConvolutionProblem&, std::int64_t) {
 
 }  // namespace
 
-constexpr ConvolutionKernel kConvolution = {"reference.convolution", convolution_packed_bytes,
-                                            pack_convolution, no_convolution_workspace, run_convolution};
+constexpr ConvolutionKernel kConvolution = {"reference.convolution",  takes_convolutions,
+                                            convolution_packed_bytes, pack_convolution,
+                                            no_convolution_workspace, run_convolution};
 
 }  // namespace aerogel::reference

@@ -20,6 +20,7 @@ extern const AttentionKernel kAttention;
 extern const AttentionKernel kInt8Attention;
 extern const AttentionKernel kRoundedAttention;
 extern const ConvolutionKernel kConvolution;
+extern const ConvolutionKernel kWinograd;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const PeakKernel kPeakF32;

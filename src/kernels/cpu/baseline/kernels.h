@@ -16,6 +16,7 @@ extern const LinearKernel kGrouped;
 extern const AttentionKernel kAttention;
 extern const AttentionKernel kRoundedAttention;
 extern const ConvolutionKernel kConvolution;
+extern const ConvolutionKernel kWinograd;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const PeakKernel kPeakF32;
