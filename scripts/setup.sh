@@ -91,6 +91,8 @@ install_python() {
     torch=$(grep -E '^torch==' "$requirements" || true)
     [ -z "$torch" ] || .venv/bin/python -m pip install --quiet "$torch"
     .venv/bin/python -m pip install --quiet -r "$requirements"
+    # Its headers alone (CuTe, for tests/emulator): what the package depends on is for its Python side.
+    [ "$what" = demo ] || .venv/bin/python -m pip install --quiet --no-deps nvidia-cutlass==4.2.0.0
     printf '%s\n' "$want" >"$stamp"
 }
 

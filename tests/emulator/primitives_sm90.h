@@ -45,16 +45,6 @@ AEROGEL_UNTOLD inline void tma_load_4d(void* to, const void* map, std::uint64_t*
     emulator::load_tile(to, map, barrier, {4, {x, y, z, w}}, where);
 }
 
-inline std::uint64_t descriptor(const void* tile) {
-    return static_cast<std::uint64_t>((address(tile) & 0x3FFFFU) >> 4) | std::uint64_t{1} << 16 |
-           std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
-}
-inline std::uint64_t descriptor_transposed(const void* tile, int columns_apart) {
-    return static_cast<std::uint64_t>((address(tile) & 0x3FFFFU) >> 4) |
-           static_cast<std::uint64_t>(columns_apart >> 4) << 16 | std::uint64_t{1024 >> 4} << 32 |
-           std::uint64_t{1} << 62;
-}
-
 inline void wgmma_fence(Where where = Where::here()) {
     emulator::group_fence(where);
 }

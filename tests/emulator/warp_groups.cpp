@@ -61,12 +61,7 @@ const GroupProduct& in_of(const WarpGroup& group, int t) {
     return *static_cast<const GroupProduct*>(group.in[static_cast<std::size_t>(t)]);
 }
 
-/// A tile of rows of 32 bytes behind a descriptor, k along the rows of 128 bytes.
-struct Descriptor {
-    std::size_t begin, leading, stride;
-};
-
-Descriptor decode(std::uint64_t d, Where where) {
+GroupTile decode(std::uint64_t d, Where where) {
     if (d >> 62 != 1) fail("a descriptor of another swizzle than that of 128 bytes", where);
     if ((d >> 49 & 7) != 0) fail("a descriptor with a base offset", where);
     return {(d & 0x3FFF) << 4, (d >> 16 & 0x3FFF) << 4, (d >> 32 & 0x3FFF) << 4};
@@ -74,7 +69,7 @@ Descriptor decode(std::uint64_t d, Where where) {
 
 /// Offsets of the chunks of 16 bytes of a tile: [rows][2] with k along the rows, else [16 k][columns / 8].
 std::vector<std::size_t> chunks_of(std::uint64_t descriptor, int rows, bool transposed, Where where) {
-    const Descriptor d = decode(descriptor, where);
+    const GroupTile d = decode(descriptor, where);
     const Block& block = *self().block;
     std::vector<std::size_t> chunks;
     const auto add = [&](std::size_t address) {
@@ -85,15 +80,14 @@ std::vector<std::size_t> chunks_of(std::uint64_t descriptor, int rows, bool tran
     if (!transposed) {
         for (int r = 0; r < rows; ++r) {
             for (std::size_t c = 0; c < 2; ++c) {
-                const auto row = static_cast<std::size_t>(r);
-                add(d.begin + row / 8 * d.stride + row % 8 * 128 + c * 16);
+                add(chunk_along_k(d, static_cast<std::size_t>(r), c));
             }
         }
         return chunks;
     }
     for (std::size_t k = 0; k < 16; ++k) {
         for (std::size_t c = 0; c < static_cast<std::size_t>(rows) / 8; ++c) {
-            add(d.begin + k / 8 * d.stride + k % 8 * 128 + c / 8 * d.leading + c % 8 * 16);
+            add(chunk_across_k(d, k, c));
         }
     }
     return chunks;
@@ -140,11 +134,9 @@ float number_at(Product product, const unsigned char* row, int k) {
     return product == Product::bf16 ? float_of_bf16(bits) : decode(kF16, bits);
 }
 
-int row_of(int t, int v) {
-    return t / 32 * 16 + t % 32 / 4 + v / 2 % 2 * 8;
-}
-int column_of(int t, int v) {
-    return v / 4 * 8 + t % 4 * 2 + v % 2;
+int index_of(const GroupWork& work, int t, int v) {
+    const Place p = place_in_group(t, v);
+    return p.row * work.n + p.column;
 }
 
 void compute_s8(const GroupWork& work, const unsigned char* a, const unsigned char* b,
@@ -158,8 +150,8 @@ void compute_s8(const GroupWork& work, const unsigned char* a, const unsigned ch
     for (int t = 0; t < 128; ++t) {
         for (int v = 0; v < each; ++v) {
             std::uint32_t& sum = sums[static_cast<std::size_t>(t * each + v)];
-            const auto p = static_cast<std::uint32_t>(
-                product[static_cast<std::size_t>(row_of(t, v) * work.n + column_of(t, v))]);
+            const auto p =
+                static_cast<std::uint32_t>(product[static_cast<std::size_t>(index_of(work, t, v))]);
             sum = (work.accumulate ? sum : 0) + p;
         }
     }
@@ -182,7 +174,7 @@ void compute_floats(const GroupWork& work, const unsigned char* a, const unsigne
     for (int t = 0; t < 128; ++t) {
         for (int v = 0; v < each; ++v) {
             std::uint32_t& sum = sums[static_cast<std::size_t>(t * each + v)];
-            const double p = product[static_cast<std::size_t>(row_of(t, v) * work.n + column_of(t, v))];
+            const double p = product[static_cast<std::size_t>(index_of(work, t, v))];
             const double before = work.accumulate ? static_cast<double>(std::bit_cast<float>(sum)) : 0;
             sum = std::bit_cast<std::uint32_t>(static_cast<float>(before + p));
         }

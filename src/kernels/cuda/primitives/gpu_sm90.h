@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/primitives/gpu.h"
+#include "kernels/cuda/primitives/tile_descriptor.h"
 
 #ifndef __CUDACC__
 #include "emulator/primitives_sm90.h"
@@ -78,19 +79,6 @@ AEROGEL_DEVICE void tma_load_4d(void* to, const void* map, std::uint64_t* barrie
 }
 
 // --- products of a warp group ---
-/// Where a tile of wgmma begins: rows of 128 bytes with the 128-byte swizzle, k along the rows; eight rows
-/// are 1024 bytes, the next eight follow. The tile of the next 32 bytes of k begins 32 bytes later.
-AEROGEL_DEVICE std::uint64_t descriptor(const void* tile) {
-    return static_cast<std::uint64_t>((address(tile) & 0x3FFFFU) >> 4) | std::uint64_t{1} << 16 |
-           std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
-}
-/// The same for B of 16-bit numbers with n along the rows of 128 bytes (64 numbers): a row is one k. The next
-/// 64 n begin columns_apart bytes later. The tile of the next 16 k begins 2048 bytes later.
-AEROGEL_DEVICE std::uint64_t descriptor_transposed(const void* tile, int columns_apart) {
-    return static_cast<std::uint64_t>((address(tile) & 0x3FFFFU) >> 4) |
-           static_cast<std::uint64_t>(columns_apart >> 4) << 16 | std::uint64_t{1024 >> 4} << 32 |
-           std::uint64_t{1} << 62;
-}
 /// Before the first product, and before one that uses registers that were touched since the last.
 AEROGEL_DEVICE void wgmma_fence() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -125,15 +113,15 @@ AEROGEL_DEVICE void wgmma_wait(T (&sums)[kCount]) {
 #define AEROGEL_SUMS_32                                                                                      \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
     "%28,%29,%30,%31"
-#define AEROGEL_SUMS_64                                                                                      \
-    AEROGEL_SUMS_32                                                                                          \
-        ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%" \
-        "56,%57,%58,%59,%60,%61,%62,%63"
-#define AEROGEL_SUMS_128                                                                                     \
-    AEROGEL_SUMS_64                                                                                          \
-        ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%" \
-        "88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%" \
-        "110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define AEROGEL_SUMS_64                                                                                  \
+    AEROGEL_SUMS_32                                                                                      \
+    ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%" \
+    "56,%57,%58,%59,%60,%61,%62,%63"
+#define AEROGEL_SUMS_128                                                                                 \
+    AEROGEL_SUMS_64                                                                                      \
+    ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%" \
+    "88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%" \
+    "110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define AEROGEL_OUT_8(c, o) \
     c(d[o]), c(d[o + 1]), c(d[o + 2]), c(d[o + 3]), c(d[o + 4]), c(d[o + 5]), c(d[o + 6]), c(d[o + 7])
 #define AEROGEL_OUT_32(c, o) \
@@ -203,3 +191,18 @@ AEROGEL_DEVICE void set_registers_down() {
 
 }  // namespace aerogel::gpu
 #endif
+
+// --- where a tile of wgmma lies, for either compiler ---
+namespace aerogel::gpu {
+
+/// k along the rows. The tile of the next 32 bytes of k begins 32 bytes later.
+__device__ __forceinline__ std::uint64_t descriptor(const void* tile) {
+    return tile_descriptor(address(tile), 16);  // the leading offset is not used
+}
+/// B of 16-bit numbers with n along the rows of 128 bytes (64 numbers): a row is one k. The next 64 n begin
+/// columns_apart bytes later. The tile of the next 16 k begins 2048 bytes later.
+__device__ __forceinline__ std::uint64_t descriptor_transposed(const void* tile, int columns_apart) {
+    return tile_descriptor(address(tile), static_cast<std::uint32_t>(columns_apart));
+}
+
+}  // namespace aerogel::gpu
