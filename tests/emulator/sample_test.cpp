@@ -9,6 +9,7 @@
 
 #include "emulator/emulator.h"
 #include "emulator/kernels/sample_w8a8.h"
+#include "emulator/memory.h"
 
 namespace aerogel::emulator {
 
@@ -45,7 +46,9 @@ Sample make_sample(int m, int n, int k) {
     return s;
 }
 
-Report run_sample(Sample& s, const Options& options) {
+Report run_sample(Sample& s, Options options) {
+    options.foreign_memory = false;
+    const Allocation x(s.x), q(s.q), w(s.w), xs(s.xs), ws(s.ws), bias(s.bias), y(s.y);
     Report report = launch({{static_cast<unsigned>(s.m)}, {32}, 0}, aerogel_sample_quantize,
                            {s.x.data(), s.q.data(), s.xs.data(), s.k}, options);
     if (!report.ok()) return report;

@@ -1,0 +1,98 @@
+"""None of the mistakes of mutants.py survives: each changed kernel is compiled as the build compiles it, linked into the suites of
+the emulator in place of the right one, and these must fail, all within a time that no hang would keep."""
+
+import json
+import os
+import shlex
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mutants import MUTANTS, Mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("AEROGEL_BUILD", ROOT / "build/release"))
+SUITES = BUILD / "tests/emulator/aerogel_emulator_tests"
+LONGEST = 60  # seconds of a suite, far more than any takes
+
+
+def compile_commands():
+    """The build's command for each file of the suites: path below the root -> (words, object)."""
+    found = {}
+    for entry in json.loads((BUILD / "compile_commands.json").read_text()):
+        words = shlex.split(entry["command"])
+        target = Path(words[words.index("-o") + 1])
+        if any(name in str(target) for name in ("aerogel_emulator_tests.dir", "aerogel_emulated_")):
+            path = os.path.relpath(os.path.join(entry["directory"], entry["file"]), ROOT)
+            found[path] = ([w for w in words if not w.endswith("ccache")], Path(entry["directory"]) / target)
+    return found
+
+
+@pytest.fixture(scope="module")
+def commands():
+    if not SUITES.exists():
+        pytest.skip("no emulator in this build: another processor, or sanitizers")
+    return compile_commands()
+
+
+def changed(mutant):
+    text = (ROOT / mutant.source).read_text()
+    assert text.count(mutant.old) == 1, f"{mutant.name}: {mutant.source} has {mutant.old!r} {text.count(mutant.old)} times"
+    return text.replace(mutant.old, mutant.new)
+
+
+def build(mutant, commands, folder):
+    """The suites with the changed kernel."""
+    for base in ("src", "tests"):  # the changed file beside links to the others, found before the real ones
+        (folder / base).mkdir()
+    place = folder / mutant.source
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for other in (ROOT / mutant.source).parent.iterdir():
+        (place.parent / other.name).symlink_to(other)
+    place.unlink()
+    place.write_text(changed(mutant))
+    words, right = commands[mutant.unit]
+    unit, wrong = folder / mutant.unit, folder / "unit.o"
+    words = [*words[:1], f"-I{folder}/tests", f"-I{folder}/src", *words[1:]]
+    words[words.index("-o") + 1], words[words.index("-c") + 1] = str(wrong), str(unit)
+    words = [w for w in words if w not in ("-g1", "-MD")]
+    for option in ("-MT", "-MF"):
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+    subprocess.run([*words, "-w", "-Wno-psabi"], cwd=BUILD, check=True)
+    objects = [str(o) for _, o in commands.values() if o != right]
+    program = folder / "suites"
+    libraries = [str(BUILD / "tests/emulator/libaerogel_emulator.a"), "-lgmock", "-lgtest", "-lgtest_main", "-ldl", "-pthread"]
+    subprocess.run([words[0], "-o", program, wrong, *objects, *libraries], check=True)
+    return program
+
+
+def notice(mutant, commands, folder):
+    """What the suites say of the mistake; empty if they do not notice it."""
+    program = build(mutant, commands, folder)
+    try:
+        result = subprocess.run([program, f"--gtest_filter={mutant.suites}", "--gtest_fail_fast"], cwd=ROOT, capture_output=True, text=True, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        return "hang"
+    assert "Running 0 tests" not in result.stdout, f"{mutant.name}: no suite is called {mutant.suites}"
+    return "" if result.returncode == 0 else result.stdout + result.stderr
+
+
+def test_no_mistake_survives(commands, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        folders = [tmp_path / str(i) for i in range(len(MUTANTS))]
+        for folder in folders:
+            folder.mkdir()
+        noticed = list(pool.map(lambda pair: notice(pair[0], commands, pair[1]), zip(MUTANTS, folders)))
+    said = dict(zip((m.name for m in MUTANTS), noticed))
+    assert [name for name, text in said.items() if not text] == [], "these survive"
+    assert [name for name, text in said.items() if text == "hang"] == [], "these hang: the emulator must end them"
+    assert len(said) == len(MUTANTS) >= 14
+
+
+def test_a_right_kernel_passes(commands, tmp_path):
+    """The machinery itself breaks nothing: a change without a meaning is not noticed."""
+    m = MUTANTS[0]
+    same = Mutant("none", m.source, m.old, m.old.replace(";", ";  // as it was"), m.unit, m.suites)
+    assert notice(same, commands, tmp_path) == ""
