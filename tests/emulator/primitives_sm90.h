@@ -32,6 +32,10 @@ inline void tma_prefetch(const void*) {}
 
 #define AEROGEL_UNTOLD __attribute__((no_sanitize_thread))
 
+AEROGEL_UNTOLD inline void bulk_load(void* to, const void* from, int bytes, std::uint64_t* barrier,
+                                     Where where = Where::here()) {
+    emulator::load_run(to, from, bytes, barrier, where);
+}
 AEROGEL_UNTOLD inline void tma_load_2d(void* to, const void* map, std::uint64_t* barrier, int x, int y,
                                        Where where = Where::here()) {
     emulator::load_tile(to, map, barrier, {2, {x, y}}, where);

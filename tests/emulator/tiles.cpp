@@ -68,25 +68,15 @@ void check_array(const DecodedMap& m, Where where) {
     check_global(m.address + last - 1, 1, false, where);
 }
 
-}  // namespace
-
-void load_tile(void* to, const void* map, std::uint64_t* barrier, const TileAt& at, Where where) {
+/// tile.map and tile.at are given.
+void begin(Tile& tile, void* to, int alignment, std::uint64_t* barrier, Where where) {
     Fiber& me = self();
     Block& block = *me.block;
-    require_sm(90, where);
-    Tile tile{};
-    if (reinterpret_cast<std::uintptr_t>(map) % 64 != 0)
-        fail("a tensor map must be aligned to 64 bytes", where);
-    std::memcpy(&tile.map, map, sizeof tile.map);
-    if (tile.map.magic != kMapMagic) fail("no tensor map that the driver made", where);
-    if (tile.map.rank != at.rank) fail("the tensor map has rank " + std::to_string(tile.map.rank), where);
-    check_array(tile.map, where);
     const int bytes = static_cast<int>(row_bytes(tile.map) * rows_of(tile.map));
-    tile.offset = shared_offset(me, to, bytes, tile.map.swizzle == kSwizzle128 ? 1024 : 128, where);
+    tile.offset = shared_offset(me, to, bytes, alignment, where);
     tile.barrier = shared_offset(me, barrier, 8, 8, where);
     if (block.mbarriers.count(tile.barrier) == 0)
         fail("a tile for an mbarrier that was not initialised", where);
-    tile.at = at;
     note_barrier_used(me, tile.barrier, where);
     note_barrier_fenced(me, tile.barrier, where);
     note_tile_begins(me, tile.offset, bytes, where);
@@ -96,6 +86,40 @@ void load_tile(void* to, const void* map, std::uint64_t* barrier, const TileAt& 
     } else {
         land(block, tile);
     }
+}
+
+}  // namespace
+
+void load_tile(void* to, const void* map, std::uint64_t* barrier, const TileAt& at, Where where) {
+    require_sm(90, where);
+    Tile tile{};
+    if (reinterpret_cast<std::uintptr_t>(map) % 64 != 0)
+        fail("a tensor map must be aligned to 64 bytes", where);
+    std::memcpy(&tile.map, map, sizeof tile.map);
+    if (tile.map.magic != kMapMagic) fail("no tensor map that the driver made", where);
+    if (tile.map.rank != at.rank) fail("the tensor map has rank " + std::to_string(tile.map.rank), where);
+    check_array(tile.map, where);
+    tile.at = at;
+    begin(tile, to, tile.map.swizzle == kSwizzle128 ? 1024 : 128, barrier, where);
+}
+
+void load_run(void* to, const void* from, int bytes, std::uint64_t* barrier, Where where) {
+    require_sm(90, where);
+    if (bytes <= 0 || bytes % 16 != 0 || reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
+        fail("a run of bytes must begin at a multiple of 16 and have a multiple of 16 of them", where);
+    check_global(from, bytes, false, where);
+    Tile tile{};
+    tile.map.address = static_cast<unsigned char*>(const_cast<void*>(from));
+    tile.map.rank = 2;
+    tile.map.element_bytes = 16;
+    tile.map.swizzle = kNoSwizzle;
+    tile.map.box[0] = 1;
+    tile.map.box[1] = static_cast<std::uint16_t>(bytes / 16);
+    tile.map.sizes[0] = 1;
+    tile.map.sizes[1] = static_cast<std::uint32_t>(bytes / 16);
+    tile.map.strides[0] = 16;
+    tile.at.rank = 2;
+    begin(tile, to, 16, barrier, where);
 }
 
 bool land_a_tile(Block& block) {

@@ -14,5 +14,7 @@ struct TileAt {
 };
 
 void load_tile(void* to, const void* map, std::uint64_t* barrier, const TileAt& at, Where where);
+/// A run of bytes, without a map: multiples of 16.
+void load_run(void* to, const void* from, int bytes, std::uint64_t* barrier, Where where);
 
 }  // namespace aerogel::emulator

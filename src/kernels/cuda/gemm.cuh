@@ -322,12 +322,7 @@ struct Gemm {
         } else if constexpr (!kIntegers) {
             return __fadd_rn(__fmul_rn(sum[i][j][e], s_t), addend);
         } else {
-            const std::int32_t whole = sum[i][j][e] >> Kind::kShift;
-            if (a.fixed != 0) {
-                const std::uint32_t shifted = static_cast<std::uint32_t>(whole) + __float_as_uint(addend);
-                return __fmul_rn(static_cast<float>(static_cast<std::int32_t>(shifted)), scale);
-            }
-            return __fadd_rn(__fmul_rn(__fmul_rn(static_cast<float>(whole), scale), s_t), addend);
+            return scaled(a, sum[i][j][e] >> Kind::kShift, s_t, scale, addend);
         }
     }
 

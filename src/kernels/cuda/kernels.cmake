@@ -4,5 +4,6 @@
 # Products and sums are not contracted (-fmad=false), as everywhere in Aerogel: a fused one is written as __fmaf_rn.
 aerogel_cuda_kernel(quantize TARGETS sm_80 sm_90 sm_100 sm_120)
 aerogel_cuda_kernel(linear_int8 TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(linear_int8_sm90 TARGETS sm_90a)
 aerogel_cuda_kernel(linear_int4 TARGETS sm_80 sm_90 sm_100 sm_120)
 aerogel_cuda_kernel(linear_bf16 TARGETS sm_80 sm_90 sm_100 sm_120)

@@ -5,7 +5,8 @@
 
 namespace aerogel::cuda {
 
-// linear.cpp: mma.sync, on every card
-extern const LinearKernel kW8A8Linear, kW4A8Linear, kGroupedLinear, kDequantizeLinear, kFloatLinear;
+// linear.cpp: wgmma on Hopper, mma.sync on every card
+extern const LinearKernel kHopperW8A8Linear, kW8A8Linear, kW4A8Linear, kGroupedLinear, kDequantizeLinear,
+    kFloatLinear;
 
 }  // namespace aerogel::cuda

@@ -9,26 +9,33 @@
 
 namespace aerogel::cuda {
 
-extern const Image quantize_image, linear_int8_image, linear_int4_image, linear_bf16_image;
+extern const Image quantize_image, linear_int8_image, linear_int8_sm90_image, linear_int4_image,
+    linear_bf16_image;
 
 namespace {
 
-/// The widest first.
+/// What a block computes, how many fit a multiprocessor, and the speed of its products where all have some.
 struct Tile {
-    TileShape shape;
-    int blocks;    ///< per multiprocessor
-    double speed;  ///< of its products, where all multiprocessors have some
+    std::int64_t rows, columns;
+    std::int64_t blocks;
+    double speed;
 };
-constexpr std::array<Tile, 4> kTiles = {
-    {{kTileL, 1, 1.0}, {kTileM, 1, 0.85}, {kTileS, 2, 0.6}, {kTileT, 4, 0.25}}};
-constexpr std::size_t kL = 0, kM = 1, kS = 2, kT = 3;
+constexpr std::array<Tile, 5> kTiles = {{{kTileL.rows, kTileL.columns, 1, 1.0},
+                                         {kTileM.rows, kTileM.columns, 1, 0.85},
+                                         {kTileS.rows, kTileS.columns, 2, 0.6},
+                                         {kTileT.rows, kTileT.columns, 4, 0.25},
+                                         {kHopperRows, kHopperColumns, 1, 1.6}}};
+constexpr std::array<TileShape, 4> kShapes = {kTileL, kTileM, kTileS, kTileT};
+constexpr std::size_t kL = 0, kM = 1, kS = 2, kT = 3, kHopper = 4;
 constexpr std::int64_t kFewRows = 64;
+constexpr std::int64_t kMostRows = 256;  // of a tile
 
 /// The functions of a kind of products; null: not compiled.
 struct Functions {
     std::array<const Kernel*, kTiles.size()> plain, groups;
 };
 
+constexpr Kernel kW8A8Sm90 = {linear_int8_sm90_image, "aerogel_w8a8_sm90"};
 constexpr Kernel kQuantizeIntegers = {quantize_image, "aerogel_quantize_integers"};
 constexpr Kernel kQuantizeFloats = {quantize_image, "aerogel_quantize_floats"};
 
@@ -50,17 +57,17 @@ constexpr Kernel kBf16Fp8[] = {{linear_bf16_image, "aerogel_bf16_fp8_m"},
 constexpr Kernel kBf16Fp4[] = {{linear_bf16_image, "aerogel_bf16_fp4_m"},
                                {linear_bf16_image, "aerogel_bf16_fp4_s"}};
 
-constexpr Functions integer_functions(const Kernel (&of)[6]) {
-    return {{&of[0], &of[1], &of[2], &of[3]}, {nullptr, &of[4], &of[5], nullptr}};
+constexpr Functions integer_functions(const Kernel (&of)[6], const Kernel* hopper) {
+    return {{&of[0], &of[1], &of[2], &of[3], hopper}, {nullptr, &of[4], &of[5], nullptr, nullptr}};
 }
 constexpr Functions group_functions(const Kernel (&of)[2]) {
-    return {{}, {nullptr, &of[0], &of[1], nullptr}};
+    return {{}, {nullptr, &of[0], &of[1], nullptr, nullptr}};
 }
 
 /// In the order of Products.
-constexpr std::array<Functions, 7> kFunctions = {{integer_functions(kW8A8),
-                                                  integer_functions(kW4A8),
-                                                  {{nullptr, &kBf16[0], &kBf16[1], nullptr}, {}},
+constexpr std::array<Functions, 7> kFunctions = {{integer_functions(kW8A8, &kW8A8Sm90),
+                                                  integer_functions(kW4A8, nullptr),
+                                                  {{nullptr, &kBf16[0], &kBf16[1], nullptr, nullptr}, {}},
                                                   group_functions(kBf16Int8),
                                                   group_functions(kBf16Int4),
                                                   group_functions(kBf16Fp8),
@@ -70,10 +77,11 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
-/// The stages, then scale and addend of the columns.
-std::size_t shared_bytes(const TileShape& tile, const SlabWeight& weight) {
-    return static_cast<std::size_t>(tile.stages * (tile.rows * kSlabBytes + tile.columns * weight.row_bytes) +
-                                    tile.columns * 8);
+std::size_t shared_bytes(std::size_t tile, const SlabWeight& weight) {
+    if (tile == kHopper) return kHopperSharedBytes;
+    const TileShape& shape = kShapes[tile];  // the stages, then scale and addend of the columns
+    const std::int64_t stage = shape.rows * kSlabBytes + shape.columns * weight.row_bytes;
+    return static_cast<std::size_t>(shape.stages * stage + shape.columns * 8);
 }
 
 bool in_groups(const SlabWeight& weight) {
@@ -87,23 +95,20 @@ const std::array<const Kernel*, kTiles.size()>& functions_of(const SlabWeight& w
 
 /// Few rows: the tile that reads the weights best. Else the one that is done first, if a block takes as long
 /// as its tile is large, and as many blocks as fit begin together.
-std::size_t tile_of(const LinearProblem& problem, const SlabWeight& weight) {
+std::size_t tile_of(const LinearProblem& problem, const SlabWeight& weight, bool hopper) {
     const auto& functions = functions_of(weight);
     if (problem.m <= kFewRows && functions[kT] != nullptr) return kT;
     const Properties& gpu = here();
     std::size_t best = kS;
     double least = 0;
-    for (const std::size_t i : {kS, kM, kL}) {
-        const Tile& tile = kTiles[i];
-        if (functions[i] == nullptr ||
-            shared_bytes(tile.shape, weight) > static_cast<std::size_t>(gpu.shared_per_block))
+    for (const std::size_t i : {kS, kM, kL, kHopper}) {
+        const auto most_shared = static_cast<std::size_t>(gpu.shared_per_block);
+        if (functions[i] == nullptr || shared_bytes(i, weight) > most_shared || (i == kHopper && !hopper))
             continue;
-        const std::int64_t blocks =
-            ceil_div(problem.m, tile.shape.rows) * ceil_div(problem.n, tile.shape.columns);
-        const std::int64_t rounds =
-            ceil_div(blocks, std::int64_t{tile.blocks} * std::max(gpu.multiprocessors, 1));
-        const double time =
-            static_cast<double>(rounds * tile.blocks * tile.shape.rows * tile.shape.columns) / tile.speed;
+        const Tile& tile = kTiles[i];
+        const std::int64_t blocks = ceil_div(problem.m, tile.rows) * ceil_div(problem.n, tile.columns);
+        const std::int64_t rounds = ceil_div(blocks, tile.blocks * std::max(gpu.multiprocessors, 1));
+        const double time = static_cast<double>(rounds * tile.blocks * tile.rows * tile.columns) / tile.speed;
         if (i == kS || time < least) {
             best = i;
             least = time;
@@ -144,7 +149,7 @@ std::int32_t x_parts(const LinearProblem& problem, bool scaled) {
 /// Workspace: s_t [m], then x' in slabs: [parts][slabs][rows][128].
 struct Workspace {
     Workspace(const LinearProblem& problem, const SlabWeight& weight, bool scaled)
-        : rows(ceil_div(problem.m, kTileL.rows) * kTileL.rows),
+        : rows(ceil_div(problem.m, kMostRows) * kMostRows),
           plane(weight.slabs * rows * kSlabBytes),
           parts(weight.integers() ? 1 : x_parts(problem, scaled)),
           finite(weight.parts > 1 ? 1 : 0),
@@ -215,7 +220,7 @@ void list_pairs(const Call& call, GemmArgs& g) {
     }
 }
 
-GemmArgs gemm_args(const Call& call, const TileShape& tile) {
+GemmArgs gemm_args(const Call& call, const Tile& tile) {
     const LinearProblem& p = call.problem;
     const LinearArgs& args = call.args;
     const SlabWeight& w = call.weight;
@@ -250,25 +255,34 @@ GemmArgs gemm_args(const Call& call, const TileShape& tile) {
     return g;
 }
 
+bool quantize(const Call& call) {
+    const QuantizeArgs q = quantize_args(call);
+    const std::int64_t k = call.problem.k, held = ceil_div(k, 8) * 32;
+    const std::int64_t threads = k >= 1024 ? kQuantizeThreads : 64 * ceil_div(k, 512);
+    const std::int64_t shared = kQuantizeWords * 4 + (held <= kHeldBytes ? held : 0);
+    return launch(call.weight.integers() ? kQuantizeIntegers : kQuantizeFloats,
+                  {{static_cast<unsigned>(call.problem.m)},
+                   {static_cast<unsigned>(threads)},
+                   static_cast<std::size_t>(shared)},
+                  call.args.stream, q);
+}
+
+void multiply(const Call& call, bool hopper) {
+    const std::size_t tile = tile_of(call.problem, call.weight, hopper);
+    const GemmArgs g = gemm_args(call, kTiles[tile]);
+    auto blocks = static_cast<unsigned>(g.row_tiles) * static_cast<unsigned>(g.column_tiles);
+    if (tile == kHopper) blocks = std::min(blocks, static_cast<unsigned>(here().multiprocessors));
+    const int threads = tile == kHopper ? kHopperThreads : kShapes[tile].threads;
+    launch(*functions_of(call.weight)[tile],
+           {{blocks}, {static_cast<unsigned>(threads)}, shared_bytes(tile, call.weight)}, call.args.stream,
+           g);
+}
+
+template <bool kOnHopper>
 void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
     const SlabWeight weight(problem);
     const Call call = {problem, args, weight, Workspace(problem, weight, args.mul_scale != nullptr)};
-    const QuantizeArgs q = quantize_args(call);
-    const unsigned threads =
-        problem.k >= 1024 ? kQuantizeThreads : 64 * static_cast<unsigned>(ceil_div(problem.k, 512));
-    const std::int64_t held = ceil_div(problem.k, 8) * 32;
-    const auto row_bytes = static_cast<std::size_t>(kQuantizeWords * 4 + (held <= kHeldBytes ? held : 0));
-    if (!launch(weight.integers() ? kQuantizeIntegers : kQuantizeFloats,
-                {{static_cast<unsigned>(problem.m)}, {threads}, row_bytes}, args.stream, q))
-        return;
-    const std::size_t at = tile_of(problem, weight);
-    const TileShape& tile = kTiles[at].shape;
-    const GemmArgs g = gemm_args(call, tile);
-    launch(*functions_of(weight)[at],
-           {{static_cast<unsigned>(g.row_tiles) * static_cast<unsigned>(g.column_tiles)},
-            {static_cast<unsigned>(tile.threads)},
-            shared_bytes(tile, weight)},
-           args.stream, g);
+    if (quantize(call)) multiply(call, kOnHopper);
 }
 
 std::size_t packed_bytes(const LinearProblem& problem) {
@@ -319,12 +333,14 @@ std::string takes_codes(const LinearProblem& problem) {
     return limits(problem);
 }
 
+template <bool kOnHopper = false>
 constexpr LinearKernel row(std::string_view name, std::string (*why_not)(const LinearProblem&)) {
-    return {name, why_not, packed_bytes, pack_slabs, workspace_bytes, run};
+    return {name, why_not, packed_bytes, pack_slabs, workspace_bytes, run<kOnHopper>};
 }
 
 }  // namespace
 
+const LinearKernel kHopperW8A8Linear = row<true>("cuda.sm90.w8a8", takes_w8a8);
 const LinearKernel kW8A8Linear = row("cuda.sm80.w8a8", takes_w8a8);
 const LinearKernel kW4A8Linear = row("cuda.sm80.w4a8", takes_w4a8);
 const LinearKernel kGroupedLinear = row("cuda.sm80.groups", takes_groups);

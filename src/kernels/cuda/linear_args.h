@@ -91,6 +91,13 @@ constexpr TileShape kTileM = {128, 128, 64, 32, 1, 3, 256};
 constexpr TileShape kTileS = {64, 64, 32, 32, 1, 4, 128};
 constexpr TileShape kTileT = {16, 32, 16, 32, 4, 6, 128};
 
+/// Of Hopper: a warp group feeds two others, which have 64 rows each.
+constexpr int kHopperRows = 128, kHopperColumns = 256, kHopperStages = 4, kHopperThreads = 384;
+constexpr int kHopperStageBytes = (kHopperRows + kHopperColumns) * kSlabBytes;
+/// The stages, two times scale and addend of the columns, the barriers.
+constexpr int kHopperSharedBytes =
+    kHopperStages * kHopperStageBytes + kHopperColumns * 16 + kHopperStages * 16;
+
 /// The row of a slab of w for column `j` of y, and the column for a row: the same.
 constexpr std::int64_t neighbour_order(std::int64_t j) {
     return (j & ~std::int64_t{31}) | (j >> 1 & 3) << 3 | (j >> 3 & 3) << 1 | (j & 1);

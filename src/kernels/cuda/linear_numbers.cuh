@@ -77,6 +77,17 @@ __device__ __forceinline__ void store_eight(void* to, std::int64_t at, Real type
             out[i] = static_cast<std::uint16_t>(i % 2 == 0 ? words[i / 2] & 0xFFFFU : words[i / 2] >> 16);
 }
 
+/// y of an exact sum, in the order of kernels/linear.h. addend: the bits of an int32 where the call has fixed
+/// scales; a bias of -0 changes nothing.
+__device__ __forceinline__ float scaled(const GemmArgs& a, std::int32_t sum, float s_t, float scale,
+                                        float addend) {
+    if (a.fixed != 0) {
+        const std::uint32_t shifted = static_cast<std::uint32_t>(sum) + __float_as_uint(addend);
+        return __fmul_rn(static_cast<float>(static_cast<std::int32_t>(shifted)), scale);
+    }
+    return __fadd_rn(__fmul_rn(__fmul_rn(static_cast<float>(sum), scale), s_t), addend);
+}
+
 /// 2^exponent for -127 <= exponent <= 127.
 __device__ __forceinline__ float power_of_two(int exponent) {
     return __uint_as_float(exponent == -127 ? 0x00400000U : static_cast<std::uint32_t>(exponent + 127) << 23);

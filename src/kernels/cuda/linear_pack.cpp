@@ -16,7 +16,7 @@
 namespace aerogel::cuda {
 namespace {
 
-constexpr std::int64_t kRowMultiple = 128;  // columns of y of the widest tile
+constexpr std::int64_t kRowMultiple = 256;  // columns of y of the widest tile
 constexpr std::int64_t kMostStep = 32;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) {

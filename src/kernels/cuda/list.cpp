@@ -24,8 +24,8 @@ constexpr std::array<Family, 5> kFamilies = {
 constexpr int kAll = kSm80 | kSm89 | kSm90 | kSm100 | kSm120;
 
 constexpr MachineRow<LinearKernel> kLinear[] = {
-    {kAll, &kW8A8Linear},       {kAll, &kW4A8Linear},  {kAll, &kGroupedLinear},
-    {kAll, &kDequantizeLinear}, {kAll, &kFloatLinear},
+    {kSm90, &kHopperW8A8Linear}, {kAll, &kW8A8Linear},       {kAll, &kW4A8Linear},
+    {kAll, &kGroupedLinear},     {kAll, &kDequantizeLinear}, {kAll, &kFloatLinear},
 };
 constexpr std::array<MachineRow<AttentionKernel>, 0> kAttention = {};
 constexpr std::array<MachineRow<ElementwiseKernels>, 0> kElementwise = {};

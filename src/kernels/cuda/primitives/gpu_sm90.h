@@ -45,6 +45,15 @@ AEROGEL_DEVICE void mbarrier_wait(std::uint64_t* barrier, std::uint32_t parity) 
 AEROGEL_DEVICE void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+/// One thread copies a run of bytes to shared memory, multiples of 16 at multiples of 16, and no map is
+/// needed. They land on the barrier.
+AEROGEL_DEVICE void bulk_load(void* to, const void* from, int bytes, std::uint64_t* barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+            address(to)),
+        "l"(from), "r"(bytes), "r"(address(barrier))
+        : "memory");
+}
 /// One thread fetches the map early.
 AEROGEL_DEVICE void tma_prefetch(const void* map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
