@@ -354,7 +354,7 @@ TEST(LinearProducts, offsets_beyond_32_bits) {
     ASSERT_NE(y.as<void>(), MAP_FAILED);
     auto* bf16 = x.as<std::uint16_t>();
     for (std::int64_t p = 0; p < 256; ++p) {
-        bf16[p] = 0x3F80;  // 1
+        bf16[p] = p < 128 ? 0x3F80 : 0xBF80;  // 1 and -1
         bf16[kFar / 2 + p] = 0x4000;
     }
     float s_t[2] = {};
@@ -389,8 +389,8 @@ TEST(LinearProducts, offsets_beyond_32_bits) {
     a.slabs = 2;
     const std::size_t shared = 6 * (16 + 32) * 128 + 32 * 8;
     ASSERT_EQ(emulator::launch({{1}, {128}, shared}, aerogel_w8a8_t, a).text(), "");
-    for (std::int64_t i = 0; i < 2; ++i)
-        EXPECT_EQ(y.as<float>()[i * kFar + 31], (127.0F * 128 + 127.0F * 2 * 128) * s_t[i]);
+    EXPECT_EQ(y.as<float>()[31], 127 * 128 * (1 - 2) * s_t[0]);
+    EXPECT_EQ(y.as<float>()[kFar + 31], 127 * 128 * (1 + 2) * s_t[1]);
 }
 
 }  // namespace
