@@ -13,17 +13,18 @@ import train  # noqa: E402
 
 
 class HeldOut:
-    """`videos` unseen videos between noise and clear, as the training loop's own held-out loss takes them; `shift`: all frames of a video
-    together, at a level of the schedule with this shift."""
+    """`videos` unseen videos of `frames` frames between noise and clear, as the training loop's own held-out loss takes them; `shift`: all
+    frames of a video together, at a level of the schedule with this shift."""
 
-    def __init__(self, model: "demo.DemoModel", videos: int, shift: float | None = None):
-        self.batches = list(train.held_out_batches(data.FRAMES, videos))
+    def __init__(self, model: "demo.DemoModel", videos: int, shift: float | None = None, frames: int = data.FRAMES):
+        self.batches = list(train.held_out_batches(frames, videos))
         if shift is not None:
             levels = train.shifted(1 - train.held_out_progress(videos), shift)
             self.batches = [(video, places, level.expand_as(sigma).clone(), noise, ids)
                             for level, (video, places, sigma, noise, ids) in zip(levels, self.batches, strict=True)]
         self.captions = model.captions
         self.reference: torch.Tensor | None = None
+        self.reference_losses: torch.Tensor | None = None
 
     @torch.no_grad()
     def write(self, path: pathlib.Path, steps: int) -> pathlib.Path:
@@ -39,13 +40,16 @@ class HeldOut:
         return path
 
     def figures(self, velocities: torch.Tensor) -> dict:
-        """{"loss", "velocity_error"} of the velocities [videos, 3, frames, height, width]; the first call's are those of the float model."""
+        """Of the velocities [videos, 3, frames, height, width], lists with a value of each: "losses", "losses_gained" over those of the float
+        model and "velocity_errors"; and the "loss" and "velocity_error" of all together. The first call's are those of the float model."""
+        losses = torch.stack([train.flow_matching_loss(lambda x, level, ids, v=v: v[None], video, sigma, noise, ids)
+                              for v, (video, _, sigma, noise, ids) in zip(velocities, self.batches, strict=True)])
         if self.reference is None:
-            self.reference = velocities
-        losses = [train.flow_matching_loss(lambda x, level, ids, v=v: v[None], video, sigma, noise, ids)
-                  for v, (video, _, sigma, noise, ids) in zip(velocities, self.batches, strict=True)]
+            self.reference, self.reference_losses = velocities, losses
+        errors = (velocities - self.reference).flatten(1).norm(dim=1) / self.reference.flatten(1).norm(dim=1)
         error = (velocities - self.reference).norm() / self.reference.norm()
-        return {"loss": float(torch.stack(losses).mean()), "velocity_error": float(error)}
+        return {"loss": float(losses.mean()), "velocity_error": float(error), "losses": losses.tolist(), "velocity_errors": errors.tolist(),
+                "losses_gained": (losses - self.reference_losses).tolist()}
 
     def of_file(self, path: pathlib.Path) -> dict:
         return self.figures(load_file(path)["velocity"])

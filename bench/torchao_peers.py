@@ -58,8 +58,9 @@ def stored_bytes(model) -> int:
 
 
 @torch.no_grad()
-def videos(model, captions, steps, frames) -> tuple[list, float]:
+def videos(model, captions, steps, frames, guidance=None) -> tuple[list, float]:
     """A video per caption, caption i from seed i, and the seconds of a step."""
+    chosen = {} if guidance is None else {"guidance": guidance}
     start = time.perf_counter()
-    made = [demo.sample(model, [caption], seed=i, steps=steps, frames=frames)[0] for i, caption in enumerate(captions)]
+    made = [demo.sample(model, [caption], seed=i, steps=steps, frames=frames, **chosen)[0] for i, caption in enumerate(captions)]
     return made, (time.perf_counter() - start) / (steps * len(captions))

@@ -48,8 +48,8 @@ class LayeredModel {
     /// In the order of the original's named_modules().
     std::vector<std::string> linear_names() const;
     const Linear& linear(const std::string& name) const;
-    /// InvalidArgument when there is no such layer or the features differ.
-    void replace_linear(const std::string& name, std::unique_ptr<Linear> linear);
+    /// Returns the layer that was there. InvalidArgument when there is no such layer or the features differ.
+    std::unique_ptr<Linear> replace_linear(const std::string& name, std::unique_ptr<Linear> linear);
     std::vector<std::string> attention_names() const;
     /// Heads, and how the module is quantized, sparse calls included (unless SparseConfig asks for a
     /// precision of its own).

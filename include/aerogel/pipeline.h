@@ -83,6 +83,8 @@ struct GenerateOptions {
     /// Called after each step with the number of steps done, of all steps of all videos (0 while a first
     /// frame is made); return false to stop (generate() then throws Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
+    /// Called before every forward pass with the caption (not before those of the guidance).
+    std::function<void(int step, const TransformerInput& input)> on_transformer_input;
     /// Passed on to every forward pass, see TransformerStep (calibration, mining).
     std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
     std::function<void(int step, const AttentionInput& input)> on_attention_input;

@@ -28,14 +28,15 @@ if TYPE_CHECKING:
     from .linear import QuantizedLinear
     from .model_plan import OnlineQuantConfig, QuantizeReport
     from .quantization import quantize, schemes
+    from .tuning import TuneReport, tune
 
 _WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "model_plan", "QuantizeReport": "model_plan", "schemes": "quantization",
                "QuantizedLinear": "linear", "QuantizedAttention": "attention.module", "AerogelConfig": "diffusers",
-               "enable_sparse_attention": "diffusers"}
+               "enable_sparse_attention": "diffusers", "tune": "tuning", "TuneReport": "tuning"}
 __all__ = ["attention", "quantized_attention", "sparse_attention", "inspect", "InspectReport", "compare", "Comparison", "export", "ExportReport",
            "calibrate", "Calibration", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", "quantize",
            "OnlineQuantConfig", "QuantizeReport", "schemes", "QuantizedLinear", "QuantizedAttention", "timestep_callback", "AerogelConfig",
-           "enable_sparse_attention"]  # written out: type checkers read nothing else
+           "enable_sparse_attention", "tune", "TuneReport"]  # written out: type checkers read nothing else
 
 
 if not TYPE_CHECKING:  # type checkers would take any name at all for one that is there

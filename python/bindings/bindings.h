@@ -15,5 +15,6 @@ void bind_rotated_norm(nanobind::module_& module);
 void bind_model_plan(nanobind::module_& module);
 void bind_export(nanobind::module_& module);
 void bind_reports(nanobind::module_& module);
+void bind_tune(nanobind::module_& module);
 
 }  // namespace aerogel::python

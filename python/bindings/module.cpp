@@ -75,4 +75,5 @@ NB_MODULE(_core, module) {
     aerogel::python::bind_model_plan(module);
     aerogel::python::bind_export(module);
     aerogel::python::bind_reports(module);
+    aerogel::python::bind_tune(module);
 }

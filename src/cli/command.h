@@ -17,6 +17,7 @@ void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_mine(CLI::App& app);
 void add_quantize(CLI::App& app);
+void add_tune(CLI::App& app);
 
 /// From now on the first Ctrl-C (SIGINT or SIGTERM) asks the library to stop (aerogel/cancellation.h), so
 /// that work ends cleanly, and ends the process itself where that takes longer than a second: temporary files

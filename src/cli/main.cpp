@@ -54,6 +54,7 @@ int run(int argc, char** argv) {
     app.require_subcommand(1);
     aerogel::cli::add_inspect(app);
     aerogel::cli::add_quantize(app);
+    aerogel::cli::add_tune(app);
     aerogel::cli::add_dequantize(app);
     aerogel::cli::add_generate(app);
     aerogel::cli::add_forward(app);

@@ -83,14 +83,12 @@ void check_required(const QuantizeFlags& flags) {
     }
     const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
                               flags.algorithm != "minmax" || flags.group_size != kSchemeGroups ||
-                              flags.asymmetric || flags.packed || flags.rotation_block != 0 ||
-                              flags.low_rank != 0 || !flags.smoothing.empty() ||
-                              !flags.attention.quant_type.empty();
+                              flags.asymmetric || flags.rotation_block != 0 || flags.low_rank != 0 ||
+                              !flags.smoothing.empty() || !flags.attention.quant_type.empty();
     if (layers_given) {
         throw InvalidArgument(
             "[quantize] the --recipe says how each layer is quantized: leave out --scheme, --algorithm, "
-            "--include, --exclude, --group-size, --asymmetric, --smooth, --rotate, --low-rank, --packed and "
-            "--fa");
+            "--include, --exclude, --group-size, --asymmetric, --smooth, --rotate, --low-rank and --fa");
     }
 }
 
@@ -147,6 +145,8 @@ RecipePlan plan_from_recipe(const QuantizeFlags& flags, const std::vector<std::s
                             QuantizeResult& result) {
     const Recipe recipe = read_recipe(flags.recipe, flags.without);
     RecipePlan plan = plan_of(recipe, linears);
+    for (auto& [name, options] : plan.layers)
+        options.packed = flags.packed && options.scheme->weight == Format::int4;
     result.recipe = flags.recipe;
     for (const auto& entry : recipe.left_out) result.notes.push_back(entry + " is left out");
     result.notes.insert(result.notes.end(), plan.notes.begin(), plan.notes.end());

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "aerogel/error.h"
 #include "quant/layer_patterns.h"
@@ -73,7 +74,8 @@ const Linear& LayeredModel::linear(const std::string& name) const {
     return *linear_slot(name).layer;
 }
 
-void LayeredModel::replace_linear(const std::string& name, std::unique_ptr<Linear> linear) {
+std::unique_ptr<Linear> LayeredModel::replace_linear(const std::string& name,
+                                                     std::unique_ptr<Linear> linear) {
     LinearSlot& slot = linear_slot(name);
     if (linear == nullptr)
         throw InvalidArgument(fmt::format("[{}] {} cannot be replaced by nothing", layers_.family, name));
@@ -83,7 +85,7 @@ void LayeredModel::replace_linear(const std::string& name, std::unique_ptr<Linea
         throw InvalidArgument(fmt::format("[{}] {} must have {} -> {} features, got {} -> {}", layers_.family,
                                           name, in, out, linear->in_features(), linear->out_features()));
     }
-    slot.layer = std::move(linear);
+    return std::exchange(slot.layer, std::move(linear));
 }
 
 const AttentionSlot& LayeredModel::attention(const std::string& name) const {

@@ -116,6 +116,7 @@ class Run {
         input.encoder_hidden_states = conditional ? inputs_.prompt_embeds : inputs_.negative_prompt_embeds;
         input.condition = inputs_.condition;
         input.encoder_hidden_states_image = inputs_.image_embeds;
+        if (conditional && options_.on_transformer_input) options_.on_transformer_input(step, input);
         TransformerStep settings;
         settings.context.timestep_index = *timestep_.get_timestep_idx();
         if (policy_) settings.timestep_policy = &*policy_;

@@ -16,32 +16,11 @@
 #include "aerogel/error.h"
 #include "core/input_file.h"
 #include "core/text.h"
+#include "quant/recipe_words.h"
 #include "quant/recipe_yaml.h"
 
 namespace aerogel {
 namespace {
-
-struct Combination {
-    std::string_view act_dtype, act_scope, weight_dtype, weight_scope;
-    std::string_view scheme;
-};
-
-constexpr std::array<Combination, 14> kCombinations = {{
-    {"int8", "per_tensor", "int8", "per_channel", "W8A8"},
-    {"int8", "per_token", "int8", "per_channel", "W8A8_DYNAMIC"},
-    {"int8", "per_token", "int4", "per_channel", "W4A8"},
-    {"int8", "per_token", "int4", "per_group", "W4A8"},
-    {"int4", "per_token", "int4", "per_channel", "W4A4_DYNAMIC"},
-    {"fp8_e4m3", "per_token", "fp8_e4m3", "per_channel", "WFP8AFP8_DYNAMIC"},
-    {"mxfp8", "per_block", "mxfp8", "per_block", "W8A8_MXFP8"},
-    {"mxfp8", "per_block", "mxfp4", "per_block", "W4A8_MXFP"},
-    {"mxfp4", "per_block", "mxfp4", "per_block", "W4A4_MXFP4"},
-    {"mxfp4", "dual_scale", "mxfp4", "dual_scale", "W4A4_MXFP4_DUALSCALE"},
-    {"float", "", "int8", "per_channel", "W8A16"},
-    {"float", "", "int8", "per_group", "W8A16"},
-    {"float", "", "int4", "per_channel", "W4A16"},
-    {"float", "", "int4", "per_group", "W4A16"},
-}};
 
 // The value of a key, one of several words.
 std::string choice(const RecipeNode& side, const char* key, const std::vector<std::string>& words) {
@@ -82,7 +61,7 @@ struct Side {
 
 const SchemeRow& scheme_of(const RecipeNode& qconfig, const Side& act, const Side& weight) {
     std::vector<std::string> known;
-    for (const Combination& row : kCombinations) {
+    for (const RecipeScheme& row : kRecipeSchemes) {
         const bool same = row.act_dtype == act.dtype && row.act_scope == act.scope &&
                           row.weight_dtype == weight.dtype && row.weight_scope == weight.scope;
         if (same) return scheme_row("recipe", row.scheme);
@@ -165,18 +144,6 @@ LayerOptions read_qconfig(const RecipeNode& qconfig) {
     return options;
 }
 
-struct AttentionForm {
-    std::string_view dtype, scope, type;
-};
-
-constexpr std::array<AttentionForm, 5> kForms = {{
-    {"fp8_e4m3", "per_token", "FP8_DYNAMIC"},
-    {"mxfp8", "per_block", "MXFP8_DYNAMIC"},
-    {"mxfp4", "per_block", "MXFP4_DYNAMIC"},
-    {"int8", "per_token", "INT8_DYNAMIC"},
-    {"int8", "per_head", "FAQUANT"},
-}};
-
 std::string type_of(const RecipeNode& qconfig) {
     qconfig.check_keys({"scope", "dtype", "symmetric", "method", "ext"});
     const std::string dtype = qconfig.at("dtype").text(), scope = qconfig.at("scope").text();
@@ -187,7 +154,7 @@ std::string type_of(const RecipeNode& qconfig) {
         qconfig.at("method").refuse("attention only supports minmax");
     }
     std::vector<std::string> known;
-    for (const AttentionForm& form : kForms) {
+    for (const RecipeAttentionForm& form : kRecipeAttentions) {
         if (form.dtype == dtype && form.scope == scope) return std::string(form.type);
         known.push_back(fmt::format("{} {}", form.dtype, form.scope));
     }

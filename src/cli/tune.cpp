@@ -1,0 +1,240 @@
+// aerogel tune MODEL -o RECIPE --max-error X | --max-size Y: a mixture of schemes that keeps a budget.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "cli/sampling_flags.h"
+#include "cli/tune_report.h"
+#include "core/atomic_file.h"
+#include "model/calibrate.h"
+#include "model/tune.h"
+#include "quant/tune/choices.h"
+
+namespace aerogel::cli {
+namespace {
+
+struct TuneFlags {
+    std::string model;
+    std::string output;
+    std::string max_size;
+    std::string minimize = "size";
+    std::string captions;
+    std::size_t max_captions = 0;
+    std::string inputs;
+    std::string measurements;
+    std::string calibration;
+    std::string plot;
+    int records = 8;
+    SamplingFlags sampling;
+    TuneOptions options;
+    bool json = false;
+};
+
+// "1.9MB", "2GB", "40%" of the unchanged weights.
+double bytes_of(const std::string& text, double whole) {
+    constexpr std::pair<std::string_view, double> kUnits[] = {
+        {"%", 0.0}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1.0}};
+    double number = 0.0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+    if (error == std::errc{} && std::isfinite(number) && number > 0.0) {
+        for (const auto& [name, factor] : kUnits)
+            if (unit == name) return factor == 0.0 ? number / 100.0 * whole : number * factor;
+    }
+    throw InvalidArgument(fmt::format(
+        "[tune] --max-size must be like 1.9MB, 500kB, 2GB or 40% (of the unchanged weights), got '{}'",
+        text));
+}
+
+void check_flags(const TuneFlags& flags) {
+    if (flags.options.max_error.has_value() == !flags.max_size.empty())
+        throw InvalidArgument("[tune] give --max-error or --max-size, one of them");
+    if (!flags.max_size.empty()) bytes_of(flags.max_size, 1.0);
+    if (!flags.inputs.empty() && (!flags.captions.empty() || flags.sampling.options.steps))
+        throw InvalidArgument("[tune] --recorded-inputs take the place of --captions and --steps");
+    for (const std::string& scheme : flags.options.schemes) tune_scheme(scheme);
+    const std::vector<std::filesystem::path> inputs = {flags.captions, flags.inputs};
+    check_output_file("tune", flags.output, inputs);
+    for (const std::string& other : {flags.measurements, flags.calibration, flags.plot}) {
+        if (other.empty()) continue;
+        check_output_file("tune", other, inputs);
+        if (other == flags.output)
+            throw InvalidArgument(fmt::format("[tune] the output '{}' is given twice", other));
+    }
+}
+
+std::vector<TuneRecord> recorded_from_captions(const Pipeline& pipeline, const TuneFlags& flags) {
+    TuneCaptions from;
+    from.captions = flags.captions.empty() ? default_captions(flags.model) : read_captions(flags.captions);
+    if (flags.max_captions != 0 && from.captions.size() > flags.max_captions)
+        from.captions.resize(flags.max_captions);
+    from.sampling = sampling_options("tune", flags.sampling);
+    from.records = flags.records;
+    std::optional<Progress> progress;
+    from.progress = [&](int done, int total) {
+        if (!progress) progress.emplace("record", total);
+        progress->update(done);
+        return !interrupted();
+    };
+    return tune_records(pipeline, from);
+}
+
+TunedModel run_with_progress(const TuneFlags& flags, Transformer& model,
+                             const std::vector<TuneRecord>& records) {
+    TuneOptions options = flags.options;
+    options.minimize_time = flags.minimize == "time";
+    options.measurements = flags.measurements;
+    if (!flags.max_size.empty())
+        options.max_bytes = bytes_of(flags.max_size, static_cast<double>(model.weight_bytes()));
+    std::optional<Progress> progress;
+    options.progress = [&](int done, int total, const std::string& what) {
+        if (interrupted()) return false;
+        if (done < 0) return true;
+        if (!progress && total > 1) progress.emplace("tune", total);
+        if (progress) progress->update(done, what);
+        return true;
+    };
+    try {
+        return tune(model, records, options);
+    } catch (const Cancelled&) {
+        progress.reset();
+        throw Cancelled(
+            fmt::format("interrupted; what was measured is in {}: give the same command again to continue",
+                        flags.measurements));
+    }
+}
+
+void write_results(const TuneFlags& flags, const TunedModel& tuned) {
+    TuneReport report{flags.model, flags.output, flags.plot, {}, tuned, flags.minimize == "time"};
+    if (!flags.calibration.empty()) {
+        tuned.calibration.save(flags.calibration);
+        if (tuned.needs_calibration) report.calibration = flags.calibration;
+    }
+    write_file_atomically(flags.output, recipe_text(tuned.layers, tuned.attentions, recipe_comment(report)));
+    if (!flags.plot.empty()) write_file_atomically(flags.plot, to_svg(report));
+    if (flags.json) {
+        print_json(to_json(report));
+        return;
+    }
+    print_text(fmt::format("{}wrote {}; use it with\n  {}", to_text(report), flags.output, use_of(report)));
+    if (!flags.plot.empty()) print_text("wrote " + flags.plot);
+}
+
+void run_tune(TuneFlags flags) {
+    if (flags.measurements.empty()) flags.measurements = flags.output + ".measurements.json";
+    check_flags(flags);
+    if (flags.inputs.empty()) {
+        Pipeline pipeline = Pipeline::load(flags.model);
+        const auto records = recorded_from_captions(pipeline, flags);
+        write_results(flags, run_with_progress(flags, pipeline.transformer(), records));
+        return;
+    }
+    const auto records = tune_records(flags.inputs, flags.records);
+    const auto model = Transformer::load(flags.model);
+    write_results(flags, run_with_progress(flags, *model, records));
+}
+
+void add_measuring_flags(CLI::App& command, TuneFlags& flags) {
+    const std::string group = "Inputs to measure on";
+    command
+        .add_option("--captions", flags.captions, "File with one caption per line (default: the model's own)")
+        ->group(group);
+    command.add_option("--max-captions", flags.max_captions, "Use at most this many captions (0: all)")
+        ->group(group);
+    command
+        .add_option("--recorded-inputs", flags.inputs,
+                    "A .safetensors file with recorded inputs of the transformer (see aerogel forward "
+                    "--help), instead of "
+                    "captions")
+        ->group(group);
+    command
+        .add_option("--records", flags.records,
+                    "Forward passes to measure on, spread over captions and steps")
+        ->capture_default_str()
+        ->check(whole_number(1, 100000))
+        ->group(group);
+    command
+        .add_option("--step-groups", flags.options.step_groups, "Groups of steps; the error is kept in each")
+        ->capture_default_str()
+        ->check(whole_number(1, 1000))
+        ->group(group);
+    command
+        .add_option("--measurements", flags.measurements,
+                    "File that keeps what was measured, to continue or for another budget (default: "
+                    "OUTPUT.measurements.json)")
+        ->group(group);
+    add_sampling_flags(command, flags.sampling, group);
+}
+
+void add_choice_flags(CLI::App& command, TuneFlags& flags) {
+    const std::string group = "Choices";
+    command
+        .add_option(
+            "--schemes", flags.options.schemes,
+            "What a Linear may become besides float: SCHEME[/ALGORITHM][/GROUP], such as W4A8/gptq/32")
+        ->capture_default_str()
+        ->delimiter(',')
+        ->group(group);
+    command
+        .add_option(
+            "--fa", flags.options.attentions,
+            "What self-attention may become besides float: INT8_DYNAMIC ... (pays with --minimize time)")
+        ->delimiter(',')
+        ->group(group);
+    command
+        .add_option("--include", flags.options.include,
+                    "Layers to tune, by pattern (default: attention and feed-forward)")
+        ->group(group);
+    command.add_option("--exclude", flags.options.exclude, "Layers that stay float")->group(group);
+}
+
+}  // namespace
+
+void add_tune(CLI::App& app) {
+    auto* command = app.add_subcommand("tune",
+                                       "Measure how much each layer hurts in each scheme, and write a recipe "
+                                       "that keeps a budget of error or size");
+    auto flags = std::make_shared<TuneFlags>();
+    command->add_option("MODEL", flags->model, "Pipeline folder (transformer/, text_encoder/ ...)")
+        ->required();
+    command->add_option("-o,--output", flags->output, "The recipe (YAML), for aerogel quantize --recipe")
+        ->required();
+    command
+        ->add_option("--max-error", flags->options.max_error,
+                     "Largest |v - v of float| / |v of float| of the velocity, in every group of steps")
+        ->check(real_number(1e-9, 1e3));
+    command->add_option("--max-size", flags->max_size,
+                        "Largest size of the weights: 1.9MB, 2GB, or 40% of the unchanged ones");
+    command
+        ->add_option("--minimize", flags->minimize,
+                     "With --max-error: size, or time (of a forward pass on this machine)")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"size", "time"}));
+    add_choice_flags(*command, *flags);
+    add_measuring_flags(*command, *flags);
+    command->add_option("--plot", flags->plot, "Also draw error over size, beside the uniform schemes (SVG)");
+    command->add_option(
+        "--save-calibration", flags->calibration,
+        "Also save the inputs that algorithms such as gptq looked at, for quantize --calibration");
+    command->add_flag("--json", flags->json, "Print everything that was measured as JSON");
+    command->footer(
+        "Examples:\n"
+        "  aerogel tune examples/shapes_dit -o recipe.yaml --max-error 0.05 --plot error.svg\n"
+        "  aerogel tune examples/shapes_dit -o recipe.yaml --max-size 40% --schemes W8A8_DYNAMIC,W4A8/gptq "
+        "\\\n"
+        "      --save-calibration inputs.safetensors\n"
+        "  aerogel quantize examples/shapes_dit -o quantized --recipe recipe.yaml --packed");
+    command->callback([flags] { run_tune(*flags); });
+}
+
+}  // namespace aerogel::cli
