@@ -118,7 +118,7 @@ def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.Qu
             _compute_with(model, name, module, quantized)
         report.attention[name] = quantized.format
     if any(isinstance(layer, QuantizedLinear) for layer in model.modules()):
-        _tell_diffusers(model)
+        tell_diffusers(model)
     return report
 
 
@@ -139,10 +139,15 @@ def _exchange(model: nn.Module, found: Listed, plan: _core.ModelPlan, new: Mappi
         else:
             report.layers.append(LayerReport(name, "FLOAT", why))
         if layer is not linear:
-            _take_over(linear, layer)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer)
+            take_over(linear, layer)
+            put(model, name, layer)
     return report
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """In the place of that name."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
 
 
 def _compute_with(model: nn.Module, name: str, module: nn.Module, quantized: QuantizedAttention) -> None:
@@ -158,14 +163,14 @@ _HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always
           "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook")
 
 
-def _take_over(linear: nn.Module, layer: nn.Module) -> None:
+def take_over(linear: nn.Module, layer: nn.Module) -> None:
     """The mode of the old module, its own attributes and its hooks; their handles go on working, for the dictionaries are the same."""
     layer.train(linear.training)
     own = {name: value for name, value in vars(linear).items() if name in _HOOKS or name not in vars(layer)}
     vars(layer).update({name: value for name, value in own.items() if name not in ("forward", "_compiled_call_impl")})
 
 
-def _tell_diffusers(model: nn.Module) -> None:
+def tell_diffusers(model: nn.Module) -> None:
     """A model of diffusers learns that it is quantized: save_pretrained and LoRA adapters then work."""
     diffusers = sys.modules.get("diffusers")
     if diffusers is not None and isinstance(model, diffusers.ModelMixin):

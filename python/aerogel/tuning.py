@@ -14,6 +14,7 @@ from . import _core
 from ._loading import float_arrays
 from .layer_choice import chosen_linears, unwrapped
 from .linear import QuantizedLinear
+from .quantization import put, take_over, tell_diffusers
 
 Progress = Callable[[int, int, str], object]  # measurements done, at most, what is measured next
 
@@ -38,7 +39,11 @@ class TuneReport:
         """Replaces the layers of `model`, the one that was tuned or a copy of it, in place."""
         model = unwrapped(model)
         for name, choice in self._choices.items():
-            _put(model, name, _layer(choice, model.get_submodule(name)))
+            linear = model.get_submodule(name)
+            layer = _layer(choice, linear)
+            take_over(linear, layer)
+            put(model, name, layer)
+        tell_diffusers(model)
 
     def write(self, recipe: str | PathLike[str]) -> None:
         """The recipe (YAML) for `aerogel quantize --recipe`. Raises OSError."""
@@ -115,7 +120,7 @@ class _Session:
     def _take(self, mixture: Sequence[int]) -> None:
         for i, (name, linear) in enumerate(self.linears.items()):
             if mixture[i] != self.current[i]:
-                _put(self.model, name, linear if mixture[i] == 0 else _layer(self.choices[i][mixture[i] - 1][1], linear))
+                put(self.model, name, linear if mixture[i] == 0 else _layer(self.choices[i][mixture[i] - 1][1], linear))
                 self.current[i] = mixture[i]
 
     @torch.no_grad()
@@ -145,8 +150,3 @@ def _checkpoint_arrays(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | 
 
 def _layer(choice: _core.LayerChoice, linear: nn.Module) -> QuantizedLinear:
     return QuantizedLinear(choice.quantize(*_checkpoint_arrays(linear)))
-
-
-def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)

@@ -51,7 +51,9 @@ class ModelTuning {
         add_linears();
         add_attentions();
     }
-    ~ModelTuning() { take(Mixture(modules_.size(), 0)); }
+    ~ModelTuning() {
+        if (!current_.empty()) take(Mixture(current_.size(), 0));  // also after an error
+    }
     ModelTuning(const ModelTuning&) = delete;
     ModelTuning& operator=(const ModelTuning&) = delete;
 
@@ -69,7 +71,8 @@ class ModelTuning {
         tuned_.result = tune(tuned_.problem, calls);
         journal.write();
         describe();
-        return std::move(tuned_);
+        take(Mixture(modules_.size(), 0));
+        return std::exchange(tuned_, {});
     }
 
   private:

@@ -12,6 +12,7 @@
 
 #include <unistd.h>
 
+#include "aerogel/cancellation.h"
 #include "aerogel/error.h"
 #include "core/atomic_file.h"
 #include "quant/recipe.h"
@@ -131,7 +132,7 @@ TEST(Tune, KeepsTheErrorThatIsMeasured) {
         TuneResult result = tune(toy.problem, {measure});
         EXPECT_LE(calls, 40 + 2 + 10);
         EXPECT_TRUE(is_sound(result, toy.problem, measure));
-        EXPECT_GT(result.best.error(), 0.85 * *toy.problem.max_error) << "the budget is not used";
+        EXPECT_GT(result.best.error(), 0.75 * *toy.problem.max_error) << "the budget is not used";
 
         // Broken on purpose: everything in four bits, with the errors that it has, and with those of the
         // result.
@@ -181,7 +182,7 @@ TEST(Tune, RefusesWhatCannotBe) {
     toy.problem.max_cost = 1.0;
     EXPECT_NE(refusal(toy.problem, measure).find("as small as"), std::string::npos);
     toy.problem.modules.clear();
-    EXPECT_NE(refusal(toy.problem, measure).find("nothing to choose"), std::string::npos);
+    EXPECT_NE(refusal(toy.problem, measure).find("anything to choose"), std::string::npos);
 }
 
 TEST(Tune, JournalContinuesAndTellsOtherModelsApart) {
@@ -229,8 +230,8 @@ TEST(Tune, RecipesSayWhatWasChosen) {
         plan[names.back()] = *options;
         EXPECT_GT(stored_bytes(*options, layer), 64U * 128U / 2U);
     }
-    const std::string text = recipe_text(plan, {{"blocks.0.attn1", "FP8_DYNAMIC"}}, {"a comment"});
-    const RecipePlan read = plan_of(parse_recipe(text, "recipe"), names);
+    const std::string recipe = recipe_text(plan, {{"blocks.0.attn1", "FP8_DYNAMIC"}}, {"a comment"});
+    const RecipePlan read = plan_of(parse_recipe(recipe, "recipe"), names);
     EXPECT_EQ(read.layers.size(), plan.size());
     EXPECT_TRUE(read.notes.empty());
     for (const auto& [name, how] : plan) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "quant/tune/tune.h"
 
@@ -73,11 +74,12 @@ class LagrangianSearch {
         for (std::size_t m = 0; m < shares_.size(); ++m) {
             const auto& choices = problem_.modules[m].choices;
             std::size_t best = 0;
-            double least = std::numeric_limits<double>::infinity();
+            double least = std::numeric_limits<double>::infinity(), error = least;
             for (std::size_t c = 0; c < choices.size(); ++c) {
-                const double priced = choices[c].cost + price * share(m, c, weights);
-                if (priced < least) {
+                const double own = share(m, c, weights), priced = choices[c].cost + price * own;
+                if (std::pair(priced, own) < std::pair(least, error)) {
                     least = priced;
+                    error = own;
                     best = c;
                 }
             }
