@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import tempfile
 
+import figures
 import held_out
 import numpy as np
 import torchao_peers
@@ -93,13 +94,33 @@ def parse_arguments():
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="folder of fidelity.md and fidelity.png")
     parser.add_argument("--only", action="append", default=[], help="only variants whose name contains this; repeatable")
     parser.add_argument("--captions", nargs="+", default=listed_captions(VIDEOS), help="of the videos, one each; by default 24 that are not calibrated on")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--guidance", type=float, help="of the videos; 1: none; default: the model's")
     parser.add_argument("--held-out", type=int, default=VIDEOS, help="unseen videos, at as many noise levels, of the loss and the velocity error")
-    parser.add_argument("--held-out-frames", type=int, default=held_out.data.FRAMES, help="frames of them")
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
+    parser.add_argument("--held-out-frames", type=int, default=8, help="frames of them")
+    parser.add_argument("--json", type=pathlib.Path, help="keeps all figures; variants that it holds already, measured alike, are not measured again")
     return parser.parse_args()
+
+
+class Kept:
+    """Figures of variants by name, on the disk after each one: a run that is stopped goes on where it was."""
+
+    def __init__(self, arguments):
+        self.path = arguments.json
+        self.settings = {key: str(getattr(arguments, key)) for key in ("model", "captions", "steps", "frames", "guidance", "held_out", "held_out_frames")}
+        before = json.loads(self.path.read_text()) if self.path and self.path.exists() else {}
+        alike = before.get("settings") == self.settings
+        self.rows = {part: before[part] if alike else {} for part in ("variants", "by_step")}
+
+    def row(self, part, name, measured):
+        """What is kept, else what `measured()` gives."""
+        rows = self.rows[part]
+        if name not in rows:
+            rows[name] = measured()
+            if self.path:
+                figures.write(self.path, {"settings": self.settings, **self.rows})
+        return rows[name]
 
 
 class Measure:
@@ -164,22 +185,27 @@ class Measure:
                 "weight_errors": errors, "error_worst": max(errors), **self.forward(self.arguments.model, *quantized),
                 **self.distances("quantized")}
 
-    def torchao(self):
+    def torchao(self, kept):
         """Rows of PyTorch's float32 model and of torchao's schemes, whose videos PyTorch makes and that are compared with its own."""
         original = held_out.demo.load_folder(self.arguments.model)
 
         def row(model, name):
-            made, seconds = torchao_peers.videos(model, self.arguments.captions, self.arguments.steps, self.arguments.frames, self.arguments.guidance)
+            a = self.arguments
+            made, seconds = torchao_peers.videos(model, a.captions, a.steps, a.frames, a.guidance)
             for seed, video in enumerate(made):
                 save_file({"video": video.contiguous()}, self.folder / f"{name}_{seed}.safetensors")
-            figures = {"bytes": torchao_peers.stored_bytes(model), "seconds_per_step": seconds, **self.held_out.of_model(model)}
-            return figures | ({} if name == "torch" else self.distances(name, "torch"))
+            found = {"bytes": torchao_peers.stored_bytes(model), "seconds_per_step": seconds, **self.held_out.of_model(model)}
+            return found | ({} if name == "torch" else self.distances(name, "torch"))
 
-        rows = {"PyTorch float32": row(original, "torch")}
-        for name, config in track(torchao_peers.configs().items(), "torchao"):
+        def peer(config):
             model = torchao_peers.quantized(self.arguments.model, config)
             errors = torchao_peers.weight_errors(model, original)
-            rows[name] = {"weight_errors": errors, "error_worst": max(errors), **row(model, "torchao")}
+            return {"weight_errors": errors, "error_worst": max(errors), **row(model, "torchao")}
+
+        plain = row(original, "torch")
+        rows = {"PyTorch float32": kept.row("variants", "PyTorch float32", lambda: plain)}
+        for name, config in track(torchao_peers.configs().items(), "torchao"):
+            rows[name] = kept.row("variants", name, lambda config=config: peer(config))
         return rows
 
 
@@ -198,31 +224,37 @@ def disturbed(model, folder):
     return folder
 
 
-def measure(arguments):
+def measure(arguments, kept):
     names = [n for n in VARIANTS if not arguments.only or any(part in n for part in arguments.only)]
     with tempfile.TemporaryDirectory() as temporary:
         measure = Measure(arguments, pathlib.Path(temporary))
         plain = measure.videos("float", arguments.model)
-        seconds = statistics.median(s for g in plain for s in g["step_seconds"])
-        measure.videos("disturbed", disturbed(arguments.model, measure.folder / "model"))
-        size = {"bytes": plain[0]["weight_bytes"], "seconds_per_step": seconds}
-        rows = {"float": {**size, **measure.forward(arguments.model)},
-                "float, weights moved by 1 ulp": {**size, **measure.forward(measure.folder / "model"), **measure.distances("disturbed")}}
+        size = {"bytes": plain[0]["weight_bytes"], "seconds_per_step": statistics.median(s for g in plain for s in g["step_seconds"])}
+        reference = measure.forward(arguments.model)
+
+        def moved():
+            measure.videos("disturbed", disturbed(arguments.model, measure.folder / "model"))
+            return {**size, **measure.forward(measure.folder / "model"), **measure.distances("disturbed")}
+
+        rows = {"float": kept.row("variants", "float", lambda: {**size, **reference})}
+        rows["float, weights moved by 1 ulp"] = kept.row("variants", "float, weights moved by 1 ulp", moved)
         calibration = measure.calibration() if any(DATA in VARIANTS[n] for n in names) else None
         for name in track(names, "fidelity"):
-            rows[name] = measure.variant(VARIANTS[name], calibration)
-        return rows | (measure.torchao() if not arguments.only or any("torchao" in part for part in arguments.only) else {})
+            rows[name] = kept.row("variants", name, lambda name=name: measure.variant(VARIANTS[name], calibration))
+        return rows | (measure.torchao(kept) if not arguments.only or any("torchao" in part for part in arguments.only) else {})
 
 
-def measure_by_step(arguments):
+def measure_by_step(arguments, kept):
     """Rows of the schemes with a range for all steps and with one for each."""
     with tempfile.TemporaryDirectory() as temporary:
         measure = Measure(arguments, pathlib.Path(temporary), together=True)
         measure.videos("float", arguments.model)
-        rows = {"float": measure.forward(arguments.model)}
+        reference = measure.forward(arguments.model)
+        rows = {"float": kept.row("by_step", "float", lambda: reference)}
         calibration = measure.calibration()
         for name, (flags, share) in track(BY_STEP.items(), "by step"):
-            rows[name] = measure.variant(flags, calibration, ["--first-static-step", round(share * arguments.steps)])
+            first = ["--first-static-step", round(share * arguments.steps)]
+            rows[name] = kept.row("by_step", name, lambda flags=flags, first=first: measure.variant(flags, calibration, first))
         return rows
 
 
@@ -361,13 +393,12 @@ of nearly all noise levels, and ranges per step say little. So in this table all
 
 def main():
     arguments = parse_arguments()
-    rows, rows_by_step = measure(arguments), measure_by_step(arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"variants": rows, "by_step": rows_by_step}, indent=1))
+    kept = Kept(arguments)
+    rows, rows_by_step = measure(arguments, kept), measure_by_step(arguments, kept)
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "fidelity.md").write_text(page(arguments, rows, rows_by_step))
     plot(rows, arguments.output / "fidelity.png")
-    print(table(rows), table(rows_by_step, COLUMNS_BY_STEP), sep="\n\n")
+    print(table(rows), compared(rows, PAIRS), table(rows_by_step, COLUMNS_BY_STEP), compared(rows_by_step, PAIRS_BY_STEP), sep="\n\n")
 
 
 if __name__ == "__main__":
