@@ -24,6 +24,22 @@ def of_hopper(name, old, new):
     return Mutant(f"hopper: {name}", HOPPER, old, new, HOPPER, "EmulatorHopper.*")
 
 
+GEMM = "src/kernels/cuda/gemm.cuh"
+
+
+def of_gemm(name, old, new, kernels="*w8a8_?", unit="linear_int8"):
+    return Mutant(f"gemm: {name}", GEMM, old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.{kernels}")
+
+
+def of_weights(name, old, new, kernels, unit="linear_bf16"):
+    return Mutant(f"weights: {name}", "src/kernels/cuda/gemm_weights.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.{kernels}")
+
+
+def of_gemm_sm90(name, old, new):
+    return Mutant(f"gemm of sm_90: {name}", "src/kernels/cuda/gemm_sm90.cuh", old, new, "src/kernels/cuda/linear_int8_sm90.cu",
+                  "Linear/Gemm.*w8a8_sm90")
+
+
 MUTANTS = [
     of_sample("no barrier", "        __syncthreads();\n", ""),
     of_sample("waits for a stage too few", "cp_async_wait<kSampleStages - 2>", "cp_async_wait<kSampleStages - 1>"),
@@ -58,4 +74,38 @@ MUTANTS = [
     of_hopper("sums read before they are there", "    gpu::wgmma_wait<0>(sums);\n}\n\nextern", "}\n\nextern"),
     of_hopper("columns of v in the wrong place", "kk * 2048, 64 * 128)", "kk * 2048, 32 * 128)"),
     of_hopper("the same k of v again", "v + kk * 2048", "v"),
+    of_gemm("no barrier in the loop", "                    __syncthreads();\n                    next(", "                    next("),
+    of_gemm("no barrier before the loop", "        __syncthreads();\n        Fragments", "        Fragments"),
+    of_gemm("waits for a stage too few", "gpu::cp_async_wait<T.stages - 2>();\n                    __syncthreads", "gpu::cp_async_wait<T.stages - 1>();\n                    __syncthreads"),
+    of_gemm("fetches into the stage that is read", "shared + t % T.stages * kStageBytes + threadIdx.x * 16", "shared + (t + 1) % T.stages * kStageBytes + threadIdx.x * 16"),
+    of_gemm("a quarter of the copies missing", "if (i * quarters / kCopies != quarter) continue;", "if (i * quarters / kCopies != quarter || i == 1) continue;"),
+    of_gemm("x read without the swizzle", "((s * 2 + lane / 16) ^ (lane % 8)) * 16", "(s * 2 + lane / 16) * 16"),
+    of_gemm("w read without the swizzle", "((s * 2 + lane / 8 % 2) ^ (lane % 8)) * 16", "(s * 2 + lane / 8 % 2) * 16"),
+    of_gemm("reads the stage before", "shared + (t + 1) % T.stages * kStageBytes", "shared + t % T.stages * kStageBytes"),
+    of_gemm("the same fragments twice", "multiply(fragments[i % 2], i);\n                } else", "multiply(fragments[(i + 1) % 2], i);\n                } else"),
+    of_gemm("next slab of x forgotten", "next_x += a.x_rows * kSlabBytes;", ""),
+    of_gemm("a row too many is written", "if (r >= a.m || count <= 0)", "if (r > a.m || count <= 0)"),
+    of_gemm("eight columns are written where fewer are left", "left < 8 ? static_cast<int>(left) : 8;", "8;"),
+    of_gemm("scale of the next column", "columns()[n - first_column + e];", "columns()[n - first_column + (e + 1) % 8];"),
+    of_gemm("columns of another row of tiles", "static_cast<std::int64_t>(within / rows) * T.columns", "static_cast<std::int64_t>(within / kTogether) * T.columns"),
+    of_gemm("no barrier between the stages and the parts", "    __device__ __forceinline__ void join_parts() {\n        __syncthreads();", "    __device__ __forceinline__ void join_parts() {", "*w8a8_t"),
+    of_gemm("no barrier before the parts are read", "        __syncthreads();\n        if (part > 0) return;", "        if (part > 0) return;", "*w8a8_t"),
+    of_gemm("a group too late", "if (++step < a.group_steps) return;", "if (++step <= a.group_steps) return;", "*w8a8_groups*"),
+    of_gemm("stale scale of the group", "        ++group;\n        read_group();", "        ++group;", "*w8a8_groups*"),
+    of_weights("nibbles exchanged", "b[0] = word << 4 & 0xF0F0F0F0U;\n        b[1] = word & 0xF0F0F0F0U;", "b[1] = word << 4 & 0xF0F0F0F0U;\n        b[0] = word & 0xF0F0F0F0U;", "*w4a8_?", "linear_int4"),
+    of_weights("int8 without its sign", "two & 0xFF80FF80U", "two & 0xFF00FF00U", "*bf16_int8*"),
+    of_weights("int4 one too small", "0x43084308U", "0x43094309U", "*bf16_int4*"),
+    of_weights("E5M2 with the bias of E4M3", "e5m2 ? 0x77807780U : 0x7B807B80U", "0x7B807B80U", "*bf16_fp8*"),
+    of_weights("E2M1 without its sign", "(word & 0x00070007U) << 6 | (word & 0x00080008U) << 12", "(word & 0x00070007U) << 6", "*bf16_fp4*"),
+    of_gemm_sm90("wrong parity of full", "static_cast<std::uint32_t>(slabs_done / kHopperStages & 1));", "static_cast<std::uint32_t>(slabs_done / kHopperStages & 1) ^ 1U);"),
+    of_gemm_sm90("wrong parity of empty", "static_cast<std::uint32_t>(slabs_done / kHopperStages & 1) ^ 1U", "static_cast<std::uint32_t>(slabs_done / kHopperStages & 1)"),
+    of_gemm_sm90("gives a stage back too early", "gpu::wgmma_wait<1>(sums);", "gpu::wgmma_hold(sums);"),
+    of_gemm_sm90("one consumer frees a stage", "mbarrier_init(empty + s, 2)", "mbarrier_init(empty + s, 1)"),
+    of_gemm_sm90("the last stage is never given back", "        gpu::wgmma_wait<0>(sums);\n        if (thread == 0) gpu::mbarrier_arrive(empty + (slabs_done - 1) % kHopperStages);", "        gpu::wgmma_wait<0>(sums);"),
+    of_gemm_sm90("sums of the tile before", "t > 0 || step > 0", "true"),
+    of_gemm_sm90("the columns are not waited for", "gpu::barrier_sync(1, kConsumers);", ""),
+    of_gemm_sm90("one buffer of columns", "turn ^= 1", "turn"),
+    of_gemm_sm90("the same k again", "gpu::descriptor(x + step * 32)", "gpu::descriptor(x)"),
+    of_gemm_sm90("rows of the other group", "shared + s * kHopperStageBytes + group * 64 * kSlabBytes", "shared + s * kHopperStageBytes + (1 - group) * 64 * kSlabBytes"),
+    of_gemm_sm90("no fence of the registers", "            gpu::wgmma_fence();\n", ""),
 ]

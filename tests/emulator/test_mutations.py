@@ -86,8 +86,10 @@ def test_no_mistake_survives(commands, tmp_path):
             folder.mkdir()
         noticed = list(pool.map(lambda pair: notice(pair[0], commands, pair[1]), zip(MUTANTS, folders)))
     said = dict(zip((m.name for m in MUTANTS), noticed))
-    assert [name for name, text in said.items() if not text] == [], "these survive"
-    assert [name for name, text in said.items() if text == "hang"] == [], "these hang: the emulator must end them"
+    survivors = [name for name, text in said.items() if not text]
+    assert not survivors, "survivors: " + "; ".join(survivors)
+    hangs = [name for name, text in said.items() if text == "hang"]
+    assert not hangs, "the emulator must end these: " + "; ".join(hangs)
     assert len(said) == len(MUTANTS) >= 14
 
 
