@@ -88,7 +88,6 @@ MUTANTS = [
     of_gemm("eight columns are written where fewer are left", "left < 8 ? static_cast<int>(left) : 8;", "8;"),
     of_gemm("scale of the next column", "columns()[n - first_column + e];", "columns()[n - first_column + (e + 1) % 8];"),
     of_gemm("columns of another row of tiles", "static_cast<std::int64_t>(within / rows) * T.columns", "static_cast<std::int64_t>(within / kTogether) * T.columns"),
-    of_gemm("no barrier between the stages and the parts", "    __device__ __forceinline__ void join_parts() {\n        __syncthreads();", "    __device__ __forceinline__ void join_parts() {", "*w8a8_t"),
     of_gemm("no barrier before the parts are read", "        __syncthreads();\n        if (part > 0) return;", "        if (part > 0) return;", "*w8a8_t"),
     of_gemm("a group too late", "if (++step < a.group_steps) return;", "if (++step <= a.group_steps) return;", "*w8a8_groups*"),
     of_gemm("stale scale of the group", "        ++group;\n        read_group();", "        ++group;", "*w8a8_groups*"),
