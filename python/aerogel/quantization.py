@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from . import _core
-from .attention.module import QuantizedAttention, hang, why_no_attention
+from .attention.module import QuantizedAttention, attends_by_itself, hang, why_no_attention
 from .attention.module import planned as planned_attention
 from .layer_choice import Listed, listed, unwrapped
 from .linear import QuantizedLinear
@@ -114,7 +114,7 @@ def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.Qu
     for name, quantized in attention.items():
         module = model.get_submodule(name)
         hang(module, quantized)
-        if hasattr(module, "processor"):
+        if getattr(module, "processor", None) is not None or attends_by_itself(module):
             _compute_with(model, name, module, quantized)
         report.attention[name] = quantized.format
     if any(isinstance(layer, QuantizedLinear) for layer in model.modules()):
@@ -151,8 +151,8 @@ def put(model: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def _compute_with(model: nn.Module, name: str, module: nn.Module, quantized: QuantizedAttention) -> None:
-    """For a layer whose attention is computed by a processor. What is of diffusers is loaded only where it calls diffusers' dispatcher."""
-    if hasattr(module.processor, "_attention_backend"):
+    """For a layer that does not call its fa_quant or fa3. What is of diffusers is loaded only where a processor calls diffusers' dispatcher."""
+    if hasattr(getattr(module, "processor", None), "_attention_backend"):
         from .diffusers.backend import compute_with
     else:
         from .attention.layers import compute_with

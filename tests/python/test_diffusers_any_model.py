@@ -1,9 +1,11 @@
 """What works with every model of diffusers, whatever it calls its timestep: dense attention by Aerogel, UNets, fused projections, wrappers."""
+import logging
+
 import aerogel
 import pytest
 import torch
 from aerogel.diffusers.models import ANY_MODEL, VIDEO_MODELS, timestep_name
-from diffusers import HiDreamImageTransformer2DModel, UNet2DConditionModel, ZImageTransformer2DModel
+from diffusers import HiDreamImageTransformer2DModel, SkyReelsV2Transformer3DModel, UNet2DConditionModel, ZImageTransformer2DModel
 from test_layer_choice import HIDREAM
 from tiny_pipelines import build, latents, relative, wan_transformer
 from torch import nn
@@ -91,13 +93,42 @@ def test_the_first_name_that_the_forward_has():
     assert [timestep_name(names) for names in (["x", "t"], ["t", "timestep"], ["timesteps"], ["vision_timesteps"])] == ["t", "timestep", "timesteps", None]
 
 
+@torch.no_grad()
 def test_what_dense_format_cannot_compute_is_told():
-    """HunyuanVideo masks the padding of its text."""
-    pipe, arguments = build("hunyuan")
-    plan = aerogel.enable_sparse_attention(pipe, sparse_type=None, dense_format="int8")
-    latents(pipe, arguments)
-    assert plan.report.in_float == {"an attention mask is given": plan.report.why["sparse_type is None"]}
-    assert "6 of these in float, not in dense_format: an attention mask is given" in str(plan.report)
+    """SkyReels masks by blocks of frames."""
+    model = SkyReelsV2Transformer3DModel(patch_size=(1, 2, 2), in_channels=4, out_channels=4, text_dim=24, freq_dim=32, ffn_dim=96, num_layers=1,
+                                         num_attention_heads=2, attention_head_dim=32, rope_max_seq_len=32, num_frame_per_block=2)
+    plan = aerogel.enable_sparse_attention(model.eval(), sparse_type=None, dense_format="int8")
+    model(seeded(1, 4, 4, 8, 8), torch.tensor([9.0]), seeded(1, 9, 24))
+    assert plan.report.why == {"sparse_type is None": 2} and plan.report.in_float == {"an attention mask is given": 1}
+    assert "1 of these in float, not in dense_format: an attention mask is given" in str(plan.report)
+
+
+def test_padding_of_text_is_no_reason_for_float():
+    """HunyuanVideo and Qwen-Image mask it. In HunyuanVideo's refiner of the text, padding sees the first token only: that mask is more."""
+    for name in ("hunyuan", "qwen"):
+        pipe, arguments = build(name)
+        if name == "qwen":
+            arguments["prompt_embeds_mask"][:, 6:] = 0
+        exact = latents(pipe, arguments)
+        pipe.transformer.set_attention_backend("aerogel")
+        assert relative(latents(pipe, arguments), exact) < 1e-5
+        pipe.transformer.set_attention_backend("native")
+        plan = aerogel.enable_sparse_attention(pipe, sparse_type=None, dense_format="int8")
+        assert 1e-6 < relative(latents(pipe, arguments), exact) < 0.05
+        assert plan.report.in_float == ({"an attention mask is given": 2} if name == "hunyuan" else {}) and plan.report.why["sparse_type is None"] >= 4
+
+
+@pytest.mark.parametrize("make, said", [
+    (unet, "reaches no attention of UNet2DConditionModel: AttnProcessor2_0 call PyTorch themselves"), (z_image, ""),
+    (lambda: (wan_transformer(), None), ""), (hidream, "reaches no attention of HiDreamImageTransformer2DModel")])
+def test_a_backend_without_reach_says_so(make, said, caplog):
+    model, _ = make()
+    with caplog.at_level(logging.WARNING, "aerogel"):
+        model.set_attention_backend("aerogel")
+        model.set_attention_backend("native")
+    ours = [record.getMessage() for record in caplog.records if record.name == "aerogel"]
+    assert len(ours) == bool(said) and all(said in text and "enable_sparse_attention(model, sparse_type=None)" in text for text in ours)
 
 
 def test_projections_are_fused_before_and_not_after():

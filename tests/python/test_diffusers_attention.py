@@ -39,6 +39,8 @@ class ByHand(TorchFunctionMode):
         if min(q.shape[2], k.shape[2]) < TOKENS:
             return function(*args, **(kwargs or {}))
         self.calls += 1
+        if self.place == "spans":
+            return aerogel.sparse_attention(q, k, v, sparse_type="rf_v2", video_spans=self.text, **self.options)
         if self.place == "behind":  # what lies behind video and text is padding
             q, k, v = (torch.cat([t[:, :, TOKENS:TOKENS + self.text], t[:, :, :TOKENS]], 2) for t in (q, k, v))
         o = aerogel.sparse_attention(q, k, v, sparse_type="rf_v2", latent_shape_q=GRID, txt_len=self.text, **self.options)

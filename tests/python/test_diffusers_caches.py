@@ -1,9 +1,14 @@
 """diffusers' own caches of steps, blocks and attention (model.enable_cache) on quantized models with sparse attention: what they skip is skipped,
 what they compute is computed by Aerogel, and the result is near that of the float model with the same cache."""
+import re
+
 import aerogel
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, MagCacheConfig, PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
+from aerogel.diffusers import attention_identifiers
+from diffusers import (FirstBlockCacheConfig, FluxTransformer2DModel, MagCacheConfig, PyramidAttentionBroadcastConfig, SeaCacheConfig,
+                       TaylorSeerCacheConfig)
+from diffusers.hooks import taylorseer_cache
 from tiny_pipelines import VIDEO, build, latents, relative
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,8 +58,14 @@ def run(pipe, arguments):
     return latents(pipe, arguments, num_inference_steps=STEPS)
 
 
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("name", VIDEO)
+ONLY_WAN = {
+    "spectra": lambda pipe: SeaCacheConfig(threshold=100.0, max_consecutive_cached=0),  # knows Wan and Cosmos 3
+    "taylor, found": lambda pipe: TaylorSeerCacheConfig(cache_interval=2, disable_cache_before_step=2, taylor_factors_dtype=torch.float32,
+                                                        cache_identifiers=attention_identifiers(pipe.transformer)),
+}
+
+
+@pytest.mark.parametrize("name, cache", [*((name, cache) for name in VIDEO for cache in CACHES), *(("wan", cache) for cache in ONLY_WAN)])
 def test_caches_compose_with_quantized_layers_and_sparse_attention(name, cache):
     outputs, skipped = [], []
     for light in (False, True):
@@ -64,7 +75,7 @@ def test_caches_compose_with_quantized_layers_and_sparse_attention(name, cache):
         plain = run(pipe, arguments)
         without = dict(calls)
         calls.clear()
-        pipe.transformer.enable_cache(CACHES[cache](pipe))
+        pipe.transformer.enable_cache({**CACHES, **ONLY_WAN}[cache](pipe))
         outputs.append(run(pipe, arguments))
         skipped.append({n: without[n] - calls.get(n, 0) for n in without})
         assert torch.isfinite(outputs[-1]).all() and not torch.equal(outputs[-1], plain)
@@ -83,6 +94,17 @@ def test_a_cache_that_skips_nothing_changes_no_bit(name):
     plain = run(pipe, arguments)
     pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.0))
     assert torch.equal(run(pipe, arguments), plain)
+
+
+def test_names_of_attention_layers_for_taylorseer():
+    """Its own patterns, matched whole, end in "attn"."""
+    pipe, _ = build("wan")
+    names = [f"blocks.{i}.attn{j}" for i in (0, 1) for j in (1, 2)]
+    assert attention_identifiers(pipe.transformer) == [re.escape(name) for name in names]
+    assert not any(re.fullmatch(pattern, name) for pattern in taylorseer_cache._TRANSFORMER_BLOCK_IDENTIFIERS for name in names)
+    flux = FluxTransformer2DModel(in_channels=16, num_layers=1, num_single_layers=1, num_attention_heads=2, attention_head_dim=32, joint_attention_dim=24,
+                                  pooled_projection_dim=16, axes_dims_rope=(4, 14, 14))
+    assert len(attention_identifiers(flux)) == 2
 
 
 def test_masks_that_are_used_again_keep_their_layers_when_blocks_are_skipped():

@@ -212,6 +212,24 @@ def test_what_cannot_be_loaded(folder, tmp_path):
         load(folder / "float", AerogelConfig("W8A16", include=["blocks.9.*"]))
 
 
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}, {"blocks": "cpu", "": "cpu"}], ids=str)
+def test_device_maps_of_the_cpu(folder, tmp_path, device_map):
+    """accelerate's hooks, where it sets some, leave quantized layers and their files as they are."""
+    model = load(folder / "float", AerogelConfig("W8A8_DYNAMIC"), device_map=device_map)
+    wanted = load(folder / "float", AerogelConfig("W8A8_DYNAMIC"))
+    assert schemes_of(model) == schemes_of(wanted) and torch.equal(run(model), run(wanted))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(run(load(tmp_path, device_map=device_map)), run(wanted)) and torch.equal(run(load(tmp_path)), run(wanted))
+    plan = aerogel.enable_sparse_attention(model, sparse_type=None)
+    run(model)
+    assert plan.report.why == {"sparse_type is None": 4}
+
+
+def test_other_places_are_refused(folder):
+    with pytest.raises(NotImplementedError, match="layers run on the CPU in this build, got device_map"):
+        load(folder / "float", AerogelConfig("W8A16"), device_map={"blocks.0": "disk", "": "cpu"}, offload_folder="x")
+
+
 def broken(path, **changed):
     """Replaces arrays of the saved file; None removes."""
     arrays = load_file(path / WEIGHTS)

@@ -296,10 +296,50 @@ def test_attention_that_cannot_be_quantized_is_named(tmp_path):
     (tmp_path / "d.json").write_text(json.dumps({"model_quant_type": "W8A16", "x": "FLOAT", **types}))
     report = aerogel.quantize(model, tmp_path / "d.json")
     assert report.attention == {"b": "int8"} and not hasattr(model["a"], "fa_quant")
-    assert report.attention_in_float == {"a": "Plain has no processor of diffusers and does not call its fa_quant"}
+    assert report.attention_in_float == {"a": "Plain has no processor of diffusers and calls neither its fa_quant nor torch's scaled_dot_product_attention"}
     assert "attention of 1 modules, attention of a in float (Plain has no processor" in str(report)
     q = torch.randn(1, 2, 40, 32)
     assert torch.equal(model["b"](q), aerogel.quantized_attention(q, q, q, "int8"))
+
+
+class Direct(nn.Module):
+    """As most models outside of diffusers: its forward calls torch's attention and knows nothing of Aerogel."""
+    heads, head_dim = 2, 32
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(64, 192), nn.Linear(64, 64)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 32)).movedim(-3, 0).transpose(2, 3)
+        return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["INT8_DYNAMIC", "FAQUANT"])
+def test_attention_of_modules_that_call_torch_is_quantized_as_they_are(tmp_path, kind):
+    """fa_quant, and fa3 of older files with calibrated scales, without a word of them in the model."""
+    torch.manual_seed(2)
+    model, x = nn.ModuleDict({"a": Direct(), "b": Direct()}), torch.randn(1, 50, 64)
+    arrays = {"x": torch.ones(1)}
+    types = {"x": "FLOAT", "a.quant_type": kind}
+    if kind == "FAQUANT":
+        types = {"x": "FLOAT"}
+        for part in "qkv":
+            for name, value in (("scale", 0.02), ("offset", 0.0)):
+                arrays[f"a.fa3_{part}.{name}"], types[f"a.fa3_{part}.{name}"] = torch.full((2, 1), value), "FAQUANT"
+    save_file(arrays, tmp_path / "quant_model_weight_w8a16.safetensors")
+    (tmp_path / "d.json").write_text(json.dumps({"model_quant_type": "W8A16", **types}))
+    exact = [model[name](x) for name in "ab"]
+    report = aerogel.quantize(model, tmp_path / "d.json")
+    assert report.attention == {"a": "int8"} and report.attention_in_float == {} and not hasattr(model["b"], "fa_quant")
+    assert 1e-4 < relative(model["a"](x), exact[0]) < 0.05 and torch.equal(model["b"](x), exact[1])
+    q, k, v = (t.squeeze(0) for t in model["a"].qkv(x).unflatten(-1, (3, 2, 32)).movedim(-3, 0).transpose(2, 3).split(1))
+    scales = {f"{n}_scale": torch.full((2,), 0.02) for n in "qkv"} if kind == "FAQUANT" else None
+    wanted = aerogel.quantized_attention(q, k, v, "int8", scales=scales, smooth_k=kind != "FAQUANT")
+    torch.testing.assert_close(model["a"](x), model["a"].out(wanted.transpose(1, 2).flatten(2)))
+    copied = copy.deepcopy(model)
+    assert torch.equal(copied["a"](x), model["a"](x))
 
 
 def test_sparse_and_quantized_attention_go_together():

@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,13 +21,15 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from .. import _core
 from .._watching import recorder, transformed
 from .dense import attention
+from .padding import over_seen_keys, seen_keys
+from .problem import Problem
 from .quantized import quantized_attention
 
 _log = logging.getLogger("aerogel")
 TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
-MOST_HEAD_DIM = 256  # of the core
 MULTIPLIES_BF16 = _core.multiplies_bf16()  # faster than torch, whose attention hardly uses AVX-512 BF16, and as fast with AMX or faster
 running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with attend(problem)
+PARTS = "its keys come in parts (ring attention)"
 numbers = itertools.count()
 layers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # number -> such an object
 
@@ -44,42 +45,6 @@ class _Traced:
 traced = _Traced()
 
 
-@dataclass
-class Problem:
-    """One attention call. q, k, v: [batch, tokens, heads, head_dim] ("BSND") or [batch, heads, tokens, head_dim] ("BNSD"); the rest as
-    in torch's scaled_dot_product_attention."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    layout: str
-    mask: torch.Tensor | None = None
-    dropout: float = 0.0
-    causal: bool = False
-    scale: float | None = None
-    gqa: bool = False
-
-    @property
-    def axis(self) -> int:
-        """The axis of the tokens."""
-        return self.layout.index("S")
-
-    def wants_gradients(self) -> bool:
-        return torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v))
-
-    def why_torch(self) -> str:
-        """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
-        if self.q.device.type != "cpu":
-            return f"tensors are on {self.q.device}"
-        if self.wants_gradients() or transformed():
-            return "gradients are wanted"
-        if self.causal or self.dropout:
-            return "attention is causal or has dropout"
-        if self.q.shape[-1] > MOST_HEAD_DIM or self.v.shape[-1] != self.k.shape[-1]:
-            return f"head_dim is {self.q.shape[-1]}, that of v {self.v.shape[-1]} (of one size, at most {MOST_HEAD_DIM}, are computed)"
-        return "" if self.q.dtype in (torch.float32, torch.bfloat16, torch.float16) else f"tensors are {self.q.dtype}"
-
-
 def by_torch(p: Problem) -> torch.Tensor:
     """The problem through torch's scaled_dot_product_attention."""
     q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
@@ -92,18 +57,18 @@ def by_torch(p: Problem) -> torch.Tensor:
 
 def why_float(p: Problem) -> str:
     """Why a format in few bits cannot compute this; empty if it can."""
-    return "an attention mask is given" if p.mask is not None else p.why_torch()
+    return p.why_torch() or ("an attention mask is given" if p.mask is not None and seen_keys(p) is None else "")
 
 
 def dense(p: Problem, format: str | None = None) -> torch.Tensor:
-    """By Aerogel in float or in a format of `quantized_attention`; by torch where there is a mask, and for 16-bit types in float where torch
-    has instructions for them and Aerogel has none."""
+    """By Aerogel in float or in a format of `quantized_attention`; by torch where a mask is more than padding, and for 16-bit types in float where
+    torch has instructions for them and Aerogel has none."""
     own = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS or (p.q.dtype == torch.bfloat16 and MULTIPLIES_BF16)
-    if why_float(p) or not (format or own):
+    if not (format or own) or why_float(p):
         return by_torch(p)
     if format is not None:
-        return quantized_attention(p.q, p.k, p.v, format, input_layout=p.layout, scale=p.scale)
-    return attention(p.q, p.k, p.v, input_layout=p.layout, scale=p.scale)
+        return over_seen_keys(p, lambda q, k, v: quantized_attention(q, k, v, format, input_layout=p.layout, scale=p.scale))
+    return over_seen_keys(p, lambda q, k, v: attention(q, k, v, input_layout=p.layout, scale=p.scale))
 
 
 class RunningLayer:
@@ -125,6 +90,9 @@ class RunningLayer:
 
     def attend(self, p: Problem) -> torch.Tensor:
         raise NotImplementedError
+
+    def stays(self, why: str) -> None:
+        """Told when a call is computed in float and as the model says, whatever the layer would do."""
 
     def enter(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._refuse_export()
@@ -203,11 +171,14 @@ class QuantizedLayer(RunningLayer):
         if self._image_first and self._calls[thread] % 2:  # the image tokens of Wan's cross-attention stay float
             return dense(p)
         if why := why_float(p):
-            if not self._said:
-                self._said = True
-                _log.warning("attention of %s stays in float: %s", self.name, why)
+            self.stays(why)
             return by_torch(p)
-        return self.attention(p.q, p.k, p.v, layout=p.layout, softmax_scale=p.scale)
+        return over_seen_keys(p, lambda q, k, v: self.attention(q, k, v, layout=p.layout, softmax_scale=p.scale))
+
+    def stays(self, why: str) -> None:
+        if not self._said:
+            self._said = True
+            _log.warning("attention of %s stays in float: %s", self.name, why)
 
 
 def _no_plan_runs() -> bool:
@@ -261,6 +232,34 @@ def _attend_now(p: Problem, number: torch.Tensor | None) -> torch.Tensor:
     return dense(p) if layer is None else layer.attend(p)
 
 
+def part_by_torch(p: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    """The problem and its log-sum-exp in plain torch, scores and all."""
+    q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+    scores = (q.float() @ k.float().mT) * (q.shape[-1] ** -0.5 if p.scale is None else p.scale)
+    if p.mask is not None:
+        mask = p.mask[:, None, None] if p.mask.ndim == 2 and p.layout == "BSND" else p.mask
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    if p.causal:
+        scores = scores.masked_fill(scores.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
+    lse = scores.logsumexp(-1)
+    o = ((scores - lse[..., None]).exp().nan_to_num(0.0) @ v.float()).to(p.q.dtype)
+    return (o.transpose(1, 2) if p.layout == "BSND" else o), lse
+
+
+def attend_part(p: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    """(o, log-sum-exp of its rows, float32 [batch, heads, tokens]) over some of the keys, as ring attention wants it: dense and in float, whatever
+    the running layer says. Raises NotImplementedError with dropout."""
+    if p.dropout:
+        raise NotImplementedError("[attention] the log-sum-exp of rows does not go with dropout")
+    if not torch.compiler.is_dynamo_compiling() and (layer := running.get()) is not None:
+        layer.stays(PARTS)
+    if p.why_torch() or p.mask is not None:
+        return part_by_torch(p)
+    o, lse = torch.ops.aerogel.attention_with_lse(p.q, p.k, p.v, p.layout, p.scale)
+    return o, lse
+
+
 def attend(p: Problem) -> torch.Tensor:
     """What the running layer says, without one dense. Returns an array like q."""
     compiling = torch.compiler.is_dynamo_compiling()
@@ -269,7 +268,7 @@ def attend(p: Problem) -> torch.Tensor:
         raise NotImplementedError(layer.refusal)
     if not (compiling or recorded) or p.wants_gradients():  # gradients break the graph
         return _attend_now(p, traced.layer)
-    return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, traced.layer)
+    return torch.ops.aerogel.attend(p.q, p.k, p.v, p.layout, p.mask, p.dropout, p.causal, p.scale, p.gqa, p.gathered, traced.layer)
 
 
 @torch.library.custom_op("aerogel::attention_with_lse", mutates_args=())
@@ -288,7 +287,7 @@ def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: str, scale: flo
 
 @torch.library.custom_op(  # the fields of Problem, and the number of the layer
     "aerogel::attend", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, str layout, Tensor? mask, float dropout, bool causal, "
-    "float? scale, bool gqa, Tensor? layer) -> Tensor")
+    "float? scale, bool gqa, bool gathered, Tensor? layer) -> Tensor")
 def _attend(*fields: Any) -> torch.Tensor:
     return _attend_now(Problem(*fields[:-1]), fields[-1]).contiguous()
 

@@ -127,24 +127,32 @@ def _mentions(code: CodeType, names: Set[str]) -> bool:
     return not names.isdisjoint((*code.co_names, *(c for c in code.co_consts if isinstance(c, str)))) or any(_mentions(c, names) for c in inner)
 
 
-def _speaks_of(kind: type, names: Set[str]) -> bool:
+def speaks_of(kind: type, names: Set[str]) -> bool:
     """Whether the code of a class names one of these."""
     own = (function for base in kind.__mro__ if base not in (nn.Module, object) for function in vars(base).values())
     return any(isinstance(function, FunctionType) and _mentions(function.__code__, names) for function in own)
 
 
+_TORCH = {"scaled_dot_product_attention"}
+
+
 def _attends(processor: object) -> bool:
     """Whether a processor of diffusers computes attention in a way that can be exchanged."""
-    return hasattr(processor, "_attention_backend") or _speaks_of(type(processor), {"scaled_dot_product_attention"})
+    return hasattr(processor, "_attention_backend") or speaks_of(type(processor), _TORCH)
+
+
+def attends_by_itself(module: nn.Module) -> bool:
+    """Whether a module without a processor, and without a word of fa_quant, calls torch's attention: its calls can be exchanged while it runs."""
+    return getattr(module, "processor", None) is None and not speaks_of(type(module), _ATTRIBUTES) and speaks_of(type(module), _TORCH)
 
 
 def why_no_attention(module: nn.Module) -> str:
     """Why a module cannot compute quantized attention; empty if it can."""
-    if _attends(getattr(module, "processor", None)) or _speaks_of(type(module), _ATTRIBUTES):
+    if _attends(getattr(module, "processor", None)) or speaks_of(type(module), _ATTRIBUTES) or attends_by_itself(module):
         return ""
     if getattr(module, "processor", None) is not None:
         return f"{type(module.processor).__name__} calls neither diffusers' dispatcher nor torch's scaled_dot_product_attention"
-    return f"{type(module).__name__} has no processor of diffusers and does not call its fa_quant"
+    return f"{type(module).__name__} has no processor of diffusers and calls neither its fa_quant nor torch's scaled_dot_product_attention"
 
 
 def hang(module: nn.Module, attention: QuantizedAttention) -> None:

@@ -24,7 +24,7 @@ from ..attention.sparse import attend_sparsely
 from ..attention.sparse_options import FURTHER, TYPES
 from ..layer_choice import unwrapped
 from .backend import with_backend
-from .models import ANY_MODEL, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model
+from .models import ANY_MODEL, NOT_SPARSE, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model
 
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
@@ -173,6 +173,8 @@ class AttentionPlan:
 def _put_back(layer: Any, ours: Any, before: Any) -> None:
     if layer.processor is ours:  # nobody has set another one meanwhile
         layer.processor = before
+        if hasattr(before, "_parallel_config"):
+            before._parallel_config = ours._parallel_config
 
 
 class _Now:
@@ -184,7 +186,7 @@ class _Now:
         if self.timestep is None and plan.counts_steps():
             raise ValueError(f"[sparse_attention] {type(model).__name__}.forward has no argument {', '.join(TIMESTEPS)}: its steps cannot be counted "
                              "for start_step, end_step and mask_refresh_steps")
-        self.grid: Any = None  # (frames, height, width) unless there is a reason why not
+        self.videos: list[tuple[int, Any]] = []  # (first token, (frames, height, width)); in front of them is text unless the model has spans
         self.step: Any = None  # a number while the model runs
         self.why = ""
 
@@ -194,15 +196,30 @@ class _Now:
             raise NotImplementedError(_Layer.refusal)
         inputs = self.signature.bind(model, *args, **kwargs).arguments
         self.step = self.plan.next_step(None if self.timestep is None else inputs.get(self.timestep), self.video.rising)
+        config = getattr(model, "config", None)
         try:
-            self.grid, self.why = tuple(int(n) for n in self.video.grid(getattr(model, "config", None), inputs)), ""
+            found = [(0, self.video.grid(config, inputs))] if self.video.spans is None else self.video.spans(config, inputs)
+            self.videos, self.why = [(start, tuple(int(n) for n in grid)) for start, grid in found], ""
         except ValueError as error:
-            self.grid, self.why = None, str(error)
+            self.videos, self.why = [], str(error)
 
     @torch.compiler.disable
     def leave_model(self, model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.grid = self.step = None
+        self.videos, self.step = [], None
         nobody_runs()
+
+    @property
+    def tokens(self) -> int:
+        """Of the videos, with all that must stand before their end."""
+        if self.video.spans is None:
+            return prod(self.videos[0][1])
+        return max(start + prod(grid) for start, grid in self.videos)
+
+    def place(self, tokens: int) -> dict[str, Any]:
+        """Where the videos are among so many tokens, as keywords of sparse_attention."""
+        if self.video.spans is not None:
+            return {"video_spans": [{"start": start, "latent_shape": grid} for start, grid in self.videos]}
+        return {"latent_shape_q": self.videos[0][1], "txt_len": tokens - self.tokens, "txt_first": self.video.text != "behind"}
 
 
 class _Layer(RunningLayer):
@@ -232,7 +249,9 @@ class _Layer(RunningLayer):
         lengths: list[int] = []
         why = asked or now.why or p.why_torch()
         if not why:
-            lengths, why = _lengths(p, prod(now.grid), now.video.text)
+            lengths, why = _lengths(p, now.tokens, now.video.text)
+        if not why and p.gathered and now.video.text != "none":
+            why = "text and video are gathered from several processes in parts"
         if not why:
             o, density, why = self._sparse(p, lengths)
         else:
@@ -248,17 +267,19 @@ class _Layer(RunningLayer):
             count.density_sum += density
         return o
 
+    def stays(self, why: str) -> None:
+        self.now.plan.report.layers[self.name].dense += 1
+        self.now.plan.stays_dense(why)
+
     def _sparse(self, p: Problem, lengths: Sequence[int]) -> tuple[torch.Tensor, float, str]:
         """lengths: tokens of each batch item that are no padding. Padding behind them gets zeros: nothing reads it."""
-        grid, text_first = self.now.grid, self.now.video.text != "behind"
         if len(set(lengths)) == 1:
             parts = [(slice(None), lengths[0])]
         else:
             parts = [(slice(b, b + 1), n) for b, n in enumerate(lengths)]
 
         def computed(part: Problem, rows: slice, n: int) -> tuple[torch.Tensor, float, str]:
-            place = {"latent_shape_q": grid, "txt_len": n - prod(grid), "txt_first": text_first}
-            return self.now.plan.sparse(part, place, (self.name, rows.start, n))
+            return self.now.plan.sparse(part, self.now.place(n), (self.name, rows.start, n))
 
         if len(parts) == 1 and lengths[0] == p.q.shape[p.axis]:
             return computed(p, *parts[0])
@@ -327,7 +348,9 @@ def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", s
     rows = {prefix: row for prefix, row in found.items() if row is not None}
     if len(rows) < len(models) or not models:
         names = ", ".join(type(model).__name__ for model in models.values()) or type(target).__name__
-        raise NotImplementedError(f"[sparse_attention] {names}: no video transformer whose tokens are known; there are: "
+        why = next((NOT_SPARSE[c.__name__] for model in models.values() for c in type(model).__mro__ if c.__name__ in NOT_SPARSE),
+                   "no video transformer whose tokens are known")
+        raise NotImplementedError(f"[sparse_attention] {names}: {why}; there are: "
                                   f"{', '.join(VIDEO_MODELS)}. For dense attention: sparse_type=None or set_attention_backend('aerogel')")
     plan = AttentionPlan({"sparse_type": sparse_type, "sparsity": sparsity, **options}, steps=(start_step, end_step),
                          skip_layers=tuple(skip_layers), refresh=mask_refresh_steps, dense_format=dense_format)
