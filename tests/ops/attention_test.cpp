@@ -163,6 +163,36 @@ TEST(AttentionOp, ABiasBelongsToHeadsAndDistances) {
                 HasSubstr("bias must be contiguous f32 [3,11] on the CPU, got f32[11,3]"));
 }
 
+TEST(AttentionOp, TheLogSumExpIsAskedForWithAnArray) {
+    Arrays a;
+    Tensor lse(DType::f32, {2, 3, 5});
+    attention(a.q, a.k, a.v, a.o, {.lse = lse});
+    Tensor parts[2] = {Tensor(DType::f32, {2, 3, 5}), Tensor(DType::f32, {2, 3, 5})};
+    const auto keys = [](const Tensor& x, std::int64_t first, std::int64_t count) {
+        return TensorView{DType::f32, {2, count, 3, 8}, x.as<float>() + first * 24, {168, 24, 8, 1}};
+    };
+    attention(a.q, keys(a.k, 0, 3), keys(a.v, 0, 3), a.o, {.lse = parts[0]});
+    attention(a.q, keys(a.k, 3, 4), keys(a.v, 3, 4), a.o, {.lse = parts[1]});
+    for (std::int64_t i = 0; i < lse.count(); ++i)
+        EXPECT_NEAR(lse.as<float>()[i],
+                    std::log(std::exp(parts[0].as<float>()[i]) + std::exp(parts[1].as<float>()[i])), 1e-5F);
+    const std::vector<std::uint8_t> nothing(2 * 3, 0);
+    const BlockMask none = BlockMask::from_dense(
+        nothing.data(), {.batch = 2, .heads = 3, .q_len = 5, .k_len = 7, .block_q = 5, .block_k = 7});
+    attention(a.q, a.k, a.v, a.o, {.mask = &none, .lse = lse});
+    EXPECT_EQ(lse.as<float>()[29], -std::numeric_limits<float>::infinity());
+    Tensor wrong(DType::f32, {2, 5, 3});
+    EXPECT_THAT(refusal([&] { attention(a.q, a.k, a.v, a.o, {.lse = wrong}); }),
+                HasSubstr("lse must be contiguous f32 [2,3,5] on the CPU, got f32[2,5,3]"));
+    for (const AttentionFormat format : {AttentionFormat::int8, AttentionFormat::fp8}) {
+        EXPECT_THAT(refusal([&] { attention(a.q, a.k, a.v, a.o, {.lse = lse, .format = format}); }),
+                    HasSubstr("lse of a format goes with smooth_k = false and without calibrated scales"));
+        attention(a.q, a.k, a.v, a.o, {.lse = lse, .format = format, .smooth_k = false});
+        EXPECT_NEAR(lse.as<float>()[0],
+                    std::log(std::exp(parts[0].as<float>()[0]) + std::exp(parts[1].as<float>()[0])), 0.3F);
+    }
+}
+
 TEST(AttentionOp, EmptySizes) {
     Arrays a;
     a.q = Tensor(DType::f32, {2, 0, 3, 8});
