@@ -62,6 +62,18 @@ void compare_group(const char* name, int per, int n, bool registers) {
     }
 }
 
+/// Scales of MX: the lane that gives them holds that row's in CuTe.
+template <class Operation>
+void compare_scales(const char* name) {
+    using Traits = cute::MMA_Traits<Operation>;
+    for (int row = 0; row < 16; ++row) {
+        expect(name, row, static_cast<int>(typename Traits::SFALayout{}(ours::lane_of_scale_a(row), 0)));
+    }
+    for (int row = 0; row < 8; ++row) {
+        expect(name, row, static_cast<int>(typename Traits::SFBLayout{}(ours::lane_of_scale_b(row), 0)));
+    }
+}
+
 /// ldmatrix: bit b of register m of a lane, as a bit of tile m's row.
 void compare_ldmatrix() {
     using Plain = cute::Copy_Traits<cute::SM75_U32x4_LDSM_N>;
@@ -154,6 +166,14 @@ int main() {
     compare_product<SM80_16x8x16_F32BF16BF16F32_TN>("mma_bf16", 2);
     compare_product<SM80_16x8x16_F32F16F16F32_TN>("mma_f16", 2);
     compare_product<SM89_16x8x32_F32E4M3E4M3F32_TN>("mma_e4m3", 4);
+    using E4m3 = float_e4m3_t;
+    using E2m1 = float_e2m1_t;
+    using Mx4 = SM120::BLOCKSCALED::SM120_16x8x64_TN_VS<E2m1, E2m1, float, float_ue8m0_t, 32>;
+    using Mx8 = SM120::BLOCKSCALED::SM120_16x8x32_TN_VS<E4m3, E4m3, float, float_ue8m0_t, 32>;
+    compare_product<Mx4>("mma_mxfp4", 8);
+    compare_product<Mx8>("mma_mxfp8", 4);
+    compare_scales<Mx4>("scales of mma_mxfp4");
+    compare_scales<Mx8>("scales of mma_mxfp8");
     compare_group<gmma::MMA_64x128x32_S32S8S8_SS_TN>("wgmma_s8", 4, 128, false);
     compare_group<gmma::MMA_64x256x32_S32S8S8_RS_TN>("wgmma_s8", 4, 256, true);
     compare_group<gmma::MMA_64x64x16_F32BF16BF16_RS<gmma::Major::K, gmma::Major::MN>>("wgmma_bf16", 2, 64,

@@ -26,6 +26,7 @@ void aerogel_addresses(BrokenArgs args);
 void aerogel_global_races(BrokenArgs args);
 void aerogel_strided_stores(BrokenArgs args);
 void aerogel_strided_matrices(BrokenArgs args);
+void aerogel_recursion(BrokenArgs args);
 void aerogel_tickets(BrokenArgs args);
 void aerogel_mbarriers(BrokenArgs args);
 void aerogel_products(BrokenArgs args);
@@ -175,6 +176,12 @@ TEST(EmulatorFaults, bank_conflicts_are_counted) {
     Global global;
     EXPECT_EQ(run_kernel(aerogel_strided_matrices, 0, global, {kOne, kWarp, 8192}).matrix_conflicts, 0U);
     EXPECT_EQ(run_kernel(aerogel_strided_matrices, 1, global, {kOne, kWarp, 8192}).matrix_conflicts, 4 * 7U);
+}
+
+TEST(EmulatorFaults, a_thread_has_a_stack_of_its_own) {
+    Global global;
+    EXPECT_TRUE(run_kernel(aerogel_recursion, 0, global, {kOne, kWarp, 0}, {.races = false}).ok());
+    EXPECT_DEATH(run_kernel(aerogel_recursion, 1, global, {kOne, kWarp, 0}, {.races = false}), "");
 }
 
 TEST(EmulatorFaults, a_seed_is_an_order) {

@@ -23,6 +23,14 @@ constexpr Place place_in_c(int lane_id, int r) {
     return {lane_id / 4 + 8 * (r >> 1), lane_id % 4 * 2 + (r & 1)};
 }
 
+/// The lanes that give the scales of a row of A and of B to a product of MX numbers.
+constexpr int lane_of_scale_a(int row) {
+    return row % 8 * 4 + row / 8;
+}
+constexpr int lane_of_scale_b(int row) {
+    return row * 4;
+}
+
 /// Of the sums [64, n] of a warp group: value v of thread t.
 constexpr Place place_in_group(int t, int v) {
     return {t / 32 * 16 + t % 32 / 4 + v / 2 % 2 * 8, v / 4 * 8 + t % 4 * 2 + v % 2};

@@ -1,6 +1,7 @@
 // Small float formats, bit for bit as the instructions of a GPU convert them.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>

@@ -140,6 +140,17 @@ extern "C" __global__ void aerogel_strided_matrices(BrokenArgs a) {
     a.global[thread()] = __uint_as_float(r[0]);
 }
 
+__device__ __noinline__ float deep(volatile float* p, int depth) {
+    volatile float room[256];
+    room[depth % 256] = *p;
+    return depth == 0 ? room[0] : deep(room, depth - 1) + room[1];
+}
+
+/// A stack of more than 64 KiB.
+extern "C" __global__ void aerogel_recursion(BrokenArgs a) {
+    a.global[thread()] = deep(a.global, a.broken == 0 ? 4 : 1000);
+}
+
 /// Tickets in the order in which the warps come.
 extern "C" __global__ void aerogel_tickets(BrokenArgs a) {
     if (thread() % 32 == 0) a.global[1 + blockIdx.x * 4 + threadIdx.x / 32] = atomicAdd(a.global, 1.0F);
