@@ -46,7 +46,7 @@ function(aerogel_cuda_kernel name)
     set(cubin ${folder}/${name}.${target}.cubin)
     add_custom_command(OUTPUT ${cubin}
       COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${AEROGEL_NVCC} -cubin -c ${source} -o ${cubin}
-        -gencode arch=compute_${sm},code=${target} -std=c++20 -I ${PROJECT_SOURCE_DIR}/src
+        -gencode arch=compute_${sm},code=${target} -std=c++20 --expt-relaxed-constexpr -I ${PROJECT_SOURCE_DIR}/src
         -I ${PROJECT_SOURCE_DIR}/include -fmad=false -Xptxas -warn-spills,-warn-lmem-usage -Werror all-warnings
         -ccbin ${CMAKE_CXX_COMPILER} -MD -MF ${cubin}.d
       DEPFILE ${cubin}.d DEPENDS ${source} VERBATIM COMMENT "nvcc ${name}.cu for ${target}")

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/environment.h"
 #include "base/fork.h"
 #include "core/cuda_driver.h"
 
@@ -19,7 +20,14 @@ constexpr std::size_t kSmallStep = 512, kLargeStep = std::size_t{2} << 20, kLarg
 constexpr std::size_t kMostWaste = 4;  // a block of four times the size is lent at the most
 constexpr unsigned kNoTiming = 2;      // CU_EVENT_DISABLE_TIMING
 
+// Every array is one of the driver's: for tools that look for accesses outside of arrays.
+bool keeps() {
+    static const bool pool = environment_choice("AEROGEL_CUDA_MEMORY", {"kept", "exact"}) != "exact";
+    return pool;
+}
+
 std::size_t rounded(std::size_t bytes) {
+    if (!keeps()) return std::max(bytes, std::size_t{1});
     const std::size_t step = bytes < kLarge ? kSmallStep : kLargeStep;
     return (std::max(bytes, std::size_t{1}) + step - 1) / step * step;
 }
@@ -120,6 +128,12 @@ void free_block(Device device, void* data, std::size_t) noexcept {
         Cache& cache = cache_of(device.index);
         const std::lock_guard lock(cache.guard);
         Block block{reinterpret_cast<Address>(data)};
+        if (!keeps()) {
+            driver().synchronize();
+            cache.sizes.erase(block.address);
+            driver().free(block.address);
+            return;
+        }
         wait_for_streams(cache, block);
         cache.kept.emplace(cache.sizes.at(block.address), std::move(block));
     } catch (...) {  // a device that failed, or a forked child: nothing is left to give back
@@ -141,6 +155,14 @@ void from_host(Device device, void* to, const void* from, std::size_t bytes) {
     wait_for_device();
     check(driver().from_host(address_of(to), from, bytes, nullptr), "cuMemcpyHtoD");
     check(driver().synchronize_stream(nullptr), "cuMemcpyHtoD");
+}
+
+// From memory that is not pinned: the driver has read it all when it returns.
+void send(Device device, void* to, const void* from, std::size_t bytes, void* stream) {
+    if (bytes == 0) return;
+    const CurrentDevice current(device.index);
+    note_stream(device.index, stream);
+    check(driver().from_host(address_of(to), from, bytes, static_cast<Stream>(stream)), "cuMemcpyHtoDAsync");
 }
 
 void to_host(Device device, void* to, const void* from, std::size_t bytes) {
@@ -174,7 +196,8 @@ constexpr DeviceMemory kMemory = {.allocate = allocate,
                                   .from_host = from_host,
                                   .to_host = to_host,
                                   .copy = copy,
-                                  .clear = clear};
+                                  .clear = clear,
+                                  .send = send};
 
 void note_stream(int device, void* stream) noexcept {
     Cache& cache = cache_of(device);

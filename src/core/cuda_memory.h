@@ -11,6 +11,7 @@ namespace aerogel::cuda {
 /// Work already on a stream may go on using what is freed: it is lent again for work behind it on the same
 /// stream, or, once the device has been used with a second stream, when all streams got past the moment of
 /// the freeing. Copies from and to the host wait for all that was put on the device.
+/// AEROGEL_CUDA_MEMORY=exact keeps nothing, so that tools see where an array ends.
 extern const DeviceMemory kMemory;
 
 /// The library put work on this stream of the device. Everything that launches says so.

@@ -35,7 +35,7 @@ void clear_on_cpu(Device, void* data, std::size_t bytes) {
 }
 
 constexpr DeviceMemory kCpuMemory = {allocate_on_cpu, free_on_cpu,  copy_on_cpu, copy_on_cpu,
-                                     copy_on_cpu,     clear_on_cpu, true};
+                                     copy_on_cpu,     clear_on_cpu, nullptr,     true};
 
 struct MemoryOfDevice {
     DeviceKind kind;

@@ -16,6 +16,9 @@ struct DeviceMemory {
     void (*to_host)(Device device, void* to, const void* from, std::size_t bytes);
     void (*copy)(Device device, void* to, const void* from, std::size_t bytes);  ///< within the device
     void (*clear)(Device device, void* data, std::size_t bytes);                 ///< to zero bytes
+    /// Null where from_host() does as well: puts the copy on a stream of the device; `from` may be freed at
+    /// once.
+    void (*send)(Device device, void* to, const void* from, std::size_t bytes, void* stream) = nullptr;
     bool host_readable = false;  ///< whether the host may read and write it
 };
 

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
 #include "base/timed.h"
 #include "core/views.h"
+#include "ops/device_tables.h"
 #include "ops/dispatch.h"
 #include "ops/elementwise.h"
 #include "ops/int8_scales.h"
@@ -273,6 +275,10 @@ OperationCost cost_of(const AttentionProblem& problem, const AttentionKernel& ke
             .bytes = 2.0 * d * (maps * q + kv_maps * k) * static_cast<double>(size_of(problem.dtype))};
 }
 
+std::size_t in_lines(std::size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
 /// Tokens first .. first + count - 1 of a [tokens, heads, head_dim] view, as one batch.
 template <typename View>
 View sequence(const View& view, std::int64_t first, std::int64_t count) {
@@ -299,9 +305,9 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
     AttentionProblem problem = check_shapes(views, options.layout);
     if (!std::isfinite(options.scale))
         throw InvalidArgument("[" + std::string(views.op) + "] the scale must be finite");
-    if (views.q.device != Device::cpu && (options.mask != nullptr || options.scales != nullptr))
-        throw Unsupported("[" + std::string(views.op) +
-                          "] masks and calibrated scales are not supported on " + views.q.device.describe());
+    if (views.q.device != Device::cpu && options.scales != nullptr)
+        throw Unsupported("[" + std::string(views.op) + "] calibrated scales are not supported on " +
+                          views.q.device.describe());
     problem.format = options.format;
     problem.causal = options.causal;
     problem.biased = given(options.bias);
@@ -345,10 +351,14 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
     const AttentionKernel& kernel = choose("attention", device, &Machine::attention, problem);
     call.stream = options.call.stream;
     const Timed timed(cost_of(problem, kernel, options.mask));
+    std::optional<DeviceTables> tables;
+    if (device != Device::cpu) tables.emplace(problem, call);
     const auto run = [&] {
         const bool finds = kernel.find_scales != nullptr;
         const std::size_t scales = finds ? scale_bytes(problem, options) : 0;
-        const Workspace memory(scales + kernel.workspace_bytes(problem), device);
+        const std::size_t own = in_lines(kernel.workspace_bytes(problem));
+        const Workspace memory(scales + own + (tables ? tables->bytes() : 0), device);
+        if (tables) tables->place(device, memory.data() + scales + own, call);
         if (finds) fill_scales(kernel, problem, options, memory.data(), call);
         call.workspace = memory.data() + scales;
         kernel.run(problem, call);

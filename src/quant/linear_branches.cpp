@@ -42,13 +42,24 @@ Tensor float_rows(const TensorView& rows, const Context& context) {
     return values;
 }
 
+// By operations, as the rows are not the host's to touch.
+Tensor clamped_there(Tensor rows, const float* mul_scale, ClampRange range, const Context& context) {
+    if (mul_scale != nullptr && rows.count() != 0) {
+        Tensor scaled = Tensor::zeros(DType::f32, rows.shape(), rows.device());
+        residual(scaled, rows, TensorView{DType::f32, {1, rows.dim(1)}, mul_scale, {}, rows.device()},
+                 context);
+        rows = scaled;
+    }
+    clamp(rows, range.low, range.high, context);
+    return rows;
+}
+
 }  // namespace
 
 Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range,
                     const Context& context) {
-    if (x.device != Device::cpu)
-        throw Unsupported("[linear] static scales of four bits are not supported on " + x.device.describe());
     Tensor rows = float_rows(checked_rows(x, k), context);
+    if (x.device != Device::cpu) return clamped_there(rows, mul_scale, range, context);
     auto* const all = rows.mutable_as<float>();
     const auto clamp = [&](std::int64_t row, int) {
         float* values = all + row * k;

@@ -34,7 +34,8 @@ void check_view(const std::string& name, const TensorView& view, const TensorVie
     const std::string got = name + " " + view.describe();
     if (view.dtype != q.dtype) fail(name + " must have the type of q " + q.describe() + ", got " + got);
     if (view.shape.size() != 4) fail(name + " must have 4 axes, got " + got);
-    if (view.device != Device::cpu) fail(name + " must be on the CPU");
+    if (view.device != q.device)
+        fail(name + " must be on " + (q.device == Device::cpu ? "the CPU" : q.device.describe()) + " as q");
     if (!view.strides.empty() && view.strides.size() != 4)
         fail(name + " must have 4 strides, got " + std::to_string(view.strides.size()));
     if (!view.strides.empty() && view.strides[3] != 1 && view.shape[3] > 1)

@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "base/timed.h"
 #include "ops/attention.h"
+#include "ops/elementwise.h"
 #include "sparse/check.h"
 #include "sparse/masks.h"
 #include "sparse/recognition.h"
@@ -163,6 +164,16 @@ double density_of(const std::vector<SparseHead>& heads) {
     return sum / static_cast<double>(heads.size());
 }
 
+namespace {
+
+Tensor copied_to_host(const TensorView& x, const Context& context) {
+    Tensor dense(x.dtype, x.shape, x.device);
+    copy(x, dense, context);
+    return dense.to(Device::cpu);
+}
+
+}  // namespace
+
 SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePattern& pattern,
                        const VideoLayout& video, const SparsePlanOptions& options) {
     const SparseTypeRow& row = sparse_type_row(pattern.type);
@@ -173,6 +184,11 @@ SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePat
     }
     const SparseProblem problem{q, k, pattern, video, options, row};
     const SparseSides sides = checked_sides(problem);
+    if (q.device != Device::cpu) {  // plans are made on the CPU
+        const Tensor q_here = copied_to_host(q, options.attention.call),
+                     k_here = copied_to_host(k, options.attention.call);
+        return plan_sparse(q_here, k_here, pattern, video, options);
+    }
     const Timed timed({.op = "plan_sparse"});
     SparsePlan plan;
     run_operation([&] { plan = Planner(problem, sides).plan(); }, options.attention.call.threads);

@@ -150,9 +150,15 @@ Result transfer(void* to, const void* from, std::size_t bytes, cuda::Stream hand
     if (bytes == 0) return 0;
     if (direction != Direction::to_host && !gpu->memory.contains(to, bytes)) return kInvalidValue;
     if (direction != Direction::to_gpu && !gpu->memory.contains(from, bytes)) return kInvalidValue;
+    // The host's memory is not pinned: it is read before the call returns.
+    std::shared_ptr<std::vector<std::byte>> staged;
+    if (direction == Direction::to_gpu) {
+        const auto* first = static_cast<const std::byte*>(from);
+        staged = std::make_shared<std::vector<std::byte>>(first, first + bytes);
+    }
     return gpu->streams.put(*stream, [=] {
         const FakeMemory::Open open(gpu->memory);
-        std::memcpy(to, from, bytes);
+        std::memcpy(to, staged ? staged->data() : from, bytes);
         return 0;
     });
 }

@@ -311,7 +311,7 @@ std::int64_t AttentionData::kv_index(const AttentionStrides& strides, std::int64
 
 KernelReferences<AttentionKernel> kernels_for(const AttentionProblem& problem) {
     KernelReferences<AttentionKernel> kernels;
-    for (const AttentionKernel& kernel : usable(cpu::kMachine.attention, problem))
+    for (const AttentionKernel& kernel : usable(machine_under_test().attention, problem))
         if (kernel.is_for(problem)) kernels.push_back(kernel);
     return kernels;
 }

@@ -181,7 +181,7 @@ std::vector<ConvolutionCase> convolution_cases() {
 TEST(ConvolutionKernels, WithinBounds) {
     for (const ConvolutionCase& c : convolution_cases()) {
         const ConvolutionRun run(c);
-        for (const ConvolutionKernel& kernel : testing::usable(cpu::kMachine.convolution)) {
+        for (const ConvolutionKernel& kernel : testing::usable(testing::machine_under_test().convolution)) {
             if (!kernel.why_not(c.problem).empty()) continue;
             EXPECT_EQ(run.wrong(run.run(kernel)), 0) << kernel.name << " " << c.problem.describe();
         }
@@ -225,7 +225,7 @@ TEST(ConvolutionKernels, WinogradIsAlmostAsExactAsSums) {
     const ConvolutionRun run({problem, {2, 12, 12}, {2, 12, 12}, {2, 1, 1}, 2});
     const std::vector<float> expected = run.run(reference::kConvolution);
     int seen = 0;
-    for (const ConvolutionKernel& kernel : testing::usable(cpu::kMachine.convolution)) {
+    for (const ConvolutionKernel& kernel : testing::usable(testing::machine_under_test().convolution)) {
         const bool winograd = kernel.name.find("winograd") != std::string_view::npos;
         EXPECT_LT(relative_error(run.run(kernel), expected), winograd ? 3e-6 : 1.5e-6) << kernel.name;
         seen += winograd ? 1 : 0;
@@ -240,7 +240,7 @@ TEST(ConvolutionKernels, WinogradIsAlmostAsExactAsSums) {
 TEST(ConvolutionKernels, SameBitsForAnyNumberOfThreads) {
     const ConvolutionRun run({{20, 48, {1, 3, 3}}, {1, 40, 50}, {1, 40, 50}, {0, 1, 1}});
     const int before = num_threads();
-    for (const ConvolutionKernel& kernel : testing::usable(cpu::kMachine.convolution)) {
+    for (const ConvolutionKernel& kernel : testing::usable(testing::machine_under_test().convolution)) {
         set_num_threads(1);
         const std::vector<float> one = run.run(kernel);
         set_num_threads(3);

@@ -1,4 +1,5 @@
-// The CPU's kernels for the tests that walk its lists.
+// The kernels for the tests that walk the lists: those of the CPU, or of another machine
+// (AEROGEL_TEST_MACHINE).
 #pragma once
 
 #include <functional>
@@ -7,6 +8,17 @@
 #include "kernels/cpu/list.h"
 
 namespace aerogel::testing {
+
+/// The CPU. With AEROGEL_TEST_MACHINE=cuda that of CUDA devices, whose rows take arrays on the host
+/// (mirrored_kernels.h); cuda_own: without the rows that every card has.
+const Machine& machine_under_test();
+bool tests_the_cpu();
+/// Empty, or why the process does not run the row, or runs it elsewhere.
+std::string not_tested(int level);
+
+/// An emulated device is some 10^4 times slower: problems of so many products and more are left to the CPU.
+bool is_too_large(const LinearProblem& problem);
+bool is_too_large(const AttentionProblem& problem);
 
 template <typename Kernel>
 using KernelReferences = std::vector<std::reference_wrapper<const Kernel>>;
@@ -24,7 +36,7 @@ template <typename Kernel>
 KernelReferences<Kernel> usable(KernelList<Kernel> rows) {
     KernelReferences<Kernel> kernels;
     for (const auto& row : rows)
-        if (cpu::kMachine.why_not(Device::cpu, row.level).empty()) kernels.push_back(*row.kernel);
+        if (not_tested(row.level).empty()) kernels.push_back(*row.kernel);
     return kernels;
 }
 
@@ -32,6 +44,7 @@ KernelReferences<Kernel> usable(KernelList<Kernel> rows) {
 template <typename Kernel, typename Problem>
 KernelReferences<Kernel> usable(KernelList<Kernel> rows, const Problem& problem) {
     KernelReferences<Kernel> kernels;
+    if (is_too_large(problem)) return kernels;
     for (const Kernel& kernel : usable(rows))
         if (kernel.why_not(problem).empty()) kernels.push_back(kernel);
     return kernels;

@@ -24,7 +24,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kPoison = -12345.5F;
 
 testing::KernelReferences<ElementwiseKernels> usable() {
-    return testing::usable(cpu::kMachine.elementwise);
+    return testing::usable(testing::machine_under_test().elementwise);
 }
 
 std::size_t at(std::int64_t i) {

@@ -116,7 +116,7 @@ TEST(ElementwiseKernels, GroupNormWithinBounds) {
                                               {200, 16, 4, true, true, false, 300.0F}};
     for (const GroupNormCase& c : cases) {
         const GroupNormRun run(c);
-        for (const ElementwiseKernels& set : testing::usable(cpu::kMachine.elementwise))
+        for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise))
             EXPECT_EQ(run.wrong(run.run(set.group_norm)), 0)
                 << set.name << " " << c.rows << "x" << c.channels;
     }
@@ -143,7 +143,7 @@ TEST(ElementwiseKernels, BrokenGroupNormsAreCaught) {
 TEST(ElementwiseKernels, GroupNormGivesTheSameBitsForAnyNumberOfThreads) {
     const GroupNormRun run({3000, 40, 8, true, true, true});
     const int before = num_threads();
-    for (const ElementwiseKernels& set : testing::usable(cpu::kMachine.elementwise)) {
+    for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise)) {
         set_num_threads(1);
         const std::vector<float> one = run.run(set.group_norm);
         set_num_threads(3);
@@ -156,7 +156,7 @@ TEST(ElementwiseKernels, GroupNormGivesTheSameBitsForAnyNumberOfThreads) {
 TEST(ElementwiseKernels, NormsEndWithSilu) {
     constexpr std::int64_t kRows = 3, kColumns = 37;
     const std::vector<float> x = normal_values(kRows * kColumns, 1);
-    for (const ElementwiseKernels& set : testing::usable(cpu::kMachine.elementwise)) {
+    for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise)) {
         std::vector<float> plain(x.size()), y(x.size());
         NormArgs args = {NormKind::rms, kRows, kColumns, x.data(), kColumns, plain.data(), kColumns};
         set.norm(args);
@@ -198,7 +198,7 @@ int wrong_softmax(const ElementwiseKernels& set, std::int64_t columns, float sca
 }
 
 TEST(ElementwiseKernels, SoftmaxWithinBounds) {
-    for (const ElementwiseKernels& set : testing::usable(cpu::kMachine.elementwise)) {
+    for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise)) {
         for (const std::int64_t columns : {1, 3, 16, 33, 100, 1000})
             for (const float scale : {0.05F, 1.0F, 20.0F})
                 EXPECT_EQ(wrong_softmax(set, columns, scale), 0) << set.name << " " << columns;
@@ -211,7 +211,7 @@ TEST(ElementwiseKernels, SoftmaxWithinBounds) {
     };
     EXPECT_NE(wrong_softmax(broken, 33, 1.0F), 0);
     std::vector<float> row = {1.0F, kNaN, 2.0F};
-    for (const ElementwiseKernels& set : testing::usable(cpu::kMachine.elementwise)) {
+    for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise)) {
         std::vector<float> x = row;
         set.softmax({1, 3, x.data(), 3, 1.0F});
         EXPECT_TRUE(std::isnan(x[0])) << set.name;
@@ -219,7 +219,7 @@ TEST(ElementwiseKernels, SoftmaxWithinBounds) {
 }
 
 TEST(ElementwiseKernels, ClampKeepsNaN) {
-    for (const ElementwiseKernels& set : testing::usable(cpu::kMachine.elementwise)) {
+    for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise)) {
         std::vector<float> x = {-2.0F, -1.0F, 0.25F, 1.0F, 3.0F, kNaN, 5.0F};
         set.clamp({x.data(), 6, -1.0F, 1.0F});
         EXPECT_EQ(x[0], -1.0F);

@@ -79,7 +79,7 @@ std::vector<Case> cases() {
 }
 
 TEST(Hadamard, EveryKernelMatchesTheDefinition) {
-    for (const HadamardKernel& kernel : testing::usable(cpu::kMachine.hadamard)) {
+    for (const HadamardKernel& kernel : testing::usable(testing::machine_under_test().hadamard)) {
         for (const Case& c : cases()) {
             EXPECT_LE(worst_error(c, kernel.run), 1.0)
                 << kernel.name << " block " << c.block << " groups " << c.groups;

@@ -56,7 +56,7 @@ Floats run(const LinearKernel& kernel, LinearProblem problem, const QuantizedTen
 /// The kernels of this machine but the reference that take a problem.
 std::vector<const LinearKernel*> kernels_for(const LinearProblem& problem) {
     std::vector<const LinearKernel*> kernels;
-    for (const LinearKernel& kernel : usable(cpu::kMachine.linear, problem))
+    for (const LinearKernel& kernel : usable(machine_under_test().linear, problem))
         if (kernel.name != reference().name) kernels.push_back(&kernel);
     return kernels;
 }
@@ -272,7 +272,7 @@ TEST(DequantizeKernels, TakeEverySchemeOfFloatProducts) {
 TEST(LinearKernels, PackedFormServesAllFloatActivations) {
     const QuantizedTensor w = every_code(Format::mxfp4_dual, 71);
     LinearProblem problem{.n = w.rows, .k = w.columns, .weight = w.format, .group_size = kMxBlock};
-    for (const LinearKernel& kernel : usable(cpu::kMachine.linear)) {
+    for (const LinearKernel& kernel : usable(machine_under_test().linear)) {
         std::vector<std::vector<std::byte>> forms;
         for (const Activation activation : {Activation::none, Activation::mxfp8, Activation::mxfp4_dual}) {
             problem.activation = activation;

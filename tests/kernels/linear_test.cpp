@@ -68,7 +68,7 @@ TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
         if (shape.speed) continue;
         for (const LinearCase& c : linear_cases(shape)) {
             const LinearArrays arrays(c);
-            for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
+            for (const LinearKernel& kernel : usable(machine_under_test().linear, c.problem)) {
                 EXPECT_EQ(arrays.check(kernel), "");
                 ++runs;
             }
@@ -79,7 +79,7 @@ TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
 
 /// The row of that name, or null where this process may not run it.
 const LinearKernel* find(std::string_view name) {
-    for (const LinearKernel& kernel : usable(cpu::kMachine.linear))
+    for (const LinearKernel& kernel : usable(machine_under_test().linear))
         if (kernel.name == name) return &kernel;
     return nullptr;
 }
@@ -170,7 +170,7 @@ TEST(LinearKernels, SumsOfTheLargestKAreExact) {
     c.problem = {3, 6, 131071, DType::f32, DType::f32, Format::int8, Activation::per_tensor, 0, false};
     c.fill = Fill::extreme;
     const LinearArrays arrays(c);
-    for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
+    for (const LinearKernel& kernel : usable(machine_under_test().linear, c.problem)) {
         EXPECT_EQ(arrays.check(kernel), "");
     }
 }
@@ -192,7 +192,7 @@ TEST(LinearKernels, EveryPairOfIntegersIsMultipliedExactly) {
             x[i] = near_ends(static_cast<int>(i) / kColumns - 128, static_cast<int>(i) % kColumns, -128);
         for (std::size_t i = 0; i < w.size(); ++i)
             w[i] = near_ends(static_cast<int>(i) / kColumns + lowest, static_cast<int>(i) % kColumns, lowest);
-        for (const LinearKernel& kernel : usable(cpu::kMachine.linear, p)) {
+        for (const LinearKernel& kernel : usable(machine_under_test().linear, p)) {
             const std::vector<float> y = run_static(kernel, p, x, integer_weight(p, w));
             std::int64_t wrong = 0;
             for (std::int64_t i = 0; i < p.m; ++i) {
@@ -215,7 +215,7 @@ TEST(LinearKernels, QuotientsAtTiesAreRoundedAsByDivision) {
         c.problem = {400, 7, 193, DType::f32, DType::f32, weight, activation, 0, false};
         c.fill = Fill::ties;
         const LinearArrays arrays(c);
-        for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
+        for (const LinearKernel& kernel : usable(machine_under_test().linear, c.problem)) {
             EXPECT_EQ(arrays.check(kernel), "");
         }
     }
@@ -228,7 +228,7 @@ TEST(LinearKernels, ResultsDoNotDependOnTheNumberOfThreads) {
           LinearShape{37, 90, 512, 64, false}}) {
         for (const LinearCase& c : linear_cases(shape)) {
             const LinearArrays arrays(c);
-            for (const LinearKernel& kernel : usable(cpu::kMachine.linear, c.problem)) {
+            for (const LinearKernel& kernel : usable(machine_under_test().linear, c.problem)) {
                 std::string complaint;
                 set_num_threads(1);
                 const std::vector<float> wanted = arrays.run(kernel, complaint);

@@ -205,16 +205,14 @@ TEST_F(DeviceTest, ImageModelsRun) {
     same_images_as_on_the_cpu<testing::TinyQwenImage>("aerogel_device_qwen_image");
 }
 
-TEST_F(DeviceTest, WhatIsForTheCpuAloneIsNotSupported) {
-    try {
-        run(kDevice, [](Pipeline&, GenerateOptions& options) {
+TEST_F(DeviceTest, SparseAttentionSamples) {
+    for (const char* type : {"rf_v2", "ada_bsa"}) {
+        SCOPED_TRACE(type);
+        same_as_on_the_cpu([&](Pipeline&, GenerateOptions& options) {
             options.sparse = SparseConfig{};
-            options.sparse->pattern.type = "rf_v2";
+            options.sparse->pattern.type = type;
             options.sparse->pattern.block_size = 16;
         });
-        FAIL();
-    } catch (const InvalidArgument& error) {
-        EXPECT_THAT(error.what(), HasSubstr("[sparse_attention] q must be on the CPU"));
     }
 }
 

@@ -134,7 +134,7 @@ TEST(SparseAttention, WrongArraysAreRefused) {
          },
          "q must have 4 strides, got 2"},
         {[](Request& r) { r.q_view.data = nullptr; }, "q has no data"},
-        {[](Request& r) { r.q_view.device = Device::cuda; }, "q must be on the CPU"},
+        {[](Request& r) { r.q_view.device = Device::cuda; }, "k must be on cuda:0 as q"},
     };
     for (const auto& [spoil, says] : cases) {
         EXPECT_THAT(message_of(spoil), HasSubstr(says));

@@ -8,5 +8,7 @@ namespace aerogel::cuda {
 // linear.cpp: wgmma on Hopper, mma.sync on every card
 extern const LinearKernel kHopperW8A8Linear, kW8A8Linear, kW4A8Linear, kGroupedLinear, kDequantizeLinear,
     kFloatLinear;
+extern const ElementwiseKernels kElementwise;
+extern const HadamardKernel kHadamard;
 
 }  // namespace aerogel::cuda

@@ -23,14 +23,14 @@ constexpr std::array<Family, 5> kFamilies = {
     {{80, kSm80}, {89, kSm89}, {90, kSm90}, {100, kSm100}, {120, kSm120}}};
 constexpr int kAll = kSm80 | kSm89 | kSm90 | kSm100 | kSm120;
 
-constexpr MachineRow<LinearKernel> kLinear[] = {
+constexpr MachineRow<LinearKernel> kLinearRows[] = {
     {kSm90, &kHopperW8A8Linear}, {kAll, &kW8A8Linear},       {kAll, &kW4A8Linear},
     {kAll, &kGroupedLinear},     {kAll, &kDequantizeLinear}, {kAll, &kFloatLinear},
 };
-constexpr std::array<MachineRow<AttentionKernel>, 0> kAttention = {};
-constexpr std::array<MachineRow<ElementwiseKernels>, 0> kElementwise = {};
-constexpr std::array<MachineRow<HadamardKernel>, 0> kHadamard = {};
-constexpr std::array<MachineRow<ConvolutionKernel>, 0> kConvolution = {};
+constexpr std::array<MachineRow<AttentionKernel>, 0> kAttentionRows = {};
+constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};
+constexpr MachineRow<HadamardKernel> kHadamardRows[] = {{kAll, &kHadamard}};
+constexpr std::array<MachineRow<ConvolutionKernel>, 0> kConvolutionRows = {};
 
 int family_of(int sm) {
     int bit = 0;
@@ -68,11 +68,11 @@ void run(Device device, FunctionRef<void()> body) {
 }  // namespace
 
 const Machine kMachine = {.why_not = why_not,
-                          .linear = kLinear,
-                          .attention = kAttention,
-                          .elementwise = kElementwise,
-                          .hadamard = kHadamard,
-                          .convolution = kConvolution,
+                          .linear = kLinearRows,
+                          .attention = kAttentionRows,
+                          .elementwise = kElementwiseRows,
+                          .hadamard = kHadamardRows,
+                          .convolution = kConvolutionRows,
                           .run = run};
 
 }  // namespace aerogel::cuda

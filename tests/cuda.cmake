@@ -1,0 +1,21 @@
+# The suites of kernels once more over the CUDA machine: its rows run in the emulator (tests/emulator), each on cards that
+# it is for. The suites themselves are those of the CPU (tests/kernels/cpu_kernels.h).
+
+if(NOT AEROGEL_CUDA OR NOT TARGET aerogel_fake_driver)
+  return()
+endif()
+
+set(cuda_driver AEROGEL_CUDA_DRIVER=$<TARGET_FILE:aerogel_fake_driver>)
+set(cuda_suites "ElementwiseKernels.*:Hadamard.*")
+
+# sm: the card; machine: cuda for all rows, cuda_own for those that not every card has.
+function(aerogel_cuda_suite sm machine)
+  add_test(NAME cuda/conformance_sm${sm} COMMAND aerogel_tests --gtest_brief=1 --gtest_filter=${cuda_suites}
+    WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(cuda/conformance_sm${sm} PROPERTIES TIMEOUT 900 LABELS cuda
+    ENVIRONMENT "${cuda_driver};AEROGEL_TEST_MACHINE=${machine};AEROGEL_FAKE_SM=${sm};AEROGEL_CUDA_MEMORY=exact")
+endfunction()
+aerogel_cuda_suite(80 cuda)
+foreach(sm IN ITEMS 89 90 100 120)
+  aerogel_cuda_suite(${sm} cuda_own)
+endforeach()
