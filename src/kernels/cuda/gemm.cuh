@@ -210,7 +210,7 @@ struct Gemm {
     }
 
     __device__ __forceinline__ void read_group() {
-        if (group >= a.groups) return;
+        if (Kind::kRowScale || group >= a.groups) return;
         const std::int64_t row = group * a.w_rows;
 #pragma unroll
         for (int j = 0; j < kColumnTiles; j += 4) {
@@ -273,9 +273,10 @@ struct Gemm {
             for (int j = 0; j < kColumnTiles; ++j)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                    const float scale = group_scale[j / 4 * 8 + j % 4 * 2 + e % 2];
+                    const float scale = Kind::kRowScale ? 1.0F : group_scale[j / 4 * 8 + j % 4 * 2 + e % 2];
                     float& all = total_sum[i][j][e];
-                    all = __fadd_rn(all, __fmul_rn(real(sum[i][j][e]), scale));
+                    const float part_sum = real(sum[i][j][e]);
+                    all = __fadd_rn(all, Kind::kRowScale ? part_sum : __fmul_rn(part_sum, scale));
                 }
         clear();
     }
@@ -292,7 +293,7 @@ struct Gemm {
         for (int i = static_cast<int>(threadIdx.x); i < T.columns; i += T.threads) {
             const std::int64_t n = first_column + i;
             const bool in = n < a.n;
-            columns()[i] = !kGroups && kIntegers && in ? a.scale[n] : 1.0F;
+            columns()[i] = in && (Kind::kRowScale || (!kGroups && kIntegers)) ? a.scale[n] : 1.0F;
             columns()[T.columns + i] = in && a.add != nullptr ? static_cast<const float*>(a.add)[n] : -0.0F;
         }
     }
@@ -317,7 +318,9 @@ struct Gemm {
 
     __device__ __forceinline__ float finished(int i, int j, int e, float s_t, float scale,
                                               float addend) const {
-        if constexpr (kGroups) {
+        if constexpr (Kind::kRowScale) {
+            return scaled(a, total_sum[i][j][e], s_t, scale, addend);
+        } else if constexpr (kGroups) {
             return __fadd_rn(__fmul_rn(total_sum[i][j][e], s_t), addend);
         } else if constexpr (!kIntegers) {
             return __fadd_rn(__fmul_rn(sum[i][j][e], s_t), addend);

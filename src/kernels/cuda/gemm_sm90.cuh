@@ -4,15 +4,20 @@
 // cooperative, persistent kernels). The order of float operations is that of kernels/linear.h.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/linear_numbers.cuh"
 #include "kernels/cuda/primitives/gpu_sm90.h"
 
 namespace aerogel::cuda {
 
-/// What a block does.
+/// What a block does. Sum: int32 of int8, float of E4M3. The tensor cores keep some 14 bits of sums of fp8,
+/// so those of each slab are added up as float32 (as in DeepSeek-V3's technical report, 2024).
+template <typename Sum, HopperShape T>
 struct HopperGemm {
-    static constexpr int kSums = kHopperColumns / 2;
-    static constexpr int kXBytes = kHopperRows * kSlabBytes;
+    static constexpr bool kFloats = std::is_same_v<Sum, float>;
+    static constexpr int kSums = T.columns / 2;
+    static constexpr int kXBytes = T.rows * kSlabBytes;
     static constexpr int kConsumers = 256;  ///< threads
 
     const GemmArgs& a;
@@ -21,9 +26,8 @@ struct HopperGemm {
     int slabs_done = 0;  ///< of all tiles so far
 
     __device__ __forceinline__ explicit HopperGemm(const GemmArgs& args) : a(args), shared(gpu::shared()) {
-        full = reinterpret_cast<std::uint64_t*>(shared + kHopperStages * kHopperStageBytes +
-                                                kHopperColumns * 16);
-        empty = full + kHopperStages;
+        full = reinterpret_cast<std::uint64_t*>(shared + T.stages * T.stage_bytes + T.columns * 16);
+        empty = full + T.stages;
     }
 
     struct Place {
@@ -35,15 +39,15 @@ struct HopperGemm {
         constexpr int kTogether = 8;
         const int band = tile / (kTogether * a.column_tiles), within = tile % (kTogether * a.column_tiles);
         const int left = a.row_tiles - band * kTogether, rows = left < kTogether ? left : kTogether;
-        return {static_cast<std::int64_t>(band * kTogether + within % rows) * kHopperRows,
-                static_cast<std::int64_t>(within / rows) * kHopperColumns};
+        return {static_cast<std::int64_t>(band * kTogether + within % rows) * T.rows,
+                static_cast<std::int64_t>(within / rows) * T.columns};
     }
 
     __device__ __forceinline__ int tiles() const { return a.row_tiles * a.column_tiles; }
 
     __device__ void run() {
         if (threadIdx.x == 0) {
-            for (int s = 0; s < kHopperStages; ++s) {
+            for (int s = 0; s < T.stages; ++s) {
                 gpu::mbarrier_init(full + s, 1);
                 gpu::mbarrier_init(empty + s, 2);
             }
@@ -64,13 +68,12 @@ struct HopperGemm {
             const Place place = place_of(tile);
             const unsigned char *x = a.x + place.row * kSlabBytes, *w = a.w + place.column * kSlabBytes;
             for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
-                const int s = slabs_done % kHopperStages;
-                gpu::mbarrier_wait(empty + s,
-                                   static_cast<std::uint32_t>(slabs_done / kHopperStages & 1) ^ 1U);
-                gpu::mbarrier_expect(full + s, kHopperStageBytes);
-                unsigned char* to = shared + s * kHopperStageBytes;
+                const int s = slabs_done % T.stages;
+                gpu::mbarrier_wait(empty + s, static_cast<std::uint32_t>(slabs_done / T.stages & 1) ^ 1U);
+                gpu::mbarrier_expect(full + s, T.stage_bytes);
+                unsigned char* to = shared + s * T.stage_bytes;
                 gpu::bulk_load(to, x, kXBytes, full + s);
-                gpu::bulk_load(to + kXBytes, w, kHopperStageBytes - kXBytes, full + s);
+                gpu::bulk_load(to + kXBytes, w, T.stage_bytes - kXBytes, full + s);
                 x += a.x_rows * kSlabBytes;
                 w += a.w_rows * kSlabBytes;
             }
@@ -83,45 +86,78 @@ struct HopperGemm {
         for (int tile = static_cast<int>(blockIdx.x); tile < tiles(); tile += static_cast<int>(gridDim.x)) {
             const Place place = place_of(tile);
             float* columns = fill_columns(place, turn ^= 1);
-            std::int32_t sums[kSums];
-            multiply(sums, group, thread);
+            Sum sums[kSums];
+            if constexpr (kFloats) {
+                multiply_slabs(sums, group, thread);
+            } else {
+                multiply(sums, group, thread);
+            }
             gpu::barrier_sync(1, kConsumers);  // the columns are there
             write(sums, place, group, columns);
         }
     }
 
-    __device__ __forceinline__ void multiply(std::int32_t (&sums)[kSums], int group, int thread) {
-        for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
-            const int s = slabs_done % kHopperStages;
-            gpu::mbarrier_wait(full + s, static_cast<std::uint32_t>(slabs_done / kHopperStages & 1));
-            const unsigned char* x = shared + s * kHopperStageBytes + group * 64 * kSlabBytes;
-            const unsigned char* w = shared + s * kHopperStageBytes + kXBytes;
-            gpu::wgmma_fence();
+    /// The products of the next slab, as a group; the first ones may begin new sums.
+    __device__ __forceinline__ void begin_slab(Sum (&sums)[kSums], int group, bool accumulate) {
+        const int s = slabs_done % T.stages;
+        gpu::mbarrier_wait(full + s, static_cast<std::uint32_t>(slabs_done / T.stages & 1));
+        const unsigned char* x = shared + s * T.stage_bytes + group * 64 * kSlabBytes;
+        const unsigned char* w = shared + s * T.stage_bytes + kXBytes;
+        gpu::wgmma_fence();
 #pragma unroll
-            for (int step = 0; step < 4; ++step)
-                gpu::wgmma_s8(sums, gpu::descriptor(x + step * 32), gpu::descriptor(w + step * 32),
-                              t > 0 || step > 0);
-            gpu::wgmma_commit();
+        for (int step = 0; step < 4; ++step) {
+            const std::uint64_t a_tile = gpu::descriptor(x + step * 32),
+                                b_tile = gpu::descriptor(w + step * 32);
+            if constexpr (kFloats) {
+                gpu::wgmma_e4m3(sums, a_tile, b_tile, accumulate || step > 0);
+            } else {
+                gpu::wgmma_s8(sums, a_tile, b_tile, accumulate || step > 0);
+            }
+        }
+        gpu::wgmma_commit();
+    }
+
+    __device__ __forceinline__ void give_back(int slab, int thread) {
+        if (thread == 0) gpu::mbarrier_arrive(empty + slab % T.stages);
+    }
+
+    __device__ __forceinline__ void multiply(Sum (&sums)[kSums], int group, int thread) {
+        for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
+            begin_slab(sums, group, t > 0);
             gpu::wgmma_wait<1>(sums);  // the products of the slab before are done
-            if (t > 0 && thread == 0) gpu::mbarrier_arrive(empty + (slabs_done - 1) % kHopperStages);
+            if (t > 0) give_back(slabs_done - 1, thread);
         }
         gpu::wgmma_wait<0>(sums);
-        if (thread == 0) gpu::mbarrier_arrive(empty + (slabs_done - 1) % kHopperStages);
+        give_back(slabs_done - 1, thread);
+    }
+
+    /// While one warp group adds, the other one multiplies.
+    __device__ __forceinline__ void multiply_slabs(Sum (&all)[kSums], int group, int thread) {
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) all[i] = 0;
+        for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
+            Sum sums[kSums];
+            begin_slab(sums, group, false);
+            gpu::wgmma_wait<0>(sums);
+            give_back(slabs_done, thread);
+#pragma unroll
+            for (int i = 0; i < kSums; ++i) all[i] = __fadd_rn(all[i], sums[i]);
+        }
     }
 
     /// Scale and addend of the tile's columns. Two buffers: who is ahead fills the one that nobody reads.
     __device__ __forceinline__ float* fill_columns(const Place& place, int turn) const {
-        auto* columns =
-            reinterpret_cast<float*>(shared + kHopperStages * kHopperStageBytes) + turn * kHopperColumns * 2;
+        auto* columns = reinterpret_cast<float*>(shared + T.stages * T.stage_bytes) + turn * T.columns * 2;
         const int i = static_cast<int>(threadIdx.x) - 128;
+        if (i >= T.columns) return columns;
         const bool in = place.column + i < a.n;
         columns[i] = in ? a.scale[place.column + i] : 1.0F;
-        columns[kHopperColumns + i] =
+        columns[T.columns + i] =
             in && a.add != nullptr ? static_cast<const float*>(a.add)[place.column + i] : -0.0F;
         return columns;
     }
 
-    __device__ __forceinline__ void write(const std::int32_t (&sums)[kSums], const Place& place, int group,
+    __device__ __forceinline__ void write(const Sum (&sums)[kSums], const Place& place, int group,
                                           const float* columns) const {
         const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
         const std::int64_t row = place.row + group * 64 + warp * 16 + lane / 4;
@@ -130,12 +166,12 @@ struct HopperGemm {
         for (int half = 0; half < 2; ++half)
             if (a.s_t != nullptr && row + half * 8 < a.m) s_t[half] = a.s_t[row + half * 8];
 #pragma unroll
-        for (int j = 0; j < kHopperColumns / 32; ++j) {
+        for (int j = 0; j < T.columns / 32; ++j) {
             const int column = j * 32 + lane % 4 * 8;
             const std::int64_t left = a.n - place.column - column;
             float scale[8], addend[8], values[8];
             load_eight(columns, column, Real::f32, scale);
-            load_eight(columns, kHopperColumns + column, Real::f32, addend);
+            load_eight(columns, T.columns + column, Real::f32, addend);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 if (row + half * 8 >= a.m || left <= 0) continue;

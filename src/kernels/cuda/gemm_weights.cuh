@@ -12,6 +12,7 @@ namespace aerogel::cuda {
 ///   Sum                      of the accumulators
 ///   kIntegers                whether that is int32
 ///   kBytes                   of a row of a slab of w
+///   kRowScale                whether groups share the scale of the row
 ///   kOffsets                 whether an offset may be taken off w
 ///   multiply(sum, x, b)      sum += x w^T, 16 rows by 8 columns by 32 bytes of x
 ///   unpack(...)              b of one step out of a lane's word, kBytes of 64 or 32 only
@@ -20,6 +21,7 @@ struct Int8 {
     static constexpr bool kIntegers = true;
     static constexpr int kBytes = 128;
     static constexpr bool kOffsets = false;
+    static constexpr bool kRowScale = false;
     static constexpr int kShift = 0;  ///< sums are 2^kShift times too large
     static __device__ __forceinline__ void multiply(Sum (&sum)[4], const std::uint32_t (&x)[4],
                                                     const std::uint32_t (&b)[2]) {
@@ -44,9 +46,20 @@ struct Bf16 {
     static constexpr bool kIntegers = false;
     static constexpr int kBytes = 128;
     static constexpr bool kOffsets = false;
+    static constexpr bool kRowScale = false;
     static __device__ __forceinline__ void multiply(Sum (&sum)[4], const std::uint32_t (&x)[4],
                                                     const std::uint32_t (&b)[2]) {
         gpu::mma_bf16(sum, x, b);
+    }
+};
+
+/// E4M3 on both sides. The tensor cores keep some 14 bits of such sums, so those of a group are added up as
+/// float32; the scale is one of the whole row.
+struct Fp8 : Bf16 {
+    static constexpr bool kRowScale = true;
+    static __device__ __forceinline__ void multiply(Sum (&sum)[4], const std::uint32_t (&x)[4],
+                                                    const std::uint32_t (&b)[2]) {
+        gpu::mma_e4m3(sum, x, b);
     }
 };
 

@@ -5,9 +5,9 @@
 
 namespace aerogel::cuda {
 
-// linear.cpp: wgmma on Hopper, mma.sync on every card
-extern const LinearKernel kHopperW8A8Linear, kW8A8Linear, kW4A8Linear, kGroupedLinear, kDequantizeLinear,
-    kFloatLinear;
+// linear.cpp: wgmma on Hopper, mma.sync of fp8 on the cards that have it, mma.sync of the rest on every card
+extern const LinearKernel kHopperW8A8Linear, kHopperFp8Linear, kFp8Linear, kW8A8Linear, kW4A8Linear,
+    kGroupedLinear, kDequantizeLinear, kFloatLinear;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 

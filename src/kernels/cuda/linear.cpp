@@ -10,21 +10,16 @@
 namespace aerogel::cuda {
 
 extern const Image quantize_image, linear_int8_image, linear_int8_sm90_image, linear_int4_image,
-    linear_bf16_image;
+    linear_bf16_image, linear_fp8_image, linear_fp8_sm90_image;
 
 namespace {
 
-/// What a block computes, how many fit a multiprocessor, and the speed of its products where all have some.
-struct Tile {
-    std::int64_t rows, columns;
+/// How many blocks of a tile fit a multiprocessor, and the speed of its products where all have some.
+struct Pace {
     std::int64_t blocks;
     double speed;
 };
-constexpr std::array<Tile, 5> kTiles = {{{kTileL.rows, kTileL.columns, 1, 1.0},
-                                         {kTileM.rows, kTileM.columns, 1, 0.85},
-                                         {kTileS.rows, kTileS.columns, 2, 0.6},
-                                         {kTileT.rows, kTileT.columns, 4, 0.25},
-                                         {kHopperRows, kHopperColumns, 1, 1.6}}};
+constexpr std::array<Pace, 5> kPaces = {{{1, 1.0}, {1, 0.85}, {2, 0.6}, {4, 0.25}, {1, 1.6}}};
 constexpr std::array<TileShape, 4> kShapes = {kTileL, kTileM, kTileS, kTileT};
 constexpr std::size_t kL = 0, kM = 1, kS = 2, kT = 3, kHopper = 4;
 constexpr std::int64_t kFewRows = 64;
@@ -32,9 +27,11 @@ constexpr std::int64_t kMostRows = 256;  // of a tile
 
 /// The functions of a kind of products; null: not compiled.
 struct Functions {
-    std::array<const Kernel*, kTiles.size()> plain, groups;
+    std::array<const Kernel*, kPaces.size()> plain, groups;
 };
 
+constexpr Kernel kFp8Sm90 = {linear_fp8_sm90_image, "aerogel_fp8_sm90"};
+constexpr Kernel kFp8[] = {{linear_fp8_image, "aerogel_fp8_m"}, {linear_fp8_image, "aerogel_fp8_s"}};
 constexpr Kernel kW8A8Sm90 = {linear_int8_sm90_image, "aerogel_w8a8_sm90"};
 constexpr Kernel kQuantizeIntegers = {quantize_image, "aerogel_quantize_integers"};
 constexpr Kernel kQuantizeFloats = {quantize_image, "aerogel_quantize_floats"};
@@ -60,35 +57,50 @@ constexpr Kernel kBf16Fp4[] = {{linear_bf16_image, "aerogel_bf16_fp4_m"},
 constexpr Functions integer_functions(const Kernel (&of)[6], const Kernel* hopper) {
     return {{&of[0], &of[1], &of[2], &of[3], hopper}, {nullptr, &of[4], &of[5], nullptr, nullptr}};
 }
-constexpr Functions group_functions(const Kernel (&of)[2]) {
-    return {{}, {nullptr, &of[0], &of[1], nullptr, nullptr}};
+constexpr Functions group_functions(const Kernel (&of)[2], const Kernel* hopper = nullptr) {
+    return {{}, {nullptr, &of[0], &of[1], nullptr, hopper}};
 }
 
 /// In the order of Products.
-constexpr std::array<Functions, 7> kFunctions = {{integer_functions(kW8A8, &kW8A8Sm90),
+constexpr std::array<Functions, 8> kFunctions = {{integer_functions(kW8A8, &kW8A8Sm90),
                                                   integer_functions(kW4A8, nullptr),
                                                   {{nullptr, &kBf16[0], &kBf16[1], nullptr, nullptr}, {}},
                                                   group_functions(kBf16Int8),
                                                   group_functions(kBf16Int4),
                                                   group_functions(kBf16Fp8),
-                                                  group_functions(kBf16Fp4)}};
+                                                  group_functions(kBf16Fp4),
+                                                  group_functions(kFp8, &kFp8Sm90)}};
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+std::int64_t tiles_of(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
-std::size_t shared_bytes(std::size_t tile, const SlabWeight& weight) {
-    if (tile == kHopper) return kHopperSharedBytes;
-    const TileShape& shape = kShapes[tile];  // the stages, then scale and addend of the columns
-    const std::int64_t stage = shape.rows * kSlabBytes + shape.columns * weight.row_bytes;
-    return static_cast<std::size_t>(shape.stages * stage + shape.columns * 8);
+constexpr const HopperShape& hopper_shape_of(const SlabWeight& weight) {
+    return weight.products == Products::fp8 ? kHopperFp8 : kHopperInt8;
 }
+
+/// The launch of a tile.
+struct Block {
+    Block(std::size_t tile, const SlabWeight& weight) {
+        if (tile == kHopper) {
+            const HopperShape& shape = hopper_shape_of(weight);
+            rows = shape.rows, columns = shape.columns, threads = shape.threads;
+            shared_bytes = shape.shared_bytes;
+            return;
+        }
+        const TileShape& shape = kShapes[tile];
+        rows = shape.rows, columns = shape.columns, threads = shape.threads;
+        const std::int64_t stage = rows * kSlabBytes + columns * weight.row_bytes;
+        shared_bytes = shape.stages * stage + columns * 8;  // scale and addend of the columns
+    }
+    std::int64_t rows, columns, threads, shared_bytes;
+};
 
 bool in_groups(const SlabWeight& weight) {
     return weight.products != Products::bf16 && !(weight.integers() && weight.groups == 1);
 }
 
-const std::array<const Kernel*, kTiles.size()>& functions_of(const SlabWeight& weight) {
+const std::array<const Kernel*, kPaces.size()>& functions_of(const SlabWeight& weight) {
     const Functions& all = kFunctions[static_cast<std::size_t>(weight.products)];
     return in_groups(weight) ? all.groups : all.plain;
 }
@@ -98,17 +110,18 @@ const std::array<const Kernel*, kTiles.size()>& functions_of(const SlabWeight& w
 std::size_t tile_of(const LinearProblem& problem, const SlabWeight& weight, bool hopper) {
     const auto& functions = functions_of(weight);
     if (problem.m <= kFewRows && functions[kT] != nullptr) return kT;
+    if (hopper && weight.products == Products::fp8) return kHopper;  // the others are not native there
     const Properties& gpu = here();
     std::size_t best = kS;
     double least = 0;
     for (const std::size_t i : {kS, kM, kL, kHopper}) {
-        const auto most_shared = static_cast<std::size_t>(gpu.shared_per_block);
-        if (functions[i] == nullptr || shared_bytes(i, weight) > most_shared || (i == kHopper && !hopper))
-            continue;
-        const Tile& tile = kTiles[i];
-        const std::int64_t blocks = ceil_div(problem.m, tile.rows) * ceil_div(problem.n, tile.columns);
-        const std::int64_t rounds = ceil_div(blocks, tile.blocks * std::max(gpu.multiprocessors, 1));
-        const double time = static_cast<double>(rounds * tile.blocks * tile.rows * tile.columns) / tile.speed;
+        if (functions[i] == nullptr || (i == kHopper && !hopper)) continue;
+        const Block block(i, weight);
+        if (block.shared_bytes > gpu.shared_per_block) continue;
+        const std::int64_t blocks = tiles_of(problem.m, block.rows) * tiles_of(problem.n, block.columns);
+        const auto [together, speed] = kPaces[i];
+        const std::int64_t rounds = tiles_of(blocks, together * std::max(gpu.multiprocessors, 1));
+        const double time = static_cast<double>(rounds * together * block.rows * block.columns) / speed;
         if (i == kS || time < least) {
             best = i;
             least = time;
@@ -140,20 +153,20 @@ Quantize quantize_of(Activation activation) {
 
 /// bf16 parts of x' whose sum is close enough to it, as for weights (linear_pack.cpp).
 std::int32_t x_parts(const LinearProblem& problem, bool scaled) {
-    const bool codes = problem.activation != Activation::none && problem.activation != Activation::mxfp4_dual;
+    const bool coded = problem.activation != Activation::none && problem.activation != Activation::mxfp4_dual;
     const bool bf16 = problem.activation == Activation::none && problem.x == DType::bf16 && !scaled;
-    if (codes || bf16) return 1;
+    if (coded || bf16) return 1;
     return problem.k >= 512 ? 2 : 3;
 }
 
 /// Workspace: s_t [m], then x' in slabs: [parts][slabs][rows][128].
 struct Workspace {
     Workspace(const LinearProblem& problem, const SlabWeight& weight, bool scaled)
-        : rows(ceil_div(problem.m, kMostRows) * kMostRows),
+        : rows(tiles_of(problem.m, kMostRows) * kMostRows),
           plane(weight.slabs * rows * kSlabBytes),
-          parts(weight.integers() ? 1 : x_parts(problem, scaled)),
+          parts(weight.bytes_of_x() ? 1 : x_parts(problem, scaled)),
           finite(weight.parts > 1 ? 1 : 0),
-          slabs(static_cast<std::size_t>(ceil_div(problem.m * 4, 256) * 256)),
+          slabs(static_cast<std::size_t>(tiles_of(problem.m * 4, 256) * 256)),
           bytes(slabs + static_cast<std::size_t>(plane * (parts + finite))) {}
 
     std::int64_t rows;
@@ -197,7 +210,7 @@ QuantizeArgs quantize_args(const Call& call) {
     q.padded_group = static_cast<std::int32_t>(w.group_steps * w.step);
     q.group = w.groups == 1 || w.width == q.padded_group ? 0 : static_cast<std::int32_t>(w.width);
     q.x_type = real_of(p.x);
-    q.kind = quantize_of(p.activation);
+    q.kind = w.products == Products::fp8 ? Quantize::fp8_codes : quantize_of(p.activation);
     q.aligned = is_aligned(args.x, args.x_stride * static_cast<std::int64_t>(size_of(p.x))) &&
                 is_aligned(args.mul_scale, 0);
     q.parts = call.workspace.parts;
@@ -220,7 +233,7 @@ void list_pairs(const Call& call, GemmArgs& g) {
     }
 }
 
-GemmArgs gemm_args(const Call& call, const Tile& tile) {
+GemmArgs gemm_args(const Call& call, const Block& block) {
     const LinearProblem& p = call.problem;
     const LinearArgs& args = call.args;
     const SlabWeight& w = call.weight;
@@ -243,13 +256,14 @@ GemmArgs gemm_args(const Call& call, const Tile& tile) {
     g.w_plane = static_cast<std::int64_t>(w.part_bytes);
     list_pairs(call, g);
     g.slabs = static_cast<std::int32_t>(w.slabs);
-    g.groups = static_cast<std::int32_t>(w.groups);
-    g.group_steps = static_cast<std::int32_t>(w.group_steps);
+    const bool fp8 = w.products == Products::fp8;  // sums of a slab are a group
+    g.groups = static_cast<std::int32_t>(fp8 ? w.slabs : w.groups);
+    g.group_steps = static_cast<std::int32_t>(fp8 ? 4 : w.group_steps);
     g.wide = w.width > 256;
     g.fixed = fixed;
     g.e5m2 = p.weight == Format::fp8_e5m2;
-    g.row_tiles = static_cast<std::int32_t>(ceil_div(p.m, tile.rows));
-    g.column_tiles = static_cast<std::int32_t>(ceil_div(p.n, tile.columns));
+    g.row_tiles = static_cast<std::int32_t>(tiles_of(p.m, block.rows));
+    g.column_tiles = static_cast<std::int32_t>(tiles_of(p.n, block.columns));
     g.y_type = real_of(p.y);
     g.y_aligned = is_aligned(args.y, args.y_stride * static_cast<std::int64_t>(size_of(p.y)));
     return g;
@@ -257,10 +271,10 @@ GemmArgs gemm_args(const Call& call, const Tile& tile) {
 
 bool quantize(const Call& call) {
     const QuantizeArgs q = quantize_args(call);
-    const std::int64_t k = call.problem.k, held = ceil_div(k, 8) * 32;
-    const std::int64_t threads = k >= 1024 ? kQuantizeThreads : 64 * ceil_div(k, 512);
+    const std::int64_t k = call.problem.k, held = tiles_of(k, 8) * 32;
+    const std::int64_t threads = k >= 1024 ? kQuantizeThreads : 64 * tiles_of(k, 512);
     const std::int64_t shared = kQuantizeWords * 4 + (held <= kHeldBytes ? held : 0);
-    return launch(call.weight.integers() ? kQuantizeIntegers : kQuantizeFloats,
+    return launch(call.weight.bytes_of_x() ? kQuantizeIntegers : kQuantizeFloats,
                   {{static_cast<unsigned>(call.problem.m)},
                    {static_cast<unsigned>(threads)},
                    static_cast<std::size_t>(shared)},
@@ -269,29 +283,31 @@ bool quantize(const Call& call) {
 
 void multiply(const Call& call, bool hopper) {
     const std::size_t tile = tile_of(call.problem, call.weight, hopper);
-    const GemmArgs g = gemm_args(call, kTiles[tile]);
+    const Block block(tile, call.weight);
+    const GemmArgs g = gemm_args(call, block);
     auto blocks = static_cast<unsigned>(g.row_tiles) * static_cast<unsigned>(g.column_tiles);
     if (tile == kHopper) blocks = std::min(blocks, static_cast<unsigned>(here().multiprocessors));
-    const int threads = tile == kHopper ? kHopperThreads : kShapes[tile].threads;
     launch(*functions_of(call.weight)[tile],
-           {{blocks}, {static_cast<unsigned>(threads)}, shared_bytes(tile, call.weight)}, call.args.stream,
-           g);
+           {{blocks}, {static_cast<unsigned>(block.threads)}, static_cast<std::size_t>(block.shared_bytes)},
+           call.args.stream, g);
 }
 
-template <bool kOnHopper>
-void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
-    const SlabWeight weight(problem);
-    const Call call = {problem, args, weight, Workspace(problem, weight, args.mul_scale != nullptr)};
-    if (quantize(call)) multiply(call, kOnHopper);
-}
-
-std::size_t packed_bytes(const LinearProblem& problem) {
-    return SlabWeight(problem).bytes;
-}
-
-std::size_t workspace_bytes(const LinearProblem& problem) {
-    return Workspace(problem, SlabWeight(problem), true).bytes;
-}
+/// The functions of a row. kNativeFp8: both sides stay E4M3.
+template <bool kOnHopper, bool kNativeFp8>
+struct SlabRow {
+    static SlabWeight weight_of(const LinearProblem& problem) {
+        return {problem, kNativeFp8 ? Products::fp8 : products_of(problem)};
+    }
+    static std::size_t packed_bytes(const LinearProblem& problem) { return weight_of(problem).bytes; }
+    static std::size_t workspace_bytes(const LinearProblem& problem) {
+        return Workspace(problem, weight_of(problem), true).bytes;
+    }
+    static void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
+        const SlabWeight weight = weight_of(problem);
+        const Call call = {problem, args, weight, Workspace(problem, weight, args.mul_scale != nullptr)};
+        if (quantize(call)) multiply(call, kOnHopper);
+    }
+};
 
 std::string limits(const LinearProblem& problem) {
     constexpr std::int64_t kMostColumns = std::int64_t{1}
@@ -333,14 +349,30 @@ std::string takes_codes(const LinearProblem& problem) {
     return limits(problem);
 }
 
-template <bool kOnHopper = false>
+/// The tensor cores keep some 14 bits of the sums of a slab: less than float32 loses in so many columns.
+std::string takes_fp8(const LinearProblem& problem) {
+    constexpr std::int64_t kEnoughColumns = 1024;
+    if (problem.weight != Format::fp8_e4m3 || problem.activation != Activation::per_token_fp8)
+        return "takes fp8_e4m3 weights with per_token_fp8 activations only";
+    if (problem.group_size != 0) return "takes one weight scale per row only";
+    if (problem.k < kEnoughColumns)
+        return "takes rows of at least 1024 columns, whose rounding hides that of fp8 sums";
+    return limits(problem);
+}
+
+template <bool kOnHopper = false, bool kNativeFp8 = false>
 constexpr LinearKernel row(std::string_view name, std::string (*why_not)(const LinearProblem&)) {
-    return {name, why_not, packed_bytes, pack_slabs, workspace_bytes, run<kOnHopper>};
+    using Row = SlabRow<kOnHopper, kNativeFp8>;
+    return {
+        name,    why_not, Row::packed_bytes, kNativeFp8 ? pack_fp8_slabs : pack_slabs, Row::workspace_bytes,
+        Row::run};
 }
 
 }  // namespace
 
 const LinearKernel kHopperW8A8Linear = row<true>("cuda.sm90.w8a8", takes_w8a8);
+const LinearKernel kHopperFp8Linear = row<true, true>("cuda.sm90.fp8", takes_fp8);
+const LinearKernel kFp8Linear = row<false, true>("cuda.sm89.fp8", takes_fp8);
 const LinearKernel kW8A8Linear = row("cuda.sm80.w8a8", takes_w8a8);
 const LinearKernel kW4A8Linear = row("cuda.sm80.w4a8", takes_w4a8);
 const LinearKernel kGroupedLinear = row("cuda.sm80.groups", takes_groups);

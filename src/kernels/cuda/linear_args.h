@@ -22,6 +22,7 @@ enum class Quantize : std::int32_t {
     fixed_integers,  ///< per tensor, int8
     parts,           ///< none: bf16 parts whose sum is x'
     fp8,             ///< per token, E4M3 as bf16
+    fp8_codes,       ///< per token, E4M3 as it is
     mxfp8,           ///< as bf16
     mxfp4,           ///< as bf16
     mxfp4_dual,      ///< parts of what the codes stand for
@@ -92,11 +93,19 @@ constexpr TileShape kTileS = {64, 64, 32, 32, 1, 4, 128};
 constexpr TileShape kTileT = {16, 32, 16, 32, 4, 6, 128};
 
 /// Of Hopper: a warp group feeds two others, which have 64 rows each.
-constexpr int kHopperRows = 128, kHopperColumns = 256, kHopperStages = 4, kHopperThreads = 384;
-constexpr int kHopperStageBytes = (kHopperRows + kHopperColumns) * kSlabBytes;
-/// The stages, two times scale and addend of the columns, the barriers.
-constexpr int kHopperSharedBytes =
-    kHopperStages * kHopperStageBytes + kHopperColumns * 16 + kHopperStages * 16;
+struct HopperShape {
+    int rows, columns;  ///< of a block
+    int stages;
+    int stage_bytes;
+    int shared_bytes;  ///< the stages, two times scale and addend of the columns, the barriers
+    int threads;
+};
+constexpr HopperShape hopper_shape(int columns, int stages) {
+    const int stage = (128 + columns) * kSlabBytes;
+    return {128, columns, stages, stage, stages * stage + columns * 16 + stages * 16, 384};
+}
+constexpr HopperShape kHopperInt8 = hopper_shape(256, 4);
+constexpr HopperShape kHopperFp8 = hopper_shape(128, 6);
 
 /// The row of a slab of w for column `j` of y, and the column for a row: the same.
 constexpr std::int64_t neighbour_order(std::int64_t j) {

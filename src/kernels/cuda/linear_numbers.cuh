@@ -88,6 +88,19 @@ __device__ __forceinline__ float scaled(const GemmArgs& a, std::int32_t sum, flo
     return __fadd_rn(__fmul_rn(__fmul_rn(static_cast<float>(sum), scale), s_t), addend);
 }
 
+/// y of a float sum.
+__device__ __forceinline__ float scaled(const GemmArgs&, float sum, float s_t, float scale, float addend) {
+    return __fadd_rn(__fmul_rn(__fmul_rn(sum, scale), s_t), addend);
+}
+
+/// The bits of a number that rounded() made for E4M3.
+__device__ __forceinline__ std::uint32_t e4m3_of(float x) {
+    const std::uint32_t u = __float_as_uint(x), sign = u >> 24 & 0x80U;
+    const float magnitude = fabsf(x);
+    if (magnitude < 0x1p-6F) return sign | static_cast<std::uint32_t>(__fmul_rn(magnitude, 512.0F));
+    return sign | ((u >> 20 & 0x7FFU) - (120U << 3));
+}
+
 /// 2^exponent for -127 <= exponent <= 127.
 __device__ __forceinline__ float power_of_two(int exponent) {
     return __uint_as_float(exponent == -127 ? 0x00400000U : static_cast<std::uint32_t>(exponent + 127) << 23);

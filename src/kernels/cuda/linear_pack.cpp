@@ -27,25 +27,6 @@ std::size_t aligned(std::int64_t bytes) {
     return static_cast<std::size_t>(ceil_div(bytes, 256) * 256);
 }
 
-Products products_of(const LinearProblem& problem) {
-    const bool integers = is_integer(problem.activation);
-    switch (problem.weight) {
-        case Format::int8:
-            return integers ? Products::int8 : Products::bf16_int8;
-        case Format::int4:
-            return integers ? Products::int4 : Products::bf16_int4;
-        case Format::fp8_e4m3:
-        case Format::fp8_e5m2:
-        case Format::mxfp8:
-            return Products::bf16_fp8;
-        case Format::mxfp4:
-        case Format::mxfp4_dual:
-            return Products::bf16_fp4;
-        default:
-            return Products::bf16;
-    }
-}
-
 std::int64_t row_bytes_of(Products products) {
     switch (products) {
         case Products::int4:
@@ -70,8 +51,8 @@ struct Step {
 
 class SlabPacker {
   public:
-    SlabPacker(const LinearProblem& problem, const QuantizedTensor& weight, std::byte* packed)
-        : layout_(problem), weight_(weight), packed_(packed) {}
+    SlabPacker(const SlabWeight& layout, const QuantizedTensor& weight, std::byte* packed)
+        : layout_(layout), weight_(weight), packed_(packed) {}
 
     void pack_row(std::int64_t row) const {
         for (std::int64_t group = 0; group < layout_.groups; ++group) {
@@ -126,22 +107,22 @@ class SlabPacker {
     }
 
     bool pack_small_floats(const Step& step) const {
-        std::uint8_t codes[kMostStep] = {};
+        std::uint8_t bits[kMostStep] = {};
         bool finite = true;
         if (layout_.products == Products::bf16_fp4) {
             const std::uint8_t* from = nibble_row(weight_, step.row);
-            for (std::int64_t i = 0; i < step.count; ++i) codes[i] = nibble_at(from, step.first + i);
+            for (std::int64_t i = 0; i < step.count; ++i) bits[i] = nibble_at(from, step.first + i);
         } else {
             const int largest = weight_.format == Format::fp8_e5m2 ? 0x7B : 0x7E;
             const auto* from = static_cast<const std::uint8_t*>(weight_.data.data()) +
                                step.row * weight_.columns + step.first;
             for (std::int64_t i = 0; i < step.count; ++i) {
                 const bool number = (from[i] & 0x7F) <= largest;
-                codes[i] = number ? from[i] : std::uint8_t{0};
+                bits[i] = number ? from[i] : std::uint8_t{0};
                 finite = finite && number;
             }
         }
-        put_codes(step, codes);
+        put_codes(step, bits);
         return finite;
     }
 
@@ -157,37 +138,38 @@ class SlabPacker {
         return slab(step, part) + row * kSlabBytes + ((step.number % 4 * 2 + half) ^ (row % 8)) * 16;
     }
 
-    void put_codes(const Step& step, const std::uint8_t* codes) const {
+    void put_codes(const Step& step, const std::uint8_t* code) const {
         const std::int64_t row = neighbour_order(step.row), in_slab = step.number % 4;
         std::byte* block = slab(step) + row / 8 * 8 * layout_.row_bytes + row % 8 * 16;
         std::uint8_t bytes[16] = {};
         switch (layout_.products) {
             case Products::int8:
-                std::memcpy(chunk(step, 0), codes, 16);
-                std::memcpy(chunk(step, 1), codes + 16, 16);
+            case Products::fp8:
+                std::memcpy(chunk(step, 0), code, 16);
+                std::memcpy(chunk(step, 1), code + 16, 16);
                 return;
             case Products::int4:
                 for (int i = 0; i < 16; ++i)
-                    bytes[i] = static_cast<std::uint8_t>((codes[i] & 0xF) | codes[i + 16] << 4);
+                    bytes[i] = static_cast<std::uint8_t>((code[i] & 0xF) | code[i + 16] << 4);
                 std::memcpy(block + in_slab * 128, bytes, 16);
                 return;
             case Products::bf16_int8:
             case Products::bf16_fp8:
-                for (int i = 0; i < 16; ++i) bytes[i % 8 / 2 * 4 + i / 8 * 2 + i % 2] = codes[i];
+                for (int i = 0; i < 16; ++i) bytes[i % 8 / 2 * 4 + i / 8 * 2 + i % 2] = code[i];
                 std::memcpy(block + in_slab * 128, bytes, 16);
                 return;
             default:
-                put_nibbles(block + in_slab / 2 * 128, static_cast<int>(in_slab % 2), codes);
+                put_nibbles(block + in_slab / 2 * 128, static_cast<int>(in_slab % 2), code);
         }
     }
 
-    void put_nibbles(std::byte* to, int half, const std::uint8_t* codes) const {
+    void put_nibbles(std::byte* to, int half, const std::uint8_t* code) const {
         const unsigned zero = layout_.products == Products::bf16_int4 ? 8 : 0;
         std::uint32_t words[4];
         std::memcpy(words, to, 16);
         for (int i = 0; i < 16; ++i) {
-            const std::uint32_t code = (codes[i] + zero) & 0xF;
-            words[i % 8 / 2] |= code << (4 * (2 * half + i / 8) + 16 * (i % 2));
+            const std::uint32_t nibble = (code[i] + zero) & 0xF;
+            words[i % 8 / 2] |= nibble << (4 * (2 * half + i / 8) + 16 * (i % 2));
         }
         std::memcpy(to, words, 16);
     }
@@ -220,14 +202,39 @@ class SlabPacker {
     std::byte* packed_;
 };
 
+void pack(const SlabWeight& layout, const QuantizedTensor& weight, std::byte* packed) {
+    std::memset(packed, 0, layout.bytes);
+    const SlabPacker packer(layout, weight, packed);
+    parallel_for(weight.rows, [&](std::int64_t row, int) { packer.pack_row(row); });
+}
+
 }  // namespace
 
+Products products_of(const LinearProblem& problem) {
+    const bool integers = is_integer(problem.activation);
+    switch (problem.weight) {
+        case Format::int8:
+            return integers ? Products::int8 : Products::bf16_int8;
+        case Format::int4:
+            return integers ? Products::int4 : Products::bf16_int4;
+        case Format::fp8_e4m3:
+        case Format::fp8_e5m2:
+        case Format::mxfp8:
+            return Products::bf16_fp8;
+        case Format::mxfp4:
+        case Format::mxfp4_dual:
+            return Products::bf16_fp4;
+        default:
+            return Products::bf16;
+    }
+}
+
 // Two parts of a float32 leave 2^-18 of it, which is less than what sums of so many products lose.
-SlabWeight::SlabWeight(const LinearProblem& problem)
-    : products(products_of(problem)),
+SlabWeight::SlabWeight(const LinearProblem& problem, Products wanted)
+    : products(wanted),
       row_bytes(row_bytes_of(products)),
       rows(ceil_div(problem.n, kRowMultiple) * kRowMultiple),
-      step(integers() ? 32 : 16),
+      step(bytes_of_x() ? 32 : 16),
       width(problem.group_size == 0 ? problem.k : problem.group_size),
       groups(ceil_div(problem.k, width)),
       group_steps(ceil_div(width, step)),
@@ -243,9 +250,11 @@ SlabWeight::SlabWeight(const LinearProblem& problem)
 }
 
 void pack_slabs(const LinearProblem& problem, const QuantizedTensor& weight, std::byte* packed) noexcept {
-    std::memset(packed, 0, SlabWeight(problem).bytes);
-    const SlabPacker packer(problem, weight, packed);
-    parallel_for(problem.n, [&](std::int64_t row, int) { packer.pack_row(row); });
+    pack(SlabWeight(problem), weight, packed);
+}
+
+void pack_fp8_slabs(const LinearProblem& problem, const QuantizedTensor& weight, std::byte* packed) noexcept {
+    pack(SlabWeight(problem, Products::fp8), weight, packed);
 }
 
 }  // namespace aerogel::cuda

@@ -9,8 +9,8 @@
 
 namespace aerogel::cuda {
 
-/// Eight columns at a time; u counts them.
-template <bool kIntegers>
+/// Eight columns at a time; u counts them. kBytes: bytes are written, integers and E4M3; else bf16.
+template <bool kBytes>
 struct RowQuantizer {
     __device__ explicit RowQuantizer(const QuantizeArgs& args)
         : a(args), row(blockIdx.x), units((args.k + 7) / 8) {}
@@ -117,7 +117,7 @@ struct RowQuantizer {
             if (a.kind == Quantize::integers) {
                 const float quotient = __fdiv_rn(__uint_as_float(bits), a.top);
                 scale = quotient == 0.0F ? 1.0F : quotient;
-            } else if (a.kind == Quantize::fp8) {
+            } else if (a.kind == Quantize::fp8 || a.kind == Quantize::fp8_codes) {
                 scale = normal_or_one(__fdiv_rn(__uint_as_float(bits), 448.0F));
             } else if (finite) {
                 const int exponent = static_cast<int>(bits >> 23) - 127;
@@ -141,7 +141,7 @@ struct RowQuantizer {
     }
 
     __device__ void finish(int u, float (&values)[8]) {
-        if constexpr (kIntegers) {
+        if constexpr (kBytes) {
             if (u < units) write_integers(u, values);
             return;
         }
@@ -202,10 +202,10 @@ struct RowQuantizer {
     /// Zeros in the columns that x does not have.
     __device__ void clear_gaps() const {
         const int first = a.group == 0 ? units : 0;
-        const int parts = kIntegers ? 1 : a.parts + a.finite;
+        const int parts = kBytes ? 1 : a.parts + a.finite;
         for (int u = first + static_cast<int>(threadIdx.x); u < a.width / 8; u += threads()) {
             for (int part = 0; part < parts; ++part) {
-                if constexpr (kIntegers) {
+                if constexpr (kBytes) {
                     gpu::store(at(u * 8), make_uint2(0, 0));
                 } else {
                     gpu::store(at(u * 16, part), make_uint4(0, 0, 0, 0));
@@ -225,8 +225,13 @@ struct RowQuantizer {
         std::int32_t q[8];
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            const float x = fixed ? nearest(values[i], a.input_offset) : nearest(values[i], 0.0F);
-            q[i] = finite ? static_cast<std::int32_t>(fminf(fmaxf(x, low), high)) : 0;
+            if (a.kind == Quantize::fp8_codes) {
+                const float x = rounded(__fdiv_rn(values[i], scale), 3, 0x1p-6F, 448.0F);
+                q[i] = finite ? static_cast<std::int32_t>(e4m3_of(x)) : 0;
+            } else {
+                const float x = fixed ? nearest(values[i], a.input_offset) : nearest(values[i], 0.0F);
+                q[i] = finite ? static_cast<std::int32_t>(fminf(fmaxf(x, low), high)) : 0;
+            }
             if (u * 8 + i >= a.k) q[i] = 0;
         }
         if (whole(u)) {

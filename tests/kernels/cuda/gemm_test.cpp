@@ -41,6 +41,9 @@ void aerogel_bf16_fp8_m(GemmArgs);
 void aerogel_bf16_fp8_s(GemmArgs);
 void aerogel_bf16_fp4_m(GemmArgs);
 void aerogel_bf16_fp4_s(GemmArgs);
+void aerogel_fp8_m(GemmArgs);
+void aerogel_fp8_s(GemmArgs);
+void aerogel_fp8_sm90(GemmArgs);
 }
 
 namespace aerogel::testing {
@@ -49,8 +52,10 @@ namespace {
 using cuda::Real;
 using cuda::TileShape;
 
-constexpr TileShape kHopper = {cuda::kHopperRows,   cuda::kHopperColumns, 64, cuda::kHopperColumns, 1,
-                               cuda::kHopperStages, cuda::kHopperThreads};
+constexpr TileShape as_tile(const cuda::HopperShape& shape) {
+    return {shape.rows, shape.columns, 64, shape.columns, 1, shape.stages, shape.threads};
+}
+constexpr TileShape kHopperInt8 = as_tile(cuda::kHopperInt8), kHopperFp8 = as_tile(cuda::kHopperFp8);
 
 struct Entry {
     const char* name;
@@ -68,7 +73,7 @@ const Entry kEntries[] = {
     {"w8a8_t", aerogel_w8a8_t, Codes::int8, cuda::kTileT, false},
     {"w8a8_groups_m", aerogel_w8a8_groups_m, Codes::int8, cuda::kTileM, true},
     {"w8a8_groups_s", aerogel_w8a8_groups_s, Codes::int8, cuda::kTileS, true},
-    {"w8a8_sm90", aerogel_w8a8_sm90, Codes::int8, kHopper, false},
+    {"w8a8_sm90", aerogel_w8a8_sm90, Codes::int8, kHopperInt8, false},
     {"w4a8_l", aerogel_w4a8_l, Codes::int4, cuda::kTileL, false},
     {"w4a8_m", aerogel_w4a8_m, Codes::int4, cuda::kTileM, false},
     {"w4a8_s", aerogel_w4a8_s, Codes::int4, cuda::kTileS, false},
@@ -85,10 +90,19 @@ const Entry kEntries[] = {
     {"bf16_fp8_s", aerogel_bf16_fp8_s, Codes::bf16_fp8, cuda::kTileS, true},
     {"bf16_fp4_m", aerogel_bf16_fp4_m, Codes::bf16_fp4, cuda::kTileM, true},
     {"bf16_fp4_s", aerogel_bf16_fp4_s, Codes::bf16_fp4, cuda::kTileS, true},
+    {"fp8_m", aerogel_fp8_m, Codes::fp8, cuda::kTileM, true},
+    {"fp8_s", aerogel_fp8_s, Codes::fp8, cuda::kTileS, true},
+    {"fp8_sm90", aerogel_fp8_sm90, Codes::fp8, kHopperFp8, false},
 };
 
+bool on_hopper(const Entry& entry) {
+    return entry.tile.threads == cuda::kHopperInt8.threads;
+}
+
 std::size_t shared_bytes(const Entry& entry) {
-    if (entry.tile.threads == cuda::kHopperThreads) return cuda::kHopperSharedBytes;
+    if (on_hopper(entry))
+        return static_cast<std::size_t>(
+            (entry.codes == Codes::fp8 ? cuda::kHopperFp8 : cuda::kHopperInt8).shared_bytes);
     const std::int64_t stage = entry.tile.rows * 128 + entry.tile.columns * row_bytes_of(entry.codes);
     return static_cast<std::size_t>(entry.tile.stages * stage + entry.tile.columns * 8);
 }
@@ -109,11 +123,12 @@ class Products {
   public:
     Products(const Entry& entry, const Turn& turn) : entry_(entry), turn_(turn), random_(turn.seed) {
         const bool integers = is_integer(entry.codes);
-        step_ = integers ? 32 : 16;
+        step_ = integers || entry.codes == Codes::fp8 ? 32 : 16;
         m = entry.tile.rows + 7;
         n = entry.tile.columns + 21;
         group_steps = entry.groups ? 3 : 4 * kSlabs;
         groups = entry.groups ? (4 * kSlabs - 1) / 3 : 1;
+        if (entry.codes == Codes::fp8) group_steps = 4, groups = kSlabs;
         columns = 4 * kSlabs * step_;
         x_rows = padded(m, entry.tile.rows);
         w_rows = padded(n, 256);
@@ -134,7 +149,7 @@ class Products {
         emulator::Options options;
         options.seed = turn_.seed;
         options.late = turn_.late;
-        const bool hopper = entry_.tile.threads == cuda::kHopperThreads;
+        const bool hopper = on_hopper(entry_);
         const auto blocks = static_cast<unsigned>(hopper ? 3 : a.row_tiles * a.column_tiles);
         const emulator::Report report =
             emulator::launch({{blocks}, {static_cast<unsigned>(entry_.tile.threads)}, shared_bytes(entry_)},
@@ -154,6 +169,8 @@ class Products {
     std::int64_t any(std::int64_t from, std::int64_t to) {
         return std::uniform_int_distribution<std::int64_t>(from, to)(random_);
     }
+
+    bool e5m2() const { return turn_.e5m2 && entry_.codes != Codes::fp8; }
 
     /// A code, and the number that it stands for in `value`.
     std::uint32_t code(double& value) {
@@ -179,14 +196,15 @@ class Products {
                 value = static_cast<double>(emulator::decode(emulator::kE2M1, bits));
                 return bits;
             }
+            case Codes::fp8:
             case Codes::bf16_fp8:
                 break;
         }
         // From 1/8 to 16, or denormal.
-        const std::uint32_t magnitude = turn_.e5m2 ? static_cast<std::uint32_t>(any(0x30, 0x4C))
-                                                   : static_cast<std::uint32_t>(any(0x20, 0x58));
+        const std::uint32_t magnitude = e5m2() ? static_cast<std::uint32_t>(any(0x30, 0x4C))
+                                               : static_cast<std::uint32_t>(any(0x20, 0x58));
         const auto bits = magnitude | static_cast<std::uint32_t>(any(0, 1)) << 7;
-        value = static_cast<double>(emulator::decode(turn_.e5m2 ? emulator::kE5M2 : emulator::kE4M3, bits));
+        value = static_cast<double>(emulator::decode(e5m2() ? emulator::kE5M2 : emulator::kE4M3, bits));
         return bits;
     }
 
@@ -197,6 +215,10 @@ class Products {
             x_.push_back(static_cast<double>(q));
             if (integers) {
                 x.put_byte(i / columns, i % columns, static_cast<std::uint8_t>(q));
+            } else if (entry_.codes == Codes::fp8) {
+                x.put_byte(
+                    i / columns, i % columns,
+                    static_cast<std::uint8_t>(emulator::encode(emulator::kE4M3, static_cast<float>(q))));
             } else {
                 x.put_half(i / columns, i % columns, emulator::bf16_of_float(static_cast<float>(q)));
             }
@@ -271,10 +293,12 @@ class Products {
         }
         float y = 0;
         for (std::int64_t g = 0; g < groups; ++g) {
-            const float scale = entry_.codes == Codes::bf16 ? 1.0F : scale_[at(g * w_rows + j)];
+            const bool none = entry_.codes == Codes::bf16 || entry_.codes == Codes::fp8;
+            const float scale = none ? 1.0F : scale_[at(g * w_rows + j)];
             const float part = static_cast<float>(sum(i, j, g)) * scale;
             y = groups == 1 ? part : y + part;
         }
+        if (entry_.codes == Codes::fp8) y *= scale_[at(j)];
         y *= s_t_[at(i)];
         return turn_.bias ? y + bias_[at(j)] : y;
     }

@@ -11,13 +11,13 @@
 
 namespace aerogel::testing {
 
-enum class Codes { int8, int4, bf16, bf16_int8, bf16_int4, bf16_fp8, bf16_fp4 };
+enum class Codes { int8, int4, bf16, bf16_int8, bf16_int4, bf16_fp8, bf16_fp4, fp8 };
 
 inline bool is_integer(Codes codes) {
     return codes == Codes::int8 || codes == Codes::int4;
 }
 inline std::int64_t row_bytes_of(Codes codes) {
-    if (codes == Codes::int8 || codes == Codes::bf16) return 128;
+    if (codes == Codes::int8 || codes == Codes::fp8 || codes == Codes::bf16) return 128;
     return codes == Codes::bf16_int4 || codes == Codes::bf16_fp4 ? 32 : 64;
 }
 
@@ -47,7 +47,8 @@ class Slabs {
     /// A code of column `column` of row `j` of w: bits that mma.sync's lanes find as gemm_weights.cuh says.
     void put_code(Codes codes, std::int64_t j, std::int64_t column, std::uint32_t code) {
         const std::int64_t row = cuda::neighbour_order(j);
-        if (codes == Codes::int8) return put_byte(row, column, static_cast<std::uint8_t>(code));
+        if (codes == Codes::int8 || codes == Codes::fp8)
+            return put_byte(row, column, static_cast<std::uint8_t>(code));
         if (codes == Codes::bf16) return put_half(row, column, code);
         const std::int64_t width = codes == Codes::int4 ? 32 : 16, step = column / width, i = column % width;
         unsigned char* block = data() + step / 4 * rows_ * row_bytes_ + row / 8 * 8 * row_bytes_;
