@@ -35,9 +35,9 @@ def of_weights(name, old, new, kernels, unit="linear_bf16"):
     return Mutant(f"weights: {name}", "src/kernels/cuda/gemm_weights.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.{kernels}")
 
 
-def of_gemm_sm90(name, old, new):
-    return Mutant(f"gemm of sm_90: {name}", "src/kernels/cuda/gemm_sm90.cuh", old, new, "src/kernels/cuda/linear_int8_sm90.cu",
-                  "Linear/Gemm.*w8a8_sm90")
+def of_gemm_sm90(name, old, new, kind="w8a8", unit="linear_int8_sm90"):
+    return Mutant(f"gemm of sm_90: {name}", "src/kernels/cuda/gemm_sm90.cuh", old, new, f"src/kernels/cuda/{unit}.cu",
+                  f"Linear/Gemm.*{kind}_sm90")
 
 
 MUTANTS = [
@@ -106,5 +106,7 @@ MUTANTS = [
     of_gemm_sm90("one buffer of columns", "turn ^= 1", "turn"),
     of_gemm_sm90("the same k again", "gpu::descriptor(x + step * 32)", "gpu::descriptor(x)"),
     of_gemm_sm90("rows of the other group", "shared + s * T.stage_bytes + group * 64 * kSlabBytes", "shared + s * T.stage_bytes + (1 - group) * 64 * kSlabBytes"),
+    of_gemm_sm90("fp8 with the sums of the slab before", "begin_slab(sums, group, false);", "begin_slab(sums, group, t > 0);", "fp8", "linear_fp8_sm90"),
+    of_gemm_sm90("fp8 gives a stage back too early", "            gpu::wgmma_wait<0>(sums);\n            give_back(slabs_done, thread);", "            give_back(slabs_done, thread);\n            gpu::wgmma_wait<0>(sums);", "fp8", "linear_fp8_sm90"),
     of_gemm_sm90("no fence of the registers", "        gpu::wgmma_fence();\n", ""),
 ]

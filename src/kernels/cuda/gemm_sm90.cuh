@@ -4,18 +4,45 @@
 // cooperative, persistent kernels). The order of float operations is that of kernels/linear.h.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels/cuda/linear_numbers.cuh"
 #include "kernels/cuda/primitives/gpu_sm90.h"
 
 namespace aerogel::cuda {
 
-/// What a block does. Sum: int32 of int8, float of E4M3. The tensor cores keep some 14 bits of sums of fp8,
-/// so those of each slab are added up as float32 (as in DeepSeek-V3's technical report, 2024).
-template <typename Sum, HopperShape T>
+/// What is multiplied. kSlabSums: the sums of a slab are added up as float32.
+struct HopperInt8 {
+    using Sum = std::int32_t;
+    static constexpr bool kSlabSums = false;
+    template <int kSums>
+    static __device__ __forceinline__ void multiply(Sum (&sums)[kSums], std::uint64_t x, std::uint64_t w,
+                                                    bool accumulate) {
+        gpu::wgmma_s8(sums, x, w, accumulate);
+    }
+};
+/// E4M3: the tensor cores keep some 14 bits of such sums (DeepSeek-V3's technical report, 2024).
+struct HopperFp8 {
+    using Sum = float;
+    static constexpr bool kSlabSums = true;
+    template <int kSums>
+    static __device__ __forceinline__ void multiply(Sum (&sums)[kSums], std::uint64_t x, std::uint64_t w,
+                                                    bool accumulate) {
+        gpu::wgmma_e4m3(sums, x, w, accumulate);
+    }
+};
+struct HopperBf16 {
+    using Sum = float;
+    static constexpr bool kSlabSums = false;
+    template <int kSums>
+    static __device__ __forceinline__ void multiply(Sum (&sums)[kSums], std::uint64_t x, std::uint64_t w,
+                                                    bool accumulate) {
+        gpu::wgmma_bf16(sums, x, w, accumulate);
+    }
+};
+
+/// What a block does.
+template <typename Kind, HopperShape T>
 struct HopperGemm {
-    static constexpr bool kFloats = std::is_same_v<Sum, float>;
+    using Sum = typename Kind::Sum;
     static constexpr int kSums = T.columns / 2;
     static constexpr int kXBytes = T.rows * kSlabBytes;
     static constexpr int kConsumers = 256;  ///< threads
@@ -66,17 +93,24 @@ struct HopperGemm {
     __device__ __forceinline__ void produce() {
         for (int tile = static_cast<int>(blockIdx.x); tile < tiles(); tile += static_cast<int>(gridDim.x)) {
             const Place place = place_of(tile);
-            const unsigned char *x = a.x + place.row * kSlabBytes, *w = a.w + place.column * kSlabBytes;
-            for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
-                const int s = slabs_done % T.stages;
-                gpu::mbarrier_wait(empty + s, static_cast<std::uint32_t>(slabs_done / T.stages & 1) ^ 1U);
-                gpu::mbarrier_expect(full + s, T.stage_bytes);
-                unsigned char* to = shared + s * T.stage_bytes;
-                gpu::bulk_load(to, x, kXBytes, full + s);
-                gpu::bulk_load(to + kXBytes, w, T.stage_bytes - kXBytes, full + s);
-                x += a.x_rows * kSlabBytes;
-                w += a.w_rows * kSlabBytes;
+            for (int pair = 0; pair < a.pairs; ++pair) {
+                const auto parts = static_cast<int>(a.pair_list >> (8 * pair));
+                copy_slabs(a.x + (parts & 15) * a.x_plane + place.row * kSlabBytes,
+                           a.w + (parts >> 4 & 15) * a.w_plane + place.column * kSlabBytes);
             }
+        }
+    }
+
+    __device__ __forceinline__ void copy_slabs(const unsigned char* x, const unsigned char* w) {
+        for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
+            const int s = slabs_done % T.stages;
+            gpu::mbarrier_wait(empty + s, static_cast<std::uint32_t>(slabs_done / T.stages & 1) ^ 1U);
+            gpu::mbarrier_expect(full + s, T.stage_bytes);
+            unsigned char* to = shared + s * T.stage_bytes;
+            gpu::bulk_load(to, x, kXBytes, full + s);
+            gpu::bulk_load(to + kXBytes, w, T.stage_bytes - kXBytes, full + s);
+            x += a.x_rows * kSlabBytes;
+            w += a.w_rows * kSlabBytes;
         }
     }
 
@@ -87,7 +121,7 @@ struct HopperGemm {
             const Place place = place_of(tile);
             float* columns = fill_columns(place, turn ^= 1);
             Sum sums[kSums];
-            if constexpr (kFloats) {
+            if constexpr (Kind::kSlabSums) {
                 multiply_slabs(sums, group, thread);
             } else {
                 multiply(sums, group, thread);
@@ -106,13 +140,8 @@ struct HopperGemm {
         gpu::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
-            const std::uint64_t a_tile = gpu::descriptor(x + step * 32),
-                                b_tile = gpu::descriptor(w + step * 32);
-            if constexpr (kFloats) {
-                gpu::wgmma_e4m3(sums, a_tile, b_tile, accumulate || step > 0);
-            } else {
-                gpu::wgmma_s8(sums, a_tile, b_tile, accumulate || step > 0);
-            }
+            Kind::multiply(sums, gpu::descriptor(x + step * 32), gpu::descriptor(w + step * 32),
+                           accumulate || step > 0);
         }
         gpu::wgmma_commit();
     }
@@ -122,7 +151,7 @@ struct HopperGemm {
     }
 
     __device__ __forceinline__ void multiply(Sum (&sums)[kSums], int group, int thread) {
-        for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
+        for (int t = 0; t < a.slabs * a.pairs; ++t, ++slabs_done) {
             begin_slab(sums, group, t > 0);
             gpu::wgmma_wait<1>(sums);  // the products of the slab before are done
             if (t > 0) give_back(slabs_done - 1, thread);
@@ -151,7 +180,7 @@ struct HopperGemm {
         const int i = static_cast<int>(threadIdx.x) - 128;
         if (i >= T.columns) return columns;
         const bool in = place.column + i < a.n;
-        columns[i] = in ? a.scale[place.column + i] : 1.0F;
+        columns[i] = in && a.scale != nullptr ? a.scale[place.column + i] : 1.0F;
         columns[T.columns + i] =
             in && a.add != nullptr ? static_cast<const float*>(a.add)[place.column + i] : -0.0F;
         return columns;

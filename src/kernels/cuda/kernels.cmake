@@ -7,6 +7,7 @@ aerogel_cuda_kernel(linear_int8 TARGETS sm_80 sm_90 sm_100 sm_120)
 aerogel_cuda_kernel(linear_int8_sm90 TARGETS sm_90a)
 aerogel_cuda_kernel(linear_int4 TARGETS sm_80 sm_90 sm_100 sm_120)
 aerogel_cuda_kernel(linear_bf16 TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(linear_bf16_sm90 TARGETS sm_90a)
 aerogel_cuda_kernel(linear_fp8 TARGETS sm_89 sm_120)
 aerogel_cuda_kernel(linear_fp8_sm90 TARGETS sm_90a)
 

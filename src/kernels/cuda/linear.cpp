@@ -10,7 +10,7 @@
 namespace aerogel::cuda {
 
 extern const Image quantize_image, linear_int8_image, linear_int8_sm90_image, linear_int4_image,
-    linear_bf16_image, linear_fp8_image, linear_fp8_sm90_image;
+    linear_bf16_image, linear_bf16_sm90_image, linear_fp8_image, linear_fp8_sm90_image;
 
 namespace {
 
@@ -30,6 +30,7 @@ struct Functions {
     std::array<const Kernel*, kPaces.size()> plain, groups;
 };
 
+constexpr Kernel kBf16Sm90 = {linear_bf16_sm90_image, "aerogel_bf16_sm90"};
 constexpr Kernel kFp8Sm90 = {linear_fp8_sm90_image, "aerogel_fp8_sm90"};
 constexpr Kernel kFp8[] = {{linear_fp8_image, "aerogel_fp8_m"}, {linear_fp8_image, "aerogel_fp8_s"}};
 constexpr Kernel kW8A8Sm90 = {linear_int8_sm90_image, "aerogel_w8a8_sm90"};
@@ -64,7 +65,7 @@ constexpr Functions group_functions(const Kernel (&of)[2], const Kernel* hopper 
 /// In the order of Products.
 constexpr std::array<Functions, 8> kFunctions = {{integer_functions(kW8A8, &kW8A8Sm90),
                                                   integer_functions(kW4A8, nullptr),
-                                                  {{nullptr, &kBf16[0], &kBf16[1], nullptr, nullptr}, {}},
+                                                  {{nullptr, &kBf16[0], &kBf16[1], nullptr, &kBf16Sm90}, {}},
                                                   group_functions(kBf16Int8),
                                                   group_functions(kBf16Int4),
                                                   group_functions(kBf16Fp8),
@@ -76,7 +77,7 @@ std::int64_t tiles_of(std::int64_t a, std::int64_t b) {
 }
 
 constexpr const HopperShape& hopper_shape_of(const SlabWeight& weight) {
-    return weight.products == Products::fp8 ? kHopperFp8 : kHopperInt8;
+    return weight.products == Products::fp8 ? kHopperNarrow : kHopperWide;
 }
 
 /// The launch of a tile.
@@ -244,6 +245,7 @@ GemmArgs gemm_args(const Call& call, const Block& block) {
     g.w = packed;
     g.s_t = fixed ? nullptr : reinterpret_cast<const float*>(args.workspace);
     g.scale = fixed ? args.deq_scale : reinterpret_cast<const float*>(packed + w.scale);
+    if (w.products == Products::bf16) g.scale = nullptr;
     g.offset = p.weight_offset ? reinterpret_cast<const float*>(packed + w.offset) : nullptr;
     g.add = fixed ? static_cast<const void*>(args.quant_bias) : args.bias;
     g.y = args.y;
@@ -372,6 +374,7 @@ constexpr LinearKernel row(std::string_view name, std::string (*why_not)(const L
 
 const LinearKernel kHopperW8A8Linear = row<true>("cuda.sm90.w8a8", takes_w8a8);
 const LinearKernel kHopperFp8Linear = row<true, true>("cuda.sm90.fp8", takes_fp8);
+const LinearKernel kHopperFloatLinear = row<true>("cuda.sm90.float", takes_float);
 const LinearKernel kFp8Linear = row<false, true>("cuda.sm89.fp8", takes_fp8);
 const LinearKernel kW8A8Linear = row("cuda.sm80.w8a8", takes_w8a8);
 const LinearKernel kW4A8Linear = row("cuda.sm80.w4a8", takes_w4a8);

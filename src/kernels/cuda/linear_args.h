@@ -104,8 +104,8 @@ constexpr HopperShape hopper_shape(int columns, int stages) {
     const int stage = (128 + columns) * kSlabBytes;
     return {128, columns, stages, stage, stages * stage + columns * 16 + stages * 16, 384};
 }
-constexpr HopperShape kHopperInt8 = hopper_shape(256, 4);
-constexpr HopperShape kHopperFp8 = hopper_shape(128, 6);
+constexpr HopperShape kHopperWide = hopper_shape(256, 4);
+constexpr HopperShape kHopperNarrow = hopper_shape(128, 6);  // of fp8, whose sums need twice the registers
 
 /// The row of a slab of w for column `j` of y, and the column for a row: the same.
 constexpr std::int64_t neighbour_order(std::int64_t j) {

@@ -1,7 +1,7 @@
 // Integers times integers by wgmma.
 #include "kernels/cuda/gemm_sm90.cuh"
 
-extern "C" __global__ void __launch_bounds__(aerogel::cuda::kHopperInt8.threads, 1)
+extern "C" __global__ void __launch_bounds__(aerogel::cuda::kHopperWide.threads, 1)
     aerogel_w8a8_sm90(const aerogel::cuda::GemmArgs a) {
-    aerogel::cuda::HopperGemm<std::int32_t, aerogel::cuda::kHopperInt8>(a).run();
+    aerogel::cuda::HopperGemm<aerogel::cuda::HopperInt8, aerogel::cuda::kHopperWide>(a).run();
 }

@@ -24,9 +24,9 @@ constexpr std::array<Family, 5> kFamilies = {
 constexpr int kAll = kSm80 | kSm89 | kSm90 | kSm100 | kSm120;
 
 constexpr MachineRow<LinearKernel> kLinearRows[] = {
-    {kSm90, &kHopperW8A8Linear}, {kSm90, &kHopperFp8Linear}, {kSm89 | kSm120, &kFp8Linear},
-    {kAll, &kW8A8Linear},        {kAll, &kW4A8Linear},       {kAll, &kGroupedLinear},
-    {kAll, &kDequantizeLinear},  {kAll, &kFloatLinear},
+    {kSm90, &kHopperW8A8Linear},   {kSm90, &kHopperFp8Linear}, {kSm90, &kHopperFloatLinear},
+    {kSm89 | kSm120, &kFp8Linear}, {kAll, &kW8A8Linear},       {kAll, &kW4A8Linear},
+    {kAll, &kGroupedLinear},       {kAll, &kDequantizeLinear}, {kAll, &kFloatLinear},
 };
 constexpr std::array<MachineRow<AttentionKernel>, 0> kAttentionRows = {};
 constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};

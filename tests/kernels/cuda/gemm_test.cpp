@@ -44,6 +44,7 @@ void aerogel_bf16_fp4_s(GemmArgs);
 void aerogel_fp8_m(GemmArgs);
 void aerogel_fp8_s(GemmArgs);
 void aerogel_fp8_sm90(GemmArgs);
+void aerogel_bf16_sm90(GemmArgs);
 }
 
 namespace aerogel::testing {
@@ -55,7 +56,7 @@ using cuda::TileShape;
 constexpr TileShape as_tile(const cuda::HopperShape& shape) {
     return {shape.rows, shape.columns, 64, shape.columns, 1, shape.stages, shape.threads};
 }
-constexpr TileShape kHopperInt8 = as_tile(cuda::kHopperInt8), kHopperFp8 = as_tile(cuda::kHopperFp8);
+constexpr TileShape kHopperWide = as_tile(cuda::kHopperWide), kHopperNarrow = as_tile(cuda::kHopperNarrow);
 
 struct Entry {
     const char* name;
@@ -73,7 +74,7 @@ const Entry kEntries[] = {
     {"w8a8_t", aerogel_w8a8_t, Codes::int8, cuda::kTileT, false},
     {"w8a8_groups_m", aerogel_w8a8_groups_m, Codes::int8, cuda::kTileM, true},
     {"w8a8_groups_s", aerogel_w8a8_groups_s, Codes::int8, cuda::kTileS, true},
-    {"w8a8_sm90", aerogel_w8a8_sm90, Codes::int8, kHopperInt8, false},
+    {"w8a8_sm90", aerogel_w8a8_sm90, Codes::int8, kHopperWide, false},
     {"w4a8_l", aerogel_w4a8_l, Codes::int4, cuda::kTileL, false},
     {"w4a8_m", aerogel_w4a8_m, Codes::int4, cuda::kTileM, false},
     {"w4a8_s", aerogel_w4a8_s, Codes::int4, cuda::kTileS, false},
@@ -92,17 +93,18 @@ const Entry kEntries[] = {
     {"bf16_fp4_s", aerogel_bf16_fp4_s, Codes::bf16_fp4, cuda::kTileS, true},
     {"fp8_m", aerogel_fp8_m, Codes::fp8, cuda::kTileM, true},
     {"fp8_s", aerogel_fp8_s, Codes::fp8, cuda::kTileS, true},
-    {"fp8_sm90", aerogel_fp8_sm90, Codes::fp8, kHopperFp8, false},
+    {"bf16_sm90", aerogel_bf16_sm90, Codes::bf16, kHopperWide, false},
+    {"fp8_sm90", aerogel_fp8_sm90, Codes::fp8, kHopperNarrow, false},
 };
 
 bool on_hopper(const Entry& entry) {
-    return entry.tile.threads == cuda::kHopperInt8.threads;
+    return entry.tile.threads == cuda::kHopperWide.threads;
 }
 
 std::size_t shared_bytes(const Entry& entry) {
     if (on_hopper(entry))
         return static_cast<std::size_t>(
-            (entry.codes == Codes::fp8 ? cuda::kHopperFp8 : cuda::kHopperInt8).shared_bytes);
+            (entry.codes == Codes::fp8 ? cuda::kHopperNarrow : cuda::kHopperWide).shared_bytes);
     const std::int64_t stage = entry.tile.rows * 128 + entry.tile.columns * row_bytes_of(entry.codes);
     return static_cast<std::size_t>(entry.tile.stages * stage + entry.tile.columns * 8);
 }
@@ -249,7 +251,7 @@ class Products {
     GemmArgs arguments() const {
         GemmArgs a = {};
         a.s_t = turn_.fixed ? nullptr : s_t_.data();
-        a.scale = scale_.data();
+        a.scale = entry_.codes == Codes::bf16 ? nullptr : scale_.data();
         a.offset = turn_.bias && (entry_.codes == Codes::bf16_int8 || entry_.codes == Codes::bf16_int4)
                        ? offset_.data()
                        : nullptr;
