@@ -160,6 +160,9 @@ struct AttentionKernel {
     float largest_weight = 0.0F;  ///< int8
     /// To bfloat16, before the product with v; numbers of bfloat16 below 2^-126 then count as zero.
     bool rounds_weights = false;
+    /// Where operands are sums of two shorter numbers: of a product of two, relative to itself. Infinities
+    /// then count as NaN, and numbers below 2^-126 as zero.
+    float product_error = 0.0F;
 
     /// Whether the problem's format is one of the kernel's. Others do not concern it.
     bool is_for(const AttentionProblem& problem) const { return (formats & formats_of(problem.format)) != 0; }

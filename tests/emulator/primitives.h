@@ -126,6 +126,10 @@ inline void mma_s8(std::int32_t (&c)[4], const std::uint32_t (&a)[4], const std:
                    Where where = Where::here()) {
     multiply(emulator::Product::s8, c, a, b, where);
 }
+inline void mma_u8s8(std::int32_t (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t* b,
+                     Where where = Where::here()) {
+    multiply(emulator::Product::u8s8, c, a, b, where);
+}
 inline void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t* b,
                      Where where = Where::here()) {
     multiply(emulator::Product::bf16, c, a, b, where);

@@ -17,28 +17,35 @@ const ProductIn& in_of(const Gathered& lanes, int l) {
 }
 
 /// The tiles as arrays: a [16, 8 per], b [8, 8 per].
-template <int per, class T, class Decode>
-void unpack(const Gathered& lanes, T* a, T* b, Decode decode) {
+template <int per, class T, class DecodeA, class DecodeB>
+void unpack(const Gathered& lanes, T* a, T* b, DecodeA decode_a, DecodeB decode_b) {
     constexpr int width = 32 / per, k = 8 * per;
     for (int l = 0; l < 32; ++l) {
         const ProductIn& in = in_of(lanes, l);
         for (int i = 0; i < per; ++i) {
             for (int r = 0; r < 4; ++r) {
                 const Place p = place_in_a(per, l, r, i);
-                a[p.row * k + p.column] = decode(in.a[r] >> (width * i));
+                a[p.row * k + p.column] = decode_a(in.a[r] >> (width * i));
             }
             for (int r = 0; r < 2; ++r) {
                 const Place p = place_in_b(per, l, r, i);
-                b[p.row * k + p.column] = decode(in.b[r] >> (width * i));
+                b[p.row * k + p.column] = decode_b(in.b[r] >> (width * i));
             }
         }
     }
 }
 
-void multiply_s8(const Gathered& lanes) {
+std::int16_t signed_byte(std::uint32_t u) {
+    return static_cast<std::int16_t>(static_cast<std::int8_t>(u));
+}
+std::int16_t unsigned_byte(std::uint32_t u) {
+    return static_cast<std::int16_t>(u & 0xFF);
+}
+
+template <std::int16_t (*decode_a)(std::uint32_t)>
+void multiply_bytes(const Gathered& lanes) {
     alignas(64) std::int16_t a[16 * 32], b[8 * 32];
-    unpack<4>(lanes, a, b,
-              [](std::uint32_t u) { return static_cast<std::int16_t>(static_cast<std::int8_t>(u)); });
+    unpack<4>(lanes, a, b, decode_a, signed_byte);
     std::int32_t sums[16 * 8] = {};
     add_products(a, b, sums, {16, 8, 32});
     for (int l = 0; l < 32; ++l) {
@@ -56,7 +63,7 @@ void multiply_floats(const Gathered& lanes, Decode decode) {
     alignas(64) float a[16 * kDepth], b[8 * kDepth];
     alignas(64) float columns[kDepth * 8];
     alignas(64) double sums[16 * 8];
-    unpack<per>(lanes, a, b, decode);
+    unpack<per>(lanes, a, b, decode, decode);
     for (int k = 0; k < kDepth; ++k) {
         for (int n = 0; n < 8; ++n) columns[k * 8 + n] = b[n * kDepth + k];
     }
@@ -134,7 +141,10 @@ void multiply(Product product, const ProductIn& in, std::uint32_t* out, Where wh
     Operation operation = nullptr;
     switch (product) {
         case Product::s8:
-            operation = multiply_s8;
+            operation = multiply_bytes<signed_byte>;
+            break;
+        case Product::u8s8:
+            operation = multiply_bytes<unsigned_byte>;
             break;
         case Product::bf16:
             operation = [](const Gathered& g) {

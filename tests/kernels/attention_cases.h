@@ -18,6 +18,7 @@ struct AttentionCase {
     AttentionProblem problem;
     bool bsnd = false;
     Values values = Values::normal;
+    std::int64_t margin = 3;  ///< elements behind every row: NaN, or what must stay as it is
     BlockMask mask;  ///< used if problem.masked
 };
 
@@ -46,6 +47,7 @@ struct AttentionData {
     std::vector<double> exact;
     std::vector<double> bound;
     std::vector<double> weight_rounding;  ///< what AttentionKernel::rounds_weights adds to the bound
+    double product_error = 0.0;           ///< AttentionKernel::product_error, part of the bound
     std::vector<double> lse, lse_bound;   ///< [batch][heads][q_len]
 
     /// First element of a row: of map `map` of q and o; kv_index() of k and v.
@@ -53,6 +55,8 @@ struct AttentionData {
     std::int64_t kv_index(const AttentionStrides& strides, std::int64_t kv_map, std::int64_t token) const;
     /// Recomputes the vectors after an input changed.
     void solve();
+    /// The same for a kernel with this error, where it is another one.
+    void solve(const AttentionKernel& kernel);
 };
 
 /// All kernels of this CPU level for the problem.

@@ -16,7 +16,6 @@
 namespace aerogel::testing {
 namespace {
 
-constexpr std::int64_t kMargin = 3;
 constexpr auto kPoison = std::byte{0xFF};  // NaN in f32 and in bf16
 
 std::size_t at(std::int64_t index) {
@@ -27,10 +26,10 @@ PaddedArray make_array(const AttentionCase& test_case, std::int64_t heads, std::
     const AttentionProblem& p = test_case.problem;
     PaddedArray array;
     array.dtype = p.dtype;
-    const std::int64_t token = (test_case.bsnd ? heads : 1) * p.head_dim + kMargin;
+    const std::int64_t token = (test_case.bsnd ? heads : 1) * p.head_dim + test_case.margin;
     array.strides = {test_case.bsnd ? tokens * token : heads * tokens * token,
                      test_case.bsnd ? p.head_dim : tokens * token, token};
-    array.bytes.assign(at(array.strides.batch * p.batch + kMargin) * size_of(p.dtype), kPoison);
+    array.bytes.assign(at(array.strides.batch * p.batch + test_case.margin) * size_of(p.dtype), kPoison);
     return array;
 }
 
@@ -86,6 +85,7 @@ void set_sizes(AttentionCase& result, const std::string& key, const std::string&
     if (key == "k_len") p.k_len = std::stoll(value);
     if (key == "head_dim") p.head_dim = std::stoll(value);
     if (key == "dtype") p.dtype = value == "bf16" ? DType::bf16 : DType::f32;
+    if (key == "margin") result.margin = std::stoll(value);
     if (key == "layout") result.bsnd = value == "bsnd";
     if (key == "values") {
         result.values = value == "large"       ? Values::large
@@ -153,7 +153,9 @@ class Row {
         scores_.push_back(dot * scale);
         // A float sum of head_dim rounded products; products below the normal range lose up to 2^-150 each.
         const auto n = static_cast<double>(p.head_dim);
-        score_errors_.push_back(scale * (n + 1.0) * (kUnit * magnitude + 0x1p-149));
+        const double split =
+            data_.product_error == 0.0 ? 0.0 : data_.product_error * magnitude + 0x1p-120 * n;
+        score_errors_.push_back(scale * ((n + 1.0) * (kUnit * magnitude + 0x1p-149) + split));
         if (p.biased) add_bias(key);
     }
 
@@ -208,9 +210,11 @@ class Row {
         const auto n = static_cast<double>(keys_.size() + 4);
         const double rounding =
             n * kUnit * (magnitude + std::fabs(exact)) + n * (0x1p-126 * largest + 0x1p-149);
+        const double split = data_.product_error == 0.0 ? 0.0 : data_.product_error * magnitude + 0x1p-126;
         const double store = p.dtype == DType::bf16 ? std::fabs(exact) * 0x1p-8 + 0x1p-134
                                                     : std::fabs(exact) * 0x1p-24 + 0x1p-150;
-        bound = (perturbed + rounding) / std::max(1.0 - total_error_, 0x1p-20) * (1.0 + 0x1p-7) + store;
+        bound =
+            (perturbed + rounding + split) / std::max(1.0 - total_error_, 0x1p-20) * (1.0 + 0x1p-7) + store;
         weight_rounding = 0x1p-9 * magnitude * (1.0 + 0x1p-7) + n * 0x1p-126 * largest + 0x1p-126;
     }
 
@@ -331,6 +335,12 @@ void AttentionData::solve() {
     lse_bound.assign(at(rows), 0.0);
     for (std::int64_t row = 0; row < rows; ++row)
         Row(*this, row / p.q_len, row % p.q_len).solve(*this, row * p.head_dim);
+}
+
+void AttentionData::solve(const AttentionKernel& kernel) {
+    if (product_error == static_cast<double>(kernel.product_error)) return;
+    product_error = static_cast<double>(kernel.product_error);
+    solve();
 }
 
 PaddedArray make_output(const AttentionCase& test_case) {

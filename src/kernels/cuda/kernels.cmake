@@ -12,3 +12,6 @@ aerogel_cuda_kernel(linear_fp8 TARGETS sm_89 sm_120)
 aerogel_cuda_kernel(linear_fp8_sm90 TARGETS sm_90a)
 
 aerogel_cuda_kernel(elementwise TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(attention TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(int8_attention TARGETS sm_80 sm_90 sm_100 sm_120)
+aerogel_cuda_kernel(int8_scales TARGETS sm_80 sm_90 sm_100 sm_120)

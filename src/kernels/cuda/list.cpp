@@ -28,7 +28,11 @@ constexpr MachineRow<LinearKernel> kLinearRows[] = {
     {kSm89 | kSm120, &kFp8Linear}, {kAll, &kW8A8Linear},       {kAll, &kW4A8Linear},
     {kAll, &kGroupedLinear},       {kAll, &kDequantizeLinear}, {kAll, &kFloatLinear},
 };
-constexpr std::array<MachineRow<AttentionKernel>, 0> kAttentionRows = {};
+constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
+    {kAll, &kAttention},
+    {kAll, &kSplitAttention},
+    {kAll, &kInt8Attention},
+};
 constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};
 constexpr MachineRow<HadamardKernel> kHadamardRows[] = {{kAll, &kHadamard}};
 constexpr std::array<MachineRow<ConvolutionKernel>, 0> kConvolutionRows = {};

@@ -144,6 +144,10 @@ AEROGEL_DEVICE void ldmatrix_x2_trans(std::uint32_t (&r)[2], const void* row) {
 AEROGEL_DEVICE void mma_s8(std::int32_t (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t* b) {
     AEROGEL_MMA("m16n8k32.row.col.s32.s8.s8.s32", "+r");
 }
+/// The same with A of uint8.
+AEROGEL_DEVICE void mma_u8s8(std::int32_t (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t* b) {
+    AEROGEL_MMA("m16n8k32.row.col.s32.u8.s8.s32", "+r");
+}
 /// c[16,8] += A[16,16] B[8,16]^T; registers as for mma_s8 with two elements each.
 AEROGEL_DEVICE void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t* b) {
     AEROGEL_MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "+f");
