@@ -10,8 +10,6 @@ extern const LinearKernel kHopperW8A8Linear, kHopperFp8Linear, kHopperFloatLinea
     kW4A8Linear, kGroupedLinear, kDequantizeLinear, kFloatLinear;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
-// linear.cpp: mma.sync, on every card
-extern const LinearKernel kW8A8Linear, kW4A8Linear, kGroupedLinear, kDequantizeLinear, kFloatLinear;
 // attention.cpp, int8_attention.cpp
 extern const AttentionKernel kAttention, kSplitAttention, kInt8Attention;
 
