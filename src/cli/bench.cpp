@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -25,6 +26,7 @@ using Json = nlohmann::ordered_json;
 
 struct BenchOptions {
     std::vector<std::string> only;
+    std::string device = "cpu";
     std::string beside;  ///< name of a problem, its calls timed between those of each chosen one
     int repeat = 15;
     bool cold = false;
@@ -55,11 +57,31 @@ bool selected(const BenchProblem& problem, const std::vector<std::string>& only)
            std::any_of(only.begin(), only.end(), [&](const auto& part) { return problem.is_meant_by(part); });
 }
 
-double timed(const BenchCase& bench, bool cold) {
+/// Seconds of a call. A device gets several calls before it is waited for, as in a model.
+double timed(const BenchCase& bench, bool cold, int calls = 1) {
     if (cold) empty_caches();
     const auto start = Clock::now();
-    bench.run();
-    return seconds_since(start);
+    for (int i = 0; i < calls; ++i) bench.run();
+    if (bench.wait) bench.wait();
+    return seconds_since(start) / calls;
+}
+
+/// As many calls as take some 20 ms on a device, so that launches and the wait cost little; one on the CPU.
+int calls_of(const BenchCase& bench) {
+    if (!bench.wait) return 1;
+    return static_cast<int>(std::clamp(0.02 / timed(bench, false), 1.0, 1000.0));
+}
+
+/// "cpu", "cuda" or "cuda:1".
+Device device_named(const std::string& name) {
+    if (name == "cpu") return Device::cpu;
+    if (name == "cuda") return Device::cuda;
+    Device device = Device::cuda;
+    const char *begin = name.data() + 5, *end = name.data() + name.size();
+    const bool numbered = name.starts_with("cuda:") && name.size() > 5;
+    if (!numbered || std::from_chars(begin, end, device.index) != std::from_chars_result{end, std::errc()})
+        throw InvalidArgument(fmt::format("[bench] --device is cpu, cuda or cuda:1, got '{}'", name));
+    return device;
 }
 
 Measured measure(const BenchProblem& problem, const BenchCase* beside, const BenchOptions& options) {
@@ -68,9 +90,10 @@ Measured measure(const BenchProblem& problem, const BenchCase* beside, const Ben
     measured.weight_bytes = bench.weight_bytes;
     bench.run();
     bench.run();
+    const int calls = calls_of(bench), calls_beside = beside != nullptr ? calls_of(*beside) : 0;
     for (int i = 0; i < options.repeat && !interrupted(); ++i) {
-        measured.seconds.push_back(timed(bench, options.cold));
-        if (beside != nullptr) measured.beside.push_back(timed(*beside, options.cold));
+        measured.seconds.push_back(timed(bench, options.cold, calls));
+        if (beside != nullptr) measured.beside.push_back(timed(*beside, options.cold, calls_beside));
     }
     if (measured.seconds.empty()) return measured;
     std::sort(measured.seconds.begin(), measured.seconds.end());
@@ -85,8 +108,8 @@ Json to_json(const Measured& m) {
             {"seconds", m.seconds},
             {"beside_seconds", m.beside},
             {"gops", m.rate() / 1e9},
-            {"peak_gops", m.peak / 1e9},
-            {"percent_of_peak", 100 * m.rate() / m.peak},
+            {"peak_gops", m.peak > 0 ? Json(m.peak / 1e9) : Json()},
+            {"percent_of_peak", m.peak > 0 ? Json(100 * m.rate() / m.peak) : Json()},
             {"error", m.error},
             {"error_of", m.problem->error_of},
             {"weight_bytes", m.weight_bytes},
@@ -106,8 +129,27 @@ std::optional<BenchCase> make_beside(const std::vector<BenchProblem>& problems, 
     return beside;
 }
 
+/// Of the CPU, operations per second.
+struct Peaks {
+    double f32 = 0, bf16 = 0, int8 = 0;
+};
+
+Peaks measured_peaks() {
+    const double f32 = measured_peak(PeakKind::f32);
+    // bf16: 0 where it is multiplied as float32
+    return {f32, std::max(measured_peak(PeakKind::bf16), f32), measured_peak(PeakKind::int8)};
+}
+
+std::string describe_cpu(const Peaks& peaks) {
+    return fmt::format(
+        "{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8",
+        cpu_name(), to_string(cpu_level()), num_threads(), peaks.f32 / 1e9, peaks.bf16 / 1e9,
+        peaks.int8 / 1e9);
+}
+
 void run_bench(const BenchOptions& options) {
-    const auto problems = bench_problems();
+    const Device device = device_named(options.device);
+    const auto problems = bench_problems(device);
     std::vector<const BenchProblem*> chosen;
     for (const auto& problem : problems) {
         if (selected(problem, options.only)) chosen.push_back(&problem);
@@ -119,32 +161,36 @@ void run_bench(const BenchOptions& options) {
         return;
     }
     const std::optional<BenchCase> beside = make_beside(problems, options.beside);
-    const double peak_f32 = measured_peak(PeakKind::f32), peak_int8 = measured_peak(PeakKind::int8);
-    const double peak_bf16 =
-        std::max(measured_peak(PeakKind::bf16), peak_f32);  // 0 where it is multiplied as float32
+    const Peaks peaks = device == Device::cpu ? measured_peaks() : Peaks{};
     if (!options.json) {
-        print_text(fmt::format(
-            "{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8",
-            cpu_name(), to_string(cpu_level()), num_threads(), peak_f32 / 1e9, peak_bf16 / 1e9,
-            peak_int8 / 1e9));
+        print_text(device == Device::cpu ? describe_cpu(peaks) : device.describe());
         print_text(fmt::format("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10} {:>9}", "problem", "median ms",
                                "spread", "GOPS", "of peak", "weights GB/s", "error",
                                beside ? "x beside" : ""));
     }
     Json results = Json::array();
     for (const auto* problem : chosen) {
-        Measured m = measure(*problem, beside ? &*beside : nullptr, options);
+        Measured m{problem, {}, {}};
+        try {
+            m = measure(*problem, beside ? &*beside : nullptr, options);
+        } catch (const Unsupported& refusal) {  // a GPU has no kernel of last resort
+            if (device == Device::cpu) throw;
+            if (!options.json) print_text(fmt::format("{:<46} {}", problem->name, refusal.what()));
+            results.push_back({{"name", problem->name}, {"refused", refusal.what()}});
+            continue;
+        }
         if (interrupted()) throw Cancelled("[bench] interrupted");
-        m.peak = problem->peak == PeakKind::int8   ? peak_int8
-                 : problem->peak == PeakKind::bf16 ? peak_bf16
-                                                   : peak_f32;
+        m.peak = problem->peak == PeakKind::int8   ? peaks.int8
+                 : problem->peak == PeakKind::bf16 ? peaks.bf16
+                                                   : peaks.f32;
         if (options.json) {
             results.push_back(to_json(m));
             continue;
         }
-        print_text(fmt::format("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>6.0f} % {:>13} {:>10.2e} {:>9}",
+        print_text(fmt::format("{:<46} {:>10.3f} {:>7.1f} % {:>9.0f} {:>8} {:>13} {:>10.2e} {:>9}",
                                problem->name, 1e3 * m.at(0.5), 100 * (m.at(0.9) - m.at(0.1)) / m.at(0.5),
-                               m.rate() / 1e9, 100 * m.rate() / m.peak,
+                               m.rate() / 1e9,
+                               m.peak > 0 ? fmt::format("{:.0f} %", 100 * m.rate() / m.peak) : "-",
                                m.weight_bytes == 0 ? "-" : fmt::format("{:.2f}", m.weight_rate() / 1e9),
                                m.error, beside ? fmt::format("{:.2f}", m.ratio()) : ""));
         finish_output();
@@ -154,7 +200,7 @@ void run_bench(const BenchOptions& options) {
                       {"level", to_string(cpu_level())},
                       {"threads", num_threads()},
                       {"cache_bytes", cache_bytes()}};
-    print_json({{"cpu", cpu}, {"results", results}});
+    print_json({{"cpu", cpu}, {"device", device.describe()}, {"results", results}});
 }
 
 }  // namespace
@@ -165,6 +211,8 @@ void add_bench(CLI::App& app) {
     auto options = std::make_shared<BenchOptions>();
     command->add_option("--only", options->only,
                         "Only problems whose name, or whose model's, contains this text; repeatable");
+    command->add_option("--device", options->device, "cpu, cuda or cuda:1: where the kernels run")
+        ->capture_default_str();
     command->add_option("--beside", options->beside,
                         "Time calls of this problem in between, so that changes in the machine's speed do "
                         "not affect the ratio");

@@ -123,9 +123,17 @@ bool is_float(const std::string& scheme) {
     return scheme == "FLOAT" || scheme == "BF16";
 }
 
+/// A number of the device comes to the host after all that was put on the device before.
+std::function<void()> waiting_for(Device device) {
+    if (device == Device::cpu) return {};
+    const Tensor number = Tensor::zeros(DType::f32, {1}, device);
+    return [number] { static_cast<void>(number.to(Device::cpu)); };
+}
+
+/// x lies on the CPU.
 std::unique_ptr<Linear> make_linear(const std::string& scheme, const Tensor& weight, const Tensor& bias,
-                                    const Tensor& x) {
-    if (is_float(scheme)) return std::make_unique<FloatLinear>(weight, bias);
+                                    const Tensor& x, Device device) {
+    if (is_float(scheme)) return std::make_unique<FloatLinear>(weight, bias, device);
     QuantizedLinearWeights weights;
     weights.scheme = scheme;
     const Format format = scheme_row("bench", scheme).weight;
@@ -133,11 +141,12 @@ std::unique_ptr<Linear> make_linear(const std::string& scheme, const Tensor& wei
     weights.weight = algorithm_row("minmax", format).quantize(weight, {group_size});
     weights.bias = bias;
     if (scheme == "W8A8") {
-        const auto [low, high] = std::minmax_element(x.as<float>(), x.as<float>() + x.count());
+        const Tensor wide = x.to(DType::f32);
+        const auto [low, high] = std::minmax_element(wide.as<float>(), wide.as<float>() + wide.count());
         const InputScale input = asymmetric_int8({*low, *high}, DType::f32);
         set_static_scales(weights, {input}, DType::f32);
     }
-    return std::make_unique<QuantizedLinear>(std::move(weights));
+    return std::make_unique<QuantizedLinear>(std::move(weights), device);
 }
 
 // The float result of a few rows, in double.
@@ -158,33 +167,36 @@ std::vector<double> linear_samples(const Tensor& given_x, const Tensor& given_we
     return samples;
 }
 
-BenchCase make_linear_case(const std::string& scheme, const LinearShape& shape) {
-    const DType type = scheme == "BF16" ? DType::bf16 : DType::f32;
-    const Tensor weight = random_tensor({shape.n, shape.k}, 1, 0.02F).to(type);
+BenchCase make_linear_case(const std::string& scheme, const LinearShape& shape, Device device) {
+    const bool narrow = scheme == "BF16" || (device != Device::cpu && scheme != "FLOAT");
+    const DType type = narrow ? DType::bf16 : DType::f32;
+    const Tensor weight =
+        random_tensor({shape.n, shape.k}, 1, 0.02F).to(scheme == "BF16" ? DType::bf16 : DType::f32);
     const Tensor bias = random_tensor({shape.n}, 2), x = random_tensor({shape.m, shape.k}, 3).to(type);
-    Tensor y(type, {shape.m, shape.n});
-    const std::shared_ptr<Linear> linear = make_linear(scheme, weight, bias, x);
-    return {[=]() mutable { linear->forward(x, y, {}); },
+    const Tensor there = x.to(device);
+    Tensor y(type, {shape.m, shape.n}, device);
+    const std::shared_ptr<Linear> linear = make_linear(scheme, weight, bias, x, device);
+    return {[=]() mutable { linear->forward(there, y, {}); },
             [=] {
                 std::vector<double> got;
-                const Tensor wide = y.to(DType::f32);
+                const Tensor wide = y.to(Device::cpu).to(DType::f32);
                 for (const std::int64_t row : {std::int64_t{0}, shape.m / 2, shape.m - 1}) {
                     const float* values = wide.as<float>() + row * shape.n;
                     got.insert(got.end(), values, values + shape.n);
                 }
                 return relative_error(linear_samples(x, weight, bias), got);
             },
-            static_cast<double>(linear->weight_bytes())};
+            static_cast<double>(linear->weight_bytes()), waiting_for(device)};
 }
 
-BenchProblem linear_problem(const std::string& scheme, const LinearShape& shape) {
+BenchProblem linear_problem(const std::string& scheme, const LinearShape& shape, Device device) {
     const bool float_products = is_float(scheme) || !is_integer(scheme_row("bench", scheme).activation);
     return {fmt::format("linear/{}/{}x{}x{}", scheme, shape.m, shape.n, shape.k), "float64 product",
             scheme == "BF16" ? PeakKind::bf16
             : float_products ? PeakKind::f32
                              : PeakKind::int8,
             2.0 * static_cast<double>(shape.m * shape.n * shape.k),
-            [=] { return make_linear_case(scheme, shape); }};
+            [=] { return make_linear_case(scheme, shape, device); }};
 }
 
 /// "float": FLOAT and every scheme whose products are floats.
@@ -253,23 +265,25 @@ std::vector<double> attention_sample(const Tensor& q, const Tensor& k, const Ten
     return sums;
 }
 
-BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int8) {
+BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int8, Device device) {
     const Shape full = {1, shape.tokens, shape.heads, shape.head_dim};
     const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(full, 2).to(dtype),
                  v = random_tensor(full, 3).to(dtype);
-    Tensor o(dtype, full);
+    const Tensor there[] = {q.to(device), k.to(device), v.to(device)};
+    Tensor o(dtype, full, device);
     const auto mask = shape.block != 0 ? std::make_shared<BlockMask>(random_mask(shape)) : nullptr;
     return {[=]() mutable {
                 attention(
-                    q, k, v, o,
+                    there[0], there[1], there[2], o,
                     {.mask = mask.get(), .format = int8 ? AttentionFormat::int8 : AttentionFormat::none});
             },
             [=] {
-                const Tensor first = o.to(DType::f32);
+                const Tensor first = o.to(Device::cpu).to(DType::f32);
                 const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
                 return relative_error(
                     attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
-            }};
+            },
+            0, waiting_for(device)};
 }
 
 AttentionShape attention_shape(const ProblemLine& line) {
@@ -280,10 +294,11 @@ AttentionShape attention_shape(const ProblemLine& line) {
     return shape;
 }
 
-/// type: "f32", "bf16", or "int8" for quantized attention of f32.
-BenchProblem attention_problem(const std::string& type, const AttentionShape& shape) {
+/// type: "f32", "bf16", or "int8" for quantized attention of f32, on a GPU of bf16.
+BenchProblem attention_problem(const std::string& type, const AttentionShape& shape, Device device) {
     const bool sparse = shape.block != 0, int8 = type == "int8";
-    const DType dtype = type == "bf16" ? DType::bf16 : DType::f32;
+    const bool narrow = type == "bf16" || (int8 && device != Device::cpu);
+    const DType dtype = narrow ? DType::bf16 : DType::f32;
     double operations = 4.0 * static_cast<double>(shape.heads * shape.tokens * shape.tokens * shape.head_dim);
     if (sparse)
         operations *=
@@ -294,36 +309,36 @@ BenchProblem attention_problem(const std::string& type, const AttentionShape& sh
             int8                   ? PeakKind::int8
             : dtype == DType::bf16 ? PeakKind::bf16
                                    : PeakKind::f32,
-            operations, [=] { return make_attention_case(shape, dtype, int8); }};
+            operations, [=] { return make_attention_case(shape, dtype, int8, device); }};
 }
 
-// Of the thousands that a layer has, so that a call takes a second and not ten.
+// On the CPU, of the thousands that a layer has, so that a call takes a second and not ten.
 constexpr std::int64_t kRowsOfModels = 1024;
 
 std::int64_t tokens_of(const std::vector<std::int64_t>& latent) {
     return latent.at(0) * latent.at(1) * latent.at(2);
 }
 
-std::vector<BenchProblem> problems_of_model(const ProblemLine& line) {
+std::vector<BenchProblem> problems_of_model(const ProblemLine& line, Device device) {
     const std::int64_t text = line.has("text") ? line.integer("text") : 0;
     const std::int64_t tokens = tokens_of(line.size(line.has("measured") ? "measured" : "latent")) + text;
+    const std::int64_t rows = device == Device::cpu ? std::min(tokens, kRowsOfModels) : tokens;
     std::vector<BenchProblem> problems;
     for (const std::string& layer : line.list("layers")) {
         const auto size = ProblemLine::size_of("layers", layer);
         for (const char* scheme : {"FLOAT", "BF16", "W8A8_DYNAMIC"})
-            problems.push_back(
-                linear_problem(scheme, {std::min(tokens, kRowsOfModels), size.at(0), size.at(1)}));
+            problems.push_back(linear_problem(scheme, {rows, size.at(0), size.at(1)}, device));
     }
     for (const char* type : {"f32", "bf16", "int8"})
         problems.push_back(
-            attention_problem(type, {line.integer("heads"), tokens, line.integer("head_dim")}));
+            attention_problem(type, {line.integer("heads"), tokens, line.integer("head_dim")}, device));
     return problems;
 }
 
 /// Problems that several models have are one.
-void add_models(std::vector<BenchProblem>& problems) {
+void add_models(std::vector<BenchProblem>& problems, Device device) {
     for (const ProblemLine& line : lines_with("model", model_problem_file())) {
-        for (BenchProblem& problem : problems_of_model(line)) {
+        for (BenchProblem& problem : problems_of_model(line, device)) {
             auto place = std::find_if(problems.begin(), problems.end(),
                                       [&](const auto& other) { return other.name == problem.name; });
             if (place == problems.end()) place = problems.insert(place, std::move(problem));
@@ -340,17 +355,18 @@ bool BenchProblem::is_meant_by(const std::string& part) const {
                        [&](const std::string& model) { return model.find(part) != model.npos; });
 }
 
-std::vector<BenchProblem> bench_problems() {
+std::vector<BenchProblem> bench_problems(Device device) {
     std::vector<BenchProblem> problems;
     for (const ProblemLine& line : lines_with("speed", linear_problem_file())) {
         const LinearShape shape = {line.integer("m"), line.integer("n"), line.integer("k")};
-        for (const std::string& scheme : schemes_of(line)) problems.push_back(linear_problem(scheme, shape));
+        for (const std::string& scheme : schemes_of(line))
+            problems.push_back(linear_problem(scheme, shape, device));
     }
     for (const ProblemLine& line : lines_with("speed", attention_problem_file())) {
         for (const std::string& type : line.list("speed"))
-            problems.push_back(attention_problem(type, attention_shape(line)));
+            problems.push_back(attention_problem(type, attention_shape(line), device));
     }
-    add_models(problems);
+    add_models(problems, device);
     return problems;
 }
 

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "aerogel/tensor.h"
 #include "kernels/peak.h"
 
 namespace aerogel::cli {
@@ -16,6 +17,7 @@ struct BenchCase {
     std::function<double()>
         error;                ///< relative L2 error of the last run's output to the float result, on samples
     double weight_bytes = 0;  ///< of a linear layer, as stored; 0 elsewhere
+    std::function<void()> wait = {};  ///< until the device has done what run() put on it; empty on the CPU
 };
 
 struct BenchProblem {
@@ -37,7 +39,9 @@ std::string_view attention_problem_file();
 std::string_view model_problem_file();
 
 /// All problems in the order they are shown: those of the tests' files with speed=, then those of the models.
-std::vector<BenchProblem> bench_problems();
+/// On a GPU layers of models have all rows that the model gives them, and arrays are bf16 but for FLOAT and
+/// f32.
+std::vector<BenchProblem> bench_problems(Device device = {});
 
 /// Operations per second of the best peak loop of this CPU level, with all threads.
 double measured_peak(PeakKind kind);

@@ -1,6 +1,7 @@
 """aerogel bench: every problem runs, is right, and reports what it promises. How fast is `make bench`'s business."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,25 @@ def test_cold_calls_are_right_too(aerogel):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["results"][0]["error"] < 0.02 and report["cpu"]["cache_bytes"] > 0
+
+
+def test_a_gpu_is_measured(aerogel, monkeypatch):
+    """On the emulated card: how long it takes there says nothing."""
+    driver = Path(os.environ.get("AEROGEL_BUILD", Path(__file__).resolve().parents[2] / "build/release")) / "libaerogel_fake_driver.so"
+    if not driver.exists():
+        pytest.skip("no emulator in this build")
+    monkeypatch.setenv("AEROGEL_CUDA_DRIVER", str(driver))
+    name = "linear/W8A8_DYNAMIC/4096x256x256"
+    done = aerogel("bench", "--device", "cuda", "--only", name, "--repeat", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (row,) = report["results"]
+    assert report["device"] == "cuda:0" and row["name"] == name and row["percent_of_peak"] is None and 1e-4 < row["error"] < 0.02
+    done = aerogel("bench", "--device", "cuda:7", "--only", name)
+    assert done.returncode == 1 and "no cuda:7" in done.stderr
+
+
+def test_a_device_has_a_name(aerogel):
+    for name in ("gpu", "cuda:", "cuda:x", "cuda1"):
+        done = aerogel("bench", "--device", name)
+        assert done.returncode == 1 and "--device is cpu, cuda or cuda:1" in done.stderr, name

@@ -1,0 +1,41 @@
+"""bench/gpu.py without a GPU: what it makes of what it is told, and a whole run on the emulated card."""
+
+import json
+import os
+from pathlib import Path
+
+import gpu
+import pytest
+
+BUILD = Path(os.environ.get("AEROGEL_BUILD", Path(__file__).resolve().parents[2] / "build/release"))
+DRIVER = BUILD / "libaerogel_fake_driver.so"
+
+
+def result(name, seconds):
+    return {"name": name, "median_seconds": seconds, "gops": 2e3, "error": 3e-3}
+
+
+def test_a_row_compares_with_the_best_of_its_kind():
+    peers = {"torch bf16": 3e-3, "torchao int8 (compiled)": 2e-3, "torch fp8 (_scaled_mm)": "not on this card"}
+    row = gpu.row_of(result("linear/W8A8_DYNAMIC/1x2x3", 1e-3), peers, {"bf16": 1e12, "int8": 4e12})
+    assert row["over_bf16"] == pytest.approx(3) and row["over_best"] == pytest.approx(2) and row["best_peer"] == "torchao int8 (compiled)"
+    assert row["of_peak"] == pytest.approx(0.5)
+    assert gpu.row_of(result("attention/dense/bf16/1x2x3", 1e-3), {}, {"bf16": 1e12, "int8": 4e12})["of_peak"] == pytest.approx(2)
+
+
+def test_a_wrong_kernel_is_said_first():
+    report = {"device": {}, "conformance": {"passed": False, "failed": ["LinearKernels.X"], "said": ""}, "rows": []}
+    assert "Wrong: LinearKernels.X" in gpu.markdown(report)
+
+
+@pytest.mark.skipif(not DRIVER.exists(), reason="no emulator in this build")
+def test_the_emulated_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("AEROGEL_CUDA_DRIVER", str(DRIVER))
+    monkeypatch.setattr(gpu, "REPEAT", 1)
+    monkeypatch.setattr(gpu, "suites", lambda: "Hadamard.*")
+    code = gpu.main(["--build", str(BUILD), "--out", str(tmp_path), "--no-peers", "--only", "linear/W8A8_DYNAMIC/4096x256x256"])
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert code == 0 and report["conformance"]["passed"], report["conformance"]["said"]
+    (row,) = report["rows"]
+    assert row["problem"] == "linear/W8A8_DYNAMIC/4096x256x256" and 1e-4 < row["error"] < 1e-2 and row["of_peak"] is None
+    assert "| linear/W8A8_DYNAMIC/4096x256x256 |" in (tmp_path / "gpu.md").read_text()
