@@ -77,11 +77,17 @@ PAIRS = [
     ("W8A16, attention INT8_DYNAMIC", "W8A16"), ("W8A16, attention FAQUANT", "W8A16"),
 ]
 PAIRS_BY_STEP = [("W8A8_TIMESTEP", "W8A8"), ("W8A8_TIMESTEP, first half dynamic", "W8A8_TIMESTEP")]
-EXPLANATIONS = """- **Which row of the table is better** is told by the velocity error before the videos: it has narrow intervals.
+EXPLANATIONS = """- **A few videos rank nothing.** This page once compared two, and W8A16 (37 dB) stood below W8A8_DYNAMIC (43 dB). Both had
+  the same weights, and int8 activations cannot make a video better: one of the two videos was one of the few that W8A16
+  turns into another video. Such videos are in every row (the worst of 24 of W8A16 has 33 dB, the median 49), so only many
+  of them tell. The velocity error needs fewer: its intervals are narrow, and the variants see the same inputs.
+- **W8A8_TIMESTEP** was better in the velocity and worse in PSNR for the same reason; over 24 videos both agree (below).
 - **Weight errors of int8**: `minmax` rounds w / s to bfloat16, the type of the model, as the exporter does whose files it
   writes byte for byte; torchao divides in float32. `mse_clip` and `ssz` write the same format without that rounding.
 - **Weight errors of int4 in groups**: torchao maps the largest magnitude to 7.5, `minmax` to 7, which is the contract of
-  the format. `mse_clip` tries 100 scales and `ssz` fits one; both err less than either."""
+  the format. `mse_clip` tries 100 scales and `ssz` fits one; both err less than either.
+- **A small weight error is no aim in itself**: smoothing moves weights far from where they were, and GPTQ does too; both
+  are nearer in the velocity."""
 CAPTIONS = ["red circle moves left", "blue star turns, yellow square moves up", "green triangle moves right"]  # of calibration
 VIDEOS = 24
 
@@ -262,24 +268,13 @@ def measure_by_step(arguments, kept):
         return rows
 
 
-def interval(values):
-    """Mean and half of its 95 % interval, by Student's t; None for what does not vary (one value)."""
-    count, mean = len(values), statistics.fmean(values)
-    if count < 2:
-        return mean, None
-    z, free = statistics.NormalDist().inv_cdf(0.975), count - 1
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # Abramowitz and Stegun, 26.7.5
-    return mean, t * statistics.stdev(values) / math.sqrt(count)
-
-
 def shown(value, form):
     if value is None:
         return ""
     if isinstance(value, list):
         if form == "1e-5":
             value, form = [1e5 * v for v in value], ".1f"
-        mean, half = interval(value)
-        return format(mean, form) + ("" if half is None else f" ± {format(half, form)}")
+        return figures.shown(value, form)
     return f"{value / 1e6:.2f}" if form == "MB" else format(value, form)
 
 
@@ -310,7 +305,7 @@ def compared(rows, pairs):
                 continue
             a, b = rows[one][key], rows[other][key]
             difference = [x - y for x, y in zip(a, b)] if key == "psnr" else [100 * math.log(x / y) for x, y in zip(a, b)]
-            mean, half = interval(difference)
+            mean, half = figures.interval(difference)
             cells += [format(mean, form) + ("" if half is None else f" ± {half:.1f}"), verdict(mean, half)]
         lines.append(f"| {one} | {other} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -327,7 +322,7 @@ def plot(rows, path):
         if not any(row["velocity_errors"]) or "ulp" in name or name.startswith("PyTorch"):
             continue
         peer = name.startswith("torchao")
-        mean, half = interval(row["velocity_errors"])
+        mean, half = figures.interval(row["velocity_errors"])
         at = (row["bytes"] / 1e6, mean)
         axes.errorbar(*at, yerr=half, fmt="x" if peer else "o", markersize=4, linewidth=0.8, color="black" if peer else f"C{hash_of(name)}")
         axes.annotate(name, at, fontsize=5, xytext=(3, 2), textcoords="offset points")

@@ -8,6 +8,7 @@ Writes docs/sparsity.md with its pictures; --output writes them elsewhere.
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
 import subprocess
@@ -29,10 +30,12 @@ import data  # noqa: E402
 import model as demo_model  # noqa: E402
 import rainfusion_reference as reference  # noqa: E402
 import train  # noqa: E402
+import fidelity  # noqa: E402
+from figures import interval, shown  # noqa: E402
 
 PATTERNS = ("rf_v1", "rf_v2", "ada_bsa")
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
-LATENT = (data.FRAMES, data.SIZE // data.PATCH, data.SIZE // data.PATCH)
+SIDE = data.SIZE // data.PATCH
 PROGRESS = (0.2, 0.5, 0.8)
 
 
@@ -40,14 +43,20 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--aerogel", type=pathlib.Path, default=ROOT / "build/release/aerogel", help="the command")
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "examples/shapes_dit", help="pipeline folder")
-    parser.add_argument("--prompt", default="red star moves down, blue square moves right")
-    parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--start-step", type=int, default=6, help="sparse from this step on")
+    parser.add_argument("--prompt", nargs="+", default=fidelity.listed_captions(fidelity.VIDEOS), help="captions of the videos, one each")
+    parser.add_argument("--seed", type=int, default=5, help="of the first caption; each other one takes the next")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--start-step", type=int, default=3, help="sparse from this step on")
+    parser.add_argument("--recorded", type=int, default=4, help="videos whose attention is looked at layer by layer")
     parser.add_argument("--block-size", type=int, default=64)
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="folder for sparsity.md and images/")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/sparsity", help="folder for the videos")
     return parser.parse_args()
+
+
+def latent(arguments: argparse.Namespace) -> tuple:
+    return arguments.frames, SIDE, SIDE
 
 
 def run(command: list) -> dict:
@@ -58,16 +67,20 @@ def run(command: list) -> dict:
 
 
 def video(arguments: argparse.Namespace, name: str, flags: list) -> dict:
-    """Report of one generated video, with how close it is to dense.safetensors."""
-    path = arguments.work / f"{name}.safetensors"
-    command = [arguments.aerogel, "generate", arguments.model, "--prompt", arguments.prompt, "--seed", arguments.seed]
-    report = run([*command, "--steps", arguments.steps, "-o", path, "--json", *flags])
-    close = run([arguments.aerogel, "compare", arguments.work / "dense.safetensors", path, "--json"])["results"][0]
-    calls = [c for c in report["sparse"]["calls"] if c["step"] >= arguments.start_step] if flags else []
-    densities = [head["density"] for call in calls for head in call["heads"]]
-    return {**{key: close[key] for key in ("psnr", "ssim", "cosine")}, "cpu": report["cpu"],
-            "seconds": statistics.median(report["step_seconds"][arguments.start_step:]),
-            "density": statistics.fmean(densities) if densities else 1.0}
+    """Figures of a video of each caption: lists of how close it is to that of the dense model, and means."""
+    row: dict = {"psnr": [], "ssim": [], "cosine": [], "seconds": [], "densities": []}
+    for i, prompt in enumerate(arguments.prompt):
+        path = arguments.work / f"{name}_{i}.safetensors"
+        command = [arguments.aerogel, "generate", arguments.model, "--prompt", prompt, "--seed", arguments.seed + i, "--frames", arguments.frames]
+        report = run([*command, "--steps", arguments.steps, "-o", path, "--json", *flags])
+        close = run([arguments.aerogel, "compare", arguments.work / f"dense_{i}.safetensors", path, "--json"])["results"][0]
+        for key in ("psnr", "ssim", "cosine"):
+            row[key].append(min(float(close[key]), 100.0))
+        calls = [c for c in report["sparse"]["calls"] if c["step"] >= arguments.start_step] if flags else []
+        row["densities"] += [head["density"] for call in calls for head in call["heads"]]
+        row["seconds"] += report["step_seconds"][arguments.start_step:]
+        row["cpu"] = report["cpu"]
+    return row | {"seconds": statistics.median(row["seconds"]), "density": statistics.fmean(row["densities"]) if flags else 1.0}
 
 
 def videos(arguments: argparse.Namespace, console: Console) -> dict:
@@ -87,9 +100,6 @@ def recorded(arguments: argparse.Namespace) -> list:
     """[(progress, layer, q, k, v)] of every self-attention, each [1, heads, tokens, head_dim]."""
     model = demo_model.load_folder(arguments.model)
     model.set_places(None)
-    clean = torch.from_numpy(load_file(arguments.work / "dense.safetensors")["video"])[None]
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(arguments.seed))
-    ids = torch.tensor([data.tokenize(arguments.prompt)])
     attend, calls = torch.nn.functional.scaled_dot_product_attention, []
 
     def record(q, k, v):
@@ -99,9 +109,13 @@ def recorded(arguments: argparse.Namespace) -> list:
     torch.nn.functional.scaled_dot_product_attention = record
     try:
         result = []
-        for progress in PROGRESS:
+        for i, progress in ((i, progress) for i in range(min(arguments.recorded, len(arguments.prompt))) for progress in PROGRESS):
             calls.clear()
-            sigma = train.rolling_levels(torch.tensor([progress]), torch.arange(data.FRAMES)[None], torch.tensor([train.HELD_OUT_LAG]), demo_model.FLOW_SHIFT)
+            clean = torch.from_numpy(load_file(arguments.work / f"dense_{i}.safetensors")["video"])[None]
+            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(arguments.seed + i))
+            ids = torch.tensor([data.tokenize(arguments.prompt[i])])
+            sigma = train.rolling_levels(torch.tensor([progress]), torch.arange(clean.shape[2])[None], torch.tensor([train.HELD_OUT_LAG]),
+                                         demo_model.FLOW_SHIFT)
             model(train.noised(clean, sigma, noise), sigma, ids)
             result += [(progress, layer, *qkv) for layer, qkv in enumerate(calls)]  # cross-attention has few keys and goes another way
     finally:
@@ -119,8 +133,18 @@ def kept_mass(weights: torch.Tensor, mask: np.ndarray, orders: tuple, block: int
     return chosen / len(weights), best / len(weights)
 
 
+def sampled(count: int, start: int, end: int) -> torch.Tensor:
+    """`count` tokens of [start, end), one of each of as many equal stretches, at places that follow the golden ratio."""
+    inside = torch.arange(count, dtype=torch.float64)
+    return start + ((inside + (inside * 0.6180339887498949) % 1) * (end - start) / count).long()
+
+
 class ExhaustiveChoice:
-    """ARM's question answered the long way: which of the three static masks errs least on the whole of a head's attention."""
+    """ARM's question answered the long way: which of the three static masks errs least on the whole of a head's attention; and how well other
+    ways to choose would do: by the recall of the whole map, and by the error of the output of a sample of queries, with a sample of the keys
+    or with all."""
+
+    WAYS = ("ARM: recall, sampled", "recall, whole map", "error, as sampled as ARM", "error of ARM's queries, all keys")
 
     def __init__(self, latent: tuple, block: int):
         self.pairs = {}  # token pairs that a mask keeps
@@ -128,55 +152,101 @@ class ExhaustiveChoice:
             asked = reference.Video(latent, 0, block, sparsity)
             self.pairs[sparsity] = {kind: torch.from_numpy(reference.pair_mask(asked, reference.static_mask(asked, kind), *reference.orders(asked, kind)))
                                     for kind in reference.TYPES}
-        self.agreed: dict = {sparsity: [] for sparsity in SPARSITIES}
-        self.excess: dict = {sparsity: [] for sparsity in SPARSITIES}
+        tokens, frame = math.prod(latent), math.prod(latent[1:])
+        self.queries = sampled(min(64, max(16, tokens // 128)), frame if tokens > frame else 0, tokens)
+        self.keys = sampled(min(4096, max(256, tokens // 8), tokens), 0, tokens)
+        self.agreed: dict = {(sparsity, way): [] for sparsity in SPARSITIES for way in self.WAYS}
+        self.excess: dict = {(sparsity, way): [] for sparsity in SPARSITIES for way in self.WAYS}
 
-    def judge(self, sparsity: float, chosen: str, weights: torch.Tensor, v: torch.Tensor, dense: torch.Tensor) -> None:
-        """One head: weights [tokens, tokens] after the softmax, v and their product [tokens, head_dim], and the mask that ARM chose."""
-        errors = {}
-        for kind, pairs in self.pairs[sparsity].items():
-            kept = weights * pairs
-            errors[kind] = float((kept @ v / kept.sum(1, keepdim=True).clamp(min=1e-30) - dense).norm())
+    @staticmethod
+    def error(weights: torch.Tensor, pairs: torch.Tensor, v: torch.Tensor) -> float:
+        """Of the output under a mask; rows of weights of any sum."""
+        kept, dense = weights * pairs, weights @ v / weights.sum(1, keepdim=True)
+        return float((kept @ v / kept.sum(1, keepdim=True).clamp(min=1e-30) - dense).norm())
+
+    def judge(self, sparsity: float, chosen: str, weights: torch.Tensor, v: torch.Tensor) -> None:
+        """One head: weights [tokens, tokens] after the softmax, v [tokens, head_dim], and the mask that ARM chose."""
+        pairs, rows = self.pairs[sparsity], weights[self.queries]
+        errors = {kind: self.error(weights, kept, v) for kind, kept in pairs.items()}
+        recalls = {kind: float((weights * kept).sum()) for kind, kept in pairs.items()}
+        both = {kind: self.error(rows[:, self.keys], kept[self.queries][:, self.keys], v[self.keys]) for kind, kept in pairs.items()}
+        queries = {kind: self.error(rows, kept[self.queries], v) for kind, kept in pairs.items()}
         best = min(errors, key=errors.get)
-        self.agreed[sparsity].append(chosen == best)
-        self.excess[sparsity].append(errors[chosen] / max(errors[best], 1e-30))
+        choices = (chosen, max(recalls, key=recalls.get), min(both, key=both.get), min(queries, key=queries.get))
+        for way, choice in zip(self.WAYS, choices):
+            self.agreed[sparsity, way].append(choice == best)
+            self.excess[sparsity, way].append(errors[choice] / max(errors[best], 1e-30))
 
     def table(self) -> str:
-        rows = [f"| {sparsity:.0%} | {len(agreed)} | {statistics.fmean(agreed):.0%} | {statistics.fmean(self.excess[sparsity]):.3f} x |\n"
-                for sparsity, agreed in self.agreed.items()]
-        return "| asked | heads judged | same mask | error of ARM's mask to the least |\n| --- | --- | --- | --- |\n" + "".join(rows)
+        rows = [f"| {sparsity:.0%} | {way} | {len(agreed)} | {shown(agreed, '.0%')} | {shown(self.excess[sparsity, way], '.3f')} x |\n"
+                for (sparsity, way), agreed in self.agreed.items()]
+        return "| asked | chosen by | heads judged | same mask | its error to the least |\n| --- | --- | --- | --- | --- |\n" + "".join(rows)
+
+
+class SkippedBlocks:
+    """Errors of a head's attention under a mask, in computed order: as it is; with each skipped block as its mean key and mean value
+    (arXiv 2603.08982); and with products of weights and v left out where no weight of a block reaches a share of the largest so far
+    (arXiv 2512.12087)."""
+
+    THRESHOLD = 0.01
+
+    def __init__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, block: int):
+        blocks = len(mask)
+        scores = q @ k.T * q.shape[-1] ** -0.5
+        top = scores.max(-1, keepdim=True).values
+        weights, wanted = (scores - top).exp(), mask.repeat_interleave(block, 0).repeat_interleave(block, 1)
+        dense = weights @ v / weights.sum(-1, keepdim=True)
+        kept = weights * wanted
+        sums, totals = kept @ v, kept.sum(-1, keepdim=True)
+        means = [t.reshape(blocks, block, -1).mean(1) for t in (k, v)]
+        skipped = block * (q @ means[0].T * q.shape[-1] ** -0.5 - top).exp() * ~mask.repeat_interleave(block, 0)
+        largest = scores.masked_fill(~wanted, -1e30).reshape(blocks, block, blocks, block).amax(3)
+        reaches = ((largest - torch.cummax(largest, 2).values) >= math.log(self.THRESHOLD)).any(1) & mask
+        above = weights * reaches.repeat_interleave(block, 0).repeat_interleave(block, 1)
+
+        def error(o: torch.Tensor) -> float:
+            return float((o - dense).norm() / dense.norm())
+
+        self.density = float(mask.float().mean())
+        self.plain = error(sums / totals.clamp(min=1e-30))
+        self.means = error((sums + skipped @ means[1]) / (totals + skipped.sum(-1, keepdim=True)))
+        self.threshold = error(above @ v / above.sum(-1, keepdim=True).clamp(min=1e-30))
+        self.products = float(reaches.sum() / mask.sum())
 
 
 @torch.inference_mode()
-def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: ExhaustiveChoice, console: Console) -> dict:
+def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: "ExhaustiveChoice", console: Console) -> dict:
     """{(pattern, sparsity): {"cosines": [per call], "chosen": mean mass, "best": mean mass, "layers": {layer: mean cosine}}}."""
     import aerogel
 
-    figures = {(p, s): {"cosine": [], "chosen": [], "best": []} for p in PATTERNS for s in SPARSITIES}
+    figures = {(p, s): {"cosine": [], "chosen": [], "best": [], "skipped": []} for p in PATTERNS for s in SPARSITIES}
     for _, layer, q, k, v in track(calls, "layers", console=console):
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
         dense = weights @ v
         for (pattern, sparsity), row in figures.items():
             o, mask, report = aerogel.sparse_attention(
                 q, k, v, sparse_type=pattern, sparsity=sparsity, block_size=arguments.block_size, return_mask=True, return_report=True,
-                **({} if pattern == "ada_bsa" else {"latent_shape_q": LATENT}))
+                **({} if pattern == "ada_bsa" else {"latent_shape_q": latent(arguments)}))
             row["cosine"].append((layer, float(torch.cosine_similarity(o.flatten(), dense.flatten(), dim=0))))
-            asked = reference.Video(LATENT, 0, arguments.block_size, sparsity)
+            asked = reference.Video(latent(arguments), 0, arguments.block_size, sparsity)
             for head, found in enumerate(report["heads"]):
                 kind = {"block_mean": "block_mean", "antidiagonal": "dense"}.get(found["type"], found["type"])
                 chosen, best = kept_mass(weights[0, head], mask[0, head].numpy(), reference.orders(asked, kind), arguments.block_size)
                 row["chosen"].append(chosen)
                 row["best"].append(best)
-                if pattern == "rf_v1":
-                    exhaustive.judge(sparsity, found["type"], weights[0, head], v[0, head], dense[0, head])
+                q_order, k_order = (torch.from_numpy(order) for order in reference.orders(asked, kind))
+                row["skipped"].append(SkippedBlocks(q[0, head][q_order], k[0, head][k_order], v[0, head][k_order], mask[0, head].bool(), arguments.block_size))
+                if pattern == "rf_v1" and found["type"] in reference.TYPES:
+                    exhaustive.judge(sparsity, found["type"], weights[0, head], v[0, head])
     return figures
 
 
 def write_plot(rows: dict, path: pathlib.Path) -> None:
     figure, axis = plt.subplots(figsize=(6.5, 4))
     for pattern in PATTERNS:
-        points = [(rows[pattern, s]["density"], rows[pattern, s]["cosine"]) for s in SPARSITIES]
-        axis.plot(*zip(*points), marker="o", label=pattern)
+        means, halves = zip(*(interval(rows[pattern, s]["cosine"]) for s in SPARSITIES))
+        points = [(rows[pattern, s]["density"], mean) for s, mean in zip(SPARSITIES, means)]
+        axis.errorbar(*zip(*points), yerr=None if None in halves else halves, marker="o", label=pattern)
         for sparsity, (x, y) in zip(SPARSITIES, points):
             axis.annotate(f"{sparsity:.0%}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axis.axhline(0.95, color="#999", linewidth=0.8)
@@ -193,7 +263,7 @@ def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int
     names = ["dense", *(f"{pattern}_80" for pattern in PATTERNS)]
     figure, axes = plt.subplots(len(names), columns, figsize=(1.25 * columns + 1.4, 1.35 * len(names)), squeeze=False)
     for row, name in zip(axes, names):
-        frames = np.clip((load_file(arguments.work / f"{name}.safetensors")["video"].transpose(1, 2, 3, 0) + 1) / 2, 0, 1)
+        frames = np.clip((load_file(arguments.work / f"{name}_0.safetensors")["video"].transpose(1, 2, 3, 0) + 1) / 2, 0, 1)
         for axis, index in zip(row, np.linspace(0, len(frames) - 1, columns).round().astype(int)):
             axis.imshow(frames[index], interpolation="nearest")
             axis.set_xticks([])
@@ -212,10 +282,11 @@ This page measures what sparse attention costs in quality on a trained model, ho
 and how well `rf_v1` recognises heads. `make sparsity` (`bench/sparsity.py`) writes it.
 [sparse_attention.md](sparse_attention.md) explains the patterns.
 
-Model `{arguments.model.name}`, "{arguments.prompt}", seed {arguments.seed}, {arguments.steps} steps, blocks of {arguments.block_size}
-tokens, dense before step {arguments.start_step}. Measured on {dense["cpu"]["name"]} ({dense["cpu"]["level"]}, {dense["cpu"]["threads"]} threads); the dense model takes {dense["seconds"]:.2f} s
+Model `{arguments.model.name}`, {len(arguments.prompt)} captions from seed {arguments.seed} on, {arguments.frames} frames, {arguments.steps} steps, blocks of {arguments.block_size}
+tokens, dense before step {arguments.start_step}. Figures are `mean ± half` of the 95 % interval of the mean (Student's t) over
+the videos, or over layers, levels and videos. Measured on {dense["cpu"]["name"]} ({dense["cpu"]["level"]}, {dense["cpu"]["threads"]} threads); the dense model takes {dense["seconds"]:.2f} s
 per step. *asked* is the sparsity. *density* is the computed share of the attention maps in the sparse steps (blocks
-of the first frame are always computed). Seconds are medians over the sparse steps of one run each. PSNR, SSIM and
+of the first frame are always computed). Seconds are medians over the sparse steps. PSNR, SSIM and
 cosine compare with the dense video.
 
 ![cosine against density](images/sparsity.png)
@@ -226,14 +297,14 @@ cosine compare with the dense video.
     for pattern, sparsity in figures:
         row = rows[pattern, sparsity]
         text += (f"| {pattern} | {sparsity:.0%} | {row['density']:.0%} | {row['seconds']:.2f} | {dense['seconds'] / row['seconds']:.2f} x | "
-                 f"{row['psnr']:.1f} | {row['ssim']:.3f} | {row['cosine']:.4f} |\n")
+                 f"{shown(row['psnr'], '.1f')} | {shown(row['ssim'], '.3f')} | {shown(row['cosine'], '.4f')} |\n")
     text += f"""
 ![frames at 80 %](images/sparsity_frames.png)
 
 ## Layer by layer
 
-Here the patterns run on q, k and v of every self-attention. The input is the dense video, noised as when a staggered
-sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done.
+Here the patterns run on q, k and v of every self-attention. The inputs are {min(arguments.recorded, len(arguments.prompt))} dense videos, noised as when a
+staggered sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done.
 
 - *cosine* compares the output of the attention with that of dense attention (all heads of a layer together). It is the
   mean over layers and levels; *worst layer* has the lowest mean of a layer.
@@ -249,15 +320,36 @@ sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done.
             by_layer.setdefault(layer, []).append(cosine)
         worst = min(by_layer, key=lambda layer: statistics.fmean(by_layer[layer]))
         chosen, best = statistics.fmean(row["chosen"]), statistics.fmean(row["best"])
-        text += (f"| {pattern} | {sparsity:.0%} | {statistics.fmean(c for _, c in row['cosine']):.4f} | "
-                 f"{statistics.fmean(by_layer[worst]):.4f} (layer {worst}) | {chosen:.1%} | {best:.1%} | {best - chosen:.1%} |\n")
+        text += (f"| {pattern} | {sparsity:.0%} | {shown([c for _, c in row['cosine']], '.4f')} | "
+                 f"{statistics.fmean(by_layer[worst]):.4f} (layer {worst}) | {shown(row['chosen'], '.1%')} | {best:.1%} | {best - chosen:.1%} |\n")
+    text += f"""
+## Skipped blocks
+
+Three ways to treat the blocks that a mask leaves out, head by head on the same inputs, in plain PyTorch: errors of the
+output, |o - dense o| / |dense o|. *means*: each skipped block counts as {arguments.block_size} tokens with its mean key and its mean value, which adds
+one key per block (arXiv 2603.08982). *threshold*: of the computed blocks those whose weights all stay under
+{SkippedBlocks.THRESHOLD:.0%} of the largest so far are not multiplied with v (arXiv 2512.12087); *multiplied* is the share that still is. Neither is
+in the kernels yet.
+
+| pattern | asked | computed | left out | means | threshold | multiplied |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+    for (pattern, sparsity), row in figures.items():
+        of = {name: [getattr(head, name) for head in row["skipped"]] for name in ("density", "plain", "means", "threshold", "products")}
+        text += (f"| {pattern} | {sparsity:.0%} | {statistics.fmean(of['density']):.0%} | {shown(of['plain'], '.3f')} | {shown(of['means'], '.3f')} | "
+                 f"{shown(of['threshold'], '.3f')} | {shown(of['products'], '.0%')} |\n")
     return text + f"""
 ## ARM against the exhaustive choice
 
 `rf_v1` (RainFusion 1) recognises each head's mask from a sample of its attention; the paper calls this ARM, adaptive
 recognition module. Here each head's whole attention is computed under all three masks and compared with dense
-attention. The table says how often ARM's mask is the one that errs least, and how many times as much it errs as that
-one, on average.
+attention. The table says how often a way to choose finds the mask that errs least, and how many times as much its mask
+errs as that one, on average.
+
+ARM chooses by *recall*, the kept share of the attention, as the paper does. The sample is not what it lacks: the recall
+of the whole map chooses no better. A mask that keeps more of the attention may still err more, because the error hangs
+on how far the values of what is left out are from those of what is kept. The error of the output of the same sample of
+queries would choose better; it needs v, which a plan does not see.
 
 {exhaustive.table()}"""
 
@@ -271,7 +363,7 @@ def main() -> None:
     sys.path.insert(0, str(arguments.aerogel.parent / "python"))
     console = Console(stderr=True)
     rows = videos(arguments, console)
-    exhaustive = ExhaustiveChoice(LATENT, arguments.block_size)
+    exhaustive = ExhaustiveChoice(latent(arguments), arguments.block_size)
     figures = layer_figures(arguments, recorded(arguments), exhaustive, console)
     write_plot(rows, arguments.output / "images/sparsity.png")
     write_frames(arguments, arguments.output / "images/sparsity_frames.png")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import fidelity
+import figures
 import held_out
 import model as demo
 import pytest
@@ -21,8 +22,8 @@ def test_held_out_loss_is_that_of_the_training_loop(short_demo):
     trainer = train.Trainer({"seed": 1, "device": "cpu", "matrix_lr": 0, "other_lr": 0, "weight_decay": 0, "compile": False}, dict(ours.transformer.config))
     trainer.start_from(short_demo)
     trainer.model.autocast = False
-    figures = held_out.HeldOut(ours, 2).of_model(ours)
-    assert figures["velocity_error"] == 0 and abs(figures["loss"] / trainer.held_out(videos=2) - 1) < 1e-5
+    found = held_out.HeldOut(ours, 2).of_model(ours)
+    assert found["velocity_error"] == 0 and abs(found["loss"] / trainer.held_out(videos=2) - 1) < 1e-5
 
 
 def test_every_variant(build, short_demo, tmp_path):
@@ -30,8 +31,8 @@ def test_every_variant(build, short_demo, tmp_path):
                "--steps", 2, "--frames", 2, "--held-out", 2, "--held-out-frames", 3, "--captions", "red circle moves left", "blue star turns", "--json", tmp_path / "rows.json"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "rows.json").read_text())
-    rows = figures["variants"]
+    measured = json.loads((tmp_path / "rows.json").read_text())
+    rows = measured["variants"]
     listed = json.loads(subprocess.run([build / "aerogel", "quantize", "--list", "--json"], capture_output=True, text=True, check=True).stdout)
     assert {r["scheme"] for r in listed["schemes"]} <= {name.partition(",")[0] for name in rows}
     assert rows["W8A16"]["velocity_error"] < 0.02 < rows["W4A4_DYNAMIC"]["velocity_error"] and rows["float"]["velocity_error"] == 0
@@ -47,7 +48,7 @@ def test_every_variant(build, short_demo, tmp_path):
     assert four < eight < ulp
     assert rows["W4A16"]["bytes"] < rows["W8A16"]["bytes"] < rows["float"]["bytes"]
     assert weights["W4A4_DYNAMIC, rotated, low rank 32"] < weights["W4A4_DYNAMIC"]
-    by_step = {name: row.get("velocity_error") for name, row in figures["by_step"].items()}
+    by_step = {name: row.get("velocity_error") for name, row in measured["by_step"].items()}
     assert by_step["float"] == 0 and all(error > 0 for name, error in by_step.items() if name != "float")
     assert by_step["W8A8_TIMESTEP, first half dynamic"] < by_step["W8A8_TIMESTEP"]
     page = (tmp_path / "fidelity.md").read_text()
@@ -56,9 +57,9 @@ def test_every_variant(build, short_demo, tmp_path):
 
 
 def test_intervals():
-    mean, half = fidelity.interval([1.0, 2.0, 3.0, 4.0])
+    mean, half = figures.interval([1.0, 2.0, 3.0, 4.0])
     assert mean == 2.5 and half == pytest.approx(3.182 * (5 / 3) ** 0.5 / 2, rel=0.01)  # Student's t of 3 degrees is 3.182
-    assert fidelity.interval([0.5]) == (0.5, None)
+    assert figures.interval([0.5]) == (0.5, None)
     even = {"psnr": [30.0, 40.0, 35.0], "velocity_errors": [0.1, 0.2, 0.3]}
     better = {"psnr": [31.0, 41.1, 35.9], "velocity_errors": [0.05, 0.1, 0.15]}
     lines = fidelity.compared({"a": better, "b": even, "c": {**even, "psnr": [50.0, 20.0, 35.0]}}, [("a", "b"), ("c", "b")]).splitlines()

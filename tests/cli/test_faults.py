@@ -169,6 +169,15 @@ def test_mine(build, aerogel, tiny_pipeline, tmp_path):
     walk(Faults(build, command, out, tmp_path / "log"), aerogel, out, {"p.json": b"old", "p.html": b"old"})
 
 
+def test_tune(build, aerogel, tiny_pipeline, tmp_path):
+    """Measurements of earlier attempts may stay: they are what the next one continues from."""
+    out = tmp_path / "out"
+    (tmp_path / "captions").write_text("red circle\n")
+    command = ["tune", tiny_pipeline, "-o", out / "r.yaml", "--max-size", "95%", "--captions", tmp_path / "captions", "--steps", 1, "--frames", 1, "--records", 1,
+               "--step-groups", 1, "--include", "blocks.0.attn1.*", "--schemes", "W4A8", "--measurements", tmp_path / "m.json", "--plot", out / "p.svg"]
+    walk(Faults(build, command, out, tmp_path / "log"), aerogel, out, {"r.yaml": b"old", "p.svg": b"old"})
+
+
 def test_calibration(build, aerogel, tiny_pipeline, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "captions").write_text("red circle\n")

@@ -43,6 +43,8 @@ def commands(tensors, records, pipeline, folder):
         "forward": ["forward", pipeline, "--inputs", records, "-o", folder / "v.safetensors"],
         "generate": ["generate", pipeline, *generate, "-o", folder / "g.safetensors", "--json"],
         "mine": ["mine", pipeline, "--prompt", "red circle", "--steps", 1, "-o", folder / "p.json"],
+        "tune": ["tune", pipeline, "-o", folder / "r.yaml", "--max-size", "99%", "--recorded-inputs", records, "--records", 1, "--step-groups", 1,
+                 "--include", "blocks.0.attn1.to_q", "--schemes", "W8A16"],
         "bench": ["bench", "--list"],
     }
 
