@@ -78,9 +78,8 @@ PAIRS = [
 ]
 PAIRS_BY_STEP = [("W8A8_TIMESTEP", "W8A8"), ("W8A8_TIMESTEP, first half dynamic", "W8A8_TIMESTEP")]
 EXPLANATIONS = """- **A few videos rank nothing.** This page once compared two, and W8A16 (37 dB) stood below W8A8_DYNAMIC (43 dB). Both had
-  the same weights, and int8 activations cannot make a video better: one of the two videos was one of the few that W8A16
-  turns into another video. Such videos are in every row (the worst of 24 of W8A16 has 33 dB, the median 49), so only many
-  of them tell. The velocity error needs fewer: its intervals are narrow, and the variants see the same inputs.
+  the same weights, and int8 activations cannot make a video better; one of two that turns into another video is enough for
+  that. Such videos are in every row (of 24 of W8A16 one has 33 dB, the median 49), so only many of them tell. The velocity error needs fewer: its intervals are narrow, and the variants see the same inputs.
 - **W8A8_TIMESTEP** was better in the velocity and worse in PSNR for the same reason; over 24 videos both agree (below).
 - **Weight errors of int8**: `minmax` rounds w / s to bfloat16, the type of the model, as the exporter does whose files it
   writes byte for byte; torchao divides in float32. `mse_clip` and `ssz` write the same format without that rounding.
