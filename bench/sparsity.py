@@ -274,6 +274,43 @@ def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int
     plt.close(figure)
 
 
+def skipped_blocks(arguments: argparse.Namespace, figures: dict) -> str:
+    text = f"""
+## Skipped blocks
+
+Three ways to treat the blocks that a mask leaves out, head by head on the same inputs, in plain PyTorch: errors of the
+output, |o - dense o| / |dense o|. *means*: each skipped block counts as {arguments.block_size} tokens with its mean key and its mean value, which adds
+one key per block (arXiv 2603.08982). *threshold*: of the computed blocks those whose weights all stay under
+{SkippedBlocks.THRESHOLD:.0%} of the largest so far are not multiplied with v (arXiv 2512.12087); *multiplied* is the share that still is. Neither is
+in the kernels yet.
+
+| pattern | asked | computed | left out | means | threshold | multiplied |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+    for (pattern, sparsity), row in figures.items():
+        of = {name: [getattr(head, name) for head in row["skipped"]] for name in ("density", "plain", "means", "threshold", "products")}
+        text += (f"| {pattern} | {sparsity:.0%} | {statistics.fmean(of['density']):.0%} | {shown(of['plain'], '.3f')} | {shown(of['means'], '.3f')} | "
+                 f"{shown(of['threshold'], '.3f')} | {shown(of['products'], '.0%')} |\n")
+    return text
+
+
+def arm(exhaustive: ExhaustiveChoice) -> str:
+    return f"""
+## ARM against the exhaustive choice
+
+`rf_v1` (RainFusion 1) recognises each head's mask from a sample of its attention; the paper calls this ARM, adaptive
+recognition module. Here each head's whole attention is computed under all three masks and compared with dense
+attention. The table says how often a way to choose finds the mask that errs least, and how many times as much its mask
+errs as that one, on average.
+
+ARM chooses by *recall*, the kept share of the attention, as the paper does. The sample is not what it lacks: the recall
+of the whole map chooses no better. A mask that keeps more of the attention may still err more, because the error hangs
+on how far the values of what is left out are from those of what is kept. The error of the output of the same sample of
+queries would choose better; it needs v, which a plan does not see.
+
+{exhaustive.table()}"""
+
+
 def page(arguments: argparse.Namespace, rows: dict, figures: dict, exhaustive: ExhaustiveChoice) -> str:
     dense = rows["dense"]
     text = f"""# Sparse attention on the trained model
@@ -322,36 +359,7 @@ staggered sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done.
         chosen, best = statistics.fmean(row["chosen"]), statistics.fmean(row["best"])
         text += (f"| {pattern} | {sparsity:.0%} | {shown([c for _, c in row['cosine']], '.4f')} | "
                  f"{statistics.fmean(by_layer[worst]):.4f} (layer {worst}) | {shown(row['chosen'], '.1%')} | {best:.1%} | {best - chosen:.1%} |\n")
-    text += f"""
-## Skipped blocks
-
-Three ways to treat the blocks that a mask leaves out, head by head on the same inputs, in plain PyTorch: errors of the
-output, |o - dense o| / |dense o|. *means*: each skipped block counts as {arguments.block_size} tokens with its mean key and its mean value, which adds
-one key per block (arXiv 2603.08982). *threshold*: of the computed blocks those whose weights all stay under
-{SkippedBlocks.THRESHOLD:.0%} of the largest so far are not multiplied with v (arXiv 2512.12087); *multiplied* is the share that still is. Neither is
-in the kernels yet.
-
-| pattern | asked | computed | left out | means | threshold | multiplied |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
-    for (pattern, sparsity), row in figures.items():
-        of = {name: [getattr(head, name) for head in row["skipped"]] for name in ("density", "plain", "means", "threshold", "products")}
-        text += (f"| {pattern} | {sparsity:.0%} | {statistics.fmean(of['density']):.0%} | {shown(of['plain'], '.3f')} | {shown(of['means'], '.3f')} | "
-                 f"{shown(of['threshold'], '.3f')} | {shown(of['products'], '.0%')} |\n")
-    return text + f"""
-## ARM against the exhaustive choice
-
-`rf_v1` (RainFusion 1) recognises each head's mask from a sample of its attention; the paper calls this ARM, adaptive
-recognition module. Here each head's whole attention is computed under all three masks and compared with dense
-attention. The table says how often a way to choose finds the mask that errs least, and how many times as much its mask
-errs as that one, on average.
-
-ARM chooses by *recall*, the kept share of the attention, as the paper does. The sample is not what it lacks: the recall
-of the whole map chooses no better. A mask that keeps more of the attention may still err more, because the error hangs
-on how far the values of what is left out are from those of what is kept. The error of the output of the same sample of
-queries would choose better; it needs v, which a plan does not see.
-
-{exhaustive.table()}"""
+    return text + skipped_blocks(arguments, figures) + arm(exhaustive)
 
 
 def main() -> None:
