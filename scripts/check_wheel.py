@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Checks what is in a wheel of aerogel (usage: check_wheel.py WHEEL): every module of the package, the extension, its types, the command,
-and nothing else."""
+and nothing else; and that neither needs a library of CUDA or PyTorch, so that one wheel serves every machine."""
 import re
+import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -30,13 +32,29 @@ def problems(names):
     return found
 
 
+FOREIGN = re.compile(r"cuda|cudart|cublas|cudnn|nvrtc|nvidia|torch|c10")
+
+
+def foreign_libraries(path):
+    """The libraries of CUDA and PyTorch that the dynamic linker would look for with this program or library."""
+    told = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
+    return [name for name in re.findall(r"\(NEEDED\).*\[(.+)\]", told) if FOREIGN.search(name)]
+
+
+def needed_problems(wheel):
+    with tempfile.TemporaryDirectory() as folder:
+        programs = [name for name in wheel.namelist() if name.endswith(".so") or name.startswith("aerogel/bin/")]
+        return [f"{name} needs {library}" for name in programs for library in foreign_libraries(wheel.extract(name, folder))]
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     with zipfile.ZipFile(sys.argv[1]) as wheel:
         names = wheel.namelist()
+        foreign = needed_problems(wheel)
         mode = wheel.getinfo("aerogel/bin/aerogel").external_attr >> 16 if "aerogel/bin/aerogel" in names else 0
-    found = problems(names)
+    found = problems(names) + foreign
     if not mode & 0o100:
         found.append("aerogel/bin/aerogel is not executable")
     for problem in found:

@@ -96,5 +96,18 @@ install_python() {
     printf '%s\n' "$want" >"$stamp"
 }
 
+# cmake/cuda.cmake looks at the same places.
+install_nvcc() {
+    local stamp=.venv/.nvcc.sha256 want
+    [ "$what" = all ] || return 0
+    command -v nvcc >/dev/null || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] && return 0
+    want=$(sha256sum requirements-nvcc.txt)
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && return 0
+    say "installing requirements-nvcc.txt into .venv"
+    .venv/bin/python -m pip install --quiet -r requirements-nvcc.txt
+    printf '%s\n' "$want" >"$stamp"
+}
+
 [ -n "${AEROGEL_SKIP_APT:-}" ] || install_packages
 install_python
+install_nvcc

@@ -19,3 +19,7 @@ aerogel_cuda_suite(80 cuda)
 foreach(sm IN ITEMS 89 90 100 120)
   aerogel_cuda_suite(${sm} cuda_own)
 endforeach()
+
+set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/ops/cuda_device_test.cpp PROPERTIES
+  COMPILE_DEFINITIONS AEROGEL_FAKE_DRIVER="${PROJECT_BINARY_DIR}/libaerogel_fake_driver.so")
+add_dependencies(aerogel_tests aerogel_fake_driver)

@@ -67,6 +67,16 @@ CLI::Validator seed_number() {
     return in_range<std::uint64_t>("a whole number", 0, std::numeric_limits<std::uint64_t>::max());
 }
 
+Device parse_device(std::string_view op, const std::string& text) {
+    const std::string_view number = std::string_view(text).substr(std::min(text.size(), std::size_t{5}));
+    if (text == "cpu") return Device::cpu;
+    if (text == "cuda") return Device::cuda;
+    const bool digits =
+        !number.empty() && number.size() < 4 && number.find_first_not_of("0123456789") == number.npos;
+    if (text.starts_with("cuda:") && digits) return {DeviceKind::cuda, std::stoi(std::string(number))};
+    throw InvalidArgument("[" + std::string(op) + "] --device must be cpu, cuda or cuda:N, got " + text);
+}
+
 VideoSize parse_video_size(std::string_view op, const std::string& text) {
     VideoSize size;
     const char* const end = text.data() + text.size();

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "aerogel/tensor.h"
+
 namespace aerogel::cli {
 
 constexpr std::int64_t kMostSteps = 1000;
@@ -21,6 +23,9 @@ CLI::Validator real_number(double least, double most);
 CLI::Validator any_real_number();
 /// A whole number from 0 to 2^64 - 1.
 CLI::Validator seed_number();
+
+/// "cpu", "cuda" or "cuda:1"; InvalidArgument starting with `op` otherwise.
+Device parse_device(std::string_view op, const std::string& text);
 
 struct VideoSize {
     int width = 0;

@@ -25,6 +25,7 @@ namespace aerogel::cli {
 namespace {
 
 struct ForwardFlags {
+    std::string device = "cpu";
     std::string model;
     std::string inputs;
     std::string output;
@@ -64,7 +65,10 @@ Passes run_records(const Transformer& model, const RecordedInputFile& records, c
             passes.densities.push_back(report.density());
         };
         const auto start = Clock::now();
-        const Tensor velocity = model.forward(records.input(i), settings);
+        TransformerInput input = records.input(i);
+        for (Tensor* tensor : {&input.hidden_states, &input.timestep, &input.encoder_hidden_states})
+            *tensor = tensor->to(model.device());
+        const Tensor velocity = model.forward(input, settings).to(Device::cpu);
         passes.seconds.push_back(seconds_since(start));
         if (i == 0) {
             Shape shape = velocity.shape();
@@ -101,6 +105,7 @@ void run_forward(const ForwardFlags& flags) {
     check_output_file("forward", flags.output, {flags.inputs, flags.quantization.files});
     const RecordedInputFile records(flags.inputs, "forward");
     LoadOptions load = load_options(flags.quantization);
+    load.device = parse_device("forward", flags.device);
     load.on_quantized = [](const QuantizeReport& report) {
         if (!report.because.empty()) print_error(report.because);
     };
@@ -135,6 +140,8 @@ void add_forward(CLI::App& app) {
         ->add_option("-o,--output", flags->output,
                      "The .safetensors file to write: velocity [records,channels,frames,height,width]")
         ->required();
+    command->add_option("--device", flags->device, "Where to compute: cpu, cuda or cuda:N")
+        ->capture_default_str();
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);
     command->add_flag("--timings", flags->timings,

@@ -40,6 +40,7 @@ struct GenerateFlags {
     std::string prompt_embeds;
     QuantizationFlags quantization;
     std::string text_encoder_scheme = "auto";
+    std::string device = "cpu";
     SparseFlags sparse;
     SamplingFlags sampling;
     std::optional<double> frames_per_second;
@@ -119,6 +120,7 @@ void check_outputs(const GenerateFlags& flags) {
 
 LoadOptions text_encoder_options(const GenerateFlags& flags, GenerateReport& report) {
     LoadOptions options;
+    options.device = parse_device("generate", flags.device);
     const std::string& scheme = flags.text_encoder_scheme;
     options.automatic = scheme == "auto";
     if (scheme != "auto" && scheme != "float") options.online.emplace().quant_type = scheme;
@@ -201,6 +203,7 @@ void run_generate(const GenerateFlags& flags) {
     check_outputs(flags);
     GenerateReport report;
     LoadOptions load = load_options(flags.quantization);
+    load.device = parse_device("generate", flags.device);
     load.on_quantized = [&](const QuantizeReport& quantized) {
         report.quantized.push_back(quantized);
         if (!quantized.because.empty()) print_error(quantized.because);
@@ -266,6 +269,8 @@ void add_generate(CLI::App& app) {
     command->add_option("--prompt-embeds", flags->prompt_embeds,
                         "A .safetensors file with prompt_embeds [1,len,dim] (and negative_prompt_embeds), "
                         "instead of --prompt");
+    command->add_option("--device", flags->device, "Where to compute: cpu, cuda or cuda:N")
+        ->capture_default_str();
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);
     add_sampling_flags(*command, flags->sampling);

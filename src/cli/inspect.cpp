@@ -29,14 +29,23 @@ void print(const InspectFlags& flags, const nlohmann::ordered_json& json, const 
     }
 }
 
+// The reason that most kernels have is told once: a machine without a GPU has it for all of CUDA.
 void inspect_kernels(const InspectFlags& flags) {
-    const nlohmann::ordered_json json = {{"cpu", cpu_name()},
-                                         {"detected_level", to_string(detected_cpu_level())},
-                                         {"level", to_string(cpu_level())},
-                                         {"kernels", all_kernel_names()}};
+    nlohmann::ordered_json json = {{"cpu", cpu_name()},
+                                   {"detected_level", to_string(detected_cpu_level())},
+                                   {"level", to_string(cpu_level())},
+                                   {"kernels", all_kernel_names()}};
     std::string text = fmt::format("{}\nlevel {} (this CPU has {})", cpu_name(), to_string(cpu_level()),
                                    to_string(detected_cpu_level()));
-    for (const std::string& name : all_kernel_names()) text += "\n  " + name;
+    json["not_here"] = nlohmann::ordered_json::object();
+    std::string told;
+    for (const ListedKernel& kernel : listed_kernels()) {
+        text += "\n  " + kernel.name;
+        if (kernel.why_not.empty()) continue;
+        json["not_here"][kernel.name] = kernel.why_not;
+        text += kernel.why_not == told ? " (the same)" : " (" + kernel.why_not + ")";
+        told = kernel.why_not;
+    }
     print(flags, json, text);
 }
 

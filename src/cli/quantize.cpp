@@ -350,7 +350,8 @@ void add_quantize(CLI::App& app) {
     auto* command =
         app.add_subcommand("quantize", "Write a quantized pair (weights and description) of a model");
     auto flags = std::make_shared<QuantizeFlags>();
-    command->add_option("MODEL", flags->model, "Diffusers folder, pipeline folder, .safetensors or .gguf file");
+    command->add_option("MODEL", flags->model,
+                        "Diffusers folder, pipeline folder, .safetensors or .gguf file");
     command->add_option("-o,--output", flags->folder, "Folder for the two files");
     command->add_option("--scheme", flags->scheme,
                         fmt::format("How the layers are quantized: {}", scheme_names()));

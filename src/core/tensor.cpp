@@ -91,7 +91,9 @@ Tensor::Tensor(DType dtype, Shape shape, Device device)
     const DeviceMemory& memory = memory_of(device);
     const std::size_t size = elements * size_of(dtype);
     mutable_data_ = memory.allocate(device, size);
-    if (mutable_data_ == nullptr) throw Error("[tensor] no memory for " + describe());
+    if (mutable_data_ == nullptr)
+        throw Error("[tensor] no memory for " + describe() +
+                    (device == Device::cpu ? "" : " on " + device.describe()));
     owner_ =
         std::shared_ptr<void>(mutable_data_, [=, free = memory.free](void* p) { free(device, p, size); });
     data_ = mutable_data_;

@@ -25,6 +25,7 @@
 #include "model/video/video_file.h"
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
+#include "ops/machines.h"
 
 namespace aerogel {
 namespace {
@@ -202,7 +203,8 @@ struct Pipeline::Parts {
 
     std::shared_ptr<Vae> decoder() {
         const std::lock_guard lock(mutex);
-        if (!vae) vae = Vae::load(path / "vae", options.device);
+        const bool there = !machine_of(options.device).convolution.empty();  // else the CPU has to do
+        if (!vae) vae = Vae::load(path / "vae", there ? options.device : Device::cpu);
         return vae;
     }
 

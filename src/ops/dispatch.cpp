@@ -21,6 +21,19 @@ void append_names(std::vector<std::string>& names, KernelList<Kernel> rows) {
     for (const auto& row : rows) names.emplace_back(row.kernel->name);
 }
 
+template <typename Kernel>
+void append_listed(std::vector<ListedKernel>& listed, Device device, KernelList<Kernel> rows) {
+    for (const auto& row : rows) {
+        ListedKernel kernel{std::string(row.kernel->name), {}};
+        try {
+            kernel.why_not = machine_of(device).why_not(device, row.level);
+        } catch (const Error& error) {  // there is no such device
+            kernel.why_not = error.what();
+        }
+        listed.push_back(std::move(kernel));
+    }
+}
+
 // Read at every choice, as a program may set the variable before it loads a model.
 std::optional<std::string> forced_kernel() {
     if (!environment(kForced)) return std::nullopt;
@@ -89,6 +102,19 @@ std::vector<std::string> all_kernel_names() {
         append_names(names, machine->convolution);
     }
     return names;
+}
+
+std::vector<ListedKernel> listed_kernels() {
+    std::vector<ListedKernel> listed;
+    for (const Device device : devices_of_build()) {
+        const Machine& machine = machine_of(device);
+        append_listed(listed, device, machine.linear);
+        append_listed(listed, device, machine.attention);
+        append_listed(listed, device, machine.elementwise);
+        append_listed(listed, device, machine.hadamard);
+        append_listed(listed, device, machine.convolution);
+    }
+    return listed;
 }
 
 }  // namespace aerogel

@@ -25,6 +25,14 @@ bool is_forced(std::string_view name);
 /// Every kernel name of every list (for AEROGEL_KERNEL's error and `aerogel inspect --kernels`).
 std::vector<std::string> all_kernel_names();
 
+struct ListedKernel {
+    std::string name;
+    std::string why_not;  ///< empty, or why the machine at hand runs it for no problem
+};
+
+/// all_kernel_names(), each with what the first device of its machine says.
+std::vector<ListedKernel> listed_kernels();
+
 /// Rows of float32 are all that a kernel without why_not() is asked about.
 struct FloatRows {
     std::string describe() const { return "float32 rows"; }

@@ -48,6 +48,12 @@ std::vector<const Machine*> machines() {
     return all;
 }
 
+std::vector<Device> devices_of_build() {
+    std::vector<Device> devices;
+    for (const MachineOfDevice& row : kMachines) devices.push_back({row.kind, 0});
+    return devices;
+}
+
 GuestMachine::GuestMachine(Device device, const Machine& machine) {
     guest = {device.kind, &machine};
 }

@@ -18,6 +18,9 @@ void run_operation_on(Device device, FunctionRef<void()> body, int threads = 0);
 /// The CPU first.
 std::vector<const Machine*> machines();
 
+/// The first device of each kind that has kernels in this build, the CPU first.
+std::vector<Device> devices_of_build();
+
 /// For tests: lets another machine answer for a kind of device as long as this lives.
 class GuestMachine {
   public:

@@ -1,0 +1,129 @@
+// CUDA devices from the outside: what is said without a driver, with half of one, when a launch fails or
+// memory ends; and what goes there comes back. Every case has a process of its own, as the driver is opened
+// once.
+#ifdef AEROGEL_FAKE_DRIVER
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "aerogel/error.h"
+#include "core/cuda_driver.h"
+#include "core/cuda_memory.h"
+#include "ops/elementwise.h"
+#include "ops/hadamard.h"
+
+namespace aerogel {
+namespace {
+
+using Settings = std::map<std::string, std::string>;
+
+/// Runs body in a child with these variables and prints what it returns, or the error.
+[[noreturn]] void say(const Settings& settings, const std::function<std::string()>& body) {
+    setenv("AEROGEL_CUDA_DRIVER", AEROGEL_FAKE_DRIVER, 1);
+    for (const auto& [name, value] : settings) setenv(name.c_str(), value.c_str(), 1);
+    std::string said;
+    try {
+        said = body();
+    } catch (const std::exception& error) {
+        said = error.what();
+    }
+    std::fprintf(stderr, "%s\n", said.c_str());
+    std::_Exit(0);
+}
+
+void expect(const Settings& settings, const std::function<std::string()>& body, const std::string& wanted) {
+    EXPECT_EXIT(say(settings, body), ::testing::ExitedWithCode(0), ::testing::HasSubstr(wanted));
+}
+
+Tensor numbers() {
+    return Tensor::of(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8}, {2, 4}, Device::cuda);
+}
+
+std::string sum_of_doubled() {
+    Tensor x = numbers();
+    combine({{2.0, x}}, x);
+    double sum = 0.0;
+    for (const float value : x.values()) sum += static_cast<double>(value);
+    return "sum " + std::to_string(static_cast<int>(sum));
+}
+
+TEST(CudaDeviceDeathTest, WithoutADriverThereIsOneError) {
+    expect({{"AEROGEL_CUDA_DRIVER", "/nowhere/libcuda.so"}}, sum_of_doubled,
+           "[device] no CUDA driver: /nowhere/libcuda.so: cannot open shared object file");
+    expect({{"AEROGEL_CUDA_DRIVER", "libm.so.6"}}, sum_of_doubled,
+           "[device] no CUDA driver: libm.so.6 has no cuInit");
+}
+
+TEST(CudaDeviceDeathTest, OperationsRunOnEveryCard) {
+    for (const char* sm : {"80", "86", "89", "90", "100", "120"})
+        expect({{"AEROGEL_FAKE_SM", sm}}, sum_of_doubled, "sum 72");
+}
+
+TEST(CudaDeviceDeathTest, AnotherGpuIsAnotherDevice) {
+    const auto on_the_second = [] {
+        const Device second = {DeviceKind::cuda, 1};
+        Tensor x = numbers().to(second);
+        clamp(x, 0.0F, 3.0F);
+        return x.device().describe() + " " + std::to_string(static_cast<int>(x.values()[7]));
+    };
+    expect({{"AEROGEL_FAKE_GPUS", "2"}}, on_the_second, "cuda:1 3");
+    expect({{"AEROGEL_FAKE_GPUS", "1"}}, on_the_second, "[device] there is no cuda:1, the machine has 1 GPU");
+}
+
+TEST(CudaDeviceDeathTest, TheCardIsHeldDown) {
+    const auto allowed = [] {
+        const cuda::Properties& gpu = cuda::properties(0);
+        return std::to_string(gpu.allowed_sm) + " of " + std::to_string(gpu.sm);
+    };
+    expect({{"AEROGEL_FAKE_SM", "90"}, {"AEROGEL_GPU", "sm_80"}}, allowed, "80 of 90");
+    expect({{"AEROGEL_FAKE_SM", "80"}, {"AEROGEL_GPU", "sm_90"}}, allowed,
+           "[environment] AEROGEL_GPU=sm_90 asks for more than this GPU is");
+    expect({{"AEROGEL_GPU", "sm_70"}}, allowed, "AEROGEL_GPU");
+}
+
+TEST(CudaDeviceDeathTest, MemoryEndsWithOneError) {
+    const auto too_much = [] {
+        const Tensor x(DType::f32, {1024, 1024, 4}, Device::cuda);
+        return std::string("there is enough");
+    };
+    expect({{"AEROGEL_FAKE_MEMORY", "64"}}, too_much, "there is enough");
+    expect({{"AEROGEL_FAKE_MEMORY", "8"}}, too_much, "[tensor] no memory for f32[1024,1024,4] on cuda:0");
+}
+
+TEST(CudaDeviceDeathTest, FreedMemoryIsLentAgain) {
+    const auto same = [] {
+        const void* first = Tensor(DType::f32, {1000}, Device::cuda).data();
+        const Tensor second(DType::f32, {900}, Device::cuda);
+        const std::size_t kept = cuda::kept_bytes(0);
+        return (second.data() == first ? "the same, kept " : "another, kept ") + std::to_string(kept);
+    };
+    expect({}, same, "the same, kept 0");
+    expect({{"AEROGEL_CUDA_MEMORY", "exact"}}, same, "kept 0");
+    const auto reclaimed = [] {  // what is kept goes where something else needs it
+        Tensor(DType::f32, {1024, 1024, 4}, Device::cuda);
+        const Tensor other(DType::f32, {1024, 1024, 12}, Device::cuda);
+        return std::string("there is enough");
+    };
+    expect({{"AEROGEL_FAKE_MEMORY", "56"}}, reclaimed, "there is enough");
+}
+
+TEST(CudaDeviceDeathTest, AFailingKernelIsOneError) {
+    const auto outside = [] {  // the device says so when somebody waits for it
+        Tensor x = numbers();
+        MutableView view = x;
+        view.shape = {1 << 20, 4};
+        clamp(view, 0.0F, 1.0F);
+        return std::to_string(x.values()[0]);
+    };
+    expect({{"AEROGEL_CUDA_MEMORY", "exact"}}, outside,
+           "[device] cuCtxSynchronize failed: CUDA_ERROR_LAUNCH_FAILED");
+}
+
+}  // namespace
+}  // namespace aerogel
+#endif
