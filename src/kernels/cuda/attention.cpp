@@ -92,10 +92,6 @@ std::size_t split_bytes(const AttentionProblem& problem) {
     return static_cast<std::size_t>((problem.group() * problem.q_len + 2 * problem.k_len) * width) * 4;
 }
 
-std::size_t split_workspace(const AttentionProblem& problem) {
-    return static_cast<std::size_t>(maps_at_once(problem, split_bytes(problem))) * split_bytes(problem);
-}
-
 /// Puts the pairs of `maps` maps of so many rows to `to`.
 AttentionRows split(const AttentionRows& from, const AttentionProblem& problem, std::int64_t tokens,
                     std::int64_t maps, std::byte*& to, void* stream) {
@@ -113,7 +109,18 @@ AttentionRows split(const AttentionRows& from, const AttentionProblem& problem, 
     return packed_rows(args.to, tokens, 2 * width, maps);
 }
 
-void attend_split(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+void attend_f32(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    attend_split(problem, call, rows_of(call.o, call.o_strides, problem.heads), 4);
+}
+
+}  // namespace
+
+std::size_t split_workspace(const AttentionProblem& problem) {
+    return static_cast<std::size_t>(maps_at_once(problem, split_bytes(problem))) * split_bytes(problem);
+}
+
+void attend_split(const AttentionProblem& problem, const AttentionCall& call, const AttentionRows& o,
+                  std::int32_t out_bytes) noexcept {
     const std::int64_t most = maps_at_once(problem, split_bytes(problem)), group = problem.group();
     for (std::int64_t first = 0; first < problem.kv_maps(); first += most) {
         const std::int64_t maps = std::min(most, problem.kv_maps() - first);
@@ -125,28 +132,27 @@ void attend_split(const AttentionProblem& problem, const AttentionCall& call) no
                        to, call.stream);
         args.v = split(rows_of(call.v, call.v_strides, problem.kv_heads, first), problem, problem.k_len, maps,
                        to, call.stream);
-        args.o = rows_of(call.o, call.o_strides, problem.heads, first * group);
+        args.o = o;
+        args.o.first_map += first * group;
         args.aligned = 1;
-        args.out_bytes = 4;
+        args.out_bytes = out_bytes;
         launch_float(variant_for(kSplitVariants, problem.head_dim), problem, call, args, first * group,
                      maps * group);
     }
 }
 
-}  // namespace
-
 constexpr AttentionKernel kAttention = {.name = "cuda.sm80.attention",
-                                            .formats = kFloatFormats,
-                                            .why_not = takes_short_types,
-                                            .workspace_bytes = no_workspace,
-                                            .run = attend,
-                                            .rounds_weights = true};
+                                        .formats = kFloatFormats,
+                                        .why_not = takes_short_types,
+                                        .workspace_bytes = no_workspace,
+                                        .run = attend,
+                                        .rounds_weights = true};
 
 constexpr AttentionKernel kSplitAttention = {.name = "cuda.sm80.attention_f32",
-                                                .formats = kFloatFormats,
-                                                .why_not = takes_f32,
-                                                .workspace_bytes = split_workspace,
-                                                .run = attend_split,
-                                                .product_error = 0x1p-16F};
+                                             .formats = kFloatFormats,
+                                             .why_not = takes_f32,
+                                             .workspace_bytes = split_workspace,
+                                             .run = attend_f32,
+                                             .product_error = 0x1p-16F};
 
 }  // namespace aerogel::cuda

@@ -58,4 +58,10 @@ inline std::int64_t maps_at_once(const AttentionProblem& problem, std::size_t by
     return std::clamp<std::int64_t>(fit, 1, std::max<std::int64_t>(problem.kv_maps(), 1));
 }
 
+/// Attention of q, k and v in f32 as pairs of bf16, where o has f32 or bf16 (2 bytes) and lies where these
+/// rows say.
+std::size_t split_workspace(const AttentionProblem& problem);
+void attend_split(const AttentionProblem& problem, const AttentionCall& call, const AttentionRows& o,
+                  std::int32_t out_bytes) noexcept;
+
 }  // namespace aerogel::cuda

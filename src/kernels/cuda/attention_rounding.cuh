@@ -40,9 +40,9 @@ __device__ __forceinline__ float to_grid(float x, int bits, int least_exponent, 
     return copysignf(fminf(fabsf(ldexpf(rounded, step)), most), x);
 }
 
-__device__ __forceinline__ float to_grid(float x, Grid grid) {
-    if (grid == Grid::whole) return rintf(x);
-    return grid == Grid::e4m3 ? to_grid(x, 3, -6, 448.0F) : to_grid(x, 1, 0, 6.0F);
+__device__ __forceinline__ float to_grid(float x, NumberGrid grid) {
+    if (grid == NumberGrid::whole) return rintf(x);
+    return grid == NumberGrid::e4m3 ? to_grid(x, 3, -6, 448.0F) : to_grid(x, 1, 0, 6.0F);
 }
 
 /// floor(log2(x)) of a positive number.
@@ -54,9 +54,9 @@ __device__ __forceinline__ int exponent_of(float x) {
 /// mxfp4_exponent_of() and mx_exponent() of formats/mx.h.
 __device__ __forceinline__ int power_of(float largest, const RoundArgs& a) {
     if (largest == 0.0F) return -127;
-    int plain = exponent_of(largest) - (a.grid == Grid::e4m3 ? 8 : 2);
+    int plain = exponent_of(largest) - (a.grid == NumberGrid::e4m3 ? 8 : 2);
     plain = plain < -127 ? -127 : plain;
-    if (a.grid == Grid::e4m3 || a.algorithm == 0) return plain;
+    if (a.grid == NumberGrid::e4m3 || a.algorithm == 0) return plain;
     if (a.dst_type_max == 0.0F || a.dst_type_max == 6.0F || a.dst_type_max == 7.0F)
         return ldexpf(largest, -plain) > (a.dst_type_max == 7.0F ? 7.0F : 6.0F) ? plain + 1 : plain;
     const std::uint32_t bits = __float_as_uint(__fdiv_rn(largest, a.dst_type_max)),
@@ -68,7 +68,7 @@ __device__ __forceinline__ int power_of(float largest, const RoundArgs& a) {
 
 /// The rounding of values that share a scale.
 struct Rounding {
-    Grid grid;
+    NumberGrid grid;
     bool powers, poison;
     int power = 0;
     float scale = 1.0F;
@@ -81,7 +81,7 @@ struct Rounding {
             power = power_of(most, a);
             return;
         }
-        scale = __fdiv_rn(most, a.grid == Grid::whole ? 127.0F : 448.0F);
+        scale = __fdiv_rn(most, a.grid == NumberGrid::whole ? 127.0F : 448.0F);
         if (scale == 0.0F) scale = 1.0F;
     }
     __device__ __forceinline__ float operator()(float x) const {

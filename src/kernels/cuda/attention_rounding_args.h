@@ -26,12 +26,12 @@ struct RoundMeansArgs {
 };
 
 /// What values become, relative to their scale.
-enum class Grid : std::int32_t { whole, e4m3, e2m1 };
+enum class NumberGrid : std::int32_t { whole, e4m3, e2m1 };
 
 /// How E2M1 finds the power of two of a block, as Mxfp4Scale.
 struct RoundArgs {
     float* data = nullptr;
-    Grid grid = Grid::e4m3;
+    NumberGrid grid = NumberGrid::e4m3;
     std::int32_t powers = 0;  ///< scales are powers of two: of MX
     std::int32_t algorithm = 0;
     float dst_type_max = 0.0F;

@@ -10,7 +10,7 @@ extern const LinearKernel kHopperW8A8Linear, kHopperFp8Linear, kHopperFloatLinea
     kW4A8Linear, kGroupedLinear, kDequantizeLinear, kFloatLinear;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
-// attention.cpp, int8_attention.cpp
-extern const AttentionKernel kAttention, kSplitAttention, kInt8Attention;
+// attention.cpp, int8_attention.cpp, attention_rounding.cpp
+extern const AttentionKernel kAttention, kSplitAttention, kInt8Attention, kRoundedAttention;
 
 }  // namespace aerogel::cuda

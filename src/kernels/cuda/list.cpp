@@ -32,6 +32,7 @@ constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
     {kAll, &kAttention},
     {kAll, &kSplitAttention},
     {kAll, &kInt8Attention},
+    {kAll, &kRoundedAttention},
 };
 constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};
 constexpr MachineRow<HadamardKernel> kHadamardRows[] = {{kAll, &kHadamard}};

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "kernels/attention_cases.h"
+#include "kernels/attention_rounding.h"
 #include "kernels/cuda/rows/device_arrays.h"
 #include "kernels/int8_attention_cases.h"
 #include "kernels/shuffled_tokens.h"
@@ -374,6 +375,78 @@ TEST(CudaAttention, Int8ScalesFoundOnTheWayAreThoseFoundBefore) {
             EXPECT_EQ(run_row(kernel, arrays, data.problem, data.call(), true).o.bytes, expected.bytes)
                 << line;
             data.on_the_way = false;
+        }
+    }
+}
+
+/// The values of q, k or v as rows of f32, rounded, and put back where they were.
+void round_array(const AttentionData& data, PaddedArray& array,
+                 const std::function<void(const RoundedRows&)>& round) {
+    const AttentionProblem& p = data.test_case.problem;
+    const bool of_q = &array == &data.q;
+    const std::int64_t maps = of_q ? p.maps() : p.kv_maps(), tokens = of_q ? p.q_len : p.k_len;
+    std::vector<float> values(at(maps * tokens * p.head_dim));
+    const auto place = [&](std::int64_t i) {
+        const std::int64_t row = i / p.head_dim;
+        return (of_q ? data.index(array.strides, row / tokens, row % tokens)
+                     : data.kv_index(array.strides, row / tokens, row % tokens)) +
+               i % p.head_dim;
+    };
+    for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] = static_cast<float>(array.get(place(static_cast<std::int64_t>(i))));
+    round({values.data(), maps, tokens, p.head_dim});
+    for (std::size_t i = 0; i < values.size(); ++i)
+        array.set(place(static_cast<std::int64_t>(i)), static_cast<double>(values[i]));
+}
+
+/// What kernels/attention_rounding.h does with the operands of a call.
+void round_operands(AttentionData& data, AttentionFormat format, const AttentionCall& call) {
+    const MxElement element = format == AttentionFormat::mxfp8 ? MxElement::e4m3 : MxElement::e2m1;
+    const auto is = [&](AttentionFormat other) { return format == other; };
+    round_array(data, data.q, [&](const RoundedRows& x) {
+        if (is(AttentionFormat::mix)) return round_int8(x, call.q_tokens);
+        if (is(AttentionFormat::fp8)) return round_fp8(x, call.q_tokens);
+        round_mx(x, element, MxAxis::channels, call.mxfp4_scale);
+    });
+    round_array(data, data.k, [&](const RoundedRows& x) {
+        if (call.smooth_k) subtract_means(x);
+        if (is(AttentionFormat::mix)) return round_int8(x, call.k_tokens);
+        if (is(AttentionFormat::fp8)) return round_fp8(x, call.k_tokens);
+        round_mx(x, element, MxAxis::channels, call.mxfp4_scale);
+    });
+    round_array(data, data.v, [&](const RoundedRows& x) {
+        if (is(AttentionFormat::mix)) return round_fp8_channels(x);
+        if (is(AttentionFormat::fp8)) return round_fp8(x, call.v_tokens, call.v_channels);
+        round_mx(x, element, MxAxis::tokens, call.mxfp4_scale);
+    });
+}
+
+TEST(CudaAttention, RoundingFormatsWithinBounds) {
+    int next = 0;
+    for (const char* line :
+         {"heads=3 q_len=33 k_len=129 head_dim=40 batch=2 layout=bsnd", "q_len=70 k_len=150 head_dim=130",
+          "heads=4 kv_heads=2 q_len=70 k_len=90 head_dim=64 mask=16x32 density=0.5",
+          "q_len=40 k_len=70 head_dim=33 causal=yes", "q_len=33 k_len=100 head_dim=64 values=denormal"}) {
+        AttentionCase test_case = parse_attention_case(line);
+        for (const AttentionFormat format :
+             {AttentionFormat::fp8, AttentionFormat::mix, AttentionFormat::mxfp8, AttentionFormat::mxfp4}) {
+            AttentionData data(test_case), rounded(test_case);
+            AttentionProblem problem = test_case.problem;
+            problem.format = format;
+            AttentionCall call = call_of(data);
+            call.q_tokens = ++next % 3 == 0 ? 1 : 48;
+            call.k_tokens = 64;
+            call.v_tokens = 100;
+            call.v_channels = next % 2 == 0 ? 16 : test_case.problem.head_dim;
+            call.smooth_k = next % 2 == 0;
+            if (next % 4 == 0) call.mxfp4_scale = {2, next % 8 == 0 ? 7.25F : 7.0F};
+            round_operands(rounded, format, call);
+            for (const AttentionKernel& kernel : cuda_rows(problem)) {
+                solve_for(rounded, kernel);
+                const EmulatorMood mood(next % 2 == 0, next);
+                EXPECT_EQ(compare(rounded, run_row(kernel, data, problem, call).o), "")
+                    << kernel.name << " " << to_string(format) << " " << next;
+            }
         }
     }
 }
