@@ -44,6 +44,9 @@ struct SamplingOptions {
     /// levels per frame (Diffusion Forcing, arXiv 2407.01392; `ar_step` of SkyReels-V2). 0: all frames
     /// together.
     std::optional<double> stagger;
+    /// Steps that leave blocks of the transformer out; passes with and without the caption decide by
+    /// themselves.
+    StepCacheConfig cache;
 };
 
 /// Settings of one video.
@@ -104,6 +107,12 @@ struct StageSeconds {
     double seconds = 0.0;
 };
 
+/// A pass that left blocks out.
+struct CachedPass {
+    int step = 0;
+    bool conditional = true;
+};
+
 struct GenerateResult {
     /// f32 [channels, frames, height, width]: pixels in [-1, 1], or latents where there is no VAE or
     /// GenerateOptions::decode is false.
@@ -114,6 +123,7 @@ struct GenerateResult {
     double first_frame_seconds = 0.0;  ///< image_first: seconds of the pass for the first frame
     std::size_t weight_bytes = 0;      ///< of the transformers that ran, as stored
     std::vector<SparseCall> sparse_calls;
+    std::vector<CachedPass> cached_passes;  ///< with SamplingOptions::cache, in order
 };
 
 /// A folder of diffusers: model_index.json, transformer/ (and transformer_2/), and optionally text_encoder/

@@ -18,6 +18,7 @@
 #include "aerogel/layered_model.h"
 #include "aerogel/load_options.h"
 #include "aerogel/sparse_config.h"
+#include "aerogel/step_cache.h"
 #include "aerogel/tensor.h"
 #include "aerogel/timestep.h"
 
@@ -67,6 +68,7 @@ struct TransformerStep {
     const TimestepPolicyConfig* timestep_policy = nullptr;
     const SparseConfig* sparse = nullptr;  ///< null = dense
     SparsePlans* sparse_plans = nullptr;   ///< for mask_refresh_steps; null: nothing is kept
+    StepCache* cache = nullptr;            ///< of the passes before; null: all blocks run
     std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
     std::function<void(const AttentionInput& input)> on_attention_input;       ///< calibration, mining
     std::function<void(int block, const TensorView& hidden)> on_block_output;  ///< tests, inspection

@@ -43,6 +43,7 @@ struct GenerateFlags {
     std::string device = "cpu";
     SparseFlags sparse;
     SamplingFlags sampling;
+    std::string cache = "none";
     std::optional<double> frames_per_second;
     std::string first_frame;
     std::string last_frame;
@@ -59,6 +60,7 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     options.prompt = flags.prompt;
     options.negative_prompt = flags.negative_prompt;
     options.sampling = sampling_options("generate", flags.sampling);
+    options.sampling.cache.kind = step_cache_kind_from(flags.cache);
     if (!flags.prompt_embeds.empty()) {
         const auto file = SafetensorsFile::open(flags.prompt_embeds);
         options.prompt_embeds = file.tensor("prompt_embeds").to(DType::f32);
@@ -274,6 +276,16 @@ void add_generate(CLI::App& app) {
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);
     add_sampling_flags(*command, flags->sampling);
+    command
+        ->add_option(
+            "--cache", flags->cache,
+            "Leave blocks out in steps where the first one changes little: none, first-block or taylor")
+        ->capture_default_str();
+    command
+        ->add_option("--cache-threshold", flags->sampling.options.cache.threshold,
+                     "--cache: the largest relative change of the first block's output; 0 leaves out nothing")
+        ->capture_default_str()
+        ->check(real_number(0.0, 1e6));
     command->add_option(
         "--first-frame", flags->first_frame,
         "A picture (.png, .jpg, .webp) that the video begins with, or a .safetensors file with first_frame\n"

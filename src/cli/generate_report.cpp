@@ -137,6 +137,23 @@ Json videos_json(const GenerateReport& report) {
     return videos;
 }
 
+// Of the first video.
+Json cache_json(const GenerateReport& report) {
+    const StepCacheConfig& cache = report.options.sampling.cache;
+    Json passes = Json::array();
+    for (const CachedPass& pass : report.results.front().cached_passes)
+        passes.push_back({{"step", pass.step}, {"conditional", pass.conditional}});
+    return {{"kind", to_string(cache.kind)}, {"threshold", cache.threshold}, {"cached_passes", passes}};
+}
+
+std::string cache_text(const GenerateReport& report) {
+    const StepCacheConfig& cache = report.options.sampling.cache;
+    std::size_t cached = 0;
+    for (const GenerateResult& result : report.results) cached += result.cached_passes.size();
+    return fmt::format("\ncache {} {}: {} passes left blocks out", to_string(cache.kind), cache.threshold,
+                       cached);
+}
+
 Json stages_json(const GenerateResult& result) {
     Json stages = Json::array();
     for (const StageSeconds& stage : result.stages)
@@ -177,6 +194,7 @@ Json to_json(const GenerateReport& report) {
     if (report.text_encoder) json["text_encoder_scheme"] = main_scheme({*report.text_encoder});
     if (!report.quantized.empty()) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
+    if (sampling.cache.active()) json["cache"] = cache_json(report);
     if (report.timings) json["timings"] = to_json(*report.timings);
     json["outputs"] = report.outputs;
     return json;
@@ -218,6 +236,7 @@ std::string to_text(const GenerateReport& report) {
             text += fmt::format("\n{} of {} calls stayed dense: {}", calls,
                                 report.results.front().sparse_calls.size(), reason);
     }
+    if (report.options.sampling.cache.active()) text += cache_text(report);
     if (report.timings) text += "\n" + to_text(*report.timings);
     for (const auto& output : report.outputs) text += "\nwrote " + output;
     return text;
@@ -239,6 +258,8 @@ std::string parameters_text(const GenerateReport& report, int index) {
     if (options.sparse)
         text +=
             fmt::format(", Sparse: {} {}", options.sparse->pattern.type, options.sparse->pattern.sparsity);
+    if (sampling.cache.active())
+        text += fmt::format(", Cache: {} {}", to_string(sampling.cache.kind), sampling.cache.threshold);
     return text;
 }
 

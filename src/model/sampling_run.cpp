@@ -35,7 +35,8 @@ class Run {
           sample_(noise(sample_shape(*model_, inputs.size, inputs.condition), options_.sampling.seed,
                         model_->device())),
           sampler_(model_->config(), options_, run_levels(inputs.folder, options_.sampling), sample_),
-          timestep_(*options_.sampling.steps) {
+          timestep_(*options_.sampling.steps),
+          caches_{StepCache(options_.sampling.cache), StepCache(options_.sampling.cache)} {
         take_policy();
     }
 
@@ -66,6 +67,7 @@ class Run {
         model_ = inputs_.transformer(1);
         expert_ = 1;
         sparse_plans_ = {};
+        caches_ = {StepCache(options_.sampling.cache), StepCache(options_.sampling.cache)};
         take_policy();
     }
 
@@ -122,6 +124,8 @@ class Run {
         if (policy_) settings.timestep_policy = &*policy_;
         if (options_.sparse) settings.sparse = &*options_.sparse;
         settings.sparse_plans = &sparse_plans_[conditional ? 0 : 1];
+        StepCache& cache = caches_[conditional ? 0 : 1];
+        settings.cache = &cache;
         settings.on_sparse = [&](int block, const SparseReport& report) {
             result_.sparse_calls.push_back({step, block, conditional, report});
         };
@@ -135,7 +139,9 @@ class Run {
                 options_.on_attention_input(step, at);
             };
         }
-        return model_->forward(input, settings);
+        Tensor velocity = model_->forward(input, settings);
+        if (cache.skipped()) result_.cached_passes.push_back({step, conditional});
+        return velocity;
     }
 
     const RunInputs& inputs_;
@@ -147,6 +153,7 @@ class Run {
     Tensor sample_;
     FrameSampler sampler_;
     TimestepManager timestep_;
+    std::array<StepCache, 2> caches_;  // of the passes with and without the caption
     GenerateResult result_;
 };
 

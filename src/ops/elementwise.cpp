@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
@@ -81,7 +83,8 @@ void run_moving(std::string_view op, Device device, std::int64_t elements, const
     const ElementwiseKernels& kernels = elementwise_kernels(device);
     const auto bytes = static_cast<double>(elements) * sizeof(float);
     const Timed timed({.op = op, .kernel = kernels.name, .bytes = bytes});
-    run_operation_on(device, [&] { run(kernels); }, context.threads);
+    run_operation_on(
+        device, [&] { run(kernels); }, context.threads);
 }
 
 /// Joins neighbouring axes that lie one in the other on both sides, and leaves those of one element out.
@@ -350,6 +353,37 @@ void clamp(const MutableView& x, float low, float high, const Context& context) 
 void clear(const MutableView& y) {
     require(y.contiguous(), "clear", "y", "contiguous", y);
     memory_of(y.device).clear(y.device, y.data, static_cast<std::size_t>(y.count()) * size_of(y.dtype));
+}
+
+Difference difference(const Tensor& x, const Tensor& y, const RowRanges& rows, const Context& context) {
+    require(x.dtype() == DType::f32 && x.shape().size() == 2, "difference", "x", "f32 [rows,columns]",
+            x.view());
+    require(y.dtype() == DType::f32 && y.shape() == x.shape(), "difference", "y", "like x", y.view());
+    const std::int64_t columns = x.dim(1), all = rows.items * rows.count;
+    require(rows.items * rows.each == x.dim(0) && rows.first + rows.count <= rows.each && all * columns > 0,
+            "difference", "x", fmt::format("of {} x {} rows", rows.items, rows.each), x.view());
+    const Tensor here = x.to(Device::cpu), other = y.to(Device::cpu);
+    std::vector<Difference> sums(static_cast<std::size_t>(all));
+    run_operation(
+        [&] {
+            parallel_for(all, [&](std::int64_t i, int) {
+                const std::int64_t row = i / rows.count * rows.each + rows.first + i % rows.count;
+                const float *a = here.as<float>() + row * columns, *b = other.as<float>() + row * columns;
+                Difference& sum = sums[static_cast<std::size_t>(i)];
+                for (std::int64_t c = 0; c < columns; ++c) {
+                    sum.difference += static_cast<double>(std::fabs(a[c] - b[c]));
+                    sum.size += static_cast<double>(std::fabs(b[c]));
+                }
+            });
+        },
+        context.threads);
+    Difference mean;
+    const auto count = static_cast<double>(all * columns);
+    for (const Difference& sum : sums) {
+        mean.difference += sum.difference / count;
+        mean.size += sum.size / count;
+    }
+    return mean;
 }
 
 bool all_finite(const TensorView& x, const Context& context) {

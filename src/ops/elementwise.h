@@ -95,4 +95,18 @@ void clear(const MutableView& y);
 /// False where a value is NaN or infinite: f32, contiguous.
 bool all_finite(const TensorView& x, const Context& context = {});
 
+/// `count` rows from `first` on of each of `items` times `each` rows.
+struct RowRanges {
+    std::int64_t items = 1, each = 0, first = 0, count = 0;
+};
+
+struct Difference {
+    double difference = 0.0;  ///< mean of |x - y|
+    double size = 0.0;        ///< mean of |y|
+};
+
+/// Of these rows of x and y, f32 [rows, columns], contiguous. Summed on the host, in double and in a fixed
+/// order; arrays of other devices are copied there.
+Difference difference(const Tensor& x, const Tensor& y, const RowRanges& rows, const Context& context = {});
+
 }  // namespace aerogel

@@ -19,6 +19,7 @@
 #include "model/rotary.h"
 #include "model/sinusoids.h"
 #include "model/slots.h"
+#include "model/step_cache.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
@@ -156,8 +157,7 @@ class Flux2Transformer final : public Transformer {
     }
 
     void run_blocks(const Flux2Pass& pass, const FiniteChecks& check_finite) const {
-        int index = 0;
-        const auto ran = [&](std::span<const LinearSlot* const> layers) {
+        const auto ran = [&](int index, std::span<const LinearSlot* const> layers) {
             const Tensor& hidden = pass.buffers.hidden;
             check_finite(fmt::format("the output of block {}", index), hidden, layers);
             if (pass.step.on_block_output) {
@@ -165,18 +165,25 @@ class Flux2Transformer final : public Transformer {
                     hidden.reshaped({pass.tokens.batch, pass.tokens.each(), config_.inner_dim()});
                 pass.step.on_block_output(index, shaped.to(Device::cpu));
             }
-            ++index;
         };
-        for (const Flux2DoubleWeights& block : weights_.double_blocks) {
+        const auto doubles = weights_.double_blocks.size(), singles = weights_.single_blocks.size();
+        const Flux2Tokens& tokens = pass.tokens;
+        const StepCache::Rows rows = {tokens.batch, tokens.each(), tokens.text, tokens.image.tokens()};
+        const BlockRun run = {pass.step, pass.buffers.hidden, rows, static_cast<int>(doubles + singles)};
+        aerogel::run_blocks(run, [&](int index) {
+            const auto i = static_cast<std::size_t>(index);
+            if (i >= doubles) {
+                const Flux2SingleWeights& block = weights_.single_blocks[i - doubles];
+                run_single_block(block, pass, index);
+                return ran(index, std::array{&block.to_qkv_mlp, &block.to_out});
+            }
+            const Flux2DoubleWeights& block = weights_.double_blocks[i];
             run_double_block(block, pass, index);
             const Flux2StreamWeights &image = block.image, &text = block.text;
-            ran(std::array{&image.to_q, &image.to_k, &image.to_v, &image.to_out, &text.to_q, &text.to_k,
+            ran(index,
+                std::array{&image.to_q, &image.to_k, &image.to_v, &image.to_out, &text.to_q, &text.to_k,
                            &text.to_v, &text.to_out, &image.ff_in, &image.ff_out, &text.ff_in, &text.ff_out});
-        }
-        for (const Flux2SingleWeights& block : weights_.single_blocks) {
-            run_single_block(block, pass, index);
-            ran(std::array{&block.to_qkv_mlp, &block.to_out});
-        }
+        });
     }
 
     // AdaLayerNormContinuous of diffusers (scale first, then shift), over the image's tokens.

@@ -19,6 +19,7 @@
 #include "model/rotary.h"
 #include "model/sinusoids.h"
 #include "model/slots.h"
+#include "model/step_cache.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {
@@ -149,23 +150,25 @@ class QwenImageTransformer final : public Transformer {
     }
 
     void run_blocks(const QwenImagePass& pass, const FiniteChecks& check_finite) const {
-        int index = 0;
-        for (const QwenImageBlockWeights& block : weights_.blocks) {
-            run_block(block, pass, index);
-            const Tensor& hidden = pass.buffers.hidden;
-            const QwenImageStreamWeights &image = block.image, &text = block.text;
-            check_finite(
-                fmt::format("the output of block {}", index), hidden,
-                std::array{&image.modulation, &image.to_q, &image.to_k, &image.to_v, &text.modulation,
-                           &text.to_q, &text.to_k, &text.to_v, &image.to_out, &text.to_out, &image.mlp_in,
-                           &image.mlp_out, &text.mlp_in, &text.mlp_out});
-            if (pass.step.on_block_output) {
-                const Tensor shown =
-                    hidden.reshaped({pass.tokens.batch, pass.tokens.each(), config_.inner_dim()});
-                pass.step.on_block_output(index, shown.to(Device::cpu));
-            }
-            ++index;
-        }
+        const QwenImageTokens& tokens = pass.tokens;
+        const StepCache::Rows rows = {tokens.batch, tokens.each(), tokens.text, tokens.each() - tokens.text};
+        Tensor& hidden = pass.buffers.hidden;
+        aerogel::run_blocks(
+            {pass.step, hidden, rows, static_cast<int>(weights_.blocks.size())}, [&](int index) {
+                const QwenImageBlockWeights& block = weights_.blocks[static_cast<std::size_t>(index)];
+                run_block(block, pass, index);
+                const QwenImageStreamWeights &image = block.image, &text = block.text;
+                check_finite(
+                    fmt::format("the output of block {}", index), hidden,
+                    std::array{&image.modulation, &image.to_q, &image.to_k, &image.to_v, &text.modulation,
+                               &text.to_q, &text.to_k, &text.to_v, &image.to_out, &text.to_out, &image.mlp_in,
+                               &image.mlp_out, &text.mlp_in, &text.mlp_out});
+                if (pass.step.on_block_output) {
+                    const Tensor shown =
+                        hidden.reshaped({pass.tokens.batch, pass.tokens.each(), config_.inner_dim()});
+                    pass.step.on_block_output(index, shown.to(Device::cpu));
+                }
+            });
     }
 
     // AdaLayerNormContinuous of diffusers (scale first, then shift), over the image's tokens.

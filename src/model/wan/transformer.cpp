@@ -16,6 +16,7 @@
 #include "model/patches.h"
 #include "model/rotary.h"
 #include "model/slots.h"
+#include "model/step_cache.h"
 #include "model/wan/block.h"
 #include "model/wan/embeddings.h"
 #include "model/wan/finite.h"
@@ -139,14 +140,16 @@ class WanTransformer final : public Transformer {
 
         embed_patches(pass, *weights_.patch_embedding.layer, input.hidden_states);
         check_finite("the output of patch_embedding", buffers.hidden, std::array{&weights_.patch_embedding});
-        for (std::size_t i = 0; i < weights_.blocks.size(); ++i) {
-            run_block(weights_.blocks[i], pass, static_cast<int>(i));
-            check_finite_block(check_finite, buffers.hidden, weights_.blocks[i], static_cast<int>(i));
-            if (!step.on_block_output) continue;
+        const StepCache::Rows rows = {1, patches.rows(), 0, patches.rows()};
+        run_blocks({step, buffers.hidden, rows, static_cast<int>(weights_.blocks.size())}, [&](int i) {
+            const WanBlockWeights& block = weights_.blocks[static_cast<std::size_t>(i)];
+            run_block(block, pass, i);
+            check_finite_block(check_finite, buffers.hidden, block, i);
+            if (!step.on_block_output) return;
             const Tensor shaped =
                 buffers.hidden.reshaped({patches.batch, patches.grid.tokens(), config_.inner_dim()});
-            step.on_block_output(static_cast<int>(i), shaped.to(Device::cpu));
-        }
+            step.on_block_output(i, shaped.to(Device::cpu));
+        });
         const Tensor video = output_video(pass, weights_);
         check_finite("the output of the model", video, std::array{&weights_.proj_out});
         return video;

@@ -16,6 +16,7 @@
 #include "model/rotary.h"
 #include "model/sinusoids.h"
 #include "model/slots.h"
+#include "model/step_cache.h"
 #include "model/z_image/block.h"
 #include "model/z_image/original_names.h"
 #include "model/z_image/weights.h"
@@ -172,12 +173,14 @@ class ZImageTransformer final : public Transformer {
                     .first_token = tokens.image_rows(),
                     .has_image = false});
         }
-        block = 0;
-        for (const ZImageBlockWeights& weights : weights_.layers) {
-            const ZImageSpan span{.block = block++, .items = tokens.batch, .each = tokens.each()};
+        const StepCache::Rows rows = {tokens.batch, tokens.each(), 0, tokens.each()};
+        const int layers = static_cast<int>(weights_.layers.size());
+        aerogel::run_blocks({pass.step, pass.buffers.hidden, rows, layers}, [&](int index) {
+            const ZImageBlockWeights& weights = weights_.layers[static_cast<std::size_t>(index)];
+            const ZImageSpan span{.block = index, .items = tokens.batch, .each = tokens.each()};
             run_block(weights, pass, span);
             look_at(pass, check_finite, weights, span);
-        }
+        });
     }
 
     // One part of every item, whose rows do not lie together.
