@@ -1,5 +1,6 @@
-// Sampling steps that leave blocks out: what the blocks of a transformer would add is taken from an earlier
-// step. layer: model
+// Sampling steps that leave blocks out: what the blocks of a transformer would add is taken from an
+// earlier step.
+// layer: model
 #pragma once
 
 #include <cstdint>
