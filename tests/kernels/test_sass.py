@@ -10,7 +10,7 @@ import pytest
 
 # Kernel -> the instruction that multiplies, where every target has the same; None: it multiplies nothing.
 PRODUCTS = {"elementwise": None, "quantize": None, "linear_int8": "IMMA", "linear_int4": "IMMA", "linear_bf16": "HMMA",
-            "linear_int8_sm90": "IGMMA"}
+            "linear_int8_sm90": "IGMMA", "linear_bf16_sm90": "HGMMA", "linear_fp8": "QMMA", "linear_fp8_sm90": "QGMMA"}
 PRODUCT = re.compile(r"\b([IHQO]G?MMA)\b")
 
 
