@@ -82,7 +82,7 @@ def _from_weights(model: nn.Module, found: Listed, file: _core.WeightFile, plan:
     load_floats(model, file, new)
     report = _exchange(model, found, plan, new)
     if new:
-        _tell_diffusers(model)
+        tell_diffusers(model)
     return report
 
 

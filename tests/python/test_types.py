@@ -121,12 +121,15 @@ from torch import nn
 def use(a: np.ndarray, t: torch.Tensor, model: nn.Module) -> None:
     assert_type(aerogel.attention(a, a, a, mask=a), np.ndarray)
     assert_type(aerogel.attention(t, t, t, mask=a), torch.Tensor)
+    assert_type(aerogel.attention(t, t, t, return_lse=True), tuple[torch.Tensor, torch.Tensor])
     assert_type(aerogel.quantized_attention(t, t, t, rotation=(t, t)), torch.Tensor)
     assert_type(aerogel.quantize(model, scheme="W8A16"), aerogel.QuantizeReport)
     assert_type(aerogel.TimestepPolicyConfig().register(range(3), "dynamic"), aerogel.TimestepPolicyConfig)
     assert_type(aerogel.QuantizedLinear.from_linear(model).forward(t), torch.Tensor)
     aerogel.attention(a, a, t)  # type: ignore[type-var]
-    aerogel.attention(a, a, a, scale="1")  # type: ignore[arg-type]
+    aerogel.attention(a, a, a, scale="1")  # type: ignore[call-overload]
+    aerogel.quantized_attention(a, a, t)  # type: ignore[type-var]
+    aerogel.quantized_attention(a, a, a, scale="1")  # type: ignore[arg-type]
     aerogel.quantize(model, schema="W8A16")  # type: ignore[call-arg]
     aerogel.nothing  # type: ignore[attr-defined]
 """

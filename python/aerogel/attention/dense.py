@@ -1,13 +1,19 @@
 """Attention that computes every block, or those of a given mask."""
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from .. import _core
 from .._arrays import Array, ArrayT, empty, handed, restored, wants_gradients
 from .arguments import blocks_of, empty_lse, heads_of, positive_scale, prepared
 
 
+@overload
+def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = ..., scale: float | None = ..., mask: Array | None = ...,
+              block_size: int | tuple[int, int] = ..., is_causal: bool = ..., return_lse: Literal[False] = ...) -> ArrayT: ...
+@overload
+def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = ..., scale: float | None = ..., mask: Array | None = ...,
+              block_size: int | tuple[int, int] = ..., is_causal: bool = ..., return_lse: Literal[True]) -> tuple[ArrayT, ArrayT]: ...
 def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", scale: float | None = None, mask: Array | None = None,
               block_size: int | tuple[int, int] = 128, is_causal: bool = False, return_lse: bool = False) -> Any:
     """softmax(scale q k^T) v per head, as `torch.nn.functional.scaled_dot_product_attention` without dropout.

@@ -12,8 +12,9 @@ from diffusers.models import ModelMixin, attention_dispatch
 from torch.nn.attention.flex_attention import BlockMask
 
 from ..attention import attention, layers
-from ..attention.layers import Problem, attend, attend_part
+from ..attention.layers import attend, attend_part
 from ..attention.module import speaks_of
+from ..attention.problem import Problem
 from .processors import fused
 
 _log = logging.getLogger("aerogel")
@@ -35,12 +36,12 @@ def compute_with(model: torch.nn.Module, name: str, module: torch.nn.Module, att
     layers.compute_with(model, name, module, attention, catching=not dispatches)
 
 
-def _one_process(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, dropout_p: float, is_causal: bool,
-                 scale: float | None, enable_gqa: bool, return_lse: bool, **options: Any) -> Any:
+def _one_process(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any, **options: Any) -> Any:
     """What one process computes of context parallel attention: some heads over all tokens (Ulysses), or its queries over the keys of one process,
-    with their log-sum-exp [batch, tokens, heads] (ring)."""
-    p = Problem(query, key, value, "BSND", attn_mask, dropout_p, is_causal, scale, enable_gqa, gathered=True)
-    if not return_lse:
+    with their log-sum-exp [batch, tokens, heads] (ring). given: attn_mask, dropout_p, is_causal, scale, enable_gqa, return_lse."""
+    p = Problem(query, key, value, "BSND", *given[:5])
+    p.gathered = True
+    if not given[5]:
         return attend(p)
     o, lse = attend_part(p)
     return o, lse.transpose(1, 2)

@@ -18,7 +18,8 @@ from typing import Any, Self
 import torch
 
 from ..attention import sparse_attention
-from ..attention.layers import Problem, RunningLayer, dense, nobody_runs, why_float
+from ..attention.layers import RunningLayer, dense, nobody_runs, why_float
+from ..attention.problem import Problem
 from ..attention.quantized import FORMATS
 from ..attention.sparse import attend_sparsely
 from ..attention.sparse_options import FURTHER, TYPES
