@@ -243,8 +243,8 @@ TEST(Tune, RecipesSayWhatWasChosen) {
     }
     EXPECT_EQ(read.attentions.at("blocks.0.attn1").quant_type, "FP8_DYNAMIC");
     EXPECT_TRUE(read.attentions.at("blocks.0.attn1").rotated);
-    for (const char* text :
-         {"W8A8", "W9", "W4A8/none", "W4A8/gptq/32/1", "W8A16_FP8", "W8A8_DYNAMIC_ROTATED", ""})
+    for (const char* text : {"W8A8", "W9", "W4A8/none", "W4A8/mse_clip", "W4A8/percentile", "W4A8/gptq/32/1",
+                             "W8A16_FP8", "W8A8_DYNAMIC_ROTATED", ""})
         EXPECT_THROW(tune_scheme(text), Error) << text;
 }
 

@@ -11,6 +11,7 @@
 
 #include "aerogel/error.h"
 #include "quant/export_layer.h"
+#include "quant/recipe.h"
 #include "quant/recipe_words.h"
 
 namespace aerogel {
@@ -89,6 +90,12 @@ TuneScheme tune_scheme(std::string_view text) {
             0;  // recipes know it with a scale per row only
     const bool rotated = options.rotation_block != 0;
     if (rotated || words_of(grouped) == nullptr) refuse_words(text);
+    try {  // what recipes can say, their reader knows
+        parse_recipe(recipe_text({{"blocks.0.layer", grouped}}, {}, {}), "recipe");
+    } catch (const Error&) {
+        throw InvalidArgument(fmt::format("[tune] recipes have no words for the algorithm {} of {}",
+                                          options.algorithm, options.scheme->name));
+    }
     return {std::string(text), options};
 }
 
