@@ -57,7 +57,7 @@ struct AttentionOptions {
     Context call = {};                        ///< threads and stream
 };
 
-/// o = softmax(scale * q k^T + bias) v per head. q, k, v, o: one dtype (f32 or bf16), 4-D in options.layout,
+/// o = softmax(scale * q k^T + bias) v per head. q, k, v, o: one dtype (f32 or bf16, on CUDA also f16), 4-D in options.layout,
 /// head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have fewer heads than q:
 /// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws InvalidArgument when
 /// shapes do not fit.

@@ -42,7 +42,7 @@ struct AttentionProblem {
     std::int64_t q_len = 0;
     std::int64_t k_len = 0;
     std::int64_t head_dim = 0;  ///< of q, k, v and o
-    DType dtype = DType::f32;   ///< of q, k, v and o: f32 or bf16 (sums are float32 either way)
+    DType dtype = DType::f32;   ///< of q, k, v and o: f32, bf16, on CUDA f16; sums are float32
     AttentionFormat format = AttentionFormat::none;
     bool masked = false;
     std::int64_t block_q = 0;  ///< of the mask

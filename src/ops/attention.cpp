@@ -45,8 +45,10 @@ std::array<std::int64_t, 4> sizes(const TensorView& view, AttentionLayout layout
 }
 
 AttentionProblem check_shapes(const AttentionViews& views, AttentionLayout layout) {
-    if (views.q.dtype != DType::f32 && views.q.dtype != DType::bf16)
-        fail_attention("q must be f32 or bf16", views);
+    const bool takes_f16 = views.q.device.kind == DeviceKind::cuda;
+    if (views.q.dtype != DType::f32 && views.q.dtype != DType::bf16 &&
+        !(takes_f16 && views.q.dtype == DType::f16))
+        fail_attention(takes_f16 ? "q must be f32, bf16 or f16" : "q must be f32 or bf16", views);
     check_view("q", views.q, views);
     check_view("k", views.k, views);
     check_view("v", views.v, views);

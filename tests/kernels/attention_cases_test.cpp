@@ -84,7 +84,7 @@ void set_sizes(AttentionCase& result, const std::string& key, const std::string&
     if (key == "q_len") p.q_len = std::stoll(value);
     if (key == "k_len") p.k_len = std::stoll(value);
     if (key == "head_dim") p.head_dim = std::stoll(value);
-    if (key == "dtype") p.dtype = value == "bf16" ? DType::bf16 : DType::f32;
+    if (key == "dtype") p.dtype = value == "bf16" ? DType::bf16 : value == "f16" ? DType::f16 : DType::f32;
     if (key == "margin") result.margin = std::stoll(value);
     if (key == "layout") result.bsnd = value == "bsnd";
     if (key == "values") {
@@ -211,8 +211,9 @@ class Row {
         const double rounding =
             n * kUnit * (magnitude + std::fabs(exact)) + n * (0x1p-126 * largest + 0x1p-149);
         const double split = data_.product_error == 0.0 ? 0.0 : data_.product_error * magnitude + 0x1p-126;
-        const double store = p.dtype == DType::bf16 ? std::fabs(exact) * 0x1p-8 + 0x1p-134
-                                                    : std::fabs(exact) * 0x1p-24 + 0x1p-150;
+        const double store = p.dtype == DType::f16    ? std::fabs(exact) * 0x1p-11 + 0x1p-25
+                             : p.dtype == DType::bf16 ? std::fabs(exact) * 0x1p-8 + 0x1p-134
+                                                      : std::fabs(exact) * 0x1p-24 + 0x1p-150;
         bound =
             (perturbed + rounding + split) / std::max(1.0 - total_error_, 0x1p-20) * (1.0 + 0x1p-7) + store;
         weight_rounding = 0x1p-9 * magnitude * (1.0 + 0x1p-7) + n * 0x1p-126 * largest + 0x1p-126;
@@ -233,6 +234,11 @@ double PaddedArray::get(std::int64_t index) const {
         std::memcpy(&value, bytes.data() + at(index) * sizeof(value), sizeof(value));
         return to_float(value);
     }
+    if (dtype == DType::f16) {
+        Float16 value;
+        std::memcpy(&value, bytes.data() + at(index) * sizeof(value), sizeof(value));
+        return to_float(value);
+    }
     float value = 0.0F;
     std::memcpy(&value, bytes.data() + at(index) * sizeof(value), sizeof(value));
     return value;
@@ -241,6 +247,9 @@ double PaddedArray::get(std::int64_t index) const {
 void PaddedArray::set(std::int64_t index, double value) {
     if (dtype == DType::bf16) {
         const BFloat16 rounded = to_bfloat16(static_cast<float>(value));
+        std::memcpy(bytes.data() + at(index) * sizeof(rounded), &rounded, sizeof(rounded));
+    } else if (dtype == DType::f16) {
+        const Float16 rounded = to_float16(static_cast<float>(value));
         std::memcpy(bytes.data() + at(index) * sizeof(rounded), &rounded, sizeof(rounded));
     } else {
         const auto rounded = static_cast<float>(value);

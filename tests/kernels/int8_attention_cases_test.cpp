@@ -138,8 +138,9 @@ class Row {
         const double lost = n * 64.0 * (0x1p-126 * largest + 0x1p-149);
         bound = (sum_error + std::fabs(ratio) * total_error) / (total - total_error) + lost +
                 4.0 * kUnit * (std::fabs(ratio) + std::fabs(shift));
-        bound = bound * (1.0 + 0x1p-7) +
-                (p_.dtype == DType::bf16 ? std::fabs(exact) * 0x1p-8 + 0x1p-134 : 0x1p-149);
+        bound = bound * (1.0 + 0x1p-7) + (p_.dtype == DType::f16    ? std::fabs(exact) * 0x1p-11 + 0x1p-25
+                                          : p_.dtype == DType::bf16 ? std::fabs(exact) * 0x1p-8 + 0x1p-134
+                                                                    : 0x1p-149);
     }
 
     const QuantizedData& all_;

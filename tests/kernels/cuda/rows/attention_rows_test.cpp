@@ -181,6 +181,25 @@ TEST(CudaAttention, AlignedRowsWithinBounds) {
     EXPECT_EQ(report.lines_with("matrix_conflicts"), "");
 }
 
+TEST(CudaAttention, F16WithinBounds) {
+    int next = 0;
+    for (const std::string line :
+         {"heads=2 q_len=70 k_len=150 head_dim=64 margin=8", "q_len=33 k_len=70 head_dim=33",
+          "heads=2 kv_heads=1 q_len=40 k_len=100 head_dim=128 margin=8 layout=bsnd",
+          "q_len=40 k_len=90 head_dim=200 mask=16x24 density=0.5"}) {
+        const AttentionCase test_case = parse_attention_case(line + " dtype=f16");
+        AttentionData data(test_case);
+        for (const AttentionKernel& kernel : cuda_rows(test_case.problem))
+            EXPECT_EQ(within_bounds(kernel, data), "") << kernel.name;
+        QuantizedData quantized(data, static_cast<Scales>(++next % 2));
+        for (const AttentionKernel& kernel : cuda_rows(quantized.problem)) {
+            quantized.solve(kernel);
+            EXPECT_EQ(compare(quantized, run_row(kernel, data, quantized.problem, quantized.call()).o), "")
+                << kernel.name;
+        }
+    }
+}
+
 TEST(CudaAttention, TokensInAnyOrderGiveTheSameBits) {
     for (const std::string line :
          {"heads=4 kv_heads=2 q_len=70 k_len=150 head_dim=40 batch=2",
@@ -228,18 +247,22 @@ TEST(CudaAttention, AFullMaskGivesTheBitsOfDenseAttention) {
 }
 
 TEST(CudaAttention, LogSumsAreThoseOfTheReference) {
+    int next = 0;
     for (const std::string line :
          {"heads=2 q_len=70 k_len=150 head_dim=40", "q_len=70 k_len=40 head_dim=64 causal=yes",
           "q_len=70 k_len=140 head_dim=64 mask=16x32 fill=empty_rows density=0.5"}) {
         for (const char* dtype : {" dtype=f32", " dtype=bf16"}) {
             const AttentionCase test_case = parse_attention_case(line + dtype);
-            const AttentionData data(test_case);
-            AttentionProblem problem = test_case.problem;
+            AttentionData data(test_case);
+            QuantizedData quantized(data, Scales::per_token);
+            const bool int8 = !test_case.problem.causal && next++ % 2 == 0;
+            AttentionProblem problem = int8 ? quantized.problem : test_case.problem;
             problem.wants_lse = true;
-            AttentionCall call = call_of(data);
+            AttentionCall call = int8 ? quantized.call() : call_of(data);
+            const AttentionCall given = call;
             PaddedArray o = make_output(test_case);
             std::vector<float> expected(at(problem.maps() * problem.q_len));
-            const AttentionKernel& reference = reference_of(AttentionFormat::none);
+            const AttentionKernel& reference = reference_of(problem.format);
             std::vector<double> workspace(reference.workspace_bytes(problem) / sizeof(double) + 1);
             call.o = o.bytes.data();
             call.o_strides = o.strides;
@@ -247,7 +270,7 @@ TEST(CudaAttention, LogSumsAreThoseOfTheReference) {
             call.workspace = reinterpret_cast<std::byte*>(workspace.data());
             reference.run(problem, call);
             for (const AttentionKernel& kernel : cuda_rows(problem)) {
-                const std::vector<float> got = run_row(kernel, data).lse;
+                const std::vector<float> got = run_row(kernel, data, problem, given).lse;
                 for (std::size_t i = 0; i < got.size(); ++i) {
                     if (std::isinf(expected[i]))
                         EXPECT_EQ(got[i], expected[i]) << kernel.name << line << dtype;
