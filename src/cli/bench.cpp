@@ -130,17 +130,17 @@ std::optional<BenchCase> make_beside(const std::vector<BenchProblem>& problems, 
 }
 
 /// Of the CPU, operations per second.
-struct Peaks {
+struct MeasuredPeaks {
     double f32 = 0, bf16 = 0, int8 = 0;
 };
 
-Peaks measured_peaks() {
+MeasuredPeaks measured_peaks() {
     const double f32 = measured_peak(PeakKind::f32);
     // bf16: 0 where it is multiplied as float32
     return {f32, std::max(measured_peak(PeakKind::bf16), f32), measured_peak(PeakKind::int8)};
 }
 
-std::string describe_cpu(const Peaks& peaks) {
+std::string describe_cpu(const MeasuredPeaks& peaks) {
     return fmt::format(
         "{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8",
         cpu_name(), to_string(cpu_level()), num_threads(), peaks.f32 / 1e9, peaks.bf16 / 1e9,
@@ -161,7 +161,7 @@ void run_bench(const BenchOptions& options) {
         return;
     }
     const std::optional<BenchCase> beside = make_beside(problems, options.beside);
-    const Peaks peaks = device == Device::cpu ? measured_peaks() : Peaks{};
+    const MeasuredPeaks peaks = device == Device::cpu ? measured_peaks() : MeasuredPeaks{};
     if (!options.json) {
         print_text(device == Device::cpu ? describe_cpu(peaks) : device.describe());
         print_text(fmt::format("{:<46} {:>10} {:>9} {:>9} {:>8} {:>13} {:>10} {:>9}", "problem", "median ms",
