@@ -63,5 +63,5 @@ def test_intervals():
     even = {"psnr": [30.0, 40.0, 35.0], "velocity_errors": [0.1, 0.2, 0.3]}
     better = {"psnr": [31.0, 41.1, 35.9], "velocity_errors": [0.05, 0.1, 0.15]}
     lines = fidelity.compared({"a": better, "b": even, "c": {**even, "psnr": [50.0, 20.0, 35.0]}}, [("a", "b"), ("c", "b")]).splitlines()
-    assert lines[2].count("yes") == 2 and "| +1.0 ±" in lines[2] and "-69.3" in lines[2]
+    assert lines[2].count("yes") == 2 and "| +1.0 ±" in lines[2] and "| 0.50 (0.50 to 0.50) | yes |" in lines[2]
     assert lines[3].count("no difference") == 2
