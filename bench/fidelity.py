@@ -77,19 +77,20 @@ PAIRS = [
     ("W8A16, attention INT8_DYNAMIC", "W8A16"), ("W8A16, attention FAQUANT", "W8A16"),
 ]
 PAIRS_BY_STEP = [("W8A8_TIMESTEP", "W8A8"), ("W8A8_TIMESTEP, first half dynamic", "W8A8_TIMESTEP")]
-EXPLANATIONS = """- **A few videos rank nothing.** This page once compared two, and W8A16 (37 dB) stood below W8A8_DYNAMIC (43 dB), with the
-  same weights. One video that turns into another is enough for that, and such videos are in every row: of 24 of W8A16
-  one has 33 dB, the median 49. Over 24 pairs W8A16 is better in the videos and in the velocity. The velocity error needs
-  fewer inputs, as its intervals are narrow.
-- **W8A8_TIMESTEP** was better in the velocity and worse in PSNR for the same reason: over 24 pairs the velocity is surely
-  better, and the videos do not differ for sure.
-- **Weight errors of int8**: `minmax` rounds w / s to bfloat16, the type of the model, as the exporter does whose files
-  it writes byte for byte; torchao divides in float32. `mse_clip` and `ssz` write the same format without that rounding.
+EXPLANATIONS = """- **A few videos rank nothing.** This page once compared two, and W8A16 (37 dB) stood below W8A8_DYNAMIC (43 dB), with
+  the same weights. One video that turns into another is enough for that, and such videos are in every row: of 24 of
+  W8A16 one has 33 dB, the median 49. Over 24 pairs W8A16 is better in the videos and in the velocity. The velocity
+  error needs fewer inputs, as its intervals are narrow.
+- **W8A8_TIMESTEP** was better in the velocity and worse in PSNR for the same reason: over 24 pairs the velocity is
+  surely better, and the videos do not differ for sure.
+- **Weight errors of int8**: `minmax` rounds w / s to bfloat16, the type of the model, as the exporter does whose
+  files it writes byte for byte; torchao divides in float32. `mse_clip` and `ssz` write the same format without that
+  rounding.
 - **Weight errors of int4 in groups**: torchao maps the largest magnitude to 7.5, `minmax` to 7, which is the contract
   of the format. `mse_clip` tries 100 scales and `ssz` fits one; both err less than either.
 - **A small weight error is no aim in itself**: smoothing moves weights far from where they were, and GPTQ does too;
-  both are nearer in the velocity. The int8 weights of `mse_clip` are nearer than those of `minmax`, but the velocity is
-  not."""
+  both are nearer in the velocity. The int8 weights of `mse_clip` are nearer than those of `minmax`, but the velocity
+  is not."""
 CAPTIONS = ["red circle moves left", "blue star turns, yellow square moves up", "green triangle moves right"]  # of calibration
 VIDEOS = 24
 
