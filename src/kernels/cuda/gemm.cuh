@@ -201,8 +201,7 @@ struct Gemm {
         }
     }
 
-    // --- groups
-    // ----------------------------------------------------------------------------------------------
+    // --- groups ---
 
     /// The first of the eight neighbours that this lane holds of each 32 columns.
     __device__ __forceinline__ std::int64_t column(int j) const {
@@ -273,16 +272,20 @@ struct Gemm {
             for (int j = 0; j < kColumnTiles; ++j)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                    const float scale = Kind::kRowScale ? 1.0F : group_scale[j / 4 * 8 + j % 4 * 2 + e % 2];
-                    float& all = total_sum[i][j][e];
                     const float part_sum = real(sum[i][j][e]);
-                    all = __fadd_rn(all, Kind::kRowScale ? part_sum : __fmul_rn(part_sum, scale));
+                    float& all = total_sum[i][j][e];
+                    if constexpr (Kind::kRowScale) {
+                        all = __fadd_rn(all, part_sum);
+                        continue;
+                    }
+                    const float scale = group_scale[j / 4 * 8 + j % 4 * 2 + e % 2];
+                    all = kIntegers ? __fadd_rn(all, __fmul_rn(part_sum, scale))
+                                    : __fmaf_rn(part_sum, scale, all);
                 }
         clear();
     }
 
-    // --- epilogue
-    // --------------------------------------------------------------------------------------------
+    // --- epilogue ---
 
     __device__ __forceinline__ float* columns() const {
         return reinterpret_cast<float*>(shared + T.stages * kStageBytes);
