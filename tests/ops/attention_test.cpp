@@ -177,8 +177,12 @@ TEST(AttentionOp, TheLogSumExpIsAskedForWithAnArray) {
         EXPECT_NEAR(lse.as<float>()[i],
                     std::log(std::exp(parts[0].as<float>()[i]) + std::exp(parts[1].as<float>()[i])), 1e-5F);
     const std::vector<std::uint8_t> nothing(2 * 3, 0);
-    const BlockMask none = BlockMask::from_dense(
-        nothing.data(), {.batch = 2, .heads = 3, .q_len = 5, .k_len = 7, .block_q = 5, .block_k = 7});
+    BlockMask geometry;
+    geometry.batch = 2;
+    geometry.heads = 3;
+    geometry.q_len = geometry.block_q = 5;
+    geometry.k_len = geometry.block_k = 7;
+    const BlockMask none = BlockMask::from_dense(nothing.data(), geometry);
     attention(a.q, a.k, a.v, a.o, {.mask = &none, .lse = lse});
     EXPECT_EQ(lse.as<float>()[29], -std::numeric_limits<float>::infinity());
     Tensor wrong(DType::f32, {2, 5, 3});
