@@ -131,7 +131,7 @@ def test_interrupted_work_goes_on(build, aerogel, records, tmp_path):
     kept = tmp_path / "r.yaml.measurements.json"
     deadline = time.monotonic() + 60
     while not kept.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)  # the first figures are written after some seconds
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130 and messages.startswith("aerogel: interrupted; what was measured is in") and messages.count("\n") == 1

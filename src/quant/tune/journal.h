@@ -37,7 +37,7 @@ class TuneJournal {
     std::string subject_;
     std::map<std::string, std::vector<double>> figures_;
     bool written_ = true;
-    Clock::time_point last_ = Clock::now();
+    Clock::time_point last_ = {};  // of the last write: the first figures are written at once
 };
 
 }  // namespace aerogel
