@@ -13,8 +13,9 @@
 namespace aerogel {
 
 /// The two forms in which exporters write a quantized pair: v0 is msmodelslim's older one, v1 that of
-/// its `mindie_format_saver`. Both are read.
-enum class PairLayout : std::uint8_t { v0, v1 };
+/// its `mindie_format_saver`. Both are read. comfy is a checkpoint of ComfyUI: one file, which has no
+/// description.
+enum class PairLayout : std::uint8_t { v0, v1, comfy };
 
 /// One description: `model_quant_type` and (tensor name -> quant type) in file order.
 struct QuantDescription {

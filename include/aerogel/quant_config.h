@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "aerogel/rotation.h"
+
 namespace aerogel {
 
 /// Quantization of a float model in memory: no files, no data (OnlineQuantConfig of MindIE SD 3.1.0, for
@@ -24,8 +26,10 @@ struct OnlineQuantConfig {
     /// Columns that share a weight scale; 0 = the whole row; -1 = the scheme's default: 64 (or 32) for int4
     /// weights where they divide the columns, else the whole row.
     std::int64_t group_size = -1;
-    bool symmetric = true;            ///< false: weights with offsets
-    std::int64_t rotation_block = 0;  ///< columns per Hadamard transform; -1: the largest possible, 0: none
+    bool symmetric = true;  ///< false: weights with offsets
+    /// Columns per transform; -1: the largest possible (of convrot 256 at most), 0: none.
+    std::int64_t rotation_block = 0;
+    RotationKind rotation_kind = RotationKind::hadamard;
     /// Quantized attention: FP8_DYNAMIC, MXFP8_DYNAMIC, MXFP4_DYNAMIC (q and k rotated by one seeded Hadamard
     /// matrix) or INT8_DYNAMIC; empty: none.
     std::string fa_quant_type;

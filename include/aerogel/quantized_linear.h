@@ -9,6 +9,7 @@
 
 #include "aerogel/linear.h"
 #include "aerogel/quantized_tensor.h"
+#include "aerogel/rotation.h"
 
 namespace aerogel {
 
@@ -18,9 +19,10 @@ struct QuantizedLinearWeights {
     QuantizedTensor weight;
     Tensor bias;       ///< f32 [n] or undefined
     Tensor mul_scale;  ///< f32 [k] or undefined: x' = x * mul_scale (1 / smoothing factor)
-    /// f32 [k / block, block] of +-1 or undefined: the weight is stored times R, the Hadamard transforms of
-    /// `block` columns each (a power of two) after these signs, and x' is multiplied by R at run time.
+    /// f32 [k / block, block] of +-1 or undefined: the weight is stored times R, the transforms of `block`
+    /// columns each after these signs, and x' is multiplied by R at run time.
     Tensor rotation;
+    RotationKind rotation_kind = RotationKind::hadamard;  ///< of the transforms
     /// f32|bf16|f16 [r,k] and [n,r], or undefined: y += (x' l1^T) l2^T, x' before the rotation.
     Tensor low_rank_l1, low_rank_l2;
     /// Static scales of the activations, one set per step (W8A8: one in all), or undefined: f32 [steps] twice
@@ -55,7 +57,8 @@ class QuantizedLinear final : public Linear {
     /// As Linear::forward. W8A8_TIMESTEP needs step.timestep_index in [0, steps) where step.dynamic does not
     /// hold: InvalidArgument. Schemes with 4-bit weights and activations heed step.wide_activations.
     void forward(const TensorView& x, const MutableView& y, const StepContext& step) const override;
-    /// With the suffixes of the file format: "W4A4_MXFP4_SVD" with a low-rank branch, "..._ROTATED".
+    /// With the suffixes of the file format: "W4A4_MXFP4_SVD" with a low-rank branch, "..._ROTATED" or
+    /// "..._CONVROT".
     std::string scheme() const override;
     std::size_t weight_bytes() const override;
     const QuantizedLinearWeights& weights() const;

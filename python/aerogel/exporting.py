@@ -30,7 +30,7 @@ class ExportedLayer:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The two files, what became of each quantized layer, and the bytes of all tensors before and after."""
+    """The two files (layout "comfy": one, and no description), what became of each quantized layer, and the bytes of all tensors before and after."""
 
     description: str
     weights: str
@@ -43,12 +43,12 @@ class ExportReport:
         worst = max(self.layers, key=lambda layer: layer.relative_error)
         groups = max(layer.group_size for layer in self.layers)
         return (f"{len(self.layers)} {self.scheme}{f' in groups of {groups}' if groups else ''}: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB, largest relative "
-                f"weight error {worst.relative_error:.2e} ({worst.name})\n{self.weights}\n{self.description}")
+                f"weight error {worst.relative_error:.2e} ({worst.name})\n{self.weights}" + (f"\n{self.description}" if self.description else ""))
 
 
 def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str], scheme: str = "W8A8_DYNAMIC", *,
            include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (), algorithm: str = "minmax", group_size: int | None = None,
-           asymmetric: bool = False, packed: bool = False, rotate: int = 0, low_rank: int = 0, layout: str | None = None,
+           asymmetric: bool = False, packed: bool = False, rotate: int | str = 0, low_rank: int = 0, layout: str | None = None,
            calibration: Calibration | str | PathLike[str] | None = None, rank: int | None = None,
            progress: bool | Callable[[int, int, str], object] = True) -> ExportReport:
     """Writes `quant_model_description_{scheme}.json` and `quant_model_weight_{scheme}.safetensors` into `directory` (made when missing),
@@ -61,9 +61,11 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
     and `aerogel quantize` (checkpoint) choose. algorithm: how stored values are chosen, see docs/algorithms.md. group_size: columns that
     share a scale, 0 = the whole row, None = the scheme's default (64, or 32, for int4 weights where they divide the columns; the whole row
     in layout v0). asymmetric: scales with offsets. packed: two int4 values per byte. rotate: columns per Hadamard
-    transform of weights and inputs, a power of two (-1 = the largest that divides the columns). low_rank: rank of a float branch beside the
+    transform of weights and inputs, a power of two (-1 = the largest that divides the columns), or "convrot" or "convrot:COLUMNS", the
+    rotation of ComfyUI's files (a power of four). low_rank: rank of a float branch beside the
     quantized residual.
-    layout: "v0" (the older exporter's tensors and types) or "v1" (float32 scales); None: "v1" where that layout can hold the scheme
+    layout: "v0" (the older exporter's tensors and types), "v1" (float32 scales), or "comfy", one file as ComfyUI reads it, without a
+    description (`directory` may then be the .safetensors file itself); None: "v1" where that layout can hold the scheme
     (docs/files.md). rank: `_{rank}` is put at the end of both file names; None: this process's rank where torch.distributed is initialized,
     else none; -1: none.
     progress: True shows a tqdm bar where there is a terminal or a notebook, or a function of (bytes done, bytes in all, tensor name).
@@ -76,7 +78,7 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
     if calibration is not None and not isinstance(calibration, Calibration):
         calibration = Calibration.load(calibration)
     with _reporter(progress) as report:
-        how = _core.LayerOptions(scheme=scheme, algorithm=algorithm, group_size=group_size, asymmetric=asymmetric, packed=packed, rotate=rotate,
+        how = _core.LayerOptions(scheme=scheme, algorithm=algorithm, group_size=group_size, asymmetric=asymmetric, packed=packed, rotate=str(rotate),
                                  low_rank=low_rank)
         done = _core.export(checkpoint, layers, how, folder=fspath(directory), rank=rank, layout=layout, progress=report,
                             calibration=None if calibration is None else calibration._core)

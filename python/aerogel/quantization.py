@@ -36,9 +36,10 @@ def quantize(model: nn.Module, quant_des_path: str | PathLike[str] | None = None
              exclude: str | Iterable[str] = (), rank: int | None = None, scheme_of: Callable[[str, str], str] | None = None) -> QuantizeReport:
     """Replaces Linear layers of `model` in place and returns a QuantizeReport. Give exactly one of:
 
-    quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them; or a .gguf file, from which the
-        model takes all its weights: layers of type Q8_0 and Q4_0 run as they are stored (W8A16 and W4A16 in groups of 32), everything else
-        becomes float in the dtypes of the model, whose parameters may be on the meta device;
+    quant_des_path: a description file (or its folder) as `aerogel quantize` and msModelSlim write them; or a .gguf file, or a .safetensors
+        file (or its index) that another program quantized (ComfyUI, AutoRound, GPTQ, AWQ: docs/files.md), from which the model takes all
+        its weights: layers of type Q8_0 and Q4_0 (W8A16 and W4A16 in groups of 32) and those of the other programs run as they are stored,
+        everything else becomes float in the dtypes of the model, whose parameters may be on the meta device;
     scheme: the name of a scheme that needs no data ("W8A8_DYNAMIC", "W8A16", see `schemes()`), quantized in memory;
     online_config: an OnlineQuantConfig, the same with more to choose.
 

@@ -1,4 +1,4 @@
-"""Models that take all their weights from one GGUF file: quantized layers as they are stored, everything else as floats."""
+"""Models that take all their weights from one GGUF file, or from the quantized checkpoint of another program: quantized layers as they are stored, everything else as floats."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
@@ -17,12 +17,16 @@ _SHOWN = 5
 
 def is_weight_file(path: str | PathLike[str]) -> bool:
     """True for a file that `quantize` takes as weights of its own, not as a quantized pair."""
-    return str(fspath(path)).lower().endswith(".gguf")
+    return str(fspath(path)).lower().endswith((".gguf", ".safetensors", ".safetensors.index.json"))
 
 
 def open_weights(model: nn.Module, path: str | PathLike[str]) -> _core.WeightFile:
     """The file under the names of the model's class. OSError, ValueError, NotImplementedError (a type of tensors that is not supported)."""
-    return _core.WeightFile.open(fspath(path), type(model).__name__)
+    file = _core.WeightFile.open(fspath(path), type(model).__name__)
+    if not str(fspath(path)).lower().endswith(".gguf") and not file.program:
+        raise ValueError(f"[quantize] {fspath(path)} is no quantized checkpoint: nothing in it says how its layers are quantized "
+                         "(of a pair, name the description)")
+    return file
 
 
 def _first(what: str, names: list[str]) -> str:

@@ -127,7 +127,7 @@ std::vector<std::string_view> static_types(const AttentionFormatRow& row) {
 
 // f32 [size, size], the R of x R.
 nb::object rotation(std::int64_t size, std::int64_t seed) {
-    const Rotation rotate(size, size, seed);
+    const Rotation rotate(size, {RotationKind::hadamard, size}, seed);
     Tensor identity(DType::f32, {size, size});
     std::fill_n(identity.mutable_as<float>(), size * size, 0.0F);
     for (std::int64_t i = 0; i < size; ++i) identity.mutable_as<float>()[i * size + i] = 1.0F;

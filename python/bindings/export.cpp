@@ -19,6 +19,7 @@
 #include "bindings/calls.h"
 #include "bindings/paths.h"
 #include "model/single_files.h"
+#include "quant/algorithms/hadamard.h"
 #include "quant/calibration.h"
 
 namespace aerogel::python {
@@ -51,12 +52,14 @@ void report_progress(const nb::object& callback, std::size_t done, std::size_t t
 // Of a layer's choices, with the names of Python's export().
 LayerOptions layer_options(std::string_view scheme, const std::string& algorithm,
                            std::optional<std::int64_t> group_size, bool asymmetric, bool packed,
-                           std::int64_t rotate, std::int64_t low_rank) {
+                           const std::string& rotate, std::int64_t low_rank) {
     LayerOptions options;
     options.algorithm = algorithm;
     options.weight = {group_size.value_or(kSchemeGroups), !asymmetric};
     options.packed = packed;
-    options.rotation_block = rotate;
+    const RotationShape rotation = parse_rotation(rotate);
+    options.rotation_block = rotation.block;
+    options.rotation_kind = rotation.kind;
     options.low_rank = low_rank;
     return options_of_scheme(scheme, std::move(options));
 }
@@ -64,7 +67,8 @@ LayerOptions layer_options(std::string_view scheme, const std::string& algorithm
 PairLayout layout_from(const std::string& name) {
     if (name == "v0") return PairLayout::v0;
     if (name == "v1") return PairLayout::v1;
-    throw InvalidArgument("[export] the layout must be v0, v1 or None, got " + name);
+    if (name == "comfy") return PairLayout::comfy;
+    throw InvalidArgument("[export] the layout must be v0, v1, comfy or None, got " + name);
 }
 
 ExportReport export_layers(const ModelWeights& model, const std::vector<std::string>& layers,

@@ -1,4 +1,5 @@
-// Files of weights that a model takes all its tensors from: GGUF, under the names of diffusers.
+// Files of weights that a model takes all its tensors from: GGUF and quantized checkpoints, under the names
+// of diffusers.
 #include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -23,7 +24,7 @@ namespace aerogel::python {
 namespace {
 
 std::shared_ptr<QuantizedLinear> layer_from_weights(const WeightFile& file, const ModelPlan& plan,
-                                            const ModuleDecision& decision) {
+                                                    const ModuleDecision& decision) {
     return without_gil([&] {
         return std::make_shared<QuantizedLinear>(read_from_weights(file, plan.module_of(decision), decision));
     });
@@ -40,6 +41,9 @@ void bind_weight_files(nb::module_& module) {
             },
             nb::arg("path"), nb::arg("class_name"))
         .def_prop_ro("path", [](const WeightFile& file) { return path_text(file.path()); })
+        .def_prop_ro(
+            "program", [](const WeightFile& file) { return std::string(file.program()); },
+            "Who quantized the checkpoint; empty: nobody.")
         .def("names", &WeightFile::names)
         .def("fits", &WeightFile::fits, nb::arg("name"), nb::arg("shape"),
              "True when the tensor can be taken in this shape.")
@@ -53,7 +57,8 @@ void bind_weight_files(nb::module_& module) {
                 return nb::make_tuple(std::string(to_string(tensor.dtype())), to_numpy(tensor));
             },
             nb::arg("name"), "(dtype, array) as floats; bf16 as uint16.")
-        .def("read", &layer_from_weights, nb::arg("plan"), nb::arg("decision"), "The Linear that the plan makes.");
+        .def("read", &layer_from_weights, nb::arg("plan"), nb::arg("decision"),
+             "The Linear that the plan makes.");
 }
 
 }  // namespace aerogel::python

@@ -8,6 +8,7 @@
 
 #include "aerogel/error.h"
 #include "core/paths.h"
+#include "quant/algorithms/hadamard.h"
 #include "quant/attention.h"
 #include "quant/float_layer.h"
 #include "quant/layer_patterns.h"
@@ -18,6 +19,9 @@ namespace {
 OnlineQuantConfig online_config(const QuantizationFlags& flags) {
     OnlineQuantConfig config = flags.online;
     config.symmetric = !flags.asymmetric;
+    const RotationShape rotation = parse_rotation(flags.rotation);
+    config.rotation_block = rotation.block;
+    config.rotation_kind = rotation.kind;
     for (const std::string& fallback : flags.fallbacks) {
         const std::size_t equals = fallback.rfind('=');
         if (equals == std::string::npos || equals == 0 || equals + 1 == fallback.size()) {
@@ -82,9 +86,10 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
                     "Columns that share a weight scale; 0: the whole row, -1: the scheme's default")
         ->group(group);
     command
-        .add_option("--rotate", flags.online.rotation_block,
+        .add_option("--rotate", flags.rotation,
                     "Rotate weights and inputs: columns per Hadamard transform (a power of two; -1: the "
-                    "largest that divides the columns)")
+                    "largest that divides the columns), or convrot[:COLUMNS], ComfyUI's rotation (a power "
+                    "of four, 256 where it divides the columns)")
         ->group(group);
     command
         .add_option("--low-rank", flags.online.low_rank,
@@ -111,8 +116,8 @@ LoadOptions load_options(const QuantizationFlags& flags) {
     if (online) return {.weights = flags.weights, .online = online_config(flags), .loras = lora_files(flags)};
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
         flags.asymmetric || flags.online.group_size != kSchemeGroups || flags.online.algorithm != "minmax" ||
-        flags.online.rotation_block != 0 || flags.online.low_rank != 0 ||
-        !flags.online.fa_quant_type.empty() || !flags.online.fa_layers.empty()) {
+        flags.rotation != "0" || flags.online.low_rank != 0 || !flags.online.fa_quant_type.empty() ||
+        !flags.online.fa_layers.empty()) {
         throw InvalidArgument(
             "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, "
             "--rotate, --low-rank, --fa and --fa-layers need --online");

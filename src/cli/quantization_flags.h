@@ -19,6 +19,7 @@ struct QuantizationFlags {
     std::optional<int> first_static_step;
     OnlineQuantConfig online;            ///< quant_type empty: none
     std::vector<std::string> fallbacks;  ///< PATTERN=SCHEME
+    std::string rotation = "0";
     bool asymmetric = false;
     std::vector<std::string> loras;  ///< FILE[=WEIGHT]
     std::string timestep_policy;

@@ -26,6 +26,7 @@
 #include "core/resumable_file.h"
 #include "model/single_files.h"
 #include "quant/algorithms/algorithm.h"
+#include "quant/algorithms/hadamard.h"
 #include "quant/attention.h"
 #include "quant/calibration.h"
 #include "quant/export.h"
@@ -61,7 +62,7 @@ struct QuantizeFlags {
     std::int64_t group_size = kSchemeGroups;
     bool asymmetric = false;
     bool packed = false;
-    std::int64_t rotation_block = 0;
+    std::string rotation = "0";
     std::int64_t low_rank = 0;
     std::string smoothing;
     AttentionFlags attention;
@@ -83,7 +84,7 @@ void check_required(const QuantizeFlags& flags) {
     }
     const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
                               flags.algorithm != "minmax" || flags.group_size != kSchemeGroups ||
-                              flags.asymmetric || flags.rotation_block != 0 || flags.low_rank != 0 ||
+                              flags.asymmetric || flags.rotation != "0" || flags.low_rank != 0 ||
                               !flags.smoothing.empty() || !flags.attention.quant_type.empty();
     if (layers_given) {
         throw InvalidArgument(
@@ -101,7 +102,9 @@ LayerOptions options_of(const QuantizeFlags& flags) {
     }
     options.weight.group_size = flags.group_size;
     options.weight.symmetric = !flags.asymmetric;
-    options.rotation_block = flags.rotation_block;
+    const RotationShape rotation = parse_rotation(flags.rotation);
+    options.rotation_block = rotation.block;
+    options.rotation_kind = rotation.kind;
     options.low_rank = flags.low_rank;
     options.packed = flags.packed;
     return options_of_scheme(flags.scheme, std::move(options));
@@ -203,6 +206,11 @@ bool any_calibrated(const std::map<std::string, PlannedAttention>& plan) {
     });
 }
 
+PairLayout layout_of(const std::string& name) {
+    if (name == "comfy") return PairLayout::comfy;
+    return name == "v0" ? PairLayout::v0 : PairLayout::v1;
+}
+
 ExportReport run_export(const QuantizeFlags& flags, const WeightFile& model, const RecipePlan& plan,
                         const CalibrationStats* calibration) {
     ExportOptions options;
@@ -210,7 +218,7 @@ ExportReport run_export(const QuantizeFlags& flags, const WeightFile& model, con
     options.rank = flags.rank;
     options.calibration = calibration;
     options.attentions = quantized_attentions(plan.attentions, model.path(), calibration);
-    if (!flags.layout.empty()) options.layout = flags.layout == "v0" ? PairLayout::v0 : PairLayout::v1;
+    if (!flags.layout.empty()) options.layout = layout_of(flags.layout);
     std::unique_ptr<Progress> progress;
     double percent = 0;
     options.progress = [&](std::size_t done, std::size_t total, const std::string& tensor) {
@@ -238,12 +246,22 @@ void run_quantize(const QuantizeFlags& flags) {
         return;
     }
     check_required(flags);
-    check_output_folder("quantize", flags.folder);
+    const std::filesystem::path output = flags.folder;
+    if (flags.layout == "comfy" && output.extension() == ".safetensors") {
+        check_output_file("quantize", output, {flags.model});
+    } else {
+        check_output_folder("quantize", output);
+    }
     QuantizeResult result;
     result.model = flags.model;
     const ModelWeights model = open_model_weights("quantize", flags.model, flags.rank);
     const std::vector<std::string> linears = linear_layers(model.file);
     result.linears = linears.size();
+    if (flags.layout == "comfy" && path_exists(model.file.path().parent_path() / "config.json")) {
+        result.notes.emplace_back(
+            "the tensors keep the names that diffusers gives them; ComfyUI looks for those of the model's "
+            "own code");
+    }
     const RecipePlan plan = flags.recipe.empty() ? plan_from_flags(flags, model.defaults, linears, result)
                                                  : plan_from_recipe(flags, linears, result);
     const bool inputs = any_needs_inputs(plan.layers);
@@ -282,9 +300,10 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
             "or awq (giving it to --algorithm means --smooth with minmax)")
         ->group(group);
     command
-        .add_option("--rotate", flags.rotation_block,
+        .add_option("--rotate", flags.rotation,
                     "Rotate weights and inputs: columns per Hadamard transform (a power of two; -1: the "
-                    "largest that divides the columns)")
+                    "largest that divides the columns), or convrot[:COLUMNS], ComfyUI's rotation (a power "
+                    "of four, 256 where it divides the columns)")
         ->group(group);
     command
         .add_option("--low-rank", flags.low_rank,
@@ -342,6 +361,8 @@ constexpr const char* kExamples =
     "  aerogel quantize examples/shapes_dit -o quantized --scheme INT4 --group-size 32 --packed\n"
     "  aerogel quantize --list\n"
     "  aerogel quantize examples/shapes_dit -o quantized --scheme W8A8_TIMESTEP --steps 20 --max-captions 2\n"
+    "  aerogel quantize model.safetensors -o int8.safetensors --scheme W8A8_DYNAMIC --layout comfy --rotate "
+    "convrot\n"
     "  aerogel quantize Wan2.2/low_noise_model -o quantized --recipe wan2_2_w4a4f8_mxfp_t2v.yaml\n";
 
 }  // namespace
@@ -363,10 +384,11 @@ void add_quantize(CLI::App& app) {
         fmt::format("Layers to quantize, by pattern (* ? [ab] {{a,b}}); default {}", kDefaultLayers));
     command->add_option("--exclude", flags->exclude, "Layers to leave float; wins over --include");
     command
-        ->add_option("--layout", flags->layout,
-                     "Layout of the files: v1 (default) or v0, the older one of msmodelslim; W8A8_TIMESTEP "
-                     "is always written as v0")
-        ->check(CLI::IsMember({"v0", "v1"}));
+        ->add_option(
+            "--layout", flags->layout,
+            "Layout of the files: v1 (default), v0, the older one of msmodelslim, or comfy, one file as "
+            "ComfyUI reads it (--output may name it); W8A8_TIMESTEP is always written as v0")
+        ->check(CLI::IsMember({"v0", "v1", "comfy"}));
     command
         ->add_option(
             "--rank", flags->rank,

@@ -125,8 +125,11 @@ Json result_json(const QuantizeResult& result) {
         json["group_size"] = widest_groups(report);
         json["algorithm"] = result.options.algorithm;
         json["smoothing"] = result.options.smoothing;
+        if (!result.notes.empty()) json["notes"] = result.notes;
     }
-    json.update({{"layout", report.layout == PairLayout::v0 ? "v0" : "v1"},
+    json.update({{"layout", report.layout == PairLayout::v0   ? "v0"
+                            : report.layout == PairLayout::v1 ? "v1"
+                                                              : "comfy"},
                  {"description", report.description.string()},
                  {"weights", report.weights.string()},
                  {"bytes_before", report.bytes_before},
@@ -167,7 +170,8 @@ std::string result_text(const QuantizeResult& result) {
         std::max_element(report.layers.begin(), report.layers.end(),
                          [](const auto& a, const auto& b) { return a.relative_error < b.relative_error; });
     text += fmt::format("largest relative weight error: {:.2e} ({})\n", worst->relative_error, worst->name);
-    return text + fmt::format("{}\n{}", report.weights.string(), report.description.string());
+    text += report.weights.string();
+    return report.description.empty() ? text : text + "\n" + report.description.string();
 }
 
 std::string scheme_list_text() {

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "aerogel/quantized_tensor.h"
+#include "kernels/hadamard.h"
 
 namespace aerogel {
 
@@ -36,6 +37,7 @@ struct LinearProblem {
     std::int64_t group_size = 0;  ///< columns per weight scale, 0 = whole row
     bool weight_offset = false;
     std::int64_t dual_block = 512;  ///< columns per dual scale of mxfp4_dual weights
+    bool rotated = false;           ///< LinearArgs::rotation is given; for kernels that rotate
 
     /// "m=4 n=8 k=16 x=f32 y=f32 w=int8 act=per_token".
     std::string describe() const;
@@ -58,8 +60,10 @@ struct LinearArgs {
     std::int64_t x_stride = 0;
     void* y = nullptr;
     std::int64_t y_stride = 0;
-    const std::byte* packed = nullptr;         ///< made by the same kernel's pack()
-    const float* mul_scale = nullptr;          ///< [k] or null
+    const std::byte* packed = nullptr;  ///< made by the same kernel's pack()
+    const float* mul_scale = nullptr;   ///< [k] or null
+    RowRotation rotation =
+        {};  ///< of x instead of mul_scale, where problem.rotated: x' is what it makes of x
     const float* bias = nullptr;               ///< [n] or null (all but per_tensor)
     float input_scale = 1.0F;                  ///< per_tensor
     float input_offset = 0.0F;                 ///< per_tensor, integral
@@ -81,6 +85,7 @@ struct LinearKernel {
     void (*pack)(const LinearProblem& problem, const QuantizedTensor& weight, std::byte* packed) noexcept;
     std::size_t (*workspace_bytes)(const LinearProblem& problem);
     void (*run)(const LinearProblem& problem, const LinearArgs& args) noexcept;
+    bool rotates = false;  ///< run() takes a LinearArgs::rotation, with the bits of the Hadamard kernels
 };
 
 /// "per_token" ...

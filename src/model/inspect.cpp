@@ -123,6 +123,7 @@ OrderedJson pair_json(const QuantizedPair& pair, const PairInspection& inspectio
                         {"float_tensors", OrderedJson::array()},
                         {"problems", inspection.problems},
                         {"notes", inspection.notes}};
+    if (!pair.program().empty()) json["program"] = pair.program();
     for (const auto& layer : inspection.layers) {
         json["layers"].push_back({{"name", layer.name},
                                   {"scheme", layer.scheme},
@@ -142,9 +143,12 @@ OrderedJson pair_json(const QuantizedPair& pair, const PairInspection& inspectio
 }
 
 std::string pair_text(const QuantizedPair& pair, const PairInspection& inspection, bool all) {
-    std::string text = fmt::format("quantized pair, model_quant_type {}\n  {}\n  {} ({})\n",
-                                   pair.description().model_quant_type, pair.path().string(),
-                                   pair.weights().path().string(), shown(inspection.bytes));
+    std::string text = pair.program().empty()
+                           ? fmt::format("quantized pair, model_quant_type {}\n  {}\n  {} ({})\n",
+                                         pair.description().model_quant_type, pair.path().string(),
+                                         pair.weights().path().string(), shown(inspection.bytes))
+                           : fmt::format("quantized checkpoint as {} has them\n  {} ({})\n", pair.program(),
+                                         pair.weights().path().string(), shown(inspection.bytes));
     text += fmt::format("{} quantized layers, {:.2f} bits per weight with scales", inspection.layers.size(),
                         inspection.bits_per_weight());
     text += layer_lines(inspection, all);
@@ -331,6 +335,7 @@ InspectReport inspect_tensors(const fs::path& path, const InspectOptions& option
         return {path, calibration_json(path.string(), stats),
                 calibration_text(path.string(), stats, options.all), 0};
     }
+    if (foreign_checkpoint(file)) return inspect_quantized(file.path(), options);
     fs::path config = file.path().parent_path() / "config.json";
     if (!is_folder(path) || !path_exists(config)) config.clear();
     return {file.path(), tensors_json(file, config), tensors_text(file, config, options), 0};

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <bit>
-
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
 #include "base/timed.h"
@@ -20,7 +18,7 @@ bool fits(const TensorView& matrix, const TensorView& like) {
 
 }  // namespace
 
-void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block, const Tensor& signs,
+void hadamard_rows(const TensorView& x, const MutableView& y, RotationShape shape, const Tensor& signs,
                    const Context& context) {
     if (!fits(x, x) || !fits(y, x) || x.data == y.data) {
         throw InvalidArgument(
@@ -29,20 +27,23 @@ void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block
                         x.describe(), y.describe()));
     }
     const std::int64_t columns = x.dim(1);
-    if (block < 1 || !std::has_single_bit(static_cast<std::uint64_t>(block)) || columns % block != 0) {
-        throw InvalidArgument(fmt::format(
-            "[hadamard] block must be a power of two that divides the {} columns, got {}", columns, block));
+    if (!is_rotation_block(shape) || columns % shape.block != 0) {
+        throw InvalidArgument(
+            fmt::format("[hadamard] block must be a power of {} that divides the {} columns, got {}",
+                        shape.kind == RotationKind::hadamard ? "two" : "four", columns, shape.block));
     }
     if (signs.defined() &&
         (signs.dtype() != DType::f32 || signs.shape() != Shape{columns} || signs.device() != x.device)) {
         throw InvalidArgument(
             fmt::format("[hadamard] signs must be f32[{}], got {}", columns, signs.describe()));
     }
-    const HadamardKernel& kernel = choose("hadamard", x.device, &Machine::hadamard, FloatRows{});
+    const HadamardKernel& kernel =
+        choose("hadamard", x.device, &Machine::hadamard, RotationProblem{shape.kind});
     HadamardArgs args;
     args.rows = x.dim(0);
     args.columns = columns;
-    args.block = block;
+    args.block = shape.block;
+    args.kind = shape.kind;
     args.x = static_cast<const float*>(x.data);
     args.x_stride = columns;
     args.y = static_cast<float*>(y.data);
@@ -52,7 +53,8 @@ void hadamard_rows(const TensorView& x, const MutableView& y, std::int64_t block
     if (args.rows == 0) return;
     const auto bytes = static_cast<double>(2 * x.count()) * sizeof(float);
     const Timed timed({.op = "hadamard", .kernel = kernel.name, .bytes = bytes});
-    run_operation_on(x.device, [&] { kernel.run(args); }, context.threads);
+    run_operation_on(
+        x.device, [&] { kernel.run(args); }, context.threads);
 }
 
 }  // namespace aerogel

@@ -147,6 +147,8 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     problem.x = x.dtype;
     problem.y = y.dtype;
     problem.activation = activation;
+    problem.rotated = args.rotation.shape.block != 0;
+    if (problem.rotated && !rotates()) refuse(std::string(kernel_->name) + " rotates no rows");
     if (activation != problem_.activation) {
         if (const std::string reason = kernel_->why_not(problem); !reason.empty()) refuse(reason);
     }

@@ -25,6 +25,8 @@ class PackedLinear {
     std::string_view kernel_name() const { return kernel_->name; }
     /// Whether run() takes these activations.
     bool serves(Activation activation) const;
+    /// Whether run() takes args.rotation: rows are then rotated on their way, without an array between.
+    bool rotates() const { return kernel_->rotates; }
 
     /// y[..., n] = x[..., k] w^T as kernels/linear.h spells out; `args` brings the arrays of the epilogue
     /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, on the weight's device, last

@@ -55,7 +55,7 @@ std::string dynamic_attention_types() {
 Tensor attention_rotation(std::int64_t head_dim) {
     Tensor identity = Tensor::zeros(DType::f32, {head_dim, head_dim});
     for (std::int64_t i = 0; i < head_dim; ++i) identity.mutable_as<float>()[i * head_dim + i] = 1.0F;
-    return Rotation(head_dim, -1, kSeed).rotated_inputs(identity).to(DType::bf16);
+    return Rotation(head_dim, {RotationKind::hadamard, -1}, kSeed).rotated_inputs(identity).to(DType::bf16);
 }
 
 AttentionQuantization dynamic_attention(const AttentionType& type, std::int64_t head_dim) {

@@ -156,6 +156,7 @@ constexpr std::string_view kWeight = ".weight", kBias = ".bias";
 
 // The layouts that have a form for each scheme: W8A8_TIMESTEP is v0's, schemes with float32 scales are v1's.
 PairLayout choose_layout(const LayerPlan& plan, const std::optional<PairLayout>& wanted) {
+    if (wanted == PairLayout::comfy) return *wanted;
     const SchemeRow *only_v0 = nullptr, *only_v1 = nullptr;
     for (const auto& [name, options] : plan) {
         if (options.scheme->per_step) only_v0 = options.scheme;
@@ -217,12 +218,12 @@ std::string tensor_text(const Tensor& tensor) {
 // and the identity of the model. Two exports with the same key write the same file.
 std::string export_key(const WeightFile& model, const LayerPlan& plan, PairLayout layout,
                        const ExportOptions& options) {
-    std::string text = fmt::format("{} v{}\n", kVersion, layout == PairLayout::v0 ? 0 : 1);
+    std::string text = fmt::format("{} v{}\n", kVersion, static_cast<int>(layout));
     const CalibrationStats* calibration = options.calibration;
     for (const auto& [name, how] : plan) {
-        text += fmt::format("layer {} {} {} {} {} {} {} {} {}\n", name, how.scheme->name, how.algorithm,
+        text += fmt::format("layer {} {} {} {} {} {} {} {} {} {}\n", name, how.scheme->name, how.algorithm,
                             how.smoothing, how.weight.group_size, how.weight.symmetric, how.packed,
-                            how.rotation_block, how.low_rank);
+                            how.rotation_block, to_string(how.rotation_kind), how.low_rank);
         if (how.scheme->needs_calibration) text += calibration_text(*calibration, name);
         if (needs_inputs(*how.scheme, how)) text += tensor_text(calibration->inputs(name).rows);
     }
@@ -257,7 +258,12 @@ class Exporter {
         check_layers();
         announce();
         const std::string& type = description_.model_quant_type;
-        report_.description = options.folder / description_file_name(type, options.rank);
+        if (report_.layout == PairLayout::comfy && options.folder.extension() == ".safetensors") {
+            report_.weights = options.folder;
+            return;
+        }
+        if (report_.layout != PairLayout::comfy)
+            report_.description = options.folder / description_file_name(type, options.rank);
         report_.weights = options.folder / weight_file_name(type, options.rank);
     }
 
@@ -266,7 +272,7 @@ class Exporter {
         // Tensors in memory may change between two runs without a trace.
         const bool goes_on = !model_.files().empty();
         const std::string key = goes_on ? export_key(model_, plan_, report_.layout, options_) : "";
-        make_folders(options_.folder);
+        if (report_.weights.has_parent_path()) make_folders(report_.weights.parent_path());
         ExportFile file(report_.weights, units_);
         finish_earlier_switch();
         file.begin(key);
@@ -294,6 +300,10 @@ class Exporter {
 
     // See pair_switch.h. What fails before the weights have their name leaves the old pair alone.
     void publish(ExportFile& file) const {
+        if (report_.description.empty()) {
+            file.commit();
+            return file.forget();
+        }
         const fs::path next = next_description_path(report_.description);
         try {
             description_.write(next, report_.layout);
@@ -309,6 +319,7 @@ class Exporter {
 
     // Of a run that was killed between the two names, or before the first.
     void finish_earlier_switch() const {
+        if (report_.description.empty()) return;
         const fs::path next = next_description_path(report_.description);
         if (is_half_switched(report_.description, report_.weights)) {
             rename_file(next, report_.description);
@@ -376,6 +387,8 @@ class Exporter {
 
     // One unit behind those of the model, without a source.
     void announce_attentions() {
+        if (report_.layout == PairLayout::comfy && !options_.attentions.empty())
+            throw InvalidArgument("[quantize] layout comfy has no form of quantized attention: choose v1");
         std::vector<TensorInfo> unit;
         for (const auto& [name, attention] : options_.attentions) {
             for (const auto& [tensor, value] : attention_tensors(attention)) {

@@ -38,7 +38,8 @@ LayerOptions options_of_scheme(std::string_view name, LayerOptions choices);
 using LayerPlan = std::map<std::string, LayerOptions>;
 
 struct ExportOptions {
-    std::filesystem::path folder;  ///< made when missing
+    std::filesystem::path
+        folder;  ///< made when missing; of layout comfy it may be the .safetensors file itself
     /// Unset: v1, or v0 for schemes that only the older exporter has (W8A8_TIMESTEP).
     std::optional<PairLayout> layout;
     /// Quantized attention beside the layers: module -> what its file entries hold.
@@ -59,7 +60,7 @@ struct ExportReport {
         std::int64_t group_size = 0;  ///< columns per scale, 0: the whole row
         double relative_error = 0.0;  ///< |W - dequantized| / |W|
     };
-    std::filesystem::path description;
+    std::filesystem::path description;  ///< empty in layout comfy
     std::filesystem::path weights;
     PairLayout layout = PairLayout::v1;
     std::vector<Layer> layers;

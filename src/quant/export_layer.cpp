@@ -23,6 +23,7 @@
 #include "quant/algorithms/minmax.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/weight_rows.h"
+#include "quant/foreign/comfy_writer.h"
 #include "quant/layer_arrays.h"
 #include "quant/restore.h"
 
@@ -55,7 +56,7 @@ DType deq_scale_type(const StoredForm& form) {
 
 // Scales and biases are in the model's type in v0, except for schemes that v0 does not know.
 bool is_wide(const StoredForm& form) {
-    return form.layout == PairLayout::v1 || scheme_of(form).float32;
+    return form.layout != PairLayout::v0 || scheme_of(form).float32;
 }
 
 Int4Layout int4_layout(const LayerOptions& options) {
@@ -87,6 +88,10 @@ StoredType scale_type(const StoredForm& form) {
     return {wide ? DType::f32 : form.weight.dtype, {n, group == 0 ? 1 : columns_of(form) / group}};
 }
 
+RotationShape rotation_shape(const LayerOptions& options) {
+    return {options.rotation_kind, options.rotation_block};
+}
+
 ArraySizes sizes_of(const StoredForm& form) {
     ArraySizes sizes;
     sizes.n = rows_of(form);
@@ -94,7 +99,7 @@ ArraySizes sizes_of(const StoredForm& form) {
     sizes.dual_blocks = mx_dual_blocks(sizes.k);
     sizes.rank = form.options.low_rank;
     if (form.options.rotation_block != 0) {
-        sizes.rotation_block = rotation_block(sizes.k, form.options.rotation_block);
+        sizes.rotation_block = rotation_block(sizes.k, rotation_shape(form.options));
     }
     if (scheme_of(form).per_step) sizes.steps = form.calibration->steps();
     return sizes;
@@ -240,7 +245,7 @@ void check_shape(const StoredForm& form) {
         throw InvalidArgument(fmt::format("[quantize] {} {} cannot be packed: it has an odd number of {}",
                                           form.layer(), to_string(shape), rows ? "rows" : "columns"));
     }
-    if (options.rotation_block != 0) rotation_block(shape[1], options.rotation_block);
+    if (options.rotation_block != 0) rotation_block(shape[1], rotation_shape(options));
     if (options.low_rank > largest) {
         throw InvalidArgument(fmt::format("[quantize] the rank must be at most {} for {} {}, got {}", largest,
                                           form.layer(), to_string(shape), options.low_rank));
@@ -348,9 +353,11 @@ void check_form(const StoredForm& form) {
     if (scheme.needs_calibration) form.calibration->range(form.layer());
     if (inputs) check_inputs(form);
     check_shape(form);
+    if (form.layout == PairLayout::comfy) check_comfy_form(form);
 }
 
 std::vector<StoredTensor> stored_tensors(const StoredForm& form) {
+    if (form.layout == PairLayout::comfy) return comfy_tensors(form);
     std::vector<StoredTensor> tensors;
     for (const LayerArray* array : stored_arrays(form)) {
         StoredType type = stored_type(*array, form);
@@ -362,13 +369,19 @@ std::vector<StoredTensor> stored_tensors(const StoredForm& form) {
 StoredLayer quantize_layer(const StoredForm& form, const FloatLayer& layer) {
     const SchemeRow& scheme = scheme_of(form);
     LayerChoices choices = form.options;
-    choices.weight.narrow = form.layout == PairLayout::v0;
+    choices.weight.narrow = form.layout != PairLayout::v1;
+    choices.float32 = form.layout == PairLayout::comfy;
     QuantizedLinearWeights chosen = quantize_float(layer, scheme, choices);
     if (scheme.activation == Activation::per_tensor) {
         set_static_scales(chosen, input_scales(form, layer, chosen), layer.weight.dtype());
     }
     check_readable(layer.name, chosen);
     StoredLayer stored;
+    if (form.layout == PairLayout::comfy) {
+        stored.tensors = comfy_arrays(form, layer, chosen);
+        stored.relative_error = relative_error(layer.weight, chosen);
+        return stored;
+    }
     for (const LayerArray* array : stored_arrays(form)) {
         stored.tensors.push_back(stored_array(*array, form, chosen));
         check_stored(full_name(*array, form), stored.tensors.back());

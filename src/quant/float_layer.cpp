@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <utility>
 
 #include "aerogel/error.h"
@@ -15,6 +16,7 @@
 #include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/output_error.h"
 #include "quant/algorithms/smoothing.h"
+#include "quant/layer_arrays.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -37,9 +39,9 @@ Tensor smoothed(const FloatLayer& layer, const SchemeRow& scheme, const LayerCho
 // type in which the scheme keeps its scales.
 Tensor transformed(const FloatLayer& layer, const SchemeRow& scheme, const LayerChoices& choices,
                    QuantizedLinearWeights& weights) {
-    const bool wide = scheme.float32 || choices.weight.group_size != 0;
+    const bool wide = scheme.float32 || choices.float32 || choices.weight.group_size != 0;
     const DType type = wide ? DType::f32 : layer.weight.dtype();
-    Tensor weight = layer.weight;
+    Tensor weight = choices.float32 ? layer.weight.to(DType::f32) : layer.weight;
     if (!choices.smoothing.empty()) weight = smoothed(layer, scheme, choices, weights).to(type);
     if (choices.low_rank != 0) {
         LowRank split = split_low_rank(weight, {.rank = choices.low_rank, .type = layer.weight.dtype()});
@@ -49,8 +51,11 @@ Tensor transformed(const FloatLayer& layer, const SchemeRow& scheme, const Layer
     }
     if (choices.rotation_block != 0) {
         const std::int64_t columns = weight.dim(1);
-        const Rotation rotation(columns, choices.rotation_block, kSignSeed);
+        const RotationKind kind = choices.rotation_kind;
+        const Rotation rotation(columns, {kind, choices.rotation_block},
+                                kind == RotationKind::hadamard ? kSignSeed : -1);
         weights.rotation = rotation.signs().reshaped({columns / rotation.block(), rotation.block()});
+        weights.rotation_kind = kind;
         weight = rotation.rotated_inputs(weight).to(type);
     }
     return weight;
@@ -97,14 +102,18 @@ QuantizedTensor quantized(const Tensor& weight, const FloatLayer& layer, const S
 }  // namespace
 
 std::string quant_type_of(const SchemeRow& scheme, const LayerChoices& choices) {
-    return join_quant_type({std::string(scheme.name), choices.low_rank != 0, choices.rotation_block != 0});
+    const auto rotation = choices.rotation_block != 0 ? std::optional(choices.rotation_kind) : std::nullopt;
+    return join_quant_type({std::string(scheme.name), choices.low_rank != 0, rotation});
 }
 
 const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choices) {
     const QuantType type = split_quant_type(name);
     if (type.low_rank && choices.low_rank == 0) choices.low_rank = kDefaultRank;
-    if (type.rotated && choices.rotation_block == 0) choices.rotation_block = -1;
-    return scheme_row("quantize", type.low_rank || type.rotated ? std::string_view(type.scheme) : name);
+    if (type.rotation && choices.rotation_block == 0) {
+        choices.rotation_block = -1;
+        choices.rotation_kind = *type.rotation;
+    }
+    return scheme_row("quantize", type.low_rank || type.rotation ? std::string_view(type.scheme) : name);
 }
 
 std::int64_t group_size_of(const SchemeRow& scheme, std::int64_t chosen, std::int64_t columns) {
@@ -126,7 +135,7 @@ Tensor transformed_inputs(const Tensor& inputs, const QuantizedLinearWeights& we
     if (weights.mul_scale.defined()) x = scale_columns(x, weights.mul_scale);
     if (!weights.rotation.defined()) return x;
     Tensor rotated(DType::f32, x.shape());
-    hadamard_rows(x, rotated, weights.rotation.dim(1), weights.rotation.reshaped({x.dim(1)}));
+    hadamard_rows(x, rotated, rotation_of(weights), weights.rotation.reshaped({x.dim(1)}));
     return rotated;
 }
 

@@ -32,9 +32,11 @@ struct LayerChoices {
     std::string algorithm = "minmax";  ///< one of algorithms() or, with inputs, of input_algorithms()
     std::string smoothing = {};        ///< one of smoothings(), with inputs; empty: none
     WeightOptions weight;              ///< groups (or kSchemeGroups) and offsets, for schemes that have them
-    std::int64_t rotation_block =
-        0;                      ///< columns per Hadamard transform, -1: as many as can be, 0: no rotation
+    /// Columns per transform, -1: as many as can be (of convrot 256 at most), 0: no rotation.
+    std::int64_t rotation_block = 0;
     std::int64_t low_rank = 0;  ///< rank of the branch beside the quantized residual, 0: none
+    RotationKind rotation_kind = RotationKind::hadamard;
+    bool float32 = false;  ///< scales, and the weight that they are found of, whatever the model's type
 };
 
 /// The name of layers made so: "W4A4_MXFP4_SVD".

@@ -39,6 +39,7 @@ class Inspector {
     PairInspection run() {
         for (const QuantizedLayer& layer : pair_.layers()) inspect_layer(layer);
         inspect_attentions();
+        for (const std::string& mark : pair_.marks()) used_.insert(mark);
         inspect_listing();
         inspect_others();
         return std::move(result_);
@@ -50,7 +51,7 @@ class Inspector {
         found.name = layer.name;
         found.scheme = layer.quant_type;
         found.bytes = pair_.stored_bytes(layer);
-        found.smoothed = layer.prefix != layer.name;
+        found.smoothed = layer.foreign < 0 && layer.prefix != layer.name;
         const std::string weight = stored_name(layer_array("weight"), layer.name, layer.prefix);
         if (file_.contains(weight)) found.shape = file_.info(weight).shape;
         try {
@@ -58,9 +59,13 @@ class Inspector {
             found.shape = {weights.weight.rows, weights.weight.columns};
             found.steps = static_cast<std::size_t>(weights.steps());
             found.runs = true;
-        } catch (const Unsupported&) {
-            not_there_.insert(layer.quant_type);
-            inspect_scales(layer);
+        } catch (const Unsupported& error) {
+            if (layer.foreign < 0) {
+                not_there_.insert(layer.quant_type);
+                inspect_scales(layer);
+            } else {
+                result_.problems.emplace_back(error.what());
+            }
         } catch (const Cancelled&) {
             throw;
         } catch (const Error& error) {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -167,6 +166,10 @@ std::string stored_name(const LayerArray& array, const std::string& layer, const
     return fmt::format("{}.{}{}", array.outer ? layer : prefix, array.group, array.name);
 }
 
+RotationShape rotation_of(const QuantizedLinearWeights& layer) {
+    return {layer.rotation_kind, layer.rotation.dim(1)};
+}
+
 ArraySizes sizes_of(const QuantizedLinearWeights& layer) {
     const auto dim = [](const Tensor& tensor, std::size_t axis) {
         return tensor.shape().size() > axis ? tensor.dim(static_cast<int>(axis)) : 0;
@@ -193,9 +196,11 @@ NamedArrays named_arrays(const QuantizedLinearWeights& layer) {
 }
 
 QuantizedLinearWeights layer_of_arrays(const LayerMeaning& meaning, const NamedArrays& arrays) {
-    const SchemeRow& scheme = scheme_row("quantized_linear", split_quant_type(meaning.scheme).scheme);
+    const QuantType type = split_quant_type(meaning.scheme);
+    const SchemeRow& scheme = scheme_row("quantized_linear", type.scheme);
     QuantizedLinearWeights layer;
     layer.scheme = scheme.name;
+    layer.rotation_kind = type.rotation.value_or(RotationKind::hadamard);
     QuantizedTensor& weight = layer.weight;
     weight.format = scheme.weight;
     for (const auto& [name, tensor] : arrays) {
@@ -300,9 +305,10 @@ void check_rotation(const QuantizedLinearWeights& weights) {
     if (!rotation.defined()) return;
     const std::int64_t k = weights.weight.columns;
     const std::int64_t block = rotation.shape().size() == 2 ? rotation.dim(1) : 0;
-    if (block < 1 || !std::has_single_bit(static_cast<std::uint64_t>(block)) || k % block != 0) {
-        refuse(weights, fmt::format("rotation must be [{}/block,block] with a power of two as block, got {}",
-                                    k, rotation.describe()));
+    if (!is_rotation_block({weights.rotation_kind, block}) || k % block != 0) {
+        refuse(weights, fmt::format("rotation must be [{}/block,block] with a power of {} as block, got {}",
+                                    k, weights.rotation_kind == RotationKind::hadamard ? "two" : "four",
+                                    rotation.describe()));
     }
     check_array(weights, "rotation", rotation, DType::f32, {k / block, block});
     for (std::int64_t i = 0; i < k; ++i) {

@@ -84,6 +84,9 @@ const LayerArray& layer_array(std::string_view name);
 /// "<layer>.div.mul_scale", "<layer>.linear.weight" of a smoothed layer. `prefix` is that of the weight.
 std::string stored_name(const LayerArray& array, const std::string& layer, const std::string& prefix);
 
+/// The transforms of a layer that has a rotation.
+RotationShape rotation_of(const QuantizedLinearWeights& layer);
+
 /// As the layer's own arrays tell.
 ArraySizes sizes_of(const QuantizedLinearWeights& layer);
 

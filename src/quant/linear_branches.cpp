@@ -11,6 +11,7 @@
 #include "ops/elementwise.h"
 #include "ops/hadamard.h"
 #include "quant/algorithms/output_error.h"
+#include "quant/layer_arrays.h"
 
 namespace aerogel {
 namespace {
@@ -75,7 +76,7 @@ Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale,
 LinearBranches::LinearBranches(const QuantizedLinearWeights& weights, Device device)
     : n_(weights.weight.rows), k_(weights.weight.columns) {
     if (weights.rotation.defined()) {
-        block_ = weights.rotation.dim(1);
+        shape_ = rotation_of(weights);
         signs_ = weights.rotation.clone().reshaped({k_});
         if (weights.mul_scale.defined()) {
             signs_ = scale_columns(signs_.reshaped({1, k_}), weights.mul_scale).reshaped({k_});
@@ -113,7 +114,7 @@ void LinearBranches::run_piece(const TensorView& x, const MutableView& y, const 
         const bool ready = x.dtype == DType::f32 && x.contiguous();
         const Tensor dense = ready ? Tensor() : float_rows(x, context);
         Tensor rotated(DType::f32, {x.dim(0), k_}, x.device);
-        hadamard_rows(ready ? x : dense.view(), rotated, block_, signs_, context);
+        hadamard_rows(ready ? x : dense.view(), rotated, shape_, signs_, context);
         multiply(rotated, product);
     } else {
         multiply(x, product);

@@ -7,6 +7,7 @@
 
 #include "aerogel/linear.h"
 #include "aerogel/quantized_linear.h"
+#include "kernels/hadamard.h"
 
 namespace aerogel {
 
@@ -29,6 +30,10 @@ class LinearBranches {
     bool none() const { return !rotates() && down_ == nullptr; }
     /// True when x comes to the product multiplied by mul_scale already.
     bool rotates() const { return signs_.defined(); }
+    /// True when the rotation is all there is around the product, so that a kernel may do it on the way.
+    bool only_rotates() const { return rotates() && down_ == nullptr; }
+    /// What such a kernel needs, mul_scale included.
+    RowRotation rotation() const { return {shape_, signs_.as<float>()}; }
 
     /// y = multiply((x * mul_scale) R) + (x * mul_scale) l1^T l2^T, in pieces of rows. `multiply(x, y)` is
     /// the quantized product with bias; without rotation it gets x as it is. Shapes and errors as
@@ -42,7 +47,7 @@ class LinearBranches {
                    const Context& context) const;
 
     std::int64_t n_, k_;
-    std::int64_t block_ = 1;
+    RotationShape shape_;
     Tensor signs_;  ///< [k], times mul_scale
     std::unique_ptr<FloatLinear> down_, up_;
 };

@@ -320,7 +320,7 @@ LayerFacts facts_of(const LayerReader& reader, const QuantizedLayer& layer, std:
     const SchemeRow& scheme = stored_scheme_row("quantize", layer.quant_type);
     const QuantType type = split_quant_type(layer.quant_type);
     LayerFacts facts{scheme, {}, in_features, 1};
-    facts.parts.rotation = type.rotated;
+    facts.parts.rotation = type.rotation.has_value();
     facts.parts.low_rank = type.low_rank || reader.has(layer_array("svd_lowrank_l1"));
     facts.parts.smoothing = layer.prefix != layer.name;
     if (facts.parts.smoothing && in_features == 0) {
@@ -410,7 +410,11 @@ class AttentionReader {
 }  // namespace
 
 std::vector<std::string> tensors_of(const QuantizedLayer& layer) {
-    std::vector<std::string> names;
+    std::vector<std::string> names = layer.tensors;
+    if (layer.foreign >= 0) {
+        names.push_back(layer.prefix + ".bias");
+        return names;
+    }
     for (const LayerArray& array : layer_arrays()) {
         names.push_back(stored_name(array, layer.name, layer.prefix));
     }
@@ -424,6 +428,7 @@ QuantizedPair::QuantizedPair(fs::path path, QuantDescription description, Safete
 }
 
 QuantizedPair QuantizedPair::open(const fs::path& path, int rank) {
+    if (!is_folder(path) && is_checkpoint(path)) return open_checkpoint(path);
     const fs::path file = is_folder(path) ? description_in(path, rank) : with_rank(path, rank);
     // An export may exchange the pair between the two openings: what was read first is then old.
     constexpr int kMostTries = 10;
@@ -481,10 +486,12 @@ std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
 }
 
 QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int64_t in_features) const {
+    if (layer.foreign >= 0) return read_layer_of_checkpoint(layer);
     const LayerReader reader(weights_, layer);
     const LayerFacts facts = facts_of(reader, layer, in_features);
     QuantizedLinearWeights out;
     out.scheme = std::string(facts.scheme.name);
+    out.rotation_kind = split_quant_type(layer.quant_type).rotation.value_or(RotationKind::hadamard);
     out.weight.format = facts.scheme.weight;
     bool recovers = false;
     for (const LayerArray& array : layer_arrays()) {

@@ -1,16 +1,19 @@
-// Reading a quantized pair: the description JSON and the safetensors file that belongs to it, in the
-// forms that both known exporters write (they differ in dtypes, in which scales are stored and in
-// how a smoothed layer is named).
+// Reading a quantized pair or the quantized checkpoint of another program. A pair is: the description JSON
+// and the safetensors file that belongs to it, in the forms that both known exporters write (they differ in
+// dtypes, in which scales are stored and in how a smoothed layer is named).
 #pragma once
 
 #include <filesystem>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "aerogel/attention.h"
 #include "aerogel/description.h"
 #include "aerogel/quantized_linear.h"
 #include "aerogel/safetensors.h"
+#include "quant/foreign/foreign.h"
 
 namespace aerogel {
 
@@ -19,6 +22,12 @@ struct QuantizedLayer {
     std::string name;        ///< of the module in the float model
     std::string prefix;      ///< of its tensors: the name, or name + ".linear" beside name + ".div.mul_scale"
     std::string quant_type;  ///< upper case; may be one that nothing here computes yet
+    std::vector<std::string> tensors = {};  ///< of a checkpoint of another program: all but the bias
+    std::int64_t foreign = -1;              ///< its place in that checkpoint; -1: a layer of a pair
+
+    /// That of its weight in the file, and the layer's name in restored files.
+    std::string weight_tensor() const { return foreign < 0 ? prefix + ".weight" : tensors.front(); }
+    const std::string& restored_name() const { return foreign < 0 ? name : prefix; }
 };
 
 /// An attention module that the description quantizes.
@@ -33,10 +42,16 @@ std::vector<std::string> tensors_of(const QuantizedLayer& layer);
 class QuantizedPair {
   public:
     /// `path`: a description, or a folder with one. rank >= 0 takes the description of that rank: the
-    /// digits behind the last "_" are replaced, or "_<rank>" is added. IoError / InvalidArgument.
+    /// digits behind the last "_" are replaced, or "_<rank>" is added. A .safetensors or
+    /// .safetensors.index.json: a checkpoint of another program (foreign/foreign.h); its layers are then
+    /// listed without what that puts in front of all names. IoError / InvalidArgument.
     static QuantizedPair open(const std::filesystem::path& path, int rank = -1);
 
     const std::filesystem::path& path() const { return path_; }
+    /// "ComfyUI"; empty for pairs.
+    std::string_view program() const { return foreign_.program; }
+    /// Tensors of such a checkpoint that hold nothing else.
+    const std::vector<std::string>& marks() const { return foreign_.marks; }
     const QuantDescription& description() const { return description_; }
     const SafetensorsFile& weights() const { return weights_; }
     const std::vector<QuantizedLayer>& layers() const { return layers_; }
@@ -58,6 +73,10 @@ class QuantizedPair {
 
   private:
     QuantizedPair(std::filesystem::path path, QuantDescription description, SafetensorsFile weights);
+    explicit QuantizedPair(SafetensorsFile weights) : weights_(std::move(weights)) {}
+    static bool is_checkpoint(const std::filesystem::path& path);
+    static QuantizedPair open_checkpoint(const std::filesystem::path& path);
+    QuantizedLinearWeights read_layer_of_checkpoint(const QuantizedLayer& layer) const;
     void find_layers();
     void find_attentions();
 
@@ -66,6 +85,7 @@ class QuantizedPair {
     SafetensorsFile weights_;
     std::vector<QuantizedLayer> layers_;
     std::vector<StoredAttention> attentions_;
+    ForeignCheckpoint foreign_;
 };
 
 }  // namespace aerogel

@@ -330,7 +330,8 @@ class OnlinePlan {
                          "",
                          {config.group_size, config.symmetric},
                          config.rotation_block,
-                         config.low_rank};
+                         config.low_rank,
+                         config.rotation_kind};
         wish_.scheme = &online_scheme(config.quant_type, wish_.choices);
         check_choices(*wish_.scheme, wish_.choices);
         if (needs_inputs(*wish_.scheme, wish_.choices)) {

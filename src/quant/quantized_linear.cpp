@@ -104,11 +104,19 @@ struct QuantizedLinear::State {
         return *wide_packed;
     }
 
-    // The product with the quantized weight, and the bias.
-    void multiply(const TensorView& x, const MutableView& y, const StepContext& step) const {
+    // Static scales of four bits clamp x before the kernel sees it.
+    bool kernel_rotates(const StepContext& step) const {
+        if (!branches.only_rotates() || scheme.static_bits == 4) return false;
+        return (static_set(step) ? packed : packed_for(activation(step))).rotates();
+    }
+
+    // The product with the quantized weight, and the bias. `rotation`: of x, where that has not met it yet.
+    void multiply(const TensorView& x, const MutableView& y, const StepContext& step,
+                  const RowRotation& rotation = {}) const {
         const bool widened = scheme.static_bits == 4 && step.wide_activations;
         const auto set = widened ? std::nullopt : static_set(step);
         LinearArgs args;
+        args.rotation = rotation;
         if (arrays.mul_scale.defined() && !branches.rotates()) args.mul_scale = arrays.mul_scale.as<float>();
         if (set) {
             args.input_scale = weights.input_scale.as<float>()[*set];
@@ -153,6 +161,7 @@ std::int64_t QuantizedLinear::out_features() const {
 
 void QuantizedLinear::forward(const TensorView& x, const MutableView& y, const StepContext& step) const {
     if (state_->branches.none()) return state_->multiply(x, y, step);
+    if (state_->kernel_rotates(step)) return state_->multiply(x, y, step, state_->branches.rotation());
     state_->branches.run(
         x, y,
         [&](const TensorView& rows, const MutableView& product) { state_->multiply(rows, product, step); },
@@ -161,8 +170,8 @@ void QuantizedLinear::forward(const TensorView& x, const MutableView& y, const S
 
 std::string QuantizedLinear::scheme() const {
     const QuantizedLinearWeights& weights = state_->weights;
-    return join_quant_type(
-        {std::string(state_->scheme.name), weights.low_rank_l1.defined(), weights.rotation.defined()});
+    const auto rotation = weights.rotation.defined() ? std::optional(weights.rotation_kind) : std::nullopt;
+    return join_quant_type({std::string(state_->scheme.name), weights.low_rank_l1.defined(), rotation});
 }
 
 std::size_t QuantizedLinear::weight_bytes() const {

@@ -59,15 +59,16 @@ Plan make_plan(const QuantizedPair& pair) {
     std::map<std::string, std::string> renamed;
     std::set<std::string> dropped;
     for (const QuantizedLayer& layer : pair.layers()) {
-        weights[layer.prefix + ".weight"] = &layer;
-        renamed[layer.prefix + ".bias"] = layer.name + ".bias";
+        weights[layer.weight_tensor()] = &layer;
+        renamed[layer.prefix + ".bias"] = layer.restored_name() + ".bias";
         for (std::string& tensor : tensors_of(layer)) dropped.insert(std::move(tensor));
-        dropped.erase(layer.prefix + ".weight");
+        dropped.erase(layer.weight_tensor());
         dropped.erase(layer.prefix + ".bias");
     }
     for (const StoredAttention& attention : pair.attentions()) {
         for (std::string& tensor : pair.tensors_of(attention)) dropped.insert(std::move(tensor));
     }
+    dropped.insert(pair.marks().begin(), pair.marks().end());
     Plan plan;
     for (const std::string& layer : float_residuals(pair)) {
         plan.residuals.insert(layer + ".weight");
@@ -80,7 +81,7 @@ Plan make_plan(const QuantizedPair& pair) {
         if (weights.contains(name)) {
             // Everything is read, and so checked, before the first byte is written.
             const QuantizedTensor weight = pair.read(*weights.at(name)).weight;
-            info = {weights.at(name)->name + ".weight", DType::f32, {weight.rows, weight.columns}};
+            info = {weights.at(name)->restored_name() + ".weight", DType::f32, {weight.rows, weight.columns}};
             release_layer(pair, *weights.at(name));
         } else if (renamed.contains(name)) {
             info.name = renamed.at(name);
@@ -113,17 +114,17 @@ void add_low_rank(Tensor& weight, const Tensor& l1, const Tensor& l2) {
 }
 
 // W R -> W: R = diag(signs) H with H symmetric and orthogonal.
-Tensor rotated_back(const Tensor& weight, const Tensor& rotation) {
+Tensor rotated_back(const Tensor& weight, const QuantizedLinearWeights& layer) {
     Tensor back(DType::f32, weight.shape());
-    hadamard_rows(weight, back, rotation.dim(1), Tensor());
-    return scale_columns(back, rotation.reshaped({weight.dim(1)}));
+    hadamard_rows(weight, back, rotation_of(layer), Tensor());
+    return scale_columns(back, layer.rotation.reshaped({weight.dim(1)}));
 }
 
 }  // namespace
 
 Tensor restored_weight(const QuantizedLinearWeights& layer) {
     Tensor weight = dequantize(layer.weight);
-    if (layer.rotation.defined()) weight = rotated_back(weight, layer.rotation);
+    if (layer.rotation.defined()) weight = rotated_back(weight, layer);
     if (layer.low_rank_l1.defined()) add_low_rank(weight, layer.low_rank_l1, layer.low_rank_l2);
     return layer.mul_scale.defined() ? scale_columns(weight, layer.mul_scale) : weight;
 }

@@ -249,7 +249,8 @@ bool is_quant_type(std::string_view name) {
 
 namespace {
 
-constexpr std::string_view kRotated = "_ROTATED", kLowRank = "_SVD", kDynamic = "_DYNAMIC";
+constexpr std::string_view kRotated = "_ROTATED", kConvrot = "_CONVROT", kLowRank = "_SVD",
+                           kDynamic = "_DYNAMIC";
 
 // Takes `ending` off `text` if it is there.
 bool cut(std::string& text, std::string_view ending) {
@@ -263,7 +264,10 @@ bool cut(std::string& text, std::string_view ending) {
 QuantType split_quant_type(std::string_view name) {
     QuantType type;
     type.scheme = upper_case(name);
-    type.rotated = cut(type.scheme, kRotated);
+    if (cut(type.scheme, kRotated))
+        type.rotation = RotationKind::hadamard;
+    else if (cut(type.scheme, kConvrot))
+        type.rotation = RotationKind::convrot;
     const bool dynamic = cut(type.scheme, kDynamic);
     type.low_rank = cut(type.scheme, kLowRank);
     if (dynamic) type.scheme += kDynamic;
@@ -277,7 +281,7 @@ std::string join_quant_type(const QuantType& type) {
         name += kLowRank;
         if (dynamic) name += kDynamic;
     }
-    if (type.rotated) name += kRotated;
+    if (type.rotation) name += *type.rotation == RotationKind::hadamard ? kRotated : kConvrot;
     return name;
 }
 

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "aerogel/quantized_tensor.h"
+#include "aerogel/rotation.h"
 #include "kernels/linear.h"
 
 namespace aerogel {
@@ -48,12 +50,12 @@ std::string upper_case(std::string_view text);
 
 /// A type of the file format taken apart: a scheme, and what surrounds its product. "W8A8_SVD_DYNAMIC" is
 /// W8A8_DYNAMIC with a low-rank branch, as msModelSlim names it ("_SVD" stands in front of a final
-/// "_DYNAMIC", else at the end). "_ROTATED" behind it is ours: the weight is stored rotated, and a reader
-/// that does not know the name must not take it for a plain one.
+/// "_DYNAMIC", else at the end). "_ROTATED" (Hadamard) and "_CONVROT" behind it are ours: the weight is
+/// stored rotated so, and a reader that does not know the name must not take it for a plain one.
 struct QuantType {
     std::string scheme;  ///< upper case
     bool low_rank = false;
-    bool rotated = false;
+    std::optional<RotationKind> rotation = std::nullopt;
 };
 
 QuantType split_quant_type(std::string_view name);

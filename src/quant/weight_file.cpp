@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "aerogel/error.h"
 #include "core/gguf.h"
 #include "core/text.h"
 #include "formats/gguf_blocks.h"
+#include "quant/foreign/foreign.h"
+#include "quant/restore.h"
 
 namespace aerogel {
 
@@ -48,9 +51,10 @@ std::string replaced(std::string name, std::string_view from, std::string_view t
 }
 
 // The tensors of ours that a stored one holds.
-std::vector<WeightItem> items_of(const std::string& stored, const StoredInfo& info,
+// `shown`: its name, but for that of a foreign layer's weight.
+std::vector<WeightItem> items_of(const std::string& stored, const std::string& shown, const StoredInfo& info,
                                  const SingleFileNames& names, bool original) {
-    std::string name = stored.starts_with(kPrefix) ? stored.substr(kPrefix.size()) : stored;
+    std::string name = shown.starts_with(kPrefix) ? shown.substr(kPrefix.size()) : shown;
     const std::int64_t rows = info.shape.empty() ? 1 : info.shape[0];
     const NameRule* split = nullptr;
     bool swapped = false;
@@ -98,6 +102,9 @@ bool has_names_of(const SingleFileNames& code, const std::vector<std::string>& s
 struct WeightFile::State {
     std::optional<SafetensorsFile> safetensors;
     std::optional<GgufFile> gguf;
+    ForeignCheckpoint foreign;
+    std::unordered_map<std::string, const ForeignLayer*> foreign_layers;  ///< by the tensor of the weight
+    std::unordered_set<std::string> hidden;                               ///< what else belongs to them
     std::filesystem::path path;
     std::vector<std::string> names;
     std::unordered_map<std::string, WeightItem> items;
@@ -110,10 +117,43 @@ struct WeightFile::State {
     }
 
     std::vector<std::string> stored_names() const {
-        if (safetensors) return safetensors->names();
         std::vector<std::string> stored;
+        if (safetensors) {
+            for (const std::string& name : safetensors->names())
+                if (!hidden.contains(name)) stored.push_back(name);
+            return stored;
+        }
         for (const GgufTensor& tensor : gguf->header().tensors) stored.push_back(tensor.name);
         return stored;
+    }
+
+    // Formats that are not supported are refused before anything else is said about the file.
+    void find_foreign_layers() {
+        foreign = foreign_checkpoint(*safetensors);
+        hidden.insert(foreign.marks.begin(), foreign.marks.end());
+        for (const ForeignLayer& layer : foreign.layers) {
+            if (!layer.read) read_foreign(*safetensors, layer);
+            foreign_layers[layer.tensors.front()] = &layer;
+            hidden.insert(layer.tensors.begin() + 1, layer.tensors.end());
+        }
+    }
+
+    const ForeignLayer* foreign_layer(const std::string& stored) const {
+        const auto found = foreign_layers.find(stored);
+        return found == foreign_layers.end() ? nullptr : found->second;
+    }
+
+    // Of a layer whose weight is no tensor of that name.
+    std::string shown_name(const std::string& stored) const {
+        const ForeignLayer* layer = foreign_layer(stored);
+        return layer == nullptr ? stored : layer->prefix + ".weight";
+    }
+
+    QuantizedLinearWeights foreign_rows(const ForeignLayer& layer, const StoredRows& part) const {
+        QuantizedLinearWeights whole = read_foreign(*safetensors, layer);
+        if (whole.bias.defined()) whole.stored_bytes -= safetensors->info(layer.prefix + ".bias").bytes();
+        whole.bias = Tensor();
+        return part.count == layer.n ? whole : rows_of(whole, part.first, part.count);
     }
 
     static DType dtype_of(const GgufType& type) {
@@ -122,6 +162,8 @@ struct WeightFile::State {
     }
 
     StoredInfo stored_info(const std::string& stored) const {
+        if (const ForeignLayer* layer = foreign_layer(stored))
+            return {DType::f32, {layer->n, layer->k}, true};
         if (safetensors) return {safetensors->info(stored).dtype, safetensors->info(stored).shape, true};
         const GgufTensor& tensor = gguf->tensor(stored);
         return {dtype_of(*tensor.type), tensor.shape, tensor.type->block == 1 || tensor.shape.size() > 1};
@@ -129,6 +171,11 @@ struct WeightFile::State {
 
     std::size_t bytes_of(const StoredRows& part) const {
         if (gguf) return blocks(part).size();
+        if (const ForeignLayer* layer = foreign_layer(part.stored)) {
+            std::size_t bytes = 0;
+            for (const std::string& tensor : layer->tensors) bytes += safetensors->info(tensor).bytes();
+            return bytes / static_cast<std::size_t>(layer->n) * static_cast<std::size_t>(part.count);
+        }
         const TensorInfo& info = safetensors->info(part.stored);
         const std::int64_t rows = info.shape.empty() ? 1 : info.shape[0];
         return info.bytes() / static_cast<std::size_t>(rows < 1 ? 1 : rows) *
@@ -146,6 +193,8 @@ struct WeightFile::State {
     }
 
     Tensor rows(const StoredRows& part) const {
+        if (const ForeignLayer* layer = foreign_layer(part.stored))
+            return restored_weight(foreign_rows(*layer, part));
         if (safetensors) {
             const Tensor whole = safetensors->tensor(part.stored);
             if (whole.shape().empty() || part.count == whole.dim(0)) return whole;
@@ -179,7 +228,12 @@ struct WeightFile::State {
     // f(stored) for the tensors behind a name.
     template <typename F>
     void for_each_stored(const std::string& name, F&& f) const {
-        for (const StoredRows& part : item(name).parts) f(part.stored);
+        for (const StoredRows& part : item(name).parts) {
+            const ForeignLayer* layer = foreign_layer(part.stored);
+            if (layer == nullptr) f(part.stored);
+            for (const std::string& tensor : layer == nullptr ? std::vector<std::string>() : layer->tensors)
+                f(tensor);
+        }
     }
 };
 
@@ -188,7 +242,7 @@ void WeightFile::State::name_tensors(const SingleFileNames& original) {
     const std::vector<std::string> stored = stored_names();
     const bool is_original = has_names_of(original, stored);
     for (const std::string& name : stored) {
-        for (WeightItem& item : items_of(name, stored_info(name), original, is_original)) {
+        for (WeightItem& item : items_of(name, shown_name(name), stored_info(name), original, is_original)) {
             const std::string ours = item.info.name;
             bool used = true;
             for (const std::string_view unused : original.unused)
@@ -209,6 +263,7 @@ WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileN
         state->gguf = GgufFile::open(path);
     else
         state->safetensors = SafetensorsFile::open(path);
+    if (state->safetensors) state->find_foreign_layers();
     state->name_tensors(original);
     WeightFile file;
     file.state_ = std::move(state);
@@ -244,6 +299,9 @@ const TensorInfo& WeightFile::info(const std::string& name) const {
 std::string WeightFile::stored_type(const std::string& name) const {
     const WeightItem& item = state_->item(name);
     if (state_->gguf) return std::string(state_->gguf->tensor(item.parts[0].stored).type->name);
+    const ForeignLayer* layer =
+        item.parts.size() == 1 ? state_->foreign_layer(item.parts[0].stored) : nullptr;
+    if (layer != nullptr) return layer->quant_type;
     return std::string(to_string(item.info.dtype));
 }
 
@@ -291,6 +349,18 @@ std::optional<QuantizedTensor> WeightFile::quantized(const std::string& name) co
     auto quantized = quantized_blocks(type, blocks, item.info.shape[0], item.info.shape[1]);
     state_->gguf->check_intact();
     return quantized;
+}
+
+std::optional<QuantizedLinearWeights> WeightFile::foreign_layer(const std::string& name) const {
+    const WeightItem& item = state_->item(name);
+    if (item.parts.size() != 1) return std::nullopt;
+    const ForeignLayer* layer = state_->foreign_layer(item.parts[0].stored);
+    if (layer == nullptr) return std::nullopt;
+    return state_->foreign_rows(*layer, item.parts[0]);
+}
+
+std::string_view WeightFile::program() const {
+    return state_->foreign.program;
 }
 
 void WeightFile::prefetch(const std::string& name) const {

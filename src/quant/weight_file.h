@@ -1,6 +1,6 @@
-// Where the weights of a model come from: safetensors, GGUF or tensors in memory, under the names that
-// diffusers gives them or under those of the model's own code, as ComfyUI's and stable-diffusion.cpp's files
-// have them.
+// Where the weights of a model come from: safetensors (quantized checkpoints of other programs too), GGUF or
+// tensors in memory, under the names that diffusers gives them or under those of the model's own code, as
+// ComfyUI's and stable-diffusion.cpp's files have them.
 #pragma once
 
 #include <array>
@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include "aerogel/quantized_tensor.h"
+#include "aerogel/quantized_linear.h"
 #include "aerogel/safetensors.h"
 
 namespace aerogel {
@@ -48,7 +48,8 @@ class WeightFile {
 
     const std::vector<std::string>& names() const;
     bool contains(const std::string& name) const;
-    /// Type and shape of what tensor() gives: f32 where blocks of GGUF are dequantized.
+    /// Type and shape of what tensor() gives: f32 where it is dequantized, as blocks of GGUF and the layers
+    /// of a quantized checkpoint (quant/foreign/foreign.h) are.
     const TensorInfo& info(const std::string& name) const;
     std::size_t stored_bytes(const std::string& name) const;
     /// True when the tensor can be taken in this shape. Safetensors: its own. GGUF drops leading axes of size
@@ -57,10 +58,16 @@ class WeightFile {
     bool fits(const std::string& name, const Shape& shape) const;
     /// A view of the mapped file where it can be, else a fresh array.
     Tensor tensor(const std::string& name) const;
-    /// How the file holds it: "Q8_0", "f32".
+    /// How the file holds it: "Q8_0", "f32", or of a layer of a quantized checkpoint what it is here,
+    /// "W8A8_DYNAMIC_CONVROT".
     std::string stored_type(const std::string& name) const;
     /// A matrix of a GGUF type that is a format of ours, as it is stored (formats/gguf_blocks.h).
     std::optional<QuantizedTensor> quantized(const std::string& name) const;
+    /// The layer, without bias, whose weight has this name, of a quantized checkpoint. nullopt for others,
+    /// and where halves of a weight change places.
+    std::optional<QuantizedLinearWeights> foreign_layer(const std::string& name) const;
+    /// Who quantized the checkpoint, "ComfyUI"; empty for other files.
+    std::string_view program() const;
     void prefetch(const std::string& name) const;
     void release(const std::string& name) const;
     /// IoError when a file has been shortened since it was opened; nothing for a WeightFile that is none.

@@ -58,6 +58,11 @@ ModuleDecision decided(const ModelModules& model, std::size_t index, const Weigh
     if (!decision.why.empty()) return decision;
     const std::string wanted = choices.type_of ? choices.type_of(module.name, stored, false) : "";
     const bool as_stored = wanted.empty() || wanted == stored;
+    if (as_stored && !file.program().empty() && is_quant_type(stored)) {
+        decision.type = stored;
+        decision.quantizes = true;
+        return decision;
+    }
     if (as_stored ? own.empty() : upper_case(wanted) == "FLOAT") {
         decision.why = as_stored ? fmt::format("{} in the file", stored) : "as asked for";
         return decision;
@@ -76,12 +81,16 @@ ModuleDecision decided(const ModelModules& model, std::size_t index, const Weigh
 
 std::optional<QuantizedLinearWeights> layer_as_stored(const WeightFile& file, const std::string& name) {
     const std::string weight = weight_of(name);
-    auto quantized = file.quantized(weight);
-    if (!quantized) return std::nullopt;
-    check_finite(file, "the scales of " + weight, quantized->scale);
     QuantizedLinearWeights layer;
-    layer.scheme = scheme_as_stored(file.stored_type(weight));
-    layer.weight = std::move(*quantized);
+    if (auto foreign = file.foreign_layer(weight)) {
+        layer = std::move(*foreign);
+    } else {
+        auto quantized = file.quantized(weight);
+        if (!quantized) return std::nullopt;
+        check_finite(file, "the scales of " + weight, quantized->scale);
+        layer.scheme = scheme_as_stored(file.stored_type(weight));
+        layer.weight = std::move(*quantized);
+    }
     const Tensor bias = bias_of(file, name);
     if (bias.defined()) layer.bias = bias.to(DType::f32);
     layer.stored_bytes = file.stored_bytes(weight) + (bias.defined() ? bias.bytes() : 0);
@@ -103,6 +112,7 @@ ModelPlan plan_from_weights(const ModelModules& model, const WeightFile& file, c
 QuantizedLinearWeights read_from_weights(const WeightFile& file, const ModelModule& module,
                                          const ModuleDecision& decision) {
     auto stored = layer_as_stored(file, module.name);
+    if (stored && decision.scheme == nullptr) return std::move(*stored);
     if (stored && stored->scheme == decision.type &&
         stored->weight.group_size == decision.choices.weight.group_size)
         return std::move(*stored);

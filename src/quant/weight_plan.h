@@ -12,8 +12,8 @@
 namespace aerogel {
 
 /// The layer "<name>.weight" (and ".bias", if there is one) as the file stores it, where its type is that of
-/// a scheme: Q8_0 is W8A16, Q4_0 is W4A16, in groups of 32. nullopt where it is not. InvalidArgument for
-/// scales that are not finite; errors as WeightFile.
+/// a scheme: Q8_0 is W8A16, Q4_0 is W4A16, in groups of 32, layers of a quantized checkpoint are what they
+/// are. nullopt where it is not. InvalidArgument for scales that are not finite; errors as WeightFile.
 std::optional<QuantizedLinearWeights> layer_as_stored(const WeightFile& file, const std::string& name);
 
 /// One decision per Linear. By default layers run as they are stored; choices.type_of may name another scheme

@@ -20,6 +20,7 @@ constexpr float kPoison = -12345.5F;
 struct Case {
     std::int64_t rows, groups, block;
     bool signs;
+    RotationKind kind = RotationKind::hadamard;
 };
 
 std::vector<float> normal(std::size_t count, unsigned seed) {
@@ -43,6 +44,7 @@ double worst_error(const Case& c, void (*run)(const HadamardArgs&) noexcept) {
     for (float& sign : signs) sign = random() % 2 == 0 ? 1.0F : -1.0F;
     HadamardArgs args{c.rows,      columns,  c.block,     x.data(),
                       columns + 3, y.data(), columns + 5, c.signs ? signs.data() : nullptr};
+    args.kind = c.kind;
     run(args);
     args.y = expected.data();
     reference::kHadamard.run(args);
@@ -75,12 +77,17 @@ std::vector<Case> cases() {
         all.push_back({3, 1, block, false});
         all.push_back({2, 5, block, true});
     }
+    for (const std::int64_t block : {1, 4, 16, 64, 256, 1024}) {
+        all.push_back({3, 1, block, false, RotationKind::convrot});
+        all.push_back({2, 3, block, true, RotationKind::convrot});
+    }
     return all;
 }
 
 TEST(Hadamard, EveryKernelMatchesTheDefinition) {
     for (const HadamardKernel& kernel : testing::usable(testing::machine_under_test().hadamard)) {
         for (const Case& c : cases()) {
+            if (!kernel.why_not({c.kind}).empty()) continue;
             EXPECT_LE(worst_error(c, kernel.run), 1.0)
                 << kernel.name << " block " << c.block << " groups " << c.groups;
         }
@@ -98,6 +105,54 @@ TEST(Hadamard, TheBoundCatchesAMissingPass) {
         if (c.block == 1) continue;
         EXPECT_GT(worst_error(c, forgets_a_pass), 1.0) << c.block;
     }
+}
+
+TEST(Hadamard, EveryCpuKernelGivesTheSameBits) {
+    for (const Case& c : cases()) {
+        const std::int64_t columns = c.groups * c.block;
+        const std::vector<float> x = normal(static_cast<std::size_t>(c.rows * columns), 7);
+        const std::vector<float> factors = normal(static_cast<std::size_t>(columns), 8);
+        std::vector<float> first;
+        for (const HadamardKernel& kernel : testing::usable(cpu::kMachine.hadamard)) {
+            if (kernel.name.starts_with("reference")) continue;
+            std::vector<float> y(x.size());
+            HadamardArgs args{c.rows,  columns,  c.block, x.data(),
+                              columns, y.data(), columns, c.signs ? factors.data() : nullptr};
+            args.kind = c.kind;
+            kernel.run(args);
+            if (first.empty()) first = y;
+            EXPECT_EQ(y, first) << kernel.name << " block " << c.block;
+        }
+    }
+}
+
+void takes_sylvester_for_convrot(const HadamardArgs& args) noexcept {
+    HadamardArgs other = args;
+    other.kind = RotationKind::hadamard;
+    reference::kHadamard.run(other);
+}
+
+TEST(Hadamard, TheBoundTellsTheKindsApart) {
+    for (const Case& c : cases()) {
+        if (c.kind == RotationKind::hadamard || c.block == 1) continue;
+        EXPECT_GT(worst_error(c, takes_sylvester_for_convrot), 1.0) << c.block;
+    }
+}
+
+TEST(Hadamard, AKernelOfOneKindRefusesTheOther) {
+    const HadamardKernel old = {"toy", takes_sylvester_for_convrot};
+    EXPECT_EQ(old.why_not({RotationKind::hadamard}), "");
+    EXPECT_NE(old.why_not({RotationKind::convrot}), "");
+}
+
+// The first row of [[1,1,1,-1],[1,1,-1,1],[1,-1,1,1],[-1,1,1,1]] / 2 by itself is -1/2 at its end.
+TEST(Hadamard, TheReferenceOfConvrotIsItsMatrix) {
+    std::vector<float> x(16), y(16);
+    x[7] = 4.0F;
+    HadamardArgs args{1, 16, 16, x.data(), 16, y.data(), 16, nullptr};
+    args.kind = RotationKind::convrot;
+    reference::kHadamard.run(args);
+    EXPECT_EQ(y, (std::vector<float>{-1, 1, 1, 1, -1, 1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1}));
 }
 
 TEST(Hadamard, TheReferenceOfOnesIsTheFirstColumn) {

@@ -112,10 +112,12 @@ inline ConvolutionKernel hidden_convolution() {
     return kernel;
 }
 
-inline const HadamardKernel kHiddenHadamard = {"hidden.hadamard", [](const HadamardArgs& args) noexcept {
+inline const HadamardKernel kHiddenHadamard = {"hidden.hadamard",
+                                               [](const HadamardArgs& args) noexcept {
                                                    const Unhidden open;
                                                    reference::kHadamard.run(args);
-                                               }};
+                                               },
+                                               true};
 inline const LinearKernel kHiddenLinear = hidden_linear<&reference::kLinear>();
 inline const AttentionKernel kHiddenAttention = hidden_attention<&reference::kAttention>("hidden.attention");
 inline const AttentionKernel kHiddenInt8Attention =

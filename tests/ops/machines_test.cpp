@@ -154,7 +154,7 @@ TEST(Machines, OperationsRunWhereTheirTensorsAre) {
 #ifndef AEROGEL_CUDA
     const std::string none = "[device] this build has no kernels for the device cuda:0";
     EXPECT_EQ(refusal([&] { PackedLinear(weight, Activation::none, Device::cuda); }), none);
-    EXPECT_EQ(refusal([&] { hadamard_rows(x, y, 4, Tensor()); }), none);
+    EXPECT_EQ(refusal([&] { hadamard_rows(x, y, {RotationKind::hadamard, 4}, Tensor()); }), none);
 #endif
     const Machine there = {.why_not = why_not, .linear = kLinearThere, .hadamard = kHadamardThere};
     const GuestMachine guest(Device::cuda, there);
@@ -163,13 +163,18 @@ TEST(Machines, OperationsRunWhereTheirTensorsAre) {
     rows_run = 0;
     packed.run(x, y, Activation::none, {});
     EXPECT_EQ(rows_run, 40);
-    hadamard_rows(x, y, 4, Tensor());
+    hadamard_rows(x, y, {RotationKind::hadamard, 4}, Tensor());
     EXPECT_EQ(rows_run, 80);
     const Tensor here = Tensor::zeros(DType::f32, {40, 4});
     EXPECT_EQ(message_of<InvalidArgument>([&] { packed.run(here, y, Activation::none, {}); }),
               "[linear] x f32[40,4] must be on cuda:0");
-    EXPECT_NE(message_of<InvalidArgument>([&] { hadamard_rows(here, y, 4, Tensor()); }), "no error");
-    EXPECT_NE(message_of<InvalidArgument>([&] { hadamard_rows(x, y, 4, Tensor(DType::f32, {4})); }),
+    EXPECT_NE(message_of<InvalidArgument>([&] {
+                  hadamard_rows(here, y, {RotationKind::hadamard, 4}, Tensor());
+              }),
+              "no error");
+    EXPECT_NE(message_of<InvalidArgument>([&] {
+                  hadamard_rows(x, y, {RotationKind::hadamard, 4}, Tensor(DType::f32, {4}));
+              }),
               "no error");
 }
 

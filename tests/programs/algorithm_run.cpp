@@ -89,7 +89,8 @@ Tensors low_rank(const Call& call) {
 }
 
 Tensors hadamard(const Call& call) {
-    const Rotation rotation(call.weight().dim(1), call.integer(0), call.integer(1) != 0 ? 7 : -1);
+    const Rotation rotation(call.weight().dim(1), {RotationKind::hadamard, call.integer(0)},
+                            call.integer(1) != 0 ? 7 : -1);
     return {{"weight", rotation.rotated_inputs(call.weight()).to(call.weight().dtype())},
             {"x", rotation.rotated_inputs(call.x())},
             {"signs", rotation.signs()}};

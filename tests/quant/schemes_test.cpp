@@ -94,15 +94,19 @@ TEST(Schemes, EveryNameOfTheFileFormatIsKnown) {
 TEST(Schemes, TypesComeApart) {
     const auto parts = [](const char* name) {
         const QuantType type = split_quant_type(name);
-        return std::tuple(type.scheme, type.low_rank, type.rotated);
+        const std::string rotation = type.rotation ? std::string(to_string(*type.rotation)) : "";
+        return std::tuple(type.scheme, type.low_rank, rotation);
     };
-    EXPECT_EQ(parts("W4A4_MXFP4_SVD"), std::tuple("W4A4_MXFP4", true, false));
-    EXPECT_EQ(parts("w8a8_svd_dynamic"), std::tuple("W8A8_DYNAMIC", true, false));
-    EXPECT_EQ(parts("W8A8_SVD"), std::tuple("W8A8", true, false));
-    EXPECT_EQ(parts("W4A4_MXFP4_DUALSCALE_SVD_ROTATED"), std::tuple("W4A4_MXFP4_DUALSCALE", true, true));
-    EXPECT_EQ(parts("W8A8_DYNAMIC_ROTATED"), std::tuple("W8A8_DYNAMIC", false, true));
-    EXPECT_EQ(parts("W8A16"), std::tuple("W8A16", false, false));
-    for (const char* name : {"W4A4_MXFP4_SVD", "W8A8_SVD_DYNAMIC", "W8A8_SVD_DYNAMIC_ROTATED", "W4A16"}) {
+    EXPECT_EQ(parts("W4A4_MXFP4_SVD"), std::tuple("W4A4_MXFP4", true, ""));
+    EXPECT_EQ(parts("w8a8_svd_dynamic"), std::tuple("W8A8_DYNAMIC", true, ""));
+    EXPECT_EQ(parts("W8A8_SVD"), std::tuple("W8A8", true, ""));
+    EXPECT_EQ(parts("W4A4_MXFP4_DUALSCALE_SVD_ROTATED"),
+              std::tuple("W4A4_MXFP4_DUALSCALE", true, "hadamard"));
+    EXPECT_EQ(parts("W8A8_DYNAMIC_ROTATED"), std::tuple("W8A8_DYNAMIC", false, "hadamard"));
+    EXPECT_EQ(parts("W8A8_SVD_DYNAMIC_CONVROT"), std::tuple("W8A8_DYNAMIC", true, "convrot"));
+    EXPECT_EQ(parts("W8A16"), std::tuple("W8A16", false, ""));
+    for (const char* name : {"W4A4_MXFP4_SVD", "W8A8_SVD_DYNAMIC", "W8A8_SVD_DYNAMIC_ROTATED",
+                             "W4A4_DYNAMIC_CONVROT", "W4A16"}) {
         EXPECT_EQ(join_quant_type(split_quant_type(name)), name);
         EXPECT_EQ(&stored_scheme_row("test", name), find_scheme(split_quant_type(name).scheme));
     }

@@ -20,10 +20,19 @@ def sylvester(n):
     return h
 
 
-def matrix(signs):
+def regular(n):
+    """ConvRot's: the Kronecker power of a Hadamard matrix of order four without a constant column."""
+    h = np.ones((1, 1))
+    while h.shape[0] < n:
+        h = np.kron([[1, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]], h)
+    return h
+
+
+def matrix(signs, kind="_ROTATED"):
     """R of signs [k / block, block]."""
     block = signs.shape[1]
-    return np.kron(np.eye(signs.shape[0]), sylvester(block)) * signs.reshape(-1, 1) / np.sqrt(block)
+    h = {"_ROTATED": sylvester, "_CONVROT": regular}[kind](block)
+    return np.kron(np.eye(signs.shape[0]), h) * signs.reshape(-1, 1) / np.sqrt(block)
 
 
 def activations(rows=37, dtype=torch.float32):
@@ -33,8 +42,9 @@ def activations(rows=37, dtype=torch.float32):
     return torch.from_numpy(x.astype(np.float32)).to(dtype)
 
 
-def make(folder, scheme, block=0, rank=0, smoothed=False):
+def make(folder, scheme, *around):
     """A pair of one layer "net.fc" of random arrays; returns path, its tensors by short name and what surrounds them."""
+    block, rank, smoothed, kind = (*around, *(0, 0, False, "_ROTATED")[len(around):])
     rng = np.random.default_rng(5)
     weight = torch.from_numpy(rng.standard_normal((N, K)).astype(np.float32))
     bias = None if smoothed else torch.from_numpy(rng.standard_normal(N).astype(np.float32))
@@ -42,9 +52,9 @@ def make(folder, scheme, block=0, rank=0, smoothed=False):
     tensors = layer_tensors(prefix, weight, bias, scheme)
     short = {k.removeprefix(f"{prefix}."): v for k, v in tensors.items()}
     name = scheme.replace("_DYNAMIC", "_SVD_DYNAMIC") if scheme.endswith("_DYNAMIC") and rank else scheme + "_SVD" * bool(rank)
-    name += "_ROTATED" * bool(block)
+    name += kind * bool(block)
     types = {k: "FLOAT" if k.endswith("bias") else name for k in tensors}
-    around = {}
+    around = {"kind": kind}
     if block:
         around["signs"] = rng.choice([-1, 1], (K // block, block))
         tensors[f"{prefix}.rotation"] = torch.from_numpy(around["signs"].astype(np.int8))
@@ -62,7 +72,7 @@ def make(folder, scheme, block=0, rank=0, smoothed=False):
 def expected(tensors, scheme, x, around):
     """y and the largest error that float32 products of the branch may add to it."""
     values = x.float().numpy() * around.get("mul_scale", np.float32(1))
-    main = values if "signs" not in around else (values.astype(np.float64) @ matrix(around["signs"])).astype(np.float32)
+    main = values if "signs" not in around else (values.astype(np.float64) @ matrix(around["signs"], around["kind"])).astype(np.float32)
     kept = torch.from_numpy(main).to(x.dtype if "signs" not in around else torch.float32)
     y, error = run(tensors, scheme, kept)
     if "svd_lowrank_l1" in around:
@@ -73,7 +83,8 @@ def expected(tensors, scheme, x, around):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("around", [(64, 0, False), (0, RANK, False), (16, RANK, True), (64, 0, True), (0, RANK, True)])
+@pytest.mark.parametrize("around", [(64, 0, False), (0, RANK, False), (16, RANK, True), (64, 0, True), (0, RANK, True),
+                                    (64, 0, False, "_CONVROT"), (16, RANK, True, "_CONVROT")])
 def test_runs(build, tmp_path, scheme, around):
     path, tensors, around = make(tmp_path, scheme, *around)
     for dtype in (torch.float32, torch.bfloat16):
@@ -89,7 +100,8 @@ def test_runs(build, tmp_path, scheme, around):
 
 
 @pytest.mark.parametrize("flags", [("W8A8_DYNAMIC", "--rotate", 32), ("W4A4_MXFP4", "--low-rank", 6),
-                                   ("W4A16", "--rotate", -1, "--low-rank", 6), ("W8A8_MXFP8", "--rotate", 16, "--low-rank", 3)])
+                                   ("W4A16", "--rotate", -1, "--low-rank", 6), ("W8A8_MXFP8", "--rotate", 16, "--low-rank", 3),
+                                   ("W8A8_DYNAMIC", "--rotate", "convrot"), ("W4A16", "--rotate", "convrot:4", "--low-rank", 6)])
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_export_and_back(aerogel, float_model, tmp_path, flags, dtype):
     """The stored weight decodes to (W - l2 l1) R within the format's error, and `dequantize` undoes all of it."""
@@ -99,7 +111,7 @@ def test_export_and_back(aerogel, float_model, tmp_path, flags, dtype):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     name = report["scheme"]
-    assert ("_SVD" in name) == ("--low-rank" in flags) and name.endswith("_ROTATED") == ("--rotate" in flags)
+    assert ("_SVD" in name) == ("--low-rank" in flags) and name.endswith(("_ROTATED", "_CONVROT")) == ("--rotate" in flags)
     stored = load_file(tmp_path / f"quant_model_weight_{name.lower()}.safetensors")
     types = json.loads((tmp_path / f"quant_model_description_{name.lower()}.json").read_text())
     assert aerogel("dequantize", tmp_path, "-o", tmp_path / "f").returncode == 0
@@ -120,7 +132,9 @@ def test_export_and_back(aerogel, float_model, tmp_path, flags, dtype):
             assert np.linalg.norm(rest) < 1.05 * best
         if "--rotate" in flags:
             assert tensors["rotation"].dtype == torch.int8 and types[f"{layer}.rotation"] == name
-            r = matrix(tensors["rotation"].double().numpy())
+            kind = "_CONVROT" if "convrot" in str(flags) else "_ROTATED"
+            assert name.endswith(kind) and (kind == "_ROTATED" or (tensors["rotation"] == 1).all())
+            r = matrix(tensors["rotation"].double().numpy(), kind)
         decoded = decode(tensors, SCHEMES[scheme][0] if scheme in SCHEMES else "int8").astype(np.float64)
         limit = {"W8A8_DYNAMIC": 0.012, "W4A4_MXFP4": 0.15, "W4A16": 0.2, "W8A8_MXFP8": 0.035}[scheme]
         assert np.linalg.norm(decoded - rest @ r) < limit * np.linalg.norm(rest)

@@ -145,7 +145,8 @@ struct ByteGroupRow {
 
     static std::size_t workspace_bytes(const LinearProblem& problem) {
         const Tiling tiling(problem.m, problem.n, Isa::kColumns);
-        const std::size_t worker = scratch_bytes(problem) + sums_bytes(tiling, Isa::kColumns);
+        const std::size_t worker =
+            scratch_bytes(problem) + sums_bytes(tiling, Isa::kColumns) + rotated_row_bytes(problem);
         return QuantizedRows(problem.m, ceil_div(problem.k, 4)).bytes +
                worker * static_cast<std::size_t>(num_threads());
     }
@@ -167,9 +168,14 @@ struct ByteGroupRow {
         const CodePanels layout(problem, Isa::kColumns);
         const QuantizedRows x(problem.m, ceil_div(problem.k, 4));
         const bool nibbles = layout.code == Code::nibble;
-        quantize_rows(problem.m, [&](std::int64_t i) {
-            Isa::quantize_row(problem, args, x, i, nibbles ? ByteOrder::halves : ByteOrder::plain);
-        });
+        const Tiling tiling(problem.m, problem.n, Isa::kColumns);
+        const std::size_t worker_bytes = scratch_bytes(problem) + sums_bytes(tiling, Isa::kColumns);
+        std::byte* const scratch =
+            args.workspace + x.bytes + worker_bytes * static_cast<std::size_t>(num_threads());
+        quantize_or_rotate_rows<Isa>(
+            problem, args, scratch, [&](const LinearProblem& of_row, const LinearArgs& row, std::int64_t i) {
+                Isa::quantize_row(of_row, row, x, i, nibbles ? ByteOrder::halves : ByteOrder::plain);
+            });
         const ByteGroupCall call = {problem, args, layout, x};
         if (nibbles) {
             multiply<true>(call);

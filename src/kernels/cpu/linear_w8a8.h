@@ -33,13 +33,39 @@ struct QuantizedRows {
     std::size_t bytes;
 };
 
-/// Calls quantize(i) for every row, some at a time.
+/// Calls quantize(i, worker) for every row, some at a time.
 template <typename Quantize>
 void quantize_rows(std::int64_t rows, const Quantize& quantize) {
     constexpr std::int64_t kRowsPerTask = 8;
-    parallel_for(ceil_div(rows, kRowsPerTask), [&](std::int64_t task, int) {
+    parallel_for(ceil_div(rows, kRowsPerTask), [&](std::int64_t task, int worker) {
         for (std::int64_t i = task * kRowsPerTask; i < (task + 1) * kRowsPerTask && i < rows; ++i)
-            quantize(i);
+            quantize(i, worker);
+    });
+}
+
+/// Floats of a rotated row, one of each worker. None where rows are not rotated.
+inline std::size_t rotated_row_bytes(const LinearProblem& problem) {
+    return problem.rotated ? aligned_bytes(problem.k * 4) : 0;
+}
+
+/// Calls quantize(problem, args, i) for every row i of x; where rows are rotated first, for the row that
+/// Isa::rotate_row(problem, args, i, out) puts into the worker's floats, while it is in the first cache.
+template <typename Isa, typename Quantize>
+void quantize_or_rotate_rows(const LinearProblem& problem, const LinearArgs& args, std::byte* scratch,
+                             const Quantize& quantize) {
+    if (!problem.rotated)
+        return quantize_rows(problem.m, [&](std::int64_t i, int) { quantize(problem, args, i); });
+    LinearProblem of_row = problem;
+    of_row.x = DType::f32;
+    quantize_rows(problem.m, [&](std::int64_t i, int worker) {
+        auto* row =
+            reinterpret_cast<float*>(scratch + rotated_row_bytes(problem) * static_cast<std::size_t>(worker));
+        Isa::rotate_row(problem, args, i, row);
+        LinearArgs rotated = args;
+        rotated.x = row;
+        rotated.x_stride = 0;
+        rotated.mul_scale = nullptr;
+        quantize(of_row, rotated, i);
     });
 }
 
@@ -59,6 +85,7 @@ struct Finish {
 ///   kForm                                the panels it wants
 ///   multiply_integers(rows, block)       its register kernel
 ///   quantize_row(problem, args, rows, i) row i of x into the workspace, with its s_t
+///   rotate_row(problem, args, i, out)    row i of x rotated, as floats
 ///   finish_integers(finish, place, sums) y of a block
 template <typename Isa>
 struct IntegerKernel {
@@ -115,18 +142,22 @@ struct W8A8LinearRow {
 
     static std::size_t workspace_bytes(const LinearProblem& problem) {
         const Tiling tiling(problem.m, problem.n, Isa::kColumns);
-        return rows_of(problem).bytes +
-               sums_bytes(tiling, Isa::kColumns) * static_cast<std::size_t>(num_threads());
+        return rows_of(problem).bytes + (sums_bytes(tiling, Isa::kColumns) + rotated_row_bytes(problem)) *
+                                            static_cast<std::size_t>(num_threads());
     }
 
     static void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
         const Tiling tiling(problem.m, problem.n, Isa::kColumns);
         const PackedPanels layout(problem, Isa::kForm);
         const QuantizedRows x = rows_of(problem);
-        quantize_rows(problem.m, [&](std::int64_t i) { Isa::quantize_row(problem, args, x, i); });
+        const std::size_t sums = sums_bytes(tiling, Isa::kColumns);
+        std::byte* const scratch = args.workspace + x.bytes + sums * static_cast<std::size_t>(num_threads());
+        quantize_or_rotate_rows<Isa>(problem, args, scratch,
+                                     [&](const LinearProblem& of_row, const LinearArgs& row, std::int64_t i) {
+                                         Isa::quantize_row(of_row, row, x, i);
+                                     });
         parallel_for(tiling.tasks(), [&](std::int64_t task, int worker) {
-            std::byte* own = args.workspace + x.bytes +
-                             sums_bytes(tiling, Isa::kColumns) * static_cast<std::size_t>(worker);
+            std::byte* own = args.workspace + x.bytes + sums * static_cast<std::size_t>(worker);
             IntegerKernel<Isa> kernel = {problem, args, layout, x, own, {}};
             run_task(kernel, tiling.rows_of(task), tiling.panels_of(task), layout.steps);
         });

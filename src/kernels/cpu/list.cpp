@@ -75,6 +75,7 @@ constexpr MachineRow<ConvolutionKernel> kConvolution[] = {
 };
 
 constexpr MachineRow<HadamardKernel> kHadamard[] = {
+    {kAvx512, &avx512::kHadamard},
     {kAvx2, &avx2::kHadamard},
     {kBaseline, &baseline::kHadamard},
     {kBaseline, &reference::kHadamard},

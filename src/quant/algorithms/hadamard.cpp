@@ -3,8 +3,10 @@
 
 #include <fmt/format.h>
 
-#include <bit>
+#include <algorithm>
+#include <charconv>
 #include <random>
+#include <system_error>
 
 #include "aerogel/error.h"
 #include "ops/hadamard.h"
@@ -12,18 +14,47 @@
 
 namespace aerogel {
 
-std::int64_t rotation_block(std::int64_t columns, std::int64_t block) {
-    const bool power = block > 0 && std::has_single_bit(static_cast<std::uint64_t>(block));
-    if (columns < 1 || (block != -1 && (!power || columns % block != 0))) {
+namespace {
+
+constexpr std::int64_t kLargestConvrot = 256;
+
+}  // namespace
+
+std::int64_t rotation_block(std::int64_t columns, RotationShape shape) {
+    const bool hadamard = shape.kind == RotationKind::hadamard;
+    const std::int64_t block = shape.block;
+    if (columns < 1 || (block != -1 && (!is_rotation_block(shape) || columns % block != 0))) {
         throw InvalidArgument(
-            fmt::format("[rotate] block must be -1 or a power of two that divides the {} columns, got {}",
-                        columns, block));
+            fmt::format("[rotate] block must be -1 or a power of {} that divides the {} columns, got {}",
+                        hadamard ? "two" : "four", columns, block));
     }
-    return block == -1 ? columns & -columns : block;
+    if (block != -1) return block;
+    const std::int64_t largest = columns & -columns;
+    if (hadamard) return largest;
+    const std::int64_t most = std::min(largest, kLargestConvrot);
+    return is_rotation_block({shape.kind, most}) ? most : most / 2;
 }
 
-Rotation::Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed)
-    : columns_(columns), block_(rotation_block(columns, block)) {
+RotationShape parse_rotation(std::string_view text) {
+    constexpr std::string_view kName = "convrot";
+    RotationShape shape;
+    std::string_view number = text;
+    if (text.starts_with(kName)) {
+        shape = {RotationKind::convrot, -1};
+        if (text == kName) return shape;
+        number.remove_prefix(text[kName.size()] == ':' ? kName.size() + 1 : 0);
+    }
+    const char* const end = number.data() + number.size();
+    const auto [stop, error] = std::from_chars(number.data(), end, shape.block);
+    if (error != std::errc{} || stop != end || number.empty()) {
+        throw InvalidArgument(fmt::format(
+            "[rotate] a rotation is a number of columns, convrot or convrot:COLUMNS, got '{}'", text));
+    }
+    return shape;
+}
+
+Rotation::Rotation(std::int64_t columns, RotationShape shape, std::int64_t seed)
+    : columns_(columns), shape_{shape.kind, rotation_block(columns, shape)} {
     if (seed < -1 || seed > UINT32_MAX) {
         throw InvalidArgument(fmt::format("[rotate] the seed must be -1 or of 32 bits, got {}", seed));
     }
@@ -37,7 +68,7 @@ Rotation::Rotation(std::int64_t columns, std::int64_t block, std::int64_t seed)
 Tensor Rotation::rotated_inputs(const TensorView& inputs) const {
     const Tensor values = float_inputs("rotate", inputs, columns_);
     Tensor rotated(DType::f32, values.shape());
-    hadamard_rows(values, rotated, block_, signs_);
+    hadamard_rows(values, rotated, shape_, signs_);
     return rotated;
 }
 

@@ -4,6 +4,7 @@
 
 #include "aerogel/error.h"
 #include "quant/algorithms/algorithm.h"
+#include "quant/algorithms/autoround.h"
 #include "quant/algorithms/awq.h"
 #include "quant/algorithms/ceil_x.h"
 #include "quant/algorithms/clip.h"
@@ -59,6 +60,11 @@ QuantizedTensor gptq(const TensorView& weight, const TensorView& inputs, const W
     return quantize_gptq(weight, inputs, {{kFormat, options.group_size, !options.symmetric}});
 }
 
+template <Format kFormat>
+QuantizedTensor autoround(const TensorView& weight, const TensorView& inputs, const WeightOptions& options) {
+    return quantize_autoround(weight, inputs, {{kFormat, options.group_size, !options.symmetric}});
+}
+
 Tensor smoothquant(const TensorView& weight, const TensorView& inputs, Format, const WeightOptions&) {
     return smoothing_scales({weight}, channel_maxima(inputs), {});
 }
@@ -102,6 +108,8 @@ constexpr std::array kAlgorithms = std::to_array<AlgorithmRow>({
 constexpr std::array kInputAlgorithms = std::to_array<InputAlgorithmRow>({
     {"gptq", Format::int8, gptq<Format::int8>, "later columns correct what earlier ones lose"},
     {"gptq", Format::int4, gptq<Format::int4>, "later columns correct what earlier ones lose"},
+    {"autoround", Format::int8, autoround<Format::int8>, "roundings and scales by signed gradient descent"},
+    {"autoround", Format::int4, autoround<Format::int4>, "roundings and scales by signed gradient descent"},
 });
 
 constexpr std::array kSmoothings = std::to_array<SmoothingRow>({

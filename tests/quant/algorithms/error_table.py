@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 PLAIN = {"int8": 127.0, "int4": 7.0}
 ROWS = [("int8", "ssz"), ("int8", "mse_clip"), ("int8", "percentile"), ("int4", "ssz"), ("int4", "mse_clip"), ("int4", "percentile"),
         ("mxfp8", "mse_round"), ("mxfp4", "ceil_x"), ("mxfp4", "ceil_x_search"), ("mxfp4", "fouroversix")]
-WITH_INPUTS = [("int4", "awq"), ("int4", "gptq")]
+WITH_INPUTS = [("int4", "awq"), ("int4", "gptq"), ("int4", "autoround")]
 
 
 def make_layer():

@@ -1,4 +1,4 @@
-"""Smoothing, AWQ and GPTQ against slow NumPy versions in double: GPTQ column by column with a fresh inverse for each."""
+"""Smoothing, AWQ, GPTQ and AutoRound against slow NumPy versions in double: GPTQ column by column with a fresh inverse for each."""
 import numpy as np
 import pytest
 import torch
@@ -174,9 +174,79 @@ def test_gptq_needs_a_definite_hessian(run):
         run("gptq", layer(5, 33), inputs(40, 33), 4, 0, 0, -1, 128)
 
 
+# --- AutoRound ---------------------------------------------------------------------------------------------
+
+def autoround(w, x, bits, group, steps=200):
+    """Signed gradient descent with the gradient through the rounding written out: the loss of every row's best, and its scales."""
+    h, width = x.T @ x / len(x), group or w.shape[1]
+    losses, scales = [], []
+    for row in w:
+        start = np.array([minmax_scale(g, bits)[0] for g in row.reshape(-1, width)])
+        v, factor, best = np.zeros_like(row), np.ones_like(start), (np.inf, None)
+        for step in range(steps + 1):
+            s = (start * factor).astype(np.float32).astype(float)
+            wide = np.repeat(s, width)
+            exact = np.rint(row / wide + v)
+            code = np.clip(exact, *LIMITS[bits])
+            difference = code * wide - row
+            gradient = difference @ h
+            best = min(best, (difference @ gradient, tuple(s)))
+            rate = (steps - step) / steps**2
+            inside = code == exact
+            of_scale = (gradient * (code - np.where(inside, row / wide, 0))).reshape(-1, width).sum(1)
+            v = np.where(inside, np.clip(v - rate * np.sign(gradient), -0.5, 0.5), v)
+            factor = np.clip(factor - rate * np.sign(of_scale), 0.5, 1)
+        losses.append(best[0])
+        scales.append(best[1])
+    return np.array(losses), np.array(scales)
+
+
+def correlated(tokens, columns, seed=5):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((tokens, 20)) @ rng.standard_normal((20, columns)) + 0.3 * rng.standard_normal((tokens, columns))
+    return torch.from_numpy(x.astype(np.float32))
+
+
+def gaussian(rows, columns, seed=4):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32))
+
+
+@pytest.mark.parametrize(("bits", "group"), [(4, 0), (4, 11), (8, 0)])
+def test_autoround(run, bits, group):
+    """Signs of gradients near zero differ between float32 and double, so that rows are compared by what they reach."""
+    w, x = gaussian(12, 66), correlated(90, 66)
+    got = run(f"inputs:autoround:int{bits}", w, x, group)
+    losses, scales = autoround(f64(w), f64(x), bits, group)
+    difference = f64(got["decoded"]) - f64(w)
+    reached = ((difference @ f64(x).T) ** 2).sum(1) / 90
+    np.testing.assert_allclose(np.log(reached), np.log(losses), atol=0.5)
+    assert abs(np.log(reached / losses).mean()) < 0.05
+    assert (np.abs(np.log(f64(got["scale"]) / scales)) < 0.1).mean() > 0.9
+    codes = f64(got["decoded"]) / np.repeat(f64(got["scale"]), group or 66, axis=1)
+    np.testing.assert_allclose(codes, np.clip(np.rint(codes), *LIMITS[bits]), atol=1e-4)
+
+
+def test_autoround_beside_minmax(run):
+    """No row is worse, and all together are clearly better."""
+    w, x = gaussian(40, 130), correlated(300, 130)
+    rows = lambda v: np.linalg.norm((v - f64(w)) @ f64(x).T, axis=1)
+    error = rows(f64(run("inputs:autoround:int4", w, x, 0)["decoded"]))
+    plain = rows(fake_quantize(f64(w), 4, 0))
+    assert (error <= plain * (1 + 1e-5)).all()
+    assert np.linalg.norm(error) < 0.6 * np.linalg.norm(plain)
+
+
+def test_autoround_with_offsets_and_dead_inputs(run):
+    w, x = layer(9, 70, seed=4), inputs(200, 70, dead=[3])
+    got = run("inputs:autoround:int8", w, x, 35)
+    assert "offset" not in got and torch.isfinite(got["decoded"]).all()
+    with pytest.raises(ValueError, match="autoround"):
+        run("inputs:autoround:int4", w, inputs(200, 71), 0)
+
+
 # --- rows of the table -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("name", "bits"), [("smoothquant", 8), ("awq", 8), ("awq", 4), ("gptq", 8), ("gptq", 4)])
+@pytest.mark.parametrize(("name", "bits"), [("smoothquant", 8), ("awq", 8), ("awq", 4), ("gptq", 8), ("gptq", 4), ("autoround", 8), ("autoround", 4)])
 def test_rows_stay_near_the_layer(run, name, bits):
     """y = (x * mul_scale) decoded^T is the layer's output but for the rounding of `bits` bits."""
     w, x = layer(20, 66, seed=6), inputs(90, 66)

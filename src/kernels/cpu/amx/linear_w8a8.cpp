@@ -120,6 +120,10 @@ struct Amx {
         quantize_bytes(problem, args, rows, i, 0);
     }
 
+    static void rotate_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
+        rotated_row(problem, args, i, out);
+    }
+
     static void finish_integers(const Finish& finish, const Place& place, const std::int32_t* sums) {
         for (std::int64_t half = 0; half < kColumns; half += 16) {
             const ColumnFinish columns(finish, place.panel * kColumns + half);
@@ -137,7 +141,7 @@ using Row = W8A8LinearRow<Amx>;
 
 }  // namespace
 
-constexpr LinearKernel amx::kW8A8 = {"cpu.amx.w8a8", takes_w8a8,           Row::packed_bytes,
-                                     Row::pack,      Row::workspace_bytes, Row::run};
+constexpr LinearKernel amx::kW8A8 = {
+    "cpu.amx.w8a8", takes_w8a8, Row::packed_bytes, Row::pack, Row::workspace_bytes, Row::run, true};
 
 }  // namespace aerogel

@@ -14,6 +14,9 @@ struct ByteGroups : Avx2Codes, Avx2Floats {
                              std::int64_t i, ByteOrder order) {
         quantize_bytes<Biased>(problem, args, rows, i, order);
     }
+    static void rotate_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
+        rotated_row(problem, args, i, out);
+    }
 
     static I zero_integers() { return _mm256_setzero_si256(); }
     static I load_integers(const std::int32_t* at) { return load_lanes(at); }

@@ -15,8 +15,12 @@ using Row = ByteGroupRow<NibbleGroups>;
 
 }  // namespace
 
-constexpr LinearKernel avx2::kNibbleGroups = {"cpu.avx2.nibble_groups", takes_nibble_groups,
-                                              Row::packed_bytes,        Row::pack,
-                                              Row::workspace_bytes,     Row::run};
+constexpr LinearKernel avx2::kNibbleGroups = {"cpu.avx2.nibble_groups",
+                                              takes_nibble_groups,
+                                              Row::packed_bytes,
+                                              Row::pack,
+                                              Row::workspace_bytes,
+                                              Row::run,
+                                              true};
 
 }  // namespace aerogel

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/avx2/linear_tile.h"
+#include "kernels/cpu/avx2/rotation.h"
 #include "kernels/cpu/avx2/signed_bytes.h"
 #include "kernels/cpu/byte_order.h"
 #include "kernels/cpu/linear_w8a8.h"
@@ -31,6 +32,20 @@ inline float token_scale(const RowReader& row, std::int64_t k, float top) {
     if (bits >= 0x7F800000) return __builtin_nanf("");
     const float scale = __builtin_bit_cast(float, bits) / top;
     return scale == 0 ? 1.0F : scale;
+}
+
+/// Row i of x rotated, as floats; `out` has room for a whole vector at its end.
+inline void rotated_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
+    const RotationShape shape = args.rotation.shape;
+    const float* factors = args.rotation.factors;
+    const RowReader row(problem, args, i);
+    const __m256 norm = _mm256_set1_ps(rotation_norm(shape.block));
+    for (std::int64_t p = 0; p < problem.k; p += kLanes) {
+        const std::int64_t left = problem.k - p;
+        const __m256 by = factors == nullptr ? norm : _mm256_mul_ps(norm, load_floats(factors + p, left));
+        _mm256_storeu_ps(out + p, _mm256_mul_ps(row.load(p, left), by));
+    }
+    for (std::int64_t p = 0; p < problem.k; p += shape.block) transform_block(out + p, shape);
 }
 
 /// q before rounding: x' / s_t, or x' / input_scale + input_offset clamped to int8.
@@ -164,6 +179,10 @@ struct ByteRows {
     static void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
                              std::int64_t i) {
         quantize_bytes<Form>(problem, args, rows, i);
+    }
+
+    static void rotate_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
+        rotated_row(problem, args, i, out);
     }
 
     static void finish_integers(const Finish& finish, const Place& place, const std::int32_t* sums) {

@@ -14,7 +14,7 @@ using Row = W8A8LinearRow<Avx2Nibbles>;
 
 }  // namespace
 
-constexpr LinearKernel avx2::kW4A8 = {"cpu.avx2.w4a8", takes_w4a8,           Row::packed_bytes,
-                                      Row::pack,       Row::workspace_bytes, Row::run};
+constexpr LinearKernel avx2::kW4A8 = {
+    "cpu.avx2.w4a8", takes_w4a8, Row::packed_bytes, Row::pack, Row::workspace_bytes, Row::run, true};
 
 }  // namespace aerogel

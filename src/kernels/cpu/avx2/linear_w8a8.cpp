@@ -25,7 +25,7 @@ using Row = W8A8LinearRow<Avx2Bytes>;
 
 }  // namespace
 
-constexpr LinearKernel avx2::kW8A8 = {"cpu.avx2.w8a8", takes_w8a8,           Row::packed_bytes,
-                                      Row::pack,       Row::workspace_bytes, Row::run};
+constexpr LinearKernel avx2::kW8A8 = {
+    "cpu.avx2.w8a8", takes_w8a8, Row::packed_bytes, Row::pack, Row::workspace_bytes, Row::run, true};
 
 }  // namespace aerogel

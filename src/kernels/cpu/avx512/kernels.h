@@ -4,6 +4,7 @@
 #include "kernels/attention.h"
 #include "kernels/convolution.h"
 #include "kernels/elementwise.h"
+#include "kernels/hadamard.h"
 #include "kernels/linear.h"
 #include "kernels/peak.h"
 
@@ -20,6 +21,7 @@ extern const AttentionKernel kRoundedAttention;
 extern const ConvolutionKernel kConvolution;
 extern const ConvolutionKernel kWinograd;
 extern const ElementwiseKernels kElementwise;
+extern const HadamardKernel kHadamard;
 extern const PeakKernel kPeakF32;
 extern const PeakKernel kPeakInt8;
 

@@ -16,6 +16,9 @@ struct Avx512ByteGroups : Avx512Codes, Avx512Floats {
                              std::int64_t i, ByteOrder order) {
         quantize_bytes(problem, args, rows, i, static_cast<char>(0x80), order);
     }
+    static void rotate_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
+        rotated_row(problem, args, i, out);
+    }
 
     static I zero_integers() { return _mm512_setzero_si512(); }
     static I load_integers(const std::int32_t* at) { return _mm512_load_si512(at); }
@@ -30,8 +33,12 @@ using Row = ByteGroupRow<Avx512ByteGroups>;
 
 }  // namespace
 
-constexpr LinearKernel avx512::kByteGroups = {"cpu.avx512.byte_groups", takes_byte_groups,
-                                              Row::packed_bytes,        Row::pack,
-                                              Row::workspace_bytes,     Row::run};
+constexpr LinearKernel avx512::kByteGroups = {"cpu.avx512.byte_groups",
+                                              takes_byte_groups,
+                                              Row::packed_bytes,
+                                              Row::pack,
+                                              Row::workspace_bytes,
+                                              Row::run,
+                                              true};
 
 }  // namespace aerogel

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/avx512/linear_tile.h"
+#include "kernels/cpu/avx512/rotation.h"
 #include "kernels/cpu/byte_order.h"
 #include "kernels/cpu/linear_w8a8.h"
 
@@ -26,6 +27,21 @@ inline float token_scale(const RowReader& row, std::int64_t k, float top) {
     if (bits >= 0x7F800000) return __builtin_nanf("");
     const float scale = __builtin_bit_cast(float, bits) / top;
     return scale == 0 ? 1.0F : scale;
+}
+
+/// Row i of x rotated, as floats; `out` has room for a whole vector at its end.
+inline void rotated_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
+    const RotationShape shape = args.rotation.shape;
+    const float* factors = args.rotation.factors;
+    const RowReader row(problem, args, i);
+    const __m512 norm = _mm512_set1_ps(rotation_norm(shape.block));
+    for (std::int64_t p = 0; p < problem.k; p += 16) {
+        const __mmask16 mask = lanes(problem.k - p);
+        const __m512 by =
+            factors == nullptr ? norm : _mm512_mul_ps(norm, _mm512_maskz_loadu_ps(mask, factors + p));
+        _mm512_storeu_ps(out + p, _mm512_mul_ps(row.load(p, mask), by));
+    }
+    for (std::int64_t p = 0; p < problem.k; p += shape.block) transform_block(out + p, shape);
 }
 
 /// x' / s rounded to int8, saturated.

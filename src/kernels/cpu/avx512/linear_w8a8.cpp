@@ -28,6 +28,10 @@ struct Vnni {
         quantize_bytes(problem, args, rows, i, static_cast<char>(0x80));
     }
 
+    static void rotate_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
+        rotated_row(problem, args, i, out);
+    }
+
     static void finish_integers(const Finish& finish, const Place& place, const std::int32_t* sums) {
         for (std::int64_t half = 0; half < kColumns; half += 16) {
             const std::int64_t column = place.panel * kColumns + half;
@@ -46,7 +50,7 @@ using Row = W8A8LinearRow<Vnni>;
 
 }  // namespace
 
-constexpr LinearKernel avx512::kW8A8 = {"cpu.avx512.w8a8", takes_w8a8,           Row::packed_bytes,
-                                        Row::pack,         Row::workspace_bytes, Row::run};
+constexpr LinearKernel avx512::kW8A8 = {
+    "cpu.avx512.w8a8", takes_w8a8, Row::packed_bytes, Row::pack, Row::workspace_bytes, Row::run, true};
 
 }  // namespace aerogel

@@ -16,8 +16,12 @@ using Row = ByteGroupRow<VnniGroups>;
 
 }  // namespace
 
-constexpr LinearKernel avxvnni::kByteGroups = {"cpu.avxvnni.byte_groups", takes_byte_groups,
-                                               Row::packed_bytes,         Row::pack,
-                                               Row::workspace_bytes,      Row::run};
+constexpr LinearKernel avxvnni::kByteGroups = {"cpu.avxvnni.byte_groups",
+                                               takes_byte_groups,
+                                               Row::packed_bytes,
+                                               Row::pack,
+                                               Row::workspace_bytes,
+                                               Row::run,
+                                               true};
 
 }  // namespace aerogel

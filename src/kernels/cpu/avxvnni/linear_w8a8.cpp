@@ -17,7 +17,7 @@ using Row = W8A8LinearRow<VnniBytes>;
 
 }  // namespace
 
-constexpr LinearKernel avxvnni::kW8A8 = {"cpu.avxvnni.w8a8", takes_w8a8,           Row::packed_bytes,
-                                         Row::pack,          Row::workspace_bytes, Row::run};
+constexpr LinearKernel avxvnni::kW8A8 = {
+    "cpu.avxvnni.w8a8", takes_w8a8, Row::packed_bytes, Row::pack, Row::workspace_bytes, Row::run, true};
 
 }  // namespace aerogel

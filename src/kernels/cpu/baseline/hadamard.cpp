@@ -1,24 +1,13 @@
-// The fast Walsh-Hadamard transform for any x86-64.
+// The fast Walsh-Hadamard transform and ConvRot's for any x86-64.
 #include "kernels/cpu/baseline/kernels.h"
 
 #include <cmath>
 
+#include "kernels/cpu/rotation_loops.h"
 #include "kernels/cpu/row_tasks.h"
 
 namespace aerogel {
 namespace {
-
-void transform(float* y, std::int64_t block) {
-    for (std::int64_t half = 1; half < block; half *= 2) {
-        for (std::int64_t first = 0; first < block; first += 2 * half) {
-            for (std::int64_t i = first; i < first + half; ++i) {
-                const float a = y[i], b = y[i + half];
-                y[i] = a + b;
-                y[i + half] = a - b;
-            }
-        }
-    }
-}
 
 void hadamard(const HadamardArgs& args) noexcept {
     const float norm = 1.0F / std::sqrt(static_cast<float>(args.block));
@@ -28,12 +17,13 @@ void hadamard(const HadamardArgs& args) noexcept {
         for (std::int64_t k = 0; k < args.columns; ++k) {
             y[k] = x[k] * (args.signs == nullptr ? norm : norm * args.signs[k]);
         }
-        for (std::int64_t k = 0; k < args.columns; k += args.block) transform(y + k, args.block);
+        for (std::int64_t k = 0; k < args.columns; k += args.block)
+            transform_in_loops(y + k, {args.kind, args.block});
     });
 }
 
 }  // namespace
 
-constexpr HadamardKernel baseline::kHadamard = {"cpu.baseline.hadamard", hadamard};
+constexpr HadamardKernel baseline::kHadamard = {"cpu.baseline.hadamard", hadamard, true};
 
 }  // namespace aerogel

@@ -1,0 +1,74 @@
+"""ComfyUI's checkpoints in PyTorch: read under either kind of names, written, and the same as the scheme in memory."""
+import sys
+
+import aerogel
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/model")
+from test_comfy import int8, mark  # noqa: E402
+from test_gguf import z_image  # noqa: E402
+
+
+def run(model):
+    generator = torch.Generator().manual_seed(2)
+    x = [torch.randn(4, 1, 8, 8, generator=generator)]
+    with torch.no_grad():
+        return model(x, torch.tensor([0.5]), [torch.randn(9, 32, generator=generator)], return_dict=False)[0][0]
+
+
+def quantized(state):
+    tensors = {}
+    for name, tensor in state.items():
+        if name.startswith("layers.") and tensor.ndim == 2 and tensor.shape[1] % 64 == 0 and "adaLN" not in name:
+            parts = int8(tensor.numpy(), 64) | {"comfy_quant": mark(format="int8_tensorwise", convrot=True, convrot_groupsize=64)}
+            tensors |= {f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()}
+        else:
+            tensors[name] = tensor.clone().contiguous()
+    return tensors
+
+
+def test_read(tmp_path):
+    model, original, _ = z_image()
+    exact = run(model.eval())
+    save_file(quantized(model.state_dict()), tmp_path / "ours.safetensors")
+    save_file({f"model.diffusion_model.{k}": v for k, v in quantized(original).items()}, tmp_path / "theirs.safetensors")
+    outputs = []
+    for name in ("ours", "theirs"):
+        other = z_image()[0].eval()
+        for parameter in other.parameters():
+            parameter.data.zero_()
+        report = aerogel.quantize(other, tmp_path / f"{name}.safetensors")
+        assert {layer.scheme for layer in report.layers if layer.name.startswith("layers.0.attention.")} == {"W8A8_DYNAMIC_CONVROT"}
+        assert {layer.scheme for layer in report.layers if not layer.name.startswith("layers.")} == {"FLOAT"}
+        outputs.append(run(other))
+    assert torch.equal(*outputs)
+    assert 0 < (outputs[0] - exact).norm() < 0.1 * exact.norm()
+
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "float.safetensors")
+    with pytest.raises(ValueError, match="is no quantized checkpoint"):
+        aerogel.quantize(model, tmp_path / "float.safetensors")
+    partial = load_file(tmp_path / "ours.safetensors")
+    del partial["x_pad_token"]
+    save_file(partial, tmp_path / "partial.safetensors")
+    with pytest.raises(ValueError, match="missing tensors: x_pad_token"):
+        aerogel.quantize(model, tmp_path / "partial.safetensors")
+
+
+def test_written_and_in_memory(tmp_path):
+    model = z_image()[0].eval()
+    include = "layers.*.attention.*"
+    report = aerogel.export(model, tmp_path / "q.safetensors", "W8A8_DYNAMIC", layout="comfy", rotate="convrot", include=include, progress=False)
+    assert report.description == "" and report.scheme == "W8A8_DYNAMIC_CONVROT" and "q.safetensors" in str(report)
+    outputs = []
+    for how in ({"quant_des_path": tmp_path / "q.safetensors"}, {"scheme": "W8A8_DYNAMIC_CONVROT", "include": include}):
+        other = z_image()[0].eval()
+        aerogel.quantize(other, **how)
+        outputs.append(run(other))
+        state = other.state_dict()
+        again = z_image()[0].eval()
+        aerogel.quantize(again, **how)
+        again.load_state_dict(state)
+        assert torch.equal(run(again), outputs[-1])
+    assert torch.equal(*outputs)
