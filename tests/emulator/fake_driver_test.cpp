@@ -118,6 +118,7 @@ TEST_F(FakeDriver, memory_beyond_an_allocation_fails_the_launch_and_all_after_it
     EXPECT_EQ(wait(), 719);
     Address p = 0;
     EXPECT_EQ((call<int(Address*, std::size_t)>("cuMemAlloc_v2", &p, 4)), 719);
+    EXPECT_NE(::testing::internal::GetCapturedStderr().find("no part of an allocation"), std::string::npos);
 }
 
 TEST_F(FakeDriver, wrong_calls_are_refused) {

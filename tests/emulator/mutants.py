@@ -1,4 +1,4 @@
-"""Deliberate mistakes in CUDA kernels: which text becomes which, and the suites of aerogel_emulator_tests that must notice.
+"""Deliberate mistakes in CUDA kernels: which text becomes which, and the suites that must notice.
 Another kernel's mistakes are more rows here."""
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ class Mutant:
     new: str
     unit: str  # the .cu that is compiled
     suites: str  # --gtest_filter
+    program: str = "aerogel_emulator_tests"  # or aerogel_cuda_tests, which gets a driver with the changed kernel
 
 
 def of_sample(name, old, new):
