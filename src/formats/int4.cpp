@@ -2,9 +2,11 @@
 #include "formats/int4.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
+#include "base/thread_pool.h"
 #include "formats/nibbles.h"
 #include "formats/scaled.h"
 
@@ -23,16 +25,32 @@ std::string int4_problem(const QuantizedTensor& weight) {
     return scaled_problem(weight, DType::u8, nibble_shape(weight.rows, weight.columns));
 }
 
+// Rows are tasks. Two columns become a byte at once; the first value that is no int4 is told.
 Tensor pack_int4(const Tensor& stored, std::int64_t rows, std::int64_t columns) {
-    Tensor packed = Tensor::zeros(DType::u8, nibble_shape(rows, columns));
+    Tensor packed(DType::u8, nibble_shape(rows, columns));
     const auto* in = stored.as<std::int8_t>();
-    for (std::int64_t i = 0; i < rows * columns; ++i) {
-        if (in[i] < -8 || in[i] > 7) {
-            throw InvalidArgument("[int4] data " + stored.describe() + " must be in [-8, 7], got " +
-                                  std::to_string(in[i]) + " at element " + std::to_string(i));
-        }
-        auto* row = packed.mutable_as<std::uint8_t>() + i / columns * packed.dim(1);
-        put_nibble(row, i % columns, static_cast<std::uint8_t>(in[i]));
+    std::atomic<std::int64_t> bad_row = rows;
+    const std::int64_t bytes = packed.dim(1);
+    auto* const out = packed.mutable_as<std::uint8_t>();
+    run_operation([&] {
+        parallel_for(rows, [&](std::int64_t row, int) {
+            const std::int8_t* values = in + row * columns;
+            int outside = 0;
+            for (std::int64_t i = 0; i < columns; ++i) outside |= (values[i] + 8) & ~0xF;
+            for (std::int64_t i = 0; i < bytes; ++i) {
+                const int high = 2 * i + 1 < columns ? values[2 * i + 1] : 0;
+                out[row * bytes + i] = static_cast<std::uint8_t>((values[2 * i] & 0xF) | (high & 0xF) << 4);
+            }
+            std::int64_t first = bad_row;
+            while (outside != 0 && row < first && !bad_row.compare_exchange_weak(first, row)) {
+            }
+        });
+    });
+    if (bad_row < rows) {
+        const std::int8_t* values = in + bad_row * columns;
+        const auto at = std::find_if(values, values + columns, [](std::int8_t x) { return x < -8 || x > 7; });
+        throw InvalidArgument("[int4] data " + stored.describe() + " must be in [-8, 7], got " +
+                              std::to_string(*at) + " at element " + std::to_string(at - in));
     }
     return packed;
 }
@@ -44,12 +62,16 @@ bool is_bytes(const Tensor& stored) {
 Tensor from_row_pairs(const Tensor& stored, std::int64_t rows, std::int64_t columns) {
     Tensor packed = Tensor::zeros(DType::u8, nibble_shape(rows, columns));
     const auto* in = static_cast<const std::uint8_t*>(stored.data());
-    for (std::int64_t i = 0; i < rows * columns; ++i) {
-        const std::int64_t row = i / columns, column = i % columns;
-        const std::uint8_t pair = in[row / 2 * columns + column];
-        const auto nibble = static_cast<std::uint8_t>(row % 2 == 0 ? pair & 0xF : pair >> 4);
-        put_nibble(packed.mutable_as<std::uint8_t>() + row * packed.dim(1), column, nibble);
-    }
+    auto* const out = packed.mutable_as<std::uint8_t>();
+    run_operation([&] {
+        parallel_for(rows, [&](std::int64_t row, int) {
+            const std::uint8_t* pairs = in + row / 2 * columns;
+            for (std::int64_t column = 0; column < columns; ++column) {
+                const int nibble = row % 2 == 0 ? pairs[column] & 0xF : pairs[column] >> 4;
+                put_nibble(out + row * packed.dim(1), column, static_cast<std::uint8_t>(nibble));
+            }
+        });
+    });
     return packed;
 }
 
