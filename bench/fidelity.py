@@ -29,6 +29,7 @@ PER_ROW = ["--packed", "--group-size", "0"]  # int4 without the groups that it h
 VARIANTS = {
     "W8A16": ["W8A16"], "W8A16, mse_clip": ["W8A16", "--algorithm", "mse_clip"], "W8A16, ssz": ["W8A16", "--algorithm", "ssz"], "W8A16_FP8": ["W8A16_FP8"], "W8A16_FP8_E5M2": ["W8A16_FP8_E5M2"], "W8A16_MXFP8": ["W8A16_MXFP8"],
     "W8A8_DYNAMIC": ["W8A8_DYNAMIC"], "W8A8_DYNAMIC, rotated": ["W8A8_DYNAMIC", "--rotate", "-1"],
+    "W8A8_DYNAMIC, ConvRot": ["W8A8_DYNAMIC", "--rotate", "convrot"],
     "W8A8_DYNAMIC, convrot": ["W8A8_DYNAMIC", "--rotate", "convrot"],
     "W8A8_DYNAMIC, smoothquant": ["W8A8_DYNAMIC", "--smooth", "smoothquant", DATA],
     "W8A8": ["W8A8", DATA], "W8A8, smoothquant": ["W8A8", "--smooth", "smoothquant", DATA], "W8A8, rotated": ["W8A8", "--rotate", "-1", DATA],
@@ -39,12 +40,14 @@ VARIANTS = {
     "W4A16, groups of 32, ssz": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "ssz"],
     "W4A16, groups of 32, gptq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "gptq", DATA],
     "W4A16, groups of 32, autoround": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "autoround", DATA],
+    "W4A16, groups of 32, autoround": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "autoround", DATA],
     "W4A16, groups of 32, awq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "awq", DATA],
     "W4A16, groups of 32, awq, gptq": ["W4A16", "--group-size", "32", "--packed", "--smooth", "awq", "--algorithm", "gptq", DATA],
     "W4A16_MXFP4": ["W4A16_MXFP4"], "W4A16_MXFP4, fouroversix": ["W4A16_MXFP4", "--algorithm", "fouroversix"],
     "W4A8": ["W4A8", *PER_ROW], "W4A8, rotated, gptq": ["W4A8", *PER_ROW, "--rotate", "-1", "--algorithm", "gptq", DATA],
     "W4A4_DYNAMIC": ["W4A4_DYNAMIC", *PER_ROW], "W4A4_DYNAMIC, rotated": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1"],
     "W4A4_DYNAMIC, convrot": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "convrot"],
+    "W4A4_DYNAMIC, ConvRot": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "convrot"],
     "W4A4_DYNAMIC, rotated, low rank 32": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1", "--low-rank", "32"],
     "W4A4_DYNAMIC, smoothed, low rank 32, rotated, gptq":
         ["W4A4_DYNAMIC", *PER_ROW, "--smooth", "smoothquant", "--low-rank", "32", "--rotate", "-1", "--algorithm", "gptq", DATA],
@@ -76,6 +79,8 @@ PAIRS = [
     ("W8A8_DYNAMIC, smoothquant", "W8A8_DYNAMIC"), ("W8A8_TIMESTEP", "W8A8"), ("W8A8, rotated", "W8A8, smoothquant"),
     ("W4A16, groups of 32, mse_clip", "W4A16, groups of 32"), ("W4A16, groups of 32, mse_clip", "torchao int4 weight-only, groups of 32"),
     ("W4A16, groups of 32, mse_clip", "W4A16, groups of 32, ssz"), ("W4A16, groups of 32, awq, gptq", "W4A16, groups of 32, gptq"),
+    ("W4A16, groups of 32, autoround", "W4A16, groups of 32, gptq"), ("W8A8_DYNAMIC, ConvRot", "W8A8_DYNAMIC, rotated"),
+    ("W4A4_DYNAMIC, ConvRot", "W4A4_DYNAMIC, rotated"),
     ("W4A16_MXFP4, fouroversix", "W4A16_MXFP4"), ("W4A4_MXFP4, ceil_x_search", "W4A4_MXFP4"), ("W4A4_MXFP4_SVD, smoothquant", "W4A4_MXFP4_SVD"),
     ("W8A16, attention INT8_DYNAMIC", "W8A16"), ("W8A16, attention FAQUANT", "W8A16"),
 ]
