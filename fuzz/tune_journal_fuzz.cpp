@@ -1,5 +1,5 @@
-// Any bytes as the measurements of `tune`: either an InvalidArgument, or figures that survive being written and
-// read again.
+// Any bytes as the measurements of `tune`: either an InvalidArgument, or figures that survive being written
+// and read again.
 #include "aerogel/error.h"
 #include "quant/tune/journal.h"
 #include "temporary_file.h"

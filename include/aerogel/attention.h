@@ -57,14 +57,14 @@ struct AttentionOptions {
     Context call = {};                        ///< threads and stream
 };
 
-/// o = softmax(scale * q k^T + bias) v per head. q, k, v, o: one dtype (f32 or bf16, on CUDA also f16), 4-D in options.layout,
-/// head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have fewer heads than q:
-/// head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws InvalidArgument when
-/// shapes do not fit.
-/// Format none: sums are float32, as are the softmax weights; with AMX or AVX-512 BF16 those of bf16 are
-/// rounded to bf16 before they are multiplied with v, and numbers below 2^-126 count as zero. Causal: a NaN
-/// or infinity in v also reaches queries up to 127 tokens before it. Other formats (docs/attention.md has the
-/// arithmetic): a value that is not finite makes NaN all outputs whose scale it spoils.
+/// o = softmax(scale * q k^T + bias) v per head. q, k, v, o: one dtype (f32 or bf16, on CUDA also f16), 4-D
+/// in options.layout, head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have
+/// fewer heads than q: head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws
+/// InvalidArgument when shapes do not fit. Format none: sums are float32, as are the softmax weights; with
+/// AMX or AVX-512 BF16 those of bf16 are rounded to bf16 before they are multiplied with v, and numbers below
+/// 2^-126 count as zero. Causal: a NaN or infinity in v also reaches queries up to 127 tokens before it.
+/// Other formats (docs/attention.md has the arithmetic): a value that is not finite makes NaN all outputs
+/// whose scale it spoils.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
                const AttentionOptions& options = {});
 

@@ -19,7 +19,7 @@ struct AttentionCase {
     bool bsnd = false;
     Values values = Values::normal;
     std::int64_t margin = 3;  ///< elements behind every row: NaN, or what must stay as it is
-    BlockMask mask;  ///< used if problem.masked
+    BlockMask mask;           ///< used if problem.masked
 };
 
 /// One array of the call with NaN (inputs) or a pattern (output) in the margin after every token row.

@@ -246,11 +246,11 @@ void find_int8_scales(const AttentionProblem& problem, const AttentionCall& call
 }  // namespace
 
 constexpr AttentionKernel kInt8Attention = {.name = "cuda.sm80.int8_attention",
-                                                 .formats = kInt8Formats,
-                                                 .why_not = takes_all_keys,
-                                                 .workspace_bytes = int8_workspace,
-                                                 .run = attend_int8,
-                                                 .find_scales = find_int8_scales,
-                                                 .largest_weight = kWideWeight};
+                                            .formats = kInt8Formats,
+                                            .why_not = takes_all_keys,
+                                            .workspace_bytes = int8_workspace,
+                                            .run = attend_int8,
+                                            .find_scales = find_int8_scales,
+                                            .largest_weight = kWideWeight};
 
 }  // namespace aerogel::cuda
