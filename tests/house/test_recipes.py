@@ -191,6 +191,7 @@ SAMPLES = {s.recipe: s for s in (SCHEME, ALGORITHM, PATTERN, FORMAT, KERNEL, MAC
 ELSEWHERE = {"a model family": "tests/model/family_test.cpp",  # test_families.py watches that nothing else knows a family
              "an array of a layer": "tests/quant/layer_arrays_test.cpp",  # walks the rows: a sample would change what all of the library includes
              "a VAE": "tests/model/test_vae.py", "a text encoder": "tests/model/text/test_text_encoders.py",  # a row's oracle is a class of another library
+             "a CUDA kernel": "tests/kernels/test_sass.py",  # compiled by nvcc: it looks at the products of each
              "a public header": "tests/house/test_public_headers.py"}  # every one that is there
 
 CHECK = """
