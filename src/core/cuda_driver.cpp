@@ -19,6 +19,7 @@ namespace {
 
 constexpr const char* kLibrary = "libcuda.so.1";
 constexpr int kLeastSm = 80;
+constexpr int kLeastVersion = 13000;  // of the nvcc whose machine code the driver is given (cmake/cuda.cmake)
 constexpr std::array<std::string_view, 6> kHeldDown = {"sm_80", "sm_86",  "sm_89",
                                                        "sm_90", "sm_100", "sm_120"};
 
@@ -98,12 +99,28 @@ std::string describe_by(const Driver& driver, Result result) {
     return text_of(driver.error_name, result) + " (" + text_of(driver.error_string, result) + ")";
 }
 
+std::string version_text(int version) {
+    return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+void check_version(const Driver& driver, const std::string& path) {
+    int version = 0;
+    if (const Result result = driver.version(&version); result != kSuccess)
+        no_driver("cuDriverGetVersion: " + describe_by(driver, result));
+    if (version < kLeastVersion) {
+        no_driver(path + " is CUDA " + version_text(version) + ", needed is " + version_text(kLeastVersion) +
+                  " or later");
+    }
+}
+
 Driver open_driver() {
-    const Library library(environment("AEROGEL_CUDA_DRIVER").value_or(kLibrary));
+    const std::string path = environment("AEROGEL_CUDA_DRIVER").value_or(kLibrary);
+    const Library library(path);
     Driver driver{};
     find_devices(library, driver);
     find_memory(library, driver);
     find_kernels(library, driver);
+    check_version(driver, path);
     if (const Result result = driver.init(0); result != kSuccess)
         no_driver("cuInit: " + describe_by(driver, result));
     return driver;

@@ -59,9 +59,15 @@ Cache& cache_of(int device) {
     return caches.get().at(device);
 }
 
+void forget_events(Block& block) {
+    for (const Event event : block.before) driver().destroy_event(event);
+    block.before.clear();
+}
+
+// An event that the driver says nothing of, as one recorded while its stream was captured, may be to come.
 bool is_free(Block& block) {
     while (!block.before.empty()) {
-        if (driver().query_event(block.before.back()) == kNotReady) return false;
+        if (driver().query_event(block.before.back()) != kSuccess) return false;
         driver().destroy_event(block.before.back());
         block.before.pop_back();
     }
@@ -84,7 +90,7 @@ void release(Cache& cache) {
     if (cache.kept.empty()) return;
     check(driver().synchronize(), "cuCtxSynchronize");
     for (auto& [size, block] : cache.kept) {
-        is_free(block);
+        forget_events(block);
         cache.sizes.erase(block.address);
         driver().free(block.address);
     }
@@ -110,15 +116,31 @@ void* allocate(Device device, std::size_t bytes) {
     return reinterpret_cast<void*>(address);
 }
 
-// Where the device knows one stream only, what comes later runs behind what uses the block now.
-void wait_for_streams(const Cache& cache, Block& block) {
-    if (cache.streams.size() < 2) return;
-    for (void* stream : cache.streams) {
-        Event event = nullptr;
-        if (driver().create_event(&event, kNoTiming) != kSuccess) continue;
-        driver().record_event(event, static_cast<Stream>(stream));
+bool add_event(Block& block, void* stream) {
+    Event event = nullptr;
+    if (driver().create_event(&event, kNoTiming) != kSuccess) return false;
+    if (driver().record_event(event, static_cast<Stream>(stream)) == kSuccess) {
         block.before.push_back(event);
+        return true;
     }
+    driver().destroy_event(event);
+    return false;
+}
+
+// Where the device knows one stream only, what comes later runs behind what uses the block now. A stream that
+// takes no event has ended, and is forgotten. False where nothing says when the block is free.
+bool wait_for_streams(Cache& cache, Block& block) {
+    if (cache.streams.size() < 2) return true;
+    if (std::erase_if(cache.streams, [&](void* stream) { return !add_event(block, stream); }) == 0)
+        return true;
+    forget_events(block);
+    return driver().synchronize() == kSuccess;
+}
+
+void give_back(Cache& cache, const Block& block) {
+    driver().synchronize();
+    cache.sizes.erase(block.address);
+    driver().free(block.address);
 }
 
 void free_block(Device device, void* data, std::size_t) noexcept {
@@ -128,14 +150,11 @@ void free_block(Device device, void* data, std::size_t) noexcept {
         Cache& cache = cache_of(device.index);
         const std::lock_guard lock(cache.guard);
         Block block{reinterpret_cast<Address>(data)};
-        if (!keeps()) {
-            driver().synchronize();
-            cache.sizes.erase(block.address);
-            driver().free(block.address);
-            return;
+        if (keeps() && wait_for_streams(cache, block)) {
+            cache.kept.emplace(cache.sizes.at(block.address), std::move(block));
+        } else {
+            give_back(cache, block);
         }
-        wait_for_streams(cache, block);
-        cache.kept.emplace(cache.sizes.at(block.address), std::move(block));
     } catch (...) {  // a device that failed, or a forked child: nothing is left to give back
     }
 }
@@ -203,6 +222,9 @@ void note_stream(int device, void* stream) noexcept {
     Cache& cache = cache_of(device);
     const std::lock_guard lock(cache.guard);
     if (std::find(cache.streams.begin(), cache.streams.end(), stream) != cache.streams.end()) return;
+    // What was freed so far has no event of the first stream. Where one is captured the driver refuses to
+    // wait, and to go on.
+    if (cache.streams.size() == 1 && driver().synchronize() != kSuccess) return;
     cache.streams.push_back(stream);
 }
 

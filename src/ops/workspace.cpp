@@ -1,5 +1,7 @@
-// A pool of buffers: the last one given back is lent first, because its pages are the warmest. Whoever frees
-// memory does so without the lock, as large memory takes long.
+// A pool of the CPU's buffers: the last one given back is lent first, because its pages are the warmest.
+// Whoever frees memory does so without the lock, as large memory takes long. Buffers of other devices are
+// given back at once: kernels may still be using them, which the memory of the device knows and this pool
+// does not.
 #include "ops/workspace.h"
 
 #include <algorithm>
@@ -7,7 +9,9 @@
 #include <iterator>
 #include <mutex>
 #include <new>
+#include <string>
 
+#include "aerogel/error.h"
 #include "base/fork.h"
 
 namespace aerogel {
@@ -58,7 +62,9 @@ Buffers kept_buffer(std::size_t size, Device device) {
 Workspace::Buffer::Buffer(std::size_t bytes, Device where)
     : size(bytes), device(where), memory(&memory_of(where)) {
     data = static_cast<std::byte*>(memory->allocate(device, size));
-    if (data == nullptr) throw std::bad_alloc();
+    if (data != nullptr) return;
+    if (device.kind == DeviceKind::cpu) throw std::bad_alloc();
+    throw Error("[workspace] no memory for " + std::to_string(size) + " bytes on " + device.describe());
 }
 
 Workspace::Buffer::~Buffer() {
@@ -68,11 +74,12 @@ Workspace::Buffer::~Buffer() {
 Workspace::Workspace(std::size_t bytes, Device device) {
     if (bytes > SIZE_MAX - kPage) throw std::bad_alloc();
     const std::size_t size = (bytes + kPage) / kPage * kPage;
-    lent_ = kept_buffer(size, device);
+    if (device.kind == DeviceKind::cpu) lent_ = kept_buffer(size, device);
     if (lent_.empty()) lent_.emplace_back(size, device);
 }
 
 Workspace::~Workspace() {
+    if (lent_.front().device.kind != DeviceKind::cpu) return;
     Buffers surplus;
     Pool& mine = pool.get();
     const std::lock_guard lock(mine.guard);

@@ -8,9 +8,11 @@
 
 namespace aerogel {
 
-/// Scratch memory on the device for as long as it lives, lent by a pool of the process: at least `bytes`
-/// bytes, 64-byte aligned, of undefined content. Whoever asks in the middle of another call (a question of
-/// CancellationQuestion that calls the library) gets other memory. Throws std::bad_alloc.
+/// Scratch memory on the device for as long as it lives, the CPU's lent by a pool of the process: at least
+/// `bytes` bytes, 64-byte aligned, of undefined content. Whoever asks in the middle of another call (a
+/// question of CancellationQuestion that calls the library) gets other memory. Throws std::bad_alloc, for
+/// devices other than the CPU an Error with the device's name. Theirs comes from and goes to the cache of
+/// their memory, which knows what streams still do with it.
 class Workspace {
   public:
     explicit Workspace(std::size_t bytes, Device device = {});

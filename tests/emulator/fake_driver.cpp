@@ -3,6 +3,7 @@
 // are described by
 //   AEROGEL_FAKE_SM      80 (default), 86, 89, 90, 100, 120
 //   AEROGEL_FAKE_GPUS    how many, default 1
+//   AEROGEL_FAKE_VERSION CUDA's of the driver, default 13000 (13.0)
 //   AEROGEL_FAKE_MEMORY  MiB of each, default 1024
 // and at every launch
 //   AEROGEL_FAKE_SEED    order of blocks and warps
@@ -97,8 +98,8 @@ Machine& machine() {
 }
 
 std::vector<Gpu*>& contexts() {
-    static thread_local std::vector<Gpu*> stack;
-    return stack;
+    static thread_local auto* stack = new std::vector<Gpu*>;  // memory is freed after a thread's objects
+    return *stack;
 }
 
 std::size_t most_shared(int sm) {
@@ -233,7 +234,7 @@ AEROGEL_ENTRY cuInit(unsigned flags) {
     return 0;
 }
 AEROGEL_ENTRY cuDriverGetVersion(int* version) {
-    *version = 13000;
+    *version = static_cast<int>(setting("AEROGEL_FAKE_VERSION", 13000));
     return 0;
 }
 AEROGEL_ENTRY cuGetErrorName(Result result, const char** name) {

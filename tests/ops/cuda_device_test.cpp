@@ -2,6 +2,7 @@
 // memory ends; and what goes there comes back. Every case has a process of its own, as the driver is opened
 // once.
 #ifdef AEROGEL_FAKE_DRIVER
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,6 +17,7 @@
 #include "core/cuda_memory.h"
 #include "ops/elementwise.h"
 #include "ops/hadamard.h"
+#include "ops/workspace.h"
 
 namespace aerogel {
 namespace {
@@ -57,6 +59,11 @@ TEST(CudaDeviceDeathTest, WithoutADriverThereIsOneError) {
            "[device] no CUDA driver: /nowhere/libcuda.so: cannot open shared object file");
     expect({{"AEROGEL_CUDA_DRIVER", "libm.so.6"}}, sum_of_doubled,
            "[device] no CUDA driver: libm.so.6 has no cuInit");
+}
+
+TEST(CudaDeviceDeathTest, AnOldDriverIsOneError) {
+    expect({{"AEROGEL_FAKE_VERSION", "12090"}}, sum_of_doubled, " is CUDA 12.9, needed is 13.0 or later");
+    expect({{"AEROGEL_FAKE_VERSION", "13010"}}, sum_of_doubled, "sum 72");
 }
 
 TEST(CudaDeviceDeathTest, OperationsRunOnEveryCard) {
@@ -110,6 +117,99 @@ TEST(CudaDeviceDeathTest, FreedMemoryIsLentAgain) {
         return std::string("there is enough");
     };
     expect({{"AEROGEL_FAKE_MEMORY", "56"}}, reclaimed, "there is enough");
+}
+
+TEST(CudaDeviceDeathTest, ScratchMemoryEndsWithOneError) {
+    const auto too_much = [] {
+        const Workspace scratch(std::size_t{16} << 20, Device::cuda);
+        return std::string("there is enough");
+    };
+    expect({{"AEROGEL_FAKE_MEMORY", "64"}}, too_much, "there is enough");
+    expect({{"AEROGEL_FAKE_MEMORY", "8"}}, too_much, "[workspace] no memory for 16781312 bytes on cuda:0");
+}
+
+template <typename Entry>
+Entry entry_of(const char* name) {
+    return reinterpret_cast<Entry>(dlsym(dlopen(AEROGEL_FAKE_DRIVER, RTLD_NOW), name));
+}
+
+/// Puts work on it, which runs when somebody waits.
+class Queue {
+  public:
+    Queue() {
+        const cuda::CurrentDevice current(0);
+        entry_of<cuda::Result (*)(cuda::Stream*, unsigned)>("cuStreamCreate")(&stream_, 1);
+    }
+    void fill(MutableView y, double value) const {
+        const cuda::CurrentDevice current(0);
+        for (int i = 0; i < 20; ++i) clamp(y, 0.0F, 1e6F, context());  // it takes a while
+        combine({{value, y}}, y, false, context());
+    }
+    Context context() const { return {.stream = stream_}; }
+    void wait() const {
+        const cuda::CurrentDevice current(0);
+        cuda::check(cuda::driver().synchronize_stream(stream_), "cuStreamSynchronize");
+    }
+    void end() {
+        const cuda::CurrentDevice current(0);
+        entry_of<cuda::Result (*)(cuda::Stream)>("cuStreamDestroy_v2")(stream_);
+    }
+
+  private:
+    cuda::Stream stream_ = nullptr;
+};
+
+TEST(CudaDeviceDeathTest, ASecondStreamGetsNoMemoryInUse) {
+    const auto freed_early = [](bool second_is_known) {
+        return [=] {
+            const Queue first, second;
+            Tensor warm = numbers(), sum = numbers();
+            first.fill(warm, 1.0);
+            if (second_is_known) second.fill(warm, 1.0);
+            warm.values();
+            {
+                Tensor x = numbers();
+                first.fill(x, 2.0);
+                combine({{1.0, x}}, sum, false, first.context());
+            }
+            Tensor other(DType::f32, {2, 4}, Device::cuda);
+            combine({{10.0, warm}}, other, false, second.context());
+            second.wait();
+            return "sum of " + std::to_string(static_cast<int>(sum.values()[7])) + " and " +
+                   std::to_string(static_cast<int>(other.values()[7]));
+        };
+    };
+    expect({}, freed_early(false), "sum of 16 and 80");
+    expect({}, freed_early(true), "sum of 16 and 80");
+}
+
+TEST(CudaDeviceDeathTest, ScratchMemoryInUseIsNotLent) {
+    const auto lent = [] {
+        const Queue first, second;
+        Tensor x = numbers();
+        first.fill(x, 1.0);
+        second.fill(x, 1.0);
+        first.wait();
+        first.fill(x, 1.0);
+        const std::byte* before = Workspace(1000, Device::cuda).data();
+        return std::string(Workspace(1000, Device::cuda).data() == before ? "lent again" : "another");
+    };
+    expect({}, lent, "another");
+}
+
+TEST(CudaDeviceDeathTest, AStreamMayEnd) {
+    const auto ended = [] {
+        Queue first;
+        const Queue second;
+        Tensor x = numbers();
+        first.fill(x, 1.0);
+        second.fill(x, 1.0);
+        first.end();
+        const void* freed = Tensor(DType::f32, {1000}, Device::cuda).data();
+        const Tensor again(DType::f32, {1000}, Device::cuda);
+        return std::string(again.data() == freed ? "the same" : "another");
+    };
+    expect({}, ended, "the same");
 }
 
 TEST(CudaDeviceDeathTest, AFailingKernelIsOneError) {

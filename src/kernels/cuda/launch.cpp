@@ -3,6 +3,7 @@
 
 #include <map>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 
 #include "aerogel/error.h"
@@ -92,8 +93,10 @@ bool launch(const Kernel& kernel, const Grid& grid, void* stream, const void* ar
         if (const Result result = put(kernel, grid, stream, args, args_bytes); result != kSuccess)
             return fail(result, kernel.symbol);
         return true;
-    } catch (...) {  // no memory for the tables
+    } catch (const std::bad_alloc&) {  // no memory for the tables
         return fail(kOutOfMemory, kernel.symbol);
+    } catch (...) {
+        return fail(kUnknown, kernel.symbol);
     }
 }
 

@@ -6,9 +6,9 @@
 //   QuantizeArgs{...});
 //
 // run() of a row is called with its device current on the calling thread; it launches on args.stream and
-// returns. It allocates nothing, waits for nothing, and can be captured in a CUDA graph (once each of its
-// kernels has run, as the first launch loads machine code). Launches after a failure do nothing; the
-// operation throws the first failure once run() is back.
+// returns. It allocates nothing and waits for nothing. Launches after a failure do nothing; the operation
+// throws the first failure once run() is back. A call can be captured in a CUDA graph (docs/cuda.md) once
+// each of its kernels has run, as the first launch loads machine code.
 //
 // pack() and find scales on the host: PackedLinear gives pack() host memory for the weight and for `packed`,
 // and brings the packed bytes to the device once (ops/linear.cpp). run() gets them as device memory, 256-byte
