@@ -96,11 +96,18 @@ install_python() {
     printf '%s\n' "$want" >"$stamp"
 }
 
+# Whether it is there and as new as cmake/cuda.cmake wants it.
+nvcc_serves() {
+    local release
+    release=$("$1" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\..*/\1/p') || return 1
+    [ "${release:-0}" -ge 13 ]
+}
+
 # cmake/cuda.cmake looks at the same places.
 install_nvcc() {
     local stamp=.venv/.nvcc.sha256 want
     [ "$what" = all ] || return 0
-    command -v nvcc >/dev/null || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] && return 0
+    nvcc_serves nvcc || nvcc_serves "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" && return 0
     want=$(sha256sum requirements-nvcc.txt)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && return 0
     say "installing requirements-nvcc.txt into .venv"
