@@ -38,13 +38,26 @@ def suites() -> str:
     return re.search(r'set\(cuda_suites "([^"]+)"', (ROOT / "tests/cuda.cmake").read_text())[1]
 
 
+def programs() -> dict:
+    """What checks the rows of this GPU: {what it checks: program of the build and filter}. Attention has suites of its own."""
+    return {"elementwise, Hadamard and linear": ("tests/aerogel_tests", suites()), "attention": ("tests/emulator/aerogel_cuda_tests", "Cuda*")}
+
+
 def conformance(build: Path) -> dict:
     """The suites of the kernels over the rows of this GPU."""
-    start = time.perf_counter()
-    done = subprocess.run([build / "tests/aerogel_tests", f"--gtest_filter={suites()}", "--gtest_brief=1"], cwd=ROOT,
-                          env={**os.environ, "AEROGEL_TEST_MACHINE": "cuda"}, capture_output=True, text=True)
-    failed = sorted(set(re.findall(r"^\[  FAILED  \] (\S+)", done.stdout, re.M)))
-    return {"passed": done.returncode == 0, "failed": failed, "seconds": time.perf_counter() - start, "said": "" if done.returncode == 0 else (done.stdout + done.stderr)[-4000:]}
+    start, failed, said, agree = time.perf_counter(), set(), "", []
+    for name, (program, chosen) in programs().items():
+        if not (build / program).exists():
+            said += f"{build / program} is not built\n"
+            continue
+        done = subprocess.run([build / program, f"--gtest_filter={chosen}", "--gtest_brief=1"], cwd=ROOT,
+                              env={**os.environ, "AEROGEL_TEST_MACHINE": "cuda"}, capture_output=True, text=True)
+        failed.update(re.findall(r"^\[  FAILED  \] (\S+)", done.stdout, re.M))
+        if done.returncode == 0:
+            agree.append(name)
+        else:
+            said += (done.stdout + done.stderr)[-4000:]
+    return {"passed": len(agree) == len(programs()), "agree": agree, "failed": sorted(failed), "seconds": time.perf_counter() - start, "said": said}
 
 
 def times(build: Path, only: list) -> list:
@@ -60,10 +73,21 @@ class Torch:
     """PyTorch and what is built on it, on the same problems."""
 
     def __init__(self):
+        """ImportError, OSError and others where there is none that works."""
         import torch
 
         self.torch = torch
-        self.ready = torch.cuda.is_available()
+        if not torch.cuda.is_available():
+            raise ImportError("this PyTorch has no CUDA")
+
+    @classmethod
+    def found(cls) -> "Torch | None":
+        """None, with a word of why, where nothing can be measured beside."""
+        try:
+            return cls()
+        except Exception as error:  # not installed, broken, or without a GPU: Aerogel is measured alone
+            print(f"gpu: nothing is measured beside: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
+            return None
 
     def seconds(self, call) -> float:
         """Median of a call, several between two events."""
@@ -163,7 +187,7 @@ def row_of(result: dict, peers: dict, peaks: dict) -> dict:
 def markdown(report: dict) -> str:
     gpu, check = report["device"], report["conformance"]
     text = [f"# {gpu.get('name', 'an unknown GPU')}", "", f"Driver {gpu.get('driver_version', '?')}, {gpu.get('clocks.sm', '?')} of {gpu.get('clocks.max.sm', '?')}, "
-            f"{gpu.get('power.limit', '?')}. " + ("Every row agrees with the CPU." if check["passed"] else f"**Wrong: {', '.join(check['failed']) or check['said'][-300:]}**"), ""]
+            f"{gpu.get('power.limit', '?')}. " + (f"Every row agrees with the CPU ({' and '.join(check['agree'])})." if check["passed"] else f"**Wrong: {', '.join(check['failed']) or check['said'][-300:]}**"), ""]
     show = lambda value, form: "-" if value is None else format(value, form)
     text += ["| problem | ms | TOPS | of measured peak | x best bf16 | fastest peer | x it | error |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in report["rows"]:
@@ -181,16 +205,14 @@ def main(arguments=None) -> int:
     parser.add_argument("--no-peers", action="store_true", help="measure Aerogel alone")
     options = parser.parse_args(arguments)
     report = {"device": device(), "conformance": conformance(options.build)}
-    torch = None if options.no_peers else Torch()
-    if torch is not None and not torch.ready:
-        print("gpu: this PyTorch has no CUDA, nothing is measured beside", file=sys.stderr)
-        torch = None
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")  # whatever becomes of the timing
+    torch = None if options.no_peers else Torch.found()
     report["peaks"] = torch.peaks() if torch else {}
     results = times(options.build, options.only or PROBLEMS)
     report["refused"] = {result["name"]: result["refused"] for result in results if "refused" in result}
     report["rows"] = [row_of(result, torch.peers(result["name"]) if torch else {}, report["peaks"]) for result in results if "refused" not in result]
     report["device_after"] = device()  # clocks under load
-    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
     (options.out / "gpu.md").write_text(markdown(report))
     print(markdown(report))

@@ -65,7 +65,7 @@ def as_float_array(op: str, name: str, array: ArrayT) -> ArrayT:
 def _from_torch(op: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
     torch = sys.modules["torch"]
     if not tensor.is_cpu:
-        raise NotImplementedError(f"[{op}] {name} must be on the CPU, got {tensor.device}; this build has no CUDA kernels")
+        raise NotImplementedError(f"[{op}] {name} must be on the CPU, got {tensor.device}; the Python package takes tensors on the CPU only")
     if tensor.layout is not torch.strided:
         raise ValueError(f"[{op}] {name} must be dense, got {tensor.layout}")
     dtype = tensor.dtype

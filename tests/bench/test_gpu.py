@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import gpu
@@ -26,13 +27,30 @@ def test_a_row_compares_with_the_best_of_its_kind():
 def test_a_wrong_kernel_is_said_first():
     report = {"device": {}, "conformance": {"passed": False, "failed": ["LinearKernels.X"], "said": ""}, "rows": []}
     assert "Wrong: LinearKernels.X" in gpu.markdown(report)
+    report["conformance"] = {"passed": True, "agree": ["linear", "attention"], "failed": [], "said": ""}
+    assert "Every row agrees with the CPU (linear and attention)." in gpu.markdown(report)
 
 
-@pytest.mark.skipif(not DRIVER.exists(), reason="no emulator in this build")
+def test_what_was_not_run_does_not_agree(tmp_path):
+    check = gpu.conformance(tmp_path)
+    assert not check["passed"] and check["agree"] == [] and "aerogel_cuda_tests is not built" in check["said"]
+
+
+def test_without_pytorch_aerogel_is_measured_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import fails
+    monkeypatch.setattr(gpu, "conformance", lambda build: {"passed": True, "agree": ["linear"], "failed": [], "said": ""})
+    monkeypatch.setattr(gpu, "times", lambda build, only: sys.exit("aerogel bench: lost"))
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path)])
+    assert "nothing is measured beside" in capsys.readouterr().err
+    assert json.loads((tmp_path / "gpu.json").read_text())["conformance"]["passed"]
+
+
+@pytest.mark.skipif(not DRIVER.exists() or not (BUILD / "cuda").exists(), reason="no emulator or no CUDA kernels (no nvcc) in this build")
 def test_the_emulated_card(tmp_path, monkeypatch):
     monkeypatch.setenv("AEROGEL_CUDA_DRIVER", str(DRIVER))
     monkeypatch.setattr(gpu, "REPEAT", 1)
-    monkeypatch.setattr(gpu, "suites", lambda: "Hadamard.*")
+    monkeypatch.setattr(gpu, "programs", lambda: {"Hadamard": ("tests/aerogel_tests", "Hadamard.*")})
     code = gpu.main(["--build", str(BUILD), "--out", str(tmp_path), "--no-peers", "--only", "linear/W8A8_DYNAMIC/4096x256x256"])
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert code == 0 and report["conformance"]["passed"], report["conformance"]["said"]

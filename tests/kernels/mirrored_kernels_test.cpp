@@ -28,6 +28,11 @@ Tested tested() {
 
 constexpr double kMostProducts = 3e6;
 
+// A GPU has time for every problem.
+bool takes_time() {
+    return !tests_the_cpu() && environment("AEROGEL_CUDA_DRIVER").has_value();
+}
+
 const Machine kToy = {.why_not = [](Device, int) { return std::string(); },
                       .run =
                           [](Device, FunctionRef<void()> body) {
@@ -57,7 +62,7 @@ std::string not_tested(int level) {
 }
 
 bool is_too_large(const LinearProblem& problem) {
-    return !tests_the_cpu() &&
+    return takes_time() &&
            static_cast<double>(problem.m) * static_cast<double>(problem.n) * static_cast<double>(problem.k) >
                kMostProducts;
 }
@@ -65,7 +70,12 @@ bool is_too_large(const LinearProblem& problem) {
 bool is_too_large(const AttentionProblem& problem) {
     const double pairs =
         static_cast<double>(problem.maps() * problem.q_len) * static_cast<double>(problem.k_len);
-    return !tests_the_cpu() && pairs * static_cast<double>(2 * problem.head_dim) > kMostProducts;
+    return takes_time() && pairs * static_cast<double>(2 * problem.head_dim) > kMostProducts;
+}
+
+// A run without rows of its own would pass and say nothing.
+TEST(MachineUnderTest, HasARow) {
+    EXPECT_FALSE(usable(machine_under_test().linear).empty());
 }
 
 TEST(Mirror, ArraysGoThereAndComeBack) {
