@@ -25,7 +25,7 @@ def quantized(bits, group, sym, seed=0):
     """(codes [N, K], zeros [N, groups], scales [N, groups]), w = (codes - zeros) * scales."""
     rng = np.random.default_rng(seed)
     groups = K // (group or K)
-    zeros = np.full((N, groups), 2 ** (bits - 1)) if sym else rng.integers(1, 2**bits, (N, groups))
+    zeros = np.full((N, groups), 2 ** (bits - 1)) if sym else rng.integers(0, 2**bits, (N, groups))
     return rng.integers(0, 2**bits, (N, K)), zeros, rng.uniform(0.5, 2, (N, groups)).astype(np.float16)
 
 
@@ -57,6 +57,9 @@ CASES = {
     "gptq_v2": (4, 32, False, {"quant_method": "gptq", "checkpoint_format": "gptq_v2"}),
     "awq": (4, 64, False, {"quant_method": "awq", "zero_point": True, "version": "gemm"}),
     "auto-round": (4, 32, True, {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "data_type": "int", "sym": True}),
+    "auto-round, gptqmodel": (4, 32, False, {"quant_method": "auto-round", "packing_format": "auto_round:gptqmodel",
+                                             "extra_config": {"net.head": {"bits": 16, "data_type": "float"}}}),
+    "auto-round, gptq": (4, 32, False, {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "dynamic": {"-:head": {}}}),
     "auto-round, awq": (4, 128, False, {"quant_method": "auto-round", "packing_format": "auto_round:auto_awq"}),
 }
 
@@ -67,7 +70,7 @@ def test_integers(build, aerogel, tmp_path, case):
     group = max(size, 0)
     codes, zeros, scales = quantized(bits, group, sym)
     pack = awq if "awq" in case else gptq
-    stored = zeros + 1 if case == "gptq_v2" else zeros
+    stored = zeros + 1 if case in ("gptq_v2", "auto-round, gptqmodel") else zeros  # as they are, not less one
     bias = torch.randn(N, dtype=torch.float16)
     path = write(tmp_path / "m", pack(codes, stored, scales, bits, group) | {"bias": bias}, config | {"bits": bits, "group_size": size})
     wide = lambda v: np.repeat(v, K // v.shape[1], axis=1).astype(np.float64)
@@ -110,6 +113,11 @@ def test_mx_of_auto_round(aerogel, tmp_path, bits):
     assert [layer["scheme"] for layer in shown["layers"]] == [{4: "W4A4_MXFP4", 8: "W8A8_MXFP8"}[bits]]
     assert aerogel("dequantize", path, "-o", tmp_path / "f.safetensors").returncode == 0
     assert torch.equal(load_file(tmp_path / "f.safetensors")["net.fc.weight"].double(), values * power)
+    if bits == 8:
+        codes.view(torch.uint8)[3, 5] = 0xFF
+        write(tmp_path / "m", tensors, {"quantization_config": config}, "config.json")
+        done = aerogel("dequantize", path, "-o", tmp_path / "no.safetensors")
+        assert done.returncode == 1 and "is not finite: element [3,5]" in done.stderr, done.stderr
 
 
 def test_wrong_files_get_one_line(aerogel, tmp_path):
@@ -123,7 +131,11 @@ def test_wrong_files_get_one_line(aerogel, tmp_path):
              ({"scales": good["scales"][:1]}, {}, "scales' must be"), ({"scales": None}, {}, "scales' must be in the file"),
              ({"scales": good["scales"] * np.inf}, {}, "scale"), ({"qzeros": good["qzeros"][:, :2]}, {}, "qzeros' must be i32[4,6]"),
              ({"qzeros": None}, {}, "qzeros' must be in the file"), ({"qweight": good["qweight"][0]}, {}, "a matrix"),
-             ({"qweight": good["qweight"].float()}, {}, "must be i32[32,48]"), ({"bias": torch.ones(3)}, {}, "bias")]
+             ({"qweight": good["qweight"].float()}, {}, "must be i32[32,48]"), ({"bias": torch.ones(3)}, {}, "bias"),
+             ({}, {"extra_config": {"net.fc": {"bits": 8}}}, "extra_config.net.fc.bits must be 4, as of all other layers, got 8"),
+             ({}, {"dynamic": {"+:fc": {"group_size": 32}}}, "group_size must be 64, as of all other layers"),
+             ({}, {"quant_method": "awq", "version": "gemv"}, "version must be"), ({}, {"data_type": "nv_fp"}, "data_type must be"),
+             ({}, {"quant_method": "auto-round", "packing_format": "auto_round:spin"}, "packing_format must be")]
     for change, settings, words_ in cases:
         tensors = {k: v.contiguous() for k, v in (good | change).items() if v is not None}
         path = write(tmp_path / "m", tensors, config | settings)

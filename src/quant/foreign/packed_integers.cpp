@@ -59,12 +59,63 @@ JsonNode find_config(const SafetensorsFile& file) {
         file.path().string(), folder.empty() ? "." : folder.string()));
 }
 
+// AutoRound's words for how integers are packed; the first alone stores zeros less one.
+constexpr std::array<std::string_view, 4> kRoundPackings = {"auto_round:auto_gptq", "auto_round:gptqmodel",
+                                                            "auto_round", "auto_round:auto_awq"};
+constexpr std::array<std::string_view, 3> kIntegerTypes = {"int", "int_sym", "int_asym"};
+constexpr std::array<std::string_view, 2> kAwqVersions = {"gemm", "GEMM"};
+
 std::string word_or(const JsonNode& json, std::string_view key, std::string otherwise) {
     return json.has(key) ? json.at(key).text() : std::move(otherwise);
 }
 
 bool contains(std::string_view text, std::string_view part) {
     return text.find(part) != std::string_view::npos;
+}
+
+// One setting of a single layer, which must be as all layers have it.
+void check_same(const JsonNode& layer, const char* key, std::int64_t wanted) {
+    if (layer.has(key) && layer.at(key).whole({-1, 1 << 20}) != wanted)
+        layer.at(key).fail(fmt::format("{}, as of all other layers", wanted));
+}
+
+// Settings of single layers by name or pattern (AutoRound, GPTQModel). Layers that stay float have no words.
+void check_exceptions(const JsonNode& json, const PackedConfig& config) {
+    constexpr std::int64_t kFloatBits = 16;
+    for (const char* key : {"extra_config", "dynamic"}) {
+        if (!json.has(key)) continue;
+        const JsonNode layers = json.at(key);
+        if (!layers.is_object()) layers.fail("an object");
+        for (const auto& [name, value] : layers.json().items()) {
+            if (name.starts_with("-:")) continue;  // GPTQModel: left out
+            const JsonNode layer = layers.at(name);
+            if (!layer.is_object()) layer.fail("an object");
+            if (layer.has("bits") && layer.at("bits").whole({1, 64}) >= kFloatBits) continue;
+            check_same(layer, "bits", config.bits);
+            check_same(layer, "group_size", config.group_size == 0 ? -1 : config.group_size);
+        }
+    }
+}
+
+// How integers lie; MX has a packing of its own.
+void read_packing(const JsonNode& json, PackedConfig& config) {
+    if (contains(word_or(json, "data_type", "int"), "mx_fp")) {
+        config.packing = Packing::mx;
+        return;
+    }
+    if (json.has("data_type")) json.at("data_type").word(kIntegerTypes);
+    if (config.method == "awq") {
+        if (json.has("version")) json.at("version").word(kAwqVersions);
+        config.packing = Packing::awq;
+    } else if (config.method == "gptq") {
+        config.zero_shift = word_or(json, "checkpoint_format", "gptq") == "gptq_v2" ? 0 : 1;
+    } else {
+        const bool named = json.has("packing_format");
+        const std::string_view packing =
+            named ? json.at("packing_format").word(kRoundPackings) : kRoundPackings[0];
+        config.packing = packing == kRoundPackings.back() ? Packing::awq : Packing::gptq;
+        config.zero_shift = packing == kRoundPackings.front() ? 1 : 0;
+    }
 }
 
 PackedConfig read_config(const JsonNode& json) {
@@ -76,15 +127,10 @@ PackedConfig read_config(const JsonNode& json) {
     const JsonNode group = json.has("group_size") ? json.at("group_size") : json.at("q_group_size");
     const std::int64_t size = group.whole({-1, 1 << 20});
     config.group_size = size == -1 ? 0 : size;
-    const std::string packing = word_or(json, "packing_format", "auto_round:auto_gptq");
-    const bool mx = contains(word_or(json, "data_type", "int"), "mx_fp");
-    const bool awq = config.method == "awq" || (config.method == "auto-round" && contains(packing, "awq"));
-    config.packing = mx ? Packing::mx : awq ? Packing::awq : Packing::gptq;
-    const bool second = word_or(json, "checkpoint_format", "gptq") == "gptq_v2";
-    const bool named = config.method == "gptq" || contains(packing, "gptq");
-    config.zero_shift = config.packing == Packing::gptq && named && !second ? 1 : 0;
+    read_packing(json, config);
     if (config.bits != 8 && config.bits != 4) bits.fail("4 or 8");
     if (config.packing == Packing::awq && config.bits != 4) bits.fail("4 in AWQ's order");
+    check_exceptions(json, config);
     return config;
 }
 
@@ -177,8 +223,9 @@ Tensor offsets_of(const SafetensorsFile& file, const PackedLayer& layer) {
     for (std::int64_t row = 0; row < layer.n; ++row) {
         const WordPlace place = place_along(row, bits, layer.config.packing == Packing::awq);
         for (std::int64_t group = 0; group < layer.groups; ++group) {
-            const int zero = code_at(words, group * stored.dim(1) + place.word, place.shift, bits) +
-                             layer.config.zero_shift - half;
+            const int code = code_at(words, group * stored.dim(1) + place.word, place.shift, bits);
+            // Zero less one is stored as the largest code.
+            const int zero = ((code + layer.config.zero_shift) & ((1 << bits) - 1)) - half;
             any = any || zero != 0;
             offset.mutable_as<float>()[row * layer.groups + group] = static_cast<float>(zero);
         }
