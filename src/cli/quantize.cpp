@@ -247,7 +247,7 @@ void run_quantize(const QuantizeFlags& flags) {
     }
     check_required(flags);
     const std::filesystem::path output = flags.folder;
-    if (flags.layout == "comfy" && output.extension() == ".safetensors") {
+    if (flags.layout == "comfy" && has_extension(output, ".safetensors")) {
         check_output_file("quantize", output, {flags.model});
     } else {
         check_output_folder("quantize", output);
@@ -257,7 +257,10 @@ void run_quantize(const QuantizeFlags& flags) {
     const ModelWeights model = open_model_weights("quantize", flags.model, flags.rank);
     const std::vector<std::string> linears = linear_layers(model.file);
     result.linears = linears.size();
-    if (flags.layout == "comfy" && path_exists(model.file.path().parent_path() / "config.json")) {
+    const std::filesystem::path source = model.file.path();
+    const bool of_diffusers =
+        has_extension(source, ".gguf") || path_exists(source.parent_path() / "config.json");
+    if (flags.layout == "comfy" && of_diffusers) {
         result.notes.emplace_back(
             "the tensors keep the names that diffusers gives them; ComfyUI looks for those of the model's "
             "own code");
@@ -276,6 +279,7 @@ void run_quantize(const QuantizeFlags& flags) {
     }
     result.report =
         run_export(flags, model.file, plan, result.calibration ? &result.calibration->stats : nullptr);
+    result.notes.insert(result.notes.end(), result.report.notes.begin(), result.report.notes.end());
     if (flags.json) {
         print_json(result_json(result));
     } else {

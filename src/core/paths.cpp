@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 #include "aerogel/error.h"
@@ -25,6 +26,13 @@ fs::file_type type_of(const fs::path& path) {
 }
 
 }  // namespace
+
+bool has_extension(const fs::path& path, std::string_view extension) {
+    std::string own = path.extension().string();
+    for (char& letter : own)
+        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+    return own == extension;
+}
 
 bool path_exists(const fs::path& path) {
     return type_of(path) != fs::file_type::not_found;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string_view>
 #include <vector>
 
 namespace aerogel {
@@ -15,6 +16,8 @@ bool is_folder(const std::filesystem::path& path);
 bool is_file(const std::filesystem::path& path);
 /// True when both are there and are one file.
 bool is_same_file(const std::filesystem::path& a, const std::filesystem::path& b);
+/// True when the name ends so, ".gguf", in any case of the letters.
+bool has_extension(const std::filesystem::path& path, std::string_view extension);
 /// Everything in a folder, sorted. IoError.
 std::vector<std::filesystem::path> folder_entries(const std::filesystem::path& folder);
 /// Makes the folder and those around it that are missing. IoError.

@@ -91,7 +91,7 @@ Shards read_index(const std::filesystem::path& path) {
 }
 
 bool is_index(const std::filesystem::path& path) {
-    return path.extension() == ".json";
+    return has_extension(path, ".json");
 }
 
 }  // namespace

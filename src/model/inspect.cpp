@@ -271,7 +271,8 @@ std::string calibration_text(const std::string& path, const CalibrationStats& st
 
 bool is_description(const fs::path& path) {
     const std::string name = path.filename().string();
-    return path.extension() == ".json" && !name.ends_with(".safetensors.index.json") && name != "config.json";
+    return has_extension(path, ".json") && !name.ends_with(".safetensors.index.json") &&
+           name != "config.json";
 }
 
 bool has_description(const fs::path& folder) {
@@ -354,7 +355,7 @@ InspectReport inspect_pipeline(const fs::path& path, const InspectOptions& optio
 }  // namespace
 
 InspectReport inspect(const fs::path& path, const InspectOptions& options) {
-    if (path.extension() == ".gguf" && !is_folder(path)) {
+    if (has_extension(path, ".gguf") && !is_folder(path)) {
         const GgufFile file = GgufFile::open(path);
         return {path, gguf_json(file), gguf_text(file, options.all), 0};
     }

@@ -1,15 +1,20 @@
 // Rows of names by class, and opening files by them.
 #include "model/single_files.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "aerogel/error.h"
 #include "core/json.h"
 #include "core/paths.h"
 #include "model/flux1_file_names.h"
 #include "model/model_files.h"
+#include "quant/foreign/foreign.h"
 
 namespace aerogel {
 namespace {
@@ -45,8 +50,14 @@ SingleFileNames single_file_names_of(std::string_view class_name) {
 
 ModelWeights open_model_weights(const char* op, const std::filesystem::path& model, int rank) {
     const std::filesystem::path path = weights_of_model(op, model, rank);
-    if (path.extension() == ".gguf") return open_gguf(path);
-    ModelWeights weights = {WeightFile::of(SafetensorsFile::open(path))};
+    if (has_extension(path, ".gguf")) return open_gguf(path);
+    SafetensorsFile file = SafetensorsFile::open(path);
+    if (const ForeignCheckpoint foreign = foreign_checkpoint(file)) {
+        throw InvalidArgument(
+            fmt::format("[{}] {} is already quantized by {}; dequantize it first (aerogel dequantize)", op,
+                        path.string(), foreign.program));
+    }
+    ModelWeights weights = {WeightFile::of(std::move(file))};
     const std::filesystem::path config = path.parent_path() / "config.json";
     if (path_exists(config)) weights.defaults = default_patterns(JsonNode::read(config, op));
     return weights;

@@ -20,7 +20,8 @@ struct ModelWeights {
 };
 
 /// The float weights of a model: what weights_of_model() finds, or a .gguf file. A GGUF file may have the
-/// names of the own code of any class above; it is recognized by them. IoError, InvalidArgument.
+/// names of the own code of any class above; it is recognized by them. IoError; InvalidArgument, also for
+/// a checkpoint that another program has quantized.
 ModelWeights open_model_weights(const char* op, const std::filesystem::path& model, int rank = -1);
 
 }  // namespace aerogel

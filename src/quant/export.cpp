@@ -21,6 +21,7 @@
 #include "core/resumable_file.h"
 #include "core/safetensors_header.h"
 #include "core/text.h"
+#include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/attention.h"
 #include "quant/export_layer.h"
@@ -234,6 +235,31 @@ std::string export_key(const WeightFile& model, const LayerPlan& plan, PairLayou
     return fmt::format("{:016x}", hash_text(text + model_text(model)));
 }
 
+// The file of layout comfy that the caller names, with the rank before its ending.
+fs::path single_file(const fs::path& path, int rank) {
+    if (rank < 0) return path;
+    return path.parent_path() / fmt::format("{}_{}{}", path.stem().string(), rank, path.extension().string());
+}
+
+// Transforms of fewer columns ComfyUI's kernels do not have: such layers stay float.
+constexpr std::int64_t kSmallestConvrot = 16;
+
+void leave_unrotatable(const WeightFile& model, LayerPlan& plan, std::vector<std::string>& notes) {
+    std::erase_if(plan, [&](const auto& layer) {
+        const auto& [name, how] = layer;
+        const std::string weight = name + std::string(kWeight);
+        if (how.rotation_kind != RotationKind::convrot || how.rotation_block != -1 ||
+            !model.contains(weight) || model.info(weight).shape.size() != 2)
+            return false;
+        const std::int64_t columns = model.info(weight).shape[1];
+        if (rotation_block(columns, {how.rotation_kind, -1}) >= kSmallestConvrot) return false;
+        notes.push_back(fmt::format("{} stays float: no power of four from {} on divides its {} columns",
+                                    name, kSmallestConvrot, columns));
+        return true;
+    });
+    if (plan.empty()) throw InvalidArgument("[quantize] there is no layer to quantize: " + notes.front());
+}
+
 // The plan with kSchemeGroups settled. Packed groups take rows in pairs.
 LayerPlan settled_plan(const WeightFile& model, LayerPlan plan, PairLayout layout) {
     for (auto& [name, how] : plan) {
@@ -255,11 +281,12 @@ class Exporter {
         if (plan.empty()) throw InvalidArgument("[quantize] there is no layer to quantize");
         report_.layout = choose_layout(plan, options.layout);
         plan_ = settled_plan(model, plan, report_.layout);
+        if (report_.layout == PairLayout::comfy) leave_unrotatable(model, plan_, report_.notes);
         check_layers();
         announce();
         const std::string& type = description_.model_quant_type;
-        if (report_.layout == PairLayout::comfy && options.folder.extension() == ".safetensors") {
-            report_.weights = options.folder;
+        if (report_.layout == PairLayout::comfy && has_extension(options.folder, ".safetensors")) {
+            report_.weights = single_file(options.folder, options.rank);
             return;
         }
         if (report_.layout != PairLayout::comfy)

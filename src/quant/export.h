@@ -66,7 +66,8 @@ struct ExportReport {
     std::vector<Layer> layers;
     std::size_t bytes_before = 0;  ///< of all tensors
     std::size_t bytes_after = 0;
-    std::size_t bytes_resumed = 0;  ///< of the source, finished by an earlier run that was interrupted
+    std::vector<std::string> notes;  ///< layers that are left float, against the plan
+    std::size_t bytes_resumed = 0;   ///< of the source, finished by an earlier run that was interrupted
 };
 
 /// Names of the Linear layers of a checkpoint: those with a float matrix "<name>.weight"; blocks of GGUF

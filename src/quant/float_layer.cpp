@@ -109,6 +109,10 @@ std::string quant_type_of(const SchemeRow& scheme, const LayerChoices& choices) 
 const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choices) {
     const QuantType type = split_quant_type(name);
     if (type.low_rank && choices.low_rank == 0) choices.low_rank = kDefaultRank;
+    if (type.rotation && choices.rotation_block != 0 && choices.rotation_kind != *type.rotation) {
+        throw InvalidArgument(fmt::format("[quantize] {} is rotated by {}, but the rotation asked for is {}",
+                                          name, to_string(*type.rotation), to_string(choices.rotation_kind)));
+    }
     if (type.rotation && choices.rotation_block == 0) {
         choices.rotation_block = -1;
         choices.rotation_kind = *type.rotation;

@@ -42,7 +42,8 @@ struct LayerChoices {
 /// The name of layers made so: "W4A4_MXFP4_SVD".
 std::string quant_type_of(const SchemeRow& scheme, const LayerChoices& choices);
 /// A scheme by a name that may have the suffixes of QuantType; they set the choices that are not made yet
-/// (rank 32, the largest rotation). Errors as scheme_row().
+/// (rank 32, the largest rotation). Errors as scheme_row(); InvalidArgument when the choices have another
+/// rotation.
 const SchemeRow& scheme_with_choices(std::string_view name, LayerChoices& choices);
 
 /// What every float Linear must be that is quantized, whoever reads it: a float matrix with at least one row

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/paths.h"
 #include "quant/layer_arrays.h"
 #include "quant/load.h"
 #include "quant/schemes.h"
@@ -13,14 +14,16 @@
 namespace aerogel {
 namespace {
 
-bool is_checkpoint_name(const std::string& name) {
-    return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+bool is_index_name(const std::filesystem::path& name) {
+    const std::filesystem::path index = name.stem();
+    return has_extension(name, ".json") && has_extension(index, ".index") &&
+           has_extension(index.stem(), ".safetensors");
 }
 
 }  // namespace
 
 bool QuantizedPair::is_checkpoint(const std::filesystem::path& path) {
-    return is_checkpoint_name(path.filename().string());
+    return has_extension(path, ".safetensors") || is_index_name(path.filename());
 }
 
 QuantizedPair QuantizedPair::open_checkpoint(const std::filesystem::path& path) {

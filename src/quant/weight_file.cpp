@@ -9,6 +9,7 @@
 
 #include "aerogel/error.h"
 #include "core/gguf.h"
+#include "core/paths.h"
 #include "core/text.h"
 #include "formats/gguf_blocks.h"
 #include "quant/foreign/foreign.h"
@@ -259,7 +260,7 @@ void WeightFile::State::name_tensors(const SingleFileNames& original) {
 WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileNames& original) {
     auto state = std::make_shared<State>();
     state->path = path;
-    if (path.extension() == ".gguf")
+    if (has_extension(path, ".gguf"))
         state->gguf = GgufFile::open(path);
     else
         state->safetensors = SafetensorsFile::open(path);

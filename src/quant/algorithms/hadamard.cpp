@@ -46,7 +46,8 @@ RotationShape parse_rotation(std::string_view text) {
     }
     const char* const end = number.data() + number.size();
     const auto [stop, error] = std::from_chars(number.data(), end, shape.block);
-    if (error != std::errc{} || stop != end || number.empty()) {
+    const bool nothing = shape.kind == RotationKind::convrot && shape.block == 0;
+    if (error != std::errc{} || stop != end || number.empty() || nothing) {
         throw InvalidArgument(fmt::format(
             "[rotate] a rotation is a number of columns, convrot or convrot:COLUMNS, got '{}'", text));
     }
