@@ -47,9 +47,11 @@ def check_all_there(model: nn.Module, file: _core.WeightFile) -> None:
     unexpected = sorted(name for name in stored - wanted.keys() if not _is_unused(name, wanted))
     wrong = [f"{name} {file.shape(name)} instead of {list(tensor.shape)}" for name, tensor in wanted.items()
              if name in stored and not file.fits(name, list(tensor.shape))]
-    if missing or unexpected or wrong:
+    codes = [f"{name} is {file.dtype(name)}" for name, tensor in wanted.items() if name in stored and _no_floats(file.dtype(name), tensor)]
+    if missing or unexpected or wrong or codes:
         raise ValueError(f"[quantize] {file.path} does not fit {type(model).__name__}{_first('missing tensors', missing)}"
-                         f"{_first('tensors of another shape', wrong)}{_first('unexpected tensors', unexpected)}")
+                         f"{_first('tensors of another shape', wrong)}{_first('unexpected tensors', unexpected)}"
+                         f"{_first('tensors that must be f32, f16 or bf16', codes)}")
 
 
 def read_layers(found: Listed, plan: _core.ModelPlan, file: _core.WeightFile) -> dict[int, QuantizedLinear]:
@@ -86,9 +88,16 @@ def load_floats(model: nn.Module, file: _core.WeightFile, replaced: Mapping[int,
                     own[key] = value.clone()
 
 
+def _no_floats(dtype: str, like: torch.Tensor) -> bool:
+    """Codes of a layer that the file does not say is quantized: nothing tells what they mean."""
+    return like.is_floating_point() and dtype not in ("f32", "f16", "bf16")
+
+
 def _tensor(file: _core.WeightFile, name: str, like: torch.Tensor) -> torch.Tensor:
     dtype, array = file.tensor(name)
     value = from_core(array)
     if dtype == "bf16":
         value = value.view(torch.bfloat16)
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        raise ValueError(f"[quantize] {file.path}: {name} is not finite")
     return value.reshape(like.shape).to(like.dtype)

@@ -51,6 +51,12 @@ void bind_weight_files(nb::module_& module) {
             "shape", [](const WeightFile& file, const std::string& name) { return file.info(name).shape; },
             nb::arg("name"))
         .def(
+            "dtype",
+            [](const WeightFile& file, const std::string& name) {
+                return std::string(to_string(file.info(name).dtype));
+            },
+            nb::arg("name"), "\"bf16\"; f32 of what is dequantized.")
+        .def(
             "tensor",
             [](const WeightFile& file, const std::string& name) {
                 Tensor tensor = without_gil([&] { return file.tensor(name); });

@@ -69,6 +69,10 @@ std::optional<std::int64_t> first_not_finite(const TensorView& tensor) {
             return search<std::uint16_t>(tensor.data, count, 0x7F80U);
         case DType::f16:
             return search<std::uint16_t>(tensor.data, count, 0x7C00U);
+        case DType::f8_e5m2:
+            return search<std::uint8_t>(tensor.data, count, 0x7CU);
+        case DType::f8_e4m3:  // no infinities: NaN alone has all bits set but the sign
+            return search<std::uint8_t>(tensor.data, count, 0x7FU);
         default:
             return std::nullopt;
     }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "aerogel/cancellation.h"
 #include "aerogel/error.h"
@@ -127,6 +128,8 @@ class Inspector {
             const TensorInfo& info = file_.info(name);
             result_.bytes += info.bytes();
             if (used_.contains(name)) continue;
+            std::string problem = pair_.program().empty() ? "" : unmarked_problem(info);
+            if (!problem.empty()) result_.problems.push_back(std::move(problem));
             const char* why = listed.contains(name) ? "marked FLOAT" : "not in the description";
             result_.floats.push_back({name, info.dtype, info.shape, why});
         }

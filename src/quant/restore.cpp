@@ -86,6 +86,9 @@ Plan make_plan(const QuantizedPair& pair) {
         } else if (renamed.contains(name)) {
             info.name = renamed.at(name);
         }
+        const std::string problem = pair.program().empty() ? "" : unmarked_problem(info);
+        if (!problem.empty())
+            throw InvalidArgument("[dequantize] " + pair.weights().path().string() + ": " + problem);
         plan.outputs.push_back(info);
         plan.sources.push_back(name);
     }

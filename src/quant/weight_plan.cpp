@@ -92,6 +92,7 @@ std::optional<QuantizedLinearWeights> layer_as_stored(const WeightFile& file, co
         layer.weight = std::move(*quantized);
     }
     const Tensor bias = bias_of(file, name);
+    if (bias.defined()) check_finite(file, name + ".bias", bias);
     if (bias.defined()) layer.bias = bias.to(DType::f32);
     layer.stored_bytes = file.stored_bytes(weight) + (bias.defined() ? bias.bytes() : 0);
     return layer;

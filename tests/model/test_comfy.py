@@ -157,7 +157,10 @@ def test_metadata_and_older_files_say_the_same(aerogel, run, tmp_path):
     x = torch.randn(5, K)
     write(tmp_path / "marked.safetensors", {"int8": formats["int8"][0], "fp8": formats["fp8"][0]})
     unmarked = {name: {k: v for k, v in formats[name][0].items() if k != "comfy_quant"} for name in ("int8", "fp8")}
-    described = {"int8": {"format": "int8_tensorwise", **ROTATED}, "fp8": "float8_e4m3fn"}
+    int4_marked = int4(layers()[0].numpy()) | {"comfy_quant": mark(format="convrot_w4a4")}
+    write(tmp_path / "int4.safetensors", {"int4": int4_marked})
+    unmarked["int4"] = {k: v for k, v in int4_marked.items() if k != "comfy_quant"}
+    described = {"int8": {"format": "int8_tensorwise", **ROTATED}, "fp8": "float8_e4m3fn", "int4": "convrot_w4a4"}
     write(tmp_path / "described.safetensors", unmarked, _quantization_metadata=json.dumps({"format_version": "1.0", "layers": described}))
     old = {k.replace("weight_scale", "scale_weight").replace("input_scale", "scale_input"): v for k, v in unmarked["fp8"].items()}
     save_file({f"fp8.{k}": v for k, v in old.items()} | {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}, tmp_path / "old.safetensors")
@@ -165,6 +168,7 @@ def test_metadata_and_older_files_say_the_same(aerogel, run, tmp_path):
         wanted = run(tmp_path / "marked.safetensors", name, x)
         for file in files:
             assert np.array_equal(run(tmp_path / f"{file}.safetensors", name, x), wanted), (name, file)
+    assert np.array_equal(run(tmp_path / "described.safetensors", "int4", x), run(tmp_path / "int4.safetensors", "int4", x))
     assert json.loads(aerogel("inspect", tmp_path / "old.safetensors", "--json").stdout)["float_tensors"] == []
 
 
@@ -244,11 +248,37 @@ def test_what_we_write(aerogel, tmp_path):
     for flags, words in [(("--scheme", "W8A16"), "ComfyUI has no form of this scheme"), (("--scheme", "W4A4_DYNAMIC"), "needs --rotate convrot"),
                          (("--scheme", "W8A8_DYNAMIC", "--rotate", 16), "its rotation is --rotate convrot"),
                          (("--scheme", "W8A8_DYNAMIC", "--rotate", "convrot:32"), "a power of four"),
-                         (("--scheme", "W8A8_DYNAMIC", "--rotate", "spin"), "convrot or convrot:COLUMNS, got 'spin'")]:
+                         (("--scheme", "W8A8_DYNAMIC", "--rotate", "spin"), "convrot or convrot:COLUMNS, got 'spin'"),
+                         (("--scheme", "W8A8_DYNAMIC", "--rotate", "convrot:0"), "convrot or convrot:COLUMNS, got 'convrot:0'"),
+                         (("--scheme", "W8A8_DYNAMIC_CONVROT", "--rotate", 64), "is rotated by convrot, but the rotation asked for is hadamard"),
+                         (("--scheme", "W8A8_DYNAMIC_ROTATED", "--rotate", "convrot"), "is rotated by hadamard, but")]:
         done = aerogel("quantize", tmp_path / "model", "-o", tmp_path / "no.safetensors", "--layout", "comfy", "--include", "layers.*.attention.*",
                        *flags)
         assert done.returncode == 1 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
         assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_one_file(aerogel, tmp_path):
+    """Names in capitals, ranks, columns that ComfyUI does not rotate, and a file that is quantized already."""
+    weights = {"a.weight": torch.randn(8, 64), "b.weight": torch.randn(8, 72)}
+    save_file(weights, tmp_path / "model.SafeTensors")
+    flags = ("--scheme", "W8A8_DYNAMIC", "--layout", "comfy", "--rotate", "convrot", "--include", "*", "--rank", 1, "--json")
+    done = aerogel("quantize", tmp_path / "model.SafeTensors", "-o", tmp_path / "q.SAFETENSORS", *flags)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["notes"] == ["b stays float: no power of four from 16 on divides its 72 columns"]
+    assert [layer["name"] for layer in report["layers"]] == ["a"]
+    path = tmp_path / "q_1.SAFETENSORS"
+    stored = load_torch(path)
+    assert torch.equal(stored["b.weight"], weights["b.weight"]) and "a.comfy_quant" in stored
+    assert json.loads(aerogel("inspect", path, "--json").stdout)["program"] == "ComfyUI"
+    done = aerogel("quantize", path, "-o", tmp_path / "again", "--scheme", "W8A16", "--include", "*")
+    assert done.returncode == 1 and "is already quantized by ComfyUI; dequantize it first" in done.stderr, done.stderr
+    save_file(stored | {"c.weight": torch.ones(2, 2).to(torch.float8_e4m3fn)}, path)
+    shown = json.loads(aerogel("inspect", path, "--json").stdout)
+    assert [p for p in shown["problems"] if "'c.weight' f8_e4m3[2,2] is of no layer" in p], shown
+    done = aerogel("dequantize", path, "-o", tmp_path / "no.safetensors")
+    assert done.returncode == 1 and "'c.weight' f8_e4m3[2,2] is of no layer" in done.stderr, done.stderr
 
 
 def test_wrong_files_get_one_line(aerogel, tmp_path):
@@ -271,6 +301,13 @@ def test_wrong_files_get_one_line(aerogel, tmp_path):
         done = aerogel("dequantize", path, "-o", tmp_path / "no.safetensors")
         assert done.returncode == 1 and words in done.stderr and done.stderr.count("\n") == 1, (words, done.stderr)
         assert "bad.safetensors" in done.stderr
+    for dtype, place in ((torch.float8_e4m3fn, 0x7F), (torch.float8_e5m2, 0x7C)):
+        name = "float8_e4m3fn" if dtype == torch.float8_e4m3fn else "float8_e5m2"
+        tensors = fp8(layers()[0], dtype)
+        tensors["weight"].view(torch.uint8)[1, 2] = place
+        write(path, {"fc": tensors | {"comfy_quant": mark(format=name)}})
+        done = aerogel("dequantize", path, "-o", tmp_path / "no.safetensors")
+        assert done.returncode == 1 and "is not finite: element [1,2]" in done.stderr, done.stderr
     write(path, {"fc": {"weight": torch.ones(2, 2)}})
     done = aerogel("dequantize", path, "-o", tmp_path / "no.safetensors")
     assert done.returncode == 1 and "is no quantized checkpoint" in done.stderr

@@ -54,6 +54,12 @@ def test_read(tmp_path):
     save_file(partial, tmp_path / "partial.safetensors")
     with pytest.raises(ValueError, match="missing tensors: x_pad_token"):
         aerogel.quantize(model, tmp_path / "partial.safetensors")
+    pad = model.state_dict()["x_pad_token"]
+    for value, words in ((pad.to(torch.float8_e4m3fn), "must be f32, f16 or bf16: x_pad_token is f8_e4m3"),
+                         (pad.to(torch.int8), "must be f32, f16 or bf16: x_pad_token is i8"), (pad * torch.nan, "x_pad_token is not finite")):
+        save_file(partial | {"x_pad_token": value}, tmp_path / "partial.safetensors")
+        with pytest.raises(ValueError, match=words):
+            aerogel.quantize(model, tmp_path / "partial.safetensors")
 
 
 def test_written_and_in_memory(tmp_path):

@@ -166,12 +166,19 @@ JsonNode setting(const JsonNode& json, std::string_view key) {
     return json.at("params").at(key);
 }
 
+// A format alone, or an object with its settings.
 Mark mark_of(const JsonNode& json) {
     Mark mark;
-    mark.format = json.at("format").text();
+    const bool alone = !json.is_object();
+    mark.format = alone ? json.text() : json.at("format").text();
     const Reader* reader = find_reader(mark.format);
+    const bool always = reader != nullptr && reader->rotated;
+    if (alone) {
+        mark.convrot = always ? kUsualGroup : 0;
+        return mark;
+    }
     const JsonNode rotated = setting(json, "convrot");
-    if ((reader != nullptr && reader->rotated) || (!rotated.is_null() && rotated.flag())) {
+    if (always || (!rotated.is_null() && rotated.flag())) {
         const JsonNode group = setting(json, "convrot_groupsize");
         mark.convrot = group.is_null() ? kUsualGroup : group.whole({1, 1 << 20});
     }
@@ -210,8 +217,7 @@ void add_marks_of_metadata(const SafetensorsFile& file, Marks& marks) {
             if (!file.contains(prefix + ".weight") && file.contains(start + name + ".weight"))
                 prefix = start + name;
         if (marks.contains(prefix) || !file.contains(prefix + ".weight")) continue;
-        const JsonNode layer = layers.at(name);
-        marks[prefix] = layer.is_object() ? mark_of(layer) : Mark{layer.text()};
+        marks[prefix] = mark_of(layers.at(name));
     }
 }
 

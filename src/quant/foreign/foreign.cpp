@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "aerogel/error.h"
+#include "core/finite.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/foreign/comfy.h"
 #include "quant/foreign/packed_integers.h"
@@ -30,6 +31,12 @@ Tensor rows_of(const Tensor& matrix, std::int64_t first, std::int64_t count) {
     return part;
 }
 
+void check_finite(const SafetensorsFile& file, const std::string& name, const Tensor& values) {
+    const std::string problem = finite_problem(name, values);
+    if (!problem.empty())
+        throw InvalidArgument(fmt::format("[quantize] {}: {}", file.path().string(), problem));
+}
+
 Tensor read_bias(const SafetensorsFile& file, const ForeignLayer& layer) {
     const std::string name = layer.prefix + ".bias";
     if (!file.contains(name)) return {};
@@ -47,6 +54,13 @@ std::string ForeignLayer::name() const {
     return prefix;
 }
 
+std::string unmarked_problem(const TensorInfo& info) {
+    const bool eight = info.dtype == DType::f8_e4m3 || info.dtype == DType::f8_e5m2;
+    if (!eight && (info.dtype != DType::i8 || info.shape.size() < 2)) return {};
+    return fmt::format("'{}' {}{} is of no layer that the file says is quantized: its scale is not known",
+                       info.name, to_string(info.dtype), to_string(info.shape));
+}
+
 ForeignCheckpoint foreign_checkpoint(const SafetensorsFile& file) {
     ForeignCheckpoint checkpoint = comfy_checkpoint(file);
     return checkpoint ? checkpoint : packed_checkpoint(file);
@@ -62,6 +76,7 @@ QuantizedLinearWeights read_foreign(const SafetensorsFile& file, const ForeignLa
     weights.bias = read_bias(file, layer);
     for (const std::string& tensor : layer.tensors) weights.stored_bytes += file.info(tensor).bytes();
     if (weights.bias.defined()) weights.stored_bytes += file.info(layer.prefix + ".bias").bytes();
+    check_finite(file, layer.tensors.front(), weights.weight.data);
     file.check_intact();
     try {
         check_layer(weights);

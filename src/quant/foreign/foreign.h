@@ -40,6 +40,10 @@ struct ForeignCheckpoint {
 /// and its tensors do not fit that.
 ForeignCheckpoint foreign_checkpoint(const SafetensorsFile& file);
 
+/// Why a tensor that belongs to none of the layers cannot be a float: codes whose scale nothing tells. Empty:
+/// nothing is wrong with it.
+std::string unmarked_problem(const TensorInfo& info);
+
 /// A layer with its bias, if the file has one. Unsupported naming the format and those that are read;
 /// InvalidArgument as above. The result fits check_layer().
 QuantizedLinearWeights read_foreign(const SafetensorsFile& file, const ForeignLayer& layer);
