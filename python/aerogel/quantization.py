@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from . import _core
-from .attention.module import QuantizedAttention, attends_by_itself, hang, why_no_attention
+from .attention.module import QuantizedAttention, hang, must_be_told, why_no_attention
 from .attention.module import planned as planned_attention
 from .layer_choice import Listed, listed, unwrapped
 from .linear import QuantizedLinear
@@ -115,7 +115,7 @@ def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.Qu
     for name, quantized in attention.items():
         module = model.get_submodule(name)
         hang(module, quantized)
-        if getattr(module, "processor", None) is not None or attends_by_itself(module):
+        if must_be_told(module):
             _compute_with(model, name, module, quantized)
         report.attention[name] = quantized.format
     if any(isinstance(layer, QuantizedLinear) for layer in model.modules()):

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from aerogel.diffusers import enable_parallelism
 from diffusers import CogVideoXTransformer3DModel, ContextParallelConfig
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from tiny_pipelines import TEXT, relative, wan_transformer
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -75,6 +76,22 @@ def context_parallel(results):
             results["gradients"] = "no error"
         except NotImplementedError as error:
             results["gradients"] = str(error)
+
+
+def masked(results, rank):
+    """A mask of padding, of which each process has the part of its own keys."""
+    q, mask = torch.randn(1, 24, 2, 32, generator=torch.Generator().manual_seed(1)), torch.arange(24).expand(1, 1, 1, 24) < 19
+    mine = slice(12 * rank, 12 * rank + 12)
+    wanted = dispatch_attention_fn(q, q, q, attn_mask=mask, backend="native")[:, mine]
+    for name, context in (("ulysses", ContextParallelConfig(ulysses_degree=2)), ("ring", ContextParallelConfig(ring_degree=2))):
+        model = wan()
+        enable_parallelism(model, config=context)
+        config = model.blocks[0].attn1.processor._parallel_config
+        try:
+            y = dispatch_attention_fn(*[q[:, mine]] * 3, attn_mask=mask[..., mine], backend="aerogel", parallel_config=config)
+            results[f"{name}, masked"] = relative(y, wanted)
+        except NotImplementedError as error:
+            results[f"{name}, masked"] = str(error)
 
 
 def cogvideox():
@@ -169,7 +186,7 @@ def main(folder):
     dist.init_process_group("gloo")
     rank, results = dist.get_rank(), {}
     with torch.no_grad():
-        for work in (context_parallel, lambda results: tensor_parallel(results, rank), fsdp):
+        for work in (context_parallel, lambda results: masked(results, rank), lambda results: tensor_parallel(results, rank), fsdp):
             work(results)
             (folder / f"rank{rank}.json").write_text(json.dumps(results, indent=1))
     dist.destroy_process_group()

@@ -12,7 +12,8 @@ import diffusers
 import pytest
 import torch
 import torch._dynamo.testing
-from aerogel.attention.layers import Problem, by_torch, dense, running
+from aerogel.attention.layers import Problem, attend, by_torch, compute_with, dense, running
+from aerogel.attention.module import QuantizedAttention
 from tiny_pipelines import TEXT, wan_transformer
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import _get_current_function_mode_stack
@@ -302,6 +303,48 @@ def test_sizes_of_heads_that_aerogel_does_not_compute_go_to_torch(dim, v_dim):
     for format in (None, "int8"):
         assert torch.equal(dense(Problem(q, q, v, "BNSD"), format), wanted)
     assert f"head_dim is {dim}" in Problem(q, q, v, "BNSD").why_torch()
+
+
+@pytest.mark.parametrize(("shapes", "scale"), [([(2, 5, 32)] * 3, None), ([(2, 1, 5, 32), (1, 1, 7, 32), (1, 1, 7, 32)], None), ([(2, 1, 5, 32)] * 3, 0.0),
+                                               ([(2, 1, 5, 32)] * 3, -0.3)])
+@torch.no_grad()
+def test_calls_that_only_torch_knows_go_to_torch(shapes, scale):
+    q, k, v = map(torch.randn, shapes)
+    wanted = scaled_dot_product_attention(q, k, v, scale=scale)
+    for format in (None, "int8"):
+        assert torch.equal(dense(Problem(q, k, v, "BNSD", scale=scale), format), wanted)
+    model = Nested(lambda *_: scaled_dot_product_attention(q, k, v, scale=scale))
+    compute_with(model, "", model, QuantizedAttention("int8"))
+    assert torch.equal(model(q)[-1], wanted)
+
+
+class Nested(torch.nn.Module):
+    """Attention with attention inside of it."""
+
+    def __init__(self, call, inner=None):
+        super().__init__()
+        self.call, self.inner = call, inner
+
+    def forward(self, q):
+        return *(self.inner(q) if self.inner else ()), self.call(q, q, q)
+
+
+@pytest.mark.parametrize("catching", [[True, True], [True, False], [False, True], [False, False]])
+@torch.no_grad()
+def test_attention_inside_of_attention(catching):
+    calls = [scaled_dot_product_attention if catches else lambda q, k, v: attend(Problem(q, k, v, "BNSD")) for catches in catching]
+    model, q = torch.nn.ModuleDict({"outer": Nested(calls[0], Nested(calls[1])), "next": Nested(calls[0])}), torch.randn(1, 2, 40, 32)
+    for name, catches, format in (("outer", catching[0], "int8"), ("outer.inner", catching[1], "mxfp4"), ("next", catching[0], "fp8")):
+        compute_with(model, name, model.get_submodule(name), QuantizedAttention(format), catching=catches)
+    wanted = [aerogel.quantized_attention(q, q, q, format, smooth_k=False) for format in ("mxfp4", "int8")]
+    for mine, exact in zip(model["outer"](q), wanted, strict=True):
+        assert torch.equal(mine, exact)
+    assert (len(_get_current_function_mode_stack()), running.get()) == (0, None)
+    model["outer"].inner.call = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model["outer"](q)
+    assert torch.equal(model["next"](q)[0], aerogel.quantized_attention(q, q, q, "fp8", smooth_k=False))
+    assert (len(_get_current_function_mode_stack()), running.get()) == (0, None)
 
 
 @torch.no_grad()

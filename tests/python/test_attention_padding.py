@@ -91,6 +91,19 @@ def test_keys_that_are_hidden_may_hold_anything(problem, no_torch):
     assert torch.equal(dense(p), wanted)
 
 
+def test_parts_keep_nan(problem):
+    p = problem(rows(NO_KEY))
+    p.q[:, 3] = torch.nan
+    o, lse = part_by_torch(p)
+    assert not o[0].any() and bool((lse[0] == -torch.inf).all())  # sees no key
+    assert bool(o[1, 3].isnan().all()) and bool(lse[1, :, 3].isnan().all()) and not o[1, 4:].isnan().any()
+
+
+def test_parts_take_a_mask_of_queries_and_keys(problem):
+    p = problem(whole(HOLES[:1])[0, 0])
+    torch.testing.assert_close(part_by_torch(p)[0], by_torch(p), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("mask", [None, rows(LENGTHS), rows(added(NO_KEY, -torch.inf)), OTHERS["a bias"], HOLES])
 @pytest.mark.parametrize("layout", ["BSND", "BNSD"])
 def test_parts_of_the_keys_are_put_together(problem, mask, layout):

@@ -5,7 +5,7 @@ import aerogel
 import pytest
 import torch
 from aerogel.diffusers.models import ANY_MODEL, VIDEO_MODELS, timestep_name
-from diffusers import HiDreamImageTransformer2DModel, SkyReelsV2Transformer3DModel, UNet2DConditionModel, ZImageTransformer2DModel
+from diffusers import ConfigMixin, HiDreamImageTransformer2DModel, ModelMixin, SkyReelsV2Transformer3DModel, UNet2DConditionModel, ZImageTransformer2DModel
 from test_layer_choice import HIDREAM
 from tiny_pipelines import build, latents, relative, wan_transformer
 from torch import nn
@@ -119,16 +119,34 @@ def test_padding_of_text_is_no_reason_for_float():
         assert plan.report.in_float == ({"an attention mask is given": 2} if name == "hunyuan" else {}) and plan.report.why["sparse_type is None"] >= 4
 
 
-@pytest.mark.parametrize("make, said", [
-    (unet, "reaches no attention of UNet2DConditionModel: AttnProcessor2_0 call PyTorch themselves"), (z_image, ""),
-    (lambda: (wan_transformer(), None), ""), (hidream, "reaches no attention of HiDreamImageTransformer2DModel")])
-def test_a_backend_without_reach_says_so(make, said, caplog):
+class InItsOwnWay:
+    def __call__(self, attn, hidden_states, *_, **__):
+        return hidden_states
+
+
+class Unprocessed(ModelMixin, ConfigMixin):
+    pass
+
+
+def mixed_unet():
+    model, run = unet()
+    for index, layer in enumerate(m for m in model.modules() if hasattr(m, "processor")):
+        layer.processor = InItsOwnWay() if index == 0 else layer.processor
+    return model, run
+
+
+@pytest.mark.parametrize("make, said, advised", [
+    (unet, "reaches no attention of UNet2DConditionModel: AttnProcessor2_0 call PyTorch themselves", True), (z_image, "", False),
+    (lambda: (wan_transformer(), None), "", False), (hidream, "reaches no attention of HiDreamImageTransformer2DModel", True),
+    (lambda: (Unprocessed(), None), "reaches no attention of Unprocessed: Unprocessed attend in their own way, which no backend and no plan", False),
+    (mixed_unet, "sparse_type=None) reaches; InItsOwnWay attend in their own way, which no backend and no plan reaches", True)])
+def test_a_backend_without_reach_says_so(make, said, advised, caplog):
     model, _ = make()
     with caplog.at_level(logging.WARNING, "aerogel"):
         model.set_attention_backend("aerogel")
         model.set_attention_backend("native")
     ours = [record.getMessage() for record in caplog.records if record.name == "aerogel"]
-    assert len(ours) == bool(said) and all(said in text and "enable_sparse_attention(model, sparse_type=None)" in text for text in ours)
+    assert len(ours) == bool(said) and all(said in text and ("enable_sparse_attention(model, sparse_type=None)" in text) == advised for text in ours)
 
 
 def test_projections_are_fused_before_and_not_after():

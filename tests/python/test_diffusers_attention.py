@@ -199,6 +199,19 @@ def test_masks_other_than_padding_stay_dense():
     assert plan.report.why == {"the attention mask is more than padding behind the text": 1}
 
 
+def test_every_row_of_a_mask_of_padding_is_looked_at():
+    q, seen = torch.randn(2, 1, 12, 8), torch.arange(12) < torch.tensor([[9], [12]])
+    whole = seen[:, None, None].expand(-1, -1, 12, -1).clone()
+    both = whole & whole.mT  # padding sees nothing
+    more = whole.clone()
+    more[1, 0, 5, 2] = False
+    for mask in (seen, seen[:, None, None], whole, both):
+        assert sparse_plan._lengths(backend.Problem(*[q.transpose(1, 2)] * 3, "BSND", mask), 8, "behind") == ([9, 12], "")
+    assert sparse_plan._lengths(backend.Problem(q, q, q, "BNSD", whole[0, 0]), 8, "behind") == ([9, 9], "")
+    for mask in (more, whole[0, 0].tril()):
+        assert "more than padding" in sparse_plan._lengths(backend.Problem(q, q, q, "BNSD", mask), 8, "behind")[1]
+
+
 def test_16_bits_and_copies():
     pipe, arguments = build("wan")
     pipe.transformer.to(torch.bfloat16)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from aerogel import AerogelConfig
 from aerogel.diffusers import describe, loading
-from diffusers import PipelineQuantizationConfig, WanPipeline, WanTransformer3DModel
+from diffusers import ConfigMixin, ModelMixin, PipelineQuantizationConfig, WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import build, latents, wan_transformer
 
@@ -76,6 +76,33 @@ def test_layers_from_files_of_the_command(folder, source, tmp_path, aerogel_comm
     assert torch.equal(run(model), run(other))
     model.save_pretrained(tmp_path / "saved")
     assert "description" not in str(model.config.quantization_config) and torch.equal(run(load(tmp_path / "saved")), run(model))
+
+
+class Direct(torch.nn.Module):
+    """Attention without a processor, which calls torch."""
+    heads, head_dim = 2, 32
+
+    def forward(self, q):
+        return torch.nn.functional.scaled_dot_product_attention(q, q, q)
+
+
+class WithoutProcessors(ModelMixin, ConfigMixin):
+    config_name = "config.json"
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = Direct(), torch.nn.Linear(8, 8)
+
+
+@torch.no_grad()
+def test_attention_of_files_reaches_modules_without_processors(tmp_path):
+    WithoutProcessors().save_pretrained(tmp_path / "float")
+    save_file({"x": torch.ones(1)}, tmp_path / "quant_model_weight_w8a16.safetensors")
+    (tmp_path / "d.json").write_text(json.dumps({"model_quant_type": "W8A16", "x": "FLOAT", "a.quant_type": "INT8_DYNAMIC"}))
+    model = WithoutProcessors.from_pretrained(tmp_path / "float", quantization_config=AerogelConfig(description=tmp_path / "d.json"))
+    q = torch.randn(1, 2, 40, 32)
+    assert model.hf_quantizer.report.attention == {"a": "int8"}
+    assert torch.equal(model.a(q), aerogel.quantized_attention(q, q, q, "int8"))
 
 
 def test_include_reaches_every_linear(folder):

@@ -40,6 +40,12 @@ def test_ring_attention_stays_dense_and_says_so(ranks):
         assert result["ring, sparse"]["why"] == {"its keys come in parts (ring attention)": 4}
 
 
+def test_masks_go_with_ulysses_and_not_with_a_ring(ranks):
+    for result in ranks:
+        assert result["ulysses, masked"] < 1e-5
+        assert "ring attention takes no attention mask" in result["ring, masked"] and "ulysses_degree" in result["ring, masked"]
+
+
 def test_gradients_are_refused(ranks):
     assert all("use the backend \"native\"" in result["gradients"] for result in ranks)
 

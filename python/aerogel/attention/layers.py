@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -25,10 +25,20 @@ from .padding import over_seen_keys, seen_keys
 from .problem import Problem
 from .quantized import quantized_attention
 
+
+class _Entry(NamedTuple):
+    """A layer that was entered and not left yet."""
+
+    runner: RunningLayer
+    layer: torch.nn.Module
+    catching: bool
+
+
 _log = logging.getLogger("aerogel")
 TORCH_MULTIPLIES_16_BITS = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")  # in its own instructions, which is faster
 MULTIPLIES_BF16 = _core.multiplies_bf16()  # faster than torch, whose attention hardly uses AVX-512 BF16, and as fast with AMX or faster
 running: ContextVar[Any] = ContextVar("aerogel_running_layer", default=None)  # what attends instead: an object with attend(problem)
+_entered: ContextVar[tuple[_Entry, ...]] = ContextVar("aerogel_entered_layers", default=())  # the last one runs
 PARTS = "its keys come in parts (ring attention)"
 numbers = itertools.count()
 layers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # number -> such an object
@@ -48,10 +58,7 @@ traced = _Traced()
 def by_torch(p: Problem) -> torch.Tensor:
     """The problem through torch's scaled_dot_product_attention."""
     q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
-    mask = p.mask
-    if mask is not None and p.layout == "BSND" and tuple(mask.shape) == (p.q.shape[0], p.k.shape[1]):  # diffusers' [batch, keys]
-        mask = mask[:, None, None]
-    o = scaled_dot_product_attention(q, k, v, mask, p.dropout, p.causal, scale=p.scale, enable_gqa=p.gqa)
+    o = scaled_dot_product_attention(q, k, v, p.given_mask, p.dropout, p.causal, scale=p.scale, enable_gqa=p.gqa)
     return o.transpose(1, 2) if p.layout == "BSND" else o
 
 
@@ -99,13 +106,23 @@ class RunningLayer:
         if torch.compiler.is_dynamo_compiling():
             traced.layer = self.number
         else:
-            running.set(self)
+            self._enter(layer)
 
     def leave(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_dynamo_compiling():
             traced.layer = None
         else:
-            running.set(None)
+            self._leave()
+
+    def _enter(self, layer: torch.nn.Module, catching: bool = False) -> None:
+        """Entries of layers that this one is no part of are left from an error."""
+        around = [e for e in itertools.takewhile(lambda e: e.runner is not self, _entered.get()) if any(m is layer for m in e.layer.modules())]
+        _tell((*around, _Entry(self, layer, catching)))
+
+    def _leave(self) -> None:
+        """What is around this layer runs again."""
+        if any(e.runner is self for e in _entered.get()):
+            _tell(tuple(itertools.takewhile(lambda e: e.runner is not self, _entered.get())))
 
     def _refuse_export(self) -> None:
         """Before anything is entered: torch calls no hook at the end when an export fails."""
@@ -115,22 +132,27 @@ class RunningLayer:
     @torch.compiler.disable
     def enter_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._refuse_export()
-        running.set(self)
+        self._enter(layer, catching=True)
         if not _catches():  # both a plan and a quantization may have hooks here
             catch.__enter__()
 
     @torch.compiler.disable
     def leave_catching(self, layer: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        running.set(None)
-        if _catches():
+        self._leave()
+        if _catches() and not any(e.catching for e in _entered.get()):
             catch.__exit__(None, None, None)
+
+
+def _tell(entered: tuple[_Entry, ...]) -> None:
+    _entered.set(entered)
+    running.set(entered[-1].runner if entered else None)
 
 
 def nobody_runs() -> None:
     """At the end of a model: an error may have kept a layer from leaving."""
     traced.layer = None
     if not torch.compiler.is_dynamo_compiling():
-        running.set(None)
+        _tell(())
 
 
 def _leave_model(model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -237,13 +259,13 @@ def part_by_torch(p: Problem) -> tuple[torch.Tensor, torch.Tensor]:
     q, k, v = (t.transpose(1, 2) if p.layout == "BSND" else t for t in (p.q, p.k, p.v))
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
     scores = (q.float() @ k.float().mT) * (q.shape[-1] ** -0.5 if p.scale is None else p.scale)
-    if p.mask is not None:
-        mask = p.mask[:, None, None] if p.mask.ndim == 2 and p.layout == "BSND" else p.mask
+    if (mask := p.given_mask) is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     if p.causal:
         scores = scores.masked_fill(scores.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
     lse = scores.logsumexp(-1)
-    o = ((scores - lse[..., None]).exp().nan_to_num(0.0) @ v.float()).to(p.q.dtype)
+    weights = (scores - lse[..., None]).exp().masked_fill((lse == -torch.inf)[..., None], 0.0)  # a query that sees no key
+    o = (weights @ v.float()).to(p.q.dtype)
     return (o.transpose(1, 2) if p.layout == "BSND" else o), lse
 
 

@@ -133,17 +133,22 @@ def speaks_of(kind: type, names: Set[str]) -> bool:
     return any(isinstance(function, FunctionType) and _mentions(function.__code__, names) for function in own)
 
 
-_TORCH = {"scaled_dot_product_attention"}
+TORCH = {"scaled_dot_product_attention"}
 
 
 def _attends(processor: object) -> bool:
     """Whether a processor of diffusers computes attention in a way that can be exchanged."""
-    return hasattr(processor, "_attention_backend") or speaks_of(type(processor), _TORCH)
+    return hasattr(processor, "_attention_backend") or speaks_of(type(processor), TORCH)
 
 
 def attends_by_itself(module: nn.Module) -> bool:
     """Whether a module without a processor, and without a word of fa_quant, calls torch's attention: its calls can be exchanged while it runs."""
-    return getattr(module, "processor", None) is None and not speaks_of(type(module), _ATTRIBUTES) and speaks_of(type(module), _TORCH)
+    return getattr(module, "processor", None) is None and not speaks_of(type(module), _ATTRIBUTES) and speaks_of(type(module), TORCH)
+
+
+def must_be_told(module: nn.Module) -> bool:
+    """Whether a module that can compute quantized attention does so only where its calls are exchanged, not by its fa_quant."""
+    return getattr(module, "processor", None) is not None or attends_by_itself(module)
 
 
 def why_no_attention(module: nn.Module) -> str:

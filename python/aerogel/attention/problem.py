@@ -1,6 +1,7 @@
 """One attention call of a model, as torch's scaled_dot_product_attention has it."""
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,13 @@ class Problem:
     def wants_gradients(self) -> bool:
         return torch.is_grad_enabled() and any(t.requires_grad for t in (self.q, self.k, self.v))
 
+    @property
+    def given_mask(self) -> torch.Tensor | None:
+        """The mask as torch's attention broadcasts it; diffusers' dispatcher takes [batch, keys] too."""
+        if self.mask is not None and self.layout == "BSND" and tuple(self.mask.shape) == (self.q.shape[0], self.k.shape[1]):
+            return self.mask[:, None, None]
+        return self.mask
+
     def why_torch(self) -> str:
         """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
         if self.q.device.type != "cpu":
@@ -42,6 +50,10 @@ class Problem:
             return "gradients are wanted"
         if self.causal or self.dropout:
             return "attention is causal or has dropout"
+        if any(t.ndim != 4 or t.shape[0] != self.q.shape[0] for t in (self.q, self.k, self.v)):
+            return f"q is {list(self.q.shape)}, k {list(self.k.shape)}, v {list(self.v.shape)} (of 4 axes and one batch, they are computed)"
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            return f"scale is {self.scale}"
         if self.q.shape[-1] > MOST_HEAD_DIM or self.v.shape[-1] != self.k.shape[-1]:
             return f"head_dim is {self.q.shape[-1]}, that of v {self.v.shape[-1]} (of one size, at most {MOST_HEAD_DIM}, are computed)"
         return "" if self.q.dtype in (torch.float32, torch.bfloat16, torch.float16) else f"tensors are {self.q.dtype}"

@@ -13,7 +13,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from ..attention import attention, layers
 from ..attention.layers import attend, attend_part
-from ..attention.module import speaks_of
+from ..attention.module import TORCH, speaks_of
 from ..attention.problem import Problem
 from .processors import fused
 
@@ -29,8 +29,8 @@ def with_backend(processor: Any) -> Any:
 
 
 def compute_with(model: torch.nn.Module, name: str, module: torch.nn.Module, attention: Any) -> None:
-    """Lets a layer of the model compute with its QuantizedAttention, whose processor calls diffusers' dispatcher or torch."""
-    dispatches = hasattr(module.processor, "_attention_backend")
+    """Lets a layer of the model compute with its QuantizedAttention; it or its processor calls diffusers' dispatcher or torch."""
+    dispatches = hasattr(getattr(module, "processor", None), "_attention_backend")
     if dispatches:
         module.processor = with_backend(module.processor)
     layers.compute_with(model, name, module, attention, catching=not dispatches)
@@ -38,7 +38,10 @@ def compute_with(model: torch.nn.Module, name: str, module: torch.nn.Module, att
 
 def _one_process(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any, **options: Any) -> Any:
     """What one process computes of context parallel attention: some heads over all tokens (Ulysses), or its queries over the keys of one process,
-    with their log-sum-exp [batch, tokens, heads] (ring). given: attn_mask, dropout_p, is_causal, scale, enable_gqa, return_lse."""
+    with their log-sum-exp [batch, tokens, heads] (ring). given: attn_mask, dropout_p, is_causal, scale, enable_gqa, return_lse. Raises
+    NotImplementedError for a mask in a ring: it is of the keys that a process had at first, and each gets those of the others."""
+    if given[0] is not None and options["_parallel_config"].context_parallel_config.ring_degree > 1:
+        raise NotImplementedError("[attention] ring attention takes no attention mask here: use Ulysses (ulysses_degree)")
     p = Problem(query, key, value, "BSND", *given[:5])
     p.gathered = True
     if not given[5]:
@@ -76,13 +79,13 @@ def _backend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, att
     return attend(Problem(query, key, value, "BSND", attn_mask, dropout_p, is_causal, scale, enable_gqa))
 
 
-def _without_reach(model: torch.nn.Module) -> tuple[int, int, set[str]]:
-    """(attention layers, those that no backend reaches, the names of their processors): they call torch themselves."""
+def _without_reach(model: torch.nn.Module) -> tuple[int, int, dict[str, bool]]:
+    """(attention layers, those that no backend reaches, {the names of their processors: whether these call torch's attention})."""
     processors = [p for m in model.modules() if callable(p := getattr(m, "processor", None))]
     missed = [p for p in processors if not hasattr(p, "_attention_backend") and not speaks_of(type(p), {"dispatch_attention_fn"})]
     if not processors and not any(speaks_of(type(m), {"dispatch_attention_fn"}) for m in model.modules()):
-        return 1, 1, {type(model).__name__}
-    return len(processors), len(missed), {type(p).__name__ for p in missed}
+        return 1, 1, {type(model).__name__: False}
+    return len(processors), len(missed), {type(p).__name__: speaks_of(type(p), TORCH) for p in missed}
 
 
 def _tell_reach() -> None:
@@ -98,9 +101,11 @@ def _tell_reach() -> None:
             return
         layers, missed, names = _without_reach(self)
         if missed:
-            _log.warning("set_attention_backend(\"aerogel\") reaches %s attention of %s: %s call PyTorch themselves. "
-                         "aerogel.enable_sparse_attention(model, sparse_type=None) reaches all",
-                         "no" if missed == layers else f"{layers - missed} of {layers} layers with", type(self).__name__, ", ".join(sorted(names)))
+            by_torch, others = (", ".join(sorted(name for name, calls in names.items() if calls == wanted)) for wanted in (True, False))
+            whys = [f"{by_torch} call PyTorch themselves, which aerogel.enable_sparse_attention(model, sparse_type=None) reaches"] if by_torch else []
+            whys += [f"{others} attend in their own way, which no backend and no plan reaches"] if others else []
+            _log.warning("set_attention_backend(\"aerogel\") reaches %s attention of %s: %s",
+                         "no" if missed == layers else f"{layers - missed} of {layers} layers with", type(self).__name__, "; ".join(whys))
 
     set_attention_backend._aerogel = True  # type: ignore[attr-defined]
     ModelMixin.set_attention_backend = set_attention_backend

@@ -22,7 +22,7 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
 from .. import _core
-from ..attention.module import QuantizedAttention, hang, planned, why_no_attention
+from ..attention.module import QuantizedAttention, hang, must_be_told, planned, why_no_attention
 from ..layer_choice import as_list, listed
 from ..linear import QuantizedLinear
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
@@ -186,7 +186,7 @@ class AerogelQuantizer(DiffusersQuantizer):
             else:
                 attention, module = planned(decision), model.get_submodule(name)
                 hang(module, attention)
-                if hasattr(module, "processor"):
+                if must_be_told(module):
                     compute_with(model, name, module, attention)
                 self.report.attention[name] = attention.format
         describe(model, self)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import prod
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 
@@ -300,11 +300,13 @@ def _lengths(p: Problem, video_len: int, text: str) -> tuple[list[int], str]:
         return [], f"{total} queries and {keys} keys are not {video_len} tokens of video{'' if text == 'none' else ' and text'}"
     if p.mask is None:
         return [total] * batch, ""
-    if text != "behind" or p.mask.dtype != torch.bool or p.mask.ndim not in (2, 4):
+    mask = cast(torch.Tensor, p.given_mask)
+    if text != "behind" or mask.dtype != torch.bool or mask.ndim not in (2, 4) or mask.shape[-1] != keys:
         return [], "an attention mask is given"
-    seen = p.mask if p.mask.ndim == 2 else p.mask[:, 0, 0]  # of a video token: it sees all that is no padding
+    mask = mask.expand(batch, *mask.shape[1:]) if mask.ndim == 4 else mask.expand(batch, 1, *mask.shape)
+    seen = mask[:, 0, 0]  # of a video token: it sees all that is no padding, and so do all others that are none
     lengths = seen.sum(-1).tolist()
-    if len(lengths) != batch or any(n < video_len or not row[:n].all() for n, row in zip(lengths, seen)):
+    if any(n < video_len or not row[:n].all() or not (rows[:, :n] == row).all() for n, row, rows in zip(lengths, seen, mask)):
         return [], "the attention mask is more than padding behind the text"
     return lengths, ""
 
