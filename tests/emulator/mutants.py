@@ -41,6 +41,16 @@ def of_gemm_sm90(name, old, new, kind="w8a8", unit="linear_int8_sm90"):
                   f"Linear/Gemm.*{kind}_sm90")
 
 
+def of_attention(name, old, new, suites="AlignedRowsWithinBounds"):
+    return Mutant(f"attention: {name}", "src/kernels/cuda/attention.cuh", old, new, "src/kernels/cuda/attention.cu", f"CudaAttention.{suites}",
+                  "aerogel_cuda_tests")
+
+
+def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds"):
+    return Mutant(f"int8 attention: {name}", "src/kernels/cuda/int8_attention.cuh", old, new, "src/kernels/cuda/int8_attention.cu",
+                  f"CudaAttention.{suites}", "aerogel_cuda_tests")
+
+
 MUTANTS = [
     of_sample("no barrier", "        __syncthreads();\n", ""),
     of_sample("waits for a stage too few", "cp_async_wait<kSampleStages - 2>", "cp_async_wait<kSampleStages - 1>"),
@@ -110,4 +120,24 @@ MUTANTS = [
     of_gemm_sm90("fp8 with the sums of the slab before", "begin_slab(sums, group, false);", "begin_slab(sums, group, t > 0);", "fp8", "linear_fp8_sm90"),
     of_gemm_sm90("fp8 gives a stage back too early", "            gpu::wgmma_wait<0>(sums);\n            give_back(slabs_done, thread);", "            give_back(slabs_done, thread);\n            gpu::wgmma_wait<0>(sums);", "fp8", "linear_fp8_sm90"),
     of_gemm_sm90("no fence of the registers", "        gpu::wgmma_fence();\n", ""),
+    of_attention("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
+    of_attention("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
+    of_attention("the values are not waited for", "gpu::cp_async_wait<1>();  // the values are here", "gpu::cp_async_wait<2>();  // the values are here"),
+    of_attention("values to the place that is read", "fetch_keys<Shape>(values_at(after(now)), plan.values", "fetch_keys<Shape>(values_at(now), plan.values"),
+    of_attention("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)"),
+    of_attention("masks are not looked at", "(kept >> (j * 8 + c) & 1) != 0 && j * 8 + c < seen", "j * 8 + c < seen"),
+    of_attention("a key too few under a causal mask", "query + shift + 1 - behind", "query + shift - behind"),
+    of_attention("o does not follow the largest score", "rows.o[t][d][e * 2 + c] *= fall;", "rows.o[t][d][e * 2 + c] *= 1.0F;"),
+    of_attention("the sum does not follow it", "__fmaf_rn(rows.sum[t][e], fall, sum)", "rows.sum[t][e] + sum"),
+    of_attention("a lane overwrites what others read", "            __syncwarp();  // all four have read it\n", ""),
+    of_attention("rows beyond the keys are read", "const bool kept = keep(row) && chunk * 8 < from.channels;", "const bool kept = chunk * 8 < from.channels;"),
+    of_attention("log-sum-exp in powers of two", "rows.top(t, e) * kLn2 + logf(sum)", "rows.top(t, e) + logf(sum)", "LogSums*"),
+    of_int8_attention("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
+    of_int8_attention("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
+    of_int8_attention("keys to the place that is read", "fetch_keys(keys_at(after(now)), plan.groups", "fetch_keys(keys_at(now), plan.groups"),
+    of_int8_attention("scales of v exchanged", "(i % 2 == 0 ? scale.x : scale.y)", "(i % 2 == 0 ? scale.y : scale.x)"),
+    of_int8_attention("stale factor of the other row", "weights.factor[t][i / 2], rows.o", "weights.factor[t][0], rows.o"),
+    of_int8_attention("bytes of the weights exchanged", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410)", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x1054)"),
+    of_int8_attention("the mean of v forgotten", "if (shift != nullptr) x = __fadd_rn(x, shift[channel]);", ""),
+    of_int8_attention("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0;", "const bool is_kept = true;"),
 ]

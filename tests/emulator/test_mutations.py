@@ -15,7 +15,7 @@ from mutants import MUTANTS, Mutant
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("AEROGEL_BUILD", ROOT / "build/release"))
 FOLDER = BUILD / "tests/emulator"
-LONGEST = 60  # seconds of a suite, far more than any takes
+LONGEST = 120  # seconds of a suite, far more than any takes
 
 
 def compile_commands():
@@ -77,7 +77,7 @@ def notice(mutant, commands, folder):
     if mutant.program != "aerogel_emulator_tests":
         environment["AEROGEL_CUDA_DRIVER"], program = str(program), FOLDER / mutant.program
     try:
-        result = subprocess.run([program, f"--gtest_filter={mutant.suites}", "--gtest_fail_fast"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST)
+        result = subprocess.run([program, f"--gtest_filter={mutant.suites}", "--gtest_fail_fast", "--gtest_throw_on_failure"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:
         return "hang"
     assert "Running 0 tests" not in result.stdout, f"{mutant.name}: no suite is called {mutant.suites}"
