@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 PYTHON := .venv/bin/python
 CMAKE_ARGS ?=
 
-.PHONY: help setup build command test demo fuzz sanitize bench kernels fidelity sparsity wheel docs format lint clean
+.PHONY: help setup build command test demo fuzz sanitize bench kernels fidelity sparsity wheel release docs format lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -50,7 +50,10 @@ sanitize: setup  ## run the suites under the address, undefined-behaviour and th
 	@JOBS=$(JOBS) scripts/sanitize.sh
 
 wheel: setup  ## build a wheel in build/wheel and test it in a clean environment
-	@scripts/wheel.sh
+	@scripts/release.sh wheel
+
+release: setup  ## build dist/: the source distribution, wheels and SHA256SUMS, each tested in a clean environment
+	@scripts/release.sh
 
 docs: build  ## write docs/python_api.md from the docstrings
 	@PYTHONPATH=$(BUILD)/python $(PYTHON) scripts/python_api.py
