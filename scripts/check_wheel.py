@@ -43,7 +43,7 @@ def foreign_libraries(path):
 
 def needed_problems(wheel):
     with tempfile.TemporaryDirectory() as folder:
-        programs = [name for name in wheel.namelist() if name.endswith(".so") or name.startswith("aerogel/bin/")]
+        programs = [name for name in wheel.namelist() if ".so" in Path(name).name or name == "aerogel/bin/aerogel"]
         return [f"{name} needs {library}" for name in programs for library in foreign_libraries(wheel.extract(name, folder))]
 
 

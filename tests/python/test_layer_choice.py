@@ -214,10 +214,11 @@ def test_repeated_blocks_of_diffusers(kind):
     assert small in dict(model.named_modules()) and {next((b for b in beginnings if n.startswith(b)), n) for n in names} == set(beginnings)
 
 
-def test_wan_is_chosen_as_the_command_chooses_it():
+def test_wan_is_chosen_as_the_command_chooses_it(tmp_path):
     model = wan_transformer()
-    everything = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    assert list(chosen_linears(model)) == _core.select_layers(everything, [_core.default_layers], [])
+    model.save_pretrained(tmp_path)
+    stored = _core.FloatModel.open(tmp_path)
+    assert list(chosen_linears(model)) == _core.select_layers([n for n, m in model.named_modules() if isinstance(m, nn.Linear)], [stored.default_layers], [])
 
 
 def test_a_single_block_counts_and_projections_in_lists_do_not():

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import tarfile
-import zipfile
 
 import pytest
 
@@ -15,7 +14,7 @@ FOLDER = ROOT / "build/wheel"
 
 @pytest.fixture(scope="module")
 def release():
-    """scripts/release.sh runs the smoke test with NumPy alone, then an example of two lines with PyTorch."""
+    """scripts/release.sh looks at what is in the wheel and what it links to, runs the smoke test with NumPy alone, then an example with PyTorch."""
     done = subprocess.run([ROOT / "scripts/release.sh", "wheel"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -40,16 +39,6 @@ def test_sums(release):
     for line in lines:
         digest, name = line.split("  ")
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest
-
-
-def test_it_links_to_no_library_of_a_graphics_card_or_of_torch(release, tmp_path):
-    with zipfile.ZipFile(one("*.whl")) as wheel:
-        binaries = [name for name in wheel.namelist() if ".so" in name or name == "aerogel/bin/aerogel"]
-        assert len(binaries) > 2
-        wheel.extractall(tmp_path, binaries)
-    for name in binaries:
-        needed = subprocess.run(["readelf", "-d", tmp_path / name], capture_output=True, text=True, check=True).stdout
-        assert not re.search(r"NEEDED.*(cuda|nvidia|nvrtc|torch|c10)", needed), name
 
 
 def test_the_source_distribution_is_small_and_whole(release):
