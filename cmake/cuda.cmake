@@ -65,7 +65,7 @@ if(AEROGEL_CUDA)
   endif()
 endif()
 
-# aerogel_cuda_kernel(NAME TARGETS sm_80 sm_90a ...): src/kernels/cuda/NAME.cu becomes NAME_image of launch.h in the
+# aerogel_cuda_kernel(NAME TARGETS sm_80 sm_90a ...): src/kernels/cuda/NAME.cu becomes kNAMEImage of launch.h in the
 # library. The names are collected for the emulator of the tests, which compiles the same sources with the C++ compiler.
 function(aerogel_cuda_kernel name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "TARGETS")
@@ -95,6 +95,16 @@ function(aerogel_cuda_kernel name)
   add_custom_command(OUTPUT ${binary}
     COMMAND ${AEROGEL_FATBINARY} --create=${binary} --64 --compress-mode=size ${images}
     DEPENDS ${cubins} VERBATIM COMMENT "")
+  # int8_attention: kInt8AttentionImage
+  string(REPLACE "_" ";" words ${name})
+  set(image k)
+  foreach(word IN LISTS words)
+    string(SUBSTRING ${word} 0 1 first)
+    string(SUBSTRING ${word} 1 -1 rest)
+    string(TOUPPER ${first} first)
+    string(APPEND image ${first}${rest})
+  endforeach()
+  string(APPEND image Image)
   configure_file(${PROJECT_SOURCE_DIR}/cmake/cuda_image.cpp.in ${folder}/${name}_image.cpp @ONLY)
   set_source_files_properties(${folder}/${name}_image.cpp PROPERTIES OBJECT_DEPENDS ${binary}
     SKIP_UNITY_BUILD_INCLUSION ON)

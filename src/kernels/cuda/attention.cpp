@@ -8,7 +8,7 @@
 
 namespace aerogel::cuda {
 
-extern const Image attention_image;
+extern const Image kAttentionImage;
 
 namespace {
 
@@ -18,16 +18,16 @@ struct FloatVariant {
     FloatAttentionShape shape;
 };
 
-const FloatVariant kBf16Variants[] = {{{attention_image, "aerogel_attention_bf16_64"}, kNarrowShape},
-                                      {{attention_image, "aerogel_attention_bf16_128"}, kMiddleShape},
-                                      {{attention_image, "aerogel_attention_bf16_256"}, kWideShape}};
-const FloatVariant kF16Variants[] = {{{attention_image, "aerogel_attention_f16_64"}, kNarrowShape},
-                                     {{attention_image, "aerogel_attention_f16_128"}, kMiddleShape},
-                                     {{attention_image, "aerogel_attention_f16_256"}, kWideShape}};
-const FloatVariant kSplitVariants[] = {{{attention_image, "aerogel_attention_split_64"}, kNarrowSplit},
-                                       {{attention_image, "aerogel_attention_split_128"}, kMiddleSplit},
-                                       {{attention_image, "aerogel_attention_split_256"}, kWideSplit}};
-const Kernel kSplitRows = {attention_image, "aerogel_split_rows"};
+const FloatVariant kBf16Variants[] = {{{kAttentionImage, "aerogel_attention_bf16_64"}, kNarrowShape},
+                                      {{kAttentionImage, "aerogel_attention_bf16_128"}, kMiddleShape},
+                                      {{kAttentionImage, "aerogel_attention_bf16_256"}, kWideShape}};
+const FloatVariant kF16Variants[] = {{{kAttentionImage, "aerogel_attention_f16_64"}, kNarrowShape},
+                                     {{kAttentionImage, "aerogel_attention_f16_128"}, kMiddleShape},
+                                     {{kAttentionImage, "aerogel_attention_f16_256"}, kWideShape}};
+const FloatVariant kSplitVariants[] = {{{kAttentionImage, "aerogel_attention_split_64"}, kNarrowSplit},
+                                       {{kAttentionImage, "aerogel_attention_split_128"}, kMiddleSplit},
+                                       {{kAttentionImage, "aerogel_attention_split_256"}, kWideSplit}};
+const Kernel kSplitRows = {kAttentionImage, "aerogel_split_rows"};
 
 /// The narrowest that holds so many channels.
 const FloatVariant& variant_for(const FloatVariant (&variants)[3], std::int64_t head_dim) {

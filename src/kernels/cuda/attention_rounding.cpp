@@ -10,15 +10,15 @@
 
 namespace aerogel::cuda {
 
-extern const Image attention_rounding_image;
+extern const Image kAttentionRoundingImage;
 
 namespace {
 
-const Kernel kRoundCopy = {attention_rounding_image, "aerogel_round_copy"},
-             kRoundMeans = {attention_rounding_image, "aerogel_round_means"},
-             kRoundBlocks = {attention_rounding_image, "aerogel_round_blocks"},
-             kRoundChannels = {attention_rounding_image, "aerogel_round_channels"},
-             kRoundRows = {attention_rounding_image, "aerogel_round_rows"};
+const Kernel kRoundCopy = {kAttentionRoundingImage, "aerogel_round_copy"},
+             kRoundMeans = {kAttentionRoundingImage, "aerogel_round_means"},
+             kRoundBlocks = {kAttentionRoundingImage, "aerogel_round_blocks"},
+             kRoundChannels = {kAttentionRoundingImage, "aerogel_round_channels"},
+             kRoundRows = {kAttentionRoundingImage, "aerogel_round_rows"};
 
 constexpr unsigned kRowsOfRounding = 8, kRoundingThreads = 256;
 constexpr std::int64_t kMxTokens = 32;

@@ -10,40 +10,40 @@
 
 namespace aerogel::cuda {
 
-extern const Image elementwise_image;
+extern const Image kElementwiseImage;
 
 namespace {
 
-const Kernel kNorm{elementwise_image, "aerogel_norm"}, kActivation{elementwise_image, "aerogel_activation"},
-    kGated{elementwise_image, "aerogel_gated"}, kRope{elementwise_image, "aerogel_rope"},
-    kResidual{elementwise_image, "aerogel_residual"}, kCombine{elementwise_image, "aerogel_combine_f32"},
-    kCombineWide{elementwise_image, "aerogel_combine_f64"},
-    kMatchNorms{elementwise_image, "aerogel_match_norms"},
-    kAllFinite{elementwise_image, "aerogel_all_finite"},
-    kGroupNormParts{elementwise_image, "aerogel_group_norm_parts"},
-    kGroupNormJoin{elementwise_image, "aerogel_group_norm_join"},
-    kGroupNormApply{elementwise_image, "aerogel_group_norm_apply"},
-    kSoftmax{elementwise_image, "aerogel_softmax"}, kClamp{elementwise_image, "aerogel_clamp"},
-    kHadamardPass{elementwise_image, "aerogel_hadamard_pass"};
+const Kernel kNorm{kElementwiseImage, "aerogel_norm"}, kActivation{kElementwiseImage, "aerogel_activation"},
+    kGated{kElementwiseImage, "aerogel_gated"}, kRope{kElementwiseImage, "aerogel_rope"},
+    kResidual{kElementwiseImage, "aerogel_residual"}, kCombine{kElementwiseImage, "aerogel_combine_f32"},
+    kCombineWide{kElementwiseImage, "aerogel_combine_f64"},
+    kMatchNorms{kElementwiseImage, "aerogel_match_norms"},
+    kAllFinite{kElementwiseImage, "aerogel_all_finite"},
+    kGroupNormParts{kElementwiseImage, "aerogel_group_norm_parts"},
+    kGroupNormJoin{kElementwiseImage, "aerogel_group_norm_join"},
+    kGroupNormApply{kElementwiseImage, "aerogel_group_norm_apply"},
+    kSoftmax{kElementwiseImage, "aerogel_softmax"}, kClamp{kElementwiseImage, "aerogel_clamp"},
+    kHadamardPass{kElementwiseImage, "aerogel_hadamard_pass"};
 
 // By the types of x and y: f32, bf16, f16.
 const Kernel kCopies[3][3] = {
-    {{elementwise_image, "aerogel_copy_f32_f32"},
-     {elementwise_image, "aerogel_copy_f32_bf16"},
-     {elementwise_image, "aerogel_copy_f32_f16"}},
-    {{elementwise_image, "aerogel_copy_bf16_f32"},
-     {elementwise_image, "aerogel_copy_bf16_bf16"},
-     {elementwise_image, "aerogel_copy_bf16_f16"}},
-    {{elementwise_image, "aerogel_copy_f16_f32"},
-     {elementwise_image, "aerogel_copy_f16_bf16"},
-     {elementwise_image, "aerogel_copy_f16_f16"}},
+    {{kElementwiseImage, "aerogel_copy_f32_f32"},
+     {kElementwiseImage, "aerogel_copy_f32_bf16"},
+     {kElementwiseImage, "aerogel_copy_f32_f16"}},
+    {{kElementwiseImage, "aerogel_copy_bf16_f32"},
+     {kElementwiseImage, "aerogel_copy_bf16_bf16"},
+     {kElementwiseImage, "aerogel_copy_bf16_f16"}},
+    {{kElementwiseImage, "aerogel_copy_f16_f32"},
+     {kElementwiseImage, "aerogel_copy_f16_bf16"},
+     {kElementwiseImage, "aerogel_copy_f16_f16"}},
 };
 
 // By the columns of a warp: 32, 64 ... 1024.
 const Kernel kHadamards[] = {
-    {elementwise_image, "aerogel_hadamard_32"},  {elementwise_image, "aerogel_hadamard_64"},
-    {elementwise_image, "aerogel_hadamard_128"}, {elementwise_image, "aerogel_hadamard_256"},
-    {elementwise_image, "aerogel_hadamard_512"}, {elementwise_image, "aerogel_hadamard_1024"}};
+    {kElementwiseImage, "aerogel_hadamard_32"},  {kElementwiseImage, "aerogel_hadamard_64"},
+    {kElementwiseImage, "aerogel_hadamard_128"}, {kElementwiseImage, "aerogel_hadamard_256"},
+    {kElementwiseImage, "aerogel_hadamard_512"}, {kElementwiseImage, "aerogel_hadamard_1024"}};
 
 Grid threads_for(std::int64_t count) {
     return {{static_cast<unsigned>((count + kElementThreads - 1) / kElementThreads)}, {kElementThreads}};

@@ -7,7 +7,7 @@
 
 namespace aerogel::cuda {
 
-extern const Image int8_attention_image, int8_scales_image;
+extern const Image kInt8AttentionImage, kInt8ScalesImage;
 
 namespace {
 
@@ -17,15 +17,15 @@ struct Int8Variant {
     Kernel kernel;
     Int8Shape shape;
 };
-const Int8Variant kVariants[] = {{{int8_attention_image, "aerogel_int8_attention_64"}, kNarrowInt8},
-                                 {{int8_attention_image, "aerogel_int8_attention_128"}, kMiddleInt8},
-                                 {{int8_attention_image, "aerogel_int8_attention_256"}, kWideInt8}};
-const Kernel kQueries = {int8_scales_image, "aerogel_int8_queries"},
-             kKeys = {int8_scales_image, "aerogel_int8_keys"},
-             kValues = {int8_scales_image, "aerogel_int8_values"},
-             kBlockScales = {int8_scales_image, "aerogel_int8_block_scales"},
-             kSums = {int8_scales_image, "aerogel_int8_sums"},
-             kMeans = {int8_scales_image, "aerogel_int8_means"};
+const Int8Variant kVariants[] = {{{kInt8AttentionImage, "aerogel_int8_attention_64"}, kNarrowInt8},
+                                 {{kInt8AttentionImage, "aerogel_int8_attention_128"}, kMiddleInt8},
+                                 {{kInt8AttentionImage, "aerogel_int8_attention_256"}, kWideInt8}};
+const Kernel kQueries = {kInt8ScalesImage, "aerogel_int8_queries"},
+             kKeys = {kInt8ScalesImage, "aerogel_int8_keys"},
+             kValues = {kInt8ScalesImage, "aerogel_int8_values"},
+             kBlockScales = {kInt8ScalesImage, "aerogel_int8_block_scales"},
+             kSums = {kInt8ScalesImage, "aerogel_int8_sums"},
+             kMeans = {kInt8ScalesImage, "aerogel_int8_means"};
 
 constexpr std::int64_t kRowsOfBlock = 8;  // a warp each
 

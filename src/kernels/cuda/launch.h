@@ -1,7 +1,7 @@
 // Launching a CUDA kernel. Everything a row of this folder needs from the host:
 //
-//   extern const Image w8a8_image;  // made by aerogel_cuda_kernel(w8a8 ...) of kernels.cmake, one per
-//   NAME.cu const Kernel kQuantize{w8a8_image, "aerogel_quantize_bf16"};        // a __global__ function of
+//   extern const Image kW8a8Image;  // made by aerogel_cuda_kernel(w8a8 ...) of kernels.cmake, one per
+//   NAME.cu const Kernel kQuantize{kW8a8Image, "aerogel_quantize_bf16"};        // a __global__ function of
 //   NAME.cu launch(kQuantize, {.blocks = {rows}, .threads = {256}, .shared_bytes = 0}, args.stream,
 //   QuantizeArgs{...});
 //

@@ -9,8 +9,8 @@
 
 namespace aerogel::cuda {
 
-extern const Image quantize_image, linear_int8_image, linear_int8_sm90_image, linear_int4_image,
-    linear_bf16_image, linear_bf16_sm90_image, linear_fp8_image, linear_fp8_sm90_image;
+extern const Image kQuantizeImage, kLinearInt8Image, kLinearInt8Sm90Image, kLinearInt4Image, kLinearBf16Image,
+    kLinearBf16Sm90Image, kLinearFp8Image, kLinearFp8Sm90Image;
 
 namespace {
 
@@ -30,30 +30,30 @@ struct Functions {
     std::array<const Kernel*, kPaces.size()> plain, groups;
 };
 
-constexpr Kernel kBf16Sm90 = {linear_bf16_sm90_image, "aerogel_bf16_sm90"};
-constexpr Kernel kFp8Sm90 = {linear_fp8_sm90_image, "aerogel_fp8_sm90"};
-constexpr Kernel kFp8[] = {{linear_fp8_image, "aerogel_fp8_m"}, {linear_fp8_image, "aerogel_fp8_s"}};
-constexpr Kernel kW8A8Sm90 = {linear_int8_sm90_image, "aerogel_w8a8_sm90"};
-constexpr Kernel kQuantizeIntegers = {quantize_image, "aerogel_quantize_integers"};
-constexpr Kernel kQuantizeFloats = {quantize_image, "aerogel_quantize_floats"};
+constexpr Kernel kBf16Sm90 = {kLinearBf16Sm90Image, "aerogel_bf16_sm90"};
+constexpr Kernel kFp8Sm90 = {kLinearFp8Sm90Image, "aerogel_fp8_sm90"};
+constexpr Kernel kFp8[] = {{kLinearFp8Image, "aerogel_fp8_m"}, {kLinearFp8Image, "aerogel_fp8_s"}};
+constexpr Kernel kW8A8Sm90 = {kLinearInt8Sm90Image, "aerogel_w8a8_sm90"};
+constexpr Kernel kQuantizeIntegers = {kQuantizeImage, "aerogel_quantize_integers"};
+constexpr Kernel kQuantizeFloats = {kQuantizeImage, "aerogel_quantize_floats"};
 
 constexpr Kernel kW8A8[] = {
-    {linear_int8_image, "aerogel_w8a8_l"},        {linear_int8_image, "aerogel_w8a8_m"},
-    {linear_int8_image, "aerogel_w8a8_s"},        {linear_int8_image, "aerogel_w8a8_t"},
-    {linear_int8_image, "aerogel_w8a8_groups_m"}, {linear_int8_image, "aerogel_w8a8_groups_s"}};
+    {kLinearInt8Image, "aerogel_w8a8_l"},        {kLinearInt8Image, "aerogel_w8a8_m"},
+    {kLinearInt8Image, "aerogel_w8a8_s"},        {kLinearInt8Image, "aerogel_w8a8_t"},
+    {kLinearInt8Image, "aerogel_w8a8_groups_m"}, {kLinearInt8Image, "aerogel_w8a8_groups_s"}};
 constexpr Kernel kW4A8[] = {
-    {linear_int4_image, "aerogel_w4a8_l"},        {linear_int4_image, "aerogel_w4a8_m"},
-    {linear_int4_image, "aerogel_w4a8_s"},        {linear_int4_image, "aerogel_w4a8_t"},
-    {linear_int4_image, "aerogel_w4a8_groups_m"}, {linear_int4_image, "aerogel_w4a8_groups_s"}};
-constexpr Kernel kBf16[] = {{linear_bf16_image, "aerogel_bf16_m"}, {linear_bf16_image, "aerogel_bf16_s"}};
-constexpr Kernel kBf16Int8[] = {{linear_bf16_image, "aerogel_bf16_int8_m"},
-                                {linear_bf16_image, "aerogel_bf16_int8_s"}};
-constexpr Kernel kBf16Int4[] = {{linear_bf16_image, "aerogel_bf16_int4_m"},
-                                {linear_bf16_image, "aerogel_bf16_int4_s"}};
-constexpr Kernel kBf16Fp8[] = {{linear_bf16_image, "aerogel_bf16_fp8_m"},
-                               {linear_bf16_image, "aerogel_bf16_fp8_s"}};
-constexpr Kernel kBf16Fp4[] = {{linear_bf16_image, "aerogel_bf16_fp4_m"},
-                               {linear_bf16_image, "aerogel_bf16_fp4_s"}};
+    {kLinearInt4Image, "aerogel_w4a8_l"},        {kLinearInt4Image, "aerogel_w4a8_m"},
+    {kLinearInt4Image, "aerogel_w4a8_s"},        {kLinearInt4Image, "aerogel_w4a8_t"},
+    {kLinearInt4Image, "aerogel_w4a8_groups_m"}, {kLinearInt4Image, "aerogel_w4a8_groups_s"}};
+constexpr Kernel kBf16[] = {{kLinearBf16Image, "aerogel_bf16_m"}, {kLinearBf16Image, "aerogel_bf16_s"}};
+constexpr Kernel kBf16Int8[] = {{kLinearBf16Image, "aerogel_bf16_int8_m"},
+                                {kLinearBf16Image, "aerogel_bf16_int8_s"}};
+constexpr Kernel kBf16Int4[] = {{kLinearBf16Image, "aerogel_bf16_int4_m"},
+                                {kLinearBf16Image, "aerogel_bf16_int4_s"}};
+constexpr Kernel kBf16Fp8[] = {{kLinearBf16Image, "aerogel_bf16_fp8_m"},
+                               {kLinearBf16Image, "aerogel_bf16_fp8_s"}};
+constexpr Kernel kBf16Fp4[] = {{kLinearBf16Image, "aerogel_bf16_fp4_m"},
+                               {kLinearBf16Image, "aerogel_bf16_fp4_s"}};
 
 constexpr Functions integer_functions(const Kernel (&of)[6], const Kernel* hopper) {
     return {{&of[0], &of[1], &of[2], &of[3], hopper}, {nullptr, &of[4], &of[5], nullptr, nullptr}};
