@@ -44,6 +44,7 @@ struct GenerateFlags {
     SparseFlags sparse;
     SamplingFlags sampling;
     std::string cache = "none";
+    std::optional<double> cache_threshold;
     std::optional<double> frames_per_second;
     std::string first_frame;
     std::string last_frame;
@@ -60,7 +61,9 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     options.prompt = flags.prompt;
     options.negative_prompt = flags.negative_prompt;
     options.sampling = sampling_options("generate", flags.sampling);
-    options.sampling.cache.kind = step_cache_kind_from(flags.cache);
+    StepCacheConfig& cache = options.sampling.cache;
+    cache.kind = step_cache_kind_from(flags.cache);
+    cache.threshold = flags.cache_threshold.value_or(cache.threshold);
     if (!flags.prompt_embeds.empty()) {
         const auto file = SafetensorsFile::open(flags.prompt_embeds);
         options.prompt_embeds = file.tensor("prompt_embeds").to(DType::f32);
@@ -203,6 +206,8 @@ void write_outputs(const GenerateFlags& flags, double frames_per_second, Generat
 
 void run_generate(const GenerateFlags& flags) {
     check_outputs(flags);
+    if (flags.cache_threshold && step_cache_kind_from(flags.cache) == StepCacheKind::none)
+        throw InvalidArgument("[generate] --cache-threshold says nothing without --cache");
     GenerateReport report;
     LoadOptions load = load_options(flags.quantization);
     load.device = parse_device("generate", flags.device);
@@ -282,9 +287,10 @@ void add_generate(CLI::App& app) {
             "Leave blocks out in steps where the first one changes little: none, first-block or taylor")
         ->capture_default_str();
     command
-        ->add_option("--cache-threshold", flags->sampling.options.cache.threshold,
-                     "--cache: the largest relative change of the first block's output; 0 leaves out nothing")
-        ->capture_default_str()
+        ->add_option(
+            "--cache-threshold", flags->cache_threshold,
+            "--cache: the largest relative change of the first block's output; 0 leaves out nothing\n"
+            "(default: 0.05)")
         ->check(real_number(0.0, 1e6));
     command->add_option(
         "--first-frame", flags->first_frame,

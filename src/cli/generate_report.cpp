@@ -194,7 +194,7 @@ Json to_json(const GenerateReport& report) {
     if (report.text_encoder) json["text_encoder_scheme"] = main_scheme({*report.text_encoder});
     if (!report.quantized.empty()) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
-    if (sampling.cache.active()) json["cache"] = cache_json(report);
+    if (sampling.cache.kind != StepCacheKind::none) json["cache"] = cache_json(report);
     if (report.timings) json["timings"] = to_json(*report.timings);
     json["outputs"] = report.outputs;
     return json;
@@ -236,7 +236,7 @@ std::string to_text(const GenerateReport& report) {
             text += fmt::format("\n{} of {} calls stayed dense: {}", calls,
                                 report.results.front().sparse_calls.size(), reason);
     }
-    if (report.options.sampling.cache.active()) text += cache_text(report);
+    if (report.options.sampling.cache.kind != StepCacheKind::none) text += cache_text(report);
     if (report.timings) text += "\n" + to_text(*report.timings);
     for (const auto& output : report.outputs) text += "\nwrote " + output;
     return text;
@@ -258,7 +258,7 @@ std::string parameters_text(const GenerateReport& report, int index) {
     if (options.sparse)
         text +=
             fmt::format(", Sparse: {} {}", options.sparse->pattern.type, options.sparse->pattern.sparsity);
-    if (sampling.cache.active())
+    if (sampling.cache.kind != StepCacheKind::none)
         text += fmt::format(", Cache: {} {}", to_string(sampling.cache.kind), sampling.cache.threshold);
     return text;
 }

@@ -111,8 +111,9 @@ def generate(work, *options):
 def test_the_command_tells_what_was_left_out(tmp_path):
     plain, video = generate(tmp_path)
     assert "cache" not in plain
-    _, same = generate(tmp_path, "--cache", "first-block", "--cache-threshold", 0)
+    unused, same = generate(tmp_path, "--cache", "first-block", "--cache-threshold", 0)
     assert torch.equal(same, video)
+    assert unused["cache"] == {"kind": "first-block", "threshold": 0, "cached_passes": []}
     errors, hits = [], []
     for threshold in (0.03, 0.1, 0.4):
         report, other = generate(tmp_path, "--cache", "first-block", "--cache-threshold", threshold)
@@ -125,3 +126,6 @@ def test_the_command_tells_what_was_left_out(tmp_path):
     done = subprocess.run([PROGRAMS.parent / "aerogel", "generate", ROOT / "examples/shapes_dit", "--prompt", "x", "--cache",
                            "second", "-o", tmp_path / "v.gif"], capture_output=True, text=True)
     assert done.returncode != 0 and "none, first-block or taylor, got 'second'" in done.stderr
+    done = subprocess.run([PROGRAMS.parent / "aerogel", "generate", ROOT / "examples/shapes_dit", "--prompt", "x", "--cache-threshold",
+                           "0.1", "-o", tmp_path / "v.gif"], capture_output=True, text=True)
+    assert done.returncode != 0 and "--cache-threshold says nothing without --cache" in done.stderr
