@@ -175,6 +175,15 @@ std::vector<ConvolutionCase> convolution_cases() {
         {{5, 6, {1, 2, 2}, {}, true}, {1, 3, 4}, {1, 6, 8}, {0, 1, 0}},
         {{12, 17, {3, 3, 3}, {2, 1, 1}}, {3, 7, 6}, {3, 10, 9}, {1, 2, 2}, 1, true, true},
         {{270, 230, {1, 3, 3}}, {1, 9, 30}, {1, 9, 30}, {0, 1, 1}, 0, true, true},
+        // As many pixels as Winograd's kernels want.
+        {{16, 33, {1, 3, 3}}, {1, 29, 37}, {1, 29, 37}, {0, 1, 1}, 0, true, true},
+        {{24, 40, {3, 3, 3}}, {3, 18, 19}, {3, 18, 19}, {2, 1, 1}, 0},
+        {{24, 70, {3, 3, 3}}, {2, 22, 23}, {2, 22, 23}, {2, 1, 1}, 2, true, true},
+        {{10, 8, {3, 3, 3}}, {2, 3, 163}, {2, 3, 163}, {2, 1, 1}, 1},
+        {{300, 12, {1, 3, 3}}, {1, 3, 340}, {1, 3, 340}, {0, 1, 1}},
+        {{9, 20, {1, 3, 3}, {}, true}, {2, 11, 23}, {2, 22, 46}, {0, 1, 1}, 0, true, true},
+        {{12, 17, {3, 3, 3}, {2, 1, 1}}, {3, 17, 14}, {3, 20, 17}, {1, 2, 2}, 1, true, true},
+        {{270, 230, {1, 3, 3}}, {1, 17, 58}, {1, 17, 58}, {0, 1, 1}, 0, true, true},
     };
 }
 
@@ -222,7 +231,7 @@ double relative_error(const std::vector<float>& y, const std::vector<float>& exp
 // 2,592 products have; points 0, 1, -1, 2, -2 would give 3.4e-6.
 TEST(ConvolutionKernels, WinogradIsAlmostAsExactAsSums) {
     const ConvolutionProblem problem = {96, 40, {3, 3, 3}};
-    const ConvolutionRun run({problem, {2, 12, 12}, {2, 12, 12}, {2, 1, 1}, 2});
+    const ConvolutionRun run({problem, {2, 22, 22}, {2, 22, 22}, {2, 1, 1}, 2});
     const std::vector<float> expected = run.run(reference::kConvolution);
     int seen = 0;
     for (const ConvolutionKernel& kernel : testing::usable(testing::machine_under_test().convolution)) {
@@ -235,6 +244,27 @@ TEST(ConvolutionKernels, WinogradIsAlmostAsExactAsSums) {
     EXPECT_EQ(takes_winograd({96, 40, {3, 1, 1}}), "takes 3 x 3 taps only");
     EXPECT_EQ(takes_winograd({96, 40, {1, 3, 3}, {1, 2, 2}}), "takes no stride");
     EXPECT_EQ(takes_winograd({3, 40, {1, 3, 3}}), "takes 8 channels or more");
+}
+
+// Bringing the weights to the points costs more than a small picture gains.
+TEST(ConvolutionKernels, WinogradLeavesSmallPicturesToSums) {
+    const ConvolutionProblem problem = {32, 48, {1, 3, 3}};
+    const auto kernels = testing::usable(testing::machine_under_test().convolution);
+    int seen = 0;
+    for (const ConvolutionKernel& winograd : kernels) {
+        const std::string_view name = winograd.name, end = "winograd";
+        if (!name.ends_with(end)) continue;
+        const std::string plain_name = std::string(name.substr(0, name.size() - end.size())) + "convolution";
+        for (const ConvolutionKernel& plain : kernels) {
+            if (plain.name != plain_name) continue;
+            const ConvolutionRun small({problem, {1, 16, 16}, {1, 16, 16}, {0, 1, 1}});
+            EXPECT_EQ(small.run(winograd), small.run(plain)) << name;
+            const ConvolutionRun large({problem, {1, 32, 32}, {1, 32, 32}, {0, 1, 1}});
+            EXPECT_NE(large.run(winograd), large.run(plain)) << name;
+            ++seen;
+        }
+    }
+    EXPECT_GT(seen, 0);
 }
 
 TEST(ConvolutionKernels, SameBitsForAnyNumberOfThreads) {
