@@ -30,7 +30,6 @@ VARIANTS = {
     "W8A16": ["W8A16"], "W8A16, mse_clip": ["W8A16", "--algorithm", "mse_clip"], "W8A16, ssz": ["W8A16", "--algorithm", "ssz"], "W8A16_FP8": ["W8A16_FP8"], "W8A16_FP8_E5M2": ["W8A16_FP8_E5M2"], "W8A16_MXFP8": ["W8A16_MXFP8"],
     "W8A8_DYNAMIC": ["W8A8_DYNAMIC"], "W8A8_DYNAMIC, rotated": ["W8A8_DYNAMIC", "--rotate", "-1"],
     "W8A8_DYNAMIC, ConvRot": ["W8A8_DYNAMIC", "--rotate", "convrot"],
-    "W8A8_DYNAMIC, convrot": ["W8A8_DYNAMIC", "--rotate", "convrot"],
     "W8A8_DYNAMIC, smoothquant": ["W8A8_DYNAMIC", "--smooth", "smoothquant", DATA],
     "W8A8": ["W8A8", DATA], "W8A8, smoothquant": ["W8A8", "--smooth", "smoothquant", DATA], "W8A8, rotated": ["W8A8", "--rotate", "-1", DATA],
     "W8A8_TIMESTEP": ["W8A8_TIMESTEP", DATA], "WFP8AFP8_DYNAMIC": ["WFP8AFP8_DYNAMIC"], "W8A8_MXFP8": ["W8A8_MXFP8"],
@@ -40,13 +39,11 @@ VARIANTS = {
     "W4A16, groups of 32, ssz": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "ssz"],
     "W4A16, groups of 32, gptq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "gptq", DATA],
     "W4A16, groups of 32, autoround": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "autoround", DATA],
-    "W4A16, groups of 32, autoround": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "autoround", DATA],
     "W4A16, groups of 32, awq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "awq", DATA],
     "W4A16, groups of 32, awq, gptq": ["W4A16", "--group-size", "32", "--packed", "--smooth", "awq", "--algorithm", "gptq", DATA],
     "W4A16_MXFP4": ["W4A16_MXFP4"], "W4A16_MXFP4, fouroversix": ["W4A16_MXFP4", "--algorithm", "fouroversix"],
     "W4A8": ["W4A8", *PER_ROW], "W4A8, rotated, gptq": ["W4A8", *PER_ROW, "--rotate", "-1", "--algorithm", "gptq", DATA],
     "W4A4_DYNAMIC": ["W4A4_DYNAMIC", *PER_ROW], "W4A4_DYNAMIC, rotated": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1"],
-    "W4A4_DYNAMIC, convrot": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "convrot"],
     "W4A4_DYNAMIC, ConvRot": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "convrot"],
     "W4A4_DYNAMIC, rotated, low rank 32": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1", "--low-rank", "32"],
     "W4A4_DYNAMIC, smoothed, low rank 32, rotated, gptq":
@@ -134,11 +131,11 @@ class Kept:
         alike = before.get("settings") == self.settings
         self.rows = {part: before[part] if alike else {} for part in ("variants", "by_step")}
 
-    def row(self, part, name, measured):
-        """What is kept, else what `measured()` gives."""
-        rows = self.rows[part]
-        if name not in rows:
-            rows[name] = measured()
+    def row(self, part, name, measured, flags=()):
+        """What is kept of the same flags, else what `measured()` gives."""
+        rows, flags = self.rows[part], [str(flag) for flag in flags]
+        if rows.get(name, {}).get("flags") != flags:
+            rows[name] = {**measured(), "flags": flags}
             if self.path:
                 figures.write(self.path, {"settings": self.settings, **self.rows})
         return rows[name]
@@ -261,7 +258,7 @@ def measure(arguments, kept):
         rows["float, weights moved by 1 ulp"] = kept.row("variants", "float, weights moved by 1 ulp", moved)
         calibration = measure.calibration() if any(DATA in VARIANTS[n] for n in names) else None
         for name in track(names, "fidelity"):
-            rows[name] = kept.row("variants", name, lambda name=name: measure.variant(VARIANTS[name], calibration))
+            rows[name] = kept.row("variants", name, lambda name=name: measure.variant(VARIANTS[name], calibration), VARIANTS[name])
         return rows | (measure.torchao(kept) if not arguments.only or any("torchao" in part for part in arguments.only) else {})
 
 
@@ -275,7 +272,7 @@ def measure_by_step(arguments, kept):
         calibration = measure.calibration()
         for name, (flags, share) in track(BY_STEP.items(), "by step"):
             first = ["--first-static-step", round(share * arguments.steps)]
-            rows[name] = kept.row("by_step", name, lambda flags=flags, first=first: measure.variant(flags, calibration, first))
+            rows[name] = kept.row("by_step", name, lambda flags=flags, first=first: measure.variant(flags, calibration, first), [*flags, *first])
         return rows
 
 

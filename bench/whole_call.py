@@ -152,6 +152,8 @@ def main():
     parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS])
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
+    if not 0 < args.steps[0] < args.steps[1]:
+        parser.error("--steps takes two numbers, the second one larger: their difference is a step")
     index = json.loads((args.folder / "model_index.json").read_text())
     args.video = index["_class_name"].startswith("Wan")
     sides = args.only or [side for side in {**OURS, **PEERS} if args.video or not side.endswith("sparse")]

@@ -1,5 +1,6 @@
 """bench/fidelity.py on a tiny model: all variants run, and the figures behave."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -54,6 +55,15 @@ def test_every_variant(build, short_demo, tmp_path):
     page = (tmp_path / "fidelity.md").read_text()
     assert page.count(" ± ") > 5 * len(rows) and all(len(row["psnr"]) == 2 == len(row["losses"]) for name, row in rows.items() if "psnr" in row)
     assert all(f"| {name} |" in page for name in rows) and (tmp_path / "fidelity.png").stat().st_size > 1000
+
+
+def test_what_is_kept_is_of_the_same_flags(tmp_path):
+    assert len({tuple(flags) for flags in fidelity.VARIANTS.values()}) == len(fidelity.VARIANTS)
+    settings = {key: 1 for key in ("model", "captions", "steps", "frames", "guidance", "held_out", "held_out_frames")}
+    arguments = argparse.Namespace(json=tmp_path / "rows.json", **settings)
+    assert fidelity.Kept(arguments).row("variants", "a", lambda: {"psnr": 1}, ["W8A16"])["psnr"] == 1
+    assert fidelity.Kept(arguments).row("variants", "a", lambda: {"psnr": 2}, ["W8A16"])["psnr"] == 1
+    assert fidelity.Kept(arguments).row("variants", "a", lambda: {"psnr": 3}, ["W8A16", "--rotate", -1])["psnr"] == 3
 
 
 def test_intervals():

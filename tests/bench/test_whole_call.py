@@ -1,5 +1,6 @@
 """Sums of bench/whole_call.py, from calls that did not happen, and what does not fit into memory."""
 import numpy as np
+import pytest
 import whole_call
 
 
@@ -17,6 +18,14 @@ def test_a_step_is_the_difference_of_two_calls():
     text = whole_call.table(rows, {"diffusers-f32": "needs some 40 GB, 20 GB are free"}, 1)
     assert "| aerogel-w8a8 | 6.0 | 2.0 | 2.0 | 1.00e-01 | load 1.5, decode 2.0 |" in text
     assert text.endswith("diffusers-f32: left out, needs some 40 GB, 20 GB are free")
+
+
+@pytest.mark.parametrize("steps", [("2", "2"), ("4", "2"), ("0", "2")])
+def test_steps_rise(monkeypatch, capsys, steps):
+    monkeypatch.setattr("sys.argv", ["whole_call.py", "folder", "--steps", *steps])
+    with pytest.raises(SystemExit):
+        whole_call.main()
+    assert "the second one larger" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_said(tmp_path):
