@@ -38,11 +38,13 @@ class TuneReport:
     def quantize(self, model: nn.Module) -> None:
         """Replaces the layers of `model`, the one that was tuned or a copy of it, in place."""
         model = unwrapped(model)
-        for name, choice in self._choices.items():
-            linear = model.get_submodule(name)
-            layer = _layer(choice, linear)
+        linears = {name: model.get_submodule(name) for name in self._choices}
+        names = _names_of(model, linears.values())
+        for name, linear in linears.items():
+            layer = _layer(self._choices[name], linear)
             take_over(linear, layer)
-            put(model, name, layer)
+            for place in names[id(linear)]:
+                put(model, place, layer)
         tell_diffusers(model)
 
     def write(self, recipe: str | PathLike[str]) -> None:
@@ -90,13 +92,14 @@ class _Session:
                  ways: list[_core.TuneScheme]) -> None:
         self.model, self.inputs = model, inputs
         self.group = [i * groups // len(inputs) for i in range(len(inputs))]
-        self.linears = linears
+        self.linears = _once(linears)
+        self.names = _names_of(model, linears.values())
         self.choices: list[list[tuple[str, _core.LayerChoice]]] = []
-        for name, linear in linears.items():
+        for name, linear in self.linears.items():
             arrays = _checkpoint_arrays(linear)
             of_layer = [(way.name, way.of_layer(name, *arrays)) for way in ways]
             self.choices.append([(text, choice) for text, choice in of_layer if choice is not None])
-        self.current = [0] * len(linears)
+        self.current = [0] * len(self.linears)
         self.whole = sum(p.numel() * p.element_size() for p in model.parameters())
         self.reference = self._outputs()
 
@@ -107,7 +110,7 @@ class _Session:
         try:
             found = _core.tune(modules, fixed_bytes=float(self.whole - sum(tuned)), max_error=max_error,
                                max_size=None if max_size is None else float(max_size), measure=self._errors, progress=progress,
-                               measurements=measurements, subject=f"{_core.hash_arrays(self.reference)} {self.group}")
+                               measurements=measurements, subject=self._subject())
         finally:
             self._take([0] * len(self.linears))
         best = found["best"]
@@ -117,10 +120,15 @@ class _Session:
                           {name: {text: errors for (text, _), errors in zip(modules[i][1], found["alone"][i])} for i, name in enumerate(self.linears)},
                           {name: self.choices[i][best["choices"][i] - 1][1] for i, name in enumerate(self.linears) if best["choices"][i]})
 
+    def _subject(self) -> str:
+        return f"{self.group[-1] + 1} groups of {len(self.inputs)} inputs, outputs {_core.hash_arrays(self.reference)}"
+
     def _take(self, mixture: Sequence[int]) -> None:
-        for i, (name, linear) in enumerate(self.linears.items()):
+        for i, linear in enumerate(self.linears.values()):
             if mixture[i] != self.current[i]:
-                put(self.model, name, linear if mixture[i] == 0 else _layer(self.choices[i][mixture[i] - 1][1], linear))
+                layer = linear if mixture[i] == 0 else _layer(self.choices[i][mixture[i] - 1][1], linear)
+                for place in self.names[id(linear)]:
+                    put(self.model, place, layer)
                 self.current[i] = mixture[i]
 
     @torch.no_grad()
@@ -140,6 +148,23 @@ class _Session:
             error[group] += float((out - wanted).double().square().sum())
             norm[group] += float(wanted.double().square().sum())
         return [math.sqrt(e / max(n, 1e-300)) for e, n in zip(error, norm)]
+
+
+def _once(linears: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Without the further names of modules that have several."""
+    first: dict[int, str] = {}
+    for name, linear in linears.items():
+        first.setdefault(id(linear), name)
+    return {name: linears[name] for name in first.values()}
+
+
+def _names_of(model: nn.Module, linears: Iterable[nn.Module]) -> dict[int, list[str]]:
+    """id of each of these modules -> all its names in the model."""
+    names: dict[int, list[str]] = {id(linear): [] for linear in linears}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if id(module) in names:
+            names[id(module)].append(name)
+    return names
 
 
 def _checkpoint_arrays(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:

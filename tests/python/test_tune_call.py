@@ -67,11 +67,26 @@ def test_the_command_finds_the_same(build, model, inputs, tmp_path):
     assert len(same) == 20 and sum(same) >= 18  # errors of two implementations differ in the last digits
 
 
+def test_a_linear_of_two_names_is_tuned_once():
+    torch.manual_seed(0)
+    shared = torch.nn.Linear(64, 64)
+    tied = torch.nn.ModuleDict({"one": shared, "two": shared, "three": torch.nn.Linear(64, 64)})
+    tied.forward = lambda x: tied["three"](tied["two"](tied["one"](x)).relu())
+    inputs = [{"x": torch.randn(8, 64)} for _ in range(3)]
+    found = aerogel.tune(tied, inputs, max_error=0.5, include="*")
+    assert list(found.schemes) == ["one", "three"] and set(found.schemes.values()) == {"W4A8"}
+    assert found.bytes_before == 2 * (64 * 64 + 64) * 4 and 0 < found.bytes == found.uniform["W4A8"][0]
+    assert tied["one"] is tied["two"] is shared
+    found.quantize(tied)
+    assert tied["one"] is tied["two"] and isinstance(tied["two"], aerogel.QuantizedLinear)
+
+
 @pytest.mark.parametrize("arguments, error, message", [
     ({}, ValueError, "one of them"),
     ({"max_error": 0.1, "max_size": 5}, ValueError, "one of them"),
     ({"max_error": 1e-9}, ValueError, "keeps the error within 1e-09"),
     ({"max_size": 5}, ValueError, "no mixture of these schemes is as small"),
+    ({"max_size": 10**9}, ValueError, "hold the unchanged model"),
     ({"max_error": 0.1, "step_groups": 4}, ValueError, "step_groups must be 1 .. 3"),
     ({"max_error": 0.1, "schemes": ["W4A8/gptq"]}, ValueError, "only the command"),
     ({"max_error": 0.1, "schemes": ["W8A8"]}, NotImplementedError, "calibrated ranges"),
