@@ -1,5 +1,6 @@
 // aerogel tune MODEL -o RECIPE --max-error X | --max-size Y: a mixture of schemes that keeps a budget.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -16,9 +17,12 @@
 #include "cli/sampling_flags.h"
 #include "cli/tune_report.h"
 #include "core/atomic_file.h"
+#include "core/paths.h"
 #include "model/calibrate.h"
 #include "model/tune.h"
+#include "quant/float_layer.h"
 #include "quant/tune/choices.h"
+#include "quant/tune/journal.h"
 
 namespace aerogel::cli {
 namespace {
@@ -33,6 +37,7 @@ struct TuneFlags {
     std::string inputs;
     std::string measurements;
     std::string calibration;
+    bool saves_calibration = false;  // also where the chosen schemes look at no inputs
     std::string plot;
     int records = 8;
     SamplingFlags sampling;
@@ -56,21 +61,43 @@ double bytes_of(const std::string& text, double whole) {
         text));
 }
 
+// Files that are not named are written beside the recipe.
+void name_outputs(TuneFlags& flags) {
+    if (flags.measurements.empty()) flags.measurements = flags.output + ".measurements.json";
+    const auto& schemes = flags.options.schemes;
+    const bool inputs = std::any_of(schemes.begin(), schemes.end(), [](const std::string& text) {
+        const TuneScheme scheme = tune_scheme(text);
+        return needs_inputs(*scheme.options.scheme, scheme.options);
+    });
+    flags.saves_calibration = !flags.calibration.empty();
+    if (flags.saves_calibration && !inputs) {
+        throw InvalidArgument(
+            fmt::format("[tune] --save-calibration has nothing to save: none of {} looks at inputs",
+                        fmt::join(schemes, ", ")));
+    }
+    if (inputs && !flags.saves_calibration) flags.calibration = flags.output + ".calibration.safetensors";
+}
+
+void check_output_files(const TuneFlags& flags) {
+    const std::vector<std::filesystem::path> inputs = {flags.captions, flags.inputs};
+    std::vector<std::filesystem::path> seen;
+    for (const std::string& output : {flags.output, flags.measurements, flags.calibration, flags.plot}) {
+        if (output.empty() && !seen.empty()) continue;
+        check_output_file("tune", output, inputs);
+        const std::filesystem::path path = full_path(output);
+        if (std::find(seen.begin(), seen.end(), path) != seen.end())
+            throw InvalidArgument(fmt::format("[tune] the output '{}' is given twice", output));
+        seen.push_back(path);
+    }
+}
+
 void check_flags(const TuneFlags& flags) {
     if (flags.options.max_error.has_value() == !flags.max_size.empty())
         throw InvalidArgument("[tune] give --max-error or --max-size, one of them");
     if (!flags.max_size.empty()) bytes_of(flags.max_size, 1.0);
     if (!flags.inputs.empty() && (!flags.captions.empty() || flags.sampling.options.steps))
         throw InvalidArgument("[tune] --recorded-inputs take the place of --captions and --steps");
-    for (const std::string& scheme : flags.options.schemes) tune_scheme(scheme);
-    const std::vector<std::filesystem::path> inputs = {flags.captions, flags.inputs};
-    check_output_file("tune", flags.output, inputs);
-    for (const std::string& other : {flags.measurements, flags.calibration, flags.plot}) {
-        if (other.empty()) continue;
-        check_output_file("tune", other, inputs);
-        if (other == flags.output)
-            throw InvalidArgument(fmt::format("[tune] the output '{}' is given twice", other));
-    }
+    check_output_files(flags);
 }
 
 std::vector<TuneRecord> recorded_from_captions(const Pipeline& pipeline, const TuneFlags& flags) {
@@ -108,6 +135,7 @@ TunedModel run_with_progress(const TuneFlags& flags, Transformer& model,
         return tune(model, records, options);
     } catch (const Cancelled&) {
         progress.reset();
+        if (!path_exists(flags.measurements)) throw Cancelled("interrupted; nothing was measured yet");
         throw Cancelled(
             fmt::format("interrupted; what was measured is in {}: give the same command again to continue",
                         flags.measurements));
@@ -116,10 +144,8 @@ TunedModel run_with_progress(const TuneFlags& flags, Transformer& model,
 
 void write_results(const TuneFlags& flags, const TunedModel& tuned) {
     TuneReport report{flags.model, flags.output, flags.plot, {}, tuned, flags.minimize == "time"};
-    if (!flags.calibration.empty()) {
-        tuned.calibration.save(flags.calibration);
-        if (tuned.needs_calibration) report.calibration = flags.calibration;
-    }
+    if (flags.saves_calibration || tuned.needs_calibration) tuned.calibration.save(flags.calibration);
+    if (tuned.needs_calibration) report.calibration = flags.calibration;
     write_file_atomically(flags.output, recipe_text(tuned.layers, tuned.attentions, recipe_comment(report)));
     if (!flags.plot.empty()) write_file_atomically(flags.plot, to_svg(report));
     if (flags.json) {
@@ -131,9 +157,11 @@ void write_results(const TuneFlags& flags, const TunedModel& tuned) {
 }
 
 void run_tune(TuneFlags flags) {
-    if (flags.measurements.empty()) flags.measurements = flags.output + ".measurements.json";
+    name_outputs(flags);
     check_flags(flags);
     if (flags.inputs.empty()) {
+        check_tune_journal(flags.measurements, flags.options.step_groups,
+                           static_cast<std::size_t>(flags.records));
         Pipeline pipeline = Pipeline::load(flags.model);
         const auto records = recorded_from_captions(pipeline, flags);
         write_results(flags, run_with_progress(flags, pipeline.transformer(), records));
@@ -225,14 +253,13 @@ void add_tune(CLI::App& app) {
     command->add_option("--plot", flags->plot, "Also draw error over size, beside the uniform schemes (SVG)");
     command->add_option(
         "--save-calibration", flags->calibration,
-        "Also save the inputs that algorithms such as gptq looked at, for quantize --calibration");
+        "File for the inputs that algorithms such as gptq looked at, for quantize --calibration (default: "
+        "OUTPUT.calibration.safetensors, where the recipe needs them)");
     command->add_flag("--json", flags->json, "Print everything that was measured as JSON");
     command->footer(
         "Examples:\n"
         "  aerogel tune examples/shapes_dit -o recipe.yaml --max-error 0.05 --plot error.svg\n"
-        "  aerogel tune examples/shapes_dit -o recipe.yaml --max-size 40% --schemes W8A8_DYNAMIC,W4A8/gptq "
-        "\\\n"
-        "      --save-calibration inputs.safetensors\n"
+        "  aerogel tune examples/shapes_dit -o recipe.yaml --max-size 40% --schemes W8A8_DYNAMIC,W4A8/gptq\n"
         "  aerogel quantize examples/shapes_dit -o quantized --recipe recipe.yaml --packed");
     command->callback([flags] { run_tune(*flags); });
 }

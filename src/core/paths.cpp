@@ -51,6 +51,14 @@ bool is_same_file(const fs::path& a, const fs::path& b) {
     return fs::equivalent(a, b, ignored);
 }
 
+fs::path full_path(const fs::path& path) {
+    std::error_code error;
+    fs::path full = fs::absolute(path, error);
+    if (!error) full = fs::weakly_canonical(full, error);
+    if (error) fail("read", path, "look at it", error);
+    return full;
+}
+
 std::vector<fs::path> folder_entries(const fs::path& folder) {
     std::error_code error;
     std::vector<fs::path> paths;

@@ -18,6 +18,8 @@ bool is_file(const std::filesystem::path& path);
 bool is_same_file(const std::filesystem::path& a, const std::filesystem::path& b);
 /// True when the name ends so, ".gguf", in any case of the letters.
 bool has_extension(const std::filesystem::path& path, std::string_view extension);
+/// Absolute, without links and dots as far as it is there: paths of one file are equal. IoError.
+std::filesystem::path full_path(const std::filesystem::path& path);
 /// Everything in a folder, sorted. IoError.
 std::vector<std::filesystem::path> folder_entries(const std::filesystem::path& folder);
 /// Makes the folder and those around it that are missing. IoError.

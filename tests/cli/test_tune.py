@@ -94,10 +94,13 @@ def test_captions_data_attention_and_time(aerogel, tiny_pipeline, tmp_path):
     assert [m["name"] for m in attention] == ["blocks.0.attn1", "blocks.1.attn1"]
     assert all(error > 0 for m in attention for error in m["choices"]["INT8_DYNAMIC"]["errors"])
     done = aerogel("tune", tiny_pipeline, "-o", tmp_path / "r.yaml", "--max-size", "55%", "--captions", tmp_path / "captions", "--records", 4, "--step-groups", 2,
-                   "--schemes", "W4A16/gptq/32", "--save-calibration", tmp_path / "c")
+                   "--schemes", "W4A16/gptq/32")
     assert done.returncode == 0 and "W4A16/gptq/32" in done.stdout, done.stderr
-    done = aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--recipe", tmp_path / "r.yaml", "--packed", "--calibration", tmp_path / "c")
-    assert done.returncode == 0, done.stderr
+    kept = tmp_path / "r.yaml.calibration.safetensors"
+    assert f"--calibration {kept}" in done.stdout and f"--calibration {kept}" in (tmp_path / "r.yaml").read_text()
+    for calibration in (tmp_path / "c", kept):
+        done = aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--recipe", tmp_path / "r.yaml", "--packed", "--calibration", calibration)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -105,6 +108,10 @@ def test_captions_data_attention_and_time(aerogel, tiny_pipeline, tmp_path):
     (["--max-error", "0.1", "--max-size", "40%"], "give --max-error or --max-size"),
     (["--max-size", "big"], "--max-size must be like 1.9MB"),
     (["--max-size", "1B"], "the smallest has"),
+    (["--max-size", "100%"], "hold the unchanged model"),
+    (["--max-error", "0.1", "--save-calibration", "c"], "none of W8A8_DYNAMIC, W4A8 looks at inputs"),
+    (["--max-error", "0.1", "--plot", "x", "--measurements", "./x"], "the output './x' is given twice"),
+    (["--max-error", "0.1", "--plot", "RECIPE.measurements.json"], "is given twice"),
     (["--max-error", "1e-9"], "no mixture found keeps the error within 1e-09"),
     (["--max-error", "0.1", "--schemes", "W8A8"], "W8A8 has calibrated ranges"),
     (["--max-error", "0.1", "--schemes", "W8A16_FP8"], "recipes have no words for W8A16_FP8"),
@@ -119,6 +126,8 @@ def test_captions_data_attention_and_time(aerogel, tiny_pipeline, tmp_path):
 def test_errors(aerogel, tiny_pipeline, tmp_path, flags, message):
     (tmp_path / "captions").write_text("red circle moves left\n")
     records = [] if "--records" in flags else ["--records", 3]
+    flags = [flag.replace("RECIPE", str(tmp_path / "x/../r.yaml")) for flag in flags]
+    (tmp_path / "x").mkdir()
     done = aerogel("tune", tiny_pipeline, "-o", tmp_path / "r.yaml", "--captions", tmp_path / "captions", *records, *flags)
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "r.yaml").exists()
@@ -142,4 +151,30 @@ def test_interrupted_work_goes_on(build, aerogel, records, tmp_path):
     after = json.loads(kept.read_text())["figures"]
     assert before and before.items() <= after.items() and len(after) > len(before)
     other = aerogel(*command[1:], "--step-groups", 2)
+    assert other.returncode == 1 and "measurements of 3 groups of 3 inputs, not of 2 groups of 3 inputs" in other.stderr
+    other = aerogel(*command[1:3], "--recorded-inputs", other_inputs(records, tmp_path), *command[5:])
     assert other.returncode == 1 and "measurements of another model or of other inputs" in other.stderr
+
+
+def other_inputs(records, tmp_path):
+    arrays = load_file(records)
+    save_file(arrays | {"hidden_states": -arrays["hidden_states"]}, tmp_path / "other.safetensors")
+    return tmp_path / "other.safetensors"
+
+
+def test_what_was_not_measured_is_not_promised(build, records, tmp_path):
+    command = [build / "aerogel", "tune", SHAPES, "--recorded-inputs", records, "--records", "3", "-o", tmp_path / "r.yaml", "--max-error", "0.05"]
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    status, deadline = pathlib.Path(f"/proc/{process.pid}/status"), time.monotonic() + 60
+    while time.monotonic() < deadline and not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) & 1 << signal.SIGINT - 1:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130 and messages == "aerogel: interrupted; nothing was measured yet\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_records_are_refused_before_the_sampling(aerogel, tiny_pipeline, tmp_path):
+    (tmp_path / "m.json").write_text('{"tune": 1, "subject": "3 groups of 8 inputs, outputs 0", "figures": {}}')
+    done = aerogel("tune", tiny_pipeline, "-o", tmp_path / "r.yaml", "--max-error", 0.1, "--records", 500, "--measurements", tmp_path / "m.json")
+    assert done.returncode == 1 and "m.json holds measurements of 3 groups of 8 inputs, not of 3 groups of 500 inputs" in done.stderr

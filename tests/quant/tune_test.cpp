@@ -181,6 +181,8 @@ TEST(Tune, RefusesWhatCannotBe) {
     toy.problem.max_error.reset();
     toy.problem.max_cost = 1.0;
     EXPECT_NE(refusal(toy.problem, measure).find("as small as"), std::string::npos);
+    toy.problem.max_cost = toy.cost(Mixture(4, 0));
+    EXPECT_NE(refusal(toy.problem, measure).find("hold the unchanged model"), std::string::npos);
     toy.problem.modules.clear();
     EXPECT_NE(refusal(toy.problem, measure).find("anything to choose"), std::string::npos);
 }
@@ -213,6 +215,37 @@ TEST(Tune, JournalContinuesAndTellsOtherModelsApart) {
                              R"({"tune": 1, "subject": "a model", "figures": {"x": []}})"}) {
         write_file_atomically(path, text);
         EXPECT_THROW(TuneJournal(path, "a model"), InvalidArgument) << text;
+    }
+    std::filesystem::remove(path);
+}
+
+TEST(Tune, JournalKeepsNumbersOnly) {
+    Toy toy(2, 1, 7);
+    const auto path = std::filesystem::temp_directory_path() / ("tune_numbers_" + std::to_string(::getpid()));
+    const std::string subject = tune_subject(3, 8, "abc");
+    toy.problem.max_error = 0.5;
+    EXPECT_NE(refusal(toy.problem,
+                      [&](const Mixture& mixture) {
+                          TuneJournal journal(path, subject);
+                          journal.add("one", {0.5});
+                          return journal.errors(toy.problem, mixture,
+                                                [](const Mixture&) { return StepErrors{std::nan("")}; });
+                      })
+                  .find("is nan"),
+              std::string::npos);
+    const TuneJournal again(path, subject);
+    EXPECT_TRUE(again.find("one"));
+    check_tune_journal(path, 3, 8);
+    check_tune_journal(path.string() + ".missing", 3, 9);
+    for (const auto& [groups, inputs] : {std::pair(2, 8), std::pair(3, 9)}) {
+        try {
+            check_tune_journal(path, groups, static_cast<std::size_t>(inputs));
+            ADD_FAILURE();
+        } catch (const InvalidArgument& error) {
+            EXPECT_NE(std::string(error.what()).find("measurements of 3 groups of 8 inputs, not of"),
+                      std::string::npos)
+                << error.what();
+        }
     }
     std::filesystem::remove(path);
 }

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -29,19 +30,19 @@ std::string key_of(const TuneProblem& problem, const Mixture& mixture) {
     return count <= 1 ? text : fmt::format("{} modules {:016x}", count, hash_text(text));
 }
 
-}  // namespace
+std::string tune_cut(int groups, std::size_t inputs) {
+    return fmt::format("{} groups of {} inputs", groups, inputs);
+}
 
-TuneJournal::TuneJournal(std::filesystem::path path, std::string subject)
-    : path_(std::move(path)), subject_(std::move(subject)) {
-    if (path_.empty() || !path_exists(path_)) return;
-    const JsonNode root = JsonNode::read(path_, "tune");
-    if (root.at("tune").whole({1, 1}) != 1) return;
-    if (const std::string& other = root.at("subject").text(); other != subject_) {
-        throw InvalidArgument(
-            fmt::format("[tune] {} holds measurements of another model or of other inputs ({}, these "
-                        "are {}): remove it, or name another file",
-                        path_.string(), other, subject_));
-    }
+struct Content {
+    std::string subject;
+    std::map<std::string, std::vector<double>> figures;
+};
+
+Content read_content(const std::filesystem::path& path) {
+    const JsonNode root = JsonNode::read(path, "tune");
+    root.at("tune").whole({1, 1});
+    Content content{root.at("subject").text(), {}};
     const JsonNode figures = root.at("figures");
     if (!figures.is_object()) figures.fail("an object");
     constexpr double kMost = std::numeric_limits<double>::max();
@@ -49,8 +50,37 @@ TuneJournal::TuneJournal(std::filesystem::path path, std::string subject)
         std::vector<double> numbers;
         for (const JsonNode& item : figures.at(key).items()) numbers.push_back(item.number(0.0, kMost));
         if (numbers.empty()) figures.at(key).fail("at least one number");
-        figures_[key] = std::move(numbers);
+        content.figures[key] = std::move(numbers);
     }
+    return content;
+}
+
+}  // namespace
+
+std::string tune_subject(int groups, std::size_t inputs, const std::string& outputs) {
+    return fmt::format("{}, outputs {}", tune_cut(groups, inputs), outputs);
+}
+
+void check_tune_journal(const std::filesystem::path& path, int groups, std::size_t inputs) {
+    if (path.empty() || !path_exists(path)) return;
+    const std::string subject = read_content(path).subject, cut = tune_cut(groups, inputs);
+    if (subject.starts_with(cut + ",")) return;
+    throw InvalidArgument(
+        fmt::format("[tune] {} holds measurements of {}, not of {}: remove it, or name another file",
+                    path.string(), subject.substr(0, subject.find(',')), cut));
+}
+
+TuneJournal::TuneJournal(std::filesystem::path path, std::string subject)
+    : path_(std::move(path)), subject_(std::move(subject)) {
+    if (path_.empty() || !path_exists(path_)) return;
+    Content content = read_content(path_);
+    if (content.subject != subject_) {
+        throw InvalidArgument(
+            fmt::format("[tune] {} holds measurements of another model or of other inputs ({}, these "
+                        "are {}): remove it, or name another file",
+                        path_.string(), content.subject, subject_));
+    }
+    figures_ = std::move(content.figures);
 }
 
 TuneJournal::~TuneJournal() {
@@ -68,6 +98,8 @@ std::optional<std::vector<double>> TuneJournal::find(const std::string& key) con
 
 void TuneJournal::add(const std::string& key, std::vector<double> figures) {
     constexpr double kSeconds = 5.0;
+    for (const double figure : figures)
+        if (!std::isfinite(figure) || figure < 0.0) return;
     figures_[key] = std::move(figures);
     written_ = false;
     if (seconds_since(last_) > kSeconds) write();

@@ -2,6 +2,7 @@
 // another budget costs a few measurements instead of all.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -12,6 +13,13 @@
 #include "quant/tune/tune.h"
 
 namespace aerogel {
+
+/// The subject of measurements on `inputs` inputs in `groups` groups of steps, on which the unchanged model
+/// gives `outputs` (a hash).
+std::string tune_subject(int groups, std::size_t inputs, const std::string& outputs);
+/// Before there are outputs: InvalidArgument for a file of other numbers of groups and inputs, and for one
+/// that is no such file.
+void check_tune_journal(const std::filesystem::path& path, int groups, std::size_t inputs);
 
 class TuneJournal {
   public:
@@ -24,7 +32,7 @@ class TuneJournal {
     TuneJournal& operator=(const TuneJournal&) = delete;
 
     std::optional<std::vector<double>> find(const std::string& key) const;
-    /// Writes the file from time to time. IoError.
+    /// Writes the file from time to time. Keeps nothing where a figure is no finite number >= 0. IoError.
     void add(const std::string& key, std::vector<double> figures);
     /// Writes the file. IoError.
     void write();

@@ -42,17 +42,26 @@ class Tuning {
         const bool any = std::any_of(problem_.modules.begin(), problem_.modules.end(),
                                      [](const TuneModule& module) { return module.choices.size() > 1; });
         if (!any) throw InvalidArgument("[tune] no module has anything to choose from");
-        if (problem_.max_error) return;
-        double least = problem_.fixed_cost;
+        if (!problem_.max_error) check_cost(*problem_.max_cost);
+    }
+
+    void check_cost(double budget) const {
+        double least = problem_.fixed_cost, unchanged = least;
         for (const TuneModule& module : problem_.modules) {
+            unchanged += module.choices.front().cost;
             least += std::min_element(module.choices.begin(), module.choices.end(),
                                       [](const auto& a, const auto& b) { return a.cost < b.cost; })
                          ->cost;
         }
-        if (least > *problem_.max_cost) {
+        if (least > budget) {
             throw InvalidArgument(fmt::format(
                 "[tune] no mixture of these schemes is as small as {:.4g} MB; the smallest has {:.4g} MB",
-                *problem_.max_cost / 1e6, least / 1e6));
+                budget / 1e6, least / 1e6));
+        }
+        if (unchanged <= budget) {
+            throw InvalidArgument(
+                fmt::format("[tune] {:.4g} MB hold the unchanged model, which has {:.4g} MB: give less",
+                            budget / 1e6, unchanged / 1e6));
         }
     }
 
@@ -268,6 +277,10 @@ class Tuning {
     }
 
     [[noreturn]] void refuse() const {
+        if (!problem_.max_error) {
+            throw InvalidArgument(
+                fmt::format("[tune] no mixture found is as small as {:.4g} MB", *problem_.max_cost / 1e6));
+        }
         double least = 0.0;
         std::string where;
         for (std::size_t m = 0; m < alone_.size(); ++m) {

@@ -74,7 +74,7 @@ struct TuneCalls {
 /// The cheapest mixture found within max_error, or the one of the least error within max_cost. What it
 /// returns was measured and keeps the budget, and no uniform mixture that keeps it is better. InvalidArgument
 /// when there is nothing to choose, a budget is not positive, a measured error is no number, no mixture is as
-/// cheap as max_cost, or none but the unchanged model errs as little as max_error.
+/// cheap as max_cost, the unchanged model is, or none but the unchanged model errs as little as max_error.
 TuneResult tune(const TuneProblem& problem, const TuneCalls& calls);
 
 /// The search without measuring: the cheapest mixture whose squared errors (`alone`: of modules, choices and
