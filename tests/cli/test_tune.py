@@ -110,7 +110,7 @@ def test_captions_data_attention_and_time(aerogel, tiny_pipeline, tmp_path):
     (["--max-size", "1B"], "the smallest has"),
     (["--max-size", "100%"], "hold the unchanged model"),
     (["--max-error", "0.1", "--save-calibration", "c"], "none of W8A8_DYNAMIC, W4A8 looks at inputs"),
-    (["--max-error", "0.1", "--plot", "x", "--measurements", "./x"], "the output './x' is given twice"),
+    (["--max-error", "0.1", "--plot", "x", "--measurements", "./x"], "the output 'x' is given twice"),
     (["--max-error", "0.1", "--plot", "RECIPE.measurements.json"], "is given twice"),
     (["--max-error", "1e-9"], "no mixture found keeps the error within 1e-09"),
     (["--max-error", "0.1", "--schemes", "W8A8"], "W8A8 has calibrated ranges"),
@@ -170,7 +170,8 @@ def test_what_was_not_measured_is_not_promised(build, records, tmp_path):
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130 and messages == "aerogel: interrupted; nothing was measured yet\n"
+    # A program that does not stop within a second is ended, and says less.
+    assert process.returncode == 130 and messages in ("aerogel: interrupted; nothing was measured yet\n", "aerogel: interrupted\n")
     assert not list(tmp_path.iterdir())
 
 
