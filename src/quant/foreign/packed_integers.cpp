@@ -66,7 +66,8 @@ constexpr std::array<std::string_view, 3> kIntegerTypes = {"int", "int_sym", "in
 constexpr std::array<std::string_view, 2> kAwqVersions = {"gemm", "GEMM"};
 
 std::string word_or(const JsonNode& json, std::string_view key, std::string otherwise) {
-    return json.has(key) ? json.at(key).text() : std::move(otherwise);
+    if (json.has(key)) return json.at(key).text();
+    return otherwise;
 }
 
 bool contains(std::string_view text, std::string_view part) {
