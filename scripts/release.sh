@@ -9,6 +9,7 @@
 # of .venv and, where that is 3.11, the first of python3.12, python3.13 ... that can make environments.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset PYTHONPATH  # environments are to be empty
 root=$PWD
 own=$(realpath -s "${AEROGEL_PYTHON:-.venv/bin/python}")  # auditwheel looks for patchelf from elsewhere
 
@@ -62,11 +63,11 @@ test_wheel() {
     "$python" -m venv "$work/$name-empty"
     "$work/$name-empty/bin/python" -m pip install --quiet --disable-pip-version-check "$wheel"
     local installed=$work/$name-empty/bin/python
-    (cd /tmp && env -u PYTHONPATH "$root/$installed" "$root/scripts/smoke_test.py")
+    (cd /tmp && "$root/$installed" "$root/scripts/smoke_test.py")
     [ "$python" = "$own" ] || return 0
     local packages='import sysconfig; print(sysconfig.get_paths()["purelib"])'
     "$own" -c "$packages" >"$("$installed" -c "$packages")/torch_of_venv.pth"
-    (cd /tmp && env -u PYTHONPATH "$root/$installed" "$root/examples/python/quantize_transformer.py")
+    (cd /tmp && "$root/$installed" "$root/examples/python/quantize_transformer.py")
 }
 
 "$own" -m build --quiet --sdist --outdir "$folder" . || fail "the source distribution cannot be built"
