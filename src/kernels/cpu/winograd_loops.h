@@ -294,22 +294,24 @@ struct WinogradTask {
 };
 
 /// The functions of a ConvolutionKernel row. Weights are packed as for the kernels of convolution_loops.h and
-/// brought to the points in every call, as there they are four times as large. Few pixels are not worth that:
-/// their sums are the plain ones.
+/// brought to the points in every call, as there they are four times as large. Small pictures are not worth
+/// that: their sums are the plain ones, however many frames a call has, so that chunks change nothing.
 template <typename Isa, typename Floats>
 struct WinogradRow {
     using Task = WinogradTask<Isa, Floats>;
     using Plain = ConvolutionRow<Floats>;
-    static constexpr std::int64_t kLeastPixels = 60 * kTileSide * kTileSide;  ///< of y, in all frames
+    static constexpr std::int64_t kLeastPixels = 20 * kTileSide * kTileSide;  ///< of a frame of y
 
     static std::size_t workspace_bytes(const ConvolutionProblem& problem, std::int64_t pixels) {
-        if (pixels < kLeastPixels) return Plain::workspace_bytes(problem, pixels);
-        return WinogradPlan(problem, Floats::kColumns).weight_bytes() +
-               Task::scratch_bytes() * static_cast<std::size_t>(num_threads());
+        const std::size_t plain = Plain::workspace_bytes(problem, pixels);
+        if (pixels < kLeastPixels) return plain;
+        const std::size_t winograd = WinogradPlan(problem, Floats::kColumns).weight_bytes() +
+                                     Task::scratch_bytes() * static_cast<std::size_t>(num_threads());
+        return winograd < plain ? plain : winograd;
     }
 
     static void run(const ConvolutionProblem& problem, const ConvolutionArgs& args) noexcept {
-        if (args.y_size.count() < kLeastPixels) return Plain::run(problem, args);
+        if (args.y_size.height * args.y_size.width < kLeastPixels) return Plain::run(problem, args);
         const WinogradPlan plan(problem, Floats::kColumns);
         for (std::int64_t round = 0; round < plan.rounds; ++round) {
             const Range panels = plan.round_panels(round);
