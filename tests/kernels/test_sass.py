@@ -10,7 +10,8 @@ import pytest
 
 # Kernel -> the instruction that multiplies, where every target has the same; None: it multiplies nothing.
 PRODUCTS = {"elementwise": None, "quantize": None, "linear_int8": "IMMA", "linear_int4": "IMMA", "linear_bf16": "HMMA",
-            "linear_int8_sm90": "IGMMA", "linear_bf16_sm90": "HGMMA", "linear_fp8": "QMMA", "linear_fp8_sm90": "QGMMA"}
+            "linear_int8_sm90": "IGMMA", "linear_bf16_sm90": "HGMMA", "linear_fp8": "QMMA", "linear_fp8_sm90": "QGMMA",
+            "attention": "HMMA", "int8_attention": "IMMA", "int8_scales": None, "attention_rounding": None}
 PRODUCT = re.compile(r"\b([IHQO]G?MMA)\b")
 
 
@@ -60,7 +61,7 @@ SASS = "\tFunction : aerogel_f\n  /*0000*/ IMMA.16832.S8.S8 R1 ;\n"
     ("linear_int8.sm_80.cubin", "", USAGE, ["multiplies with [], expected is IMMA"]),
     ("elementwise.sm_80.cubin", SASS, USAGE, ["expected is None"]),
     ("linear_int8.sm_80.cubin", SASS, USAGE.replace("STACK:0", "STACK:8"), ["aerogel_f uses local memory"]),
-    ("linear_fp8.sm_90a.cubin", SASS.replace("IMMA", "HMMA"), USAGE, ["in half precision"]),
+    ("linear_fp8.sm_89.cubin", SASS.replace("IMMA", "HMMA"), USAGE, ["expected is QMMA", "in half precision"]),
     ("linear_int8_sm90.sm_90a.cubin", "Function : aerogel_g\n" + "WARPGROUP.ARRIVE ;\nIGMMA R1 ;\n" * 3, USAGE, ["aerogel_g waits for each wgmma"]),
 ])
 def test_what_is_wrong_is_seen(name, sass, usage, says):
