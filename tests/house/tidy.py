@@ -1,7 +1,7 @@
 """Runs clang-tidy on every source of the library and the command, and remembers what was clean.
 
 It configures a build tree of its own, in which sources are not compiled together, so that each has its own command and must include what it uses.
-A file is looked at again when it, a header of the project it includes, its compile command, .clang-tidy or
+A file is looked at again when it, a header of the project it includes, its compile command, a .clang-tidy or
 clang-tidy itself changed; so the first run costs minutes and the next one seconds."""
 
 import argparse
@@ -69,7 +69,8 @@ def main():
     if not tidy:
         sys.exit("tidy: clang-tidy-14 is missing: run make setup")
     version = subprocess.run([tidy, "--version"], capture_output=True, check=True).stdout
-    salt = version + (ROOT / ".clang-tidy").read_bytes() + " ".join(EXTRA).encode()
+    rules = [ROOT / ".clang-tidy", *sorted(ROOT.glob("src/**/.clang-tidy"))]
+    salt = version + b"".join(path.read_bytes() for path in rules) + " ".join(EXTRA).encode()
     configure(options.build)
     folders = [ROOT / "src", ROOT / "include", options.build / "include"]
     entries = json.loads((options.build / "compile_commands.json").read_text())
