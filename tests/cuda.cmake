@@ -20,6 +20,18 @@ foreach(sm IN ITEMS 89 90 120)
   aerogel_cuda_suite(${sm} cuda_own)
 endforeach()
 
+# PyTorch's tensors on the same fake GPU (torch_cuda/fake_cuda.py), whatever PyTorch it is: the CPU's will do.
+execute_process(COMMAND ${AEROGEL_PYTHON} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+  OUTPUT_VARIABLE torch_folder OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+if(EXISTS "${torch_folder}/lib/libtorch_cpu.so")
+  add_library(fake_cuda_guard MODULE torch_cuda/fake_cuda_guard.cpp)
+  target_compile_features(fake_cuda_guard PRIVATE cxx_std_20)
+  target_include_directories(fake_cuda_guard SYSTEM PRIVATE ${torch_folder}/include)
+  target_link_libraries(fake_cuda_guard PRIVATE ${torch_folder}/lib/libc10.so ${torch_folder}/lib/libtorch_cpu.so)
+  set_target_properties(fake_cuda_guard PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+  add_dependencies(fake_cuda_guard aerogel_fake_driver)
+endif()
+
 set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/ops/cuda_device_test.cpp PROPERTIES
   COMPILE_DEFINITIONS AEROGEL_FAKE_DRIVER="${PROJECT_BINARY_DIR}/libaerogel_fake_driver.so")
 add_dependencies(aerogel_tests aerogel_fake_driver)

@@ -1,4 +1,4 @@
-"""Arrays as the core takes them: float32 or bfloat16 on the CPU, last axis contiguous, without gradients."""
+"""Arrays as the core takes them: float32 or bfloat16, on the CPU or a GPU, last axis contiguous, without gradients."""
 from __future__ import annotations
 
 import sys
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, Union
 import numpy as np
 
 from . import _core
+from ._devices import why_not_here
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +51,11 @@ def wants_gradients(*arrays: object) -> bool:
     return any(is_torch(a) and a.requires_grad for a in arrays) and sys.modules["torch"].is_grad_enabled()
 
 
-def as_float_array(op: str, name: str, array: ArrayT) -> ArrayT:
-    """float32 and bfloat16 pass uncopied where the layout allows it; float16 is widened to float32. ValueError otherwise."""
+def as_float_array(op: str, name: str, array: ArrayT, halves: bool = False) -> ArrayT:
+    """float32 and bfloat16 pass uncopied where the layout allows it; float16 is widened to float32, on a GPU not where halves are taken. ValueError
+    otherwise."""
     if is_torch(array):
-        return _from_torch(op, name, array)
+        return _from_torch(op, name, array, halves)
     array = np.asarray(array)
     if array.dtype == np.float16:
         array = array.astype(np.float32)
@@ -62,15 +64,15 @@ def as_float_array(op: str, name: str, array: ArrayT) -> ArrayT:
     return array if array.ndim and array.strides[-1] == array.itemsize else np.ascontiguousarray(array)
 
 
-def _from_torch(op: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
+def _from_torch(op: str, name: str, tensor: torch.Tensor, halves: bool) -> torch.Tensor:
     torch = sys.modules["torch"]
-    if not tensor.is_cpu:
-        raise NotImplementedError(f"[{op}] {name} must be on the CPU, got {tensor.device}; the Python package takes tensors on the CPU only")
+    if not tensor.is_cpu and (why := why_not_here(tensor)):
+        raise NotImplementedError(f"[{op}] {name} must be {why}")
     if tensor.layout is not torch.strided:
         raise ValueError(f"[{op}] {name} must be dense, got {tensor.layout}")
     dtype = tensor.dtype
     if dtype is torch.float16:
-        tensor = tensor.float()
+        tensor = tensor if halves and tensor.is_cuda else tensor.float()
     elif dtype is not torch.float32 and dtype is not torch.bfloat16:
         raise ValueError(f"[{op}] {name} must be float32, bfloat16 or float16, got {dtype}")
     if tensor.requires_grad:
@@ -81,10 +83,10 @@ def _from_torch(op: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def empty(shape: Sequence[int], like: ArrayT) -> ArrayT:
-    """A contiguous array of like's kind and type."""
+    """A contiguous array of like's kind, type and device."""
     if is_torch(like):
-        result = sys.modules["torch"].empty(shape, dtype=like.dtype, device="cpu")
-        if result.nbytes >= _core.least_huge:  # NumPy asks by itself
+        result = sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
+        if result.nbytes >= _core.least_huge and result.is_cpu:  # NumPy asks by itself
             _core.prefer_huge_pages(result.data_ptr(), result.nbytes)
         return result
     return np.empty(shape, dtype=like.dtype)

@@ -8,6 +8,7 @@ import torch
 
 from . import _core
 from ._arrays import from_core
+from ._devices import why_not_here
 from ._packed import Layout, check
 
 Arrays = Mapping[str, torch.Tensor]
@@ -18,9 +19,9 @@ def float_arrays(weight: Any, bias: Any) -> tuple[Any, Any]:
     """A float weight, and a bias or None, as the core takes them."""
     if weight.dtype == torch.float64:
         raise ValueError("[quantize] the weight must be float32, bfloat16 or float16, got float64: convert the model, whose inputs are float64 too")
-    if not weight.is_cpu:
-        raise NotImplementedError(f"[quantize] the weight must be on the CPU, got {weight.device}")
-    return weight.detach().contiguous(), None if bias is None else bias.detach().float().contiguous()
+    if why := why_not_here(weight):
+        raise NotImplementedError(f"[quantize] the weight must be {why}")
+    return weight.detach().cpu().contiguous(), None if bias is None else bias.detach().cpu().float().contiguous()
 
 
 def from_float(weight: Any, bias: Any, scheme: str, group_size: int | None) -> _core.Linear:
@@ -52,8 +53,8 @@ def _quantized(layout: Layout, given: Arrays, own: Arrays) -> dict[str, torch.Te
 
 
 def _typed(name: str, array: Any, own: torch.Tensor) -> torch.Tensor:
-    if not isinstance(array, torch.Tensor) or not array.is_cpu:
-        raise ValueError(f"[linear] {name} must be a tensor on the CPU, got {getattr(array, 'device', type(array).__name__)}")
+    if not isinstance(array, torch.Tensor) or why_not_here(array):
+        raise ValueError(f"[linear] {name} must be a tensor on the CPU or a GPU, got {getattr(array, 'device', type(array).__name__)}")
     array = array.detach()
     if own.dtype == torch.uint8 and array.element_size() == 1 and array.is_floating_point():
         array = array.view(torch.uint8)  # 8-bit floats are kept as bytes
@@ -61,7 +62,7 @@ def _typed(name: str, array: Any, own: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"[linear] {name} must be {list(own.shape)}, got {list(array.shape)}")
     if array.dtype != own.dtype and not (own.is_floating_point() and array.is_floating_point()):
         raise ValueError(f"[linear] {name} must be {own.dtype}, got {array.dtype}")
-    return array.to(own.dtype)
+    return array.to(own.device, own.dtype)
 
 
 def fitting(layout: Layout, given: Arrays, own: Arrays) -> dict[str, torch.Tensor]:

@@ -1,22 +1,27 @@
-"""The kernel's form of a layer's arrays: made when first needed, and anew when an array is another one or was written to.
+"""The kernel's form of a layer's arrays on a device: made when first needed, and anew when an array is another one or was written to.
 
-It dies with the array `weight` and borrows the memory of all of them; whoever runs it holds the arrays."""
+It dies with the array `weight` and borrows the memory of all of them; whoever runs it holds the arrays. On a GPU it is in memory of torch's, beside
+the arrays, which may lie there or on the CPU."""
 from __future__ import annotations
 
 import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import _core
+from ._devices import lending, stream_of, why_not_here
 
 # Every array that a layer may store, the weight first.
 ARRAYS = tuple(array.name for array in _core.layer_arrays())
+
+
+CPU = torch.device("cpu")
 
 
 class Layout(NamedTuple):
@@ -43,10 +48,39 @@ class Packed:
     core: _core.Linear
     versions: tuple[int, ...]
     storages: list[StorageWeakRef]  # while they are held, no other storage can have their addresses
-    copies: list[torch.Tensor]  # contiguous ones, which the core borrows
+    copies: list[torch.Tensor]  # contiguous ones on the CPU, which the core borrows
+    place: torch.device = CPU
+    memory: list[torch.Tensor] = field(default_factory=list)  # on a GPU
+    streams: set[int] = field(default_factory=set)  # those that torch knows to use it
+    _ticket: torch.Tensor | None = None
+
+    def stream(self) -> int:
+        """The stream for a call now. The memory is not lent again before that work is done, on whatever stream it was made."""
+        if self.place is CPU:
+            return 0
+        stream = torch.cuda.current_stream(self.place)
+        if stream.cuda_stream not in self.streams:
+            for memory in self.memory:
+                memory.record_stream(stream)
+            self.streams.add(stream.cuda_stream)
+        return stream.cuda_stream
+
+    @property
+    def ticket(self) -> torch.Tensor:
+        """Stands for this form in a graph, on its GPU: uint8 [out_features, 0], to be held with it."""
+        if self._ticket is None:
+            largest = max(self.memory, key=lambda memory: memory.nbytes)
+            with torch.inference_mode(False), torch.no_grad():
+                self._ticket = largest.as_strided((self.core.out_features, 0), (1, 1))
+            # It has no content: torch.compile need not copy it to where its CUDA graph reads (torch._dynamo.mark_static_address).
+            self._ticket._dynamo_static_input_type = "unguarded"
+            with _lock:
+                _by_ticket[self._ticket.untyped_storage()] = weakref.ref(self)
+        return self._ticket
 
 
 _by_weight: weakref.WeakKeyDictionary[torch.UntypedStorage, dict[Any, Packed]] = weakref.WeakKeyDictionary()
+_by_ticket: weakref.WeakKeyDictionary[torch.UntypedStorage, weakref.ref[Packed]] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # a signal handler that runs while a layer is packed may call a layer
 
 
@@ -58,19 +92,19 @@ def _new_lock() -> None:
 os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it, and is not in the child
 
 
-def _key(layout: Layout, arrays: Sequence[torch.Tensor]) -> tuple[Any, tuple[int, ...]]:
+def _key(layout: Layout, arrays: Sequence[torch.Tensor], place: torch.device) -> tuple[Any, tuple[int, ...]]:
     states = [state_of(a) for a in arrays]
-    return (layout, *(s[1:] for s in states)), tuple(s[0] for s in states)
+    return (layout, place, *(s[1:] for s in states)), tuple(s[0] for s in states)
 
 
-def _keep(layout: Layout, arrays: Sequence[torch.Tensor], core: _core.Linear, copies: list[torch.Tensor]) -> Packed:
-    key, versions = _key(layout, arrays)
+def _keep(layout: Layout, arrays: Sequence[torch.Tensor], core: _core.Linear, copies: list[torch.Tensor], place: torch.device = CPU) -> Packed:
+    key, versions = _key(layout, arrays, place)
     kept = _by_weight.setdefault(arrays[0].untyped_storage(), {})
     for other in [k for k, made in kept.items() if any(s.expired() for s in made.storages)]:
         del kept[other]
     while len(kept) > 2:  # forms of scales that somebody still has: too large to keep for them
         del kept[next(iter(kept))]
-    made = kept[key] = Packed(core, versions, [StorageWeakRef(a.untyped_storage()) for a in arrays], copies)
+    made = kept[key] = Packed(core, versions, [StorageWeakRef(a.untyped_storage()) for a in arrays], copies, place)
     return made
 
 
@@ -80,23 +114,54 @@ def remember(layout: Layout, arrays: Sequence[torch.Tensor], core: _core.Linear)
         return _keep(layout, arrays, core, [])
 
 
-def packed(layout: Layout, arrays: Sequence[torch.Tensor]) -> Packed:
-    """The form of these arrays as they are now. ValueError when they do not fit each other."""
+def packed(layout: Layout, arrays: Sequence[torch.Tensor], place: torch.device = CPU) -> Packed:
+    """The form of these arrays as they are now, for that device. ValueError when they do not fit each other."""
     if not arrays or layout.names[0] != "weight":
         raise ValueError(f"[linear] a layer needs its weight, got {', '.join(layout.names) or 'no arrays'}")
     for name, array in zip(layout.names, arrays, strict=True):
-        if not array.is_cpu:
-            raise NotImplementedError(f"[linear] {name} must be on the CPU, got {array.device}")
-    key, versions = _key(layout, arrays)
+        if why := why_not_here(array):
+            raise NotImplementedError(f"[linear] {name} must be {why}")
+    key, versions = _key(layout, arrays, place)
     with _lock:
         made = _by_weight.get(arrays[0].untyped_storage(), {}).get(key)
         if made is None or made.versions != versions:
-            plain = [a.detach().contiguous() for a in arrays]
-            core = _core.Linear.from_arrays(*layout[1:], **dict(zip(layout.names, plain)))
-            made = _keep(layout, arrays, core, [p for p, a in zip(plain, arrays) if p.data_ptr() != a.data_ptr()])
+            plain = [a.detach().cpu().contiguous() for a in arrays]
+            copies, named = [p for p, a in zip(plain, arrays) if p.data_ptr() != a.data_ptr()], dict(zip(layout.names, plain))
+            if place.type == "cpu":
+                made = _keep(layout, arrays, _core.Linear.from_arrays(*layout[1:], **named), copies)
+            else:
+                made = _on_gpu(layout, arrays, named, copies, place)
     return made
+
+
+def _on_gpu(layout: Layout, arrays: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor], copies: list[torch.Tensor],
+            place: torch.device) -> Packed:
+    stream = stream_of(place)
+    with lending() as memory:
+        core = _core.Linear.on_gpu(place.index, *layout[1:], **named)
+    made = _keep(layout, arrays, core, copies, place)
+    made.memory, made.streams = memory.left(), {stream}
+    return made
+
+
+def leave(arrays: Sequence[torch.Tensor], place: torch.device) -> None:
+    """Forgets the forms of these arrays for other devices: a layer has moved there."""
+    if arrays:
+        with _lock:
+            kept = _by_weight.get(arrays[0].untyped_storage(), {})
+            for key in [k for k in kept if k[1] != place]:
+                del kept[key]
+
+
+def of_ticket(ticket: torch.Tensor) -> Packed:
+    """The form that a graph has a ticket of. ValueError where it is no more."""
+    with _lock:
+        made = _by_ticket.get(ticket.untyped_storage())
+    if made is None or (form := made()) is None:
+        raise ValueError("[linear] the layer of this graph is gone, or lies elsewhere now: compile it again")
+    return form
 
 
 def check(layout: Layout, arrays: Mapping[str, torch.Tensor]) -> None:
     """ValueError when the arrays do not fit each other."""
-    _core.Linear.check(*layout[1:], **{name: array.contiguous() for name, array in arrays.items()})
+    _core.Linear.check(*layout[1:], **{name: array.cpu().contiguous() for name, array in arrays.items()})

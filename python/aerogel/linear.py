@@ -11,14 +11,18 @@ from torch import nn
 
 from . import _core
 from ._arrays import as_float_array, empty, from_core, handed, restored
+from ._devices import why_not_here
 from ._loading import fitting, from_float
-from ._packed import ARRAYS, Layout, Packed, State, packed, remember, state_of
+from ._packed import ARRAYS, CPU, Layout, Packed, State, leave, of_ticket, packed, remember, state_of
 from ._watching import nobody_watches, transformed
 from .timestep import TimestepManager, TimestepPolicyConfig, policy_from
 
 
-def multiply(core: _core.Linear, x: torch.Tensor, policy: TimestepPolicyConfig | None) -> torch.Tensor:
-    """The computation itself, outside of torch's dispatcher, in the step that runs now."""
+def multiply(made: Packed, x: torch.Tensor, policy: TimestepPolicyConfig | None) -> torch.Tensor:
+    """The computation itself, outside of torch's dispatcher, in the step that runs now. On a GPU it is put on torch's stream, and nobody waits."""
+    core = made.core
+    if x.device != made.place:
+        raise _elsewhere(x, made.place)
     given, x = x, as_float_array("linear", "x", x)
     if x.ndim < 1 or x.shape[-1] != core.in_features:
         raise ValueError(f"[linear] x must have {core.in_features} columns, got {list(x.shape)}")
@@ -27,27 +31,37 @@ def multiply(core: _core.Linear, x: torch.Tensor, policy: TimestepPolicyConfig |
     y = empty((*x.shape[:-1], core.out_features), x)
     rows = (x, y) if x.ndim > 1 else (x[None], y[None])
     step = TimestepManager.get_timestep_idx()
-    core.forward(handed(rows[0]), handed(rows[1]), -1 if step is None else step, None if policy is None else policy.in_step(step))
+    core.forward(handed(rows[0]), handed(rows[1]), -1 if step is None else step, None if policy is None else policy.in_step(step), made.stream())
     return restored(y, given)
+
+
+def _elsewhere(x: torch.Tensor, place: torch.device) -> Exception:
+    known = x.is_cpu or x.is_cuda
+    return (ValueError if known else NotImplementedError)(f"[linear] x must be on {place if place.type != 'cpu' else 'the CPU'}, got {x.device}")
 
 
 def _as_autocast(x: Any) -> Any:
     """x as autocast would hand it to nn.Linear."""
-    castable = isinstance(x, torch.Tensor) and x.is_cpu and x.is_floating_point() and x.dtype != torch.float64
-    return x.to(torch.get_autocast_dtype("cpu")) if castable else x
+    castable = isinstance(x, torch.Tensor) and (x.is_cpu or x.is_cuda) and x.is_floating_point() and x.dtype != torch.float64
+    if not castable or not torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
 
 
 class QuantizedLinear(nn.Module):
     """y = x W^T + bias with W in a small format; made by `aerogel.quantize`, or from an nn.Linear by `from_linear`.
 
-    forward: x [..., in_features] float32, bfloat16 or float16 on the CPU -> y [..., out_features] of the same dtype (of autocast's dtype
-    under autocast). The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes);
+    forward: x [..., in_features] float32, bfloat16 or float16 -> y [..., out_features] of the same dtype (of autocast's dtype
+    under autocast), where the layer is: `.to("cuda")` makes the kernel's form of the weight on that GPU. The arrays themselves stay in the memory
+    of the CPU then, and state_dict() has them from there; layer.weight and the others give copies on the GPU. The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes);
     writing to them through torch takes effect, `.to(dtype)` leaves them as they are. load_state_dict takes arrays of this scheme, or a
     float "weight" (and "bias"), which it quantizes; what does not fit is refused and leaves the layer as it was. Gradients flow to x (with
     the dequantized weight), not to the arrays. torch.compile, torch.export, torch.jit.trace and torch.fx see one operator, which holds the
     arrays; the sampling step is read when it runs. Errors as in `aerogel.quantize`."""
 
+    _ticket: torch.Tensor | None
     _now: tuple[Packed, list[State]] | None  # the kernel's form, and what the arrays were then
+    _place: torch.device = CPU  # where the layer computes
     _load_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
     _non_persistent_buffers_set: set[str]
 
@@ -63,7 +77,7 @@ class QuantizedLinear(nn.Module):
         self.scheme, self.in_features, self.out_features = core.scheme, core.in_features, core.out_features
         self.group_size = core.group_size
         self.timestep_policy: TimestepPolicyConfig | None = None
-        self._now = None
+        self._now = self._ticket = None
         for name, array in arrays.items():
             self.register_buffer(name, array)
         if "bias" not in arrays:
@@ -76,7 +90,7 @@ class QuantizedLinear(nn.Module):
         scale (int and fp8 weights; 0 = the whole row; None = the scheme's default, 64 for int4 where they divide the columns)."""
         if linear.weight.dtype == torch.float64:
             raise ValueError("[quantize] the weight must be float32, bfloat16 or float16, got float64: convert the model, whose inputs are float64 too")
-        return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size))
+        return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size)).beside(linear)
 
     @classmethod
     def from_arrays(cls, scheme: str, in_features: int, arrays: Mapping[str, torch.Tensor], *,
@@ -93,6 +107,11 @@ class QuantizedLinear(nn.Module):
         layer._begin(made.core, plain)
         return layer
 
+    def beside(self, module: nn.Module | SimpleNamespace) -> Self:
+        """The layer, where the weight of that module is."""
+        weight = getattr(module, "weight", None)
+        return self.to(weight.device) if isinstance(weight, torch.Tensor) and weight.is_cuda else self
+
     def _stored(self) -> tuple[Layout, list[torch.Tensor]]:
         names = tuple([n for n in ARRAYS if self._buffers.get(n) is not None])
         return Layout(names, self.scheme, self.in_features, self.group_size), [self._buffers[n] for n in names]
@@ -103,7 +122,10 @@ class QuantizedLinear(nn.Module):
         layout, arrays = self._stored()
         now, seen = self._now, [state_of(a) for a in arrays]
         if now is None or now[1] != seen:
-            self._now = now = (packed(layout, arrays), seen)
+            # Whoever sets the arrays one by one (accelerate) may have put them on a GPU.
+            place = arrays[0].device if arrays and arrays[0].is_cuda else self._place
+            self._now = now = (packed(layout, arrays, place), seen)
+            self._ticket = now[0].ticket if self._place.type != "cpu" else None
         return now[0], arrays
 
     def packed(self) -> Packed:
@@ -111,14 +133,16 @@ class QuantizedLinear(nn.Module):
         return self._current()[0]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # named as nn.Linear's, so that calls by keyword go on working
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             input = _as_autocast(input)
         if nobody_watches(input):
             made, _arrays = self._current()
-            return multiply(made.core, input, self.timestep_policy)
+            return multiply(made, input, self.timestep_policy)
         if not hasattr(type(input), "__torch_function__"):
             raise ValueError(f"[linear] x must be a torch tensor, got {type(input).__name__}")
         (names, *layout), arrays = self._stored()
+        if self._ticket is not None and torch.compiler.is_dynamo_compiling() and not (input.requires_grad and torch.is_grad_enabled()):
+            names, arrays = (_TICKET,), [self._ticket]  # CUDA graphs take nothing from the CPU
         call = _Transformed.apply if transformed() else torch.ops.aerogel.linear
         return call(input, arrays, ",".join(names), *layout, self._policy_text())
 
@@ -135,24 +159,48 @@ class QuantizedLinear(nn.Module):
         made, _arrays = self._current()
         return _dequantized(made, self._buffers.get("mul_scale"))
 
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        return value.to(self._place) if name in ARRAYS and value is not None and self._place.type != "cpu" else value
+
     def weight_bytes(self) -> int:
         """Bytes of the stored arrays."""
         return sum(b.numel() * b.element_size() for b in self.buffers(recurse=False))
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, scheme={self.scheme}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._buffers.get('bias') is not None}, scheme={self.scheme}"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        probe = fn(torch.empty(0))
-        if probe.device.type != "cpu":
-            raise NotImplementedError(f"[linear] {self.scheme} layers run on the CPU in this build, not on {probe.device}")
-        stored = {id(array) for array in self._stored()[1]}
+        layout, arrays = self._stored()
+        before = arrays[0].device if arrays and arrays[0].is_cuda else self._place
+        probe = fn(torch.empty(0, device=before))
+        if probe.device.type != "cpu" and (why := why_not_here(probe)):
+            raise NotImplementedError(f"[linear] {self.scheme} layers run {why.replace(', got', ', not on')}")
+        for name, array in zip(layout.names, arrays):
+            if array.is_cuda:  # they lie on the CPU wherever the layer is
+                self._buffers[name] = array.cpu()
+        arrays = self._stored()[1]
+        stored, stays = {id(array) for array in arrays}, probe.is_cuda
 
         def keeping_types(tensor: torch.Tensor) -> torch.Tensor:
-            moved = fn(tensor)
-            return tensor if id(tensor) in stored and moved.dtype != tensor.dtype else moved
+            if id(tensor) not in stored:
+                return fn(tensor)
+            moved = tensor if stays else fn(tensor)
+            return tensor if moved.dtype != tensor.dtype else moved
 
-        return super()._apply(keeping_types, recurse)
+        super()._apply(keeping_types, recurse)
+        self._move(before, probe.device)
+        return self
+
+    def _move(self, before: torch.device, place: torch.device) -> None:
+        """From now on the layer computes there; what was made of its arrays for other devices is given back."""
+        self._place = place
+        if place != before or self._now is None:
+            self._now = self._ticket = None
+        arrays = self._stored()[1]
+        leave(arrays, place)
+        if place.type != "cpu":
+            self._current()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         before = self._load_state_dict_pre_hooks, self._non_persistent_buffers_set
@@ -185,9 +233,11 @@ class QuantizedLinear(nn.Module):
             else:
                 with torch.no_grad():
                     own[name].copy_(array)
+        if taken and self._place.type != "cpu":
+            self._current()  # graphs take the form that is there
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_now": None}
+        return {**self.__dict__, "_now": None, "_ticket": None}
 
     def __prepare_scriptable__(self) -> Self:
         raise NotImplementedError("[linear] torch.jit.script cannot read a quantized layer: use torch.jit.trace or torch.export")
@@ -195,8 +245,10 @@ class QuantizedLinear(nn.Module):
 
 def _dequantized(made: Packed, mul_scale: torch.Tensor | None) -> torch.Tensor:
     weight = torch.from_numpy(made.core.dequantized())
-    return weight if mul_scale is None else weight * mul_scale
+    return weight if mul_scale is None else weight * mul_scale.cpu()
 
+
+_TICKET = "ticket"  # stands for the names where a graph has Packed.ticket instead of the arrays
 
 # The arrays and what they mean (names with commas between them), so that a graph holds all of a layer.
 _LAYER = "Tensor[] arrays, str names, str scheme, int in_features, int group_size"
@@ -208,8 +260,11 @@ def _layout(names: str, *rest: Any) -> Layout:
 
 @torch.library.custom_op("aerogel::linear", mutates_args=(), schema=f"(Tensor x, {_LAYER}, str policy) -> Tensor")
 def _linear(x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Tensor:
-    made = packed(_layout(*layer[:-1]), arrays)
-    return multiply(made.core, x, policy_from(layer[-1]) if layer[-1] else None)
+    if layer[0] == _TICKET:
+        made = of_ticket(arrays[0])
+    else:
+        made = packed(_layout(*layer[:-1]), arrays, next((t.device for t in (*arrays[:1], x) if t.is_cuda), CPU))
+    return multiply(made, x, policy_from(layer[-1]) if layer[-1] else None)
 
 
 @_linear.register_fake
@@ -222,12 +277,12 @@ def _(x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Ten
 @torch.library.custom_op("aerogel::linear_weight", mutates_args=(), schema=f"({_LAYER}) -> Tensor")
 def _linear_weight(arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Tensor:
     layout = _layout(*layer)
-    return _dequantized(packed(layout, arrays), dict(zip(layout.names, arrays)).get("mul_scale"))
+    return _dequantized(packed(layout, [a.cpu() for a in arrays]), dict(zip(layout.names, arrays)).get("mul_scale"))
 
 
 @_linear_weight.register_fake
 def _(arrays: Sequence[torch.Tensor], *layer: Any) -> torch.Tensor:
-    return arrays[0].new_empty((arrays[0].shape[0], layer[2]), dtype=torch.float32)
+    return arrays[0].new_empty((arrays[0].shape[0], layer[2]), dtype=torch.float32, device="cpu")
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -237,7 +292,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     arrays = ctx.saved_tensors
-    weight = torch.ops.aerogel.linear_weight(arrays, *ctx.layer)
+    weight = torch.ops.aerogel.linear_weight(arrays, *ctx.layer).to(grad.device)
     return (grad.float() @ weight).to(grad.dtype), [None] * len(arrays), *([None] * 5)
 
 
@@ -256,11 +311,11 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        return (grad.float() @ torch.ops.aerogel.linear_weight(*ctx.of)).to(grad.dtype), *([None] * 6)
+        return (grad.float() @ torch.ops.aerogel.linear_weight(*ctx.of).to(grad.device)).to(grad.dtype), *([None] * 6)
 
     @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor, *rest: Any) -> torch.Tensor:
-        return (tangent.float() @ torch.ops.aerogel.linear_weight(*ctx.of).T).to(tangent.dtype)
+        return (tangent.float() @ torch.ops.aerogel.linear_weight(*ctx.of).T.to(tangent.device)).to(tangent.dtype)
 
 
 def _batched(info: Any, in_dims: Sequence[Any], x: torch.Tensor, arrays: Sequence[torch.Tensor], *layer: Any) -> tuple[torch.Tensor, int]:

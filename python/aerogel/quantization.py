@@ -141,6 +141,7 @@ def _exchange(model: nn.Module, found: Listed, plan: _core.ModelPlan, new: Mappi
             report.layers.append(LayerReport(name, "FLOAT", why))
         if layer is not linear:
             take_over(linear, layer)
+            layer.beside(linear)
             put(model, name, layer)
     return report
 

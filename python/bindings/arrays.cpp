@@ -43,9 +43,17 @@ nb::dlpack::dtype numpy_type(DType dtype) {
     return type(nb::dlpack::dtype_code::UInt, static_cast<std::uint8_t>(8 * size_of(dtype)));
 }
 
+Device device_of(int kind, int index) {
+    if (kind == nb::device::cpu::value) return Device::cpu;
+    if (kind == nb::device::cuda::value) return {DeviceKind::cuda, index};
+    throw Unsupported("[aerogel] an array lies on a device that is not known here (DLPack device " +
+                      std::to_string(kind) + ")");
+}
+
 template <typename View, typename AnyArray>
 View view_from(const AnyArray& array) {
     View view;
+    view.device = device_of(array.device_type(), array.device_id());
     bool known = false;
     for (const TypePair& pair : kTypes) {
         if (pair.dlpack == array.dtype()) {
@@ -71,6 +79,10 @@ View view_from(const AnyArray& array) {
 }  // namespace
 
 TensorView view_of(const Array& array) {
+    return view_from<TensorView>(array);
+}
+
+TensorView view_of(const DeviceArray& array) {
     return view_from<TensorView>(array);
 }
 

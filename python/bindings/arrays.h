@@ -13,12 +13,15 @@ namespace nb = nanobind;
 
 /// What is only read; memory that must not be written is fine.
 using Array = nb::ndarray<nb::ro, nb::device::cpu>;
-/// What is written.
-using OutArray = nb::ndarray<nb::device::cpu>;
+/// The same wherever it lies: the CPU, or a device that the core knows.
+using DeviceArray = nb::ndarray<nb::ro>;
+/// What is written, wherever it lies.
+using OutArray = nb::ndarray<>;
 
 /// The array as a borrowed view (strides included). InvalidArgument for an element type the core has no name
-/// for.
+/// for, Unsupported for memory that is neither the CPU's nor CUDA's.
 TensorView view_of(const Array& array);
+TensorView view_of(const DeviceArray& array);
 MutableView view_of(const OutArray& array);
 /// The array as a Tensor that keeps it alive; a contiguous one is shared, any other is an InvalidArgument
 /// naming `name`.

@@ -32,6 +32,7 @@ namespace {
 
 using namespace nb::literals;
 using MaybeArray = std::optional<Array>;
+using MaybeMatrix = std::optional<DeviceArray>;
 /// Query and key tokens of a block.
 using MaskBlock = std::tuple<std::int64_t, std::int64_t>;
 
@@ -80,14 +81,13 @@ BlockMask mask_of(const Array& given, const MaskBlock& block, const char* op, co
 }
 
 // With seq_len: sequences packed behind each other, [tokens, heads, head_dim].
-void run(const Array& q, const Array& k, const Array& v, const OutArray& o, const std::string& layout,
-         float scale, bool causal, const MaybeArray& mask, const MaskBlock& block, const std::string& format,
-         bool smooth_k, std::int64_t q_tokens, std::int64_t k_tokens, const MaybeArray& q_rotation,
-         const MaybeArray& k_rotation, const AttentionScales* scales,
+void run(const DeviceArray& q, const DeviceArray& k, const DeviceArray& v, const OutArray& o,
+         const std::string& layout, float scale, bool causal, const MaybeArray& mask, const MaskBlock& block,
+         const std::string& format, bool smooth_k, std::int64_t q_tokens, std::int64_t k_tokens,
+         const MaybeMatrix& q_rotation, const MaybeMatrix& k_rotation, const AttentionScales* scales,
          const std::optional<std::vector<std::int64_t>>& seq_len, std::int64_t v_tokens,
          std::int64_t v_channels, int mxfp4_scale_alg, float mxfp4_dst_type_max,
-         const std::optional<OutArray>& lse) {
-    const Tensor q_matrix = f32_of(q_rotation, "q_rotation"), k_matrix = f32_of(k_rotation, "k_rotation");
+         const std::optional<OutArray>& lse, std::uintptr_t stream) {
     AttentionOptions options;
     options.layout = layout_of(layout);
     options.scale = scale;
@@ -99,8 +99,9 @@ void run(const Array& q, const Array& k, const Array& v, const OutArray& o, cons
     options.v_tokens = v_tokens;
     options.v_channels = v_channels;
     options.mxfp4_scale = {mxfp4_scale_alg, mxfp4_dst_type_max};
-    if (q_matrix.defined()) options.q_rotation = q_matrix;
-    if (k_matrix.defined()) options.k_rotation = k_matrix;
+    if (q_rotation) options.q_rotation = view_of(*q_rotation);
+    if (k_rotation) options.k_rotation = view_of(*k_rotation);
+    options.call.stream = reinterpret_cast<void*>(stream);
     options.scales = scales;
     if (lse) options.lse = view_of(*lse);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v);
@@ -162,7 +163,7 @@ void bind_attention(nb::module_& module) {
                "smooth_k"_a = true, "q_tokens"_a = 0, "k_tokens"_a = 0, "q_rotation"_a = nb::none(),
                "k_rotation"_a = nb::none(), "scales"_a = nb::none(), "seq_len"_a = nb::none(),
                "v_tokens"_a = 0, "v_channels"_a = 0, "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F,
-               "lse"_a = nb::none());
+               "lse"_a = nb::none(), "stream"_a = 0);
     module.def("hadamard_rotation", &rotation, "size"_a, "seed"_a,
                "diag(signs) H / sqrt(size), f32 [size, size]; size a power of two, seed -1 for no signs.");
 }

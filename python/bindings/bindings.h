@@ -6,6 +6,7 @@
 namespace aerogel::python {
 
 void bind_timestep(nanobind::module_& module);
+void bind_devices(nanobind::module_& module);
 void bind_linear(nanobind::module_& module);
 void bind_files(nanobind::module_& module);
 void bind_weight_files(nanobind::module_& module);

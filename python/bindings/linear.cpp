@@ -59,6 +59,13 @@ std::shared_ptr<QuantizedLinear> from_arrays(const std::string& scheme, std::int
     return without_gil([&] { return std::make_shared<QuantizedLinear>(std::move(weights)); });
 }
 
+std::shared_ptr<QuantizedLinear> on_gpu(int index, const std::string& scheme, std::int64_t in_features,
+                                        std::int64_t group_size, const nb::kwargs& arrays) {
+    QuantizedLinearWeights weights = layer_of_arrays({scheme, in_features, group_size}, borrowed(arrays));
+    const Device device = {DeviceKind::cuda, index};
+    return without_gil([&] { return std::make_shared<QuantizedLinear>(std::move(weights), device); });
+}
+
 void check_arrays(const std::string& scheme, std::int64_t in_features, std::int64_t group_size,
                   const nb::kwargs& arrays) {
     const QuantizedLinearWeights weights =
@@ -122,6 +129,13 @@ void bind_linear(nb::module_& module) {
                     "-> Linear"),
             "The layer whose arrays() these are, by name. It borrows them: they must outlive it.")
         .def_static(
+            "on_gpu", &on_gpu, nb::arg("index"), nb::arg("scheme"), nb::arg("in_features"),
+            nb::arg("group_size"), nb::arg("arrays"),
+            nb::sig(
+                "def on_gpu(index: int, scheme: str, in_features: int, group_size: int, **arrays: object) "
+                "-> Linear"),
+            "The same, computing on a GPU. The arrays lie on the CPU.")
+        .def_static(
             "check", &check_arrays, nb::arg("scheme"), nb::arg("in_features"), nb::arg("group_size"),
             nb::arg("arrays"),
             nb::sig("def check(scheme: str, in_features: int, group_size: int, **arrays: object) -> None"),
@@ -129,17 +143,20 @@ void bind_linear(nb::module_& module) {
         .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
         .def(
             "forward",
-            [](const QuantizedLinear& linear, const Array& x, const OutArray& y, int timestep,
-               const TimestepPolicyConfig* policy) {
+            [](const QuantizedLinear& linear, const DeviceArray& x, const OutArray& y, int timestep,
+               const TimestepPolicyConfig* policy, std::uintptr_t stream) {
                 const TensorView in = view_of(x);
                 const MutableView out = view_of(y);
                 StepContext step;
                 step.timestep_index = timestep;
                 if (policy != nullptr) step = policy->context(timestep);
+                step.call.stream = reinterpret_cast<void*>(stream);
                 without_gil([&] { linear.forward(in, out, step); });
             },
             nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("policy").none() = nb::none(),
-            "Writes x w^T + bias to y; f32 or bf16.")
+            nb::arg("stream") = 0,
+            "Writes x w^T + bias to y; f32 or bf16, on the layer's device. Work on a GPU is put on the "
+            "stream.")
         .def(
             "dequantized",
             [](const QuantizedLinear& linear) {

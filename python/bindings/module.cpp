@@ -66,6 +66,7 @@ NB_MODULE(_core, module) {
         },
         nb::arg("at"), nb::arg("bytes"), "A wish for memory that is about to be written for the first time.");
     aerogel::python::bind_timestep(module);
+    aerogel::python::bind_devices(module);
     aerogel::python::bind_linear(module);
     aerogel::python::bind_files(module);
     aerogel::python::bind_weight_files(module);

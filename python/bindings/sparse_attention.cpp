@@ -37,18 +37,20 @@ LatentShape latent_of(const Latent& shape) {
 // The options of a sparse call with the arrays they look at.
 struct CallOptions {
     AttentionOptions attention;
-    std::optional<Array> q_rotation, k_rotation;
+    std::optional<DeviceArray> q_rotation, k_rotation;
 };
 
 void make_options(CallOptions* self, const std::string& layout, float scale, bool causal,
-                  const std::string& precision, std::optional<Array> q_rotation,
-                  std::optional<Array> k_rotation, int mxfp4_scale_alg, float mxfp4_dst_type_max) {
+                  const std::string& precision, std::optional<DeviceArray> q_rotation,
+                  std::optional<DeviceArray> k_rotation, int mxfp4_scale_alg, float mxfp4_dst_type_max,
+                  std::uintptr_t stream) {
     new (self) CallOptions{sparse_options(sparse_format_from(precision)), std::move(q_rotation),
                            std::move(k_rotation)};
     self->attention.layout = layout_of(layout);
     self->attention.scale = scale;
     self->attention.causal = causal;
     self->attention.mxfp4_scale = {mxfp4_scale_alg, mxfp4_dst_type_max};
+    self->attention.call.stream = reinterpret_cast<void*>(stream);
     if (self->q_rotation) self->attention.q_rotation = view_of(*self->q_rotation);
     if (self->k_rotation) self->attention.k_rotation = view_of(*self->k_rotation);
 }
@@ -59,8 +61,9 @@ void make_layout(VideoLayout* self, const Latent& latent, const Latent& latent_k
     for (const auto& [start, shape] : spans) self->spans.push_back({start, latent_of(shape)});
 }
 
-SparsePlan plan(const Array& q, const Array& k, const SparsePattern& pattern, const VideoLayout& video,
-                const CallOptions& call, const std::optional<Array>& mask, bool keep_cells) {
+SparsePlan plan(const DeviceArray& q, const DeviceArray& k, const SparsePattern& pattern,
+                const VideoLayout& video, const CallOptions& call, const std::optional<Array>& mask,
+                bool keep_cells) {
     SparsePlanOptions options{.attention = call.attention, .keep_cells = keep_cells};
     if (mask) options.mask = view_of(*mask);
     const TensorView qv = view_of(q), kv = view_of(k);
@@ -68,8 +71,8 @@ SparsePlan plan(const Array& q, const Array& k, const SparsePattern& pattern, co
 }
 
 // Returns the seconds.
-double attend(const Array& q, const Array& k, const Array& v, const OutArray& o, const SparsePlan& plan,
-              const CallOptions& call, const std::optional<OutArray>& lse) {
+double attend(const DeviceArray& q, const DeviceArray& k, const DeviceArray& v, const OutArray& o,
+              const SparsePlan& plan, const CallOptions& call, const std::optional<OutArray>& lse) {
     const AttentionArrays arrays{view_of(q), view_of(k), view_of(v), view_of(o)};
     return without_gil([&] {
         const auto start = Clock::now();
@@ -77,7 +80,7 @@ double attend(const Array& q, const Array& k, const Array& v, const OutArray& o,
         if (lse) options.lse = view_of(*lse);
         Tensor rotation;
         if (rotates_sparse_calls(options.format) && !call.q_rotation && !call.k_rotation) {
-            rotation = hadamard_matrix(arrays.q.shape.back());
+            rotation = hadamard_matrix(arrays.q.shape.back()).to(arrays.q.device);
             options.q_rotation = options.k_rotation = rotation;
         }
         attention(arrays, plan, options);
@@ -142,7 +145,7 @@ void bind_sparse_attention(nb::module_& module) {
     nb::class_<CallOptions>(module, "SparseCallOptions")
         .def("__init__", &make_options, nb::kw_only(), "layout"_a, "scale"_a = 0.0F, "causal"_a = false,
              "precision"_a = "none", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none(),
-             "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F);
+             "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F, "stream"_a = 0);
     module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "options"_a, nb::kw_only(),
                "mask"_a = nb::none(), "keep_cells"_a = false);
     module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "options"_a,

@@ -55,6 +55,8 @@ struct Caches {
 };
 PerProcess<Caches> caches;
 
+MemoryLender lender = {};  // set once, before there are arrays
+
 Cache& cache_of(int device) {
     return caches.get().at(device);
 }
@@ -98,6 +100,7 @@ void release(Cache& cache) {
 }
 
 void* allocate(Device device, std::size_t bytes) {
+    if (lender.lend != nullptr) return lender.lend(device.index, bytes);
     const CurrentDevice current(device.index);
     const std::size_t size = rounded(bytes);
     Cache& cache = cache_of(device.index);
@@ -143,8 +146,16 @@ void give_back(Cache& cache, const Block& block) {
     driver().free(block.address);
 }
 
+bool is_lent(Device device, const void* data) noexcept {
+    if (lender.lend == nullptr) return false;
+    Cache& cache = cache_of(device.index);
+    const std::lock_guard lock(cache.guard);
+    return !cache.sizes.contains(reinterpret_cast<Address>(data));
+}
+
 void free_block(Device device, void* data, std::size_t) noexcept {
     if (data == nullptr) return;
+    if (is_lent(device, data)) return lender.take_back(data);
     try {
         const CurrentDevice current(device.index);
         Cache& cache = cache_of(device.index);
@@ -218,7 +229,12 @@ constexpr DeviceMemory kMemory = {.allocate = allocate,
                                   .clear = clear,
                                   .send = send};
 
+void borrow_memory(const MemoryLender& from) {
+    lender = from;
+}
+
 void note_stream(int device, void* stream) noexcept {
+    if (lender.lend != nullptr) return;
     Cache& cache = cache_of(device);
     const std::lock_guard lock(cache.guard);
     if (std::find(cache.streams.begin(), cache.streams.end(), stream) != cache.streams.end()) return;

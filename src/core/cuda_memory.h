@@ -20,6 +20,18 @@ extern const DeviceMemory kMemory;
 /// says so.
 void note_stream(int device, void* stream) noexcept;
 
+/// Where a framework works with the same GPU it lends the library its memory, so that there is one cache, one
+/// account of it, and one pool while a graph is captured.
+struct MemoryLender {
+    /// May throw; null where there is none. What it gives is free for work of the calling thread's stream.
+    void* (*lend)(int device, std::size_t bytes);
+    /// Work on that stream may go on using it.
+    void (*take_back)(void* data) noexcept;
+};
+/// From now on new arrays lie in memory from there, and their stream is the lender's business; those of
+/// before go back to where they came from. To be called before the first array is made, by one thread.
+void borrow_memory(const MemoryLender& lender);
+
 /// Bytes that are kept while nobody has them.
 std::size_t kept_bytes(int device);
 /// Gives them back to the driver.

@@ -1,4 +1,4 @@
-"""Attention of NumPy arrays and torch tensors on the CPU: dense, in few bits, and sparse.
+"""Attention of NumPy arrays and torch tensors: dense, in few bits, and sparse.
 
 `aerogel.attention` is the function; the modules of this package are imported by their whole names."""
 from .dense import attention

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Array, ArrayT, as_float_array, is_torch, refuse_recorders
+from .._devices import stream_of
 
 LAYOUTS = ("BNSD", "BSND", "TND")
 
 
-def prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
-    """q, k and v as the core takes them, 4-D, and the layout they are in then."""
+def prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str, *, halves: bool = False) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
+    """q, k and v as the core takes them, 4-D, and the layout they are in then. halves: as for as_float_array."""
     refuse_recorders(op, q, k, v)
     if input_layout not in LAYOUTS:
         raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
@@ -21,7 +22,7 @@ def prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str) -> tup
         raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-    arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
+    arrays = as_float_array(op, "q", q, halves), as_float_array(op, "k", k, halves), as_float_array(op, "v", v, halves)
     if input_layout != "TND":
         return arrays, input_layout
     if any(t.ndim != 3 for t in arrays):
@@ -52,6 +53,11 @@ def mxfp4_scale(op: str, algorithm: int | None, dst_type_max: float | None) -> d
     return {"mxfp4_scale_alg": given, "mxfp4_dst_type_max": float(dst_type_max or 0) if given else 0.0} if given else {}
 
 
+def stream_for(q: Array) -> int:
+    """The stream of a call on q, 0 on the CPU."""
+    return stream_of(q.device) if is_torch(q) and q.is_cuda else 0
+
+
 def heads_of(q: Array, layout: str) -> tuple[int, int]:
     """Batch and heads of a 4-D q."""
     return (q.shape[0], q.shape[1 if layout == "BNSD" else 2]) if q.ndim == 4 else (0, 0)
@@ -60,7 +66,7 @@ def heads_of(q: Array, layout: str) -> tuple[int, int]:
 def empty_lse(q: ArrayT, layout: str) -> ArrayT:
     """float32 [batch, heads, q tokens] of a 4-D q, of its kind."""
     shape = (*heads_of(q, layout), q.shape[2 if layout == "BNSD" else 1]) if q.ndim == 4 else (0, 0, 0)
-    return sys.modules["torch"].empty(shape) if is_torch(q) else np.empty(shape, np.float32)
+    return sys.modules["torch"].empty(shape, device=q.device, dtype=sys.modules["torch"].float32) if is_torch(q) else np.empty(shape, np.float32)
 
 
 def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int], heads: tuple[int, int] | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, Literal, overload
 
 from .. import _core
 from .._arrays import Array, ArrayT, empty, handed, restored, wants_gradients
-from .arguments import blocks_of, empty_lse, heads_of, positive_scale, prepared
+from .arguments import blocks_of, empty_lse, heads_of, positive_scale, prepared, stream_for
 
 
 @overload
@@ -34,11 +34,11 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
         if return_lse:
             raise NotImplementedError("[attention] gradients do not flow through return_lse: call it under torch.no_grad()")
         return _with_gradients(q, k, v, place)
-    (q_, k_, v_), layout = prepared("attention", q, k, v, input_layout)
+    (q_, k_, v_), layout = prepared("attention", q, k, v, input_layout, halves=True)
     blocks = blocks_of("attention", mask, block_size, heads_of(q_, layout))
     o, lse = empty(q_.shape, q_), empty_lse(q_, layout) if return_lse else None
     _core.attention(handed(q_), handed(k_), handed(v_), handed(o), layout=layout, scale=positive_scale("attention", scale),
-                    causal=bool(is_causal), **blocks, **({} if lse is None else {"lse": handed(lse)}))
+                    causal=bool(is_causal), **blocks, stream=stream_for(q_), **({} if lse is None else {"lse": handed(lse)}))
     packed = input_layout == "TND"
     result = restored(o[0] if packed else o, q)
     return result if lse is None else (result, lse[0] if packed else lse)

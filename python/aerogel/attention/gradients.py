@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def _tokens_seen(mask: Any, blocks: tuple[int, int], lengths: tuple[int, int]) -> torch.Tensor:
+def _tokens_seen(mask: Any, blocks: tuple[int, int], lengths: tuple[int, int], device: torch.device) -> torch.Tensor:
     """bool [batch, heads, q_len, k_len] of a mask of blocks."""
-    seen = torch.as_tensor(mask) != 0
+    seen = torch.as_tensor(mask, device=device) != 0
     for axis, (block, length) in enumerate(zip(blocks, lengths), start=2):
         seen = seen.repeat_interleave(block, dim=axis).narrow(axis, 0, length)
     return seen
@@ -25,9 +25,9 @@ def _float_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options:
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     lengths, seen = (q.shape[2], k.shape[2]), None
     if options.get("mask") is not None:
-        seen = _tokens_seen(options["mask"], options["block"], lengths)
+        seen = _tokens_seen(options["mask"], options["block"], lengths, q.device)
     if options.get("causal"):
-        below = torch.ones(lengths, dtype=torch.bool).tril(lengths[1] - lengths[0])
+        below = torch.ones(lengths, dtype=torch.bool, device=q.device).tril(lengths[1] - lengths[0])
         seen = below if seen is None else seen & below
     o = scaled_dot_product_attention(q, k, v, seen, scale=options["scale"], enable_gqa=q.shape[1] != k.shape[1])
     return o if options["layout"] == "BNSD" else o.transpose(1, 2)

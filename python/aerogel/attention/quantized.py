@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _core
 from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from .arguments import blocks_of, heads_of, mxfp4_scale, positive_scale
+from .arguments import blocks_of, heads_of, mxfp4_scale, positive_scale, stream_for
+
+if TYPE_CHECKING:
+    import torch
 
 FORMATS = tuple(row.name for row in _core.attention_formats() if row.name != "none")
 _SCALES = ("q_scale", "k_scale", "v_scale", "q_offset", "k_offset", "v_offset")
@@ -27,6 +30,16 @@ def _rotations(rotation: Array | tuple[Array, Array] | None) -> dict[str, Any]:
         return {}
     q_rotation, k_rotation = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
     return {"q_rotation": _plain("q_rotation", q_rotation), "k_rotation": _plain("k_rotation", k_rotation)}
+
+
+def _rotated(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rotation: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q and k times the matrices as float32, by torch: on a GPU the core would have to pack the matrices first, on the CPU."""
+    matrices = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
+    for name, matrix in zip(("q_rotation", "k_rotation"), matrices):
+        if tuple(matrix.shape) != (q.shape[-1],) * 2 or not is_torch(matrix) or matrix.device != q.device:
+            raise ValueError(f"[quantized_attention] {name} must be [{q.shape[-1]}, {q.shape[-1]}] on {q.device}, got {list(matrix.shape)} on "
+                             f"{getattr(matrix, 'device', 'the CPU')}")
+    return q.float() @ matrices[0].float(), k.float() @ matrices[1].float(), v.float()
 
 
 def _calibrated(scales: Mapping[str, Array | None] | None) -> _core.AttentionScales | None:
@@ -86,9 +99,13 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     q_tokens, k_tokens, v_tokens = (*(block_tokens or (0, 0)), 0)[:3]
     blocks |= {name: int(value) for name, value in (("v_tokens", v_tokens), ("v_channels", v_channels)) if value}
     blocks |= mxfp4_scale(op, mxfp4_scale_alg, mxfp4_dst_type_max)
-    arrays = as_float_array(op, "q", q), as_float_array(op, "k", k), as_float_array(op, "v", v)
+    halves = format == "int8" and rotation is None
+    arrays = as_float_array(op, "q", q, halves), as_float_array(op, "k", k, halves), as_float_array(op, "v", v, halves)
+    if rotation is not None and is_torch(arrays[0]) and arrays[0].is_cuda:
+        arrays, rotation = _rotated(*arrays, rotation), None
     o = empty(arrays[0].shape, arrays[0])
     _core.attention(handed(arrays[0]), handed(arrays[1]), handed(arrays[2]), handed(o), layout=input_layout, scale=positive_scale(op, scale),
                     causal=bool(is_causal), format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens), k_tokens=int(k_tokens), scales=_calibrated(scales),
-                    **_rotations(rotation), **blocks, seq_len=None if seq_len is None else [int(n) for n in seq_len])
+                    **_rotations(rotation), **blocks, seq_len=None if seq_len is None else [int(n) for n in seq_len],
+                    stream=stream_for(arrays[0]))
     return restored(o, q)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _core
 from .._arrays import Array, ArrayT, empty, handed, is_torch, restored, wants_gradients
-from .arguments import prepared
+from .arguments import prepared, stream_for
 from .sparse_options import FURTHER, SparseCall, further_keywords
 
 
@@ -23,7 +23,7 @@ def _like(array: Any, q: Array) -> Any:
         return array
     import torch
 
-    return torch.from_numpy(array)
+    return torch.from_numpy(array).to(q.device)
 
 
 def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], plan: _core.SparsePlan | None = None) -> tuple[ArrayT, Any, float]:
@@ -33,8 +33,8 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
         raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
                                   "aerogel.attention, which has them")
     options = {**_DEFAULTS, **options}
-    (q_, k_, v_), layout = prepared("sparse_attention", q, k, v, options["input_layout"])
-    call, o = SparseCall(options, layout), empty(q_.shape, q_)
+    (q_, k_, v_), layout = prepared("sparse_attention", q, k, v, options["input_layout"], halves=options["precision"] in ("none", "int8"))
+    call, o = SparseCall(options, layout, stream_for(q_)), empty(q_.shape, q_)
     if plan is None:
         plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.options,
                                  mask=None if call.mask is None else handed(call.mask), keep_cells=bool(options["return_mask"]))

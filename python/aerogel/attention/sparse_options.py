@@ -74,14 +74,14 @@ def _pattern(options: dict[str, Any]) -> _core.SparsePattern:
 class SparseCall:
     """The keywords of `sparse_attention`, all of them, as the core has them: pattern, video, options, and mask, a given one or None."""
 
-    def __init__(self, options: dict[str, Any], layout: str) -> None:
+    def __init__(self, options: dict[str, Any], layout: str, stream: int) -> None:
         if options["sparse_type"] is not None and options["sparse_type"] not in SPARSE_TYPES:
             raise ValueError(f"[sparse_attention] sparse_type must be None, {', '.join(SPARSE_TYPES)}, got {options['sparse_type']!r}")
         rotations = {name: as_float_array("sparse_attention", name, options[key])
                      for name, key in (("q_rotation", "q_rot"), ("k_rotation", "k_rot")) if options[key] is not None}
         self.options = _core.SparseCallOptions(
             layout=layout, scale=positive_scale("sparse_attention", options["scale"]), causal=bool(options["is_causal"]),
-            precision=options["precision"], **rotations,
+            precision=options["precision"], **rotations, stream=stream,
             **mxfp4_scale("sparse_attention", options["mxfp4_scale_alg"], options["mxfp4_dst_type_max"]))
         self.mask = _given_mask(options)
         self.pattern, self.video = _pattern(options), _layout(options)

@@ -1,0 +1,123 @@
+"""Attention on CUDA tensors: the numbers of the CPU, in torch's memory and on its stream."""
+import aerogel
+import pytest
+import torch
+from aerogel.attention.module import QuantizedAttention
+from torch.nn.functional import scaled_dot_product_attention
+
+BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+
+
+def qkv(tokens=37, kv_heads=4, dtype=torch.float32, head_dim=64, heads=4):
+    return tuple(torch.randn(1, n, tokens, head_dim).to(dtype) for n in (heads, kv_heads, kv_heads))
+
+
+def there(*tensors):
+    return tuple(t.to("cuda") for t in tensors)
+
+
+def close(got, want, bound):
+    assert got.is_cuda and got.dtype == want.dtype and got.shape == want.shape
+    error = (got.cpu().double() - want.double()).norm() / want.double().norm()
+    assert error <= bound, float(error)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+def test_dense_attention(dtype):
+    q, k, v = qkv(dtype=dtype, kv_heads=2)
+    close(aerogel.attention(*there(q, k, v)), aerogel.attention(q, k, v), BOUNDS[dtype])
+    turned = [t.transpose(1, 2) for t in there(q, k, v)]
+    close(aerogel.attention(*turned, input_layout="BSND", is_causal=True), aerogel.attention(q, k, v, is_causal=True).transpose(1, 2), BOUNDS[dtype])
+    close(aerogel.attention(*(t[0] for t in turned), input_layout="TND"), aerogel.attention(q, k, v)[0].transpose(0, 1), BOUNDS[dtype])
+
+
+def test_lse_and_masks():
+    q, k, v = qkv(100)
+    o, lse = aerogel.attention(*there(q, k, v), return_lse=True)
+    want, want_lse = aerogel.attention(q, k, v, return_lse=True)
+    close(o, want, 5e-5), close(lse, want_lse, 5e-5)
+    mask = torch.rand(1, 4, 4, 4) < 0.6
+    for given in (mask, mask.to("cuda")):
+        close(aerogel.attention(*there(q, k, v), mask=given, block_size=32), aerogel.attention(q, k, v, mask=mask, block_size=32), 5e-5)
+
+
+@pytest.mark.parametrize("format", ["int8", "fp8", "mix", "mxfp8", "mxfp4"])
+def test_formats(format):
+    for dtype in BOUNDS:
+        q, k, v = qkv(70, dtype=dtype)
+        bound = max(BOUNDS[dtype], 1e-3)
+        close(aerogel.quantized_attention(*there(q, k, v), format), aerogel.quantized_attention(q, k, v, format), bound)
+    q, k, v = qkv(70)
+    rotation = torch.linalg.qr(torch.randn(64, 64))[0]
+    want = aerogel.quantized_attention(q, k, v, format, rotation=rotation)
+    close(aerogel.quantized_attention(*there(q, k, v), format, rotation=rotation.to("cuda")), want, 2e-2)  # a float apart may round otherwise
+    with pytest.raises(ValueError, match=r"q_rotation must be \[64, 64\] on cuda:0, got \[64, 64\] on cpu"):
+        aerogel.quantized_attention(*there(q, k, v), format, rotation=rotation)
+
+
+def test_packed_sequences_and_the_module():
+    q, k, v = (t[0].transpose(0, 1).contiguous() for t in qkv(30))
+    want = aerogel.quantized_attention(q, k, v, "int8", input_layout="BSND", seq_len=[12, 0, 18])
+    close(aerogel.quantized_attention(*there(q, k, v), "int8", input_layout="BSND", seq_len=[12, 0, 18]), want, 1e-3)
+    module = QuantizedAttention("fp8", q_rot=torch.eye(64), k_rot=torch.eye(64))
+    q, k, v = qkv(30)
+    close(module.to("cuda")(*there(q, k, v)), module.to("cpu")(q, k, v), 1e-3)
+
+
+def test_calibrated_scales_are_refused():
+    scales = {name: torch.ones(4) for name in ("q_scale", "k_scale", "v_scale")}
+    with pytest.raises(NotImplementedError, match="calibrated scales are not supported on cuda:0"):
+        aerogel.quantized_attention(*there(*qkv()), "int8", scales=scales)
+
+
+def test_gradients():
+    q, k, v = qkv(20)
+    here, gone = [t.clone().requires_grad_() for t in (q, k, v)], [t.requires_grad_() for t in there(q, k, v)]
+    mask = torch.ones(1, 4, 1, 1, dtype=torch.bool)
+    aerogel.attention(*gone, mask=mask, is_causal=True).square().sum().backward()
+    aerogel.attention(*here, mask=mask, is_causal=True).square().sum().backward()
+    for a, b in zip(gone, here):
+        close(a.grad, b.grad, 1e-4)
+
+
+def test_calls_do_not_wait_and_take_the_stream_of_torch(cuda, tmp_path, monkeypatch):
+    launches, stream = tmp_path / "launches", cuda.Stream.new()
+    q, k, v = qkv()
+    arrays = there(q, k, v)
+    torch.cuda.synchronize()
+    monkeypatch.setenv("AEROGEL_FAKE_REPORT", str(launches))
+    with torch.cuda.stream(stream):
+        for call in (aerogel.attention, aerogel.quantized_attention):
+            o = call(*arrays)
+            cuda.Stream(0).synchronize()
+            assert not launches.exists()
+            stream.synchronize()
+            assert launches.read_text().count("\n") >= 1
+            close(o, call(q, k, v), 1e-3)
+            launches.unlink()
+
+
+def test_graphs(cuda):
+    q, k, v = there(*qkv())
+    for call in (lambda: aerogel.attention(q, k, v, is_causal=True), lambda: aerogel.quantized_attention(q, k, v),
+                 lambda: aerogel.quantized_attention(q, k, v, "fp8")):
+        graph = cuda.Graph(1 << 22)
+        call()
+        with graph.capture():
+            o = call()
+        q.copy_(torch.randn(q.shape))
+        torch.cuda.synchronize()
+        graph.replay()
+        assert torch.equal(o.cpu(), call().cpu())
+
+
+def test_tensors_of_two_devices_are_refused():
+    q, k, v = qkv()
+    with pytest.raises(ValueError, match="k must be on cuda:0 as q"):
+        aerogel.attention(q.to("cuda"), k, v)
+    with pytest.raises(ValueError, match="k must be on the CPU as q"):
+        aerogel.attention(q, k.to("cuda"), v.to("cuda"))
+    with pytest.raises(ValueError, match="k must be on cuda:0 as q"):
+        aerogel.attention(q.to("cuda"), k.to("cuda:1"), v.to("cuda:1"))
+    for number in range(2):
+        close(aerogel.attention(*(t.to(f"cuda:{number}") for t in (q, k, v))), scaled_dot_product_attention(q, k, v), 5e-5)

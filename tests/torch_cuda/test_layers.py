@@ -1,0 +1,190 @@
+"""Quantized Linear layers on CUDA tensors: the numbers of the CPU, where arrays lie, and what moves them."""
+import copy
+import io
+
+import aerogel
+import pytest
+import torch
+from torch import nn
+
+SCHEMES = [name for name, _, needs_data in aerogel.schemes() if not needs_data]
+INTEGERS = {"W8A8_DYNAMIC", "W4A8", "W4A4_DYNAMIC"}  # bit for bit those of the CPU
+
+
+def made(scheme="W8A8_DYNAMIC", n=40, k=96, **more):
+    return aerogel.QuantizedLinear.from_linear(nn.Linear(k, n), scheme, **more)
+
+
+def close(got, want, bound=1e-6):
+    assert got.is_cuda and got.dtype == want.dtype and got.shape == want.shape
+    error = (got.cpu().double() - want.double()).norm() / want.double().norm()
+    assert error <= bound, float(error)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_layer_computes_there_what_it_computes_here(scheme):
+    layer, x = made(scheme), torch.randn(2, 3, 96)
+    for dtype, bound in ((torch.float32, 1e-6), (torch.bfloat16, 4e-3), (torch.float16, 5e-4)):
+        want = layer.to("cpu")(x.to(dtype))
+        got = layer.to("cuda")(x.to("cuda", dtype))
+        close(got, want, bound)
+        if scheme in INTEGERS:
+            assert torch.equal(got.cpu(), want)
+    assert torch.equal(layer.to("cpu")(x), layer.to(torch.float16)(x))
+
+
+def test_shapes_and_strides_of_x():
+    layer = made()
+    x = torch.randn(4, 6, 96)
+    want, there = layer(x), x.to("cuda")
+    layer.to("cuda")
+    assert torch.equal(layer(there[2, 3]).cpu(), want[2, 3])
+    assert torch.equal(layer(there[:, 1]).cpu(), want[:, 1])  # rows with gaps
+    assert torch.equal(layer(there.transpose(0, 1)).cpu(), want.transpose(0, 1))
+    assert layer(there[:0]).shape == (0, 6, 40)
+
+
+def test_a_model_on_the_gpu_is_quantized_where_it_is():
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)) for _ in range(2)])})
+    x, reference = torch.randn(5, 32), copy.deepcopy(model)
+    aerogel.quantize(reference, scheme="W8A16")
+    model.to("cuda")
+    report = aerogel.quantize(model, scheme="W8A16")
+    assert len(report.layers) == 4
+    for block, other in zip(model["blocks"], reference["blocks"]):
+        close(block(x.to("cuda")), other(x))
+
+
+def test_arrays_stay_in_host_memory_and_files_are_the_same():
+    layer, other = made("W8A16"), made("W8A16")
+    before = {name: array.clone() for name, array in layer.state_dict().items()}
+    layer.to("cuda")
+    state = layer.state_dict()
+    assert list(state) == list(before) and all(a.device.type == "cpu" and torch.equal(a, before[n]) for n, a in state.items())
+    assert layer.weight.is_cuda and torch.equal(layer.weight.cpu(), before["weight"]) and layer.bias.is_cuda
+    x = torch.randn(3, 96).to("cuda")
+    other.to("cuda")
+    other.load_state_dict({name: array.to("cuda") for name, array in state.items()})
+    assert torch.equal(other(x).cpu(), layer(x).cpu())
+    layer.load_state_dict(made("W8A16").state_dict())  # which the packed form follows
+    assert not torch.equal(other(x).cpu(), layer(x).cpu())
+    file = io.BytesIO()
+    torch.save(other, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    assert torch.equal(loaded(x).cpu(), other(x).cpu()) and torch.equal(copy.deepcopy(other)(x).cpu(), other(x).cpu())
+
+
+def held(cuda):
+    return sum(size for _, _, size in cuda.memory.lent.values())
+
+
+def test_one_form_of_the_weight_is_there_and_goes_with_the_layer(cuda):
+    before, layer = held(cuda), made("W8A8_DYNAMIC", 256, 512)
+    layer.to("cuda")
+    one = held(cuda) - before
+    assert 256 * 512 <= one < 1.2 * 256 * 512
+    layer.to("cuda").to(torch.bfloat16).to("cuda")
+    assert held(cuda) - before == one
+    layer.to("cpu")
+    assert held(cuda) == before
+    layer.to("cuda:1")
+    assert held(cuda) - before == one and layer(torch.randn(2, 512).to("cuda:1")).device == torch.device("cuda:1")
+    del layer
+    assert held(cuda) == before
+
+
+def test_calls_go_to_the_stream_of_torch_and_nobody_waits(cuda, tmp_path, monkeypatch):
+    """Work of the fake GPU is done when somebody waits for its stream, and is reported then."""
+    layer, x, launches = made(), torch.randn(5, 96), tmp_path / "launches"
+    want, there, stream = layer(x), x.to("cuda"), cuda.Stream.new()
+    layer.to("cuda")
+    layer(there)
+    torch.cuda.synchronize()
+    monkeypatch.setenv("AEROGEL_FAKE_REPORT", str(launches))
+    with torch.cuda.stream(stream):
+        y = layer(there)
+        cuda.Stream(0).synchronize()
+        assert not launches.exists()
+        stream.synchronize()
+        assert launches.exists()
+        assert torch.equal(y.cpu(), want)
+    # The form was made on another stream, which torch may not lend its memory to before this stream is done.
+    address = next(a for a, used in cuda.memory.used_on.items() if stream.cuda_stream in used)
+    assert cuda.memory.lent[address][1] == 0
+
+
+def test_a_graph_is_captured_and_replayed(cuda):
+    x = torch.randn(5, 96)
+    for scheme in ("W8A8_DYNAMIC", "W4A16", "W4A4_MXFP4"):
+        layer = made(scheme).to("cuda")
+        there, graph = x.to("cuda"), cuda.Graph()
+        layer(there)
+        with graph.capture():
+            y = layer(there)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            there.copy_(torch.randn(5, 96))
+            torch.cuda.synchronize()
+            graph.replay()
+            assert torch.equal(y.cpu(), layer(there).cpu())
+
+
+def test_gradients_flow_to_x():
+    layer, x = made("W8A16"), torch.randn(3, 96)
+    here = x.clone().requires_grad_()
+    layer(here).square().sum().backward()
+    there = x.to("cuda").requires_grad_()
+    layer.to("cuda")(there).square().sum().backward()
+    close(there.grad, here.grad, 1e-5)
+
+
+def test_autocast_of_the_gpu():
+    layer, x = made("W8A16"), torch.randn(3, 96)
+    want = layer(x.bfloat16())
+    with torch.autocast("cuda", torch.bfloat16):
+        close(layer.to("cuda")(x.to("cuda")), want, 4e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x.to("cuda")).dtype == torch.float32
+
+
+def test_what_does_not_go_together_is_refused():
+    layer, x = made(), torch.randn(3, 96)
+    with pytest.raises(ValueError, match=r"\[linear\] x must be on the CPU, got cuda:0"):
+        layer(x.to("cuda"))
+    layer.to("cuda")
+    with pytest.raises(ValueError, match=r"\[linear\] x must be on cuda:0, got cpu"):
+        layer(x)
+    with pytest.raises(ValueError, match=r"\[linear\] x must be on cuda:0, got cuda:1"):
+        layer(x.to("cuda:1"))
+    with pytest.raises(NotImplementedError, match="layers run on the CPU or on an NVIDIA GPU, not on meta"):
+        layer.to("meta")
+    assert layer(x.to("cuda")).is_cuda
+
+
+def test_memory_that_is_not_there_is_told_in_torchs_words(cuda, monkeypatch):
+    def none(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    layer, x = made().to("cuda"), torch.randn(3, 96).to("cuda")
+    monkeypatch.setattr(cuda.memory, "take", none)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        layer(x)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        made().to("cuda")
+    monkeypatch.undo()
+    assert layer(x).is_cuda
+
+
+def test_arrays_that_somebody_sets_one_by_one():
+    """As accelerate does: each array for itself, without a word to the module."""
+    layer, x = made("W8A8_DYNAMIC"), torch.randn(3, 96)
+    want = layer(x)
+    for name, array in list(layer._buffers.items()):
+        layer._buffers[name] = array.to("cuda")
+    assert torch.equal(layer(x.to("cuda")).cpu(), want)
+    with pytest.raises(ValueError, match="x must be on cuda:0, got cpu"):
+        layer(x)
+    layer.to("cuda")
+    assert layer._buffers["weight"].device.type == "cpu" and torch.equal(layer(x.to("cuda")).cpu(), want)
+    assert torch.equal(layer.to("cpu")(x), want)
