@@ -1,43 +1,31 @@
-"""torch gets its fake GPU before anything imports it. Where that cannot be (aerogel was built without CUDA, torch is there already), tests are skipped."""
+"""torch gets its fake GPU before anything imports it (fake_cuda.py). Tests are skipped where aerogel was built without CUDA."""
 import pathlib
 import sys
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-
-def _begin() -> str:
-    if "torch" in sys.modules:
-        return "torch was imported before: run this folder by itself"
+TOO_LATE, NO_GPU = "torch" in sys.modules and "fake_cuda" not in sys.modules, ""
+if not TOO_LATE:
     try:
-        import fake_cuda  # noqa: F401
+        import fake_cuda
     except OSError as error:
-        return f"no fake GPU: {error}"
-    return ""
-
-
-WHY_NOT = _begin()
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if WHY_NOT and item.path.is_relative_to(pathlib.Path(__file__).parent):
-            item.add_marker(pytest.mark.skip(reason=WHY_NOT))
+        NO_GPU = f"no fake GPU: {error}"
 
 
 @pytest.fixture(autouse=True)
 def seeded():
+    if TOO_LATE:
+        pytest.fail("torch was imported before fake_cuda: run this folder by itself, as tests/run_files.py does")
+    if NO_GPU:
+        pytest.skip(NO_GPU)
     import torch
 
     torch.manual_seed(7)
     yield
-    if "fake_cuda" in sys.modules:
-        torch.cuda.synchronize()  # what a kernel did wrong is told here at the latest
+    torch.cuda.synchronize()  # what a kernel did wrong is told here at the latest
 
 
 @pytest.fixture
 def cuda():
-    import fake_cuda
-
     return fake_cuda
