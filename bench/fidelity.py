@@ -7,8 +7,11 @@ one unit in the last place of float32 (nearer than that nothing can be expected)
 """
 
 import argparse
+import concurrent.futures
+import hashlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import statistics
@@ -31,6 +34,8 @@ VARIANTS = {
     "W8A8_DYNAMIC": ["W8A8_DYNAMIC"], "W8A8_DYNAMIC, rotated": ["W8A8_DYNAMIC", "--rotate", "-1"],
     "W8A8_DYNAMIC, ConvRot": ["W8A8_DYNAMIC", "--rotate", "convrot"],
     "W8A8_DYNAMIC, smoothquant": ["W8A8_DYNAMIC", "--smooth", "smoothquant", DATA],
+    "W8A8_DYNAMIC, low rank 32": ["W8A8_DYNAMIC", "--low-rank", "32"], "W8A8_DYNAMIC, gptq": ["W8A8_DYNAMIC", "--algorithm", "gptq", DATA],
+    "W8A8_DYNAMIC, autoround": ["W8A8_DYNAMIC", "--algorithm", "autoround", DATA],
     "W8A8": ["W8A8", DATA], "W8A8, smoothquant": ["W8A8", "--smooth", "smoothquant", DATA], "W8A8, rotated": ["W8A8", "--rotate", "-1", DATA],
     "W8A8_TIMESTEP": ["W8A8_TIMESTEP", DATA], "WFP8AFP8_DYNAMIC": ["WFP8AFP8_DYNAMIC"], "W8A8_MXFP8": ["W8A8_MXFP8"],
     "W8A8_MXFP8, mse_round": ["W8A8_MXFP8", "--algorithm", "mse_round"],
@@ -39,12 +44,21 @@ VARIANTS = {
     "W4A16, groups of 32, ssz": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "ssz"],
     "W4A16, groups of 32, gptq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "gptq", DATA],
     "W4A16, groups of 32, autoround": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "autoround", DATA],
+    "W4A16, groups of 32, rotated": ["W4A16", "--group-size", "32", "--packed", "--rotate", "-1"],
+    "W4A16, groups of 32, ConvRot": ["W4A16", "--group-size", "32", "--packed", "--rotate", "convrot"],
+    "W4A16, groups of 32, smoothquant": ["W4A16", "--group-size", "32", "--packed", "--smooth", "smoothquant", DATA],
+    "W4A16, groups of 32, low rank 32": ["W4A16", "--group-size", "32", "--packed", "--low-rank", "32"],
     "W4A16, groups of 32, awq": ["W4A16", "--group-size", "32", "--packed", "--algorithm", "awq", DATA],
     "W4A16, groups of 32, awq, gptq": ["W4A16", "--group-size", "32", "--packed", "--smooth", "awq", "--algorithm", "gptq", DATA],
     "W4A16_MXFP4": ["W4A16_MXFP4"], "W4A16_MXFP4, fouroversix": ["W4A16_MXFP4", "--algorithm", "fouroversix"],
     "W4A8": ["W4A8", *PER_ROW], "W4A8, rotated, gptq": ["W4A8", *PER_ROW, "--rotate", "-1", "--algorithm", "gptq", DATA],
     "W4A4_DYNAMIC": ["W4A4_DYNAMIC", *PER_ROW], "W4A4_DYNAMIC, rotated": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1"],
     "W4A4_DYNAMIC, ConvRot": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "convrot"],
+    "W4A4_DYNAMIC, smoothquant": ["W4A4_DYNAMIC", *PER_ROW, "--smooth", "smoothquant", DATA],
+    "W4A4_DYNAMIC, low rank 32": ["W4A4_DYNAMIC", *PER_ROW, "--low-rank", "32"],
+    "W4A4_DYNAMIC, gptq": ["W4A4_DYNAMIC", *PER_ROW, "--algorithm", "gptq", DATA],
+    "W4A4_DYNAMIC, autoround": ["W4A4_DYNAMIC", *PER_ROW, "--algorithm", "autoround", DATA],
+    "W4A4_DYNAMIC, rotated, gptq": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1", "--algorithm", "gptq", DATA],
     "W4A4_DYNAMIC, rotated, low rank 32": ["W4A4_DYNAMIC", *PER_ROW, "--rotate", "-1", "--low-rank", "32"],
     "W4A4_DYNAMIC, smoothed, low rank 32, rotated, gptq":
         ["W4A4_DYNAMIC", *PER_ROW, "--smooth", "smoothquant", "--low-rank", "32", "--rotate", "-1", "--algorithm", "gptq", DATA],
@@ -56,6 +70,12 @@ VARIANTS = {
     "W8A16, attention FP8_DYNAMIC": ["W8A16", "--fa", "FP8_DYNAMIC"], "W8A16, attention MXFP8_DYNAMIC": ["W8A16", "--fa", "MXFP8_DYNAMIC"],
     "W8A16, attention MXFP4_DYNAMIC": ["W8A16", "--fa", "MXFP4_DYNAMIC"],
 }
+# One algorithm at a time, each on the same schemes: name in the table, end of the variant's name.
+SIDE_BY_SIDE = {"none (minmax)": "", "ConvRot": ", ConvRot", "rotated (ours)": ", rotated", "SVD, low rank 32": ", low rank 32",
+                "SmoothQuant": ", smoothquant", "GPTQ": ", gptq", "AutoRound": ", autoround"}
+SIDES = ("W8A8_DYNAMIC", "W4A16, groups of 32", "W4A4_DYNAMIC")
+# name: flags of `aerogel generate`
+CACHES = {f"{kind}, {threshold}": ["--cache", kind, "--cache-threshold", threshold] for kind in ("first-block", "taylor") for threshold in (0.02, 0.05, 0.1)}
 # Ranges per step differ where all tokens of a step are at one noise level: all frames together, none before the others.
 TOGETHER = ["--stagger", "0", "--no-image-first"]
 # name: flags of `aerogel quantize`, share of the steps before the first static one
@@ -69,7 +89,9 @@ COLUMNS = {
     "loss gained, 1e-5": ("losses_gained", "1e-5"), "velocity error": ("velocity_errors", ".4f"), "PSNR": ("psnr", ".1f"), "SSIM": ("ssim", ".4f"),
     "cosine": ("cosine", ".5f"),
 }
-COLUMNS_BY_STEP = ("loss gained, 1e-5", "velocity error", "PSNR", "SSIM", "cosine")
+COLUMNS_OF_CACHES = {"passes left out": ("left_out", ".0%"), "s/video": ("seconds", ".2f"), "PSNR": ("psnr", ".1f"), "SSIM": ("ssim", ".4f"),
+                     "cosine": ("cosine", ".5f")}
+COLUMNS_BY_STEP = {name: COLUMNS[name] for name in ("loss gained, 1e-5", "velocity error", "PSNR", "SSIM", "cosine")}
 # Variants of near figures, or whose figures once seemed to contradict each other: compared video by video and input by input.
 PAIRS = [
     ("W8A16", "W8A8_DYNAMIC"), ("W8A16, mse_clip", "W8A16"), ("W8A16, mse_clip", "torchao int8 weight-only"), ("W8A8_DYNAMIC, rotated", "W8A8_DYNAMIC"),
@@ -113,11 +135,14 @@ def parse_arguments():
     parser.add_argument("--only", action="append", default=[], help="only variants whose name contains this; repeatable")
     parser.add_argument("--captions", nargs="+", default=listed_captions(VIDEOS), help="of the videos, one each; by default 24 that are not calibrated on")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=2)
+    parser.add_argument("--cache-steps", type=int, default=24, help="of the videos with --cache, which needs steps that are near each other")
     parser.add_argument("--guidance", type=float, help="of the videos; 1: none; default: the model's")
     parser.add_argument("--held-out", type=int, default=VIDEOS, help="unseen videos, at as many noise levels, of the loss and the velocity error")
-    parser.add_argument("--held-out-frames", type=int, default=8, help="frames of them")
-    parser.add_argument("--json", type=pathlib.Path, help="keeps all figures; variants that it holds already, measured alike, are not measured again")
+    parser.add_argument("--held-out-frames", type=int, default=4, help="frames of them")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos made at a time, each by one thread")
+    parser.add_argument("--json", type=pathlib.Path, default=ROOT / "build/fidelity.json",
+                        help="keeps all figures; variants that it holds already, measured alike by the same command, are not measured again")
     return parser.parse_args()
 
 
@@ -126,18 +151,18 @@ class Kept:
 
     def __init__(self, arguments):
         self.path = arguments.json
-        self.settings = {key: str(getattr(arguments, key)) for key in ("model", "captions", "steps", "frames", "guidance", "held_out", "held_out_frames")}
-        before = json.loads(self.path.read_text()) if self.path and self.path.exists() else {}
+        named = ("model", "captions", "steps", "frames", "guidance", "held_out", "held_out_frames", "cache_steps")
+        self.settings = {key: str(getattr(arguments, key)) for key in named} | {"aerogel": hashlib.sha256(arguments.aerogel.read_bytes()).hexdigest()}
+        before = json.loads(self.path.read_text()) if self.path.exists() else {}
         alike = before.get("settings") == self.settings
-        self.rows = {part: before[part] if alike else {} for part in ("variants", "by_step")}
+        self.rows = {part: before[part] if alike else {} for part in ("variants", "by_step", "caches")}
 
     def row(self, part, name, measured, flags=()):
         """What is kept of the same flags, else what `measured()` gives."""
         rows, flags = self.rows[part], [str(flag) for flag in flags]
         if rows.get(name, {}).get("flags") != flags:
             rows[name] = {**measured(), "flags": flags}
-            if self.path:
-                figures.write(self.path, {"settings": self.settings, **self.rows})
+            figures.write(self.path, {"settings": self.settings, **self.rows})
         return rows[name]
 
 
@@ -152,19 +177,25 @@ class Measure:
         self.held_out = held_out.HeldOut(held_out.demo.load_folder(arguments.model), arguments.held_out, shift, arguments.held_out_frames)
         self.records = self.held_out.write(folder / "records.safetensors", arguments.steps)
 
-    def run(self, *flags):
-        done = subprocess.run([str(self.arguments.aerogel), *map(str, flags)], capture_output=True, text=True, check=False)
+    def run(self, *flags, threads=None):
+        settings = {**os.environ, **({} if threads is None else {"AEROGEL_NUM_THREADS": str(threads)})}
+        done = subprocess.run([str(self.arguments.aerogel), *map(str, flags)], capture_output=True, text=True, check=False, env=settings)
         if done.returncode != 0:
             raise SystemExit(f"aerogel {' '.join(map(str, flags))}\n{done.stderr}")
         return json.loads(done.stdout)
 
+    def each(self, function):
+        """What function(seed, caption) gives for every caption. Several at a time: one video is too small for many threads."""
+        with concurrent.futures.ThreadPoolExecutor(self.arguments.jobs) as pool:
+            return list(pool.map(function, range(len(self.arguments.captions)), self.arguments.captions))
+
     def videos(self, name, model, *flags):
         """The videos of all captions, caption i from seed i; the generation reports."""
-        reports = []
-        for seed, caption in enumerate(self.arguments.captions):
+        def one(seed, caption):
             path = self.folder / f"{name}_{seed}.safetensors"
-            reports.append(self.run("generate", model, "--prompt", caption, "--seed", seed, *self.length, *self.guidance, "-o", path, "--json", *flags))
-        return reports
+            return self.run("generate", model, "--prompt", caption, "--seed", seed, *self.length, *self.guidance, "-o", path, "--json", *flags, threads=1)
+
+        return self.each(one)
 
     def forward(self, model, *flags):
         """Loss and error of the velocity of each unseen video."""
@@ -174,10 +205,10 @@ class Measure:
 
     def distances(self, name, reference="float"):
         """PSNR, SSIM and cosine of each video to that of the float model; equal videos count as 100 dB."""
-        results = []
-        for seed in range(len(self.arguments.captions)):
-            pair = [self.folder / f"{n}_{seed}.safetensors" for n in (reference, name)]
-            results += self.run("compare", *pair, "--json")["results"]
+        def one(seed, _):
+            return self.run("compare", *(self.folder / f"{n}_{seed}.safetensors" for n in (reference, name)), "--json")["results"][0]
+
+        results = self.each(one)
         return {key: [min(float(r[key]), 100.0) for r in results] for key in ("psnr", "ssim", "cosine")}
 
     def calibration(self):
@@ -262,6 +293,27 @@ def measure(arguments, kept):
         return rows | (measure.torchao(kept) if not arguments.only or any("torchao" in part for part in arguments.only) else {})
 
 
+def measure_caches(arguments, kept):
+    """Rows of the float model whose blocks are left out in some passes, beside that without."""
+    with tempfile.TemporaryDirectory() as temporary:
+        measure = Measure(argparse.Namespace(**{**vars(arguments), "steps": arguments.cache_steps}), pathlib.Path(temporary))
+
+        def seconds(reports):
+            return {"seconds": [stage["seconds"] for r in reports for stage in r["stages"] if stage["stage"] == "denoise"]}
+
+        def cached(flags):
+            reports = measure.videos("cached", arguments.model, *flags)
+            passes = [(1 if r["guidance"] == 1 else 2) * r["steps"] for r in reports]
+            left_out = [len(r["cache"]["cached_passes"]) / count for r, count in zip(reports, passes)]
+            return {"left_out": left_out, **seconds(reports), **measure.distances("cached")}
+
+        plain = seconds(measure.videos("float", arguments.model))
+        rows = {"none": kept.row("caches", "none", lambda: plain)}
+        for name, flags in track(CACHES.items(), "caches"):
+            rows[name] = kept.row("caches", name, lambda flags=flags: cached(flags), flags)
+        return rows
+
+
 def measure_by_step(arguments, kept):
     """Rows of the schemes with a range for all steps and with one for each."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -286,11 +338,22 @@ def shown(value, form):
     return f"{value / 1e6:.2f}" if form == "MB" else format(value, form)
 
 
-def table(rows, columns=tuple(COLUMNS)):
+def table(rows, columns=None):
+    columns = COLUMNS if columns is None else columns
     lines = [f"| variant | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 1)}"]
     for name, row in rows.items():
-        cells = [shown(row.get(key), form) for key, form in map(COLUMNS.get, columns)]
+        cells = [shown(row.get(key), form) for key, form in columns.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def side_by_side(rows):
+    """Velocity errors, PSNR and bytes of one algorithm at a time on the same schemes."""
+    lines = [f"| algorithm | {' | '.join(f'{side}: velocity error | PSNR | MB' for side in SIDES)} |", "|" + " --- |" * (1 + 3 * len(SIDES))]
+    for name, end in SIDE_BY_SIDE.items():
+        found = [rows.get(side + end) for side in SIDES]
+        cells = [["", "", ""] if row is None else [shown(row["velocity_errors"], ".4f"), shown(row["psnr"], ".1f"), shown(row["bytes"], "MB")] for row in found]
+        lines.append(f"| {name} | {' | '.join(' | '.join(part) for part in cells)} |")
     return "\n".join(lines)
 
 
@@ -344,7 +407,7 @@ def hash_of(name):
     return sum(name.partition(",")[0].encode()) % 10
 
 
-def page(arguments, rows, rows_by_step):
+def page(arguments, rows, rows_by_step, rows_of_caches):
     videos, guidance = len(arguments.captions), "" if arguments.guidance is None else f", guidance {arguments.guidance:g}"
     return f"""# Fidelity: what quantization costs in quality
 
@@ -366,7 +429,8 @@ How it is measured:
 - **PSNR, SSIM, cosine**: compare each video with that of the float model from the same caption and seed.
 - **torchao** quantizes the same layers. PyTorch makes its videos, with another sampler and other noise than ours, so
   they are compared with PyTorch's own float video. Its size counts int4 as four bits, and what stays float as bfloat16.
-- **Seconds** depend on the machine and on which formats have fast kernels there.
+- **Seconds** depend on the machine and on which formats have fast kernels there. A video is made by one thread, {arguments.jobs} at a
+  time; torchao's are made in batches.
 
 The second row moves every weight of the float model by one unit in the last place of float32: a variant near it is as
 good as float.
@@ -385,6 +449,21 @@ differences of near variants with the 95 % intervals of their means. *Sure* says
 
 {EXPLANATIONS}
 
+## One algorithm at a time
+
+The same algorithms on three schemes, from the table above. SVD is a float branch of rank 32 beside the quantized
+residual (`--low-rank`), which takes bytes; the rotated rows multiply the inputs by a Hadamard matrix.
+
+{side_by_side(rows)}
+
+## Caches of steps
+
+`--cache first-block` and `--cache taylor` leave the blocks of a pass out where the first block's output changes little
+([models.md](models.md)). The float model, {arguments.cache_steps} steps; the numbers are `--cache-threshold`. *Passes left out* is their share.
+PSNR, SSIM and cosine compare with the videos of the first row.
+
+{table(rows_of_caches, COLUMNS_OF_CACHES)}
+
 ## Ranges per step
 
 `W8A8` has one input range per layer for all steps. `W8A8_TIMESTEP` has one range for each step, and may compute with
@@ -401,11 +480,13 @@ of nearly all noise levels, and ranges per step say little. So in this table all
 def main():
     arguments = parse_arguments()
     kept = Kept(arguments)
-    rows, rows_by_step = measure(arguments, kept), measure_by_step(arguments, kept)
+    rows = measure(arguments, kept)
+    rows_by_step, rows_of_caches = measure_by_step(arguments, kept), measure_caches(arguments, kept)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "fidelity.md").write_text(page(arguments, rows, rows_by_step))
+    (arguments.output / "fidelity.md").write_text(page(arguments, rows, rows_by_step, rows_of_caches))
     plot(rows, arguments.output / "fidelity.png")
-    print(table(rows), compared(rows, PAIRS), table(rows_by_step, COLUMNS_BY_STEP), compared(rows_by_step, PAIRS_BY_STEP), sep="\n\n")
+    print(table(rows), compared(rows, PAIRS), side_by_side(rows), table(rows_by_step, COLUMNS_BY_STEP), compared(rows_by_step, PAIRS_BY_STEP),
+          table(rows_of_caches, COLUMNS_OF_CACHES), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def test_held_out_loss_is_that_of_the_training_loop(short_demo):
 
 def test_every_variant(build, short_demo, tmp_path):
     command = [sys.executable, ROOT / "bench/fidelity.py", "--aerogel", build / "aerogel", "--model", short_demo, "--output", tmp_path,
-               "--steps", 2, "--frames", 2, "--held-out", 2, "--held-out-frames", 3, "--captions", "red circle moves left", "blue star turns", "--json", tmp_path / "rows.json"]
+               "--steps", 2, "--frames", 2, "--cache-steps", 3, "--held-out", 2, "--held-out-frames", 3, "--captions", "red circle moves left", "blue star turns", "--json", tmp_path / "rows.json"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 0, done.stderr
     measured = json.loads((tmp_path / "rows.json").read_text())
@@ -52,18 +53,25 @@ def test_every_variant(build, short_demo, tmp_path):
     by_step = {name: row.get("velocity_error") for name, row in measured["by_step"].items()}
     assert by_step["float"] == 0 and all(error > 0 for name, error in by_step.items() if name != "float")
     assert by_step["W8A8_TIMESTEP, first half dynamic"] < by_step["W8A8_TIMESTEP"]
+    caches = measured["caches"]
+    assert list(caches) == ["none", *fidelity.CACHES] and all(0 <= share < 1 for row in list(caches.values())[1:] for share in row["left_out"])
     page = (tmp_path / "fidelity.md").read_text()
+    beside = page.split("## One algorithm at a time")[1].split("##")[0]
+    assert all(re.search(rf"\| {re.escape(name)} (\| [\d.± ]+){{9}}\|\n", beside) for name in fidelity.SIDE_BY_SIDE)
     assert page.count(" ± ") > 5 * len(rows) and all(len(row["psnr"]) == 2 == len(row["losses"]) for name, row in rows.items() if "psnr" in row)
     assert all(f"| {name} |" in page for name in rows) and (tmp_path / "fidelity.png").stat().st_size > 1000
 
 
 def test_what_is_kept_is_of_the_same_flags(tmp_path):
     assert len({tuple(flags) for flags in fidelity.VARIANTS.values()}) == len(fidelity.VARIANTS)
-    settings = {key: 1 for key in ("model", "captions", "steps", "frames", "guidance", "held_out", "held_out_frames")}
-    arguments = argparse.Namespace(json=tmp_path / "rows.json", **settings)
+    settings = {key: 1 for key in ("model", "captions", "steps", "frames", "guidance", "held_out", "held_out_frames", "cache_steps")}
+    arguments = argparse.Namespace(json=tmp_path / "rows.json", aerogel=tmp_path / "aerogel", **settings)
+    arguments.aerogel.write_bytes(b"1")
     assert fidelity.Kept(arguments).row("variants", "a", lambda: {"psnr": 1}, ["W8A16"])["psnr"] == 1
     assert fidelity.Kept(arguments).row("variants", "a", lambda: {"psnr": 2}, ["W8A16"])["psnr"] == 1
     assert fidelity.Kept(arguments).row("variants", "a", lambda: {"psnr": 3}, ["W8A16", "--rotate", -1])["psnr"] == 3
+    arguments.aerogel.write_bytes(b"2")  # another build
+    assert fidelity.Kept(arguments).row("variants", "a", lambda: {"psnr": 4}, ["W8A16", "--rotate", -1])["psnr"] == 4
 
 
 def test_intervals():
