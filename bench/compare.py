@@ -29,16 +29,16 @@ from problems import models  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-KINDS = ("linear", "attention", "sparse")
+KINDS = ("linear", "attention", "cross", "sparse")
 # What runs without --all: layers of small and large widths, an image's and a video's attention.
 DEFAULT = ("linear/wan2.1-1.3b/", "linear/z-image-turbo/1024x3840x3840", "linear/z-image-turbo/1024x10240x3840", "linear/flux.2-klein-4b/1024x18432x3072",
            "linear/wan2.1-14b/1024x5120x5120", "linear/qwen-image/1024x3072x3072", "attention/wan2.1-1.3b/", "attention/flux.2-klein-4b/",
-           "sparse/wan2.1-1.3b/")
+           "cross/wan2.1-1.3b/", "sparse/wan2.1-1.3b/")
 # What --check asks of W8A8_DYNAMIC layers by level: times as fast as PyTorch in float32.
 FLOORS = {"avx2": 1.3, "avxvnni": 2.5, "avx512": 3.5, "avx512_bf16": 3.5, "amx": 3.5}
 # The largest errors that --check takes of ours, by kind and variant: several times those measured.
 OF_ATTENTION = {"f32": 1e-4, "bf16": 0.02, "int8": 0.05}
-ERRORS = {"linear": {"f32": 0.03, "bf16": 0.03}, "attention": OF_ATTENTION, "sparse": OF_ATTENTION}
+ERRORS = {"linear": {"f32": 0.03, "bf16": 0.03}, "attention": OF_ATTENTION, "cross": OF_ATTENTION, "sparse": OF_ATTENTION}
 
 
 def parse_arguments(arguments=None) -> argparse.Namespace:
@@ -72,6 +72,8 @@ def problems_of(arguments: argparse.Namespace) -> list[Problem]:
             found.setdefault(("linear", n, k), Problem("linear", model.name, (min(tokens, arguments.most_rows), n, k)))
         heads = min(model.heads, MOST_HEADS)
         found["attention", model.name] = Problem("attention", model.name, (heads, tokens, model.head_dim))
+        if model.cross:
+            found["cross", model.name] = Problem("cross", model.name, (heads, tokens, model.cross, model.head_dim))
         if frames > 1 and not model.text:
             found["sparse", model.name] = Problem("sparse", model.name, (heads, tokens, model.head_dim))
     every = sorted(found.values(), key=lambda problem: KINDS.index(problem.kind))

@@ -30,6 +30,7 @@ class Model:
     latent: tuple[int, int, int]  # frames, height and width in tokens
     measured: tuple[int, int, int]  # what benchmarks take instead, or the same
     text: int  # tokens of text in the same attention
+    cross: int  # tokens of text in an attention of their own; 0: none
 
     @property
     def width(self) -> int:
@@ -42,7 +43,7 @@ def models(class_name: str | None = None) -> dict[str, Model]:
     for line in lines("models"):
         model = Model(line["model"], line["class"], int(line["blocks"]), int(line["heads"]), int(line["head_dim"]),
                       [size(layer) for layer in line["layers"].split(",")], size(line["latent"]), size(line.get("measured", line["latent"])),
-                      int(line.get("text", 0)))
+                      int(line.get("text", 0)), int(line.get("cross", 0)))
         if class_name in (None, model.class_name):
             found[model.name] = model
     return found

@@ -2,13 +2,16 @@
 
 Whole videos come from `aerogel generate` and are compared by `aerogel compare`. Layer by layer, q, k and v of the same model in
 PyTorch (on the dense video, noised as at three points of a staggered sampler's way) go through aerogel.sparse_attention; its output is compared with dense
-attention, and the attention mass of the chosen blocks with that of the best blocks, as many per row.
-Writes docs/sparsity.md with its pictures; --output writes them elsewhere.
+attention, and the attention mass of the chosen blocks with that of the best blocks, as many per row. Everything with and without the
+centroids of skipped blocks. Writes docs/sparsity.md with its pictures; --output writes them elsewhere.
 """
 
 import argparse
+import concurrent.futures
+import hashlib
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
@@ -31,10 +34,12 @@ import model as demo_model  # noqa: E402
 import rainfusion_reference as reference  # noqa: E402
 import train  # noqa: E402
 import fidelity  # noqa: E402
+import figures as figure_files  # noqa: E402
 from figures import interval, shown  # noqa: E402
 
 PATTERNS = ("rf_v1", "rf_v2", "ada_bsa")
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
+CENTROIDS = (False, True)
 SIDE = data.SIZE // data.PATCH
 PROGRESS = (0.2, 0.5, 0.8)
 
@@ -45,13 +50,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "examples/shapes_dit", help="pipeline folder")
     parser.add_argument("--prompt", nargs="+", default=fidelity.listed_captions(fidelity.VIDEOS), help="captions of the videos, one each")
     parser.add_argument("--seed", type=int, default=5, help="of the first caption; each other one takes the next")
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--start-step", type=int, default=3, help="sparse from this step on")
+    parser.add_argument("--start-step", type=int, default=2, help="sparse from this step on")
     parser.add_argument("--recorded", type=int, default=4, help="videos whose attention is looked at layer by layer")
     parser.add_argument("--block-size", type=int, default=64)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos made at a time, each by one thread")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="folder for sparsity.md and images/")
-    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/sparsity", help="folder for the videos")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build/sparsity", help="folder for the videos, and figures of a run that was stopped")
     return parser.parse_args()
 
 
@@ -60,36 +66,50 @@ def latent(arguments: argparse.Namespace) -> tuple:
 
 
 def run(command: list) -> dict:
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "AEROGEL_NUM_THREADS": "1"})
     if done.returncode != 0:
         sys.exit(f"sparsity: failed ({done.returncode}): {' '.join(str(part) for part in command)}")
     return json.loads(done.stdout)
 
 
+def named(pattern: str, sparsity: float, centroids: bool) -> str:
+    return f"{pattern}_{round(100 * sparsity)}{'_centroids' if centroids else ''}"
+
+
 def video(arguments: argparse.Namespace, name: str, flags: list) -> dict:
     """Figures of a video of each caption: lists of how close it is to that of the dense model, and means."""
-    row: dict = {"psnr": [], "ssim": [], "cosine": [], "seconds": [], "densities": []}
-    for i, prompt in enumerate(arguments.prompt):
+    def one(i: int) -> tuple[dict, dict]:
         path = arguments.work / f"{name}_{i}.safetensors"
-        command = [arguments.aerogel, "generate", arguments.model, "--prompt", prompt, "--seed", arguments.seed + i, "--frames", arguments.frames]
-        report = run([*command, "--steps", arguments.steps, "-o", path, "--json", *flags])
-        close = run([arguments.aerogel, "compare", arguments.work / f"dense_{i}.safetensors", path, "--json"])["results"][0]
-        for key in ("psnr", "ssim", "cosine"):
-            row[key].append(min(float(close[key]), 100.0))
-        calls = [c for c in report["sparse"]["calls"] if c["step"] >= arguments.start_step] if flags else []
-        row["densities"] += [head["density"] for call in calls for head in call["heads"]]
-        row["seconds"] += report["step_seconds"][arguments.start_step:]
-        row["cpu"] = report["cpu"]
-    return row | {"seconds": statistics.median(row["seconds"]), "density": statistics.fmean(row["densities"]) if flags else 1.0}
+        command = [arguments.aerogel, "generate", arguments.model, "--prompt", arguments.prompt[i], "--seed", arguments.seed + i]
+        report = run([*command, "--frames", arguments.frames, "--steps", arguments.steps, "-o", path, "--json", *flags])
+        return report, run([arguments.aerogel, "compare", arguments.work / f"dense_{i}.safetensors", path, "--json"])["results"][0]
+
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        made = list(pool.map(one, range(len(arguments.prompt))))
+    row: dict = {key: [min(float(close[key]), 100.0) for _, close in made] for key in ("psnr", "ssim", "cosine")}
+    calls = [call for report, _ in made if flags for call in report["sparse"]["calls"] if call["step"] >= arguments.start_step]
+    densities = [head["density"] for call in calls for head in call["heads"]]
+    seconds = [s for report, _ in made for s in report["step_seconds"][arguments.start_step:]]
+    return row | {"cpu": made[0][0]["cpu"], "seconds": statistics.median(seconds), "density": statistics.fmean(densities) if flags else 1.0}
 
 
 def videos(arguments: argparse.Namespace, console: Console) -> dict:
-    """{(pattern, sparsity) or "dense": figures}, one after the other, dense first and last for a fair median."""
+    """{(pattern, sparsity, centroids) or "dense": figures}, one after the other, dense first and last for a fair median. What a run that
+    was stopped has found by the same command with the same flags is taken from it."""
+    settings = {key: str(value) for key, value in vars(arguments).items() if key not in ("output", "work", "recorded")}
+    settings["aerogel"] = hashlib.sha256(arguments.aerogel.read_bytes()).hexdigest()
+    path = arguments.work / "rows.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    kept = before["rows"] if before.get("settings") == settings else {}
     rows = {"dense": video(arguments, "dense", [])}
-    wanted = [(pattern, sparsity) for pattern in PATTERNS for sparsity in SPARSITIES]
-    for pattern, sparsity in track(wanted, "videos", console=console):
+    wanted = [(pattern, sparsity, centroids) for pattern in PATTERNS for centroids in CENTROIDS for sparsity in SPARSITIES]
+    for pattern, sparsity, centroids in track(wanted, "videos", console=console):
+        name = named(pattern, sparsity, centroids)
         flags = ["--sparse", pattern, "--sparsity", sparsity, "--block-size", arguments.block_size, "--start-step", arguments.start_step]
-        rows[pattern, sparsity] = video(arguments, f"{pattern}_{round(100 * sparsity)}", flags)
+        if name not in kept:
+            kept[name] = video(arguments, name, [*flags, *(["--centroids"] if centroids else [])])
+            figure_files.write(path, {"settings": settings, "rows": kept})
+        rows[pattern, sparsity, centroids] = kept[name]
     again = video(arguments, "dense", [])
     rows["dense"]["seconds"] = statistics.median([rows["dense"]["seconds"], again["seconds"]])
     return rows
@@ -183,35 +203,9 @@ class ExhaustiveChoice:
         return "| asked | chosen by | heads judged | same mask | its error to the least |\n| --- | --- | --- | --- | --- |\n" + "".join(rows)
 
 
-class SkippedBlocks:
-    """Errors of a head's attention under a mask, in computed order: as it is; with each skipped block as its mean key and mean value
-    (arXiv 2603.08982); and with products of weights and v left out where no weight of a block reaches a share of the largest so far
-    (arXiv 2512.12087)."""
-
-    THRESHOLD = 0.01
-
-    def __init__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, block: int):
-        blocks = len(mask)
-        scores = q @ k.T * q.shape[-1] ** -0.5
-        top = scores.max(-1, keepdim=True).values
-        weights, wanted = (scores - top).exp(), mask.repeat_interleave(block, 0).repeat_interleave(block, 1)
-        dense = weights @ v / weights.sum(-1, keepdim=True)
-        kept = weights * wanted
-        sums, totals = kept @ v, kept.sum(-1, keepdim=True)
-        means = [t.reshape(blocks, block, -1).mean(1) for t in (k, v)]
-        skipped = block * (q @ means[0].T * q.shape[-1] ** -0.5 - top).exp() * ~mask.repeat_interleave(block, 0)
-        largest = scores.masked_fill(~wanted, -1e30).reshape(blocks, block, blocks, block).amax(3)
-        reaches = ((largest - torch.cummax(largest, 2).values) >= math.log(self.THRESHOLD)).any(1) & mask
-        above = weights * reaches.repeat_interleave(block, 0).repeat_interleave(block, 1)
-
-        def error(o: torch.Tensor) -> float:
-            return float((o - dense).norm() / dense.norm())
-
-        self.density = float(mask.float().mean())
-        self.plain = error(sums / totals.clamp(min=1e-30))
-        self.means = error((sums + skipped @ means[1]) / (totals + skipped.sum(-1, keepdim=True)))
-        self.threshold = error(above @ v / above.sum(-1, keepdim=True).clamp(min=1e-30))
-        self.products = float(reaches.sum() / mask.sum())
+def relative_error(o: torch.Tensor, wanted: torch.Tensor) -> list:
+    """Of every head."""
+    return ((o - wanted).flatten(2).norm(dim=2) / wanted.flatten(2).norm(dim=2))[0].tolist()
 
 
 @torch.inference_mode()
@@ -219,14 +213,16 @@ def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: "Exhau
     """{(pattern, sparsity): {"cosines": [per call], "chosen": mean mass, "best": mean mass, "layers": {layer: mean cosine}}}."""
     import aerogel
 
-    figures = {(p, s): {"cosine": [], "chosen": [], "best": [], "skipped": []} for p in PATTERNS for s in SPARSITIES}
+    figures = {(p, s): {"cosine": [], "chosen": [], "best": [], "error": [], "centroids": []} for p in PATTERNS for s in SPARSITIES}
     for _, layer, q, k, v in track(calls, "layers", console=console):
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
         dense = weights @ v
         for (pattern, sparsity), row in figures.items():
-            o, mask, report = aerogel.sparse_attention(
-                q, k, v, sparse_type=pattern, sparsity=sparsity, block_size=arguments.block_size, return_mask=True, return_report=True,
-                **({} if pattern == "ada_bsa" else {"latent_shape_q": latent(arguments)}))
+            call = {"sparse_type": pattern, "sparsity": sparsity, "block_size": arguments.block_size,
+                    **({} if pattern == "ada_bsa" else {"latent_shape_q": latent(arguments)})}
+            o, mask, report = aerogel.sparse_attention(q, k, v, return_mask=True, return_report=True, **call)
+            row["error"] += relative_error(o, dense)
+            row["centroids"] += relative_error(aerogel.sparse_attention(q, k, v, centroids=True, **call), dense)
             row["cosine"].append((layer, float(torch.cosine_similarity(o.flatten(), dense.flatten(), dim=0))))
             asked = reference.Video(latent(arguments), 0, arguments.block_size, sparsity)
             for head, found in enumerate(report["heads"]):
@@ -234,23 +230,25 @@ def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: "Exhau
                 chosen, best = kept_mass(weights[0, head], mask[0, head].numpy(), reference.orders(asked, kind), arguments.block_size)
                 row["chosen"].append(chosen)
                 row["best"].append(best)
-                q_order, k_order = (torch.from_numpy(order) for order in reference.orders(asked, kind))
-                row["skipped"].append(SkippedBlocks(q[0, head][q_order], k[0, head][k_order], v[0, head][k_order], mask[0, head].bool(), arguments.block_size))
                 if pattern == "rf_v1" and found["type"] in reference.TYPES:
                     exhaustive.judge(sparsity, found["type"], weights[0, head], v[0, head])
     return figures
 
 
 def write_plot(rows: dict, path: pathlib.Path) -> None:
+    """Against seconds, so that centroids pay for what they cost."""
     figure, axis = plt.subplots(figsize=(6.5, 4))
-    for pattern in PATTERNS:
-        means, halves = zip(*(interval(rows[pattern, s]["cosine"]) for s in SPARSITIES))
-        points = [(rows[pattern, s]["density"], mean) for s, mean in zip(SPARSITIES, means)]
-        axis.errorbar(*zip(*points), yerr=None if None in halves else halves, marker="o", label=pattern)
-        for sparsity, (x, y) in zip(SPARSITIES, points):
-            axis.annotate(f"{sparsity:.0%}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    for colour, pattern in enumerate(PATTERNS):
+        for centroids in CENTROIDS:
+            of = [rows[pattern, s, centroids] for s in SPARSITIES]
+            means, halves = zip(*(interval(row["cosine"]) for row in of))
+            points = [(row["seconds"], mean) for row, mean in zip(of, means)]
+            axis.errorbar(*zip(*points), yerr=None if None in halves else halves, marker="o" if centroids else "x", color=f"C{colour}",
+                          linestyle="-" if centroids else ":", label=f"{pattern}{', centroids' if centroids else ''}")
+            for sparsity, (x, y) in zip(SPARSITIES, points):
+                axis.annotate(f"{sparsity:.0%}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axis.axhline(0.95, color="#999", linewidth=0.8)
-    axis.set_xlabel("computed share of the attention map")
+    axis.set_xlabel("seconds of a step")
     axis.set_ylabel("cosine to the dense video")
     axis.legend()
     figure.tight_layout()
@@ -259,8 +257,8 @@ def write_plot(rows: dict, path: pathlib.Path) -> None:
 
 
 def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int = 8) -> None:
-    """Evenly spaced frames of the dense video and of every pattern at 80 %."""
-    names = ["dense", *(f"{pattern}_80" for pattern in PATTERNS)]
+    """Evenly spaced frames of the dense video and of every pattern at 80 %, without centroids and with them."""
+    names = ["dense", *(named(pattern, 0.8, centroid) for pattern in PATTERNS for centroid in CENTROIDS)]
     figure, axes = plt.subplots(len(names), columns, figsize=(1.25 * columns + 1.4, 1.35 * len(names)), squeeze=False)
     for row, name in zip(axes, names):
         frames = np.clip((load_file(arguments.work / f"{name}_0.safetensors")["video"].transpose(1, 2, 3, 0) + 1) / 2, 0, 1)
@@ -268,29 +266,38 @@ def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int
             axis.imshow(frames[index], interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-        row[0].set_ylabel(name.replace("_80", "\n80 %"), rotation=0, ha="right", va="center", fontsize=9)
+        row[0].set_ylabel(name.replace("_80", "\n80 %").replace("_centroids", "\ncentroids"), rotation=0, ha="right", va="center", fontsize=9)
     figure.tight_layout(pad=0.3)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
-def skipped_blocks(arguments: argparse.Namespace, figures: dict) -> str:
+def at_equal_time(rows: dict, pattern: str, sparsity: float) -> str:
+    """PSNR without centroids where a step takes as long as that one with them: on the line between two sparsities."""
+    points = sorted((rows[pattern, s, False]["seconds"], statistics.fmean(rows[pattern, s, False]["psnr"])) for s in SPARSITIES)
+    seconds = rows[pattern, sparsity, True]["seconds"]
+    inside = points[0][0] <= seconds <= points[-1][0]
+    return f"{np.interp(seconds, *zip(*points)):.1f}" if inside else ""
+
+
+def centroids(arguments: argparse.Namespace, rows: dict, figures: dict) -> str:
     text = f"""
-## Skipped blocks
+## Centroids of skipped blocks
 
-Three ways to treat the blocks that a mask leaves out, head by head on the same inputs, in plain PyTorch: errors of the
-output, |o - dense o| / |dense o|. *means*: each skipped block counts as {arguments.block_size} tokens with its mean key and its mean value, which adds
-one key per block (arXiv 2603.08982). *threshold*: of the computed blocks those whose weights all stay under
-{SkippedBlocks.THRESHOLD:.0%} of the largest so far are not multiplied with v (arXiv 2512.12087); *multiplied* is the share that still is. Neither is
-in the kernels yet.
+With `--centroids` each skipped block counts as its {arguments.block_size} tokens at their mean key and mean value (arXiv 2603.08982). *Errors*
+are |o - dense o| / |dense o| of the output of every head, on the inputs above. *At equal time* is the PSNR without
+centroids at the sparsity whose steps take as long as those with them, on the line between two rows of the first table;
+empty where these have none as slow. What was also tried: to leave out the product with v for blocks whose weights stay
+under 1 % of the largest so far (arXiv 2512.12087). It saved 8 to 17 % of those products, less than half of the work of
+a block, and is not in the kernels.
 
-| pattern | asked | computed | left out | means | threshold | multiplied |
+| pattern | asked | error | with centroids | PSNR dB | with centroids | at equal time |
 | --- | --- | --- | --- | --- | --- | --- |
 """
     for (pattern, sparsity), row in figures.items():
-        of = {name: [getattr(head, name) for head in row["skipped"]] for name in ("density", "plain", "means", "threshold", "products")}
-        text += (f"| {pattern} | {sparsity:.0%} | {statistics.fmean(of['density']):.0%} | {shown(of['plain'], '.3f')} | {shown(of['means'], '.3f')} | "
-                 f"{shown(of['threshold'], '.3f')} | {shown(of['products'], '.0%')} |\n")
+        plain, means = (shown(rows[pattern, sparsity, c]["psnr"], ".1f") for c in CENTROIDS)
+        text += (f"| {pattern} | {sparsity:.0%} | {shown(row['error'], '.3f')} | {shown(row['centroids'], '.3f')} | {plain} | {means} | "
+                 f"{at_equal_time(rows, pattern, sparsity)} |\n")
     return text
 
 
@@ -321,19 +328,18 @@ and how well `rf_v1` recognises heads. `make sparsity` (`bench/sparsity.py`) wri
 
 Model `{arguments.model.name}`, {len(arguments.prompt)} captions from seed {arguments.seed} on, {arguments.frames} frames, {arguments.steps} steps, blocks of {arguments.block_size}
 tokens, dense before step {arguments.start_step}. Figures are `mean ± half` of the 95 % interval of the mean (Student's t) over
-the videos, or over layers, levels and videos. Measured on {dense["cpu"]["name"]} ({dense["cpu"]["level"]}, {dense["cpu"]["threads"]} threads); the dense model takes {dense["seconds"]:.2f} s
+the videos, or over layers, levels and videos. Measured on {dense["cpu"]["name"]} ({dense["cpu"]["level"]}), {arguments.jobs} videos at a time by one thread each; the dense model takes {dense["seconds"]:.2f} s
 per step. *asked* is the sparsity. *density* is the computed share of the attention maps in the sparse steps (blocks
 of the first frame are always computed). Seconds are medians over the sparse steps. PSNR, SSIM and
 cosine compare with the dense video.
 
-![cosine against density](images/sparsity.png)
+![cosine against seconds](images/sparsity.png)
 
 | pattern | asked | density | s / step | speed | PSNR dB | SSIM | cosine |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-    for pattern, sparsity in figures:
-        row = rows[pattern, sparsity]
-        text += (f"| {pattern} | {sparsity:.0%} | {row['density']:.0%} | {row['seconds']:.2f} | {dense['seconds'] / row['seconds']:.2f} x | "
+    for (pattern, sparsity, centroid), row in list(rows.items())[1:]:
+        text += (f"| {pattern}{', centroids' if centroid else ''} | {sparsity:.0%} | {row['density']:.0%} | {row['seconds']:.2f} | {dense['seconds'] / row['seconds']:.2f} x | "
                  f"{shown(row['psnr'], '.1f')} | {shown(row['ssim'], '.3f')} | {shown(row['cosine'], '.4f')} |\n")
     text += f"""
 ![frames at 80 %](images/sparsity_frames.png)
@@ -359,7 +365,7 @@ staggered sampler is {", ".join(f"{p:.0%}" for p in PROGRESS)} done.
         chosen, best = statistics.fmean(row["chosen"]), statistics.fmean(row["best"])
         text += (f"| {pattern} | {sparsity:.0%} | {shown([c for _, c in row['cosine']], '.4f')} | "
                  f"{statistics.fmean(by_layer[worst]):.4f} (layer {worst}) | {shown(row['chosen'], '.1%')} | {best:.1%} | {best - chosen:.1%} |\n")
-    return text + skipped_blocks(arguments, figures) + arm(exhaustive)
+    return text + centroids(arguments, rows, figures) + arm(exhaustive)
 
 
 def main() -> None:

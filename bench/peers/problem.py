@@ -13,11 +13,11 @@ MOST_ROWS, MOST_HEADS = 1024, 12  # of a Linear and of an attention: so that a c
 
 @dataclass(frozen=True)
 class Problem:
-    """kind linear: sizes m, n, k. kind attention and sparse: sizes heads, tokens, head_dim."""
+    """kind linear: sizes m, n, k. kind attention and sparse: sizes heads, tokens, head_dim; cross: heads, tokens, those of k and v, head_dim."""
 
     kind: str
     model: str
-    sizes: tuple[int, int, int]
+    sizes: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -25,8 +25,10 @@ class Problem:
 
     @property
     def operations(self) -> float:
-        a, b, c = self.sizes
-        return 2.0 * a * b * c if self.kind == "linear" else 4.0 * a * b * b * c * (self.density if self.kind == "sparse" else 1)
+        if self.kind in ("linear", "cross"):
+            return (2.0 if self.kind == "linear" else 4.0) * math.prod(self.sizes)
+        heads, tokens, head_dim = self.sizes
+        return 4.0 * heads * tokens * tokens * head_dim * (self.density if self.kind == "sparse" else 1)
 
     @property
     def density(self) -> float:
@@ -52,7 +54,8 @@ class Problem:
         if self.kind == "linear":
             m, n, k = self.sizes
             return {"x": normal(m, k), "weight": normal(n, k) / np.float32(math.sqrt(k)), "bias": normal(n)}
-        arrays = {name: normal(self.sizes[1], self.sizes[0], self.sizes[2]) for name in "qkv"}  # as a model's Linears make them
+        heads, tokens, head_dim = self.sizes[0], self.sizes[1], self.sizes[-1]
+        arrays = {name: normal(tokens if name == "q" else self.sizes[-2 if self.kind == "cross" else 1], heads, head_dim) for name in "qkv"}  # as Linears make them
         return arrays | ({"mask": self.mask()} if self.kind == "sparse" else {})
 
     def integer_arrays(self, grid: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -84,7 +87,7 @@ class Problem:
         if self.kind == "linear":
             return arrays["x"][rows].astype(np.float64) @ arrays["weight"].T.astype(np.float64) + arrays["bias"]
         q, k, v = (arrays[name][:, 0].astype(np.float64) for name in "qkv")
-        scores = q[rows] @ k.T / math.sqrt(self.sizes[2])
+        scores = q[rows] @ k.T / math.sqrt(self.sizes[-1])
         if "mask" in arrays:
             seen = arrays["mask"][0][rows // BLOCK].repeat(BLOCK, axis=1)[:, : len(k)]
             scores[~seen] = -np.inf

@@ -64,7 +64,7 @@ def cell(problem: dict, peer: str) -> str:
 def markdown(result: dict) -> str:
     """Tables of one run: a line a problem, the peers as columns."""
     lines = []
-    for title, kinds in (("linear W8A8_DYNAMIC (m x n x k)", ("linear",)), ("attention (heads x tokens x head_dim)", ("attention", "sparse"))):
+    for title, kinds in (("linear W8A8_DYNAMIC (m x n x k)", ("linear",)), ("attention (heads x tokens x head_dim; cross: with those of the text)", ("attention", "cross", "sparse"))):
         problems = [problem for problem in result["problems"] if problem["kind"] in kinds]
         if not problems:
             continue
@@ -75,7 +75,8 @@ def markdown(result: dict) -> str:
         for problem in problems:
             by_variant = {row["variant"]: row for row in problem["rows"] if row["ours"] and not row["lesser"] and "failed" not in row}
             first = by_variant.get("f32")
-            name = f"{problem['model']}, {'sparse, ' if problem['kind'] == 'sparse' else ''}{' x '.join(map(str, problem['sizes']))}"
+            kind = f"{problem['kind']}, " if problem["kind"] in ("cross", "sparse") else ""
+            name = f"{problem['model']}, {kind}{' x '.join(map(str, problem['sizes']))}"
             if first is None:
                 lines.append(f"| {name} | " + " | ".join(["fails"] * (len(peers) + len(ours))) + " |")
                 continue

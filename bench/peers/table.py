@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Row:
     name: str  # in reports
     module: str  # the file in this folder
-    kinds: tuple[str, ...]  # of problems: "linear", "attention" (dense), "sparse" (under a mask of blocks)
+    kinds: tuple[str, ...]  # of problems: "linear", "attention" (dense), "cross" (of few keys), "sparse" (under a mask of blocks)
     variant: str  # what the module makes of it: the type of what goes in and comes out, or a format
     integers: bool = False  # multiplies int8 by int8, so that its products can be compared with exact ones
     held: bool = True  # can be held to a CPU level from outside (HOLDS in side.py)
@@ -28,7 +28,7 @@ class Row:
         return "bf16" if self.variant == "bf16" else "f32"
 
 
-LINEAR, DENSE, SPARSE = ("linear",), ("attention",), ("sparse",)
+LINEAR, DENSE, SPARSE = ("linear",), ("attention", "cross"), ("sparse",)
 ROWS = (
     Row("aerogel W8A8_DYNAMIC", "ours", LINEAR, "f32", integers=True),
     Row("aerogel W8A8_DYNAMIC bf16", "ours", LINEAR, "bf16", integers=True),

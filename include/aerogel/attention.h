@@ -29,8 +29,13 @@ struct AttentionScales {
 struct AttentionOptions {
     AttentionLayout layout = AttentionLayout::bsnd;
     const BlockMask* mask = nullptr;  ///< null = dense; a query row that sees no key gives zeros
-    float scale = 0.0F;               ///< <= 0: head_dim^-0.5
-    bool causal = false;              ///< query i sees no key after i + k_len - q_len; not with int8
+    /// With a mask: what it leaves out is not lost. Every block of keys that a row of query blocks skips
+    /// counts as its number of keys at their mean, with their mean value (Centroid attention, arXiv
+    /// 2603.08982). Not with causal, bias or calibrated scales, and on the CPU only. A value that is not
+    /// finite then also reaches queries that skip its block.
+    bool centroids = false;
+    float scale = 0.0F;   ///< <= 0: head_dim^-0.5
+    bool causal = false;  ///< query i sees no key after i + k_len - q_len; not with int8
     /// f32 [heads of q, q_len + k_len - 1], or no data: [h, j - i + q_len - 1] is added to the score of query
     /// i and key j in head h (relative position bias; Raffel et al., T5, 2020). Format none only.
     TensorView bias = {};

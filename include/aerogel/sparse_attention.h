@@ -28,6 +28,7 @@ struct SparsePattern {
     double cdf_threshold = 1.0;       ///< ada_bsa: wanted share of each row's attention, (0, 1]
     bool keep_sink = true;            ///< ada_bsa: the first key block always
     bool keep_recent = true;          ///< ada_bsa: the last key block (causal: the diagonal one) always
+    bool centroids = false;           ///< AttentionOptions::centroids, for every type; not with causal
 
     bool operator==(const SparsePattern&) const = default;
 };
@@ -113,6 +114,7 @@ struct SparsePlan {
     std::vector<SparseHead> heads;      ///< batch * heads
     std::string dense_because;          ///< why the call stays dense ("fewer than 32 video blocks"), or empty
     bool predicted = true;              ///< false: the mask or the head types were given
+    bool centroids = false;             ///< skipped blocks count as their means
     double seconds = 0.0;               ///< of making it: recognition, orders, means and masks
     BlockMask mask;                     ///< over the rows in the orders below; row_start is empty when dense
     std::vector<TokenLayout> orders;    ///< that heads have; empty: all tokens as they lie

@@ -91,8 +91,8 @@ struct LinearShape {
 };
 
 struct AttentionShape {
-    std::int64_t heads, tokens, head_dim;
-    std::int64_t block = 0;  ///< of the mask, square; 0: dense
+    std::int64_t heads, tokens, keys, head_dim;  ///< keys: of k and v; tokens but for cross-attention
+    std::int64_t block = 0;                      ///< of the mask, square; 0: dense
     double density = 1.0;
 };
 
@@ -239,7 +239,7 @@ BlockMask random_mask(const AttentionShape& shape) {
 // softmax(q k^T / sqrt(d)) v of the first token of the first head over the keys the mask keeps, in double.
 std::vector<double> attention_sample(const Tensor& q, const Tensor& k, const Tensor& v,
                                      const BlockMask* mask) {
-    const std::int64_t tokens = q.dim(1), stride = q.dim(2) * q.dim(3), head_dim = q.dim(3);
+    const std::int64_t tokens = k.dim(1), stride = q.dim(2) * q.dim(3), head_dim = q.dim(3);
     std::vector<std::uint8_t> kept(static_cast<std::size_t>(tokens), mask == nullptr ? 1 : 0);
     for (std::int64_t i = 0; mask != nullptr && i < mask->row_start[1]; ++i) {
         const std::int64_t start = mask->columns[static_cast<std::size_t>(i)] * mask->block_k;
@@ -267,8 +267,9 @@ std::vector<double> attention_sample(const Tensor& q, const Tensor& k, const Ten
 
 BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int8, Device device) {
     const Shape full = {1, shape.tokens, shape.heads, shape.head_dim};
-    const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(full, 2).to(dtype),
-                 v = random_tensor(full, 3).to(dtype);
+    const Shape keys = {1, shape.keys, shape.heads, shape.head_dim};
+    const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(keys, 2).to(dtype),
+                 v = random_tensor(keys, 3).to(dtype);
     const Tensor there[] = {q.to(device), k.to(device), v.to(device)};
     Tensor o(dtype, full, device);
     const auto mask = shape.block != 0 ? std::make_shared<BlockMask>(random_mask(shape)) : nullptr;
@@ -287,7 +288,8 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int
 }
 
 AttentionShape attention_shape(const ProblemLine& line) {
-    AttentionShape shape = {line.integer("heads"), line.integer("k_len"), line.integer("head_dim")};
+    const std::int64_t tokens = line.integer("k_len");
+    AttentionShape shape = {line.integer("heads"), tokens, tokens, line.integer("head_dim")};
     if (!line.has("mask")) return shape;
     shape.block = line.size("mask").at(0);  // "128x128"
     shape.density = std::stod(line.values.at("density"));
@@ -296,15 +298,19 @@ AttentionShape attention_shape(const ProblemLine& line) {
 
 /// type: "f32", "bf16", or "int8" for quantized attention of f32, on a GPU of bf16.
 BenchProblem attention_problem(const std::string& type, const AttentionShape& shape, Device device) {
-    const bool sparse = shape.block != 0, int8 = type == "int8";
+    const bool sparse = shape.block != 0, int8 = type == "int8", cross = shape.keys != shape.tokens;
     const bool narrow = type == "bf16" || (int8 && device != Device::cpu);
     const DType dtype = narrow ? DType::bf16 : DType::f32;
-    double operations = 4.0 * static_cast<double>(shape.heads * shape.tokens * shape.tokens * shape.head_dim);
+    double operations = 4.0 * static_cast<double>(shape.heads * shape.tokens * shape.keys * shape.head_dim);
     if (sparse)
         operations *=
             static_cast<double>(kept_blocks(shape) * shape.block) / static_cast<double>(shape.tokens);
-    const std::string kind = sparse ? fmt::format("block_sparse_{:.0f}%", 100 * shape.density) : "dense";
-    return {fmt::format("attention/{}/{}/{}x{}x{}", kind, type, shape.heads, shape.tokens, shape.head_dim),
+    const std::string kind = sparse  ? fmt::format("block_sparse_{:.0f}%", 100 * shape.density)
+                             : cross ? "cross"
+                                     : "dense";
+    const std::string keys = cross ? fmt::format("x{}", shape.keys) : "";
+    return {fmt::format("attention/{}/{}/{}x{}{}x{}", kind, type, shape.heads, shape.tokens, keys,
+                        shape.head_dim),
             sparse ? "float64 softmax over the kept blocks" : "float64 softmax",
             int8                   ? PeakKind::int8
             : dtype == DType::bf16 ? PeakKind::bf16
@@ -329,9 +335,12 @@ std::vector<BenchProblem> problems_of_model(const ProblemLine& line, Device devi
         for (const char* scheme : {"FLOAT", "BF16", "W8A8_DYNAMIC"})
             problems.push_back(linear_problem(scheme, {rows, size.at(0), size.at(1)}, device));
     }
-    for (const char* type : {"f32", "bf16", "int8"})
-        problems.push_back(
-            attention_problem(type, {line.integer("heads"), tokens, line.integer("head_dim")}, device));
+    std::vector<std::int64_t> key_lengths = {tokens};
+    if (line.has("cross")) key_lengths.push_back(line.integer("cross"));
+    for (const std::int64_t keys : key_lengths)
+        for (const char* type : {"f32", "bf16", "int8"})
+            problems.push_back(attention_problem(
+                type, {line.integer("heads"), tokens, keys, line.integer("head_dim")}, device));
     return problems;
 }
 

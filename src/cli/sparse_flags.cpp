@@ -14,11 +14,12 @@
 namespace aerogel::cli {
 namespace {
 
-// "--block-size" or, of a switch that is on, "--no-keep-sink".
+// "--block-size" or, of a switch that is on unless it is given, "--no-keep-sink".
 std::string flag_of(const SparseParameter& parameter) {
     std::string flag(parameter.name);
     std::replace(flag.begin(), flag.end(), '_', '-');
-    return (std::holds_alternative<bool SparsePattern::*>(parameter.member) ? "--no-" : "--") + flag;
+    const auto* member = std::get_if<bool SparsePattern::*>(&parameter.member);
+    return (member != nullptr && SparsePattern().**member ? "--no-" : "--") + flag;
 }
 
 // "rf_v1: heads ..."; a capital letter where every type that makes masks looks at the parameter.
@@ -49,7 +50,7 @@ void add_flag(CLI::App& command, SparsePattern& pattern, const SparseParameter& 
     } else {
         bool& on = pattern.*std::get<bool SparsePattern::*>(parameter.member);
         command.add_flag_function(
-            flag, [&on](std::int64_t) { on = false; }, help);
+            flag, [&on, to = !on](std::int64_t) { on = to; }, help);
     }
 }
 
@@ -72,7 +73,8 @@ void apply_profile(const SparseFlags& flags, SparseConfig& config) {
 
 void add_pattern_flags(CLI::App& command, SparsePattern& pattern, std::string_view type) {
     for (const SparseParameter& parameter : sparse_parameters()) {
-        if (type.empty() || sparse_type_row(type).looks_at(parameter.name))
+        // A command for one type chooses blocks and computes nothing with them.
+        if (type.empty() || (sparse_type_row(type).looks_at(parameter.name) && parameter.name != "centroids"))
             add_flag(command, pattern, parameter, help_of(parameter, type.empty()));
     }
 }

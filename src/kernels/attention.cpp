@@ -13,6 +13,7 @@ std::string AttentionProblem::describe() const {
     if (causal) text += " causal";
     if (biased) text += " bias";
     if (wants_lse) text += " lse";
+    if (centroids) text += " centroids";
     return text;
 }
 
@@ -22,6 +23,10 @@ std::string takes_all(const AttentionProblem&) {
 
 std::string takes_no_bias(const AttentionProblem& problem) {
     return problem.biased ? "a bias goes with format none" : "";
+}
+
+std::string takes_no_centroids(const AttentionProblem& problem) {
+    return problem.centroids ? "centroids of skipped blocks are not supported" : "";
 }
 
 std::string takes_all_keys(const AttentionProblem& problem) {

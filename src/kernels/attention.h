@@ -1,6 +1,11 @@
 // Kernels of o = softmax(scale * q k^T) v per batch and head, over all keys or over the key blocks that a
 // BlockMask keeps, in float or with q, k and v in few bits; the scores of floats may have a bias.
 //
+// With centroids, each block of keys that a row does not keep is one more key of that row: the mean of its
+// keys, with the log of their number added to the score, and the mean of its values (arXiv 2603.08982). A
+// mean is the float32 sum, token by token, of x * (1 / their number). Behind the keys come the centroids, in
+// the order of the blocks; int8 finds their scales as those of tokens, and groups them by themselves.
+//
 // A map is the attention of one head of one item of the batch, q_len x k_len scores. Map m is head m % heads
 // of item m / heads; k and v have maps of their own heads. The word means nothing else in kernels, ops and
 // sparse.
@@ -50,6 +55,7 @@ struct AttentionProblem {
     bool causal = false;     ///< query i sees no key behind i + k_len - q_len
     bool biased = false;     ///< scores have a bias
     bool wants_lse = false;  ///< the call has `lse`
+    bool centroids = false;  ///< of what the mask leaves out; masked and not causal, biased or calibrated
 
     std::int64_t group() const { return heads / kv_heads; }
     std::int64_t maps() const { return batch * heads; }
@@ -57,6 +63,11 @@ struct AttentionProblem {
     /// Of the bias of a head.
     std::int64_t distances() const { return q_len + k_len - 1; }
     std::int64_t q_blocks() const { return (q_len + block_q - 1) / block_q; }
+    std::int64_t k_blocks() const { return (k_len + block_k - 1) / block_k; }
+    /// Keys of a block; the last one may have fewer than others.
+    std::int64_t keys_of_block(std::int64_t block) const {
+        return (block + 1) * block_k <= k_len ? block_k : k_len - block * block_k;
+    }
     std::string describe() const;
 };
 
@@ -174,5 +185,7 @@ std::string takes_all(const AttentionProblem& problem);
 std::string takes_all_keys(const AttentionProblem& problem);
 /// Of kernels that add nothing to the scores.
 std::string takes_no_bias(const AttentionProblem& problem);
+/// Of kernels that compute what the mask keeps and nothing else.
+std::string takes_no_centroids(const AttentionProblem& problem);
 
 }  // namespace aerogel

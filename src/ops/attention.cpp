@@ -130,6 +130,14 @@ void check_lse(const AttentionOptions& options, const AttentionViews& views,
         fail_attention("lse of a format goes with smooth_k = false and without calibrated scales", views);
 }
 
+void check_centroids(const AttentionOptions& options, const AttentionViews& views) {
+    if (!options.centroids) return;
+    if (options.causal) fail_attention("centroids of skipped blocks do not go with causal", views);
+    if (given(options.bias)) fail_attention("centroids of skipped blocks do not go with a bias", views);
+    if (options.scales != nullptr)
+        fail_attention("centroids of skipped blocks do not go with calibrated scales", views);
+}
+
 /// Options of single formats.
 void check_own_options(const AttentionOptions& options, const AttentionViews& views) {
     if (options.causal && options.format == AttentionFormat::int8)
@@ -323,6 +331,8 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
     check_bias(options.bias, views, problem);
     check_lse(options, views, problem);
     problem.wants_lse = options.lse.data != nullptr;
+    check_centroids(options, views);
+    problem.centroids = options.centroids && problem.masked;
     return problem;
 }
 

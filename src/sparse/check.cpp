@@ -95,7 +95,7 @@ void check_options(const AttentionOptions& how) {
 }
 
 // And for options that are chosen by a precision.
-void check_options(const AttentionOptions& how, const SparseTypeRow& row) {
+void check_options(const AttentionOptions& how, const SparseTypeRow& row, bool centroids) {
     if (how.causal && !row.causal)
         fail(std::string(row.name) + " is for video, where no token comes later; is_causal goes with " +
              types_that([](const SparseTypeRow& type) { return type.causal; }));
@@ -104,6 +104,7 @@ void check_options(const AttentionOptions& how, const SparseTypeRow& row) {
              types_that([&](const SparseTypeRow& type) { return type.computes_in(how.format); }) + ", got " +
              std::string(row.name));
     check_options(how);
+    if (how.causal && centroids) fail("centroids do not go with is_causal");
     if (!rotates_sparse_calls(how.format) && is_rotated(how))
         fail("q_rotation and k_rotation go with precision fp8 and mxfp4");
 }
@@ -218,7 +219,7 @@ SparseSides checked_sides(const SparseProblem& problem) {
     const auto& [q, k, pattern, video, options, row] = problem;
     check_q_and_k(q, k, problem.layout());
     check_pattern(pattern, row);
-    check_options(options.attention, row);
+    check_options(options.attention, row, problem.pattern.centroids);
     if (video.txt_len < 0) fail("txt_len must not be negative, got " + std::to_string(video.txt_len));
     check_given(problem);
     const std::size_t token_axis = problem.layout() == AttentionLayout::bnsd ? 2 : 1;

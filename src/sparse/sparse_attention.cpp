@@ -59,6 +59,7 @@ class Planner {
 
     SparsePlan plan() {
         SparsePlan plan;
+        plan.centroids = problem_.pattern.centroids;
         plan.dense_because = reason_to_stay_dense(problem_, sides_);
         if (plan.dense_because.empty()) {
             const auto start = Clock::now();
@@ -260,6 +261,7 @@ void attention(const AttentionArrays& arrays, const SparsePlan& plan, const Atte
     check_arrays(arrays, options.layout);
     check_plan(arrays, plan, options);
     how.mask = plan.dense_because.empty() ? &plan.mask : nullptr;
+    how.centroids = options.centroids || plan.centroids;
     attention({attention_op(how), q, k, v, o}, how, orders_of(plan));
 }
 

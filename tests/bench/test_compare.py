@@ -125,9 +125,18 @@ def test_exact_attention_under_a_mask():
     assert np.array_equal(problem.sample(arrays["q"]), arrays["q"][problem.sampled, 0])
 
 
+def test_cross_attention_has_keys_of_its_own():
+    problem = Problem("cross", "test", (2, 100, 7, 8))
+    arrays = problem.arrays()
+    q, k, v = (arrays[name][:, 0].astype(float) for name in "qkv")
+    assert (len(q), len(k)) == (100, 7) and problem.operations == 4 * 2 * 100 * 7 * 8
+    weights = np.exp(q @ k.T / np.sqrt(8))
+    assert relative_error(problem.exact(arrays), (weights @ v / weights.sum(1, keepdims=True))[problem.sampled]) < 1e-12
+
+
 def test_problems_are_those_of_the_models():
     listed = [name for problem in compare.problems_of(compare.parse_arguments(["--list"])) for name in compare.names(problem)]
-    assert "linear/wan2.1-1.3b/1024x8960x1536" in listed and len(set(listed)) == len(listed)
+    assert "linear/wan2.1-1.3b/1024x8960x1536" in listed and "cross/wan2.1-14b/12x4096x512x128" in listed and len(set(listed)) == len(listed)
     default = compare.problems_of(compare.parse_arguments([]))
     assert 8 <= len(default) <= 16 and {problem.kind for problem in default} == set(compare.KINDS)
     for part in compare.DEFAULT:
@@ -172,7 +181,7 @@ def test_attention_is_judged_by_its_error():
         one = row("aerogel", [1.0], ours=True, variant=variant, exact=None, error=error)
         return compare.complaints({"problems": [{"name": "a", "kind": kind, "rows": [one]}], "cpu": {"level": "avx2"}})
 
-    for kind in ("attention", "sparse"):
+    for kind in ("attention", "cross", "sparse"):
         for variant, fine, wrong in (("f32", 2e-6, 1e-3), ("bf16", 2e-3, 0.1), ("int8", 3e-3, 0.2)):
             assert said(kind, variant, fine) == []
             for error in (wrong, float("nan"), float("inf")):

@@ -24,15 +24,16 @@ def test_the_page(build, tiny_demo, tmp_path):
     page = (tmp_path / "sparsity.md").read_text()
     videos, layers, skipped, arm = re.split(r"## .*", page)
     for pattern in ("rf_v1", "rf_v2", "ada_bsa"):
-        table = rows(videos, pattern)
-        assert [row[0] for row in table] == [50, 70, 80, 90]
-        densities = [row[1] for row in table]
-        assert densities == sorted(densities, reverse=True) and densities[0] > densities[-1]
-        for _, computed, plain, means, threshold, products in rows(skipped, pattern):
-            assert 0 < computed < 100 and 0 < means < 1 and plain < threshold * 1.01 and 0 < products <= 100
+        for name in (pattern, f"{pattern}, centroids"):
+            table = rows(videos, name)
+            assert [row[0] for row in table] == [50, 70, 80, 90]
+            densities = [row[1] for row in table]
+            assert densities == sorted(densities, reverse=True) and densities[0] > densities[-1]
+        errors = rows(skipped, pattern)
+        assert len(errors) == 4 and all(0 < with_centroids < plain < 1 for _, plain, with_centroids, *_ in errors)
         for _, cosine, worst, chosen, best, gap in (row[:3] + row[-3:] for row in rows(layers, pattern)):
             assert 0 < worst <= cosine <= 1 and 0 < chosen <= best <= 100 and abs(best - chosen - gap) < 0.11
-    assert videos.count(" ± ") == 3 * 12 + 1 and layers.count(" ± ") == 2 * 12
+    assert videos.count(" ± ") == 3 * 24 + 1 and layers.count(" ± ") == 2 * 12
     arm = re.sub(r" ± [\d.]+", "", arm)
     judged = [[float(n) for n in re.findall(r"[\d.]+", line)] for line in arm.splitlines() if re.match(r"\| \d+% ", line)]
     assert [row[0] for row in judged] == [asked for asked in (50, 70, 80, 90) for _ in range(4)]

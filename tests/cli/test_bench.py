@@ -29,7 +29,8 @@ def problems_of_models():
         frames, height, width = (int(n) for n in p.get("measured", p["latent"]).split("x"))
         tokens = frames * height * width + int(p.get("text", 0))
         layers = [f"linear/{scheme}/{min(tokens, 1024)}x{layer}" for layer in p["layers"].split(",") for scheme in ("FLOAT", "BF16", "W8A8_DYNAMIC")]
-        found[p["model"]] = layers + [f"attention/dense/{kind}/{p['heads']}x{tokens}x{p['head_dim']}" for kind in ("f32", "bf16", "int8")]
+        attentions = [("dense", f"{tokens}")] + ([("cross", f"{tokens}x{p['cross']}")] if "cross" in p else [])
+        found[p["model"]] = layers + [f"attention/{name}/{kind}/{p['heads']}x{size}x{p['head_dim']}" for name, size in attentions for kind in ("f32", "bf16", "int8")]
     return found
 
 

@@ -163,6 +163,19 @@ TEST(AttentionOp, ABiasBelongsToHeadsAndDistances) {
                 HasSubstr("bias must be contiguous f32 [3,11] on the CPU, got f32[11,3]"));
 }
 
+TEST(AttentionOp, CentroidsGoWithoutCausalBiasAndCalibratedScales) {
+    Arrays a;
+    const Tensor bias = Tensor::zeros(DType::f32, {3, 11});
+    for (const auto& [options, what] : std::initializer_list<std::pair<AttentionOptions, const char*>>{
+             {{.centroids = true, .causal = true}, "centroids of skipped blocks do not go with causal"},
+             {{.centroids = true, .bias = bias}, "centroids of skipped blocks do not go with a bias"}})
+        EXPECT_THAT(refusal([&] { attention(a.q, a.k, a.v, a.o, options); }), HasSubstr(what));
+    attention(a.q, a.k, a.v, a.o, {});
+    const Tensor dense = a.o.clone();
+    attention(a.q, a.k, a.v, a.o, {.centroids = true});  // nothing is skipped
+    EXPECT_TRUE(std::equal(dense.as<float>(), dense.as<float>() + dense.count(), a.o.as<float>()));
+}
+
 TEST(AttentionOp, TheLogSumExpIsAskedForWithAnArray) {
     Arrays a;
     Tensor lse(DType::f32, {2, 3, 5});

@@ -123,6 +123,34 @@ def test_antidiagonal_scores(ada, q_len, k_len, layout):
     check_ada(arrays, ada, text)
 
 
+@pytest.mark.parametrize("options, latent", [({"sparse_type": "ada_bsa", "layout": "TND"}, None), ({"sparse_type": "rf_v2"}, (9, 8, 8)),
+                                             ({"sparse_type": "rf_v3", "precision": "int8"}, (9, 8, 8))])
+def test_centroids_stand_for_what_is_skipped(options, latent):
+    """As dense attention over keys and values that are their block's mean wherever a row of query blocks skips it."""
+    options = dict(options)
+    tokens, int8 = 576 if latent else 301, options.get("precision") == "int8"
+    arrays = calls.make(np.random.default_rng(5), q_len=tokens, heads=(1, 4), kv_heads=2, layout=options.pop("layout", "BNSD"),
+                        values=lambda rng, *shape: rng.standard_normal(shape, np.float32))
+    options |= {"sparsity": 0.7, "block_size": 16, **({"latent_shape_q": latent} if latent else {})}
+    o, mask, report = arrays.call(**options, centroids=True)
+    plain, same_mask, _ = arrays.call(**options)
+    assert np.array_equal(mask, same_mask) and not report["dense_because"] and report["density"] < 0.6
+    order = one_video(latent, 0, 16).order() if latent else np.arange(tokens)  # of whole blocks
+    for index, q, k, v in arrays.heads():
+        q, k, v = q[order], k[order], v[order]
+        wanted = np.empty_like(q)
+        for row in range(0, tokens, 16):
+            keys, values = k.copy(), v.copy()
+            for column in np.flatnonzero(~mask[index][row // 16]):
+                block = slice(16 * column, 16 * column + 16)
+                keys[block], values[block] = k[block].mean(0), v[block].mean(0)
+            scores = q[row : row + 16] @ keys.T * arrays.scale
+            weights = np.exp(scores - scores.max(1, keepdims=True))
+            wanted[row : row + 16] = weights @ values / weights.sum(1, keepdims=True)
+        assert np.abs(o[index][order] - wanted).max() < (0.05 if int8 else 1e-5)
+        assert np.abs(plain[index][order] - wanted).max() > 0.1
+
+
 def test_antidiagonals_see_single_strong_pairs():
     """A block with one large product stands out when that lies on the antidiagonal of its 8x8 square, and is not seen when it does not."""
     q, k = np.zeros((2, 256, 32), np.float32)

@@ -60,7 +60,8 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     "mxfp4"); q_rot, k_rot (fp8, mxfp4: rotations instead of a Hadamard matrix); mxfp4_scale_alg, mxfp4_dst_type_max (of `quantized_attention`;
     a range alone means algorithm 2); block_size_kv (rf_v3, mask: tokens per key block); video_spans (several
     videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text comes
-    after the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); return_mask; return_report.
+    after the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); centroids (skipped blocks count as their mean key
+    and mean value, arXiv 2603.08982; not with is_causal); return_mask; return_report.
     Returns an array like q; (array, int8 mask) with return_mask; with return_report a report dict comes last: density, seconds and the type
     of each head. docs/sparse_attention.md describes the arithmetic. Raises ValueError for what does not fit (also NaN in q or k where a
     mask is to be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""

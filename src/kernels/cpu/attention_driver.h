@@ -6,6 +6,7 @@
 #include "base/thread_pool.h"
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/bf16_bits.h"
+#include "kernels/cpu/centroids.h"
 
 namespace aerogel {
 namespace {
@@ -37,18 +38,24 @@ void pack_keys(const Rows<const Element>& k, const AttentionProblem& problem, st
     }
 }
 
+/// Where the values of a map are packed: row i of the array is row `first` + i of all `keys`.
+struct ValuePanels {
+    float* out;
+    std::int64_t first, keys;
+};
+
 /// Values first..last-1 as panels of two vectors (the last panel: of one, when one is left).
 template <typename Isa, typename Element>
-void pack_values(const Rows<const Element>& v, const AttentionProblem& problem, Segment keys, float* out) {
+void pack_values(const Rows<const Element>& v, std::int64_t head_dim, Segment keys, const ValuePanels& to) {
     constexpr std::int64_t kLanes = Isa::kLanes;
-    const std::int64_t d_padded = round_up(problem.head_dim, kLanes);
+    const std::int64_t d_padded = round_up(head_dim, kLanes);
     for (std::int64_t d = 0; d < d_padded; d += kLanes) {
         const std::int64_t panel = round_down(d, 2 * kLanes);
         const std::int64_t panel_width = smaller(2 * kLanes, d_padded - panel);
-        const std::int64_t width = smaller(kLanes, problem.head_dim - d);
-        float* to = out + panel * problem.k_len + (d - panel);
+        const std::int64_t width = smaller(kLanes, head_dim - d);
+        float* out = to.out + panel * to.keys + (d - panel) + to.first * panel_width;
         for (std::int64_t key = keys.first; key < keys.last; ++key)
-            Isa::store(to + key * panel_width, Isa::load_part(v.at(key) + d, width));
+            Isa::store(out + key * panel_width, Isa::load_part(v.at(key) + d, width));
     }
 }
 
@@ -112,6 +119,13 @@ std::int64_t compute_tile(Tile& tile, KeyCursor& cursor, const TileBias& bias) {
     while (cursor.next(keys)) {
         score_tile<Isa>(tile, keys);
         bias_tile<Isa>(tile, keys, bias);
+        for (int s = 0; tile.centroid_bias != nullptr && s < keys.count; ++s) {
+            const Segment& segment = keys.segments[s];
+            if (segment.first >= tile.centroid)
+                add_centroid_bias<kTileKeys>(tile.scores + segment.column, tile.rows,
+                                             tile.centroid_bias + segment.first - tile.centroid,
+                                             segment.last - segment.first);
+        }
         hide_later_keys<kTileKeys>({tile.scores, tile.rows, tile.seen}, keys);
         softmax_tile<Isa>(tile, keys.columns);
         value_tile<Isa>(tile, keys);
@@ -134,6 +148,7 @@ struct Group {
     float* keys;
     float* values;
     float* scratch;
+    float* centroids;  ///< of all maps
 };
 
 template <typename Isa, typename Element>
@@ -149,7 +164,26 @@ void pack_group(const AttentionProblem& problem, const AttentionCall& call, cons
         const std::int64_t last = smaller(first + kPackKeys, problem.k_len);
         for (std::int64_t key = first; key < last; key += kPanel)
             pack_keys<Isa>(k, problem, key, group.keys + local * tiling.k_floats + key * problem.head_dim);
-        pack_values<Isa>(v, problem, {first, last, 0}, group.values + local * tiling.v_floats);
+        pack_values<Isa>(v, problem.head_dim, {first, last, 0},
+                         {group.values + local * tiling.v_floats, 0, tiling.keys});
+    });
+}
+
+/// Centroids behind the keys of the group.
+template <typename Isa>
+void pack_centroids(const AttentionProblem& problem, const AttentionCall& call, const AttentionTiling& tiling,
+                    const Group& group) {
+    const AttentionProblem of = centroid_problem(problem, DType::f32);
+    const AttentionCall from = centroid_call(problem, call, group.centroids);
+    parallel_for(group.maps.count, [&](std::int64_t local, int) {
+        const std::int64_t map = group.maps.first + local;
+        const Rows k = rows_of<const float>(from.k, from.k_strides, of.kv_heads, map);
+        const Rows v = rows_of<const float>(from.v, from.v_strides, of.kv_heads, map);
+        float* keys = group.keys + local * tiling.k_floats + tiling.k_padded * of.head_dim;
+        for (std::int64_t key = 0; key < of.k_len; key += kPanel)
+            pack_keys<Isa>(k, of, key, keys + key * of.head_dim);
+        pack_values<Isa>(v, of.head_dim, {0, of.k_len, 0},
+                         {group.values + local * tiling.v_floats, tiling.k_padded, tiling.keys});
     });
 }
 
@@ -167,7 +201,7 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
         tile.d_padded = tiling.d_padded;
         tile.k = group.keys + packed * tiling.k_floats;
         tile.v = group.values + packed * tiling.v_floats;
-        tile.k_len = problem.k_len;
+        tile.keys = tiling.keys;
         tile.scores = group.scratch + worker * tiling.worker_floats;
         tile.sums = tile.scores + kMaxTileRows * kTileKeys;
         tile.o = tile.sums + kMaxTileRows * kPanel;
@@ -178,6 +212,13 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
         load_queries<Isa>(rows_of<const Element>(call.q, call.q_strides, problem.heads, map), first, tile);
         KeyCursor cursor = keys_of(problem, call.mask, map, block);
         tile.seen = cursor.hide_later(problem, first, tile.rows);
+        if (problem.centroids) {
+            tile.centroid = cursor.centroid = tiling.k_padded;
+            cursor.centroids = tiling.keys - tiling.k_padded;
+            float* bias = tile.rescale + kMaxTileRows;
+            centroid_bias(problem, cursor, 1.0F / call.scale, bias);
+            tile.centroid_bias = bias;
+        }
         const std::int64_t empty = compute_tile<Isa>(tile, cursor, bias_of(problem, call, map, first));
         store_output<Isa>(tile, empty, rows_of<Element>(call.o, call.o_strides, problem.heads, map), first);
         if (problem.wants_lse) store_lse<Isa>(tile, empty, lse_of(problem, call, map), first);
@@ -190,10 +231,13 @@ void attend_elements(const AttentionProblem& problem, const AttentionCall& call)
     Group group;
     group.keys = reinterpret_cast<float*>(call.workspace);
     group.values = group.keys + tiling.group * tiling.k_floats;
-    group.scratch = group.values + tiling.group * tiling.v_floats;
+    group.centroids = group.values + tiling.group * tiling.v_floats;
+    group.scratch = group.centroids + centroid_numbers(problem);
+    if (problem.centroids) find_centroids<Element>(problem, call, group.centroids);
     for (std::int64_t first = 0; first < problem.kv_maps(); first += tiling.group) {
         group.maps = {first, smaller(tiling.group, problem.kv_maps() - first)};
         pack_group<Isa, Element>(problem, call, tiling, group);
+        if (problem.centroids) pack_centroids<Isa>(problem, call, tiling, group);
         compute_group<Isa, Element>(problem, call, tiling, group);
     }
 }
@@ -212,8 +256,8 @@ void attend(const AttentionProblem& problem, const AttentionCall& call) noexcept
 template <typename Isa>
 std::size_t attend_workspace(const AttentionProblem& problem) {
     const AttentionTiling tiling = tile_attention(problem, Isa::kLanes);
-    const std::int64_t floats =
-        tiling.group * (tiling.k_floats + tiling.v_floats) + tiling.worker_floats * num_threads();
+    const std::int64_t floats = tiling.group * (tiling.k_floats + tiling.v_floats) +
+                                centroid_numbers(problem) + tiling.worker_floats * num_threads();
     return static_cast<std::size_t>(floats) * sizeof(float);
 }
 

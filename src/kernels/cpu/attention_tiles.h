@@ -11,17 +11,19 @@ namespace {
 /// Where one query tile is in its computation; all memory is the worker's scratch.
 struct Tile {
     std::int64_t rows, head_dim, d_padded;
-    const float* k;  ///< packed: [panel][head_dim][16 keys]
-    const float* v;  ///< packed: [head_dim / panel width][key][panel width]
-    std::int64_t k_len;
-    std::int64_t seen;  ///< row r may see keys before seen + r only
-    float* q;           ///< per row group: [head_dim][rows of the group]
-    float* scores;      ///< [rows][kTileKeys]
-    float* o;           ///< [rows][d_padded]
-    float* sums;        ///< [rows][kPanel]: one partial sum of weights per lane
-    float* largest;     ///< [rows]: largest score so far, times `factor`
-    float* rescale;     ///< [rows]: what sums so far must be multiplied by
-    float factor;       ///< scale * log2(e): weights are powers of two
+    const float* k;                        ///< packed: [panel][head_dim][16 keys]
+    const float* v;                        ///< packed: [head_dim / panel width][key][panel width]
+    std::int64_t keys;                     ///< rows of v
+    std::int64_t seen;                     ///< row r may see keys before seen + r only
+    float* q;                              ///< per row group: [head_dim][rows of the group]
+    float* scores;                         ///< [rows][kTileKeys]
+    float* o;                              ///< [rows][d_padded]
+    float* sums;                           ///< [rows][kPanel]: one partial sum of weights per lane
+    float* largest;                        ///< [rows]: largest score so far, times `factor`
+    float* rescale;                        ///< [rows]: what sums so far must be multiplied by
+    float factor;                          ///< scale * log2(e): weights are powers of two
+    std::int64_t centroid = 0;             ///< the first key that is a centroid
+    const float* centroid_bias = nullptr;  ///< added to the scores of centroids; null: there are none
 };
 
 /// Row groups are as equal as possible, so that none is too small to hide the latency of its sums.
@@ -234,7 +236,7 @@ void value_tile(const Tile& tile, const KeyTile& keys) {
         for (std::int64_t g = 0; g < groups; ++g) {
             const std::int64_t row = tile.rows * g / groups;
             const std::int64_t rows = tile.rows * (g + 1) / groups - row;
-            const ValueBlock block = {tile.scores + row * kTileKeys, tile.v + d * tile.k_len,
+            const ValueBlock block = {tile.scores + row * kTileKeys, tile.v + d * tile.keys,
                                       tile.o + row * tile.d_padded + d, tile.d_padded, tile.rescale + row};
             Table::kValue[wide][rows](keys, block);
         }

@@ -45,7 +45,7 @@ struct KeyCursor {
     /// Leaves out the keys that none of the rows first..first + rows - 1 may see; row r may see those before
     /// the result + r.
     std::int64_t hide_later(const AttentionProblem& problem, std::int64_t first_row, std::int64_t rows) {
-        if (!problem.causal) return problem.k_len;
+        if (!problem.causal) return INT64_MAX / 2;  // centroids lie behind the keys
         const std::int64_t seen = first_row + problem.k_len - problem.q_len + 1;
         const std::int64_t all_seen = seen + rows - 1;
         k_len = smaller(k_len, all_seen < 0 ? 0 : all_seen);
@@ -59,9 +59,16 @@ struct KeyCursor {
     std::int64_t k_len = 0;
     std::int64_t first = 0;  ///< the rest of the current run
     std::int64_t last = 0;
+    std::int64_t centroid = 0;  ///< where the centroids begin, behind the keys, and how many are to come
+    std::int64_t centroids = 0;
 
     bool next_run() {
-        if (column == end || *column * block_k >= k_len) return false;
+        if (column == end || *column * block_k >= k_len) {
+            first = centroid;
+            last = centroid + centroids;
+            centroids = 0;
+            return first != last;
+        }
         first = *column * block_k;
         last = smaller(first + block_k, k_len);
         for (++column; column != end && *column * block_k == last; ++column)
@@ -201,6 +208,7 @@ struct AttentionTiling : QueryTiles {
     std::int64_t group;               ///< maps of k and v per group
     std::int64_t k_padded, d_padded;  ///< whole panels of keys; whole vectors of head_dim
     std::int64_t k_floats, v_floats;  ///< packed floats per map
+    std::int64_t keys;                ///< of a map, with centroids behind the panels of the others
     std::int64_t worker_floats;       ///< scratch floats per thread
 };
 
@@ -209,14 +217,17 @@ inline AttentionTiling tile_attention(const AttentionProblem& problem, std::int6
     AttentionTiling tiling;
     tiling.k_padded = round_up(problem.k_len, kPanel);
     tiling.d_padded = round_up(problem.head_dim, lanes);
-    tiling.k_floats = round_up(tiling.k_padded * problem.head_dim, kPanel);
-    tiling.v_floats = round_up(problem.k_len * tiling.d_padded, kPanel);
+    const std::int64_t centroids = problem.centroids ? problem.k_blocks() : 0;
+    tiling.keys = problem.centroids ? tiling.k_padded + centroids : problem.k_len;
+    tiling.k_floats = round_up(tiling.keys, kPanel) * problem.head_dim;
+    tiling.v_floats = round_up(tiling.keys * tiling.d_padded, kPanel);
     tiling.group = kGroupFloats / (tiling.k_floats + tiling.v_floats + 1);
     tiling.group = tiling.group < 1 ? 1 : smaller(tiling.group, problem.kv_maps());
     tiling.cut_queries(problem, kMaxTileRows, 32);
-    // q, o, scores, and per row: sums in every lane, largest score, rescaling factor.
+    // q, o, scores, and per row: sums in every lane, largest score, rescaling factor; bias of centroids.
     tiling.worker_floats =
-        kMaxTileRows * (round_up(problem.head_dim, kPanel) + tiling.d_padded + kTileKeys + kPanel + 2);
+        kMaxTileRows * (round_up(problem.head_dim, kPanel) + tiling.d_padded + kTileKeys + kPanel + 2) +
+        round_up(centroids, kPanel);
     return tiling;
 }
 

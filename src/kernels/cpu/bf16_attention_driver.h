@@ -16,19 +16,25 @@ struct Bf16Plan : QueryTiles {
         : QueryTiles(),
           d(round_up(problem.head_dim, kDepth)),
           panels((problem.k_len + kBlock - 1) / kBlock),
-          side(panels * kBlock * d * 2) {
+          centroids(centroids_of(problem)),
+          side((panels + (centroids + kBlock - 1) / kBlock) * kBlock * d * 2),
+          means(centroid_numbers(problem) * 2) {
         constexpr std::int64_t kGroupBytes = std::int64_t{32} << 20;
         group = kGroupBytes / (2 * side + 1);
         group = group < 1 ? 1 : smaller(group, problem.kv_maps());
         cut_queries(problem, kMaxTileRows, kBlock);
-        // q, weights, edges; scores, o, sums, largest.
+        // q, weights, edges; scores, o, sums, largest, bias of centroids.
         worker = (kMaxTileRows * d + kBlock * kWeightStride + kTileKeys * d) * 2 +
-                 (kBlock * kScoreStride + kMaxTileRows * (d + kHalf + 1)) * 4;
+                 (kBlock * kScoreStride + kMaxTileRows * (d + kHalf + 1) + round_up(centroids, kPanel)) * 4;
     }
 
-    std::int64_t d, panels, side;  ///< side: the packed keys, or values, of a map
-    std::int64_t group;            ///< maps packed at a time
-    std::int64_t worker;           ///< scratch per thread
+    std::byte* means_at(const AttentionCall& call) const { return call.workspace + 2 * group * side; }
+
+    std::int64_t d, panels, centroids;
+    std::int64_t side;    ///< the packed keys, or values, of a map, with the centroids behind them
+    std::int64_t means;   ///< the centroids of all maps
+    std::int64_t group;   ///< maps packed at a time
+    std::int64_t worker;  ///< scratch per thread
 };
 
 /// 16 keys from `first` on, as tiles of pairs along d; keys past k_len are zeros.
@@ -157,11 +163,31 @@ inline void pack_group(const AttentionProblem& problem, const AttentionCall& cal
     });
 }
 
+/// Centroids behind the keys of the group.
+inline void pack_centroids(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
+                           const KeyMaps& maps) {
+    const AttentionProblem of = centroid_problem(problem, DType::bf16);
+    const AttentionCall from =
+        centroid_call(problem, call, reinterpret_cast<const Bf16Bits*>(plan.means_at(call)));
+    parallel_for(maps.count, [&](std::int64_t local, int) {
+        const std::int64_t map = maps.first + local;
+        auto* keys = reinterpret_cast<Bf16Bits*>(call.workspace + 2 * local * plan.side) +
+                     plan.panels * kBlock * plan.d;
+        const Rows k = rows_of<const Bf16Bits>(from.k, from.k_strides, of.kv_heads, map);
+        const Rows v = rows_of<const Bf16Bits>(from.v, from.v_strides, of.kv_heads, map);
+        for (std::int64_t key = 0; key < of.k_len; key += kBlock) {
+            pack_keys(k, of, key, keys + key * plan.d);
+            pack_keys(k, of, key + kHalf, keys + (key + kHalf) * plan.d);
+            pack_values(v, of, key, keys + key * plan.d + plan.side / 2);
+        }
+    });
+}
+
 template <typename Products>
 void compute_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
                    const KeyMaps& maps) {
     constexpr float kLog2E = 1.44269504F;
-    std::byte* scratch = call.workspace + 2 * plan.group * plan.side;
+    std::byte* scratch = plan.means_at(call) + plan.means;
     parallel_for(maps.count * problem.group() * plan.tiles, [&](std::int64_t task, int worker) {
         const auto [map, packed] = query_task(problem, maps, task / plan.tiles);
         const auto [block, first, last] = plan.rows_of(task, problem.q_len);
@@ -176,6 +202,13 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
                      tile);
         KeyCursor cursor = keys_of(problem, call.mask, map, block);
         tile.seen = cursor.hide_later(problem, first, tile.rows);
+        if (problem.centroids) {
+            tile.centroid = cursor.centroid = plan.panels * kBlock;
+            cursor.centroids = plan.centroids;
+            auto* bias = reinterpret_cast<float*>(tile.edges + kTileKeys * plan.d);
+            centroid_bias(problem, cursor, 1.0F / call.scale, bias);
+            tile.centroid_bias = bias;
+        }
         Products::begin();
         const std::int64_t empty = compute_tile<Products>(tile, cursor);
         Products::end();
@@ -188,16 +221,19 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
 /// As AttentionKernel::workspace_bytes.
 inline std::size_t bf16_attention_workspace(const AttentionProblem& problem) {
     const Bf16Plan plan(problem);
-    return static_cast<std::size_t>(2 * plan.group * plan.side + plan.worker * num_threads());
+    return static_cast<std::size_t>(2 * plan.group * plan.side + plan.means + plan.worker * num_threads());
 }
 
 /// As AttentionKernel::run.
 template <typename Products>
 void bf16_attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     const Bf16Plan plan(problem);
+    if (problem.centroids)
+        find_centroids<Bf16Bits>(problem, call, reinterpret_cast<Bf16Bits*>(plan.means_at(call)));
     for (std::int64_t map = 0; map < problem.kv_maps(); map += plan.group) {
         const KeyMaps maps = {map, smaller(plan.group, problem.kv_maps() - map)};
         pack_group(problem, call, plan, maps);
+        if (problem.centroids) pack_centroids(problem, call, plan, maps);
         compute_group<Products>(problem, call, plan, maps);
     }
 }

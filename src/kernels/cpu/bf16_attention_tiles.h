@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/attention_tiling.h"
 #include "kernels/cpu/avx512/vector.h"
+#include "kernels/cpu/centroids.h"
 
 namespace aerogel {
 namespace {
@@ -33,17 +34,19 @@ struct Bf16Tile {
     }
 
     std::int64_t rows, d, head_dim;
-    const Bf16Bits* k;  ///< packed: [32 keys][16 of them][32 of d], each a tile of pairs along d
-    const Bf16Bits* v;  ///< packed: [32 keys][16 of d], each a tile of pairs of keys
-    std::int64_t seen;  ///< row r may see keys before seen + r only
-    Bf16Bits* q;        ///< [rows][d]
-    Bf16Bits* weights;  ///< [kBlock][kWeightStride]
-    Bf16Bits* edges;    ///< [kMostPanels][32 keys x d]: for ValuePanels
-    float* scores;      ///< [kBlock][kScoreStride]
-    float* o;           ///< [rows][d]
-    float* sums;        ///< [rows][kHalf]: one partial sum of weights per lane
-    float* largest;     ///< [rows]: largest score so far, times `factor`
-    float factor;       ///< scale * log2(e)
+    const Bf16Bits* k;          ///< packed: [32 keys][16 of them][32 of d], each a tile of pairs along d
+    const Bf16Bits* v;          ///< packed: [32 keys][16 of d], each a tile of pairs of keys
+    std::int64_t seen;          ///< row r may see keys before seen + r only
+    Bf16Bits* q;                ///< [rows][d]
+    Bf16Bits* weights;          ///< [kBlock][kWeightStride]
+    Bf16Bits* edges;            ///< [kMostPanels][32 keys x d]: for ValuePanels
+    float* scores;              ///< [kBlock][kScoreStride]
+    float* o;                   ///< [rows][d]
+    float* sums;                ///< [rows][kHalf]: one partial sum of weights per lane
+    float* largest;             ///< [rows]: largest score so far, times `factor`
+    float factor;               ///< scale * log2(e)
+    std::int64_t centroid = 0;  ///< the first key that is a centroid
+    const float* centroid_bias = nullptr;  ///< added to the scores of centroids; null: there are none
 };
 
 /// -inf for the columns first..last-1.
@@ -61,6 +64,10 @@ template <typename Products>
         const std::int64_t to_column = segment.column - start;
         for (std::int64_t key = start; key < stop; key += kBlock)
             Products::score_panel(tile, tile.k + key * tile.d, tile.scores + key + to_column);
+        if (tile.centroid_bias != nullptr && segment.first >= tile.centroid)
+            add_centroid_bias<kScoreStride>(tile.scores + segment.column, tile.rows,
+                                            tile.centroid_bias + segment.first - tile.centroid,
+                                            segment.last - segment.first);
         hide_columns(tile, segment.column, segment.first + to_column);
         hide_columns(tile, segment.last + to_column, stop + to_column);
     }

@@ -5,6 +5,7 @@
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/bf16_bits.h"
+#include "kernels/cpu/centroids.h"
 #include "kernels/cpu/int8_attention_tiles.h"
 #include "kernels/cpu/int8_scales.h"
 
@@ -16,7 +17,8 @@ constexpr std::int64_t kTileRowGroups = 8;  ///< register blocks of rows per tas
 /// Sizes of one call, all in 4-byte units.
 struct Int8Tiling : QueryTiles {
     std::int64_t group;                   ///< maps of k and v packed at a time
-    std::int64_t key_groups, d_padded;    ///< groups of keys; whole vectors of head_dim
+    std::int64_t key_groups, groups;      ///< groups of keys; with those of centroids behind them
+    std::int64_t d_padded;                ///< whole vectors of head_dim
     std::int64_t keys, values, map_size;  ///< packed keys, packed values, everything of a map
     std::int64_t row_size, worker_size;   ///< scratch per row and per thread
 };
@@ -27,12 +29,16 @@ Int8Tiling tile_int8(const AttentionProblem& problem) {
     constexpr std::int64_t kMaxRows = kTileRowGroups * Isa::kRows;
     Int8Tiling tiling;
     tiling.key_groups = (problem.k_len + kGroupKeys - 1) / kGroupKeys;
+    const std::int64_t centroid_groups = (centroids_of(problem) + kGroupKeys - 1) / kGroupKeys;
+    tiling.groups = tiling.key_groups + centroid_groups;
     tiling.d_padded = round_up(problem.head_dim, Isa::kLanes);
-    const std::int64_t k_padded = tiling.key_groups * kGroupKeys;
+    const std::int64_t k_padded = tiling.groups * kGroupKeys;
     tiling.keys = k_padded * ((problem.head_dim + Isa::Scores::kDepth - 1) / Isa::Scores::kDepth);
     tiling.values = k_padded / Isa::Weights::kDepth * tiling.d_padded;
-    // Scales and sums of keys, and two units per group of keys for the bits of bad keys.
-    tiling.map_size = round_up(tiling.keys + tiling.values + 2 * k_padded + 2 * tiling.key_groups, kPanel);
+    // Scales and sums of keys, two units per group for the bits of bad keys, and scales of centroids.
+    tiling.map_size = round_up(
+        tiling.keys + tiling.values + 2 * k_padded + 2 * tiling.groups + centroid_groups * problem.head_dim,
+        kPanel);
     tiling.group = kGroupSize / (tiling.map_size + 1);
     tiling.group = tiling.group < 1 ? 1 : smaller(tiling.group, problem.kv_maps());
     tiling.cut_queries(problem, kMaxRows, 2 * Isa::kRows);
@@ -120,9 +126,11 @@ inline PackedMap packed_map(const AttentionProblem& problem, const AttentionCall
     packed.keys = start;
     packed.values = packed.keys + tiling.keys;
     packed.key_scale = reinterpret_cast<float*>(packed.values + tiling.values);
-    packed.key_sum = reinterpret_cast<std::int32_t*>(packed.key_scale + tiling.key_groups * kGroupKeys);
-    packed.bad = reinterpret_cast<std::uint64_t*>(packed.key_sum + tiling.key_groups * kGroupKeys);
+    packed.key_sum = reinterpret_cast<std::int32_t*>(packed.key_scale + tiling.groups * kGroupKeys);
+    packed.bad = reinterpret_cast<std::uint64_t*>(packed.key_sum + tiling.groups * kGroupKeys);
     packed.v_scale = call.int8.v_scale + map * tiling.key_groups * problem.head_dim;
+    packed.mean_scale = reinterpret_cast<float*>(packed.bad + tiling.groups);
+    packed.groups = tiling.key_groups;
     return packed;
 }
 
@@ -202,13 +210,46 @@ void pack_quantized_values(const AttentionProblem& problem, const AttentionCall&
     }
 }
 
+/// The centroids of some maps behind their keys.
+template <typename Isa>
+void pack_quantized_centroids(const AttentionProblem& problem, const AttentionCall& call,
+                              const Int8Tiling& tiling, const KeyMaps& maps, const float* means) {
+    const AttentionProblem of = centroid_problem(problem, DType::f32);
+    AttentionCall from = centroid_call(problem, call, means);
+    from.int8.on_the_way = true;
+    const std::int64_t groups = tiling.groups - tiling.key_groups, before = tiling.key_groups * kGroupKeys;
+    auto* packed = reinterpret_cast<std::int32_t*>(call.workspace);
+    parallel_for(maps.count * groups, [&](std::int64_t task, int) {
+        const std::int64_t local = task / groups, map = maps.first + local;
+        PackedMap to = packed_map(problem, call, tiling, map, packed + local * tiling.map_size);
+        to.keys += tiling.key_groups * (tiling.keys / tiling.groups);
+        to.values += tiling.key_groups * (tiling.values / tiling.groups);
+        to.key_scale += before;
+        to.key_sum += before;
+        to.bad += tiling.key_groups;
+        to.v_scale = to.mean_scale;
+        pack_quantized_keys<Isa, float>(of, from, to, map, task % groups);
+        pack_quantized_values<Isa, float>(of, from, to, map, task % groups);
+    });
+}
+
 /// The keys that a row of query blocks sees, as groups.
 struct GroupCursor {
     KeyCursor keys;
+    const std::int32_t* columns = nullptr;  ///< all that the row keeps, where there are centroids
 
     static std::uint64_t bits(std::int64_t first, std::int64_t last) {
         const std::uint64_t below = last == kGroupKeys ? ~std::uint64_t{0} : (std::uint64_t{1} << last) - 1;
         return below & ~((std::uint64_t{1} << first) - 1);
+    }
+
+    /// The centroids `group.first` .. of blocks that are kept.
+    std::uint64_t kept_blocks(std::int64_t first) const {
+        std::uint64_t found = 0;
+        for (const std::int32_t* column = columns; column != keys.end; ++column)
+            if (*column >= first && *column < first + kGroupKeys)
+                found |= std::uint64_t{1} << (*column - first);
+        return found;
     }
 
     bool next(KeyGroup& group, const std::uint64_t* bad) {
@@ -221,6 +262,9 @@ struct GroupCursor {
             group.kept |= bits(keys.first - group.first, stop - group.first);
             keys.first = stop;
         } while (keys.first == keys.last && keys.next_run() && keys.first < limit);
+        group.centroids = keys.centroid > 0 && group.first >= keys.centroid;
+        if (group.centroids) group.kept &= ~kept_blocks(group.first - keys.centroid);
+        if (group.kept == 0) return next(group, bad);
         group.begin = round_down(__builtin_ctzll(group.kept), kAlign);
         group.end = round_up(kGroupKeys - __builtin_clzll(group.kept), kAlign);
         group.partial = group.kept != bits(group.begin, group.end);
@@ -281,6 +325,24 @@ void store_rows(const QuantizedTile& tile, const float* shift, bool empty, const
     }
 }
 
+inline CentroidCounts counts_of(const AttentionProblem& problem, std::int64_t centroid) {
+    if (!problem.centroids || problem.k_len == 0) return {0.0F, 0.0F, 0};
+    const std::int64_t last = problem.k_blocks() - 1;
+    return {__builtin_log2f(static_cast<float>(problem.keys_of_block(0))),
+            __builtin_log2f(static_cast<float>(problem.keys_of_block(last))), centroid + last};
+}
+
+/// The cursor of a row of query blocks.
+inline GroupCursor groups_of(const AttentionProblem& problem, const AttentionCall& call,
+                             const Int8Tiling& tiling, std::int64_t map, std::int64_t block) {
+    GroupCursor cursor = {keys_of(problem, call.mask, map, block)};
+    if (!problem.centroids) return cursor;
+    cursor.columns = cursor.keys.column;
+    cursor.keys.centroid = tiling.key_groups * kGroupKeys;
+    cursor.keys.centroids = problem.k_blocks();
+    return cursor;
+}
+
 /// Queries of one map from `first` on.
 struct QueryRows {
     std::int64_t map, kv_map, first;
@@ -318,8 +380,10 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
     for (std::int64_t i = 0; i < tile.rows * Isa::kLanes; ++i) tile.sums[i] = 0.0F;
     GroupTile keys;
     bool empty = true;
+    const CentroidCounts counts = counts_of(problem, cursor.keys.centroid);
     while (cursor.next(keys, tile.map.bad)) {
         score_groups<Isa>(tile, keys);
+        add_counts<Isa>(tile, keys, counts);
         softmax_groups<Isa>(tile, keys);
         value_groups<Isa>(tile, keys);
         empty = false;
@@ -333,7 +397,9 @@ template <typename Isa, typename Element>
 void attend_quantized_elements(const AttentionProblem& problem, const AttentionCall& call) {
     const Int8Tiling tiling = tile_int8<Isa>(problem);
     auto* packed = reinterpret_cast<std::int32_t*>(call.workspace);
-    std::int32_t* scratch = packed + tiling.group * tiling.map_size;
+    auto* means = reinterpret_cast<float*>(packed + tiling.group * tiling.map_size);
+    std::int32_t* scratch = packed + tiling.group * tiling.map_size + centroid_numbers(problem);
+    if (problem.centroids) find_centroids<Element>(problem, call, means);
     for (std::int64_t first_map = 0; first_map < problem.kv_maps(); first_map += tiling.group) {
         const KeyMaps maps = {first_map, smaller(tiling.group, problem.kv_maps() - first_map)};
         parallel_for(maps.count * tiling.key_groups, [&](std::int64_t task, int) {
@@ -342,6 +408,7 @@ void attend_quantized_elements(const AttentionProblem& problem, const AttentionC
             pack_quantized_keys<Isa, Element>(problem, call, of, map, task % tiling.key_groups);
             pack_quantized_values<Isa, Element>(problem, call, of, map, task % tiling.key_groups);
         });
+        if (problem.centroids) pack_quantized_centroids<Isa>(problem, call, tiling, maps, means);
         parallel_for(maps.count * problem.group() * tiling.tiles, [&](std::int64_t task, int worker) {
             const auto [map, local] = query_task(problem, maps, task / tiling.tiles);
             const auto [block, first, last] = tiling.rows_of(task, problem.q_len);
@@ -349,8 +416,7 @@ void attend_quantized_elements(const AttentionProblem& problem, const AttentionC
             QuantizedTile tile = make_tile<Isa>(problem, tiling, scratch + worker * tiling.worker_size);
             tile.rows = last - first;
             tile.map = packed_map(problem, call, tiling, first_map + local, packed + local * tiling.map_size);
-            compute_rows<Isa, Element>(problem, call, tile,
-                                       GroupCursor{keys_of(problem, call.mask, map, block)},
+            compute_rows<Isa, Element>(problem, call, tile, groups_of(problem, call, tiling, map, block),
                                        {map, first_map + local, first});
         });
     }
@@ -370,7 +436,9 @@ void attend_quantized(const AttentionProblem& problem, const AttentionCall& call
 template <typename Isa>
 std::size_t attend_quantized_workspace(const AttentionProblem& problem) {
     const Int8Tiling tiling = tile_int8<Isa>(problem);
-    return static_cast<std::size_t>(tiling.group * tiling.map_size + tiling.worker_size * num_threads()) * 4;
+    return static_cast<std::size_t>(tiling.group * tiling.map_size + centroid_numbers(problem) +
+                                    tiling.worker_size * num_threads()) *
+           4;
 }
 
 }  // namespace

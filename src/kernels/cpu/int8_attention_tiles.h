@@ -29,6 +29,7 @@ struct KeyGroup {
     std::uint64_t kept = 0;
     bool partial = false;                             ///< begin..end-1 holds keys that are not kept
     bool poisoned = false;                            ///< a kept key has the scale NaN
+    bool centroids = false;                           ///< scores are exponents already
     alignas(64) std::int32_t lanes[kGroupKeys] = {};  ///< all bits set where kept; filled if partial
 };
 
@@ -47,6 +48,12 @@ struct PackedMap {
     std::int32_t key_bias;  ///< times key_sum, added to scores: takes what was added to the query off again
     std::uint64_t* bad;     ///< [groups]: bit i = the scale of key i is NaN
     float* v_scale;         ///< [groups][head_dim]
+    float* mean_scale;      ///< of centroids, [groups of them][head_dim]
+    std::int64_t groups;    ///< of keys; those of centroids come behind them
+
+    const float* v_scale_of(std::int64_t group, std::int64_t head_dim) const {
+        return group < groups ? v_scale + group * head_dim : mean_scale + (group - groups) * head_dim;
+    }
 };
 
 struct QuantizedTile {
@@ -218,6 +225,27 @@ void score_groups(const QuantizedTile& tile, const GroupTile& keys) {
     }
 }
 
+/// The scores of centroids as exponents of two, with the log of their keys: log2(first), but of centroid
+/// `last` that of another number.
+struct CentroidCounts {
+    float first_log, last_log;
+    std::int64_t last;  ///< counted as keys are
+};
+
+template <typename Isa>
+void add_counts(const QuantizedTile& tile, const GroupTile& keys, const CentroidCounts& counts) {
+    for (std::int64_t g = 0; g < keys.count; ++g) {
+        const KeyGroup& group = keys.groups[g];
+        if (!group.centroids) continue;
+        const std::int64_t last = counts.last - group.first;
+        for (std::int64_t row = 0; row < tile.rows; ++row) {
+            float* scores = tile.scores + row * kTileColumns + g * kGroupKeys;
+            for (std::int64_t i = group.begin; i < group.end; ++i)
+                scores[i] = scores[i] * tile.factor[row] + (i == last ? counts.last_log : counts.first_log);
+        }
+    }
+}
+
 /// Largest exponent of a row in one group; NaN when it can see a key whose scale is NaN.
 template <typename Isa>
 float group_top(const KeyGroup& group, const float* scores, float factor) {
@@ -248,7 +276,8 @@ void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
         alignas(64) float powers[Isa::kLanes];
         float now = before;
         for (std::int64_t g = 0; g < keys.count; ++g) {
-            tops[g] = group_top<Isa>(keys.groups[g], scores + g * kGroupKeys, factor);
+            const float to_exponent = keys.groups[g].centroids ? 1.0F : factor;
+            tops[g] = group_top<Isa>(keys.groups[g], scores + g * kGroupKeys, to_exponent);
             now = tops[g] > now ? tops[g] : now;
         }
         for (std::int64_t i = 0; i < Isa::kLanes; ++i) powers[i] = (i < keys.count ? tops[i] : before) - now;
@@ -256,7 +285,7 @@ void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
         V sums = Isa::mul(Isa::load(tile.sums + row * Isa::kLanes), Isa::set1(powers[kTileGroups]));
         for (std::int64_t g = 0; g < keys.count; ++g) {
             const KeyGroup& group = keys.groups[g];
-            const V top = Isa::set1(tops[g]);
+            const V top = Isa::set1(tops[g]), to_exponent = Isa::set1(group.centroids ? 1.0F : factor);
             typename Isa::I total = Isa::zero_integers();
             for (std::int64_t i = group.begin; i < group.end; i += kAlign) {
                 typename Isa::I p[kParts];
@@ -266,7 +295,7 @@ void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
                     const V x = Isa::load(scores + g * kGroupKeys + at);
                     // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight
                     // above the largest.
-                    V weight = Isa::weight(Isa::sub(Isa::mul(x, Isa::set1(factor)), top));
+                    V weight = Isa::weight(Isa::sub(Isa::mul(x, to_exponent), top));
                     if (group.partial) weight = Isa::kept_or_zero(group.lanes + at, weight);
                     p[j] = Isa::to_integers(weight);
                     total = Isa::add_integers(total, p[j]);
@@ -301,7 +330,7 @@ void value_groups(const QuantizedTile& tile, const GroupTile& keys) {
                 const ValuePlace place = {tile.o + row * tile.d_padded + d,
                                           tile.d_padded,
                                           tile.head_dim - d,
-                                          tile.map.v_scale + index * tile.head_dim + d,
+                                          tile.map.v_scale_of(index, tile.head_dim) + d,
                                           tile.rescale + row * 2 * kTileGroups + g,
                                           g == 0};
                 if (tile.d_padded - d > Isa::kLanes) {

@@ -15,13 +15,6 @@ namespace {
 
 constexpr std::int64_t kMostChannels = 256;
 
-inline float float_of(float x) {
-    return x;
-}
-inline float float_of(Bf16Bits x) {
-    return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16);
-}
-
 /// q, k or v of one call.
 struct Operand {
     const AttentionProblem& problem;

@@ -61,7 +61,8 @@ void launch_float(const FloatVariant& variant, const AttentionProblem& problem, 
 }
 
 std::string takes_short_types(const AttentionProblem& problem) {
-    return problem.dtype == DType::bf16 || problem.dtype == DType::f16 ? "" : "takes bf16 and f16";
+    if (problem.dtype != DType::bf16 && problem.dtype != DType::f16) return "takes bf16 and f16";
+    return takes_no_centroids(problem);
 }
 
 std::size_t no_workspace(const AttentionProblem&) {
@@ -83,7 +84,7 @@ void attend(const AttentionProblem& problem, const AttentionCall& call) noexcept
 }
 
 std::string takes_f32(const AttentionProblem& problem) {
-    return problem.dtype == DType::f32 ? "" : "takes f32";
+    return problem.dtype == DType::f32 ? takes_no_centroids(problem) : "takes f32";
 }
 
 /// The pairs of one map of k and v, and of the maps of q that meet it.

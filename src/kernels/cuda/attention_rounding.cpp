@@ -24,7 +24,8 @@ constexpr unsigned kRowsOfRounding = 8, kRoundingThreads = 256;
 constexpr std::int64_t kMxTokens = 32;
 
 std::string rounds_f32_and_bf16(const AttentionProblem& problem) {
-    return problem.dtype == DType::f16 ? "takes f32 and bf16" : takes_no_bias(problem);
+    if (problem.dtype == DType::f16) return "takes f32 and bf16";
+    return problem.biased ? takes_no_bias(problem) : takes_no_centroids(problem);
 }
 
 /// The float problem of so many maps of k and v.

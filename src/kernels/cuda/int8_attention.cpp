@@ -243,11 +243,15 @@ void find_int8_scales(const AttentionProblem& problem, const AttentionCall& call
            call.stream, args);
 }
 
+std::string takes_kept_keys(const AttentionProblem& problem) {
+    return problem.centroids ? takes_no_centroids(problem) : takes_all_keys(problem);
+}
+
 }  // namespace
 
 constexpr AttentionKernel kInt8Attention = {.name = "cuda.sm80.int8_attention",
                                             .formats = kInt8Formats,
-                                            .why_not = takes_all_keys,
+                                            .why_not = takes_kept_keys,
                                             .workspace_bytes = int8_workspace,
                                             .run = attend_int8,
                                             .find_scales = find_int8_scales,

@@ -17,7 +17,8 @@ namespace {
 void one_row(const AttentionProblem& problem, const AttentionCall& call, std::int64_t map, std::int64_t q,
              double* scratch) {
     double* scores = scratch;
-    double* sums = scratch + problem.k_len;
+    double* centroids = scratch + problem.k_len;  // their scores
+    double* sums = centroids + (problem.centroids ? problem.k_blocks() : 0);
     const std::int64_t d = problem.head_dim, kv_map = map / problem.group();
     const std::int64_t query = row_start(call.q_strides, problem.heads, map, q);
     const std::int64_t out = row_start(call.o_strides, problem.heads, map, q);
@@ -38,6 +39,15 @@ void one_row(const AttentionProblem& problem, const AttentionCall& call, std::in
             largest = std::max(largest, scores[key]);
         }
     });
+    visit_skipped(problem, call.mask, map, q, [&](std::int64_t block) {
+        double score = 0.0;
+        for (std::int64_t i = 0; i < d; ++i)
+            score += value(call.q, query + i) *
+                     static_cast<double>(mean_of_block(problem, {call.k, call.k_strides}, kv_map, block, i));
+        centroids[block] = score * static_cast<double>(call.scale) +
+                           std::log(static_cast<double>(problem.keys_of_block(block)));
+        largest = std::max(largest, centroids[block]);
+    });
     std::fill_n(sums, d, 0.0);
     double weights = 0.0;
     bool empty = true;
@@ -50,13 +60,22 @@ void one_row(const AttentionProblem& problem, const AttentionCall& call, std::in
             for (std::int64_t i = 0; i < d; ++i) sums[i] += weight * value(call.v, at + i);
         }
     });
+    visit_skipped(problem, call.mask, map, q, [&](std::int64_t block) {
+        const double weight = std::exp(centroids[block] - largest);
+        weights += weight;
+        empty = false;
+        for (std::int64_t i = 0; i < d; ++i)
+            sums[i] += weight * static_cast<double>(
+                                    mean_of_block(problem, {call.v, call.v_strides}, kv_map, block, i));
+    });
     for (std::int64_t i = 0; i < d; ++i)
         store(call.o, problem.dtype, out + i, empty ? 0.0F : static_cast<float>(sums[i] / weights));
     if (problem.wants_lse) lse_at(problem, call, map, q) = static_cast<float>(largest + std::log(weights));
 }
 
 std::int64_t doubles_per_thread(const AttentionProblem& problem) {
-    return (problem.k_len + problem.head_dim + 7) / 8 * 8;
+    const std::int64_t centroids = problem.centroids ? problem.k_blocks() : 0;
+    return (problem.k_len + centroids + problem.head_dim + 7) / 8 * 8;
 }
 
 std::size_t attention_workspace(const AttentionProblem& problem) {

@@ -53,6 +53,41 @@ void visit_keys(const AttentionProblem& problem, const MaskRows& mask, std::int6
     }
 }
 
+/// Calls visit(block) for each block of keys that row `q` of the map leaves out, where those have centroids.
+template <typename Visit>
+void visit_skipped(const AttentionProblem& problem, const MaskRows& mask, std::int64_t map, std::int64_t q,
+                   const Visit& visit) {
+    if (!problem.centroids) return;
+    const std::int64_t* row = mask.row_start + map * problem.q_blocks() + q / problem.block_q;
+    std::int64_t next = row[0];
+    for (std::int64_t block = 0; block < problem.k_blocks(); ++block) {
+        if (next < row[1] && mask.columns[next] == block) {
+            ++next;
+        } else {
+            visit(block);
+        }
+    }
+}
+
+/// Keys or values of a call.
+struct KeyArray {
+    const void* data;
+    const AttentionStrides& strides;
+};
+
+/// Channel `c` of the mean of a block of keys or values.
+inline float mean_of_block(const AttentionProblem& problem, const KeyArray& of, std::int64_t kv_map,
+                           std::int64_t block, std::int64_t c) {
+    const std::int64_t first = block * problem.block_k, count = problem.keys_of_block(block);
+    const float part = 1.0F / static_cast<float>(count);
+    float sum = 0.0F;
+    for (std::int64_t key = first; key < first + count; ++key) {
+        const std::int64_t at = row_start(of.strides, problem.kv_heads, kv_map, key) + c;
+        sum += part * load(of.data, problem.dtype, at);
+    }
+    return sum;
+}
+
 /// As AttentionKernel::find_scales.
 void int8_scales(const AttentionProblem& problem, const AttentionCall& call) noexcept;
 
