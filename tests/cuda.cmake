@@ -6,7 +6,7 @@ if(NOT AEROGEL_CUDA OR NOT TARGET aerogel_fake_driver)
 endif()
 
 set(cuda_driver AEROGEL_CUDA_DRIVER=$<TARGET_FILE:aerogel_fake_driver>)
-set(cuda_suites "ElementwiseKernels.*:Hadamard.*:LinearKernels.*:MachineUnderTest.*")
+set(cuda_suites "ConvolutionKernels.WithinBounds:ConvolutionKernels.WinogradIsAlmostAsExactAsSums:ElementwiseKernels.*:Hadamard.*:LinearKernels.*:LinearRotation.*:MachineUnderTest.*")
 
 # sm: the card; machine: cuda for all rows, cuda_own for those that not every card has. sm_100 has no row of its own.
 function(aerogel_cuda_suite sm machine)

@@ -32,8 +32,9 @@ class Linear {
     virtual ~Linear() = default;
     virtual std::int64_t in_features() const = 0;
     virtual std::int64_t out_features() const = 0;
-    /// x f32|bf16 [..., in_features] -> y f32|bf16|f16 [..., out_features] (last axis contiguous, leading
-    /// axes flattened; a 2-D view may have a row stride). InvalidArgument when shapes or types do not fit.
+    /// x f32|bf16, on CUDA devices f16 as well, [..., in_features] -> y f32|bf16|f16 [..., out_features]
+    /// (last axis contiguous, leading axes flattened; a 2-D view may have a row stride). InvalidArgument when
+    /// shapes or types do not fit.
     virtual void forward(const TensorView& x, const MutableView& y, const StepContext& step) const = 0;
     /// "FLOAT", "W8A8_DYNAMIC" ...
     virtual std::string scheme() const = 0;

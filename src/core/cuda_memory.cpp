@@ -221,13 +221,15 @@ void clear(Device device, void* data, std::size_t bytes) {
 
 }  // namespace
 
-constexpr DeviceMemory kMemory = {.allocate = allocate,
-                                  .free = free_block,
-                                  .from_host = from_host,
-                                  .to_host = to_host,
-                                  .copy = copy,
-                                  .clear = clear,
-                                  .send = send};
+constexpr DeviceMemory kMemory = {
+    .allocate = allocate,
+    .free = free_block,
+    .from_host = from_host,
+    .to_host = to_host,
+    .copy = copy,
+    .clear = clear,
+    .send = send,
+    .bytes = [](Device device) -> std::uint64_t { return properties(device.index).bytes; }};
 
 void borrow_memory(const MemoryLender& from) {
     lender = from;

@@ -61,6 +61,11 @@ const DeviceMemory& memory_of(Device device) {
     throw Unsupported("[device] this build has no memory on the device " + device.describe());
 }
 
+std::uint64_t memory_bytes(Device device) {
+    const DeviceMemory& memory = memory_of(device);
+    return memory.bytes != nullptr ? memory.bytes(device) : usable_memory_bytes();
+}
+
 GuestMemory::GuestMemory(Device device, const DeviceMemory& memory) {
     guest = {device.kind, &memory};
 }

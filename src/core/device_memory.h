@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "aerogel/tensor.h"
 
@@ -20,10 +21,15 @@ struct DeviceMemory {
     /// once.
     void (*send)(Device device, void* to, const void* from, std::size_t bytes, void* stream) = nullptr;
     bool host_readable = false;  ///< whether the host may read and write it
+    /// Null: usable_memory_bytes().
+    std::uint64_t (*bytes)(Device device) = nullptr;
 };
 
 /// Throws Unsupported when this build does not know the device.
 const DeviceMemory& memory_of(Device device);
+
+/// What the device has, in use or not. Errors of memory_of() and of the device.
+std::uint64_t memory_bytes(Device device);
 
 /// For tests: lets other memory answer for a kind of device as long as this lives.
 class GuestMemory {

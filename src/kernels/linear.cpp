@@ -72,9 +72,10 @@ std::string LinearProblem::describe() const {
     return text;
 }
 
-std::string linear_limits(const LinearProblem& problem) {
+std::string linear_limits(const LinearProblem& problem, bool f16) {
     const bool real = problem.y == DType::f32 || problem.y == DType::bf16 || problem.y == DType::f16;
-    if (problem.x != DType::f32 && problem.x != DType::bf16) return "takes x of f32 or bf16 only";
+    const bool half = f16 && problem.x == DType::f16;
+    if (problem.x != DType::f32 && problem.x != DType::bf16 && !half) return "takes x of f32 or bf16 only";
     if (!real) return "takes y of f32, bf16 or f16 only";
     if (problem.activation == Activation::none) return "";
     if (const std::string wrong = format_limits(problem); !wrong.empty()) return wrong;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -30,7 +31,7 @@ struct LinearProblem {
     std::int64_t m = 0;
     std::int64_t n = 0;
     std::int64_t k = 0;
-    DType x = DType::f32;  ///< f32 or bf16
+    DType x = DType::f32;  ///< f32 or bf16, or f16 where the kernel takes it
     DType y = DType::f32;  ///< f32, bf16 or f16
     Format weight = Format::f32;
     Activation activation = Activation::none;
@@ -86,6 +87,8 @@ struct LinearKernel {
     std::size_t (*workspace_bytes)(const LinearProblem& problem);
     void (*run)(const LinearProblem& problem, const LinearArgs& args) noexcept;
     bool rotates = false;  ///< run() takes a LinearArgs::rotation, with the bits of the Hadamard kernels
+    std::int64_t most_rotated = std::numeric_limits<std::int64_t>::max();  ///< columns of its blocks
+    bool f16 = false;                                                      ///< takes x of f16, too
 };
 
 /// "per_token" ...
@@ -95,10 +98,10 @@ bool is_integer(Activation activation);
 /// True when a weight packed for one serves the other: both integer, or none of them.
 bool same_packing(Activation a, Activation b);
 
-/// What no kernel takes, empty when fine: other types of x and y than above, quantized activations with
-/// weights of a format they do not go with or with an offset, groups in per_tensor, or k > 131071 with
-/// integers (the int32 sum could overflow). Refusals depend on the weight and the activation only, never on
-/// m, x or y.
-std::string linear_limits(const LinearProblem& problem);
+/// What no kernel takes (`f16`: one that takes x of f16), empty when fine: other types of x and y than above,
+/// quantized activations with weights of a format they do not go with or with an offset, groups in
+/// per_tensor, or k > 131071 with integers (the int32 sum could overflow). Refusals depend on the weight and
+/// the activation only, never on m, x or y.
+std::string linear_limits(const LinearProblem& problem, bool f16 = false);
 
 }  // namespace aerogel

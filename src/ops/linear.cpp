@@ -125,7 +125,8 @@ bool PackedLinear::serves(Activation activation) const {
 
 void PackedLinear::run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args,
                        const Context& context) const {
-    if (x.dtype != DType::f32 && x.dtype != DType::bf16) refuse("x " + x.describe() + " must be f32 or bf16");
+    if (x.dtype != DType::f32 && x.dtype != DType::bf16 && !(takes_f16() && x.dtype == DType::f16))
+        refuse("x " + x.describe() + " must be f32" + (takes_f16() ? ", bf16 or f16" : " or bf16"));
     if (y.dtype != DType::f32 && y.dtype != DType::bf16 && y.dtype != DType::f16) {
         refuse("y " + y.describe() + " must be f32, bf16 or f16");
     }
@@ -148,7 +149,9 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     problem.y = y.dtype;
     problem.activation = activation;
     problem.rotated = args.rotation.shape.block != 0;
-    if (problem.rotated && !rotates()) refuse(std::string(kernel_->name) + " rotates no rows");
+    if (problem.rotated && !rotates(args.rotation.shape))
+        refuse(std::string(kernel_->name) + " rotates no rows in blocks of " +
+               std::to_string(args.rotation.shape.block));
     if (activation != problem_.activation) {
         if (const std::string reason = kernel_->why_not(problem); !reason.empty()) refuse(reason);
     }

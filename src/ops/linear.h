@@ -11,8 +11,8 @@
 
 namespace aerogel {
 
-/// A weight in the packed form of the kernel chosen for it. Serves any m, f32 and bf16 x; f32, bf16 and f16
-/// y.
+/// A weight in the packed form of the kernel chosen for it. Serves any m, f32 and bf16 x (and f16 on CUDA
+/// devices); f32, bf16 and f16 y.
 class PackedLinear {
   public:
     /// Chooses and packs on `device`, wherever the weight lies, for `activation` and those that
@@ -26,12 +26,16 @@ class PackedLinear {
     /// Whether run() takes these activations.
     bool serves(Activation activation) const;
     /// Whether run() takes args.rotation: rows are then rotated on their way, without an array between.
-    bool rotates() const { return kernel_->rotates; }
+    bool rotates(const RotationShape& shape) const {
+        return kernel_->rotates && shape.block <= kernel_->most_rotated;
+    }
+    /// Whether run() takes x of f16.
+    bool takes_f16() const { return kernel_->f16; }
 
     /// y[..., n] = x[..., k] w^T as kernels/linear.h spells out; `args` brings the arrays of the epilogue
-    /// and mul_scale, the rest is filled in here. x f32|bf16, y f32|bf16|f16, on the weight's device, last
-    /// axis contiguous, more than two axes only when contiguous. InvalidArgument when shapes, types or
-    /// `activation` do not fit.
+    /// and mul_scale, the rest is filled in here. x f32|bf16 (|f16 where taken), y f32|bf16|f16, on the
+    /// weight's device, last axis contiguous, more than two axes only when contiguous. InvalidArgument when
+    /// shapes, types or `activation` do not fit.
     void run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args,
              const Context& context = {}) const;
 

@@ -30,13 +30,14 @@ View as_rows(const View& view, const char* name, std::int64_t columns) {
 
 // The rows of x, which has less types than y.
 TensorView checked_rows(const TensorView& x, std::int64_t columns) {
-    if (x.dtype != DType::f32 && x.dtype != DType::bf16) {
+    const bool half = x.dtype == DType::f16 && x.device != Device::cpu;  // as the kernels there
+    if (x.dtype != DType::f32 && x.dtype != DType::bf16 && !half) {
         throw InvalidArgument("[linear] x " + x.describe() + " must be f32 or bf16");
     }
     return as_rows(x, "x", columns);
 }
 
-// A contiguous f32 copy of f32 or bf16 rows.
+// A contiguous f32 copy of rows.
 Tensor float_rows(const TensorView& rows, const Context& context) {
     Tensor values(DType::f32, rows.shape, rows.device);
     copy(rows, values, context);

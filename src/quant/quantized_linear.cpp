@@ -107,7 +107,7 @@ struct QuantizedLinear::State {
     // Static scales of four bits clamp x before the kernel sees it.
     bool kernel_rotates(const StepContext& step) const {
         if (!branches.only_rotates() || scheme.static_bits == 4) return false;
-        return (static_set(step) ? packed : packed_for(activation(step))).rotates();
+        return (static_set(step) ? packed : packed_for(activation(step))).rotates(branches.rotation().shape);
     }
 
     // The product with the quantized weight, and the bias. `rotation`: of x, where that has not met it yet.

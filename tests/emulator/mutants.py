@@ -51,6 +51,19 @@ def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds"):
                   f"CudaAttention.{suites}", "aerogel_cuda_tests")
 
 
+def of_mx(name, old, new, kernels="*_s", source="mx_gemm"):
+    return Mutant(f"mx: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/linear_mx_sm120.cu", f"Linear/MxGemm.*/{kernels}")
+
+
+def of_mxfp4(name, old, new):
+    return Mutant(f"mxfp4: {name}", "src/kernels/cuda/mx_gemm.cuh", old, new, "src/kernels/cuda/linear_mxfp4_sm120.cu", "Linear/MxGemm.*/fp4_s")
+
+
+def of_convolution(name, old, new, cases="*narrow*"):
+    return Mutant(f"convolution: {name}", "src/kernels/cuda/convolution.cuh", old, new, "src/kernels/cuda/convolution.cu",
+                  f"Convolution/Tiles.{cases}")
+
+
 MUTANTS = [
     of_sample("no barrier", "        __syncthreads();\n", ""),
     of_sample("waits for a stage too few", "cp_async_wait<kSampleStages - 2>", "cp_async_wait<kSampleStages - 1>"),
@@ -140,4 +153,38 @@ MUTANTS = [
     of_int8_attention("bytes of the weights exchanged", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410)", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x1054)"),
     of_int8_attention("the mean of v forgotten", "if (shift != nullptr) x = __fadd_rn(x, shift[channel]);", ""),
     of_int8_attention("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0;", "const bool is_kept = true;"),
+    of_mx("no barrier in the loop", "__syncthreads();  // all have read the stage that is filled now", ""),
+    of_mx("waits for a stage too few", "gpu::cp_async_wait<T.stages - 2>();", "gpu::cp_async_wait<T.stages - 1>();"),
+    of_mx("exponents of the block before", "x_words[i] >> (8 * kBlocks * step)", "x_words[i] >> (8 * kBlocks * (step / 2 * 2))"),
+    of_mx("exponents of the upper rows for all", "lane / 4 + lane % 2 * 8", "lane / 4"),
+    of_mx("exponents of w of the next column", "warp_column + j * 8 + lane / 4]", "warp_column + (j ^ 1) * 8 + lane / 4]"),
+    of_mx("exponents of half the rows", "if (thread >= (T.rows + T.columns) / 4) return;", "if (thread >= T.rows / 4) return;"),
+    of_mx("nibbles exchanged", "w[j][0] = four[j] << 2 & 0x3C3C3C3CU;", "w[j][0] = four[j] >> 2 & 0x3C3C3C3CU;", "*fp8_fp4_s"),
+    of_mx("sums of the slab before", "all = __fadd_rn(all, sum", "all = __fadd_rn(0.0F, sum"),
+    of_mx("the row's power of two twice", "exponent - exponent_of_row() + 127", "exponent + 127", "*_s", "mx_quantize"),
+    of_mx("exponents behind the row", "b < this->a.width / 32; b +=", "b < 0; b +=", "*_s", "mx_quantize"),
+    of_mxfp4("blocks of E2M1 exchanged", "w[j][block] = four[j];", "w[j][1 - block] = four[j];"),
+    of_mxfp4("rows of E2M1 exchanged", "lane / 8 % 2) * 8 * kXRow", "1 - lane / 8 % 2) * 8 * kXRow"),
+    of_mx("the upper columns forgotten", "high | other_high << 4", "high | high << 4", "fp4_s", "mx_quantize"),
+    of_mx("a block of two lanes", "        largest = Base::larger(largest, gpu::shfl_xor(largest, 2));\n", "", "*_s", "mx_quantize"),
+    of_convolution("no barrier in the loop", "__syncthreads();  // all have read the stage that is filled now", ""),
+    of_convolution("no barrier before the pixels are read", "        find_pixels();\n        __syncthreads();", "        find_pixels();"),
+    of_convolution("waits for a stage too few", "gpu::cp_async_wait<T.stages - 2>();", "gpu::cp_async_wait<T.stages - 1>();"),
+    of_convolution("fills the stage that is read", "fetch(slab + T.stages - 1);\n            gpu", "fetch(slab + T.stages);\n            gpu"),
+    of_convolution("no swizzle of x", "(chunk ^ (row & 1) * 4) * 16", "chunk * 16"),
+    of_convolution("taps above the picture", "if (line < 0 || column < 0 ||", "if (column < 0 ||"),
+    of_convolution("taps beyond the last line", "if (row >= a.x_size.height || place", "if (place"),
+    of_convolution("frames before the first one forgotten", "if (frame < 0) return nullptr;", "return nullptr;"),
+    of_convolution("a frame too early", "frame += a.before_frames;", "frame += a.before_frames - 1;"),
+    of_convolution("numbers behind the last tap", "|| tap_frame >= a.kernel.frames) return", ") return"),
+    of_convolution("the next tap without the next line", "            if (++tap_line < a.kernel.height) continue;\n", ""),
+    of_convolution("channels of the next pixel", "from != nullptr && channel + e < a.channels", "from != nullptr"),
+    of_convolution("the stride forgotten", "of_frame * a.stride.height", "of_frame", "*wide_strided*"),
+    of_convolution("pixels not halved", "column >> a.doubled", "column", "*doubled*"),
+    of_convolution("the lower part forgotten", "other < T.parts - part", "other < T.parts - 1 - part + (part == 0 ? 0 : 1)"),
+    of_convolution("the third part forgotten", "other < T.parts - part", "other < (part == 0 ? 2 : T.parts - part)", "*exact*"),
+    of_convolution("parts of the other float", "(parts[i] & 0xFFFF0000U)", "(parts[i] << 16)"),
+    of_convolution("halves of a step exchanged", "lane / 8 % 2 * 128", "(1 - lane / 8 % 2) * 128"),
+    of_convolution("a pixel too many", "const bool in = pixel < a.pixels;", "const bool in = pixel <= a.pixels;"),
+    of_convolution("the sum is not added", "__fadd_rn(values[e], bias[e])", "__fadd_rn(0.0F, bias[e])"),
 ]

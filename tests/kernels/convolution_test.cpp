@@ -190,6 +190,7 @@ std::vector<ConvolutionCase> convolution_cases() {
 
 TEST(ConvolutionKernels, WithinBounds) {
     for (const ConvolutionCase& c : convolution_cases()) {
+        if (testing::is_too_large(c.problem, c.y.count())) continue;
         const ConvolutionRun run(c);
         for (const ConvolutionKernel& kernel : testing::usable(testing::machine_under_test().convolution)) {
             if (!kernel.why_not(c.problem).empty()) continue;
@@ -229,7 +230,7 @@ double relative_error(const std::vector<float>& y, const std::vector<float>& exp
 
 // The bound of a plain sum is far above what rounding does to normal numbers. Winograd's kernels, whose
 // errors are of the size of the largest value around, are held to 3e-6, three times what float32 sums of
-// 2,592 products have; points 0, 1, -1, 2, -2 would give 3.4e-6.
+// 2,592 products have; points 0, 1, -1, 2, -2 would give 3.4e-6. CUDA multiplies pairs of bf16.
 TEST(ConvolutionKernels, WinogradIsAlmostAsExactAsSums) {
     const ConvolutionProblem problem = {96, 40, {3, 3, 3}};
     const ConvolutionRun run({problem, {2, 22, 22}, {2, 22, 22}, {2, 1, 1}, 2});
@@ -237,10 +238,11 @@ TEST(ConvolutionKernels, WinogradIsAlmostAsExactAsSums) {
     int seen = 0;
     for (const ConvolutionKernel& kernel : testing::usable(testing::machine_under_test().convolution)) {
         const bool winograd = kernel.name.find("winograd") != std::string_view::npos;
-        EXPECT_LT(relative_error(run.run(kernel), expected), winograd ? 3e-6 : 1.5e-6) << kernel.name;
+        const double sums = testing::tests_the_cpu() ? 1.5e-6 : 6e-6;
+        EXPECT_LT(relative_error(run.run(kernel), expected), winograd ? 3e-6 : sums) << kernel.name;
         seen += winograd ? 1 : 0;
     }
-    EXPECT_GT(seen, 0);
+    EXPECT_EQ(seen > 0, testing::tests_the_cpu());
     EXPECT_EQ(takes_winograd(problem), "");
     EXPECT_EQ(takes_winograd({96, 40, {3, 1, 1}}), "takes 3 x 3 taps only");
     EXPECT_EQ(takes_winograd({96, 40, {1, 3, 3}, {1, 2, 2}}), "takes no stride");

@@ -19,6 +19,7 @@ std::string not_tested(int level);
 /// An emulated device is some 10^4 times slower: problems of so many products and more are left to the CPU.
 bool is_too_large(const LinearProblem& problem);
 bool is_too_large(const AttentionProblem& problem);
+bool is_too_large(const ConvolutionProblem& problem, std::int64_t pixels);
 
 template <typename Kernel>
 using KernelReferences = std::vector<std::reference_wrapper<const Kernel>>;

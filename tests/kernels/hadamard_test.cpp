@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 #include <vector>
 
+#include "kernels/cpu/baseline/kernels.h"
 #include "kernels/cpu_kernels.h"
 #include "kernels/reference/kernels.h"
 
@@ -107,14 +109,16 @@ TEST(Hadamard, TheBoundCatchesAMissingPass) {
     }
 }
 
-TEST(Hadamard, EveryCpuKernelGivesTheSameBits) {
+TEST(Hadamard, EveryKernelGivesTheSameBits) {
     for (const Case& c : cases()) {
         const std::int64_t columns = c.groups * c.block;
         const std::vector<float> x = normal(static_cast<std::size_t>(c.rows * columns), 7);
         const std::vector<float> factors = normal(static_cast<std::size_t>(columns), 8);
         std::vector<float> first;
-        for (const HadamardKernel& kernel : testing::usable(cpu::kMachine.hadamard)) {
-            if (kernel.name.starts_with("reference")) continue;
+        std::vector<std::reference_wrapper<const HadamardKernel>> kernels = {baseline::kHadamard};
+        for (const HadamardKernel& kernel : testing::usable(testing::machine_under_test().hadamard))
+            if (!kernel.name.starts_with("reference")) kernels.emplace_back(kernel);
+        for (const HadamardKernel& kernel : kernels) {
             std::vector<float> y(x.size());
             HadamardArgs args{c.rows,  columns,  c.block, x.data(),
                               columns, y.data(), columns, c.signs ? factors.data() : nullptr};

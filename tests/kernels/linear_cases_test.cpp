@@ -43,6 +43,7 @@ class Memory {
 };
 
 float rounded_to(DType dtype, float value) {
+    if (dtype == DType::f16) return to_float(to_float16(value));
     return dtype == DType::bf16 ? to_float(to_bfloat16(value)) : value;
 }
 
@@ -180,7 +181,8 @@ LinearArrays::LinearArrays(const LinearCase& linear_case)
     }
     if (p.n > 2) quant_bias_[2] = std::numeric_limits<std::int32_t>::max();  // the sum wraps around
     for (std::int64_t i = 0; i < p.k; ++i) mul_scale_.push_back(real(random));
-    for (const float value : x_) x_half_.push_back(to_bfloat16(value).bits);
+    for (const float value : x_)
+        x_half_.push_back(p.x == DType::f16 ? to_float16(value).bits : to_bfloat16(value).bits);
 }
 
 void LinearArrays::fill_x() {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "aerogel/number_types.h"
+#include "formats/mx.h"
 #include "kernels/cpu_kernels.h"
 #include "ops/hadamard.h"
 #include "ops/workspace.h"
@@ -35,6 +36,12 @@ QuantizedTensor random_weight(const LinearProblem& problem) {
     weight.rows = problem.n;
     weight.columns = problem.k;
     weight.group_size = problem.group_size;
+    if (problem.weight == Format::mxfp8) {
+        weight.data = random(DType::f32, {problem.n, problem.k}, 5).to(DType::f8_e4m3);
+        weight.scale = Tensor::zeros(DType::u8, {problem.n, problem.k / kMxBlock});
+        std::memset(weight.scale.mutable_data(), 125, weight.scale.bytes());
+        return weight;
+    }
     const bool nibbles = problem.weight == Format::int4;
     weight.data = Tensor(nibbles ? DType::u8 : DType::i8, {problem.n, nibbles ? problem.k / 2 : problem.k});
     std::mt19937 bits(5);
@@ -96,6 +103,13 @@ std::vector<Case> cases() {
                     weight == Format::int8 ? Activation::per_token : Activation::per_token_int4;
                 problem.group_size = group;
                 all.push_back({problem, shape, factors = !factors});
+                if (group == 0 || shape.block != 64) continue;
+                problem.activation = Activation::none;
+                all.push_back({problem, shape, factors});
+                problem.weight = Format::mxfp8;
+                problem.activation = Activation::mxfp8;
+                problem.group_size = kMxBlock;
+                all.push_back({problem, shape, factors});
             }
         }
     }
@@ -105,10 +119,10 @@ std::vector<Case> cases() {
 TEST(LinearRotation, KernelsRotateOnTheirWay) {
     int tried = 0;
     for (const Case& c : cases()) {
-        for (const LinearKernel& kernel : testing::usable(cpu::kMachine.linear, c.problem)) {
-            if (!kernel.rotates) continue;
+        for (const LinearKernel& kernel : testing::usable(testing::machine_under_test().linear, c.problem)) {
+            if (!kernel.rotates || c.shape.block > kernel.most_rotated) continue;
             ++tried;
-            for (const DType type : {DType::f32, DType::bf16})
+            for (const DType type : {DType::f32, kernel.f16 ? DType::f16 : DType::bf16})
                 EXPECT_EQ(check(kernel, c, type), "") << kernel.name << " block " << c.shape.block;
         }
     }

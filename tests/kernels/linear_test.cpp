@@ -71,6 +71,11 @@ TEST(LinearKernels, EveryKernelAgreesWithTheReference) {
             for (const LinearKernel& kernel : usable(machine_under_test().linear, c.problem)) {
                 EXPECT_EQ(arrays.check(kernel), "");
                 ++runs;
+                const bool small = shape.m * shape.n * shape.k < 100'000;
+                if (!kernel.f16 || c.problem.x != DType::bf16 || !small) continue;
+                LinearCase half = c;
+                half.problem.x = DType::f16;
+                EXPECT_EQ(LinearArrays(half).check(kernel), "");
             }
         }
     }
@@ -163,6 +168,7 @@ TEST(LinearKernels, LimitsNameTheReason) {
     EXPECT_EQ(linear_limits(p), "mxfp8 activations need mxfp8 or mxfp4 or mxfp4_dual weights");
     p = {4, 8, 16, DType::f16, DType::f32, Format::f32, Activation::none, 0, false};
     EXPECT_EQ(linear_limits(p), "takes x of f32 or bf16 only");
+    EXPECT_EQ(linear_limits(p, true), "");
     p = {4, 8, 16, DType::f32, DType::f64, Format::f32, Activation::none, 0, false};
     EXPECT_EQ(linear_limits(p), "takes y of f32, bf16 or f16 only");
 }

@@ -144,6 +144,7 @@ class MirroredMachine {
             there.y = mirror.write(args.y, extent(p.m, args.y_stride, p.n) * y_bytes);
             there.packed = mirror.read(args.packed, static_cast<std::int64_t>(kernel.packed_bytes(packing)));
             there.mul_scale = mirror.read(args.mul_scale, p.k);
+            there.rotation.factors = mirror.read(args.rotation.factors, p.k);
             there.bias = mirror.read(args.bias, p.n);
             there.quant_bias = mirror.read(args.quant_bias, p.n);
             there.deq_scale = mirror.read(args.deq_scale, p.n);

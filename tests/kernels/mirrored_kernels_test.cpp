@@ -73,6 +73,12 @@ bool is_too_large(const AttentionProblem& problem) {
     return takes_time() && pairs * static_cast<double>(2 * problem.head_dim) > kMostProducts;
 }
 
+bool is_too_large(const ConvolutionProblem& problem, std::int64_t pixels) {
+    return takes_time() &&
+           static_cast<double>(problem.k() * problem.out_channels) * static_cast<double>(pixels) >
+               4 * kMostProducts;
+}
+
 // A run without rows of its own would pass and say nothing.
 TEST(MachineUnderTest, HasARow) {
     EXPECT_FALSE(usable(machine_under_test().linear).empty());

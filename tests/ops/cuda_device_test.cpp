@@ -13,6 +13,7 @@
 #include <string>
 
 #include "aerogel/error.h"
+#include "aerogel/linear.h"
 #include "core/cuda_driver.h"
 #include "core/cuda_memory.h"
 #include "ops/elementwise.h"
@@ -71,6 +72,21 @@ TEST(CudaDeviceDeathTest, OperationsRunOnEveryCard) {
         expect({{"AEROGEL_FAKE_SM", sm}}, sum_of_doubled, "sum 72");
 }
 
+TEST(CudaDeviceDeathTest, LinearLayersTakeHalves) {
+    const auto forward = [](Device device) {
+        const Tensor x = Tensor::of(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 0.5}, {2, 4}).to(DType::f16);
+        const Tensor weight = Tensor::of(std::vector<float>{1, 10, 100, 1000}, {1, 4});
+        Tensor y(DType::f16, {2, 1}, device);
+        FloatLinear(weight, {}, device).forward(x.to(device), y, {});
+        const std::vector<float> values = y.to(Device::cpu).to(DType::f32).values();
+        return std::to_string(values[0]) + " " + std::to_string(values[1]);
+    };
+    expect(
+        {}, [&] { return forward(Device::cuda); }, "4320.000000 1265.000000");
+    expect(
+        {}, [&] { return forward(Device::cpu); }, "[linear] x f16[2,4] must be f32 or bf16");
+}
+
 TEST(CudaDeviceDeathTest, AnotherGpuIsAnotherDevice) {
     const auto on_the_second = [] {
         const Device second = {DeviceKind::cuda, 1};
@@ -100,6 +116,12 @@ TEST(CudaDeviceDeathTest, MemoryEndsWithOneError) {
     };
     expect({{"AEROGEL_FAKE_MEMORY", "64"}}, too_much, "there is enough");
     expect({{"AEROGEL_FAKE_MEMORY", "8"}}, too_much, "[tensor] no memory for f32[1024,1024,4] on cuda:0");
+}
+
+TEST(CudaDeviceDeathTest, ItsOwnMemoryIsWhatThereIs) {
+    expect(
+        {{"AEROGEL_FAKE_MEMORY", "64"}}, [] { return std::to_string(memory_bytes(Device::cuda) >> 20); },
+        "64");
 }
 
 TEST(CudaDeviceDeathTest, FreedMemoryIsLentAgain) {

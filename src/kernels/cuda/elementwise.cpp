@@ -24,7 +24,8 @@ const Kernel kNorm{kElementwiseImage, "aerogel_norm"}, kActivation{kElementwiseI
     kGroupNormJoin{kElementwiseImage, "aerogel_group_norm_join"},
     kGroupNormApply{kElementwiseImage, "aerogel_group_norm_apply"},
     kSoftmax{kElementwiseImage, "aerogel_softmax"}, kClamp{kElementwiseImage, "aerogel_clamp"},
-    kHadamardPass{kElementwiseImage, "aerogel_hadamard_pass"};
+    kHadamardPass{kElementwiseImage, "aerogel_hadamard_pass"},
+    kConvrotPass{kElementwiseImage, "aerogel_convrot_pass"};
 
 // By the types of x and y: f32, bf16, f16.
 const Kernel kCopies[3][3] = {
@@ -44,6 +45,12 @@ const Kernel kHadamards[] = {
     {kElementwiseImage, "aerogel_hadamard_32"},  {kElementwiseImage, "aerogel_hadamard_64"},
     {kElementwiseImage, "aerogel_hadamard_128"}, {kElementwiseImage, "aerogel_hadamard_256"},
     {kElementwiseImage, "aerogel_hadamard_512"}, {kElementwiseImage, "aerogel_hadamard_1024"}};
+
+// Of 32, 64, 256, 1024.
+const Kernel kConvrots[] = {{kElementwiseImage, "aerogel_convrot_32"},
+                            {kElementwiseImage, "aerogel_convrot_64"},
+                            {kElementwiseImage, "aerogel_convrot_256"},
+                            {kElementwiseImage, "aerogel_convrot_1024"}};
 
 Grid threads_for(std::int64_t count) {
     return {{static_cast<unsigned>((count + kElementThreads - 1) / kElementThreads)}, {kElementThreads}};
@@ -151,13 +158,17 @@ void clamp(const ClampArgs& args) noexcept {
 
 void hadamard(const HadamardArgs& args) noexcept {
     const std::int64_t chunk = args.block < 32 ? 32 : args.block < kWarpHadamard ? args.block : kWarpHadamard;
+    const bool convrot = args.kind == RotationKind::convrot;
     const auto at = static_cast<std::size_t>(std::countr_zero(static_cast<std::uint64_t>(chunk)) - 5);
     const std::int64_t warps = args.rows * ((args.columns + chunk - 1) / chunk);
     const auto factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(args.block)));
-    launch(kHadamards[at], warps_for(warps), args.stream, HadamardWarpArgs{args, factor});
-    for (std::int64_t distance = chunk; distance < args.block; distance *= 2) {
+    launch(convrot ? kConvrots[(at + 1) / 2] : kHadamards[at], warps_for(warps), args.stream,
+           HadamardWarpArgs{args, factor});
+    const std::int64_t together = convrot ? 4 : 2;
+    for (std::int64_t distance = chunk; distance < args.block; distance *= together) {
         const HadamardPassArgs pass{args.y, args.y_stride, args.rows, args.columns, distance};
-        launch(kHadamardPass, threads_for(args.rows * args.columns / 2), args.stream, pass);
+        launch(convrot ? kConvrotPass : kHadamardPass, threads_for(args.rows * args.columns / together),
+               args.stream, pass);
     }
 }
 
@@ -177,6 +188,6 @@ constexpr ElementwiseKernels kElementwise = {"cuda.sm80.elementwise",
                                              softmax,
                                              clamp};
 
-constexpr HadamardKernel kHadamard = {"cuda.sm80.hadamard", hadamard};
+constexpr HadamardKernel kHadamard = {"cuda.sm80.hadamard", hadamard, true};
 
 }  // namespace aerogel::cuda

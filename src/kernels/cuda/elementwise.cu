@@ -1,5 +1,6 @@
 // The element-wise kernels for nvcc and the emulator.
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/rotation.cuh"
 
 namespace cuda = aerogel::cuda;
 using aerogel::DType;
@@ -47,3 +48,8 @@ AEROGEL_KERNEL(hadamard_256, cuda::HadamardWarpArgs, hadamard<8>)
 AEROGEL_KERNEL(hadamard_512, cuda::HadamardWarpArgs, hadamard<16>)
 AEROGEL_KERNEL(hadamard_1024, cuda::HadamardWarpArgs, hadamard<32>)
 AEROGEL_KERNEL(hadamard_pass, cuda::HadamardPassArgs, hadamard_pass)
+AEROGEL_KERNEL(convrot_32, cuda::HadamardWarpArgs, convrot<1>)
+AEROGEL_KERNEL(convrot_64, cuda::HadamardWarpArgs, convrot<2>)
+AEROGEL_KERNEL(convrot_256, cuda::HadamardWarpArgs, convrot<8>)
+AEROGEL_KERNEL(convrot_1024, cuda::HadamardWarpArgs, convrot<32>)
+AEROGEL_KERNEL(convrot_pass, cuda::HadamardPassArgs, convrot_pass)

@@ -271,57 +271,6 @@ __device__ __forceinline__ void softmax(const SoftmaxArgs& a) {
         x[i] = expf((x[i] - largest) * a.scale) / sum;
 }
 
-/// Element lane + 32 j of a chunk is register j of the lane: passes below 32 go over the lanes, the others
-/// over the registers.
-template <int kPerLane>
-__device__ __forceinline__ void hadamard(const HadamardWarpArgs& a) {
-    constexpr int kChunk = 32 * kPerLane;
-    const HadamardArgs& call = a.call;
-    const std::int64_t chunks = (call.columns + kChunk - 1) / kChunk, row = warp_number() / chunks;
-    if (row >= call.rows) return;
-    const std::int64_t first = warp_number() % chunks * kChunk + lane_number();
-    const float* x = call.x + row * call.x_stride;
-    float* y = call.y + row * call.y_stride;
-    float v[kPerLane];
-#pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
-        const std::int64_t column = first + 32 * j;
-        v[j] = column < call.columns ? x[column] : 0.0F;
-        if (call.signs != nullptr && column < call.columns) v[j] *= call.signs[column];
-    }
-#pragma unroll
-    for (int distance = 1; distance < 32; distance *= 2) {
-        if (distance >= call.block) break;
-#pragma unroll
-        for (int j = 0; j < kPerLane; ++j) {
-            const float other = gpu::shfl_xor(v[j], distance);
-            v[j] = (lane_number() & distance) != 0 ? other - v[j] : v[j] + other;
-        }
-    }
-#pragma unroll
-    for (int distance = 1; distance < kPerLane; distance *= 2) {
-#pragma unroll
-        for (int j = 0; j < kPerLane; ++j) {
-            if ((j & distance) != 0) continue;
-            const float low = v[j], high = v[j + distance];
-            v[j] = low + high;
-            v[j + distance] = low - high;
-        }
-    }
-#pragma unroll
-    for (int j = 0; j < kPerLane; ++j)
-        if (first + 32 * j < call.columns) y[first + 32 * j] = v[j] * a.factor;
-}
-
-__device__ __forceinline__ void hadamard_pass(const HadamardPassArgs& a) {
-    const std::int64_t pairs = a.columns / 2, row = thread_number() / pairs, pair = thread_number() % pairs;
-    if (row >= a.rows) return;
-    float* y = a.y + row * a.y_stride + pair / a.distance * 2 * a.distance + pair % a.distance;
-    const float low = y[0], high = y[a.distance];
-    y[0] = low + high;
-    y[a.distance] = low - high;
-}
-
 __device__ __forceinline__ void clamp(const ClampArgs& a) {
     const std::int64_t i = thread_number();
     if (i >= a.count) return;

@@ -46,7 +46,7 @@ struct HadamardWarpArgs {
     float factor = 1.0F;  ///< 1 / sqrt(call.block)
 };
 
-/// y[i], y[i + distance] = their sum and their difference.
+/// y[i], y[i + distance] = their sum and their difference; of ConvRot four, up to y[i + 3 * distance].
 struct HadamardPassArgs {
     float* y = nullptr;
     std::int64_t y_stride = 0, rows = 0, columns = 0, distance = 0;

@@ -1,6 +1,7 @@
 // The linear rows of CUDA: a launch that quantizes x into slabs, and one that multiplies them.
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
@@ -34,8 +35,10 @@ constexpr Kernel kBf16Sm90 = {kLinearBf16Sm90Image, "aerogel_bf16_sm90"};
 constexpr Kernel kFp8Sm90 = {kLinearFp8Sm90Image, "aerogel_fp8_sm90"};
 constexpr Kernel kFp8[] = {{kLinearFp8Image, "aerogel_fp8_m"}, {kLinearFp8Image, "aerogel_fp8_s"}};
 constexpr Kernel kW8A8Sm90 = {kLinearInt8Sm90Image, "aerogel_w8a8_sm90"};
-constexpr Kernel kQuantizeIntegers = {kQuantizeImage, "aerogel_quantize_integers"};
-constexpr Kernel kQuantizeFloats = {kQuantizeImage, "aerogel_quantize_floats"};
+constexpr Kernel kQuantizeIntegers = {kQuantizeImage, "aerogel_quantize_integers"},
+                 kQuantizeFloats = {kQuantizeImage, "aerogel_quantize_floats"},
+                 kRotateIntegers = {kQuantizeImage, "aerogel_quantize_rotated_integers"},
+                 kRotateFloats = {kQuantizeImage, "aerogel_quantize_rotated_floats"};
 
 constexpr Kernel kW8A8[] = {
     {kLinearInt8Image, "aerogel_w8a8_l"},        {kLinearInt8Image, "aerogel_w8a8_m"},
@@ -154,6 +157,7 @@ Quantize quantize_of(Activation activation) {
 
 /// bf16 parts of x' whose sum is close enough to it, as for weights (linear_pack.cpp).
 std::int32_t x_parts(const LinearProblem& problem, bool scaled) {
+    scaled = scaled || problem.rotated;
     const bool coded = problem.activation != Activation::none && problem.activation != Activation::mxfp4_dual;
     const bool bf16 = problem.activation == Activation::none && problem.x == DType::bf16 && !scaled;
     if (coded || bf16) return 1;
@@ -219,6 +223,12 @@ QuantizeArgs quantize_args(const Call& call) {
     q.top = p.activation == Activation::per_token_int4 ? 7.0F : 127.0F;
     q.input_scale = args.input_scale;
     q.input_offset = args.input_offset;
+    if (!p.rotated) return q;
+    const RotationShape& rotation = args.rotation.shape;
+    q.rotation = static_cast<std::int32_t>(rotation.block);
+    q.convrot = rotation.kind == RotationKind::convrot ? 1 : 0;
+    q.rotation_factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(rotation.block)));
+    q.rotation_factors = args.rotation.factors;
     return q;
 }
 
@@ -276,7 +286,9 @@ bool quantize(const Call& call) {
     const std::int64_t k = call.problem.k, held = tiles_of(k, 8) * 32;
     const std::int64_t threads = k >= 1024 ? kQuantizeThreads : 64 * tiles_of(k, 512);
     const std::int64_t shared = kQuantizeWords * 4 + (held <= kHeldBytes ? held : 0);
-    return launch(call.weight.bytes_of_x() ? kQuantizeIntegers : kQuantizeFloats,
+    const Kernel& to_integers = call.problem.rotated ? kRotateIntegers : kQuantizeIntegers;
+    const Kernel& to_floats = call.problem.rotated ? kRotateFloats : kQuantizeFloats;
+    return launch(call.weight.bytes_of_x() ? to_integers : to_floats,
                   {{static_cast<unsigned>(call.problem.m)},
                    {static_cast<unsigned>(threads)},
                    static_cast<std::size_t>(shared)},
@@ -311,12 +323,14 @@ struct SlabRow {
     }
 };
 
+constexpr bool kTakesF16 = true;
+
 std::string limits(const LinearProblem& problem) {
     constexpr std::int64_t kMostColumns = std::int64_t{1}
                                           << 28;  // places in a row of the slabs are 32-bit numbers
     if (problem.k > kMostColumns || SlabWeight(problem).padded_columns() > kMostColumns)
         return "takes rows of at most 2^28 columns, with groups padded to 32";
-    return linear_limits(problem);
+    return linear_limits(problem, kTakesF16);
 }
 
 std::string takes_w8a8(const LinearProblem& problem) {
@@ -365,9 +379,15 @@ std::string takes_fp8(const LinearProblem& problem) {
 template <bool kOnHopper = false, bool kNativeFp8 = false>
 constexpr LinearKernel row(std::string_view name, std::string (*why_not)(const LinearProblem&)) {
     using Row = SlabRow<kOnHopper, kNativeFp8>;
-    return {
-        name,    why_not, Row::packed_bytes, kNativeFp8 ? pack_fp8_slabs : pack_slabs, Row::workspace_bytes,
-        Row::run};
+    return {.name = name,
+            .why_not = why_not,
+            .packed_bytes = Row::packed_bytes,
+            .pack = kNativeFp8 ? pack_fp8_slabs : pack_slabs,
+            .workspace_bytes = Row::workspace_bytes,
+            .run = Row::run,
+            .rotates = true,
+            .most_rotated = kMostRotated,
+            .f16 = kTakesF16};
 }
 
 }  // namespace

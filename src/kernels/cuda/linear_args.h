@@ -51,7 +51,14 @@ struct QuantizeArgs {
     std::int32_t finite;   ///< one more plane: the first part, 0 where it is not finite
     float top;             ///< 127 or 7
     float input_scale, input_offset;
+    std::int32_t rotation;  ///< columns that are rotated together, up to kMostRotated; 0: none
+    std::int32_t convrot;
+    float rotation_factor;          ///< 1 / sqrt(rotation)
+    const float* rotation_factors;  ///< [k] or null; mul_scale is null then
 };
+
+/// What a warp has of a row at once.
+constexpr int kMostRotated = 256;
 
 /// y [m,n] of slabs.
 struct GemmArgs {

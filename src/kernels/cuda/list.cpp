@@ -25,8 +25,9 @@ constexpr int kAll = kSm80 | kSm89 | kSm90 | kSm100 | kSm120;
 
 constexpr MachineRow<LinearKernel> kLinearRows[] = {
     {kSm90, &kHopperW8A8Linear},   {kSm90, &kHopperFp8Linear}, {kSm90, &kHopperFloatLinear},
-    {kSm89 | kSm120, &kFp8Linear}, {kAll, &kW8A8Linear},       {kAll, &kW4A8Linear},
-    {kAll, &kGroupedLinear},       {kAll, &kDequantizeLinear}, {kAll, &kFloatLinear},
+    {kSm89 | kSm120, &kFp8Linear}, {kSm120, &kMxLinear},       {kAll, &kW8A8Linear},
+    {kAll, &kW4A8Linear},          {kAll, &kGroupedLinear},    {kAll, &kDequantizeLinear},
+    {kAll, &kFloatLinear},
 };
 constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
     {kAll, &kAttention},
@@ -36,7 +37,7 @@ constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
 };
 constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};
 constexpr MachineRow<HadamardKernel> kHadamardRows[] = {{kAll, &kHadamard}};
-constexpr std::array<MachineRow<ConvolutionKernel>, 0> kConvolutionRows = {};
+constexpr MachineRow<ConvolutionKernel> kConvolutionRows[] = {{kAll, &kConvolution}};
 
 int family_of(int sm) {
     int bit = 0;

@@ -6,11 +6,13 @@
 
 #include "kernels/cuda/linear_args.h"
 #include "kernels/cuda/linear_numbers.cuh"
+#include "kernels/cuda/rotation_steps.cuh"
 
 namespace aerogel::cuda {
 
-/// Eight columns at a time; u counts them. kBytes: bytes are written, integers and E4M3; else bf16.
-template <bool kBytes>
+/// Eight columns at a time; u counts them. kBytes: bytes are written, integers and E4M3; else bf16. kRotates:
+/// in blocks of up to kMostRotated columns.
+template <bool kBytes, bool kRotates>
 struct RowQuantizer {
     __device__ explicit RowQuantizer(const QuantizeArgs& args)
         : a(args), row(blockIdx.x), units((args.k + 7) / 8) {}
@@ -31,10 +33,12 @@ struct RowQuantizer {
 #pragma unroll 1
         for (int first = 0; first < units; first += threads()) {
             const int u = first + static_cast<int>(threadIdx.x);
-            if (holds && u < units) {
+            if (!holds) {
+                read(u, values);
+            } else if (u < units) {
                 recall(u, values);
             } else {
-                read(u, values);
+                clear(values);
             }
             finish(u, values);
         }
@@ -60,8 +64,64 @@ struct RowQuantizer {
         return static_cast<int>(blockDim.x);
     }
 
-    /// x' of unit u, zeros behind the row.
+    __device__ static void clear(float (&values)[8]) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) values[i] = 0;
+    }
+
+    /// x' of unit u, zeros behind the row. All lanes of a warp, which have 256 columns, come here together.
     __device__ void read(int u, float (&values)[8]) const {
+        read_scaled(u, values);
+        if constexpr (kRotates) rotate(u, values);
+    }
+
+    __device__ void rotate(int u, float (&values)[8]) const {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const bool factors = a.rotation_factors != nullptr && u * 8 + i < a.k;
+            const float own = factors ? a.rotation_factors[u * 8 + i] : 1.0F;
+            values[i] = __fmul_rn(values[i], __fmul_rn(a.rotation_factor, own));
+        }
+        a.convrot != 0 ? convrot(values) : hadamard(values);
+    }
+
+    __device__ void hadamard(float (&values)[8]) const {
+#pragma unroll
+        for (int distance = 1; distance < 8; distance *= 2) {
+            if (distance >= a.rotation) return;
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+                if ((i & distance) == 0) hadamard_two(values[i], values[i + distance]);
+        }
+#pragma unroll
+        for (int distance = 1; distance < 32; distance *= 2) {
+            if (distance * 8 >= a.rotation) return;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) hadamard_lanes(values[i], distance);
+        }
+    }
+
+    __device__ void convrot(float (&values)[8]) const {
+        if (a.rotation < 4) return;
+        convrot_four(values[0], values[1], values[2], values[3]);
+        convrot_four(values[4], values[5], values[6], values[7]);
+        if (a.rotation < 16) return;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {  // the upper bit of this digit is a lane's
+            hadamard_two(values[i], values[i + 4]);
+            const float other = gpu::shfl_xor(values[i + 4], 1), sum = values[i];
+            values[i] = sum + other;
+            values[i + 4] = sum - other;
+        }
+#pragma unroll
+        for (int distance = 2; distance < 32; distance *= 4) {
+            if (distance * 8 >= a.rotation) return;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) convrot_lanes(values[i], distance);
+        }
+    }
+
+    __device__ void read_scaled(int u, float (&values)[8]) const {
         const int first = u * 8;
         const std::int64_t at = row * a.x_stride + first;
         if (a.aligned != 0 && first + 8 <= a.k) {
@@ -160,6 +220,13 @@ struct RowQuantizer {
         if (u < units) write_parts(u, values);
     }
 
+    /// Rounded to the type of x; rotated rows are f32.
+    __device__ float as_x(float value) const {
+        if (kRotates || a.x_type == Real::f32) return value;
+        return a.x_type == Real::bf16 ? gpu::float_of_bf16(bf16_of(value))
+                                      : gpu::float_of_f16(gpu::pack_f16(value, 0.0F));
+    }
+
     /// MX: four threads hold a block of 32 columns; dual: 64 threads hold 512.
     __device__ void quantize_blocks(float (&values)[8]) {
         float dual = 1;
@@ -169,7 +236,7 @@ struct RowQuantizer {
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 values[i] = __fdiv_rn(values[i], dual);
-                if (a.x_type == Real::bf16) values[i] = gpu::float_of_bf16(bf16_of(values[i]));
+                values[i] = as_x(values[i]);
             }
         }
         std::uint32_t largest = largest_of(values);

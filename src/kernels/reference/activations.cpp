@@ -63,6 +63,7 @@ void quantize_dual(const LinearProblem& problem, const QuantizedRow& row) {
         for (std::int64_t p = 0; p < count; ++p) {
             x[p] /= scale;
             if (problem.x == DType::bf16) x[p] = to_float(to_bfloat16(x[p]));
+            if (problem.x == DType::f16) x[p] = to_float(to_float16(x[p]));
         }
         quantize_mxfp4(x, count);
     }

@@ -51,7 +51,7 @@ struct WorkspaceLayout {
 };
 
 std::string why_not(const LinearProblem& problem) {
-    return linear_limits(problem);
+    return linear_limits(problem, true);
 }
 
 std::size_t packed_bytes(const LinearProblem& problem) {
@@ -81,8 +81,9 @@ void pack(const LinearProblem& problem, const QuantizedTensor& weight, std::byte
 void read_row(const LinearProblem& problem, const LinearArgs& args, std::int64_t i, float* out) {
     for (std::int64_t p = 0; p < problem.k; ++p) {
         const std::int64_t at = i * args.x_stride + p;
-        const float x = problem.x == DType::f32 ? static_cast<const float*>(args.x)[at]
-                                                : to_float(static_cast<const BFloat16*>(args.x)[at]);
+        const float x = problem.x == DType::f32    ? static_cast<const float*>(args.x)[at]
+                        : problem.x == DType::bf16 ? to_float(static_cast<const BFloat16*>(args.x)[at])
+                                                   : to_float(static_cast<const Float16*>(args.x)[at]);
         out[p] = args.mul_scale == nullptr ? x : x * args.mul_scale[p];
     }
 }
@@ -197,7 +198,12 @@ void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
 
 }  // namespace
 
-constexpr LinearKernel reference::kLinear = {"reference.linear", why_not, packed_bytes, pack,
-                                             workspace_bytes,    run};
+constexpr LinearKernel reference::kLinear = {.name = "reference.linear",
+                                             .why_not = why_not,
+                                             .packed_bytes = packed_bytes,
+                                             .pack = pack,
+                                             .workspace_bytes = workspace_bytes,
+                                             .run = run,
+                                             .f16 = true};
 
 }  // namespace aerogel

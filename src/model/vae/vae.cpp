@@ -10,7 +10,7 @@
 
 #include "aerogel/cancellation.h"
 #include "aerogel/error.h"
-#include "base/memory.h"
+#include "core/device_memory.h"
 #include "core/views.h"
 #include "model/vae/families.h"
 #include "model/vae/tiles.h"
@@ -184,7 +184,7 @@ struct Vae::State {
     std::int64_t tile(const VaeOptions& options, const VaeExtent& low, std::int64_t scale) const {
         if (options.tile > 0) return std::max<std::int64_t>(options.tile / scale, 4);
         const double most =
-            0.5 * static_cast<double>(usable_memory_bytes()) - 2.0 * static_cast<double>(weight_bytes);
+            0.5 * static_cast<double>(memory_bytes(device)) - 2.0 * static_cast<double>(weight_bytes);
         std::int64_t side = std::max(low.size.height, low.size.width);
         while (side * scale > kLeastTile && tiled_bytes(low, side) > most) side -= (side + 7) / 8;
         return side;
