@@ -159,6 +159,30 @@ def test_small_wan_from_a_picture(folders, tmp_path):
             image=tmp_path / "first.png", **VIDEOS)
 
 
+@pytest.mark.parametrize("case", [("z_image", dict(height=32, width=48, guidance=1.5)),
+                                  ("wan", dict(height=16, width=32, frames=5, guidance=2.0))])
+def test_on_a_gpu(folders, build, case, tmp_path, monkeypatch):
+    """Text encoder, transformer and VAE in the emulator, as on the CPU: integer layers give its bits for what they meet. Where
+    they decide between two integers, sums in another order may fall on either side, so the whole is only near."""
+    driver = build / "libaerogel_fake_driver.so"
+    if not driver.exists() or not (build / "cuda").exists():
+        pytest.skip("built without CUDA kernels or without an emulator")
+    name, settings = case[0], dict(prompt="a fox", negative="x", seed=3, steps=2, **case[1])
+    monkeypatch.setenv("AEROGEL_CUDA_DRIVER", str(driver))
+    monkeypatch.setenv("AEROGEL_FAKE_SM", "90" if name == "wan" else "80")
+    folder, scheme = folders(name)[0], "W8A8_DYNAMIC" if name == "wan" else "W8A8_DYNAMIC_CONVROT"
+    quantized = dict(scheme=scheme, text_scheme="W8A8_DYNAMIC")
+    for schemes, bound in (({}, 1e-5), (quantized, 2e-2)):
+        here = ours(folder, tmp_path, **settings, **schemes)
+        there = ours(folder, tmp_path, **settings, **schemes, device="cuda")
+        error = float((there["video"] - here["video"]).norm() / here["video"].norm())
+        print(f"{schemes}: error {error:.1e}")
+        assert error <= bound
+        if schemes:
+            differing, elements = there["differing"].tolist()
+            assert differing == 0 and elements > 10_000
+
+
 @pytest.mark.parametrize("settings, message", [
     (dict(height=60), "height must be a positive multiple of 16, got 60"),
     (dict(frames=5), "this model makes pictures: frames must be 1, got 5"),

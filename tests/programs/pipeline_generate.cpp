@@ -1,14 +1,21 @@
 // Pipeline::generate for tests/model/test_pipeline.py: pipeline_generate MODEL OUTPUT.safetensors KEY=VALUE
 // ... Keys: prompt, negative, steps, frames, height, width, guidance, shift, sampler, seed, embeds (a
 // .safetensors with prompt_embeds and perhaps negative_prompt_embeds), first_frame (a .safetensors),
-// image_first (0 or 1), stagger, decode (0: latents), keep,
-// guidance_2, image, last_image. OUTPUT gets video and the noise it started from.
+// image_first (0 or 1), stagger, decode (0: latents), keep, guidance_2, image, last_image; device (cuda),
+// scheme (of the transformer), text_scheme. OUTPUT gets video and the noise it started from, and with a
+// device and a scheme `differing`: f32 [2], elements of what quantized Linears gave there and on the CPU for
+// the same x that differ in a bit, of how many.
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
 #include "base/random.h"
@@ -16,7 +23,15 @@
 namespace {
 
 using aerogel::GenerateOptions;
+using aerogel::LoadOptions;
 using aerogel::Tensor;
+using aerogel::TensorView;
+using aerogel::Transformer;
+
+struct Call {
+    GenerateOptions options;
+    LoadOptions transformer, text;
+};
 
 void read_embeddings(const std::string& path, GenerateOptions& options) {
     const auto file = aerogel::SafetensorsFile::open(path);
@@ -49,19 +64,76 @@ void set(GenerateOptions& options, const std::string& key, const std::string& va
     if (key == "stagger") options.sampling.stagger = std::stod(value);
 }
 
+void set_loading(Call& call, const std::string& key, const std::string& value) {
+    if (key == "device" && value == "cuda")
+        call.transformer.device = call.text.device = aerogel::Device::cuda;
+    if (key == "scheme") call.transformer.online.emplace().quant_type = value;
+    if (key == "text_scheme") call.text.online.emplace().quant_type = value;
+}
+
+/// Compares the Linears of a model with those of its twin on the CPU.
+class Twins {
+  public:
+    Twins(const std::string& folder, LoadOptions options, const Transformer& there) : there_(there) {
+        options.device = aerogel::Device::cpu;
+        here_ = Transformer::load(folder, options);
+    }
+
+    void look(const std::string& name, int step, const TensorView& x) {
+        const aerogel::Linear& layer = here_->linear(name);
+        if (layer.scheme() == "FLOAT") return;
+        Tensor input(x.dtype, x.shape);
+        std::memcpy(input.mutable_data(), x.data, input.bytes());  // dense, as hooks get it
+        const Tensor a = output(layer, input, step),
+                     b = output(there_.linear(name), input.to(there_.device()), step).to(a.device());
+        const auto* left = static_cast<const std::uint32_t*>(a.data());
+        const auto* right = static_cast<const std::uint32_t*>(b.data());
+        for (std::int64_t i = 0; i < a.count(); ++i)
+            if (left[i] != right[i]) ++counts[0];
+        counts[1] += static_cast<float>(a.count());
+    }
+
+    std::vector<float> counts = {0, 0};
+
+  private:
+    static Tensor output(const aerogel::Linear& layer, const Tensor& x, int step) {
+        aerogel::Shape shape = x.shape();
+        shape.back() = layer.out_features();
+        Tensor y(aerogel::DType::f32, shape, x.device());
+        layer.forward(x, y, {.timestep_index = step});
+        return y;
+    }
+
+    const Transformer& there_;
+    std::unique_ptr<Transformer> here_;
+};
+
 void run(int argc, char** argv) {
-    GenerateOptions options;
+    Call call;
+    GenerateOptions& options = call.options;
     for (int i = 3; i < argc; ++i) {
         const std::string argument = argv[i];
         const std::size_t equals = argument.find('=');
         if (equals == std::string::npos) throw aerogel::InvalidArgument("not KEY=VALUE: " + argument);
-        set(options, argument.substr(0, equals), argument.substr(equals + 1));
+        const std::string key = argument.substr(0, equals), value = argument.substr(equals + 1);
+        set(options, key, value);
+        set_loading(call, key, value);
     }
-    const auto result = aerogel::Pipeline::load(argv[1]).generate(options);
+    auto pipeline = aerogel::Pipeline::load(argv[1], call.transformer, call.text);
+    std::optional<Twins> twins;
+    if (call.transformer.device != aerogel::Device::cpu && call.transformer.online) {
+        twins.emplace(argv[1], call.transformer, pipeline.transformer());
+        options.on_linear_input = [&](const std::string& name, int step, const TensorView& x) {
+            twins->look(name, step, x);
+        };
+    }
+    const auto result = pipeline.generate(options);
     Tensor noise(aerogel::DType::f32, result.video.shape());
     aerogel::fill_normal(std::span(noise.mutable_as<float>(), static_cast<std::size_t>(noise.count())),
                          options.sampling.seed);
-    aerogel::save_safetensors(argv[2], {{"video", result.video}, {"noise", noise}});
+    std::map<std::string, Tensor> arrays = {{"video", result.video}, {"noise", noise}};
+    if (twins) arrays["differing"] = Tensor::of(twins->counts, {2});
+    aerogel::save_safetensors(argv[2], arrays);
 }
 
 }  // namespace
