@@ -62,6 +62,7 @@ class QuantizedLinear(nn.Module):
     _ticket: torch.Tensor | None
     _now: tuple[Packed, list[State]] | None  # the kernel's form, and what the arrays were then
     _place: torch.device = CPU  # where the layer computes
+    _own: int = 0  # id of the weight when it was last on the CPU
     _load_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
     _non_persistent_buffers_set: set[str]
 
@@ -82,6 +83,7 @@ class QuantizedLinear(nn.Module):
             self.register_buffer(name, array)
         if "bias" not in arrays:
             self.register_buffer("bias", None)  # as nn.Linear without one
+        self._own = id(self._buffers["weight"])
 
     @classmethod
     def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *,
@@ -122,9 +124,15 @@ class QuantizedLinear(nn.Module):
         layout, arrays = self._stored()
         now, seen = self._now, [state_of(a) for a in arrays]
         if now is None or now[1] != seen:
-            # Whoever sets the arrays one by one (accelerate) may have put them on a GPU.
             place = arrays[0].device if arrays and arrays[0].is_cuda else self._place
-            self._now = now = (packed(layout, arrays, place), seen)
+            if place != self._place and id(arrays[0]) != self._own:
+                # Set one by one, without a word to the module (accelerate's device maps). The same tensor with other memory (diffusers' group
+                # offloading) stays, for it will be brought back.
+                self._to_host(layout, arrays)
+                self._move(self._place, place)
+                return self._current()
+            self._now, self._own = (packed(layout, arrays, place), seen), id(arrays[0]) if arrays[0].is_cpu else self._own
+            now = self._now
             self._ticket = now[0].ticket if self._place.type != "cpu" else None
         return now[0], arrays
 
@@ -176,9 +184,7 @@ class QuantizedLinear(nn.Module):
         probe = fn(torch.empty(0, device=before))
         if probe.device.type != "cpu" and (why := why_not_here(probe)):
             raise NotImplementedError(f"[linear] {self.scheme} layers run {why.replace(', got', ', not on')}")
-        for name, array in zip(layout.names, arrays):
-            if array.is_cuda:  # they lie on the CPU wherever the layer is
-                self._buffers[name] = array.cpu()
+        self._to_host(layout, arrays)
         arrays = self._stored()[1]
         stored, stays = {id(array) for array in arrays}, probe.is_cuda
 
@@ -191,6 +197,12 @@ class QuantizedLinear(nn.Module):
         super()._apply(keeping_types, recurse)
         self._move(before, probe.device)
         return self
+
+    def _to_host(self, layout: Layout, arrays: Sequence[torch.Tensor]) -> None:
+        """The arrays lie on the CPU wherever the layer is."""
+        for name, array in zip(layout.names, arrays):
+            if array.is_cuda:
+                self._buffers[name] = array.cpu()
 
     def _move(self, before: torch.device, place: torch.device) -> None:
         """From now on the layer computes there; what was made of its arrays for other devices is given back."""

@@ -183,8 +183,22 @@ def test_arrays_that_somebody_sets_one_by_one():
     for name, array in list(layer._buffers.items()):
         layer._buffers[name] = array.to("cuda")
     assert torch.equal(layer(x.to("cuda")).cpu(), want)
+    assert layer._buffers["weight"].device.type == "cpu"  # and no second copy on the GPU
     with pytest.raises(ValueError, match="x must be on cuda:0, got cpu"):
         layer(x)
     layer.to("cuda")
-    assert layer._buffers["weight"].device.type == "cpu" and torch.equal(layer(x.to("cuda")).cpu(), want)
-    assert torch.equal(layer.to("cpu")(x), want)
+    assert torch.equal(layer(x.to("cuda")).cpu(), want) and torch.equal(layer.to("cpu")(x), want)
+
+
+def test_arrays_whose_memory_is_exchanged(cuda):
+    """As diffusers' group offloading does with the tensors that it found in the model: .data of each is on the GPU for a while."""
+    layer, x = made("W8A8_DYNAMIC"), torch.randn(3, 96)
+    want, before = layer(x), held(cuda)
+    for _ in range(2):
+        here = {array: array.data for array in layer.buffers()}
+        for array in layer.buffers():
+            array.data = array.data.to("cuda")
+        assert torch.equal(layer(x.to("cuda")).cpu(), want)
+        for array, data in here.items():
+            array.data = data
+        assert torch.equal(layer(x), want) and held(cuda) == before

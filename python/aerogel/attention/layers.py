@@ -68,9 +68,9 @@ def why_float(p: Problem) -> str:
 
 
 def dense(p: Problem, format: str | None = None) -> torch.Tensor:
-    """By Aerogel in float or in a format of `quantized_attention`; by torch where a mask is more than padding, and for 16-bit types in float where
-    torch has instructions for them and Aerogel has none."""
-    own = p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS or (p.q.dtype == torch.bfloat16 and MULTIPLIES_BF16)
+    """By Aerogel in float or in a format of `quantized_attention`; by torch where a mask is more than padding, on GPUs in float, and for 16-bit types
+    in float where torch has instructions for them and Aerogel has none."""
+    own = p.q.is_cpu and (p.q.dtype == torch.float32 or not TORCH_MULTIPLIES_16_BITS or (p.q.dtype == torch.bfloat16 and MULTIPLIES_BF16))
     if not (format or own) or why_float(p):
         return by_torch(p)
     if format is not None:

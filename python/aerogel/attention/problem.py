@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .._devices import why_not_here
 from .._watching import transformed
 
 MOST_HEAD_DIM = 256  # of the core
@@ -44,8 +45,10 @@ class Problem:
 
     def why_torch(self) -> str:
         """Why Aerogel cannot compute this, apart from the mask; empty if it can."""
-        if self.q.device.type != "cpu":
-            return f"tensors are on {self.q.device}"
+        if why := why_not_here(self.q):
+            return f"tensors must be {why}"
+        if self.k.device != self.q.device or self.v.device != self.q.device:
+            return f"q is on {self.q.device}, k on {self.k.device}, v on {self.v.device}"
         if self.wants_gradients() or transformed():
             return "gradients are wanted"
         if self.causal or self.dropout:

@@ -117,9 +117,9 @@ class AerogelQuantizer(DiffusersQuantizer):
         return True
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        devices = {str(d) for d in (device_map.values() if isinstance(device_map, dict) else [])}
-        if devices - {"cpu"}:
-            raise NotImplementedError(f"[quantize] layers run on the CPU in this build, got device_map={device_map}")
+        devices = set(device_map.values() if isinstance(device_map, dict) else [])
+        if unknown := [d for d in devices if d == "disk" or not isinstance(d, int) and torch.device(d).type not in ("cpu", "cuda")]:
+            raise NotImplementedError(f"[quantize] layers run on the CPU or on NVIDIA GPUs, got {unknown[0]} in device_map={device_map}")
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: Any) -> list[str]:
         self._keys = loaded_keys
@@ -170,7 +170,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         layer = self._make.pop(name)(parts)
         self.report.bytes_before += sum(p.numel() * p.element_size() for p in parts.values())
         self.report.bytes_after += layer.weight_bytes()
-        _put(model, name, layer)
+        _put(model, name, layer.to(f"cuda:{target_device}" if isinstance(target_device, int) else target_device))
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
         if self._parts:

@@ -115,8 +115,8 @@ class AttentionPlan:
 
     def next_step(self, timestep: torch.Tensor | float | None, rising: bool) -> int:
         """The index of the sampling step. Timesteps fall (or rise) while a video is made; the other way begins the next video. Where none is
-        told, the step stays."""
-        if timestep is None:
+        told, the step stays; so it does where nobody needs it and the timestep is on a GPU, which would be waited for."""
+        if timestep is None or (isinstance(timestep, torch.Tensor) and timestep.is_cuda and not self.counts_steps()):
             return self._step
         now = float(torch.as_tensor(timestep).max()) * (-1 if rising else 1)
         self._forward = self._forward + 1 if now == self._timestep else 0
