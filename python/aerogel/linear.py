@@ -255,6 +255,12 @@ class QuantizedLinear(nn.Module):
         raise NotImplementedError("[linear] torch.jit.script cannot read a quantized layer: use torch.jit.trace or torch.export")
 
 
+def place_of(module: nn.Module) -> torch.device:
+    """The GPU that a module's layers and parameters are on, else the CPU."""
+    layers = (m._place for m in module.modules() if isinstance(m, QuantizedLinear))
+    return next((place for place in (*layers, *(p.device for p in module.parameters())) if place.type == "cuda"), CPU)
+
+
 def _dequantized(made: Packed, mul_scale: torch.Tensor | None) -> torch.Tensor:
     weight = torch.from_numpy(made.core.dequantized())
     return weight if mul_scale is None else weight * mul_scale.cpu()

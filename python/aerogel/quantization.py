@@ -12,7 +12,7 @@ from . import _core
 from .attention.module import QuantizedAttention, hang, must_be_told, why_no_attention
 from .attention.module import planned as planned_attention
 from .layer_choice import Listed, listed, unwrapped
-from .linear import QuantizedLinear
+from .linear import QuantizedLinear, place_of
 from .model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_from_weights, plan_in_memory
 from .ranks import rank_of
 from .timestep import TimestepPolicyConfig
@@ -114,7 +114,7 @@ def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.Qu
     report = _exchange(model, found, plan, new)
     for name, quantized in attention.items():
         module = model.get_submodule(name)
-        hang(module, quantized)
+        hang(module, quantized.to(place_of(module)))
         if must_be_told(module):
             _compute_with(model, name, module, quantized)
         report.attention[name] = quantized.format

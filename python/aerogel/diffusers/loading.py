@@ -24,7 +24,7 @@ from torch import nn
 from .. import _core
 from ..attention.module import QuantizedAttention, hang, must_be_told, planned, why_no_attention
 from ..layer_choice import as_list, listed
-from ..linear import QuantizedLinear
+from ..linear import QuantizedLinear, place_of
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
 from .backend import compute_with
 
@@ -77,13 +77,29 @@ _DEFAULTS = AerogelConfig()
 
 class _Expected(nn.Module):
     """Stands for a quantized layer of a saved model until its arrays have come. Its state_dict has their names; as attributes they are
-    None, because the loader would cast what comes to the dtype of a tensor."""
+    no tensors, because the loader would cast what comes to the dtype of one, but buffers to whoever asks by name (get_buffer)."""
+
+    class Nothing:
+        """What memory is reserved for."""
+
+        def numel(self) -> int:
+            return 0
+
+    class Named(dict[str, Any]):
+        """Empty, and has the names."""
+
+        names: Iterable[str] = ()
+
+        def __contains__(self, name: object) -> bool:
+            return name in self.names
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
         self.names = names
         for name in names:
-            setattr(self, name, None)
+            setattr(self, name, self.Nothing())
+        self.__dict__["_buffers"] = self.Named()
+        self._buffers.names = names  # type: ignore[attr-defined]
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination.update({prefix + name: torch.empty(0, device="meta") for name in self.names})
@@ -184,7 +200,8 @@ class AerogelQuantizer(DiffusersQuantizer):
             if decision.attention is None:
                 self.report.attention_in_float[name] = decision.why
             else:
-                attention, module = planned(decision), model.get_submodule(name)
+                module = model.get_submodule(name)
+                attention = planned(decision).to(place_of(module))
                 hang(module, attention)
                 if must_be_told(module):
                     compute_with(model, name, module, attention)
