@@ -1,6 +1,7 @@
 """One run on a machine with an NVIDIA GPU, under five minutes on an H200: are the CUDA kernels right there, and how fast are they?
 
-The suites of the kernels compare every CUDA row with the CPU's results; then `aerogel bench --device cuda` measures problems,
+The suites of the kernels compare every CUDA row with the CPU's results; where PyTorch has CUDA, the tests of the Python package on CUDA tensors
+(tests/torch_cuda) run on the card; then `aerogel bench --device cuda` measures problems,
 with PyTorch (bf16, fp8 by _scaled_mm, int8 by _int_mm and by torchao, scaled_dot_product_attention) and sageattention
 beside it where they are installed. Shares are of the peak that PyTorch's own products reach here. Results go to OUT/gpu.json
 and OUT/gpu.md.
@@ -58,6 +59,15 @@ def conformance(build: Path) -> dict:
         else:
             said += (done.stdout + done.stderr)[-4000:]
     return {"passed": len(agree) == len(programs()), "agree": agree, "failed": sorted(failed), "seconds": time.perf_counter() - start, "said": said}
+
+
+def torch_path(build: Path) -> dict:
+    """The tests of the Python package on CUDA tensors, on this card: what they say at the end."""
+    start = time.perf_counter()
+    environment = {**os.environ, "AEROGEL_TEST_GPU": "1", "AEROGEL_BUILD": str(build.resolve()), "PYTHONPATH": str(build.resolve() / "python")}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--tb=short", "tests/torch_cuda"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]]
+    return {"passed": done.returncode == 0, "last": lines[-1], "seconds": time.perf_counter() - start, "said": "" if done.returncode == 0 else done.stdout[-8000:]}
 
 
 def times(build: Path, only: list) -> list:
@@ -188,6 +198,8 @@ def markdown(report: dict) -> str:
     gpu, check = report["device"], report["conformance"]
     text = [f"# {gpu.get('name', 'an unknown GPU')}", "", f"Driver {gpu.get('driver_version', '?')}, {gpu.get('clocks.sm', '?')} of {gpu.get('clocks.max.sm', '?')}, "
             f"{gpu.get('power.limit', '?')}. " + (f"Every row agrees with the CPU ({' and '.join(check['agree'])})." if check["passed"] else f"**Wrong: {', '.join(check['failed']) or check['said'][-300:]}**"), ""]
+    if path := report.get("torch"):
+        text += [f"aerogel on tensors of PyTorch: {path['last']}", ""]
     show = lambda value, form: "-" if value is None else format(value, form)
     text += ["| problem | ms | TOPS | of measured peak | x best bf16 | fastest peer | x it | error |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in report["rows"]:
@@ -208,6 +220,7 @@ def main(arguments=None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")  # whatever becomes of the timing
     torch = None if options.no_peers else Torch.found()
+    report["torch"] = torch_path(options.build) if torch else {}
     report["peaks"] = torch.peaks() if torch else {}
     results = times(options.build, options.only or PROBLEMS)
     report["refused"] = {result["name"]: result["refused"] for result in results if "refused" in result}

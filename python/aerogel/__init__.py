@@ -1,4 +1,5 @@
-"""Aerogel makes diffusion transformers light: quantized Linear layers and attention, sparse attention, on any x86-64 CPU.
+"""Aerogel makes diffusion transformers light: quantized Linear layers and attention, sparse attention, on any x86-64 CPU and
+on NVIDIA GPUs.
 
     import aerogel
     report = aerogel.quantize(pipe.transformer, scheme="W8A8_DYNAMIC")          # in memory, no files, no data

@@ -67,12 +67,12 @@ class Packed:
 
     @property
     def ticket(self) -> torch.Tensor:
-        """Stands for this form in a graph, on its GPU: uint8 [out_features, 0], to be held with it."""
+        """Stands for this form in a graph, on its GPU: uint8 [out_features, 1], bytes that mean nothing, at an address that does."""
         if self._ticket is None:
             largest = max(self.memory, key=lambda memory: memory.nbytes)
             with torch.inference_mode(False), torch.no_grad():
-                self._ticket = largest.as_strided((self.core.out_features, 0), (1, 1))
-            # It has no content: torch.compile need not copy it to where its CUDA graph reads (torch._dynamo.mark_static_address).
+                self._ticket = largest.as_strided((self.core.out_features, 1), (1, 1))
+            # A CUDA graph of torch.compile takes it where it is, and is captured again when it is elsewhere (torch._dynamo.mark_static_address).
             self._ticket._dynamo_static_input_type = "unguarded"
             with _lock:
                 _by_ticket[self._ticket.untyped_storage()] = weakref.ref(self)

@@ -99,7 +99,7 @@ class QuantizedLinear(nn.Module):
                     group_size: int | None = None) -> Self:
         """The layer with `arrays` (names -> tensors) as its state_dict(). group_size: None infers it from the shape of the scales. Raises
         ValueError when the arrays do not fit each other."""
-        plain = {name: arrays[name].detach().contiguous() for name in ARRAYS if name in arrays}
+        plain = {name: arrays[name].detach().cpu().contiguous() for name in ARRAYS if name in arrays}
         if group_size is None:
             scale = plain.get("weight_scale")
             grouped = scale is not None and scale.ndim == 2 and scale.shape[1] > 1
@@ -107,7 +107,7 @@ class QuantizedLinear(nn.Module):
         made = packed(Layout(tuple(plain), scheme, in_features, group_size), list(plain.values()))
         layer = cls.__new__(cls)
         layer._begin(made.core, plain)
-        return layer
+        return layer.beside(SimpleNamespace(**arrays))
 
     def beside(self, module: nn.Module | SimpleNamespace) -> Self:
         """The layer, where the weight of that module is."""
@@ -165,7 +165,7 @@ class QuantizedLinear(nn.Module):
     def dequantized(self) -> torch.Tensor:
         """The float32 matrix [out_features, in_features] that x is multiplied with."""
         made, _arrays = self._current()
-        return _dequantized(made, self._buffers.get("mul_scale"))
+        return _dequantized(made, self._buffers.get("mul_scale")).to(made.place)
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)

@@ -64,7 +64,7 @@ def tune(model: nn.Module, inputs: Sequence[Mapping[str, Any]], *, max_error: fl
     """Measures how much each Linear layer of `model` hurts in each scheme, and finds the mixture of least bytes whose error is at most
     `max_error` in every group of steps, or that of least error with at most `max_size` bytes. Give one of the two.
 
-    model: an nn.Module on the CPU; it is left as it was. inputs: keyword arguments of its forward passes, recorded while the model made
+    model: an nn.Module; it is left as it was. inputs: keyword arguments of its forward passes, recorded while the model made
     videos, in the order of the steps; they are cut into `step_groups` groups of equally many. Its output is a tensor, the first item of a tuple,
     or has `.sample`. schemes: SCHEME[/ALGORITHM][/GROUP], such as "W4A16/ssz/32", that needs no data. include, exclude: as in
     `aerogel.quantize`. recipe: a file to write, for `aerogel quantize --recipe`. measurements: a file that keeps what was measured: an interrupted
@@ -138,7 +138,7 @@ class _Session:
             out = self.model(**arguments)
             tensor = out if isinstance(out, torch.Tensor) else getattr(out, "sample", None)
             tensor = out[0] if tensor is None else tensor
-            results.append(tensor.detach().float().contiguous().clone())
+            results.append(tensor.detach().float().cpu().contiguous().clone())
         return results
 
     def _errors(self, mixture: Sequence[int]) -> list[float]:
@@ -174,4 +174,4 @@ def _checkpoint_arrays(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | 
 
 
 def _layer(choice: _core.LayerChoice, linear: nn.Module) -> QuantizedLinear:
-    return QuantizedLinear(choice.quantize(*_checkpoint_arrays(linear)))
+    return QuantizedLinear(choice.quantize(*_checkpoint_arrays(linear))).beside(linear)

@@ -1,12 +1,18 @@
-"""torch gets its fake GPU before anything imports it (fake_cuda.py). Tests are skipped where aerogel was built without CUDA."""
+"""torch gets its fake GPU before anything imports it (fake_cuda.py). Tests are skipped where aerogel was built without CUDA.
+
+With AEROGEL_TEST_GPU=1 they run on a real card, with a torch that has CUDA (bench/gpu.py does that); those that look into the fake one are
+skipped then."""
+import contextlib
+import os
 import pathlib
 import sys
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-TOO_LATE, NO_GPU = "torch" in sys.modules and "fake_cuda" not in sys.modules, ""
-if not TOO_LATE:
+REAL = os.environ.get("AEROGEL_TEST_GPU") == "1"
+TOO_LATE, NO_GPU = not REAL and "torch" in sys.modules and "fake_cuda" not in sys.modules, ""
+if not REAL and not TOO_LATE:
     try:
         import fake_cuda
     except OSError as error:
@@ -28,4 +34,41 @@ def seeded():
 
 @pytest.fixture
 def cuda():
+    """The fake GPU, to look into it."""
+    if REAL:
+        pytest.skip("looks into the fake GPU")
     return fake_cuda
+
+
+class _RealGraph:
+    """What fake_cuda.Graph is, of the real torch."""
+
+    def __init__(self):
+        import torch
+
+        self.torch, self.graph = torch, torch.cuda.CUDAGraph()
+
+    @contextlib.contextmanager
+    def capture(self):
+        with self.torch.cuda.graph(self.graph):
+            yield
+
+    def replay(self):
+        self.graph.replay()
+        self.torch.cuda.synchronize()
+
+
+@pytest.fixture
+def new_graph():
+    """A function that gives a CUDA graph: capture() is a context, replay() runs it and waits."""
+    return _RealGraph if REAL else fake_cuda.Graph
+
+
+@pytest.fixture
+def second():
+    """The name of another GPU."""
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    return "cuda:1"

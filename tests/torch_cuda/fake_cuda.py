@@ -305,7 +305,7 @@ def _patch_torch() -> None:
 class Graph:
     """torch.cuda.CUDAGraph and torch.cuda.graph in one."""
 
-    def __init__(self, pool_bytes: int = 1 << 20) -> None:
+    def __init__(self, pool_bytes: int = 1 << 22) -> None:
         self.stream, self.executable = Stream.new(), _pointer()
         self.bytes = _bytes_on(0, pool_bytes)
 

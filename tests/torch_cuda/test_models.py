@@ -110,11 +110,12 @@ def test_a_model_some_of_whose_layers_are_on_the_cpu(quantized):
     add_hook_to_module(model.blocks[1], hook)
     close(run(model, "cuda"), want)
     names = [name for name, _ in model.named_children()]
-    places = {name: 0 for name in names if name != "blocks"} | {"scale_shift_table": 0, "blocks.0": 1, "blocks.1": "cpu"}
+    other = torch.cuda.device_count() - 1
+    places = {name: 0 for name in names if name != "blocks"} | {"scale_shift_table": 0, "blocks.0": other, "blocks.1": "cpu"}
     model = dispatch_model(copy.deepcopy(quantized[0]), places, main_device=0, force_hooks=True)
     close(run(model, "cuda"), want)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
-    assert {name.split(".")[1]: str(layer._place) for name, layer in layers.items()} == {"0": "cuda:1", "1": "cuda:0"}  # what accelerate makes of "cpu"
+    assert {name.split(".")[1]: str(layer._place) for name, layer in layers.items()} == {"0": f"cuda:{other}", "1": "cuda:0"}  # what accelerate makes of "cpu"
     assert all(array.device.type == "cpu" for layer in layers.values() for array in layer.buffers())
 
 

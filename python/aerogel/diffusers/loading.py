@@ -88,7 +88,7 @@ class _Expected(nn.Module):
     class Named(dict[str, Any]):
         """Empty, and has the names."""
 
-        names: Iterable[str] = ()
+        names: tuple[str, ...] = ()
 
         def __contains__(self, name: object) -> bool:
             return name in self.names
@@ -98,8 +98,9 @@ class _Expected(nn.Module):
         self.names = names
         for name in names:
             setattr(self, name, self.Nothing())
-        self.__dict__["_buffers"] = self.Named()
-        self._buffers.names = names  # type: ignore[attr-defined]
+        announced = self.Named()
+        announced.names = tuple(names)
+        self.__dict__["_buffers"] = announced
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination.update({prefix + name: torch.empty(0, device="meta") for name in self.names})
@@ -245,7 +246,7 @@ def as_linear(layer: QuantizedLinear, dtype: torch.dtype) -> nn.Linear:
         linear.weight.copy_(layer.dequantized())
         if linear.bias is not None:
             linear.bias.copy_(layer.bias)
-    return linear.requires_grad_(False)
+    return linear.to(place_of(layer)).requires_grad_(False)
 
 
 def _in_memory(name: str, decision: _core.ModuleDecision, parts: Parts) -> QuantizedLinear:
