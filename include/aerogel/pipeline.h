@@ -131,10 +131,13 @@ struct GenerateResult {
 class Pipeline {
   public:
     /// Reads what the folder says; components are loaded by the first call that needs them. `options` are of
-    /// the transformers (weights and LoRAs of the first one), `text_encoder` of the text encoder.
-    /// InvalidArgument, Unsupported for a class or a setting that Aerogel does not have, IoError.
+    /// transformer/, `text_encoder` of the text encoder, `transformer_2` of the second expert (experts()):
+    /// unset, it is loaded as the first one, with its folder's own weights and no LoRA. A pair is of one
+    /// transformer, so where `options` have one, `transformer_2` has to have another. InvalidArgument,
+    /// Unsupported for a class or a setting that Aerogel does not have, IoError.
     static Pipeline load(const std::filesystem::path& folder, const LoadOptions& options,
-                         const LoadOptions& text_encoder = {});
+                         const LoadOptions& text_encoder = {},
+                         const std::optional<LoadOptions>& transformer_2 = std::nullopt);
     static Pipeline load(const std::filesystem::path& folder, Device device = {});
     /// The same with another transformer than that of the folder, of a family of one's own perhaps.
     static Pipeline load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer);
@@ -157,7 +160,8 @@ class Pipeline {
     /// text encoder ...
     GenerateResult generate(const GenerateOptions& options) const;
     /// `count` videos of one caption, the first with the seed of `options`, each other one with the next:
-    /// text is encoded once, and all are denoised before the first is decoded.
+    /// text is encoded once, and all are denoised before the first is decoded. Where there are two experts,
+    /// all take the steps of the first one before any takes those of the second.
     std::vector<GenerateResult> generate(const GenerateOptions& options, int count) const;
 
   private:

@@ -39,7 +39,11 @@ struct GenerateFlags {
     std::string negative_prompt;
     std::string prompt_embeds;
     QuantizationFlags quantization;
+    std::string weights_2;  ///< of the second expert, as --transformer, --quantized and --lora of the first
+    std::string files_2;
+    std::vector<std::string> loras_2;
     std::string text_encoder_scheme = "auto";
+    std::string text_encoder_files;
     std::string device = "cpu";
     SparseFlags sparse;
     SamplingFlags sampling;
@@ -127,12 +131,30 @@ LoadOptions text_encoder_options(const GenerateFlags& flags, GenerateReport& rep
     LoadOptions options;
     options.device = parse_device("generate", flags.device);
     const std::string& scheme = flags.text_encoder_scheme;
+    if (scheme != "auto" && !flags.text_encoder_files.empty()) {
+        throw InvalidArgument(
+            "[generate] --text-encoder-quantized reads files and --text-encoder-scheme needs none: give only "
+            "one of them");
+    }
+    options.quantized = flags.text_encoder_files;
     options.automatic = scheme == "auto";
     if (scheme != "auto" && scheme != "float") options.online.emplace().quant_type = scheme;
     options.on_quantized = [&report](const QuantizeReport& quantized) {
         if (!quantized.because.empty()) print_error("text encoder: " + quantized.because);
         report.text_encoder = quantized;
     };
+    return options;
+}
+
+std::optional<LoadOptions> second_expert_options(const GenerateFlags& flags, const LoadOptions& first) {
+    if (flags.weights_2.empty() && flags.files_2.empty() && flags.loras_2.empty()) return std::nullopt;
+    QuantizationFlags own = flags.quantization;
+    own.weights = flags.weights_2;
+    own.files = flags.files_2;
+    own.loras = flags.loras_2;
+    LoadOptions options = load_options(own);
+    options.device = first.device;
+    options.on_quantized = first.on_quantized;
     return options;
 }
 
@@ -215,7 +237,8 @@ void run_generate(const GenerateFlags& flags) {
         report.quantized.push_back(quantized);
         if (!quantized.because.empty()) print_error(quantized.because);
     };
-    const Pipeline pipeline = Pipeline::load(flags.model, load, text_encoder_options(flags, report));
+    const Pipeline pipeline = Pipeline::load(flags.model, load, text_encoder_options(flags, report),
+                                             second_expert_options(flags, load));
     report.options = pipeline.with_defaults(to_options(flags));
     report.model = flags.model;
     report.description = flags.quantization.files;
@@ -231,6 +254,13 @@ void run_generate(const GenerateFlags& flags) {
     }
 }
 
+void add_second_expert_flags(CLI::App& command, GenerateFlags& flags) {
+    const std::string group = "Second expert (transformer_2)";
+    command.add_option("--transformer-2", flags.weights_2, "As --transformer")->group(group);
+    command.add_option("--quantized-2", flags.files_2, "As --quantized, which is needed too")->group(group);
+    command.add_option("--lora-2", flags.loras_2, "As --lora; repeatable")->group(group);
+}
+
 void add_output_flags(CLI::App& command, GenerateFlags& flags) {
     command
         .add_option("--fps", flags.frames_per_second,
@@ -242,6 +272,8 @@ void add_output_flags(CLI::App& command, GenerateFlags& flags) {
             "Scheme of the text encoder, or float; auto: float where it fits into half of the memory, "
             "else W8A16 or W4A16")
         ->capture_default_str();
+    command.add_option("--text-encoder-quantized", flags.text_encoder_files,
+                       "A quantized pair of text_encoder/ (aerogel quantize MODEL/text_encoder)");
     command.add_option(
         "--preview", flags.preview,
         "A .png, .jpg or .webp file that shows the picture while it is made: small, written anew "
@@ -279,6 +311,7 @@ void add_generate(CLI::App& app) {
     command->add_option("--device", flags->device, "Where to compute: cpu, cuda or cuda:N")
         ->capture_default_str();
     add_quantization_flags(*command, flags->quantization);
+    add_second_expert_flags(*command, *flags);
     add_sparse_flags(*command, flags->sparse);
     add_sampling_flags(*command, flags->sampling);
     command

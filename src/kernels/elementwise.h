@@ -129,7 +129,8 @@ struct MatchNormsArgs {
 };
 
 /// y = norm(x) * weight + bias, then SiLU where asked for: mean and variance of all rows over each of
-/// `groups` equal parts of the channels. y may be x.
+/// `groups` equal parts of the channels. y may be x. `moments` [groups, 2], means and variances, are used in
+/// place of x's own; where `found` is given, x's own are put there, and nothing else is done.
 struct GroupNormArgs {
     std::int64_t rows = 0;
     std::int64_t channels = 0;
@@ -140,6 +141,8 @@ struct GroupNormArgs {
     const float* bias = nullptr;
     float epsilon = 1e-6F;
     bool silu = false;
+    const float* moments = nullptr;
+    float* found = nullptr;
     float* workspace = nullptr;  ///< group_norm_floats()
     void* stream = nullptr;
 };

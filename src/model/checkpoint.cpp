@@ -12,6 +12,7 @@
 #include "core/finite.h"
 #include "core/paths.h"
 #include "model/families.h"
+#include "model/single_files.h"
 #include "quant/weight_plan.h"
 
 namespace aerogel {
@@ -46,8 +47,10 @@ std::string list_first(std::string_view what, const std::vector<std::string>& it
 Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder,
                             const LoadOptions& options) {
     if (!options.weights.empty()) {
-        const SingleFileNames names = single_file_names(folder / "config.json");
-        return {std::move(family), WeightFile::open(options.weights, names), options};
+        const std::filesystem::path config = folder / "config.json";
+        const std::string name =
+            path_exists(config) ? class_named(JsonNode::read(config, "transformer")) : "";
+        return {std::move(family), WeightFile::open(options.weights, single_file_names_of(name)), options};
     }
     for (const std::string name : {kWeightFile, kTextWeightFile}) {
         for (const auto& path : {folder / name, folder / (name + kIndexEnding)})

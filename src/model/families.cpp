@@ -14,6 +14,7 @@
 #include "model/flux2/transformer.h"
 #include "model/quantize.h"
 #include "model/qwen_image/transformer.h"
+#include "model/text/text_model.h"
 #include "model/wan/single_file_names.h"
 #include "model/wan/transformer.h"
 #include "model/z_image/single_file_names.h"
@@ -36,31 +37,27 @@ std::span<const FamilyRow> families() {
     return kFamilies;
 }
 
+const FamilyRow* find_family(std::string_view class_name, std::span<const FamilyRow> rows) {
+    const auto row = std::find_if(rows.begin(), rows.end(),
+                                  [&](const FamilyRow& family) { return family.class_name == class_name; });
+    return row == rows.end() ? nullptr : &*row;
+}
+
 const FamilyRow& family_of(const std::filesystem::path& config, std::span<const FamilyRow> rows) {
     std::vector<std::string_view> names;
     for (const FamilyRow& row : rows) names.push_back(row.class_name);
     const JsonNode json = JsonNode::read(config, "transformer");
-    const std::string& name = json.at("_class_name").word(names);
-    return *std::find_if(rows.begin(), rows.end(),
-                         [&](const FamilyRow& row) { return row.class_name == name; });
+    return *find_family(json.at("_class_name").word(names), rows);
 }
 
-SingleFileNames single_file_names(const std::filesystem::path& config, std::span<const FamilyRow> rows) {
-    if (!path_exists(config)) return {};
-    const JsonNode json = JsonNode::read(config, "transformer");
-    if (!json.has("_class_name")) return {};
-    const std::string& name = json.at("_class_name").text();
-    const auto row = std::find_if(rows.begin(), rows.end(),
-                                  [&](const FamilyRow& family) { return family.class_name == name; });
-    return row == rows.end() ? SingleFileNames{} : row->single_file_names;
+std::string class_named(const JsonNode& config) {
+    return config.has("_class_name") ? config.at("_class_name").text() : "";
 }
 
 DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows) {
-    if (!config.has("_class_name")) return {};
-    const std::string& name = config.at("_class_name").text();
-    const auto row = std::find_if(rows.begin(), rows.end(),
-                                  [&](const FamilyRow& family) { return family.class_name == name; });
-    return row == rows.end() ? DefaultPatterns{} : row->defaults;
+    if (config.has("architectures")) return {kTextLayers, {}};
+    const FamilyRow* const row = find_family(class_named(config), rows);
+    return row == nullptr ? DefaultPatterns{} : row->defaults;
 }
 
 std::filesystem::path transformer_folder(const std::filesystem::path& folder) {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "aerogel/transformer.h"
@@ -33,14 +34,17 @@ struct FamilyRow {
 
 std::span<const FamilyRow> families();
 
+/// The family of this class of diffusers, or null.
+const FamilyRow* find_family(std::string_view class_name, std::span<const FamilyRow> rows = families());
+
 /// The family that config.json names. InvalidArgument listing the known ones.
 const FamilyRow& family_of(const std::filesystem::path& config, std::span<const FamilyRow> rows = families());
 
-/// Of the family that this config.json names; none where it is of no family or not there.
-SingleFileNames single_file_names(const std::filesystem::path& config,
-                                  std::span<const FamilyRow> rows = families());
+/// The class that a config.json names, empty where it names none.
+std::string class_named(const JsonNode& config);
 
-/// Those of the family that this config.json names, or of no family where it names none that is known.
+/// Those of the family that this config.json names, of a text encoder where it is of transformers, or of no
+/// family where it names none that is known.
 DefaultPatterns default_patterns(const JsonNode& config, std::span<const FamilyRow> rows = families());
 
 /// Where the transformer of a folder lies: the folder itself, or transformer/ in it. IoError.

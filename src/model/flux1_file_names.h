@@ -2,33 +2,19 @@
 // itself runs in Python only (FluxTransformer2DModel).
 #pragma once
 
-#include "quant/weight_file.h"
+#include "model/flux_file_names.h"
 
 namespace aerogel {
 
-inline constexpr NameRule kFlux1Rules[] = {
+inline constexpr auto kFlux1Rules = with_flux_rules({
     {"time_in.in_layer.", {"time_text_embed.timestep_embedder.linear_1."}},
     {"time_in.out_layer.", {"time_text_embed.timestep_embedder.linear_2."}},
     {"vector_in.in_layer.", {"time_text_embed.text_embedder.linear_1."}},
     {"vector_in.out_layer.", {"time_text_embed.text_embedder.linear_2."}},
     {"guidance_in.in_layer.", {"time_text_embed.guidance_embedder.linear_1."}},
     {"guidance_in.out_layer.", {"time_text_embed.guidance_embedder.linear_2."}},
-    {"txt_in.", {"context_embedder."}},
-    {"img_in.", {"x_embedder."}},
-    {"final_layer.linear.", {"proj_out."}},
-    {"final_layer.adaLN_modulation.1.", {"norm_out.linear."}, /*swap_halves=*/true},
-    {"double_blocks.", {"transformer_blocks."}},
-    {"single_blocks.", {"single_transformer_blocks."}},
     {".img_mod.lin.", {".norm1.linear."}},
     {".txt_mod.lin.", {".norm1_context.linear."}},
-    {".img_attn.qkv.", {".attn.to_q.", ".attn.to_k.", ".attn.to_v."}},
-    {".txt_attn.qkv.", {".attn.add_q_proj.", ".attn.add_k_proj.", ".attn.add_v_proj."}},
-    {".img_attn.norm.query_norm.", {".attn.norm_q."}},
-    {".img_attn.norm.key_norm.", {".attn.norm_k."}},
-    {".txt_attn.norm.query_norm.", {".attn.norm_added_q."}},
-    {".txt_attn.norm.key_norm.", {".attn.norm_added_k."}},
-    {".img_attn.proj.", {".attn.to_out.0."}},
-    {".txt_attn.proj.", {".attn.to_add_out."}},
     {".img_mlp.0.", {".ff.net.0.proj."}},
     {".img_mlp.2.", {".ff.net.2."}},
     {".txt_mlp.0.", {".ff_context.net.0.proj."}},
@@ -37,10 +23,7 @@ inline constexpr NameRule kFlux1Rules[] = {
     // The feed-forward part is four times as wide as the model.
     {".linear1.", {".attn.to_q.", ".attn.to_k.", ".attn.to_v.", ".proj_mlp."}, false, {1, 1, 1, 4}},
     {".linear2.", {".proj_out."}},
-    {".norm.query_norm.", {".attn.norm_q."}},
-    {".norm.key_norm.", {".attn.norm_k."}},
-    {".scale", {".weight"}},
-};
+});
 
 inline constexpr SingleFileNames kFlux1FileNames = {.marker = "double_blocks.0.img_mod.lin.",
                                                     .rules = kFlux1Rules};

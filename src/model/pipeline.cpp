@@ -146,7 +146,7 @@ struct Conditions {
 /// Components are shared with the calls that use them, so that another call may let go of them.
 struct Pipeline::Parts {
     std::filesystem::path path;
-    LoadOptions options;
+    std::array<LoadOptions, 2> options;  ///< of the experts
     LoadOptions text_options;
     PipelineFolder folder;
     std::optional<VaeShape> known_vae_shape;
@@ -186,12 +186,8 @@ struct Pipeline::Parts {
         const std::lock_guard lock(mutex);
         auto& loaded = transformers.at(static_cast<std::size_t>(expert));
         if (loaded) return loaded;
-        LoadOptions own = options;
-        if (expert != 0) {  // what is given is given for transformer/
-            own.weights.clear();
-            own.loras.clear();
-        }
-        loaded = Transformer::load(expert == 0 ? path : path / "transformer_2", own);
+        loaded = Transformer::load(expert == 0 ? path : path / Experts::folder_of(1),
+                                   options.at(static_cast<std::size_t>(expert)));
         return loaded;
     }
 
@@ -203,8 +199,9 @@ struct Pipeline::Parts {
 
     std::shared_ptr<Vae> decoder() {
         const std::lock_guard lock(mutex);
-        const bool there = !machine_of(options.device).convolution.empty();  // else the CPU has to do
-        if (!vae) vae = Vae::load(path / "vae", there ? options.device : Device::cpu);
+        const Device device = options[0].device;
+        const bool there = !machine_of(device).convolution.empty();  // else the CPU has to do
+        if (!vae) vae = Vae::load(path / "vae", there ? device : Device::cpu);
         return vae;
     }
 
@@ -271,7 +268,7 @@ void Pipeline::Parts::look_at_pictures(const GivenPictures& given, const Generat
     if (!call.keep) release(vae);
     if (!path_exists(path / "image_encoder" / "config.json")) return;
     const auto encoder = stages.run("load image_encoder", [&] {
-        return std::make_unique<ClipVision>(path / "image_encoder", LoadOptions{.device = options.device});
+        return std::make_unique<ClipVision>(path / "image_encoder", LoadOptions{.device = options[0].device});
     });
     const auto input = ClipImageInput::read(path / "image_processor" / "preprocessor_config.json");
     std::vector<Picture> seen = {*given.first};
@@ -314,17 +311,18 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
         if (!call.keep) release_transformer(1 - expert);
         return transformer(expert);
     };
+    int done = 0;  // steps of all videos
+    inputs.options.progress = [&](int step, int steps, double seconds) {
+        if (step > 0) ++done;
+        stages.tell("denoise", static_cast<double>(done) / (count * steps));
+        return !call.progress || call.progress(done, count * steps, seconds);
+    };
+    std::vector<RunInputs> runs(static_cast<std::size_t>(count), inputs);
+    for (std::size_t i = 0; i < runs.size(); ++i) runs[i].options.sampling.seed += i;
     std::vector<GenerateResult> results = stages.run("denoise", [&] {
+        if (folder.experts.boundary_ratio && !*call.sampling.image_first) return run_sampling(runs);
         std::vector<GenerateResult> made;
-        for (int i = 0; i < count; ++i) {
-            inputs.options.progress = [&, i](int step, int steps, double seconds) {
-                const int done = i * steps + step, all = count * steps;
-                stages.tell("denoise", static_cast<double>(done) / all);
-                return !call.progress || call.progress(done, all, seconds);
-            };
-            made.push_back(denoise_one(inputs, patch[0]));
-            ++inputs.options.sampling.seed;
-        }
+        for (const RunInputs& run : runs) made.push_back(denoise_one(run, patch[0]));
         return made;
     });
     if (!call.keep) {
@@ -375,15 +373,25 @@ Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
 Pipeline::~Pipeline() = default;
 
 Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& options,
-                        const LoadOptions& text_encoder) {
+                        const LoadOptions& text_encoder, const std::optional<LoadOptions>& transformer_2) {
     family_of(transformer_folder(folder) / "config.json");
     auto parts = Parts::read(folder);
-    if (parts->folder.experts.boundary_ratio && !options.quantized.empty()) {
-        throw Unsupported(
-            "[pipeline] a quantized pair is of one transformer, this pipeline has two: quantize them while "
-            "they are loaded (online)");
+    const bool two = parts->folder.experts.boundary_ratio.has_value();
+    if (transformer_2 && !two) {
+        throw InvalidArgument(fmt::format(
+            "[pipeline] options of transformer_2 were given, but {} has one transformer", folder.string()));
     }
-    parts->options = options;
+    const bool second_pair = transformer_2 && !transformer_2->quantized.empty();
+    if (two && second_pair == options.quantized.empty()) {
+        throw InvalidArgument(
+            "[pipeline] a quantized pair is of one transformer, this pipeline has two: give a pair for each, "
+            "or quantize both while they are loaded (online)");
+    }
+    parts->options = {options, transformer_2.value_or(options)};
+    if (!transformer_2) {  // what is given is given for transformer/
+        parts->options[1].weights.clear();
+        parts->options[1].loras.clear();
+    }
     parts->text_options = text_encoder;
     return Pipeline(std::move(parts));
 }
@@ -394,7 +402,7 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, Device device) {
 
 Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {
     auto parts = Parts::read(folder);
-    parts->options.device = parts->text_options.device = transformer->device();
+    parts->options[0].device = parts->text_options.device = transformer->device();
     parts->transformers[0] = std::move(transformer);
     parts->own_transformer = true;
     return Pipeline(std::move(parts));

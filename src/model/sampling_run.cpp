@@ -40,35 +40,46 @@ class Run {
         take_policy();
     }
 
-    GenerateResult finish() {
-        const int steps = *options_.sampling.steps;
-        for (int step = 0; step < steps; ++step) {
-            choose_expert(step);
-            const auto start = Clock::now();
-            timestep_.set_timestep_idx(step);
-            const Tensor velocity = guided_velocity(step);
-            show_preview(step, velocity);
-            sampler_.step(step, velocity);
-            check_finite(step);
-            result_.step_seconds.push_back(seconds_since(start));
-            if (options_.progress && !options_.progress(step + 1, steps, result_.step_seconds.back()))
-                throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1, steps));
+    /// Two experts, each for its noise levels (Wan 2.2: mixture of experts by noise): takes the steps of one
+    /// that follow, and lets go of it.
+    void take_steps(int expert) {
+        for (; step_ < *options_.sampling.steps && expert_at(step_) == expert; ++step_) {
+            if (expert != expert_) choose_expert(expert);
+            take_step(step_);
         }
+        model_.reset();
+    }
+
+    GenerateResult result() {
         result_.video = only_item(sample_.to(Device::cpu));
         return std::move(result_);
     }
 
   private:
-    // Two experts, each for its noise levels (Wan 2.2: mixture of experts by noise). The first one is let go.
-    void choose_expert(int step) {
-        if (expert_ == 1 || inputs_.folder.experts.at(sampler_.timestep(step, sample_.dim(2) - 1)) == 0)
-            return;
+    int expert_at(int step) const {
+        return expert_ == 1 ? 1 : inputs_.folder.experts.at(sampler_.timestep(step, sample_.dim(2) - 1));
+    }
+
+    void choose_expert(int expert) {
         model_.reset();
-        model_ = inputs_.transformer(1);
-        expert_ = 1;
+        model_ = inputs_.transformer(expert);
+        expert_ = expert;
         sparse_plans_ = {};
         caches_ = {StepCache(options_.sampling.cache), StepCache(options_.sampling.cache)};
         take_policy();
+    }
+
+    void take_step(int step) {
+        const int steps = *options_.sampling.steps;
+        const auto start = Clock::now();
+        timestep_.set_timestep_idx(step);
+        const Tensor velocity = guided_velocity(step);
+        show_preview(step, velocity);
+        sampler_.step(step, velocity);
+        check_finite(step);
+        result_.step_seconds.push_back(seconds_since(start));
+        if (options_.progress && !options_.progress(step + 1, steps, result_.step_seconds.back()))
+            throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1, steps));
     }
 
     // Each time a model begins.
@@ -148,6 +159,7 @@ class Run {
     const GenerateOptions& options_;
     std::shared_ptr<Transformer> model_;
     int expert_ = 0;
+    int step_ = 0;  // the next one
     std::optional<TimestepPolicyConfig> policy_;
     std::array<SparsePlans, 2> sparse_plans_;  // of the passes with and without the caption
     Tensor sample_;
@@ -173,7 +185,17 @@ NoiseLevels run_levels(const PipelineFolder& folder, const SamplingOptions& samp
 }
 
 GenerateResult run_sampling(const RunInputs& inputs) {
-    return Run(inputs).finish();
+    return std::move(run_sampling({&inputs, 1}).front());
+}
+
+std::vector<GenerateResult> run_sampling(std::span<const RunInputs> inputs) {
+    std::vector<std::unique_ptr<Run>> runs;
+    for (const RunInputs& one : inputs) runs.push_back(std::make_unique<Run>(one));
+    for (const int expert : {0, 1})
+        for (const auto& run : runs) run->take_steps(expert);
+    std::vector<GenerateResult> results;
+    for (const auto& run : runs) results.push_back(run->result());
+    return results;
 }
 
 }  // namespace aerogel

@@ -3,6 +3,9 @@
 
 #include <array>
 #include <functional>
+#include <memory>
+#include <span>
+#include <vector>
 
 #include "aerogel/pipeline.h"
 #include "model/frame_sampler.h"
@@ -34,5 +37,8 @@ NoiseLevels run_levels(const PipelineFolder& folder, const SamplingOptions& samp
 /// `video` is the sample, f32 [channels, frames, height, width] on the CPU, with the reports of the steps.
 /// InvalidArgument, Unsupported, Cancelled.
 GenerateResult run_sampling(const RunInputs& inputs);
+/// Several runs of one folder: all take the steps of the first expert, then all those of the second, so that
+/// each expert is loaded once.
+std::vector<GenerateResult> run_sampling(std::span<const RunInputs> inputs);
 
 }  // namespace aerogel

@@ -27,22 +27,21 @@ struct ClassNames {
 constexpr std::array kOtherClasses = {ClassNames{"FluxTransformer2DModel", kFlux1FileNames}};
 
 ModelWeights open_gguf(const std::filesystem::path& path) {
-    WeightFile file = WeightFile::open(path);
+    const WeightFile file = WeightFile::open(path);
     for (const FamilyRow& row : families()) {
         if (has_names_of(row.single_file_names, file.names()))
-            return {WeightFile::open(path, row.single_file_names), row.defaults};
+            return {file.renamed(row.single_file_names), row.defaults};
     }
     for (const ClassNames& row : kOtherClasses) {
-        if (has_names_of(row.names, file.names())) return {WeightFile::open(path, row.names)};
+        if (has_names_of(row.names, file.names())) return {file.renamed(row.names)};
     }
-    return {std::move(file)};
+    return {file};
 }
 
 }  // namespace
 
 SingleFileNames single_file_names_of(std::string_view class_name) {
-    for (const FamilyRow& row : families())
-        if (row.class_name == class_name) return row.single_file_names;
+    if (const FamilyRow* family = find_family(class_name)) return family->single_file_names;
     for (const ClassNames& row : kOtherClasses)
         if (row.class_name == class_name) return row.names;
     return {};

@@ -304,30 +304,55 @@ void copy(const TensorView& x, const MutableView& y, const Context& context) {
                [&](const ElementwiseKernels& kernels) { kernels.copy(call); });
 }
 
-void group_norm(const GroupNorm& args, const Context& context) {
-    const TensorView& x = args.x;
+namespace {
+
+GroupNormArgs group_norm_args(const TensorView& x, std::int64_t groups, const Context& context) {
     require(x.dtype == DType::f32 && x.shape.size() == 2 && x.contiguous(), "group_norm", "x",
             "contiguous f32 [rows,channels]", x);
-    require_array("group_norm", "y", args.y, x.shape, x);
-    const std::int64_t rows = x.dim(0), channels = x.dim(1);
-    if (args.groups < 1 || channels % args.groups != 0)
+    if (groups < 1 || x.dim(1) % groups != 0)
         throw InvalidArgument(fmt::format(
-            "[group_norm] groups must divide the channels, got {} groups (x {})", args.groups, x.describe()));
-    if (args.weight.data != nullptr) require_array("group_norm", "weight", args.weight, {channels}, x);
-    if (args.bias.data != nullptr) require_array("group_norm", "bias", args.bias, {channels}, x);
-    GroupNormArgs call = {rows, channels, args.groups, floats(x), floats(args.y)};
-    call.weight = floats(args.weight);
-    call.bias = floats(args.bias);
-    call.epsilon = args.epsilon;
-    call.silu = args.silu;
+            "[group_norm] groups must divide the channels, got {} groups (x {})", groups, x.describe()));
+    GroupNormArgs call = {x.dim(0), x.dim(1), groups, floats(x)};
     call.stream = context.stream;
-    if (rows == 0 || channels == 0) return;
-    run_moving("group_norm", x.device, 3 * rows * channels, context, [&](const ElementwiseKernels& kernels) {
-        const auto scratch = static_cast<std::size_t>(group_norm_floats(rows, channels)) * sizeof(float);
-        const Workspace memory(scratch, x.device);
+    return call;
+}
+
+void run_group_norm(GroupNormArgs call, std::int64_t floats, const Device& device, const Context& context) {
+    if (call.rows == 0 || call.channels == 0) return;
+    run_moving("group_norm", device, floats, context, [&](const ElementwiseKernels& kernels) {
+        const auto scratch =
+            static_cast<std::size_t>(group_norm_floats(call.rows, call.channels)) * sizeof(float);
+        const Workspace memory(scratch, device);
         call.workspace = reinterpret_cast<float*>(memory.data());
         kernels.group_norm(call);
     });
+}
+
+}  // namespace
+
+void group_norm(const GroupNorm& args, const Context& context) {
+    const TensorView& x = args.x;
+    GroupNormArgs call = group_norm_args(x, args.groups, context);
+    require_array("group_norm", "y", args.y, x.shape, x);
+    if (args.weight.data != nullptr) require_array("group_norm", "weight", args.weight, {call.channels}, x);
+    if (args.bias.data != nullptr) require_array("group_norm", "bias", args.bias, {call.channels}, x);
+    if (args.moments.data != nullptr)
+        require_array("group_norm", "moments", args.moments, {args.groups, 2}, x);
+    call.y = floats(args.y);
+    call.weight = floats(args.weight);
+    call.bias = floats(args.bias);
+    call.moments = floats(args.moments);
+    call.epsilon = args.epsilon;
+    call.silu = args.silu;
+    run_group_norm(call, 3 * call.rows * call.channels, x.device, context);
+}
+
+Tensor group_moments(const TensorView& x, std::int64_t groups, const Context& context) {
+    GroupNormArgs call = group_norm_args(x, groups, context);
+    Tensor moments = Tensor::zeros(DType::f32, {groups, 2}, x.device);
+    call.found = moments.mutable_as<float>();
+    run_group_norm(call, call.rows * call.channels, x.device, context);
+    return moments;
 }
 
 void softmax(const MutableView& x, float scale, const Context& context) {

@@ -78,10 +78,15 @@ struct GroupNorm {
     std::int64_t groups = 1;  ///< a divisor of the channels
     TensorView weight = {};   ///< [channels], or without data, as bias
     TensorView bias = {};
+    TensorView moments = {};  ///< group_moments() of what x is a part of, or without data: x's own
     float epsilon = 1e-6F;
     bool silu = false;
 };
 void group_norm(const GroupNorm& args, const Context& context = {});
+
+/// f32 [groups, 2]: mean and variance of each of as many equal parts of the channels, over all rows of x
+/// [rows, channels], contiguous.
+Tensor group_moments(const TensorView& x, std::int64_t groups, const Context& context = {});
 
 /// x = softmax(scale * x) of each row, in place; rows contiguous, scale > 0.
 void softmax(const MutableView& x, float scale, const Context& context = {});

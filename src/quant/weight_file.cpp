@@ -264,6 +264,18 @@ WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileN
         state->gguf = GgufFile::open(path);
     else
         state->safetensors = SafetensorsFile::open(path);
+    return named(std::move(state), original);
+}
+
+WeightFile WeightFile::renamed(const SingleFileNames& original) const {
+    auto state = std::make_shared<State>();
+    state->path = state_->path;
+    state->gguf = state_->gguf;
+    state->safetensors = state_->safetensors;
+    return named(std::move(state), original);
+}
+
+WeightFile WeightFile::named(std::shared_ptr<State> state, const SingleFileNames& original) {
     if (state->safetensors) state->find_foreign_layers();
     state->name_tensors(original);
     WeightFile file;

@@ -46,6 +46,9 @@ class WeightFile {
     /// A file that is open, or tensors in memory, under its own names.
     static WeightFile of(SafetensorsFile file);
 
+    /// The same file, as open() would give it with these names.
+    WeightFile renamed(const SingleFileNames& original) const;
+
     const std::vector<std::string>& names() const;
     bool contains(const std::string& name) const;
     /// Type and shape of what tensor() gives: f32 where it is dequantized, as blocks of GGUF and the layers
@@ -78,6 +81,7 @@ class WeightFile {
 
   private:
     struct State;
+    static WeightFile named(std::shared_ptr<State> state, const SingleFileNames& original);
     std::shared_ptr<const State> state_;
 };
 

@@ -122,6 +122,52 @@ TEST(ElementwiseKernels, GroupNormWithinBounds) {
     }
 }
 
+/// Values of a part, with the moments of all rows, that differ from those of the whole by more than the
+/// rounding of the moments to float32.
+int wrong_part(const GroupNormCase& c, const ElementwiseKernels& finds, const ElementwiseKernels& applies) {
+    const std::vector<float> x = normal_values(c.rows * c.channels, 1, c.mean);
+    std::vector<float> whole(x.size(), kNaN), part(x.size(), kNaN);
+    std::vector<float> moments(static_cast<std::size_t>(2 * c.groups + 1), kPoison);
+    std::vector<float> scratch(static_cast<std::size_t>(group_norm_floats(c.rows, c.channels)));
+    GroupNormArgs args = {c.rows, c.channels, c.groups, x.data()};
+    args.workspace = scratch.data();
+    args.found = moments.data();
+    finds.group_norm(args);
+    args.found = nullptr;
+    GroupNormArgs own = args;
+    own.y = whole.data();
+    reference::kElementwise.group_norm(own);
+    const std::int64_t first = c.rows / 2, before = first * c.channels;
+    args.moments = moments.data();
+    args.rows -= first;
+    args.x += before;
+    args.y = part.data() + before;
+    applies.group_norm(args);
+    int wrong = moments.back() != kPoison;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        if (i < static_cast<std::size_t>(before)) {
+            wrong += !std::isnan(part[i]);
+            continue;
+        }
+        const double bound = 140 * kUnit * (1.0 + std::fabs(whole[i])) * (1.0 + std::fabs(double{c.mean}));
+        wrong += !(std::fabs(double{part[i]} - whole[i]) <= bound);
+    }
+    return wrong;
+}
+
+TEST(ElementwiseKernels, GroupNormOfAPartTakesTheMomentsOfTheWhole) {
+    for (const GroupNormCase& c : {GroupNormCase{300, 12, 4}, GroupNormCase{33, 40, 8, {}, {}, {}, 3.0F}})
+        for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise))
+            EXPECT_EQ(wrong_part(c, set, set), 0) << set.name;
+    ElementwiseKernels broken = reference::kElementwise;
+    broken.group_norm = [](const GroupNormArgs& args) noexcept {  // takes x's own
+        GroupNormArgs other = args;
+        other.moments = nullptr;
+        reference::kElementwise.group_norm(other);
+    };
+    EXPECT_NE(wrong_part({300, 12, 4}, reference::kElementwise, broken), 0);
+}
+
 TEST(ElementwiseKernels, BrokenGroupNormsAreCaught) {
     const auto reference = reference::kElementwise.group_norm;
     const GroupNormRun run({150, 12, 4, true, true, true, 0.5F});

@@ -114,6 +114,8 @@ inline GroupNormArgs mirrored(Mirror& mirror, const GroupNormArgs& args) {
     there.x = args.x == args.y ? there.y : mirror.read(args.x, args.rows * args.channels);
     there.weight = mirror.read(args.weight, args.channels);
     there.bias = mirror.read(args.bias, args.channels);
+    there.moments = mirror.read(args.moments, 2 * args.groups);
+    there.found = mirror.write(args.found, 2 * args.groups);
     const std::int64_t floats = group_norm_floats(args.rows, args.channels);
     there.workspace =
         reinterpret_cast<float*>(mirror.scratch(static_cast<std::size_t>(floats) * sizeof(float)));

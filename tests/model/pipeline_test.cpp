@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "aerogel/threads.h"
@@ -82,6 +83,18 @@ TEST_F(PipelineTest, TheFirstFrameIsMadeAloneOnlyBeforeOthers) {
     EXPECT_GT(image, 0);
     EXPECT_EQ(count(3, true), video + image);
     EXPECT_EQ(count(1, true), image);
+}
+
+TEST_F(PipelineTest, TwoInOneProcessDoNotDisturbEachOther) {
+    const Pipeline first = load(), second = load();
+    const GenerateOptions up = caption("up", 1), down = caption("down, up", 2);
+    const Tensor alone[] = {first.generate(up).video, second.generate(down).video};
+    Tensor together[2];
+    std::thread other([&] { together[1] = second.generate(down).video; });
+    together[0] = first.generate(up).video;
+    other.join();
+    EXPECT_TRUE(same_bits(together[0], alone[0]));
+    EXPECT_TRUE(same_bits(together[1], alone[1]));
 }
 
 TEST_F(PipelineTest, SeedAndCaptionMatter) {

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -34,6 +34,30 @@ def test_resizing_is_that_of_pillow(tmp_path, kind, size, to):
     assert done.returncode == 0, done.stderr
     wanted = Image.open(path).resize(to[::-1], getattr(Image.Resampling, kind.upper()))
     assert np.array_equal(np.array(Image.open(tmp_path / "out.png")), np.array(wanted))
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "jpg"])
+def test_pictures_are_read_upright(tmp_path, ending):
+    """As ImageOps.exif_transpose, whatever the order of the bytes in EXIF."""
+    stored = Image.open(picture(tmp_path, 5, 7))
+
+    def read(name, exif):
+        stored.save(tmp_path / name, exif=exif, **{} if ending == "jpg" else dict(lossless=True))
+        to = Image.open(tmp_path / name)
+        to = ImageOps.exif_transpose(to)
+        done = run_program("image_stages", "resize", tmp_path / name, to.height, to.width, "bicubic", tmp_path / "out.png")
+        assert done.returncode == 0, done.stderr
+        return np.array(Image.open(tmp_path / "out.png")), to
+    plain, _ = read(f"plain.{ending}", Image.Exif())
+    for orientation in range(1, 9) if ending == "png" else (6, 7):
+        exif = Image.Exif()
+        exif.endian = "<>"[orientation % 2]
+        exif[0x10F], exif[0x112] = "a maker", orientation
+        got, theirs = read(f"{orientation}.{ending}", exif)
+        turned = Image.fromarray(plain)
+        turned.getexif()[0x112] = orientation
+        assert np.array_equal(got, np.array(ImageOps.exif_transpose(turned)))
+        assert ending == "jpg" or np.array_equal(got, np.array(theirs.convert("RGB")))
 
 
 def encoder(folder, seed=0, **changes):

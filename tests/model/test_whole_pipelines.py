@@ -101,10 +101,28 @@ def test_calls_with_components_let_go(folders, tmp_path):
     assert done.returncode == 1 and "distilled and takes no guidance" in done.stderr
 
 
-def test_a_pair_is_of_one_transformer(folders, aerogel, tmp_path):
+def test_a_pair_for_each_expert(folders, aerogel, tmp_path):
+    """Gives what quantizing both while they are read gives; and so does a batch, whose videos take turns by expert."""
     folder, _ = folders("wan_experts")
-    done = aerogel("generate", folder, "--prompt", "x", "--quantized", tmp_path, "-o", tmp_path / "o.gif")
+    pairs = [tmp_path / name for name in ("transformer", "transformer_2")]
+    for pair in pairs:
+        done = aerogel("quantize", folder / pair.name, "--scheme", "W8A8_DYNAMIC", "-o", pair)
+        assert done.returncode == 0, done.stderr
+
+    def generate(name, *flags):
+        flags = ["--prompt", PROMPT, "--size", f"{VIDEOS['width']}x{VIDEOS['height']}", "--frames", VIDEOS["frames"], "--steps", 3, *flags]
+        return aerogel("generate", folder, *flags, "-o", tmp_path / name)
+    files = ["--quantized", pairs[0]]
+    done = generate("o.gif", *files)
     assert done.returncode == 1 and "this pipeline has two" in done.stderr
+    done = aerogel("generate", folders("z_image")[0], "--prompt", "x", "--lora-2", "x", "-o", tmp_path / "o.png")
+    assert done.returncode == 1 and "has one transformer" in done.stderr
+    for name, flags in (("online.safetensors", ["--online", "W8A8_DYNAMIC", "--seed", 8]),
+                        ("files.safetensors", [*files, "--quantized-2", pairs[1], "--seed", 7, "--batch", 2])):
+        done = generate(name, *flags)
+        assert done.returncode == 0, done.stderr
+    assert torch.equal(load_file(tmp_path / "online.safetensors")["video"], load_file(tmp_path / "files-8.safetensors")["video"])
+    assert (tmp_path / "files-7.safetensors").exists()
 
 
 def test_names_of_batches_are_checked(folders, aerogel, tmp_path):

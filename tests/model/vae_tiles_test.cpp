@@ -21,14 +21,20 @@ TEST(VaeTiles, CountForOneTogether) {
             EXPECT_EQ(axis.starts.back() + axis.size, total);
             constexpr std::int64_t kScale = 3;
             std::vector<double> sums(static_cast<std::size_t>(total * kScale), 0.0);
+            std::int64_t begun = 0;
             for (std::size_t tile = 0; tile < axis.starts.size(); ++tile) {
                 const std::vector<float> weights = axis.weights(tile, kScale);
                 EXPECT_EQ(weights.size(), static_cast<std::size_t>(axis.size * kScale));
                 for (std::size_t i = 0; i < weights.size(); ++i)
                     sums.at(static_cast<std::size_t>(axis.starts[tile] * kScale) + i) += weights[i];
+                const auto [first, own] = axis.own(tile, kScale);
+                EXPECT_EQ(axis.starts[tile] * kScale + first, begun) << total << " " << size;
+                EXPECT_LE(first + own, axis.size * kScale);
+                begun += own;
                 if (tile == 0) continue;
                 EXPECT_LE(axis.starts[tile], axis.starts[tile - 1] + axis.size - axis.size / 4);
             }
+            EXPECT_EQ(begun, total * kScale);
             for (const double sum : sums) EXPECT_NEAR(sum, 1.0, 1e-6) << total << " " << size;
         }
     }

@@ -18,6 +18,7 @@
 #include "model/image/frame_condition.h"
 #include "model/image/image_input.h"
 #include "model/image/resize.h"
+#include "model/video/video_file.h"
 
 namespace {
 
@@ -26,8 +27,9 @@ using aerogel::Tensor;
 void resize(const std::vector<std::string>& arguments) {
     const auto filter =
         arguments.at(4) == "lanczos" ? aerogel::ResizeFilter::lanczos : aerogel::ResizeFilter::bicubic;
-    const aerogel::Picture result = aerogel::resized(
-        aerogel::read_png(arguments.at(1)), std::stol(arguments.at(2)), std::stol(arguments.at(3)), filter);
+    const aerogel::Picture result =
+        aerogel::resized(aerogel::read_picture(arguments.at(1)), std::stol(arguments.at(2)),
+                         std::stol(arguments.at(3)), filter);
     std::ofstream(arguments.at(5), std::ios::binary) << aerogel::png_bytes(result);
 }
 

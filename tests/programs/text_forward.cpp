@@ -4,7 +4,7 @@
 //   linears FOLDER OUT                  names and schemes of the Linears, one a line
 //   prompt FOLDER PROMPT_FILE OUT       encode(), OUT has embeds
 //   clean PROMPT_FILE OUT               clean_prompt()
-// An argument is the scheme that everything is quantized to.
+// An argument is the scheme that everything is quantized to, or a pair of files.
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -71,7 +71,10 @@ std::string run(const std::vector<std::string>& call, const LoadOptions& options
 
 int main(int count, char** arguments) {
     LoadOptions options;
-    if (count > 1) options.online.emplace().quant_type = arguments[1];
+    if (count > 1 && std::string(arguments[1]).find('/') != std::string::npos)
+        options.quantized = arguments[1];
+    else if (count > 1)
+        options.online.emplace().quant_type = arguments[1];
     for (std::string line; std::getline(std::cin, line);) {
         try {
             std::cout << run(split(line, '\t'), options) << std::endl;

@@ -44,10 +44,14 @@ void sum_channels(const GroupNormArgs& args, std::int64_t first, std::int64_t ro
     }
 }
 
-/// Mean and 1 / deviation of one group, from the sums of all chunks, in double.
-inline void find_group(const GroupNormArgs& args, std::int64_t group, std::int64_t chunks, const float* sums,
-                       float* factor, float* shift) {
+struct GroupMoments {
+    double mean = 0.0, variance = 0.0;
+};
+
+/// Of one group, from the sums of all chunks, in double.
+inline GroupMoments find_moments(const GroupNormArgs& args, std::int64_t group, const float* sums) {
     const std::int64_t size = args.channels / args.groups, first = group * size;
+    const std::int64_t chunks = group_norm_chunks(args.rows);
     const auto rows = static_cast<double>(args.rows), count = rows * static_cast<double>(size);
     double mean = 0.0, squares = 0.0;
     for (int pass = 0; pass < 2; ++pass) {  // the second one knows the mean
@@ -64,13 +68,19 @@ inline void find_group(const GroupNormArgs& args, std::int64_t group, std::int64
         }
         if (pass == 0) mean = total / count;
     }
-    const double variance = squares < 0.0 ? 0.0 : squares / count;
-    const double width = 1.0 / __builtin_sqrt(variance + static_cast<double>(args.epsilon));
+    return {mean, squares < 0.0 ? 0.0 : squares / count};
+}
+
+/// y = x * factor + shift, of the channels of one group.
+inline void find_group(const GroupNormArgs& args, std::int64_t group, const GroupMoments& moments,
+                       float* factor, float* shift) {
+    const std::int64_t size = args.channels / args.groups, first = group * size;
+    const double width = 1.0 / __builtin_sqrt(moments.variance + static_cast<double>(args.epsilon));
     for (std::int64_t c = first; c < first + size; ++c) {
         const double weight = args.weight == nullptr ? width : width * static_cast<double>(args.weight[c]);
         const double bias = args.bias == nullptr ? 0.0 : static_cast<double>(args.bias[c]);
         factor[c] = static_cast<float>(weight);
-        shift[c] = static_cast<float>(bias - mean * weight);
+        shift[c] = static_cast<float>(bias - moments.mean * weight);
     }
 }
 
@@ -80,13 +90,20 @@ void run_group_norm(const GroupNormArgs& args) {
     float* sums = args.workspace;
     float* factor = sums + 2 * chunks * channels;
     float* shift = factor + channels;
-    parallel_for(chunks, [&](std::int64_t chunk, int) {
+    parallel_for(args.moments != nullptr ? 0 : chunks, [&](std::int64_t chunk, int) {
         const std::int64_t first = chunk * kGroupNormRows, left = args.rows - first;
         float* own = sums + 2 * chunk * channels;
         sum_channels<Isa>(args, first, left < kGroupNormRows ? left : kGroupNormRows, own, own + channels);
     });
-    parallel_for(args.groups,
-                 [&](std::int64_t group, int) { find_group(args, group, chunks, sums, factor, shift); });
+    parallel_for(args.groups, [&](std::int64_t group, int) {
+        const GroupMoments moments = args.moments != nullptr
+                                         ? GroupMoments{args.moments[2 * group], args.moments[2 * group + 1]}
+                                         : find_moments(args, group, sums);
+        if (args.found == nullptr) return find_group(args, group, moments, factor, shift);
+        args.found[2 * group] = static_cast<float>(moments.mean);
+        args.found[2 * group + 1] = static_cast<float>(moments.variance);
+    });
+    if (args.found != nullptr) return;
     for_rows(args.rows, channels, [&](std::int64_t row) {
         const float* x = args.x + row * channels;
         float* y = args.y + row * channels;

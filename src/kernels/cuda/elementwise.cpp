@@ -143,9 +143,12 @@ void group_norm(const GroupNormArgs& args) noexcept {
     steps.call = args;
     steps.parts = args.workspace;
     steps.groups = args.workspace + 2 * group_norm_chunks(args.rows) * args.channels;
-    launch(kGroupNormParts, threads_for(group_norm_chunks(args.rows) * args.channels), args.stream, steps);
+    if (args.moments == nullptr)
+        launch(kGroupNormParts, threads_for(group_norm_chunks(args.rows) * args.channels), args.stream,
+               steps);
     launch(kGroupNormJoin, warps_for(args.groups), args.stream, steps);
-    launch(kGroupNormApply, threads_for(args.rows * args.channels), args.stream, steps);
+    if (args.found == nullptr)
+        launch(kGroupNormApply, threads_for(args.rows * args.channels), args.stream, steps);
 }
 
 void softmax(const SoftmaxArgs& args) noexcept {

@@ -219,10 +219,20 @@ __device__ __forceinline__ void group_norm_parts(const GroupNormSteps& a) {
     a.parts[(2 * chunk + 1) * channels + channel] = squares;
 }
 
-/// One warp per group joins the parts (Chan, Golub and LeVeque, 1979), in double.
+/// One warp per group joins the parts (Chan, Golub and LeVeque, 1979), in double, or takes the moments that
+/// are given.
 __device__ __forceinline__ void group_norm_join(const GroupNormSteps& a) {
     const std::int64_t group = warp_number(), channels = a.call.channels, size = channels / a.call.groups;
     if (group >= a.call.groups) return;
+    const auto factor_of = [&](double variance) {
+        return static_cast<float>(1.0 / sqrt(variance + static_cast<double>(a.call.epsilon)));
+    };
+    if (a.call.moments != nullptr) {
+        if (lane_number() != 0) return;
+        a.groups[2 * group] = a.call.moments[2 * group];
+        a.groups[2 * group + 1] = factor_of(static_cast<double>(a.call.moments[2 * group + 1]));
+        return;
+    }
     const std::int64_t parts = group_norm_chunks(a.call.rows) * size;
     const auto part_of = [&](std::int64_t part) {
         return 2 * (part / size) * channels + group * size + part % size;
@@ -242,9 +252,10 @@ __device__ __forceinline__ void group_norm_join(const GroupNormSteps& a) {
     }
     squares = sum_of_warp(squares);
     if (lane_number() != 0) return;
-    a.groups[2 * group] = static_cast<float>(mean);
-    a.groups[2 * group + 1] =
-        static_cast<float>(1.0 / sqrt(squares / count + static_cast<double>(a.call.epsilon)));
+    const bool only_found = a.call.found != nullptr;
+    float* to = (only_found ? a.call.found : a.groups) + 2 * group;
+    to[0] = static_cast<float>(mean);
+    to[1] = only_found ? static_cast<float>(squares / count) : factor_of(squares / count);
 }
 
 __device__ __forceinline__ void group_norm_apply(const GroupNormSteps& a) {

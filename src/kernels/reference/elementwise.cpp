@@ -116,10 +116,20 @@ void group_norm(const GroupNormArgs& args) noexcept {
         };
         const double count = static_cast<double>(args.rows) * static_cast<double>(size);
         double mean = 0.0, variance = 0.0;
-        each([&](std::int64_t i, std::int64_t) { mean += args.x[i] / count; });
-        each([&](std::int64_t i, std::int64_t) {
-            variance += (args.x[i] - mean) * (args.x[i] - mean) / count;
-        });
+        if (args.moments != nullptr) {
+            mean = args.moments[2 * group];
+            variance = args.moments[2 * group + 1];
+        } else {
+            each([&](std::int64_t i, std::int64_t) { mean += args.x[i] / count; });
+            each([&](std::int64_t i, std::int64_t) {
+                variance += (args.x[i] - mean) * (args.x[i] - mean) / count;
+            });
+        }
+        if (args.found != nullptr) {
+            args.found[2 * group] = static_cast<float>(mean);
+            args.found[2 * group + 1] = static_cast<float>(variance);
+            return;
+        }
         const double factor = 1.0 / std::sqrt(variance + static_cast<double>(args.epsilon));
         each([&](std::int64_t i, std::int64_t c) {
             double value = (args.x[i] - mean) * factor;

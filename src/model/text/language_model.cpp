@@ -96,9 +96,8 @@ LanguageConfig read_language_config(const std::filesystem::path& folder, const L
     return read;
 }
 
-struct LanguageBlock {
-    Tensor input_norm, q_norm, k_norm, ffn_norm;
-    LinearSlot q, k, v, o, gate, up, down;
+struct LanguageBlock : TextBlock {
+    Tensor q_norm, k_norm;  ///< of heads
 };
 
 LanguageBlock take_language_block(const std::string& name, const LanguageConfig& config,
@@ -117,7 +116,7 @@ LanguageBlock take_language_block(const std::string& name, const LanguageConfig&
     block.gate = weights.linear(ffn + "gate_proj", config.dim, config.ffn_dim, false);
     block.up = weights.linear(ffn + "up_proj", config.dim, config.ffn_dim, false);
     block.down = weights.linear(ffn + "down_proj", config.ffn_dim, config.dim, false);
-    block.input_norm = weights.vector(name + ".input_layernorm.weight", config.dim);
+    block.attention_norm = weights.vector(name + ".input_layernorm.weight", config.dim);
     block.ffn_norm = weights.vector(name + ".post_attention_layernorm.weight", config.dim);
     return block;
 }
@@ -157,10 +156,7 @@ class LanguageModel final : public TextModel {
         blocks_.reserve(static_cast<std::size_t>(config.layers));
         for (std::int64_t i = 0; i < config.layers; ++i) {
             blocks_.push_back(take_language_block(fmt::format("layers.{}", i), config, kind, weights));
-            LanguageBlock& block = blocks_.back();
-            for (LinearSlot* slot :
-                 {&block.q, &block.k, &block.v, &block.o, &block.gate, &block.up, &block.down})
-                parts.linears.push_back(slot);
+            for (LinearSlot* slot : blocks_.back().linears()) parts.linears.push_back(slot);
         }
         parts.final_norm = weights.vector("norm.weight", config.dim);
         parts.other_bytes = weights.finish(parts.linears);
@@ -169,57 +165,21 @@ class LanguageModel final : public TextModel {
     }
 
   private:
-    /// The arrays of a pass: rows of heads, and of the feed-forward.
-    struct Buffers {
-        Tensor normed, q, k, v, o, gate, up;
-    };
-
     void run(const Pass& pass, std::int64_t blocks,
              const std::function<void(std::int64_t)>& after) const override {
         if (blocks == 0) return;
-        const std::int64_t tokens = pass.hidden.dim(0);
-        const auto rows = [&](std::int64_t columns) {
-            return Tensor(DType::f32, {tokens, columns}, device());
-        };
-        const std::int64_t wide = config_.heads * config_.head_dim,
-                           narrow = config_.kv_heads * config_.head_dim;
-        Buffers buffers = {rows(config_.dim),    rows(wide), rows(narrow),
-                           rows(narrow),         rows(wide), rows(config_.ffn_dim),
-                           rows(config_.ffn_dim)};
-        const Rotation rotation(tokens, config_, device());
+        Buffers buffers(blocks_.front(), pass);
+        const Rotation rotation(pass.hidden.dim(0), config_, device());
         for (std::int64_t i = 0; i < blocks; ++i) {
             const LanguageBlock& block = blocks_[static_cast<std::size_t>(i)];
-            attend(block, pass, rotation, buffers);
-            feed_forward(block, pass, buffers);
+            project(block, pass, buffers);
+            place(buffers.q, block.q_norm, rotation, config_.heads, pass);
+            place(buffers.k, block.k_norm, rotation, config_.kv_heads, pass);
+            attention_of(buffers, pass);
+            add_attention(block, pass, buffers);
+            feed_forward(block, ActivationFunction::silu, pass, buffers);
             after(i + 1);
         }
-    }
-
-    void attend(const LanguageBlock& block, const Pass& pass, const Rotation& rotation,
-                Buffers& buffers) const {
-        normalize(pass.hidden, block.input_norm, buffers.normed, pass);
-        block.q.layer->forward(buffers.normed, buffers.q, pass.step);
-        block.k.layer->forward(buffers.normed, buffers.k, pass.step);
-        block.v.layer->forward(buffers.normed, buffers.v, pass.step);
-        place(buffers.q, block.q_norm, rotation, config_.heads, pass);
-        place(buffers.k, block.k_norm, rotation, config_.kv_heads, pass);
-        attention_of(buffers, pass);
-        block.o.layer->forward(buffers.o, buffers.normed, pass.step);
-        residual(pass.hidden, buffers.normed, {}, pass.step.call);
-    }
-
-    void feed_forward(const LanguageBlock& block, const Pass& pass, Buffers& buffers) const {
-        normalize(pass.hidden, block.ffn_norm, buffers.normed, pass);
-        block.gate.layer->forward(buffers.normed, buffers.gate, pass.step);
-        block.up.layer->forward(buffers.normed, buffers.up, pass.step);
-        gated(ActivationFunction::silu, buffers.gate, buffers.up, buffers.gate, pass.step.call);
-        block.down.layer->forward(buffers.gate, buffers.normed, pass.step);
-        residual(pass.hidden, buffers.normed, {}, pass.step.call);
-    }
-
-    void normalize(const TensorView& x, const Tensor& weight, const MutableView& y, const Pass& pass) const {
-        norm({.kind = NormKind::rms, .x = x, .y = y, .weight = weight, .epsilon = config_.epsilon},
-             pass.step.call);
     }
 
     /// Norms heads, if the model does, and rotates them.

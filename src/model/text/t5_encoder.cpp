@@ -72,10 +72,8 @@ std::int64_t bucket_of(std::int64_t distance, const T5Config& config) {
     return first + std::min(exact + static_cast<std::int64_t>(steps), half - 1);
 }
 
-struct T5Block {
-    Tensor attention_norm, ffn_norm;
+struct T5Block : TextBlock {
     std::vector<float> bias;  ///< [buckets, heads]; empty: that of the first block
-    LinearSlot q, k, v, o, gate, up, down;
 };
 
 T5Block take_t5_block(const std::string& name, const T5Config& config, bool own_bias, TextWeights& weights) {
@@ -115,10 +113,7 @@ class T5Encoder final : public TextModel {
         for (std::int64_t i = 0; i < config.layers; ++i) {
             blocks_.push_back(take_t5_block(fmt::format("encoder.block.{}", i), config,
                                             i == 0 || kind.bias_of_each_layer, weights));
-            T5Block& block = blocks_.back();
-            for (LinearSlot* slot :
-                 {&block.q, &block.k, &block.v, &block.o, &block.gate, &block.up, &block.down})
-                parts.linears.push_back(slot);
+            for (LinearSlot* slot : blocks_.back().linears()) parts.linears.push_back(slot);
         }
         parts.final_norm = weights.vector("encoder.final_layer_norm.weight", config.dim);
         parts.other_bytes = weights.finish(parts.linears);
@@ -127,26 +122,19 @@ class T5Encoder final : public TextModel {
     }
 
   private:
-    struct Buffers {
-        Tensor normed, q, k, v, o, gate, up;
-    };
-
     void run(const Pass& pass, std::int64_t blocks,
              const std::function<void(std::int64_t)>& after) const override {
         if (blocks == 0) return;
-        const std::int64_t tokens = pass.hidden.dim(0), wide = config_.heads * config_.head_dim;
-        const auto rows = [&](std::int64_t columns) {
-            return Tensor(DType::f32, {tokens, columns}, device());
-        };
-        Buffers buffers = {rows(config_.dim),     rows(wide),           rows(wide), rows(wide), rows(wide),
-                           rows(config_.ffn_dim), rows(config_.ffn_dim)};
-        const std::vector<std::int64_t> buckets = buckets_of(tokens, pass.real_length);
+        Buffers buffers(blocks_.front(), pass);
+        const std::vector<std::int64_t> buckets = buckets_of(pass.hidden.dim(0), pass.real_length);
         Tensor bias;
         for (std::int64_t i = 0; i < blocks; ++i) {
             const T5Block& block = blocks_[static_cast<std::size_t>(i)];
             if (!block.bias.empty()) bias = bias_of(block.bias, buckets);
-            attend(block, pass, bias, buffers);
-            feed_forward(block, pass, buffers);
+            project(block, pass, buffers);
+            attention_of(pass, bias, buffers);
+            add_attention(block, pass, buffers);
+            feed_forward(block, ActivationFunction::gelu_tanh, pass, buffers);
             after(i + 1);
         }
     }
@@ -168,11 +156,7 @@ class T5Encoder final : public TextModel {
         return Tensor::of(values, {config_.heads, static_cast<std::int64_t>(buckets.size())}, device());
     }
 
-    void attend(const T5Block& block, const Pass& pass, const Tensor& bias, Buffers& buffers) const {
-        normalize(pass.hidden, block.attention_norm, buffers.normed, pass);
-        block.q.layer->forward(buffers.normed, buffers.q, pass.step);
-        block.k.layer->forward(buffers.normed, buffers.k, pass.step);
-        block.v.layer->forward(buffers.normed, buffers.v, pass.step);
+    void attention_of(const Pass& pass, const Tensor& bias, Buffers& buffers) const {
         const auto heads = [&](const auto& rows, std::int64_t count) {
             return reshaped(rows_of(rows, 0, count), {1, count, config_.heads, config_.head_dim});
         };
@@ -184,22 +168,6 @@ class T5Encoder final : public TextModel {
                            heads(buffers.k.view(), pass.real_length),
                            heads(buffers.v.view(), pass.real_length),
                            heads(buffers.o.mutable_view(), pass.hidden.dim(0)), options);
-        block.o.layer->forward(buffers.o, buffers.normed, pass.step);
-        residual(pass.hidden, buffers.normed, {}, pass.step.call);
-    }
-
-    void feed_forward(const T5Block& block, const Pass& pass, Buffers& buffers) const {
-        normalize(pass.hidden, block.ffn_norm, buffers.normed, pass);
-        block.gate.layer->forward(buffers.normed, buffers.gate, pass.step);
-        block.up.layer->forward(buffers.normed, buffers.up, pass.step);
-        gated(ActivationFunction::gelu_tanh, buffers.gate, buffers.up, buffers.gate, pass.step.call);
-        block.down.layer->forward(buffers.gate, buffers.normed, pass.step);
-        residual(pass.hidden, buffers.normed, {}, pass.step.call);
-    }
-
-    void normalize(const TensorView& x, const Tensor& weight, const MutableView& y, const Pass& pass) const {
-        norm({.kind = NormKind::rms, .x = x, .y = y, .weight = weight, .epsilon = config_.epsilon},
-             pass.step.call);
     }
 
     T5Config config_;

@@ -89,12 +89,7 @@ std::vector<Tensor> TextModel::hidden_states(std::span<const std::int32_t> ids, 
             if (layers[i] != blocks) continue;
             Tensor result = hidden.clone();
             if (blocks == parts_.layers)
-                norm({.kind = NormKind::rms,
-                      .x = hidden,
-                      .y = result,
-                      .weight = parts_.final_norm,
-                      .epsilon = parts_.epsilon},
-                     step.call);
+                normalize(hidden, parts_.final_norm, result, {{}, real_length, step});
             if (!all_finite(result, step.call)) {
                 check_intact();
                 fail(fmt::format("the hidden states of layer {} are not finite: look at the weights up to it",
@@ -113,6 +108,47 @@ std::vector<Tensor> TextModel::hidden_states(std::span<const std::int32_t> ids, 
 void TextModel::set_parts(Parts parts) {
     parts_ = std::move(parts);
     set_layers({parts_.family, parts_.linears, {}, parts_.other_bytes, parts_.device});
+}
+
+TextModel::Buffers::Buffers(const TextBlock& block, const Pass& pass) {
+    const auto rows = [&](std::int64_t columns) {
+        return Tensor(DType::f32, {pass.hidden.dim(0), columns}, pass.hidden.device);
+    };
+    normed = rows(pass.hidden.dim(1));
+    q = rows(block.q.layer->out_features());
+    k = rows(block.k.layer->out_features());
+    v = rows(block.v.layer->out_features());
+    o = rows(block.o.layer->in_features());
+    gate = rows(block.gate.layer->out_features());
+    up = rows(block.up.layer->out_features());
+}
+
+void TextModel::project(const TextBlock& block, const Pass& pass, Buffers& buffers) const {
+    normalize(pass.hidden, block.attention_norm, buffers.normed, pass);
+    block.q.layer->forward(buffers.normed, buffers.q, pass.step);
+    block.k.layer->forward(buffers.normed, buffers.k, pass.step);
+    block.v.layer->forward(buffers.normed, buffers.v, pass.step);
+}
+
+void TextModel::add_attention(const TextBlock& block, const Pass& pass, Buffers& buffers) const {
+    block.o.layer->forward(buffers.o, buffers.normed, pass.step);
+    residual(pass.hidden, buffers.normed, {}, pass.step.call);
+}
+
+void TextModel::feed_forward(const TextBlock& block, ActivationFunction activation, const Pass& pass,
+                             Buffers& buffers) const {
+    normalize(pass.hidden, block.ffn_norm, buffers.normed, pass);
+    block.gate.layer->forward(buffers.normed, buffers.gate, pass.step);
+    block.up.layer->forward(buffers.normed, buffers.up, pass.step);
+    gated(activation, buffers.gate, buffers.up, buffers.gate, pass.step.call);
+    block.down.layer->forward(buffers.gate, buffers.normed, pass.step);
+    residual(pass.hidden, buffers.normed, {}, pass.step.call);
+}
+
+void TextModel::normalize(const TensorView& x, const Tensor& weight, const MutableView& y,
+                          const Pass& pass) const {
+    norm({.kind = NormKind::rms, .x = x, .y = y, .weight = weight, .epsilon = parts_.epsilon},
+         pass.step.call);
 }
 
 std::string_view TextModel::default_layers() const {

@@ -1,6 +1,7 @@
 // The text encoders of transformers: ids of tokens to hidden states, in float32, on the device of the model.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -16,9 +17,19 @@
 #include "aerogel/linear.h"
 #include "aerogel/load_options.h"
 #include "aerogel/tensor.h"
+#include "ops/elementwise.h"
 #include "quant/weight_file.h"
 
 namespace aerogel {
+
+/// What the blocks of all text encoders are made of: attention and a gated feed-forward, each behind an RMS
+/// norm and added to what came in.
+struct TextBlock {
+    Tensor attention_norm, ffn_norm;
+    LinearSlot q, k, v, o, gate, up, down;
+
+    std::array<LinearSlot*, 7> linears() { return {&q, &k, &v, &o, &gate, &up, &down}; }
+};
 
 /// The Linears of the blocks; heads and vision towers, which files may hold too, are none of them.
 inline constexpr std::string_view kTextLayers = "{*layers.*,*block.*}";
@@ -71,6 +82,21 @@ class TextModel : public LayeredModel {
         std::int64_t real_length;
         const StepContext& step;
     };
+
+    /// The arrays of a pass, rows of tokens: they serve all blocks, which are of one shape.
+    struct Buffers {
+        Tensor normed, q, k, v, o, gate, up;
+
+        Buffers(const TextBlock& block, const Pass& pass);
+    };
+    /// q, k and v of the normed hidden states.
+    void project(const TextBlock& block, const Pass& pass, Buffers& buffers) const;
+    /// Adds the projection of o to the hidden states.
+    void add_attention(const TextBlock& block, const Pass& pass, Buffers& buffers) const;
+    void feed_forward(const TextBlock& block, ActivationFunction activation, const Pass& pass,
+                      Buffers& buffers) const;
+    /// RMS norm of rows with the epsilon of the model.
+    void normalize(const TensorView& x, const Tensor& weight, const MutableView& y, const Pass& pass) const;
 
   private:
     /// Runs the first `blocks` blocks on pass.hidden, in place, with after(n) when n of them are done.

@@ -11,11 +11,17 @@
 
 namespace aerogel {
 
-/// Encoder or decoder. The layers before `tiled` run on whole pictures, also where the others run on tiles.
+/// Encoder or decoder. Where a picture is cut into tiles, those of a decoder begin with the layer `tiled`,
+/// and those of an encoder end before it: attention and what is on its level sees whole pictures.
 struct VaeHalf {
     VaeLayers layers;
     std::size_t tiled = 0;
     std::size_t places = 0;  ///< of memory
+};
+
+/// Layers of a half, one after the other, `last` not among them.
+struct LayerSpan {
+    std::size_t first, last;
 };
 
 struct VaeParts {

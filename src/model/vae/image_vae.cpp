@@ -89,7 +89,7 @@ class ImageVaeLoader {
         add_same(layers, "decoder.conv_out", {in, 3});
     }
 
-    void encode(VaeLayers& layers) {
+    void encode(VaeLayers& layers, std::size_t& tiled) {
         std::int64_t in = config_.widths.front();
         add_same(layers, "encoder.conv_in", {3, in});
         const std::size_t blocks = config_.widths.size();
@@ -100,6 +100,7 @@ class ImageVaeLoader {
                 layers.push_back(residual(fmt::format("{}.resnets.{}", block, j), in, out));
             if (i + 1 < blocks) add(layers, block + ".downsamplers.0.conv", {out, out}, kHalved);
         }
+        tiled = layers.size();
         middle(layers, "encoder.mid_block", in);
         layers.push_back(
             std::make_unique<NormLayer>(build_.group_norm("encoder.conv_norm_out", in, config_.groups)));
@@ -192,7 +193,7 @@ VaeParts load_image_vae(const JsonNode& json, Checkpoint& checkpoint) {
     parts.decoder.layers.push_back(
         scale_channels(filled(channels, 1.0 / scale), filled(channels, shift), checkpoint.device()));
     loader.decode(parts.decoder.layers, parts.decoder.tiled);
-    loader.encode(parts.encoder.layers);
+    loader.encode(parts.encoder.layers, parts.encoder.tiled);
     parts.encoder.layers.push_back(
         scale_channels(filled(channels, scale), filled(channels, -shift * scale), checkpoint.device()));
     return parts;
@@ -228,7 +229,7 @@ VaeParts load_flux2_vae(const JsonNode& json, Checkpoint& checkpoint) {
     parts.decoder.layers.push_back(
         std::make_unique<Patches>(2, Patches::Order::lines_first, Patches::Way::to_pixels));
     loader.decode(parts.decoder.layers, parts.decoder.tiled);
-    loader.encode(parts.encoder.layers);
+    loader.encode(parts.encoder.layers, parts.encoder.tiled);
     parts.encoder.layers.push_back(
         std::make_unique<Patches>(2, Patches::Order::lines_first, Patches::Way::to_channels));
     parts.encoder.layers.push_back(scale_channels(back, back_shift, checkpoint.device()));

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "core/views.h"
+#include "model/vae/tiles.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
 
@@ -67,21 +68,32 @@ const Convolution& VaeConvolution::get() const {
     return *state.packed;
 }
 
-void VaeNorm::run(const Tensor& x, Tensor& y, bool silu, const Context& context) const {
+bool VaePart::stopped() const {
+    return norms != nullptr && norms->waits();
+}
+
+void VaeNorm::run(const Tensor& x, Tensor& y, bool silu, const VaePart& part) const {
     const TensorView from = as_rows(x.view());
     const MutableView to = as_rows(y.mutable_view());
     if (groups == 0)
         return norm(
             {.kind = NormKind::rms, .x = from, .y = to, .weight = weight, .epsilon = epsilon, .silu = silu},
-            context);
+            part.context);
+    TensorView moments;
+    if (part.norms != nullptr) {
+        const Tensor* known = part.norms->moments(x, groups, part.context);
+        if (known == nullptr) return;
+        moments = known->view();
+    }
     group_norm({.x = from,
                 .y = to,
                 .groups = groups,
                 .weight = weight,
                 .bias = bias,
+                .moments = moments,
                 .epsilon = epsilon,
                 .silu = silu},
-               context);
+               part.context);
 }
 
 VaeConvolution VaeBuilder::convolution(const std::string& name, const ConvolutionSizes& sizes,
@@ -194,7 +206,7 @@ VaeExtent ConvolutionLayer::measure(const VaeExtent& x, double& bytes, double& k
 }
 
 Tensor NormLayer::run(Tensor x, const VaePart& part) const {
-    norm_.run(x, x, true, part.context);
+    norm_.run(x, x, true, part);
     return x;
 }
 
@@ -212,10 +224,12 @@ Tensor ResidualLayer::run(Tensor x, const VaePart& part) const {
     Tensor hidden = pixels_like(x, size, out);
     {
         Tensor normed = pixels_like(x, size, x.dim(3));
-        parts_.norm1.run(x, normed, true, part.context);
+        parts_.norm1.run(x, normed, true, part);
+        if (part.stopped()) return x;
         run_causal({.convolution = parts_.conv1, .x = normed, .y = hidden, .place = place(0)}, part);
     }
-    parts_.norm2.run(hidden, hidden, true, part.context);
+    parts_.norm2.run(hidden, hidden, true, part);
+    if (part.stopped()) return x;
     Tensor y = x;
     if (parts_.shortcut) {
         y = pixels_like(x, size, out);
@@ -277,7 +291,7 @@ void VaeAttentionLayer::run_frame(const TensorView& normed, const MutableView& y
 
 Tensor VaeAttentionLayer::run(Tensor x, const VaePart& part) const {
     Tensor normed = pixels_like(x, size_of(x), x.dim(3));
-    norm_.run(x, normed, false, part.context);
+    norm_.run(x, normed, false, part);
     const std::int64_t tokens = x.dim(1) * x.dim(2);
     const MutableView rows = as_rows(x.mutable_view());
     for (std::int64_t frame = 0; frame < x.dim(0); ++frame)

@@ -24,12 +24,18 @@ struct VaeExtent {
     double bytes() const { return 4.0 * static_cast<double>(size.count() * channels); }
 };
 
+class TiledNorms;
+
 /// A part of a video on its way.
 struct VaePart {
     std::vector<Tensor>& memory;  ///< of the layers that keep frames, each at its own place
     bool first = true;            ///< begins with the first frame of the video
     bool last = true;             ///< no other part follows, so nothing is kept
     const Context& context;
+    TiledNorms* norms = nullptr;  ///< of a picture that is seen in tiles
+
+    /// A norm waits for the other tiles: what layers give now is of no use.
+    bool stopped() const;
 };
 
 class VaeLayer {
@@ -38,11 +44,13 @@ class VaeLayer {
     VaeLayer(const VaeLayer&) = delete;
     VaeLayer& operator=(const VaeLayer&) = delete;
     virtual ~VaeLayer() = default;
-    /// x is the layer's own to change.
+    /// x is the layer's own to change. Nothing that counts where the part has stopped.
     virtual Tensor run(Tensor x, const VaePart& part) const = 0;
     /// Of an x of this extent, behind the first frame. `bytes` rises to the memory that the layer takes, x
     /// and the result included, and `kept` by that of the frames it keeps.
     virtual VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const = 0;
+    /// How many norms it has whose statistics are of the whole picture.
+    virtual std::size_t group_norms() const { return 0; }
 };
 
 using VaeLayers = std::vector<std::unique_ptr<VaeLayer>>;
@@ -78,8 +86,9 @@ struct VaeNorm {
     Tensor bias;
     float epsilon = 1e-6F;
 
-    /// y like x, may be x.
-    void run(const Tensor& x, Tensor& y, bool silu, const Context& context) const;
+    /// y like x, may be x; untouched where the part stops here.
+    void run(const Tensor& x, Tensor& y, bool silu, const VaePart& part) const;
+    std::size_t group_norms() const { return groups > 0 ? 1 : 0; }
 };
 
 /// Hands out the layers of one half, and counts the places of their memory.
@@ -152,6 +161,7 @@ class NormLayer final : public VaeLayer {
     explicit NormLayer(VaeNorm norm) : norm_(std::move(norm)) {}
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    std::size_t group_norms() const override { return norm_.group_norms(); }
 
   private:
     VaeNorm norm_;
@@ -169,6 +179,9 @@ class ResidualLayer final : public VaeLayer {
     explicit ResidualLayer(Parts parts) : parts_(std::move(parts)) {}
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    std::size_t group_norms() const override {
+        return parts_.norm1.group_norms() + parts_.norm2.group_norms();
+    }
 
   private:
     Parts parts_;

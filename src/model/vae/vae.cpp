@@ -39,7 +39,7 @@ const VaeFamily& family_of(const JsonNode& config) {
                          [&](const VaeFamily& family) { return family.class_name == name; });
 }
 
-// Pixels of the least side of a tile that is chosen, and of latents that are decoded at once at least.
+// Pixels of the least side of a tile that is chosen, and latents that are decoded at once at least.
 constexpr std::int64_t kLeastTile = 256, kLeastLatents = 2048;
 
 // Tells how far a call is, and stops it.
@@ -63,14 +63,20 @@ class Progress {
 // One video on its way through some layers of a half.
 class Stream {
   public:
-    Stream(const VaeHalf& half, std::size_t first, std::size_t last)
-        : half_(half), first_(first), last_(last), memory_(half.places) {}
+    Stream(const VaeHalf& half, const LayerSpan& span, TiledNorms* norms = nullptr)
+        : half_(half), span_(span), norms_(norms), memory_(half.places) {}
 
+    // Undefined where a norm waits for other tiles.
     Tensor next(Tensor x, bool is_last, Progress& progress, const Context& context) {
-        const VaePart part = {memory_, is_first_, is_last, context};
-        for (std::size_t i = first_; i < last_; ++i) {
+        const VaePart part = {memory_, is_first_, is_last, context, norms_};
+        for (std::size_t i = span_.first; i < span_.last; ++i) {
             x = half_.layers[i]->run(std::move(x), part);
-            progress.step(static_cast<double>(i - first_ + 1) / static_cast<double>(last_ - first_));
+            if (part.stopped()) {
+                progress.step();
+                return {};
+            }
+            progress.step(static_cast<double>(i - span_.first + 1) /
+                          static_cast<double>(span_.last - span_.first));
         }
         is_first_ = false;
         return x;
@@ -78,7 +84,8 @@ class Stream {
 
   private:
     const VaeHalf& half_;
-    std::size_t first_, last_;
+    LayerSpan span_;
+    TiledNorms* norms_;
     std::vector<Tensor> memory_;
     bool is_first_ = true;
 };
@@ -88,14 +95,19 @@ struct Frames {
     std::int64_t count;
 };
 
-// [frames, height, width, channels] of [1, channels, frames, height, width].
-Tensor channels_last(const TensorView& x, const Frames& frames, const Context& context) {
+// [frames, height, width, channels] of a part of every frame of [1, channels, frames, height, width].
+Tensor channels_last(const TensorView& x, const Frames& frames, const TileRect& rect,
+                     const Context& context) {
     const Shape strides = strides_of(x);
-    const Shape shape = {frames.count, x.dim(3), x.dim(4), x.dim(1)};
+    const Shape shape = {frames.count, rect.height, rect.width, x.dim(1)};
     Tensor y(DType::f32, shape, x.device);
-    copy(part_of(x, frames.first * strides[2], shape, {strides[2], strides[3], strides[4], strides[1]}), y,
-         context);
+    const std::int64_t at = frames.first * strides[2] + rect.line * strides[3] + rect.column * strides[4];
+    copy(part_of(x, at, shape, {strides[2], strides[3], strides[4], strides[1]}), y, context);
     return y;
+}
+
+Tensor channels_last(const TensorView& x, const Frames& frames, const Context& context) {
+    return channels_last(x, frames, {0, 0, x.dim(3), x.dim(4)}, context);
 }
 
 // The way back: frames of y from `first` on; y [1, channels, frames, height, width], contiguous.
@@ -105,15 +117,25 @@ void put_channels_last(const Tensor& x, const MutableView& y, std::int64_t first
          context);
 }
 
-// A tile of every frame.
-Tensor cropped(const Tensor& x, const TileGrid& grid, std::size_t line, std::size_t column,
-               const Context& context) {
-    const Shape shape = {x.dim(0), grid.lines.size, grid.columns.size, x.dim(3)};
-    const Shape strides = strides_of(x.view());
-    const std::int64_t at = grid.lines.starts[line] * strides[1] + grid.columns.starts[column] * strides[2];
-    Tensor y(DType::f32, shape, x.device());
-    copy(part_of(x.view(), at, shape, strides), y, context);
-    return y;
+// run(line, column, norms) for every tile, again and again until the statistics of all group norms are known.
+template <typename Run>
+void for_tiles(const TileGrid& grid, std::size_t group_norms, Device device, const Run& run) {
+    TiledNorms norms(grid);
+    do {
+        for (std::size_t i = 0; i < grid.lines.starts.size(); ++i) {
+            for (std::size_t j = 0; j < grid.columns.starts.size(); ++j) {
+                norms.begin_tile(i, j);
+                run(i, j, group_norms > 0 ? &norms : nullptr);
+            }
+        }
+    } while (norms.end_pass(device));
+}
+
+// Each one `count` times: channels that come last share the weight of their pixel.
+std::vector<float> repeated(const std::vector<float>& values, std::int64_t count) {
+    std::vector<float> all;
+    for (const float value : values) all.insert(all.end(), static_cast<std::size_t>(count), value);
+    return all;
 }
 
 void require_finite(const char* what, const TensorView& x, const Context& context) {
@@ -155,20 +177,22 @@ struct Vae::State {
         return x;
     }
 
-    // Memory of the layers that see tiles, of tiles of so many latents a side, at most all of them.
-    double tiled_bytes(const VaeExtent& low, std::int64_t side) const {
-        VaeExtent tile = low;
-        tile.size.height = std::min(low.size.height, side);
-        tile.size.width = std::min(low.size.width, side);
+    // Memory of some layers whose first one gets x.
+    double bytes_of(const VaeHalf& half, const LayerSpan& span, const VaeExtent& x) const {
         double bytes = 0.0;
-        measure(parts.decoder, parts.decoder.tiled, parts.decoder.layers.size(), tile, bytes);
+        measure(half, span.first, span.last, x, bytes);
         return bytes;
     }
 
-    // What comes out of the layers that see the whole picture.
-    VaeExtent low_extent(const VaeExtent& latents) const {
+    VaeExtent extent_after(const VaeHalf& half, std::size_t layers, const VaeExtent& x) const {
         double bytes = 0.0;
-        return measure(parts.decoder, 0, parts.decoder.tiled, latents, bytes);
+        return measure(half, 0, layers, x, bytes);
+    }
+
+    static std::size_t group_norms(const VaeHalf& half, const LayerSpan& span) {
+        std::size_t count = 0;
+        for (std::size_t i = span.first; i < span.last; ++i) count += half.layers[i]->group_norms();
+        return count;
     }
 
     std::int64_t chunk(const VaeOptions& options, std::int64_t frames, std::int64_t latents) const {
@@ -176,66 +200,120 @@ struct Vae::State {
         return std::clamp<std::int64_t>((kLeastLatents + latents - 1) / latents, 1, frames);
     }
 
-    // Pixels per place of what the layers that see tiles begin with.
-    std::int64_t scale(const VaeExtent& latents, const VaeExtent& low) const {
-        return parts.shape.spatial_factor * latents.size.height / low.size.height;
+    // Half of what is usable, without the weights.
+    double most_bytes() const {
+        return 0.5 * static_cast<double>(memory_bytes(device)) - 2.0 * static_cast<double>(weight_bytes);
     }
 
-    std::int64_t tile(const VaeOptions& options, const VaeExtent& low, std::int64_t scale) const {
-        if (options.tile > 0) return std::max<std::int64_t>(options.tile / scale, 4);
-        const double most =
-            0.5 * static_cast<double>(memory_bytes(device)) - 2.0 * static_cast<double>(weight_bytes);
-        std::int64_t side = std::max(low.size.height, low.size.width);
-        while (side * scale > kLeastTile && tiled_bytes(low, side) > most) side -= (side + 7) / 8;
+    // How a call is cut: layers that see tiles, the tiles in places between these layers and the others, and
+    // pixels per place.
+    struct Cut {
+        LayerSpan span;
+        TileGrid grid;
+        std::int64_t scale;
+    };
+
+    // Tiles of at least so many pixels a side as few as the memory allows; bytes(side) of a tile.
+    template <typename Bytes>
+    static std::int64_t side_for(const VaeExtent& places, std::int64_t scale, double most,
+                                 const Bytes& bytes) {
+        std::int64_t side = std::max(places.size.height, places.size.width);
+        while (side * scale > kLeastTile && bytes(side) > most) side -= (side + 7) / 8;
         return side;
     }
 
+    Cut cut_decoder(const VaeOptions& options, const VaeExtent& latents) const;
+    Cut cut_encoder(const VaeOptions& options, const VaeExtent& pixels) const;
     Tensor decode(const TensorView& latents, Tensor out, const VaeOptions& options) const;
-    void decode_tiles(const std::vector<Tensor>& low, Tensor& out, const TileGrid& grid, Progress& progress,
+    void decode_tiles(const std::vector<Tensor>& low, Tensor& out, const Cut& cut, Progress& progress,
                       const Context& context) const;
+    Tensor encode(const TensorView& pixels, Tensor out, const VaeOptions& options) const;
+    std::vector<Tensor> encode_tiles(const TensorView& pixels, const std::vector<Frames>& chunks,
+                                     const Cut& cut, Progress& progress, const Context& context) const;
 };
 
-// Every tile of low pictures, chunk after chunk, and where it belongs.
-void Vae::State::decode_tiles(const std::vector<Tensor>& low, Tensor& out, const TileGrid& grid,
-                              Progress& progress, const Context& context) const {
+// Of pictures each group norm that sees tiles costs a pass through them, so as many layers see all of the
+// picture as memory allows.
+Vae::State::Cut Vae::State::cut_decoder(const VaeOptions& options, const VaeExtent& latents) const {
     const VaeHalf& half = parts.decoder;
-    const std::int64_t scale = out.dim(3) / grid.lines.total;
+    const std::size_t all = half.layers.size();
+    std::size_t whole = half.tiled;
+    double most = most_bytes();
+    const bool fits = options.tile == 0 && bytes_of(half, {0, all}, latents) <= most;
+    if (options.tile == 0 && !fits && !parts.shape.video) {
+        most /= 2.0;
+        while (whole + 1 < all && bytes_of(half, {0, whole + 1}, latents) <= most) ++whole;
+    }
+    const VaeExtent low = extent_after(half, whole, latents);
+    const std::int64_t scale = parts.shape.spatial_factor * latents.size.height / low.size.height;
+    const auto bytes = [&](std::int64_t side) {
+        VaeExtent tile = low;
+        tile.size.height = std::min(low.size.height, side);
+        tile.size.width = std::min(low.size.width, side);
+        return bytes_of(half, {whole, all}, tile);
+    };
+    const std::int64_t side = options.tile > 0 ? std::max<std::int64_t>(options.tile / scale, 4)
+                              : fits           ? std::max(low.size.height, low.size.width)
+                                               : side_for(low, scale, most, bytes);
+    return {{whole, all}, {TileAxis::cut(low.size.height, side), TileAxis::cut(low.size.width, side)}, scale};
+}
+
+Vae::State::Cut Vae::State::cut_encoder(const VaeOptions& options, const VaeExtent& pixels) const {
+    const VaeHalf& half = parts.encoder;
+    const VaeExtent low = extent_after(half, half.tiled, pixels);
+    const std::int64_t scale = pixels.size.height / low.size.height;
+    const auto bytes = [&](std::int64_t side) {
+        VaeExtent tile = pixels;
+        tile.size.height = std::min(pixels.size.height, side * scale);
+        tile.size.width = std::min(pixels.size.width, side * scale);
+        return bytes_of(half, {0, half.tiled}, tile);
+    };
+    const std::int64_t side = options.tile > 0 ? std::max<std::int64_t>(options.tile / scale, 4)
+                                               : side_for(low, scale, most_bytes(), bytes);
+    return {
+        {0, half.tiled}, {TileAxis::cut(low.size.height, side), TileAxis::cut(low.size.width, side)}, scale};
+}
+
+// Every tile of low pictures, chunk after chunk, and where it belongs.
+void Vae::State::decode_tiles(const std::vector<Tensor>& low, Tensor& out, const Cut& cut, Progress& progress,
+                              const Context& context) const {
+    const VaeHalf& half = parts.decoder;
+    const auto& [lines, columns] = cut.grid;
     const Shape pictures = {out.dim(1), out.dim(2), out.dim(3), out.dim(4)};
     clear(out.mutable_view());
-    for (std::size_t i = 0; i < grid.lines.starts.size(); ++i) {
-        for (std::size_t j = 0; j < grid.columns.starts.size(); ++j) {
-            Stream stream(half, half.tiled, half.layers.size());
-            std::int64_t frame = 0;
-            for (std::size_t part = 0; part < low.size(); ++part) {
-                Tensor x = cropped(low[part], grid, i, j, context);
-                const Tensor y = stream.next(std::move(x), part + 1 == low.size(), progress, context);
-                Tensor planes(DType::f32, {1, 3, y.dim(0), y.dim(1), y.dim(2)}, device);
-                put_channels_last(y, planes, 0, context);
-                blend({.picture = reshaped(out.mutable_view(), pictures),
-                       .tile = reshaped(planes.view(), {3, y.dim(0), y.dim(1), y.dim(2)}),
-                       .frame = frame,
-                       .line = grid.lines.starts[i] * scale,
-                       .column = grid.columns.starts[j] * scale,
-                       .down = grid.lines.weights(i, scale),
-                       .across = grid.columns.weights(j, scale)},
-                      context);
-                frame += y.dim(0);
-            }
-        }
-    }
+    for_tiles(cut.grid, group_norms(half, cut.span), device,
+              [&](std::size_t i, std::size_t j, TiledNorms* norms) {
+                  Stream stream(half, cut.span, norms);
+                  const TileRect rect = {lines.starts[i], columns.starts[j], lines.size, columns.size};
+                  std::int64_t frame = 0;
+                  for (const Tensor& picture : low) {
+                      const bool last = &picture == &low.back();
+                      const Tensor y = stream.next(cropped(picture, rect, context), last, progress, context);
+                      if (!y.defined()) return;
+                      Tensor planes(DType::f32, {1, 3, y.dim(0), y.dim(1), y.dim(2)}, device);
+                      put_channels_last(y, planes, 0, context);
+                      blend({.picture = reshaped(out.mutable_view(), pictures),
+                             .tile = reshaped(planes.view(), {3, y.dim(0), y.dim(1), y.dim(2)}),
+                             .frame = frame,
+                             .line = rect.line * cut.scale,
+                             .column = rect.column * cut.scale,
+                             .down = lines.weights(i, cut.scale),
+                             .across = columns.weights(j, cut.scale)},
+                            context);
+                      frame += y.dim(0);
+                  }
+              });
 }
 
 Tensor Vae::State::decode(const TensorView& latents, Tensor out, const VaeOptions& options) const {
     const VaeHalf& half = parts.decoder;
     const std::int64_t chunk_frames = chunk(options, latents.dim(2), latents.dim(3) * latents.dim(4));
     const std::vector<Frames> chunks = cut_frames(latents.dim(2), chunk_frames, chunk_frames);
-    const VaeExtent whole = {{chunk_frames, latents.dim(3), latents.dim(4)}, latents.dim(1)};
-    const VaeExtent low = low_extent(whole);
-    const std::int64_t side = tile(options, low, scale(whole, low));
-    const TileGrid grid = {TileAxis::cut(low.size.height, side), TileAxis::cut(low.size.width, side)};
-    const std::size_t tiles = grid.count();
-    Progress progress(options, static_cast<std::int64_t>(chunks.size() * (tiles + 1)));
-    Stream first(half, 0, half.tiled), rest(half, half.tiled, half.layers.size());
+    const Cut cut = cut_decoder(options, {{chunk_frames, latents.dim(3), latents.dim(4)}, latents.dim(1)});
+    const std::size_t tiles = cut.grid.count();
+    const std::size_t passes = tiles > 1 ? group_norms(half, cut.span) + 1 : 1;
+    Progress progress(options, static_cast<std::int64_t>(chunks.size() * (tiles * passes + 1)));
+    Stream first(half, {0, cut.span.first}), rest(half, cut.span);
     std::vector<Tensor> pictures;
     std::int64_t frame = 0;
     for (const Frames& frames : chunks) {
@@ -249,9 +327,68 @@ Tensor Vae::State::decode(const TensorView& latents, Tensor out, const VaeOption
         put_channels_last(x, out, frame, options.call);
         frame += x.dim(0);
     }
-    if (tiles > 1) decode_tiles(pictures, out, grid, progress, options.call);
+    if (tiles > 1) decode_tiles(pictures, out, cut, progress, options.call);
     check_result(out, file, options.call);
     clamp(out.mutable_view(), -1.0F, 1.0F, options.call);
+    return out;
+}
+
+// What the layers behind the tiled ones get, of every chunk.
+std::vector<Tensor> Vae::State::encode_tiles(const TensorView& pixels, const std::vector<Frames>& chunks,
+                                             const Cut& cut, Progress& progress,
+                                             const Context& context) const {
+    const VaeHalf& half = parts.encoder;
+    const auto& [lines, columns] = cut.grid;
+    std::vector<Tensor> low(chunks.size());
+    const auto put = [&](std::size_t chunk, const Tensor& y, std::size_t i, std::size_t j) {
+        const std::int64_t channels = y.dim(3);
+        const Shape whole = {y.dim(0), lines.total, columns.total, channels};
+        if (!low[chunk].defined()) low[chunk] = Tensor::zeros(DType::f32, whole, device);
+        blend({.picture = reshaped(low[chunk].mutable_view(), {1, whole[0], whole[1], whole[2] * channels}),
+               .tile = reshaped(y.view(), {1, y.dim(0), y.dim(1), y.dim(2) * channels}),
+               .line = lines.starts[i],
+               .column = columns.starts[j] * channels,
+               .down = lines.weights(i, 1),
+               .across = repeated(columns.weights(j, 1), channels)},
+              context);
+    };
+    for_tiles(cut.grid, group_norms(half, cut.span), device,
+              [&](std::size_t i, std::size_t j, TiledNorms* norms) {
+                  Stream stream(half, cut.span, norms);
+                  const TileRect rect = {lines.starts[i] * cut.scale, columns.starts[j] * cut.scale,
+                                         lines.size * cut.scale, columns.size * cut.scale};
+                  for (std::size_t chunk = 0; chunk < chunks.size(); ++chunk) {
+                      const Tensor y = stream.next(channels_last(pixels, chunks[chunk], rect, context),
+                                                   chunk + 1 == chunks.size(), progress, context);
+                      if (!y.defined()) return;
+                      put(chunk, y, i, j);
+                  }
+              });
+    return low;
+}
+
+Tensor Vae::State::encode(const TensorView& pixels, Tensor out, const VaeOptions& options) const {
+    const VaeHalf& half = parts.encoder;
+    const std::int64_t frames_factor = parts.shape.temporal_factor;
+    const std::int64_t later = chunk(options, out.dim(2), out.dim(3) * out.dim(4)) * frames_factor;
+    const std::vector<Frames> chunks = cut_frames(pixels.dim(2), later - frames_factor + 1, later);
+    const Cut cut = cut_encoder(options, {{later, pixels.dim(3), pixels.dim(4)}, 3});
+    const std::size_t tiles = cut.grid.count();
+    const std::size_t passes = tiles > 1 ? group_norms(half, cut.span) + 1 : 1;
+    Progress progress(options, static_cast<std::int64_t>(chunks.size() * (tiles * passes + 1)));
+    std::vector<Tensor> low(chunks.size());
+    if (tiles > 1) low = encode_tiles(pixels, chunks, cut, progress, options.call);
+    Stream first(half, cut.span), rest(half, {cut.span.last, half.layers.size()});
+    std::int64_t frame = 0;
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+        const bool last = i + 1 == chunks.size();
+        if (tiles == 1)
+            low[i] = first.next(channels_last(pixels, chunks[i], options.call), last, progress, options.call);
+        const Tensor y = rest.next(std::move(low[i]), last, progress, options.call);
+        put_channels_last(y, out, frame, options.call);
+        frame += y.dim(0);
+    }
+    check_result(out, file, options.call);
     return out;
 }
 
@@ -295,9 +432,14 @@ double Vae::decode_bytes(std::int64_t frames, std::int64_t height, std::int64_t 
     const Shape latents = shape().latents(frames, height, width);
     const std::int64_t chunk = state_->chunk({}, latents[2], latents[3] * latents[4]);
     const VaeExtent whole = {{chunk, latents[3], latents[4]}, latents[1]};
-    const VaeExtent low = state_->low_extent(whole);
-    const std::int64_t side = state_->tile({}, low, state_->scale(whole, low));
-    return state_->tiled_bytes(low, side) + 2.0 * static_cast<double>(state_->weight_bytes);
+    const VaeHalf& half = state_->parts.decoder;
+    const State::Cut cut = state_->cut_decoder({}, whole);
+    VaeExtent tile = state_->extent_after(half, cut.span.first, whole);
+    tile.size.height = cut.grid.lines.size;
+    tile.size.width = cut.grid.columns.size;
+    return std::max(state_->bytes_of(half, {0, cut.span.first}, whole),
+                    state_->bytes_of(half, cut.span, tile)) +
+           2.0 * static_cast<double>(state_->weight_bytes);
 }
 
 Tensor Vae::decode(const TensorView& latents, const VaeOptions& options) const {
@@ -326,21 +468,7 @@ Tensor Vae::encode(const TensorView& pixels, const VaeOptions& options) const {
                         device().describe(), pixels.describe(), pixels.device.describe()));
     Tensor out(DType::f32, sizes.latents(pixels.dim(2), pixels.dim(3), pixels.dim(4)), device());
     if (pixels.contiguous()) require_finite("pixels", pixels, options.call);
-    const VaeHalf& half = state_->parts.encoder;
-    const std::int64_t chunk = state_->chunk(options, out.dim(2), out.dim(3) * out.dim(4));
-    const std::int64_t later = chunk * sizes.temporal_factor;
-    const auto parts = cut_frames(pixels.dim(2), later - sizes.temporal_factor + 1, later);
-    Progress progress(options, static_cast<std::int64_t>(parts.size()));
-    Stream stream(half, 0, half.layers.size());
-    std::int64_t frame = 0;
-    for (const Frames& frames : parts) {
-        const bool last = &frames == &parts.back();
-        const Tensor y =
-            stream.next(channels_last(pixels, frames, options.call), last, progress, options.call);
-        put_channels_last(y, out, frame, options.call);
-        frame += y.dim(0);
-    }
-    check_result(out, state_->file, options.call);
+    out = state_->encode(pixels, std::move(out), options);
     state_->file.check_intact();
     return out;
 }

@@ -18,10 +18,10 @@ namespace aerogel {
 
 /// How one call is computed. Zeros: chosen by the sizes and by the memory that is usable.
 struct VaeOptions {
-    /// Side of the squares, in pixels, that are decoded one after the other and blended where they overlap.
-    /// Any size that a whole picture fits into: at once.
+    /// Side of the squares, in pixels, that are coded one after the other and blended where they overlap. Any
+    /// size that a whole picture fits into: at once.
     std::int64_t tile = 0;
-    /// Frames of latents that are decoded at once. It changes memory and speed, no result.
+    /// Frames of latents that are coded at once. It changes memory and speed, no result.
     std::int64_t chunk = 0;
     /// Called in between with the share that is done, 0 to 1; false stops, and the call throws Cancelled.
     std::function<bool(double done)> progress;
@@ -65,10 +65,11 @@ class Vae {
     /// latents f32 [1, channels, frames, height, width] -> f32 [1, 3, frames', height', width'] in [-1, 1],
     /// on the device of the VAE. InvalidArgument for other shapes, Cancelled; IoError when a file of the
     /// weights has been shortened. Layers below the first that doubles the picture see it whole; the others
-    /// see tiles where there are any. The RMS norms of videos are of single pixels, so tiles are off at their
-    /// seams alone; group norms of pictures take their statistics from the tile, as those of diffusers do.
+    /// see tiles where there are any, and are off at their seams alone: group norms take their statistics
+    /// from the whole picture, which costs a pass through the tiles for each.
     Tensor decode(const TensorView& latents, const VaeOptions& options = {}) const;
-    /// pixels f32 [1, 3, frames, height, width] in [-1, 1] -> latents, the mode of their distribution.
+    /// pixels f32 [1, 3, frames, height, width] in [-1, 1] -> latents, the mode of their distribution. Tiles
+    /// as in decode().
     Tensor encode(const TensorView& pixels, const VaeOptions& options = {}) const;
 
   private:

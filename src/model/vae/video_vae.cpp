@@ -129,7 +129,7 @@ class VideoVaeLoader {
         causal(layers, "decoder.conv_out", in, 3 * config_.patch * config_.patch);
     }
 
-    void encode(VaeLayers& layers) {
+    void encode(VaeLayers& layers, std::size_t& tiled) {
         std::int64_t in = config_.base_dim;
         causal(layers, "encoder.conv_in", 3 * config_.patch * config_.patch, in);
         if (config_.residual) {
@@ -137,6 +137,7 @@ class VideoVaeLoader {
         } else {
             flat_down_blocks(layers, in);
         }
+        tiled = layers.size();
         middle(layers, "encoder.mid_block", in);
         norm_out(layers, "encoder.norm_out", in);
         causal(layers, "encoder.conv_out", in, 2 * config_.z_dim);
@@ -294,7 +295,7 @@ VaeParts load_video_vae(const JsonNode& json, Checkpoint& checkpoint) {
     patches(Patches::Way::to_pixels, parts.decoder.layers);
     parts.decoder.places = decoder.places();
     patches(Patches::Way::to_channels, parts.encoder.layers);
-    encoder.encode(parts.encoder.layers);
+    encoder.encode(parts.encoder.layers, parts.encoder.tiled);
     parts.encoder.layers.push_back(scale_channels(back, back_shift, checkpoint.device()));
     parts.encoder.places = encoder.places();
     return parts;

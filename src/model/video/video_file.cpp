@@ -13,8 +13,10 @@
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "core/atomic_file.h"
+#include "core/input_file.h"
 #include "core/paths.h"
 #include "core/text.h"
+#include "model/video/orientation.h"
 #include "model/video/png_file.h"
 #include "model/video/subprocess.h"
 
@@ -282,14 +284,18 @@ bool is_frames_path(const fs::path& path) {
 
 Picture read_picture(const fs::path& path) {
     const std::string ending = path.extension().string();
-    if (ending == ".png") return read_png(path);
+    const auto seen = [&](Picture picture) {
+        constexpr std::size_t kMostBytes = std::size_t{1} << 30U;
+        return upright(std::move(picture), exif_orientation(read_text_file(path, "picture", kMostBytes)));
+    };
+    if (ending == ".png") return seen(read_png(path));
     if (ending != ".jpg" && ending != ".jpeg" && ending != ".webp") {
         throw InvalidArgument(
             fmt::format("[picture] cannot read '{}': expected .png, .jpg or .webp", path.string()));
     }
     Frames frames = decode_with_ffmpeg(path);
     frames.pixels.resize(static_cast<std::size_t>(frame_bytes(frames)));
-    return {frames.height, frames.width, std::move(frames.pixels)};
+    return seen({frames.height, frames.width, std::move(frames.pixels)});
 }
 
 Frames read_frames(const fs::path& path) {

@@ -32,7 +32,7 @@ void check_video_path(const std::filesystem::path& path, const VideoShape& video
 bool is_frames_path(const std::filesystem::path& path);
 /// Reads .mp4, .gif or a folder of PNG files (in the order of their names).
 Frames read_frames(const std::filesystem::path& path);
-/// Reads a .png, .jpg or .webp file. IoError, InvalidArgument.
+/// Reads a .png, .jpg or .webp file, upright (exif_orientation). IoError, InvalidArgument.
 Picture read_picture(const std::filesystem::path& path);
 /// Pixels of video f32 [3, frames, height, width] in [-1, 1], rounded to 8 bits.
 Frames to_frames(const Tensor& video);

@@ -99,6 +99,22 @@ def test_quantized_while_they_are_read(ours, build, folder, case):
     quantized.close()
 
 
+@pytest.mark.parametrize("scheme", ["W8A16", "W4A16"])
+def test_a_pair_of_files_is_what_is_quantized_while_reading(build, aerogel, folder, scheme):
+    for name, model in (("qwen3", qwen3(hidden_size=128, intermediate_size=256)), ("t5", t5(d_model=128, d_kv=32, num_heads=4, d_ff=192))):
+        path, pair = saved(model, folder / name), folder / f"{name}_{scheme}"
+        done = aerogel("quantize", path, "--scheme", scheme, "-o", pair)
+        assert done.returncode == 0, done.stderr
+        ids, states = ids_of(20, 800), []
+        for source in (scheme, pair):
+            process = Ours(build, folder, source)
+            states.append(process.states(path, ids, 20, [1, 2]))
+            assert process.ask("linears", path, folder / f"names_{len(states)}").startswith("ok ")
+            process.close()
+        assert all(torch.equal(one, other) for one, other in zip(*states))
+        assert (folder / "names_1").read_text() == (folder / "names_2").read_text()
+
+
 def test_only_the_blocks_asked_for_run(ours, folder):
     model = qwen3()
     path = saved(model, folder / "some")
