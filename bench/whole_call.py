@@ -1,12 +1,12 @@
 """Whole calls, from a prompt (or embeddings, where the folder has no text encoder) to a file, beside diffusers in PyTorch and SDNQ: each call is a
-process of its own, sides take turns, and each runs once with one step and once with two, so that the difference is a step.
+process of its own, and sides take turns. A step is the median of all but the first one, which also packs and compiles.
 
     python bench/random_pipeline.py z-image-turbo /tmp/z-image
     python bench/random_pipeline.py wan2.1-t2v-1.3b /tmp/wan --only transformer vae
     python bench/whole_call.py /tmp/z-image --size 512x512 --json z-image.json
     python bench/whole_call.py /tmp/wan --size 832x480 --frames 17 --json wan.json --only aerogel-w8a8 diffusers-bf16
 
-With random weights of the real sizes and two threads a round of all sides takes some 10 minutes for Z-Image and 30 for Wan. Seconds, peak memory and,
+With random weights of the real sizes and two threads a round of all sides takes some 6 minutes for Z-Image and 20 for Wan. Seconds, peak memory and,
 against the same side's float result, the relative error of the pixels. Sides that do not fit into memory are left out, with the reason.
 """
 import argparse
@@ -66,16 +66,16 @@ def peak_of(command):
     return [sys.executable, "-c", program, *map(str, command)]
 
 
-def call(side, args, steps, embeds, work):
-    """What one call took: {seconds, stages, peak_bytes, values}."""
+def call(side, args, embeds, work):
+    """What one call took: {seconds, step_seconds, stages, peak_bytes, values}."""
     text = ["--prompt-embeds" if side in OURS else "--embeds", embeds] if embeds else ["--prompt", PROMPT]
-    size = ["--size", args.size, "--steps", steps, "--frames", args.frames, "--guidance", 1 if args.video else 0]
+    size = ["--size", args.size, "--steps", args.steps, "--frames", args.frames, "--guidance", 1 if args.video else 0]
     if side in OURS:
-        output = work / f"{side}-{steps}.safetensors"
+        output = work / f"{side}.safetensors"
         command = [args.aerogel, "generate", args.folder, *text, *size, "--json", "-o", output, *OURS[side][0]]
         environ = {"AEROGEL_NUM_THREADS": str(args.threads)} if args.threads else {}
     else:
-        output = work / f"{side}-{steps}.npy"
+        output = work / f"{side}.npy"
         threads = ["--threads", args.threads] if args.threads else []
         command = [environment.FOLDER / "bin/python", "-m", "peers.whole_call", args.folder, output, *text, *size, *threads, *PEERS[side][0]]
         environ = {"PYTHONPATH": str(ROOT / "bench")}
@@ -84,7 +84,8 @@ def call(side, args, steps, embeds, work):
     report = json.loads("\n".join(lines) if side in OURS else lines[-1])
     stages = report["stages"] if side in PEERS else {one["stage"]: one["seconds"] for one in report["stages"]}
     values = load_file(output)["video"] if side in OURS else np.load(output).astype(np.float32) * 2 - 1
-    return {"seconds": seconds, "stages": stages, "peak_bytes": int(peak.split()[1]) << 10, "values": values}
+    step_seconds = report["step_seconds"]
+    return {"seconds": seconds, "step_seconds": step_seconds, "stages": stages, "peak_bytes": int(peak.split()[1]) << 10, "values": values}
 
 
 def relative_error(values, exact):
@@ -92,14 +93,12 @@ def relative_error(values, exact):
 
 
 def summary(calls, results):
-    """A row for each side: medians, a step as the median of differences of neighbours, error against the side's float result."""
+    """A row for each side: medians, error against the side's float result."""
     rows = []
-    for side, all_steps in calls.items():
-        few, more = (all_steps[steps] for steps in sorted(all_steps)[:2])
-        difference = sorted(all_steps)[1] - sorted(all_steps)[0]
-        row = {"side": side, "seconds": statistics.median(one["seconds"] for one in few),
-               "step": statistics.median((b["seconds"] - a["seconds"]) / difference for a, b in zip(few, more, strict=True)),
-               "peak_bytes": max(one["peak_bytes"] for one in few + more), "stages": few[-1]["stages"]}
+    for side, made in calls.items():
+        row = {"side": side, "seconds": statistics.median(one["seconds"] for one in made),
+               "step": statistics.median(step for one in made for step in one["step_seconds"][1:]),
+               "peak_bytes": max(one["peak_bytes"] for one in made), "stages": made[-1]["stages"]}
         against = {**OURS, **PEERS}[side][2]
         if against in results:
             row["error"] = relative_error(results[side], results[against])
@@ -108,7 +107,7 @@ def summary(calls, results):
 
 
 def table(rows, left_out, steps):
-    lines = [f"| side | call of {steps} step{'s' if steps > 1 else ''}, s | a step, s | peak memory, GB | error | stages, s |", "| --- | ---: | ---: | ---: | ---: | --- |"]
+    lines = [f"| side | call of {steps} steps, s | a step, s | peak memory, GB | error | stages, s |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     for row in rows:
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in row["stages"].items())
         error = f"{row['error']:.2e}" if "error" in row else ""
@@ -117,24 +116,22 @@ def table(rows, left_out, steps):
 
 
 def measure(args, sides, embeds, work):
-    calls, results, left_out = {side: {steps: [] for steps in args.steps} for side in sides}, {}, {}
+    calls, results, left_out = {side: [] for side in sides}, {}, {}
     for side in sides:
         if reason := does_not_fit(args.folder, {**OURS, **PEERS}[side][1]):
             left_out[side] = reason
     for turn in range(args.rounds):
         for side in sides:
-            for steps in args.steps:
-                if side in left_out:
-                    continue
-                try:
-                    found = call(side, args, steps, embeds, work)
-                except RuntimeError as error:
-                    left_out[side] = str(error)
-                    continue
-                print(f"round {turn + 1}, {side}, {steps} steps: {found['seconds']:.1f} s", file=sys.stderr)
-                if steps == args.steps[0]:
-                    results[side] = found["values"]
-                calls[side][steps].append({key: value for key, value in found.items() if key != "values"})
+            if side in left_out:
+                continue
+            try:
+                found = call(side, args, embeds, work)
+            except RuntimeError as error:
+                left_out[side] = str(error)
+                continue
+            print(f"round {turn + 1}, {side}: {found['seconds']:.1f} s", file=sys.stderr)
+            results[side] = found.pop("values")
+            calls[side].append(found)
     for side in left_out:
         calls.pop(side)
     return calls, results, left_out
@@ -146,14 +143,14 @@ def main():
     parser.add_argument("--aerogel", default=str(ROOT / "build/release/aerogel"))
     parser.add_argument("--size", default="512x512")
     parser.add_argument("--frames", type=int, default=1)
-    parser.add_argument("--steps", type=int, nargs=2, default=[1, 2], help="of the two calls of each side")
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS])
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    if not 0 < args.steps[0] < args.steps[1]:
-        parser.error("--steps takes two numbers, the second one larger: their difference is a step")
+    if args.steps < 2:
+        parser.error("--steps must be at least 2: the first one also packs weights and compiles")
     index = json.loads((args.folder / "model_index.json").read_text())
     args.video = index["_class_name"].startswith("Wan")
     sides = args.only or [side for side in {**OURS, **PEERS} if args.video or not side.endswith("sparse")]
@@ -169,9 +166,9 @@ def main():
             save_file({"prompt_embeds": np.random.default_rng(0).standard_normal((1, 512, width), dtype=np.float32)}, embeds)
         calls, results, left_out = measure(args, sides, embeds, work)
         rows = summary(calls, results)
-    print(table(rows, left_out, args.steps[0]))
+    print(table(rows, left_out, args.steps))
     if args.json:
-        args.json.write_text(json.dumps({"model": index["_class_name"], "size": args.size, "frames": args.frames, "rows": rows,
+        args.json.write_text(json.dumps({"model": index["_class_name"], "size": args.size, "frames": args.frames, "steps": args.steps, "rows": rows,
                                          "left_out": left_out, "calls": calls}, indent=1))
 
 

@@ -74,7 +74,8 @@ def main():
                   callback_on_step_end=lambda pipe, step, time_, kwargs: ends.append(time.perf_counter()) or kwargs)
     stages["steps"], stages["decode"] = ends[-1] - at, time.perf_counter() - ends[-1]
     np.save(args.output, np.asarray(result[0]))
-    print(json.dumps({"seconds": time.perf_counter() - start, "stages": stages}))
+    step_seconds = [end - begin for begin, end in zip([at, *ends], ends)]
+    print(json.dumps({"seconds": time.perf_counter() - start, "step_seconds": step_seconds, "stages": stages}))
 
 
 if __name__ == "__main__":

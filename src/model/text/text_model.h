@@ -32,7 +32,8 @@ struct TextBlock {
 };
 
 /// The Linears of the blocks; heads and vision towers, which files may hold too, are none of them.
-inline constexpr std::string_view kTextLayers = "{*layers.*,*block.*}";
+inline constexpr std::string_view kTextLayers =
+    "{*layers.*,*SelfAttention.q,*SelfAttention.k,*SelfAttention.v,*SelfAttention.o,*DenseReluDense.*}";
 
 class TextModel : public LayeredModel {
   public:
