@@ -41,7 +41,7 @@ def suites() -> str:
 
 def programs() -> dict:
     """What checks the rows of this GPU: {what it checks: program of the build and filter}. Attention has suites of its own."""
-    return {"elementwise, Hadamard and linear": ("tests/aerogel_tests", suites()), "attention": ("tests/emulator/aerogel_cuda_tests", "Cuda*")}
+    return {"elementwise, rotations, convolutions and linear": ("tests/aerogel_tests", suites()), "attention": ("tests/emulator/aerogel_cuda_tests", "Cuda*")}
 
 
 def conformance(build: Path) -> dict:

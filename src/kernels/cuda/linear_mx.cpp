@@ -154,7 +154,8 @@ void multiply(const LinearProblem& problem, const LinearArgs& args) {
     const MxWeight weight(problem);
     const std::int64_t large =
         padded(problem.m, kTileM.rows) / kTileM.rows * (padded(problem.n, kTileM.columns) / kTileM.columns);
-    const bool small = 2 * large < here().multiprocessors;  // two of the small tiles run at once, or more
+    const bool small = 2 * large < here().multiprocessors ||  // of the small tiles several run at once
+                       mx_shared_bytes(kTileM, kind_of(problem)) > here().shared_per_block;
     const TileShape& tile = small ? kTileS : kTileM;
     const auto* packed = reinterpret_cast<const unsigned char*>(args.packed);
     MxGemmArgs to = {};
