@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -109,9 +110,11 @@ struct TokenLayout {
     std::vector<std::int32_t> q, k;
 };
 
+struct PlanOnDevice;
+
 /// What is computed of one call. It fits every call of the same sizes.
 struct SparsePlan {
-    std::vector<SparseHead> heads;      ///< batch * heads
+    std::vector<SparseHead> heads;      ///< batch * heads; of a plan on a device see heads_of()
     std::string dense_because;          ///< why the call stays dense ("fewer than 32 video blocks"), or empty
     bool predicted = true;              ///< false: the mask or the head types were given
     bool centroids = false;             ///< skipped blocks count as their means
@@ -122,16 +125,31 @@ struct SparsePlan {
     /// With keep_cells: i8 [batch, heads, query blocks, key blocks] of 0 and 1, in the blocks and the order
     /// of the pattern (docs/sparse_attention.md), all 1 when dense.
     Tensor cells;
+    /// Not null: the plan was made from q and k on a device that decides by itself. Masks and orders lie
+    /// there, for calls with arrays there, and those above are empty until on_host().
+    std::shared_ptr<const PlanOnDevice> on_device = {};
 
     double density() const { return density_of(heads); }
 };
 
 /// Decides what of softmax(q k^T) is computed. q and k 4-D in the layout, or [tokens, heads, head_dim]; k
-/// with as many heads or a divisor of them (GQA). f32 or bf16, head_dim 1..256. InvalidArgument when shapes
-/// do not fit the pattern and the video, or when q or k hold values that are not finite where a mask is to be
-/// predicted from them.
+/// with as many heads or a divisor of them (GQA). f32 or bf16, on CUDA also f16, head_dim 1..256. On a device
+/// the work is put on the stream of the options, and nobody waits for it. InvalidArgument when shapes do not
+/// fit the pattern and the video, or on the CPU when q or k hold values that are not finite where a mask is
+/// to be predicted from them; elsewhere what such values decide is computed in full.
 SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePattern& pattern,
                        const VideoLayout& video, const SparsePlanOptions& options = {});
+
+/// Of a plan on a device, else null: what heads_of() reads, without the masks.
+struct HeadFacts;
+std::shared_ptr<const HeadFacts> facts_of(const SparsePlan& plan);
+
+/// What became of each head. Of a plan on a device this waits for it; then every head of a call that would
+/// have stayed dense because of its content ("every head is under min_recall") is "dense".
+std::vector<SparseHead> heads_of(const SparsePlan& plan);
+
+/// The plan with all it says on the host. Of a plan on a device this waits for it.
+SparsePlan on_host(const SparsePlan& plan);
 
 /// The arrays of one call: q and o of one shape, k and v of one.
 struct AttentionArrays {

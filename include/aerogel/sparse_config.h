@@ -45,7 +45,13 @@ struct SparseReport {
     bool predicted = true;          ///< false: decided by a kept plan or a profile
     double predict_seconds = 0.0;
     double attention_seconds = 0.0;
+    /// Of a plan on a device, until read(): heads and dense_because are not known yet. The seconds are those
+    /// that the calls took to be put on the stream.
+    std::shared_ptr<const HeadFacts> on_device = {};
+
     double density() const { return density_of(heads); }
+    /// Waits for the device where there is something to read.
+    void read();
 };
 
 }  // namespace aerogel

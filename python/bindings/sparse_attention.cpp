@@ -124,12 +124,12 @@ void bind_plan(nb::module_& module) {
         .def_ro("density", &SparseHead::density)
         .def_ro("recalls", &SparseHead::recalls);
     nb::class_<SparsePlan>(module, "SparsePlan")
-        .def_ro("heads", &SparsePlan::heads)
+        .def_prop_ro("heads", &heads_of)
         .def_ro("dense_because", &SparsePlan::dense_because)
         .def_ro("predicted", &SparsePlan::predicted)
         .def_ro("seconds", &SparsePlan::seconds)
-        .def_prop_ro("density", &SparsePlan::density)
-        .def_prop_ro("cells", [](const SparsePlan& self) { return to_numpy(self.cells); });
+        .def_prop_ro("density", [](const SparsePlan& self) { return density_of(heads_of(self)); })
+        .def_prop_ro("cells", [](const SparsePlan& self) { return to_numpy(self.cells.to(Device::cpu)); });
 }
 
 }  // namespace

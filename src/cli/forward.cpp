@@ -61,15 +61,18 @@ Passes run_records(const Transformer& model, const RecordedInputFile& records, c
         if (policy) settings.timestep_policy = &*policy;
         if (sparse) settings.sparse = &*sparse;
         settings.sparse_plans = &plans;
-        settings.on_sparse = [&](int, const SparseReport& report) {
-            passes.densities.push_back(report.density());
-        };
+        std::vector<SparseReport> reports;
+        settings.on_sparse = [&](int, const SparseReport& report) { reports.push_back(report); };
         const auto start = Clock::now();
         TransformerInput input = records.input(i);
         for (Tensor* tensor : {&input.hidden_states, &input.timestep, &input.encoder_hidden_states})
             *tensor = tensor->to(model.device());
         const Tensor velocity = model.forward(input, settings).to(Device::cpu);
         passes.seconds.push_back(seconds_since(start));
+        for (SparseReport& report : reports) {
+            report.read();
+            passes.densities.push_back(report.density());
+        }
         if (i == 0) {
             Shape shape = velocity.shape();
             shape[0] = records.count();

@@ -77,6 +77,8 @@ void find_memory(const Library& library, Driver& driver) {
     library.find(driver.create_event, "cuEventCreate");
     library.find(driver.record_event, "cuEventRecord");
     library.find(driver.query_event, "cuEventQuery");
+    library.find(driver.stream_capture, "cuStreamIsCapturing");
+    library.find(driver.exchange_capture_mode, "cuThreadExchangeStreamCaptureMode");
     library.find(driver.destroy_event, "cuEventDestroy_v2");
 }
 

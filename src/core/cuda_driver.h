@@ -66,6 +66,8 @@ struct Driver {
     Result (*copy)(Address to, Address from, std::size_t bytes, Stream stream);
     Result (*fill_bytes)(Address to, unsigned char value, std::size_t bytes, Stream stream);
     Result (*synchronize_stream)(Stream stream);
+    Result (*stream_capture)(Stream stream, int* status);  ///< CUstreamCaptureStatus: 0 where there is none
+    Result (*exchange_capture_mode)(int* mode);            ///< CUstreamCaptureMode of the thread
     Result (*create_event)(Event* event, unsigned flags);
     Result (*record_event)(Event event, Stream stream);
     Result (*query_event)(Event event);

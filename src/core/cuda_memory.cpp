@@ -44,6 +44,28 @@ struct Cache {
     std::vector<void*> streams;                      // that have been used
 };
 
+// As long as it lives, the thread may ask the driver for memory although a stream is captured: memory is no
+// part of the graph.
+class Uncaptured {
+  public:
+    Uncaptured() { driver().exchange_capture_mode(&mode_); }
+    ~Uncaptured() { driver().exchange_capture_mode(&mode_); }
+    Uncaptured(const Uncaptured&) = delete;
+    Uncaptured& operator=(const Uncaptured&) = delete;
+
+  private:
+    int mode_ = 2;  // CU_STREAM_CAPTURE_MODE_RELAXED
+};
+
+// Whether a stream of the device is being captured. The default stream cannot be.
+bool is_captured(const Cache& cache) {
+    return std::any_of(cache.streams.begin(), cache.streams.end(), [](void* stream) {
+        int status = 0;
+        return stream != nullptr &&
+               driver().stream_capture(static_cast<Stream>(stream), &status) == kSuccess && status != 0;
+    });
+}
+
 struct Caches {
     std::mutex guard;
     std::map<int, Cache> of_device;
@@ -76,11 +98,12 @@ bool is_free(Block& block) {
     return true;
 }
 
-// The smallest that fits, 0 for none.
+// The smallest that fits, 0 for none. Events are not asked while a stream is captured.
 Address kept_block(Cache& cache, std::size_t size) {
+    const bool captured = is_captured(cache);
     for (auto at = cache.kept.lower_bound(size); at != cache.kept.end() && at->first / kMostWaste <= size;
          ++at) {
-        if (!is_free(at->second)) continue;
+        if (captured ? !at->second.before.empty() : !is_free(at->second)) continue;
         const Address address = at->second.address;
         cache.kept.erase(at);
         return address;
@@ -107,6 +130,7 @@ void* allocate(Device device, std::size_t bytes) {
     const std::lock_guard lock(cache.guard);
     Address address = kept_block(cache, size);
     if (address == 0) {
+        const Uncaptured memory_alone;
         Result result = driver().allocate(&address, size);
         if (result == kOutOfMemory) {
             release(cache);
@@ -161,6 +185,7 @@ void free_block(Device device, void* data, std::size_t) noexcept {
         Cache& cache = cache_of(device.index);
         const std::lock_guard lock(cache.guard);
         Block block{reinterpret_cast<Address>(data)};
+        if (is_captured(cache)) return;  // the graph uses it whenever it runs
         if (keeps() && wait_for_streams(cache, block)) {
             cache.kept.emplace(cache.sizes.at(block.address), std::move(block));
         } else {

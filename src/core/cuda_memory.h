@@ -13,6 +13,7 @@ namespace aerogel::cuda {
 /// the freeing. The first use of a second stream waits for the device. Copies from and to the host wait for
 /// all that was put on the device. A stream must outlive the arrays used on it; one that takes no event any
 /// more is forgotten.
+/// What is freed while a stream of the device is captured is never lent again, as the graph goes on using it.
 /// AEROGEL_CUDA_MEMORY=exact keeps nothing, so that tools see where an array ends.
 extern const DeviceMemory kMemory;
 

@@ -83,10 +83,21 @@ struct AttentionStrides {
     const std::int32_t* const* order = nullptr;
 };
 
-/// The rows of a BlockMask, from those of map 0 on; no row_start: dense.
+/// The rows of a BlockMask, from those of map 0 on; no row_start: dense. Row r has columns[row_start[r]] and
+/// those behind it, up to row_end[r], or to the next row's where there is no row_end (plans of a device,
+/// whose rows may have gaps between them or be those of several maps).
 struct MaskRows {
     const std::int64_t* row_start = nullptr;
     const std::int32_t* columns = nullptr;
+    const std::int64_t* row_end = nullptr;
+
+    const std::int32_t* first(std::int64_t row) const { return columns + row_start[row]; }
+    const std::int32_t* last(std::int64_t row) const {
+        return columns + (row_end == nullptr ? row_start[row + 1] : row_end[row]);
+    }
+    MaskRows from(std::int64_t row) const {
+        return {row_start + row, columns, row_end == nullptr ? nullptr : row_end + row};
+    }
 };
 
 /// Keys that share one scale per channel of v, and the largest weight of a query.

@@ -229,8 +229,7 @@ void attend_rounded(const AttentionProblem& problem, const AttentionCall& call, 
     inner.q_strides = inner.o_strides = {0, part.q_len * d, d};
     inner.k_strides = inner.v_strides = {0, part.k_len * d, d};
     inner.scale = call.scale;
-    inner.mask = call.mask;
-    if (problem.masked) inner.mask.row_start += first_q * problem.q_blocks();
+    if (problem.masked) inner.mask = call.mask.from(first_q * problem.q_blocks());
     inner.workspace = call.workspace + copied_floats(part) * static_cast<std::int64_t>(sizeof(float));
     if (part.wants_lse) inner.lse = o.row(part.heads, 0);
     floats.run(part, inner);

@@ -12,6 +12,7 @@
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
 #include "kernels/peak.h"
+#include "kernels/planning.h"
 
 namespace aerogel {
 
@@ -38,6 +39,7 @@ struct Machine {
     KernelList<HadamardKernel> hadamard = {};
     KernelList<PeakKernel> peak = {};
     KernelList<ConvolutionKernel> convolution = {};
+    KernelList<PlanningKernels> planning = {};
     /// Null, or calls `body`, which runs kernels, with the device made the calling thread's. Throws
     /// DeviceError when the device refused one of them.
     void (*run)(Device device, FunctionRef<void()> body) = nullptr;

@@ -150,7 +150,10 @@ class Run {
                 options_.on_attention_input(step, at);
             };
         }
+        const std::size_t calls = result_.sparse_calls.size();
         Tensor velocity = model_->forward(input, settings);
+        for (std::size_t i = calls; i < result_.sparse_calls.size(); ++i)
+            result_.sparse_calls[i].report.read();
         if (cache.skipped()) result_.cached_passes.push_back({step, conditional});
         return velocity;
     }

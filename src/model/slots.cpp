@@ -69,7 +69,8 @@ SparsePlan new_plan(const ModuleCall& call, const TransformerStep& step) {
 SparseReport attend_by(const SparsePlan& plan, const ModuleCall& call, const AttentionOptions& options) {
     const auto start = Clock::now();
     attention({call.q, call.k, call.v, call.o}, plan, options);
-    return {plan.heads, plan.dense_because, plan.predicted, plan.seconds, seconds_since(start)};
+    return {plan.heads,   plan.dense_because,   plan.predicted,
+            plan.seconds, seconds_since(start), facts_of(plan)};
 }
 
 // `module`: how it computes without a format of the sparse calls' own. Keeps the plan in step.sparse_plans.

@@ -204,7 +204,9 @@ Tensor times_matrix(const Tensor& x, const TensorView& matrix, const Context& co
     return y.reshaped(x.shape());
 }
 
-void attend_rotated(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+/// attend(views, options) with q and k multiplied by the matrices of the options, which then have none.
+template <typename Attend>
+void attend_rotated(const AttentionViews& views, const AttentionOptions& options, const Attend& attend) {
     const Context& context = options.call;
     AttentionOptions rest = options;
     rest.q_rotation = rest.k_rotation = {};
@@ -212,12 +214,12 @@ void attend_rotated(const AttentionViews& views, const AttentionOptions& options
     if (q.count() != 0) q = times_matrix(q, options.q_rotation, context);
     if (k.count() != 0) k = times_matrix(k, options.k_rotation, context);
     if (views.q.dtype == DType::f32) {
-        attention({views.op, q, k, views.v, views.o}, rest, orders);
+        attend({views.op, q, k, views.v, views.o}, rest);
         return;
     }
     const Tensor v = float_copy(views.v, context);
     Tensor o(DType::f32, views.o.shape, views.o.device);
-    attention({views.op, q, k, v, o}, rest, orders);
+    attend({views.op, q, k, v, o}, rest);
     copy(o, views.o, context);
 }
 
@@ -345,37 +347,77 @@ void attention(const TensorView& q, const TensorView& k, const TensorView& v, co
     attention({attention_op(options), q, k, v, o}, options, {});
 }
 
-void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
-    AttentionProblem problem = check_attention(views, options);
-    if (views.o.count() == 0) return;
-    if (given(options.q_rotation)) return attend_rotated(views, options, orders);
-    AttentionCall call = make_call(views, options, problem);
-    std::vector<const std::int32_t*> shared = shared_orders(orders.k, problem.group());
-    if (!orders.q.empty()) call.q_strides.order = call.o_strides.order = orders.q.data();
-    if (!orders.k.empty()) {
-        if (shared.empty()) {  // each map of q has its own order of the same keys
-            call.k_strides.shared = call.v_strides.shared = problem.group();
-            problem.kv_heads = problem.heads;
-        }
-        call.k_strides.order = call.v_strides.order = shared.empty() ? orders.k.data() : shared.data();
-    }
+namespace {
+
+/// What is left of a call once its mask and orders are set.
+void run_call(const AttentionProblem& problem, const AttentionOptions& options, const AttentionViews& views,
+              AttentionCall& call, DeviceTables* tables) {
     const Device device = views.q.device;
     const AttentionKernel& kernel = choose("attention", device, &Machine::attention, problem);
     call.stream = options.call.stream;
     const Timed timed(cost_of(problem, kernel, options.mask));
-    std::optional<DeviceTables> tables;
-    if (device != Device::cpu) tables.emplace(problem, call);
     const auto run = [&] {
         const bool finds = kernel.find_scales != nullptr;
         const std::size_t scales = finds ? scale_bytes(problem, options) : 0;
         const std::size_t own = in_lines(kernel.workspace_bytes(problem));
-        const Workspace memory(scales + own + (tables ? tables->bytes() : 0), device);
-        if (tables) tables->place(device, memory.data() + scales + own, call);
+        const Workspace memory(scales + own + (tables != nullptr ? tables->bytes() : 0), device);
+        if (tables != nullptr) tables->place(device, memory.data() + scales + own, call);
         if (finds) fill_scales(kernel, problem, options, memory.data(), call);
         call.workspace = memory.data() + scales;
         kernel.run(problem, call);
     };
     run_operation_on(device, run, options.call.threads);
+}
+
+/// Each map of q has its own order of the same keys.
+void separate_keys(AttentionProblem& problem, AttentionCall& call) {
+    call.k_strides.shared = call.v_strides.shared = problem.group();
+    problem.kv_heads = problem.heads;
+}
+
+}  // namespace
+
+void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders) {
+    AttentionProblem problem = check_attention(views, options);
+    if (views.o.count() == 0) return;
+    if (given(options.q_rotation))
+        return attend_rotated(views, options,
+                              [&](const AttentionViews& turned, const AttentionOptions& rest) {
+                                  attention(turned, rest, orders);
+                              });
+    AttentionCall call = make_call(views, options, problem);
+    std::vector<const std::int32_t*> shared = shared_orders(orders.k, problem.group());
+    if (!orders.q.empty()) call.q_strides.order = call.o_strides.order = orders.q.data();
+    if (!orders.k.empty()) {
+        if (shared.empty()) separate_keys(problem, call);
+        call.k_strides.order = call.v_strides.order = shared.empty() ? orders.k.data() : shared.data();
+    }
+    std::optional<DeviceTables> tables;
+    if (views.q.device != Device::cpu) tables.emplace(problem, call);
+    run_call(problem, options, views, call, tables ? &*tables : nullptr);
+}
+
+void attention_there(const AttentionViews& views, const AttentionOptions& options,
+                     const ListsOnDevice& lists) {
+    AttentionProblem problem = check_attention(views, options);
+    if (views.o.count() == 0) return;
+    if (given(options.q_rotation))
+        return attend_rotated(views, options,
+                              [&](const AttentionViews& turned, const AttentionOptions& rest) {
+                                  attention_there(turned, rest, lists);
+                              });
+    AttentionCall call = make_call(views, options, problem);
+    problem.masked = true;
+    problem.block_q = lists.block_q;
+    problem.block_k = lists.block_k;
+    problem.centroids = options.centroids;
+    call.mask = lists.rows;
+    if (lists.q_order != nullptr) {
+        if (lists.orders_differ && problem.group() > 1) separate_keys(problem, call);
+        call.q_strides.order = call.o_strides.order = lists.q_order;
+        call.k_strides.order = call.v_strides.order = lists.k_order;
+    }
+    run_call(problem, options, views, call, nullptr);
 }
 
 void attention_packed(const PackedSequences& sequences, const AttentionOptions& options) {

@@ -25,10 +25,22 @@ struct TokenOrders {
     std::vector<const std::int32_t*> q, k;
 };
 
+/// A mask and orders that lie on the device of the arrays: per map of q, unless one order serves all.
+struct ListsOnDevice {
+    MaskRows rows;
+    std::int64_t block_q = 0, block_k = 0;
+    const std::int32_t* const* q_order = nullptr;  ///< [maps of q] or null: as the tokens lie
+    const std::int32_t* const* k_order = nullptr;  ///< [maps of q]
+    bool orders_differ = false;
+};
+
 /// What messages about these options begin with.
 std::string_view attention_op(const AttentionOptions& options);
 
 void attention(const AttentionViews& views, const AttentionOptions& options, const TokenOrders& orders);
+/// The same under such lists; options.mask is null.
+void attention_there(const AttentionViews& views, const AttentionOptions& options,
+                     const ListsOnDevice& lists);
 
 /// Throws InvalidArgument: "[op] what (q ..., k ..., v ..., o ...)".
 [[noreturn]] void fail_attention(const std::string& what, const AttentionViews& views);

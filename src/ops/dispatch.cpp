@@ -100,6 +100,7 @@ std::vector<std::string> all_kernel_names() {
         append_names(names, machine->elementwise);
         append_names(names, machine->hadamard);
         append_names(names, machine->convolution);
+        append_names(names, machine->planning);
     }
     return names;
 }
@@ -113,6 +114,7 @@ std::vector<ListedKernel> listed_kernels() {
         append_listed(listed, device, machine.elementwise);
         append_listed(listed, device, machine.hadamard);
         append_listed(listed, device, machine.convolution);
+        append_listed(listed, device, machine.planning);
     }
     return listed;
 }

@@ -10,6 +10,7 @@
 #include "aerogel/error.h"
 #include "sparse/head_rows.h"
 #include "sparse/parameters.h"
+#include "sparse/planned_arrays.h"
 
 namespace aerogel {
 namespace {
@@ -48,8 +49,10 @@ void check_view(const std::string& name, const TensorView& view, const TensorVie
 }
 
 void check_q_and_k(const TensorView& q, const TensorView& k, AttentionLayout layout) {
-    if (q.dtype != DType::f32 && q.dtype != DType::bf16)
-        fail("q, k, v and o must be f32 or bf16, got q " + q.describe());
+    const bool f16_too = q.device != Device::cpu;
+    if (q.dtype != DType::f32 && q.dtype != DType::bf16 && !(f16_too && q.dtype == DType::f16))
+        fail(std::string("q, k, v and o must be f32") + (f16_too ? ", bf16 or f16" : " or bf16") +
+             ", got q " + q.describe());
     check_view("q", q, q);
     check_view("k", k, q);
     if (q.dim(3) > 256) fail("head_dim must be at most 256, got " + q.describe());
@@ -265,13 +268,17 @@ void check_plan(const AttentionArrays& arrays, const SparsePlan& plan, const Att
     if (static_cast<std::int64_t>(plan.heads.size()) != q.maps())
         fail("the plan is of " + std::to_string(plan.heads.size()) + " heads, got q " + arrays.q.describe());
     const bool sparse = plan.dense_because.empty();
-    if (sparse && (plan.mask.q_len != q.tokens || plan.mask.k_len != k.tokens))
-        fail("the plan is of " + std::to_string(plan.mask.q_len) + " queries and " +
-             std::to_string(plan.mask.k_len) + " keys, got q " + arrays.q.describe() + " and k " +
-             arrays.k.describe());
+    if (plan.on_device != nullptr && plan.on_device->facts->tables->device != arrays.q.device)
+        fail("the plan lies on " + plan.on_device->facts->tables->device.describe() + ", q on " +
+             arrays.q.device.describe() + "; on_host() gives a plan for every device");
+    const BlockMask& sizes = plan.on_device != nullptr ? plan.on_device->sizes : plan.mask;
+    if (sparse && (sizes.q_len != q.tokens || sizes.k_len != k.tokens))
+        fail("the plan is of " + std::to_string(sizes.q_len) + " queries and " + std::to_string(sizes.k_len) +
+             " keys, got q " + arrays.q.describe() + " and k " + arrays.k.describe());
     check_orders(plan, q.tokens, k.tokens);
-    if (options.causal && !plan.orders.empty())
-        fail("is_causal goes with plans that leave the tokens as they lie");
+    const bool ordered =
+        !plan.orders.empty() || (plan.on_device != nullptr && plan.on_device->q_order.defined());
+    if (options.causal && ordered) fail("is_causal goes with plans that leave the tokens as they lie");
 }
 
 }  // namespace aerogel

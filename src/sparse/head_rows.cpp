@@ -1,4 +1,4 @@
-// Sums by rows of head_dim values; a task is a cell of one head.
+// Rows of head_dim values of f32 or bf16.
 #include "sparse/head_rows.h"
 
 #include <cmath>
@@ -6,7 +6,6 @@
 
 #include "aerogel/error.h"
 #include "aerogel/number_types.h"
-#include "base/thread_pool.h"
 #include "ops/attention.h"
 
 namespace aerogel {
@@ -55,22 +54,9 @@ void HeadRows::add_row(const std::byte* row, float* sum) const {
     }
 }
 
-std::vector<float> cell_means(const HeadRows& rows, const Cells& cells, bool transposed) {
-    const auto means = static_cast<std::int64_t>(cells.size());
-    const std::int64_t dim = rows.head_dim;
-    std::vector<float> result(static_cast<std::size_t>(rows.maps() * means * dim));
-    parallel_for(rows.maps() * means, [&](std::int64_t task, int) {
-        const std::int64_t map = task / means;
-        const std::int64_t index = task % means;
-        const auto [begin, end, kept] = cells[static_cast<std::size_t>(index)];
-        const MapRows of_map = rows.rows(map);
-        float sum[256] = {};
-        for (std::int64_t row = begin; row < end; ++row) rows.add_row(of_map.at(row), sum);
-        float* out = result.data() + map * means * dim + (transposed ? index : index * dim);
-        const std::int64_t step = transposed ? means : 1;
-        for (std::int64_t d = 0; d < dim; ++d) out[d * step] = sum[d] / static_cast<float>(end - begin);
-    });
-    return result;
+PlanningRows HeadRows::planning_rows(std::int64_t first_map, std::int64_t maps_taken) const {
+    return {data,       dtype, strides.batch, strides.head, strides.token, first_map,
+            maps_taken, heads, tokens,        head_dim,     order};
 }
 
 void fail_not_finite(const HeadRows& q, const HeadRows& k) {

@@ -1,11 +1,11 @@
-// The rows of q, k, v or o, head by head, and means of blocks of them.
+// The rows of q, k, v or o, head by head.
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
+#include "aerogel/attention.h"
 #include "kernels/attention.h"
-#include "sparse/geometry.h"
+#include "kernels/planning.h"
 
 namespace aerogel {
 
@@ -35,6 +35,8 @@ struct HeadRows {
     std::int64_t maps() const { return batch * heads; }
     /// Those of map b * heads + h.
     MapRows rows(std::int64_t map) const;
+    /// Those of some maps, as kernels take them.
+    PlanningRows planning_rows(std::int64_t first_map, std::int64_t maps) const;
     /// Adds a row to `sum` [head_dim] in float32.
     void add_row(const std::byte* row, float* sum) const;
 };
@@ -43,10 +45,6 @@ struct HeadRows {
 inline std::int64_t kv_map(const HeadRows& q, const HeadRows& k, std::int64_t map) {
     return map / q.heads * k.heads + map % q.heads / (q.heads / k.heads);
 }
-
-/// Means of the rows of each cell, summed in their order in float32 and divided by their number.
-/// `transposed`: [maps, head_dim, cells] instead of [maps, cells, head_dim].
-std::vector<float> cell_means(const HeadRows& rows, const Cells& cells, bool transposed);
 
 /// The end of a prediction that met NaN or infinity. Throws: no mask can be predicted; names the first value
 /// of q or k that is not finite.

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "sparse/head_rows.h"
-#include "sparse/patterns/pattern.h"
+#include "sparse/plan_tables.h"
 
 namespace aerogel {
 
@@ -22,16 +22,29 @@ struct RecognitionSample {
 };
 RecognitionSample recognition_sample(const SparseGeometry& geometry);
 
-/// Per map, the recall of every pattern of `row` and the best of them (the first where equal), or dense where
-/// the best is under `min_recall`. InvalidArgument where the sample of q and k is not finite. q and k as they
-/// lie; `scale` > 0.
+/// The same as tokens of the call's sequence, and the size of the blocks of masks over them.
+struct SampledTokens {
+    std::vector<std::int64_t> queries;
+    std::vector<std::int64_t> keys;
+    std::int64_t block = 0;
+};
+SampledTokens sampled_tokens(const SparseGeometry& geometry);
+
+/// Per map, the recall of every pattern of the tables but the last and the best of them (the first where
+/// equal), or the last, which is dense, where the best is under `min_recall`. NaN and dense where the sample
+/// of q and k is not finite. q and k as they lie; `scale` > 0.
 struct RecognitionCall {
     const HeadRows& q;
     const HeadRows& k;
-    const SparseTypeRow& row;
+    const PlanTables& tables;
     float scale;
     double min_recall;
+    Context context;
 };
-std::vector<SparseHead> recognise_heads(const RecognitionCall& call, const SparseGeometry& geometry);
+struct RecognisedHeads {
+    double* recalls;       ///< [maps, patterns - 1], where the tables lie
+    std::int32_t* choice;  ///< [maps]
+};
+void recognise_heads(const RecognitionCall& call, const RecognisedHeads& heads);
 
 }  // namespace aerogel

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "sparse/softmax.h"
+#include "kernels/softmax_numerators.h"
 
 namespace aerogel {
 namespace {

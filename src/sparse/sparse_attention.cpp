@@ -1,162 +1,22 @@
-// The two halves of a sparse call. From q and k to a plan: check, decide (stay dense, or a pattern per head),
-// lay the tokens out, and collect the blocks that the pattern, the content or a given mask keeps. And from a
-// plan to the output, in the format that the options say.
+// The two halves of a sparse call: from q and k to a plan (planner.h), and from a plan to the output, in the
+// format that the options say.
 #include "aerogel/sparse_attention.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 
 #include "aerogel/error.h"
-#include "base/clock.h"
-#include "base/thread_pool.h"
 #include "base/timed.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
 #include "sparse/check.h"
-#include "sparse/masks.h"
-#include "sparse/recognition.h"
+#include "sparse/planned_arrays.h"
+#include "sparse/planner.h"
 
 namespace aerogel {
-namespace {
-
-constexpr std::int64_t kLeastVideoBlocks = 32;
-
-// The pattern whose cells stand for those of all heads.
-const HeadPattern& cell_pattern(const SparseProblem& problem) {
-    return *problem.row.heads[0];
-}
-
-std::string reason_to_stay_dense(const SparseProblem& problem, const SparseSides& sides) {
-    const SparsePattern& pattern = problem.pattern;
-    const SparseTypeRow& row = problem.row;
-    if (problem.options.mask.data != nullptr) return "";
-    if (!row.predicts()) return "sparse type " + std::string(row.name);
-    const bool by_share = row.looks_at("cdf_threshold");
-    if (pattern.sparsity == 0.0 && !(by_share && pattern.cdf_threshold < 1.0))
-        return by_share ? "sparsity 0 and cdf_threshold 1" : "sparsity 0";
-    if (!row.needs_video()) return "";
-    if (sides.q.video_blocks() < kLeastVideoBlocks) return "fewer than 32 video blocks";
-    const HeadPattern& cells = cell_pattern(problem);
-    if (all_kept(cells.cells(sides.q)) || all_kept(cells.cells(sides.k))) return "every block is protected";
-    return "";
-}
-
-// The road of one problem that is to be sparse.
-class Planner {
-  public:
-    Planner(const SparseProblem& problem, const SparseSides& sides)
-        : problem_(problem),
-          sides_(sides),
-          q_(problem.q, problem.layout()),
-          k_(problem.k, problem.layout()),
-          scale_(problem.options.attention.scale) {
-        if (scale_ <= 0.0F) scale_ = 1.0F / std::sqrt(static_cast<float>(q_.head_dim));
-    }
-
-    SparsePlan plan() {
-        SparsePlan plan;
-        plan.centroids = problem_.pattern.centroids;
-        plan.dense_because = reason_to_stay_dense(problem_, sides_);
-        if (plan.dense_because.empty()) {
-            const auto start = Clock::now();
-            choose_heads(plan);
-            if (plan.dense_because.empty()) {
-                lay_out(plan);
-                choose_blocks(plan);
-            }
-            plan.seconds = seconds_since(start);
-        } else {
-            plan.heads.resize(static_cast<std::size_t>(q_.maps()));
-        }
-        if (problem_.options.keep_cells && !plan.dense_because.empty()) {
-            const HeadPattern& pattern = cell_pattern(problem_);
-            const BlockGrid full(pattern.cells(sides_.q).size() * pattern.cells(sides_.k).size(), 1);
-            plan.cells = mask_tensor(q_, GridOfMap(plan.heads.size(), &full), sides_, pattern);
-        }
-        return plan;
-    }
-
-  private:
-    void choose_heads(SparsePlan& plan) const {
-        const std::vector<std::string>& given = problem_.options.head_types;
-        plan.predicted = problem_.options.mask.data == nullptr && given.empty();
-        if (problem_.row.recognises() && given.empty()) {
-            plan.heads =
-                recognise_heads({q_, k_, problem_.row, scale_, problem_.pattern.min_recall}, sides_.q);
-        } else {
-            plan.heads.resize(static_cast<std::size_t>(q_.maps()));
-            for (std::size_t map = 0; map < plan.heads.size(); ++map) {
-                plan.heads[map].type = given.empty()
-                                           ? cell_pattern(problem_).name
-                                           : problem_.row.head_pattern(given[map % given.size()])->name;
-            }
-        }
-        const bool all_dense = std::all_of(plan.heads.begin(), plan.heads.end(),
-                                           [](const SparseHead& head) { return head.type == "dense"; });
-        if (all_dense)
-            plan.dense_because =
-                given.empty() ? "every head is under min_recall" : "every head is given as dense";
-    }
-
-    const HeadPattern& pattern_of(const SparseHead& head) const {
-        return *problem_.row.head_pattern(head.type);
-    }
-
-    // Heads of one pattern share their orders.
-    void lay_out(SparsePlan& plan) {
-        for (const SparseHead& head : plan.heads) {
-            const HeadPattern& pattern = pattern_of(head);
-            const auto found = std::find(in_use_.begin(), in_use_.end(), &pattern);
-            if (found == in_use_.end()) {
-                if (pattern.q_order != nullptr)
-                    plan.orders.push_back({pattern.q_order(sides_.q), pattern.k_order(sides_.k)});
-                if (pattern.static_blocks != nullptr)
-                    static_grids_.push_back(pattern.static_blocks(sides_.q));
-            }
-            plan.order_of.push_back(static_cast<std::size_t>(found - in_use_.begin()));
-            if (found == in_use_.end()) in_use_.push_back(&pattern);
-        }
-    }
-
-    // Masks that come from the content or from the caller; empty where all are static.
-    std::vector<BlockGrid> own_grids(const SparsePlan& plan) const {
-        const HeadPattern& pattern = cell_pattern(problem_);
-        if (problem_.options.mask.data != nullptr)
-            return given_grids(q_, sides_, problem_.options.mask, pattern);
-        if (pattern.content_blocks == nullptr) return {};
-        ContentInput input{sides_, problem_.pattern, q_, k_, scale_, problem_.options.attention.causal};
-        if (!plan.orders.empty()) {
-            input.q.order = plan.orders[0].q.data();
-            input.k.order = plan.orders[0].k.data();
-        }
-        return pattern.content_blocks(input);
-    }
-
-    void choose_blocks(SparsePlan& plan) const {
-        const HeadPattern& pattern = cell_pattern(problem_);
-        const std::vector<BlockGrid> own = own_grids(plan);
-        GridOfMap grids;
-        for (std::size_t map = 0; map < plan.heads.size(); ++map)
-            grids.push_back(own.empty() ? &static_grids_[plan.order_of[map]] : &own[map]);
-        plan.mask = kernel_mask(q_, sides_, pattern, grids);
-        if (problem_.options.keep_cells) plan.cells = mask_tensor(q_, grids, sides_, pattern);
-        for (std::size_t map = 0; map < plan.heads.size(); ++map)
-            plan.heads[map].density = plan.mask.density(static_cast<std::int64_t>(map));
-    }
-
-    const SparseProblem& problem_;
-    const SparseSides& sides_;
-    HeadRows q_, k_;
-    float scale_;
-    std::vector<const HeadPattern*> in_use_;
-    std::vector<BlockGrid> static_grids_;  // of the patterns in use, when theirs are static
-};
-
-}  // namespace
 
 double density_of(const std::vector<SparseHead>& heads) {
     if (heads.empty()) return 1.0;
@@ -185,15 +45,31 @@ SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePat
     }
     const SparseProblem problem{q, k, pattern, video, options, row};
     const SparseSides sides = checked_sides(problem);
-    if (q.device != Device::cpu) {  // plans are made on the CPU
+    const Device device = planning_device(problem);
+    if (q.device != device && looks_at_content(problem)) {
         const Tensor q_here = copied_to_host(q, options.attention.call),
                      k_here = copied_to_host(k, options.attention.call);
         return plan_sparse(q_here, k_here, pattern, video, options);
     }
     const Timed timed({.op = "plan_sparse"});
-    SparsePlan plan;
-    run_operation([&] { plan = Planner(problem, sides).plan(); }, options.attention.call.threads);
-    return plan;
+    return make_plan(problem, sides, device);
+}
+
+std::shared_ptr<const HeadFacts> facts_of(const SparsePlan& plan) {
+    return plan.on_device == nullptr ? nullptr : plan.on_device->facts;
+}
+
+std::vector<SparseHead> heads_of(const SparsePlan& plan) {
+    return plan.on_device == nullptr ? plan.heads : plan.on_device->facts->heads();
+}
+
+SparsePlan on_host(const SparsePlan& plan) {
+    SparsePlan here = plan;
+    if (plan.on_device == nullptr) return here;
+    here.on_device.reset();
+    read_plan(*plan.on_device, here);
+    if (here.cells.defined()) here.cells = here.cells.to(Device::cpu);
+    return here;
 }
 
 // --- what a plan says, computed
@@ -208,6 +84,19 @@ TokenOrders orders_of(const SparsePlan& plan) {
         orders.k.push_back(plan.orders[index].k.data());
     }
     return orders;
+}
+
+ListsOnDevice lists_of(const PlannedArrays& arrays) {
+    ListsOnDevice lists;
+    lists.rows = {values_of<std::int64_t>(arrays.row_start), values_of<std::int32_t>(arrays.columns),
+                  values_of<std::int64_t>(arrays.row_end)};
+    lists.block_q = arrays.sizes.block_q;
+    lists.block_k = arrays.sizes.block_k;
+    if (!arrays.q_order.defined()) return lists;
+    lists.q_order = static_cast<const std::int32_t* const*>(arrays.q_order.data());
+    lists.k_order = static_cast<const std::int32_t* const*>(arrays.k_order.data());
+    lists.orders_differ = arrays.facts->chosen;
+    return lists;
 }
 
 }  // namespace
@@ -260,9 +149,14 @@ void attention(const AttentionArrays& arrays, const SparsePlan& plan, const Atte
     }
     check_arrays(arrays, options.layout);
     check_plan(arrays, plan, options);
-    how.mask = plan.dense_because.empty() ? &plan.mask : nullptr;
     how.centroids = options.centroids || plan.centroids;
-    attention({attention_op(how), q, k, v, o}, how, orders_of(plan));
+    const AttentionViews views = {attention_op(how), q, k, v, o};
+    if (plan.on_device != nullptr) {
+        attention_there(views, how, lists_of(*plan.on_device));
+        return;
+    }
+    how.mask = plan.dense_because.empty() ? &plan.mask : nullptr;
+    attention(views, how, orders_of(plan));
 }
 
 }  // namespace aerogel

@@ -107,6 +107,9 @@ std::size_t most_shared(int sm) {
     return static_cast<std::size_t>(kib) * 1024;
 }
 
+constexpr int kRelaxed = 2;
+thread_local int capture_mode = 0;  // CUstreamCaptureMode
+
 /// What every call begins with: the machine to oneself, a context, and no failure before.
 class Entered {
   public:
@@ -335,9 +338,14 @@ AEROGEL_ENTRY cuCtxSynchronize() {
 }
 
 // --- memory ---
+AEROGEL_ENTRY cuThreadExchangeStreamCaptureMode(int* mode) {
+    std::swap(*mode, capture_mode);
+    return 0;
+}
 AEROGEL_ENTRY cuMemAlloc_v2(Address* address, std::size_t bytes) {
     Entered in;
-    if (in.captured()) return in.result;
+    if (capture_mode != kRelaxed && in.captured()) return in.result;
+    if (!in) return in.result;
     if (bytes == 0) return kInvalidValue;
     *address = reinterpret_cast<Address>(in.gpu->memory.allocate(bytes));
     return *address != 0 ? 0 : kOutOfMemory;
@@ -451,6 +459,14 @@ AEROGEL_ENTRY cuStreamBeginCapture_v2(cuda::Stream handle, int) {
     FakeStream* stream = in.stream(handle);
     if (handle == nullptr || stream == nullptr || stream->capture != nullptr) return kInvalidHandle;
     stream->capture = std::make_unique<FakeGraph>();
+    return 0;
+}
+AEROGEL_ENTRY cuStreamIsCapturing(cuda::Stream handle, int* status) {
+    const Entered in;
+    if (!in) return in.result;
+    FakeStream* stream = in.stream(handle);
+    if (stream == nullptr) return kInvalidHandle;
+    *status = stream->capture != nullptr ? 1 : 0;
     return 0;
 }
 AEROGEL_ENTRY cuStreamEndCapture(cuda::Stream handle, FakeGraph** graph) {

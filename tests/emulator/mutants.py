@@ -64,6 +64,10 @@ def of_convolution(name, old, new, cases="*narrow*"):
                   f"Convolution/Tiles.{cases}")
 
 
+def of_planning(name, old, new, suites, source="planning.cuh"):
+    return Mutant(f"planning: {name}", f"src/kernels/cuda/{source}", old, new, "src/kernels/cuda/planning.cu", f"CudaPlanning.{suites}", "aerogel_cuda_tests")
+
+
 MUTANTS = [
     of_sample("no barrier", "        __syncthreads();\n", ""),
     of_sample("waits for a stage too few", "cp_async_wait<kSampleStages - 2>", "cp_async_wait<kSampleStages - 1>"),
@@ -187,4 +191,18 @@ MUTANTS = [
     of_convolution("halves of a step exchanged", "lane / 8 % 2 * 128", "(1 - lane / 8 % 2) * 128"),
     of_convolution("a pixel too many", "const bool in = pixel < a.pixels;", "const bool in = pixel <= a.pixels;"),
     of_convolution("the sum is not added", "__fadd_rn(values[e], bias[e])", "__fadd_rn(0.0F, bias[e])"),
+    of_planning("the last row of a cell forgotten", "row = range.begin; row < range.end; ++row", "row = range.begin; row + 1 < range.end; ++row", "PlansAreThoseOfTheCpu"),
+    of_planning("means not waited for", "    __syncthreads();\n    if (panel >= panels) return;", "    if (panel >= panels) return;", "PlansAreThoseOfTheCpu"),
+    of_planning("contracted", "__fadd_rn(sums[r], __fmul_rn(queries[r * dim + d], key))", "__fmaf_rn(queries[r * dim + d], key, sums[r])", "PlansAreThoseOfTheCpu"),
+    of_planning("-0 is less than 0", "__float_as_uint(__fadd_rn(x, 0.0F))", "__float_as_uint(x)", "TheBestScoresOfARow"),
+    of_planning("a score too few", "sum_over_warp(above) >= a.rank", "sum_over_warp(above) > a.rank", "TheBestScoresOfARow"),
+    of_planning("NaN is a score like others", "nan = nan || scores[c] != scores[c];", "", "TheBestScoresOfARow"),
+    of_planning("blocks one place too far", "((1U << planning_lane()) - 1)", "((2U << planning_lane()) - 1)", "PlansAreThoseOfTheCpu"),
+    of_planning("weights not waited for", "    __syncwarp();\n    const int half", "    const int half", "PlansAreThoseOfTheCpu"),
+    of_planning("keys in the order of the first type", "a.k_orders + type * a.k_len", "a.k_orders", "AttentionFollowsAPlanOfTheDevice"),
+    of_planning("tokens not reversed", "kPlanningStride - 1 - place, channel", "place, channel", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
+    of_planning("the tile is overwritten", "add_strided<kType>(sums, q, k);\n            __syncthreads();", "add_strided<kType>(sums, q, k);", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
+    of_planning("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
+    of_planning("sorted without waiting", "            __syncthreads();\n#pragma unroll 1\n", "#pragma unroll 1\n", "SharesOfEqualScoresAreEqual", "planning_strided.cuh"),
+    of_planning("total of another row", "gpu::shfl(total, row)", "gpu::shfl(total, 0)", "SharesOfEqualScoresAreEqual", "planning_strided.cuh"),
 ]

@@ -96,6 +96,32 @@ inline ElementwiseKernels hidden_elementwise() {
     return kernels;
 }
 
+/// A member of the planning kernels, with the memory open.
+template <auto kMember>
+struct HiddenPlanning;
+template <typename Args, void (*PlanningKernels::*kMember)(const Args&) noexcept>
+struct HiddenPlanning<kMember> {
+    static void run(const Args& args) noexcept {
+        const Unhidden open;
+        (reference::kPlanning.*kMember)(args);
+    }
+};
+
+inline PlanningKernels hidden_planning() {
+    using Kernels = PlanningKernels;
+    return {.name = "hidden.planning",
+            .cell_means = HiddenPlanning<&Kernels::cell_means>::run,
+            .mean_products = HiddenPlanning<&Kernels::mean_products>::run,
+            .keep_best = HiddenPlanning<&Kernels::keep_best>::run,
+            .block_lists = HiddenPlanning<&Kernels::block_lists>::run,
+            .sample_recalls = HiddenPlanning<&Kernels::sample_recalls>::run,
+            .fan_out = HiddenPlanning<&Kernels::fan_out>::run,
+            .kept_scores = HiddenPlanning<&Kernels::kept_scores>::run,
+            .strided_products = nullptr,
+            .block_shares = HiddenPlanning<&Kernels::block_shares>::run,
+            .keep_shares = HiddenPlanning<&Kernels::keep_shares>::run};
+}
+
 inline ConvolutionKernel hidden_convolution() {
     constexpr const ConvolutionKernel* kOn = &reference::kConvolution;
     ConvolutionKernel kernel = *kOn;
@@ -134,12 +160,16 @@ inline const ConvolutionKernel kHiddenConvolution = hidden_convolution();
 inline const MachineRow<ConvolutionKernel> kHiddenConvolutions[] = {{0, &kHiddenConvolution}};
 inline const MachineRow<HadamardKernel> kHiddenHadamards[] = {{0, &kHiddenHadamard}};
 
+inline const PlanningKernels kHiddenPlanning = hidden_planning();
+inline const MachineRow<PlanningKernels> kHiddenPlannings[] = {{0, &kHiddenPlanning}};
+
 inline const Machine kHiddenMachine = {.why_not = [](Device, int) { return std::string(); },
                                        .linear = kHiddenLinears,
                                        .attention = kHiddenAttentions,
                                        .elementwise = kHiddenElementwises,
                                        .hadamard = kHiddenHadamards,
-                                       .convolution = kHiddenConvolutions};
+                                       .convolution = kHiddenConvolutions,
+                                       .planning = kHiddenPlannings};
 
 /// As long as it lives, Device::cuda is such a machine.
 class HiddenDevice {

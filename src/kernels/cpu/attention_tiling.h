@@ -153,9 +153,9 @@ inline KeyCursor keys_of(const AttentionProblem& problem, const MaskRows& mask, 
         cursor.last = problem.k_len;
         return cursor;
     }
-    const std::int64_t* row_start = mask.row_start + map * problem.q_blocks() + block;
-    cursor.column = mask.columns + row_start[0];
-    cursor.end = mask.columns + row_start[1];
+    const std::int64_t row = map * problem.q_blocks() + block;
+    cursor.column = mask.first(row);
+    cursor.end = mask.last(row);
     cursor.block_k = problem.block_k;
     return cursor;
 }

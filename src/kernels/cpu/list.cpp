@@ -81,6 +81,8 @@ constexpr MachineRow<HadamardKernel> kHadamard[] = {
     {kBaseline, &reference::kHadamard},
 };
 
+constexpr MachineRow<PlanningKernels> kPlanning[] = {{kBaseline, &reference::kPlanning}};
+
 constexpr MachineRow<PeakKernel> kPeak[] = {
     {kAmx, &amx::kPeakInt8},           {kAmx, &amx::kPeakBf16},       {kAvx512Bf16, &avx512_bf16::kPeakBf16},
     {kAvx512, &avx512::kPeakF32},      {kAvx512, &avx512::kPeakInt8}, {kAvxVnni, &avxvnni::kPeakInt8},
@@ -99,6 +101,7 @@ std::string why_not(Device, int level) {
 
 }  // namespace
 
-constexpr Machine kMachine = {why_not, kLinear, kAttention, kElementwise, kHadamard, kPeak, kConvolution};
+constexpr Machine kMachine = {why_not,   kLinear, kAttention,   kElementwise,
+                              kHadamard, kPeak,   kConvolution, kPlanning};
 
 }  // namespace aerogel::cpu

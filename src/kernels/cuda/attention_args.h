@@ -24,6 +24,7 @@ struct AttentionTiles {
     std::int64_t q_blocks = 1;
     std::int64_t tiles_of_block = 1;
     const std::int64_t* row_start = nullptr;  ///< from those of map 0 of the whole call on; null: dense
+    const std::int64_t* row_end = nullptr;
     const std::int32_t* columns = nullptr;
     std::int64_t group = 1;  ///< maps of q that share one of k and v
 };

@@ -39,8 +39,10 @@ inline AttentionTiles tiles_of(const AttentionProblem& problem, const MaskRows& 
     tiles.q_blocks = parts_of(problem.q_len, tiles.block_q);
     tiles.tiles_of_block = parts_of(std::min(tiles.block_q, problem.q_len), rows);
     if (problem.masked) {
-        tiles.row_start = mask.row_start + first * tiles.q_blocks;
-        tiles.columns = mask.columns;
+        const MaskRows lists = mask.from(first * tiles.q_blocks);
+        tiles.row_start = lists.row_start;
+        tiles.row_end = lists.row_end == nullptr ? lists.row_start + 1 : lists.row_end;
+        tiles.columns = lists.columns;
     }
     return tiles;
 }

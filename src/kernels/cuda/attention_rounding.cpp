@@ -180,8 +180,7 @@ void attend_rounded_maps(const AttentionProblem& problem, const AttentionCall& c
     inner.q_strides = {0, problem.q_len * d, d};
     inner.k_strides = inner.v_strides = {0, problem.k_len * d, d};
     inner.scale = call.scale;
-    inner.mask = call.mask;
-    if (problem.masked) inner.mask.row_start += first * group * problem.q_blocks();
+    if (problem.masked) inner.mask = call.mask.from(first * group * problem.q_blocks());
     if (problem.wants_lse) inner.lse = call.lse + first * group * problem.q_len;
     inner.stream = call.stream;
     inner.workspace = call.workspace + parts_of(maps * copied_floats_of(problem), 64) * 64 * 4;

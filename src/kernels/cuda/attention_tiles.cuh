@@ -89,7 +89,7 @@ struct KeyWalk {
           last(0) {
         if (tiles.row_start != nullptr) {
             column = tiles.columns + tiles.row_start[mask_row];
-            end = tiles.columns + tiles.row_start[mask_row + 1];
+            end = tiles.columns + tiles.row_end[mask_row];
         } else {
             last = limit > 0 ? limit : 0;
         }

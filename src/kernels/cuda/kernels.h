@@ -12,6 +12,7 @@ extern const LinearKernel kMxLinear;  // linear_mx.cpp: MX numbers on sm_120
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const ConvolutionKernel kConvolution;
+extern const PlanningKernels kPlanning;
 // attention.cpp, int8_attention.cpp, attention_rounding.cpp
 extern const AttentionKernel kAttention, kSplitAttention, kInt8Attention, kRoundedAttention;
 

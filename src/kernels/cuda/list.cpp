@@ -38,6 +38,7 @@ constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
 constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};
 constexpr MachineRow<HadamardKernel> kHadamardRows[] = {{kAll, &kHadamard}};
 constexpr MachineRow<ConvolutionKernel> kConvolutionRows[] = {{kAll, &kConvolution}};
+constexpr MachineRow<PlanningKernels> kPlanningRows[] = {{kAll, &kPlanning}};
 
 int family_of(int sm) {
     int bit = 0;
@@ -80,6 +81,7 @@ const Machine kMachine = {.why_not = why_not,
                           .elementwise = kElementwiseRows,
                           .hadamard = kHadamardRows,
                           .convolution = kConvolutionRows,
+                          .planning = kPlanningRows,
                           .run = run};
 
 }  // namespace aerogel::cuda

@@ -7,6 +7,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/hadamard.h"
 #include "kernels/linear.h"
+#include "kernels/planning.h"
 
 namespace aerogel::reference {
 
@@ -17,5 +18,6 @@ extern const AttentionKernel kRoundedAttention;
 extern const ConvolutionKernel kConvolution;
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
+extern const PlanningKernels kPlanning;
 
 }  // namespace aerogel::reference

@@ -46,9 +46,9 @@ void visit_keys(const AttentionProblem& problem, const MaskRows& mask, std::int6
         visit(std::int64_t{0}, seen);
         return;
     }
-    const std::int64_t* row = mask.row_start + map * problem.q_blocks() + q / problem.block_q;
-    for (std::int64_t i = row[0]; i < row[1]; ++i) {
-        const std::int64_t first = mask.columns[i] * problem.block_k;
+    const std::int64_t row = map * problem.q_blocks() + q / problem.block_q;
+    for (const std::int32_t* column = mask.first(row); column != mask.last(row); ++column) {
+        const std::int64_t first = *column * problem.block_k;
         visit(first, std::min(first + problem.block_k, seen));
     }
 }
@@ -58,10 +58,10 @@ template <typename Visit>
 void visit_skipped(const AttentionProblem& problem, const MaskRows& mask, std::int64_t map, std::int64_t q,
                    const Visit& visit) {
     if (!problem.centroids) return;
-    const std::int64_t* row = mask.row_start + map * problem.q_blocks() + q / problem.block_q;
-    std::int64_t next = row[0];
+    const std::int64_t row = map * problem.q_blocks() + q / problem.block_q;
+    const std::int32_t *next = mask.first(row), *const last = mask.last(row);
     for (std::int64_t block = 0; block < problem.k_blocks(); ++block) {
-        if (next < row[1] && mask.columns[next] == block) {
+        if (next != last && *next == block) {
             ++next;
         } else {
             visit(block);

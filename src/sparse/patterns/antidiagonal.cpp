@@ -2,149 +2,170 @@
 // antidiagonal of 8 x 8 products (XAttention, arXiv 2503.16428), and per row of blocks the fewest that reach
 // a share of the attention. The arithmetic is written down in docs/sparse_attention.md.
 #include <algorithm>
-#include <atomic>
-#include <functional>
-#include <numeric>
+#include <cmath>
 
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
-#include "sparse/head_rows.h"
-#include "sparse/patterns/pattern.h"
-#include "sparse/softmax.h"
+#include "ops/planning.h"
+#include "sparse/plan_scratch.h"
+#include "sparse/plan_tables.h"
 
 namespace aerogel {
 namespace {
 
-constexpr std::int64_t kStride = 8;
-constexpr std::int64_t kChunkRows = 512;  // strided query rows scored at a time
+constexpr std::int64_t kChunkRows = 512;  // strided query rows scored at a time on the CPU
 
-std::int64_t rows_of(std::int64_t tokens, std::int64_t per_row) {
-    return (tokens + per_row - 1) / per_row;
-}
-
-// f32 [ceil(tokens/8), 8*head_dim] of one map: each row holds 8 consecutive tokens, in order or reversed;
+// f32 [strided(tokens), 8*head_dim] of one map: each row holds 8 consecutive tokens, in order or reversed;
 // tokens that are not there are zeros.
 Tensor strided_rows(const HeadRows& x, std::int64_t map, bool reversed) {
-    const std::int64_t rows = rows_of(x.tokens, kStride);
+    const std::int64_t rows = strided(x.tokens);
     const MapRows tokens = x.rows(map);
-    Tensor out = Tensor::zeros(DType::f32, {rows, kStride * x.head_dim});
+    Tensor out = Tensor::zeros(DType::f32, {rows, kPlanningStride * x.head_dim});
     parallel_for(rows, [&](std::int64_t row, int) {
-        for (std::int64_t t = 0; t < kStride && row * kStride + t < x.tokens; ++t) {
-            const std::int64_t place = reversed ? kStride - 1 - t : t;
-            x.add_row(tokens.at(row * kStride + t),
-                      static_cast<float*>(out.mutable_data()) + (row * kStride + place) * x.head_dim);
+        for (std::int64_t t = 0; t < kPlanningStride && row * kPlanningStride + t < x.tokens; ++t) {
+            const std::int64_t place = reversed ? kPlanningStride - 1 - t : t;
+            x.add_row(tokens.at(row * kPlanningStride + t),
+                      static_cast<float*>(out.mutable_data()) + (row * kPlanningStride + place) * x.head_dim);
         }
     });
     return out;
 }
 
-class Selection {
+// The scores of one map by a float Linear of the CPU.
+class LinearScores {
   public:
-    explicit Selection(const ContentInput& input)
-        : input_(input),
-          q_cells_(natural_cells(input.sides.q)),
-          k_cells_(natural_cells(input.sides.k)),
-          strided_keys_(rows_of(input.k.tokens, kStride)),
-          factor_(input.scale / static_cast<float>(kStride)) {}
+    LinearScores(const ContentInput& input, std::int64_t map)
+        : keys_(strided_rows(input.k, kv_map(input.q, input.k, map), false), Tensor()),
+          queries_(strided_rows(input.q, map, true)) {}
 
-    BlockGrid of_map(std::int64_t map) {
-        const std::int64_t width = kStride * input_.q.head_dim;
-        const FloatLinear keys(strided_rows(input_.k, kv_map(input_.q, input_.k, map), false), Tensor());
-        const Tensor queries = strided_rows(input_.q, map, true);
-        const std::int64_t rows_per_block = input_.pattern.block_size / kStride;
-        const std::int64_t chunk = std::max(kChunkRows / rows_per_block, std::int64_t{1}) * rows_per_block;
-        BlockGrid grid(q_cells_.size() * k_cells_.size(), 0);
-        for (std::int64_t first = 0; first < queries.dim(0); first += chunk) {
-            const std::int64_t rows = std::min(chunk, queries.dim(0) - first);
-            Tensor scores(DType::f32, {rows, strided_keys_});
-            keys.forward({DType::f32, {rows, width}, queries.as<float>() + first * width}, scores, {});
-            parallel_for(rows_of(rows, rows_per_block), [&](std::int64_t block, int) {
-                const std::int64_t begin = block * rows_per_block;
-                const std::int64_t end = std::min(begin + rows_per_block, rows);
-                const std::int64_t row = first / rows_per_block + block;
-                std::vector<double> sums(k_cells_.size(), 0.0);
-                for (std::int64_t i = begin; i < end; ++i)
-                    add_probabilities(scores.mutable_as<float>() + i * strided_keys_, first + i, sums);
-                select(row, sums, grid.data() + row * static_cast<std::int64_t>(k_cells_.size()));
-            });
-        }
-        return grid;
+    void put(std::int64_t first_row, const MutableView& scores) {
+        const std::int64_t width = queries_.dim(1);
+        keys_.forward({DType::f32, {scores.dim(0), width}, queries_.as<float>() + first_row * width}, scores,
+                      {});
     }
-
-    bool broken() const { return broken_; }
 
   private:
-    /// Last key that query token `token` may see, may be negative.
-    std::int64_t last_seen(std::int64_t token) const {
-        return input_.causal ? token + input_.k.tokens - input_.q.tokens : input_.k.tokens - 1;
+    FloatLinear keys_;
+    Tensor queries_;
+};
+
+// Some rows of blocks of some maps, which are scored at a time.
+class SharePass {
+  public:
+    SharePass(const ContentInput& input, std::uint8_t* grid)
+        : input_(input), kernels_(planning_kernels(input.tables.device)), grid_(grid) {
+        blocks_.q_len = input.q.tokens;
+        blocks_.k_len = input.k.tokens;
+        blocks_.block = input.pattern.block_size;
+        blocks_.causal = input.causal;
+        all_blocks_ = static_cast<std::int64_t>(input.tables.q.cells.size());
+        group_ = input.q.heads / input.k.heads;
     }
 
-    // The softmax of one strided row, summed within each block of keys. Overwrites the scores.
-    void add_probabilities(float* scores, std::int64_t row, std::vector<double>& sums) {
-        const std::int64_t last = last_seen(row * kStride + kStride - 1);
-        const std::int64_t seen = last < 0 ? 0 : std::min(last / kStride + 1, strided_keys_);
-        if (seen == 0) return;
-        if (!all_finite(scores, static_cast<std::size_t>(seen))) broken_ = true;
-        softmax_numerators(scores, static_cast<std::size_t>(seen), factor_);
-        const std::int64_t per_block = input_.pattern.block_size / kStride;
-        std::vector<double> parts(sums.size(), 0.0);
-        double total = 0.0;
-        for (std::int64_t begin = 0; begin < seen; begin += per_block) {
-            double& part = parts[static_cast<std::size_t>(begin / per_block)];
-            part = std::accumulate(scores + begin, scores + std::min(begin + per_block, seen), 0.0);
-            total += part;
+    // One map after the other, some rows of it at a time.
+    void run_on_cpu() {
+        const std::int64_t each = blocks_.block / kPlanningStride;
+        const std::int64_t most = std::min(std::max<std::int64_t>(kChunkRows / each, 1), all_blocks_);
+        PlanScratch scratch(bytes_of(most), Device::cpu);
+        blocks_.maps = 1;
+        for (std::int64_t map = 0; map < input_.q.maps(); ++map) {
+            LinearScores scores(input_, map);
+            for (blocks_.first_block = 0; blocks_.first_block < all_blocks_; blocks_.first_block += most) {
+                blocks_.q_blocks = std::min(most, all_blocks_ - blocks_.first_block);
+                scratch.reuse();
+                auto* to = scratch.take<float>(blocks_.rows() * keys());
+                scores.put(blocks_.first_row(), {DType::f32, {blocks_.rows(), keys()}, to});
+                choose(map, to, scratch);
+            }
         }
-        for (std::size_t column = 0; column < sums.size(); ++column) sums[column] += parts[column] / total;
     }
 
-    // The smallest score among the fewest blocks that reach the threshold.
-    double smallest_kept(const std::vector<double>& scores) const {
-        std::vector<double> ranked = scores;
-        std::sort(ranked.begin(), ranked.end(), std::greater<>());
-        std::vector<double> reached(ranked.size());
-        std::partial_sum(ranked.begin(), ranked.end(), reached.begin());
-        const double wanted = input_.pattern.cdf_threshold * reached.back();
-        const auto enough = std::lower_bound(reached.begin(), reached.end(), wanted) - reached.begin() + 1;
-        const auto most =
-            static_cast<std::ptrdiff_t>((1.0 - input_.pattern.sparsity) * static_cast<double>(ranked.size()));
-        return ranked[static_cast<std::size_t>(std::max<std::ptrdiff_t>(std::min(enough, most), 1) - 1)];
+    // Maps that share keys at a time, as many rows and maps as there is memory for.
+    void run_on_device() {
+        const std::size_t bytes_of_block = bytes_of(1) * static_cast<std::size_t>(group_);
+        const std::int64_t most = maps_at_once(all_blocks_, bytes_of_block);
+        const std::int64_t maps =
+            most < all_blocks_
+                ? 1
+                : maps_at_once(input_.k.maps(), bytes_of(all_blocks_) * static_cast<std::size_t>(group_));
+        PlanScratch scratch(bytes_of(most) * static_cast<std::size_t>(maps * group_), input_.tables.device);
+        for (std::int64_t first = 0; first < input_.k.maps(); first += maps) {
+            const std::int64_t kv_maps = std::min(maps, input_.k.maps() - first);
+            blocks_.maps = kv_maps * group_;
+            for (blocks_.first_block = 0; blocks_.first_block < all_blocks_; blocks_.first_block += most) {
+                blocks_.q_blocks = std::min(most, all_blocks_ - blocks_.first_block);
+                scratch.reuse();
+                auto* to = scratch.take<float>(blocks_.maps * blocks_.rows() * keys());
+                kernels_.strided_products({input_.q.planning_rows(first * group_, blocks_.maps),
+                                           input_.k.planning_rows(first, kv_maps), group_,
+                                           blocks_.first_row(), blocks_.rows(), to, input_.context.stream});
+                choose(first * group_, to, scratch);
+            }
+        }
     }
 
-    void select(std::int64_t row, std::vector<double>& scores, std::uint8_t* out) const {
-        const Cell& queries = q_cells_[static_cast<std::size_t>(row)];
-        const std::int64_t last = last_seen(queries.end - 1);
-        if (last < 0 || broken_) return;
-        const auto diagonal =
-            static_cast<std::size_t>(std::min(last, input_.k.tokens - 1) / input_.pattern.block_size);
-        const bool full = queries.always_kept || (input_.causal && row < 2);
-        scores.back() = 0.0;
-        const double threshold = smallest_kept(scores);
-        for (std::size_t column = 0; column <= diagonal; ++column)
-            out[column] = full || scores[column] >= threshold || k_cells_[column].always_kept ? 1 : 0;
-        if (input_.pattern.keep_sink) out[0] = 1;
-        if (input_.pattern.keep_recent) out[diagonal] = 1;
+  private:
+    std::int64_t keys() const { return strided(blocks_.k_len); }
+
+    // Scratch of so many rows of blocks of one map.
+    std::size_t bytes_of(std::int64_t q_blocks) const {
+        const std::int64_t rows = q_blocks * (blocks_.block / kPlanningStride), columns = blocks_.k_blocks();
+        const std::int64_t floats = (rows * keys() + 1) / 2 * 2,
+                           doubles = (rows + q_blocks) * columns + q_blocks * ranked_size(columns);
+        return static_cast<std::size_t>(floats * 4 + doubles * 8 + 8);
+    }
+
+    void choose(std::int64_t first_map, float* scores, PlanScratch& scratch) {
+        const std::int64_t columns = blocks_.k_blocks();
+        BlockSharesArgs shares;
+        shares.blocks = blocks_;
+        shares.scores = scores;
+        shares.factor = input_.scale / static_cast<float>(kPlanningStride);
+        scratch.align(sizeof(double));
+        shares.parts = scratch.take<double>(blocks_.maps * blocks_.rows() * columns);
+        shares.sums = scratch.take<double>(blocks_.maps * blocks_.q_blocks * columns);
+        shares.stream = input_.context.stream;
+        kernels_.block_shares(shares);
+        const auto is_nan = [](double share) { return std::isnan(share); };
+        if (input_.tables.device == Device::cpu &&
+            std::any_of(shares.sums, shares.sums + blocks_.q_blocks * columns, is_nan))
+            fail_not_finite(input_.q, input_.k);
+        KeepSharesArgs keep;
+        keep.blocks = blocks_;
+        keep.sums = shares.sums;
+        keep.ranked = scratch.take<double>(blocks_.maps * blocks_.q_blocks * ranked_size(columns));
+        keep.q_kept = values_of<std::uint8_t>(input_.tables.q.kept);
+        keep.k_kept = values_of<std::uint8_t>(input_.tables.k.kept);
+        keep.cdf_threshold = input_.pattern.cdf_threshold;
+        keep.sparsity = input_.pattern.sparsity;
+        keep.keep_sink = input_.pattern.keep_sink;
+        keep.keep_recent = input_.pattern.keep_recent;
+        keep.grid = grid_ + first_map * all_blocks_ * columns;
+        keep.stream = input_.context.stream;
+        kernels_.keep_shares(keep);
     }
 
     const ContentInput& input_;
-    Cells q_cells_, k_cells_;
-    std::int64_t strided_keys_;
-    float factor_;
-    std::atomic<bool> broken_ = false;
+    const PlanningKernels& kernels_;
+    std::uint8_t* grid_;
+    StridedBlocks blocks_;
+    std::int64_t all_blocks_ = 0, group_ = 1;
 };
 
-std::vector<BlockGrid> antidiagonal_blocks(const ContentInput& input) {
-    Selection selection(input);
-    std::vector<BlockGrid> grids;
-    for (std::int64_t map = 0; map < input.q.maps(); ++map) grids.push_back(selection.of_map(map));
-    if (selection.broken()) fail_not_finite(input.q, input.k);
-    return grids;
+void antidiagonal_cells(const ContentInput& input, std::uint8_t* grid) {
+    SharePass pass(input, grid);
+    if (planning_kernels(input.tables.device).strided_products == nullptr) {
+        pass.run_on_cpu();
+    } else {
+        pass.run_on_device();
+    }
 }
 
 }  // namespace
 
 namespace head_patterns {
 extern const HeadPattern kAntidiagonal = {
-    .name = "antidiagonal", .cells = natural_cells, .content_blocks = antidiagonal_blocks};
+    .name = "antidiagonal", .cells = natural_cells, .content_cells = antidiagonal_cells, .strides = true};
 }  // namespace head_patterns
 
 }  // namespace aerogel

@@ -3,81 +3,68 @@
 // order of a row, so the plain products are ranked: no exp, and no ties made by underflow.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
-#include "base/thread_pool.h"
-#include "sparse/head_rows.h"
-#include "sparse/patterns/pattern.h"
+#include "ops/planning.h"
+#include "sparse/plan_scratch.h"
+#include "sparse/plan_tables.h"
 
 namespace aerogel {
 namespace {
 
-// Means of one head: q [query cells, head_dim], k [head_dim, key cells].
-struct PooledHead {
-    const float* q = nullptr;
-    const float* k = nullptr;
-    std::int64_t head_dim = 0;
-};
-
-// Products of one mean query with all mean keys, summed over head_dim in ascending order in float32.
-void score_row(const PooledHead& pooled, std::int64_t row, std::vector<float>& scores) {
-    const auto columns = scores.size();
-    const float* query = pooled.q + row * pooled.head_dim;
-    std::fill(scores.begin(), scores.end(), 0.0F);
-    float* out = scores.data();
-    for (std::int64_t d = 0; d < pooled.head_dim; ++d) {
-        const float factor = query[d];
-        const float* keys = pooled.k + static_cast<std::size_t>(d) * columns;
-        for (std::size_t c = 0; c < columns; ++c) out[c] += factor * keys[c];
-    }
+std::int64_t kept_cells(std::int64_t cells, double sparsity) {
+    const auto kept = static_cast<std::int64_t>(std::ceil(static_cast<double>(cells) * (1.0 - sparsity)));
+    return std::clamp<std::int64_t>(kept, 1, cells);
 }
 
-struct SideCells {
-    Cells q, k;
-};
-
-BlockGrid best_cells(const PooledHead& pooled, const SideCells& cells, double sparsity) {
-    const std::size_t columns = cells.k.size();
-    const auto kept = static_cast<std::int64_t>(std::ceil(static_cast<double>(columns) * (1.0 - sparsity)));
-    const auto rank = static_cast<std::ptrdiff_t>(
-        std::clamp<std::int64_t>(kept, 1, static_cast<std::int64_t>(columns)) - 1);
-    BlockGrid grid(cells.q.size() * columns, 0);
-    std::vector<float> scores(columns);
-    std::vector<float> ranked;
-    for (std::size_t row = 0; row < cells.q.size(); ++row) {
-        std::uint8_t* out = grid.data() + row * columns;
-        if (cells.q[row].always_kept) {
-            std::fill_n(out, columns, std::uint8_t{1});
-            continue;
-        }
-        score_row(pooled, static_cast<std::int64_t>(row), scores);
-        ranked = scores;
-        std::nth_element(ranked.begin(), ranked.begin() + rank, ranked.end(), std::greater<>());
-        const float smallest_kept = ranked[static_cast<std::size_t>(rank)];
-        for (std::size_t column = 0; column < columns; ++column)
-            out[column] = scores[column] >= smallest_kept || cells.k[column].always_kept ? 1 : 0;
+// Of means on the host, whose panels end in anything.
+bool are_finite(const CellMeansArgs& args) {
+    const std::int64_t dim = args.rows.head_dim, of_map = args.panels ? in_panels(args.count) : args.count;
+    for (std::int64_t i = 0; i < args.rows.maps * of_map * dim; ++i) {
+        const std::int64_t panel = i % (of_map * dim) / (kKeyPanel * dim);
+        if (args.panels && panel * kKeyPanel + i % kKeyPanel >= args.count) continue;
+        if (!std::isfinite(args.means[i])) return false;
     }
-    return grid;
+    return true;
 }
 
-std::vector<BlockGrid> block_mean_blocks(const ContentInput& input) {
-    const SideCells cells = {pooled_cells(input.sides.q), pooled_cells(input.sides.k)};
-    const std::vector<float> q_means = cell_means(input.q, cells.q, false);
-    const std::vector<float> k_means = cell_means(input.k, cells.k, true);
-    const auto finite = [](float x) { return std::isfinite(x); };
-    if (!std::all_of(q_means.begin(), q_means.end(), finite) ||
-        !std::all_of(k_means.begin(), k_means.end(), finite))
-        fail_not_finite(input.q, input.k);
-    std::vector<BlockGrid> grids(static_cast<std::size_t>(input.q.maps()));
-    const std::int64_t dim = input.q.head_dim;
-    parallel_for(input.q.maps(), [&](std::int64_t map, int) {
-        const PooledHead pooled = {
-            q_means.data() + map * static_cast<std::int64_t>(cells.q.size()) * dim,
-            k_means.data() + kv_map(input.q, input.k, map) * static_cast<std::int64_t>(cells.k.size()) * dim,
-            dim};
-        grids[static_cast<std::size_t>(map)] = best_cells(pooled, cells, input.pattern.sparsity);
-    });
-    return grids;
+void block_mean_cells(const ContentInput& input, std::uint8_t* grid) {
+    const PlanTables& tables = input.tables;
+    const PlanningKernels& kernels = planning_kernels(tables.device);
+    const auto rows = static_cast<std::int64_t>(tables.q.cells.size()),
+               columns = static_cast<std::int64_t>(tables.k.cells.size());
+    const std::int64_t dim = input.q.head_dim, padded = in_panels(columns),
+                       group = input.q.heads / input.k.heads;
+    const auto floats = static_cast<std::size_t>(dim * (group * rows + padded) + group * rows * padded);
+    const std::int64_t most = maps_at_once(input.k.maps(), floats * sizeof(float));
+    void* const stream = input.context.stream;
+    PlanScratch scratch(static_cast<std::size_t>(most) * floats * sizeof(float), tables.device);
+    for (std::int64_t first = 0; first < input.k.maps(); first += most) {
+        const std::int64_t kv_maps = std::min(most, input.k.maps() - first), maps = kv_maps * group;
+        scratch.reuse();
+        const CellMeansArgs of_q = {input.q.planning_rows(first * group, maps),
+                                    values_of<IndexRange>(tables.q.ranges),
+                                    rows,
+                                    false,
+                                    scratch.take<float>(maps * rows * dim),
+                                    stream};
+        const CellMeansArgs of_k = {input.k.planning_rows(first, kv_maps),
+                                    values_of<IndexRange>(tables.k.ranges),
+                                    columns,
+                                    true,
+                                    scratch.take<float>(kv_maps * padded * dim),
+                                    stream};
+        kernels.cell_means(of_q);
+        kernels.cell_means(of_k);
+        if (tables.device == Device::cpu && !(are_finite(of_q) && are_finite(of_k)))
+            fail_not_finite(input.q, input.k);
+        const MeanProductsArgs products = {of_q.means, of_k.means, scratch.take<float>(maps * rows * padded),
+                                           maps,       group,      rows,
+                                           columns,    dim,        stream};
+        kernels.mean_products(products);
+        kernels.keep_best({products.scores, values_of<std::uint8_t>(tables.q.kept),
+                           values_of<std::uint8_t>(tables.k.kept), grid + first * group * rows * columns,
+                           maps, rows, columns, kept_cells(columns, input.pattern.sparsity), stream});
+    }
 }
 
 }  // namespace
@@ -87,7 +74,7 @@ extern const HeadPattern kBlockMean = {.name = "block_mean",
                                        .q_order = windowed_order,
                                        .k_order = windowed_order,
                                        .cells = pooled_cells,
-                                       .content_blocks = block_mean_blocks};
+                                       .content_cells = block_mean_cells};
 }  // namespace head_patterns
 
 }  // namespace aerogel

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "aerogel/context.h"
 #include "aerogel/sparse_attention.h"
 #include "base/function_ref.h"
 #include "sparse/geometry.h"
@@ -19,14 +20,18 @@
 
 namespace aerogel {
 
-/// What a pattern that looks at the content sees: q and k in its order, scale > 0.
+struct PlanTables;
+
+/// What a pattern that looks at the content sees: q and k in its order, where the tables lie, scale > 0.
 struct ContentInput {
     const SparseSides& sides;
+    const PlanTables& tables;
     const SparsePattern& pattern;
     HeadRows q;
     HeadRows k;  ///< as many heads or a divisor of them, see kv_map()
     float scale;
     bool causal;
+    Context context;
 };
 
 struct HeadPattern {
@@ -37,8 +42,11 @@ struct HeadPattern {
     Cells (*cells)(const SparseGeometry& side);
     /// The kept cells when they depend neither on content nor on a given mask, else null. q and k are alike.
     BlockGrid (*static_blocks)(const SparseGeometry& side) = nullptr;
-    /// The kept cells per map, chosen by the content, else null.
-    std::vector<BlockGrid> (*content_blocks)(const ContentInput& input) = nullptr;
+    /// The kept cells, chosen by the content, else null: [maps, query cells, key cells] of 0 and 1, where the
+    /// tables lie. On the CPU, InvalidArgument where q or k is not finite; elsewhere nobody waits for such
+    /// news, and a row of cells is kept whole where its scores are not finite.
+    void (*content_cells)(const ContentInput& input, std::uint8_t* grid) = nullptr;
+    bool strides = false;  ///< content_cells needs strided_products of devices other than the CPU
 };
 
 /// What a type makes of a VideoLayout: nothing; whatever there is; one video, or several, that it needs.
@@ -66,9 +74,7 @@ struct SparseTypeRow {
     /// Finds out for each head which of its patterns that is.
     bool recognises() const { return heads[1] != nullptr; }
     /// Makes masks by itself.
-    bool predicts() const {
-        return heads[0]->static_blocks != nullptr || heads[0]->content_blocks != nullptr;
-    }
+    bool predicts() const { return heads[0]->static_blocks != nullptr || heads[0]->content_cells != nullptr; }
     std::span<const HeadPattern* const> head_patterns() const;
     /// Its pattern of this name, or that of dense heads; null when there is none.
     const HeadPattern* head_pattern(std::string_view head) const;

@@ -1,5 +1,5 @@
 // Everything in lanes of a fixed number.
-#include "sparse/softmax.h"
+#include "kernels/softmax_numerators.h"
 
 #include <algorithm>
 #include <bit>
