@@ -59,6 +59,10 @@ def of_mxfp4(name, old, new):
     return Mutant(f"mxfp4: {name}", "src/kernels/cuda/mx_gemm.cuh", old, new, "src/kernels/cuda/linear_mxfp4_sm120.cu", "Linear/MxGemm.*/fp4_s")
 
 
+def of_rotation(name, old, new, source="quantize"):
+    return Mutant(f"rotation: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/quantize.cu", "QuantizedRotation.*")
+
+
 def of_convolution(name, old, new, cases="*narrow*"):
     return Mutant(f"convolution: {name}", "src/kernels/cuda/convolution.cuh", old, new, "src/kernels/cuda/convolution.cu",
                   f"Convolution/Tiles.{cases}")
@@ -171,6 +175,13 @@ MUTANTS = [
     of_mxfp4("rows of E2M1 exchanged", "lane / 8 % 2) * 8 * kXRow", "1 - lane / 8 % 2) * 8 * kXRow"),
     of_mx("the upper columns forgotten", "high | other_high << 4", "high | high << 4", "fp4_s", "mx_quantize"),
     of_mx("a block of two lanes", "        largest = Base::larger(largest, gpu::shfl_xor(largest, 2));\n", "", "*_s", "mx_quantize"),
+    of_rotation("a pass over the lanes forgotten", "for (int distance = 1; distance < 32; distance *= 2) {\n            if (distance * 8", "for (int distance = 2; distance < 32; distance *= 2) {\n            if (distance * 8"),
+    of_rotation("a pass too many", "if (distance >= a.rotation) return;", "if (distance > a.rotation) return;"),
+    of_rotation("the digit between lanes forgotten", "if (a.rotation < 16) return;", "if (a.rotation < 64) return;"),
+    of_rotation("signs of the wrong half", "values[i + 4] = sum - other;", "values[i + 4] = other - sum;"),
+    of_rotation("factors forgotten", "factors ? a.rotation_factors[u * 8 + i] : 1.0F", "1.0F"),
+    of_rotation("another lane's number", "int left = digit < 2 ? 0 : digit - 1;", "int left = digit < 2 ? 0 : digit - 2;", "rotation_steps"),
+    of_rotation("the difference the wrong way round", "other - value : value + other", "value - other : value + other", "rotation_steps"),
     of_convolution("no barrier in the loop", "__syncthreads();  // all have read the stage that is filled now", ""),
     of_convolution("no barrier before the pixels are read", "        find_pixels();\n        __syncthreads();", "        find_pixels();"),
     of_convolution("waits for a stage too few", "gpu::cp_async_wait<T.stages - 2>();", "gpu::cp_async_wait<T.stages - 1>();"),
