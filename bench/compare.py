@@ -34,6 +34,9 @@ KINDS = ("linear", "attention", "cross", "sparse")
 DEFAULT = ("linear/wan2.1-1.3b/", "linear/z-image-turbo/1024x3840x3840", "linear/z-image-turbo/1024x10240x3840", "linear/flux.2-klein-4b/1024x18432x3072",
            "linear/wan2.1-14b/1024x5120x5120", "linear/qwen-image/1024x3072x3072", "attention/wan2.1-1.3b/", "attention/flux.2-klein-4b/",
            "cross/wan2.1-1.3b/", "sparse/wan2.1-1.3b/")
+# What runs with --short: narrow and wide layers, and each kind of attention, for --levels in about as many minutes.
+SHORT = ("linear/wan2.1-1.3b/1024x1536x1536", "linear/qwen-image/1024x3072x3072", "linear/z-image-turbo/1024x10240x3840", "attention/wan2.1-1.3b/",
+         "attention/flux.2-klein-4b/", "cross/wan2.1-1.3b/", "sparse/wan2.1-1.3b/")
 # What --check asks of W8A8_DYNAMIC layers by level: times as fast as PyTorch in float32.
 FLOORS = {"avx2": 1.3, "avxvnni": 2.5, "avx512": 3.5, "avx512_bf16": 3.5, "amx": 3.5}
 # The largest errors that --check takes of ours, by kind and variant: several times those measured.
@@ -44,13 +47,14 @@ ERRORS = {"linear": {"f32": 0.03, "bf16": 0.03}, "attention": OF_ATTENTION, "cro
 def parse_arguments(arguments=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every layer and attention of every model; default: a selection of about ten minutes on two cores")
+    parser.add_argument("--short", action="store_true", help="half of that selection, three turns of each side unless --rounds says otherwise")
     parser.add_argument("--only", action="append", default=[], help="problems of all models whose name contains this (linear/wan2.1-1.3b/1024x1536x1536, see --list); repeatable")
     parser.add_argument("--list", action="store_true", help="print the names of the problems and end")
     parser.add_argument("--peer", action="append", default=[], help="only peers whose name contains this; repeatable")
     parser.add_argument("--cpu", choices=[*HOLDS], help="hold all sides to this level; peers that cannot be held are left out")
     parser.add_argument("--levels", action="store_true", help="repeat ours at the lesser CPU levels")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every side")
-    parser.add_argument("--rounds", type=int, default=Plan.rounds, help="turns of each side (default %(default)s)")
+    parser.add_argument("--rounds", type=int, help=f"turns of each side (default {Plan.rounds}, with --short 3)")
     parser.add_argument("--turn", type=float, default=Plan.turn, help="seconds of a turn; at least one call is timed (default %(default)s)")
     parser.add_argument("--most-rows", type=int, default=MOST_ROWS, help="rows of x of a layer, at most (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -59,7 +63,9 @@ def parse_arguments(arguments=None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit with 1 when ours is not exact, fails, is off by more than ERRORS, or is slower than asked (FLOORS)")
     parser.add_argument("--no-install", action="store_true", help="leave out the peers that are not installed")
     parser.add_argument("--build", type=Path, default=ROOT / "build/release", help="the build folder")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    parsed.rounds = parsed.rounds or (3 if parsed.short else Plan.rounds)
+    return parsed
 
 
 def problems_of(arguments: argparse.Namespace) -> list[Problem]:
@@ -77,7 +83,7 @@ def problems_of(arguments: argparse.Namespace) -> list[Problem]:
         if frames > 1 and not model.text:
             found["sparse", model.name] = Problem("sparse", model.name, (heads, tokens, model.head_dim))
     every = sorted(found.values(), key=lambda problem: KINDS.index(problem.kind))
-    wanted = arguments.only or ([""] if arguments.all or arguments.list else DEFAULT)
+    wanted = arguments.only or ([""] if arguments.all or arguments.list else SHORT if arguments.short else DEFAULT)
     # Names of models that share a layer find it, too.
     return [problem for problem in every if any(part in name for part in wanted for name in names(problem))]
 

@@ -407,8 +407,28 @@ def hash_of(name):
     return sum(name.partition(",")[0].encode()) % 10
 
 
+def further_tables(arguments, rows, rows_of_caches):
+    return f"""## One algorithm at a time
+
+The same algorithms on three schemes, from the table above. SVD is a float branch of rank 32 beside the quantized
+residual (`--low-rank`), which takes bytes; the rotated rows multiply the inputs by a Hadamard matrix.
+
+{side_by_side(rows)}
+
+## Caches of steps
+
+`--cache first-block` and `--cache taylor` leave the blocks of a pass out where the first block's output changes little
+([models.md](models.md)). The float model, {arguments.cache_steps} steps; the numbers are `--cache-threshold`. *Passes left out* is their
+share. PSNR, SSIM and cosine compare with the videos of the first row.
+
+{table(rows_of_caches, COLUMNS_OF_CACHES)}
+
+"""
+
+
 def page(arguments, rows, rows_by_step, rows_of_caches):
     videos, guidance = len(arguments.captions), "" if arguments.guidance is None else f", guidance {arguments.guidance:g}"
+    further = further_tables(arguments, rows, rows_of_caches)
     return f"""# Fidelity: what quantization costs in quality
 
 This page compares every scheme, with its useful algorithms, in size, speed and quality on one model, beside torchao.
@@ -449,22 +469,7 @@ differences of near variants with the 95 % intervals of their means. *Sure* says
 
 {EXPLANATIONS}
 
-## One algorithm at a time
-
-The same algorithms on three schemes, from the table above. SVD is a float branch of rank 32 beside the quantized
-residual (`--low-rank`), which takes bytes; the rotated rows multiply the inputs by a Hadamard matrix.
-
-{side_by_side(rows)}
-
-## Caches of steps
-
-`--cache first-block` and `--cache taylor` leave the blocks of a pass out where the first block's output changes little
-([models.md](models.md)). The float model, {arguments.cache_steps} steps; the numbers are `--cache-threshold`. *Passes left out* is their share.
-PSNR, SSIM and cosine compare with the videos of the first row.
-
-{table(rows_of_caches, COLUMNS_OF_CACHES)}
-
-## Ranges per step
+{further}## Ranges per step
 
 `W8A8` has one input range per layer for all steps. `W8A8_TIMESTEP` has one range for each step, and may compute with
 ranges per token (dynamic) before a given step. When frames start one after the other, as above, every step holds tokens

