@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -23,6 +24,9 @@ struct QuantizedLinearWeights {
     /// columns each after these signs, and x' is multiplied by R at run time.
     Tensor rotation;
     RotationKind rotation_kind = RotationKind::hadamard;  ///< of the transforms
+    /// i32 [k] or undefined: column i of all arrays belongs to column column_order[i] of x (GPTQ's act order,
+    /// on the CPU, without mul_scale).
+    Tensor column_order;
     /// f32|bf16|f16 [r,k] and [n,r], or undefined: y += (x' l1^T) l2^T, x' before the rotation.
     Tensor low_rank_l1, low_rank_l2;
     /// Static scales of the activations, one set per step (W8A8: one in all), or undefined: f32 [steps] twice
@@ -30,6 +34,9 @@ struct QuantizedLinearWeights {
     Tensor input_scale, input_offset, quant_bias, deq_scale;
     /// Bytes of the layer's tensors in its files; 0 = count the arrays above.
     std::size_t stored_bytes = 0;
+    /// IoError when the mapped file that arrays are views of has been shortened since: they have lost bytes.
+    /// Null where none is a view of a file.
+    std::function<void()> check_intact = {};
 
     /// Sets of static scales.
     std::int64_t steps() const { return input_scale.defined() ? input_scale.count() : 0; }

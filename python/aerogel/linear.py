@@ -70,6 +70,7 @@ class QuantizedLinear(nn.Module):
         with torch.inference_mode(False):  # tensors made in inference mode do not tell when they are written to
             arrays = {name: from_core(array) for name, array in core.arrays().items()}
         self._begin(core, arrays)
+        self._check_file = core.check_intact
         layout, stored = self._stored()
         self._now = (remember(layout, stored, core), [state_of(a) for a in stored])
 
@@ -79,6 +80,7 @@ class QuantizedLinear(nn.Module):
         self.group_size = core.group_size
         self.timestep_policy: TimestepPolicyConfig | None = None
         self._now = self._ticket = None
+        self._check_file: Callable[[], None] | None = None  # raises where the arrays are views of a file that has lost bytes
         for name, array in arrays.items():
             self.register_buffer(name, array)
         if "bias" not in arrays:
@@ -118,6 +120,11 @@ class QuantizedLinear(nn.Module):
         names = tuple([n for n in ARRAYS if self._buffers.get(n) is not None])
         return Layout(names, self.scheme, self.in_features, self.group_size), [self._buffers[n] for n in names]
 
+    def check_intact(self) -> None:
+        """OSError where the arrays are views of a file that has been shortened since: they have lost bytes. What runs goes on running."""
+        if self._check_file is not None:
+            self._check_file()
+
     def _current(self) -> tuple[Packed, list[torch.Tensor]]:
         """The kernel's form of the arrays as they are now, and the arrays: it borrows them, and another thread may exchange the layer's at any
         time, so whoever runs it holds them. ValueError when they no longer fit each other."""
@@ -131,7 +138,9 @@ class QuantizedLinear(nn.Module):
                 self._to_host(layout, arrays)
                 self._move(self._place, place)
                 return self._current()
-            self._now, self._own = (packed(layout, arrays, place), seen), id(arrays[0]) if arrays[0].is_cpu else self._own
+            made = packed(layout, arrays, place)
+            self.check_intact()
+            self._now, self._own = (made, seen), id(arrays[0]) if arrays[0].is_cpu else self._own
             now = self._now
             self._ticket = now[0].ticket if self._place.type != "cpu" else None
         return now[0], arrays
@@ -165,7 +174,9 @@ class QuantizedLinear(nn.Module):
     def dequantized(self) -> torch.Tensor:
         """The float32 matrix [out_features, in_features] that x is multiplied with."""
         made, _arrays = self._current()
-        return _dequantized(made, self._buffers.get("mul_scale")).to(made.place)
+        weight = _dequantized(made, self._buffers.get("mul_scale")).to(made.place)
+        self.check_intact()
+        return weight
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
@@ -177,6 +188,10 @@ class QuantizedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._buffers.get('bias') is not None}, scheme={self.scheme}"
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        self.check_intact()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         layout, arrays = self._stored()
@@ -249,7 +264,9 @@ class QuantizedLinear(nn.Module):
             self._current()  # graphs take the form that is there
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_now": None, "_ticket": None}
+        self.check_intact()
+        return {**self.__dict__, "_now": None, "_ticket": None, "_check_file": None}
+
 
     def __prepare_scriptable__(self) -> Self:
         raise NotImplementedError("[linear] torch.jit.script cannot read a quantized layer: use torch.jit.trace or torch.export")

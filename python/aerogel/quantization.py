@@ -94,6 +94,8 @@ def _type_of(scheme_of: Callable[[str, str], str] | None) -> Callable[[str, str,
 
     def type_of(name: str, stored: str, is_attention: bool) -> str:
         wanted = scheme_of(name, stored) or stored
+        if not isinstance(wanted, str):
+            raise ValueError(f"[quantize] scheme_of must return the name of a scheme, got {wanted!r} for {name}")
         return stored if is_attention and wanted.upper() != "FLOAT" else wanted
 
     return type_of

@@ -1,4 +1,5 @@
 // aerogel._core.Linear: a quantized layer made from a float one, from arrays or from files.
+#include <nanobind/stl/function.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -141,6 +142,9 @@ void bind_linear(nb::module_& module) {
             nb::sig("def check(scheme: str, in_features: int, group_size: int, **arrays: object) -> None"),
             "Raises what from_arrays would raise.")
         .def("arrays", &arrays_of, "Stored arrays by name, sharing the layer's memory.")
+        .def_prop_ro(
+            "check_intact", [](const QuantizedLinear& linear) { return linear.weights().check_intact; },
+            "To be called when the arrays have been read; None where they are not views of a file.")
         .def(
             "forward",
             [](const QuantizedLinear& linear, const DeviceArray& x, const OutArray& y, int timestep,

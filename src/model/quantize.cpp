@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "base/cpu_features.h"
 #include "core/finite.h"
 #include "core/text.h"
+#include "model/original_names.h"
 #include "model/quantize.h"
 #include "quant/model_plan.h"
 #include "quant/name_pattern.h"
@@ -52,6 +54,22 @@ ModelModules modules_of(const LayeredModel& model) {
         listed.modules.push_back(std::move(module));
     }
     return listed;
+}
+
+// A checkpoint of another program may have the names of the model's own code.
+void name_as_in(const LayeredModel& model, QuantizedPair& pair) {
+    const std::vector<std::string> own = model.linear_names();
+    const std::set<std::string> known(own.begin(), own.end());
+    const auto by_name = linears_by_name(model);
+    pair.rename_layers([&](const std::string& name) {
+        const auto found = by_name.find(lookup_name(name));
+        if (known.contains(name) || found == by_name.end()) return std::vector<std::string>();
+        std::vector<std::string> names(found->second.front().parts);
+        for (const NamedPart& part : found->second)
+            if (part.parts == names.size() && !part.swap_halves) names[part.part] = part.linear;
+        const bool all = std::find(names.begin(), names.end(), "") == names.end();
+        return all ? names : std::vector<std::string>();
+    });
 }
 
 using Built = std::map<std::string, std::unique_ptr<Linear>>;
@@ -119,7 +137,8 @@ Built build(const ModelPlan& plan, Device device, const LayerReader& reader) {
 
 QuantizeReport quantize(LayeredModel& model, const std::filesystem::path& description_path,
                         const QuantizeOptions& options) {
-    const QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
+    QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
+    name_as_in(model, pair);
     const ModelPlan plan = plan_from_files(modules_of(model), pair, {});
     bool any_static = false;
     const auto each_tensor = [&](const ModuleDecision& decision, auto&& f) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "core/finite.h"
@@ -49,7 +50,7 @@ Shape scales(const ArraySizes& s) {
     return {s.n, s.groups};
 }
 
-constexpr std::array<LayerArray, 14> kArrays = {{
+constexpr std::array<LayerArray, 15> kArrays = {{
     {.name = "weight", .form = Form::weight, .of_weight = &QuantizedTensor::data},
     {.name = "weight_scale", .form = Form::scale, .of_weight = &QuantizedTensor::scale, .shape = scales},
     {.name = "weight_offset",
@@ -131,6 +132,13 @@ constexpr std::array<LayerArray, 14> kArrays = {{
      .outer = true,
      .is_float = true,
      .from_data = true},
+    {.name = "column_order",
+     .form = Form::integers,
+     .own = &Layer::column_order,
+     .shape = columns,
+     .part = &LayerParts::column_order,
+     .unnamed = true,
+     .from_data = true},
     // A correction that W4A8 files carry for one accelerator's arithmetic; nothing here needs it.
     {.name = "scale_bias", .form = Form::ignored},
 }};
@@ -193,6 +201,20 @@ NamedArrays named_arrays(const QuantizedLinearWeights& layer) {
         arrays.emplace_back(array.name, array.form == Form::factors ? tensor.to(DType::f32) : tensor);
     }
     return arrays;
+}
+
+void watch_file(QuantizedLinearWeights& layer, const SafetensorsFile& file,
+                std::span<const std::string> tensors) {
+    for (const std::string& name : tensors) {
+        if (!file.contains(name)) continue;
+        const void* bytes = file.tensor(name).data();
+        for (const LayerArray& array : kArrays) {
+            if (!array.has_member() || !array.in(layer).defined() || array.in(layer).data() != bytes)
+                continue;
+            layer.check_intact = [file] { file.check_intact(); };
+            return;
+        }
+    }
 }
 
 QuantizedLinearWeights layer_of_arrays(const LayerMeaning& meaning, const NamedArrays& arrays) {
@@ -319,6 +341,22 @@ void check_rotation(const QuantizedLinearWeights& weights) {
     }
 }
 
+void check_column_order(const QuantizedLinearWeights& weights) {
+    if (!weights.column_order.defined()) return;
+    if (weights.mul_scale.defined()) refuse(weights, "column_order and mul_scale do not go together");
+    const std::int64_t k = weights.weight.columns;
+    std::vector<bool> there(static_cast<std::size_t>(k));
+    for (std::int64_t i = 0; i < k; ++i) {
+        const std::int64_t column = weights.column_order.as<std::int32_t>()[i];
+        if (column < 0 || column >= k || there[static_cast<std::size_t>(column)]) {
+            refuse(weights,
+                   fmt::format("column_order must hold each of {} columns once, got {} at element {}", k,
+                               column, i));
+        }
+        there[static_cast<std::size_t>(column)] = true;
+    }
+}
+
 void check_low_rank(const QuantizedLinearWeights& weights) {
     const Tensor &l1 = weights.low_rank_l1, &l2 = weights.low_rank_l2;
     if (!l1.defined() && !l2.defined()) return;
@@ -354,6 +392,7 @@ void check_layer(const QuantizedLinearWeights& weights) {
     check_steps(weights, scheme);
     check_shapes(weights, scheme);
     check_rotation(weights);
+    check_column_order(weights);
     check_low_rank(weights);
     for (std::int64_t step = 0; step < weights.steps(); ++step) check_static(weights, step);
     check_values(weights);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "aerogel/quantized_linear.h"
+#include "aerogel/safetensors.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -26,7 +27,7 @@ struct ArraySizes {
 
 /// Parts of a layer that are there or not, whatever its scheme.
 struct LayerParts {
-    bool bias = false, rotation = false, low_rank = false, smoothing = false;
+    bool bias = false, rotation = false, low_rank = false, smoothing = false, column_order = false;
 };
 
 /// How values lie in files. In memory all are f32 but `integers`, `factors` (f32, bf16 or f16) and what
@@ -93,6 +94,10 @@ ArraySizes sizes_of(const QuantizedLinearWeights& layer);
 /// A layer as named arrays, which state dicts hold: shapes and types as in memory, but factors as f32.
 using NamedArrays = std::vector<std::pair<std::string, Tensor>>;
 NamedArrays named_arrays(const QuantizedLinearWeights& layer);
+
+/// Sets `check_intact` where an array is a view of one of these tensors of the file.
+void watch_file(QuantizedLinearWeights& layer, const SafetensorsFile& file,
+                std::span<const std::string> tensors);
 
 /// What the arrays alone do not tell.
 struct LayerMeaning {

@@ -1,4 +1,4 @@
-// Rotation and low-rank branch, some hundred rows at a time so that scratch stays small.
+// Order, rotation and low-rank branch, some hundred rows at a time so that scratch stays small.
 #include "quant/linear_branches.h"
 
 #include <fmt/format.h>
@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "aerogel/error.h"
+#include "aerogel/number_types.h"
 #include "base/thread_pool.h"
 #include "core/views.h"
 #include "ops/elementwise.h"
@@ -84,6 +85,11 @@ LinearBranches::LinearBranches(const QuantizedLinearWeights& weights, Device dev
         }
         signs_ = signs_.to(device);
     }
+    order_ = weights.column_order;
+    if (order_.defined() && device != Device::cpu) {
+        throw Unsupported(
+            fmt::format("[linear] a layer in act order runs on the CPU, not on {}", device.describe()));
+    }
     if (!weights.low_rank_l1.defined()) return;
     Tensor l1 = weights.low_rank_l1;
     if (weights.mul_scale.defined()) l1 = scale_columns(l1.to(DType::f32), weights.mul_scale);
@@ -105,8 +111,29 @@ void LinearBranches::run(const TensorView& x, const MutableView& y, const Multip
     }
 }
 
-void LinearBranches::run_piece(const TensorView& x, const MutableView& y, const Multiply& multiply,
+// float32, so that kernels of any kind take them.
+Tensor LinearBranches::ordered_rows(const TensorView& x, const Context& context) const {
+    Tensor rows(DType::f32, x.shape);
+    const auto* order = order_.as<std::int32_t>();
+    const std::int64_t stride = x.contiguous() ? k_ : x.strides[0];
+    const auto gather = [&](std::int64_t row, int) {
+        float* to = rows.mutable_as<float>() + row * k_;
+        if (x.dtype == DType::f32) {
+            const float* from = x.as<float>() + row * stride;
+            for (std::int64_t i = 0; i < k_; ++i) to[i] = from[order[i]];
+        } else {
+            const BFloat16* from = x.as<BFloat16>() + row * stride;
+            for (std::int64_t i = 0; i < k_; ++i) to[i] = to_float(from[order[i]]);
+        }
+    };
+    run_operation([&] { parallel_for(x.dim(0), gather); }, context.threads);
+    return rows;
+}
+
+void LinearBranches::run_piece(const TensorView& given, const MutableView& y, const Multiply& multiply,
                                const Context& context) const {
+    const Tensor ordered = reorders() ? ordered_rows(given, context) : Tensor();
+    const TensorView x = reorders() ? ordered.view() : given;
     // A sum of two products is rounded once, so other types than f32 are summed aside.
     const bool aside = down_ != nullptr && y.dtype != DType::f32;
     Tensor sum = aside ? Tensor(DType::f32, {y.dim(0), n_}, y.device) : Tensor();

@@ -1,5 +1,5 @@
-// What surrounds the product of a quantized layer: the rotation of its input and the low-rank branch beside
-// it. Ashkboos et al., "QuaRot" (NeurIPS 2024); Li et al., "SVDQuant" (ICLR 2025).
+// What surrounds the product of a quantized layer: the order and the rotation of its inputs, and the low-rank
+// branch beside it. Ashkboos et al., "QuaRot" (NeurIPS 2024); Li et al., "SVDQuant" (ICLR 2025).
 #pragma once
 
 #include <functional>
@@ -27,28 +27,32 @@ class LinearBranches {
     LinearBranches(const QuantizedLinearWeights& weights, Device device);
 
     /// True when there is nothing around the product.
-    bool none() const { return !rotates() && down_ == nullptr; }
+    bool none() const { return !rotates() && !reorders() && down_ == nullptr; }
     /// True when x comes to the product multiplied by mul_scale already.
     bool rotates() const { return signs_.defined(); }
     /// True when the rotation is all there is around the product, so that a kernel may do it on the way.
-    bool only_rotates() const { return rotates() && down_ == nullptr; }
+    bool only_rotates() const { return rotates() && !reorders() && down_ == nullptr; }
     /// What such a kernel needs, mul_scale included.
     RowRotation rotation() const { return {shape_, signs_.as<float>()}; }
 
+    bool reorders() const { return order_.defined(); }
+
     /// y = multiply((x * mul_scale) R) + (x * mul_scale) l1^T l2^T, in pieces of rows. `multiply(x, y)` is
-    /// the quantized product with bias; without rotation it gets x as it is. Shapes and errors as
-    /// Linear::forward.
+    /// the quantized product with bias; without rotation it gets x as it is, in the order of the columns.
+    /// Shapes and errors as Linear::forward.
     using Multiply = std::function<void(const TensorView& x, const MutableView& y)>;
     void run(const TensorView& x, const MutableView& y, const Multiply& multiply,
              const Context& context) const;
 
   private:
+    Tensor ordered_rows(const TensorView& x, const Context& context) const;
     void run_piece(const TensorView& x, const MutableView& y, const Multiply& multiply,
                    const Context& context) const;
 
     std::int64_t n_, k_;
     RotationShape shape_;
     Tensor signs_;  ///< [k], times mul_scale
+    Tensor order_;  ///< i32 [k]
     std::unique_ptr<FloatLinear> down_, up_;
 };
 

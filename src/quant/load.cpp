@@ -504,6 +504,7 @@ QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int
     }
     if (recovers) out.weight.scale = recovered_scale(out);
     out.stored_bytes = stored_bytes(layer);
+    watch_file(out, weights_, aerogel::tensors_of(layer));
     weights_.check_intact();
     try {
         check_layer(out);

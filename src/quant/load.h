@@ -3,7 +3,10 @@
 // dtypes, in which scales are stored and in how a smoothed layer is named).
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,6 +27,7 @@ struct QuantizedLayer {
     std::string quant_type;  ///< upper case; may be one that nothing here computes yet
     std::vector<std::string> tensors = {};  ///< of a checkpoint of another program: all but the bias
     std::int64_t foreign = -1;              ///< its place in that checkpoint; -1: a layer of a pair
+    std::size_t part = 0, parts = 1;  ///< which rows of what is stored it is, where that is several layers
 
     /// That of its weight in the file, and the layer's name in restored files.
     std::string weight_tensor() const { return foreign < 0 ? prefix + ".weight" : tensors.front(); }
@@ -68,6 +72,9 @@ class QuantizedPair {
     /// scheme that is not supported. The result fits check_layer(). `in_features`: of the layer, where the
     /// caller knows; four-bit weights do not always tell (see int4_columns), 0 = find out.
     QuantizedLinearWeights read(const QuantizedLayer& layer, std::int64_t in_features = 0) const;
+    /// Gives layers of such a checkpoint the names that a model has for them. `names_of(name)`: of the layers
+    /// that its rows are, one after the other, as many each; none: it keeps its name.
+    void rename_layers(const std::function<std::vector<std::string>(const std::string& name)>& names_of);
     /// Bytes of the layer's tensors in the file.
     std::size_t stored_bytes(const QuantizedLayer& layer) const;
 

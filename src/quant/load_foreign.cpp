@@ -55,9 +55,36 @@ QuantizedPair QuantizedPair::open_checkpoint(const std::filesystem::path& path) 
     return pair;
 }
 
+void QuantizedPair::rename_layers(
+    const std::function<std::vector<std::string>(const std::string& name)>& names_of) {
+    if (!foreign_) return;
+    std::vector<QuantizedLayer> renamed;
+    for (const QuantizedLayer& layer : layers_) {
+        const std::vector<std::string> names = names_of(layer.name);
+        if (names.empty()) renamed.push_back(layer);
+        for (std::size_t part = 0; part < names.size(); ++part) {
+            QuantizedLayer& row = renamed.emplace_back(layer);
+            row.name = names[part];
+            row.part = part;
+            row.parts = names.size();
+        }
+    }
+    layers_ = std::move(renamed);
+}
+
 QuantizedLinearWeights QuantizedPair::read_layer_of_checkpoint(const QuantizedLayer& layer) const {
     const ForeignLayer& stored = foreign_.layers.at(static_cast<std::size_t>(layer.foreign));
     QuantizedLinearWeights weights = read_foreign(weights_, stored);
+    if (layer.parts > 1) {
+        const auto parts = static_cast<std::int64_t>(layer.parts);
+        const std::int64_t count = weights.weight.rows / parts;
+        if (count * parts != weights.weight.rows) {
+            throw InvalidArgument(fmt::format(
+                "[quantize] {}: '{}' holds {} layers: it must have a multiple of as many rows, got {}",
+                weights_.path().string(), layer.prefix, parts, weights.weight.rows));
+        }
+        weights = rows_of(weights, static_cast<std::int64_t>(layer.part) * count, count);
+    }
     if (layer.quant_type == stored.quant_type) return weights;
     weights.scheme = stored_scheme_row("quantize", layer.quant_type).name;
     try {

@@ -67,6 +67,7 @@ struct QuantizedLinear::State {
         if (kept == KeptArrays::all || !packed_serves_all()) return;
         for (QuantizedTensor* weight : {&weights.weight, &arrays.weight})
             weight->data = weight->scale = weight->offset = weight->dual_scale = Tensor();
+        weights.check_intact = arrays.check_intact = nullptr;
     }
 
     bool packed_serves_all() const {
@@ -100,7 +101,11 @@ struct QuantizedLinear::State {
     // second one is made when a step first asks for it.
     const PackedLinear& packed_for(Activation activation) const {
         if (packed.serves(activation)) return packed;
-        std::call_once(wide_once, [&] { wide_packed.emplace(weights.weight, activation, device); });
+        std::call_once(wide_once, [&] {
+            PackedLinear wide(weights.weight, activation, device);
+            if (weights.check_intact) weights.check_intact();
+            wide_packed.emplace(std::move(wide));
+        });
         return *wide_packed;
     }
 

@@ -123,12 +123,24 @@ Tensor rotated_back(const Tensor& weight, const QuantizedLinearWeights& layer) {
     return scale_columns(back, layer.rotation.reshaped({weight.dim(1)}));
 }
 
+Tensor in_order_of_x(const Tensor& weight, const Tensor& order) {
+    Tensor back(DType::f32, weight.shape());
+    const std::int64_t columns = weight.dim(1);
+    parallel_for(weight.dim(0), [&](std::int64_t row, int) {
+        const float* from = weight.as<float>() + row * columns;
+        float* to = back.mutable_as<float>() + row * columns;
+        for (std::int64_t i = 0; i < columns; ++i) to[order.as<std::int32_t>()[i]] = from[i];
+    });
+    return back;
+}
+
 }  // namespace
 
 Tensor restored_weight(const QuantizedLinearWeights& layer) {
     Tensor weight = dequantize(layer.weight);
     if (layer.rotation.defined()) weight = rotated_back(weight, layer);
     if (layer.low_rank_l1.defined()) add_low_rank(weight, layer.low_rank_l1, layer.low_rank_l2);
+    if (layer.column_order.defined()) return in_order_of_x(weight, layer.column_order);
     return layer.mul_scale.defined() ? scale_columns(weight, layer.mul_scale) : weight;
 }
 

@@ -199,6 +199,9 @@ def test_names_of_the_models_own_code(aerogel, tmp_path):
     a, b = (velocity(aerogel, tmp_path / "model", inputs, tmp_path / "o.safetensors", "--transformer", tmp_path / f"{name}.safetensors")
             for name in ("ours", "theirs"))
     assert np.array_equal(a, b)
+    a, b = (velocity(aerogel, tmp_path / "model", inputs, tmp_path / "o.safetensors", "--quantized", tmp_path / f"{name}.safetensors")
+            for name in ("ours", "theirs"))
+    assert np.array_equal(a, b)
     assert 0 < np.linalg.norm(a - exact) < 0.05 * np.linalg.norm(exact)
 
 

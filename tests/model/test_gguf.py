@@ -161,7 +161,21 @@ def flux2():
     return model, original, single_file_utils.convert_flux2_transformer_checkpoint_to_diffusers
 
 
-SIZES = {"wan": (4, 1, 8, 8, 24, 512), "z_image": (4, 1, 8, 8, 32, 9), "flux2": (16, 1, 4, 4, 48, 9)}
+def qwen_image():
+    """Its own code and ComfyUI's name all as diffusers does."""
+    from diffusers import QwenImageTransformer2DModel
+    torch.manual_seed(0)
+    model = QwenImageTransformer2DModel(patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=32, num_attention_heads=2,
+                                        joint_attention_dim=32, axes_dims_rope=(8, 12, 12))
+    return model, dict(model.state_dict()), dict
+
+
+# The names by which ComfyUI-GGUF (tools/convert.py, keys_detect) and ComfyUI (model_detection.py: Qwen-Image, FLUX.2) tell what a file holds.
+DETECTED = {"wan": ["blocks.0.self_attn.norm_q.weight", "text_embedding.2.weight", "head.modulation"],
+            "z_image": ["cap_embedder.1.weight", "context_refiner.0.attention.qkv.weight"], "flux1": ["double_blocks.0.img_attn.proj.weight"],
+            "flux2": ["double_blocks.0.img_attn.proj.weight", "double_stream_modulation_img.lin.weight"],
+            "qwen_image": ["txt_norm.weight", "transformer_blocks.0.attn.norm_added_q.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"]}
+SIZES = {"wan": (4, 1, 8, 8, 24, 512), "z_image": (4, 1, 8, 8, 32, 9), "flux2": (16, 1, 4, 4, 48, 9), "qwen_image": (4, 1, 8, 8, 32, 9)}
 
 
 def inputs_for(name, path):
@@ -180,12 +194,13 @@ def velocity(aerogel, folder, inputs, out, *flags):
 
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-@pytest.mark.parametrize("make", [wan, z_image, flux2], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [wan, z_image, flux2, qwen_image], ids=lambda make: make.__name__)
 def test_names_of_the_models_own_code(tmp_path, aerogel, make, prefix):
     model, original, convert = make()
+    assert set(DETECTED[make.__name__]) <= set(original)
     theirs = convert({name: tensor for name, tensor in original.items()})
-    ours = {name: tensor for name, tensor in model.state_dict().items() if "norm_added_q" not in name or make is flux2}
-    assert {name for name in theirs if "norm_added_q" not in name or make is flux2} == set(ours)
+    ours = {name: tensor for name, tensor in model.state_dict().items() if "norm_added_q" not in name or make is not wan}
+    assert {name for name in theirs if "norm_added_q" not in name or make is not wan} == set(ours)
     assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())  # so `original` is what diffusers takes
 
     model.save_pretrained(tmp_path / "model")

@@ -11,7 +11,7 @@ import torch
 from diffusers.loaders import single_file_utils
 from gguf.constants import GGMLQuantizationType
 from safetensors.numpy import load_file
-from test_gguf import flux2, fused, wan, write, z_image
+from test_gguf import DETECTED, flux2, fused, qwen_image, wan, write, z_image
 
 
 @pytest.fixture
@@ -104,6 +104,8 @@ def called(model):
         if kind == "WanTransformer3DModel":
             return model(random(1, model.config.in_channels, 1, 8, 8), torch.tensor([500.0]), random(1, 9, model.config.text_dim),
                          encoder_hidden_states_image=random(1, 7, 40)).sample
+        if kind == "QwenImageTransformer2DModel":
+            return model(random(1, 12, 16), random(1, 9, 32), timestep=torch.tensor([0.5]), img_shapes=[[(1, 3, 4)]]).sample
         if kind == "FluxTransformer2DModel":
             return model(random(1, 12, 16), random(1, 5, 48), random(1, 24), torch.tensor([0.5]), torch.zeros(12, 3), torch.zeros(5, 3),
                          torch.tensor([3.5])).sample
@@ -114,9 +116,10 @@ def called(model):
 
 
 @pytest.mark.parametrize("kind, scheme", [("Q8_0", "W8A16"), ("Q4_0", "W4A16"), ("Q5_1", "FLOAT")])
-@pytest.mark.parametrize("make", [wan, z_image, flux2, flux1], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [wan, z_image, flux2, flux1, qwen_image], ids=lambda make: make.__name__)
 def test_a_model_takes_all_its_weights(tmp_path, make, kind, scheme):
     model, original, convert = make()
+    assert set(DETECTED[make.__name__]) <= set(original)
     meant = written(tmp_path / "model.gguf", original, kind)
     wanted_model = type(model).from_config(model.config)
     theirs = convert(dict(meant))

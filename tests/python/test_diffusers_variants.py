@@ -3,7 +3,8 @@ import aerogel
 import pytest
 import torch
 from aerogel.diffusers.models import _grids
-from diffusers import (AllegroTransformer3DModel, ChronoEditTransformer3DModel, CogVideoXTransformer3DModel, CosmosTransformer3DModel,
+from diffusers import (AllegroTransformer3DModel, ChronoEditTransformer3DModel, CogVideoXTransformer3DModel,
+                       Cosmos3OmniTransformer, CosmosTransformer3DModel,
                        EasyAnimateTransformer3DModel, HunyuanVideo15Transformer3DModel, HunyuanVideoFramepackTransformer3DModel,
                        Kandinsky5Transformer3DModel, LTX2VideoTransformer3DModel, MiniMaxH3Transformer3DModel, MochiTransformer3DModel,
                        SanaVideoTransformer3DModel, SkyReelsV2Transformer3DModel, WanAnimateTransformer3DModel, WanVACETransformer3DModel)
@@ -183,6 +184,10 @@ def test_models_whose_attention_cannot_be_sparse_say_why():
     model = SanaVideoTransformer3DModel(in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=12, num_cross_attention_heads=2,
                                         cross_attention_head_dim=12, cross_attention_dim=24, caption_channels=8, sample_size=8)
     with pytest.raises(NotImplementedError, match="SanaVideoTransformer3DModel: its self-attention is linear"):
+        aerogel.enable_sparse_attention(model)
+    model = Cosmos3OmniTransformer(head_dim=16, hidden_size=32, intermediate_size=48, latent_channel=4, num_attention_heads=2, num_hidden_layers=1,
+                                   num_key_value_heads=1, patch_latent_dim=16, vocab_size=64, rope_axes_dim=(4, 2, 2))
+    with pytest.raises(NotImplementedError, match="Cosmos3OmniTransformer: its tokens attend to those of the prompt"):
         aerogel.enable_sparse_attention(model)
 
 

@@ -1,7 +1,9 @@
 """Files made to hurt, through the Python package: Python's own exceptions, never the end of the process."""
+import copy
 import json
 import os
 import pathlib
+import pickle
 import resource
 import subprocess
 import sys
@@ -34,6 +36,25 @@ def test_a_checkpoint_shortened_while_it_is_quantized(checkpoint, tmp_path):
     with pytest.raises(OSError, match="model.safetensors: was shortened while it was read"):
         aerogel.export(checkpoint, tmp_path / "q", scheme="W8A8_DYNAMIC", include=["*"], progress=shorten)
     assert not list((tmp_path / "q").glob("*.json")) and not list((tmp_path / "q").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("scheme", ["W8A8_DYNAMIC", "W8A8_MXFP8"])
+def test_layers_of_a_file_that_is_shortened_later(checkpoint, tmp_path, scheme):
+    """What runs goes on running; who asks for the arrays, which are views of the file, gets an error instead of zeros."""
+    report = aerogel.export(checkpoint, tmp_path / "q", scheme=scheme, include=["*"])
+    model, x = Model(), torch.randn(3, FEATURES)
+    aerogel.quantize(model, report.description)
+    layer = model.blocks[3].ffn.w
+    copied, y = copy.deepcopy(layer), layer(x)
+    wanted = {name: array.clone() for name, array in layer.state_dict().items()}
+    os.truncate(report.weights, 1 << 20)
+    assert torch.equal(layer(x), y)
+    for ask in (model.state_dict, layer.dequantized, lambda: copy.deepcopy(layer), lambda: pickle.dumps(layer)):
+        with pytest.raises(OSError, match="safetensors: was shortened while it was read"):
+            ask()
+    assert all(torch.equal(array, wanted[name]) for name, array in copied.state_dict().items())
+    own = aerogel.QuantizedLinear.from_arrays("W8A16", FEATURES, {"weight": torch.ones(2, FEATURES, dtype=torch.int8), "weight_scale": torch.ones(2, 1)})
+    own.check_intact()  # of no file
 
 
 def test_a_pair_shortened_while_it_is_open(checkpoint, tmp_path):

@@ -261,6 +261,8 @@ def test_attention_of_a_description_may_stay_float(tmp_path):
     report = aerogel.quantize(made(), tmp_path / "d.json", scheme_of=scheme_of)
     assert report.attention == {"b": "int8"} and list(report.attention_in_float) == ["a"]
     assert asked == [("a", "INT8_DYNAMIC"), ("b", "INT8_DYNAMIC")]
+    with pytest.raises(ValueError, match="scheme_of must return the name of a scheme, got 8 for "):
+        aerogel.quantize(made(), tmp_path / "d.json", scheme_of=lambda name, stored: 8)
     assert aerogel.quantize(made(), tmp_path / "d.json", scheme_of=lambda name, stored: None).attention == {"a": "int8", "b": "int8"}
     model = made()
     report = aerogel.quantize(model, tmp_path / "d.json", exclude="[a]")

@@ -1,14 +1,18 @@
-"""ComfyUI's checkpoints in PyTorch: read under either kind of names, written, and the same as the scheme in memory."""
+"""ComfyUI's checkpoints in PyTorch: read under either kind of names, written, and the same as the scheme in memory. GPTQ's in act order."""
+import copy
+import json
 import sys
 
 import aerogel
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-sys.path.insert(0, __file__.rsplit("/", 2)[0] + "/model")
+sys.path[:0] = [__file__.rsplit("/", 2)[0] + folder for folder in ("/model", "/quant")]
 from test_comfy import int8, mark  # noqa: E402
 from test_gguf import z_image  # noqa: E402
+from test_packed_files import K, N, gptq, quantized as integers  # noqa: E402
 
 
 def run(model):
@@ -78,3 +82,27 @@ def test_written_and_in_memory(tmp_path):
         again.load_state_dict(state)
         assert torch.equal(run(again), outputs[-1])
     assert torch.equal(*outputs)
+
+
+def test_gptq_in_act_order(tmp_path):
+    """Columns of a group that lie anywhere: forward, gradient, state dict and copies are those of the weight in its own order."""
+    codes, zeros, scales = integers(4, 32, False)
+    g_idx = np.random.default_rng(3).permutation(K) // 32
+    weight = torch.from_numpy((codes - zeros[:, g_idx]) * scales[:, g_idx].astype(np.float64)).float()
+    save_file({f"fc.{name}": tensor for name, tensor in gptq(codes, zeros, scales, 4, g_idx).items()}, tmp_path / "model.safetensors")
+    (tmp_path / "quantization_config.json").write_text(json.dumps({"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True}))
+    model = torch.nn.ModuleDict({"fc": torch.nn.Linear(K, N, bias=False)})
+    aerogel.quantize(model, tmp_path / "model.safetensors")
+    layer, x = model["fc"], torch.randn(5, K, requires_grad=True)
+    assert layer.column_order.dtype == torch.int32 and layer.group_size == 32
+    assert torch.equal(layer.dequantized(), weight)
+    y = layer(x)
+    assert (y - x @ weight.T).norm() < 1e-5 * y.norm()
+    y.sum().backward()
+    assert (x.grad - weight.sum(0)).norm() < 1e-5 * x.grad.norm()
+    again = aerogel.QuantizedLinear.from_arrays("W4A16", K, layer.state_dict())
+    for other in (again, copy.deepcopy(layer), torch.compile(layer, backend="eager")):
+        assert torch.equal(other(x), y)
+    state = dict(layer.state_dict(), column_order=torch.zeros(K, dtype=torch.int32))
+    with pytest.raises(RuntimeError, match="column_order must hold each of 256 columns once, got 0 at element 1"):
+        layer.load_state_dict(state)

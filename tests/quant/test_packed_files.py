@@ -29,8 +29,7 @@ def quantized(bits, group, sym, seed=0):
     return rng.integers(0, 2**bits, (N, K)), zeros, rng.uniform(0.5, 2, (N, groups)).astype(np.float16)
 
 
-def gptq(codes, zeros, scales, bits, group):
-    g_idx = np.arange(K) // (group or K)
+def gptq(codes, zeros, scales, bits, g_idx):
     return {"qweight": words(codes.T, bits), "qzeros": words((zeros - 1) % 2**bits, bits).T.contiguous(),
             "scales": torch.from_numpy(scales.T.copy()), "g_idx": torch.from_numpy(g_idx.astype(np.int32))}
 
@@ -38,7 +37,7 @@ def gptq(codes, zeros, scales, bits, group):
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
-def awq(codes, zeros, scales, bits, group):
+def awq(codes, zeros, scales, bits, g_idx):
     return {"qweight": words(codes, 4, AWQ_ORDER).T.contiguous(), "qzeros": words(zeros, 4, AWQ_ORDER).T.contiguous(),
             "scales": torch.from_numpy(scales.T.copy())}
 
@@ -52,6 +51,8 @@ def write(folder, tensors, config, name="quantization_config.json"):
 
 CASES = {
     "gptq": (4, 128, True, {"quant_method": "gptq", "desc_act": False, "sym": True}),
+    "gptq, act order": (4, 32, False, {"quant_method": "gptq", "desc_act": True}),
+    "gptq, 8 bits in act order": (8, 64, True, {"quant_method": "gptq", "desc_act": True}),
     "gptq, rows": (4, -1, False, {"quant_method": "gptq"}),
     "gptq, 8 bits": (8, 64, False, {"quant_method": "gptq"}),
     "gptq_v2": (4, 32, False, {"quant_method": "gptq", "checkpoint_format": "gptq_v2"}),
@@ -70,10 +71,13 @@ def test_integers(build, aerogel, tmp_path, case):
     group = max(size, 0)
     codes, zeros, scales = quantized(bits, group, sym)
     pack = awq if "awq" in case else gptq
+    g_idx = np.arange(K) // (group or K)
+    if "act order" in case:  # groups by the size of activations, as AutoGPTQ's fasterquant deals them
+        g_idx = g_idx[np.argsort(np.random.default_rng(7).permutation(K))]
     stored = zeros + 1 if case in ("gptq_v2", "auto-round, gptqmodel") else zeros  # as they are, not less one
     bias = torch.randn(N, dtype=torch.float16)
-    path = write(tmp_path / "m", pack(codes, stored, scales, bits, group) | {"bias": bias}, config | {"bits": bits, "group_size": size})
-    wide = lambda v: np.repeat(v, K // v.shape[1], axis=1).astype(np.float64)
+    path = write(tmp_path / "m", pack(codes, stored, scales, bits, g_idx) | {"bias": bias}, config | {"bits": bits, "group_size": size})
+    wide = lambda v: v[:, g_idx].astype(np.float64)
     weight = (codes - wide(zeros)) * wide(scales)
 
     shown = json.loads(aerogel("inspect", path, "--json").stdout)
@@ -91,6 +95,11 @@ def test_integers(build, aerogel, tmp_path, case):
     done = subprocess.run([build / "tests/quantized_linear_run", path, "net.fc", tmp_path / "x.safetensors", tmp_path / "y.safetensors"],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    if "act order" in case:
+        save_file({"x": x.bfloat16()}, tmp_path / "half.safetensors")
+        subprocess.run([build / "tests/quantized_linear_run", path, "net.fc", tmp_path / "half.safetensors", tmp_path / "half_y.safetensors"], check=True)
+        y, wanted = load_file(tmp_path / "half_y.safetensors")["y"].double(), x.bfloat16().double() @ torch.from_numpy(weight).T + bias.double()
+        assert (y - wanted).norm() <= 1e-2 * wanted.norm()
     y, wanted = load_file(tmp_path / "y.safetensors")["y"].double(), x.double() @ torch.from_numpy(weight).T + bias.double()
     assert (y - wanted).norm() <= 1e-6 * wanted.norm()
 
@@ -122,10 +131,11 @@ def test_mx_of_auto_round(aerogel, tmp_path, bits):
 
 def test_wrong_files_get_one_line(aerogel, tmp_path):
     codes = quantized(4, 64, True)
-    good = gptq(*codes, 4, 64)
+    good = gptq(*codes, 4, np.arange(K) // 64)
     config = {"quant_method": "gptq", "bits": 4, "group_size": 64}
-    turned = torch.flip(good["g_idx"], [0])
-    cases = [({"g_idx": turned}, {}, "act order (desc_act) are not supported"), ({"g_idx": turned[:9]}, {}, "g_idx' must be i32[256]"),
+    cases = [({"g_idx": good["g_idx"] // 2}, {}, "g_idx' must be 64 columns in each of 4 groups, got 0 for column 64"),
+             ({"g_idx": good["g_idx"] + 1}, {}, "got 4 for column 192"), ({"g_idx": good["g_idx"] - 1}, {}, "got -1 for column 0"),
+             ({"g_idx": good["g_idx"][:9]}, {}, "g_idx' must be i32[256]"),
              ({}, {"bits": 3}, "bits must be 4 or 8"), ({}, {"bits": None}, "must be"), ({}, {"quant_method": "hqq"}, "quant_method must be"),
              ({}, {"group_size": 48}, "a multiple of 48 columns"), ({}, {"group_size": 0.5}, "group_size must be"),
              ({"scales": good["scales"][:1]}, {}, "scales' must be"), ({"scales": None}, {}, "scales' must be in the file"),

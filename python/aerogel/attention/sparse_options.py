@@ -77,6 +77,8 @@ class SparseCall:
     def __init__(self, options: dict[str, Any], layout: str, stream: int) -> None:
         if options["sparse_type"] is not None and options["sparse_type"] not in SPARSE_TYPES:
             raise ValueError(f"[sparse_attention] sparse_type must be None, {', '.join(SPARSE_TYPES)}, got {options['sparse_type']!r}")
+        if not isinstance(options["precision"], str):
+            raise ValueError(f"[sparse_attention] precision must be a word such as 'none', got {options['precision']!r}")
         rotations = {name: as_float_array("sparse_attention", name, options[key])
                      for name, key in (("q_rotation", "q_rot"), ("k_rotation", "k_rot")) if options[key] is not None}
         self.options = _core.SparseCallOptions(

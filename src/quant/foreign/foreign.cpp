@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::array<std::string_view, 2> kPrefixes = {"model.diffusion_model.", "diffusion_model."};
 
-// Some rows of a matrix whose rows lie one after the other.
+// Some rows of an array whose rows lie one after the other.
 Tensor rows_of(const Tensor& matrix, std::int64_t first, std::int64_t count) {
     if (!matrix.defined()) return {};
     Shape shape = matrix.shape();
@@ -77,6 +77,7 @@ QuantizedLinearWeights read_foreign(const SafetensorsFile& file, const ForeignLa
     for (const std::string& tensor : layer.tensors) weights.stored_bytes += file.info(tensor).bytes();
     if (weights.bias.defined()) weights.stored_bytes += file.info(layer.prefix + ".bias").bytes();
     check_finite(file, layer.tensors.front(), weights.weight.data);
+    watch_file(weights, file, layer.tensors);
     file.check_intact();
     try {
         check_layer(weights);
@@ -93,7 +94,8 @@ QuantizedLinearWeights rows_of(const QuantizedLinearWeights& layer, std::int64_t
     for (Tensor QuantizedTensor::*array : {&QuantizedTensor::data, &QuantizedTensor::scale,
                                            &QuantizedTensor::offset, &QuantizedTensor::dual_scale})
         part.weight.*array = rows_of(layer.weight.*array, first, count);
-    part.bias = Tensor();
+    part.bias = rows_of(layer.bias, first, count);
+    part.check_intact = nullptr;
     const auto rows = static_cast<std::size_t>(layer.weight.rows);
     part.stored_bytes = layer.stored_bytes / rows * static_cast<std::size_t>(count);
     return part;

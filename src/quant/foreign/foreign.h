@@ -48,7 +48,7 @@ std::string unmarked_problem(const TensorInfo& info);
 /// InvalidArgument as above. The result fits check_layer().
 QuantizedLinearWeights read_foreign(const SafetensorsFile& file, const ForeignLayer& layer);
 
-/// Some rows of a layer without bias.
+/// Some rows of a layer.
 QuantizedLinearWeights rows_of(const QuantizedLinearWeights& layer, std::int64_t first, std::int64_t count);
 
 }  // namespace aerogel

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
@@ -169,8 +170,9 @@ int code_at(const std::int32_t* words, std::int64_t index, int shift, int bits) 
     return static_cast<int>(static_cast<std::uint32_t>(words[index]) >> shift & ((1U << bits) - 1));
 }
 
-// The integers less half of their range: i8 [n,k], or two columns per byte.
-Tensor unpacked_weight(const SafetensorsFile& file, const PackedLayer& layer) {
+// The integers less half of their range: i8 [n,k], or two columns per byte. `order`: of the columns, or
+// undefined.
+Tensor unpacked_weight(const SafetensorsFile& file, const PackedLayer& layer, const Tensor& order) {
     const int bits = layer.config.bits, half = 1 << (bits - 1);
     const std::int64_t per_word = 32 / bits;
     const bool awq = layer.config.packing == Packing::awq;
@@ -185,8 +187,9 @@ Tensor unpacked_weight(const SafetensorsFile& file, const PackedLayer& layer) {
     parallel_for(layer.n, [&](std::int64_t row, int) {
         const WordPlace own = place_along(row, bits, awq);
         for (std::int64_t column = 0; column < layer.k; ++column) {
-            const WordPlace place = place_along(column, bits, false);
-            const std::int64_t index = awq ? column * shape[1] + own.word : place.word * shape[1] + row;
+            const std::int64_t from = order.defined() ? order.as<std::int32_t>()[column] : column;
+            const WordPlace place = place_along(from, bits, false);
+            const std::int64_t index = awq ? from * shape[1] + own.word : place.word * shape[1] + row;
             const int code = code_at(words, index, awq ? own.shift : place.shift, bits) - half;
             const auto byte = static_cast<std::uint8_t>(code & ((1 << bits) - 1));
             if (nibbles)
@@ -234,32 +237,38 @@ Tensor offsets_of(const SafetensorsFile& file, const PackedLayer& layer) {
     return any ? offset : Tensor();
 }
 
-// Act order gives columns to groups in another order than their own.
-void check_group_order(const SafetensorsFile& file, const PackedLayer& layer) {
+// Act order (desc_act) deals columns to groups in another order than their own: the columns of one group
+// after the other, as ExLlama's and Marlin's kernels take them. Undefined where that is their own order.
+Tensor column_order(const SafetensorsFile& file, const PackedLayer& layer) {
     const std::string name = layer.prefix + ".g_idx";
-    if (!file.contains(name)) return;
+    if (!file.contains(name)) return {};
     const Tensor groups = words_of(file, name, {layer.k});
     const std::int64_t width = layer.k / layer.groups;
+    std::vector<std::int64_t> filled(static_cast<std::size_t>(layer.groups));
+    Tensor order(DType::i32, {layer.k});
+    bool own = true;
     for (std::int64_t column = 0; column < layer.k; ++column) {
-        const std::int64_t got = groups.as<std::int32_t>()[column];
-        if (got == column / width) continue;
-        throw Unsupported(
-            fmt::format("[quantize] {}: '{}' puts column {} into group {} instead of {}: files in act order "
-                        "(desc_act) are "
-                        "not supported; quantize without it",
-                        file.path().string(), name, column, got, column / width));
+        const std::int64_t group = groups.as<std::int32_t>()[column];
+        if (group < 0 || group >= layer.groups || filled[static_cast<std::size_t>(group)] == width) {
+            refuse_packed(file, name, fmt::format("{} columns in each of {} groups", width, layer.groups),
+                          fmt::format("{} for column {}", group, column));
+        }
+        const std::int64_t place = group * width + filled[static_cast<std::size_t>(group)]++;
+        order.mutable_as<std::int32_t>()[place] = static_cast<std::int32_t>(column);
+        own = own && place == column;
     }
+    return own ? Tensor() : order;
 }
 
 QuantizedLinearWeights read_words(const SafetensorsFile& file, const PackedLayer& layer) {
-    check_group_order(file, layer);
     QuantizedLinearWeights weights;
+    weights.column_order = column_order(file, layer);
     weights.scheme = layer.config.bits == 4 ? "W4A16" : "W8A16";
     weights.weight.format = layer.config.bits == 4 ? Format::int4 : Format::int8;
     weights.weight.rows = layer.n;
     weights.weight.columns = layer.k;
     weights.weight.group_size = layer.groups == 1 ? 0 : layer.k / layer.groups;
-    weights.weight.data = unpacked_weight(file, layer);
+    weights.weight.data = unpacked_weight(file, layer, weights.column_order);
     weights.weight.scale = transposed_scales(file, layer);
     weights.weight.offset = offsets_of(file, layer);
     return weights;
