@@ -85,7 +85,7 @@ LinearBranches::LinearBranches(const QuantizedLinearWeights& weights, Device dev
         }
         signs_ = signs_.to(device);
     }
-    order_ = weights.column_order;
+    if (weights.column_order.defined()) order_ = weights.column_order.clone();
     if (order_.defined() && device != Device::cpu) {
         throw Unsupported(
             fmt::format("[linear] a layer in act order runs on the CPU, not on {}", device.describe()));
