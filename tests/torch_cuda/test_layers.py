@@ -116,7 +116,7 @@ def test_calls_go_to_the_stream_of_torch_and_nobody_waits(cuda, tmp_path, monkey
 
 def test_a_graph_is_captured_and_replayed(new_graph):
     x = torch.randn(5, 96)
-    for scheme in ("W8A8_DYNAMIC", "W4A16", "W4A4_MXFP4"):
+    for scheme in (*SCHEMES, "W4A4_MXFP4_SVD"):
         layer = made(scheme).to("cuda")
         there, graph = x.to("cuda"), new_graph()
         layer(there)
@@ -189,7 +189,7 @@ def test_layers_of_arrays_there_and_matrices_of_layers():
     assert other._buffers["weight"].device.type == "cpu" and torch.equal(other.dequantized().cpu(), layer.dequantized())
 
 
-def test_calibrated_layers(tmp_path):
+def test_calibrated_and_rotated_layers(tmp_path, new_graph):
     """Static and per step, with the arrays that they have from data; and a model that is measured, exported and tuned where it is."""
     model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)) for _ in range(2)])})
     model.forward = lambda x: model["blocks"][1](model["blocks"][0](x))
@@ -206,6 +206,18 @@ def test_calibrated_layers(tmp_path):
             aerogel.quantize(each, tmp_path / scheme)
         close(quantized(there), here(x), 1e-5)
     aerogel.TimestepManager.set_timestep_idx(None)
+    for rotate in (32,):
+        folder = tmp_path / f"rotated {str(rotate).replace(':', ' ')}"
+        aerogel.export(model, folder, scheme="W8A8_DYNAMIC", rotate=rotate, low_rank=8, progress=False)
+        quantized = copy.deepcopy(model)
+        aerogel.quantize(quantized, folder)
+        layer = quantized["blocks"][0][0]
+        close(layer(there), copy.deepcopy(layer).to("cpu")(x), 1e-5)
+        graph = new_graph()
+        with graph.capture():
+            y = layer(there)
+        graph.replay()
+        assert torch.equal(y.cpu(), layer(there).cpu())
     report = aerogel.tune(model, [{"x": there}], max_error=0.5, step_groups=1, schemes=["W4A16"])
     assert set(report.schemes.values()) == {"W4A16"}
 

@@ -8,6 +8,7 @@ from accelerate import cpu_offload, cpu_offload_with_hook, dispatch_model
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from aerogel import AerogelConfig, QuantizedLinear, enable_sparse_attention
 from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file
 from torch import nn
 
 GRID = (7, 10, 8)  # of tokens: 35 blocks of 16
@@ -98,6 +99,10 @@ def test_device_maps(quantized, tmp_path):
     for path, more in (("quantized", {}), ("float", {"quantization_config": AerogelConfig("W8A8_DYNAMIC", include="blocks.*")})):
         loaded = WanTransformer3DModel.from_pretrained(tmp_path / path, device_map="cuda", **more)
         close(run(loaded, "cuda"), want)
+        loaded.save_pretrained(tmp_path / "again")
+        file = "diffusion_pytorch_model.safetensors"
+        saved, before = load_file(tmp_path / "again" / file), load_file(tmp_path / "quantized" / file)
+        assert saved.keys() == before.keys() and all(torch.equal(saved[name], before[name]) for name in saved)
     blocks = {"": 0, "blocks.1": "cpu"}
     with pytest.raises(NotImplementedError, match="layers run on the CPU or on NVIDIA GPUs, got disk in device_map"):
         WanTransformer3DModel.from_pretrained(tmp_path / "quantized", device_map=blocks | {"blocks.0": "disk"}, offload_folder=str(tmp_path))

@@ -19,7 +19,7 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     """softmax(scale q k^T) v per head, as `torch.nn.functional.scaled_dot_product_attention` without dropout.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD"), [batch, tokens, heads, head_dim] ("BSND") or [tokens, heads, head_dim] ("TND", one
-    sequence); float32, bfloat16 or float16; q and k may differ in length; k and v may have a divisor of q's heads (GQA). scale:
+    sequence); float32, bfloat16 or float16; NumPy arrays, or torch tensors on the CPU or on one NVIDIA GPU; q and k may differ in length; k and v may have a divisor of q's heads (GQA). scale:
     head_dim**-0.5 by default. mask: None, or bool/int8 [batch, heads, query blocks, key blocks], true for the blocks to compute (floats: 0
     = computed, -inf = not), of block_size tokens (an int, or a pair for queries and keys); a query row without a computed block gives
     zeros. is_causal: query i sees no key after i + k_len - q_len.

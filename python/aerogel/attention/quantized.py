@@ -1,4 +1,4 @@
-"""Attention on q, k and v in few bits, for NumPy arrays and torch tensors on the CPU."""
+"""Attention on q, k and v in few bits, for NumPy arrays and torch tensors."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
