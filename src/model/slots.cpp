@@ -79,7 +79,8 @@ SparseReport run_sparse(const ModuleCall& call, const AttentionOptions& module, 
     const AttentionFormat format = step.sparse->format;
     AttentionOptions options = format == AttentionFormat::none ? module : sparse_options(format);
     options.call = step.context.call;
-    const Tensor rotation = rotates_sparse_calls(format) ? hadamard_matrix(call.q.dim(3)) : Tensor();
+    Tensor rotation;
+    if (rotates_sparse_calls(format)) rotation = hadamard_matrix(call.q.dim(3)).to(call.q.device);
     if (rotation.defined()) options.q_rotation = options.k_rotation = rotation;
     KeptSparsePlan* kept = kept_plan(call, step);
     const int now = step.context.timestep_index;

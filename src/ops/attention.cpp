@@ -313,12 +313,21 @@ AttentionStrides attention_strides(const TensorView& view, AttentionLayout layou
     return {strides[0], strides[bnsd ? 1 : 2], strides[bnsd ? 2 : 1]};
 }
 
+namespace {
+
+bool has_offsets(const AttentionScales* scales) {
+    return scales != nullptr &&
+           (scales->q_offset.defined() || scales->k_offset.defined() || scales->v_offset.defined());
+}
+
+}  // namespace
+
 AttentionProblem check_attention(const AttentionViews& views, const AttentionOptions& options) {
     AttentionProblem problem = check_shapes(views, options.layout);
     if (!std::isfinite(options.scale))
         throw InvalidArgument("[" + std::string(views.op) + "] the scale must be finite");
-    if (views.q.device != Device::cpu && options.scales != nullptr)
-        throw Unsupported("[" + std::string(views.op) + "] calibrated scales are not supported on " +
+    if (views.q.device != Device::cpu && has_offsets(options.scales))
+        throw Unsupported("[" + std::string(views.op) + "] calibrated offsets are not supported on " +
                           views.q.device.describe());
     problem.format = options.format;
     problem.causal = options.causal;
@@ -362,7 +371,7 @@ void run_call(const AttentionProblem& problem, const AttentionOptions& options, 
         const std::size_t own = in_lines(kernel.workspace_bytes(problem));
         const Workspace memory(scales + own + (tables != nullptr ? tables->bytes() : 0), device);
         if (tables != nullptr) tables->place(device, memory.data() + scales + own, call);
-        if (finds) fill_scales(kernel, problem, options, memory.data(), call);
+        if (finds) fill_scales(kernel, problem, options, {memory.data(), device}, call);
         call.workspace = memory.data() + scales;
         kernel.run(problem, call);
     };

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "aerogel/error.h"
+#include "ops/elementwise.h"
 
 namespace aerogel {
 namespace {
@@ -19,6 +20,9 @@ void check_values(const char* name, const Tensor& tensor, std::int64_t heads, bo
     if (tensor.dtype() != DType::f32 || tensor.count() != heads || tensor.dim(0) != heads)
         throw InvalidArgument(prefix + " must be f32[" + std::to_string(heads) + ",1], got " +
                               tensor.describe());
+    if (tensor.device() != Device::cpu)
+        throw InvalidArgument(prefix + " must be on the CPU, got " + tensor.describe() + " on " +
+                              tensor.device().describe());
     for (std::int64_t i = 0; i < heads; ++i) {
         const float x = tensor.as<float>()[i];
         const bool right =
@@ -97,6 +101,23 @@ void calibrate(const AttentionProblem& problem, const AttentionScales& given, In
     arrays.v_mean = nullptr;
 }
 
+/// The same on another device, where the values, which the host has, go with the launches, so that a graph
+/// keeps them. NaN stays, as it does between any two limits.
+void calibrate_there(const AttentionProblem& problem, const AttentionScales& given, Device device,
+                     const AttentionCall& call) {
+    const ElementwiseKernels& kernels = elementwise_kernels(device);
+    const auto set = [&](const PerMap& values, float* found, std::int64_t each) {
+        for (std::int64_t map = 0; map < values.maps; ++map) {
+            const float value = values.at(map);
+            kernels.clamp({found + map * each, each, value, value, call.stream});
+        }
+    };
+    const std::int64_t groups = (problem.k_len + kQuantizedKeyGroup - 1) / kQuantizedKeyGroup;
+    set({given.q_scale, problem.maps(), problem.heads}, call.int8.q_scale, problem.q_len);
+    set({given.k_scale, problem.kv_maps(), problem.kv_heads}, call.int8.k_scale, problem.k_len);
+    set({given.v_scale, problem.kv_maps(), problem.kv_heads}, call.int8.v_scale, groups * problem.head_dim);
+}
+
 }  // namespace
 
 std::size_t scale_bytes(const AttentionProblem& problem, const AttentionOptions& options) {
@@ -114,12 +135,16 @@ void check_scales(const AttentionScales& scales, std::int64_t heads, std::int64_
 }
 
 void fill_scales(const AttentionKernel& kernel, const AttentionProblem& problem,
-                 const AttentionOptions& options, std::byte* memory, AttentionCall& call) {
-    place(problem, options, memory, call.int8);
+                 const AttentionOptions& options, const ScaleMemory& memory, AttentionCall& call) {
+    const Device device = memory.device;
+    place(problem, options, memory.data, call.int8);
     call.smooth_k = options.smooth_k && options.scales == nullptr;
     call.int8.on_the_way = options.scales == nullptr && call.q_tokens == 1 && call.k_tokens == 1;
     kernel.find_scales(problem, call);
-    if (options.scales != nullptr) {
+    if (options.scales != nullptr && device != Device::cpu) {
+        calibrate_there(problem, *options.scales, device, call);
+        call.int8.v_mean = nullptr;
+    } else if (options.scales != nullptr) {
         calibrate(problem, *options.scales, call.int8);
     } else {
         call.int8.v_shift = call.int8.v_mean;

@@ -64,10 +64,12 @@ def test_packed_sequences_and_the_module():
     close(module.to("cuda")(*there(q, k, v)), module.to("cpu")(q, k, v), 1e-3)
 
 
-def test_calibrated_scales_are_refused():
-    scales = {name: torch.ones(4) for name in ("q_scale", "k_scale", "v_scale")}
-    with pytest.raises(NotImplementedError, match="calibrated scales are not supported on cuda:0"):
-        aerogel.quantized_attention(*there(*qkv()), "int8", scales=scales)
+def test_calibrated_scales():
+    q, k, v = qkv(70)
+    scales = {name: torch.tensor([0.02, 0.03, 0.025, 0.04]) for name in ("q_scale", "k_scale", "v_scale")}
+    close(aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales), aerogel.quantized_attention(q, k, v, "int8", scales=scales), 1e-3)
+    with pytest.raises(NotImplementedError, match="calibrated offsets are not supported on cuda:0"):
+        aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales | {"v_offset": torch.ones(4)})
 
 
 def test_gradients():

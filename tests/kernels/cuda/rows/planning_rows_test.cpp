@@ -295,6 +295,42 @@ TEST(CudaPlanning, WhatIsNotFiniteIsComputedInFull) {
     }
 }
 
+// Calibrated scales of int8, a value per head of q and of k and v, NaN where a value is not finite; also
+// under a plan.
+TEST(CudaPlanning, CalibratedScalesAreThoseOfTheCpu) {
+    Request request = attention_requests()[0];
+    request.head_dim = 16;
+    Arrays arrays(request, 3);
+    reinterpret_cast<std::uint16_t*>(arrays.q.mutable_data())[5] = 0x7FC0;
+    const AttentionScales scales = {Tensor::of(std::vector<float>{0.03F, 0.02F}, {2}),
+                                    Tensor::of(std::vector<float>{0.025F}, {1}),
+                                    Tensor::of(std::vector<float>{0.04F}, {1}),
+                                    {},
+                                    {},
+                                    {}};
+    AttentionOptions options = sparse_options(AttentionFormat::int8);
+    options.scales = &scales;
+    const Arrays moved = arrays.there();
+    Arrays finite(request, 3);
+    SparsePlan dense;
+    dense.heads.resize(2);
+    dense.dense_because = "given";
+    for (const SparsePlan& plan : {plan_of(request, finite), dense}) {
+        Tensor o(request.dtype, arrays.q.shape()), there(request.dtype, arrays.q.shape(), Device::cuda);
+        attention({arrays.q, arrays.k, arrays.v, o}, plan, options);
+        attention({moved.q, moved.k, moved.v, there}, plan, options);
+        const std::vector<float> got = there.to(Device::cpu).to(DType::f32).values(),
+                                 wanted = o.to(DType::f32).values();
+        for (std::size_t i = 0; i < got.size(); ++i) {
+            if (std::isnan(wanted[i]) || std::isnan(got[i])) {
+                EXPECT_TRUE(std::isnan(wanted[i]) && std::isnan(got[i])) << i;
+            } else {
+                EXPECT_NEAR(got[i], wanted[i], 0.02F) << i;
+            }
+        }
+    }
+}
+
 // --- CUDA graphs
 
 template <typename... Args>
