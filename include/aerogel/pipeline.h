@@ -133,13 +133,16 @@ class Pipeline {
     /// Reads what the folder says; components are loaded by the first call that needs them. `options` are of
     /// transformer/, `text_encoder` of the text encoder, `transformer_2` of the second expert (experts()):
     /// unset, it is loaded as the first one, with its folder's own weights and no LoRA. A pair is of one
-    /// transformer, so where `options` have one, `transformer_2` has to have another. InvalidArgument,
-    /// Unsupported for a class or a setting that Aerogel does not have, IoError.
+    /// transformer, so where `options` have one, `transformer_2` has to have another. Both are on one device,
+    /// that of `options`: the device of `transformer_2` is the same or left at its default. InvalidArgument,
+    /// Unsupported for a class or a setting that Aerogel does not have, IoError; files of the transformers
+    /// that are not there or have no sound header are among them.
     static Pipeline load(const std::filesystem::path& folder, const LoadOptions& options,
                          const LoadOptions& text_encoder = {},
                          const std::optional<LoadOptions>& transformer_2 = std::nullopt);
     static Pipeline load(const std::filesystem::path& folder, Device device = {});
-    /// The same with another transformer than that of the folder, of a family of one's own perhaps.
+    /// The same with another transformer than that of the folder, of a family of one's own perhaps. The other
+    /// components are loaded on its device.
     static Pipeline load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer);
     Pipeline(Pipeline&&) noexcept;
     Pipeline& operator=(Pipeline&&) noexcept;
@@ -156,12 +159,15 @@ class Pipeline {
     /// `options` with what is unset in `sampling` filled in from the folder; sizes that it does not know stay
     /// unset.
     GenerateOptions with_defaults(GenerateOptions options) const;
+    /// Whether generate() runs the text encoder; `options` as with_defaults() gives them.
+    bool encodes_text(const GenerateOptions& options) const;
     /// InvalidArgument on sizes that the model cannot make, a first frame of another size, a prompt without
     /// text encoder ...
     GenerateResult generate(const GenerateOptions& options) const;
     /// `count` videos of one caption, the first with the seed of `options`, each other one with the next:
     /// text is encoded once, and all are denoised before the first is decoded. Where there are two experts,
-    /// all take the steps of the first one before any takes those of the second.
+    /// all take the steps of the first one before any takes those of the second; with image_first so do the
+    /// passes for the first frames, which come before them.
     std::vector<GenerateResult> generate(const GenerateOptions& options, int count) const;
 
   private:

@@ -98,9 +98,9 @@ std::filesystem::path output_path(const GenerateFlags& flags, std::filesystem::p
 
 // Parents are made, so an output may be a file in a folder that is not there yet.
 void check_output(const GenerateFlags& flags, const std::filesystem::path& path) {
-    const std::vector<std::filesystem::path> inputs = {flags.prompt_embeds, flags.first_frame,
-                                                       flags.last_frame, flags.sparse.profile,
-                                                       flags.quantization.files};
+    const std::vector<std::filesystem::path> inputs = {
+        flags.prompt_embeds,      flags.first_frame, flags.last_frame,        flags.sparse.profile,
+        flags.quantization.files, flags.files_2,     flags.text_encoder_files};
     const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
     if (path.extension().empty()) {
         check_output_folder("generate", path);
@@ -242,8 +242,16 @@ void run_generate(const GenerateFlags& flags) {
     report.options = pipeline.with_defaults(to_options(flags));
     report.model = flags.model;
     report.description = flags.quantization.files;
+    report.description_2 = flags.files_2;
+    report.text_encoder_description = flags.text_encoder_files;
     report.online = flags.quantization.online.quant_type;
     check_endings(pipeline, flags, report.options.sampling);
+    if (!flags.text_encoder_files.empty() && !pipeline.encodes_text(report.options)) {
+        throw InvalidArgument(
+            "[generate] --text-encoder-quantized says nothing where embeddings are given or the model folder "
+            "has "
+            "no text encoder that Aerogel can run");
+    }
     make_videos(pipeline, flags, report);
     write_outputs(flags, pipeline.frames_per_second(), report);
     report.peak_memory_bytes = peak_memory_bytes();

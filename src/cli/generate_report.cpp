@@ -116,6 +116,7 @@ Json quantized_json(const GenerateReport& report) {
     Json json;
     if (!report.online.empty()) json["online"] = report.online;
     if (!report.description.empty()) json["description"] = report.description;
+    if (!report.description_2.empty()) json["description_2"] = report.description_2;
     for (const QuantizeReport& quantized : report.quantized) {
         if (!quantized.because.empty()) json["because"] = quantized.because;
     }
@@ -193,6 +194,8 @@ Json to_json(const GenerateReport& report) {
     if (sampling.guidance_2) json["guidance_2"] = *sampling.guidance_2;
     if (!options.negative_prompt.empty()) json["negative_prompt"] = options.negative_prompt;
     if (report.text_encoder) json["text_encoder_scheme"] = main_scheme({*report.text_encoder});
+    if (!report.text_encoder_description.empty())
+        json["text_encoder_description"] = report.text_encoder_description;
     if (!report.quantized.empty()) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
     if (sampling.cache.kind != StepCacheKind::none) json["cache"] = cache_json(report);
@@ -254,8 +257,12 @@ std::string parameters_text(const GenerateReport& report, int index) {
     if (*sampling.frames > 1) text += fmt::format(", Frames: {}", *sampling.frames);
     text += ", Model: " + std::filesystem::path(report.model).filename().string();
     if (!report.quantized.empty()) text += ", Scheme: " + main_scheme(report.quantized);
-    if (!report.description.empty())
-        text += ", Quantized: " + std::filesystem::path(report.description).filename().string();
+    const auto add_files = [&](const char* what, const std::string& files) {
+        if (!files.empty()) text += what + std::filesystem::path(files).filename().string();
+    };
+    add_files(", Quantized: ", report.description);
+    add_files(", Quantized 2: ", report.description_2);
+    add_files(", Text encoder quantized: ", report.text_encoder_description);
     if (options.sparse)
         text +=
             fmt::format(", Sparse: {} {}", options.sparse->pattern.type, options.sparse->pattern.sparsity);

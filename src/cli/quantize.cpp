@@ -385,7 +385,9 @@ void add_quantize(CLI::App& app) {
                         fmt::format("How stored values are chosen: {} (default minmax)", algorithm_names()));
     command->add_option(
         "--include", flags->include,
-        fmt::format("Layers to quantize, by pattern (* ? [ab] {{a,b}}); default {}", kDefaultLayers));
+        fmt::format("Layers to quantize, by pattern (* ? [ab] {{a,b}}); default: those of the model's family "
+                    "(docs/models.md), of a text encoder the Linears of its blocks, else {}",
+                    kDefaultLayers));
     command->add_option("--exclude", flags->exclude, "Layers to leave float; wins over --include");
     command
         ->add_option(

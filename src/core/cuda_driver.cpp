@@ -58,7 +58,6 @@ void find_devices(const Library& library, Driver& driver) {
     library.find(driver.device_get, "cuDeviceGet");
     library.find(driver.device_name, "cuDeviceGetName");
     library.find(driver.device_attribute, "cuDeviceGetAttribute");
-    library.find(driver.device_bytes, "cuDeviceTotalMem_v2");
     library.find(driver.retain_primary_context, "cuDevicePrimaryCtxRetain");
     library.find(driver.current_context, "cuCtxGetCurrent");
     library.find(driver.push_context, "cuCtxPushCurrent_v2");
@@ -67,6 +66,7 @@ void find_devices(const Library& library, Driver& driver) {
 }
 
 void find_memory(const Library& library, Driver& driver) {
+    library.find(driver.memory_info, "cuMemGetInfo_v2");
     library.find(driver.allocate, "cuMemAlloc_v2");
     library.find(driver.free, "cuMemFree_v2");
     library.find(driver.from_host, "cuMemcpyHtoDAsync_v2");
@@ -173,7 +173,6 @@ Properties ask_properties(const Driver& driver, int index) {
     found.multiprocessors = ask(DeviceAttribute::multiprocessors);
     found.shared_per_block = ask(DeviceAttribute::shared_per_block_at_most);
     found.shared_per_multiprocessor = ask(DeviceAttribute::shared_per_multiprocessor);
-    check(driver.device_bytes(&found.bytes, device), "cuDeviceTotalMem");
     check(driver.retain_primary_context(&found.context, device), "cuDevicePrimaryCtxRetain");
     return found;
 }

@@ -53,12 +53,12 @@ struct Driver {
     Result (*device_get)(int* device, int index);
     Result (*device_name)(char* name, int bytes, int device);
     Result (*device_attribute)(int* value, DeviceAttribute attribute, int device);
-    Result (*device_bytes)(std::size_t* bytes, int device);
     Result (*retain_primary_context)(DriverContext* context, int device);
     Result (*current_context)(DriverContext* context);
     Result (*push_context)(DriverContext context);
     Result (*pop_context)(DriverContext* context);
     Result (*synchronize)();  ///< everything that was put on the current context
+    Result (*memory_info)(std::size_t* free, std::size_t* all);
     Result (*allocate)(Address* address, std::size_t bytes);
     Result (*free)(Address address);
     Result (*from_host)(Address to, const void* from, std::size_t bytes, Stream stream);
@@ -104,7 +104,6 @@ struct Properties {
     int multiprocessors = 0;
     int shared_per_block = 0;  ///< bytes of dynamic shared memory that a block may have at most
     int shared_per_multiprocessor = 0;
-    std::size_t bytes = 0;
     DriverContext context = nullptr;  ///< the primary one, which PyTorch uses too
 };
 

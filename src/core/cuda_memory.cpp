@@ -244,17 +244,24 @@ void clear(Device device, void* data, std::size_t bytes) {
     check(driver().synchronize_stream(nullptr), "cuMemsetD8");
 }
 
+// What is kept goes where something else needs it. What a lender keeps is not counted.
+std::uint64_t free_for_arrays(Device device) {
+    const CurrentDevice current(device.index);
+    std::size_t free = 0, all = 0;
+    check(driver().memory_info(&free, &all), "cuMemGetInfo");
+    return std::uint64_t{free} + kept_bytes(device.index);
+}
+
 }  // namespace
 
-constexpr DeviceMemory kMemory = {
-    .allocate = allocate,
-    .free = free_block,
-    .from_host = from_host,
-    .to_host = to_host,
-    .copy = copy,
-    .clear = clear,
-    .send = send,
-    .bytes = [](Device device) -> std::uint64_t { return properties(device.index).bytes; }};
+constexpr DeviceMemory kMemory = {.allocate = allocate,
+                                  .free = free_block,
+                                  .from_host = from_host,
+                                  .to_host = to_host,
+                                  .copy = copy,
+                                  .clear = clear,
+                                  .send = send,
+                                  .free_bytes = free_for_arrays};
 
 void borrow_memory(const MemoryLender& from) {
     lender = from;

@@ -61,9 +61,9 @@ const DeviceMemory& memory_of(Device device) {
     throw Unsupported("[device] this build has no memory on the device " + device.describe());
 }
 
-std::uint64_t memory_bytes(Device device) {
+std::optional<std::uint64_t> free_bytes(Device device) {
     const DeviceMemory& memory = memory_of(device);
-    return memory.bytes != nullptr ? memory.bytes(device) : usable_memory_bytes();
+    return memory.free_bytes != nullptr ? std::optional(memory.free_bytes(device)) : std::nullopt;
 }
 
 GuestMemory::GuestMemory(Device device, const DeviceMemory& memory) {

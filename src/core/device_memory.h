@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "aerogel/tensor.h"
 
@@ -21,15 +22,16 @@ struct DeviceMemory {
     /// once.
     void (*send)(Device device, void* to, const void* from, std::size_t bytes, void* stream) = nullptr;
     bool host_readable = false;  ///< whether the host may read and write it
-    /// Null: usable_memory_bytes().
-    std::uint64_t (*bytes)(Device device) = nullptr;
+    /// What can still be allocated; null where nothing says.
+    std::uint64_t (*free_bytes)(Device device) = nullptr;
 };
 
 /// Throws Unsupported when this build does not know the device.
 const DeviceMemory& memory_of(Device device);
 
-/// What the device has, in use or not. Errors of memory_of() and of the device.
-std::uint64_t memory_bytes(Device device);
+/// What can still be allocated on the device; nullopt where nothing says, as for the host. Errors of
+/// memory_of() and of the device.
+std::optional<std::uint64_t> free_bytes(Device device);
 
 /// For tests: lets other memory answer for a kind of device as long as this lives.
 class GuestMemory {

@@ -10,8 +10,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "aerogel/safetensors.h"
 #include "base/clock.h"
 #include "core/paths.h"
+#include "model/checkpoint.h"
 #include "model/families.h"
 #include "model/guidance.h"
 #include "model/image/clip_vision.h"
@@ -26,6 +28,7 @@
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
 #include "ops/machines.h"
+#include "quant/load.h"
 
 namespace aerogel {
 namespace {
@@ -108,7 +111,14 @@ GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& f
     return given;
 }
 
-void check(const GenerateOptions& call, const PipelineFolder& folder) {
+// Descriptions and headers: what is wrong with an expert is found before the other one has run.
+void check_files(const std::filesystem::path& home, const LoadOptions& options) {
+    Checkpoint::open("transformer", home, options);
+    if (!options.quantized.empty()) QuantizedPair::open(options.quantized, options.rank);
+    for (const LoraFile& lora : options.loras) SafetensorsFile::open(lora.path);
+}
+
+void check(const GenerateOptions& call, const PipelineFolder& folder, Device device) {
     const SamplingOptions& sampling = call.sampling;
     if (call.preview_every < 1) {
         throw InvalidArgument(
@@ -121,6 +131,12 @@ void check(const GenerateOptions& call, const PipelineFolder& folder) {
     if (!folder.defaults.can_guide && *sampling.guidance > no_guidance(folder.row->guidance)) {
         throw InvalidArgument(fmt::format("[generate] this model is distilled and takes no guidance, got {}",
                                           *sampling.guidance));
+    }
+    if (call.sparse && call.sparse->pattern.type != "none" && call.sparse->pattern.centroids &&
+        device != Device::cpu) {
+        throw Unsupported(
+            fmt::format("[generate] centroids of skipped blocks are for the CPU, the transformer is on {}",
+                        device.describe()));
     }
     for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {
         if (guidance && !std::isfinite(*guidance))
@@ -168,6 +184,11 @@ struct Pipeline::Parts {
 
     GuidanceRule guidance_rule() const {
         return folder.row != nullptr ? folder.row->guidance : GuidanceRule::plain;
+    }
+    /// Whether a pass without the caption runs.
+    bool guides(const SamplingOptions& sampling) const {
+        const double none = no_guidance(guidance_rule());
+        return *sampling.guidance > none || sampling.guidance_2.value_or(none) > none;
     }
     /// By what the class of the pipeline tells; the transformer itself is asked when it is there.
     Shape token() const {
@@ -229,7 +250,7 @@ struct Pipeline::Parts {
                           Stages& stages);
     std::vector<GenerateResult> denoise(const GenerateOptions& options, const Conditions& conditions,
                                         int count, Stages& stages);
-    GenerateResult denoise_one(RunInputs inputs, std::int64_t patch_frames) const;
+    static std::vector<GenerateResult> sample(std::vector<RunInputs> runs, std::int64_t patch_frames);
     void decode(std::vector<GenerateResult>& results, const GenerateOptions& options, Stages& stages);
 };
 
@@ -277,19 +298,23 @@ void Pipeline::Parts::look_at_pictures(const GivenPictures& given, const Generat
         stages.run("look at image", [&] { return encoder->hidden_states(input.pixels(seen)); });
 }
 
-// With image_first the first frame is made in a run of its own, then given to the run of all frames.
-GenerateResult Pipeline::Parts::denoise_one(RunInputs inputs, std::int64_t patch_frames) const {
-    const SamplingOptions& sampling = inputs.options.sampling;
-    const bool given = inputs.options.first_frame.defined() || inputs.condition.defined();
-    if (!*sampling.image_first || inputs.size[0] <= patch_frames || given) return run_sampling(inputs);
-    RunInputs first = inputs;
-    first.options = first_frame_options(inputs.options);
-    first.size[0] = patch_frames;
-    const GenerateResult frame = run_sampling(first);
-    inputs.options.first_frame = frame.video;
-    GenerateResult result = run_sampling(inputs);
-    for (const double seconds : frame.step_seconds) result.first_frame_seconds += seconds;
-    return result;
+// Runs that differ in their seeds. With image_first the first frames are made in runs of their own, then
+// given to the runs of all frames.
+std::vector<GenerateResult> Pipeline::Parts::sample(std::vector<RunInputs> runs, std::int64_t patch_frames) {
+    const RunInputs& one = runs.front();
+    const bool given = one.options.first_frame.defined() || one.condition.defined();
+    if (!*one.options.sampling.image_first || one.size[0] <= patch_frames || given) return run_sampling(runs);
+    std::vector<RunInputs> first = runs;
+    for (RunInputs& run : first) {
+        run.options = first_frame_options(run.options);
+        run.size[0] = patch_frames;
+    }
+    const std::vector<GenerateResult> frames = run_sampling(first);
+    for (std::size_t i = 0; i < runs.size(); ++i) runs[i].options.first_frame = frames[i].video;
+    std::vector<GenerateResult> results = run_sampling(runs);
+    for (std::size_t i = 0; i < runs.size(); ++i)
+        for (const double seconds : frames[i].step_seconds) results[i].first_frame_seconds += seconds;
+    return results;
 }
 
 std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call,
@@ -320,9 +345,9 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
     std::vector<RunInputs> runs(static_cast<std::size_t>(count), inputs);
     for (std::size_t i = 0; i < runs.size(); ++i) runs[i].options.sampling.seed += i;
     std::vector<GenerateResult> results = stages.run("denoise", [&] {
-        if (folder.experts.boundary_ratio && !*call.sampling.image_first) return run_sampling(runs);
+        if (folder.experts.boundary_ratio) return sample(std::move(runs), patch[0]);
         std::vector<GenerateResult> made;
-        for (const RunInputs& run : runs) made.push_back(denoise_one(run, patch[0]));
+        for (const RunInputs& run : runs) made.push_back(std::move(sample({run}, patch[0]).front()));
         return made;
     });
     if (!call.keep) {
@@ -388,10 +413,18 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& 
             "or quantize both while they are loaded (online)");
     }
     parts->options = {options, transformer_2.value_or(options)};
+    LoadOptions& second = parts->options[1];
     if (!transformer_2) {  // what is given is given for transformer/
-        parts->options[1].weights.clear();
-        parts->options[1].loras.clear();
+        second.weights.clear();
+        second.loras.clear();
     }
+    if (second.device == Device{}) second.device = options.device;
+    if (second.device != options.device) {
+        throw InvalidArgument(fmt::format("[pipeline] both transformers must be on one device, got {} and {}",
+                                          options.device.describe(), second.device.describe()));
+    }
+    check_files(transformer_folder(folder), options);
+    if (two) check_files(folder / Experts::folder_of(1), second);
     parts->text_options = text_encoder;
     return Pipeline(std::move(parts));
 }
@@ -402,7 +435,8 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, Device device) {
 
 Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {
     auto parts = Parts::read(folder);
-    parts->options[0].device = parts->text_options.device = transformer->device();
+    for (LoadOptions* options : {&parts->options[0], &parts->options[1], &parts->text_options})
+        options->device = transformer->device();
     parts->transformers[0] = std::move(transformer);
     parts->own_transformer = true;
     return Pipeline(std::move(parts));
@@ -451,6 +485,12 @@ GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
     return options;
 }
 
+bool Pipeline::encodes_text(const GenerateOptions& options) const {
+    if (!has_text_encoder()) return false;
+    return !options.prompt_embeds.defined() ||
+           (parts_->guides(options.sampling) && !options.negative_prompt_embeds.defined());
+}
+
 GenerateResult Pipeline::generate(const GenerateOptions& options) const {
     return std::move(generate(options, 1).front());
 }
@@ -460,7 +500,7 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     Parts& parts = *parts_;
     const GenerateOptions options = with_defaults(given);
     const SamplingOptions& sampling = options.sampling;
-    check(options, parts.folder);
+    check(options, parts.folder, parts.options[0].device);
     if (const VaeShape* shape = parts.vae_shape()) {
         sample_size(sampling, shape, parts.token());
         check_pixel_memory(sampling);
@@ -471,9 +511,7 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     Stages stages(options);
     Conditions conditions;
     conditions.prompt = parts.embeddings(options, false, stages);
-    const double none = no_guidance(parts.guidance_rule());
-    if (*sampling.guidance > none || sampling.guidance_2.value_or(none) > none)
-        conditions.negative = parts.embeddings(options, true, stages);
+    if (parts.guides(sampling)) conditions.negative = parts.embeddings(options, true, stages);
     if (!options.keep) parts.release(parts.text);
     parts.look_at_pictures(given_pictures, options, conditions, stages);
     if (options.on_preview && has_vae()) {

@@ -16,6 +16,7 @@
 #include "model/samplers/samplers.h"
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
+#include "quant/layer_patterns.h"
 
 namespace aerogel {
 namespace {
@@ -82,8 +83,25 @@ class Run {
             throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1, steps));
     }
 
+    // Before a step is taken that the attention would refuse. A format of the sparse calls' own has no
+    // calibrated scales.
+    void check_centroids() const {
+        const std::optional<SparseConfig>& sparse = options_.sparse;
+        if (!sparse || sparse->pattern.type == "none" || !sparse->pattern.centroids ||
+            sparse->format != AttentionFormat::none)
+            return;
+        for (const std::string& name : model_->attention_names()) {
+            const auto& quantization = model_->attention(name).quantization;
+            const bool may_be_sparse = matches(model_->default_attentions(), name);
+            if (!may_be_sparse || !quantization || !quantization->scales) continue;
+            throw InvalidArgument(fmt::format(
+                "[generate] centroids of skipped blocks do not go with the calibrated scales of {}", name));
+        }
+    }
+
     // Each time a model begins.
     void take_policy() {
+        check_centroids();
         policy_ = options_.timestep_policy;
         if (options_.first_static_step) policy_ = policy_static_from(*model_, *options_.first_static_step);
         result_.weight_bytes += model_->weight_bytes();

@@ -149,7 +149,7 @@ void attention(const AttentionArrays& arrays, const SparsePlan& plan, const Atte
     }
     check_arrays(arrays, options.layout);
     check_plan(arrays, plan, options);
-    how.centroids = options.centroids || plan.centroids;
+    how.centroids = plan.dense_because.empty() && (options.centroids || plan.centroids);
     const AttentionViews views = {attention_op(how), q, k, v, o};
     if (plan.on_device != nullptr) {
         attention_there(views, how, lists_of(*plan.on_device));

@@ -123,6 +123,10 @@ def test_prompt_embeds_replace_the_prompt(aerogel, tiny_pipeline, tmp_path):
     done = aerogel("generate", tiny_pipeline, "--prompt-embeds", tmp_path / "embeds.safetensors", "-o", tmp_path / "b.safetensors")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    for flags, message in ((["--prompt-embeds", tmp_path / "embeds.safetensors"], "says nothing where embeddings are given"),
+                           (["--prompt", PROMPT], "have no layers to take from pair.json")):
+        done = aerogel("generate", tiny_pipeline, *flags, "--text-encoder-quantized", "pair.json", "-o", tmp_path / "c.safetensors")
+        assert done.returncode == 1 and message in done.stderr and not (tmp_path / "c.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -304,10 +304,6 @@ AEROGEL_ENTRY cuDeviceGetAttribute(int* value, cuda::DeviceAttribute attribute, 
     }
     return 0;
 }
-AEROGEL_ENTRY cuDeviceTotalMem_v2(std::size_t* bytes, int) {
-    *bytes = static_cast<std::size_t>(setting("AEROGEL_FAKE_MEMORY", 1024)) << 20;
-    return 0;
-}
 AEROGEL_ENTRY cuDevicePrimaryCtxRetain(cuda::DriverContext* context, int device) {
     if (device < 0 || static_cast<std::size_t>(device) >= machine().gpus.size()) return kInvalidDevice;
     *context = reinterpret_cast<cuda::DriverContext>(machine().gpus[static_cast<std::size_t>(device)].get());
@@ -340,6 +336,13 @@ AEROGEL_ENTRY cuCtxSynchronize() {
 // --- memory ---
 AEROGEL_ENTRY cuThreadExchangeStreamCaptureMode(int* mode) {
     std::swap(*mode, capture_mode);
+    return 0;
+}
+AEROGEL_ENTRY cuMemGetInfo_v2(std::size_t* free, std::size_t* all) {
+    Entered in;
+    if (in.result != 0) return in.result;
+    *all = static_cast<std::size_t>(setting("AEROGEL_FAKE_MEMORY", 1024)) << 20;
+    *free = *all - in.gpu->memory.used();
     return 0;
 }
 AEROGEL_ENTRY cuMemAlloc_v2(Address* address, std::size_t bytes) {

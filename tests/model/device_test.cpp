@@ -113,6 +113,33 @@ TEST_F(DeviceTest, QuantizedAttentionSamples) {
     }
 }
 
+TEST_F(DeviceTest, TwoExpertsAreOnOne) {
+    const testing::TwoExperts files("aerogel_experts_on_a_device");
+    GenerateOptions options;
+    options.prompt = "up";
+    const auto runs_there = [&](Pipeline pipeline) {
+        EXPECT_EQ(pipeline.transformer(1).device(), kDevice);
+        EXPECT_EQ(pipeline.generate(options).video.device(), Device::cpu);
+    };
+    const LoadOptions there = {.device = kDevice};
+    runs_there(Pipeline::load(files.folder(), Transformer::load(files.folder(), kDevice)));
+    runs_there(Pipeline::load(files.folder(), there, there, LoadOptions{}));
+    EXPECT_THROW(Pipeline::load(files.folder(), there, there, LoadOptions{.device = {DeviceKind::cuda, 1}}),
+                 InvalidArgument);
+}
+
+TEST_F(DeviceTest, CentroidsAreRefusedBeforeTheWork) {
+    const Pipeline pipeline = Pipeline::load(files_.folder(), kDevice);
+    GenerateOptions options;
+    options.prompt = "up";
+    options.sparse = SparseConfig{};
+    options.sparse->pattern = {.type = "rf_v2", .centroids = true};
+    int stages = 0;
+    options.on_stage = [&](std::string_view, double) { return ++stages > 0; };
+    EXPECT_THROW(pipeline.generate(options), Unsupported);
+    EXPECT_EQ(stages, 0);
+}
+
 TEST_F(DeviceTest, HooksSeeArraysOnTheCpu) {
     std::map<Device, double, bool (*)(const Device&, const Device&)> sums(
         [](const Device& a, const Device& b) { return a.kind < b.kind; });

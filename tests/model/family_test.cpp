@@ -23,6 +23,7 @@
 #include "model/mine.h"
 #include "model/quantize.h"
 #include "model/slots.h"
+#include "model/text/text_model.h"
 #include "model/tiny_model.h"
 
 namespace aerogel {
@@ -254,6 +255,19 @@ TEST(Family, FilesOfWanTellItsDefaults) {
 TEST(Family, FilesOfImageModelsTellTheirDefaults) {
     expect_same_defaults(testing::TinyZImage("aerogel_family_of_z_image").folder(), families());
     expect_same_defaults(testing::TinyQwenImage("aerogel_family_of_qwen_image").folder(), families());
+}
+
+TEST(Family, TextEncodersAreQuantizedWithoutTheirVision) {
+    for (const char* name :
+         {"layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj", "language_model.model.layers.0.mlp.up_proj",
+          "language_model.layers.0.mlp.up_proj", "model.language_model.layers.0.mlp.up_proj",
+          "text_model.encoder.layers.0.mlp.fc1", "encoder.block.0.layer.0.SelfAttention.q"})
+        EXPECT_TRUE(matches(kTextLayers, name)) << name;
+    for (const char* name :
+         {"lm_head", "visual.blocks.0.mlp.up_proj", "model.visual.blocks.0.mlp.up_proj",
+          "vision_tower.transformer.layers.0.feed_forward.up_proj", "vision_model.encoder.layers.0.mlp.fc1",
+          "model.vision_tower.transformer.layers.0.feed_forward.up_proj"})
+        EXPECT_FALSE(matches(kTextLayers, name)) << name;
 }
 
 TEST(Family, QuantizesWhateverItsPatternsSay) {

@@ -85,6 +85,64 @@ TEST_F(PipelineTest, TheFirstFrameIsMadeAloneOnlyBeforeOthers) {
     EXPECT_EQ(count(1, true), image);
 }
 
+TEST(TwoExperts, TakeTurnsInBatchesWithFirstFrames) {
+    const testing::TwoExperts files("aerogel_two_experts");
+    int loads = 0;
+    LoadOptions load;
+    load.online.emplace().quant_type = "W8A16";
+    load.on_quantized = [&](const QuantizeReport&) { ++loads; };
+    const Pipeline pipeline = Pipeline::load(files.folder(), load);
+    GenerateOptions options = caption("up", 3);
+    options.sampling.image_first = true;
+    options.keep = false;
+    const std::vector<GenerateResult> both = pipeline.generate(options, 2);
+    EXPECT_EQ(loads, 4);  // two of the first frames, two of the videos
+    for (const GenerateResult& result : both) {
+        EXPECT_GT(result.first_frame_seconds, 0.0);
+        EXPECT_TRUE(same_bits(result.video, pipeline.generate(options).video));
+        ++options.sampling.seed;
+    }
+}
+
+TEST(TwoExperts, FilesOfBothAreLookedAtFirst) {
+    const testing::TwoExperts files("aerogel_files_of_two_experts");
+    const auto problem = [&](const LoadOptions& second) -> std::string {
+        try {
+            LoadOptions first;
+            if (!second.quantized.empty()) first.quantized = second.quantized;
+            Pipeline::load(files.folder(), first, {}, second);
+        } catch (const IoError& error) {
+            return error.what();
+        }
+        return "none";
+    };
+    EXPECT_EQ(problem({}), "none");
+    EXPECT_THAT(problem({.weights = "missing.safetensors"}), HasSubstr("missing.safetensors"));
+    EXPECT_THAT(problem({.quantized = "missing.json"}), HasSubstr("missing.json"));
+    EXPECT_THAT(problem({.loras = {{"lora.safetensors"}}}), HasSubstr("lora.safetensors"));
+    std::filesystem::remove(files.folder() / "transformer_2" / "diffusion_pytorch_model.safetensors");
+    EXPECT_THAT(problem({}), HasSubstr("transformer_2 has neither"));
+}
+
+TEST_F(PipelineTest, CentroidsWithCalibratedScalesAreRefusedBeforeTheFirstStep) {
+    Pipeline pipeline = load();
+    const Tensor scale = Tensor::of(std::vector<float>{0.1F, 0.1F}, {2});
+    AttentionQuantization calibrated;
+    calibrated.quant_type = "FAQUANT";
+    calibrated.scales = AttentionScales{scale, scale, scale, {}, {}, {}};
+    GenerateOptions options = caption("up");
+    options.sparse = SparseConfig{};
+    options.sparse->pattern = {.type = "rf_v2", .block_size = 16, .centroids = true};
+    int steps = 0;
+    options.progress = [&](int, int, double) { return ++steps > 0; };
+    pipeline.transformer().set_attention("blocks.1.attn2", calibrated);  // never sparse
+    pipeline.generate(options);
+    EXPECT_EQ(steps, 3);
+    pipeline.transformer().set_attention("blocks.1.attn1", calibrated);
+    EXPECT_THROW(pipeline.generate(options), InvalidArgument);
+    EXPECT_EQ(steps, 3);
+}
+
 TEST_F(PipelineTest, TwoInOneProcessDoNotDisturbEachOther) {
     const Pipeline first = load(), second = load();
     const GenerateOptions up = caption("up", 1), down = caption("down, up", 2);

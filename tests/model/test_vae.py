@@ -213,6 +213,10 @@ def test_stops_and_refuses(folders, tmp_path):
     save_file({"x": torch.randn(1, 6, 2, 4, 4)}, tmp_path / "x")
     done = run_program(folders["image"], "decode", tmp_path / "x", tmp_path / "y")
     assert done.stderr == "[vae] latents must have one frame and positive sizes, got 2 of 4 x 4\n"
+    save_file({"x": torch.randn(1, 3, 1, 16, 16)}, tmp_path / "x")
+    for tile, chunk in ((-1, 0), (0, -2)):
+        done = run_program(folders["wan"], "encode", tmp_path / "x", tmp_path / "y", tile, chunk)
+        assert done.stderr == f"[vae] tile and chunk must not be negative, got {tile} and {chunk}\n"
     save_file({"x": torch.randn(1, 3, 3, 16, 18)}, tmp_path / "x")
     done = run_program(folders["wan"], "encode", tmp_path / "x", tmp_path / "y")
     assert done.stderr == ("[vae] height and width must be multiples of 4, and frames 1 more than a multiple of 4, "

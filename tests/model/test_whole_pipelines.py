@@ -111,7 +111,7 @@ def test_a_pair_for_each_expert(folders, aerogel, tmp_path):
 
     def generate(name, *flags):
         flags = ["--prompt", PROMPT, "--size", f"{VIDEOS['width']}x{VIDEOS['height']}", "--frames", VIDEOS["frames"], "--steps", 3, *flags]
-        return aerogel("generate", folder, *flags, "-o", tmp_path / name)
+        return aerogel("generate", folder, *flags, "--json", "-o", tmp_path / name)
     files = ["--quantized", pairs[0]]
     done = generate("o.gif", *files)
     assert done.returncode == 1 and "this pipeline has two" in done.stderr
@@ -121,6 +121,8 @@ def test_a_pair_for_each_expert(folders, aerogel, tmp_path):
                         ("files.safetensors", [*files, "--quantized-2", pairs[1], "--seed", 7, "--batch", 2])):
         done = generate(name, *flags)
         assert done.returncode == 0, done.stderr
+    quantized = json.loads(done.stdout)["quantized"]
+    assert [quantized["description"], quantized["description_2"]] == list(map(str, pairs))
     assert torch.equal(load_file(tmp_path / "online.safetensors")["video"], load_file(tmp_path / "files-8.safetensors")["video"])
     assert (tmp_path / "files-7.safetensors").exists()
 

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -35,7 +36,7 @@ class RandomFolder {
     void add(const std::string& name, const Shape& shape) {
         Tensor tensor(DType::f32, shape);
         auto* values = tensor.mutable_as<float>();
-        fill_normal(std::span(values, static_cast<std::size_t>(tensor.count())), 1, tensors_.size());
+        fill_normal(std::span(values, static_cast<std::size_t>(tensor.count())), seed_, tensors_.size());
         for (std::int64_t i = 0; i < tensor.count(); ++i) values[i] *= 0.2F;
         tensors_[name] = tensor;
     }
@@ -44,6 +45,8 @@ class RandomFolder {
         add(name + ".weight", {out, in});
         if (has_bias) add(name + ".bias", {out});
     }
+
+    std::uint64_t seed_ = 1;  ///< of what is added
 
     /// What was added goes into a file.
     void save(const std::string& file) {
@@ -66,10 +69,19 @@ class TinyModel : public RandomFolder {
 
     explicit TinyModel(const std::string& name) : RandomFolder(name) {
         write_configs();
-        write_weights();
+        write_transformer("transformer");
         add("word_embedding.weight", {3, kTextDim});
         add("position_embedding.weight", {4, kTextDim});
         save("text_encoder/model.safetensors");
+    }
+
+  protected:
+    void write_transformer(const std::string& folder) {
+        write(folder + "/config.json",
+              R"({"_class_name": "WanTransformer3DModel", "patch_size": [1, 2, 2], "num_attention_heads": 2,
+                  "attention_head_dim": 16, "in_channels": 3, "out_channels": 3, "text_dim": 8, "freq_dim": 16,
+                  "ffn_dim": 48, "num_layers": 2, "rope_max_seq_len": 64})");
+        write_weights(folder);
     }
 
   private:
@@ -78,10 +90,6 @@ class TinyModel : public RandomFolder {
     static constexpr std::int64_t kFfnDim = 48;
 
     void write_configs() {
-        write("transformer/config.json",
-              R"({"_class_name": "WanTransformer3DModel", "patch_size": [1, 2, 2], "num_attention_heads": 2,
-                  "attention_head_dim": 16, "in_channels": 3, "out_channels": 3, "text_dim": 8, "freq_dim": 16,
-                  "ffn_dim": 48, "num_layers": 2, "rope_max_seq_len": 64})");
         write("scheduler/scheduler_config.json",
               R"({"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction",
                   "use_flow_sigmas": true, "flow_shift": 3.0})");
@@ -92,7 +100,7 @@ class TinyModel : public RandomFolder {
                   "max_objects": 2})");
     }
 
-    void write_weights() {
+    void write_weights(const std::string& folder) {
         const std::string embedder = "condition_embedder.";
         add("patch_embedding.weight", {kDim, 3, 1, 2, 2});
         add("patch_embedding.bias", {kDim});
@@ -104,7 +112,7 @@ class TinyModel : public RandomFolder {
         for (int i = 0; i < kLayers; ++i) add_block("blocks." + std::to_string(i));
         add("scale_shift_table", {1, 2, kDim});
         add_linear("proj_out", kDim, 12);
-        save("transformer/diffusion_pytorch_model.safetensors");
+        save(folder + "/diffusion_pytorch_model.safetensors");
     }
 
     void add_block(const std::string& name) {
@@ -120,6 +128,17 @@ class TinyModel : public RandomFolder {
         add(name + ".norm2.bias", {kDim});
         add_linear(name + ".ffn.net.0.proj", kDim, kFfnDim);
         add_linear(name + ".ffn.net.2", kFfnDim, kDim);
+    }
+};
+
+/// The same with a second expert.
+class TwoExperts : public TinyModel {
+  public:
+    explicit TwoExperts(const std::string& name) : TinyModel(name) {
+        seed_ = 2;
+        write_transformer("transformer_2");
+        write("model_index.json", R"({"boundary_ratio": 0.8, "generation": {"num_frames": 3, "height": 16,
+                  "width": 16, "num_inference_steps": 3, "guidance_scale": 2.0}})");
     }
 };
 

@@ -118,10 +118,15 @@ TEST(CudaDeviceDeathTest, MemoryEndsWithOneError) {
     expect({{"AEROGEL_FAKE_MEMORY", "8"}}, too_much, "[tensor] no memory for f32[1024,1024,4] on cuda:0");
 }
 
-TEST(CudaDeviceDeathTest, ItsOwnMemoryIsWhatThereIs) {
-    expect(
-        {{"AEROGEL_FAKE_MEMORY", "64"}}, [] { return std::to_string(memory_bytes(Device::cuda) >> 20); },
-        "64");
+TEST(CudaDeviceDeathTest, WhatIsKeptIsFree) {
+    const auto free_there = [] {
+        const Tensor lives(DType::f32, {1024, 1024, 4}, Device::cuda);
+        Tensor(DType::f32, {1024, 1024, 2}, Device::cuda);
+        return std::to_string(free_bytes(Device::cuda).value() >> 20) + " MiB";
+    };
+    for (const char* memory : {"kept", "exact"})
+        expect({{"AEROGEL_FAKE_MEMORY", "64"}, {"AEROGEL_CUDA_MEMORY", memory}}, free_there, "48 MiB");
+    EXPECT_FALSE(free_bytes(Device::cpu));
 }
 
 TEST(CudaDeviceDeathTest, FreedMemoryIsLentAgain) {

@@ -180,6 +180,20 @@ std::vector<float> values_of(const Tensor& tensor) {
     return {tensor.as<float>(), tensor.as<float>() + tensor.count()};
 }
 
+TEST(SparseAttention, ADenseCallHasNoCentroids) {
+    Request request;
+    request.pattern.sparsity = 0.0;
+    request.pattern.centroids = true;
+    const Tensor ones = Tensor::of(std::vector<float>{1.0F, 1.0F}, {2});
+    const AttentionScales scales = {ones, ones, ones, {}, {}, {}};
+    AttentionOptions options;
+    options.format = AttentionFormat::int8;
+    options.scales = &scales;
+    const SparsePlan plan = request.plan();
+    EXPECT_NE(plan.dense_because, "");
+    EXPECT_NO_THROW(attention({request.q, request.k, request.v, request.o}, plan, options));
+}
+
 TEST(SparsePlan, ServesLaterCallsOfTheSameSizes) {
     for (const char* type : {"rf_v1", "rf_v2", "rf_v3"}) {
         Request request = request_with_content();

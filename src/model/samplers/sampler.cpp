@@ -73,8 +73,10 @@ void check_sampler_step(int index, std::size_t steps, const TensorView& velocity
                       velocity.contiguous() && sample.contiguous();
     if (!fits) {
         throw InvalidArgument(fmt::format(
-            "[sampler] velocity and sample must be contiguous f32 of one shape on one device, got {} and {}",
-            velocity.describe(), sample.describe()));
+            "[sampler] velocity and sample must be contiguous f32 of one shape on one device, got {} on {} "
+            "and "
+            "{} on {}",
+            velocity.describe(), velocity.device.describe(), sample.describe(), sample.device.describe()));
     }
 }
 

@@ -142,6 +142,11 @@ bool has_captions(const std::filesystem::path& folder) {
 
 std::unique_ptr<PromptEncoder> PromptEncoder::load(const std::filesystem::path& folder,
                                                    const LoadOptions& options) {
+    if (has_captions(folder) && !options.quantized.empty()) {
+        throw InvalidArgument(
+            fmt::format("[text encoder] {}: captions of a vocabulary have no layers to take from {}",
+                        folder.string(), options.quantized.string()));
+    }
     if (has_captions(folder))
         return std::make_unique<CaptionEncoder>(folder / "text_encoder", options.device);
     const JsonNode index = JsonNode::read(folder / "model_index.json", "text encoder");

@@ -31,9 +31,11 @@ struct TextBlock {
     std::array<LinearSlot*, 7> linears() { return {&q, &k, &v, &o, &gate, &up, &down}; }
 };
 
-/// The Linears of the blocks; heads and vision towers, which files may hold too, are none of them.
+/// The Linears of the blocks; heads and vision towers, which files may hold too, are none of them. `layers`
+/// are those of language models and of CLIP, by the names in the files of several versions of transformers.
 inline constexpr std::string_view kTextLayers =
-    "{*layers.*,*SelfAttention.q,*SelfAttention.k,*SelfAttention.v,*SelfAttention.o,*DenseReluDense.*}";
+    "{{,model.,text_model.encoder.,{,model.}language_model.{,model.}}layers.*,"
+    "*SelfAttention.q,*SelfAttention.k,*SelfAttention.v,*SelfAttention.o,*DenseReluDense.*}";
 
 class TextModel : public LayeredModel {
   public:

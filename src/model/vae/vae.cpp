@@ -10,6 +10,7 @@
 
 #include "aerogel/cancellation.h"
 #include "aerogel/error.h"
+#include "base/memory.h"
 #include "core/device_memory.h"
 #include "core/views.h"
 #include "model/vae/families.h"
@@ -138,6 +139,12 @@ std::vector<float> repeated(const std::vector<float>& values, std::int64_t count
     return all;
 }
 
+void check_options(const VaeOptions& options) {
+    if (options.tile < 0 || options.chunk < 0)
+        throw InvalidArgument(fmt::format("[vae] tile and chunk must not be negative, got {} and {}",
+                                          options.tile, options.chunk));
+}
+
 void require_finite(const char* what, const TensorView& x, const Context& context) {
     if (!all_finite(x, context))
         throw InvalidArgument(fmt::format("[vae] {} must be finite, got NaN or infinity", what));
@@ -200,9 +207,11 @@ struct Vae::State {
         return std::clamp<std::int64_t>((kLeastLatents + latents - 1) / latents, 1, frames);
     }
 
-    // Half of what is usable, without the weights.
+    // Half of what is usable, without the weights: where the device tells what is free, they lie there
+    // already.
     double most_bytes() const {
-        return 0.5 * static_cast<double>(memory_bytes(device)) - 2.0 * static_cast<double>(weight_bytes);
+        if (const auto free = free_bytes(device)) return 0.5 * static_cast<double>(*free);
+        return 0.5 * static_cast<double>(usable_memory_bytes()) - 2.0 * static_cast<double>(weight_bytes);
     }
 
     // How a call is cut: layers that see tiles, the tiles in places between these layers and the others, and
@@ -449,9 +458,7 @@ Tensor Vae::decode(const TensorView& latents, const VaeOptions& options) const {
         throw InvalidArgument(
             fmt::format("[vae] latents must be f32 [1,{},frames,height,width] on {}, got {} on {}",
                         sizes.channels, device().describe(), latents.describe(), latents.device.describe()));
-    if (options.tile < 0 || options.chunk < 0)
-        throw InvalidArgument(fmt::format("[vae] tile and chunk must not be negative, got {} and {}",
-                                          options.tile, options.chunk));
+    check_options(options);
     Tensor out(DType::f32, sizes.pixels(latents.dim(2), latents.dim(3), latents.dim(4)), device());
     if (latents.contiguous()) require_finite("latents", latents, options.call);
     out = state_->decode(latents, std::move(out), options);
@@ -466,6 +473,7 @@ Tensor Vae::encode(const TensorView& pixels, const VaeOptions& options) const {
         throw InvalidArgument(
             fmt::format("[vae] pixels must be f32 [1,3,frames,height,width] on {}, got {} on {}",
                         device().describe(), pixels.describe(), pixels.device.describe()));
+    check_options(options);
     Tensor out(DType::f32, sizes.latents(pixels.dim(2), pixels.dim(3), pixels.dim(4)), device());
     if (pixels.contiguous()) require_finite("pixels", pixels, options.call);
     out = state_->encode(pixels, std::move(out), options);
