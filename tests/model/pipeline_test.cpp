@@ -133,6 +133,8 @@ TEST_F(PipelineTest, CentroidsWithCalibratedScalesAreRefusedBeforeTheFirstStep) 
     GenerateOptions options = caption("up");
     options.sparse = SparseConfig{};
     options.sparse->pattern = {.type = "rf_v2", .block_size = 16, .centroids = true};
+    options.sparse->start_step = 1;
+    options.sampling.height = options.sampling.width = 32;  // enough blocks to be sparse
     int steps = 0;
     options.progress = [&](int, int, double) { return ++steps > 0; };
     pipeline.transformer().set_attention("blocks.1.attn2", calibrated);  // never sparse
