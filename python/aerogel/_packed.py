@@ -52,6 +52,7 @@ class Packed:
     place: torch.device = CPU
     memory: list[torch.Tensor] = field(default_factory=list)  # on a GPU
     streams: set[int] = field(default_factory=set)  # those that torch knows to use it
+    arrays: list[weakref.ref[torch.Tensor]] = field(default_factory=list)  # those of the layer that graphs have the ticket of
     _ticket: torch.Tensor | None = None
 
     def stream(self) -> int:
@@ -65,9 +66,9 @@ class Packed:
             self.streams.add(stream.cuda_stream)
         return stream.cuda_stream
 
-    @property
-    def ticket(self) -> torch.Tensor:
-        """Stands for this form in a graph, on its GPU: uint8 [out_features, 1], bytes that mean nothing, at an address that does."""
+    def ticket(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Stands for this form of these arrays in a graph, on its GPU: uint8 [out_features, 1], bytes that mean nothing, at an address that does."""
+        self.arrays = [weakref.ref(a) for a in arrays]
         if self._ticket is None:
             largest = max(self.memory, key=lambda memory: memory.nbytes)
             with torch.inference_mode(False), torch.no_grad():
@@ -154,11 +155,13 @@ def leave(arrays: Sequence[torch.Tensor], place: torch.device) -> None:
 
 
 def of_ticket(ticket: torch.Tensor) -> Packed:
-    """The form that a graph has a ticket of. ValueError where it is no more."""
+    """The form that a graph has a ticket of. ValueError where it is no more, or no longer that of the layer's arrays."""
     with _lock:
         made = _by_ticket.get(ticket.untyped_storage())
     if made is None or (form := made()) is None:
         raise ValueError("[linear] the layer of this graph is gone, or lies elsewhere now: compile it again")
+    if any((array := ref()) is not None and state_of(array)[0] != version for ref, version in zip(form.arrays, form.versions)):
+        raise ValueError("[linear] an array of a layer in this graph was written to: call the layer once outside of the graph, which follows then")
     return form
 
 

@@ -9,6 +9,9 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.7 tells them apart
+
+
 def recorder(x: Any) -> str:
     """Who records what torch does with x, or transforms it, and would not see a call of the core; empty if nobody."""
     if type(x) is not torch.Tensor and getattr(type(x), "__torch_dispatch__", None) is not torch.Tensor.__torch_dispatch__:

@@ -1,6 +1,7 @@
 """QuantizedLinear: the torch module that stands where an nn.Linear stood, and its operators."""
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -11,10 +12,10 @@ from torch import nn
 
 from . import _core
 from ._arrays import as_float_array, empty, from_core, handed, restored
-from ._devices import why_not_here
+from ._devices import stream_of, why_not_here
 from ._loading import fitting, from_float
 from ._packed import ARRAYS, CPU, Layout, Packed, State, leave, of_ticket, packed, remember, state_of
-from ._watching import nobody_watches, transformed
+from ._watching import exporting, nobody_watches, transformed
 from .timestep import TimestepManager, TimestepPolicyConfig, policy_from
 
 
@@ -52,17 +53,19 @@ class QuantizedLinear(nn.Module):
     """y = x W^T + bias with W in a small format; made by `aerogel.quantize`, or from an nn.Linear by `from_linear`.
 
     forward: x [..., in_features] float32, bfloat16 or float16 -> y [..., out_features] of the same dtype (of autocast's dtype
-    under autocast), where the layer is: `.to("cuda")` makes the kernel's form of the weight on that GPU. The arrays themselves stay in the memory
-    of the CPU then, and state_dict() has them from there; layer.weight and the others give copies on the GPU. The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats as bytes);
-    writing to them through torch takes effect, `.to(dtype)` leaves them as they are. load_state_dict takes arrays of this scheme, or a
+    under autocast), where the layer is. The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats
+    as bytes); writing to them through torch takes effect, `.to(dtype)` leaves them as they are. `.to("cuda")` makes the kernel's form of the weight
+    on that GPU; the arrays stay in the memory of the CPU, where state_dict() and buffers() have them, and layer.weight and the others give
+    copies on the GPU then: writing to a copy changes nothing. load_state_dict takes arrays of this scheme, or a
     float "weight" (and "bias"), which it quantizes; what does not fit is refused and leaves the layer as it was. Gradients flow to x (with
     the dequantized weight), not to the arrays. torch.compile, torch.export, torch.jit.trace and torch.fx see one operator, which holds the
     arrays; the sampling step is read when it runs. Errors as in `aerogel.quantize`."""
 
-    _ticket: torch.Tensor | None
-    _now: tuple[Packed, list[State]] | None  # the kernel's form, and what the arrays were then
+    _ticket: torch.Tensor | None = None
+    _now: tuple[weakref.ref[Packed], list[State]] | None = None  # the kernel's form, which dies with the weight, and what the arrays were then
     _place: torch.device = CPU  # where the layer computes
-    _own: int = 0  # id of the weight when it was last on the CPU
+    _own: weakref.ref[torch.Tensor] | None = None  # the weight when it was last on the CPU
+    _check_file: Callable[[], None] | None = None  # raises where the arrays are views of a file that has lost bytes
     _load_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
     _non_persistent_buffers_set: set[str]
 
@@ -72,7 +75,7 @@ class QuantizedLinear(nn.Module):
         self._begin(core, arrays)
         self._check_file = core.check_intact
         layout, stored = self._stored()
-        self._now = (remember(layout, stored, core), [state_of(a) for a in stored])
+        self._now = (weakref.ref(remember(layout, stored, core)), [state_of(a) for a in stored])
 
     def _begin(self, core: _core.Linear, arrays: Mapping[str, torch.Tensor]) -> None:
         nn.Module.__init__(self)
@@ -80,12 +83,11 @@ class QuantizedLinear(nn.Module):
         self.group_size = core.group_size
         self.timestep_policy: TimestepPolicyConfig | None = None
         self._now = self._ticket = None
-        self._check_file: Callable[[], None] | None = None  # raises where the arrays are views of a file that has lost bytes
         for name, array in arrays.items():
             self.register_buffer(name, array)
         if "bias" not in arrays:
             self.register_buffer("bias", None)  # as nn.Linear without one
-        self._own = id(self._buffers["weight"])
+        self._own_weight()
 
     @classmethod
     def from_linear(cls, linear: nn.Module | SimpleNamespace, scheme: str = "W8A8_DYNAMIC", *,
@@ -125,25 +127,42 @@ class QuantizedLinear(nn.Module):
         if self._check_file is not None:
             self._check_file()
 
+    def _own_weight(self) -> None:
+        weight = self._buffers.get("weight")
+        if weight is not None and weight.is_cpu:
+            self._own = weakref.ref(weight)
+
     def _current(self) -> tuple[Packed, list[torch.Tensor]]:
         """The kernel's form of the arrays as they are now, and the arrays: it borrows them, and another thread may exchange the layer's at any
         time, so whoever runs it holds them. ValueError when they no longer fit each other."""
         layout, arrays = self._stored()
         now, seen = self._now, [state_of(a) for a in arrays]
-        if now is None or now[1] != seen:
-            place = arrays[0].device if arrays and arrays[0].is_cuda else self._place
-            if place != self._place and id(arrays[0]) != self._own:
+        made = now[0]() if now is not None and now[1] == seen else None
+        if made is None:
+            place = self._where(arrays)
+            if place != self._place and (self._own is None or self._own() is not arrays[0]):
                 # Set one by one, without a word to the module (accelerate's device maps). The same tensor with other memory (diffusers' group
                 # offloading) stays, for it will be brought back.
-                self._to_host(layout, arrays)
-                self._move(self._place, place)
-                return self._current()
+                return self._follow(layout, arrays, place)
             made = packed(layout, arrays, place)
             self.check_intact()
-            self._now, self._own = (made, seen), id(arrays[0]) if arrays[0].is_cpu else self._own
-            now = self._now
-            self._ticket = now[0].ticket if self._place.type != "cpu" else None
-        return now[0], arrays
+            self._now = (weakref.ref(made, _forgets_ticket(self)), seen)
+            self._own_weight()
+            self._ticket = made.ticket(arrays) if self._place.type != "cpu" else None
+        return made, arrays
+
+    def _where(self, arrays: Sequence[torch.Tensor]) -> torch.device:
+        return arrays[0].device if arrays and arrays[0].is_cuda else self._place
+
+    def _follow(self, layout: Layout, arrays: Sequence[torch.Tensor], place: torch.device) -> tuple[Packed, list[torch.Tensor]]:
+        """To where the arrays are; back to as it was if that fails."""
+        try:
+            self._to_host(layout, arrays)
+            self._move(self._place, place)
+            return self._current()
+        except BaseException:
+            self._buffers.update(zip(layout.names, arrays))
+            raise
 
     def packed(self) -> Packed:
         """The kernel's form of the arrays as they are now. ValueError when they no longer fit each other."""
@@ -158,6 +177,8 @@ class QuantizedLinear(nn.Module):
         if not hasattr(type(input), "__torch_function__"):
             raise ValueError(f"[linear] x must be a torch tensor, got {type(input).__name__}")
         (names, *layout), arrays = self._stored()
+        if isinstance(input, torch.Tensor) and (input.is_cpu or input.is_cuda) and input.device != self._where(arrays) and not exporting():
+            raise _elsewhere(input, self._where(arrays))
         if self._ticket is not None and torch.compiler.is_dynamo_compiling() and not (input.requires_grad and torch.is_grad_enabled()):
             names, arrays = (_TICKET,), [self._ticket]  # CUDA graphs take nothing from the CPU
         call = _Transformed.apply if transformed() else torch.ops.aerogel.linear
@@ -180,7 +201,7 @@ class QuantizedLinear(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
-        return value.to(self._place) if name in ARRAYS and value is not None and self._place.type != "cpu" else value
+        return value.to(self._place) if name in ARRAYS and value is not None and value.is_cpu and self._place.type != "cpu" else value
 
     def weight_bytes(self) -> int:
         """Bytes of the stored arrays."""
@@ -195,10 +216,11 @@ class QuantizedLinear(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         layout, arrays = self._stored()
-        before = arrays[0].device if arrays and arrays[0].is_cuda else self._place
+        before = self._where(arrays)
         probe = fn(torch.empty(0, device=before))
         if probe.device.type != "cpu" and (why := why_not_here(probe)):
             raise NotImplementedError(f"[linear] {self.scheme} layers run {why.replace(', got', ', not on')}")
+        stream_of(probe.device)  # or why this build has no GPUs, before anything is moved
         self._to_host(layout, arrays)
         arrays = self._stored()[1]
         stored, stays = {id(array) for array in arrays}, probe.is_cuda
@@ -220,14 +242,19 @@ class QuantizedLinear(nn.Module):
                 self._buffers[name] = array.cpu()
 
     def _move(self, before: torch.device, place: torch.device) -> None:
-        """From now on the layer computes there; what was made of its arrays for other devices is given back."""
+        """From now on the layer computes there; what was made of its arrays for other devices is given back. As it was if that fails."""
+        kept = self._place, self._now, self._ticket
         self._place = place
         if place != before or self._now is None:
             self._now = self._ticket = None
-        arrays = self._stored()[1]
-        leave(arrays, place)
-        if place.type != "cpu":
-            self._current()
+        self._own_weight()
+        try:
+            if place.type != "cpu":
+                self._current()
+        except BaseException:
+            self._place, self._now, self._ticket = kept
+            raise
+        leave(self._stored()[1], place)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         before = self._load_state_dict_pre_hooks, self._non_persistent_buffers_set
@@ -265,11 +292,27 @@ class QuantizedLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         self.check_intact()
-        return {**self.__dict__, "_now": None, "_ticket": None, "_check_file": None}
+        return {**self.__dict__, "_now": None, "_ticket": None, "_own": None, "_check_file": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._place.type == "cuda" and torch.cuda.device_count() <= (self._place.index or 0):
+            self._place = CPU  # saved on a machine with more GPUs
+        self._own_weight()
 
     def __prepare_scriptable__(self) -> Self:
         raise NotImplementedError("[linear] torch.jit.script cannot read a quantized layer: use torch.jit.trace or torch.export")
+
+
+def _forgets_ticket(layer: QuantizedLinear) -> Callable[[Any], None]:
+    """The ticket is memory of the form, and goes with it."""
+    me = weakref.ref(layer)
+
+    def forget(_form: Any) -> None:
+        if (layer := me()) is not None:
+            layer._ticket = None
+
+    return forget
 
 
 def place_of(module: nn.Module) -> torch.device:
@@ -283,7 +326,7 @@ def _dequantized(made: Packed, mul_scale: torch.Tensor | None) -> torch.Tensor:
     return weight if mul_scale is None else weight * mul_scale.cpu()
 
 
-_TICKET = "ticket"  # stands for the names where a graph has Packed.ticket instead of the arrays
+_TICKET = "ticket"  # stands for the names where a graph has Packed.ticket() instead of the arrays
 
 # The arrays and what they mean (names with commas between them), so that a graph holds all of a layer.
 _LAYER = "Tensor[] arrays, str names, str scheme, int in_features, int group_size"

@@ -46,6 +46,23 @@ def test_without_pytorch_aerogel_is_measured_alone(tmp_path, monkeypatch, capsys
     assert json.loads((tmp_path / "gpu.json").read_text())["conformance"]["passed"]
 
 
+def test_wrong_answers_to_pytorch_fail_the_run(tmp_path, monkeypatch):
+    passed = {"passed": True, "agree": ["linear"], "failed": [], "said": ""}
+    for wrong in ({"passed": True, "last": "50 passed"}, {"passed": False, "last": "1 failed"}):
+        monkeypatch.setattr(gpu, "conformance", lambda build: passed)
+        monkeypatch.setattr(gpu.Torch, "found", lambda: type("Torch", (), {"peaks": lambda self: {}})())
+        monkeypatch.setattr(gpu, "torch_path", lambda build, wrong=wrong: wrong)
+        monkeypatch.setattr(gpu, "times", lambda build, only: [])
+        assert gpu.main(["--out", str(tmp_path)]) == (0 if wrong["passed"] else 1)
+        assert ("**Wrong: 1 failed**" in (tmp_path / "gpu.md").read_text()) != wrong["passed"]
+
+
+def test_tests_on_the_card_that_hang_are_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "TORCH_TESTS_SECONDS", 0.01)
+    path = gpu.torch_path(tmp_path)
+    assert not path["passed"] and path["last"].startswith("not done after")
+
+
 @pytest.mark.skipif(not DRIVER.exists() or not (BUILD / "cuda").exists(), reason="no emulator or no CUDA kernels (no nvcc) in this build")
 def test_the_emulated_card(tmp_path, monkeypatch):
     monkeypatch.setenv("AEROGEL_CUDA_DRIVER", str(DRIVER))

@@ -11,11 +11,13 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 REAL = os.environ.get("AEROGEL_TEST_GPU") == "1"
-TOO_LATE, NO_GPU = not REAL and "torch" in sys.modules and "fake_cuda" not in sys.modules, ""
-if not REAL and not TOO_LATE:
+BUILD = pathlib.Path(os.environ.get("AEROGEL_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build/release"))
+NO_GPU = "" if REAL or (BUILD / "libfake_cuda_guard.so").exists() else f"no fake GPU in {BUILD}"
+TOO_LATE = not REAL and not NO_GPU and "torch" in sys.modules and "fake_cuda" not in sys.modules
+if not REAL and not NO_GPU and not TOO_LATE:
     try:
         import fake_cuda
-    except OSError as error:
+    except (OSError, ImportError) as error:
         NO_GPU = f"no fake GPU: {error}"
 
 

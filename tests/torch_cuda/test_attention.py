@@ -50,7 +50,10 @@ def test_formats(format):
     q, k, v = qkv(70)
     rotation = torch.linalg.qr(torch.randn(64, 64))[0]
     want = aerogel.quantized_attention(q, k, v, format, rotation=rotation)
-    close(aerogel.quantized_attention(*there(q, k, v), format, rotation=rotation.to("cuda")), want, 2e-2)  # a float apart may round otherwise
+    got = aerogel.quantized_attention(*there(q, k, v), format, rotation=rotation.to("cuda"))
+    close(got, want, 2e-2)  # a float apart may round otherwise
+    with torch.autocast("cuda", torch.bfloat16):
+        assert torch.equal(aerogel.quantized_attention(*there(q, k, v), format, rotation=rotation.to("cuda")).cpu(), got.cpu())
     with pytest.raises(ValueError, match=r"q_rotation must be \[64, 64\] on cuda:0, got \[64, 64\] on cpu"):
         aerogel.quantized_attention(*there(q, k, v), format, rotation=rotation)
 

@@ -55,7 +55,7 @@ def test_a_model_on_the_gpu_is_quantized_where_it_is():
         close(block(x.to("cuda")), other(x))
 
 
-def test_arrays_stay_in_host_memory_and_files_are_the_same():
+def test_arrays_stay_in_host_memory_and_files_are_the_same(monkeypatch):
     layer, other = made("W8A16"), made("W8A16")
     before = {name: array.clone() for name, array in layer.state_dict().items()}
     layer.to("cuda")
@@ -73,6 +73,14 @@ def test_arrays_stay_in_host_memory_and_files_are_the_same():
     file.seek(0)
     loaded = torch.load(file, weights_only=False)
     assert torch.equal(loaded(x).cpu(), other(x).cpu()) and torch.equal(copy.deepcopy(other)(x).cpu(), other(x).cpu())
+    old = {name: value for name, value in other.__getstate__().items() if name not in ("_now", "_ticket", "_own", "_place", "_check_file")} | {"_own": 3}
+    older = aerogel.QuantizedLinear.__new__(aerogel.QuantizedLinear)
+    older.__setstate__(old)  # as files have it that were saved before layers went to GPUs
+    here = x.cpu().requires_grad_()
+    assert torch.equal(older(here), copy.deepcopy(other).to("cpu")(here))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # a machine without a GPU loads it
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(x.cpu()), older(x.cpu()))
 
 
 def held(cuda):
@@ -155,6 +163,9 @@ def test_what_does_not_go_together_is_refused():
     layer.to("cuda")
     with pytest.raises(ValueError, match=r"\[linear\] x must be on cuda:0, got cpu"):
         layer(x)
+    for gradients in (True, False):  # whoever watches
+        with torch.set_grad_enabled(gradients), torch.profiler.profile(), pytest.raises(ValueError, match=r"\[linear\] x must be on cuda:0, got cpu"):
+            layer(x.clone().requires_grad_())
     with pytest.raises(NotImplementedError, match="layers run on the CPU or on an NVIDIA GPU, not on meta"):
         layer.to("meta")
     assert layer(x.to("cuda")).is_cuda
@@ -172,14 +183,25 @@ def test_memory_that_is_not_there_is_told_in_torchs_words(cuda, monkeypatch):
     def none(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
-    layer, x = made().to("cuda"), torch.randn(3, 96).to("cuda")
+    layer, x = made(), torch.randn(3, 96).to("cuda")
+    followed, want = copy.deepcopy(layer), layer(x.cpu())
+    layer.to("cuda")
     monkeypatch.setattr(cuda.memory, "take", none)
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         layer(x)
+    other = made()
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
-        made().to("cuda")
+        other.to("cuda")
+    assert other(torch.ones(1, 96)).device.type == "cpu"  # where it was
     monkeypatch.undo()
-    assert layer(x).is_cuda
+    assert layer(x).is_cuda and other.to("cuda")(x).is_cuda
+    for name, array in list(followed._buffers.items()):
+        followed._buffers[name] = array.to("cuda")
+    monkeypatch.setattr(cuda.memory, "take", none)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        followed(x)
+    monkeypatch.undo()
+    assert torch.equal(followed(x).cpu(), want)
 
 
 def test_layers_of_arrays_there_and_matrices_of_layers():

@@ -57,6 +57,7 @@ def test_sparse_attention(kind):
     got, there = aerogel.sparse_attention(*(t.to("cuda") for t in (q, k, v)), **options)
     close(got, want)
     assert there["density"] == report["density"] < 1
+    assert report["attention_seconds"] > 0 and there["attention_seconds"] is there["predict_seconds"] is None
     if kind == "rf_v2":
         for precision in ("int8", "none"):
             halves = [t.half() for t in (q, k, v)]
@@ -147,8 +148,11 @@ def test_hooks_that_offload_parts(quantized, cuda):
     model.enable_group_offload(onload_device=torch.device("cuda"), offload_device=torch.device("cpu"), offload_type="leaf_level")
     for _ in range(2):
         close(run(model, "cuda"), want)
-    model = cpu_offload(copy.deepcopy(quantized[0]), "cuda", offload_buffers=True)
-    close(run(model, "cuda"), want)
+    before = held(cuda)
+    model = cpu_offload(copy.deepcopy(quantized[0]), "cuda", offload_buffers=True)  # enable_sequential_cpu_offload
+    for _ in range(3):
+        close(run(model, "cuda"), want)
+        assert held(cuda) < before + 10000
 
 
 def test_compiled_models_keep_their_layers_in_one_graph(quantized, cuda):
@@ -186,6 +190,18 @@ def test_graphs_have_nothing_of_the_cpu():
         y = torch.compile(layer, backend=backend)(x.to("cuda"))
     assert set(devices) == {"cuda"}
     close(y, layer.to("cpu")(x))
+
+
+def test_a_graph_tells_that_arrays_were_written_to():
+    layer, x = QuantizedLinear.from_linear(nn.Linear(32, 16), "W8A16").to("cuda"), torch.randn(2, 32).to("cuda")
+    with torch.no_grad():
+        compiled = torch.compile(layer, backend="eager")
+        before = compiled(x)
+        dict(layer.named_buffers())["weight_scale"].mul_(2)
+        with pytest.raises(ValueError, match="was written to: call the layer once outside of the graph"):
+            compiled(x)
+        after = layer(x)
+        assert not torch.equal(after.cpu(), before.cpu()) and torch.equal(compiled(x).cpu(), after.cpu())
 
 
 def test_mindiesd_on_the_gpu():

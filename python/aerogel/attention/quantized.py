@@ -34,12 +34,15 @@ def _rotations(rotation: Array | tuple[Array, Array] | None) -> dict[str, Any]:
 
 def _rotated(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rotation: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """q and k times the matrices as float32, by torch: on a GPU the core would have to pack the matrices first, on the CPU."""
+    import torch
+
     matrices = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
     for name, matrix in zip(("q_rotation", "k_rotation"), matrices):
         if tuple(matrix.shape) != (q.shape[-1],) * 2 or not is_torch(matrix) or matrix.device != q.device:
             raise ValueError(f"[quantized_attention] {name} must be [{q.shape[-1]}, {q.shape[-1]}] on {q.device}, got {list(matrix.shape)} on "
                              f"{getattr(matrix, 'device', 'the CPU')}")
-    return q.float() @ matrices[0].float(), k.float() @ matrices[1].float(), v.float()
+    with torch.autocast("cuda", enabled=False):
+        return q.float() @ matrices[0].float(), k.float() @ matrices[1].float(), v.float()
 
 
 def _calibrated(scales: Mapping[str, Array | None] | None) -> _core.AttentionScales | None:

@@ -11,10 +11,10 @@ from .arguments import prepared, stream_for
 from .sparse_options import FURTHER, SparseCall, further_keywords
 
 
-def _report(plan: _core.SparsePlan, seconds: float) -> dict[str, Any]:
+def _report(plan: _core.SparsePlan, seconds: float | None) -> dict[str, Any]:
     heads = [{"type": head.type, "recall": head.recall, "density": head.density, **({"recalls": dict(head.recalls)} if head.recalls else {})}
              for head in plan.heads]
-    return {"heads": heads, "density": plan.density, "predict_seconds": plan.seconds, "attention_seconds": seconds,
+    return {"heads": heads, "density": plan.density, "predict_seconds": None if seconds is None else plan.seconds, "attention_seconds": seconds,
             "dense_because": plan.dense_because}
 
 
@@ -26,9 +26,9 @@ def _like(array: Any, q: Array) -> Any:
     return torch.from_numpy(array).to(q.device)
 
 
-def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], plan: _core.SparsePlan | None = None) -> tuple[ArrayT, Any, float]:
-    """(output, plan, seconds of the attention); options: keywords of sparse_attention. plan: of an earlier call of the same sizes, else one
-    is made."""
+def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], plan: _core.SparsePlan | None = None) -> tuple[ArrayT, Any, float | None]:
+    """(output, plan, seconds of the attention, None on a GPU); options: keywords of sparse_attention. plan: of an earlier call of the
+    same sizes, else one is made."""
     if wants_gradients(q, k, v):
         raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
                                   "aerogel.attention, which has them")
@@ -38,7 +38,9 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
     if plan is None:
         plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.options,
                                  mask=None if call.mask is None else handed(call.mask), keep_cells=bool(options["return_mask"]))
-    seconds = _core.sparse_attention(handed(q_), handed(k_), handed(v_), handed(o), plan, call.options)
+    seconds: float | None = _core.sparse_attention(handed(q_), handed(k_), handed(v_), handed(o), plan, call.options)
+    if is_torch(q_) and q_.is_cuda:
+        seconds = None  # that of the launch
     return restored(o[0] if options["input_layout"] == "TND" else o, q), plan, seconds
 
 
@@ -62,9 +64,9 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text comes
     after the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); centroids (skipped blocks count as their mean key
     and mean value, arXiv 2603.08982; not with is_causal); return_mask; return_report.
-    Returns an array like q; (array, int8 mask) with return_mask; with return_report a report dict comes last: density, seconds and the type
-    of each head. docs/sparse_attention.md describes the arithmetic. Raises ValueError for what does not fit (also NaN in q or k where a
-    mask is to be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""
+    Returns an array like q; (array, int8 mask) with return_mask; with return_report a report dict comes last: density, seconds (None on
+    a GPU, where nobody waits) and the type of each head. docs/sparse_attention.md describes the arithmetic. Raises ValueError for what does not
+    fit (also NaN in q or k where a mask is to be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""
     further = further_keywords(kwargs)
     o, plan, seconds = attend_sparsely(q, k, v, {
         "attn_mask": attn_mask, "scale": scale, "is_causal": is_causal, "input_layout": input_layout, "sparse_type": sparse_type,
