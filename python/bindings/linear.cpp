@@ -74,6 +74,17 @@ void check_arrays(const std::string& scheme, std::int64_t in_features, std::int6
     without_gil([&] { check_layer(weights); });
 }
 
+void forward(const QuantizedLinear& linear, const DeviceArray& x, const OutArray& y, int timestep,
+             const TimestepPolicyConfig* policy, std::uintptr_t stream) {
+    const TensorView in = view_of(x);
+    const MutableView out = view_of(y);
+    StepContext step;
+    step.timestep_index = timestep;
+    if (policy != nullptr) step = policy->context(timestep);
+    step.call.stream = reinterpret_cast<void*>(stream);
+    without_gil([&] { linear.forward(in, out, step); });
+}
+
 nb::dict arrays_of(const QuantizedLinear& linear) {
     nb::dict arrays;
     for (const auto& [name, tensor] : named_arrays(linear.weights())) arrays[name.c_str()] = to_numpy(tensor);
@@ -145,22 +156,10 @@ void bind_linear(nb::module_& module) {
         .def_prop_ro(
             "check_intact", [](const QuantizedLinear& linear) { return linear.weights().check_intact; },
             "To be called when the arrays have been read; None where they are not views of a file.")
-        .def(
-            "forward",
-            [](const QuantizedLinear& linear, const DeviceArray& x, const OutArray& y, int timestep,
-               const TimestepPolicyConfig* policy, std::uintptr_t stream) {
-                const TensorView in = view_of(x);
-                const MutableView out = view_of(y);
-                StepContext step;
-                step.timestep_index = timestep;
-                if (policy != nullptr) step = policy->context(timestep);
-                step.call.stream = reinterpret_cast<void*>(stream);
-                without_gil([&] { linear.forward(in, out, step); });
-            },
-            nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1, nb::arg("policy").none() = nb::none(),
-            nb::arg("stream") = 0,
-            "Writes x w^T + bias to y; f32 or bf16, on the layer's device. Work on a GPU is put on the "
-            "stream.")
+        .def("forward", &forward, nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1,
+             nb::arg("policy").none() = nb::none(), nb::arg("stream") = 0,
+             "Writes x w^T + bias to y; f32 or bf16, on the layer's device. Work on a GPU is put on the "
+             "stream.")
         .def(
             "dequantized",
             [](const QuantizedLinear& linear) {
