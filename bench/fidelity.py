@@ -418,8 +418,8 @@ residual (`--low-rank`), which takes bytes; the rotated rows multiply the inputs
 ## Caches of steps
 
 `--cache first-block` and `--cache taylor` leave the blocks of a pass out where the first block's output changes little
-([models.md](models.md)). The float model, {arguments.cache_steps} steps; the numbers are `--cache-threshold`. *Passes left out* is their
-share. PSNR, SSIM and cosine compare with the videos of the first row.
+([models.md](models.md)). The float model, {arguments.cache_steps} steps; the numbers are `--cache-threshold`. *Passes left out* is
+their share. PSNR, SSIM and cosine compare with the videos of the first row.
 
 {table(rows_of_caches, COLUMNS_OF_CACHES)}
 
