@@ -14,6 +14,10 @@ bool cancelled() noexcept;
 /// Throws Cancelled when cancelled().
 void stop_if_cancelled();
 
+/// Whether parallel_for() left out tasks of the operation that this thread is in: what they were to write is
+/// not there. Steps that would read it end instead; run_operation() throws.
+bool operation_stopped() noexcept;
+
 /// While it lives, the work of the calling thread stops also when `asked` returns true. It is asked in the
 /// middle of operations, at most every 50 ms, on the calling thread, until it says yes. It must not throw and
 /// must outlive this object. It may call the library; its calls do not share their work with other threads.

@@ -311,6 +311,10 @@ void check_thread_settings() {
     default_threads();
 }
 
+bool operation_stopped() noexcept {
+    return here.operation != nullptr && here.operation->stop != Stop::none;
+}
+
 void parallel_for(std::int64_t count, Task task) {
     if (count <= 0) return;
     if (here.worker != kOutside) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/fork.h"
+#include "base/thread_pool.h"
 #include "core/device_memory.h"
 #include "ops/planning.h"
 #include "sparse/recognition.h"
@@ -71,7 +72,8 @@ SideTables tables_of(const TablesRequest& request, const OrdersOfSide& of, Devic
     return tables;
 }
 
-void add_static_lists(const SparseSides& sides, PlanTables& tables) {
+void add_static_lists(const TablesRequest& request, PlanTables& tables) {
+    const SparseSides& sides = request.sides;
     std::vector<std::uint8_t> grids;
     for (const HeadPattern* pattern : tables.patterns) {
         tables.grids.push_back(pattern->static_blocks(sides.q));
@@ -93,7 +95,7 @@ void add_static_lists(const SparseSides& sides, PlanTables& tables) {
     args.row_start = row_start.data();
     args.row_end = row_end.data();
     args.columns = columns.data();
-    planning_kernels(Device::cpu).block_lists(args);
+    run_operation([&] { planning_kernels(Device::cpu).block_lists(args); }, request.threads);
     tables.row_start = bytes_on(tables.device, row_start);
     tables.row_end = bytes_on(tables.device, row_end);
     tables.columns = bytes_on(tables.device, columns);
@@ -140,7 +142,7 @@ std::shared_ptr<const PlanTables> make_tables(const TablesRequest& request, Devi
     tables->patterns = request.patterns;
     tables->q = tables_of(request, {&HeadPattern::q_order, request.sides.q}, device);
     tables->k = tables_of(request, {&HeadPattern::k_order, request.sides.k}, device);
-    if (request.patterns[0]->static_blocks != nullptr) add_static_lists(request.sides, *tables);
+    if (request.patterns[0]->static_blocks != nullptr) add_static_lists(request, *tables);
     if (request.recognises) add_sample(request.sides, *tables);
     return tables;
 }
@@ -165,9 +167,27 @@ Key key_of(const TablesRequest& request, Device device) {
     return key;
 }
 
-struct Kept {
-    std::mutex guard;
-    std::list<std::pair<Key, std::shared_ptr<const PlanTables>>> tables;  // the last one used first
+class Kept {
+  public:
+    /// Null where there are none.
+    std::shared_ptr<const PlanTables> find(const Key& key) {
+        const std::lock_guard lock(guard_);
+        const auto found = std::find_if(tables_.begin(), tables_.end(),
+                                        [&](const auto& entry) { return entry.first == key; });
+        if (found == tables_.end()) return nullptr;
+        tables_.splice(tables_.begin(), tables_, found);
+        return found->second;
+    }
+
+    void keep(const Key& key, std::shared_ptr<const PlanTables> tables) {
+        const std::lock_guard lock(guard_);
+        tables_.emplace_front(key, std::move(tables));
+        if (tables_.size() > kMostKeptTables) tables_.pop_back();
+    }
+
+  private:
+    std::mutex guard_;
+    std::list<std::pair<Key, std::shared_ptr<const PlanTables>>> tables_;  // the last one used first
 };
 // Never destroyed: memory of a device may not outlive its driver, which may be gone when the process ends.
 PerProcess<Kept>& kept_tables = *new PerProcess<Kept>;
@@ -178,16 +198,12 @@ std::shared_ptr<const PlanTables> plan_tables(const TablesRequest& request, Devi
     if (device == Device::cpu) return make_tables(request, device);
     const Key key = key_of(request, device);
     Kept& mine = kept_tables.get();
-    const std::lock_guard lock(mine.guard);
-    const auto found = std::find_if(mine.tables.begin(), mine.tables.end(),
-                                    [&](const auto& entry) { return entry.first == key; });
-    if (found != mine.tables.end()) {
-        mine.tables.splice(mine.tables.begin(), mine.tables, found);
-    } else {
-        mine.tables.emplace_front(key, make_tables(request, device));
-        if (mine.tables.size() > kMostKeptTables) mine.tables.pop_back();
-    }
-    return mine.tables.front().second;
+    if (auto found = mine.find(key)) return found;
+    // Without the lock: who is asked meanwhile whether to stop may plan too. Of two that make the same, the
+    // last one's are found from then on.
+    auto made = make_tables(request, device);
+    mine.keep(key, made);
+    return made;
 }
 
 }  // namespace aerogel

@@ -54,6 +54,7 @@ struct TablesRequest {
     const SparseSides& sides;
     std::vector<const HeadPattern*> patterns;
     bool recognises = false;
+    int threads = 0;  ///< at most so many of the pool make them; 0: all
 };
 
 /// Those of the CPU are made anew; those of other devices are kept, the last kMostKeptTables of them, and

@@ -69,12 +69,13 @@ void add_mask(const PlannedArrays& arrays, BlockMask& mask) {
     mask = arrays.sizes;
     mask.row_start.assign(1, 0);
     const std::int64_t lists = mask.batch * mask.heads * mask.q_blocks();
-    for (std::int64_t list = 0; list < lists; ++list) {
-        const auto* all = values_of<std::int32_t>(columns);
-        mask.columns.insert(mask.columns.end(), all + values_of<std::int64_t>(starts)[list],
-                            all + values_of<std::int64_t>(ends)[list]);
-        mask.row_start.push_back(static_cast<std::int64_t>(mask.columns.size()));
-    }
+    const auto *start = values_of<std::int64_t>(starts), *end = values_of<std::int64_t>(ends);
+    const auto* all = values_of<std::int32_t>(columns);
+    for (std::int64_t list = 0; list < lists; ++list)
+        mask.row_start.push_back(mask.row_start.back() + end[list] - start[list]);
+    mask.columns.reserve(static_cast<std::size_t>(mask.row_start.back()));
+    for (std::int64_t list = 0; list < lists; ++list)
+        mask.columns.insert(mask.columns.end(), all + start[list], all + end[list]);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 
+#include "base/cancellation.h"
 #include "base/clock.h"
 #include "ops/machines.h"
 #include "ops/planning.h"
@@ -83,7 +84,7 @@ class Planner {
     }
 
     void decide(SparsePlan& plan) {
-        TablesRequest request = {sides_, {}, recognises()};
+        TablesRequest request = {sides_, {}, recognises(), problem_.options.attention.call.threads};
         for (const HeadPattern* pattern : problem_.row.head_patterns()) request.patterns.push_back(pattern);
         if (problem_.row.recognises()) request.patterns.push_back(problem_.row.head_pattern("dense"));
         tables_ = plan_tables(request, device_);
@@ -96,12 +97,13 @@ class Planner {
             device_,
             [&] {
                 if (problem_.row.recognises()) choose_heads(*arrays->facts);
+                if (operation_stopped()) return;
                 if (has_static_heads()) {
                     fan_out(*arrays);
                 } else {
                     list_content(*arrays, plan);
                 }
-                count_kept(*arrays);
+                if (!operation_stopped()) count_kept(*arrays);
             },
             problem_.options.attention.call.threads);
         if (device_ == Device::cpu) {
@@ -215,7 +217,7 @@ class Planner {
         args.columns = static_cast<std::int32_t*>(arrays.columns.mutable_data());
         args.stream = stream_;
         planning_kernels(device_).block_lists(args);
-        if (tables_->q.order.defined()) fan_out(arrays);
+        if (tables_->q.order.defined() && !operation_stopped()) fan_out(arrays);
     }
 
     void count_kept(PlannedArrays& arrays) const {

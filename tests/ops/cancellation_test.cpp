@@ -9,7 +9,10 @@
 
 #include "aerogel/attention.h"
 #include "aerogel/linear.h"
+#include "aerogel/sparse_attention.h"
 #include "ops/linear.h"
+#include "ops/machines.h"
+#include "ops/planning.h"
 #include "ops/workspace.h"
 
 namespace aerogel {
@@ -60,6 +63,68 @@ TEST_F(CancelledOperation, ThrowsInTheMiddleOfAKernel) {
         EXPECT_THROW(forever(), Cancelled);
         EXPECT_EQ(asked, 2);
         EXPECT_TRUE(same);
+    }
+}
+
+// Planning kernels of the CPU, of which one finds that the call is to stop.
+struct StoppedPlanning {
+    static inline const PlanningKernels* of_cpu = nullptr;
+    static inline int kernels_before = 0;
+
+    template <auto kernel, typename Args>
+    static void in_tasks(const Args& args) noexcept {
+        if (kernels_before-- == 0) request_cancellation();
+        (of_cpu->*kernel)(args);
+    }
+    // Reads, without tasks, what others wrote.
+    template <auto kernel, typename Args>
+    static void at_once(const Args& args) noexcept {
+        if (cancellation_requested()) {
+            ADD_FAILURE() << "reads what nobody wrote";
+        } else {
+            (of_cpu->*kernel)(args);
+        }
+    }
+
+    StoppedPlanning() {
+        using Of = PlanningKernels;
+        of_cpu = &planning_kernels(Device::cpu);
+        kernels = *of_cpu;
+        kernels.cell_means = in_tasks<&Of::cell_means, CellMeansArgs>;
+        kernels.mean_products = in_tasks<&Of::mean_products, MeanProductsArgs>;
+        kernels.keep_best = in_tasks<&Of::keep_best, KeepBestArgs>;
+        kernels.block_lists = in_tasks<&Of::block_lists, BlockListsArgs>;
+        kernels.sample_recalls = in_tasks<&Of::sample_recalls, SampleRecallsArgs>;
+        kernels.fan_out = at_once<&Of::fan_out, FanOutArgs>;
+        kernels.kept_scores = at_once<&Of::kept_scores, KeptScoresArgs>;
+        kernels.block_shares = in_tasks<&Of::block_shares, BlockSharesArgs>;
+        kernels.keep_shares = in_tasks<&Of::keep_shares, KeepSharesArgs>;
+        machine.planning = rows;
+    }
+
+    PlanningKernels kernels;
+    MachineRow<PlanningKernels> rows[1] = {{machine_of(Device::cpu).planning[0].level, &kernels}};
+    Machine machine = machine_of(Device::cpu);
+};
+
+TEST_F(CancelledOperation, SparsePlansStopAfterAnyOfTheirKernels) {
+    const Tensor q = wave({1, 528, 2, 16});
+    SparsePlanOptions options;
+    options.attention.call.threads = 1;
+    StoppedPlanning planning;
+    const GuestMachine guest(Device::cpu, planning.machine);
+    for (const auto& [type, kernels] : {std::pair("rf_v1", 5), {"rf_v2", 5}, {"ada_bsa", 3}}) {
+        const SparsePattern pattern = {.type = type, .sparsity = 0.5, .block_size = 16};
+        const auto plan = [&, pattern](int kernels_before) {
+            StoppedPlanning::kernels_before = kernels_before;
+            plan_sparse(q, q, pattern, {.latent = {33, 4, 4}}, options);
+            withdraw_cancellation();
+        };
+        for (int before = 0; before < kernels; ++before) {
+            EXPECT_THROW(plan(before), Cancelled) << type << " " << before;
+            withdraw_cancellation();
+        }
+        EXPECT_NO_THROW(plan(1000));
     }
 }
 

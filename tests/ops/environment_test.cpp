@@ -7,6 +7,7 @@
 #include "aerogel/attention.h"
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
+#include "aerogel/sparse_attention.h"
 
 namespace aerogel {
 namespace {
@@ -26,6 +27,22 @@ void run_with_wrong_threads() {
 TEST(EnvironmentDeathTest, WrongThreadCountIsAnExceptionOfTheFirstOperation) {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     EXPECT_EXIT(run_with_wrong_threads(), testing::ExitedWithCode(3), "");
+}
+
+void plan_with_wrong_threads() {
+    setenv("AEROGEL_NUM_THREADS", "many", 1);
+    const Tensor q = Tensor::zeros(DType::f32, {1, 528, 2, 8});
+    try {
+        plan_sparse(q, q, {.type = "rf_v1", .sparsity = 0.8, .block_size = 16}, {.latent = {33, 4, 4}}, {});
+    } catch (const InvalidArgument&) {
+        std::exit(3);
+    }
+    std::exit(4);
+}
+
+TEST(EnvironmentDeathTest, WrongThreadCountIsAnExceptionOfASparsePlan) {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    EXPECT_EXIT(plan_with_wrong_threads(), testing::ExitedWithCode(3), "");
 }
 
 }  // namespace

@@ -78,13 +78,16 @@ bool has_nan(const float* x, std::int64_t count) {
 }
 
 void keep_best(const KeepBestArgs& args) noexcept {
+    constexpr std::int64_t kRowsOfTask = 16;
     const auto columns = static_cast<std::size_t>(args.columns);
-    parallel_for(args.maps, [&](std::int64_t map, int) {
+    const std::int64_t rows = args.maps * args.rows;
+    parallel_for((rows + kRowsOfTask - 1) / kRowsOfTask, [&](std::int64_t task, int) {
         std::vector<float> ranked(columns);
-        for (std::int64_t row = 0; row < args.rows; ++row) {
-            const float* scores = args.scores + (map * args.rows + row) * in_panels(args.columns);
-            std::uint8_t* out = args.grid + (map * args.rows + row) * args.columns;
-            if (args.q_kept[row] != 0 || has_nan(scores, args.columns)) {
+        const std::int64_t first = task * kRowsOfTask;
+        for (std::int64_t row = first; row < std::min(first + kRowsOfTask, rows); ++row) {
+            const float* scores = args.scores + row * in_panels(args.columns);
+            std::uint8_t* out = args.grid + row * args.columns;
+            if (args.q_kept[row % args.rows] != 0 || has_nan(scores, args.columns)) {
                 std::fill_n(out, columns, std::uint8_t{1});
                 continue;
             }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/softmax_numerators.h"
 #include "ops/planning.h"
 #include "sparse/plan_scratch.h"
 #include "sparse/plan_tables.h"
@@ -18,11 +19,17 @@ std::int64_t kept_cells(std::int64_t cells, double sparsity) {
 
 // Of means on the host, whose panels end in anything.
 bool are_finite(const CellMeansArgs& args) {
-    const std::int64_t dim = args.rows.head_dim, of_map = args.panels ? in_panels(args.count) : args.count;
-    for (std::int64_t i = 0; i < args.rows.maps * of_map * dim; ++i) {
-        const std::int64_t panel = i % (of_map * dim) / (kKeyPanel * dim);
-        if (args.panels && panel * kKeyPanel + i % kKeyPanel >= args.count) continue;
-        if (!std::isfinite(args.means[i])) return false;
+    const std::int64_t dim = args.rows.head_dim;
+    const auto finite = [&](std::int64_t begin, std::int64_t count) {
+        return all_finite(args.means + begin, static_cast<std::size_t>(count));
+    };
+    if (!args.panels) return finite(0, args.rows.maps * args.count * dim);
+    const std::int64_t in_last = args.count % kKeyPanel, in_whole = args.count - in_last;
+    for (std::int64_t map = 0; map < args.rows.maps; ++map) {
+        const std::int64_t begin = map * in_panels(args.count) * dim, last = begin + in_whole * dim;
+        if (!finite(begin, in_whole * dim)) return false;
+        for (std::int64_t d = 0; d < dim; ++d)
+            if (!finite(last + d * kKeyPanel, in_last)) return false;
     }
     return true;
 }
