@@ -287,7 +287,8 @@ Vae::State::Cut Vae::State::cut_encoder(const VaeOptions& options, const VaeExte
 void Vae::State::decode_tiles(const std::vector<Tensor>& low, Tensor& out, const Cut& cut, Progress& progress,
                               const Context& context) const {
     const VaeHalf& half = parts.decoder;
-    const auto& [lines, columns] = cut.grid;
+    const TileAxis& lines = cut.grid.lines;
+    const TileAxis& columns = cut.grid.columns;
     const Shape pictures = {out.dim(1), out.dim(2), out.dim(3), out.dim(4)};
     clear(out.mutable_view());
     for_tiles(cut.grid, group_norms(half, cut.span), device,
@@ -347,7 +348,8 @@ std::vector<Tensor> Vae::State::encode_tiles(const TensorView& pixels, const std
                                              const Cut& cut, Progress& progress,
                                              const Context& context) const {
     const VaeHalf& half = parts.encoder;
-    const auto& [lines, columns] = cut.grid;
+    const TileAxis& lines = cut.grid.lines;
+    const TileAxis& columns = cut.grid.columns;
     std::vector<Tensor> low(chunks.size());
     const auto put = [&](std::size_t chunk, const Tensor& y, std::size_t i, std::size_t j) {
         const std::int64_t channels = y.dim(3);
