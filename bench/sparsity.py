@@ -285,11 +285,11 @@ def centroids(arguments: argparse.Namespace, rows: dict, figures: dict) -> str:
 ## Centroids of skipped blocks
 
 With `--centroids` each skipped block counts as its {arguments.block_size} tokens at their mean key and mean value (arXiv 2603.08982).
-*Errors* are |o - dense o| / |dense o| of the output of every head, on the inputs above. *At equal time* is the PSNR without
-centroids at the sparsity whose steps take as long as those with them, on the line between two rows of the first table;
-empty where these have none as slow. What was also tried: to leave out the product with v for blocks whose weights stay
-under 1 % of the largest so far (arXiv 2512.12087). It saved 8 to 17 % of those products, less than half of the work of
-a block, and is not in the kernels.
+*Errors* are |o - dense o| / |dense o| of the output of every head, on the inputs above. *At equal time* is the PSNR
+without centroids at the sparsity whose steps take as long as those with them, on the line between two rows of the
+first table; empty where these have none as slow. What was also tried: to leave out the product with v for blocks whose
+weights stay under 1 % of the largest so far (arXiv 2512.12087). It saved 8 to 17 % of those products, less than half
+of the work of a block, and is not in the kernels.
 
 | pattern | asked | error | with centroids | PSNR dB | with centroids | at equal time |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -310,11 +310,11 @@ recognition module. Here each head's whole attention is computed under all three
 attention. The table says how often a way to choose finds the mask that errs least, and how many times as much its mask
 errs as that one, on average.
 
-ARM chooses by *recall*, the kept share of the attention, as the paper does. The sample is not what it lacks: the recall
-of the whole map chooses no better. A mask that keeps more of the attention may still err more, because the error hangs
-on how far the values of what is left out are from those of what is kept. The error of the output of the same sample of
-queries would choose better, also over the sampled keys alone (*error, as sampled as ARM*); it needs v, which a plan does
-not see.
+ARM chooses by *recall*, the kept share of the attention, as the paper does. The sample is not what it lacks: the
+recall of the whole map chooses no better. A mask that keeps more of the attention may still err more, because the
+error hangs on how far the values of what is left out are from those of what is kept. The error of the output of the
+same sample of queries would choose better, also over the sampled keys alone (*error, as sampled as ARM*); it needs v,
+which a plan does not see.
 
 {exhaustive.table()}"""
 
