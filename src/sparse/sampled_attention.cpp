@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/lane_sum.h"
 #include "kernels/softmax_numerators.h"
 
 namespace aerogel {
@@ -22,19 +23,6 @@ void score_keys(const float* query, const std::vector<float>& panels, std::size_
         }
         std::copy_n(sums, kPanel, scores.data() + begin);
     }
-}
-
-// Sums over whole panels in a fixed number of lanes, so that they vectorise and their order is fixed.
-template <typename Term>
-float lane_sum(std::size_t count, const Term& term) {
-    constexpr std::size_t kLanes = 16;
-    float lanes[kLanes] = {};
-    for (std::size_t i = 0; i < count; i += kLanes) {
-        for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
-    }
-    float sum = 0.0F;
-    for (const float lane : lanes) sum += lane;
-    return sum;
 }
 
 }  // namespace
@@ -66,11 +54,12 @@ float SampledKeys::softmax_weights(const float* query, float scale, std::vector<
     std::fill(weights.begin() + static_cast<std::ptrdiff_t>(count_), weights.end(),
               -std::numeric_limits<float>::infinity());
     softmax_numerators(weights.data(), weights.size(), scale);
-    return lane_sum(weights.size(), [&](std::size_t i) { return weights[i]; });
+    return lane_sum(static_cast<std::int64_t>(weights.size()),
+                    [&](std::int64_t i) { return weights[static_cast<std::size_t>(i)]; });
 }
 
 float sampled_dot(const float* a, const float* b, std::size_t count) {
-    return lane_sum(count, [=](std::size_t i) { return a[i] * b[i]; });
+    return lane_sum(static_cast<std::int64_t>(count), [=](std::int64_t i) { return a[i] * b[i]; });
 }
 
 }  // namespace aerogel

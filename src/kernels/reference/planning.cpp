@@ -11,6 +11,7 @@
 
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
+#include "kernels/lane_sum.h"
 #include "kernels/reference/kernels.h"
 #include "kernels/softmax_numerators.h"
 
@@ -120,19 +121,6 @@ void block_lists(const BlockListsArgs& args) noexcept {
         args.row_start[task] = start;
         args.row_end[task] = end;
     });
-}
-
-// Sums over whole panels in a fixed number of lanes, so that they vectorise and their order is fixed.
-template <typename Term>
-float lane_sum(std::int64_t count, const Term& term) {
-    constexpr std::int64_t kLanes = 16;
-    float lanes[kLanes] = {};
-    for (std::int64_t i = 0; i < count; i += kLanes) {
-        for (std::int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
-    }
-    float sum = 0.0F;
-    for (const float lane : lanes) sum += lane;
-    return sum;
 }
 
 // The share of one row's softmax under each mask; NaN where a score is not finite.
