@@ -21,6 +21,7 @@ import time
 
 import numpy as np
 from peers import environment
+from peers.side import HOLDS, settings_of
 from safetensors.numpy import load_file, save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -73,12 +74,14 @@ def call(side, args, embeds, work):
     if side in OURS:
         output = work / f"{side}.safetensors"
         command = [args.aerogel, "generate", args.folder, *text, *size, "--json", "-o", output, *OURS[side][0]]
-        environ = {"AEROGEL_NUM_THREADS": str(args.threads)} if args.threads else {}
+        environ = {"AEROGEL_CPU": args.cpu} if args.cpu else {}
+        if args.threads:
+            environ["AEROGEL_NUM_THREADS"] = str(args.threads)
     else:
         output = work / f"{side}.npy"
         threads = ["--threads", args.threads] if args.threads else []
         command = [environment.FOLDER / "bin/python", "-m", "peers.whole_call", args.folder, output, *text, *size, *threads, *PEERS[side][0]]
-        environ = {"PYTHONPATH": str(ROOT / "bench")}
+        environ = {"PYTHONPATH": str(ROOT / "bench"), **settings_of(args.cpu or "")}
     out, seconds = run(peak_of(command), environ)
     *lines, peak = out.strip().splitlines()
     report = json.loads("\n".join(lines) if side in OURS else lines[-1])
@@ -146,6 +149,7 @@ def main():
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu", choices=[*HOLDS], help="hold all sides to this level")
     parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS])
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
@@ -168,8 +172,8 @@ def main():
         rows = summary(calls, results)
     print(table(rows, left_out, args.steps))
     if args.json:
-        args.json.write_text(json.dumps({"model": index["_class_name"], "size": args.size, "frames": args.frames, "steps": args.steps, "rows": rows,
-                                         "left_out": left_out, "calls": calls}, indent=1))
+        about = {"model": index["_class_name"], "size": args.size, "frames": args.frames, "steps": args.steps, "cpu": args.cpu}
+        args.json.write_text(json.dumps({**about, "rows": rows, "left_out": left_out, "calls": calls}, indent=1))
 
 
 if __name__ == "__main__":
