@@ -59,7 +59,8 @@ def parse_arguments(arguments=None) -> argparse.Namespace:
     parser.add_argument("--most-rows", type=int, default=MOST_ROWS, help="rows of x of a layer, at most (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--markdown", action="store_true", help="print the summary of the README too")
-    parser.add_argument("--from", dest="earlier", type=Path, help="show the figures of this file (--json) instead of measuring")
+    parser.add_argument("--from", dest="earlier", type=Path, nargs="+", metavar="FILE", help="show the figures of these files (--json) instead of measuring: one "
+                        "for each level, say")
     parser.add_argument("--check", action="store_true", help="exit with 1 when ours is not exact, fails, is off by more than ERRORS, or is slower than asked (FLOORS)")
     parser.add_argument("--no-install", action="store_true", help="leave out the peers that are not installed")
     parser.add_argument("--build", type=Path, default=ROOT / "build/release", help="the build folder")
@@ -221,19 +222,19 @@ def main() -> None:
     if not problems:
         sys.exit(f"no problem's name contains {' or '.join(arguments.only)}; --list shows all")
     if arguments.earlier:
-        result = figures.read(arguments.earlier)
-        for problem in result["problems"]:
+        results = [figures.read(file) for file in arguments.earlier]
+        for problem in (problem for result in results for problem in result["problems"]):
             show(problem)
     else:
         if not arguments.no_install and (failed := environment.make()):
             print(failed, file=sys.stderr)
-        result = run(arguments, problems)
-    print(title(result))
-    if arguments.json:
-        figures.write(arguments.json, result)
+        results = [run(arguments, problems)]
+        if arguments.json:
+            figures.write(arguments.json, results[0])
+    print("\n".join(map(title, results)))
     if arguments.markdown:
-        print("\n" + markdown(result))
-    if arguments.check and (found := complaints(result)):
+        print("\n" + markdown(results))
+    if arguments.check and (found := [one for result in results for one in complaints(result)]):
         sys.exit("\n".join(found))
 
 

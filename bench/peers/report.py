@@ -61,27 +61,34 @@ def cell(problem: dict, peer: str) -> str:
     return f"{times:.2f}{star}" if all(math.isfinite(row["error"]) for row in good) else f"{times:.2f}, NaN"
 
 
-def markdown(result: dict) -> str:
-    """Tables of one run: a line a problem, the peers as columns."""
+TITLES = {"linear W8A8_DYNAMIC (m x n x k)": ("linear",),
+          "attention (heads x tokens x head_dim; cross: with those of the text)": ("attention", "cross", "sparse")}
+
+
+def line(problem: dict, level: str, peers: list[str]) -> list[str]:
+    """Of a problem at a level: its name, the ratios to the peers, and our own figures."""
+    ours = {row["variant"]: row for row in problem["rows"] if row["ours"] and not row["lesser"] and "failed" not in row}
+    kind = f"{problem['kind']}, " if problem["kind"] in ("cross", "sparse") else ""
+    name = f"{problem['model']}, {kind}{' x '.join(map(str, problem['sizes']))}"
+    first = ours.get("f32")
+    own = ["fails"] * 3
+    if first is not None and problem["kind"] == "linear":
+        own = [f"{first['gops']:.0f}", f"{first['error']:.1e}", verdict(first)]
+    elif first is not None:
+        own = [f"{first['gops']:.0f}", f"{first['error']:.1e}", f"{ratio(first, ours['int8']):.2f}" if "int8" in ours else "-"]
+    return [name, level, *(cell(problem, peer) for peer in peers), *own]
+
+
+def markdown(results: list[dict]) -> str:
+    """Tables of several runs, each held to another level: a line a problem and level, the peers as columns."""
     lines = []
-    for title, kinds in (("linear W8A8_DYNAMIC (m x n x k)", ("linear",)), ("attention (heads x tokens x head_dim; cross: with those of the text)", ("attention", "cross", "sparse"))):
-        problems = [problem for problem in result["problems"] if problem["kind"] in kinds]
-        if not problems:
+    for title, kinds in TITLES.items():
+        found = [(problem, result["cpu"]["level"]) for result in results for problem in result["problems"] if problem["kind"] in kinds]
+        if not found:
             continue
-        peers = columns(problems)
-        linear = "linear" in kinds
-        ours = ["GOPS", "error", "integers"] if linear else ["GOPS", "int8"]
-        lines += ["| " + " | ".join([title, *peers, *ours]) + " |", "| --- |" + " ---: |" * (len(peers) + len(ours))]
-        for problem in problems:
-            by_variant = {row["variant"]: row for row in problem["rows"] if row["ours"] and not row["lesser"] and "failed" not in row}
-            first = by_variant.get("f32")
-            kind = f"{problem['kind']}, " if problem["kind"] in ("cross", "sparse") else ""
-            name = f"{problem['model']}, {kind}{' x '.join(map(str, problem['sizes']))}"
-            if first is None:
-                lines.append(f"| {name} | " + " | ".join(["fails"] * (len(peers) + len(ours))) + " |")
-                continue
-            own = [f"{first['gops']:.0f}", f"{first['error']:.1e}", verdict(first)] if linear else [
-                f"{first['gops']:.0f}", f"{ratio(first, by_variant['int8']):.2f}" if "int8" in by_variant else "-"]
-            lines.append("| " + " | ".join([name, *(cell(problem, peer) for peer in peers), *own]) + " |")
-        lines.append("")
+        peers = columns([problem for problem, _ in found])
+        header = [title, "level", *peers, "GOPS", "error", "integers" if "linear" in kinds else "int8"]
+        order = list(dict.fromkeys(problem["name"] for problem, _ in found))
+        rows = [line(problem, level, peers) for problem, level in sorted(found, key=lambda one: order.index(one[0]["name"]))]
+        lines += [f"| {' | '.join(header)} |", "| --- | --- |" + " ---: |" * (len(header) - 2), *(f"| {' | '.join(row)} |" for row in rows), ""]
     return "\n".join(lines)
