@@ -166,6 +166,7 @@ void pack_group(const AttentionProblem& problem, const AttentionCall& call, cons
             pack_keys<Isa>(k, problem, key, group.keys + local * tiling.k_floats + key * problem.head_dim);
         pack_values<Isa>(v, problem.head_dim, {first, last, 0},
                          {group.values + local * tiling.v_floats, 0, tiling.keys});
+        find_centroids<Element>(problem, call, {map, first, last}, group.centroids);
     });
 }
 
@@ -233,7 +234,6 @@ void attend_elements(const AttentionProblem& problem, const AttentionCall& call)
     group.values = group.keys + tiling.group * tiling.k_floats;
     group.centroids = group.values + tiling.group * tiling.v_floats;
     group.scratch = group.centroids + centroid_numbers(problem);
-    if (problem.centroids) find_centroids<Element>(problem, call, group.centroids);
     for (std::int64_t first = 0; first < problem.kv_maps(); first += tiling.group) {
         group.maps = {first, smaller(tiling.group, problem.kv_maps() - first)};
         pack_group<Isa, Element>(problem, call, tiling, group);

@@ -10,8 +10,12 @@
 namespace aerogel {
 namespace {
 
-/// Sizes of one call, in bytes but for the counts.
+/// Sizes of one call, in bytes but for the counts. `Products` has kTaskRows, the most rows of a task, and
+/// kOverlaps: the scores of 32 rows are found during the softmax of 32 others.
+template <typename Products>
 struct Bf16Plan : QueryTiles {
+    static constexpr std::int64_t kScores = (Products::kOverlaps ? 2 : 1) * kBlock * kScoreStride;
+
     explicit Bf16Plan(const AttentionProblem& problem)
         : QueryTiles(),
           d(round_up(problem.head_dim, kDepth)),
@@ -22,10 +26,10 @@ struct Bf16Plan : QueryTiles {
         constexpr std::int64_t kGroupBytes = std::int64_t{32} << 20;
         group = kGroupBytes / (2 * side + 1);
         group = group < 1 ? 1 : smaller(group, problem.kv_maps());
-        cut_queries(problem, kMaxTileRows, kBlock);
+        cut_queries(problem, Products::kTaskRows, kBlock);
         // q, weights, edges; scores, o, sums, largest, bias of centroids.
-        worker = (kMaxTileRows * d + kBlock * kWeightStride + kTileKeys * d) * 2 +
-                 (kBlock * kScoreStride + kMaxTileRows * (d + kHalf + 1) + round_up(centroids, kPanel)) * 4;
+        worker = (Products::kTaskRows * d + kBlock * kWeightStride + kTileKeys * d) * 2 +
+                 (kScores + Products::kTaskRows * (d + kHalf + 1) + round_up(centroids, kPanel)) * 4;
     }
 
     std::byte* means_at(const AttentionCall& call) const { return call.workspace + 2 * group * side; }
@@ -113,6 +117,27 @@ inline void store_output(const Bf16Tile& tile, std::int64_t head_dim, std::int64
     }
 }
 
+/// All rows of a tile, 32 at a time; the scores of the next ones are found between rows of the softmax.
+template <typename Products>
+void attend_rows_in_turn(const Bf16Tile& tile, const KeyTile& keys, const ScorePanels& scores,
+                         const ValuePanels& values) {
+    Bf16Tile some = tile.block(0);
+    score_tile<Products>(some, keys, scores);
+    for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
+        const bool last = row + kBlock >= tile.rows;
+        Bf16Tile next = last ? some : tile.block(row + kBlock);
+        next.scores = some.scores == tile.scores ? tile.scores + kBlock * kScoreStride : tile.scores;
+        for (std::int64_t p = 0; p < scores.count; ++p) {
+            if (!last) scores.multiply<Products>(next, p);
+            softmax_rows(some, keys.columns, some.rows * p / scores.count,
+                         some.rows * (p + 1) / scores.count);
+        }
+        if (!last) finish_scores(next, keys);
+        Products::add_values(some, values);
+        some = next;
+    }
+}
+
 /// Returns how many rows saw no key; these come first.
 template <typename Products>
 std::int64_t compute_tile(const Bf16Tile& tile, KeyCursor& cursor) {
@@ -124,11 +149,16 @@ std::int64_t compute_tile(const Bf16Tile& tile, KeyCursor& cursor) {
     KeyTile keys;
     while (cursor.next<kBlock>(keys)) {
         const ValuePanels panels(tile, keys);
-        for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
-            const Bf16Tile some = tile.block(row);  // their scores stay in the first cache
-            score_tile<Products>(some, keys);
-            softmax_tile(some, keys.columns);
-            Products::add_values(some, panels);
+        const ScorePanels scores(tile, keys);
+        if constexpr (Products::kOverlaps) {
+            attend_rows_in_turn<Products>(tile, keys, scores, panels);
+        } else {
+            for (std::int64_t row = 0; row < tile.rows; row += kBlock) {
+                const Bf16Tile some = tile.block(row);  // their scores stay in the first cache
+                score_tile<Products>(some, keys, scores);
+                softmax_rows(some, keys.columns, 0, some.rows);
+                Products::add_values(some, panels);
+            }
         }
         const std::int64_t unseen = keys.segments[0].first - tile.seen + 1;
         empty = smaller(empty, unseen < 0 ? 0 : unseen);
@@ -136,21 +166,23 @@ std::int64_t compute_tile(const Bf16Tile& tile, KeyCursor& cursor) {
     return empty;
 }
 
-inline Bf16Tile make_tile(const Bf16Plan& plan, std::byte* scratch) {
+template <typename Products>
+Bf16Tile make_tile(const Bf16Plan<Products>& plan, std::byte* scratch) {
     Bf16Tile tile;
     tile.d = plan.d;
     tile.scores = reinterpret_cast<float*>(scratch);
-    tile.o = tile.scores + kBlock * kScoreStride;
-    tile.sums = tile.o + kMaxTileRows * plan.d;
-    tile.largest = tile.sums + kMaxTileRows * kHalf;
-    tile.q = reinterpret_cast<Bf16Bits*>(tile.largest + kMaxTileRows);
-    tile.weights = tile.q + kMaxTileRows * plan.d;
+    tile.o = tile.scores + plan.kScores;
+    tile.sums = tile.o + Products::kTaskRows * plan.d;
+    tile.largest = tile.sums + Products::kTaskRows * kHalf;
+    tile.q = reinterpret_cast<Bf16Bits*>(tile.largest + Products::kTaskRows);
+    tile.weights = tile.q + Products::kTaskRows * plan.d;
     tile.edges = tile.weights + kBlock * kWeightStride;
     return tile;
 }
 
-inline void pack_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
-                       const KeyMaps& maps) {
+template <typename Products>
+void pack_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan<Products>& plan,
+                const KeyMaps& maps) {
     parallel_for(maps.count * plan.panels, [&](std::int64_t task, int) {
         const std::int64_t local = task / plan.panels, map = maps.first + local;
         const std::int64_t key = task % plan.panels * kBlock;
@@ -160,12 +192,15 @@ inline void pack_group(const AttentionProblem& problem, const AttentionCall& cal
         pack_keys(k, problem, key + kHalf, keys + kHalf * plan.d);
         pack_values(rows_of<const Bf16Bits>(call.v, call.v_strides, problem.kv_heads, map), problem, key,
                     keys + plan.side / 2);
+        find_centroids<Bf16Bits>(problem, call, {map, key, smaller(key + kBlock, problem.k_len)},
+                                 reinterpret_cast<Bf16Bits*>(plan.means_at(call)));
     });
 }
 
 /// Centroids behind the keys of the group.
-inline void pack_centroids(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
-                           const KeyMaps& maps) {
+template <typename Products>
+void pack_centroids(const AttentionProblem& problem, const AttentionCall& call,
+                    const Bf16Plan<Products>& plan, const KeyMaps& maps) {
     const AttentionProblem of = centroid_problem(problem, DType::bf16);
     const AttentionCall from =
         centroid_call(problem, call, reinterpret_cast<const Bf16Bits*>(plan.means_at(call)));
@@ -184,7 +219,7 @@ inline void pack_centroids(const AttentionProblem& problem, const AttentionCall&
 }
 
 template <typename Products>
-void compute_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan& plan,
+void compute_group(const AttentionProblem& problem, const AttentionCall& call, const Bf16Plan<Products>& plan,
                    const KeyMaps& maps) {
     constexpr float kLog2E = 1.44269504F;
     std::byte* scratch = plan.means_at(call) + plan.means;
@@ -219,17 +254,16 @@ void compute_group(const AttentionProblem& problem, const AttentionCall& call, c
 }
 
 /// As AttentionKernel::workspace_bytes.
-inline std::size_t bf16_attention_workspace(const AttentionProblem& problem) {
-    const Bf16Plan plan(problem);
+template <typename Products>
+std::size_t bf16_attention_workspace(const AttentionProblem& problem) {
+    const Bf16Plan<Products> plan(problem);
     return static_cast<std::size_t>(2 * plan.group * plan.side + plan.means + plan.worker * num_threads());
 }
 
 /// As AttentionKernel::run.
 template <typename Products>
 void bf16_attention(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    const Bf16Plan plan(problem);
-    if (problem.centroids)
-        find_centroids<Bf16Bits>(problem, call, reinterpret_cast<Bf16Bits*>(plan.means_at(call)));
+    const Bf16Plan<Products> plan(problem);
     for (std::int64_t map = 0; map < problem.kv_maps(); map += plan.group) {
         const KeyMaps maps = {map, smaller(plan.group, problem.kv_maps() - map)};
         pack_group(problem, call, plan, maps);

@@ -40,7 +40,7 @@ struct Bf16Tile {
     Bf16Bits* q;                ///< [rows][d]
     Bf16Bits* weights;          ///< [kBlock][kWeightStride]
     Bf16Bits* edges;            ///< [kMostPanels][32 keys x d]: for ValuePanels
-    float* scores;              ///< [kBlock][kScoreStride]
+    float* scores;              ///< [kBlock][kScoreStride], two of them where products overlap
     float* o;                   ///< [rows][d]
     float* sums;                ///< [rows][kHalf]: one partial sum of weights per lane
     float* largest;             ///< [rows]: largest score so far, times `factor`
@@ -55,15 +55,35 @@ inline void hide_columns(const Bf16Tile& tile, std::int64_t first, std::int64_t 
         for (std::int64_t i = first; i < last; ++i) tile.scores[row * kScoreStride + i] = -__builtin_inff();
 }
 
-/// Scores of the keys of `keys`.
-template <typename Products>
-[[gnu::noinline]] void score_tile(const Bf16Tile& tile, const KeyTile& keys) {
+/// Where the keys of one portion lie, 32 at a time, and where their scores go.
+struct ScorePanels {
+    ScorePanels(const Bf16Tile& tile, const KeyTile& keys) {
+        for (int s = 0; s < keys.count; ++s) {
+            const Segment& segment = keys.segments[s];
+            const std::int64_t start = round_down(segment.first, kBlock);
+            for (std::int64_t key = start; key < segment.last; key += kBlock) {
+                at[count] = tile.k + key * tile.d;
+                column[count++] = segment.column + key - start;
+            }
+        }
+    }
+
+    template <typename Products>
+    void multiply(const Bf16Tile& tile, std::int64_t panel) const {
+        Products::score_panel(tile, at[panel], tile.scores + column[panel]);
+    }
+
+    const Bf16Bits* at[kMostPanels];
+    std::int64_t column[kMostPanels];
+    std::int64_t count = 0;
+};
+
+/// What scores become besides products: biases of centroids, and -inf for keys that are not seen.
+inline void finish_scores(const Bf16Tile& tile, const KeyTile& keys) {
     for (int s = 0; s < keys.count; ++s) {
         const Segment& segment = keys.segments[s];
         const std::int64_t start = round_down(segment.first, kBlock), stop = round_up(segment.last, kBlock);
         const std::int64_t to_column = segment.column - start;
-        for (std::int64_t key = start; key < stop; key += kBlock)
-            Products::score_panel(tile, tile.k + key * tile.d, tile.scores + key + to_column);
         if (tile.centroid_bias != nullptr && segment.first >= tile.centroid)
             add_centroid_bias<kScoreStride>(tile.scores + segment.column, tile.rows,
                                             tile.centroid_bias + segment.first - tile.centroid,
@@ -74,11 +94,19 @@ template <typename Products>
     hide_later_keys<kScoreStride, kBlock>({tile.scores, tile.rows, tile.seen}, keys);
 }
 
-/// Scores -> weights 2^(factor * score - largest), with the running maximum and sums; o times what they lose.
-[[gnu::noinline]] inline void softmax_tile(const Bf16Tile& tile, std::int64_t columns) {
+template <typename Products>
+[[gnu::noinline]] void score_tile(const Bf16Tile& tile, const KeyTile& keys, const ScorePanels& panels) {
+    for (std::int64_t p = 0; p < panels.count; ++p) panels.multiply<Products>(tile, p);
+    finish_scores(tile, keys);
+}
+
+/// Scores -> weights 2^(factor * score - largest) of the rows first..last-1, with the running maximum and
+/// sums; o times what they lose.
+[[gnu::noinline]] inline void softmax_rows(const Bf16Tile& tile, std::int64_t columns, std::int64_t first,
+                                           std::int64_t last) {
     using V = Avx512::V;
     const V factor = Avx512::set1(tile.factor);
-    for (std::int64_t row = 0; row < tile.rows; ++row) {
+    for (std::int64_t row = first; row < last; ++row) {
         const float* scores = tile.scores + row * kScoreStride;
         Bf16Bits* weights = tile.weights + row * kWeightStride;
         V tops[2] = {Avx512::set1(-__builtin_inff()), Avx512::set1(-__builtin_inff())};

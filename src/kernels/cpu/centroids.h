@@ -4,7 +4,6 @@
 // for one CPU level, so everything is local to the including file.
 #pragma once
 
-#include "base/thread_pool.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/attention_tiling.h"
 #include "kernels/cpu/bf16_bits.h"
@@ -21,18 +20,26 @@ inline std::int64_t centroid_numbers(const AttentionProblem& problem) {
     return round_up(problem.kv_maps() * 2 * centroids_of(problem) * problem.head_dim, kPanel);
 }
 
-/// The means of every block, [kv_maps][k, then v][blocks][head_dim], as floats or rounded to bfloat16.
+/// Keys first..last-1 of one map.
+struct SomeKeys {
+    std::int64_t map, first, last;
+};
+
+/// The means of the blocks that begin among these keys, of k and of v, into [kv_maps][k, then v][blocks]
+/// [head_dim], as floats or rounded to bfloat16. Whoever packs the keys calls it: then they come from far
+/// away once.
 template <typename Element, typename Out>
-void find_centroids(const AttentionProblem& problem, const AttentionCall& call, Out* out) {
-    constexpr std::int64_t kSome = 8, kMostChannels = 256;
+void find_centroids(const AttentionProblem& problem, const AttentionCall& call, const SomeKeys& keys,
+                    Out* out) {
+    constexpr std::int64_t kMostChannels = 256;
+    if (!problem.centroids) return;
     const std::int64_t d = problem.head_dim, blocks = centroids_of(problem);
-    const std::int64_t portions = (blocks + kSome - 1) / kSome;
-    parallel_for(problem.kv_maps() * 2 * portions, [&](std::int64_t task, int) {
-        const std::int64_t side = task / portions, map = side / 2, begin = task % portions * kSome;
+    const auto block_at = [&](std::int64_t key) { return (key + problem.block_k - 1) / problem.block_k; };
+    for (std::int64_t side = 2 * keys.map; side < 2 * keys.map + 2; ++side) {
         const Rows rows = side % 2 == 0
-                              ? rows_of<const Element>(call.k, call.k_strides, problem.kv_heads, map)
-                              : rows_of<const Element>(call.v, call.v_strides, problem.kv_heads, map);
-        for (std::int64_t block = begin; block < smaller(begin + kSome, blocks); ++block) {
+                              ? rows_of<const Element>(call.k, call.k_strides, problem.kv_heads, keys.map)
+                              : rows_of<const Element>(call.v, call.v_strides, problem.kv_heads, keys.map);
+        for (std::int64_t block = block_at(keys.first); block < block_at(keys.last); ++block) {
             alignas(64) float sums[kMostChannels] = {};
             const std::int64_t first = block * problem.block_k, count = problem.keys_of_block(block);
             const float part = 1.0F / static_cast<float>(count);
@@ -42,7 +49,7 @@ void find_centroids(const AttentionProblem& problem, const AttentionCall& call, 
             }
             for (std::int64_t c = 0; c < d; ++c) put_float(out + (side * blocks + block) * d + c, sums[c]);
         }
-    });
+    }
 }
 
 /// The problem whose keys are the centroids, numbers of `dtype`.

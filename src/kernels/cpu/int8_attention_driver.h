@@ -348,6 +348,25 @@ struct QueryRows {
     std::int64_t map, kv_map, first;
 };
 
+/// One portion of keys.
+template <typename Isa>
+void attend_groups(const QuantizedTile& tile, const GroupTile& keys, const CentroidCounts& counts) {
+    if constexpr (HasTiles<Isa>) {
+        for (std::int64_t row = 0; row < tile.rows; row += Isa::kTiles) {
+            const QuantizedTile some = some_rows<Isa>(tile, row, smaller(Isa::kTiles, tile.rows - row));
+            Isa::score_tiles(some, keys);
+            add_counts<Isa>(some, keys, counts);
+            softmax_groups<Isa>(some, keys);
+            Isa::value_tiles(some, keys);
+        }
+    } else {
+        score_groups<Isa>(tile, keys);
+        add_counts<Isa>(tile, keys, counts);
+        softmax_groups<Isa>(tile, keys);
+        value_groups<Isa>(tile, keys);
+    }
+}
+
 /// tile.rows queries, over the keys of the cursor.
 template <typename Isa, typename Element>
 void compute_rows(const AttentionProblem& problem, const AttentionCall& call, QuantizedTile& tile,
@@ -373,6 +392,7 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
             quantize_token<Isa>(bits.rows.at(first + row), problem.head_dim, by,
                                 reinterpret_cast<typename Scores::Value*>(q));
         }
+        if constexpr (HasTiles<Isa>) Isa::pad_row(q, problem.head_dim);
         tile.factor[row] = scale * (call.scale * kLog2E);
         tile.largest[row] = kLowest;
     }
@@ -381,13 +401,12 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
     GroupTile keys;
     bool empty = true;
     const CentroidCounts counts = counts_of(problem, cursor.keys.centroid);
+    if constexpr (HasTiles<Isa>) Isa::begin();
     while (cursor.next(keys, tile.map.bad)) {
-        score_groups<Isa>(tile, keys);
-        add_counts<Isa>(tile, keys, counts);
-        softmax_groups<Isa>(tile, keys);
-        value_groups<Isa>(tile, keys);
+        attend_groups<Isa>(tile, keys, counts);
         empty = false;
     }
+    if constexpr (HasTiles<Isa>) Isa::end();
     store_rows<Isa>(tile, advance(call.int8.v_shift, kv_map * problem.head_dim), empty,
                     rows_of<Element>(call.o, call.o_strides, problem.heads, map), first);
     if (problem.wants_lse) store_lse<Isa>(tile, empty, lse_of(problem, call, map), first);
@@ -399,14 +418,16 @@ void attend_quantized_elements(const AttentionProblem& problem, const AttentionC
     auto* packed = reinterpret_cast<std::int32_t*>(call.workspace);
     auto* means = reinterpret_cast<float*>(packed + tiling.group * tiling.map_size);
     std::int32_t* scratch = packed + tiling.group * tiling.map_size + centroid_numbers(problem);
-    if (problem.centroids) find_centroids<Element>(problem, call, means);
     for (std::int64_t first_map = 0; first_map < problem.kv_maps(); first_map += tiling.group) {
         const KeyMaps maps = {first_map, smaller(tiling.group, problem.kv_maps() - first_map)};
         parallel_for(maps.count * tiling.key_groups, [&](std::int64_t task, int) {
             const std::int64_t local = task / tiling.key_groups, map = first_map + local;
             const PackedMap of = packed_map(problem, call, tiling, map, packed + local * tiling.map_size);
-            pack_quantized_keys<Isa, Element>(problem, call, of, map, task % tiling.key_groups);
-            pack_quantized_values<Isa, Element>(problem, call, of, map, task % tiling.key_groups);
+            const std::int64_t keys = task % tiling.key_groups, first = keys * kGroupKeys;
+            pack_quantized_keys<Isa, Element>(problem, call, of, map, keys);
+            pack_quantized_values<Isa, Element>(problem, call, of, map, keys);
+            find_centroids<Element>(problem, call, {map, first, smaller(first + kGroupKeys, problem.k_len)},
+                                    means);
         });
         if (problem.centroids) pack_quantized_centroids<Isa>(problem, call, tiling, maps, means);
         parallel_for(maps.count * problem.group() * tiling.tiles, [&](std::int64_t task, int worker) {

@@ -7,7 +7,9 @@
 //   row(x)               these, in all lanes
 //   dot(sum, row, w)     sum += products of a step; w a vector or where it lies
 //   kInRegisters         panels of w that are loaded once for all rows, not anew for each
-// besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), kAlign of them.
+// besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), kAlign of them. An
+// Isa with tile registers has the whole of both products instead, of Isa::kTiles rows at a time
+// (amx/int8_attention.cpp).
 // Included by sources built for one CPU level.
 #pragma once
 
@@ -73,6 +75,26 @@ struct QuantizedTile {
 template <typename Product>
 constexpr std::int64_t row_steps() {
     return kRowSteps * static_cast<std::int64_t>(sizeof(typename Product::Value)) * Product::kIntegers;
+}
+
+template <typename Isa>
+concept HasTiles = requires {
+    Isa::kTiles;
+};
+
+/// Rows first .. first + rows - 1. They share the memory of scores and weights.
+template <typename Isa>
+QuantizedTile some_rows(const QuantizedTile& tile, std::int64_t first, std::int64_t rows) {
+    QuantizedTile some = tile;
+    some.rows = rows;
+    some.q = static_cast<std::int32_t*>(tile.q) + first * row_steps<typename Isa::Scores>();
+    some.o += first * tile.d_padded;
+    some.sums += first * Isa::kLanes;
+    some.largest += first;
+    some.factor += first;
+    some.rescale += first * 2 * kTileGroups;
+    some.excess += first;
+    return some;
 }
 
 /// Operands of one block of rows x panels. Panels lie `panel` ints apart.

@@ -37,17 +37,21 @@ constexpr Range part_of(std::int64_t total, std::int64_t parts, std::int64_t i) 
     return {i * size + (i < larger ? i : larger), size + (i < larger ? 1 : 0)};
 }
 
+/// The most rows and columns of y of one task.
+struct TaskSize {
+    std::int64_t rows = 264, columns = 256;
+};
+
 /// How y is cut into tasks. Depends on the problem only, never on the number of threads.
 struct Tiling {
-    static constexpr std::int64_t kTileRows = 264;
-    static constexpr std::int64_t kTileColumns = 256;
+    static constexpr std::int64_t kTileRows = TaskSize{}.rows;
     static constexpr std::int64_t kWantedTasks = 24;
 
-    constexpr Tiling(std::int64_t m, std::int64_t n, std::int64_t panel)
+    constexpr Tiling(std::int64_t m, std::int64_t n, std::int64_t panel, TaskSize most = {})
         : rows(m),
           panels(ceil_div(n, panel)),
-          row_tiles(ceil_div(m, kTileRows)),
-          column_tiles(ceil_div(n, kTileColumns)) {
+          row_tiles(ceil_div(m, most.rows)),
+          column_tiles(ceil_div(n, most.columns)) {
         while (row_tiles * column_tiles < kWantedTasks && column_tiles * 2 <= panels) column_tiles *= 2;
         while (row_tiles * column_tiles < kWantedTasks && row_tiles * 2 * 28 <= rows) row_tiles *= 2;
     }
@@ -102,6 +106,38 @@ struct Place {
     std::int64_t panel;
 };
 
+template <typename Kernel>
+concept FinishesLate = requires {
+    requires Kernel::kFinishesLate;
+};
+
+/// Finishes blocks at once, or each after the products of the next.
+template <typename Kernel>
+class FinishedBlocks {
+  public:
+    explicit FinishedBlocks(Kernel& kernel) : kernel_(kernel) {}
+
+    void add(const Place& place, std::byte* sums) {
+        if constexpr (FinishesLate<Kernel>) {
+            flush();
+            place_ = place;
+            sums_ = sums;
+        } else {
+            kernel_.finish(place, sums);
+        }
+    }
+
+    void flush() {
+        if (sums_ != nullptr) kernel_.finish(place_, sums_);
+        sums_ = nullptr;
+    }
+
+  private:
+    Kernel& kernel_;
+    Place place_ = {};
+    std::byte* sums_ = nullptr;
+};
+
 /// Runs one task. `Kernel` has
 ///   kRows, kColumns              the register block
 ///   kSteps                       steps per block of k, a divisor of kBlockSteps
@@ -110,13 +146,14 @@ struct Place {
 ///   w_source(panel, first)       the packed panel from that step on
 ///   w_block(panel, first, count) the same, as the register kernel wants it
 ///   multiply(rows, block)        the register kernel
-///   finish(place, sums)          the epilogue of one block
+///   finish(place, sums)          the epilogue of one block; with kFinishesLate, of the block before
 ///   sums                         memory of sums_bytes()
 template <typename Kernel>
 void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t steps) {
     constexpr std::int64_t kPanelBytes = Kernel::kColumns * 4;
     static_assert(kBlockSteps % Kernel::kSteps == 0);
     const std::int64_t blocks = ceil_div(rows.count, Kernel::kRows);
+    FinishedBlocks finished(kernel);
     for (std::int64_t first = 0; first < steps; first += Kernel::kSteps) {
         const std::int64_t count = steps - first < Kernel::kSteps ? steps - first : Kernel::kSteps;
         const bool last = first + count == steps;
@@ -136,10 +173,11 @@ void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t
                 std::byte* sums = kernel.sums + (p * rows.count + block.first) * kPanelBytes;
                 kernel.multiply(block.count,
                                 Block{x + block.first * kRowSteps, w, sums, count, first == 0, ahead});
-                if (last) kernel.finish(Place{rows.first + block.first, block.count, panels.first + p}, sums);
+                if (last) finished.add({rows.first + block.first, block.count, panels.first + p}, sums);
             }
         }
     }
+    finished.flush();
 }
 
 /// Bytes of the sums of one worker.

@@ -87,11 +87,24 @@ struct Finish {
 ///   quantize_row(problem, args, rows, i) row i of x into the workspace, with its s_t
 ///   rotate_row(problem, args, i, out)    row i of x rotated, as floats
 ///   finish_integers(finish, place, sums) y of a block
+/// and may have
+///   kTask                                the size of a task
+///   kFinishesLate                        as run_task() says
+template <typename Isa>
+constexpr TaskSize task_size() {
+    if constexpr (requires { Isa::kTask; }) {
+        return Isa::kTask;
+    } else {
+        return {};
+    }
+}
+
 template <typename Isa>
 struct IntegerKernel {
     static constexpr std::int64_t kRows = Isa::kRows;
     static constexpr std::int64_t kColumns = Isa::kColumns;
     static constexpr std::int64_t kSteps = Isa::kSteps;
+    static constexpr bool kFinishesLate = FinishesLate<Isa>;
     // NOLINTNEXTLINE(readability-identifier-naming): the float kernel has it as a member
     static constexpr std::int64_t step_bytes = kColumns * Isa::kForm.values;
 
@@ -141,13 +154,13 @@ struct W8A8LinearRow {
     }
 
     static std::size_t workspace_bytes(const LinearProblem& problem) {
-        const Tiling tiling(problem.m, problem.n, Isa::kColumns);
+        const Tiling tiling(problem.m, problem.n, Isa::kColumns, task_size<Isa>());
         return rows_of(problem).bytes + (sums_bytes(tiling, Isa::kColumns) + rotated_row_bytes(problem)) *
                                             static_cast<std::size_t>(num_threads());
     }
 
     static void run(const LinearProblem& problem, const LinearArgs& args) noexcept {
-        const Tiling tiling(problem.m, problem.n, Isa::kColumns);
+        const Tiling tiling(problem.m, problem.n, Isa::kColumns, task_size<Isa>());
         const PackedPanels layout(problem, Isa::kForm);
         const QuantizedRows x = rows_of(problem);
         const std::size_t sums = sums_bytes(tiling, Isa::kColumns);

@@ -42,6 +42,7 @@ constexpr MachineRow<LinearKernel> kLinear[] = {
 
 constexpr MachineRow<AttentionKernel> kAttention[] = {
     {kAmx, &amx::kAttention},
+    {kAmx, &amx::kInt8Attention},
     {kAvx512Bf16, &avx512_bf16::kAttention, slow_bf16},
     {kAvx512, &avx512::kAttention},
     {kAvx512, &avx512::kInt8Attention},

@@ -9,6 +9,7 @@ namespace aerogel::amx {
 
 extern const LinearKernel kW8A8;
 extern const AttentionKernel kAttention;
+extern const AttentionKernel kInt8Attention;
 extern const PeakKernel kPeakBf16;
 extern const PeakKernel kPeakInt8;
 

@@ -1,10 +1,18 @@
-// W8A8 with AMX: tdpbssd multiplies 16 x 64 by 64 x 16 signed bytes and sums exactly in int32. Four tiles of
-// sums (32 rows x 32 columns), two of x and two of w fill the eight tile registers. Panels as for VNNI, in
-// whole tiles of 64 k; what x holds beyond k meets zero weights.
+// W8A8 with AMX: tdpbssd multiplies 16 x 64 by 64 x 16 signed bytes and sums exactly in int32. Panels as for
+// VNNI, in whole tiles of 64 k; what x holds beyond k meets zero weights.
+//
+// A step of k, four products, is 64 cycles of the tile unit (tile_blocks.h) and reads 2 KiB of x and 2 KiB of
+// w. Both from the second cache would be 64 bytes a cycle, all that it can give. So a block of k is 512
+// bytes: its panel of w, 16 KiB, stays in the first cache for all rows of the task, and the second gives x
+// and the sums, 2 KiB + 1 KiB per step. The sums cost four loads and four stores of tiles per eight steps, 96
+// cycles of 512 that partly hide behind products. A task has up to 528 x 512 of y: x and w come from further
+// away once for 512 columns and 528 rows, 4 bytes a cycle instead of 8 for 264 x 256, and its block of x (264
+// KiB) and sums (1 MiB) fit the second cache. The epilogue, some 500 instructions per block of 32 x 32, runs
+// while the next block is multiplied. Written from these counts; no machine with AMX was at hand.
 #include "kernels/cpu/linear_w8a8.h"
 
 #include "kernels/cpu/amx/kernels.h"
-#include "kernels/cpu/amx/tile_shapes.h"
+#include "kernels/cpu/amx/tile_blocks.h"
 #include "kernels/cpu/avx512/linear_quantize.h"
 #include "kernels/cpu/avx512/linear_tile.h"
 
@@ -64,10 +72,7 @@ inline void multiply_upper(const Block& block) {
 inline void multiply_both(const Block& block) {
     auto* sums = static_cast<std::byte*>(block.sums);
     std::byte* lower = sums + kHalfRows * kSumStride;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear_sums();
     if (!block.first) {
         _tile_loadd(0, sums, kSumStride);
         _tile_loadd(1, sums + 64, kSumStride);
@@ -87,17 +92,16 @@ inline void multiply_both(const Block& block) {
         _tile_dpbssd(2, 5, 6);
         _tile_dpbssd(3, 5, 7);
     }
-    _tile_stored(0, sums, kSumStride);
-    _tile_stored(1, sums + 64, kSumStride);
-    _tile_stored(2, lower, kSumStride);
-    _tile_stored(3, lower + 64, kSumStride);
+    store_sums(static_cast<std::int32_t*>(block.sums), kTileColumns, true);
 }
 
 struct Amx {
     static constexpr std::int64_t kRows = 2 * kHalfRows;
     static constexpr std::int64_t kColumns = kTileColumns;
-    static constexpr std::int64_t kSteps = kBlockSteps;
+    static constexpr std::int64_t kSteps = kBlockSteps / 2;
     static constexpr std::int64_t kIntegers = 1;
+    static constexpr TaskSize kTask = {528, 512};
+    static constexpr bool kFinishesLate = true;
     static constexpr PanelForm kForm = {kTileColumns, 4, kTileSteps, 1};
 
     Amx() = default;

@@ -1,78 +1,12 @@
 // Int8 attention in AVX-512 with VNNI: vpdpbusd sums four products of unsigned and signed bytes exactly. The
 // weights are unsigned; queries get 128 added, and each key takes 128 times its own sum off again.
-// Blocks of 12 rows x 2 vectors.
-#include "kernels/cpu/avx512/kernels.h"
-
 #include "kernels/cpu/attention_limits.h"
-#include "kernels/cpu/avx512/vector.h"
+#include "kernels/cpu/avx512/int8_bytes.h"
+#include "kernels/cpu/avx512/kernels.h"
 #include "kernels/cpu/int8_attention_driver.h"
 #include "kernels/cpu/int8_scales.h"
 
 namespace aerogel {
-namespace {
-
-struct Avx512Bytes : Avx512 {
-    using I = __m512i;
-    static constexpr std::int64_t kRows = 12;
-    static constexpr float kLargestWeight = kWideWeight;
-    static constexpr bool kBiased = true;
-    static constexpr bool kSigned = false;
-    static constexpr std::int32_t kBias = 128;
-
-    static I zero_integers() { return _mm512_setzero_si512(); }
-    static I load_integers(const std::int32_t* p) { return _mm512_loadu_si512(p); }
-    static void store_integers(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
-    static I broadcast(const std::int32_t* p) { return _mm512_set1_epi32(*p); }
-    static I add_integers(I a, I b) { return _mm512_add_epi32(a, b); }
-    static I mul_integers(I a, I b) { return _mm512_mullo_epi32(a, b); }
-    struct Bytes {
-        using Value = std::int8_t;
-        static constexpr std::int64_t kDepth = 4;
-        static constexpr std::int64_t kIntegers = 1;
-        static constexpr int kInRegisters = 2;
-        static I row(const std::int32_t* x) { return broadcast(x); }
-        /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the
-        /// registers.
-        static I dot(I sum, I x, I w) {
-            __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
-            return sum;
-        }
-    };
-    using Scores = Bytes;
-    using Weights = Bytes;
-    static V to_float(I x) { return _mm512_cvtepi32_ps(x); }
-    static I to_integers(V x) { return _mm512_cvtps_epi32(x); }
-    template <int kBits>
-    static I shift_left(I x) {
-        return _mm512_slli_epi32(x, kBits);
-    }
-    template <int kBits>
-    static I low_bits(I x) {
-        return _mm512_and_si512(x, _mm512_set1_epi32((1 << kBits) - 1));
-    }
-    static void store_values(std::int8_t* p, I x) {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
-    }
-    /// scalef() takes floor(x), so the polynomial is that of the rest, 0 to 1.
-    static V weight(V x) {
-        const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-        V p = set1(kLargestWeight * 0x1.bb7cd4p-7F);
-        p = fma(p, r, set1(kLargestWeight * 0x1.aa13f0p-5F));
-        p = fma(p, r, set1(kLargestWeight * 0x1.ee798ap-3F));
-        p = fma(p, r, set1(kLargestWeight * 0x1.62d166p-1F));
-        p = fma(p, r, set1(kLargestWeight * 0x1.00002cp+0F));
-        return _mm512_scalef_ps(p, x);
-    }
-    static void store_weights(std::int8_t* p, const I (&x)[1]) { store_values(p, x[0]); }
-    static __mmask16 kept(const std::int32_t* lanes) { return _mm512_movepi32_mask(load_integers(lanes)); }
-    /// x where the lane is kept, elsewhere -inf or 0.
-    static V where_kept(const std::int32_t* lanes, V x) {
-        return _mm512_mask_mov_ps(set1(-__builtin_inff()), kept(lanes), x);
-    }
-    static V kept_or_zero(const std::int32_t* lanes, V x) { return _mm512_maskz_mov_ps(kept(lanes), x); }
-};
-
-}  // namespace
 
 constexpr AttentionKernel avx512::kInt8Attention = {
     .name = "cpu.avx512.int8_attention",

@@ -92,6 +92,9 @@ void for_row_groups(std::int64_t rows, F&& f) {
 }
 
 struct DotProducts {
+    static constexpr std::int64_t kTaskRows = kMaxTileRows;
+    static constexpr bool kOverlaps = false;
+
     static void begin() {}
     static void end() {}
 
@@ -116,7 +119,7 @@ struct DotProducts {
 constexpr AttentionKernel avx512_bf16::kAttention = {.name = "cpu.avx512_bf16.attention",
                                                      .formats = kFloatFormats,
                                                      .why_not = takes_bf16,
-                                                     .workspace_bytes = bf16_attention_workspace,
+                                                     .workspace_bytes = bf16_attention_workspace<DotProducts>,
                                                      .run = bf16_attention<DotProducts>,
                                                      .rounds_weights = true};
 
