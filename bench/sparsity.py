@@ -3,7 +3,7 @@
 Whole videos come from `aerogel generate` and are compared by `aerogel compare`. Layer by layer, q, k and v of the same model in
 PyTorch (on the dense video, noised as at three points of a staggered sampler's way) go through aerogel.sparse_attention; its output is compared with dense
 attention, and the attention mass of the chosen blocks with that of the best blocks, as many per row. Everything with and without the
-centroids of skipped blocks. Writes docs/sparsity.md with its pictures; --output writes them elsewhere.
+centroids of skipped blocks, and rf_v1 with masks chosen by the error of the output. Writes docs/sparsity.md with its pictures; --output writes them elsewhere.
 """
 
 import argparse
@@ -39,7 +39,9 @@ from figures import interval, shown  # noqa: E402
 
 PATTERNS = ("rf_v1", "rf_v2", "ada_bsa")
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
-CENTROIDS = (False, True)
+# What a pattern is measured with: the name in the tables and the flags of the command.
+VARIANTS = {"plain": [], "centroids": ["--centroids"], "by error": ["--by-error"]}
+MARKERS = dict(zip(VARIANTS, "xo^"))
 SIDE = data.SIZE // data.PATCH
 PROGRESS = (0.2, 0.5, 0.8)
 
@@ -72,8 +74,16 @@ def run(command: list) -> dict:
     return json.loads(done.stdout)
 
 
-def named(pattern: str, sparsity: float, centroids: bool) -> str:
-    return f"{pattern}_{round(100 * sparsity)}{'_centroids' if centroids else ''}"
+def variants_of(pattern: str) -> list:
+    return [variant for variant in VARIANTS if variant != "by error" or pattern == "rf_v1"]
+
+
+def named(pattern: str, sparsity: float, variant: str) -> str:
+    return f"{pattern}_{round(100 * sparsity)}{'' if variant == 'plain' else '_' + variant.replace(' ', '_')}"
+
+
+def titled(pattern: str, variant: str) -> str:
+    return pattern if variant == "plain" else f"{pattern}, {variant}"
 
 
 def video(arguments: argparse.Namespace, name: str, flags: list) -> dict:
@@ -94,7 +104,7 @@ def video(arguments: argparse.Namespace, name: str, flags: list) -> dict:
 
 
 def videos(arguments: argparse.Namespace, console: Console) -> dict:
-    """{(pattern, sparsity, centroids) or "dense": figures}, one after the other, dense first and last for a fair median. What a run that
+    """{(pattern, sparsity, variant) or "dense": figures}, one after the other, dense first and last for a fair median. What a run that
     was stopped has found by the same command with the same flags is taken from it."""
     settings = {key: str(value) for key, value in vars(arguments).items() if key not in ("output", "work", "recorded")}
     settings["aerogel"] = hashlib.sha256(arguments.aerogel.read_bytes()).hexdigest()
@@ -102,14 +112,14 @@ def videos(arguments: argparse.Namespace, console: Console) -> dict:
     before = json.loads(path.read_text()) if path.exists() else {}
     kept = before["rows"] if before.get("settings") == settings else {}
     rows = {"dense": video(arguments, "dense", [])}
-    wanted = [(pattern, sparsity, centroids) for pattern in PATTERNS for centroids in CENTROIDS for sparsity in SPARSITIES]
-    for pattern, sparsity, centroids in track(wanted, "videos", console=console):
-        name = named(pattern, sparsity, centroids)
+    wanted = [(pattern, sparsity, variant) for pattern in PATTERNS for variant in variants_of(pattern) for sparsity in SPARSITIES]
+    for pattern, sparsity, variant in track(wanted, "videos", console=console):
+        name = named(pattern, sparsity, variant)
         flags = ["--sparse", pattern, "--sparsity", sparsity, "--block-size", arguments.block_size, "--start-step", arguments.start_step]
         if name not in kept:
-            kept[name] = video(arguments, name, [*flags, *(["--centroids"] if centroids else [])])
+            kept[name] = video(arguments, name, [*flags, *VARIANTS[variant]])
             figure_files.write(path, {"settings": settings, "rows": kept})
-        rows[pattern, sparsity, centroids] = kept[name]
+        rows[pattern, sparsity, variant] = kept[name]
     again = video(arguments, "dense", [])
     rows["dense"]["seconds"] = statistics.median([rows["dense"]["seconds"], again["seconds"]])
     return rows
@@ -161,10 +171,10 @@ def sampled(count: int, start: int, end: int) -> torch.Tensor:
 
 class ExhaustiveChoice:
     """ARM's question answered the long way: which of the three static masks errs least on the whole of a head's attention; and how well other
-    ways to choose would do: by the recall of the whole map, and by the error of the output of a sample of queries, with a sample of the keys
-    or with all."""
+    ways to choose do: by the recall of the whole map, and by the error of the output of a sample of queries, with a sample of the keys or
+    with all."""
 
-    WAYS = ("ARM: recall, sampled", "recall, whole map", "error, as sampled as ARM", "error of ARM's queries, all keys")
+    WAYS = ("ARM: recall, sampled", "recall, whole map", "`--by-error`", "error of ARM's queries, all keys")
 
     def __init__(self, latent: tuple, block: int):
         self.pairs = {}  # token pairs that a mask keeps
@@ -174,7 +184,6 @@ class ExhaustiveChoice:
                                     for kind in reference.TYPES}
         tokens, frame = math.prod(latent), math.prod(latent[1:])
         self.queries = sampled(min(64, max(16, tokens // 128)), frame if tokens > frame else 0, tokens)
-        self.keys = sampled(min(4096, max(256, tokens // 8), tokens), 0, tokens)
         self.agreed: dict = {(sparsity, way): [] for sparsity in SPARSITIES for way in self.WAYS}
         self.excess: dict = {(sparsity, way): [] for sparsity in SPARSITIES for way in self.WAYS}
 
@@ -184,15 +193,14 @@ class ExhaustiveChoice:
         kept, dense = weights * pairs, weights @ v / weights.sum(1, keepdim=True)
         return float((kept @ v / kept.sum(1, keepdim=True).clamp(min=1e-30) - dense).norm())
 
-    def judge(self, sparsity: float, chosen: str, weights: torch.Tensor, v: torch.Tensor) -> None:
-        """One head: weights [tokens, tokens] after the softmax, v [tokens, head_dim], and the mask that ARM chose."""
+    def judge(self, sparsity: float, chosen: tuple[str, str], weights: torch.Tensor, v: torch.Tensor) -> None:
+        """One head: weights [tokens, tokens] after the softmax, v [tokens, head_dim], and the masks that ARM chose by recall and by error."""
         pairs, rows = self.pairs[sparsity], weights[self.queries]
         errors = {kind: self.error(weights, kept, v) for kind, kept in pairs.items()}
         recalls = {kind: float((weights * kept).sum()) for kind, kept in pairs.items()}
-        both = {kind: self.error(rows[:, self.keys], kept[self.queries][:, self.keys], v[self.keys]) for kind, kept in pairs.items()}
         queries = {kind: self.error(rows, kept[self.queries], v) for kind, kept in pairs.items()}
         best = min(errors, key=errors.get)
-        choices = (chosen, max(recalls, key=recalls.get), min(both, key=both.get), min(queries, key=queries.get))
+        choices = (chosen[0], max(recalls, key=recalls.get), chosen[1], min(queries, key=queries.get))
         for way, choice in zip(self.WAYS, choices):
             self.agreed[sparsity, way].append(choice == best)
             self.excess[sparsity, way].append(errors[choice] / max(errors[best], 1e-30))
@@ -223,6 +231,7 @@ def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: "Exhau
             o, mask, report = aerogel.sparse_attention(q, k, v, return_mask=True, return_report=True, **call)
             row["error"] += relative_error(o, dense)
             row["centroids"] += relative_error(aerogel.sparse_attention(q, k, v, centroids=True, **call), dense)
+            by_error = aerogel.sparse_attention(q, k, v, by_error=True, return_report=True, **call)[1]["heads"] if pattern == "rf_v1" else []
             row["cosine"].append((layer, float(torch.cosine_similarity(o.flatten(), dense.flatten(), dim=0))))
             asked = reference.Video(latent(arguments), 0, arguments.block_size, sparsity)
             for head, found in enumerate(report["heads"]):
@@ -231,7 +240,7 @@ def layer_figures(arguments: argparse.Namespace, calls: list, exhaustive: "Exhau
                 row["chosen"].append(chosen)
                 row["best"].append(best)
                 if pattern == "rf_v1" and found["type"] in reference.TYPES:
-                    exhaustive.judge(sparsity, found["type"], weights[0, head], v[0, head])
+                    exhaustive.judge(sparsity, (found["type"], by_error[head]["type"]), weights[0, head], v[0, head])
     return figures
 
 
@@ -239,12 +248,12 @@ def write_plot(rows: dict, path: pathlib.Path) -> None:
     """Against seconds, so that centroids pay for what they cost."""
     figure, axis = plt.subplots(figsize=(6.5, 4))
     for colour, pattern in enumerate(PATTERNS):
-        for centroids in CENTROIDS:
-            of = [rows[pattern, s, centroids] for s in SPARSITIES]
+        for variant in variants_of(pattern):
+            of = [rows[pattern, s, variant] for s in SPARSITIES]
             means, halves = zip(*(interval(row["cosine"]) for row in of))
             points = [(row["seconds"], mean) for row, mean in zip(of, means)]
-            axis.errorbar(*zip(*points), yerr=None if None in halves else halves, marker="o" if centroids else "x", color=f"C{colour}",
-                          linestyle="-" if centroids else ":", label=f"{pattern}{', centroids' if centroids else ''}")
+            axis.errorbar(*zip(*points), yerr=None if None in halves else halves, marker=MARKERS[variant], color=f"C{colour}",
+                          linestyle=":" if variant == "plain" else "-", label=titled(pattern, variant))
             for sparsity, (x, y) in zip(SPARSITIES, points):
                 axis.annotate(f"{sparsity:.0%}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axis.axhline(0.95, color="#999", linewidth=0.8)
@@ -257,8 +266,8 @@ def write_plot(rows: dict, path: pathlib.Path) -> None:
 
 
 def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int = 8) -> None:
-    """Evenly spaced frames of the dense video and of every pattern at 80 %, without centroids and with them."""
-    names = ["dense", *(named(pattern, 0.8, centroid) for pattern in PATTERNS for centroid in CENTROIDS)]
+    """Evenly spaced frames of the dense video and of every pattern at 80 %."""
+    names = ["dense", *(named(pattern, 0.8, variant) for pattern in PATTERNS for variant in variants_of(pattern))]
     figure, axes = plt.subplots(len(names), columns, figsize=(1.25 * columns + 1.4, 1.35 * len(names)), squeeze=False)
     for row, name in zip(axes, names):
         frames = np.clip((load_file(arguments.work / f"{name}_0.safetensors")["video"].transpose(1, 2, 3, 0) + 1) / 2, 0, 1)
@@ -266,7 +275,7 @@ def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int
             axis.imshow(frames[index], interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-        row[0].set_ylabel(name.replace("_80", "\n80 %").replace("_centroids", "\ncentroids"), rotation=0, ha="right", va="center", fontsize=9)
+        row[0].set_ylabel(name.replace("_80", "\n80 %").replace("_centroids", "\ncentroids").replace("_by_error", "\nby error"), rotation=0, ha="right", va="center", fontsize=9)
     figure.tight_layout(pad=0.3)
     figure.savefig(path, dpi=100)
     plt.close(figure)
@@ -274,8 +283,8 @@ def write_frames(arguments: argparse.Namespace, path: pathlib.Path, columns: int
 
 def at_equal_time(rows: dict, pattern: str, sparsity: float) -> str:
     """PSNR without centroids where a step takes as long as that one with them: on the line between two sparsities."""
-    points = sorted((rows[pattern, s, False]["seconds"], statistics.fmean(rows[pattern, s, False]["psnr"])) for s in SPARSITIES)
-    seconds = rows[pattern, sparsity, True]["seconds"]
+    points = sorted((rows[pattern, s, "plain"]["seconds"], statistics.fmean(rows[pattern, s, "plain"]["psnr"])) for s in SPARSITIES)
+    seconds = rows[pattern, sparsity, "centroids"]["seconds"]
     inside = points[0][0] <= seconds <= points[-1][0]
     return f"{np.interp(seconds, *zip(*points)):.1f}" if inside else ""
 
@@ -295,7 +304,7 @@ of the work of a block, and is not in the kernels.
 | --- | --- | --- | --- | --- | --- | --- |
 """
     for (pattern, sparsity), row in figures.items():
-        plain, means = (shown(rows[pattern, sparsity, c]["psnr"], ".1f") for c in CENTROIDS)
+        plain, means = (shown(rows[pattern, sparsity, variant]["psnr"], ".1f") for variant in ("plain", "centroids"))
         text += (f"| {pattern} | {sparsity:.0%} | {shown(row['error'], '.3f')} | {shown(row['centroids'], '.3f')} | {plain} | {means} | "
                  f"{at_equal_time(rows, pattern, sparsity)} |\n")
     return text
@@ -312,9 +321,8 @@ errs as that one, on average.
 
 ARM chooses by *recall*, the kept share of the attention, as the paper does. The sample is not what it lacks: the
 recall of the whole map chooses no better. A mask that keeps more of the attention may still err more, because the
-error hangs on how far the values of what is left out are from those of what is kept. The error of the output of the
-same sample of queries would choose better, also over the sampled keys alone (*error, as sampled as ARM*); it needs v,
-which a plan does not see.
+error hangs on how far the values of what is left out are from those of what is kept. With `--by-error` ARM compares
+the outputs of the same sample of queries over the same sample of keys instead.
 
 {exhaustive.table()}"""
 
@@ -339,8 +347,8 @@ cosine compare with the dense video.
 | pattern | asked | density | s / step | speed | PSNR dB | SSIM | cosine |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-    for (pattern, sparsity, centroid), row in list(rows.items())[1:]:
-        text += (f"| {pattern}{', centroids' if centroid else ''} | {sparsity:.0%} | {row['density']:.0%} | {row['seconds']:.2f} | {dense['seconds'] / row['seconds']:.2f} x | "
+    for (pattern, sparsity, variant), row in list(rows.items())[1:]:
+        text += (f"| {titled(pattern, variant)} | {sparsity:.0%} | {row['density']:.0%} | {row['seconds']:.2f} | {dense['seconds'] / row['seconds']:.2f} x | "
                  f"{shown(row['psnr'], '.1f')} | {shown(row['ssim'], '.3f')} | {shown(row['cosine'], '.4f')} |\n")
     text += f"""
 ![frames at 80 %](images/sparsity_frames.png)

@@ -29,7 +29,10 @@ struct SparsePattern {
     double cdf_threshold = 1.0;       ///< ada_bsa: wanted share of each row's attention, (0, 1]
     bool keep_sink = true;            ///< ada_bsa: the first key block always
     bool keep_recent = true;          ///< ada_bsa: the last key block (causal: the diagonal one) always
-    bool centroids = false;           ///< AttentionOptions::centroids, for every type; not with causal
+    /// rf_v1: a head gets the mask whose output errs least on a sample, instead of the one that keeps most of
+    /// its attention. Needs SparsePlanOptions::v.
+    bool by_error = false;
+    bool centroids = false;  ///< AttentionOptions::centroids, for every type; not with causal
 
     bool operator==(const SparsePattern&) const = default;
 };
@@ -90,6 +93,7 @@ struct SparsePlanOptions {
     /// rf_v1: types of the heads (all batches alike) instead of recognising them: dense, spatial, temporal or
     /// textural. Empty: recognised.
     std::vector<std::string> head_types = {};
+    TensorView v = {};        ///< like k; SparsePattern::by_error looks at it
     bool keep_cells = false;  ///< fill SparsePlan::cells
 };
 

@@ -63,9 +63,10 @@ void make_layout(VideoLayout* self, const Latent& latent, const Latent& latent_k
 
 SparsePlan plan(const DeviceArray& q, const DeviceArray& k, const SparsePattern& pattern,
                 const VideoLayout& video, const CallOptions& call, const std::optional<Array>& mask,
-                bool keep_cells) {
+                const std::optional<DeviceArray>& v, bool keep_cells) {
     SparsePlanOptions options{.attention = call.attention, .keep_cells = keep_cells};
     if (mask) options.mask = view_of(*mask);
+    if (v) options.v = view_of(*v);
     const TensorView qv = view_of(q), kv = view_of(k);
     return without_gil([&] { return plan_sparse(qv, kv, pattern, video, options); });
 }
@@ -147,7 +148,7 @@ void bind_sparse_attention(nb::module_& module) {
              "precision"_a = "none", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none(),
              "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F, "stream"_a = 0);
     module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "options"_a, nb::kw_only(),
-               "mask"_a = nb::none(), "keep_cells"_a = false);
+               "mask"_a = nb::none(), "v"_a = nb::none(), "keep_cells"_a = false);
     module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "options"_a,
                "lse"_a = nb::none());
 }

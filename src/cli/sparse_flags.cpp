@@ -73,8 +73,9 @@ void apply_profile(const SparseFlags& flags, SparseConfig& config) {
 
 void add_pattern_flags(CLI::App& command, SparsePattern& pattern, std::string_view type) {
     for (const SparseParameter& parameter : sparse_parameters()) {
-        // A command for one type chooses blocks and computes nothing with them.
-        if (type.empty() || (sparse_type_row(type).looks_at(parameter.name) && parameter.name != "centroids"))
+        // A command for one type looks at q and k only, and computes nothing with the blocks.
+        const bool chooses = parameter.name != "by_error" && parameter.name != "centroids";
+        if (type.empty() || (sparse_type_row(type).looks_at(parameter.name) && chooses))
             add_flag(command, pattern, parameter, help_of(parameter, type.empty()));
     }
 }

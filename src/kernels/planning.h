@@ -99,6 +99,23 @@ struct SampleRecallsArgs {
     void* stream = nullptr;
 };
 
+/// How far the sampled outputs of each mask are from those of all sampled keys: squared distances, in float64
+/// over the queries. The sums over keys are float32, of the keys that the same masks keep in ascending order,
+/// then of these sums. The mask with the least error is chosen (the first where equal), or number `types`
+/// where its recall is under min_recall. A map whose recalls or errors are not finite keeps its choice.
+struct SampleErrorsArgs {
+    const float* weights = nullptr;  ///< [maps, queries, in_panels(keys)], as SampleRecallsArgs leaves them
+    const float* values = nullptr;   ///< [maps / group, keys, head_dim]
+    const std::uint8_t* masks = nullptr;  ///< as those of SampleRecallsArgs
+    const double* recalls = nullptr;      ///< [maps, types]
+    double* errors = nullptr;             ///< scratch [maps, queries, types]
+    std::int32_t* choice = nullptr;       ///< [maps], read and written
+    std::int64_t maps = 0, group = 1, queries = 0, keys = 0, head_dim = 0;
+    std::int64_t types = 0;
+    double min_recall = 0.0;
+    void* stream = nullptr;
+};
+
 /// Gives every map the lists and the token orders of its type.
 struct FanOutArgs {
     const std::int32_t* choice = nullptr;  ///< [maps], the type of each; null: all of type 0
@@ -204,6 +221,7 @@ struct PlanningKernels {
     void (*keep_best)(const KeepBestArgs& args) noexcept;
     void (*block_lists)(const BlockListsArgs& args) noexcept;
     void (*sample_recalls)(const SampleRecallsArgs& args) noexcept;
+    void (*sample_errors)(const SampleErrorsArgs& args) noexcept;
     void (*fan_out)(const FanOutArgs& args) noexcept;
     void (*kept_scores)(const KeptScoresArgs& args) noexcept;
     /// Null: a float Linear of the device does it.

@@ -59,6 +59,7 @@ KeptSparsePlan* kept_plan(const ModuleCall& call, const TransformerStep& step) {
 SparsePlan new_plan(const ModuleCall& call, const TransformerStep& step) {
     SparsePlanOptions options{.attention = sparse_options(step.sparse->format)};
     options.attention.call = step.context.call;
+    options.v = call.v;
     if (step.sparse->profile)
         options.head_types = pinned_types(*step.sparse->profile, call, step.context.timestep_index);
     const VideoLayout layout = {

@@ -174,6 +174,13 @@ void check_given(const SparseProblem& problem) {
     if (problem.options.mask.data != nullptr && !problem.row.takes_mask)
         fail(std::string(problem.row.name) + " makes its own mask per kind of head; a mask goes with " +
              types_that([](const SparseTypeRow& type) { return type.takes_mask; }));
+    if (problem.pattern.by_error && problem.row.recognises() && types.empty()) {
+        if (problem.options.v.data == nullptr) fail("by_error needs the values: SparsePlanOptions::v");
+        check_view("v", problem.options.v, problem.q);
+        if (problem.options.v.shape != problem.k.shape)
+            fail("v must have the shape of k " + problem.k.describe() + ", got v " +
+                 problem.options.v.describe());
+    }
     if (types.empty()) return;
     if (!problem.row.recognises())
         fail("head_types pin the heads of " +

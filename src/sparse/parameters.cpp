@@ -31,6 +31,8 @@ constexpr SparseParameter kParameters[] = {
      "share of each row's attention to reach, greater than 0, at most 1"},
     {"keep_sink", &SparsePattern::keep_sink, "", any, "the first key block may be skipped"},
     {"keep_recent", &SparsePattern::keep_recent, "", any, "the last key block may be skipped"},
+    {"by_error", &SparsePattern::by_error, "", any,
+     "choose the mask of a head by the error of its output on a sample, not by what it keeps"},
     {"centroids", &SparsePattern::centroids, "", any,
      "skipped blocks count as their mean key and mean value"},
 };

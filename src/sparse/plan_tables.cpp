@@ -169,6 +169,8 @@ Key key_of(const TablesRequest& request, Device device) {
 
 class Kept {
   public:
+    explicit Kept(std::size_t most) : most_(most) {}
+
     /// Null where there are none.
     std::shared_ptr<const PlanTables> find(const Key& key) {
         const std::lock_guard lock(guard_);
@@ -182,22 +184,26 @@ class Kept {
     void keep(const Key& key, std::shared_ptr<const PlanTables> tables) {
         const std::lock_guard lock(guard_);
         tables_.emplace_front(key, std::move(tables));
-        if (tables_.size() > kMostKeptTables) tables_.pop_back();
+        if (tables_.size() > most_) tables_.pop_back();
     }
 
   private:
+    std::size_t most_;
     std::mutex guard_;
     std::list<std::pair<Key, std::shared_ptr<const PlanTables>>> tables_;  // the last one used first
 };
+struct KeptTables {
+    Kept of_cpu{kMostKeptTables}, of_devices{kMostKeptOnDevices};
+};
 // Never destroyed: memory of a device may not outlive its driver, which may be gone when the process ends.
-PerProcess<Kept>& kept_tables = *new PerProcess<Kept>;
+PerProcess<KeptTables>& kept_tables = *new PerProcess<KeptTables>;
 
 }  // namespace
 
 std::shared_ptr<const PlanTables> plan_tables(const TablesRequest& request, Device device) {
-    if (device == Device::cpu) return make_tables(request, device);
     const Key key = key_of(request, device);
-    Kept& mine = kept_tables.get();
+    KeptTables& kept = kept_tables.get();
+    Kept& mine = device == Device::cpu ? kept.of_cpu : kept.of_devices;
     if (auto found = mine.find(key)) return found;
     // Without the lock: who is asked meanwhile whether to stop may plan too. Of two that make the same, the
     // last one's are found from then on.

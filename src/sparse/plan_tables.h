@@ -1,6 +1,6 @@
 // What a plan needs that depends on sizes alone, not on q and k: cells, token orders, the masks of static
 // patterns and the sample that recognition looks at, as arrays on the device that plans. They are kept for
-// the calls to come, so that those copy nothing from the host.
+// the calls to come.
 #pragma once
 
 #include <memory>
@@ -57,9 +57,9 @@ struct TablesRequest {
     int threads = 0;  ///< at most so many of the pool make them; 0: all
 };
 
-/// Those of the CPU are made anew; those of other devices are kept, the last kMostKeptTables of them, and
-/// with every plan that uses them.
+/// Those that were used last are kept, kMostKeptTables of the CPU and kMostKeptOnDevices of other devices,
+/// and with every plan that uses them.
 std::shared_ptr<const PlanTables> plan_tables(const TablesRequest& request, Device device);
-constexpr std::size_t kMostKeptTables = 32;
+constexpr std::size_t kMostKeptTables = 4, kMostKeptOnDevices = 32;
 
 }  // namespace aerogel

@@ -37,7 +37,9 @@ std::vector<SparseHead> HeadFacts::heads() const {
         head.density = static_cast<double>(kept(here.data())[map]) / scores_of_map;
         if (!recognised) continue;
         const double* shares = recalls(here.data()) + map * tables->choices();
-        head.recall = *std::max_element(shares, shares + tables->choices());
+        head.recall = pattern < static_cast<std::size_t>(tables->choices())
+                          ? shares[pattern]
+                          : *std::max_element(shares, shares + tables->choices());
         for (std::int64_t i = 0; i < tables->choices(); ++i)
             head.recalls.emplace_back(tables->patterns[static_cast<std::size_t>(i)]->name, shares[i]);
     }

@@ -119,9 +119,11 @@ class Planner {
     void choose_heads(HeadFacts& facts) const {
         void* const at = facts.bytes.mutable_data();
         if (recognises()) {
-            recognise_heads(
-                {q_, k_, *tables_, scale_, problem_.pattern.min_recall, problem_.options.attention.call},
-                {facts.recalls(at), facts.choice(at)});
+            std::optional<HeadRows> v;
+            if (problem_.pattern.by_error) v.emplace(problem_.options.v, problem_.layout());
+            recognise_heads({q_, k_, *tables_, scale_, problem_.pattern.min_recall,
+                             problem_.options.attention.call, v ? &*v : nullptr},
+                            {facts.recalls(at), facts.choice(at)});
             if (device_ == Device::cpu &&
                 std::any_of(facts.recalls(at), facts.recalls(at) + facts.maps * tables_->choices(),
                             [](double recall) { return std::isnan(recall); }))

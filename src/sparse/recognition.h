@@ -1,5 +1,5 @@
 // ARM, the adaptive recognition of RainFusion 1 (arXiv 2505.21036): which of a type's static masks keeps most
-// of a head's attention, estimated on a small sample of its queries and keys.
+// of a head's attention, or changes its output least, estimated on a small sample of its queries and keys.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,10 @@ struct SampledTokens {
 SampledTokens sampled_tokens(const SparseGeometry& geometry);
 
 /// Per map, the recall of every pattern of the tables but the last and the best of them (the first where
-/// equal), or the last, which is dense, where the best is under `min_recall`. NaN and dense where the sample
-/// of q and k is not finite. q and k as they lie; `scale` > 0.
+/// equal), or the last, which is dense, where the best has less than `min_recall`. Best is the largest recall
+/// or, with v, the least error of the sampled queries' outputs over the sampled keys; where v is not finite,
+/// again the recall. NaN and dense where the sample of q and k is not finite. q, k and v as they lie;
+/// `scale` > 0.
 struct RecognitionCall {
     const HeadRows& q;
     const HeadRows& k;
@@ -40,6 +42,7 @@ struct RecognitionCall {
     float scale;
     double min_recall;
     Context context;
+    const HeadRows* v = nullptr;
 };
 struct RecognisedHeads {
     double* recalls;       ///< [maps, patterns - 1], where the tables lie

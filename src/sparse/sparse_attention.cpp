@@ -41,6 +41,7 @@ SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePat
     if (q.shape.size() == 3 && k.shape.size() == 3) {
         SparsePlanOptions of_packed = options;
         of_packed.attention.layout = AttentionLayout::bsnd;
+        if (options.v.shape.size() == 3) of_packed.v = batch_of_one(options.v);
         return plan_sparse(batch_of_one(q), batch_of_one(k), pattern, video, of_packed);
     }
     const SparseProblem problem{q, k, pattern, video, options, row};
@@ -49,7 +50,13 @@ SparsePlan plan_sparse(const TensorView& q, const TensorView& k, const SparsePat
     if (q.device != device && looks_at_content(problem)) {
         const Tensor q_here = copied_to_host(q, options.attention.call),
                      k_here = copied_to_host(k, options.attention.call);
-        return plan_sparse(q_here, k_here, pattern, video, options);
+        SparsePlanOptions options_here = options;
+        Tensor v_here;
+        if (pattern.by_error && options.v.data != nullptr) {
+            v_here = copied_to_host(options.v, options.attention.call);
+            options_here.v = v_here;
+        }
+        return plan_sparse(q_here, k_here, pattern, video, options_here);
     }
     const Timed timed({.op = "plan_sparse"});
     return make_plan(problem, sides, device);

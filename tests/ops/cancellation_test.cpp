@@ -95,6 +95,7 @@ struct StoppedPlanning {
         kernels.keep_best = in_tasks<&Of::keep_best, KeepBestArgs>;
         kernels.block_lists = in_tasks<&Of::block_lists, BlockListsArgs>;
         kernels.sample_recalls = in_tasks<&Of::sample_recalls, SampleRecallsArgs>;
+        kernels.sample_errors = in_tasks<&Of::sample_errors, SampleErrorsArgs>;
         kernels.fan_out = at_once<&Of::fan_out, FanOutArgs>;
         kernels.kept_scores = at_once<&Of::kept_scores, KeptScoresArgs>;
         kernels.block_shares = in_tasks<&Of::block_shares, BlockSharesArgs>;
@@ -113,10 +114,18 @@ TEST_F(CancelledOperation, SparsePlansStopAfterAnyOfTheirKernels) {
     options.attention.call.threads = 1;
     StoppedPlanning planning;
     const GuestMachine guest(Device::cpu, planning.machine);
-    for (const auto& [type, kernels] : {std::pair("rf_v1", 5), {"rf_v2", 5}, {"ada_bsa", 3}}) {
-        const SparsePattern pattern = {.type = type, .sparsity = 0.5, .block_size = 16};
-        const auto plan = [&, pattern](int kernels_before) {
+    options.v = q;
+    struct Type {
+        const char* name;
+        int kernels;
+        bool by_error = false;
+    };
+    for (const auto& [type, kernels, by_error] :
+         {Type{"rf_v1", 5}, {"rf_v1", 7, true}, {"rf_v2", 5}, {"ada_bsa", 3}}) {
+        SparsePattern pattern = {.type = type, .sparsity = 0.5, .block_size = 16, .by_error = by_error};
+        const auto plan = [&](int kernels_before) {
             StoppedPlanning::kernels_before = kernels_before;
+            pattern.sparsity += 0.001;  // whose tables nobody has kept
             plan_sparse(q, q, pattern, {.latent = {33, 4, 4}}, options);
             withdraw_cancellation();
         };

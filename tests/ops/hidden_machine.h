@@ -115,6 +115,7 @@ inline PlanningKernels hidden_planning() {
             .keep_best = HiddenPlanning<&Kernels::keep_best>::run,
             .block_lists = HiddenPlanning<&Kernels::block_lists>::run,
             .sample_recalls = HiddenPlanning<&Kernels::sample_recalls>::run,
+            .sample_errors = HiddenPlanning<&Kernels::sample_errors>::run,
             .fan_out = HiddenPlanning<&Kernels::fan_out>::run,
             .kept_scores = HiddenPlanning<&Kernels::kept_scores>::run,
             .strided_products = nullptr,

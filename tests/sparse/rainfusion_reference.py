@@ -185,8 +185,9 @@ def spread_sample(count_of, count):
     return np.array([(((i << 16) + inside[i]) * count_of // count) >> 16 for i in range(count)])
 
 
-def recalls(video, q, k, scale):
-    """Kept share of the sampled attention of one head under each of TYPES; q and k are the call's rows."""
+def _sampled(video, q, k, scale):
+    """(kind, weights [queries, keys] after the softmax, which of them its mask keeps, the sampled keys) for each of TYPES; q and k are the
+    call's rows of one head."""
     order = raster(video)
     n = video.tokens
     queries = spread_sample(video.video - video.sink, min(max(n // 128, 16), 64)) + video.sink
@@ -195,14 +196,26 @@ def recalls(video, q, k, scale):
     logits = q[queries].astype(np.float64) @ k[keys].astype(np.float64).T * scale
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
-    shares = {}
     for kind in TYPES:
         q_order, k_order = orders(video, kind)
         q_place, k_place = np.argsort(q_order), np.argsort(k_order)
         mask = static_mask(video, kind)
-        kept = mask[np.ix_(q_place[queries] // video.block, k_place[keys] // video.block)]
-        shares[kind] = float((weights * kept).sum(axis=1).mean())
-    return shares
+        yield kind, weights, mask[np.ix_(q_place[queries] // video.block, k_place[keys] // video.block)], keys
+
+
+def recalls(video, q, k, scale):
+    """Kept share of the sampled attention of one head under each of TYPES."""
+    return {kind: float((weights * kept).sum(axis=1).mean()) for kind, weights, kept, _ in _sampled(video, q, k, scale)}
+
+
+def errors(video, q, k, v, scale):
+    """Error of the sampled outputs of one head under each of TYPES."""
+    found = {}
+    for kind, weights, kept, keys in _sampled(video, q, k, scale):
+        left = weights * kept
+        o = left @ v[keys] / np.maximum(left.sum(axis=1, keepdims=True), 1e-30)
+        found[kind] = float(np.linalg.norm(o - weights @ v[keys]))
+    return found
 
 
 def pair_mask(video, mask, q_order, k_order):

@@ -7,6 +7,7 @@ import numpy as np
 import pattern_reference as reference
 import pytest
 import python_calls as calls
+import rainfusion_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pattern_reference import Ada, Side, one_video
@@ -149,6 +150,28 @@ def test_centroids_stand_for_what_is_skipped(options, latent):
             wanted[row : row + 16] = weights @ values / weights.sum(1, keepdims=True)
         assert np.abs(o[index][order] - wanted).max() < (0.05 if int8 else 1e-5)
         assert np.abs(plain[index][order] - wanted).max() > 0.1
+
+
+def test_masks_chosen_by_the_error_of_the_output():
+    """Values that are alike within a frame make errors of what recall cannot see: heads get another mask, the one whose error is least. Values
+    that are not finite leave it to the recall."""
+    latent, rng = (9, 8, 8), np.random.default_rng(8)
+    video = rainfusion_reference.Video(latent, 0, 16, 0.7)
+    arrays = calls.make(rng, q_len=576, heads=(1, 8), kv_heads=4, values=lambda rng, *shape: rng.standard_normal(shape, np.float32))
+    arrays.v[:] = 0.2 * arrays.v + np.arange(576).reshape(9, 64).mean(1).repeat(64)[None, None, :, None] / 100
+    options = {"sparse_type": "rf_v1", "sparsity": 0.7, "block_size": 16, "latent_shape_q": latent}
+    by_recall, by_error = (arrays.call(**options, **more)[2]["heads"] for more in ({}, {"by_error": True}))
+    other = 0
+    for (index, q, k, v), one, two in zip(arrays.heads(), by_recall, by_error):
+        errors = rainfusion_reference.errors(video, q, k, v, arrays.scale)
+        assert two["type"] == min(errors, key=errors.get) and one["type"] == max(one["recalls"], key=one["recalls"].get)
+        assert one["recalls"] == two["recalls"] and two["recall"] == two["recalls"][two["type"]]
+        other += one["type"] != two["type"]
+    assert other > 0
+    strict = arrays.call(**options, by_error=True, min_recall=by_error[0]["recall"] + 1e-9)[2]["heads"]
+    assert [head["type"] == "dense" for head in strict] == [head["recall"] <= by_error[0]["recall"] for head in by_error]
+    arrays.v[...] = np.nan
+    assert [head["type"] for head in arrays.call(**options, by_error=True)[2]["heads"]] == [head["type"] for head in by_recall]
 
 
 def test_antidiagonals_see_single_strong_pairs():

@@ -37,7 +37,7 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
     call, o = SparseCall(options, layout, stream_for(q_)), empty(q_.shape, q_)
     if plan is None:
         plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.options,
-                                 mask=None if call.mask is None else handed(call.mask), keep_cells=bool(options["return_mask"]))
+                                 mask=None if call.mask is None else handed(call.mask), v=handed(v_), keep_cells=bool(options["return_mask"]))
     seconds: float | None = _core.sparse_attention(handed(q_), handed(k_), handed(v_), handed(o), plan, call.options)
     if is_torch(q_) and q_.is_cuda:
         seconds = None  # that of the launch
@@ -62,8 +62,9 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     "mxfp4"); q_rot, k_rot (fp8, mxfp4: rotations instead of a Hadamard matrix); mxfp4_scale_alg, mxfp4_dst_type_max (of `quantized_attention`;
     a range alone means algorithm 2); block_size_kv (rf_v3, mask: tokens per key block); video_spans (several
     videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text comes
-    after the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); centroids (skipped blocks count as their mean key
-    and mean value, arXiv 2603.08982; not with is_causal); return_mask; return_report.
+    after the video); protect_first_frame; min_recall (rf_v1: a head whose best mask keeps less stays dense); by_error (rf_v1: masks are
+    chosen by the error of the output on a sample); centroids (skipped blocks count as their mean key and mean value, arXiv 2603.08982;
+    not with is_causal); return_mask; return_report.
     Returns an array like q; (array, int8 mask) with return_mask; with return_report a report dict comes last: density, seconds (None on
     a GPU, where nobody waits) and the type of each head. docs/sparse_attention.md describes the arithmetic. Raises ValueError for what does not
     fit (also NaN in q or k where a mask is to be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""

@@ -20,7 +20,9 @@ const Kernel kStridedParts{kPlanningImage, "aerogel_strided_parts"},
 const Kernel kMeanProducts{kPlanningImage, "aerogel_mean_products"},
     kKeepBest{kPlanningImage, "aerogel_keep_best"}, kBlockLists{kPlanningImage, "aerogel_block_lists"},
     kSampleShares{kPlanningImage, "aerogel_sample_shares"},
-    kChooseTypes{kPlanningImage, "aerogel_choose_types"}, kFanOut{kPlanningImage, "aerogel_fan_out"},
+    kChooseTypes{kPlanningImage, "aerogel_choose_types"},
+    kSampleErrors{kPlanningImage, "aerogel_sample_errors"},
+    kChooseByError{kPlanningImage, "aerogel_choose_by_error"}, kFanOut{kPlanningImage, "aerogel_fan_out"},
     kKeptScores{kPlanningImage, "aerogel_kept_scores"};
 
 std::int64_t parts(std::int64_t count, std::int64_t part) {
@@ -66,6 +68,13 @@ void sample_recalls(const SampleRecallsArgs& args) noexcept {
     launch(kChooseTypes, threads_for(args.maps), args.stream, args);
 }
 
+void sample_errors(const SampleErrorsArgs& args) noexcept {
+    const auto rows = static_cast<unsigned>(args.maps * args.queries);
+    const auto shared = static_cast<std::size_t>(args.types * args.head_dim) * sizeof(double);
+    launch(kSampleErrors, {{rows}, {kPlanningThreads}, shared}, args.stream, args);
+    launch(kChooseByError, threads_for(args.maps), args.stream, args);
+}
+
 void fan_out(const FanOutArgs& args) noexcept {
     launch(kFanOut, threads_for(args.maps * args.q_blocks), args.stream, args);
 }
@@ -100,6 +109,7 @@ constexpr PlanningKernels kPlanning = {.name = "cuda.sm80.planning",
                                        .keep_best = keep_best,
                                        .block_lists = block_lists,
                                        .sample_recalls = sample_recalls,
+                                       .sample_errors = sample_errors,
                                        .fan_out = fan_out,
                                        .kept_scores = kept_scores,
                                        .strided_products = strided_products,

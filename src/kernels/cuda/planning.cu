@@ -18,6 +18,8 @@ AEROGEL_KERNEL(keep_best, cuda::kPlanningThreads, aerogel::KeepBestArgs, keep_be
 AEROGEL_KERNEL(block_lists, cuda::kPlanningThreads, aerogel::BlockListsArgs, block_lists)
 AEROGEL_KERNEL(sample_shares, cuda::kPlanningThreads, aerogel::SampleRecallsArgs, sample_shares)
 AEROGEL_KERNEL(choose_types, cuda::kPlanningThreads, aerogel::SampleRecallsArgs, choose_types)
+AEROGEL_KERNEL(sample_errors, cuda::kPlanningThreads, aerogel::SampleErrorsArgs, sample_errors)
+AEROGEL_KERNEL(choose_by_error, cuda::kPlanningThreads, aerogel::SampleErrorsArgs, choose_by_error)
 AEROGEL_KERNEL(fan_out, cuda::kPlanningThreads, aerogel::FanOutArgs, fan_out)
 AEROGEL_KERNEL(kept_scores, cuda::kPlanningThreads, aerogel::KeptScoresArgs, kept_scores)
 

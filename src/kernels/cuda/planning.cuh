@@ -244,6 +244,86 @@ __device__ __forceinline__ void choose_types(const SampleRecallsArgs& a) {
     a.choice[map] = best >= a.min_recall ? choice : static_cast<std::int32_t>(a.types);
 }
 
+/// The sets of masks that keep a key, and what they add up to in one channel.
+struct SampleSums {
+    static constexpr int kSets = 1 << kMostSampledTypes;
+    float weights[kSets] = {}, values[kSets] = {};
+
+    /// Of the sets that contain one mask, or of all (`type` negative).
+    __device__ __forceinline__ static float joined(const float* sums, int type) {
+        float sum = 0.0F;
+#pragma unroll
+        for (int set = 0; set < kSets; ++set)
+            if (type < 0 || (set >> type & 1) != 0) sum = __fadd_rn(sum, sums[set]);
+        return sum;
+    }
+};
+
+__device__ __forceinline__ SampleSums sample_sums(const SampleErrorsArgs& a, std::int64_t row,
+                                                  std::int64_t channel) {
+    SampleSums sums;
+    const std::int64_t padded = in_panels(a.keys);
+    const float* const weights = a.weights + row * padded;
+    const float* value = a.values + row / a.queries / a.group * a.keys * a.head_dim + channel;
+    const std::uint8_t* const masks = a.masks + row % a.queries * padded;
+    for (std::int64_t key = 0; key < a.keys; ++key, value += a.head_dim) {
+        int found = 0;
+        for (int type = 0; type < static_cast<int>(a.types); ++type)
+            found |= masks[type * a.queries * padded + key] << type;
+        const float product = __fmul_rn(weights[key], *value);
+#pragma unroll
+        for (int set = 0; set < SampleSums::kSets; ++set) {
+            if (set != found) continue;
+            sums.weights[set] = __fadd_rn(sums.weights[set], weights[key]);
+            sums.values[set] = __fadd_rn(sums.values[set], product);
+        }
+    }
+    return sums;
+}
+
+/// A block per sampled query, a thread per channel; then a thread per mask adds the channels up.
+__device__ __forceinline__ void sample_errors(const SampleErrorsArgs& a) {
+    const std::int64_t row = blockIdx.x, channel = threadIdx.x;
+    auto* const squares = reinterpret_cast<double*>(gpu::shared());  // [types, head_dim]
+    if (channel < a.head_dim) {
+        const SampleSums sums = sample_sums(a, row, channel);
+        const float all =
+            __fdiv_rn(SampleSums::joined(sums.values, -1), SampleSums::joined(sums.weights, -1));
+#pragma unroll
+        for (int type = 0; type < static_cast<int>(kMostSampledTypes); ++type) {
+            if (type >= a.types) break;
+            const float kept = SampleSums::joined(sums.weights, type);
+            const float own = kept > 0.0F ? __fdiv_rn(SampleSums::joined(sums.values, type), kept) : 0.0F;
+            const auto off = static_cast<double>(__fsub_rn(own, all));
+            squares[type * a.head_dim + channel] = __dmul_rn(off, off);
+        }
+    }
+    __syncthreads();
+    if (channel >= a.types) return;
+    double error = 0.0;
+    for (std::int64_t d = 0; d < a.head_dim; ++d) error = __dadd_rn(error, squares[channel * a.head_dim + d]);
+    a.errors[row * a.types + channel] = error;
+}
+
+/// A thread per map.
+__device__ __forceinline__ void choose_by_error(const SampleErrorsArgs& a) {
+    const std::int64_t map = planning_thread();
+    if (map >= a.maps || a.recalls[map * a.types] != a.recalls[map * a.types]) return;
+    double least = INFINITY;
+    std::int64_t best = 0;
+    for (std::int64_t type = 0; type < a.types; ++type) {
+        double error = 0.0;
+        for (std::int64_t query = 0; query < a.queries; ++query)
+            error += a.errors[(map * a.queries + query) * a.types + type];
+        if (!(error < INFINITY)) return;
+        if (!(error < least)) continue;
+        least = error;
+        best = type;
+    }
+    a.choice[map] =
+        static_cast<std::int32_t>(a.recalls[map * a.types + best] >= a.min_recall ? best : a.types);
+}
+
 /// A thread per list, the first of a map for its orders too.
 __device__ __forceinline__ void fan_out(const FanOutArgs& a) {
     const std::int64_t list = planning_thread();

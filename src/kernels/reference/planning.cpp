@@ -162,6 +162,81 @@ void sample_recalls(const SampleRecallsArgs& args) noexcept {
     });
 }
 
+// What the keys of a query weigh and add up to, by the set of masks that keep them.
+class SumsOfSets {
+  public:
+    SumsOfSets(const SampleErrorsArgs& args, std::int64_t row) : dim_(args.head_dim) {
+        const float* weights = args.weights + row * in_panels(args.keys);
+        const float* value = args.values + row / args.queries / args.group * args.keys * dim_;
+        for (std::int64_t key = 0; key < args.keys; ++key, value += dim_) {
+            const std::size_t set = set_of(args, row % args.queries, key);
+            weights_[set] += weights[key];
+            for (std::int64_t d = 0; d < dim_; ++d) values_[set][d] += weights[key] * value[d];
+        }
+    }
+
+    // Squared distance of the output under one mask from that of all keys.
+    double error(std::int64_t type) const {
+        float kept = 0.0F, all = 0.0F;
+        for (std::size_t set = 0; set < kSets; ++set) {
+            all += weights_[set];
+            if ((set >> type & 1) != 0) kept += weights_[set];
+        }
+        double error = 0.0;
+        for (std::int64_t d = 0; d < dim_; ++d) {
+            float kept_value = 0.0F, value = 0.0F;
+            for (std::size_t set = 0; set < kSets; ++set) {
+                value += values_[set][d];
+                if ((set >> type & 1) != 0) kept_value += values_[set][d];
+            }
+            const auto off = static_cast<double>((kept > 0.0F ? kept_value / kept : 0.0F) - value / all);
+            error += off * off;
+        }
+        return error;
+    }
+
+  private:
+    static constexpr std::size_t kSets = std::size_t{1} << kMostSampledTypes;
+
+    static std::size_t set_of(const SampleErrorsArgs& args, std::int64_t query, std::int64_t key) {
+        std::size_t set = 0;
+        for (std::int64_t type = 0; type < args.types; ++type) {
+            const std::uint8_t* mask = args.masks + (type * args.queries + query) * in_panels(args.keys);
+            set |= std::size_t{mask[key]} << type;
+        }
+        return set;
+    }
+
+    std::int64_t dim_;
+    float weights_[kSets] = {};
+    float values_[kSets][256] = {};
+};
+
+void choose_by_error(const SampleErrorsArgs& args, std::int64_t map) {
+    const double* recalls = args.recalls + map * args.types;
+    if (std::isnan(recalls[0])) return;
+    double least = std::numeric_limits<double>::infinity();
+    std::int64_t best = 0;
+    for (std::int64_t type = 0; type < args.types; ++type) {
+        double error = 0.0;
+        for (std::int64_t query = 0; query < args.queries; ++query)
+            error += args.errors[(map * args.queries + query) * args.types + type];
+        if (!std::isfinite(error)) return;
+        if (error < least) best = type;
+        least = std::min(error, least);
+    }
+    args.choice[map] = static_cast<std::int32_t>(recalls[best] >= args.min_recall ? best : args.types);
+}
+
+void sample_errors(const SampleErrorsArgs& args) noexcept {
+    parallel_for(args.maps * args.queries, [&](std::int64_t row, int) {
+        const SumsOfSets sums(args, row);
+        for (std::int64_t type = 0; type < args.types; ++type)
+            args.errors[row * args.types + type] = sums.error(type);
+    });
+    parallel_for(args.maps, [&](std::int64_t map, int) { choose_by_error(args, map); });
+}
+
 void fan_out(const FanOutArgs& args) noexcept {
     for (std::int64_t map = 0; map < args.maps; ++map) {
         const std::int64_t type = args.choice == nullptr ? 0 : args.choice[map];
@@ -271,6 +346,7 @@ constexpr PlanningKernels kPlanning = {.name = "reference.planning",
                                        .keep_best = keep_best,
                                        .block_lists = block_lists,
                                        .sample_recalls = sample_recalls,
+                                       .sample_errors = sample_errors,
                                        .fan_out = fan_out,
                                        .kept_scores = kept_scores,
                                        .strided_products = nullptr,

@@ -3,6 +3,7 @@
 // a share of the attention. The arithmetic is written down in docs/sparse_attention.md.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
@@ -15,23 +16,30 @@ namespace {
 
 constexpr std::int64_t kChunkRows = 512;  // strided query rows scored at a time on the CPU
 
-// f32 [strided(tokens), 8*head_dim] of one map: each row holds 8 consecutive tokens, in order or reversed;
-// tokens that are not there are zeros.
+// [strided(tokens), 8*head_dim] of one map, in its type: each row holds 8 consecutive tokens, in order or
+// reversed; tokens that are not there are zeros.
 Tensor strided_rows(const HeadRows& x, std::int64_t map, bool reversed) {
     const std::int64_t rows = strided(x.tokens);
     const MapRows tokens = x.rows(map);
-    Tensor out = Tensor::zeros(DType::f32, {rows, kPlanningStride * x.head_dim});
+    Tensor out(x.dtype, {rows, kPlanningStride * x.head_dim});
+    auto* const to = static_cast<std::byte*>(out.mutable_data());
+    const std::size_t bytes = static_cast<std::size_t>(x.head_dim) * size_of(x.dtype);
     parallel_for(rows, [&](std::int64_t row, int) {
-        for (std::int64_t t = 0; t < kPlanningStride && row * kPlanningStride + t < x.tokens; ++t) {
-            const std::int64_t place = reversed ? kPlanningStride - 1 - t : t;
-            x.add_row(tokens.at(row * kPlanningStride + t),
-                      static_cast<float*>(out.mutable_data()) + (row * kPlanningStride + place) * x.head_dim);
+        for (std::int64_t t = 0; t < kPlanningStride; ++t) {
+            const std::int64_t token = row * kPlanningStride + t;
+            const std::int64_t place = row * kPlanningStride + (reversed ? kPlanningStride - 1 - t : t);
+            std::byte* const at = to + static_cast<std::size_t>(place) * bytes;
+            if (token < x.tokens) {
+                std::memcpy(at, tokens.at(token), bytes);
+            } else {
+                std::memset(at, 0, bytes);
+            }
         }
     });
     return out;
 }
 
-// The scores of one map by a float Linear of the CPU.
+// The scores of one map by a float Linear of the CPU, which multiplies bf16 in that type where it can.
 class LinearScores {
   public:
     LinearScores(const ContentInput& input, std::int64_t map)
@@ -40,8 +48,11 @@ class LinearScores {
 
     void put(std::int64_t first_row, const MutableView& scores) {
         const std::int64_t width = queries_.dim(1);
-        keys_.forward({DType::f32, {scores.dim(0), width}, queries_.as<float>() + first_row * width}, scores,
-                      {});
+        const auto bytes_of_row = static_cast<std::int64_t>(size_of(queries_.dtype())) * width;
+        keys_.forward({queries_.dtype(),
+                       {scores.dim(0), width},
+                       static_cast<const std::byte*>(queries_.data()) + first_row * bytes_of_row},
+                      scores, {});
     }
 
   private:

@@ -65,6 +65,7 @@ struct Arrays {
         if (r.pattern.type != "rf_v1") return;
         q = with_kinds(q, seed / 10);
         k = with_kinds(k, seed / 10);
+        if (r.pattern.by_error) v = with_kinds(v, seed / 10 + 1);
     }
     Arrays there() const {
         Arrays arrays = *this;
@@ -77,6 +78,7 @@ SparsePlan plan_of(const Request& r, const Arrays& arrays, void* stream = nullpt
     SparsePlanOptions options;
     options.attention.causal = r.causal;
     options.attention.call.stream = stream;
+    if (r.pattern.by_error) options.v = arrays.v;
     options.keep_cells = keep_cells;
     return plan_sparse(arrays.q, arrays.k, r.pattern, r.video, options);
 }
@@ -147,6 +149,23 @@ std::vector<Request> recognised_requests() {
          8,
          DType::bf16},
         {{.type = "rf_v1", .sparsity = 0.8, .block_size = 16, .min_recall = 1.0}, kVideo, 533, 533},
+        {{.type = "rf_v1", .sparsity = 0.8, .block_size = 16, .by_error = true},
+         kVideo,
+         533,
+         533,
+         2,
+         4,
+         2,
+         40,
+         DType::bf16},
+        {{.type = "rf_v1", .sparsity = 0.6, .block_size = 16, .min_recall = 0.45, .by_error = true},
+         kVideo,
+         533,
+         533,
+         1,
+         4,
+         4,
+         8},
     };
 }
 
