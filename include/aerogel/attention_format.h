@@ -13,7 +13,9 @@ namespace aerogel {
 /// softmax in 8 bits. The others round q, k and v to what the format holds and compute in float32: E4M3 with
 /// a float scale per block of tokens (fp8), or the OCP Microscaling formats in blocks of 32, along head_dim
 /// for q and k, along tokens for v. mix rounds q and k to int8 per block of tokens and v to E4M3 per channel.
-enum class AttentionFormat : std::uint8_t { none, int8, fp8, mxfp8, mxfp4, mix };
+/// int8_qk rounds q and k to the integers of int8 and leaves v and the weights as they are (SageAttention,
+/// arXiv 2410.02367).
+enum class AttentionFormat : std::uint8_t { none, int8, fp8, mxfp8, mxfp4, mix, int8_qk };
 
 /// What a format is called where it is chosen; an empty name: it cannot be chosen there.
 struct AttentionFormatRow {
@@ -27,13 +29,14 @@ struct AttentionFormatRow {
 };
 
 /// All of them, in the order of the enum.
-inline constexpr std::array<AttentionFormatRow, 6> kAttentionFormats = {{
+inline constexpr std::array<AttentionFormatRow, 7> kAttentionFormats = {{
     {AttentionFormat::none, "none", "", {}, "FLOAT"},
     {AttentionFormat::int8, "int8", "INT8_DYNAMIC", {"FAQUANT", "FAKQUANT", "INT8"}, ""},
     {AttentionFormat::fp8, "fp8", "FP8_DYNAMIC", {}, "FP8", true, true},
     {AttentionFormat::mxfp8, "mxfp8", "MXFP8_DYNAMIC", {}, "", true},
     {AttentionFormat::mxfp4, "mxfp4", "MXFP4_DYNAMIC", {}, "MXFP4", true},
     {AttentionFormat::mix, "mix", "", {}, ""},
+    {AttentionFormat::int8_qk, "int8_qk", "", {}, ""},
 }};
 
 constexpr const AttentionFormatRow& attention_format_row(AttentionFormat format) {

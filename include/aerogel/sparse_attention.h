@@ -64,12 +64,12 @@ struct VideoLayout {
     std::vector<VideoSpan> spans = {};  ///< instead of the rest; rf_v1 takes one
 };
 
-/// The format of a sparse call by its precision: "none", "int8", "fp8", "mix", "mxfp4"; "bf16" is another
-/// word for none. InvalidArgument listing the names otherwise.
+/// The format of a sparse call by its precision: "none", "int8", "int8_qk", "fp8", "mix", "mxfp4"; "bf16" is
+/// another word for none. InvalidArgument listing the names otherwise.
 AttentionFormat sparse_format_from(std::string_view precision);
 
-/// attention()'s options for a sparse call in that format. int8: a scale per token and smoothed keys, the
-/// fastest but for format none with AMX. fp8, mix and mxfp4 (rf_v3): without smoothing, as in files made for
+/// attention()'s options for a sparse call in that format. int8 and int8_qk: a scale per token and smoothed
+/// keys; int8 is the fastest on a CPU but for format none with AMX. fp8, mix and mxfp4 (rf_v3): without smoothing, as in files made for
 /// it; fp8 and mxfp4 with q and k rotated by a matrix that the caller adds, such as hadamard_matrix().
 AttentionOptions sparse_options(AttentionFormat format);
 

@@ -104,7 +104,7 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
         ->check(CLI::PositiveNumber);
     command
         .add_option("--sparse-precision", flags.precision,
-                    "Format of the kept blocks: none (float) or int8; rf_v3 also fp8, mix or mxfp4")
+                    "Format of the kept blocks: none (float), int8 or int8_qk; rf_v3 also fp8, mix or mxfp4")
         ->capture_default_str();
 }
 

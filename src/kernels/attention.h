@@ -10,7 +10,7 @@
 // of item m / heads; k and v have maps of their own heads. The word means nothing else in kernels, ops and
 // sparse.
 //
-// Format none: sums and weights are float32. The rounding formats (fp8, mxfp8, mxfp4, mix) are float
+// Format none: sums and weights are float32. The rounding formats (fp8, mxfp8, mxfp4, mix, int8_qk) are float
 // attention of q, k and v rounded as kernels/attention_rounding.h says.
 //
 // Format int8: q, k and v become integers when the call arrives, both matrix products are exact integer
@@ -166,7 +166,8 @@ constexpr AttentionFormats formats_of(Format... formats) {
 constexpr AttentionFormats kFloatFormats = formats_of(AttentionFormat::none);
 constexpr AttentionFormats kInt8Formats = formats_of(AttentionFormat::int8);
 constexpr AttentionFormats kRoundingFormats =
-    formats_of(AttentionFormat::fp8, AttentionFormat::mxfp8, AttentionFormat::mxfp4, AttentionFormat::mix);
+    formats_of(AttentionFormat::fp8, AttentionFormat::mxfp8, AttentionFormat::mxfp4, AttentionFormat::mix,
+                AttentionFormat::int8_qk);
 
 struct AttentionKernel {
     std::string_view name;  ///< "cpu.avx512.attention"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "aerogel/number_types.h"
 #include "base/thread_pool.h"
@@ -115,6 +116,20 @@ void round_channels(float* row, std::int64_t d, const MxBlocks& blocks) {
     }
 }
 
+/// Some channels of a map.
+struct MapChannels {
+    std::int64_t map, first, last;
+};
+
+/// Takes off the means of channels with these sums.
+void subtract(const RoundedRows& x, const MapChannels& of, const double* sums) {
+    float means[kChannels];
+    for (std::int64_t c = 0; c < of.last - of.first; ++c)
+        means[c] = static_cast<float>(sums[c] / static_cast<double>(std::max<std::int64_t>(x.tokens, 1)));
+    for (std::int64_t t = 0; t < x.tokens; ++t)
+        for (std::int64_t c = of.first; c < of.last; ++c) x.row(of.map, t)[c] -= means[c - of.first];
+}
+
 /// Heads of k and v whose copies, with those of their queries and outputs, fit some memory: at least one.
 std::int64_t heads_at_once(const AttentionProblem& problem) {
     constexpr std::int64_t kFloats = std::int64_t{16} << 20;
@@ -175,11 +190,12 @@ void copy_out(const RoundedRows& from, const CallerRows& to, void* data) {
 
 void round_operands(const AttentionProblem& problem, const AttentionCall& call, const RoundedRows& q,
                     const RoundedRows& k, const RoundedRows& v) {
-    if (call.smooth_k) subtract_means(k);
-    if (problem.format == AttentionFormat::mix) {
+    const bool int8_qk = problem.format == AttentionFormat::int8_qk;
+    if (call.smooth_k) int8_qk ? subtract_int8_means(k) : subtract_means(k);
+    if (int8_qk || problem.format == AttentionFormat::mix) {
         round_int8(q, call.q_tokens);
         round_int8(k, call.k_tokens);
-        round_fp8_channels(v);
+        if (!int8_qk) round_fp8_channels(v);
     } else if (problem.format == AttentionFormat::fp8) {
         round_fp8(q, call.q_tokens);
         round_fp8(k, call.k_tokens);
@@ -245,11 +261,24 @@ void subtract_means(const RoundedRows& x) {
         for (std::int64_t t = 0; t < x.tokens; ++t)
             for (std::int64_t c = first; c < last; ++c)
                 sums[c - first] += static_cast<double>(x.row(map, t)[c]);
-        float means[kChannels];
-        for (std::int64_t c = 0; c < last - first; ++c)
-            means[c] = static_cast<float>(sums[c] / static_cast<double>(std::max<std::int64_t>(x.tokens, 1)));
-        for (std::int64_t t = 0; t < x.tokens; ++t)
-            for (std::int64_t c = first; c < last; ++c) x.row(map, t)[c] -= means[c - first];
+        subtract(x, {map, first, last}, sums);
+    });
+}
+
+void subtract_int8_means(const RoundedRows& x) {
+    for_channels(x, [&](std::int64_t map, std::int64_t first, std::int64_t last) {
+        double sums[kChannels] = {}, portion[kChannels] = {};
+        float few[kChannels] = {};
+        for (std::int64_t t = 0; t < x.tokens; ++t) {
+            const bool few_end = (t + 1) % kFloatTokens == 0 || t + 1 == x.tokens;
+            const bool portion_end = (t + 1) % kMeanTokens == 0 || t + 1 == x.tokens;
+            for (std::int64_t c = 0; c < last - first; ++c) {
+                few[c] += x.row(map, t)[first + c];
+                if (few_end) portion[c] += static_cast<double>(std::exchange(few[c], 0.0F));
+                if (portion_end) sums[c] += std::exchange(portion[c], 0.0);
+            }
+        }
+        subtract(x, {map, first, last}, sums);
     });
 }
 

@@ -19,6 +19,8 @@ struct RoundedRows {
 
 /// Takes the mean over tokens off every channel of every map.
 void subtract_means(const RoundedRows& x);
+/// The same with the means of int8 (kernels/attention.h: kMeanTokens), so that int8_qk has its integers.
+void subtract_int8_means(const RoundedRows& x);
 /// E4M3 with scale max|x| / 448 per block of so many tokens and channels; to nearest, ties to even.
 void round_fp8(const RoundedRows& x, std::int64_t block_tokens, std::int64_t block_channels);
 /// The same with one scale for all channels.

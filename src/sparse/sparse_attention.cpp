@@ -111,7 +111,8 @@ ListsOnDevice lists_of(const PlannedArrays& arrays) {
 AttentionFormat sparse_format_from(std::string_view precision) {
     if (precision == "bf16") return AttentionFormat::none;
     constexpr std::array kFormats = {AttentionFormat::none, AttentionFormat::fp8, AttentionFormat::mix,
-                                     AttentionFormat::int8, AttentionFormat::mxfp4};
+                                     AttentionFormat::int8, AttentionFormat::int8_qk,
+                                     AttentionFormat::mxfp4};
     std::string known;
     for (const AttentionFormat format : kFormats) {
         if (to_string(format) == precision) return format;
@@ -124,7 +125,8 @@ AttentionFormat sparse_format_from(std::string_view precision) {
 AttentionOptions sparse_options(AttentionFormat format) {
     AttentionOptions options;
     options.format = format;
-    options.smooth_k = format == AttentionFormat::none || format == AttentionFormat::int8;
+    options.smooth_k = format == AttentionFormat::none || format == AttentionFormat::int8 ||
+                       format == AttentionFormat::int8_qk;
     return options;
 }
 

@@ -51,6 +51,11 @@ def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds"):
                   f"CudaAttention.{suites}", "aerogel_cuda_tests")
 
 
+def of_int8_qk(name, old, new):
+    return Mutant(f"int8 scores: {name}", "src/kernels/cuda/int8_qk_attention.cuh", old, new, "src/kernels/cuda/int8_qk_attention.cu",
+                  "CudaAttention.Int8QkWithinBounds", "aerogel_cuda_tests")
+
+
 def of_mx(name, old, new, kernels="*_s", source="mx_gemm"):
     return Mutant(f"mx: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/linear_mx_sm120.cu", f"Linear/MxGemm.*/{kernels}")
 
@@ -161,6 +166,15 @@ MUTANTS = [
     of_int8_attention("bytes of the weights exchanged", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410)", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x1054)"),
     of_int8_attention("the mean of v forgotten", "if (shift != nullptr) x = __fadd_rn(x, shift[channel]);", ""),
     of_int8_attention("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0;", "const bool is_kept = true;"),
+    of_int8_qk("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
+    of_int8_qk("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
+    of_int8_qk("keys to the place that is read", "fetch_integers(keys_at(after(now)), plan", "fetch_integers(keys_at(now), plan"),
+    of_int8_qk("the first part of a block for all", "within * kWidth + i * 16", "i * 16"),
+    of_int8_qk("scales of the first part of a block", "kInt8Group * kWidth + within * 4", "kInt8Group * kWidth"),
+    of_int8_qk("scales of k exchanged", "(i % 2 == 0 ? scale.x : scale.y)", "(i % 2 == 0 ? scale.y : scale.x)"),
+    of_int8_qk("scales of the rows above", "const int query = tile.first + row + i * 8;", "const int query = tile.first + row + i / 2 * 16;"),
+    of_int8_qk("masks are not looked at", "edit_scores<Shape>(s, a.rest, plan.tile, plan.portions[now]);", "continue;"),
+    of_int8_qk("keys of the first map", "kv_map * ((tiles.k_len + kInt8Group - 1) / kInt8Group) *", "0 *"),
     of_mx("no barrier in the loop", "__syncthreads();  // all have read the stage that is filled now", ""),
     of_mx("waits for a stage too few", "gpu::cp_async_wait<T.stages - 2>();", "gpu::cp_async_wait<T.stages - 1>();"),
     of_mx("exponents of the block before", "x_words[i] >> (8 * kBlocks * step)", "x_words[i] >> (8 * kBlocks * (step / 2 * 2))"),

@@ -26,7 +26,8 @@ namespace {
 constexpr std::int64_t kQueryTokens = 48, kKeyTokens = 80;
 
 const std::vector<AttentionFormat> kFormats = {AttentionFormat::fp8, AttentionFormat::mxfp8,
-                                               AttentionFormat::mxfp4, AttentionFormat::mix};
+                                               AttentionFormat::mxfp4, AttentionFormat::mix,
+                                               AttentionFormat::int8_qk};
 
 AttentionProblem in_format(const AttentionCase& test_case, AttentionFormat format) {
     AttentionProblem problem = test_case.problem;
@@ -63,13 +64,15 @@ void change(AttentionData& data, PaddedArray& array, const Round& round) {
 }
 
 void round_all(AttentionData& data, AttentionFormat format) {
-    change(data, data.k, subtract_means);
-    if (format == AttentionFormat::fp8 || format == AttentionFormat::mix) {
+    const bool int8_qk = format == AttentionFormat::int8_qk;
+    change(data, data.k, int8_qk ? subtract_int8_means : subtract_means);
+    if (format == AttentionFormat::fp8 || format == AttentionFormat::mix || int8_qk) {
         const auto rounds = [&](const RoundedRows& x, std::int64_t tokens) {
             return format == AttentionFormat::fp8 ? round_fp8(x, tokens) : round_int8(x, tokens);
         };
         change(data, data.q, [&](const RoundedRows& x) { rounds(x, kQueryTokens); });
         change(data, data.k, [&](const RoundedRows& x) { rounds(x, kKeyTokens); });
+        if (int8_qk) return;
         if (format == AttentionFormat::mix) return change(data, data.v, round_fp8_channels);
         return change(data, data.v, [&](const RoundedRows& x) { round_fp8(x, kKeyTokens); });
     }

@@ -145,6 +145,9 @@ TEST(QuantizedAttention, Int8IsAccurateWhereFp8WithoutSmoothingIsNot) {
                  {.format = AttentionFormat::mxfp8, .q_rotation = turn, .k_rotation = turn}},
              Row{"mxfp4, rotated",
                  {.format = AttentionFormat::mxfp4, .q_rotation = turn, .k_rotation = turn}},
+             Row{"int8_qk", {.format = AttentionFormat::int8_qk}},
+             Row{"int8_qk, rotated",
+                 {.format = AttentionFormat::int8_qk, .q_rotation = turn, .k_rotation = turn}},
          }) {
         found.push_back(errors(exact, arrays.run(row.options)));
         if (std::getenv("AEROGEL_PRINT_ERRORS") != nullptr)
@@ -157,6 +160,8 @@ TEST(QuantizedAttention, Int8IsAccurateWhereFp8WithoutSmoothingIsNot) {
     const double margin = cpu_level() == CpuLevel::avx2 ? 3.0 : 4.0;  // weights have seven bits there
     EXPECT_LT(margin * found[0].relative_l1, found[4].relative_l1);
     EXPECT_LT(found[6].relative_l1, found[4].relative_l1);
+    EXPECT_LT(found[9].relative_l1, found[0].relative_l1);
+    EXPECT_LT(found[10].relative_l1, found[1].relative_l1);
 }
 
 TEST(QuantizedAttention, SmoothingAbsorbsTheBiasOfK) {
@@ -243,7 +248,7 @@ TEST(AttentionRounding, InputsTooSmallForAScaleAreZeros) {
     std::fill_n(q.mutable_as<float>(), q.count(), std::numeric_limits<float>::denorm_min());
     std::fill_n(k.mutable_as<float>(), k.count(), std::numeric_limits<float>::denorm_min());
     for (const auto format : {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp8,
-                              AttentionFormat::mxfp4, AttentionFormat::mix}) {
+                              AttentionFormat::mxfp4, AttentionFormat::mix, AttentionFormat::int8_qk}) {
         Tensor o(DType::f32, q.shape());
         std::fill_n(o.mutable_as<float>(), o.count(), std::numeric_limits<float>::quiet_NaN());
         attention(q, k, k, o, {.format = format});
@@ -378,7 +383,7 @@ TEST(QuantizedAttention, RefusesWhatDoesNotFit) {
     EXPECT_THAT(message({.format = AttentionFormat::int8, .q_tokens = -1}),
                 HasSubstr("must not be negative, got -1"));
     EXPECT_THAT(message({.format = AttentionFormat::mxfp8, .k_tokens = 64}),
-                HasSubstr("of int8, fp8 and mix"));
+                HasSubstr("of int8, fp8, mix and int8_qk"));
     AttentionScales scales;
     EXPECT_THAT(message({.format = AttentionFormat::int8, .scales = &scales}),
                 HasSubstr("q_scale is missing"));
@@ -435,7 +440,7 @@ TEST(QuantizedAttention, GroupedHeadsGiveTheBitsOfRepeatedKeys) {
         }
     }
     for (const auto format : {AttentionFormat::int8, AttentionFormat::fp8, AttentionFormat::mxfp8,
-                              AttentionFormat::mxfp4, AttentionFormat::mix}) {
+                              AttentionFormat::mxfp4, AttentionFormat::mix, AttentionFormat::int8_qk}) {
         const Options options = {.format = format};
         const Tensor repeated = many.run(options);
         Tensor grouped(DType::f32, many.o.shape());

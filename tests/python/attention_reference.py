@@ -72,6 +72,8 @@ def rounded(q, k, v, format):
     if format == "mix":
         channels = fp8(v.transpose(-1, -2), 1)
         return int8(q, 64), int8(k, 64), channels.transpose(-1, -2)
+    if format == "int8_qk":
+        return int8(q, 1), int8(k, 1), v.double()
     if format == "fp8":
         return fp8(q, 128), fp8(k, 256), fp8(v, 256)
     element = "e2m1" if format == "mxfp4" else "e4m3"

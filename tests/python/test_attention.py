@@ -138,7 +138,7 @@ def test_bad_options_are_refused():
         (sparse(is_causal=True), ValueError, "is_causal goes with none and ada_bsa"),
         (sparse(sparsty=0.5), TypeError, "sparsty"),
         (sparse(precision=None), ValueError, "precision must be a word such as 'none', got None"),
-        (sparse(precision="fp4"), ValueError, 'none, fp8, mix, int8, mxfp4, got "fp4"'),
+        (sparse(precision="fp4"), ValueError, 'none, fp8, mix, int8, int8_qk, mxfp4, got "fp4"'),
         (sparse(precision="fp8"), ValueError, "go with rf_v3, got rf_v2"),
         (sparse(sparse_type="ada_bsa", precision="int8", is_causal=True), ValueError, "is_causal goes with precision none"),
         (sparse(block_size_kv=32), ValueError, "rf_v3 may have two"),

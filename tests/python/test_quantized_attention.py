@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-FORMATS = ["int8", "fp8", "mxfp8", "mxfp4", "mix"]
+FORMATS = ["int8", "fp8", "mxfp8", "mxfp4", "mix", "int8_qk"]
 
 
 def qkv(batch=2, heads=3, q_len=37, k_len=70, head_dim=32):
@@ -28,7 +28,7 @@ def test_formats_round_as_they_say(format, sizes):
     exact = reference.plain(*reference.rounded(q, k, v, format))
     o = aerogel.quantized_attention(q, k, v, format, smooth_k=False)
     torch.testing.assert_close(o.double(), exact, atol=2e-5, rtol=2e-5)
-    if format != "mix" or k.shape[2] > 1:  # mix has a scale per channel of v: a single token stays as it is
+    if format not in ("mix", "int8_qk") or k.shape[2] > 1:  # a scale per channel of v, or v as it is: a single token stays as it is
         assert relative(o, reference.plain(q, k, v)) > 1e-3  # the rounding is there
 
 
@@ -108,7 +108,7 @@ def test_errors():
 _DISPATCH = """
 import torch, aerogel
 q, k = torch.randn(1, 4, 5, 32), torch.randn(1, 2, 7, 32)
-for format in ("fp8", "mxfp8", "mxfp4", "mix"):
+for format in ("fp8", "mxfp8", "mxfp4", "mix", "int8_qk"):
     aerogel.quantized_attention(q, k, k, format)
 aerogel.attention(q, k, k)
 """
@@ -121,8 +121,8 @@ def test_the_log_shows_the_kernel_of_every_format_and_one_can_be_forced():
         return [line for line in result.stderr.splitlines() if "attention batch=1 heads=4 kv_heads=2 q_len=5 k_len=7 head_dim=32 dtype=f32" in line]
 
     chosen, forced = lines(), lines(AEROGEL_KERNEL="reference.rounded_attention")
-    assert len(chosen) == len(forced) == 5
-    for line, again, format in zip(chosen, forced, ("fp8", "mxfp8", "mxfp4", "mix")):
+    assert len(chosen) == len(forced) == 6
+    for line, again, format in zip(chosen, forced, ("fp8", "mxfp8", "mxfp4", "mix", "int8_qk")):
         assert f"format={format} -> cpu." in line and ".rounded_attention" in line and "int8_attention" not in line
         assert f"format={format} -> reference.rounded_attention (forced by AEROGEL_KERNEL)" in again
-    assert chosen[4] == forced[4] and "rounded" not in forced[4]
+    assert chosen[5] == forced[5] and "rounded" not in forced[5]

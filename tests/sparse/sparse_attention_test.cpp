@@ -273,6 +273,7 @@ TEST(SparseOptions, AreThoseOfTheFormat) {
                                                 {"int8", AttentionFormat::int8, true},
                                                 {"fp8", AttentionFormat::fp8, false},
                                                 {"mix", AttentionFormat::mix, false},
+                                                {"int8_qk", AttentionFormat::int8_qk, true},
                                                 {"mxfp4", AttentionFormat::mxfp4, false}}) {
         ASSERT_EQ(sparse_format_from(name), format);
         EXPECT_EQ(sparse_options(format).format, format);

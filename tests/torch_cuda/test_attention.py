@@ -41,7 +41,7 @@ def test_lse_and_masks():
         close(aerogel.attention(*there(q, k, v), mask=given, block_size=32), aerogel.attention(q, k, v, mask=mask, block_size=32), 5e-5)
 
 
-@pytest.mark.parametrize("format", ["int8", "fp8", "mix", "mxfp8", "mxfp4"])
+@pytest.mark.parametrize("format", ["int8", "int8_qk", "fp8", "mix", "mxfp8", "mxfp4"])
 def test_formats(format):
     for dtype in BOUNDS:
         q, k, v = qkv(70, dtype=dtype)

@@ -73,11 +73,11 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
     sequence, which sum to all) packed [tokens, heads, head_dim]; float32, bfloat16 or float16. format: "int8" (exact integer products, the
-    fast format), "fp8", "mxfp8", "mxfp4", "mix" (the rounding of these formats, then float32). smooth_k: subtracts the mean over the tokens
+    fast format), "int8_qk" (q and k in int8, weights and v as they are), "fp8", "mxfp8", "mxfp4", "mix" (the rounding of these formats, then float32). smooth_k: subtracts the mean over the tokens
     from k, which leaves the softmax weights as they are (SageAttention, arXiv 2410.02367); files for "fp8" and MX formats were made without
     it (False). rotation: an orthogonal [head_dim, head_dim] matrix that q and k are first multiplied with, or one for each. scales: int8
     only, {"q_scale", "k_scale", "v_scale"} of `heads` values found by calibration, and "q_offset" ... block_tokens: (query, key) tokens
-    that share a scale, int8, fp8 and mix; for fp8 also (query, key, value). v_channels: channels of v that share a scale, fp8 only; None =
+    that share a scale, int8, int8_qk, fp8 and mix; for fp8 also (query, key, value). v_channels: channels of v that share a scale, fp8 only; None =
     all. mxfp4_scale_alg, mxfp4_dst_type_max: how blocks of "mxfp4" find their scale: 0 = that of the OCP specification, 2 = by the
     range, 0 or 6 to 12 (docs/attention.md).
     is_causal: as for `attention`, not with int8. mask, block_size: as for `attention`, not with seq_len. Gradients are those of float attention, straight through the rounding; with
@@ -102,7 +102,7 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     q_tokens, k_tokens, v_tokens = (*(block_tokens or (0, 0)), 0)[:3]
     blocks |= {name: int(value) for name, value in (("v_tokens", v_tokens), ("v_channels", v_channels)) if value}
     blocks |= mxfp4_scale(op, mxfp4_scale_alg, mxfp4_dst_type_max)
-    halves = format == "int8" and rotation is None
+    halves = format in ("int8", "int8_qk") and rotation is None
     arrays = as_float_array(op, "q", q, halves), as_float_array(op, "k", k, halves), as_float_array(op, "v", v, halves)
     if rotation is not None and is_torch(arrays[0]) and arrays[0].is_cuda:
         arrays, rotation = _rotated(*arrays, rotation), None

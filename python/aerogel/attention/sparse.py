@@ -58,7 +58,7 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     rf_*: latent_shape_q (and latent_shape_k, rf_v2 and rf_v3) are (frames, height, width) in tokens, flattened frame by frame, with txt_len
     text tokens before them. ada_bsa: keep_sink, keep_recent, cdf_threshold, is_causal. head_num and inner_precise are accepted and ignored.
     Further keywords: mask (as attn_mask: bool or int8 [batch, heads, query blocks, key blocks], batch and heads may be 1, or 2-D);
-    cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("none", "int8", rf_v3 also "fp8", "mix",
+    cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("none", "int8", "int8_qk", rf_v3 also "fp8", "mix",
     "mxfp4"); q_rot, k_rot (fp8, mxfp4: rotations instead of a Hadamard matrix); mxfp4_scale_alg, mxfp4_dst_type_max (of `quantized_attention`;
     a range alone means algorithm 2); block_size_kv (rf_v3, mask: tokens per key block); video_spans (several
     videos: [{"start": first token, "latent_shape": [T, H, W]}, ...] instead of latent shapes and txt_len); txt_first (False: text comes

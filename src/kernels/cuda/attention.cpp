@@ -34,24 +34,26 @@ const FloatVariant& variant_for(const FloatVariant (&variants)[3], std::int64_t 
     return variants[head_dim <= 64 ? 0 : head_dim <= 128 ? 1 : 2];
 }
 
-bool is_aligned(const AttentionRows& rows) {
-    return reinterpret_cast<std::uintptr_t>(rows.data) % 16 == 0 && rows.batch % 8 == 0 &&
-           rows.head % 8 == 0 && rows.token % 8 == 0;
-}
+/// q, k, v and o of a launch.
+struct FloatOperands {
+    AttentionRows q, k, v, o;
+    bool aligned = false;  ///< FloatAttentionArgs::aligned
+    std::int32_t out_bytes = 4;
+};
 
-/// `args` with the operands and o set, over the queries of so many maps from `first` on.
+/// Over the queries of so many maps from `first` on.
 void launch_float(const FloatVariant& variant, const AttentionProblem& problem, const AttentionCall& call,
-                  FloatAttentionArgs args, std::int64_t first, std::int64_t maps) {
+                  const FloatOperands& of, std::int64_t first, std::int64_t maps) {
     const FloatAttentionShape& shape = variant.shape;
     int warps = warps_of(problem, shape.warp_rows(), FloatAttentionShape::kMostWarps);
     while (warps > 1 && shape.shared_bytes(warps) > here().shared_per_block) --warps;
-    args.tiles = tiles_of(problem, call.mask, std::int64_t{warps} * shape.warp_rows(), first);
-    args.bias = problem.biased ? call.bias : nullptr;
-    args.lse = problem.wants_lse ? call.lse + first * problem.q_len : nullptr;
-    args.factor = call.scale * 1.44269504F;
-    args.inverse_scale = 1.0F / call.scale;
-    args.head_dim = static_cast<std::int32_t>(problem.head_dim);
-    args.causal = problem.causal ? 1 : 0;
+    FloatAttentionArgs args = float_args(problem, call, first, std::int64_t{warps} * shape.warp_rows());
+    args.q = of.q;
+    args.k = of.k;
+    args.v = of.v;
+    args.o = of.o;
+    args.aligned = of.aligned ? 1 : 0;
+    args.out_bytes = of.out_bytes;
     const std::int64_t blocks = maps * args.tiles.q_blocks * args.tiles.tiles_of_block;
     launch(variant.kernel,
            {{static_cast<unsigned>(blocks)},
@@ -71,15 +73,14 @@ std::size_t no_workspace(const AttentionProblem&) {
 
 void attend(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     const bool bf16 = problem.dtype == DType::bf16;
-    FloatAttentionArgs args;
-    args.q = rows_of(call.q, call.q_strides, problem.heads);
-    args.k = rows_of(call.k, call.k_strides, problem.kv_heads);
-    args.v = rows_of(call.v, call.v_strides, problem.kv_heads);
-    args.o = rows_of(call.o, call.o_strides, problem.heads);
-    args.aligned =
-        problem.head_dim % 8 == 0 && is_aligned(args.q) && is_aligned(args.k) && is_aligned(args.v);
-    args.out_bytes = 2;
-    launch_float(variant_for(bf16 ? kBf16Variants : kF16Variants, problem.head_dim), problem, call, args, 0,
+    FloatOperands of;
+    of.q = rows_of(call.q, call.q_strides, problem.heads);
+    of.k = rows_of(call.k, call.k_strides, problem.kv_heads);
+    of.v = rows_of(call.v, call.v_strides, problem.kv_heads);
+    of.o = rows_of(call.o, call.o_strides, problem.heads);
+    of.aligned = problem.head_dim % 8 == 0 && is_aligned(of.q) && is_aligned(of.k) && is_aligned(of.v);
+    of.out_bytes = 2;
+    launch_float(variant_for(bf16 ? kBf16Variants : kF16Variants, problem.head_dim), problem, call, of, 0,
                  problem.maps());
 }
 
@@ -116,6 +117,24 @@ void attend_f32(const AttentionProblem& problem, const AttentionCall& call) noex
 
 }  // namespace
 
+bool is_aligned(const AttentionRows& rows) {
+    return reinterpret_cast<std::uintptr_t>(rows.data) % 16 == 0 && rows.batch % 8 == 0 &&
+           rows.head % 8 == 0 && rows.token % 8 == 0;
+}
+
+FloatAttentionArgs float_args(const AttentionProblem& problem, const AttentionCall& call, std::int64_t first,
+                              std::int64_t rows) {
+    FloatAttentionArgs args;
+    args.tiles = tiles_of(problem, call.mask, rows, first);
+    args.bias = problem.biased ? call.bias : nullptr;
+    args.lse = problem.wants_lse ? call.lse + first * problem.q_len : nullptr;
+    args.factor = call.scale * 1.44269504F;
+    args.inverse_scale = 1.0F / call.scale;
+    args.head_dim = static_cast<std::int32_t>(problem.head_dim);
+    args.causal = problem.causal ? 1 : 0;
+    return args;
+}
+
 std::size_t split_workspace(const AttentionProblem& problem) {
     return static_cast<std::size_t>(maps_at_once(problem, split_bytes(problem))) * split_bytes(problem);
 }
@@ -126,18 +145,18 @@ void attend_split(const AttentionProblem& problem, const AttentionCall& call, co
     for (std::int64_t first = 0; first < problem.kv_maps(); first += most) {
         const std::int64_t maps = std::min(most, problem.kv_maps() - first);
         std::byte* to = call.workspace;
-        FloatAttentionArgs args;
-        args.q = split(rows_of(call.q, call.q_strides, problem.heads, first * group), problem, problem.q_len,
+        FloatOperands of;
+        of.q = split(rows_of(call.q, call.q_strides, problem.heads, first * group), problem, problem.q_len,
                        maps * group, to, call.stream);
-        args.k = split(rows_of(call.k, call.k_strides, problem.kv_heads, first), problem, problem.k_len, maps,
+        of.k = split(rows_of(call.k, call.k_strides, problem.kv_heads, first), problem, problem.k_len, maps,
                        to, call.stream);
-        args.v = split(rows_of(call.v, call.v_strides, problem.kv_heads, first), problem, problem.k_len, maps,
+        of.v = split(rows_of(call.v, call.v_strides, problem.kv_heads, first), problem, problem.k_len, maps,
                        to, call.stream);
-        args.o = o;
-        args.o.first_map += first * group;
-        args.aligned = 1;
-        args.out_bytes = out_bytes;
-        launch_float(variant_for(kSplitVariants, problem.head_dim), problem, call, args, first * group,
+        of.o = o;
+        of.o.first_map += first * group;
+        of.aligned = true;
+        of.out_bytes = out_bytes;
+        launch_float(variant_for(kSplitVariants, problem.head_dim), problem, call, of, first * group,
                      maps * group);
     }
 }

@@ -138,6 +138,19 @@ struct FloatRows {
             gpu::shared() +
             Shape::kTops)[threadIdx.x / 32 * Shape::kWarpRows + t * 16 + e * 8 + threadIdx.x % 32 / 4];
     }
+
+    __device__ __forceinline__ void begin() {
+#pragma unroll
+        for (int t = 0; t < Shape::kQueryTiles; ++t) {
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                sum[t][e] = 0.0F;
+                if (threadIdx.x % 4 == 0) top(t, e) = -INFINITY;
+            }
+#pragma unroll
+            for (int i = 0; i < Shape::kChannelTiles * 4; ++i) o[t][i / 4][i % 4] = 0.0F;
+        }
+    }
 };
 
 /// s += q k^T for the keys that lie from `k` on.
@@ -225,10 +238,12 @@ struct Weights {
     }
 };
 
-/// The weights of s relative to the new largest scores; o and the sums follow those.
-template <class Shape>
+/// The weights of s relative to the new largest scores; o and the sums follow those. factor_of(t, e): of the
+/// scores of that row.
+template <class Shape, class Factor>
 __device__ __forceinline__ void take_powers(const float (&s)[Shape::kQueryTiles][Shape::kKeyTiles][4],
-                                            FloatRows<Shape>& rows, Weights<Shape>& weights, float factor) {
+                                            FloatRows<Shape>& rows, Weights<Shape>& weights,
+                                            const Factor& factor_of) {
 #pragma unroll
     for (int t = 0; t < Shape::kQueryTiles; ++t)
 #pragma unroll
@@ -239,7 +254,7 @@ __device__ __forceinline__ void take_powers(const float (&s)[Shape::kQueryTiles]
                 top = fmaxf(top, fmaxf(s[t][j][e * 2], s[t][j][e * 2 + 1]));
             top = fmaxf(top, gpu::shfl_xor(top, 1));
             top = fmaxf(top, gpu::shfl_xor(top, 2));
-            const float before = rows.top(t, e);
+            const float before = rows.top(t, e), factor = factor_of(t, e);
             top = fmaxf(before, top * factor);
             // A row that has seen no key yet: its weights are 2^-inf, not 2^(-inf + inf).
             const float base = top == -INFINITY ? 0.0F : top;
@@ -357,10 +372,10 @@ __device__ __forceinline__ void fetch_keys(int place, const RowFetch& from, cons
 
 /// Whether some scores of a portion are not plain products.
 template <class Shape>
-__device__ __forceinline__ bool is_special(const FloatAttentionArgs& a, const Plan<Shape::kKeys>& plan,
+__device__ __forceinline__ bool is_special(const FloatAttentionArgs& a, const QueryTile& tile,
                                            const KeyTile& keys) {
     const bool later =
-        a.causal && keys.first + Shape::kKeys > plan.tile.first + a.tiles.k_len - a.tiles.q_len + 1;
+        a.causal && keys.first + Shape::kKeys > tile.first + a.tiles.k_len - a.tiles.q_len + 1;
     return keys.kept != KeyWalk<Shape::kKeys>::kAll || later || a.bias != nullptr;
 }
 
@@ -384,16 +399,7 @@ __device__ __forceinline__ void float_attention(const FloatAttentionArgs& a) {
         gpu::cp_async_commit();
     }
     FloatRows<Shape> rows;
-#pragma unroll
-    for (int t = 0; t < Shape::kQueryTiles; ++t) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            rows.sum[t][e] = 0.0F;
-            if (threadIdx.x % 4 == 0) rows.top(t, e) = -INFINITY;
-        }
-#pragma unroll
-        for (int i = 0; i < Shape::kChannelTiles * 4; ++i) rows.o[t][i / 4][i % 4] = 0.0F;
-    }
+    rows.begin();
     // Keys and values of portion 0 take places 0 and 1, of portion 1 places 2 and 0, of portion 2 places 1
     // and 2: always the one whose content was used before the last barrier.
     const auto keys_at = [](int now) { return Shape::kRing + (now == 0 ? 0 : 3 - now) * Shape::kPlaceBytes; };
@@ -411,9 +417,9 @@ __device__ __forceinline__ void float_attention(const FloatAttentionArgs& a) {
         {
             float s[Shape::kQueryTiles][Shape::kKeyTiles][4] = {};
             add_scores<Shape>(s, tile_rows, keys_at(now));
-            if (is_special<Shape>(a, plan, plan.portions[now]))
+            if (is_special<Shape>(a, plan.tile, plan.portions[now]))
                 edit_scores<Shape>(s, a, plan.tile, plan.portions[now]);
-            take_powers<Shape>(s, rows, weights, a.factor);
+            take_powers<Shape>(s, rows, weights, [&](int, int) { return a.factor; });
         }
         gpu::cp_async_wait<1>();  // the values are here
         __syncthreads();

@@ -60,6 +60,13 @@ inline std::int64_t maps_at_once(const AttentionProblem& problem, std::size_t by
     return std::clamp<std::int64_t>(fit, 1, std::max<std::int64_t>(problem.kv_maps(), 1));
 }
 
+/// Whether rows of 16-bit numbers begin at 16 bytes.
+bool is_aligned(const AttentionRows& rows);
+
+/// All but the operands and o, for the queries of maps `first` and following in blocks of `rows`.
+FloatAttentionArgs float_args(const AttentionProblem& problem, const AttentionCall& call, std::int64_t first,
+                              std::int64_t rows);
+
 /// Attention of q, k and v in f32 as pairs of bf16, where o has f32 or bf16 (2 bytes) and lies where these
 /// rows say.
 std::size_t split_workspace(const AttentionProblem& problem);

@@ -117,10 +117,11 @@ void round_mx_rows(const DeviceRows& x, const AttentionProblem& problem, const A
 
 void round_all(const AttentionProblem& problem, const AttentionCall& call, const DeviceRows& q,
                const DeviceRows& k, const DeviceRows& v) {
-    if (problem.format == AttentionFormat::mix) {
+    const bool mix = problem.format == AttentionFormat::mix;
+    if (mix || problem.format == AttentionFormat::int8_qk) {
         round_in_blocks(q, NumberGrid::whole, call.q_tokens, q.head_dim, call.stream);
         round_in_blocks(k, NumberGrid::whole, call.k_tokens, k.head_dim, call.stream);
-        round_in_channels(v, round_args(v, NumberGrid::e4m3), v.tokens, call.stream);
+        if (mix) round_in_channels(v, round_args(v, NumberGrid::e4m3), v.tokens, call.stream);
     } else if (problem.format == AttentionFormat::fp8) {
         round_in_blocks(q, NumberGrid::e4m3, call.q_tokens, q.head_dim, call.stream);
         round_in_blocks(k, NumberGrid::e4m3, call.k_tokens, k.head_dim, call.stream);
@@ -152,6 +153,7 @@ void find_plain_means(const DeviceRows& of, const AttentionProblem& problem, con
     args.from = from;
     args.elements = problem.dtype == DType::f32 ? Elements::f32 : Elements::bf16;
     args.head_dim = static_cast<std::int32_t>(of.head_dim);
+    args.as_int8 = problem.format == AttentionFormat::int8_qk ? 1 : 0;
     args.tokens = of.tokens;
     args.to = to;
     const auto threads = static_cast<unsigned>(parts_of(of.head_dim, 32) * 32);

@@ -22,11 +22,18 @@ __device__ __forceinline__ void take_plain_means(const RoundMeansArgs& a) {
     const std::int64_t map = blockIdx.x;
     const int c = static_cast<int>(threadIdx.x);
     if (c >= a.head_dim) return;
+    const auto value = [&](std::int64_t token) {
+        return element_at(a.from.data, a.elements, row_at(a.from, map, token) + c);
+    };
     double sum = 0.0;
+    if (a.as_int8 != 0) {
+        for (std::int64_t first = 0; first < a.tokens; first += kTokensOfSum)
+            sum = __dadd_rn(sum, sum_of_portion(first, a.tokens, value));
+    } else {
 #pragma unroll 8
-    for (std::int64_t token = 0; token < a.tokens; ++token)
-        sum = __dadd_rn(
-            sum, static_cast<double>(element_at(a.from.data, a.elements, row_at(a.from, map, token) + c)));
+        for (std::int64_t token = 0; token < a.tokens; ++token)
+            sum = __dadd_rn(sum, static_cast<double>(value(token)));
+    }
     a.to[map * a.head_dim + c] = static_cast<float>(sum / static_cast<double>(a.tokens));
 }
 

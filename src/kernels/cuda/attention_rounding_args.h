@@ -16,11 +16,13 @@ struct RoundCopyArgs {
     float* to = nullptr;
 };
 
-/// Means over the tokens of each channel: `from` as it is, summed in the order of the tokens.
+/// Means over the tokens of each channel: `from` as it is, summed in the order of the tokens, or as for int8
+/// (kernels/attention.h: kMeanTokens).
 struct RoundMeansArgs {
     AttentionRows from;
     Elements elements = Elements::f32;
     std::int32_t head_dim = 0;
+    std::int32_t as_int8 = 0;
     std::int64_t tokens = 0;
     float* to = nullptr;  ///< [maps, head_dim]
 };

@@ -22,7 +22,7 @@ struct Int8Kernel {
     static constexpr int kKeyBytes = kSizes.key_bytes(), kValueBytes = kSizes.value_bytes();
     static constexpr int kPlaceBytes = kSizes.place_bytes(), kRing = kSizes.kRing,
                          kQueries = kSizes.queries();
-    static constexpr int kChunks = kWidth / 16, kChannelTiles = kWidth / 8;
+    static constexpr int kChannelTiles = kWidth / 8;
 };
 
 /// Where a chunk of 16 bytes lies, in rows of kRow bytes: the eight rows that a matrix load reads at once are
@@ -66,19 +66,19 @@ __device__ __forceinline__ void fetch_block(int place, const unsigned char* bloc
     }
 }
 
+/// Integers of the tile's queries, of those of all maps.
 template <class Kernel>
-__device__ __forceinline__ void fetch_queries(const Int8AttentionArgs& a, const QueryTile& tile) {
+__device__ __forceinline__ void fetch_queries(const unsigned char* q, std::int64_t q_len,
+                                              const QueryTile& tile) {
+    constexpr int kWidth = Kernel::kWidth, kRowChunks = kWidth / 16;
     const int rows = static_cast<int>(blockDim.x / 32) * Kernel::kWarpRows;
-    const unsigned char* from = a.q + tile.map * a.tiles.q_len * Kernel::kWidth;
-    for (int i = static_cast<int>(threadIdx.x); i < rows * Kernel::kChunks;
-         i += static_cast<int>(blockDim.x)) {
-        const int row = i / Kernel::kChunks, query = tile.first + row;
+    const unsigned char* from = q + tile.map * q_len * kWidth;
+    for (int i = static_cast<int>(threadIdx.x); i < rows * kRowChunks; i += static_cast<int>(blockDim.x)) {
+        const int row = i / kRowChunks, query = tile.first + row;
         const bool inside = query < tile.last;
         gpu::cp_async16(
-            gpu::shared() + Kernel::kQueries + byte_chunk_at<Kernel::kWidth>(row, i % Kernel::kChunks),
-            from +
-                (inside ? static_cast<std::int64_t>(query) * Kernel::kWidth + i % Kernel::kChunks * 16 : 0),
-            inside);
+            gpu::shared() + Kernel::kQueries + byte_chunk_at<kWidth>(row, i % kRowChunks),
+            from + (inside ? static_cast<std::int64_t>(query) * kWidth + i % kRowChunks * 16 : 0), inside);
     }
 }
 
@@ -117,9 +117,8 @@ struct Int8Rows {
 };
 
 /// s = q k^T, from kWholeBits on.
-template <class Kernel>
-__device__ __forceinline__ void multiply_keys(std::int32_t (&s)[Kernel::kQueryTiles][kGroupTiles][4],
-                                              int keys) {
+template <class Kernel, int kTiles>
+__device__ __forceinline__ void multiply_keys(std::int32_t (&s)[Kernel::kQueryTiles][kTiles][4], int keys) {
     const int lane = static_cast<int>(threadIdx.x % 32),
               row = static_cast<int>(threadIdx.x / 32) * Kernel::kWarpRows;
     const unsigned char* const q_at =
@@ -127,8 +126,8 @@ __device__ __forceinline__ void multiply_keys(std::int32_t (&s)[Kernel::kQueryTi
     const unsigned char* const k_at =
         gpu::shared() + keys + byte_chunk_at<Kernel::kWidth>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
-    for (int i = 0; i < Kernel::kQueryTiles * kGroupTiles * 4; ++i)
-        s[i / 4 / kGroupTiles][i / 4 % kGroupTiles][i % 4] = kWholeBits;
+    for (int i = 0; i < Kernel::kQueryTiles * kTiles * 4; ++i)
+        s[i / 4 / kTiles][i / 4 % kTiles][i % 4] = kWholeBits;
 #pragma unroll
     for (int step = 0; step < Kernel::kWidth / 32; ++step) {
         std::uint32_t a[Kernel::kQueryTiles][4];
@@ -136,7 +135,7 @@ __device__ __forceinline__ void multiply_keys(std::int32_t (&s)[Kernel::kQueryTi
         for (int t = 0; t < Kernel::kQueryTiles; ++t)
             gpu::ldmatrix_x4(a[t], other_chunk(q_at, step * 32) + t * 16 * Kernel::kWidth);
 #pragma unroll
-        for (int pair = 0; pair < kGroupTiles / 2; ++pair) {
+        for (int pair = 0; pair < kTiles / 2; ++pair) {
             std::uint32_t b[4];
             gpu::ldmatrix_x4(b, other_chunk(k_at, step * 32) + pair * 16 * Kernel::kWidth);
 #pragma unroll
@@ -319,7 +318,7 @@ __device__ __forceinline__ void int8_attention(const Int8AttentionArgs& a) {
         for (int i = 0; i < 2; ++i) plan.step(i);
     }
     __syncthreads();
-    fetch_queries<Kernel>(a, tile);
+    fetch_queries<Kernel>(a.q, a.tiles.q_len, tile);
     fetch_keys(Kernel::kRing, plan.groups[0]);
     gpu::cp_async_commit();
     fetch_values(Kernel::kRing + Kernel::kPlaceBytes, plan.groups[0]);

@@ -55,6 +55,7 @@ struct Int8TokensArgs {
     const float* offset = nullptr;      ///< [maps] or null
     unsigned char* to = nullptr;
     float* scale_to = nullptr;  ///< of q
+    std::int32_t swizzled = 0;  ///< of k: its 64 rows lie as wgmma takes them (tile_descriptor.h)
 };
 
 /// Groups of v to integers, or only their scales.

@@ -64,9 +64,11 @@ struct TokenValues {
         }
         return largest_of_warp(most);
     }
-    /// Writes `width` bytes, zeros behind head_dim; returns the sum of this lane's integers.
-    __device__ __forceinline__ int store(unsigned char* to, int head_dim, int width, float scale,
-                                         float offset) const {
+    /// Writes `width` bytes, that of channel c to at(c), zeros behind head_dim; returns the sum of this lane's
+    /// integers.
+    template <class At>
+    __device__ __forceinline__ int store(unsigned char* to, const At& at, int head_dim, int width,
+                                         float scale, float offset) const {
         int sum = 0;
 #pragma unroll
         for (int part = 0; part < 2; ++part) {
@@ -78,7 +80,7 @@ struct TokenValues {
                 sum += q;
                 word |= static_cast<std::uint32_t>(q & 0xFF) << (i * 8);
             }
-            if (first < width) gpu::store(to + first, word);
+            if (first < width) gpu::store(to + at(first), word);
         }
         return sum;
     }
@@ -95,7 +97,8 @@ __device__ __forceinline__ void quantize_queries(const Int8TokensArgs& a) {
     const TokenValues values(a.from, a.elements, a.head_dim, nullptr, map, row % a.tokens);
     const std::uint32_t largest = values.largest();
     const float scale = a.scale == nullptr ? scale_of(largest) : a.scale[row];
-    values.store(a.to + row * a.width, a.head_dim, a.width, scale,
+    const auto at = [](int c) { return c; };
+    values.store(a.to + row * a.width, at, a.head_dim, a.width, scale,
                  a.offset == nullptr ? 0.0F : a.offset[map]);
     if (threadIdx.x % 32 == 0) a.scale_to[row] = scale;
 }
@@ -105,6 +108,12 @@ __device__ __forceinline__ void quantize_keys(const Int8TokensArgs& a) {
     if (row >= a.rows) return;
     const std::int64_t map = row / (groups * kInt8Group), key = row % (groups * kInt8Group);
     const int place = static_cast<int>(key % kInt8Group), block_bytes = kInt8Group * (a.width + 8);
+    const int swizzle = a.swizzled != 0 ? place % 8 * 16 : 0;
+    // Of rows of 128 bytes, those of the first 128 channels first.
+    const auto at = [&](int c) {
+        return a.swizzled != 0 ? c / 128 * kInt8Group * 128 + place * 128 + ((c % 128) ^ swizzle)
+                               : place * a.width + c;
+    };
     unsigned char* const block = a.to + (map * groups + key / kInt8Group) * block_bytes;
     float scale = 0.0F;
     int sum = 0;
@@ -112,12 +121,12 @@ __device__ __forceinline__ void quantize_keys(const Int8TokensArgs& a) {
         const TokenValues values(a.from, a.elements, a.head_dim, a.mean, map, key);
         const std::uint32_t largest = values.largest();
         scale = a.scale == nullptr ? scale_of(largest) : a.scale[map * a.tokens + key];
-        sum = values.store(block + place * a.width, a.head_dim, a.width, scale,
+        sum = values.store(block, at, a.head_dim, a.width, scale,
                            a.offset == nullptr ? 0.0F : a.offset[map]);
         for (int d = 16; d > 0; d /= 2) sum += gpu::shfl_xor(sum, d);
     } else {
         for (int c = static_cast<int>(threadIdx.x % 32) * 4; c < a.width; c += 128)
-            gpu::store(block + place * a.width + c, 0U);
+            gpu::store(block + at(c), 0U);
     }
     if (threadIdx.x % 32 == 0) {
         gpu::store(block + kInt8Group * a.width + place * 4, scale);
@@ -191,22 +200,31 @@ __device__ __forceinline__ void block_scales(const Int8BlockScalesArgs& a) {
 
 constexpr int kTokensOfSum = 512, kTokensOfFloatSum = 8;  // kMeanTokens and kFloatTokens
 
-/// One thread per channel of a portion.
-__device__ __forceinline__ void sum_tokens(const Int8MeansArgs& a) {
-    const std::int64_t map = blockIdx.x / a.portions, begin = blockIdx.x % a.portions * kTokensOfSum;
-    const std::int64_t end = begin + kTokensOfSum < a.tokens ? begin + kTokensOfSum : a.tokens;
-    const int c = static_cast<int>(threadIdx.x);
-    if (c >= a.head_dim) return;
+/// Of the tokens of a portion that begins with token `begin`.
+template <class Value>
+__device__ __forceinline__ double sum_of_portion(std::int64_t begin, std::int64_t tokens,
+                                                 const Value& value) {
+    const std::int64_t end = begin + kTokensOfSum < tokens ? begin + kTokensOfSum : tokens;
     double sum = 0.0;
     for (std::int64_t first = begin; first < end; first += kTokensOfFloatSum) {
         float few = 0.0F;
 #pragma unroll
         for (int i = 0; i < kTokensOfFloatSum; ++i)
-            if (first + i < end)
-                few = __fadd_rn(few, element_at(a.from.data, a.elements, row_at(a.from, map, first + i) + c));
+            if (first + i < end) few = __fadd_rn(few, value(first + i));
         sum = __dadd_rn(sum, static_cast<double>(few));
     }
-    a.sums[static_cast<std::int64_t>(blockIdx.x) * a.head_dim + c] = sum;
+    return sum;
+}
+
+/// One thread per channel of a portion.
+__device__ __forceinline__ void sum_tokens(const Int8MeansArgs& a) {
+    const std::int64_t map = blockIdx.x / a.portions;
+    const int c = static_cast<int>(threadIdx.x);
+    if (c >= a.head_dim) return;
+    a.sums[static_cast<std::int64_t>(blockIdx.x) * a.head_dim + c] =
+        sum_of_portion(blockIdx.x % a.portions * kTokensOfSum, a.tokens, [&](std::int64_t token) {
+            return element_at(a.from.data, a.elements, row_at(a.from, map, token) + c);
+        });
 }
 
 __device__ __forceinline__ void take_means(const Int8MeansArgs& a) {

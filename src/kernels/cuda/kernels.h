@@ -13,7 +13,7 @@ extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const ConvolutionKernel kConvolution;
 extern const PlanningKernels kPlanning;
-// attention.cpp, int8_attention.cpp, attention_rounding.cpp
-extern const AttentionKernel kAttention, kSplitAttention, kInt8Attention, kRoundedAttention;
+// attention.cpp, int8_attention.cpp, int8_qk_attention.cpp, attention_rounding.cpp
+extern const AttentionKernel kAttention, kSplitAttention, kInt8Attention, kInt8QkAttention, kRoundedAttention;
 
 }  // namespace aerogel::cuda

@@ -33,6 +33,7 @@ constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
     {kAll, &kAttention},
     {kAll, &kSplitAttention},
     {kAll, &kInt8Attention},
+    {kAll, &kInt8QkAttention},
     {kAll, &kRoundedAttention},
 };
 constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};

@@ -52,7 +52,8 @@ struct HeadPattern {
 /// What a type makes of a VideoLayout: nothing; whatever there is; one video, or several, that it needs.
 enum class Videos : std::uint8_t { ignored, optional, one, several };
 
-inline constexpr std::array kEveryTypesFormats = {AttentionFormat::none, AttentionFormat::int8};
+inline constexpr std::array kEveryTypesFormats = {AttentionFormat::none, AttentionFormat::int8,
+                                               AttentionFormat::int8_qk};
 
 /// A type and what it can do; what a row does not name, the type cannot.
 struct SparseTypeRow {
