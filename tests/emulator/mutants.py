@@ -15,6 +15,7 @@ class Mutant:
     unit: str  # the .cu that is compiled
     suites: str  # --gtest_filter
     program: str = "aerogel_emulator_tests"  # or aerogel_cuda_tests, which gets a driver with the changed kernel
+    sm: int = 80  # of aerogel_cuda_tests; above 80 only the rows that not every card has
 
 
 def of_sample(name, old, new):
@@ -54,6 +55,11 @@ def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds"):
 def of_int8_qk(name, old, new):
     return Mutant(f"int8 scores: {name}", "src/kernels/cuda/int8_qk_attention.cuh", old, new, "src/kernels/cuda/int8_qk_attention.cu",
                   "CudaAttention.Int8QkWithinBounds", "aerogel_cuda_tests")
+
+
+def of_attention_sm90(name, old, new, suites="AlignedRowsWithinBounds", unit="attention_sm90"):
+    return Mutant(f"attention of sm_90: {name}", "src/kernels/cuda/attention_sm90.cuh", old, new, f"src/kernels/cuda/{unit}.cu",
+                  f"CudaAttention.{suites}", "aerogel_cuda_tests", 90)
 
 
 def of_mx(name, old, new, kernels="*_s", source="mx_gemm"):
@@ -173,8 +179,32 @@ MUTANTS = [
     of_int8_qk("scales of the first part of a block", "kInt8Group * kWidth + within * 4", "kInt8Group * kWidth"),
     of_int8_qk("scales of k exchanged", "(i % 2 == 0 ? scale.x : scale.y)", "(i % 2 == 0 ? scale.y : scale.x)"),
     of_int8_qk("scales of the rows above", "const int query = tile.first + row + i * 8;", "const int query = tile.first + row + i / 2 * 16;"),
-    of_int8_qk("masks are not looked at", "edit_scores<Shape>(s, a.rest, plan.tile, plan.portions[now]);", "continue;"),
+    of_int8_qk("masks are not looked at", "edit_scores<Shape>(s, a.rest, plan.tile, plan.portions[now]);", "(void)a;"),
     of_int8_qk("keys of the first map", "kv_map * ((tiles.k_len + kInt8Group - 1) / kInt8Group) *", "0 *"),
+    of_attention_sm90("queries not fenced", "        gpu::fence_async();\n        gpu::barrier_sync", "        gpu::barrier_sync"),
+    of_attention_sm90("queries of the other warps not waited for", "        gpu::barrier_sync(1 + group, 128);\n", ""),
+    of_attention_sm90("no swizzle of q", "queries() + chunk / 8 * kTilePart + r * kTileRow + ((chunk % 8 ^ (r & 7)) << 4)", "queries() + chunk / 8 * kTilePart + r * kTileRow + (chunk % 8 << 4)"),
+    of_attention_sm90("no swizzle of k and v", "row * kTileRow + ((chunk % 8 ^ (row & 7)) << 4)", "row * kTileRow + (chunk % 8 << 4)"),
+    of_attention_sm90("keys not waited for", "        gpu::mbarrier_wait(Stages::keys_here(i), Stages::parity(i));\n", ""),
+    of_attention_sm90("values not waited for", "        gpu::mbarrier_wait(Stages::values_here(i), Stages::parity(i));\n", ""),
+    of_attention_sm90("keys overwritten", "Stages::parity(i) ^ 1U);\n            if (threadIdx.x == 0) copy_keys", "Stages::parity(i));\n            if (threadIdx.x == 0) copy_keys"),
+    of_attention_sm90("values given back too early", "                begin_values(i - 1);\n", "                begin_values(i - 1);\n                give_back(Stages::values_read(i - 1));\n"),
+    of_attention_sm90("scores not waited for", "gpu::wgmma_wait<1>(s);", "gpu::wgmma_wait<2>(s);"),
+    of_attention_sm90("o not waited for", "                gpu::wgmma_wait<0>(o);\n                gpu::wgmma_hold", "                gpu::wgmma_hold"),
+    of_attention_sm90("products without a fence", "            gpu::wgmma_fence();\n            begin_values", "            begin_values"),
+    of_attention_sm90("values of the portion after", "                begin_values(i - 1);\n", "                begin_values(i);\n"),
+    of_attention_sm90("o does not follow the largest score", "o[c] *= fall[c / 2 % 2];", "o[c] *= fall[0];"),
+    of_attention_sm90("values of the second block", "(part * S.blocks + b) * kTilePart + row * kTileRow + c % 8 * 16", "(part * S.blocks) * kTilePart + row * kTileRow + c % 8 * 16"),
+    of_attention_sm90("zeros not fenced", "        if (rows != S.keys()) gpu::fence_async();\n", ""),
+    of_attention_sm90("rows behind the keys not cleared", "if ((portion.kept[b] >> row & 1) == 0)", "if ((portion.kept[b] >> row & 1) == 0 && row < 8)"),
+    of_attention_sm90("a run of rows too short", "while (end < kTileTokens &&", "while (end < kTileTokens - 1 &&"),
+    of_attention_sm90("the block that is not there", "if (portion.kept[1] == 0) portion.first[1] = portion.first[0];", "if (portion.kept[1] == 0) portion.first[1] = portion.first[0] + 4096;"),
+    of_attention_sm90("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0 && j * 8 + c < seen;", "const bool is_kept = j * 8 + c < seen;"),
+    of_attention_sm90("a key too few under a causal mask", "tiles.q_len) + 1 - first", "tiles.q_len) - first"),
+    of_attention_sm90("log-sum-exp in powers of two", "top[e] * kLn2 + logf(all)", "top[e] + logf(all)", "LogSums*"),
+    of_attention_sm90("scales of the portion before", "const float* const scales = Stages::scales(i) + column;", "const float* const scales = Stages::scales(i + 1) + column;", "Int8QkWithinBounds", "int8_qk_sm90"),
+    of_attention_sm90("scales of k exchanged", "(c % 2 == 0 ? scale.x : scale.y)", "(c % 2 == 0 ? scale.y : scale.x)", "Int8QkWithinBounds", "int8_qk_sm90"),
+    of_attention_sm90("scales of the rows above", "a.q_scale[tile.map * a.rest.tiles.q_len + row + e * 8]", "a.q_scale[tile.map * a.rest.tiles.q_len + row]", "Int8QkWithinBounds", "int8_qk_sm90"),
     of_mx("no barrier in the loop", "__syncthreads();  // all have read the stage that is filled now", ""),
     of_mx("waits for a stage too few", "gpu::cp_async_wait<T.stages - 2>();", "gpu::cp_async_wait<T.stages - 1>();"),
     of_mx("exponents of the block before", "x_words[i] >> (8 * kBlocks * step)", "x_words[i] >> (8 * kBlocks * (step / 2 * 2))"),

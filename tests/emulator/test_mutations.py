@@ -76,6 +76,8 @@ def notice(mutant, commands, folder):
     program, environment = build(mutant, commands, folder), dict(os.environ)
     if mutant.program != "aerogel_emulator_tests":
         environment["AEROGEL_CUDA_DRIVER"], program = str(program), FOLDER / mutant.program
+        if mutant.sm != 80:
+            environment |= {"AEROGEL_FAKE_SM": str(mutant.sm), "AEROGEL_TEST_MACHINE": "cuda_own"}
     try:
         result = subprocess.run([program, f"--gtest_filter={mutant.suites}", "--gtest_fail_fast", "--gtest_throw_on_failure"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:

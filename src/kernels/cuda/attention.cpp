@@ -62,11 +62,6 @@ void launch_float(const FloatVariant& variant, const AttentionProblem& problem, 
            call.stream, args);
 }
 
-std::string takes_short_types(const AttentionProblem& problem) {
-    if (problem.dtype != DType::bf16 && problem.dtype != DType::f16) return "takes bf16 and f16";
-    return takes_no_centroids(problem);
-}
-
 std::size_t no_workspace(const AttentionProblem&) {
     return 0;
 }
@@ -116,6 +111,11 @@ void attend_f32(const AttentionProblem& problem, const AttentionCall& call) noex
 }
 
 }  // namespace
+
+std::string takes_short_types(const AttentionProblem& problem) {
+    if (problem.dtype != DType::bf16 && problem.dtype != DType::f16) return "takes bf16 and f16";
+    return takes_no_centroids(problem);
+}
 
 bool is_aligned(const AttentionRows& rows) {
     return reinterpret_cast<std::uintptr_t>(rows.data) % 16 == 0 && rows.batch % 8 == 0 &&

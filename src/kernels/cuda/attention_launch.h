@@ -67,6 +67,11 @@ bool is_aligned(const AttentionRows& rows);
 FloatAttentionArgs float_args(const AttentionProblem& problem, const AttentionCall& call, std::int64_t first,
                               std::int64_t rows);
 
+/// Of kernels of the format int8_qk for v of 16 bits.
+std::string takes_short_values(const AttentionProblem& problem);
+/// Of float kernels for q, k and v of 16 bits.
+std::string takes_short_types(const AttentionProblem& problem);
+
 /// Attention of q, k and v in f32 as pairs of bf16, where o has f32 or bf16 (2 bytes) and lies where these
 /// rows say.
 std::size_t split_workspace(const AttentionProblem& problem);

@@ -27,7 +27,7 @@ const Int8QkVariant& qk_variant_of(const AttentionProblem& problem) {
 }
 
 std::size_t qk_workspace(const AttentionProblem& problem) {
-    return int8_pair_workspace(problem, KeyBlocks::plain);
+    return int8_pair_workspace(problem, {});
 }
 
 void attend_qk_maps(const AttentionProblem& problem, const AttentionCall& call, const MapRange& maps,
@@ -54,16 +54,17 @@ void attend_qk_maps(const AttentionProblem& problem, const AttentionCall& call, 
 }
 
 void attend_qk(const AttentionProblem& problem, const AttentionCall& call) noexcept {
-    for_int8_pairs(problem, call, KeyBlocks::plain,
-                   [&](const MapRange& maps, const Int8Pair& pair) { attend_qk_maps(problem, call, maps, pair); });
+    for_int8_pairs(problem, call, {}, [&](const MapRange& maps, const Int8Pair& pair) {
+        attend_qk_maps(problem, call, maps, pair);
+    });
 }
+
+}  // namespace
 
 std::string takes_short_values(const AttentionProblem& problem) {
     if (problem.dtype != DType::bf16 && problem.dtype != DType::f16) return "takes bf16 and f16";
     return problem.biased ? takes_no_bias(problem) : takes_no_centroids(problem);
 }
-
-}  // namespace
 
 constexpr AttentionKernel kInt8QkAttention = {.name = "cuda.sm80.int8_qk_attention",
                                               .formats = formats_of(AttentionFormat::int8_qk),

@@ -41,23 +41,25 @@ void launch_tokens(const Kernel& kernel, const Int8TokensArgs& args, void* strea
 
 /// The workspace of int8_qk: means and scales of all maps, then integers of so many maps of k.
 struct PairWorkspace {
-    PairWorkspace(const AttentionProblem& problem, KeyBlocks blocks, std::int64_t maps)
+    PairWorkspace(const AttentionProblem& problem, const PairLayout& layout, std::int64_t maps)
         : mean(whole_lines(problem.kv_maps() * problem.head_dim * 4)),
           sums(whole_lines(problem.kv_maps() * mean_portions(problem.k_len) * problem.head_dim * 8)),
           scales_of_q(whole_lines(problem.maps() * problem.q_len * 4)),
           scales_of_k(whole_lines(problem.kv_maps() * problem.k_len * 4)),
           q_scale(whole_lines(maps * problem.group() * problem.q_len * 4)),
           q(whole_lines(maps * problem.group() * problem.q_len * int8_width(problem))),
-          k(whole_lines(maps * int8_groups(problem) * kInt8Group * (width_of(blocks, problem) + 8))) {}
+          k(whole_lines(maps * int8_groups(problem) * kInt8Group *
+                        (width_of(layout.blocks, problem) + 8))),
+          beside(whole_lines(maps * static_cast<std::int64_t>(layout.beside))) {}
 
     std::size_t of_all() const { return mean + sums + scales_of_q + scales_of_k; }
-    std::size_t of_maps() const { return q_scale + q + k; }
+    std::size_t of_maps() const { return q_scale + q + k + beside; }
 
-    std::size_t mean, sums, scales_of_q, scales_of_k, q_scale, q, k;
+    std::size_t mean, sums, scales_of_q, scales_of_k, q_scale, q, k, beside;
 };
 
-std::int64_t pairs_at_once(const AttentionProblem& problem, KeyBlocks blocks) {
-    return maps_at_once(problem, PairWorkspace(problem, blocks, 1).of_maps());
+std::int64_t pairs_at_once(const AttentionProblem& problem, const PairLayout& layout) {
+    return maps_at_once(problem, PairWorkspace(problem, layout, 1).of_maps());
 }
 
 }  // namespace
@@ -172,15 +174,15 @@ void launch_scales_of_tokens(const AttentionProblem& problem, const AttentionCal
                          call.smooth_k ? call.int8.k_mean : nullptr, call.int8.k_scale});
 }
 
-std::size_t int8_pair_workspace(const AttentionProblem& problem, KeyBlocks blocks) {
-    const PairWorkspace parts(problem, blocks, pairs_at_once(problem, blocks));
+std::size_t int8_pair_workspace(const AttentionProblem& problem, const PairLayout& layout) {
+    const PairWorkspace parts(problem, layout, pairs_at_once(problem, layout));
     return parts.of_all() + parts.of_maps();
 }
 
-void for_int8_pairs(const AttentionProblem& problem, const AttentionCall& call, KeyBlocks blocks,
+void for_int8_pairs(const AttentionProblem& problem, const AttentionCall& call, const PairLayout& layout,
                     FunctionRef<void(const MapRange& maps, const Int8Pair& pair)> attend) {
-    const std::int64_t most = pairs_at_once(problem, blocks);
-    const PairWorkspace parts(problem, blocks, most);
+    const std::int64_t most = pairs_at_once(problem, layout);
+    const PairWorkspace parts(problem, layout, most);
     std::byte* place = call.workspace;
     const auto take = [&](std::size_t bytes) { return std::exchange(place, place + bytes); };
     AttentionCall own = call;
@@ -195,13 +197,14 @@ void for_int8_pairs(const AttentionProblem& problem, const AttentionCall& call, 
     pair.q_scale = reinterpret_cast<float*>(take(parts.q_scale));
     pair.q = reinterpret_cast<unsigned char*>(take(parts.q));
     pair.k = reinterpret_cast<unsigned char*>(take(parts.k));
+    pair.beside = take(parts.beside);
     if (call.smooth_k && problem.k_len > 0)
         launch_means(problem, own, rows_of(call.k, call.k_strides, problem.kv_heads), mean);
     if (!own.int8.on_the_way) launch_scales_of_tokens(problem, own);
     for (std::int64_t first = 0; first < problem.kv_maps(); first += most) {
         const MapRange maps = {first, std::min(most, problem.kv_maps() - first)};
         launch_queries(problem, own, maps, pair.q, pair.q_scale);
-        launch_keys(problem, own, maps, pair.k, blocks);
+        launch_keys(problem, own, maps, pair.k, layout.blocks);
         attend(maps, pair);
     }
 }

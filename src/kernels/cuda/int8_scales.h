@@ -57,11 +57,16 @@ void launch_scales_of_tokens(const AttentionProblem& problem, const AttentionCal
 /// with call.smooth_k: the format int8_qk.
 struct Int8Pair {
     unsigned char *q = nullptr, *k = nullptr;
-    float* q_scale = nullptr;  ///< [maps, q_len]
+    float* q_scale = nullptr;     ///< [maps, q_len]
+    std::byte* beside = nullptr;  ///< PairLayout::beside for each map of k
 };
-std::size_t int8_pair_workspace(const AttentionProblem& problem, KeyBlocks blocks);
+struct PairLayout {
+    KeyBlocks blocks = KeyBlocks::plain;
+    std::size_t beside = 0;  ///< what else a map of k needs, in bytes
+};
+std::size_t int8_pair_workspace(const AttentionProblem& problem, const PairLayout& layout);
 /// Makes the integers in call.workspace, some maps at a time, and calls attend() for those.
-void for_int8_pairs(const AttentionProblem& problem, const AttentionCall& call, KeyBlocks blocks,
+void for_int8_pairs(const AttentionProblem& problem, const AttentionCall& call, const PairLayout& layout,
                     FunctionRef<void(const MapRange& maps, const Int8Pair& pair)> attend);
 
 }  // namespace aerogel::cuda

@@ -13,6 +13,7 @@ extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;
 extern const ConvolutionKernel kConvolution;
 extern const PlanningKernels kPlanning;
+extern const AttentionKernel kHopperAttention, kHopperInt8QkAttention;  // attention_sm90.cpp: wgmma
 // attention.cpp, int8_attention.cpp, int8_qk_attention.cpp, attention_rounding.cpp
 extern const AttentionKernel kAttention, kSplitAttention, kInt8Attention, kInt8QkAttention, kRoundedAttention;
 

@@ -30,9 +30,11 @@ constexpr MachineRow<LinearKernel> kLinearRows[] = {
     {kAll, &kFloatLinear},
 };
 constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
+    {kSm90, &kHopperAttention},
     {kAll, &kAttention},
     {kAll, &kSplitAttention},
     {kAll, &kInt8Attention},
+    {kSm90, &kHopperInt8QkAttention},
     {kAll, &kInt8QkAttention},
     {kAll, &kRoundedAttention},
 };
