@@ -166,11 +166,12 @@ struct SoftmaxArgs {
     void* stream = nullptr;
 };
 
-/// x[i] = x[i] between low and high, for i < count; NaN stays.
+/// x[i] = x[i] between low and high, for i < count; NaN stays, or with clears_nan becomes low.
 struct ClampArgs {
     float* x = nullptr;
     std::int64_t count = 0;
     float low = -1.0F, high = 1.0F;
+    bool clears_nan = false;
     void* stream = nullptr;
 };
 

@@ -190,7 +190,8 @@ void clamp(const ClampArgs& args) noexcept {
     parallel_for((args.count + kChunk - 1) / kChunk, [&](std::int64_t chunk, int) {
         const std::int64_t end = std::min(args.count, (chunk + 1) * kChunk);
         for (std::int64_t i = chunk * kChunk; i < end; ++i) {
-            const float above = args.x[i] < args.low ? args.low : args.x[i];
+            const bool below = args.clears_nan ? !(args.x[i] >= args.low) : args.x[i] < args.low;
+            const float above = below ? args.low : args.x[i];
             args.x[i] = above > args.high ? args.high : above;
         }
     });

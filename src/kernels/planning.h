@@ -66,6 +66,29 @@ struct KeepBestArgs {
     void* stream = nullptr;
 };
 
+/// The cells of every map from grids that may be finer and that maps may share: a cell is kept where anything
+/// of its part is not zero.
+struct PlaceCellsArgs {
+    const std::uint8_t* from = nullptr;  ///< [grids, from_rows, from_columns]
+    /// The grid of a map: choice[map], or without a choice map / heads * of_batch + map % heads * of_head.
+    const std::int32_t* choice = nullptr;
+    std::int64_t heads = 1, of_batch = 0, of_head = 0;
+    std::int64_t from_rows = 0, from_columns = 0;
+    const IndexRange* q_parts = nullptr;  ///< [rows] rows of `from`; null: each its own, as many
+    const IndexRange* k_parts = nullptr;  ///< [columns] columns of `from`
+    std::uint8_t* grid = nullptr;         ///< [maps, rows, columns] of 0 and 1
+    std::int64_t maps = 0, rows = 0, columns = 0;
+    void* stream = nullptr;
+
+    constexpr std::int64_t grid_of(std::int64_t map) const {
+        return choice != nullptr ? choice[map] : map / heads * of_batch + map % heads * of_head;
+    }
+    static constexpr IndexRange part(const IndexRange* parts, std::int64_t i) {
+        if (parts != nullptr) return parts[i];
+        return {static_cast<std::int32_t>(i), static_cast<std::int32_t>(i + 1)};
+    }
+};
+
 /// From the cells that are kept to lists of blocks: block (i, j) is computed when any cell of rows q_reach[i]
 /// and columns k_reach[j] is kept. List i of a map has room for all k_blocks: it begins at row_start and ends
 /// before row_end, both in elements of `columns`, ascending.
@@ -219,6 +242,7 @@ struct PlanningKernels {
     void (*cell_means)(const CellMeansArgs& args) noexcept;
     void (*mean_products)(const MeanProductsArgs& args) noexcept;
     void (*keep_best)(const KeepBestArgs& args) noexcept;
+    void (*place_cells)(const PlaceCellsArgs& args) noexcept;
     void (*block_lists)(const BlockListsArgs& args) noexcept;
     void (*sample_recalls)(const SampleRecallsArgs& args) noexcept;
     void (*sample_errors)(const SampleErrorsArgs& args) noexcept;

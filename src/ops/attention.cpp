@@ -313,22 +313,10 @@ AttentionStrides attention_strides(const TensorView& view, AttentionLayout layou
     return {strides[0], strides[bnsd ? 1 : 2], strides[bnsd ? 2 : 1]};
 }
 
-namespace {
-
-bool has_offsets(const AttentionScales* scales) {
-    return scales != nullptr &&
-           (scales->q_offset.defined() || scales->k_offset.defined() || scales->v_offset.defined());
-}
-
-}  // namespace
-
 AttentionProblem check_attention(const AttentionViews& views, const AttentionOptions& options) {
     AttentionProblem problem = check_shapes(views, options.layout);
     if (!std::isfinite(options.scale))
         throw InvalidArgument("[" + std::string(views.op) + "] the scale must be finite");
-    if (views.q.device != Device::cpu && has_offsets(options.scales))
-        throw Unsupported("[" + std::string(views.op) + "] calibrated offsets are not supported on " +
-                          views.q.device.describe());
     problem.format = options.format;
     problem.causal = options.causal;
     problem.biased = given(options.bias);

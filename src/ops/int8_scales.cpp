@@ -102,20 +102,38 @@ void calibrate(const AttentionProblem& problem, const AttentionScales& given, In
 }
 
 /// The same on another device, where the values, which the host has, go with the launches, so that a graph
-/// keeps them. NaN stays, as it does between any two limits.
+/// keeps them. Scales that are NaN stay, as NaN does between any two limits.
 void calibrate_there(const AttentionProblem& problem, const AttentionScales& given, Device device,
                      const AttentionCall& call) {
     const ElementwiseKernels& kernels = elementwise_kernels(device);
     const auto set = [&](const PerMap& values, float* found, std::int64_t each) {
         for (std::int64_t map = 0; map < values.maps; ++map) {
             const float value = values.at(map);
-            kernels.clamp({found + map * each, each, value, value, call.stream});
+            kernels.clamp({found + map * each, each, value, value, false, call.stream});
         }
     };
+    const auto fill = [&](float* to, std::int64_t count, float value) {
+        kernels.clamp({to, count, value, value, true, call.stream});
+    };
+    const auto fill_maps = [&](const PerMap& values, float* to) {
+        for (std::int64_t map = 0; to != nullptr && map < values.maps; ++map)
+            fill(to + map, 1, values.at(map));
+    };
+    const auto of_q = [&](const Tensor& values) { return PerMap{values, problem.maps(), problem.heads}; };
+    const auto of_kv = [&](const Tensor& values) {
+        return PerMap{values, problem.kv_maps(), problem.kv_heads};
+    };
+    const std::int64_t d = problem.head_dim;
     const std::int64_t groups = (problem.k_len + kQuantizedKeyGroup - 1) / kQuantizedKeyGroup;
-    set({given.q_scale, problem.maps(), problem.heads}, call.int8.q_scale, problem.q_len);
-    set({given.k_scale, problem.kv_maps(), problem.kv_heads}, call.int8.k_scale, problem.k_len);
-    set({given.v_scale, problem.kv_maps(), problem.kv_heads}, call.int8.v_scale, groups * problem.head_dim);
+    const Int8Arrays& to = call.int8;
+    set(of_q(given.q_scale), to.q_scale, problem.q_len);
+    set(of_kv(given.k_scale), to.k_scale, problem.k_len);
+    set(of_kv(given.v_scale), to.v_scale, groups * d);
+    fill_maps(of_q(given.q_offset), to.q_offset);
+    fill_maps(of_kv(given.k_offset), to.k_offset);
+    fill_maps(of_kv(given.v_offset), to.v_offset);
+    for (std::int64_t map = 0; to.v_shift != nullptr && map < problem.kv_maps(); ++map)
+        fill(to.v_shift + map * d, d, -of_kv(given.v_offset).at(map) * of_kv(given.v_scale).at(map));
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct ScaleMemory {
 };
 
 /// Sets call.int8: what the kernel's find_scales() finds, or leaves to run() where each token has its own;
-/// with options.scales those, NaN where a value is not finite; on devices other than the CPU without offsets.
+/// with options.scales those, NaN where a value is not finite.
 void fill_scales(const AttentionKernel& kernel, const AttentionProblem& problem,
                  const AttentionOptions& options, const ScaleMemory& memory, AttentionCall& call);
 

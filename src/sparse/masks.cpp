@@ -1,4 +1,4 @@
-// Fine cells of a given mask go to the cells they lie in.
+// Which cells of a given mask lie in which of a pattern.
 #include "sparse/masks.h"
 
 #include <algorithm>
@@ -9,17 +9,6 @@
 
 namespace aerogel {
 namespace {
-
-// The coarse cell each fine cell lies in.
-std::vector<std::size_t> parents(const Cells& fine, const Cells& coarse) {
-    std::vector<std::size_t> result;
-    std::size_t parent = 0;
-    for (const Cell& cell : fine) {
-        while (coarse[parent].end <= cell.begin) ++parent;
-        result.push_back(parent);
-    }
-    return result;
-}
 
 // Cells of the largest block size that divides the side's and makes `count` of them.
 std::optional<Cells> cells_of_count(const SparseGeometry& side, const HeadPattern& pattern,
@@ -37,7 +26,7 @@ std::optional<Cells> cells_of_count(const SparseGeometry& side, const HeadPatter
 }
 
 [[noreturn]] void fail_mask(const GivenMask& given) {
-    const auto& [q, sides, mask, pattern] = given;
+    const auto& [q, sides, mask, pattern, device] = given;
     const Shape wanted = {q.batch, q.heads, static_cast<std::int64_t>(pattern.cells(sides.q).size()),
                           static_cast<std::int64_t>(pattern.cells(sides.k).size())};
     throw InvalidArgument("[sparse_attention] mask must be contiguous bool, u8 or i8 " + to_string(wanted) +
@@ -49,31 +38,28 @@ std::optional<Cells> cells_of_count(const SparseGeometry& side, const HeadPatter
 
 }  // namespace
 
-void place_given(const GivenMask& given, std::uint8_t* grid) {
-    const auto& [q, sides, mask, pattern] = given;
-    const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
-    if (!bytes || mask.shape.size() != 4 || !mask.contiguous() || mask.device != Device::cpu ||
-        (mask.dim(0) != q.batch && mask.dim(0) != 1) || (mask.dim(1) != q.heads && mask.dim(1) != 1))
-        fail_mask(given);
-    const auto fine_q = cells_of_count(sides.q, pattern, mask.dim(2));
-    const auto fine_k = cells_of_count(sides.k, pattern, mask.dim(3));
-    if (!fine_q || !fine_k) fail_mask(given);
-    const Cells q_cells = pattern.cells(sides.q), k_cells = pattern.cells(sides.k);
-    const auto q_parent = parents(*fine_q, q_cells), k_parent = parents(*fine_k, k_cells);
-    const std::size_t cells = q_cells.size() * k_cells.size();
-    for (std::int64_t map = 0; map < q.maps(); ++map, grid += cells) {
-        const std::int64_t batch = mask.dim(0) == 1 ? 0 : map / q.heads;
-        const std::int64_t head = mask.dim(1) == 1 ? 0 : map % q.heads;
-        const auto* of_map = static_cast<const std::uint8_t*>(mask.data) +
-                             (batch * mask.dim(1) + head) * mask.dim(2) * mask.dim(3);
-        std::fill_n(grid, cells, std::uint8_t{0});
-        for (std::size_t row = 0; row < q_parent.size(); ++row) {
-            for (std::size_t column = 0; column < k_parent.size(); ++column) {
-                if (of_map[row * k_parent.size() + column] != 0)
-                    grid[q_parent[row] * k_cells.size() + k_parent[column]] = 1;
-            }
-        }
+std::optional<std::vector<IndexRange>> mask_parts(const SparseGeometry& side, const HeadPattern& pattern,
+                                                  std::int64_t count) {
+    const auto fine = cells_of_count(side, pattern, count);
+    if (!fine) return std::nullopt;
+    std::vector<IndexRange> parts;
+    std::int32_t next = 0;
+    for (const Cell& cell : pattern.cells(side)) {
+        const std::int32_t first = next;
+        while (next < static_cast<std::int32_t>(fine->size()) && (*fine)[static_cast<std::size_t>(next)].begin < cell.end)
+            ++next;
+        parts.push_back({first, next});
     }
+    return parts;
+}
+
+void check_given(const GivenMask& given) {
+    const auto& [q, sides, mask, pattern, device] = given;
+    const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
+    if (!bytes || mask.shape.size() != 4 || !mask.contiguous() || mask.device != device ||
+        (mask.dim(0) != q.batch && mask.dim(0) != 1) || (mask.dim(1) != q.heads && mask.dim(1) != 1) ||
+        !cells_of_count(sides.q, pattern, mask.dim(2)) || !cells_of_count(sides.k, pattern, mask.dim(3)))
+        fail_mask(given);
 }
 
 }  // namespace aerogel

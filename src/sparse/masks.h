@@ -1,21 +1,30 @@
-// From a mask that is given to the cells of a pattern.
+// A mask that is given, and the cells of a pattern.
 #pragma once
 
+#include <optional>
+#include <vector>
+
+#include "kernels/planning.h"
 #include "sparse/geometry.h"
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
 
-/// A mask for the maps of q.
+/// The rows (or columns) of a mask with so many that lie in each cell of a side: where the pattern pools, the
+/// mask may be finer than its cells. None where no size of blocks makes so many.
+std::optional<std::vector<IndexRange>> mask_parts(const SparseGeometry& side, const HeadPattern& pattern,
+                                                  std::int64_t count);
+
+/// A mask for the maps of q, for kernels of a device.
 struct GivenMask {
     const HeadRows& q;
     const SparseSides& sides;
     const TensorView& mask;
     const HeadPattern& pattern;
+    Device device;
 };
 
-/// Puts it to [maps, query cells, key cells] bytes of 0 and 1. Where the pattern pools, the mask may be finer
-/// than its cells. InvalidArgument where it does not fit.
-void place_given(const GivenMask& given, std::uint8_t* grid);
+/// InvalidArgument where it does not fit.
+void check_given(const GivenMask& given);
 
 }  // namespace aerogel

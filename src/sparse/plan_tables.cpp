@@ -12,6 +12,7 @@
 #include "base/thread_pool.h"
 #include "core/device_memory.h"
 #include "ops/planning.h"
+#include "sparse/masks.h"
 #include "sparse/recognition.h"
 
 namespace aerogel {
@@ -44,12 +45,13 @@ std::vector<IndexRange> reach_of(const Cells& cells, const SparseGeometry& side)
     return reach;
 }
 
-struct OrdersOfSide {
+struct TablesOfSide {
     TokenOrder (*HeadPattern::*order)(const SparseGeometry& side);
     const SparseGeometry& side;
+    std::int64_t mask_count;
 };
 
-SideTables tables_of(const TablesRequest& request, const OrdersOfSide& of, Device device) {
+SideTables tables_of(const TablesRequest& request, const TablesOfSide& of, Device device) {
     SideTables tables;
     tables.cells = request.patterns[0]->cells(of.side);
     tables.blocks = of.side.blocks();
@@ -69,6 +71,9 @@ SideTables tables_of(const TablesRequest& request, const OrdersOfSide& of, Devic
         all.insert(all.end(), tables.orders.back().begin(), tables.orders.back().end());
     }
     if (!all.empty()) tables.order = bytes_on(device, all);
+    if (of.mask_count != 0 && of.mask_count != static_cast<std::int64_t>(tables.cells.size()))
+        if (const auto parts = mask_parts(of.side, *request.patterns[0], of.mask_count))
+            tables.parts = bytes_on(device, *parts);
     return tables;
 }
 
@@ -99,6 +104,7 @@ void add_static_lists(const TablesRequest& request, PlanTables& tables) {
     tables.row_start = bytes_on(tables.device, row_start);
     tables.row_end = bytes_on(tables.device, row_end);
     tables.columns = bytes_on(tables.device, columns);
+    if (request.keeps_cells) tables.cells = bytes_on(tables.device, grids);
 }
 
 // 0 and 1 for each sampled query and key: whether that score lies in a block that the pattern keeps.
@@ -140,8 +146,8 @@ std::shared_ptr<const PlanTables> make_tables(const TablesRequest& request, Devi
     auto tables = std::make_shared<PlanTables>();
     tables->device = device;
     tables->patterns = request.patterns;
-    tables->q = tables_of(request, {&HeadPattern::q_order, request.sides.q}, device);
-    tables->k = tables_of(request, {&HeadPattern::k_order, request.sides.k}, device);
+    tables->q = tables_of(request, {&HeadPattern::q_order, request.sides.q, request.mask_rows}, device);
+    tables->k = tables_of(request, {&HeadPattern::k_order, request.sides.k, request.mask_columns}, device);
     if (request.patterns[0]->static_blocks != nullptr) add_static_lists(request, *tables);
     if (request.recognises) add_sample(request.sides, *tables);
     return tables;
@@ -159,6 +165,7 @@ void add_side(const SparseGeometry& side, Key& key) {
 
 Key key_of(const TablesRequest& request, Device device) {
     Key key = {static_cast<std::int64_t>(device.kind), device.index, request.recognises ? 1 : 0,
+               request.keeps_cells ? 1 : 0, request.mask_rows, request.mask_columns,
                std::bit_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(&memory_of(device)))};
     for (const HeadPattern* pattern : request.patterns)
         key.push_back(std::bit_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(pattern)));

@@ -31,6 +31,7 @@ struct SideTables {
     Tensor kept;    ///< u8 per cell: always kept
     Tensor reach;   ///< IndexRange per block: the cells that reach into it
     Tensor order;   ///< i32 [patterns, tokens], where there are orders
+    Tensor parts;   ///< IndexRange per cell, where a given mask is finer: its rows (or columns) there
 };
 
 struct PlanTables {
@@ -39,6 +40,7 @@ struct PlanTables {
     SideTables q, k;
     // Of static patterns.
     std::vector<BlockGrid> grids;        ///< here
+    Tensor cells;                        ///< the same, one behind the other; with keeps_cells
     Tensor row_start, row_end, columns;  ///< lists of each pattern's blocks, as BlockListsArgs has them
     // Of patterns that heads are recognised among; the last pattern is dense.
     std::int64_t sampled_queries = 0, sampled_keys = 0;
@@ -54,6 +56,8 @@ struct TablesRequest {
     const SparseSides& sides;
     std::vector<const HeadPattern*> patterns;
     bool recognises = false;
+    bool keeps_cells = false;                    ///< of static patterns
+    std::int64_t mask_rows = 0, mask_columns = 0;  ///< of a given mask; 0: there is none
     int threads = 0;  ///< at most so many of the pool make them; 0: all
 };
 

@@ -84,7 +84,14 @@ class Planner {
     }
 
     void decide(SparsePlan& plan) {
-        TablesRequest request = {sides_, {}, recognises(), problem_.options.attention.call.threads};
+        TablesRequest request = {sides_, {}, recognises()};
+        request.threads = problem_.options.attention.call.threads;
+        request.keeps_cells = has_static_heads() && problem_.options.keep_cells;
+        if (const TensorView& mask = problem_.options.mask; mask.data != nullptr) {
+            check_given({q_, sides_, mask, cell_pattern(problem_), device_});
+            request.mask_rows = mask.dim(2);
+            request.mask_columns = mask.dim(3);
+        }
         for (const HeadPattern* pattern : problem_.row.head_patterns()) request.patterns.push_back(pattern);
         if (problem_.row.recognises()) request.patterns.push_back(problem_.row.head_pattern("dense"));
         tables_ = plan_tables(request, device_);
@@ -100,6 +107,7 @@ class Planner {
                 if (operation_stopped()) return;
                 if (has_static_heads()) {
                     fan_out(*arrays);
+                    if (problem_.options.keep_cells) place_static(*arrays->facts, plan);
                 } else {
                     list_content(*arrays, plan);
                 }
@@ -108,8 +116,6 @@ class Planner {
             problem_.options.attention.call.threads);
         if (device_ == Device::cpu) {
             read_plan(*arrays, plan);
-            if (has_static_heads() && problem_.options.keep_cells && plan.dense_because.empty())
-                add_static_cells(plan);
         } else {
             name_heads(plan);
             plan.on_device = std::move(arrays);
@@ -186,7 +192,7 @@ class Planner {
             grid = scratch->take<std::uint8_t>(element_count(shape));
         }
         if (problem_.options.mask.data != nullptr) {
-            place_given({q_, sides_, problem_.options.mask, cell_pattern(problem_)}, grid);
+            place_given(grid, shape);
         } else {
             ContentInput input{sides_,
                                *tables_,
@@ -239,16 +245,40 @@ class Planner {
         planning_kernels(device_).kept_scores(args);
     }
 
-    void add_static_cells(SparsePlan& plan) const {
-        plan.cells = Tensor(DType::i8, cell_shape(tables_->q.cells, tables_->k.cells));
-        auto* out = static_cast<std::byte*>(plan.cells.mutable_data());
-        for (const SparseHead& head : plan.heads) {
-            const HeadPattern* pattern = problem_.row.head_pattern(head.type);
-            const auto at = std::find(tables_->patterns.begin(), tables_->patterns.end(), pattern);
-            const BlockGrid& grid = tables_->grids[static_cast<std::size_t>(at - tables_->patterns.begin())];
-            std::memcpy(out, grid.data(), grid.size());
-            out += grid.size();
-        }
+    // The cells of the pattern that each head has.
+    void place_static(const HeadFacts& facts, SparsePlan& plan) const {
+        const Shape shape = cell_shape(tables_->q.cells, tables_->k.cells);
+        plan.cells = Tensor(DType::i8, shape, device_);
+        PlaceCellsArgs args = cells_to(static_cast<std::uint8_t*>(plan.cells.mutable_data()), shape);
+        args.from = values_of<std::uint8_t>(tables_->cells);
+        args.from_rows = args.rows;
+        args.from_columns = args.columns;
+        if (facts.chosen) args.choice = facts.choice(facts.bytes.data());
+        planning_kernels(device_).place_cells(args);
+    }
+
+    void place_given(std::uint8_t* grid, const Shape& shape) const {
+        const TensorView& mask = problem_.options.mask;
+        PlaceCellsArgs args = cells_to(grid, shape);
+        args.from = static_cast<const std::uint8_t*>(mask.data);
+        args.of_batch = mask.dim(0) == 1 ? 0 : mask.dim(1);
+        args.of_head = mask.dim(1) == 1 ? 0 : 1;
+        args.from_rows = mask.dim(2);
+        args.from_columns = mask.dim(3);
+        if (tables_->q.parts.defined()) args.q_parts = values_of<IndexRange>(tables_->q.parts);
+        if (tables_->k.parts.defined()) args.k_parts = values_of<IndexRange>(tables_->k.parts);
+        planning_kernels(device_).place_cells(args);
+    }
+
+    PlaceCellsArgs cells_to(std::uint8_t* grid, const Shape& shape) const {
+        PlaceCellsArgs args;
+        args.heads = q_.heads;
+        args.grid = grid;
+        args.maps = q_.maps();
+        args.rows = shape[2];
+        args.columns = shape[3];
+        args.stream = stream_;
+        return args;
     }
 
     // What is known before anybody reads what the device found.
@@ -278,10 +308,10 @@ bool looks_at_content(const SparseProblem& problem) {
 
 Device planning_device(const SparseProblem& problem) {
     const Device device = problem.q.device;
-    const bool can =
-        has_planning(device) &&
-        (!cell_pattern(problem).strides || planning_kernels(device).strided_products != nullptr) &&
-        !(problem.row.recognises() && problem.options.keep_cells);
+    if (!has_planning(device)) return Device::cpu;
+    if (const TensorView& mask = problem.options.mask; mask.data != nullptr)
+        return mask.device == device ? device : Device::cpu;
+    const bool can = !cell_pattern(problem).strides || planning_kernels(device).strided_products != nullptr;
     return looks_at_content(problem) && can ? device : Device::cpu;
 }
 

@@ -113,6 +113,7 @@ inline PlanningKernels hidden_planning() {
             .cell_means = HiddenPlanning<&Kernels::cell_means>::run,
             .mean_products = HiddenPlanning<&Kernels::mean_products>::run,
             .keep_best = HiddenPlanning<&Kernels::keep_best>::run,
+            .place_cells = HiddenPlanning<&Kernels::place_cells>::run,
             .block_lists = HiddenPlanning<&Kernels::block_lists>::run,
             .sample_recalls = HiddenPlanning<&Kernels::sample_recalls>::run,
             .sample_errors = HiddenPlanning<&Kernels::sample_errors>::run,

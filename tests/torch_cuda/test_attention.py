@@ -71,8 +71,8 @@ def test_calibrated_scales():
     q, k, v = qkv(70)
     scales = {name: torch.tensor([0.02, 0.03, 0.025, 0.04]) for name in ("q_scale", "k_scale", "v_scale")}
     close(aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales), aerogel.quantized_attention(q, k, v, "int8", scales=scales), 1e-3)
-    with pytest.raises(NotImplementedError, match="calibrated offsets are not supported on cuda:0"):
-        aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales | {"v_offset": torch.ones(4)})
+    scales |= {"q_offset": torch.tensor([3.0, -5.0, 0.0, 7.0]), "k_offset": torch.full((4,), -2.0), "v_offset": torch.tensor([1.0, 20.0, -30.0, 0.0])}
+    close(aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales), aerogel.quantized_attention(q, k, v, "int8", scales=scales), 1e-3)
 
 
 def test_gradients():

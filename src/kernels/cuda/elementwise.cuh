@@ -285,7 +285,8 @@ __device__ __forceinline__ void softmax(const SoftmaxArgs& a) {
 __device__ __forceinline__ void clamp(const ClampArgs& a) {
     const std::int64_t i = thread_number();
     if (i >= a.count) return;
-    const float above = a.x[i] < a.low ? a.low : a.x[i];
+    const bool below = a.clears_nan ? !(a.x[i] >= a.low) : a.x[i] < a.low;
+    const float above = below ? a.low : a.x[i];
     a.x[i] = above > a.high ? a.high : above;
 }
 

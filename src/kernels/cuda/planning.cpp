@@ -23,7 +23,7 @@ const Kernel kMeanProducts{kPlanningImage, "aerogel_mean_products"},
     kChooseTypes{kPlanningImage, "aerogel_choose_types"},
     kSampleErrors{kPlanningImage, "aerogel_sample_errors"},
     kChooseByError{kPlanningImage, "aerogel_choose_by_error"}, kFanOut{kPlanningImage, "aerogel_fan_out"},
-    kKeptScores{kPlanningImage, "aerogel_kept_scores"};
+    kKeptScores{kPlanningImage, "aerogel_kept_scores"}, kPlaceCells{kPlanningImage, "aerogel_place_cells"};
 
 std::int64_t parts(std::int64_t count, std::int64_t part) {
     return (count + part - 1) / part;
@@ -57,6 +57,10 @@ void mean_products(const MeanProductsArgs& args) noexcept {
 
 void keep_best(const KeepBestArgs& args) noexcept {
     launch(kKeepBest, warps_for(args.maps * args.rows), args.stream, args);
+}
+
+void place_cells(const PlaceCellsArgs& args) noexcept {
+    launch(kPlaceCells, threads_for(args.maps * args.rows * args.columns), args.stream, args);
 }
 
 void block_lists(const BlockListsArgs& args) noexcept {
@@ -107,6 +111,7 @@ constexpr PlanningKernels kPlanning = {.name = "cuda.sm80.planning",
                                        .cell_means = cell_means,
                                        .mean_products = mean_products,
                                        .keep_best = keep_best,
+                                       .place_cells = place_cells,
                                        .block_lists = block_lists,
                                        .sample_recalls = sample_recalls,
                                        .sample_errors = sample_errors,

@@ -15,6 +15,7 @@ AEROGEL_KERNEL(cell_means_bf16, cuda::kMeanThreads, aerogel::CellMeansArgs, cell
 AEROGEL_KERNEL(cell_means_f16, cuda::kMeanThreads, aerogel::CellMeansArgs, cell_means<DType::f16>)
 AEROGEL_KERNEL(mean_products, cuda::kProductWarps * 32, aerogel::MeanProductsArgs, mean_products)
 AEROGEL_KERNEL(keep_best, cuda::kPlanningThreads, aerogel::KeepBestArgs, keep_best)
+AEROGEL_KERNEL(place_cells, cuda::kPlanningThreads, aerogel::PlaceCellsArgs, place_cells)
 AEROGEL_KERNEL(block_lists, cuda::kPlanningThreads, aerogel::BlockListsArgs, block_lists)
 AEROGEL_KERNEL(sample_shares, cuda::kPlanningThreads, aerogel::SampleRecallsArgs, sample_shares)
 AEROGEL_KERNEL(choose_types, cuda::kPlanningThreads, aerogel::SampleRecallsArgs, choose_types)

@@ -121,6 +121,21 @@ __device__ __forceinline__ void keep_best(const KeepBestArgs& a) {
         grid[c] = whole || a.k_kept[c] != 0 || rank_of(scores[c]) >= least ? 1 : 0;
 }
 
+/// A thread per cell.
+__device__ __forceinline__ void place_cells(const PlaceCellsArgs& a) {
+    const std::int64_t cell = planning_thread();
+    if (cell >= a.maps * a.rows * a.columns) return;
+    const std::int64_t map = cell / a.columns / a.rows;
+    const IndexRange rows = a.part(a.q_parts, cell / a.columns % a.rows),
+                     columns = a.part(a.k_parts, cell % a.columns);
+    const std::uint8_t* const from = a.from + a.grid_of(map) * a.from_rows * a.from_columns;
+    bool kept = false;
+    for (std::int32_t row = rows.begin; row < rows.end && !kept; ++row)
+        for (std::int32_t c = columns.begin; c < columns.end && !kept; ++c)
+            kept = from[row * a.from_columns + c] != 0;
+    a.grid[cell] = kept ? 1 : 0;
+}
+
 /// A warp per list.
 __device__ __forceinline__ void block_lists(const BlockListsArgs& a) {
     const std::int64_t list = planning_thread() / 32;

@@ -106,6 +106,20 @@ bool any_kept(const std::uint8_t* cells, const IndexRange& range) {
     return std::any_of(cells + range.begin, cells + range.end, [](std::uint8_t kept) { return kept != 0; });
 }
 
+void place_cells(const PlaceCellsArgs& args) noexcept {
+    parallel_for(args.maps * args.rows, [&](std::int64_t task, int) {
+        const IndexRange rows = args.part(args.q_parts, task % args.rows);
+        const std::uint8_t* from =
+            args.from + args.grid_of(task / args.rows) * args.from_rows * args.from_columns;
+        for (std::int64_t column = 0; column < args.columns; ++column) {
+            bool kept = false;
+            for (std::int32_t row = rows.begin; row < rows.end && !kept; ++row)
+                kept = any_kept(from + row * args.from_columns, args.part(args.k_parts, column));
+            args.grid[task * args.columns + column] = kept ? 1 : 0;
+        }
+    });
+}
+
 void block_lists(const BlockListsArgs& args) noexcept {
     parallel_for(args.maps * args.q_blocks, [&](std::int64_t task, int) {
         const IndexRange rows = args.q_reach[task % args.q_blocks];
@@ -344,6 +358,7 @@ constexpr PlanningKernels kPlanning = {.name = "reference.planning",
                                        .cell_means = cell_means,
                                        .mean_products = mean_products,
                                        .keep_best = keep_best,
+                                       .place_cells = place_cells,
                                        .block_lists = block_lists,
                                        .sample_recalls = sample_recalls,
                                        .sample_errors = sample_errors,

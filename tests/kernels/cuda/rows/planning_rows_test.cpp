@@ -268,13 +268,40 @@ TEST(CudaPlanning, CellsAndGivenMasks) {
         const Tensor cells = there.cells.to(Device::cpu);
         ASSERT_EQ(cells.shape(), here.cells.shape());
         EXPECT_EQ(std::memcmp(cells.data(), here.cells.data(), cells.bytes()), 0);
+        EXPECT_NE(there.on_device, nullptr);
         if (request.pattern.type == "rf_v1") continue;
         SparsePlanOptions options;
         options.mask = here.cells;  // nothing of q and k is looked at, and nothing copied
         const Arrays moved = arrays.there();
-        const SparsePlan given = plan_sparse(moved.q, moved.k, request.pattern, request.video, options);
+        SparsePlan given = plan_sparse(moved.q, moved.k, request.pattern, request.video, options);
         EXPECT_EQ(given.on_device, nullptr);
         EXPECT_EQ(given.mask.columns, here.mask.columns);
+        options.mask = there.cells;
+        given = plan_sparse(moved.q, moved.k, request.pattern, request.video, options);
+        EXPECT_NE(given.on_device, nullptr);
+        EXPECT_EQ(on_host(given).mask.columns, here.mask.columns);
+    }
+}
+
+// Blocks of 16 tokens for a pattern of 32; a mask of its own for each map, or one for all.
+TEST(CudaPlanning, GivenMasksMayBeFinerAndShared) {
+    Request request = block_mean_requests()[1];
+    const Arrays arrays(request), moved = arrays.there();
+    const Tensor fine = plan_of(request, arrays, nullptr, true).cells, there = fine.to(Device::cuda);
+    request.pattern.block_size = 32;
+    for (const bool shared : {false, true}) {
+        SparsePlanOptions on_cpu, on_device;
+        on_cpu.mask = fine;
+        on_device.mask = there;
+        if (shared) on_cpu.mask.shape[0] = on_cpu.mask.shape[1] = 1;
+        on_device.mask.shape = on_cpu.mask.shape;
+        on_cpu.keep_cells = on_device.keep_cells = true;
+        const SparsePlan wanted = plan_sparse(arrays.q, arrays.k, request.pattern, request.video, on_cpu),
+                         got = plan_sparse(moved.q, moved.k, request.pattern, request.video, on_device);
+        expect_equal(on_host(got), wanted);
+        const Tensor cells = got.cells.to(Device::cpu);
+        ASSERT_EQ(cells.shape(), wanted.cells.shape());
+        EXPECT_EQ(std::memcmp(cells.data(), wanted.cells.data(), cells.bytes()), 0);
     }
 }
 
@@ -314,8 +341,8 @@ TEST(CudaPlanning, WhatIsNotFiniteIsComputedInFull) {
     }
 }
 
-// Calibrated scales of int8, a value per head of q and of k and v, NaN where a value is not finite; also
-// under a plan.
+// Calibrated scales of int8, a value per head of q and of k and v, NaN where a value is not finite, and
+// offsets; also under a plan.
 TEST(CudaPlanning, CalibratedScalesAreThoseOfTheCpu) {
     Request request = attention_requests()[0];
     request.head_dim = 16;
@@ -324,9 +351,9 @@ TEST(CudaPlanning, CalibratedScalesAreThoseOfTheCpu) {
     const AttentionScales scales = {Tensor::of(std::vector<float>{0.1F, 0.05F}, {2}),
                                     Tensor::of(std::vector<float>{0.2F}, {1}),
                                     Tensor::of(std::vector<float>{0.005F}, {1}),
-                                    {},
-                                    {},
-                                    {}};
+                                    Tensor::of(std::vector<float>{7.0F, -3.0F}, {2}),
+                                    Tensor::of(std::vector<float>{-5.0F}, {1}),
+                                    Tensor::of(std::vector<float>{40.0F}, {1})};
     AttentionOptions options = sparse_options(AttentionFormat::int8);
     options.scales = &scales;
     const Arrays moved = arrays.there();
