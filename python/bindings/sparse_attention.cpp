@@ -62,7 +62,7 @@ void make_layout(VideoLayout* self, const Latent& latent, const Latent& latent_k
 }
 
 SparsePlan plan(const DeviceArray& q, const DeviceArray& k, const SparsePattern& pattern,
-                const VideoLayout& video, const CallOptions& call, const std::optional<Array>& mask,
+                const VideoLayout& video, const CallOptions& call, const std::optional<DeviceArray>& mask,
                 const std::optional<DeviceArray>& v, bool keep_cells) {
     SparsePlanOptions options{.attention = call.attention, .keep_cells = keep_cells};
     if (mask) options.mask = view_of(*mask);

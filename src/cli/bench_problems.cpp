@@ -265,7 +265,8 @@ std::vector<double> attention_sample(const Tensor& q, const Tensor& k, const Ten
     return sums;
 }
 
-BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int8, Device device) {
+BenchCase make_attention_case(const AttentionShape& shape, DType dtype, AttentionFormat format,
+                              Device device) {
     const Shape full = {1, shape.tokens, shape.heads, shape.head_dim};
     const Shape keys = {1, shape.keys, shape.heads, shape.head_dim};
     const Tensor q = random_tensor(full, 1).to(dtype), k = random_tensor(keys, 2).to(dtype),
@@ -274,9 +275,7 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, bool int
     Tensor o(dtype, full, device);
     const auto mask = shape.block != 0 ? std::make_shared<BlockMask>(random_mask(shape)) : nullptr;
     return {[=]() mutable {
-                attention(
-                    there[0], there[1], there[2], o,
-                    {.mask = mask.get(), .format = int8 ? AttentionFormat::int8 : AttentionFormat::none});
+                attention(there[0], there[1], there[2], o, {.mask = mask.get(), .format = format});
             },
             [=] {
                 const Tensor first = o.to(Device::cpu).to(DType::f32);
@@ -296,9 +295,20 @@ AttentionShape attention_shape(const ProblemLine& line) {
     return shape;
 }
 
-/// type: "f32", "bf16", or "int8" for quantized attention of f32, on a GPU of bf16.
+/// Of a problem's types those that the device has: int8_qk is for GPUs.
+std::vector<std::string> types_on(Device device, std::vector<std::string> types) {
+    if (device != Device::cpu && std::find(types.begin(), types.end(), "int8") != types.end())
+        types.emplace_back("int8_qk");
+    return types;
+}
+
+/// type: "f32", "bf16", or "int8" or "int8_qk" for quantized attention of f32, on a GPU of bf16.
 BenchProblem attention_problem(const std::string& type, const AttentionShape& shape, Device device) {
-    const bool sparse = shape.block != 0, int8 = type == "int8", cross = shape.keys != shape.tokens;
+    const bool sparse = shape.block != 0, cross = shape.keys != shape.tokens;
+    const AttentionFormat format = type == "int8"      ? AttentionFormat::int8
+                                   : type == "int8_qk" ? AttentionFormat::int8_qk
+                                                       : AttentionFormat::none;
+    const bool int8 = format != AttentionFormat::none;
     const bool narrow = type == "bf16" || (int8 && device != Device::cpu);
     const DType dtype = narrow ? DType::bf16 : DType::f32;
     double operations = 4.0 * static_cast<double>(shape.heads * shape.tokens * shape.keys * shape.head_dim);
@@ -315,7 +325,7 @@ BenchProblem attention_problem(const std::string& type, const AttentionShape& sh
             int8                   ? PeakKind::int8
             : dtype == DType::bf16 ? PeakKind::bf16
                                    : PeakKind::f32,
-            operations, [=] { return make_attention_case(shape, dtype, int8, device); }};
+            operations, [=] { return make_attention_case(shape, dtype, format, device); }};
 }
 
 // On the CPU, of the thousands that a layer has, so that a call takes a second and not ten.
@@ -338,7 +348,7 @@ std::vector<BenchProblem> problems_of_model(const ProblemLine& line, Device devi
     std::vector<std::int64_t> key_lengths = {tokens};
     if (line.has("cross")) key_lengths.push_back(line.integer("cross"));
     for (const std::int64_t keys : key_lengths)
-        for (const char* type : {"f32", "bf16", "int8"})
+        for (const std::string& type : types_on(device, {"f32", "bf16", "int8"}))
             problems.push_back(attention_problem(
                 type, {line.integer("heads"), tokens, keys, line.integer("head_dim")}, device));
     return problems;
@@ -372,7 +382,7 @@ std::vector<BenchProblem> bench_problems(Device device) {
             problems.push_back(linear_problem(scheme, shape, device));
     }
     for (const ProblemLine& line : lines_with("speed", attention_problem_file())) {
-        for (const std::string& type : line.list("speed"))
+        for (const std::string& type : types_on(device, line.list("speed")))
             problems.push_back(attention_problem(type, attention_shape(line), device));
     }
     add_models(problems, device);

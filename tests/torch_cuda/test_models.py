@@ -59,13 +59,14 @@ def test_sparse_attention(kind):
     assert there["density"] == report["density"] < 1
     assert report["attention_seconds"] > 0 and there["attention_seconds"] is there["predict_seconds"] is None
     if kind == "rf_v2":
-        for precision in ("int8", "none"):
+        for precision in ("int8", "int8_qk", "none"):
             halves = [t.half() for t in (q, k, v)]
             close(aerogel.sparse_attention(*(t.to("cuda") for t in halves), precision=precision, **options)[0].float(),
                   aerogel.sparse_attention(*halves, precision=precision, **options)[0].float(), 5e-3)
         o, mask = aerogel.sparse_attention(*(t.to("cuda") for t in (q, k, v)), return_mask=True, **options | {"return_report": False})
         assert mask.is_cuda
-        close(aerogel.sparse_attention(*(t.to("cuda") for t in (q, k, v)), cached_mask=mask, **options)[0], o)
+        for given in (mask, mask.bool(), mask.cpu(), mask.float().log()):
+            close(aerogel.sparse_attention(*(t.to("cuda") for t in (q, k, v)), cached_mask=given, **options)[0], o)
     if kind == "rf_v3":
         close(aerogel.sparse_attention(*(t.to("cuda") for t in (q, k, v)), precision="fp8", **options)[0],
               aerogel.sparse_attention(q, k, v, precision="fp8", **options)[0], 2e-2)

@@ -103,9 +103,13 @@ def attended(op: str, name: str, mask: Any) -> Any:
     return seen
 
 
-def block_mask(op: str, name: str, mask: Any) -> Array:
-    """bool or 8-bit integers, 4-D and contiguous."""
-    mask = attended(op, name, mask.detach().cpu() if is_torch(mask) else np.asarray(mask))
+def block_mask(op: str, name: str, mask: Any, device: Any = None) -> Array:
+    """bool or 8-bit integers, 4-D and contiguous; on the CPU, but if it is on `device` and not of floats, whose look would wait for it."""
+    if is_torch(mask):
+        mask = mask.detach()
+        if mask.device != device or mask.is_floating_point():
+            mask = mask.cpu()
+    mask = attended(op, name, mask if is_torch(mask) else np.asarray(mask))
     kind = str(mask.dtype).removeprefix("torch.")
     if kind not in ("bool", "int8", "uint8") or mask.ndim not in (2, 4):
         raise ValueError(f"[{op}] {name} must say which blocks are computed: bool or int8 [batch, heads, query blocks, key blocks] "

@@ -34,7 +34,7 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
                                   "aerogel.attention, which has them")
     options = {**_DEFAULTS, **options}
     (q_, k_, v_), layout = prepared("sparse_attention", q, k, v, options["input_layout"])
-    call, o = SparseCall(options, layout, stream_for(q_)), empty(q_.shape, q_)
+    call, o = SparseCall(options, layout, stream_for(q_), q_.device if is_torch(q_) else None), empty(q_.shape, q_)
     if plan is None:
         plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.options,
                                  mask=None if call.mask is None else handed(call.mask), v=handed(v_), keep_cells=bool(options["return_mask"]))

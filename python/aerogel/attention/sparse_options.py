@@ -74,7 +74,7 @@ def _pattern(options: dict[str, Any]) -> _core.SparsePattern:
 class SparseCall:
     """The keywords of `sparse_attention`, all of them, as the core has them: pattern, video, options, and mask, a given one or None."""
 
-    def __init__(self, options: dict[str, Any], layout: str, stream: int) -> None:
+    def __init__(self, options: dict[str, Any], layout: str, stream: int, device: Any = None) -> None:
         if options["sparse_type"] is not None and options["sparse_type"] not in SPARSE_TYPES:
             raise ValueError(f"[sparse_attention] sparse_type must be None, {', '.join(SPARSE_TYPES)}, got {options['sparse_type']!r}")
         if not isinstance(options["precision"], str):
@@ -85,11 +85,11 @@ class SparseCall:
             layout=layout, scale=positive_scale("sparse_attention", options["scale"]), causal=bool(options["is_causal"]),
             precision=options["precision"], **rotations, stream=stream,
             **mxfp4_scale("sparse_attention", options["mxfp4_scale_alg"], options["mxfp4_dst_type_max"]))
-        self.mask = _given_mask(options)
+        self.mask = _given_mask(options, device)
         self.pattern, self.video = _pattern(options), _layout(options)
 
 
-def _given_mask(options: dict[str, Any]) -> Array | None:
+def _given_mask(options: dict[str, Any], device: Any) -> Array | None:
     """The one mask that is given, if any, under the name that goes with the pattern."""
     sparse_type = options["sparse_type"]
     given = [name for name in ("attn_mask", "mask", "cached_mask") if options[name] is not None]
@@ -101,4 +101,4 @@ def _given_mask(options: dict[str, Any]) -> Array | None:
         names = [row.name for row in TYPES.values() if row.predicts and row.takes_mask]
         raise ValueError(f"[sparse_attention] sparse_type {sparse_type!r} does not go with {given[0]}: attn_mask or mask stand alone, with "
                          f"sparse_type None; cached_mask stands in for the mask of {', '.join(names[:-1])} or {names[-1]}")
-    return block_mask("sparse_attention", given[0], options[given[0]])
+    return block_mask("sparse_attention", given[0], options[given[0]], device)

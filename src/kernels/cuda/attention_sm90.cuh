@@ -233,7 +233,7 @@ struct HopperRows {
         for (int i = static_cast<int>(threadIdx.x) % 128; i < 64 * kRowChunks; i += 128) {
             const int r = i / kRowChunks, chunk = i % kRowChunks;
             unsigned char* const to =
-                queries() + chunk / 8 * kTilePart + r * kTileRow + ((chunk % 8 ^ (r & 7)) << 4);
+                queries() + chunk / 8 * kTilePart + r * kTileRow + (((chunk % 8) ^ (r & 7)) << 4);
             const bool inside = first + r < tile.last;
             if constexpr (kInt8) {
                 const std::int64_t at = tile.map * a.rest.tiles.q_len + first + r;
@@ -485,7 +485,7 @@ __device__ __forceinline__ void tile_rows(const TileRowsArgs& a) {
     const bool inside = token < a.tokens;
     const RowFetch from = {MapRows(a.from, map, 2), a.head_dim, a.aligned != 0};
     unsigned char* const to = a.to + block * (a.width / 64 * kTilePart) + chunk / 8 * kTilePart +
-                              row * kTileRow + ((chunk % 8 ^ (row & 7)) << 4);
+                              row * kTileRow + (((chunk % 8) ^ (row & 7)) << 4);
     const unsigned char* const at = inside ? from.rows.at(static_cast<int>(token)) : nullptr;
     if (from.aligned) {
         uint4 words = make_uint4(0, 0, 0, 0);
