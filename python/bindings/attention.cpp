@@ -87,7 +87,7 @@ void run(const DeviceArray& q, const DeviceArray& k, const DeviceArray& v, const
          const MaybeMatrix& q_rotation, const MaybeMatrix& k_rotation, const AttentionScales* scales,
          const std::optional<std::vector<std::int64_t>>& seq_len, std::int64_t v_tokens,
          std::int64_t v_channels, int mxfp4_scale_alg, float mxfp4_dst_type_max,
-         const std::optional<OutArray>& lse, std::uintptr_t stream) {
+         const std::optional<OutArray>& lse, const MaybeMatrix& key_mask, std::uintptr_t stream) {
     AttentionOptions options;
     options.layout = layout_of(layout);
     options.scale = scale;
@@ -104,6 +104,7 @@ void run(const DeviceArray& q, const DeviceArray& k, const DeviceArray& v, const
     options.call.stream = reinterpret_cast<void*>(stream);
     options.scales = scales;
     if (lse) options.lse = view_of(*lse);
+    if (key_mask) options.key_mask = view_of(*key_mask);
     const TensorView qv = view_of(q), kv = view_of(k), vv = view_of(v);
     const MutableView ov = view_of(o);
     std::optional<BlockMask> blocks;
@@ -163,7 +164,7 @@ void bind_attention(nb::module_& module) {
                "smooth_k"_a = true, "q_tokens"_a = 0, "k_tokens"_a = 0, "q_rotation"_a = nb::none(),
                "k_rotation"_a = nb::none(), "scales"_a = nb::none(), "seq_len"_a = nb::none(),
                "v_tokens"_a = 0, "v_channels"_a = 0, "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F,
-               "lse"_a = nb::none(), "stream"_a = 0);
+               "lse"_a = nb::none(), "key_mask"_a = nb::none(), "stream"_a = 0);
     module.def("hadamard_rotation", &rotation, "size"_a, "seed"_a,
                "diag(signs) H / sqrt(size), f32 [size, size]; size a power of two, seed -1 for no signs.");
 }

@@ -14,6 +14,7 @@ std::string AttentionProblem::describe() const {
     if (biased) text += " bias";
     if (wants_lse) text += " lse";
     if (centroids) text += " centroids";
+    if (hides_keys) text += " key_mask";
     return text;
 }
 

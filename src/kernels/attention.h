@@ -55,6 +55,7 @@ struct AttentionProblem {
     bool causal = false;     ///< query i sees no key behind i + k_len - q_len
     bool biased = false;     ///< scores have a bias
     bool wants_lse = false;  ///< the call has `lse`
+    bool hides_keys = false;  ///< the call has `key_mask`; on CUDA only
     bool centroids = false;  ///< of what the mask leaves out; masked and not causal, biased or calibrated
 
     std::int64_t group() const { return heads / kv_heads; }
@@ -143,6 +144,10 @@ struct AttentionCall {
     /// Of problem.biased: [heads, distances()], j - i + q_len - 1 for row i of q and j of k.
     const float* bias = nullptr;
     MaskRows mask;  ///< of problem.masked. A query row that sees no key gives zeros.
+    /// Of problem.hides_keys: [batch, k_len] bytes, 0 for keys that no query sees; and the same as bits of
+    /// words for each item, where a kernel has made them.
+    const std::uint8_t* key_mask = nullptr;
+    const std::uint64_t* key_words = nullptr;
     /// Of problem.wants_lse, else null: [maps, q_len], where token t of a map of q is at t whatever the
     /// order. log sum_j exp(scale q k_j + bias) over the keys that the query sees; -infinity where it sees
     /// none. Of the scores that the format computes: without what the mean and the offset of k take off.

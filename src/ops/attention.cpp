@@ -116,6 +116,20 @@ void check_bias(const TensorView& bias, const AttentionViews& views, const Atten
 }
 
 /// Where there is one.
+void check_key_mask(const TensorView& mask, const AttentionViews& views, const AttentionProblem& problem) {
+    if (!given(mask)) return;
+    if (views.q.device.kind != DeviceKind::cuda)
+        throw Unsupported("[" + std::string(views.op) +
+                          "] a mask of keys is for CUDA; give the keys that are seen instead");
+    const Shape wanted = {problem.batch, problem.k_len};
+    const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
+    if (!bytes || mask.shape != wanted || !mask.contiguous() || mask.device != views.q.device)
+        fail_attention("key_mask must be contiguous bool, u8 or i8 " + to_string(wanted) + " on " +
+                           place_of(views.q.device) + ", got " + mask.describe(),
+                       views);
+}
+
+/// Where there is one.
 void check_lse(const AttentionOptions& options, const AttentionViews& views,
                const AttentionProblem& problem) {
     const MutableView& lse = options.lse;
@@ -263,6 +277,7 @@ AttentionCall make_call(const AttentionViews& views, const AttentionOptions& opt
         options.scale > 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(problem.head_dim));
     if (problem.biased) call.bias = options.bias.as<float>();
     if (problem.wants_lse) call.lse = options.lse.as<float>();
+    call.key_mask = static_cast<const std::uint8_t*>(options.key_mask.data);
     if (options.mask != nullptr) call.mask = {options.mask->row_start.data(), options.mask->columns.data()};
     set_blocks(options, problem.head_dim, call);
     return call;
@@ -328,6 +343,8 @@ AttentionProblem check_attention(const AttentionViews& views, const AttentionOpt
     }
     check_options(options, views, problem);
     check_bias(options.bias, views, problem);
+    check_key_mask(options.key_mask, views, problem);
+    problem.hides_keys = given(options.key_mask);
     check_lse(options, views, problem);
     problem.wants_lse = options.lse.data != nullptr;
     check_centroids(options, views);
@@ -366,6 +383,10 @@ void run_call(const AttentionProblem& problem, const AttentionOptions& options, 
     run_operation_on(device, run, options.call.threads);
 }
 
+[[noreturn]] void fail_orders(const AttentionViews& views) {
+    fail_attention("key_mask does not go with tokens in another order", views);
+}
+
 /// Each map of q has its own order of the same keys.
 void separate_keys(AttentionProblem& problem, AttentionCall& call) {
     call.k_strides.shared = call.v_strides.shared = problem.group();
@@ -383,6 +404,7 @@ void attention(const AttentionViews& views, const AttentionOptions& options, con
                                   attention(turned, rest, orders);
                               });
     AttentionCall call = make_call(views, options, problem);
+    if (problem.hides_keys && !orders.k.empty()) fail_orders(views);
     std::vector<const std::int32_t*> shared = shared_orders(orders.k, problem.group());
     if (!orders.q.empty()) call.q_strides.order = call.o_strides.order = orders.q.data();
     if (!orders.k.empty()) {
@@ -410,6 +432,7 @@ void attention_there(const AttentionViews& views, const AttentionOptions& option
     problem.centroids = options.centroids;
     call.mask = lists.rows;
     if (lists.q_order != nullptr) {
+        if (problem.hides_keys) fail_orders(views);
         if (lists.orders_differ && problem.group() > 1) separate_keys(problem, call);
         call.q_strides.order = call.o_strides.order = lists.q_order;
         call.k_strides.order = call.v_strides.order = lists.k_order;
@@ -424,6 +447,7 @@ void attention_packed(const PackedSequences& sequences, const AttentionOptions& 
     if (options.mask != nullptr) fail_attention("packed sequences take no mask", views);
     if (given(options.bias)) fail_attention("packed sequences take no bias", views);
     if (options.lse.data != nullptr) fail_attention("packed sequences give no lse", views);
+    if (given(options.key_mask)) fail_attention("packed sequences take no mask of keys", views);
     const TensorView out = o;
     for (const TensorView* view : {&q, &k, &v, &out}) {
         const bool matrix = view->shape.size() == 3 && q.shape.size() == 3 &&

@@ -84,6 +84,13 @@ def blocks_of(op: str, mask: Array | None, block_size: int | tuple[int, int], he
     return {"mask": blocks, "block": tuple(int(b) for b in block)}
 
 
+def hidden_keys(key_mask: Array | None) -> dict[str, Any]:
+    """The core's option for keys that no query sees; none without a mask."""
+    if key_mask is None:
+        return {}
+    return {"key_mask": handed(key_mask.contiguous() if is_torch(key_mask) else np.ascontiguousarray(key_mask))}
+
+
 def attended(op: str, name: str, mask: Any) -> Any:
     """A mask of numbers as scaled_dot_product_attention has them, 0 = seen and -inf (or the least finite number) = not, as bool. Others pass.
     ValueError for numbers that are neither: aerogel adds nothing to the scores."""

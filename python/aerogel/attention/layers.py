@@ -74,8 +74,8 @@ def dense(p: Problem, format: str | None = None) -> torch.Tensor:
     if not (format or own) or why_float(p):
         return by_torch(p)
     if format is not None:
-        return over_seen_keys(p, lambda q, k, v: quantized_attention(q, k, v, format, input_layout=p.layout, scale=p.scale))
-    return over_seen_keys(p, lambda q, k, v: attention(q, k, v, input_layout=p.layout, scale=p.scale))
+        return over_seen_keys(p, lambda q, k, v, **seen: quantized_attention(q, k, v, format, input_layout=p.layout, scale=p.scale, **seen))
+    return over_seen_keys(p, lambda q, k, v, **seen: attention(q, k, v, input_layout=p.layout, scale=p.scale, **seen))
 
 
 class RunningLayer:
@@ -195,7 +195,7 @@ class QuantizedLayer(RunningLayer):
         if why := why_float(p):
             self.stays(why)
             return by_torch(p)
-        return over_seen_keys(p, lambda q, k, v: self.attention(q, k, v, layout=p.layout, softmax_scale=p.scale))
+        return over_seen_keys(p, lambda q, k, v, **seen: self.attention(q, k, v, layout=p.layout, softmax_scale=p.scale, **seen))
 
     def stays(self, why: str) -> None:
         if not self._said:

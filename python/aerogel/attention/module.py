@@ -43,7 +43,7 @@ def _refuse(further: dict[str, Any]) -> None:
 
 
 class QuantizedAttention(nn.Module):
-    """Dense attention with quantized q, k and v: `forward(query, key, value, layout="BNSD", softmax_scale=None)`, or packed
+    """Dense attention with quantized q, k and v: `forward(query, key, value, layout="BNSD", softmax_scale=None, key_mask=None)`, or packed
     `forward(query, key, value, seq_len)` on [tokens, heads, head_dim].
 
     format: of `quantized_attention`. q_rot, k_rot: [head_dim, head_dim] or None. scales: calibrated, int8 only. policy: a
@@ -85,7 +85,7 @@ class QuantizedAttention(nn.Module):
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_len: Iterable[int] | None = None, *,
                 layout: str = "BNSD", layout_kv: str | None = None, layout_out: str | None = None, softmax_scale: float | None = None,
-                **further: Any) -> torch.Tensor:
+                key_mask: torch.Tensor | None = None, **further: Any) -> torch.Tensor:
         _refuse(further)
         if seq_len is not None or query.ndim == 3:
             return self._packed(query, key, value, [len(query)] if seq_len is None else seq_len, softmax_scale)
@@ -96,7 +96,7 @@ class QuantizedAttention(nn.Module):
             key, value = key.transpose(1, 2), value.transpose(1, 2)
         axis = 1 if layout == "BNSD" else 2
         key, value = _heads_like(query, key, axis), _heads_like(query, value, axis)
-        o = self._call(query, key, value, input_layout=layout, scale=softmax_scale)
+        o = self._call(query, key, value, input_layout=layout, scale=softmax_scale, key_mask=key_mask)
         return o if layouts[2] == layout else o.transpose(1, 2)
 
     def _packed(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_len: Iterable[int], scale: float | None) -> torch.Tensor:

@@ -32,18 +32,19 @@ def _of_keys(p: Problem) -> torch.Tensor | None:
         return None
     mask = mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
     row = mask[:, :1, :1]
-    if mask.shape[1] * mask.shape[2] > 1 and not bool((mask == row).all()):
+    if mask.shape[1] * mask.shape[2] > 1 and (mask.device.type != "cpu" or not bool((mask == row).all())):  # a look would wait for the GPU
         return None
     return row[:, 0, 0].expand(batch, keys) if row.shape[0] in (1, batch) else None
 
 
 def seen_keys(p: Problem) -> torch.Tensor | None:
-    """bool [batch, keys] of a mask that hides keys and does nothing else; None of any other mask."""
-    if p.mask is None or (mask := _of_keys(p)) is None or mask.device.type != "cpu":
+    """bool [batch, keys] of a mask that hides keys and does nothing else; None of any other mask. On a GPU nobody looks into a mask, as that would
+    wait: of bool, with one row for all queries and heads."""
+    if p.mask is None or (mask := _of_keys(p)) is None:
         return None
     if mask.dtype == torch.bool:
-        return mask
-    if not mask.is_floating_point():
+        return mask if mask.device == p.q.device else None
+    if not mask.is_floating_point() or mask.device.type != "cpu":
         return None
     seen = mask == 0
     if bool(seen.all()):
@@ -54,10 +55,12 @@ def seen_keys(p: Problem) -> torch.Tensor | None:
     return seen if _hidden_for_sure(p, most) else None
 
 
-def over_seen_keys(p: Problem, compute: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """compute(q, k, v) over the keys that seen_keys() says, those of each batch item for itself where they differ; without a mask, over all. An item
-    that sees no key gives zeros, as in torch."""
+def over_seen_keys(p: Problem, compute: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """compute(q, k, v) over the keys that seen_keys() says, those of each batch item for itself where they differ; without a mask, over all; on a GPU
+    compute(q, k, v, key_mask=those). An item that sees no key gives zeros, as in torch."""
     seen = seen_keys(p)
+    if seen is not None and seen.is_cuda:
+        return compute(p.q, p.k, p.v, key_mask=seen)
     if seen is None or bool(seen.all()):
         return compute(p.q, p.k, p.v)
     if bool((seen == seen[:1]).all()):
@@ -68,7 +71,7 @@ def over_seen_keys(p: Problem, compute: Callable[[torch.Tensor, torch.Tensor, to
     return o
 
 
-def _over(p: Problem, items: slice, seen: torch.Tensor, compute: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def _over(p: Problem, items: slice, seen: torch.Tensor, compute: Callable[..., torch.Tensor]) -> torch.Tensor:
     count = int(seen.sum())
     if count == 0:
         return torch.zeros_like(p.q[items])

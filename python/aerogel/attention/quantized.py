@@ -68,7 +68,8 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
                         seq_len: Iterable[int] | None = None, smooth_k: bool = True, rotation: Array | tuple[Array, Array] | None = None,
                         scales: Mapping[str, Array | None] | None = None, block_tokens: tuple[int, ...] | None = None,
                         v_channels: int | None = None, mxfp4_scale_alg: int | None = None, mxfp4_dst_type_max: float | None = None,
-                        is_causal: bool = False, mask: Array | None = None, block_size: int | tuple[int, int] = 128) -> ArrayT:
+                        is_causal: bool = False, mask: Array | None = None, block_size: int | tuple[int, int] = 128,
+                        key_mask: Array | None = None) -> ArrayT:
     """softmax(scale q k^T) v per head with q, k and v in few bits; docs/attention.md describes the arithmetic.
 
     q, k, v: [batch, heads, tokens, head_dim] ("BNSD") or [batch, tokens, heads, head_dim] ("BSND"), or with seq_len (tokens of each
@@ -80,10 +81,12 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     that share a scale, int8, int8_qk, fp8 and mix; for fp8 also (query, key, value). v_channels: channels of v that share a scale, fp8 only; None =
     all. mxfp4_scale_alg, mxfp4_dst_type_max: how blocks of "mxfp4" find their scale: 0 = that of the OCP specification, 2 = by the
     range, 0 or 6 to 12 (docs/attention.md).
-    is_causal: as for `attention`, not with int8. mask, block_size: as for `attention`, not with seq_len. Gradients are those of float attention, straight through the rounding; with
+    is_causal: as for `attention`, not with int8. mask, block_size, key_mask: as for `attention`, not with seq_len. Gradients are those of float attention, straight through the rounding; with
     seq_len there are none.
-    Returns an array like q. Raises ValueError for what does not fit, NotImplementedError for gradients with seq_len."""
+    Returns an array like q. Raises ValueError for what does not fit, NotImplementedError for gradients with seq_len or key_mask."""
     if wants_gradients(q, k, v):
+        if key_mask is not None:
+            raise NotImplementedError("[quantized_attention] gradients do not flow through key_mask: call it under torch.no_grad()")
         how = {"input_layout": input_layout, "scale": scale, "seq_len": seq_len, "smooth_k": smooth_k, "rotation": rotation, "scales": scales,
                "block_tokens": block_tokens, "v_channels": v_channels, "mxfp4_scale_alg": mxfp4_scale_alg,
                "mxfp4_dst_type_max": mxfp4_dst_type_max, "is_causal": is_causal, "mask": mask, "block_size": block_size}
@@ -110,5 +113,5 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     _core.attention(handed(arrays[0]), handed(arrays[1]), handed(arrays[2]), handed(o), layout=input_layout, scale=positive_scale(op, scale),
                     causal=bool(is_causal), format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens), k_tokens=int(k_tokens), scales=_calibrated(scales),
                     **_rotations(rotation), **blocks, seq_len=None if seq_len is None else [int(n) for n in seq_len],
-                    stream=stream_for(arrays[0]))
+                    **hidden_keys(key_mask), stream=stream_for(arrays[0]))
     return restored(o, q)

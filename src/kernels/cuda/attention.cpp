@@ -27,7 +27,8 @@ const FloatVariant kF16Variants[] = {{{kAttentionImage, "aerogel_attention_f16_6
 const FloatVariant kSplitVariants[] = {{{kAttentionImage, "aerogel_attention_split_64"}, kNarrowSplit},
                                        {{kAttentionImage, "aerogel_attention_split_128"}, kMiddleSplit},
                                        {{kAttentionImage, "aerogel_attention_split_256"}, kWideSplit}};
-const Kernel kSplitRows = {kAttentionImage, "aerogel_split_rows"};
+const Kernel kSplitRows = {kAttentionImage, "aerogel_split_rows"},
+             kKeyWords = {kAttentionImage, "aerogel_key_words"};
 
 /// The narrowest that holds so many channels.
 const FloatVariant& variant_for(const FloatVariant (&variants)[3], std::int64_t head_dim) {
@@ -117,6 +118,28 @@ std::string takes_short_types(const AttentionProblem& problem) {
     return takes_no_centroids(problem);
 }
 
+std::size_t key_word_bytes(const AttentionProblem& problem) {
+    if (!problem.hides_keys) return 0;
+    return static_cast<std::size_t>(parts_of(problem.batch * seen_words(problem) * 8, 256) * 256);
+}
+
+AttentionCall with_key_words(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    AttentionCall own = call;
+    if (!problem.hides_keys) return own;
+    constexpr std::int64_t kThreads = 256;
+    KeyWordsArgs args;
+    args.mask = call.key_mask;
+    args.to = reinterpret_cast<std::uint32_t*>(call.workspace);
+    args.tokens = problem.k_len;
+    args.padded = seen_words(problem) * 64;
+    args.items = problem.batch;
+    launch(kKeyWords, {{static_cast<unsigned>(parts_of(args.items * args.padded, kThreads))}, {kThreads}},
+           call.stream, args);
+    own.key_words = reinterpret_cast<const std::uint64_t*>(call.workspace);
+    own.workspace += key_word_bytes(problem);
+    return own;
+}
+
 bool is_aligned(const AttentionRows& rows) {
     return reinterpret_cast<std::uintptr_t>(rows.data) % 16 == 0 && rows.batch % 8 == 0 &&
            rows.head % 8 == 0 && rows.token % 8 == 0;
@@ -125,7 +148,7 @@ bool is_aligned(const AttentionRows& rows) {
 FloatAttentionArgs float_args(const AttentionProblem& problem, const AttentionCall& call, std::int64_t first,
                               std::int64_t rows) {
     FloatAttentionArgs args;
-    args.tiles = tiles_of(problem, call.mask, rows, first);
+    args.tiles = tiles_of(problem, call, rows, first);
     args.bias = problem.biased ? call.bias : nullptr;
     args.lse = problem.wants_lse ? call.lse + first * problem.q_len : nullptr;
     args.factor = call.scale * 1.44269504F;
@@ -164,15 +187,15 @@ void attend_split(const AttentionProblem& problem, const AttentionCall& call, co
 constexpr AttentionKernel kAttention = {.name = "cuda.sm80.attention",
                                         .formats = kFloatFormats,
                                         .why_not = takes_short_types,
-                                        .workspace_bytes = no_workspace,
-                                        .run = attend,
+                                        .workspace_bytes = and_key_words<no_workspace>,
+                                        .run = after_key_words<attend>,
                                         .rounds_weights = true};
 
 constexpr AttentionKernel kSplitAttention = {.name = "cuda.sm80.attention_f32",
                                              .formats = kFloatFormats,
                                              .why_not = takes_f32,
-                                             .workspace_bytes = split_workspace,
-                                             .run = attend_f32,
+                                             .workspace_bytes = and_key_words<split_workspace>,
+                                             .run = after_key_words<attend_f32>,
                                              .product_error = 0x1p-16F};
 
 }  // namespace aerogel::cuda

@@ -21,3 +21,6 @@ AEROGEL_ATTENTION(aerogel_attention_split_256, cuda::Bf16, cuda::kWideSplit)
 extern "C" __global__ void __launch_bounds__(256) aerogel_split_rows(const cuda::SplitRowsArgs a) {
     cuda::split_rows(a);
 }
+extern "C" __global__ void __launch_bounds__(256) aerogel_key_words(const cuda::KeyWordsArgs a) {
+    cuda::key_words(a);
+}

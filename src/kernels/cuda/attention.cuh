@@ -431,6 +431,15 @@ __device__ __forceinline__ void float_attention(const FloatAttentionArgs& a) {
     store_rows<Shape>(rows, a, plan.tile);
 }
 
+/// A thread per key.
+__device__ __forceinline__ void key_words(const KeyWordsArgs& a) {
+    const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i / 32 * 32 >= a.items * a.padded) return;
+    const std::int64_t key = i % a.padded;
+    const std::uint32_t seen = gpu::ballot(key < a.tokens && a.mask[i / a.padded * a.tokens + key] != 0);
+    if (threadIdx.x % 32 == 0) a.to[i / 32] = seen;
+}
+
 /// One warp per row.
 __device__ __forceinline__ void split_rows(const SplitRowsArgs& a) {
     const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;

@@ -27,6 +27,10 @@ struct AttentionTiles {
     const std::int64_t* row_end = nullptr;
     const std::int32_t* columns = nullptr;
     std::int64_t group = 1;  ///< maps of q that share one of k and v
+    /// A bit for each key that is not hidden, in whole words for each item of the batch; null: none is.
+    const std::uint64_t* seen = nullptr;
+    std::int64_t seen_words = 0;
+    std::int64_t heads = 1, first_map = 0;  ///< of q: map i is first_map + i of the call
 };
 
 /// One kernel of float attention: channels in shared memory, 16-query tiles of a warp, keys of a portion, and
@@ -65,6 +69,13 @@ struct FloatAttentionArgs {
     std::int32_t causal = 0;
     std::int32_t aligned = 0;    ///< rows of q, k and v begin at 16 bytes and have whole 16 bytes
     std::int32_t out_bytes = 4;  ///< of an element of o: 4 is f32, 2 the type of q
+};
+
+/// Bytes to bits: words of 32 keys, `padded` keys an item.
+struct KeyWordsArgs {
+    const std::uint8_t* mask = nullptr;  ///< [items, tokens]
+    std::uint32_t* to = nullptr;         ///< [items, padded / 32]
+    std::int64_t tokens = 0, padded = 0, items = 0;
 };
 
 /// Rows of f32 as pairs of bf16: [maps][tokens][2][width], x = high + low to 2^-17 of itself; zeros behind

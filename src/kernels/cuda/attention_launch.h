@@ -26,9 +26,14 @@ inline std::int64_t parts_of(std::int64_t count, std::int64_t part) {
     return (count + part - 1) / part;
 }
 
+/// Words of key_words for an item of the batch.
+inline std::int64_t seen_words(const AttentionProblem& problem) {
+    return parts_of(problem.k_len, 64);
+}
+
 /// The queries of a problem in blocks of `rows`, none of which has queries of two blocks of the mask. The
-/// mask's rows begin with those of map `first`.
-inline AttentionTiles tiles_of(const AttentionProblem& problem, const MaskRows& mask, std::int64_t rows,
+/// maps begin with `first`.
+inline AttentionTiles tiles_of(const AttentionProblem& problem, const AttentionCall& call, std::int64_t rows,
                                std::int64_t first) {
     AttentionTiles tiles;
     tiles.q_len = problem.q_len;
@@ -38,8 +43,12 @@ inline AttentionTiles tiles_of(const AttentionProblem& problem, const MaskRows& 
     tiles.block_k = problem.masked ? problem.block_k : problem.k_len;
     tiles.q_blocks = parts_of(problem.q_len, tiles.block_q);
     tiles.tiles_of_block = parts_of(std::min(tiles.block_q, problem.q_len), rows);
+    tiles.seen = call.key_words;
+    tiles.seen_words = seen_words(problem);
+    tiles.heads = problem.heads;
+    tiles.first_map = first;
     if (problem.masked) {
-        const MaskRows lists = mask.from(first * tiles.q_blocks);
+        const MaskRows lists = call.mask.from(first * tiles.q_blocks);
         tiles.row_start = lists.row_start;
         tiles.row_end = lists.row_end == nullptr ? lists.row_start + 1 : lists.row_end;
         tiles.columns = lists.columns;
@@ -58,6 +67,19 @@ inline std::int64_t maps_at_once(const AttentionProblem& problem, std::size_t by
     constexpr std::size_t kMost = std::size_t{512} << 20;
     const auto fit = static_cast<std::int64_t>(kMost / std::max<std::size_t>(bytes_of_map, 1));
     return std::clamp<std::int64_t>(fit, 1, std::max<std::int64_t>(problem.kv_maps(), 1));
+}
+
+/// Puts the bits of call.key_mask, where there is one, in front of what else a row has in its workspace.
+std::size_t key_word_bytes(const AttentionProblem& problem);
+AttentionCall with_key_words(const AttentionProblem& problem, const AttentionCall& call) noexcept;
+
+template <std::size_t (*kBytes)(const AttentionProblem&)>
+std::size_t and_key_words(const AttentionProblem& problem) {
+    return key_word_bytes(problem) + kBytes(problem);
+}
+template <void (*kRun)(const AttentionProblem&, const AttentionCall&) noexcept>
+void after_key_words(const AttentionProblem& problem, const AttentionCall& call) noexcept {
+    kRun(problem, with_key_words(problem, call));
 }
 
 /// Whether rows of 16-bit numbers begin at 16 bytes.

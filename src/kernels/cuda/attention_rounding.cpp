@@ -184,6 +184,7 @@ void attend_rounded_maps(const AttentionProblem& problem, const AttentionCall& c
     inner.scale = call.scale;
     if (problem.masked) inner.mask = call.mask.from(first * group * problem.q_blocks());
     if (problem.wants_lse) inner.lse = call.lse + first * group * problem.q_len;
+    if (problem.hides_keys) inner.key_words = call.key_words + first / problem.kv_heads * seen_words(problem);
     inner.stream = call.stream;
     inner.workspace = call.workspace + parts_of(maps * copied_floats_of(problem), 64) * 64 * 4;
     attend_split(part_of(problem, maps), inner, rows_of(call.o, call.o_strides, problem.heads, first * group),
@@ -192,8 +193,11 @@ void attend_rounded_maps(const AttentionProblem& problem, const AttentionCall& c
 
 void attend_rounded_formats(const AttentionProblem& problem, const AttentionCall& call) noexcept {
     const std::int64_t most = rounded_maps_at_once(problem);
-    for (std::int64_t first = 0; first < problem.kv_maps(); first += most)
-        attend_rounded_maps(problem, call, first, std::min(most, problem.kv_maps() - first));
+    for (std::int64_t first = 0, count; first < problem.kv_maps(); first += count) {
+        count = std::min(most, problem.kv_maps() - first);
+        if (problem.hides_keys) count = std::min(count, problem.kv_heads - first % problem.kv_heads);
+        attend_rounded_maps(problem, call, first, count);
+    }
 }
 
 }  // namespace
@@ -201,8 +205,8 @@ void attend_rounded_formats(const AttentionProblem& problem, const AttentionCall
 constexpr AttentionKernel kRoundedAttention = {.name = "cuda.sm80.rounded_attention",
                                                .formats = kRoundingFormats,
                                                .why_not = rounds_f32_and_bf16,
-                                               .workspace_bytes = rounded_workspace,
-                                               .run = attend_rounded_formats,
+                                               .workspace_bytes = and_key_words<rounded_workspace>,
+                                               .run = after_key_words<attend_rounded_formats>,
                                                .product_error = 0x1p-16F};
 
 }  // namespace aerogel::cuda

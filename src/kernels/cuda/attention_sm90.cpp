@@ -142,15 +142,15 @@ void attend_tiled_pairs(const AttentionProblem& problem, const AttentionCall& ca
 constexpr AttentionKernel kHopperAttention = {.name = "cuda.sm90.attention",
                                               .formats = kFloatFormats,
                                               .why_not = takes_short_types,
-                                              .workspace_bytes = tiled_workspace,
-                                              .run = attend_tiled,
+                                              .workspace_bytes = and_key_words<tiled_workspace>,
+                                              .run = after_key_words<attend_tiled>,
                                               .rounds_weights = true};
 
 constexpr AttentionKernel kHopperInt8QkAttention = {.name = "cuda.sm90.int8_qk_attention",
                                                     .formats = formats_of(AttentionFormat::int8_qk),
                                                     .why_not = takes_short_values,
-                                                    .workspace_bytes = tiled_pair_workspace,
-                                                    .run = attend_tiled_pairs,
+                                                    .workspace_bytes = and_key_words<tiled_pair_workspace>,
+                                                    .run = after_key_words<attend_tiled_pairs>,
                                                     .rounds_weights = true};
 
 }  // namespace aerogel::cuda

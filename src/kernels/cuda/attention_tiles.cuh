@@ -75,16 +75,18 @@ struct KeyWalk {
 
     const std::int32_t* column;
     const std::int32_t* end;
+    const std::uint64_t* seen;  ///< of the item, as AttentionTiles
     int block_k, limit;
     int first, last;  ///< the rest of the run
 
     KeyWalk() = default;
-    /// Keys before `seen` only.
-    __device__ KeyWalk(const AttentionTiles& tiles, std::int64_t mask_row, std::int64_t seen)
+    /// Keys before `behind` only.
+    __device__ KeyWalk(const AttentionTiles& tiles, std::int64_t mask_row, std::int64_t behind)
         : column(nullptr),
           end(nullptr),
+          seen(tiles.seen),
           block_k(static_cast<int>(tiles.block_k)),
-          limit(static_cast<int>(seen)),
+          limit(static_cast<int>(behind)),
           first(0),
           last(0) {
         if (tiles.row_start != nullptr) {
@@ -93,6 +95,8 @@ struct KeyWalk {
         } else {
             last = limit > 0 ? limit : 0;
         }
+        if (seen != nullptr)
+            seen += (mask_row / tiles.q_blocks + tiles.first_map) / tiles.heads * tiles.seen_words;
     }
 
     __device__ __forceinline__ bool next_run() {
@@ -112,14 +116,17 @@ struct KeyWalk {
     }
 
     __device__ __forceinline__ bool next(KeyTile& tile) {
-        if (first >= last && !next_run()) return false;
-        tile.first = first / kKeys * kKeys;
-        tile.kept = 0;
         do {
-            const int stop = last - tile.first < kKeys ? last - tile.first : kKeys;
-            tile.kept |= bits_below(stop) & ~bits_below(first - tile.first);
-            first = tile.first + stop;
-        } while (first >= last && next_run() && first < tile.first + kKeys);
+            if (first >= last && !next_run()) return false;
+            tile.first = first / kKeys * kKeys;
+            tile.kept = 0;
+            do {
+                const int stop = last - tile.first < kKeys ? last - tile.first : kKeys;
+                tile.kept |= bits_below(stop) & ~bits_below(first - tile.first);
+                first = tile.first + stop;
+            } while (first >= last && next_run() && first < tile.first + kKeys);
+            if (seen != nullptr) tile.kept &= seen[tile.first / 64] >> (tile.first % 64);
+        } while (tile.kept == 0);
         return true;
     }
 };

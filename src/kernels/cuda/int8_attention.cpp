@@ -60,7 +60,7 @@ void attend_maps(const AttentionProblem& problem, const AttentionCall& call, con
     args.q_offset = from_map<const float>(call.int8.q_offset, first, 1);
     args.v_shift = from_map<const float>(call.int8.v_shift, maps.first, problem.head_dim);
     args.o = rows_of(call.o, call.o_strides, problem.heads, first);
-    args.tiles = tiles_of(problem, call.mask, std::int64_t{warps} * variant.shape.warp_rows(), first);
+    args.tiles = tiles_of(problem, call, std::int64_t{warps} * variant.shape.warp_rows(), first);
     args.lse = problem.wants_lse ? call.lse + first * problem.q_len : nullptr;
     args.factor = call.scale * 1.44269504F;
     args.head_dim = static_cast<std::int32_t>(problem.head_dim);
@@ -101,8 +101,8 @@ std::string takes_kept_keys(const AttentionProblem& problem) {
 constexpr AttentionKernel kInt8Attention = {.name = "cuda.sm80.int8_attention",
                                             .formats = kInt8Formats,
                                             .why_not = takes_kept_keys,
-                                            .workspace_bytes = int8_workspace,
-                                            .run = attend_int8,
+                                            .workspace_bytes = and_key_words<int8_workspace>,
+                                            .run = after_key_words<attend_int8>,
                                             .find_scales = find_int8_scales,
                                             .largest_weight = kWideWeight};
 

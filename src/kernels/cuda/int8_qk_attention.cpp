@@ -69,8 +69,8 @@ std::string takes_short_values(const AttentionProblem& problem) {
 constexpr AttentionKernel kInt8QkAttention = {.name = "cuda.sm80.int8_qk_attention",
                                               .formats = formats_of(AttentionFormat::int8_qk),
                                               .why_not = takes_short_values,
-                                              .workspace_bytes = qk_workspace,
-                                              .run = attend_qk,
+                                              .workspace_bytes = and_key_words<qk_workspace>,
+                                              .run = after_key_words<attend_qk>,
                                               .rounds_weights = true};
 
 }  // namespace aerogel::cuda

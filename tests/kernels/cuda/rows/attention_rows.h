@@ -56,6 +56,7 @@ inline AttentionCall to_device(const AttentionProblem& p, const AttentionData& d
     call.k_strides = strides(call.k_strides, p.kv_maps(), p.k_len);
     call.v_strides = strides(call.v_strides, p.kv_maps(), p.k_len);
     call.bias = arrays.copy(call.bias, data.bias.size());
+    call.key_mask = arrays.copy(call.key_mask, at(p.batch * p.k_len));
     if (p.masked) {
         call.mask.row_start = arrays.copy(call.mask.row_start, at(p.maps() * p.q_blocks() + 1));
         call.mask.columns = arrays.copy(call.mask.columns, data.test_case.mask.columns.size());
@@ -125,6 +126,44 @@ inline std::string within_bounds(const AttentionKernel& kernel, AttentionData& d
     solve_for(data, kernel);
     return compare(data, run_row(kernel, data).o, kernel.rounds_weights);
 }
+
+/// A mask of keys, and the case with a mask of blocks that says the same: some keys, a run of 80 and all of
+/// the last item of the batch are hidden.
+struct HiddenKeys {
+    explicit HiddenKeys(const std::string& line) : test_case(parse_attention_case(line)) {
+        AttentionProblem& p = test_case.problem;
+        p.masked = true;
+        p.block_q = p.q_len;
+        p.block_k = 1;
+        BlockMask& mask = test_case.mask;
+        mask = {p.batch, p.heads, p.q_len, p.k_len, p.block_q, p.block_k, {0}, {}};
+        for (std::int64_t i = 0; i < p.batch * p.k_len; ++i) {
+            const std::int64_t key = i % p.k_len;
+            const bool hidden = i / p.k_len + 1 == p.batch || key % 5 == 1 || (key >= 50 && key < 130);
+            keys.push_back(hidden ? 0 : 1);
+        }
+        for (std::int64_t map = 0; map < p.maps(); ++map) {
+            for (std::int64_t key = 0; key < p.k_len; ++key)
+                if (keys[at(map / p.heads * p.k_len + key)] != 0)
+                    mask.columns.push_back(static_cast<std::int32_t>(key));
+            mask.row_start.push_back(static_cast<std::int64_t>(mask.columns.size()));
+        }
+    }
+    /// Of the same in another format, without the mask of blocks.
+    AttentionProblem problem(AttentionProblem of) const {
+        of.masked = false;
+        of.hides_keys = true;
+        return of;
+    }
+    AttentionCall call(AttentionCall of) const {
+        of.mask = {};
+        of.key_mask = keys.data();
+        return of;
+    }
+
+    AttentionCase test_case;
+    std::vector<std::uint8_t> keys;
+};
 
 /// The values of q, k or v as rows of f32, rounded, and put back where they were.
 inline void round_array(const AttentionData& data, PaddedArray& array,

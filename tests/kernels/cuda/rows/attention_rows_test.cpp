@@ -117,6 +117,44 @@ TEST(CudaAttention, TokensInAnyOrderGiveTheSameBits) {
     }
 }
 
+TEST(CudaAttention, MasksOfKeysHideThem) {
+    for (const std::string line : {"heads=2 batch=3 q_len=70 k_len=200 head_dim=64",
+                                   "heads=4 kv_heads=2 batch=2 q_len=40 k_len=131 head_dim=100 layout=bsnd"}) {
+        for (const char* dtype : {" dtype=f32", " dtype=bf16"}) {
+            const HiddenKeys hidden(line + dtype);
+            AttentionData data(hidden.test_case);
+            const AttentionProblem problem = hidden.problem(hidden.test_case.problem);
+            for (const AttentionKernel& kernel : cuda_rows(problem)) {
+                solve_for(data, kernel);
+                EXPECT_EQ(compare(data, run_row(kernel, data, problem, hidden.call(call_of(data))).o,
+                                  kernel.rounds_weights),
+                          "")
+                    << kernel.name << line << dtype;
+            }
+            AttentionProblem in_fp8 = problem;
+            in_fp8.format = AttentionFormat::fp8;
+            AttentionCall fp8_call = hidden.call(call_of(data));
+            fp8_call.q_tokens = fp8_call.k_tokens = fp8_call.v_tokens = 64;
+            fp8_call.v_channels = problem.head_dim;
+            for (const AttentionKernel& kernel : cuda_rows(in_fp8)) {
+                if (problem.dtype != DType::f32) continue;
+                AttentionData rounded(hidden.test_case);
+                round_operands(rounded, in_fp8.format, fp8_call);
+                solve_for(rounded, kernel);
+                EXPECT_EQ(compare(rounded, run_row(kernel, data, in_fp8, fp8_call).o), "") << kernel.name;
+            }
+            QuantizedData quantized(data, Scales::per_token);
+            const AttentionProblem in_int8 = hidden.problem(quantized.problem);
+            for (const AttentionKernel& kernel : cuda_rows(in_int8)) {
+                quantized.solve(kernel);
+                EXPECT_EQ(compare(quantized, run_row(kernel, data, in_int8, hidden.call(quantized.call())).o),
+                          "")
+                    << kernel.name << line << dtype;
+            }
+        }
+    }
+}
+
 TEST(CudaAttention, AFullMaskGivesTheBitsOfDenseAttention) {
     for (const std::string line :
          {"q_len=140 k_len=301 head_dim=64", "q_len=33 k_len=200 head_dim=80 dtype=bf16"}) {

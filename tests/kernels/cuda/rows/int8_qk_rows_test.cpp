@@ -75,6 +75,17 @@ TEST(CudaAttention, Int8QkWithinBounds) {
     EXPECT_EQ(report.lines_with("matrix_conflicts"), "");
 }
 
+TEST(CudaAttention, MasksOfKeysHideThemInInt8Qk) {
+    const HiddenKeys hidden("heads=2 batch=2 q_len=70 k_len=200 head_dim=64 dtype=bf16");
+    Int8QkData arrays(hidden.test_case, 1, true);
+    const AttentionProblem problem = hidden.problem(arrays.problem);
+    for (const AttentionKernel& kernel : cuda_rows(problem)) {
+        solve_for(arrays.expected, kernel);
+        const PaddedArray o = run_row(kernel, arrays.data, problem, hidden.call(arrays.call())).o;
+        EXPECT_EQ(compare(arrays.expected, o, kernel.rounds_weights), "") << kernel.name;
+    }
+}
+
 TEST(CudaAttention, ANaNOfInt8QkReachesTheRowsThatSeeItAndNoOther) {
     AttentionCase test_case =
         parse_attention_case("q_len=96 k_len=101 head_dim=40 mask=32x20 fill=full dtype=bf16");
