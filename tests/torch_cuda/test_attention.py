@@ -2,7 +2,9 @@
 import aerogel
 import pytest
 import torch
+from aerogel.attention.layers import dense
 from aerogel.attention.module import QuantizedAttention
+from aerogel.attention.problem import Problem
 from torch.nn.functional import scaled_dot_product_attention
 
 BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -65,6 +67,23 @@ def test_packed_sequences_and_the_module():
     module = QuantizedAttention("fp8", q_rot=torch.eye(64), k_rot=torch.eye(64))
     q, k, v = qkv(30)
     close(module.to("cuda")(*there(q, k, v)), module.to("cpu")(q, k, v), 1e-3)
+
+
+def test_masks_of_keys():
+    q, k, v = qkv(70)
+    seen = torch.rand(1, 70) < 0.7
+    seen[:, -20:] = False
+    want = aerogel.attention(q, k[:, :, seen[0]], v[:, :, seen[0]])
+    close(aerogel.attention(*there(q, k, v), key_mask=seen.to("cuda")), want, 5e-5)
+    for format, bound in (("int8", 2e-2), ("int8_qk", 2e-2), ("mix", 1e-1)):
+        close(aerogel.quantized_attention(*there(q, k, v), format, key_mask=seen.to("cuda")), want, bound)
+        close(dense(Problem(*there(q, k, v), "BNSD", seen[:, None, None].to("cuda")), format), want, bound)
+    rows = seen[:, None, None].expand(1, 1, 70, 70)  # to be looked into: torch's
+    close(dense(Problem(*there(q, k, v), "BNSD", rows.to("cuda")), "int8"), want, 1e-5)
+    with pytest.raises(NotImplementedError, match="a mask of keys is for CUDA"):
+        aerogel.attention(q, k, v, key_mask=seen)
+    with pytest.raises(ValueError, match=r"key_mask must be contiguous bool, u8 or i8 \[1,70\] on cuda:0"):
+        aerogel.attention(*there(q, k, v), key_mask=seen[:, :60].to("cuda"))
 
 
 def test_calibrated_scales():

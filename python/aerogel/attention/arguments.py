@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Array, ArrayT, as_float_array, is_torch, refuse_recorders
+from .._arrays import Array, ArrayT, as_float_array, handed, is_torch, refuse_recorders
 from .._devices import stream_of
 
 LAYOUTS = ("BNSD", "BSND", "TND")

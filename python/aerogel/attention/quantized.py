@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core
 from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from .arguments import blocks_of, heads_of, mxfp4_scale, positive_scale, stream_for
+from .arguments import blocks_of, heads_of, hidden_keys, mxfp4_scale, positive_scale, stream_for
 
 if TYPE_CHECKING:
     import torch
