@@ -39,9 +39,9 @@ struct AttentionOptions {
     /// f32 [heads of q, q_len + k_len - 1], or no data: [h, j - i + q_len - 1] is added to the score of query
     /// i and key j in head h (relative position bias; Raffel et al., T5, 2020). Format none only.
     TensorView bias = {};
-    /// bool, u8 or i8 [batch, k_len], contiguous, on q's device, or no data: no query sees keys whose byte is 0,
-    /// such as padding; they count as keys that a mask does not keep. On CUDA only (elsewhere give the keys
-    /// that are seen), not with token orders.
+    /// bool, u8 or i8 [batch, k_len], contiguous, on q's device, or no data: no query sees keys whose byte is
+    /// 0, such as padding; they count as keys that a mask does not keep. On CUDA only (elsewhere give the
+    /// keys that are seen), not with token orders.
     TensorView key_mask = {};
     /// f32 [batch, heads of q, q_len], contiguous, or no data: gets log sum_j exp(scale q k_j + bias) of
     /// every query, -infinity where it sees no key. Partial results over some of the keys each are put

@@ -69,8 +69,9 @@ struct VideoLayout {
 AttentionFormat sparse_format_from(std::string_view precision);
 
 /// attention()'s options for a sparse call in that format. int8 and int8_qk: a scale per token and smoothed
-/// keys; int8 is the fastest on a CPU but for format none with AMX. fp8, mix and mxfp4 (rf_v3): without smoothing, as in files made for
-/// it; fp8 and mxfp4 with q and k rotated by a matrix that the caller adds, such as hadamard_matrix().
+/// keys; int8 is the fastest on a CPU but for format none with AMX. fp8, mix and mxfp4 (rf_v3): without
+/// smoothing, as in files made for it; fp8 and mxfp4 with q and k rotated by a matrix that the caller adds,
+/// such as hadamard_matrix().
 AttentionOptions sparse_options(AttentionFormat format);
 
 /// Whether sparse calls in that format are made with rotated q and k: fp8 and mxfp4.

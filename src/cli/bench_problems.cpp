@@ -274,16 +274,15 @@ BenchCase make_attention_case(const AttentionShape& shape, DType dtype, Attentio
     const Tensor there[] = {q.to(device), k.to(device), v.to(device)};
     Tensor o(dtype, full, device);
     const auto mask = shape.block != 0 ? std::make_shared<BlockMask>(random_mask(shape)) : nullptr;
-    return {[=]() mutable {
-                attention(there[0], there[1], there[2], o, {.mask = mask.get(), .format = format});
-            },
-            [=] {
-                const Tensor first = o.to(Device::cpu).to(DType::f32);
-                const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
-                return relative_error(
-                    attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
-            },
-            0, waiting_for(device)};
+    return {
+        [=]() mutable { attention(there[0], there[1], there[2], o, {.mask = mask.get(), .format = format}); },
+        [=] {
+            const Tensor first = o.to(Device::cpu).to(DType::f32);
+            const std::vector<double> got(first.as<float>(), first.as<float>() + shape.head_dim);
+            return relative_error(
+                attention_sample(q.to(DType::f32), k.to(DType::f32), v.to(DType::f32), mask.get()), got);
+        },
+        0, waiting_for(device)};
 }
 
 AttentionShape attention_shape(const ProblemLine& line) {

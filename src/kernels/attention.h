@@ -52,11 +52,11 @@ struct AttentionProblem {
     bool masked = false;
     std::int64_t block_q = 0;  ///< of the mask
     std::int64_t block_k = 0;
-    bool causal = false;     ///< query i sees no key behind i + k_len - q_len
-    bool biased = false;     ///< scores have a bias
-    bool wants_lse = false;  ///< the call has `lse`
+    bool causal = false;      ///< query i sees no key behind i + k_len - q_len
+    bool biased = false;      ///< scores have a bias
+    bool wants_lse = false;   ///< the call has `lse`
     bool hides_keys = false;  ///< the call has `key_mask`; on CUDA only
-    bool centroids = false;  ///< of what the mask leaves out; masked and not causal, biased or calibrated
+    bool centroids = false;   ///< of what the mask leaves out; masked and not causal, biased or calibrated
 
     std::int64_t group() const { return heads / kv_heads; }
     std::int64_t maps() const { return batch * heads; }
@@ -172,7 +172,7 @@ constexpr AttentionFormats kFloatFormats = formats_of(AttentionFormat::none);
 constexpr AttentionFormats kInt8Formats = formats_of(AttentionFormat::int8);
 constexpr AttentionFormats kRoundingFormats =
     formats_of(AttentionFormat::fp8, AttentionFormat::mxfp8, AttentionFormat::mxfp4, AttentionFormat::mix,
-                AttentionFormat::int8_qk);
+               AttentionFormat::int8_qk);
 
 struct AttentionKernel {
     std::string_view name;  ///< "cpu.avx512.attention"

@@ -191,7 +191,8 @@ void check_options(const AttentionOptions& options, const AttentionViews& views,
         fail_attention("scales are for the format int8 only", views);
     if (blocks &&
         (options.scales != nullptr || format == AttentionFormat::mxfp8 || format == AttentionFormat::mxfp4))
-        fail_attention("q_tokens and k_tokens are for scales found in the data, of int8, fp8, mix and int8_qk", views);
+        fail_attention(
+            "q_tokens and k_tokens are for scales found in the data, of int8, fp8, mix and int8_qk", views);
     if (options.scales != nullptr) check_scales(*options.scales, problem.heads, problem.kv_heads);
 }
 

@@ -46,7 +46,8 @@ std::optional<std::vector<IndexRange>> mask_parts(const SparseGeometry& side, co
     std::int32_t next = 0;
     for (const Cell& cell : pattern.cells(side)) {
         const std::int32_t first = next;
-        while (next < static_cast<std::int32_t>(fine->size()) && (*fine)[static_cast<std::size_t>(next)].begin < cell.end)
+        while (next < static_cast<std::int32_t>(fine->size()) &&
+               (*fine)[static_cast<std::size_t>(next)].begin < cell.end)
             ++next;
         parts.push_back({first, next});
     }

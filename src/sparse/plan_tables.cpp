@@ -164,8 +164,12 @@ void add_side(const SparseGeometry& side, Key& key) {
 }
 
 Key key_of(const TablesRequest& request, Device device) {
-    Key key = {static_cast<std::int64_t>(device.kind), device.index, request.recognises ? 1 : 0,
-               request.keeps_cells ? 1 : 0, request.mask_rows, request.mask_columns,
+    Key key = {static_cast<std::int64_t>(device.kind),
+               device.index,
+               request.recognises ? 1 : 0,
+               request.keeps_cells ? 1 : 0,
+               request.mask_rows,
+               request.mask_columns,
                std::bit_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(&memory_of(device)))};
     for (const HeadPattern* pattern : request.patterns)
         key.push_back(std::bit_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(pattern)));

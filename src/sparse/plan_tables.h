@@ -56,9 +56,9 @@ struct TablesRequest {
     const SparseSides& sides;
     std::vector<const HeadPattern*> patterns;
     bool recognises = false;
-    bool keeps_cells = false;                    ///< of static patterns
+    bool keeps_cells = false;                      ///< of static patterns
     std::int64_t mask_rows = 0, mask_columns = 0;  ///< of a given mask; 0: there is none
-    int threads = 0;  ///< at most so many of the pool make them; 0: all
+    int threads = 0;                               ///< at most so many of the pool make them; 0: all
 };
 
 /// Those that were used last are kept, kMostKeptTables of the CPU and kMostKeptOnDevices of other devices,

@@ -110,9 +110,8 @@ ListsOnDevice lists_of(const PlannedArrays& arrays) {
 
 AttentionFormat sparse_format_from(std::string_view precision) {
     if (precision == "bf16") return AttentionFormat::none;
-    constexpr std::array kFormats = {AttentionFormat::none, AttentionFormat::fp8, AttentionFormat::mix,
-                                     AttentionFormat::int8, AttentionFormat::int8_qk,
-                                     AttentionFormat::mxfp4};
+    constexpr std::array kFormats = {AttentionFormat::none, AttentionFormat::fp8,     AttentionFormat::mix,
+                                     AttentionFormat::int8, AttentionFormat::int8_qk, AttentionFormat::mxfp4};
     std::string known;
     for (const AttentionFormat format : kFormats) {
         if (to_string(format) == precision) return format;

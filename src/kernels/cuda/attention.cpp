@@ -170,11 +170,11 @@ void attend_split(const AttentionProblem& problem, const AttentionCall& call, co
         std::byte* to = call.workspace;
         FloatOperands of;
         of.q = split(rows_of(call.q, call.q_strides, problem.heads, first * group), problem, problem.q_len,
-                       maps * group, to, call.stream);
+                     maps * group, to, call.stream);
         of.k = split(rows_of(call.k, call.k_strides, problem.kv_heads, first), problem, problem.k_len, maps,
-                       to, call.stream);
+                     to, call.stream);
         of.v = split(rows_of(call.v, call.v_strides, problem.kv_heads, first), problem, problem.k_len, maps,
-                       to, call.stream);
+                     to, call.stream);
         of.o = o;
         of.o.first_map += first * group;
         of.aligned = true;

@@ -374,8 +374,7 @@ __device__ __forceinline__ void fetch_keys(int place, const RowFetch& from, cons
 template <class Shape>
 __device__ __forceinline__ bool is_special(const FloatAttentionArgs& a, const QueryTile& tile,
                                            const KeyTile& keys) {
-    const bool later =
-        a.causal && keys.first + Shape::kKeys > tile.first + a.tiles.k_len - a.tiles.q_len + 1;
+    const bool later = a.causal && keys.first + Shape::kKeys > tile.first + a.tiles.k_len - a.tiles.q_len + 1;
     return keys.kept != KeyWalk<Shape::kKeys>::kAll || later || a.bias != nullptr;
 }
 

@@ -1,5 +1,5 @@
-// Attention by wgmma on Hopper: keys and values become blocks that TMA copies as runs, some heads at a time; q is
-// read where it lies, or becomes integers as k does (the format int8_qk).
+// Attention by wgmma on Hopper: keys and values become blocks that TMA copies as runs, some heads at a time;
+// q is read where it lies, or becomes integers as k does (the format int8_qk).
 #include "kernels/cuda/attention_sm90_args.h"
 #include "kernels/cuda/int8_scales.h"
 #include "kernels/cuda/kernels.h"
@@ -18,15 +18,16 @@ struct HopperVariant {
 /// By type, bf16 and f16; of each by warp groups, 1 and 2; of each by width.
 using HopperVariants = HopperVariant[12];
 
-#define AEROGEL_VARIANTS(image, name, groups, bytes)                       \
-    {{image, name "_64_" #groups}, hopper_attention(64, groups, bytes)},   \
+#define AEROGEL_VARIANTS(image, name, groups, bytes)                             \
+    {{image, name "_64_" #groups}, hopper_attention(64, groups, bytes)},         \
         {{image, name "_128_" #groups}, hopper_attention(128, groups, bytes)}, { \
-        {image, name "_256_" #groups}, hopper_attention(256, groups, bytes) \
+        {image, name "_256_" #groups}, hopper_attention(256, groups, bytes)      \
     }
-const HopperVariants kFloatVariants = {AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_bf16", 1, 2),
-                                       AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_bf16", 2, 2),
-                                       AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_f16", 1, 2),
-                                       AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_f16", 2, 2)};
+const HopperVariants kFloatVariants = {
+    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_bf16", 1, 2),
+    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_bf16", 2, 2),
+    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_f16", 1, 2),
+    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_f16", 2, 2)};
 const HopperVariants kInt8Variants = {AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_bf16", 1, 1),
                                       AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_bf16", 2, 1),
                                       AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_f16", 1, 1),
@@ -50,8 +51,8 @@ std::size_t tile_bytes(const AttentionProblem& problem) {
     return static_cast<std::size_t>(tile_blocks(problem) * kTileTokens * int8_width(problem) * 2);
 }
 
-void launch_tiles(const AttentionProblem& problem, const AttentionRows& from, std::int64_t maps, std::byte* to,
-                  void* stream) {
+void launch_tiles(const AttentionProblem& problem, const AttentionRows& from, std::int64_t maps,
+                  std::byte* to, void* stream) {
     constexpr std::int64_t kThreads = 256;
     TileRowsArgs args;
     args.from = from;
@@ -61,7 +62,8 @@ void launch_tiles(const AttentionProblem& problem, const AttentionRows& from, st
     args.head_dim = static_cast<std::int32_t>(problem.head_dim);
     args.width = int8_width(problem);
     args.aligned = problem.head_dim % 8 == 0 && is_aligned(from) ? 1 : 0;
-    launch(kTileRows, {{as_blocks(parts_of(args.rows * (args.width / 8), kThreads))}, {kThreads}}, stream, args);
+    launch(kTileRows, {{as_blocks(parts_of(args.rows * (args.width / 8), kThreads))}, {kThreads}}, stream,
+           args);
 }
 
 /// Whether pairs of channels of o are whole and begin at 4 bytes.

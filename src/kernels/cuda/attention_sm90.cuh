@@ -1,8 +1,8 @@
-// Flash attention on Hopper (sm_90a). One warp copies keys and values, made ready by tile_rows(), by TMA as runs
-// of bytes; one or two warp groups have 64 queries each and multiply by wgmma. While a group takes the powers of
-// a portion's scores, its products of the weights before with their values are under way, as in
-// FlashAttention-3 (Shah et al. 2024); rescaling and masks as in attention.cuh. q and k of 16 bits, or of int8
-// with a scale per token (the format int8_qk).
+// Flash attention on Hopper (sm_90a). One warp copies keys and values, made ready by tile_rows(), by TMA as
+// runs of bytes; one or two warp groups have 64 queries each and multiply by wgmma. While a group takes the
+// powers of a portion's scores, its products of the weights before with their values are under way, as in
+// FlashAttention-3 (Shah et al. 2024); rescaling and masks as in attention.cuh. q and k of 16 bits, or of
+// int8 with a scale per token (the format int8_qk).
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
@@ -158,8 +158,9 @@ struct HopperCopier {
             for (int c = static_cast<int>(threadIdx.x); c < kValueBlock / 16; c += 32) {
                 const int row = c / 8 % kTileTokens, part = c / 8 / kTileTokens;
                 if ((portion.kept[b] >> row & 1) == 0)
-                    gpu::store(Stages::values(i) + (part * S.blocks + b) * kTilePart + row * kTileRow + c % 8 * 16,
-                               make_uint4(0, 0, 0, 0));
+                    gpu::store(
+                        Stages::values(i) + (part * S.blocks + b) * kTilePart + row * kTileRow + c % 8 * 16,
+                        make_uint4(0, 0, 0, 0));
             }
         }
         if (rows != S.keys()) gpu::fence_async();
@@ -276,9 +277,9 @@ struct HopperRows {
         gpu::mbarrier_wait(Stages::values_here(i), Stages::parity(i));
 #pragma unroll
         for (int step = 0; step < S.keys() / 16; ++step)
-            T::values(o, p[step],
-                      gpu::descriptor_transposed(Stages::values(i) + step * 16 * kTileRow,
-                                                 S.blocks * kTilePart));
+            T::values(
+                o, p[step],
+                gpu::descriptor_transposed(Stages::values(i) + step * 16 * kTileRow, S.blocks * kTilePart));
         gpu::wgmma_commit();
     }
 
@@ -314,8 +315,9 @@ struct HopperRows {
             for (int b = 0; b < S.blocks; ++b) {
                 const int first = now.first[b] + column;
                 const std::uint64_t kept = now.kept[b] >> column;
-                const int seen = a.rest.causal ? query + static_cast<int>(tiles.k_len - tiles.q_len) + 1 - first
-                                               : kTileTokens;
+                const int seen = a.rest.causal
+                                     ? query + static_cast<int>(tiles.k_len - tiles.q_len) + 1 - first
+                                     : kTileTokens;
 #pragma unroll
                 for (int j = 0; j < kTileTokens / 8; ++j)
 #pragma unroll
@@ -330,13 +332,15 @@ struct HopperRows {
         }
     }
 
-    /// Scores become weights relative to the new largest ones, by whose growth all before is to be multiplied.
+    /// Scores become weights relative to the new largest ones, by whose growth all before is to be
+    /// multiplied.
     __device__ __forceinline__ void take_powers(float (&s)[kScores], float (&fall)[2]) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             float most = -INFINITY;
 #pragma unroll
-            for (int j = 0; j < kKeyTiles; ++j) most = fmaxf(most, fmaxf(s[j * 4 + e * 2], s[j * 4 + e * 2 + 1]));
+            for (int j = 0; j < kKeyTiles; ++j)
+                most = fmaxf(most, fmaxf(s[j * 4 + e * 2], s[j * 4 + e * 2 + 1]));
             most = fmaxf(most, gpu::shfl_xor(most, 1));
             most = fmaxf(most, gpu::shfl_xor(most, 2));
             const float before = top[e];
@@ -417,7 +421,8 @@ struct HopperRows {
 
     /// Weights take the registers of the scores, or of their own where those are integers.
     template <int kFloats>
-    static __device__ __forceinline__ float (&weights_of(Score (&s)[kScores], float (&floats)[kFloats]))[kScores] {
+    static __device__ __forceinline__ float (&weights_of(Score (&s)[kScores],
+                                                         float (&floats)[kFloats]))[kScores] {
         if constexpr (kInt8) {
             return floats;
         } else {
@@ -476,7 +481,8 @@ __device__ __forceinline__ void attention_sm90(const HopperAttentionArgs& a) {
 
 /// A thread per 16 bytes of a block.
 __device__ __forceinline__ void tile_rows(const TileRowsArgs& a) {
-    const int chunks = a.width / 8, blocks_of_map = static_cast<int>((a.tokens + kTileTokens - 1) / kTileTokens);
+    const int chunks = a.width / 8,
+              blocks_of_map = static_cast<int>((a.tokens + kTileTokens - 1) / kTileTokens);
     const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const std::int64_t block = i / chunks / kTileTokens, map = block / blocks_of_map;
     const int row = static_cast<int>(i / chunks % kTileTokens), chunk = static_cast<int>(i % chunks);

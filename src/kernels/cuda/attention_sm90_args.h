@@ -10,8 +10,8 @@ namespace aerogel::cuda {
 /// zeros.
 constexpr int kTileTokens = 64, kTileRow = 128, kTilePart = kTileTokens * kTileRow;
 
-/// One kernel: channels, warp groups that have 64 queries each, blocks of keys of a portion, portions in shared
-/// memory, bytes of a number of q and k.
+/// One kernel: channels, warp groups that have 64 queries each, blocks of keys of a portion, portions in
+/// shared memory, bytes of a number of q and k.
 struct HopperAttentionShape {
     int width, groups, blocks, stages, score_bytes;
 
@@ -49,10 +49,10 @@ struct HopperPortion {
 };
 
 struct HopperAttentionArgs {
-    FloatAttentionArgs rest;  ///< its k and v are not used
+    FloatAttentionArgs rest;                         ///< its k and v are not used
     const unsigned char *k = nullptr, *v = nullptr;  ///< blocks of the maps
-    /// Of q and k in int8: rows of width bytes, and a scale for each. Behind a block of k are its scales and as
-    /// many bytes again (Int8Shape).
+    /// Of q and k in int8: rows of width bytes, and a scale for each. Behind a block of k are its scales and
+    /// as many bytes again (Int8Shape).
     const unsigned char* q = nullptr;
     const float* q_scale = nullptr;
     std::int32_t o_in_pairs = 0;  ///< pairs of channels are whole and begin at 4 bytes

@@ -76,9 +76,9 @@ __device__ __forceinline__ void fetch_queries(const unsigned char* q, std::int64
     for (int i = static_cast<int>(threadIdx.x); i < rows * kRowChunks; i += static_cast<int>(blockDim.x)) {
         const int row = i / kRowChunks, query = tile.first + row;
         const bool inside = query < tile.last;
-        gpu::cp_async16(
-            gpu::shared() + Kernel::kQueries + byte_chunk_at<kWidth>(row, i % kRowChunks),
-            from + (inside ? static_cast<std::int64_t>(query) * kWidth + i % kRowChunks * 16 : 0), inside);
+        gpu::cp_async16(gpu::shared() + Kernel::kQueries + byte_chunk_at<kWidth>(row, i % kRowChunks),
+                        from + (inside ? static_cast<std::int64_t>(query) * kWidth + i % kRowChunks * 16 : 0),
+                        inside);
     }
 }
 

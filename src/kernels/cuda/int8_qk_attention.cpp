@@ -1,5 +1,5 @@
-// Attention with q and k in int8 and v of 16 bits on CUDA: q and k become integers in the workspace, some heads
-// at a time, v is read where it lies.
+// Attention with q and k in int8 and v of 16 bits on CUDA: q and k become integers in the workspace, some
+// heads at a time, v is read where it lies.
 #include "kernels/cuda/int8_qk_args.h"
 #include "kernels/cuda/int8_scales.h"
 #include "kernels/cuda/kernels.h"

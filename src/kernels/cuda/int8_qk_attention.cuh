@@ -1,6 +1,7 @@
-// Attention with q and k in int8 and v of 16 bits (the format int8_qk) on the tensor cores of sm_80 and later:
-// scores are exact integer products, everything behind them is that of attention.cuh. After SageAttention
-// (Zhang et al., arXiv 2410.02367). The integers come from int8_scales.cuh; values are read where they lie.
+// Attention with q and k in int8 and v of 16 bits (the format int8_qk) on the tensor cores of sm_80 and
+// later: scores are exact integer products, everything behind them is that of attention.cuh. After
+// SageAttention (Zhang et al., arXiv 2410.02367). The integers come from int8_scales.cuh; values are read
+// where they lie.
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
@@ -60,16 +61,17 @@ __device__ __forceinline__ void fetch_int8_keys(int place, const unsigned char* 
          i += static_cast<int>(blockDim.x)) {
         const bool of_rows = i < kInRows;
         const int at = of_rows ? byte_chunk_at<kWidth>(i / kRowChunks, i % kRowChunks) : i * 16;
-        const int from = of_rows ? within * kWidth + i * 16
-                                 : kInt8Group * kWidth + within * 4 + (i - kInRows) * 16;
+        const int from =
+            of_rows ? within * kWidth + i * 16 : kInt8Group * kWidth + within * 4 + (i - kInRows) * 16;
         gpu::cp_async16(gpu::shared() + place + at, block + from);
     }
 }
 
 /// Scores as floats, times the scales of the keys.
 template <class Shape>
-__device__ __forceinline__ void scale_by_keys(const std::int32_t (&sums)[Shape::kQueryTiles][Shape::kKeyTiles][4],
-                                              float (&s)[Shape::kQueryTiles][Shape::kKeyTiles][4], int keys) {
+__device__ __forceinline__ void scale_by_keys(
+    const std::int32_t (&sums)[Shape::kQueryTiles][Shape::kKeyTiles][4],
+    float (&s)[Shape::kQueryTiles][Shape::kKeyTiles][4], int keys) {
     const unsigned char* const scales =
         gpu::shared() + keys + Shape::kKeys * Shape::kWidth + threadIdx.x % 4 * 8;
 #pragma unroll
@@ -79,8 +81,7 @@ __device__ __forceinline__ void scale_by_keys(const std::int32_t (&sums)[Shape::
         for (int t = 0; t < Shape::kQueryTiles; ++t)
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                s[t][j][i] =
-                    (__int_as_float(sums[t][j][i]) - kWhole) * (i % 2 == 0 ? scale.x : scale.y);
+                s[t][j][i] = (__int_as_float(sums[t][j][i]) - kWhole) * (i % 2 == 0 ? scale.x : scale.y);
     }
 }
 
@@ -91,8 +92,8 @@ __device__ __forceinline__ void make_int8_plan(Int8QkPlan<Shape::kKeys>& plan, c
     const std::int64_t kv_map = tile.map / tiles.group, behind = tile.last + tiles.k_len - tiles.q_len;
     plan.tile = tile;
     plan.values = {MapRows(a.rest.v, kv_map, 2), a.rest.head_dim, a.rest.aligned != 0};
-    plan.blocks = a.k + kv_map * ((tiles.k_len + kInt8Group - 1) / kInt8Group) *
-                            (kInt8Group * (Shape::kWidth + 8));
+    plan.blocks =
+        a.k + kv_map * ((tiles.k_len + kInt8Group - 1) / kInt8Group) * (kInt8Group * (Shape::kWidth + 8));
     plan.walk = KeyWalk<Shape::kKeys>(tiles, tile.mask_row,
                                       a.rest.causal && behind < tiles.k_len ? behind : tiles.k_len);
     for (int i = 0; i < 2; ++i) plan.step(i);

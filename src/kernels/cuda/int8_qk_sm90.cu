@@ -3,10 +3,10 @@
 
 namespace cuda = aerogel::cuda;
 
-#define AEROGEL_HOPPER_INT8_QK(name, type, width, groups)                                           \
-    extern "C" __global__ void __launch_bounds__((groups + 1) * 128, 3 - groups)                    \
-        name(const cuda::HopperAttentionArgs a) {                                                   \
-        cuda::attention_sm90<cuda::type, cuda::hopper_attention(width, groups, 1)>(a);              \
+#define AEROGEL_HOPPER_INT8_QK(name, type, width, groups)                              \
+    extern "C" __global__ void __launch_bounds__((groups + 1) * 128, 3 - groups)       \
+        name(const cuda::HopperAttentionArgs a) {                                      \
+        cuda::attention_sm90<cuda::type, cuda::hopper_attention(width, groups, 1)>(a); \
     }
 
 AEROGEL_HOPPER_INT8_QK(aerogel_int8_qk_sm90_bf16_64_1, GroupBf16, 64, 1)

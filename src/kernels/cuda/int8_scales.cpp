@@ -48,8 +48,7 @@ struct PairWorkspace {
           scales_of_k(whole_lines(problem.kv_maps() * problem.k_len * 4)),
           q_scale(whole_lines(maps * problem.group() * problem.q_len * 4)),
           q(whole_lines(maps * problem.group() * problem.q_len * int8_width(problem))),
-          k(whole_lines(maps * int8_groups(problem) * kInt8Group *
-                        (width_of(layout.blocks, problem) + 8))),
+          k(whole_lines(maps * int8_groups(problem) * kInt8Group * (width_of(layout.blocks, problem) + 8))),
           beside(whole_lines(maps * static_cast<std::int64_t>(layout.beside))) {}
 
     std::size_t of_all() const { return mean + sums + scales_of_q + scales_of_k; }

@@ -64,8 +64,8 @@ struct TokenValues {
         }
         return largest_of_warp(most);
     }
-    /// Writes `width` bytes, that of channel c to at(c), zeros behind head_dim; returns the sum of this lane's
-    /// integers.
+    /// Writes `width` bytes, that of channel c to at(c), zeros behind head_dim; returns the sum of this
+    /// lane's integers.
     template <class At>
     __device__ __forceinline__ int store(unsigned char* to, const At& at, int head_dim, int width,
                                          float scale, float offset) const {
@@ -121,8 +121,7 @@ __device__ __forceinline__ void quantize_keys(const Int8TokensArgs& a) {
         const TokenValues values(a.from, a.elements, a.head_dim, a.mean, map, key);
         const std::uint32_t largest = values.largest();
         scale = a.scale == nullptr ? scale_of(largest) : a.scale[map * a.tokens + key];
-        sum = values.store(block, at, a.head_dim, a.width, scale,
-                           a.offset == nullptr ? 0.0F : a.offset[map]);
+        sum = values.store(block, at, a.head_dim, a.width, scale, a.offset == nullptr ? 0.0F : a.offset[map]);
         for (int d = 16; d > 0; d /= 2) sum += gpu::shfl_xor(sum, d);
     } else {
         for (int c = static_cast<int>(threadIdx.x % 32) * 4; c < a.width; c += 128)

@@ -30,12 +30,9 @@ constexpr MachineRow<LinearKernel> kLinearRows[] = {
     {kAll, &kFloatLinear},
 };
 constexpr MachineRow<AttentionKernel> kAttentionRows[] = {
-    {kSm90, &kHopperAttention},
-    {kAll, &kAttention},
-    {kAll, &kSplitAttention},
-    {kAll, &kInt8Attention},
-    {kSm90, &kHopperInt8QkAttention},
-    {kAll, &kInt8QkAttention},
+    {kSm90, &kHopperAttention},       {kAll, &kAttention},
+    {kAll, &kSplitAttention},         {kAll, &kInt8Attention},
+    {kSm90, &kHopperInt8QkAttention}, {kAll, &kInt8QkAttention},
     {kAll, &kRoundedAttention},
 };
 constexpr MachineRow<ElementwiseKernels> kElementwiseRows[] = {{kAll, &kElementwise}};

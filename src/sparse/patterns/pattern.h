@@ -53,7 +53,7 @@ struct HeadPattern {
 enum class Videos : std::uint8_t { ignored, optional, one, several };
 
 inline constexpr std::array kEveryTypesFormats = {AttentionFormat::none, AttentionFormat::int8,
-                                               AttentionFormat::int8_qk};
+                                                  AttentionFormat::int8_qk};
 
 /// A type and what it can do; what a row does not name, the type cannot.
 struct SparseTypeRow {

@@ -14,8 +14,8 @@ extern const HeadPattern kDense, kGiven, kSpatial, kTemporal, kTextural, kBlockM
 
 namespace {
 
-constexpr std::array kAllFormats = {AttentionFormat::none, AttentionFormat::int8, AttentionFormat::fp8,
-                                    AttentionFormat::mix, AttentionFormat::mxfp4, AttentionFormat::int8_qk};
+constexpr std::array kAllFormats = {AttentionFormat::none, AttentionFormat::int8,  AttentionFormat::fp8,
+                                    AttentionFormat::mix,  AttentionFormat::mxfp4, AttentionFormat::int8_qk};
 
 constexpr SparseTypeRow kTypes[] = {
     {.name = "none",

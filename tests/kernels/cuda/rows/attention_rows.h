@@ -32,8 +32,8 @@ inline bool own_rows_only() {
 inline KernelReferences<AttentionKernel> cuda_rows(const AttentionProblem& problem) {
     KernelReferences<AttentionKernel> rows;
     for (const auto& row : cuda::kMachine.attention)
-        if (!(own_rows_only() && (row.level & 1) != 0) && row.kernel->is_for(problem) && cuda::kMachine.why_not(Device::cuda, row.level).empty() &&
-            row.kernel->why_not(problem).empty())
+        if (!(own_rows_only() && (row.level & 1) != 0) && row.kernel->is_for(problem) &&
+            cuda::kMachine.why_not(Device::cuda, row.level).empty() && row.kernel->why_not(problem).empty())
             rows.push_back(*row.kernel);
     return rows;
 }
@@ -44,7 +44,7 @@ inline std::size_t at(std::int64_t i) {
 
 /// The arrays of a call on the device.
 inline AttentionCall to_device(const AttentionProblem& p, const AttentionData& data, AttentionCall call,
-                        DeviceArrays& arrays) {
+                               DeviceArrays& arrays) {
     const auto strides = [&](AttentionStrides of, std::int64_t maps, std::int64_t tokens) {
         of.order = arrays.orders(of.order, maps, tokens);
         return of;
@@ -87,7 +87,7 @@ struct RowResult {
 
 /// Runs one row; memory behind its arrays and its workspace is no memory of the device.
 inline RowResult run_row(const AttentionKernel& kernel, const AttentionData& data, AttentionProblem problem,
-                  AttentionCall call, bool finds = false) {
+                         AttentionCall call, bool finds = false) {
     RowResult result = {make_output(data.test_case), {}};
     problem.wants_lse = true;
     result.lse.resize(at(problem.maps() * problem.q_len));
@@ -167,7 +167,7 @@ struct HiddenKeys {
 
 /// The values of q, k or v as rows of f32, rounded, and put back where they were.
 inline void round_array(const AttentionData& data, PaddedArray& array,
-                 const std::function<void(const RoundedRows&)>& round) {
+                        const std::function<void(const RoundedRows&)>& round) {
     const AttentionProblem& p = data.test_case.problem;
     const bool of_q = &array == &data.q;
     const std::int64_t maps = of_q ? p.maps() : p.kv_maps(), tokens = of_q ? p.q_len : p.k_len;

@@ -118,8 +118,9 @@ TEST(CudaAttention, TokensInAnyOrderGiveTheSameBits) {
 }
 
 TEST(CudaAttention, MasksOfKeysHideThem) {
-    for (const std::string line : {"heads=2 batch=3 q_len=70 k_len=200 head_dim=64",
-                                   "heads=4 kv_heads=2 batch=2 q_len=40 k_len=131 head_dim=100 layout=bsnd"}) {
+    for (const std::string line :
+         {"heads=2 batch=3 q_len=70 k_len=200 head_dim=64",
+          "heads=4 kv_heads=2 batch=2 q_len=40 k_len=131 head_dim=100 layout=bsnd"}) {
         for (const char* dtype : {" dtype=f32", " dtype=bf16"}) {
             const HiddenKeys hidden(line + dtype);
             AttentionData data(hidden.test_case);

@@ -348,12 +348,10 @@ TEST(CudaPlanning, CalibratedScalesAreThoseOfTheCpu) {
     request.head_dim = 16;
     Arrays arrays(request, 3);
     reinterpret_cast<std::uint16_t*>(arrays.q.mutable_data())[5] = 0x7FC0;
-    const AttentionScales scales = {Tensor::of(std::vector<float>{0.1F, 0.05F}, {2}),
-                                    Tensor::of(std::vector<float>{0.2F}, {1}),
-                                    Tensor::of(std::vector<float>{0.005F}, {1}),
-                                    Tensor::of(std::vector<float>{7.0F, -3.0F}, {2}),
-                                    Tensor::of(std::vector<float>{-5.0F}, {1}),
-                                    Tensor::of(std::vector<float>{40.0F}, {1})};
+    const AttentionScales scales = {
+        Tensor::of(std::vector<float>{0.1F, 0.05F}, {2}), Tensor::of(std::vector<float>{0.2F}, {1}),
+        Tensor::of(std::vector<float>{0.005F}, {1}),      Tensor::of(std::vector<float>{7.0F, -3.0F}, {2}),
+        Tensor::of(std::vector<float>{-5.0F}, {1}),       Tensor::of(std::vector<float>{40.0F}, {1})};
     AttentionOptions options = sparse_options(AttentionFormat::int8);
     options.scales = &scales;
     const Arrays moved = arrays.there();
