@@ -59,9 +59,9 @@ TEST(CudaAttention, AlignedRowsWithinBounds) {
           "q_len=90 k_len=70 head_dim=64 causal=yes layout=bsnd", "q_len=130 k_len=900 head_dim=64"}) {
         const AttentionCase test_case = parse_attention_case(line + std::string(" dtype=bf16 margin=8"));
         for (const bool late : {false, true}) {
-            AttentionData data(test_case);
             const EmulatorMood mood(late, ++seed);
             for (const AttentionKernel& kernel : cuda_rows(test_case.problem)) {
+                AttentionData data(test_case);
                 EXPECT_EQ(within_bounds(kernel, data), "") << kernel.name << " late " << late;
                 const PaddedArray expected = run_row(kernel, data).o;
                 const ShuffledTokens shuffled(data);

@@ -59,8 +59,11 @@ TEST(CudaAttention, Int8QkWithinBounds) {
         for (const char* dtype : {" dtype=bf16", " dtype=f16"}) {
             const AttentionCase test_case = parse_attention_case(line + dtype);
             if (test_case.problem.dtype == DType::f16 && test_case.values != Values::normal) continue;
-            Int8QkData arrays(test_case, ++next % 3 == 0 ? 24 : 1, next % 4 != 0);
-            for (const AttentionKernel& kernel : cuda_rows(arrays.problem)) {
+            AttentionProblem problem = test_case.problem;
+            problem.format = AttentionFormat::int8_qk;
+            ++next;
+            for (const AttentionKernel& kernel : cuda_rows(problem)) {
+                Int8QkData arrays(test_case, next % 3 == 0 ? 24 : 1, next % 4 != 0);
                 const EmulatorMood mood(next % 2 == 0, next);
                 solve_for(arrays.expected, kernel);
                 const PaddedArray o = run_row(kernel, arrays.data, arrays.problem, arrays.call()).o;
