@@ -369,7 +369,7 @@ void clamp(const MutableView& x, float low, float high, const Context& context) 
     require(x.dtype == DType::f32 && x.contiguous(), "clamp", "x", "contiguous f32", x);
     if (!(low <= high))
         throw InvalidArgument(fmt::format("[clamp] low must not be above high, got {} and {}", low, high));
-    const ClampArgs call = {floats(x), x.count(), low, high, context.stream};
+    const ClampArgs call = {floats(x), x.count(), low, high, false, context.stream};
     if (call.count == 0) return;
     run_moving("clamp", x.device, 2 * call.count, context,
                [&](const ElementwiseKernels& kernels) { kernels.clamp(call); });

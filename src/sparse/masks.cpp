@@ -54,7 +54,7 @@ std::optional<std::vector<IndexRange>> mask_parts(const SparseGeometry& side, co
     return parts;
 }
 
-void check_given(const GivenMask& given) {
+void check_mask(const GivenMask& given) {
     const auto& [q, sides, mask, pattern, device] = given;
     const bool bytes = mask.dtype == DType::boolean || mask.dtype == DType::u8 || mask.dtype == DType::i8;
     if (!bytes || mask.shape.size() != 4 || !mask.contiguous() || mask.device != device ||

@@ -25,6 +25,6 @@ struct GivenMask {
 };
 
 /// InvalidArgument where it does not fit.
-void check_given(const GivenMask& given);
+void check_mask(const GivenMask& given);
 
 }  // namespace aerogel

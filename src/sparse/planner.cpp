@@ -88,7 +88,7 @@ class Planner {
         request.threads = problem_.options.attention.call.threads;
         request.keeps_cells = has_static_heads() && problem_.options.keep_cells;
         if (const TensorView& mask = problem_.options.mask; mask.data != nullptr) {
-            check_given({q_, sides_, mask, cell_pattern(problem_), device_});
+            check_mask({q_, sides_, mask, cell_pattern(problem_), device_});
             request.mask_rows = mask.dim(2);
             request.mask_columns = mask.dim(3);
         }

@@ -15,31 +15,30 @@ struct HopperVariant {
     Kernel kernel;
     HopperAttentionShape shape;
 };
-/// By type, bf16 and f16; of each by warp groups, 1 and 2; of each by width.
-using HopperVariants = HopperVariant[12];
+/// By type, bf16 and f16; of each by warp groups and width: 1 of 64, 128 and 256, 2 of 64 and 128.
+using HopperVariants = HopperVariant[10];
 
-#define AEROGEL_VARIANTS(image, name, groups, bytes)                             \
-    {{image, name "_64_" #groups}, hopper_attention(64, groups, bytes)},         \
-        {{image, name "_128_" #groups}, hopper_attention(128, groups, bytes)}, { \
-        {image, name "_256_" #groups}, hopper_attention(256, groups, bytes)      \
-    }
+#define AEROGEL_VARIANT(image, name, width, groups, bytes) \
+    { {image, name "_" #width "_" #groups}, hopper_attention(width, groups, bytes) }
+#define AEROGEL_VARIANTS(image, name, bytes)                                                     \
+    AEROGEL_VARIANT(image, name, 64, 1, bytes), AEROGEL_VARIANT(image, name, 128, 1, bytes),     \
+        AEROGEL_VARIANT(image, name, 256, 1, bytes), AEROGEL_VARIANT(image, name, 64, 2, bytes), \
+        AEROGEL_VARIANT(image, name, 128, 2, bytes)
 const HopperVariants kFloatVariants = {
-    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_bf16", 1, 2),
-    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_bf16", 2, 2),
-    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_f16", 1, 2),
-    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_f16", 2, 2)};
-const HopperVariants kInt8Variants = {AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_bf16", 1, 1),
-                                      AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_bf16", 2, 1),
-                                      AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_f16", 1, 1),
-                                      AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_f16", 2, 1)};
+    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_bf16", 2),
+    AEROGEL_VARIANTS(kAttentionSm90Image, "aerogel_attention_sm90_f16", 2)};
+const HopperVariants kInt8Variants = {AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_bf16", 1),
+                                      AEROGEL_VARIANTS(kInt8QkSm90Image, "aerogel_int8_qk_sm90_f16", 1)};
 #undef AEROGEL_VARIANTS
+#undef AEROGEL_VARIANT
 const Kernel kTileRows = {kAttentionSm90Image, "aerogel_tile_rows"};
 
 /// One warp group where 64 queries are all that meet the same keys.
 const HopperVariant& hopper_variant(const HopperVariants& variants, const AttentionProblem& problem) {
     const std::int64_t queries = problem.masked ? std::min(problem.block_q, problem.q_len) : problem.q_len;
-    const std::size_t type = problem.dtype == DType::bf16 ? 0 : 6, groups = queries <= 64 ? 0 : 3;
-    return variants[type + groups + (problem.head_dim <= 64 ? 0U : problem.head_dim <= 128 ? 1U : 2U)];
+    const std::size_t type = problem.dtype == DType::bf16 ? 0 : 5;
+    if (problem.head_dim > 128) return variants[type + 2];
+    return variants[type + (queries <= 64 ? 0U : 3U) + (problem.head_dim <= 64 ? 0U : 1U)];
 }
 
 std::int64_t tile_blocks(const AttentionProblem& problem) {

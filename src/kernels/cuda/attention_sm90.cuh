@@ -118,27 +118,32 @@ struct HopperCopier {
             // Of a block that is not there scores are taken away, but they are computed: from the other one.
             if (portion.kept[1] == 0) portion.first[1] = portion.first[0];
             gpu::mbarrier_wait(Stages::keys_read(i), Stages::parity(i) ^ 1U);
-            if (threadIdx.x == 0) copy_keys(i, portion);
+            if (threadIdx.x == 0) {
+                Stages::portion(i) = portion;
+                copy_keys(i);
+            }
             if (portion.kept[0] == 0) return;
             gpu::mbarrier_wait(Stages::values_read(i), Stages::parity(i) ^ 1U);
-            copy_values(i, portion);
+            __syncwarp();  // the portion is in shared memory
+            copy_values(i);
         }
     }
 
+    // Loops are not unrolled, and portions are read where they lie: this warp has few registers.
     /// By one thread.
-    __device__ __forceinline__ void copy_keys(int i, const HopperPortion& portion) const {
-        Stages::portion(i) = portion;
+    __device__ __forceinline__ void copy_keys(int i) const {
+        const HopperPortion& portion = Stages::portion(i);
         std::uint64_t* const here = Stages::keys_here(i);
         if (portion.kept[0] == 0) {
             gpu::mbarrier_arrive(here);
             return;
         }
         gpu::mbarrier_expect(here, S.key_bytes() + (kInt8 ? S.keys() * 4 : 0));
-#pragma unroll
+#pragma unroll 1
         for (int b = 0; b < S.blocks; ++b) {
             const unsigned char* const from =
                 k + static_cast<std::int64_t>(portion.first[b] / kTileTokens) * kKeyBlock;
-#pragma unroll
+#pragma unroll 1
             for (int part = 0; part < kKeyParts; ++part)
                 gpu::bulk_load(Stages::keys(i) + (part * S.blocks + b) * kTilePart, from + part * kTilePart,
                                kTilePart, here);
@@ -149,9 +154,10 @@ struct HopperCopier {
     }
 
     /// Rows that are not kept become zeros: their weights are zero, and 0 * NaN is not.
-    __device__ __forceinline__ void copy_values(int i, const HopperPortion& portion) const {
+    __device__ __forceinline__ void copy_values(int i) const {
+        const HopperPortion& portion = Stages::portion(i);
         int rows = 0;
-#pragma unroll
+#pragma unroll 1
         for (int b = 0; b < S.blocks; ++b) {
             rows += __popcll(portion.kept[b]);
             if (portion.kept[b] == Walk::kAll) continue;
@@ -167,7 +173,7 @@ struct HopperCopier {
         __syncwarp();
         if (threadIdx.x != 0) return;
         gpu::mbarrier_expect(Stages::values_here(i), rows * kTileRow * kValueParts);
-#pragma unroll
+#pragma unroll 1
         for (int b = 0; b < S.blocks; ++b) {
             for (int row = 0, end; row < kTileTokens; row = end) {
                 const bool kept = (portion.kept[b] >> row & 1) != 0;
@@ -181,7 +187,7 @@ struct HopperCopier {
     __device__ __forceinline__ void copy_rows(int i, int b, int block, int row, int end) const {
         const unsigned char* const from = v + static_cast<std::int64_t>(block) * kValueBlock + row * kTileRow;
         unsigned char* const to = Stages::values(i) + b * kTilePart + row * kTileRow;
-#pragma unroll
+#pragma unroll 1
         for (int part = 0; part < kValueParts; ++part)
             gpu::bulk_load(to + part * S.blocks * kTilePart, from + part * kTilePart, (end - row) * kTileRow,
                            Stages::values_here(i));
@@ -258,6 +264,11 @@ struct HopperRows {
     }
 
     __device__ __forceinline__ void begin_scores(Score (&s)[kScores], int i) const {
+        if constexpr (kInt8) {
+            // The first product does not read them, but else they would be kept beside the floats.
+#pragma unroll
+            for (int c = 0; c < kScores; ++c) s[c] = 0;
+        }
         gpu::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < S.width * S.score_bytes / 32; ++step) {
@@ -275,6 +286,7 @@ struct HopperRows {
 
     __device__ __forceinline__ void begin_values(int i) {
         gpu::mbarrier_wait(Stages::values_here(i), Stages::parity(i));
+        gpu::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < S.keys() / 16; ++step)
             T::values(
@@ -412,7 +424,6 @@ struct HopperRows {
                 }
                 pack(x);
             }
-            gpu::wgmma_fence();
             begin_values(i - 1);
             gpu::wgmma_wait<0>(o);
         }
@@ -471,10 +482,10 @@ __device__ __forceinline__ void attention_sm90(const HopperAttentionArgs& a) {
     if (threadIdx.x == 0) HopperStages<S>::begin();
     __syncthreads();
     if (threadIdx.x / 128 == 0) {
-        gpu::set_registers_down<S.kCopyRegisters>();
+        if constexpr (S.moves_registers()) gpu::set_registers_down<S.copy_registers()>();
         if (threadIdx.x < 32) HopperCopier<S>(a, tile).run();
     } else {
-        gpu::set_registers_up<S.registers()>();
+        if constexpr (S.moves_registers()) gpu::set_registers_up<S.registers()>();
         HopperRows<T, S>(a, tile).run();
     }
 }

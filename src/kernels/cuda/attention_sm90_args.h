@@ -32,12 +32,17 @@ struct HopperAttentionShape {
     constexpr int portions_at() const { return scales_at() + (score_bytes == 1 ? stages * keys() * 4 : 0); }
     constexpr int barriers_at() const { return portions_at() + stages * 32; }
     constexpr int shared_bytes() const { return barriers_at() + stages * 4 * 8; }
-    /// Of a thread that multiplies; one that copies has kCopyRegisters.
-    static constexpr int kCopyRegisters = 40;
-    constexpr int registers() const { return groups == 2 ? 232 : 216; }
+    /// Of a thread that copies (the scales of keys are more to copy), and of one that multiplies.
+    constexpr int copy_registers() const { return score_bytes == 1 ? 72 : 56; }
+    constexpr int registers() const {
+        return groups == 2 ? (504 - copy_registers()) / 2 : 256 - copy_registers();
+    }
+    /// The 256 threads that have a multiprocessor for themselves want for no registers: none move.
+    constexpr bool moves_registers() const { return width < 256; }
 };
 
-/// For blocks of up to 64 queries two blocks of threads share a multiprocessor where they fit.
+/// For blocks of up to 64 queries two blocks of threads share a multiprocessor where they fit. Two groups of
+/// width 256 would not have the registers.
 constexpr HopperAttentionShape hopper_attention(int width, int groups, int score_bytes) {
     return {width, groups, width == 256 || groups == 1 ? 1 : 2, 2, score_bytes};
 }
