@@ -43,19 +43,27 @@ void add_row(const PlanningRows& rows, std::int64_t map, std::int64_t row, float
     }
 }
 
-void cell_means(const CellMeansArgs& args) noexcept {
+void mean_of_cell(const CellMeansArgs& args, std::int64_t map, std::int64_t cell) {
     const std::int64_t dim = args.rows.head_dim;
-    parallel_for(args.rows.maps * args.count, [&](std::int64_t task, int) {
-        const std::int64_t map = task / args.count, cell = task % args.count;
-        const auto [begin, end] = args.cells[cell];
-        float sum[256] = {};
-        for (std::int64_t row = begin; row < end; ++row) add_row(args.rows, map, row, sum);
-        float* out = args.means + task * dim;
-        if (args.panels)
-            out = args.means + (map * in_panels(args.count) + cell / kKeyPanel * kKeyPanel) * dim +
-                  cell % kKeyPanel;
-        const std::int64_t step = args.panels ? kKeyPanel : 1;
-        for (std::int64_t d = 0; d < dim; ++d) out[d * step] = sum[d] / static_cast<float>(end - begin);
+    const auto [begin, end] = args.cells[cell];
+    float sum[256] = {};
+    for (std::int64_t row = begin; row < end; ++row) add_row(args.rows, map, row, sum);
+    float* out = args.means + (map * args.count + cell) * dim;
+    if (args.panels)
+        out = args.means + (map * in_panels(args.count) + cell / kKeyPanel * kKeyPanel) * dim +
+              cell % kKeyPanel;
+    const std::int64_t step = args.panels ? kKeyPanel : 1;
+    for (std::int64_t d = 0; d < dim; ++d) out[d * step] = sum[d] / static_cast<float>(end - begin);
+}
+
+void cell_means(const CellMeansArgs& args) noexcept {
+    // Cells that share cache lines of a panel are one task: threads would take the lines from each other.
+    constexpr std::int64_t kCellsOfTask = 16;
+    const std::int64_t portions = (args.count + kCellsOfTask - 1) / kCellsOfTask;
+    parallel_for(args.rows.maps * portions, [&](std::int64_t task, int) {
+        const std::int64_t first = task % portions * kCellsOfTask;
+        for (std::int64_t cell = first; cell < std::min(first + kCellsOfTask, args.count); ++cell)
+            mean_of_cell(args, task / portions, cell);
     });
 }
 
