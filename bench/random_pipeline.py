@@ -3,6 +3,7 @@ scheduler, a tokenizer of a tiny vocabulary, model_index.json. For measuring mem
 
     python bench/random_pipeline.py z-image-turbo /tmp/z-image            # all of it
     python bench/random_pipeline.py wan2.1-t2v-1.3b /tmp/wan --only transformer
+    python bench/random_pipeline.py qwen-image /tmp/qwen --zeros          # 58 GB that take hardly any room
 
 Names and shapes come from the classes of diffusers and transformers, built without memory (torch's meta device); values are
 written tensor by tensor.
@@ -10,6 +11,7 @@ written tensor by tensor.
 
 import argparse
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -22,6 +24,11 @@ QWEN3_4B = dict(vocab_size=151936, hidden_size=2560, intermediate_size=9728, num
                 tie_word_embeddings=True)
 UMT5_XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu",
                 relative_attention_num_buckets=32, relative_attention_max_distance=128, dropout_rate=0.1, layer_norm_epsilon=1e-6)
+QWEN25_VL_7B = dict(
+    text_config=dict(vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+                     num_key_value_heads=4, max_position_embeddings=128000, rms_norm_eps=1e-6,
+                     rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=[16, 24, 24])),
+    vision_config=dict(depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584))
 FLUX_VAE = dict(act_fn="silu", block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4,
                 up_block_types=["UpDecoderBlock2D"] * 4, in_channels=3, out_channels=3, latent_channels=16, layers_per_block=2,
                 norm_num_groups=32, sample_size=1024, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False,
@@ -52,6 +59,16 @@ MODELS = {
                 rope_theta=2000, eps=1e-6, guidance_embeds=False)),
             text_encoder=("transformers", "Qwen3ForCausalLM", QWEN3_4B),
             vae=("diffusers", "AutoencoderKLFlux2", {}))),
+    "qwen-image": dict(
+        pipeline="QwenImagePipeline", tokenizer="qwen",
+        scheduler=FLOW_EULER | dict(shift=1.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, base_image_seq_len=256,
+                                    max_image_seq_len=8192, shift_terminal=0.02, time_shift_type="exponential"),
+        parts=dict(
+            transformer=("diffusers", "QwenImageTransformer2DModel", dict(
+                patch_size=2, in_channels=64, out_channels=16, num_layers=60, attention_head_dim=128, num_attention_heads=24,
+                joint_attention_dim=3584, guidance_embeds=False, axes_dims_rope=[16, 56, 56])),
+            text_encoder=("transformers", "Qwen2_5_VLForConditionalGeneration", QWEN25_VL_7B),
+            vae=("diffusers", "AutoencoderKLQwenImage", {}))),
     "wan2.1-t2v-1.3b": dict(
         pipeline="WanPipeline", scheduler=UNIPC, tokenizer="t5", parts=dict(
             transformer=("diffusers", "WanTransformer3DModel", dict(
@@ -71,9 +88,11 @@ WORDS = ["a cat sits on a red chair beside the window in the evening light", "bl
 
 
 class Values:
-    """Normal numbers of a given spread as bf16 bytes: one pool, from another place for each tensor."""
+    """Normal numbers of a given spread as bf16 bytes: one pool, from another place for each tensor. `zeros`: but for vectors,
+    zeros instead, which are holes in the file."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, zeros: bool = False):
+        self.zeros = zeros
         self.pool = np.random.default_rng(seed).standard_normal(1 << 22, dtype=np.float32)
         self.made: dict[tuple[float, float], np.ndarray] = {}
         self.at = 0
@@ -85,6 +104,9 @@ class Values:
         return self.made[mean, spread]
 
     def write(self, file, name: str, shape: tuple[int, ...]) -> None:
+        if self.zeros and len(shape) > 1:
+            file.seek(2 * int(np.prod(shape)), os.SEEK_CUR)
+            return
         norm = len(shape) < 2 and "norm" in name and name.endswith("weight")
         fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 0
         pool = self.bf16(1.0, 0.1) if norm else self.bf16(0.0, fan_in ** -0.5 if fan_in else 0.02)
@@ -123,6 +145,7 @@ def write_file(path: pathlib.Path, shapes: dict[str, tuple[int, ...]], values: V
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes.items():
             values.write(file, name, shape)
+        file.truncate(8 + len(text) + end)
 
 
 def write_weights(folder: pathlib.Path, stem: str, shapes: dict[str, tuple[int, ...]], values: Values) -> int:
@@ -174,9 +197,8 @@ def write_tokenizer(folder: pathlib.Path, kind: str) -> tuple[str, str]:
     return "transformers", type(fast).__name__
 
 
-def write_pipeline(name: str, folder: pathlib.Path, only: set[str], seed: int) -> None:
+def write_pipeline(name: str, folder: pathlib.Path, only: set[str], values: Values) -> None:
     model = MODELS[name]
-    values = Values(seed)
     index = {"_class_name": model["pipeline"], "_diffusers_version": "0.36.0", **model.get("extra", {})}
     for part, (library, kind, config) in model["parts"].items():
         index[part] = [library, kind]
@@ -208,8 +230,9 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--only", nargs="+", default=[], metavar="COMPONENT", help="these components' weights and no others")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--zeros", action="store_true", help="matrices of zeros: files of the real sizes that take little room, for measuring memory")
     arguments = parser.parse_args()
-    write_pipeline(arguments.model, arguments.folder, set(arguments.only), arguments.seed)
+    write_pipeline(arguments.model, arguments.folder, set(arguments.only), Values(arguments.seed, arguments.zeros))
 
 
 if __name__ == "__main__":

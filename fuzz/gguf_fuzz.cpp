@@ -40,8 +40,8 @@ void check(const GgufHeader& header, std::span<const std::byte> file) {
 }
 
 void check_weights(std::span<const std::uint8_t> bytes) {
-    static constexpr std::array kRules = {NameRule{"w", {"q", "k", "v"}}, NameRule{"v", {"u"}, true}};
-    for (const SingleFileNames& names : {SingleFileNames{}, SingleFileNames{"w", kRules}}) {
+    static constexpr std::array kRules = {OriginalName{"w", {"q", "k", "v"}}, OriginalName{"v", {"u"}, true}};
+    for (const OriginalNames& names : {OriginalNames{}, OriginalNames{"w", kRules}}) {
         const WeightFile file = WeightFile::open(fuzz_file("fuzz.gguf", bytes), names);
         for (const std::string& name : file.names()) {
             const Tensor tensor = file.tensor(name);

@@ -61,14 +61,16 @@ class LayeredModel {
     virtual std::string_view default_layers() const;
     virtual std::string_view default_attentions() const;
 
-    /// The schemes of LoadOptions::automatic, of eight and of four bits.
+    /// The schemes of LoadOptions::automatic, of eight and of four bits, and a pattern of the Linears outside
+    /// of default_layers() that follow where that is not enough (as W8A16 or W4A16); empty: none.
     struct AutomaticSchemes {
         std::string_view eight_bits = "W8A8_DYNAMIC";
         std::string_view four_bits = "W4A8";
+        std::string_view further_layers = {};
     };
     virtual AutomaticSchemes automatic_schemes() const { return {}; }
 
-    /// Names that its Linears have elsewhere, for files of other programs (model/original_names.h).
+    /// Names that its Linears have elsewhere, for files of other programs (quant/original_names.h).
     virtual std::span<const OriginalName> original_names() const;
 
     /// Bytes of all weights as stored on disk (quantized ones at their stored size).

@@ -36,11 +36,14 @@ struct LoadOptions {
     int rank = -1;  ///< of the pair, -1: taken from the description's file name
     /// Where nothing else is asked for and the float weights would take more than half of the memory:
     /// quantizes to W8A8_DYNAMIC, or to W4A8 where that would take more than half as well; a text encoder to
-    /// W8A16 or W4A16.
-    /// QuantizeReport::because says so.
+    /// W8A16 or W4A16. Of a model with many weights outside of its default layers (the modulation of
+    /// Qwen-Image) these become W8A16 or W4A16, where that is still too much. QuantizeReport::because says
+    /// so.
     bool automatic = false;
     /// Told what became of the layers, where something was quantized.
     std::function<void(const QuantizeReport& report)> on_quantized = {};
+    /// Told after each layer that is quantized while loading what share of them is done; throws to stop.
+    std::function<void(double done)> on_progress = {};
 };
 
 }  // namespace aerogel

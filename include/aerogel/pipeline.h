@@ -81,7 +81,7 @@ struct GenerateOptions {
     int preview_every = 1;  ///< steps from one preview to the next
     /// Called when a part of the work begins ("load text_encoder", "encode prompt", "load vae", "encode
     /// image", "load image_encoder", "look at image", "load transformer", "denoise", "decode") and as it
-    /// advances, with the share that is done; return false to stop.
+    /// advances, with the share that is done; return false to stop. It must not call the pipeline.
     std::function<bool(std::string_view stage, double done)> on_stage;
     /// Called after each step with the number of steps done, of all steps of all videos (0 while a first
     /// frame is made); return false to stop (generate() then throws Cancelled).
@@ -135,8 +135,8 @@ class Pipeline {
     /// unset, it is loaded as the first one, with its folder's own weights and no LoRA. A pair is of one
     /// transformer, so where `options` have one, `transformer_2` has to have another. Both are on one device,
     /// that of `options`: the device of `transformer_2` is the same or left at its default. InvalidArgument,
-    /// Unsupported for a class or a setting that Aerogel does not have, IoError; files of the transformers
-    /// that are not there or have no sound header are among them.
+    /// Unsupported for a class or a setting that Aerogel does not have, IoError; tensors of transformers,
+    /// LoRA and VAE that are missing or do not fit are found here too.
     static Pipeline load(const std::filesystem::path& folder, const LoadOptions& options,
                          const LoadOptions& text_encoder = {},
                          const std::optional<LoadOptions>& transformer_2 = std::nullopt);

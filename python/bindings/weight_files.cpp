@@ -37,7 +37,7 @@ void bind_weight_files(nb::module_& module) {
         .def_static(
             "open",
             [](const std::filesystem::path& path, const std::string& class_name) {
-                return WeightFile::open(path, single_file_names_of(class_name));
+                return WeightFile::open(path, original_names_of(class_name));
             },
             nb::arg("path"), nb::arg("class_name"))
         .def_prop_ro("path", [](const WeightFile& file) { return path_text(file.path()); })

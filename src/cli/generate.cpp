@@ -56,6 +56,7 @@ struct GenerateFlags {
     int preview_every = 0;
     int batch = 1;
     std::vector<std::string> outputs;
+    bool keep = false;
     bool timings = false;
     bool json = false;
 };
@@ -83,7 +84,7 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     options.first_static_step = flags.quantization.first_static_step;
     options.last_image = flags.last_frame;
     options.sparse = sparse_config(flags.sparse);
-    options.keep = false;
+    options.keep = flags.keep;
     return options;
 }
 
@@ -340,6 +341,10 @@ void add_generate(CLI::App& app) {
     command->add_option("--last-frame", flags->last_frame,
                         "A picture that the video of an image-to-video model ends with");
     add_output_flags(*command, *flags);
+    command->add_flag(
+        "--keep", flags->keep,
+        "Hold all components in memory until the end, as a server does (default: each goes when its "
+        "turn is over)");
     command->add_flag("--timings", flags->timings,
                       "Also tell where the time went: calls, seconds, rate and share of the peak of each "
                       "operation");

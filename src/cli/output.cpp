@@ -21,6 +21,9 @@
 namespace aerogel::cli {
 namespace {
 
+// A bar stands on the last line of the terminal; what is said meanwhile takes its place.
+bool bar_is_open = false;
+
 bool steers_terminals(std::uint32_t code) {
     const bool control = code < 0x20 || (code >= 0x7F && code < 0xA0);
     const bool line = code == 0x2028 || code == 0x2029;
@@ -82,7 +85,7 @@ void print_json(const nlohmann::ordered_json& json) {
 void print_error(std::string_view message) {
     while (message.ends_with('\n')) message.remove_suffix(1);
     const std::string line = escaped(message, "\\x{:02x}", steers_terminals);
-    std::fputs(("aerogel: " + line + "\n").c_str(), stderr);
+    std::fputs(((bar_is_open ? "\r\x1b[Kaerogel: " : "aerogel: ") + line + "\n").c_str(), stderr);
 }
 
 // Opened the wrong way round, so that using them still fails.
@@ -115,6 +118,7 @@ Progress::Progress(std::string what, std::int64_t total)
 
 Progress::~Progress() {
     if (terminal_) std::fputs("\n", stderr);
+    bar_is_open = false;
 }
 
 void Progress::update(std::int64_t done, const std::string& detail) {
@@ -132,6 +136,7 @@ void Progress::update(std::int64_t done, const std::string& detail) {
         fmt::format("\r{} [{}] {}/{} {} {}\x1b[K", what_, bar, done, total_, left, for_terminal(detail));
     std::fputs(line.c_str(), stderr);
     std::fflush(stderr);
+    bar_is_open = true;
 }
 
 }  // namespace aerogel::cli

@@ -16,9 +16,17 @@ namespace {
 template <typename Number>
 void int4_values(const QuantizedTensor& weight, const Slice& slice, Number* out) {
     const std::uint8_t* row = nibble_row(weight, slice.row);
-    for (std::int64_t i = 0; i < slice.count; ++i) {
+    const auto one = [&](std::int64_t i) {
         out[i] = static_cast<Number>(to_int(Int4{nibble_at(row, slice.first + i)}));
+    };
+    std::int64_t i = 0;
+    if (slice.first % 2 != 0 && slice.count > 0) one(i++);
+    const std::uint8_t* pair = row + (slice.first + i) / 2;
+    for (; i + 1 < slice.count; i += 2, ++pair) {
+        out[i] = static_cast<Number>(((*pair & 0xF) ^ 0x8) - 8);
+        out[i + 1] = static_cast<Number>(((*pair >> 4) ^ 0x8) - 8);
     }
+    if (i < slice.count) one(i);
 }
 
 std::string int4_problem(const QuantizedTensor& weight) {

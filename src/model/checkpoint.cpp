@@ -50,7 +50,7 @@ Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& fol
         const std::filesystem::path config = folder / "config.json";
         const std::string name =
             path_exists(config) ? class_named(JsonNode::read(config, "transformer")) : "";
-        return {std::move(family), WeightFile::open(options.weights, single_file_names_of(name)), options};
+        return {std::move(family), WeightFile::open(options.weights, original_names_of(name)), options};
     }
     for (const std::string name : {kWeightFile, kTextWeightFile}) {
         for (const auto& path : {folder / name, folder / (name + kIndexEnding)})

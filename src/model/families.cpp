@@ -10,25 +10,27 @@
 #include "aerogel/error.h"
 #include "aerogel/lora.h"
 #include "core/paths.h"
-#include "model/flux2/single_file_names.h"
+#include "model/flux2/original_names.h"
 #include "model/flux2/transformer.h"
 #include "model/quantize.h"
 #include "model/qwen_image/transformer.h"
 #include "model/text/text_model.h"
-#include "model/wan/single_file_names.h"
+#include "model/wan/original_names.h"
 #include "model/wan/transformer.h"
-#include "model/z_image/single_file_names.h"
+#include "model/z_image/original_names.h"
 #include "model/z_image/transformer.h"
 
 namespace aerogel {
 namespace {
 
 constexpr std::array kFamilies = {
-    FamilyRow{"WanTransformer3DModel", load_wan, {}, kWanFileNames},
-    FamilyRow{"ZImageTransformer2DModel", load_z_image, {kZImageLayers, kZImageAttentions}, kZImageFileNames},
-    FamilyRow{"Flux2Transformer2DModel", load_flux2, {kFlux2Layers, kFlux2Attentions}, kFlux2FileNames},
+    FamilyRow{"WanTransformer3DModel", load_wan, {}, kWanNames},
+    FamilyRow{"ZImageTransformer2DModel", load_z_image, {kZImageLayers, kZImageAttentions}, kZImageNames},
+    FamilyRow{"Flux2Transformer2DModel", load_flux2, {kFlux2Layers, kFlux2Attentions}, kFlux2Names},
     // Its own code names all as diffusers does.
-    FamilyRow{"QwenImageTransformer2DModel", load_qwen_image, {kQwenImageLayers, kQwenImageAttentions}},
+    FamilyRow{"QwenImageTransformer2DModel",
+              load_qwen_image,
+              {kQwenImageLayers, kQwenImageAttentions, kQwenImageModulation}},
 };
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include "aerogel/transformer.h"
 #include "core/json.h"
 #include "quant/layer_patterns.h"
-#include "quant/weight_file.h"
+#include "quant/original_names.h"
 
 namespace aerogel {
 
@@ -18,6 +18,7 @@ namespace aerogel {
 struct DefaultPatterns {
     std::string_view layers = kDefaultLayers;
     std::string_view attentions = kDefaultAttentions;
+    std::string_view further_layers = {};  ///< AutomaticSchemes::further_layers
 };
 
 struct FamilyRow {
@@ -28,8 +29,8 @@ struct FamilyRow {
     /// As Transformer::default_layers() and default_attentions() of its models, for files of which none is
     /// loaded.
     DefaultPatterns defaults = {};
-    /// How single files of the model's own code name the same tensors.
-    SingleFileNames single_file_names = {};
+    /// How the model's own code names the same tensors.
+    OriginalNames original_names = {};
 };
 
 std::span<const FamilyRow> families();

@@ -1,4 +1,5 @@
 // model_index.json says which classes the components are of; the headers of their weights tell the rest.
+// Sizes in memory are those of this machine: what stays float is counted as it runs.
 #include "model/inspect_pipeline.h"
 
 #include <fmt/format.h>
@@ -11,9 +12,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory.h"
 #include "core/json.h"
 #include "core/paths.h"
 #include "core/text.h"
+#include "model/automatic.h"
 #include "model/pipelines.h"
 #include "model/text/text_model.h"
 #include "model/vae/vae.h"
@@ -41,18 +44,13 @@ struct Component {
     std::size_t tensors = 0, parameters = 0, bytes = 0;
     std::size_t linears = 0, quantized = 0;
     std::vector<std::pair<std::string_view, std::size_t>> memory;  ///< scheme -> bytes of all weights
+    std::size_t float_memory = 0;                                  ///< the same where nothing is quantized
+    std::optional<AutomaticChoice> automatic;                      ///< where nothing is asked for
+    std::size_t automatic_memory = 0;
 };
 
 std::size_t count_of(const TensorInfo& info) {
     return static_cast<std::size_t>(element_count(info.shape));
-}
-
-// Bytes of a matrix in this scheme: values, and a float32 scale per group.
-std::size_t quantized_bytes(const SchemeRow& scheme, const Shape& shape) {
-    const std::int64_t group = group_size_of(scheme, kSchemeGroups, shape[1]);
-    const std::int64_t groups = group == 0 ? 1 : shape[1] / group;
-    const std::int64_t values = scheme.weight == Format::int4 ? (shape[1] + 1) / 2 : shape[1];
-    return static_cast<std::size_t>(shape[0]) * static_cast<std::size_t>(values + 4 * groups);
 }
 
 std::optional<fs::path> weights_in(const fs::path& folder) {
@@ -63,32 +61,67 @@ std::optional<fs::path> weights_in(const fs::path& folder) {
     return std::nullopt;
 }
 
-void measure(Component& component, const fs::path& weights, std::string_view patterns) {
-    const SafetensorsFile file = SafetensorsFile::open(weights);
-    std::array<std::size_t, kShownSchemes.size()> memory = {};
-    const NamePattern by_default(patterns);
-    std::vector<std::string> chosen;
-    if (component.kind == Kind::transformer || component.kind == Kind::text_encoder) {
-        const std::vector<std::string> linears = linear_layers(WeightFile::of(file));
-        component.linears = linears.size();
-        for (const std::string& name : linears)
-            if (by_default.matches(name)) chosen.push_back(name + ".weight");
-        component.quantized = chosen.size();
-        std::sort(chosen.begin(), chosen.end());
+// What counts of a tensor, and whether it is a Linear that loading knows.
+struct Measured {
+    const TensorInfo& info;
+    bool linear = false;
+    bool by_default = false;
+
+    std::size_t running() const {
+        return linear ? static_cast<std::size_t>(running_bytes(info.dtype, info.shape)) : info.bytes();
     }
+};
+
+// Everything of a transformer that looks like a Linear is one; embeddings of text encoders look so too.
+std::vector<Measured> measured(Component& component, const SafetensorsFile& file, std::string_view patterns) {
+    const NamePattern by_default(patterns), unused(kTextUnused);
+    const bool text = component.kind == Kind::text_encoder;
+    std::vector<std::string> linears;
+    if (text || component.kind == Kind::transformer) linears = linear_layers(WeightFile::of(file));
+    std::sort(linears.begin(), linears.end());
+    component.linears = linears.size();
+    std::vector<Measured> all;
     for (const std::string& name : file.names()) {
         const TensorInfo& info = file.info(name);
         ++component.tensors;
         component.parameters += count_of(info);
         component.bytes += info.bytes();
-        const bool quantized = std::binary_search(chosen.begin(), chosen.end(), name);
-        for (std::size_t i = 0; i < memory.size(); ++i)
-            memory[i] += quantized ? quantized_bytes(scheme_row("inspect", kShownSchemes[i]), info.shape)
-                                   : info.bytes();
+        if (text && unused.matches(name)) continue;
+        const std::string layer = name.substr(0, name.rfind('.'));
+        const bool matrix =
+            name.ends_with(".weight") && std::binary_search(linears.begin(), linears.end(), layer);
+        const bool chosen = matrix && by_default.matches(layer);
+        all.push_back({info, matrix && (chosen || !text), chosen});
     }
-    if (chosen.empty()) return;
+    return all;
+}
+
+void measure(Component& component, const fs::path& weights, const AutomaticRules& rules) {
+    const SafetensorsFile file = SafetensorsFile::open(weights);
+    const std::vector<Measured> tensors = measured(component, file, rules.layers);
+    std::array<std::size_t, kShownSchemes.size()> memory = {};
+    std::size_t others = 0;  // what is in no Linear
+    std::vector<SizedLinear> linears;
+    for (const Measured& tensor : tensors) {
+        const TensorInfo& info = tensor.info;
+        component.quantized += tensor.by_default ? 1 : 0;
+        component.float_memory += tensor.running();
+        for (std::size_t i = 0; i < memory.size(); ++i)
+            memory[i] += tensor.by_default
+                             ? quantized_bytes(scheme_row("inspect", kShownSchemes[i]), info.shape)
+                             : tensor.running();
+        if (tensor.linear)
+            linears.push_back({info.name.substr(0, info.name.rfind('.')), info.shape, info.dtype});
+        else
+            others += info.bytes();
+    }
+    if (component.quantized == 0) return;
     for (std::size_t i = 0; i < memory.size(); ++i)
         component.memory.emplace_back(kShownSchemes[i], memory[i]);
+    component.automatic = choose_schemes(linears, rules);
+    component.automatic_memory = component.automatic
+                                     ? others + static_cast<std::size_t>(component.automatic->bytes)
+                                     : component.float_memory;
 }
 
 Kind kind_of(const std::string& name) {
@@ -110,19 +143,19 @@ Component component_of(const fs::path& folder, const std::string& name, std::str
     component.name = name;
     component.kind = kind_of(name);
     component.class_name = class_in(folder / name, std::move(told));
-    std::string_view patterns = kTextLayers;
+    AutomaticRules rules = {kTextLayers, kTextSchemes, static_cast<double>(usable_memory_bytes())};
     if (component.kind == Kind::transformer) {
-        patterns = kDefaultLayers;
-        for (const FamilyRow& row : rows) {
-            component.known.push_back(row.class_name);
-            if (row.class_name == component.class_name) patterns = row.defaults.layers;
-        }
+        for (const FamilyRow& row : rows) component.known.push_back(row.class_name);
+        const FamilyRow* const row = find_family(component.class_name, rows);
+        const DefaultPatterns defaults = row == nullptr ? DefaultPatterns{} : row->defaults;
+        rules.layers = defaults.layers;
+        rules.schemes = {.further_layers = defaults.further_layers};
     } else if (component.kind == Kind::vae) {
         component.known.assign(vae_classes().begin(), vae_classes().end());
     }
     component.supported = component.known.empty() || std::find(component.known.begin(), component.known.end(),
                                                                component.class_name) != component.known.end();
-    if (const auto weights = weights_in(folder / name)) measure(component, *weights, patterns);
+    if (const auto weights = weights_in(folder / name)) measure(component, *weights, rules);
     return component;
 }
 
@@ -139,6 +172,10 @@ OrderedJson to_json(const Component& component) {
     json["quantized_by_default"] = component.quantized;
     json["bytes_by_scheme"] = OrderedJson::object();
     for (const auto& [scheme, bytes] : component.memory) json["bytes_by_scheme"][std::string(scheme)] = bytes;
+    json["float_bytes"] = component.float_memory;
+    json["automatic"] = {{"scheme", component.automatic ? component.automatic->scheme : "FLOAT"},
+                         {"bytes", component.automatic_memory},
+                         {"memory", usable_memory_bytes()}};
     return json;
 }
 
@@ -148,13 +185,15 @@ std::string to_text(const Component& component) {
         text += fmt::format(", {:.2f} M parameters, {}", static_cast<double>(component.parameters) / 1e6,
                             show_bytes(static_cast<double>(component.bytes)));
     if (!component.memory.empty()) {
-        text += fmt::format("\n    {} of {} Linear layers quantized by default; weights", component.quantized,
-                            component.linears);
-        const char* between = " ";
-        for (const auto& [scheme, bytes] : component.memory) {
-            text += fmt::format("{}{} in {}", between, show_bytes(static_cast<double>(bytes)), scheme);
-            between = ", ";
-        }
+        text += fmt::format(
+            "\n    {} of {} Linear layers quantized by default; weights in memory here: {} float",
+            component.quantized, component.linears, show_bytes(static_cast<double>(component.float_memory)));
+        for (const auto& [scheme, bytes] : component.memory)
+            text += fmt::format(", {} in {}", show_bytes(static_cast<double>(bytes)), scheme);
+        text += fmt::format("\n    where no scheme is asked for, with {} of memory: {}, {}",
+                            show_bytes(static_cast<double>(usable_memory_bytes())),
+                            component.automatic ? component.automatic->scheme : "float",
+                            show_bytes(static_cast<double>(component.automatic_memory)));
     }
     if (!component.supported)
         text += fmt::format("\n    not supported: {}; supported are {}", in_quotes(component.class_name),

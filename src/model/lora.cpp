@@ -18,8 +18,8 @@
 #include "core/finite.h"
 #include "core/json.h"
 #include "core/views.h"
+#include "model/linears_by_name.h"
 #include "model/lora_keys.h"
-#include "model/original_names.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {

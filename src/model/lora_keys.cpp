@@ -10,7 +10,7 @@
 
 #include "aerogel/error.h"
 #include "core/json.h"
-#include "model/original_names.h"
+#include "model/linears_by_name.h"
 
 namespace aerogel {
 namespace {

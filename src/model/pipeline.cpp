@@ -6,14 +6,14 @@
 
 #include <array>
 #include <cmath>
+#include <functional>
 #include <mutex>
 #include <type_traits>
 #include <utility>
 
-#include "aerogel/safetensors.h"
+#include "aerogel/lora.h"
 #include "base/clock.h"
 #include "core/paths.h"
-#include "model/checkpoint.h"
 #include "model/families.h"
 #include "model/guidance.h"
 #include "model/image/clip_vision.h"
@@ -111,11 +111,16 @@ GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& f
     return given;
 }
 
-// Descriptions and headers: what is wrong with an expert is found before the other one has run.
+// Names, shapes and headers: what is wrong with one part is found before another one has run. Weights stay on
+// the disk.
 void check_files(const std::filesystem::path& home, const LoadOptions& options) {
-    Checkpoint::open("transformer", home, options);
-    if (!options.quantized.empty()) QuantizedPair::open(options.quantized, options.rank);
-    for (const LoraFile& lora : options.loras) SafetensorsFile::open(lora.path);
+    const LoadOptions not_packed = {.weights = options.weights, .online = OnlineQuantConfig{}};
+    const auto transformer = family_of(home / "config.json").load(home, not_packed);
+    if (!options.quantized.empty()) {
+        QuantizedPair::open(options.quantized, options.rank);
+    } else {
+        for (const LoraFile& lora : options.loras) load_lora(*transformer, lora);
+    }
 }
 
 void check(const GenerateOptions& call, const PipelineFolder& folder, Device device) {
@@ -177,7 +182,7 @@ struct Pipeline::Parts {
         auto parts = std::make_unique<Parts>();
         parts->path = path;
         parts->folder = PipelineFolder::read(path);
-        if (parts->folder.has_vae) parts->known_vae_shape = Vae::read_shape(path / "vae");
+        if (parts->folder.has_vae) parts->known_vae_shape = Vae::load(path / "vae")->shape();
         parts->has_text = has_prompt_encoder(path);
         return parts;
     }
@@ -203,18 +208,24 @@ struct Pipeline::Parts {
         return *sampling.height / side * (*sampling.width / side);
     }
 
-    std::shared_ptr<Transformer> transformer(int expert) {
+    using LoadProgress = std::function<void(double done)>;
+
+    std::shared_ptr<Transformer> transformer(int expert, const LoadProgress& progress = {}) {
         const std::lock_guard lock(mutex);
         auto& loaded = transformers.at(static_cast<std::size_t>(expert));
         if (loaded) return loaded;
-        loaded = Transformer::load(expert == 0 ? path : path / Experts::folder_of(1),
-                                   options.at(static_cast<std::size_t>(expert)));
+        LoadOptions how = options.at(static_cast<std::size_t>(expert));
+        if (progress) how.on_progress = progress;
+        loaded = Transformer::load(expert == 0 ? path : path / Experts::folder_of(1), how);
         return loaded;
     }
 
-    std::shared_ptr<PromptEncoder> prompt_encoder() {
+    std::shared_ptr<PromptEncoder> prompt_encoder(const LoadProgress& progress) {
         const std::lock_guard lock(mutex);
-        if (!text) text = PromptEncoder::load(path, text_options);
+        if (text) return text;
+        LoadOptions how = text_options;
+        if (progress) how.on_progress = progress;
+        text = PromptEncoder::load(path, how);
         return text;
     }
 
@@ -258,11 +269,17 @@ Tensor Pipeline::Parts::embeddings(const GenerateOptions& call, bool negative, S
     const Tensor& given = negative ? call.negative_prompt_embeds : call.prompt_embeds;
     if (given.defined()) return given;
     if (!has_text) {
-        throw InvalidArgument(fmt::format(
-            "[generate] the model folder has no text encoder that Aerogel can run: give {}_embeds",
-            negative ? "negative_prompt" : "prompt"));
+        const std::filesystem::path config = path / "text_encoder" / "config.json";
+        const bool missing = folder.row != nullptr && !path_exists(config);
+        throw InvalidArgument(fmt::format("[generate] {}: give {}_embeds",
+                                          missing
+                                              ? config.string() + " does not exist"
+                                              : "the model folder has no text encoder that Aerogel can run",
+                                          negative ? "negative_prompt" : "prompt"));
     }
-    const auto encoder = stages.run("load text_encoder", [&] { return prompt_encoder(); });
+    const auto encoder = stages.run("load text_encoder", [&] {
+        return prompt_encoder([&](double done) { stages.tell("load text_encoder", done); });
+    });
     std::string prompt = negative ? call.negative_prompt : call.prompt;
     if (negative && prompt.empty() && folder.row != nullptr) prompt = folder.row->negative_prompt;
     return stages.run("encode prompt", [&] { return encoder->encode(prompt); });
@@ -320,7 +337,9 @@ std::vector<GenerateResult> Pipeline::Parts::sample(std::vector<RunInputs> runs,
 std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call,
                                                      const Conditions& conditions, int count,
                                                      Stages& stages) {
-    const auto patch = stages.run("load transformer", [&] { return transformer(0); })->config().patch_size;
+    const auto tell = [&](double done) { stages.tell("load transformer", done); };
+    const auto patch =
+        stages.run("load transformer", [&] { return transformer(0, tell); })->config().patch_size;
     RunInputs inputs = {folder,
                         call,
                         {},

@@ -88,8 +88,13 @@ void read_unipc(const fs::path& path, const JsonNode& scheduler, PipelineFolder&
     read(scheduler, "flow_shift", folder.sampling.shift);
 }
 
-void read_scheduler(const fs::path& path, PipelineFolder& folder) {
-    if (!path_exists(path)) return;
+// A pipeline that has one makes nothing of use with the noise levels of another.
+void read_scheduler(const fs::path& path, bool is_listed, PipelineFolder& folder) {
+    if (!path_exists(path)) {
+        if (!is_listed) return;
+        throw IoError(fmt::format("[pipeline] model_index.json lists a scheduler, but {} does not exist",
+                                  path.string()));
+    }
     const JsonNode scheduler = JsonNode::read(path, "pipeline");
     require(path, scheduler, {"num_train_timesteps", 1000});
     const std::string name = scheduler.has("_class_name") ? scheduler.at("_class_name").text() : "";
@@ -139,7 +144,8 @@ PipelineFolder PipelineFolder::read(const fs::path& path) {
         folder.defaults = folder.row->defaults;
         if (folder.row->adjust != nullptr) folder.row->adjust(*index, folder.defaults);
     }
-    read_scheduler(path / "scheduler" / "scheduler_config.json", folder);
+    const bool has_scheduler = index && index->has("scheduler");
+    read_scheduler(path / "scheduler" / "scheduler_config.json", has_scheduler, folder);
     if (index && index->contains("generation")) read_generation(index->at("generation"), folder.sampling);
     if (index && index->has("expand_timesteps"))
         folder.expand_timesteps = index->at("expand_timesteps").flag();

@@ -14,13 +14,12 @@
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
-#include "base/cpu_features.h"
 #include "core/finite.h"
 #include "core/text.h"
-#include "model/original_names.h"
+#include "model/automatic.h"
+#include "model/linears_by_name.h"
 #include "model/quantize.h"
 #include "quant/model_plan.h"
-#include "quant/name_pattern.h"
 #include "quant/schemes.h"
 
 namespace aerogel {
@@ -114,9 +113,11 @@ struct LayerReader {
     std::function<void(const ModuleDecision&)> release;  ///< once the layer is packed
 };
 
+using LoadProgress = std::function<void(double done)>;
+
 // Layer by layer, so that beside what is packed only one layer is in memory, while the next ones are read
 // from the disk.
-Built build(const ModelPlan& plan, Device device, const LayerReader& reader) {
+Built build(const ModelPlan& plan, Device device, const LayerReader& reader, const LoadProgress& progress) {
     constexpr std::size_t kAhead = 4;
     std::vector<const ModuleDecision*> layers;
     for (const ModuleDecision& decision : plan.decisions())
@@ -129,15 +130,14 @@ Built build(const ModelPlan& plan, Device device, const LayerReader& reader) {
         built[plan.module_of(*layers[i]).name] =
             std::make_unique<QuantizedLinear>(reader.read(*layers[i]), device, KeptArrays::packed_weight);
         reader.release(*layers[i]);
+        if (progress) progress(static_cast<double>(i + 1) / static_cast<double>(layers.size()));
     }
     return built;
 }
 
-}  // namespace
-
-QuantizeReport quantize(LayeredModel& model, const std::filesystem::path& description_path,
-                        const QuantizeOptions& options) {
-    QuantizedPair pair = QuantizedPair::open(description_path, options.rank);
+QuantizeReport quantize_from_files(LayeredModel& model, const std::filesystem::path& description_path,
+                                   int rank, const LoadProgress& progress) {
+    QuantizedPair pair = QuantizedPair::open(description_path, rank);
     name_as_in(model, pair);
     const ModelPlan plan = plan_from_files(modules_of(model), pair, {});
     bool any_static = false;
@@ -157,12 +157,13 @@ QuantizeReport quantize(LayeredModel& model, const std::filesystem::path& descri
         [&](const ModuleDecision& decision) {
             each_tensor(decision, [&](const std::string& name) { pair.weights().release(name); });
         }};
-    Built built = build(plan, model.device(), reader);
+    Built built = build(plan, model.device(), reader, progress);
     if (any_static) check_float_layers(model, built);
     return apply(model, plan, std::move(built));
 }
 
-QuantizeReport quantize(LayeredModel& model, const OnlineQuantConfig& config) {
+QuantizeReport quantize_in_memory(LayeredModel& model, const OnlineQuantConfig& config,
+                                  const LoadProgress& progress) {
     const ModelPlan plan = plan_in_memory(modules_of(model), config);
     const auto float_layer = [&](const ModuleDecision& decision) -> const FloatLinear& {
         return dynamic_cast<const FloatLinear&>(model.linear(plan.module_of(decision).name));
@@ -180,52 +181,49 @@ QuantizeReport quantize(LayeredModel& model, const OnlineQuantConfig& config) {
         [&](const ModuleDecision& decision) {
             if (const auto& drop = float_layer(decision).stored().release) drop();
         }};
-    Built built = build(plan, model.device(), reader);
+    Built built = build(plan, model.device(), reader, progress);
     model.check_intact();
     return apply(model, plan, std::move(built));
 }
 
-namespace {
-
-// Of the float layers as they run: bf16 stays bf16 where the machine multiplies it, all else becomes float32.
-double float_layer_bytes(const LayeredModel& model) {
-    const bool bf16 = model.device() != Device::cpu || cpu_level() >= CpuLevel::avx512_bf16;
-    double bytes = 0.0;
+std::vector<SizedLinear> sized_linears(const LayeredModel& model) {
+    std::vector<SizedLinear> sized;
     for (const std::string& name : model.linear_names()) {
-        const auto* linear = dynamic_cast<const FloatLinear*>(&model.linear(name));
-        if (linear == nullptr) continue;
-        const bool narrow = bf16 && linear->stored().dtype == DType::bf16;
-        bytes += static_cast<double>(element_count(linear->stored().shape)) * (narrow ? 2.0 : 4.0);
+        const Linear& linear = model.linear(name);
+        const auto* stored = dynamic_cast<const FloatLinear*>(&linear);
+        SizedLinear& one = sized.emplace_back();
+        one.name = name;
+        one.shape = {linear.out_features(), linear.in_features()};
+        if (stored == nullptr)
+            one.quantized_bytes = linear.weight_bytes();
+        else
+            one.dtype = stored->stored().dtype;
     }
-    return bytes;
-}
-
-// False where GGUF has quantized all of them already.
-bool has_layers_to_quantize(const LayeredModel& model) {
-    const NamePattern by_default(model.default_layers());
-    const std::vector<std::string> names = model.linear_names();
-    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
-        return by_default.matches(name) && dynamic_cast<const FloatLinear*>(&model.linear(name)) != nullptr;
-    });
+    return sized;
 }
 
 void quantize_if_large(LayeredModel& model, const LoadOptions& options, double memory) {
-    const double bytes = float_layer_bytes(model);
-    if (model.device() != Device::cpu || bytes <= memory / 2 || !has_layers_to_quantize(model)) return;
-    double weights = 0.0;
-    for (const std::string& name : model.linear_names())
-        weights += static_cast<double>(model.linear(name).in_features() * model.linear(name).out_features());
-    OnlineQuantConfig config;
-    const auto schemes = model.automatic_schemes();
-    config.quant_type = weights <= memory / 2 ? schemes.eight_bits : schemes.four_bits;
-    QuantizeReport report = quantize(model, config);
+    if (model.device() != Device::cpu) return;
+    const auto chosen =
+        choose_schemes(sized_linears(model), {model.default_layers(), model.automatic_schemes(), memory});
+    if (!chosen) return;
+    QuantizeReport report = quantize_in_memory(model, chosen->config, options.on_progress);
     report.because = fmt::format(
         "quantized to {} while loading: float weights would take {}, more than half of {} of memory",
-        config.quant_type, show_bytes(bytes), show_bytes(memory));
+        chosen->scheme, show_bytes(chosen->float_bytes), show_bytes(memory));
     if (options.on_quantized) options.on_quantized(report);
 }
 
 }  // namespace
+
+QuantizeReport quantize(LayeredModel& model, const std::filesystem::path& description_path,
+                        const QuantizeOptions& options) {
+    return quantize_from_files(model, description_path, options.rank, {});
+}
+
+QuantizeReport quantize(LayeredModel& model, const OnlineQuantConfig& config) {
+    return quantize_in_memory(model, config, {});
+}
 
 void quantize_as_loaded(LayeredModel& model, const LoadOptions& options, double memory) {
     const bool files = !options.quantized.empty();
@@ -239,7 +237,8 @@ void quantize_as_loaded(LayeredModel& model, const LoadOptions& options, double 
                         options.quantized.string(), options.online->quant_type));
     }
     const QuantizeReport report =
-        files ? quantize(model, options.quantized, {options.rank}) : quantize(model, *options.online);
+        files ? quantize_from_files(model, options.quantized, options.rank, options.on_progress)
+              : quantize_in_memory(model, *options.online, options.on_progress);
     if (options.on_quantized) options.on_quantized(report);
 }
 

@@ -12,7 +12,7 @@
 #include "aerogel/error.h"
 #include "core/json.h"
 #include "core/paths.h"
-#include "model/flux1_file_names.h"
+#include "model/flux1_names.h"
 #include "model/model_files.h"
 #include "quant/foreign/foreign.h"
 
@@ -22,15 +22,15 @@ namespace {
 // Classes that have no native family.
 struct ClassNames {
     std::string_view class_name;
-    SingleFileNames names;
+    OriginalNames names;
 };
-constexpr std::array kOtherClasses = {ClassNames{"FluxTransformer2DModel", kFlux1FileNames}};
+constexpr std::array kOtherClasses = {ClassNames{"FluxTransformer2DModel", kFlux1Names}};
 
 ModelWeights open_gguf(const std::filesystem::path& path) {
     const WeightFile file = WeightFile::open(path);
     for (const FamilyRow& row : families()) {
-        if (has_names_of(row.single_file_names, file.names()))
-            return {file.renamed(row.single_file_names), row.defaults};
+        if (has_names_of(row.original_names, file.names()))
+            return {file.renamed(row.original_names), row.defaults};
     }
     for (const ClassNames& row : kOtherClasses) {
         if (has_names_of(row.names, file.names())) return {file.renamed(row.names)};
@@ -40,8 +40,8 @@ ModelWeights open_gguf(const std::filesystem::path& path) {
 
 }  // namespace
 
-SingleFileNames single_file_names_of(std::string_view class_name) {
-    if (const FamilyRow* family = find_family(class_name)) return family->single_file_names;
+OriginalNames original_names_of(std::string_view class_name) {
+    if (const FamilyRow* family = find_family(class_name)) return family->original_names;
     for (const ClassNames& row : kOtherClasses)
         if (row.class_name == class_name) return row.names;
     return {};

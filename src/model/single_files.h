@@ -9,9 +9,9 @@
 
 namespace aerogel {
 
-/// How single files name the tensors of this class of diffusers: a native family or one that only Python
-/// runs; no rules for others.
-SingleFileNames single_file_names_of(std::string_view class_name);
+/// How its own code names the tensors of this class of diffusers: a native family or one that only Python
+/// runs; no names for others.
+OriginalNames original_names_of(std::string_view class_name);
 
 struct ModelWeights {
     WeightFile file;  ///< under the names of diffusers

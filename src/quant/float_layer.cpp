@@ -128,6 +128,13 @@ std::int64_t group_size_of(const SchemeRow& scheme, std::int64_t chosen, std::in
     return 0;
 }
 
+std::size_t quantized_bytes(const SchemeRow& scheme, const Shape& shape) {
+    const std::int64_t group = group_size_of(scheme, kSchemeGroups, shape[1]);
+    const std::int64_t groups = group == 0 ? 1 : shape[1] / group;
+    const std::int64_t values = scheme.weight == Format::int4 ? (shape[1] + 1) / 2 : shape[1];
+    return static_cast<std::size_t>(shape[0]) * static_cast<std::size_t>(values + 4 * groups);
+}
+
 bool needs_inputs(const SchemeRow& scheme, const LayerChoices& choices) {
     const bool moved = !choices.smoothing.empty() || choices.rotation_block != 0;
     return !choices.smoothing.empty() || find_input_algorithm(choices.algorithm, scheme.weight) != nullptr ||

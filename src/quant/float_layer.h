@@ -2,6 +2,7 @@
 // share.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -52,6 +53,10 @@ void check_float_layer(const std::string& name, const TensorInfo& weight, const 
 /// The columns per scale of a layer with so many columns, 0 = whole row: the `chosen` ones, or for
 /// kSchemeGroups those of the scheme, halved down to 32 until they divide the columns into several groups.
 std::int64_t group_size_of(const SchemeRow& scheme, std::int64_t chosen, std::int64_t columns);
+
+/// Bytes of a weight [n,k] in this scheme, of integers with the groups that the scheme has: values, and a
+/// float32 scale per group.
+std::size_t quantized_bytes(const SchemeRow& scheme, const Shape& shape);
 
 /// InvalidArgument when the scheme has no such algorithm, groups, offsets or rotation.
 void check_choices(const SchemeRow& scheme, const LayerChoices& choices);

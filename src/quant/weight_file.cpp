@@ -45,48 +45,57 @@ Shape without_leading_ones(const Shape& shape) {
             shape.end()};
 }
 
-std::string replaced(std::string name, std::string_view from, std::string_view to) {
-    for (std::size_t at = name.find(from); at != std::string::npos; at = name.find(from, at + to.size()))
-        name.replace(at, from.size(), to);
-    return name;
-}
+// A name among those of a model's own code; no row: it is that of diffusers.
+struct Renamed {
+    Renamed(std::string_view name, const OriginalNames& names) {
+        for (const OriginalName& candidate : names.rows) {
+            const auto found = match_name(candidate.original, name);
+            if (!found) continue;
+            row = &candidate;
+            match = *found;
+            return;
+        }
+    }
+
+    /// Elements of the first axis that it divides among several tensors; 0: it is one.
+    std::int64_t shares() const {
+        std::int64_t sum = 0;
+        for (std::size_t i = 0; row != nullptr && row->parts() > 1 && i < row->parts(); ++i)
+            sum += row->shares[i];
+        return sum;
+    }
+
+    const OriginalName* row = nullptr;
+    NameMatch match;
+};
 
 // The tensors of ours that a stored one holds.
 // `shown`: its name, but for that of a foreign layer's weight.
 std::vector<WeightItem> items_of(const std::string& stored, const std::string& shown, const StoredInfo& info,
-                                 const SingleFileNames& names, bool original) {
-    std::string name = shown.starts_with(kPrefix) ? shown.substr(kPrefix.size()) : shown;
+                                 const OriginalNames& names) {
+    const std::string name = shown.starts_with(kPrefix) ? shown.substr(kPrefix.size()) : shown;
     const std::int64_t rows = info.shape.empty() ? 1 : info.shape[0];
-    const NameRule* split = nullptr;
-    bool swapped = false;
-    if (original) {
-        for (const NameRule& rule : names.rules) {
-            if (name.find(rule.stored) == std::string::npos) continue;
-            swapped = swapped || rule.swap_halves;
-            if (!rule.ours[1].empty())
-                split = &rule;
-            else
-                name = replaced(std::move(name), rule.stored, rule.ours[0]);
-        }
-    }
-    std::int64_t shares = 0;
-    for (std::size_t i = 0; split != nullptr && i < split->ours.size(); ++i)
-        shares += split->ours[i].empty() ? 0 : split->shares[i];
-    if (split == nullptr || rows % shares != 0 || !info.has_rows) {
+    const Renamed renamed(name, names);
+    const OriginalName* const row = renamed.row;
+    const std::int64_t shares = renamed.shares();
+    if (shares == 0 || rows % shares != 0 || !info.has_rows) {
+        const bool swapped = row != nullptr && row->swap_halves;
         std::vector<StoredRows> parts = {{stored, 0, rows}};
         if (swapped && !info.has_rows)
             throw Unsupported("[read] tensor " + in_quotes(stored) +
                               ": halves of a vector change places, so it cannot consist of blocks");
         if (swapped && rows % 2 == 0) parts = {{stored, rows / 2, rows / 2}, {stored, 0, rows / 2}};
-        return {{{name, info.dtype, info.shape}, std::move(parts)}};
+        const bool one = row != nullptr && shares == 0;
+        return {
+            {{one ? name_of(row->names[0], renamed.match) : name, info.dtype, info.shape}, std::move(parts)}};
     }
     std::vector<WeightItem> items;
     std::int64_t first = 0;
-    for (std::size_t i = 0; i < split->ours.size() && !split->ours[i].empty(); ++i) {
+    for (std::size_t i = 0; i < row->parts(); ++i) {
         Shape shape = info.shape;
-        shape[0] = rows / shares * split->shares[i];
-        items.push_back({{replaced(name, split->stored, split->ours[i]), info.dtype, shape},
-                         {{stored, first, shape[0]}}});
+        shape[0] = rows / shares * row->shares[i];
+        items.push_back(
+            {{name_of(row->names[i], renamed.match), info.dtype, shape}, {{stored, first, shape[0]}}});
         first += shape[0];
     }
     return items;
@@ -94,7 +103,7 @@ std::vector<WeightItem> items_of(const std::string& stored, const std::string& s
 
 }  // namespace
 
-bool has_names_of(const SingleFileNames& code, const std::vector<std::string>& stored) {
+bool has_names_of(const OriginalNames& code, const std::vector<std::string>& stored) {
     return !code.marker.empty() && std::any_of(stored.begin(), stored.end(), [&](const std::string& name) {
         return name.find(code.marker) != std::string::npos;
     });
@@ -224,7 +233,7 @@ struct WeightFile::State {
         return out;
     }
 
-    void name_tensors(const SingleFileNames& original);
+    void name_tensors(const OriginalNames& original);
 
     // f(stored) for the tensors behind a name.
     template <typename F>
@@ -239,15 +248,15 @@ struct WeightFile::State {
 };
 
 // Fills in the names and what is behind each of them.
-void WeightFile::State::name_tensors(const SingleFileNames& original) {
+void WeightFile::State::name_tensors(const OriginalNames& original) {
     const std::vector<std::string> stored = stored_names();
     const bool is_original = has_names_of(original, stored);
+    const OriginalNames code = is_original ? original : OriginalNames{};
     for (const std::string& name : stored) {
-        for (WeightItem& item : items_of(name, shown_name(name), stored_info(name), original, is_original)) {
+        for (WeightItem& item : items_of(name, shown_name(name), stored_info(name), code)) {
             const std::string ours = item.info.name;
             bool used = true;
-            for (const std::string_view unused : original.unused)
-                used = used && !(is_original && ours == unused);
+            for (const std::string_view unused : code.unused) used = used && ours != unused;
             if (!used) continue;
             if (!items.emplace(ours, std::move(item)).second)
                 throw InvalidArgument("[read] " + path.string() + ": tensor " + in_quotes(ours) +
@@ -257,7 +266,7 @@ void WeightFile::State::name_tensors(const SingleFileNames& original) {
     }
 }
 
-WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileNames& original) {
+WeightFile WeightFile::open(const std::filesystem::path& path, const OriginalNames& original) {
     auto state = std::make_shared<State>();
     state->path = path;
     if (has_extension(path, ".gguf"))
@@ -267,7 +276,7 @@ WeightFile WeightFile::open(const std::filesystem::path& path, const SingleFileN
     return named(std::move(state), original);
 }
 
-WeightFile WeightFile::renamed(const SingleFileNames& original) const {
+WeightFile WeightFile::renamed(const OriginalNames& original) const {
     auto state = std::make_shared<State>();
     state->path = state_->path;
     state->gguf = state_->gguf;
@@ -275,7 +284,7 @@ WeightFile WeightFile::renamed(const SingleFileNames& original) const {
     return named(std::move(state), original);
 }
 
-WeightFile WeightFile::named(std::shared_ptr<State> state, const SingleFileNames& original) {
+WeightFile WeightFile::named(std::shared_ptr<State> state, const OriginalNames& original) {
     if (state->safetensors) state->find_foreign_layers();
     state->name_tensors(original);
     WeightFile file;

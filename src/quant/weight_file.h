@@ -3,7 +3,6 @@
 // ComfyUI's and stable-diffusion.cpp's files have them.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <filesystem>
 #include <memory>
@@ -15,39 +14,24 @@
 
 #include "aerogel/quantized_linear.h"
 #include "aerogel/safetensors.h"
+#include "quant/original_names.h"
 
 namespace aerogel {
 
-/// A part of a name as the model's own code has it, and as diffusers has it. With several names of ours the
-/// tensor holds as many of them, one after the other along its first axis.
-struct NameRule {
-    std::string_view stored;
-    std::array<std::string_view, 4> ours;
-    bool swap_halves = false;                  ///< the halves along the first axis change places
-    std::array<int, 4> shares = {1, 1, 1, 1};  ///< how the first axis is divided among several
-};
-
-/// The names of a family's own code. Rules are applied in order to files in which a name contains `marker`.
-struct SingleFileNames {
-    std::string_view marker;  ///< empty: names are those of diffusers
-    std::span<const NameRule> rules = {};
-    std::span<const std::string_view> unused = {};  ///< tensors that diffusers has no use for
-};
-
 /// True when a file with these tensors has the names of that code.
-bool has_names_of(const SingleFileNames& code, const std::vector<std::string>& stored);
+bool has_names_of(const OriginalNames& code, const std::vector<std::string>& stored);
 
 class WeightFile {
   public:
     /// A .gguf, .safetensors or .safetensors.index.json file. IoError, InvalidArgument, Unsupported as their
     /// readers; InvalidArgument also when two tensors get the same name.
-    static WeightFile open(const std::filesystem::path& path, const SingleFileNames& original = {});
+    static WeightFile open(const std::filesystem::path& path, const OriginalNames& original = {});
 
     /// A file that is open, or tensors in memory, under its own names.
     static WeightFile of(SafetensorsFile file);
 
     /// The same file, as open() would give it with these names.
-    WeightFile renamed(const SingleFileNames& original) const;
+    WeightFile renamed(const OriginalNames& original) const;
 
     const std::vector<std::string>& names() const;
     bool contains(const std::string& name) const;
@@ -81,7 +65,7 @@ class WeightFile {
 
   private:
     struct State;
-    static WeightFile named(std::shared_ptr<State> state, const SingleFileNames& original);
+    static WeightFile named(std::shared_ptr<State> state, const OriginalNames& original);
     std::shared_ptr<const State> state_;
 };
 

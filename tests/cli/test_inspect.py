@@ -119,7 +119,8 @@ def test_components_of_a_pipeline_folder(aerogel, tiny_pipeline):
         found = report(aerogel("inspect", tiny_pipeline, "--json"))
         (part,) = found["components"]
         assert found["supported"] and part["supported"] and part["linear_layers"] > part["quantized_by_default"] > 0
-        assert part["bytes_by_scheme"]["W4A8"] < part["bytes_by_scheme"]["W8A8_DYNAMIC"] < part["bytes"]
+        assert part["bytes_by_scheme"]["W4A8"] < part["bytes_by_scheme"]["W8A8_DYNAMIC"] < part["bytes"] <= part["float_bytes"]
+        assert part["automatic"]["scheme"] == "FLOAT" and part["automatic"]["bytes"] == part["float_bytes"]
         index.write_text(json.dumps({"_class_name": "CogPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}))
         text = aerogel("inspect", tiny_pipeline).stdout
         assert "not supported: 'CogPipeline'; supported are " in text and "WanPipeline" in text

@@ -17,6 +17,7 @@
 #include "aerogel/safetensors.h"
 #include "base/random.h"
 #include "core/json.h"
+#include "model/automatic.h"
 #include "model/calibrate.h"
 #include "model/checkpoint.h"
 #include "model/inspect.h"
@@ -315,6 +316,65 @@ TEST_F(FamilyTest, IsQuantizedWhereItIsLargeForTheMemory) {
     EXPECT_THAT(report.because,
                 HasSubstr("quantized to W8A8_DYNAMIC while loading: float weights would take"));
     EXPECT_EQ(loaded_with(0.4 * bytes), "W4A8");
+}
+
+// Defaults of 49,152 weights, modulation of 24,576, others of 13,056.
+TEST(Family, ModulationFollowsWhereMemoryIsShort) {
+    const testing::TinyQwenImage files("aerogel_short_memory");
+    const std::string attention = "transformer_blocks.1.attn.to_add_out",
+                      modulation = "transformer_blocks.1.txt_mod.1";
+    QuantizeReport report;
+    const LoadOptions options = {.automatic = true,
+                                 .on_quantized = [&](const QuantizeReport& made) { report = made; }};
+    const auto schemes_with = [&](double memory) {
+        report = {};
+        const auto model = Transformer::load(files.folder());
+        quantize_as_loaded(*model, options, memory);
+        EXPECT_EQ(model->linear("proj_out").scheme(), "FLOAT");
+        return model->linear(attention).scheme() + " " + model->linear(modulation).scheme();
+    };
+    EXPECT_EQ(schemes_with(700e3), "FLOAT FLOAT");
+    EXPECT_EQ(schemes_with(600e3), "W8A8_DYNAMIC FLOAT");
+    EXPECT_EQ(schemes_with(360e3), "W8A8_DYNAMIC W8A16");
+    EXPECT_EQ(schemes_with(160e3), "W4A8 W4A16");
+    EXPECT_THAT(report.because,
+                HasSubstr("quantized to W4A8 (transformer_blocks.*.{img_mod,txt_mod}.* to W4A16) while"));
+}
+
+// All Linears of the blocks of Qwen-Image, 20 billion weights.
+std::vector<SizedLinear> qwen_image_blocks() {
+    constexpr std::int64_t kDim = 3072;
+    std::vector<SizedLinear> linears;
+    for (int i = 0; i < 60; ++i) {
+        const std::string block = "transformer_blocks." + std::to_string(i) + ".";
+        const auto add = [&](const std::string& name, std::int64_t out, std::int64_t in) {
+            linears.push_back({block + name, {out, in}, DType::bf16});
+        };
+        for (const char* layer : {"q", "k", "v", "out", "add_q", "add_k", "add_v", "add_out"})
+            add(std::string("attn.to_") + layer, kDim, kDim);
+        for (const std::string stream : {"img", "txt"}) {
+            add(stream + "_mod.1", 6 * kDim, kDim);
+            add(stream + "_mlp.net.0.proj", 4 * kDim, kDim);
+            add(stream + "_mlp.net.2", kDim, 4 * kDim);
+        }
+    }
+    return linears;
+}
+
+TEST(Family, QwenImageFitsIntoSixteenGigabytes) {
+    constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+    const std::vector<SizedLinear> linears = qwen_image_blocks();
+    const FamilyRow& row = *find_family("QwenImageTransformer2DModel");
+    const auto with = [&](double memory) {
+        return choose_schemes(linears,
+                              {row.defaults.layers, {.further_layers = row.defaults.further_layers}, memory});
+    };
+    const auto small = with(16 * kGiB);
+    ASSERT_TRUE(small);
+    EXPECT_EQ(small->scheme, "W4A8 (transformer_blocks.*.{img_mod,txt_mod}.* to W4A16)");
+    EXPECT_LT(small->bytes, 11.6e9);
+    EXPECT_EQ(with(32 * kGiB)->scheme, "W4A8 (transformer_blocks.*.{img_mod,txt_mod}.* to W8A16)");
+    EXPECT_FALSE(with(256 * kGiB));
 }
 
 TEST_F(FamilyTest, WhatIsQuantizedAlreadyIsLeftAlone) {

@@ -6,10 +6,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "aerogel/threads.h"
 #include "model/tiny_model.h"
@@ -111,7 +113,7 @@ TEST(TwoExperts, FilesOfBothAreLookedAtFirst) {
             LoadOptions first;
             if (!second.quantized.empty()) first.quantized = second.quantized;
             Pipeline::load(files.folder(), first, {}, second);
-        } catch (const IoError& error) {
+        } catch (const Error& error) {
             return error.what();
         }
         return "none";
@@ -120,6 +122,11 @@ TEST(TwoExperts, FilesOfBothAreLookedAtFirst) {
     EXPECT_THAT(problem({.weights = "missing.safetensors"}), HasSubstr("missing.safetensors"));
     EXPECT_THAT(problem({.quantized = "missing.json"}), HasSubstr("missing.json"));
     EXPECT_THAT(problem({.loras = {{"lora.safetensors"}}}), HasSubstr("lora.safetensors"));
+    const std::filesystem::path other = files.folder() / "other.safetensors";
+    save_safetensors(other, {{"blocks.9.attn1.to_q.lora_A.weight", Tensor::zeros(DType::f32, {1, 32})},
+                             {"blocks.9.attn1.to_q.lora_B.weight", Tensor::zeros(DType::f32, {32, 1})}});
+    EXPECT_THAT(problem({.loras = {{other}}}), HasSubstr("fit no Linear of the model"));
+    EXPECT_THAT(problem({.weights = other}), HasSubstr("patch_embedding.weight"));
     std::filesystem::remove(files.folder() / "transformer_2" / "diffusion_pytorch_model.safetensors");
     EXPECT_THAT(problem({}), HasSubstr("transformer_2 has neither"));
 }
@@ -157,6 +164,36 @@ TEST_F(PipelineTest, TwoInOneProcessDoNotDisturbEachOther) {
     EXPECT_TRUE(same_bits(together[1], alone[1]));
 }
 
+// Each is used from two threads at once; one of them loads its transformer anew in every call.
+TEST(TwoFamilies, InOneProcessDoNotDisturbEachOther) {
+    const testing::TinyModel videos("aerogel_two_wan");
+    const testing::TinyZImage images("aerogel_two_z_image");
+    const LoadOptions quantized = {.online = OnlineQuantConfig{}};
+    const Pipeline wan = Pipeline::load(videos.folder()),
+                   z_image = Pipeline::load(images.folder(), quantized);
+    GenerateOptions embedded;
+    embedded.prompt_embeds = Tensor::of(std::vector<float>(3 * testing::TinyZImage::kTextDim, 0.5F),
+                                        {1, 3, testing::TinyZImage::kTextDim});
+    embedded.keep = false;
+    SamplingOptions& size = embedded.sampling;
+    size.frames = 1;
+    size.height = size.width = 12;
+    size.steps = 3;
+    const auto video = [&] { return wan.generate(caption("down, up", 2)).video; };
+    const auto image = [&] { return z_image.generate(embedded).video; };
+    const Tensor alone[] = {video(), image()};
+    EXPECT_EQ(alone[1].shape(), (Shape{4, 1, 12, 12}));
+    std::array<Tensor, 4> together;
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < together.size(); ++i) {
+        threads.emplace_back([&, i] {
+            for (int turn = 0; turn < 3; ++turn) together[i] = i % 2 == 0 ? video() : image();
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (std::size_t i = 0; i < together.size(); ++i) EXPECT_TRUE(same_bits(together[i], alone[i % 2])) << i;
+}
+
 TEST_F(PipelineTest, SeedAndCaptionMatter) {
     const Pipeline pipeline = load();
     const Tensor video = pipeline.generate(caption("up")).video;
@@ -177,6 +214,27 @@ TEST_F(PipelineTest, ReportsProgressAndTimes) {
     EXPECT_THAT(calls, ElementsAre(std::pair(1, 3), std::pair(2, 3), std::pair(3, 3)));
     EXPECT_EQ(result.step_seconds.size(), 3U);
     EXPECT_EQ(result.video.shape(), (Shape{3, 3, 16, 16}));
+}
+
+TEST(Loading, IsToldLayerByLayerAndStops) {
+    const testing::TinyModel files("aerogel_loading_is_told");
+    GenerateOptions options = caption("up");
+    std::vector<double> told;
+    double most = 2.0;
+    options.on_stage = [&](std::string_view stage, double done) {
+        if (stage == "load transformer") told.push_back(done);
+        return stage != "load transformer" || done < most;
+    };
+    const Pipeline pipeline = Pipeline::load(files.folder(), {.online = OnlineQuantConfig{}});
+    pipeline.generate(options);
+    ASSERT_EQ(told.size(), 22U);  // 20 layers, the beginning and the end
+    EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+    EXPECT_EQ(told[10], 0.5);
+    most = 0.5;
+    told.clear();
+    const Pipeline other = Pipeline::load(files.folder(), {.online = OnlineQuantConfig{}});
+    EXPECT_THROW(other.generate(options), Cancelled);
+    EXPECT_EQ(told.size(), 11U);
 }
 
 TEST_F(PipelineTest, CancelsWhenProgressSaysSo) {

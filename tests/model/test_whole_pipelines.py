@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from wan_models import edit_json, run_program
 from whole_pipelines import PIPELINES, latents_for
 
@@ -233,6 +233,45 @@ def test_previews(folders, aerogel, tmp_path):
     assert aerogel("generate", ".", "--prompt", "x", "-o", out, "--preview", tmp_path / "p.xyz").returncode == 1
 
 
+def lora_of_a_layer(path, transformer):
+    """Low-rank changes of the first Linear of the last block, as kohya names them."""
+    name, layer = next((name, layer) for name, layer in reversed(list(transformer.named_modules()))
+                       if isinstance(layer, torch.nn.Linear) and name.split(".")[1].isdigit())
+    stem = "lora_unet_" + name.replace(".", "_")
+    save_file({stem + ".lora_down.weight": torch.full((2, layer.in_features), 0.3),
+               stem + ".lora_up.weight": torch.full((layer.out_features, 2), 0.3), stem + ".alpha": torch.tensor(1.0)}, path)
+
+
+@pytest.mark.parametrize("name", ["z_image", "flux2_klein", "qwen_image", "wan", "wan_experts", "wan_from_image"])
+def test_all_that_the_command_offers(folders, aerogel, name, tmp_path):
+    """In one call of each family; weights from another file are those of the folder; LoRA changes what is made."""
+    folder, pipeline = folders(name)
+    video = "wan" in name
+    size = VIDEOS if video else PICTURES
+    lora_of_a_layer(tmp_path / "lora.safetensors", pipeline.transformer)
+    weights = next((folder / "transformer").glob("*.safetensors"))
+    flags = ["generate", folder, "--prompt", PROMPT, "--size", f"{size['width']}x{size['height']}", "--steps", 2]
+    flags += ["--frames", size["frames"]] if video else []
+    if name == "wan_from_image":
+        picture(tmp_path / "first.png", 1)
+        flags += ["--first-frame", tmp_path / "first.png"]
+    several = ["--batch", 2, "--preview", tmp_path / "preview.png", "--preview-every", 1, "--keep", "--timings", "--cache",
+               "first-block", "--online", "W4A8", "--text-encoder-scheme", "W4A16"]
+    made = {}
+    for run, more in (("plain", []), ("file", ["--transformer", weights]), ("lora", ["--lora", f"{tmp_path}/lora.safetensors=0.5"])):
+        done = aerogel(*flags, *several, *more, "--json", "-o", tmp_path / f"{run}.safetensors", "-o",
+                       tmp_path / f"{run}.{'gif' if video else 'webp'}")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["text_encoder_scheme"] == "W4A16" and len(report["videos"]) == 2 and len(report["outputs"]) == 4
+        made[run] = [load_file(tmp_path / f"{run}-{seed}.safetensors")["video"] for seed in (0, 1)]
+    assert made["plain"][0].shape == (3, size.get("frames", 1), size["height"], size["width"])
+    assert not torch.equal(*made["plain"])
+    assert torch.equal(made["plain"][0], made["file"][0]) and torch.equal(made["plain"][1], made["file"][1])
+    assert not torch.equal(made["plain"][0], made["lora"][0])
+    assert (tmp_path / "preview.png").exists()
+
+
 def test_image_to_video_needs_a_picture(folders, tmp_path):
     done = run_program("pipeline_generate", folders("wan_from_image")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1")
     assert done.returncode == 1 and "image must be given" in done.stderr
@@ -258,7 +297,13 @@ def test_folders_that_are_wrong(folders, tmp_path):
     assert "use_karras_sigmas = false" in error(set_key("scheduler/scheduler_config.json", "use_karras_sigmas", True))
     assert "HeunDiscreteScheduler" in error(set_key("scheduler/scheduler_config.json", "_class_name", "HeunDiscreteScheduler"))
     assert "tokenizer" in error(lambda folder: shutil.rmtree(folder / "tokenizer"))
-    assert "vae" in error(lambda folder: next((folder / "vae").glob("*.safetensors")).unlink())
+    assert "scheduler/scheduler_config.json does not exist" in error(lambda folder: shutil.rmtree(folder / "scheduler"))
+    assert "text_encoder/config.json does not exist: give prompt_embeds" in error(lambda folder: shutil.rmtree(folder / "text_encoder"))
+
+    def without_two(folder):
+        shutil.rmtree(folder / "tokenizer")
+        next((folder / "vae").glob("*.safetensors")).unlink()
+    assert "[vae]" in error(without_two)  # what runs last is looked at first
 
 
 def test_defaults_of_the_folder(folders, aerogel, tmp_path):

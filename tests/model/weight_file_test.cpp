@@ -182,15 +182,15 @@ TEST_F(WeightFileTest, AVectorMayConsistOfBlocks) {
 }
 
 TEST_F(WeightFileTest, OnlyWholeBlocksAreParts) {
-    static constexpr std::array kRules = {NameRule{"qkv", {"q", "k", "v"}}};
+    static constexpr std::array kRules = {OriginalName{"*.qkv", {"*.q", "*.k", "*.v"}}};
     std::string blocks(3 * 34, '\0');
     const std::filesystem::path path = files_.folder() / "parts.gguf";
-    write_gguf(path, {{"a.qkv", {96}, kQ8, blocks}, {"b.qkv", {3, 32}, kQ8, blocks}});
+    write_gguf(path, {{"1.qkv", {96}, kQ8, blocks}, {"2.qkv", {3, 32}, kQ8, blocks}});
     const WeightFile file = WeightFile::open(path, {"qkv", kRules});
-    EXPECT_EQ(file.names(), (std::vector<std::string>{"a.qkv", "b.q", "b.k", "b.v"}));
-    EXPECT_EQ(file.stored_bytes("a.qkv"), 102U);
-    EXPECT_EQ(file.stored_bytes("b.k"), 34U);
-    EXPECT_EQ(file.tensor("a.qkv").count(), 96);
+    EXPECT_EQ(file.names(), (std::vector<std::string>{"1.qkv", "2.q", "2.k", "2.v"}));
+    EXPECT_EQ(file.stored_bytes("1.qkv"), 102U);
+    EXPECT_EQ(file.stored_bytes("2.k"), 34U);
+    EXPECT_EQ(file.tensor("1.qkv").count(), 96);
 }
 
 }  // namespace

@@ -119,6 +119,36 @@ void put(const CodePanels& layout, std::uint8_t* chunk, std::int64_t lane, std::
     }
 }
 
+std::uint8_t* chunks_of(const Packing& packing, const Column& column, std::int64_t group) {
+    const CodePanels& layout = packing.layout;
+    return reinterpret_cast<std::uint8_t*>(packing.packed) +
+           column.panel * static_cast<std::int64_t>(layout.panel_bytes) +
+           group * layout.chunks * layout.columns * 4;
+}
+
+/// True where the codes are what the format stores: bytes, or pairs of columns, which no group divides.
+bool lies_as_stored(const CodePanels& layout, const QuantizedTensor& weight) {
+    if (weight.format == Format::int8) return true;
+    return weight.format == Format::int4 && (layout.groups == 1 || layout.width % 2 == 0);
+}
+
+/// The codes of one group, four bytes at a time.
+void copy_group(const Packing& packing, const Column& column, std::int64_t group) {
+    constexpr std::int64_t kChunk = 4;  // bytes of a column
+    const CodePanels& layout = packing.layout;
+    const QuantizedTensor& weight = packing.weight;
+    const std::int64_t per_byte = layout.steps / kChunk, start = group * layout.width;
+    const std::int64_t count = std::min(layout.width, weight.columns - start);
+    const auto* from = static_cast<const std::uint8_t*>(weight.data.data()) +
+                       column.row * ceil_div(weight.columns, per_byte) + start / per_byte;
+    std::uint8_t* to = chunks_of(packing, column, group) + column.lane * kChunk;
+    std::int64_t left = ceil_div(count, per_byte);
+    for (; left > kChunk; left -= kChunk, from += kChunk, to += layout.columns * kChunk)
+        std::memcpy(to, from, kChunk);
+    std::memcpy(to, from, static_cast<std::size_t>(left));
+    if (count % per_byte != 0) to[left - 1] &= 0xF;
+}
+
 /// The codes of one group; true when an element is NaN.
 bool pack_group(const Packing& packing, const Column& column, std::int64_t group) {
     const CodePanels& layout = packing.layout;
@@ -129,9 +159,7 @@ bool pack_group(const Packing& packing, const Column& column, std::int64_t group
     const FormatRow& format = format_row(weight.format);
     const std::int64_t start = group * layout.width;
     const std::int64_t count = std::min(layout.width, weight.columns - start);
-    auto* chunks = reinterpret_cast<std::uint8_t*>(packing.packed) +
-                   column.panel * static_cast<std::int64_t>(layout.panel_bytes) +
-                   group * layout.chunks * layout.columns * 4;
+    std::uint8_t* const chunks = chunks_of(packing, column, group);
     for (std::int64_t first = 0; first < count; first += kPiece) {
         const std::int64_t some = std::min(kPiece, count - first);
         format.elements(weight, {column.row, start + first, some}, piece);
@@ -150,10 +178,14 @@ void pack_column(const Packing& packing, const Column& column) {
     const QuantizedTensor& weight = packing.weight;
     std::byte* packed = packing.packed;
     const FormatRow& format = format_row(weight.format);
+    const bool copied = lies_as_stored(layout, weight);
+    const float* const scales = copied ? weight.scale.as<float>() + column.row * layout.groups : nullptr;
     for (std::int64_t group = 0; group < layout.groups; ++group) {
-        const bool nan = pack_group(packing, column, group);
-        const float scale =
-            nan ? std::numeric_limits<float>::quiet_NaN() : format.scale(weight, column.row, group);
+        if (copied) copy_group(packing, column, group);
+        const bool nan = !copied && pack_group(packing, column, group);
+        const float scale = nan      ? std::numeric_limits<float>::quiet_NaN()
+                            : copied ? scales[group]
+                                     : format.scale(weight, column.row, group);
         const std::int64_t at = (column.panel * layout.groups + group) * layout.columns + column.lane;
         if (layout.powers) {
             const std::uint32_t exponent = std::bit_cast<std::uint32_t>(scale) >> 23;

@@ -61,27 +61,28 @@ void for_each_piece(const QuantizedTensor& weight, std::int64_t row, F&& f) {
     }
 }
 
-void pack_integers(const QuantizedTensor& weight, const PanelForm& form, const Columns& columns,
-                   std::int8_t* out) {
-    for (std::int64_t j = 0; j < columns.count; ++j) {
-        for_each_piece(weight, columns.first + j,
-                       [&](std::int64_t first, std::int64_t count, const std::int8_t* piece) {
-                           for (std::int64_t p = 0; p < count; p += form.values) {
-                               std::memcpy(out + (first + p) * form.columns + j * form.values, piece + p,
-                                           static_cast<std::size_t>(std::min(form.values, count - p)));
-                           }
-                       });
-    }
+// Steps of the panels are `gap` bytes apart; nearly all of them are whole, and of four values.
+void put_steps(const std::int8_t* piece, std::int64_t count, std::int64_t values, std::int64_t gap,
+               std::int8_t* to) {
+    constexpr std::int64_t kFour = 4;
+    std::int64_t p = 0;
+    if (values == kFour)
+        for (; p + kFour <= count; p += kFour, to += gap) std::memcpy(to, piece + p, kFour);
+    for (; p < count; p += values, to += gap)
+        std::memcpy(to, piece + p, static_cast<std::size_t>(std::min(values, count - p)));
 }
 
-void pack_sums(const QuantizedTensor& weight, const Columns& columns, std::int32_t* out) {
+void pack_integers(const QuantizedTensor& weight, const PanelForm& form, const Columns& columns,
+                   std::int8_t* out, std::int32_t* sums) {
     for (std::int64_t j = 0; j < columns.count; ++j) {
         std::int32_t sum = 0;
         for_each_piece(weight, columns.first + j,
-                       [&](std::int64_t, std::int64_t count, const std::int8_t* piece) {
+                       [&](std::int64_t first, std::int64_t count, const std::int8_t* piece) {
+                           put_steps(piece, count, form.values, form.columns * form.values,
+                                     out + first * form.columns + j * form.values);
                            for (std::int64_t p = 0; p < count; ++p) sum += piece[p];
                        });
-        out[j] = sum;
+        sums[j] = sum;
     }
 }
 
@@ -109,10 +110,10 @@ void pack_panels(const LinearProblem& problem, const PanelForm& form, const Quan
         if (form.value_size == 4) return pack_floats(weight, form, columns, reinterpret_cast<float*>(values));
         if (form.value_size == 2)
             return pack_halves(weight, form, columns, reinterpret_cast<BFloat16*>(values));
-        pack_integers(weight, form, columns, reinterpret_cast<std::int8_t*>(values));
+        pack_integers(weight, form, columns, reinterpret_cast<std::int8_t*>(values),
+                      reinterpret_cast<std::int32_t*>(packed + layout.sum) + first);
         std::copy_n(weight.scale.as<float>() + first, columns.count,
                     reinterpret_cast<float*>(packed + layout.scale) + first);
-        pack_sums(weight, columns, reinterpret_cast<std::int32_t*>(packed + layout.sum) + first);
     });
 }
 

@@ -86,7 +86,7 @@ class Flux2Transformer final : public Transformer {
     std::string_view default_layers() const override { return kFlux2Layers; }
     std::string_view default_attentions() const override { return kFlux2Attentions; }
 
-    std::span<const OriginalName> original_names() const override { return kFlux2Names; }
+    std::span<const OriginalName> original_names() const override { return kFlux2Names.rows; }
 
     // The residual stream, three arrays of its size and a single block's projection (Flux2Buffers).
     double forward_bytes(double tokens) const override {

@@ -74,6 +74,7 @@ class QwenImageTransformer final : public Transformer {
 
     std::string_view default_layers() const override { return kQwenImageLayers; }
     std::string_view default_attentions() const override { return kQwenImageAttentions; }
+    AutomaticSchemes automatic_schemes() const override { return {.further_layers = kQwenImageModulation}; }
 
     // The residual stream, its norm and the scratch memory of a block (QwenImageBuffers).
     double forward_bytes(double tokens) const override {

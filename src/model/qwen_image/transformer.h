@@ -10,8 +10,10 @@
 namespace aerogel {
 
 /// What is quantized unless told otherwise: attention and feed-forward of all blocks, and all attentions. The
-/// modulation stays float, as in Python, though it is a third of the weights; --include chooses it too.
+/// modulation stays float, as in Python, though it is a third of the weights; --include chooses it too, and
+/// LoadOptions::automatic where memory is short.
 inline constexpr std::string_view kQwenImageLayers = "transformer_blocks.*.{attn,img_mlp,txt_mlp}.*";
+inline constexpr std::string_view kQwenImageModulation = "transformer_blocks.*.{img_mod,txt_mod}.*";
 inline constexpr std::string_view kQwenImageAttentions = "transformer_blocks.*.attn";
 
 /// From the folder with config.json and diffusion_pytorch_model.safetensors (or its index.json and shards).

@@ -37,6 +37,12 @@ inline constexpr std::string_view kTextLayers =
     "{{,model.,text_model.encoder.,{,model.}language_model.{,model.}}layers.*,"
     "*SelfAttention.q,*SelfAttention.k,*SelfAttention.v,*SelfAttention.o,*DenseReluDense.*}";
 
+/// What files may hold beside the text encoder and is not read: heads and vision towers.
+inline constexpr std::string_view kTextUnused = "{lm_head,visual,model.visual}.*";
+
+/// Weight-only: hidden states of language models have values far from all others.
+inline constexpr LayeredModel::AutomaticSchemes kTextSchemes = {"W8A16", "W4A16"};
+
 class TextModel : public LayeredModel {
   public:
     /// From a folder with config.json and model.safetensors (or its index.json and shards), of the class that
@@ -59,8 +65,7 @@ class TextModel : public LayeredModel {
 
     /// All Linears of the blocks.
     std::string_view default_layers() const override;
-    /// Weight-only: hidden states of language models have values far from all others.
-    AutomaticSchemes automatic_schemes() const override { return {"W8A16", "W4A16"}; }
+    AutomaticSchemes automatic_schemes() const override { return kTextSchemes; }
     std::string_view default_attentions() const override { return {}; }
     void check_intact() const override;
 

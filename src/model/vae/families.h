@@ -31,13 +31,9 @@ struct VaeParts {
 
 struct VaeFamily {
     std::string_view class_name;
-    VaeShape (*shape)(const JsonNode& config);
     VaeParts (*load)(const JsonNode& config, Checkpoint& checkpoint);
 };
 
-VaeShape image_vae_shape(const JsonNode& config);
-VaeShape flux2_vae_shape(const JsonNode& config);
-VaeShape video_vae_shape(const JsonNode& config);
 VaeParts load_image_vae(const JsonNode& config, Checkpoint& checkpoint);
 VaeParts load_flux2_vae(const JsonNode& config, Checkpoint& checkpoint);
 /// Wan's, and Qwen-Image's, which is alike.

@@ -171,16 +171,6 @@ ImageVaeConfig flux2_defaults() {
 
 }  // namespace
 
-VaeShape image_vae_shape(const JsonNode& json) {
-    const ImageVaeConfig config = read_config(json, {});
-    return {config.latent_channels, std::int64_t{1} << (config.widths.size() - 1)};
-}
-
-VaeShape flux2_vae_shape(const JsonNode& json) {
-    const ImageVaeConfig config = read_config(json, flux2_defaults());
-    return {4 * config.latent_channels, std::int64_t{2} << (config.widths.size() - 1)};
-}
-
 VaeParts load_image_vae(const JsonNode& json, Checkpoint& checkpoint) {
     const ImageVaeConfig config = read_config(json, {});
     double scale = 0.18215, shift = 0.0;
@@ -188,7 +178,7 @@ VaeParts load_image_vae(const JsonNode& json, Checkpoint& checkpoint) {
     if (json.has("shift_factor")) shift = json.at("shift_factor").number(-1e6, 1e6);
     const auto channels = static_cast<std::size_t>(config.latent_channels);
     VaeParts parts;
-    parts.shape = image_vae_shape(json);
+    parts.shape = {config.latent_channels, std::int64_t{1} << (config.widths.size() - 1)};
     ImageVaeLoader loader(config, checkpoint);
     parts.decoder.layers.push_back(
         scale_channels(filled(channels, 1.0 / scale), filled(channels, shift), checkpoint.device()));
@@ -211,7 +201,7 @@ VaeParts load_flux2_vae(const JsonNode& json, Checkpoint& checkpoint) {
     const Tensor variance = checkpoint.take_f32("bn.running_var", {channels});
     checkpoint.ignore("bn.num_batches_tracked");
     VaeParts parts;
-    parts.shape = flux2_vae_shape(json);
+    parts.shape = {channels, std::int64_t{2} << (config.widths.size() - 1)};
     std::vector<float> factor = filled(static_cast<std::size_t>(channels), 1.0), shift = factor;
     std::vector<float> back = factor, back_shift = factor;
     if (mean.defined() && variance.defined()) {

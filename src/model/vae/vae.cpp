@@ -21,10 +21,10 @@ namespace aerogel {
 namespace {
 
 constexpr std::array kFamilies = {
-    VaeFamily{"AutoencoderKL", image_vae_shape, load_image_vae},
-    VaeFamily{"AutoencoderKLFlux2", flux2_vae_shape, load_flux2_vae},
-    VaeFamily{"AutoencoderKLQwenImage", video_vae_shape, load_video_vae},
-    VaeFamily{"AutoencoderKLWan", video_vae_shape, load_video_vae},
+    VaeFamily{"AutoencoderKL", load_image_vae},
+    VaeFamily{"AutoencoderKLFlux2", load_flux2_vae},
+    VaeFamily{"AutoencoderKLQwenImage", load_video_vae},
+    VaeFamily{"AutoencoderKLWan", load_video_vae},
 };
 
 constexpr auto kVaeClasses = [] {
@@ -420,11 +420,6 @@ std::unique_ptr<Vae> Vae::load(const std::filesystem::path& folder, Device devic
     checkpoint.file().check_intact();
     return std::unique_ptr<Vae>(new Vae(std::make_unique<State>(
         State{std::move(parts), checkpoint.file(), device, checkpoint.bytes_taken()})));
-}
-
-VaeShape Vae::read_shape(const std::filesystem::path& folder) {
-    const JsonNode config = JsonNode::read(folder / "config.json", "vae");
-    return family_of(config).shape(config);
 }
 
 const VaeShape& Vae::shape() const {

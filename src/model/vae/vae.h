@@ -44,11 +44,9 @@ struct VaeShape {
 
 class Vae {
   public:
-    /// The folder vae/ with config.json and weights, of a class of vae_classes(). IoError, InvalidArgument
-    /// (file, key, expected, got).
+    /// The folder vae/ with config.json and weights, of a class of vae_classes(). Large weights are read when
+    /// they are first used. IoError, InvalidArgument (file, key, expected, got).
     static std::unique_ptr<Vae> load(const std::filesystem::path& folder, Device device = {});
-    /// What shape() will be, of config.json alone. Errors as load().
-    static VaeShape read_shape(const std::filesystem::path& folder);
     Vae(const Vae&) = delete;
     Vae& operator=(const Vae&) = delete;
     ~Vae();

@@ -269,16 +269,11 @@ class VideoVaeLoader {
 
 }  // namespace
 
-VaeShape video_vae_shape(const JsonNode& json) {
-    const VideoVaeConfig config = read_video_config(json);
-    const auto halvings = std::count(config.time_down.begin(), config.time_down.end(), true);
-    return {config.z_dim, config.patch << (config.blocks() - 1), std::int64_t{1} << halvings, true};
-}
-
 VaeParts load_video_vae(const JsonNode& json, Checkpoint& checkpoint) {
     const VideoVaeConfig config = read_video_config(json);
     VaeParts parts;
-    parts.shape = video_vae_shape(json);
+    const auto halvings = std::count(config.time_down.begin(), config.time_down.end(), true);
+    parts.shape = {config.z_dim, config.patch << (config.blocks() - 1), std::int64_t{1} << halvings, true};
     std::vector<float> back(config.mean.size()), back_shift(config.mean.size());
     for (std::size_t i = 0; i < back.size(); ++i) {
         back[i] = 1.0F / config.deviation[i];

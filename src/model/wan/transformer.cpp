@@ -115,7 +115,7 @@ class WanTransformer final : public Transformer {
                    weights_.device});
     }
 
-    std::span<const OriginalName> original_names() const override { return kWanNames; }
+    std::span<const OriginalName> original_names() const override { return kWanNames.rows; }
 
     // The residual stream, its norm and the scratch memory of a block (WanBuffers).
     double forward_bytes(double tokens) const override {

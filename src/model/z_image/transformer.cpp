@@ -73,7 +73,7 @@ class ZImageTransformer final : public Transformer {
 
     std::string_view default_layers() const override { return kZImageLayers; }
     std::string_view default_attentions() const override { return kZImageAttentions; }
-    std::span<const OriginalName> original_names() const override { return kZImageNames; }
+    std::span<const OriginalName> original_names() const override { return kZImageNames.rows; }
 
     // The residual stream, its norm and the scratch memory of a block (ZImageBuffers).
     double forward_bytes(double tokens) const override {
