@@ -2,8 +2,8 @@
 
 The suites of the kernels compare every CUDA row with the CPU's results; where PyTorch has CUDA, the tests of the Python package on CUDA tensors
 (tests/torch_cuda) run on the card; then `aerogel bench --device cuda` measures problems,
-with PyTorch (bf16, fp8 by _scaled_mm, int8 by _int_mm and by torchao, scaled_dot_product_attention) and sageattention
-beside it where they are installed. Shares are of the peak that PyTorch's own products reach here. Results go to OUT/gpu.json
+with PyTorch (bf16, fp8 by _scaled_mm, int8 by _int_mm and by torchao, scaled_dot_product_attention, flex_attention) and
+sageattention beside it where they are installed. Shares are of the peak that PyTorch's own products reach here. Results go to OUT/gpu.json
 and OUT/gpu.md.
 
     python bench/gpu.py --build build/release --out build/gpu
@@ -148,7 +148,7 @@ class Torch:
         layer = self.torch.nn.Linear(w.shape[1], w.shape[0], bias=False, device="cuda", dtype=self.torch.bfloat16)
         layer.weight.data.copy_(w)
         quantize_(layer, Int8DynamicActivationInt8WeightConfig())
-        return {"torchao int8 (compiled)": lambda compiled=self.torch.compile(layer): compiled(x)}
+        return {"torchao int8 (eager)": lambda: layer(x), "torchao int8 (compiled)": lambda compiled=self.torch.compile(layer): compiled(x)}
 
     def attention(self, heads: int, tokens: int, head_dim: int) -> dict:
         q, k, v = (self.random(1, heads, tokens, head_dim) for _ in range(3))
@@ -159,6 +159,9 @@ class Torch:
                 with backends.sdpa_kernel(backend):
                     return sdpa(q, k, v)
             calls[f"SDPA {name.split('_')[0].lower()}"] = call
+        from torch.nn.attention.flex_attention import flex_attention
+
+        calls["flex_attention bf16"] = lambda compiled=self.torch.compile(flex_attention): compiled(q, k, v)
         try:
             from sageattention import sageattn
 

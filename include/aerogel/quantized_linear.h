@@ -25,7 +25,7 @@ struct QuantizedLinearWeights {
     Tensor rotation;
     RotationKind rotation_kind = RotationKind::hadamard;  ///< of the transforms
     /// i32 [k] or undefined: column i of all arrays belongs to column column_order[i] of x (GPTQ's act order,
-    /// on the CPU, without mul_scale).
+    /// without mul_scale; on GPUs without low-rank factors).
     Tensor column_order;
     /// f32|bf16|f16 [r,k] and [n,r], or undefined: y += (x' l1^T) l2^T, x' before the rotation.
     Tensor low_rank_l1, low_rank_l2;

@@ -15,6 +15,7 @@ from ._arrays import as_float_array, empty, from_core, handed, restored
 from ._devices import stream_of, why_not_here
 from ._loading import fitting, from_float
 from ._packed import ARRAYS, CPU, Layout, Packed, State, leave, of_ticket, packed, remember, state_of
+from ._sent import sent
 from ._watching import exporting, nobody_watches, transformed
 from .timestep import TimestepManager, TimestepPolicyConfig, policy_from
 
@@ -24,7 +25,7 @@ def multiply(made: Packed, x: torch.Tensor, policy: TimestepPolicyConfig | None)
     core = made.core
     if x.device != made.place:
         raise _elsewhere(x, made.place)
-    given, x = x, as_float_array("linear", "x", x)
+    given, x = x, as_float_array("linear", "x", x, halves=True)
     if x.ndim < 1 or x.shape[-1] != core.in_features:
         raise ValueError(f"[linear] x must have {core.in_features} columns, got {list(x.shape)}")
     if x.ndim > 2:
@@ -56,7 +57,7 @@ class QuantizedLinear(nn.Module):
     under autocast), where the layer is. The stored arrays are buffers with the names of the files ("weight", "weight_scale", ...; 8-bit floats
     as bytes); writing to them through torch takes effect, `.to(dtype)` leaves them as they are. `.to("cuda")` makes the kernel's form of the weight
     on that GPU; the arrays stay in the memory of the CPU, where state_dict() and buffers() have them, and layer.weight and the others give
-    copies on the GPU then: writing to a copy changes nothing. load_state_dict takes arrays of this scheme, or a
+    copies on the GPU then, sent when their numbers are first asked for: writing to a copy changes nothing. load_state_dict takes arrays of this scheme, or a
     float "weight" (and "bias"), which it quantizes; what does not fit is refused and leaves the layer as it was. Gradients flow to x (with
     the dequantized weight), not to the arrays. torch.compile, torch.export, torch.jit.trace and torch.fx see one operator, which holds the
     arrays; the sampling step is read when it runs. Errors as in `aerogel.quantize`."""
@@ -201,7 +202,7 @@ class QuantizedLinear(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
-        return value.to(self._place) if name in ARRAYS and value is not None and value.is_cpu and self._place.type != "cpu" else value
+        return sent(value, self._place) if name in ARRAYS and value is not None and value.is_cpu and self._place.type != "cpu" else value
 
     def weight_bytes(self) -> int:
         """Bytes of the stored arrays."""

@@ -152,6 +152,8 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     if (problem.rotated && !rotates(args.rotation.shape))
         refuse(std::string(kernel_->name) + " rotates no rows in blocks of " +
                std::to_string(args.rotation.shape.block));
+    if (args.column_order != nullptr && !orders())
+        refuse(std::string(kernel_->name) + " takes the columns of x in their own order only");
     if (activation != problem_.activation) {
         if (const std::string reason = kernel_->why_not(problem); !reason.empty()) refuse(reason);
     }

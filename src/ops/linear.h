@@ -29,6 +29,8 @@ class PackedLinear {
     bool rotates(const RotationShape& shape) const {
         return kernel_->rotates && shape.block <= kernel_->most_rotated;
     }
+    /// Whether run() takes args.column_order.
+    bool orders() const { return kernel_->orders; }
     /// Whether run() takes x of f16.
     bool takes_f16() const { return kernel_->f16; }
 

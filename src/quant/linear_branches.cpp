@@ -85,11 +85,7 @@ LinearBranches::LinearBranches(const QuantizedLinearWeights& weights, Device dev
         }
         signs_ = signs_.to(device);
     }
-    if (weights.column_order.defined()) order_ = weights.column_order.clone();
-    if (order_.defined() && device != Device::cpu) {
-        throw Unsupported(
-            fmt::format("[linear] a layer in act order runs on the CPU, not on {}", device.describe()));
-    }
+    if (weights.column_order.defined()) order_ = weights.column_order.clone().to(device);
     if (!weights.low_rank_l1.defined()) return;
     Tensor l1 = weights.low_rank_l1;
     if (weights.mul_scale.defined()) l1 = scale_columns(l1.to(DType::f32), weights.mul_scale);
@@ -135,7 +131,7 @@ void LinearBranches::run_piece(const TensorView& given, const MutableView& y, co
     const Tensor ordered = reorders() ? ordered_rows(given, context) : Tensor();
     const TensorView x = reorders() ? ordered.view() : given;
     // A sum of two products is rounded once, so other types than f32 are summed aside.
-    const bool aside = down_ != nullptr && y.dtype != DType::f32;
+    const bool aside = adds() && y.dtype != DType::f32;
     Tensor sum = aside ? Tensor(DType::f32, {y.dim(0), n_}, y.device) : Tensor();
     const MutableView product = aside ? sum.mutable_view() : y;
     if (rotates()) {
@@ -147,7 +143,7 @@ void LinearBranches::run_piece(const TensorView& given, const MutableView& y, co
     } else {
         multiply(x, product);
     }
-    if (down_ == nullptr) return;
+    if (!adds()) return;
     StepContext step;
     step.call = context;
     Tensor thin(DType::f32, {x.dim(0), down_->out_features()}, x.device);

@@ -17,7 +17,6 @@ struct ClampRange {
     float low;
     float high;
 };
-/// On the CPU (Unsupported elsewhere).
 Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale, ClampRange range,
                     const Context& context);
 
@@ -27,19 +26,21 @@ class LinearBranches {
     LinearBranches(const QuantizedLinearWeights& weights, Device device);
 
     /// True when there is nothing around the product.
-    bool none() const { return !rotates() && !reorders() && down_ == nullptr; }
+    bool none() const { return !rotates() && !reorders() && !adds(); }
     /// True when x comes to the product multiplied by mul_scale already.
     bool rotates() const { return signs_.defined(); }
-    /// True when the rotation is all there is around the product, so that a kernel may do it on the way.
-    bool only_rotates() const { return rotates() && !reorders() && down_ == nullptr; }
-    /// What such a kernel needs, mul_scale included.
+    /// What a kernel needs that rotates on its way, mul_scale included.
     RowRotation rotation() const { return {shape_, signs_.as<float>()}; }
-
+    /// True when the columns of x come to the product in another order.
     bool reorders() const { return order_.defined(); }
+    /// [k], what a kernel needs that orders on its way.
+    const std::int32_t* order() const { return order_.as<std::int32_t>(); }
+    /// True when something is added to the product.
+    bool adds() const { return down_ != nullptr; }
 
     /// y = multiply((x * mul_scale) R) + (x * mul_scale) l1^T l2^T, in pieces of rows. `multiply(x, y)` is
     /// the quantized product with bias; without rotation it gets x as it is, in the order of the columns.
-    /// Shapes and errors as Linear::forward.
+    /// Shapes and errors as Linear::forward. Another order on the CPU only.
     using Multiply = std::function<void(const TensorView& x, const MutableView& y)>;
     void run(const TensorView& x, const MutableView& y, const Multiply& multiply,
              const Context& context) const;
@@ -52,7 +53,7 @@ class LinearBranches {
     std::int64_t n_, k_;
     RotationShape shape_;
     Tensor signs_;  ///< [k], times mul_scale
-    Tensor order_;  ///< i32 [k]
+    Tensor order_;  ///< i32 [k], on the device
     std::unique_ptr<FloatLinear> down_, up_;
 };
 

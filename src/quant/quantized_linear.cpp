@@ -64,6 +64,12 @@ struct QuantizedLinear::State {
           packed(weights.weight, scheme.activation, device),
           branches(weights, device),
           bytes(weights.stored_bytes != 0 ? weights.stored_bytes : count_bytes(weights)) {
+        if (device != Device::cpu && branches.reorders() && !kernel_prepares(packed)) {
+            throw Unsupported(fmt::format(
+                "[linear] a layer in act order that {} cannot order and rotate on its way runs on the CPU, "
+                "not on {}",
+                packed.kernel_name(), device.describe()));
+        }
         if (kept == KeptArrays::all || !packed_serves_all()) return;
         for (QuantizedTensor* weight : {&weights.weight, &arrays.weight})
             weight->data = weight->scale = weight->offset = weight->dual_scale = Tensor();
@@ -109,19 +115,24 @@ struct QuantizedLinear::State {
         return *wide_packed;
     }
 
-    // Static scales of four bits clamp x before the kernel sees it.
-    bool kernel_rotates(const StepContext& step) const {
-        if (!branches.only_rotates() || scheme.static_bits == 4) return false;
-        return (static_set(step) ? packed : packed_for(activation(step))).rotates(branches.rotation().shape);
+    // Whether the kernel may do on its way what x has before it. Static scales of four bits clamp x first.
+    bool kernel_prepares(const PackedLinear& weight) const {
+        if (branches.adds() || (branches.reorders() && !weight.orders())) return false;
+        return !branches.rotates() ||
+               (scheme.static_bits != 4 && weight.rotates(branches.rotation().shape));
+    }
+    bool kernel_prepares(const StepContext& step) const {
+        return kernel_prepares(static_set(step) ? packed : packed_for(activation(step)));
     }
 
-    // The product with the quantized weight, and the bias. `rotation`: of x, where that has not met it yet.
+    // The product with the quantized weight, and the bias. `prepares`: the kernel orders and rotates x.
     void multiply(const TensorView& x, const MutableView& y, const StepContext& step,
-                  const RowRotation& rotation = {}) const {
+                  bool prepares = false) const {
         const bool widened = scheme.static_bits == 4 && step.wide_activations;
         const auto set = widened ? std::nullopt : static_set(step);
         LinearArgs args;
-        args.rotation = rotation;
+        if (prepares && branches.rotates()) args.rotation = branches.rotation();
+        if (prepares && branches.reorders()) args.column_order = branches.order();
         if (arrays.mul_scale.defined() && !branches.rotates()) args.mul_scale = arrays.mul_scale.as<float>();
         if (set) {
             args.input_scale = weights.input_scale.as<float>()[*set];
@@ -166,7 +177,7 @@ std::int64_t QuantizedLinear::out_features() const {
 
 void QuantizedLinear::forward(const TensorView& x, const MutableView& y, const StepContext& step) const {
     if (state_->branches.none()) return state_->multiply(x, y, step);
-    if (state_->kernel_rotates(step)) return state_->multiply(x, y, step, state_->branches.rotation());
+    if (state_->kernel_prepares(step)) return state_->multiply(x, y, step, true);
     state_->branches.run(
         x, y,
         [&](const TensorView& rows, const MutableView& product) { state_->multiply(rows, product, step); },

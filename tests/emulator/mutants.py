@@ -42,6 +42,10 @@ def of_gemm_sm90(name, old, new, kind="w8a8", unit="linear_int8_sm90"):
                   f"Linear/Gemm.*{kind}_sm90")
 
 
+def of_codes_sm90(name, old, new, kind="w4a8", unit="linear_int4_sm90"):
+    return Mutant(f"codes of sm_90: {name}", "src/kernels/cuda/gemm_codes_sm90.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.*{kind}_sm90")
+
+
 def of_attention(name, old, new, suites="AlignedRowsWithinBounds"):
     return Mutant(f"attention: {name}", "src/kernels/cuda/attention.cuh", old, new, "src/kernels/cuda/attention.cu", f"CudaAttention.{suites}",
                   "aerogel_cuda_tests")
@@ -142,7 +146,7 @@ MUTANTS = [
     of_gemm_sm90("wrong parity of full", "static_cast<std::uint32_t>(slabs_done / T.stages & 1));", "static_cast<std::uint32_t>(slabs_done / T.stages & 1) ^ 1U);"),
     of_gemm_sm90("wrong parity of empty", "static_cast<std::uint32_t>(slabs_done / T.stages & 1) ^ 1U", "static_cast<std::uint32_t>(slabs_done / T.stages & 1)"),
     of_gemm_sm90("gives a stage back too early", "gpu::wgmma_wait<1>(sums);", "gpu::wgmma_hold(sums);"),
-    of_gemm_sm90("one consumer frees a stage", "mbarrier_init(empty + s, 2)", "mbarrier_init(empty + s, 1)"),
+    of_gemm_sm90("one consumer frees a stage", "this->begin(2);", "this->begin(1);"),
     of_gemm_sm90("the last stage is never given back", "        gpu::wgmma_wait<0>(sums);\n        give_back(slabs_done - 1, thread);", "        gpu::wgmma_wait<0>(sums);"),
     of_gemm_sm90("sums of the tile before", "begin_slab(sums, group, t > 0);", "begin_slab(sums, group, true);"),
     of_gemm_sm90("the columns are not waited for", "gpu::barrier_sync(1, kConsumers);", ""),
@@ -152,6 +156,34 @@ MUTANTS = [
     of_gemm_sm90("fp8 with the sums of the slab before", "begin_slab(sums, group, false);", "begin_slab(sums, group, t > 0);", "fp8", "linear_fp8_sm90"),
     of_gemm_sm90("fp8 gives a stage back too early", "            gpu::wgmma_wait<0>(sums);\n            give_back(slabs_done, thread);", "            give_back(slabs_done, thread);\n            gpu::wgmma_wait<0>(sums);", "fp8", "linear_fp8_sm90"),
     of_gemm_sm90("no fence of the registers", "        gpu::wgmma_fence();\n", ""),
+    of_codes_sm90("half of the warps free a stage", "this->begin(8);", "this->begin(4);"),
+    of_codes_sm90("wrong parity of full", "static_cast<std::uint32_t>(slabs_seen / T.stages & 1)", "(static_cast<std::uint32_t>(slabs_seen / T.stages & 1) ^ 1U)"),
+    of_codes_sm90("gives a stage back too early", "gpu::wgmma_wait<1>(sums[0]);", "gpu::wgmma_hold(sums[0]);"),
+    of_codes_sm90("the last stage is never given back", "        give_back(slabs_done - 1);\n    }\n\n    // --- groups", "    }\n\n    // --- groups"),
+    of_codes_sm90("lanes that still read", "        __syncwarp();\n", ""),
+    of_codes_sm90("the same k again", "multiply(sums[1], now[1], stage + step * 32,", "multiply(sums[1], now[1], stage,"),
+    of_codes_sm90("k of w exchanged", "fragment[half] = b[0];\n            fragment[half + 2] = b[1];", "fragment[half] = b[1];\n            fragment[half + 2] = b[0];"),
+    of_codes_sm90("the same tile twice", "load(now[1], stage, step, 1);", "load(now[1], stage, step, 0);"),
+    of_codes_sm90("no fence of the registers", "gpu::wgmma_fence();\n                multiply(", "multiply("),
+    of_codes_sm90("the columns are not waited for", "                gpu::barrier_sync(1, Tiles::kConsumers);\n", ""),
+    of_codes_sm90("sums of the tile before", "multiply(sums[0], now[0], stage + step * 32, t > 0 || step > 0);", "multiply(sums[0], now[0], stage + step * 32, true);"),
+    of_codes_sm90("halves of eight columns not exchanged", "eight[2 * i] = odd != 0 ? other : own;", "eight[2 * i] = own;"),
+    of_codes_sm90("a row too many is written", "if (row >= a.m || left <= 0)", "if (row > a.m || left <= 0)"),
+    of_codes_sm90("eight columns are written where fewer are left", "left < 8 ? static_cast<int>(left) : 8,", "8,"),
+    of_codes_sm90("scale of the other column", "scale[tile * 2 + i / 2 % 2]", "scale[tile * 2 + i % 2]", "w4a8_groups"),
+    of_codes_sm90("scales of neighbours", "from[2 * i];", "from[i];", "w4a8_groups"),
+    of_codes_sm90("stale scales", "read_scales(place, group);", "read_scales(place, 0);", "w4a8_groups"),
+    of_codes_sm90("sums of the group before", "step % 4 * 32, done + i > 0);", "step % 4 * 32, true);", "w4a8_groups"),
+    of_codes_sm90("gives back a slab that is not done", "given < step / 4", "given < (step + 3) / 4", "w4a8_groups"),
+    of_codes_sm90("the last slab is never given back", "            for (; given < a.slabs; ++given) give_back(slabs_done + given);\n", "", "w4a8_groups"),
+    of_codes_sm90("w read without the swizzle", "((step * 2 + lane / 16) ^ (lane % 8)) * 16", "(step * 2 + lane / 16) * 16", "w8a8_groups", "linear_int8_sm90"),
+    of_codes_sm90("contracted", "__fadd_rn(all[i], __fmul_rn(sum, by))", "__fmaf_rn(sum, by, all[i])", "w4a8_groups"),
+    of_codes_sm90("no fence before a group", "            gpu::wgmma_fence();\n#pragma", "#pragma", "w4a8_groups"),
+    of_codes_sm90("a group is not waited for", "            gpu::wgmma_wait<0>(sums);\n        }", "        }", "w4a8_groups"),
+    of_codes_sm90("a step too few of a group", "int count = Kind::kIntegers || left < kChunk ? left : kChunk", "int count = Kind::kIntegers || left < kChunk ? left : kChunk - 1", "bf16_int8", "linear_codes_sm90"),
+    of_codes_sm90("offsets of the group before", "read_offsets(place, group + 1);", "read_offsets(place, group);", "bf16_int4", "linear_codes_sm90"),
+    of_codes_sm90("offsets exchanged", "half == 0 ? 0x1010 : 0x3232", "half == 0 ? 0x3232 : 0x1010", "bf16_int8", "linear_codes_sm90"),
+    of_codes_sm90("nibbles of the step before", "Kind::unpack(words[half], step, both, a, b);", "Kind::unpack(words[half], step / 2, both, a, b);", "bf16_fp4", "linear_codes_sm90"),
     of_attention("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
     of_attention("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
     of_attention("the values are not waited for", "gpu::cp_async_wait<1>();  // the values are here", "gpu::cp_async_wait<2>();  // the values are here"),
@@ -226,6 +258,7 @@ MUTANTS = [
     of_rotation("factors forgotten", "factors ? a.rotation_factors[u * 8 + i] : 1.0F", "1.0F"),
     of_rotation("another lane's number", "int left = digit < 2 ? 0 : digit - 1;", "int left = digit < 2 ? 0 : digit - 2;", "rotation_steps"),
     of_rotation("the difference the wrong way round", "other - value : value + other", "value - other : value + other", "rotation_steps"),
+    of_rotation("columns in their own order", "a.column_order[first + i], a.x_type", "first + i, a.x_type"),
     of_convolution("no barrier in the loop", "__syncthreads();  // all have read the stage that is filled now", ""),
     of_convolution("no barrier before the pixels are read", "        find_pixels();\n        __syncthreads();", "        find_pixels();"),
     of_convolution("waits for a stage too few", "gpu::cp_async_wait<T.stages - 2>();", "gpu::cp_async_wait<T.stages - 1>();"),

@@ -1,7 +1,10 @@
-// Linear kernels that rotate rows on their way give the bits of rows that were rotated before.
+// Linear kernels that rotate rows on their way, or put their columns in order, give the bits of rows that
+// came so.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -53,7 +56,7 @@ QuantizedTensor random_weight(const LinearProblem& problem) {
 }
 
 std::vector<float> run(const LinearKernel& kernel, LinearProblem problem, const Tensor& x,
-                       const RowRotation& rotation) {
+                       const RowRotation& rotation, const std::int32_t* order = nullptr) {
     problem.rotated = rotation.shape.block != 0;
     problem.x = x.dtype();
     LinearProblem packing = problem;
@@ -67,6 +70,7 @@ std::vector<float> run(const LinearKernel& kernel, LinearProblem problem, const 
     args.x = x.data();
     args.x_stride = problem.k;
     args.rotation = rotation;
+    args.column_order = order;
     args.y = y.data();
     args.y_stride = problem.n;
     args.packed = static_cast<const std::byte*>(packed.data());
@@ -83,6 +87,30 @@ std::string check(const LinearKernel& kernel, const Case& c, DType type) {
     const auto before = run(kernel, c.problem, rotated, {});
     const auto within = run(kernel, c.problem, x, {c.shape, c.factors ? factors.as<float>() : nullptr});
     return before == within ? "" : c.problem.describe();
+}
+
+Tensor gathered(const Tensor& x, const std::vector<std::int32_t>& order) {
+    const Tensor from = x.to(DType::f32);
+    Tensor to(DType::f32, x.shape());
+    const std::int64_t k = x.dim(1);
+    for (std::int64_t i = 0; i < x.count(); ++i)
+        to.mutable_as<float>()[i] = from.as<float>()[i / k * k + order[static_cast<std::size_t>(i % k)]];
+    return to.to(x.dtype());
+}
+
+std::string check_order(const LinearKernel& kernel, const Case& c, DType type) {
+    const Tensor x = random(type, {c.problem.m, c.problem.k}, 1);
+    const Tensor factors = random(DType::f32, {c.problem.k}, 2);
+    std::vector<std::int32_t> order(static_cast<std::size_t>(c.problem.k));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), std::mt19937(3));
+    for (const RowRotation& rotation : {RowRotation{}, RowRotation{c.shape, factors.as<float>()}}) {
+        if (rotation.shape.block != 0 && !kernel.rotates) continue;
+        const auto before = run(kernel, c.problem, gathered(x, order), rotation);
+        if (before != run(kernel, c.problem, x, rotation, order.data()))
+            return c.problem.describe() + " block " + std::to_string(rotation.shape.block);
+    }
+    return "";
 }
 
 std::vector<Case> cases() {
@@ -127,6 +155,17 @@ TEST(LinearRotation, KernelsRotateOnTheirWay) {
         }
     }
     if (tried == 0) GTEST_SKIP() << "no kernel of this level rotates";
+}
+
+TEST(LinearRotation, KernelsOrderOnTheirWay) {
+    for (const Case& c : cases()) {
+        if (c.shape.block != 64 || c.problem.k != 192) continue;
+        for (const LinearKernel& kernel : testing::usable(testing::machine_under_test().linear, c.problem)) {
+            if (!kernel.orders) continue;
+            for (const DType type : {DType::f32, kernel.f16 ? DType::f16 : DType::bf16})
+                EXPECT_EQ(check_order(kernel, c, type), "") << kernel.name;
+        }
+    }
 }
 
 }  // namespace

@@ -145,6 +145,7 @@ class MirroredMachine {
             there.packed = mirror.read(args.packed, static_cast<std::int64_t>(kernel.packed_bytes(packing)));
             there.mul_scale = mirror.read(args.mul_scale, p.k);
             there.rotation.factors = mirror.read(args.rotation.factors, p.k);
+            there.column_order = mirror.read(args.column_order, p.k);
             there.bias = mirror.read(args.bias, p.n);
             there.quant_bias = mirror.read(args.quant_bias, p.n);
             there.deq_scale = mirror.read(args.deq_scale, p.n);

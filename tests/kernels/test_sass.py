@@ -10,7 +10,7 @@ import pytest
 
 # Kernel -> the instructions that multiply, where every target has the same; None: it multiplies nothing.
 PRODUCTS = {"elementwise": None, "convolution": "HMMA", "quantize": None, "linear_int8": "IMMA", "linear_int4": "IMMA", "linear_bf16": "HMMA",
-            "linear_int8_sm90": "IGMMA", "linear_bf16_sm90": "HGMMA", "linear_fp8": "QMMA", "linear_fp8_sm90": "QGMMA", "linear_mx_sm120": "QMMA",
+            "linear_int8_sm90": "IGMMA", "linear_bf16_sm90": "HGMMA", "linear_int4_sm90": "IGMMA", "linear_codes_sm90": "HGMMA", "linear_fp8": "QMMA", "linear_fp8_sm90": "QGMMA", "linear_mx_sm120": "QMMA",
             "linear_mxfp4_sm120": "OMMA",
             "attention": "HMMA", "int8_attention": "IMMA", "int8_qk_attention": "HMMA IMMA", "attention_sm90": "HGMMA", "int8_qk_sm90": "HGMMA IGMMA", "int8_scales": None, "attention_rounding": None, "planning": "HMMA"}
 PRODUCT = re.compile(r"\b([IHQO]G?MMA)\b")

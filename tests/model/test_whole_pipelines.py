@@ -203,6 +203,20 @@ def test_on_a_gpu(folders, build, case, tmp_path, monkeypatch):
             assert differing == 0 and elements > 10_000
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_family_runs_on_a_device(folders, name, tmp_path):
+    """Pictures, text encoders, transformers and VAEs on memory that the host must not touch."""
+    settings = dict(prompt="a fox", negative="x", seed=3, steps=2, height=32, width=32)
+    if name.startswith("wan"):
+        settings |= dict(frames=5, guidance=2.0)
+    for key in ("image", "last_image") if name == "wan_between_images" else ("image",) if "from" in name else ():
+        settings[key] = tmp_path / f"{key}.png"
+        picture(settings[key], len(key))
+    folder = folders(name)[0]
+    here, there = (ours(folder, tmp_path, **settings, device=device)["video"] for device in ("cpu", "hidden"))
+    assert here.std() > 0.05 and (there - here).norm() <= 2e-5 * here.norm()
+
+
 @pytest.mark.parametrize("settings, message", [
     (dict(height=60), "height must be a positive multiple of 16, got 60"),
     (dict(frames=5), "this model makes pictures: frames must be 1, got 5"),

@@ -83,6 +83,46 @@ def test_arrays_stay_in_host_memory_and_files_are_the_same(monkeypatch):
     assert torch.equal(torch.load(file, weights_only=False)(x.cpu()), older(x.cpu()))
 
 
+def test_a_look_at_an_array_copies_nothing(cuda, monkeypatch):
+    """Models ask for the type and the device of a weight at every call. Numbers are sent to who asks for them, once."""
+    layer, copies, call = made("W8A16").to("cuda"), [], cuda._call
+
+    def counted(name, *args, **more):
+        if name.startswith("cuMemcpy"):
+            copies.append(name)
+        return call(name, *args, **more)
+
+    monkeypatch.setattr(cuda, "_call", counted)
+    before = cuda.memory.allocations
+    for array, shape, dtype in ((layer.weight, (40, 96), torch.int8), (layer.bias, (40,), torch.float32)):
+        assert isinstance(array, torch.Tensor) and array.is_cuda and array.device == torch.device("cuda:0")
+        assert array.shape == shape and array.dtype == dtype and array.is_contiguous() and not array.requires_grad
+    assert copies == [] and cuda.memory.allocations == before
+    weight, stored = layer.weight, layer.state_dict()["weight"]
+    for _ in range(2):
+        assert torch.equal(weight.cpu(), stored) and type(weight.cpu()) is torch.Tensor
+    assert copies.count("cuMemcpyHtoDAsync_v2") == 1
+    assert torch.equal((weight.float() + 1).cpu(), stored.float() + 1) and weight[3:].data_ptr() == weight.data_ptr() + 3 * 96
+    weight.zero_()
+    assert not weight.cpu().any() and torch.equal(layer.weight.cpu(), stored)  # a copy was written to
+    assert torch.equal(copy.deepcopy(layer.weight).cpu(), stored) and "device='cuda:0'" in repr(layer.weight)
+
+
+def test_act_order_on_the_way():
+    """Columns of x are put in order while they are quantized, with the bits of the CPU."""
+    order = torch.randperm(96, dtype=torch.int32)
+    for scheme, group in (("W8A8_DYNAMIC", 0), ("W4A8", 32), ("W4A16", 32)):
+        state = made(scheme, group_size=group).state_dict()
+        layer = aerogel.QuantizedLinear.from_arrays(scheme, 96, dict(state, column_order=order), group_size=group)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            x = torch.randn(5, 96, dtype=dtype)
+            want = layer.to("cpu")(x)
+            got = layer.to("cuda")(x.to("cuda"))
+            close(got, want, 1e-6 if dtype == torch.float32 else 4e-3)
+            assert torch.equal(got.cpu(), want) or scheme not in INTEGERS
+        assert not torch.equal(layer(x.to("cuda")).cpu(), aerogel.QuantizedLinear.from_arrays(scheme, 96, state, group_size=group)(x))
+
+
 def held(cuda):
     return sum(size for _, _, size in cuda.memory.lent.values())
 
@@ -232,7 +272,7 @@ def test_calibrated_and_rotated_layers(tmp_path, new_graph):
             aerogel.quantize(each, tmp_path / scheme)
         close(quantized(there), here(x), 1e-5)
     aerogel.TimestepManager.set_timestep_idx(None)
-    for rotate in (32,):
+    for rotate in (32, "convrot:16"):
         folder = tmp_path / f"rotated {str(rotate).replace(':', ' ')}"
         aerogel.export(model, folder, scheme="W8A8_DYNAMIC", rotate=rotate, low_rank=8, progress=False)
         quantized = copy.deepcopy(model)

@@ -39,20 +39,19 @@ struct HopperBf16 {
     }
 };
 
-/// What a block does.
-template <typename Kind, HopperShape T>
-struct HopperGemm {
-    using Sum = typename Kind::Sum;
-    static constexpr int kSums = T.columns / 2;
+/// What the kernels of Hopper share: the tiles that a block takes one after the other, and their copies.
+template <HopperShape T>
+struct HopperTiles {
     static constexpr int kXBytes = T.rows * kSlabBytes;
-    static constexpr int kConsumers = 256;  ///< threads
+    static constexpr int kRowBytes = (T.stage_bytes - kXBytes) / T.columns;  ///< of a slab of w
+    static constexpr int kConsumers = 256;                                   ///< threads
 
     const GemmArgs& a;
     unsigned char* shared;
     std::uint64_t *full, *empty;
     int slabs_done = 0;  ///< of all tiles so far
 
-    __device__ __forceinline__ explicit HopperGemm(const GemmArgs& args) : a(args), shared(gpu::shared()) {
+    __device__ __forceinline__ explicit HopperTiles(const GemmArgs& args) : a(args), shared(gpu::shared()) {
         full = reinterpret_cast<std::uint64_t*>(shared + T.stages * T.stage_bytes + T.columns * 16);
         empty = full + T.stages;
     }
@@ -72,22 +71,16 @@ struct HopperGemm {
 
     __device__ __forceinline__ int tiles() const { return a.row_tiles * a.column_tiles; }
 
-    __device__ void run() {
+    /// A stage is free when so many have given it back.
+    __device__ __forceinline__ void begin(int arrivals) const {
         if (threadIdx.x == 0) {
             for (int s = 0; s < T.stages; ++s) {
                 gpu::mbarrier_init(full + s, 1);
-                gpu::mbarrier_init(empty + s, 2);
+                gpu::mbarrier_init(empty + s, arrivals);
             }
             gpu::mbarrier_fence_init();
         }
         __syncthreads();
-        if (threadIdx.x / 128 == 0) {
-            gpu::set_registers_down<40>();
-            if (threadIdx.x == 0) produce();
-        } else {
-            gpu::set_registers_up<232>();
-            consume(static_cast<int>(threadIdx.x) / 128 - 1);
-        }
     }
 
     __device__ __forceinline__ void produce() {
@@ -96,7 +89,7 @@ struct HopperGemm {
             for (int pair = 0; pair < a.pairs; ++pair) {
                 const auto parts = static_cast<int>(a.pair_list >> (8 * pair));
                 copy_slabs(a.x + (parts & 15) * a.x_plane + place.row * kSlabBytes,
-                           a.w + (parts >> 4 & 15) * a.w_plane + place.column * kSlabBytes);
+                           a.w + (parts >> 4 & 15) * a.w_plane + place.column * kRowBytes);
             }
         }
     }
@@ -110,16 +103,54 @@ struct HopperGemm {
             gpu::bulk_load(to, x, kXBytes, full + s);
             gpu::bulk_load(to + kXBytes, w, T.stage_bytes - kXBytes, full + s);
             x += a.x_rows * kSlabBytes;
-            w += a.w_rows * kSlabBytes;
+            w += a.w_rows * kRowBytes;
+        }
+    }
+
+    /// Scale (null: 1) and addend of the tile's columns. Two buffers: who is ahead fills the one that nobody
+    /// reads.
+    __device__ __forceinline__ float* fill_columns(const Place& place, int turn, const float* scale) const {
+        auto* columns = reinterpret_cast<float*>(shared + T.stages * T.stage_bytes) + turn * T.columns * 2;
+        const int i = static_cast<int>(threadIdx.x) - 128;
+        if (i >= T.columns) return columns;
+        const bool in = place.column + i < a.n;
+        columns[i] = in && scale != nullptr ? scale[place.column + i] : 1.0F;
+        columns[T.columns + i] =
+            in && a.add != nullptr ? static_cast<const float*>(a.add)[place.column + i] : -0.0F;
+        return columns;
+    }
+};
+
+/// What a block does where both operands go from shared memory to the products.
+template <typename Kind, HopperShape T>
+struct HopperGemm : HopperTiles<T> {
+    using Tiles = HopperTiles<T>;
+    using typename Tiles::Place;
+    using Tiles::a, Tiles::shared, Tiles::full, Tiles::empty, Tiles::slabs_done, Tiles::kXBytes,
+        Tiles::kConsumers;
+    using Sum = typename Kind::Sum;
+    static constexpr int kSums = T.columns / 2;
+
+    __device__ __forceinline__ explicit HopperGemm(const GemmArgs& args) : Tiles(args) {}
+
+    __device__ void run() {
+        this->begin(2);
+        if (threadIdx.x / 128 == 0) {
+            gpu::set_registers_down<40>();
+            if (threadIdx.x == 0) this->produce();
+        } else {
+            gpu::set_registers_up<232>();
+            consume(static_cast<int>(threadIdx.x) / 128 - 1);
         }
     }
 
     __device__ __forceinline__ void consume(int group) {
         const int thread = static_cast<int>(threadIdx.x) % 128;
         int turn = 0;
-        for (int tile = static_cast<int>(blockIdx.x); tile < tiles(); tile += static_cast<int>(gridDim.x)) {
-            const Place place = place_of(tile);
-            float* columns = fill_columns(place, turn ^= 1);
+        for (int tile = static_cast<int>(blockIdx.x); tile < this->tiles();
+             tile += static_cast<int>(gridDim.x)) {
+            const Place place = this->place_of(tile);
+            float* columns = this->fill_columns(place, turn ^= 1, a.scale);
             Sum sums[kSums];
             if constexpr (Kind::kSlabSums) {
                 multiply_slabs(sums, group, thread);
@@ -172,18 +203,6 @@ struct HopperGemm {
 #pragma unroll
             for (int i = 0; i < kSums; ++i) all[i] = __fadd_rn(all[i], sums[i]);
         }
-    }
-
-    /// Scale and addend of the tile's columns. Two buffers: who is ahead fills the one that nobody reads.
-    __device__ __forceinline__ float* fill_columns(const Place& place, int turn) const {
-        auto* columns = reinterpret_cast<float*>(shared + T.stages * T.stage_bytes) + turn * T.columns * 2;
-        const int i = static_cast<int>(threadIdx.x) - 128;
-        if (i >= T.columns) return columns;
-        const bool in = place.column + i < a.n;
-        columns[i] = in && a.scale != nullptr ? a.scale[place.column + i] : 1.0F;
-        columns[T.columns + i] =
-            in && a.add != nullptr ? static_cast<const float*>(a.add)[place.column + i] : -0.0F;
-        return columns;
     }
 
     __device__ __forceinline__ void write(const Sum (&sums)[kSums], const Place& place, int group,

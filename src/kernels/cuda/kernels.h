@@ -6,8 +6,9 @@
 namespace aerogel::cuda {
 
 // linear.cpp: wgmma on Hopper, mma.sync of fp8 on the cards that have it, mma.sync of the rest on every card
-extern const LinearKernel kHopperW8A8Linear, kHopperFp8Linear, kHopperFloatLinear, kFp8Linear, kW8A8Linear,
-    kW4A8Linear, kGroupedLinear, kDequantizeLinear, kFloatLinear;
+extern const LinearKernel kHopperW8A8Linear, kHopperW4A8Linear, kHopperGroupedLinear, kHopperFp8Linear,
+    kHopperFloatLinear, kHopperDequantizeLinear, kFp8Linear, kW8A8Linear, kW4A8Linear, kGroupedLinear,
+    kDequantizeLinear, kFloatLinear;
 extern const LinearKernel kMxLinear;  // linear_mx.cpp: MX numbers on sm_120
 extern const ElementwiseKernels kElementwise;
 extern const HadamardKernel kHadamard;

@@ -10,8 +10,9 @@
 
 namespace aerogel::cuda {
 
-extern const Image kQuantizeImage, kLinearInt8Image, kLinearInt8Sm90Image, kLinearInt4Image, kLinearBf16Image,
-    kLinearBf16Sm90Image, kLinearFp8Image, kLinearFp8Sm90Image;
+extern const Image kQuantizeImage, kLinearInt8Image, kLinearInt8Sm90Image, kLinearInt4Image,
+    kLinearInt4Sm90Image, kLinearBf16Image, kLinearBf16Sm90Image, kLinearCodesSm90Image, kLinearFp8Image,
+    kLinearFp8Sm90Image;
 
 namespace {
 
@@ -35,6 +36,13 @@ constexpr Kernel kBf16Sm90 = {kLinearBf16Sm90Image, "aerogel_bf16_sm90"};
 constexpr Kernel kFp8Sm90 = {kLinearFp8Sm90Image, "aerogel_fp8_sm90"};
 constexpr Kernel kFp8[] = {{kLinearFp8Image, "aerogel_fp8_m"}, {kLinearFp8Image, "aerogel_fp8_s"}};
 constexpr Kernel kW8A8Sm90 = {kLinearInt8Sm90Image, "aerogel_w8a8_sm90"};
+constexpr Kernel kW8A8GroupsSm90 = {kLinearInt8Sm90Image, "aerogel_w8a8_groups_sm90"};
+constexpr Kernel kW4A8Sm90 = {kLinearInt4Sm90Image, "aerogel_w4a8_sm90"},
+                 kW4A8GroupsSm90 = {kLinearInt4Sm90Image, "aerogel_w4a8_groups_sm90"},
+                 kBf16Int8Sm90 = {kLinearCodesSm90Image, "aerogel_bf16_int8_sm90"},
+                 kBf16Int4Sm90 = {kLinearCodesSm90Image, "aerogel_bf16_int4_sm90"},
+                 kBf16Fp8Sm90 = {kLinearCodesSm90Image, "aerogel_bf16_fp8_sm90"},
+                 kBf16Fp4Sm90 = {kLinearCodesSm90Image, "aerogel_bf16_fp4_sm90"};
 constexpr Kernel kQuantizeIntegers = {kQuantizeImage, "aerogel_quantize_integers"},
                  kQuantizeFloats = {kQuantizeImage, "aerogel_quantize_floats"},
                  kRotateIntegers = {kQuantizeImage, "aerogel_quantize_rotated_integers"},
@@ -58,21 +66,22 @@ constexpr Kernel kBf16Fp8[] = {{kLinearBf16Image, "aerogel_bf16_fp8_m"},
 constexpr Kernel kBf16Fp4[] = {{kLinearBf16Image, "aerogel_bf16_fp4_m"},
                                {kLinearBf16Image, "aerogel_bf16_fp4_s"}};
 
-constexpr Functions integer_functions(const Kernel (&of)[6], const Kernel* hopper) {
-    return {{&of[0], &of[1], &of[2], &of[3], hopper}, {nullptr, &of[4], &of[5], nullptr, nullptr}};
+constexpr Functions integer_functions(const Kernel (&of)[6], const Kernel* hopper,
+                                      const Kernel* hopper_groups) {
+    return {{&of[0], &of[1], &of[2], &of[3], hopper}, {nullptr, &of[4], &of[5], nullptr, hopper_groups}};
 }
-constexpr Functions group_functions(const Kernel (&of)[2], const Kernel* hopper = nullptr) {
+constexpr Functions group_functions(const Kernel (&of)[2], const Kernel* hopper) {
     return {{}, {nullptr, &of[0], &of[1], nullptr, hopper}};
 }
 
 /// In the order of Products.
-constexpr std::array<Functions, 8> kFunctions = {{integer_functions(kW8A8, &kW8A8Sm90),
-                                                  integer_functions(kW4A8, nullptr),
+constexpr std::array<Functions, 8> kFunctions = {{integer_functions(kW8A8, &kW8A8Sm90, &kW8A8GroupsSm90),
+                                                  integer_functions(kW4A8, &kW4A8Sm90, &kW4A8GroupsSm90),
                                                   {{nullptr, &kBf16[0], &kBf16[1], nullptr, &kBf16Sm90}, {}},
-                                                  group_functions(kBf16Int8),
-                                                  group_functions(kBf16Int4),
-                                                  group_functions(kBf16Fp8),
-                                                  group_functions(kBf16Fp4),
+                                                  group_functions(kBf16Int8, &kBf16Int8Sm90),
+                                                  group_functions(kBf16Int4, &kBf16Int4Sm90),
+                                                  group_functions(kBf16Fp8, &kBf16Fp8Sm90),
+                                                  group_functions(kBf16Fp4, &kBf16Fp4Sm90),
                                                   group_functions(kFp8, &kFp8Sm90)}};
 
 std::int64_t tiles_of(std::int64_t a, std::int64_t b) {
@@ -80,7 +89,8 @@ std::int64_t tiles_of(std::int64_t a, std::int64_t b) {
 }
 
 constexpr const HopperShape& hopper_shape_of(const SlabWeight& weight) {
-    return weight.products == Products::fp8 ? kHopperNarrow : kHopperWide;
+    if (weight.products == Products::fp8) return kHopperNarrow;
+    return weight.row_bytes == 64 ? kHopperHalves : weight.row_bytes == 32 ? kHopperQuarters : kHopperWide;
 }
 
 /// The launch of a tile.
@@ -205,6 +215,7 @@ QuantizeArgs quantize_args(const Call& call) {
     QuantizeArgs q = {};
     q.x = args.x;
     q.mul_scale = args.mul_scale;
+    q.column_order = args.column_order;
     q.slabs = reinterpret_cast<unsigned char*>(args.workspace + call.workspace.slabs);
     q.s_t = reinterpret_cast<float*>(args.workspace);
     q.x_stride = args.x_stride;
@@ -353,6 +364,13 @@ std::string takes_groups(const LinearProblem& problem) {
     return limits(problem);
 }
 
+std::string takes_hopper_groups(const LinearProblem& problem) {
+    constexpr std::int64_t kMostColumns = kMostHopperGroup * 32;
+    if (problem.group_size > kMostColumns)
+        return "takes groups of at most " + std::to_string(kMostColumns) + " columns";
+    return takes_groups(problem);
+}
+
 std::string takes_float(const LinearProblem& problem) {
     if (problem.weight != Format::f32 && problem.weight != Format::bf16) return "takes float weights only";
     return limits(problem);
@@ -387,7 +405,8 @@ constexpr LinearKernel row(std::string_view name, std::string (*why_not)(const L
             .run = Row::run,
             .rotates = true,
             .most_rotated = kMostRotated,
-            .f16 = kTakesF16};
+            .f16 = kTakesF16,
+            .orders = true};
 }
 
 }  // namespace
@@ -395,6 +414,9 @@ constexpr LinearKernel row(std::string_view name, std::string (*why_not)(const L
 const LinearKernel kHopperW8A8Linear = row<true>("cuda.sm90.w8a8", takes_w8a8);
 const LinearKernel kHopperFp8Linear = row<true, true>("cuda.sm90.fp8", takes_fp8);
 const LinearKernel kHopperFloatLinear = row<true>("cuda.sm90.float", takes_float);
+const LinearKernel kHopperW4A8Linear = row<true>("cuda.sm90.w4a8", takes_w4a8);
+const LinearKernel kHopperGroupedLinear = row<true>("cuda.sm90.groups", takes_hopper_groups);
+const LinearKernel kHopperDequantizeLinear = row<true>("cuda.sm90.dequantize", takes_codes);
 const LinearKernel kFp8Linear = row<false, true>("cuda.sm89.fp8", takes_fp8);
 const LinearKernel kW8A8Linear = row("cuda.sm80.w8a8", takes_w8a8);
 const LinearKernel kW4A8Linear = row("cuda.sm80.w4a8", takes_w4a8);

@@ -34,7 +34,8 @@ constexpr int kQuantizeThreads = 256, kQuantizeWords = 32, kHeldBytes = 48 * 102
 /// x [m,k] to slabs, and s_t.
 struct QuantizeArgs {
     const void* x;
-    const float* mul_scale;  ///< [k] or null
+    const float* mul_scale;             ///< [k] or null
+    const std::int32_t* column_order;  ///< [k] or null: column i of x' comes from that one of x
     unsigned char* slabs;
     float* s_t;  ///< [m]: the factor of a row, a power of two where the kind has none; not of fixed_integers
     std::int64_t x_stride;
@@ -99,7 +100,7 @@ constexpr TileShape kTileM = {128, 128, 64, 32, 1, 3, 256};
 constexpr TileShape kTileS = {64, 64, 32, 32, 1, 4, 128};
 constexpr TileShape kTileT = {16, 32, 16, 32, 4, 6, 128};
 
-/// Of Hopper: a warp group feeds two others, which have 64 rows each.
+/// Of Hopper: a warp group feeds two others, which share the block's rows, or its columns.
 struct HopperShape {
     int rows, columns;  ///< of a block
     int stages;
@@ -107,12 +108,18 @@ struct HopperShape {
     int shared_bytes;  ///< the stages, two times scale and addend of the columns, the barriers
     int threads;
 };
-constexpr HopperShape hopper_shape(int columns, int stages) {
-    const int stage = (128 + columns) * kSlabBytes;
+constexpr HopperShape hopper_shape(int columns, int stages, int row_bytes = kSlabBytes) {
+    const int stage = 128 * kSlabBytes + columns * row_bytes;
     return {128, columns, stages, stage, stages * stage + columns * 16 + stages * 16, 384};
 }
 constexpr HopperShape kHopperWide = hopper_shape(256, 4);
 constexpr HopperShape kHopperNarrow = hopper_shape(128, 6);  // of fp8, whose sums need twice the registers
+// Of weights with 64 and 32 bytes in a slab's row, which become operands in registers.
+constexpr HopperShape kHopperHalves = hopper_shape(256, 6, 64);
+constexpr HopperShape kHopperQuarters = hopper_shape(256, 8, 32);
+/// A warp group adds a group of integers up for half of its columns after the other, so that all slabs of the
+/// group have to stay.
+constexpr int kMostHopperGroup = 4 * (kHopperWide.stages - 1);  // steps
 
 /// The row of a slab of w for column `j` of y, and the column for a row: the same.
 constexpr std::int64_t neighbour_order(std::int64_t j) {

@@ -124,7 +124,13 @@ struct RowQuantizer {
     __device__ void read_scaled(int u, float (&values)[8]) const {
         const int first = u * 8;
         const std::int64_t at = row * a.x_stride + first;
-        if (a.aligned != 0 && first + 8 <= a.k) {
+        if (a.column_order != nullptr) {
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+                values[i] = first + i < a.k
+                                ? load_real(a.x, row * a.x_stride + a.column_order[first + i], a.x_type)
+                                : 0.0F;
+        } else if (a.aligned != 0 && first + 8 <= a.k) {
             load_eight(a.x, at, a.x_type, values);
             if (a.mul_scale != nullptr) {
                 float factors[8];

@@ -45,6 +45,13 @@ void aerogel_fp8_m(GemmArgs);
 void aerogel_fp8_s(GemmArgs);
 void aerogel_fp8_sm90(GemmArgs);
 void aerogel_bf16_sm90(GemmArgs);
+void aerogel_w8a8_groups_sm90(GemmArgs);
+void aerogel_w4a8_sm90(GemmArgs);
+void aerogel_w4a8_groups_sm90(GemmArgs);
+void aerogel_bf16_int8_sm90(GemmArgs);
+void aerogel_bf16_int4_sm90(GemmArgs);
+void aerogel_bf16_fp8_sm90(GemmArgs);
+void aerogel_bf16_fp4_sm90(GemmArgs);
 }
 
 namespace aerogel::testing {
@@ -56,7 +63,9 @@ using cuda::TileShape;
 constexpr TileShape as_tile(const cuda::HopperShape& shape) {
     return {shape.rows, shape.columns, 64, shape.columns, 1, shape.stages, shape.threads};
 }
-constexpr TileShape kHopperWide = as_tile(cuda::kHopperWide), kHopperNarrow = as_tile(cuda::kHopperNarrow);
+constexpr TileShape kHopperWide = as_tile(cuda::kHopperWide), kHopperNarrow = as_tile(cuda::kHopperNarrow),
+                    kHopperHalves = as_tile(cuda::kHopperHalves),
+                    kHopperQuarters = as_tile(cuda::kHopperQuarters);
 
 struct Entry {
     const char* name;
@@ -95,6 +104,13 @@ const Entry kEntries[] = {
     {"fp8_s", aerogel_fp8_s, Codes::fp8, cuda::kTileS, true},
     {"bf16_sm90", aerogel_bf16_sm90, Codes::bf16, kHopperWide, false},
     {"fp8_sm90", aerogel_fp8_sm90, Codes::fp8, kHopperNarrow, false},
+    {"w8a8_groups_sm90", aerogel_w8a8_groups_sm90, Codes::int8, kHopperWide, true},
+    {"w4a8_sm90", aerogel_w4a8_sm90, Codes::int4, kHopperHalves, false},
+    {"w4a8_groups_sm90", aerogel_w4a8_groups_sm90, Codes::int4, kHopperHalves, true},
+    {"bf16_int8_sm90", aerogel_bf16_int8_sm90, Codes::bf16_int8, kHopperHalves, true},
+    {"bf16_int4_sm90", aerogel_bf16_int4_sm90, Codes::bf16_int4, kHopperQuarters, true},
+    {"bf16_fp8_sm90", aerogel_bf16_fp8_sm90, Codes::bf16_fp8, kHopperHalves, true},
+    {"bf16_fp4_sm90", aerogel_bf16_fp4_sm90, Codes::bf16_fp4, kHopperQuarters, true},
 };
 
 bool on_hopper(const Entry& entry) {
@@ -102,9 +118,11 @@ bool on_hopper(const Entry& entry) {
 }
 
 std::size_t shared_bytes(const Entry& entry) {
-    if (on_hopper(entry))
+    if (on_hopper(entry)) {
+        const int row_bytes = static_cast<int>(row_bytes_of(entry.codes));
         return static_cast<std::size_t>(
-            (entry.codes == Codes::fp8 ? cuda::kHopperNarrow : cuda::kHopperWide).shared_bytes);
+            cuda::hopper_shape(entry.tile.columns, entry.tile.stages, row_bytes).shared_bytes);
+    }
     const std::int64_t stage = entry.tile.rows * 128 + entry.tile.columns * row_bytes_of(entry.codes);
     return static_cast<std::size_t>(entry.tile.stages * stage + entry.tile.columns * 8);
 }
@@ -128,8 +146,8 @@ class Products {
         step_ = integers || entry.codes == Codes::fp8 ? 32 : 16;
         m = entry.tile.rows + 7;
         n = entry.tile.columns + 21;
-        group_steps = entry.groups ? 3 : 4 * kSlabs;
-        groups = entry.groups ? (4 * kSlabs - 1) / 3 : 1;
+        group_steps = !entry.groups ? 4 * kSlabs : turn.wide ? 11 : 3;
+        groups = entry.groups ? (4 * kSlabs - 1) / group_steps : 1;
         if (entry.codes == Codes::fp8) group_steps = 4, groups = kSlabs;
         columns = 4 * kSlabs * step_;
         x_rows = padded(m, entry.tile.rows);

@@ -1,5 +1,6 @@
 // Rotations on the way to the products, in the emulator: a row with a single number becomes a column of the
-// matrix, all of whose numbers have one size, so its integers are 127 with the matrix's signs.
+// matrix, all of whose numbers have one size, so its integers are 127 with the matrix's signs. With ConvRot
+// the columns of x lie in another order.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -31,8 +32,11 @@ std::string rotate(bool convrot, int block, std::uint64_t seed) {
     const int columns = block < 40 ? 40 / block * block : 2 * block;
     const auto size = static_cast<std::size_t>(columns);
     std::vector<float> x(size * size), factors(size), s_t(size);
+    std::vector<std::int32_t> order(size);
     for (std::size_t j = 0; j < size; ++j) {
-        x[j * size + j] = 3.0F;
+        const std::size_t from = convrot ? (7 * j + 3) % size : j;  // no column twice: 7 divides no size
+        order[j] = static_cast<std::int32_t>(from);
+        x[j * size + from] = 3.0F;
         factors[j] = j % 3 == 0 ? -1.0F : 1.0F;
     }
     const int slabs = (columns + 127) / 128;
@@ -40,6 +44,7 @@ std::string rotate(bool convrot, int block, std::uint64_t seed) {
     QuantizeArgs q = {};
     q.x = x.data();
     q.slabs = codes.data();
+    q.column_order = convrot ? order.data() : nullptr;
     q.s_t = s_t.data();
     q.x_stride = q.rows = columns;
     q.k = columns;
