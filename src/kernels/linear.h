@@ -65,9 +65,9 @@ struct LinearArgs {
     const float* mul_scale = nullptr;   ///< [k] or null
     RowRotation rotation =
         {};  ///< of x instead of mul_scale, where problem.rotated: x' is what it makes of x
-    const std::int32_t* column_order = nullptr;  ///< [k] or null: column i of x' is made of that one of x, for
-                                                 ///< kernels that order; mul_scale is null then
-    const float* bias = nullptr;                 ///< [n] or null (all but per_tensor)
+    const std::int32_t* column_order = nullptr;  ///< [k] or null: column i of x' is made of that one of x,
+                                                 ///< for kernels that order; mul_scale is null then
+    const float* bias = nullptr;               ///< [n] or null (all but per_tensor)
     float input_scale = 1.0F;                  ///< per_tensor
     float input_offset = 0.0F;                 ///< per_tensor, integral
     const std::int32_t* quant_bias = nullptr;  ///< [n], per_tensor

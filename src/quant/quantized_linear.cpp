@@ -118,8 +118,7 @@ struct QuantizedLinear::State {
     // Whether the kernel may do on its way what x has before it. Static scales of four bits clamp x first.
     bool kernel_prepares(const PackedLinear& weight) const {
         if (branches.adds() || (branches.reorders() && !weight.orders())) return false;
-        return !branches.rotates() ||
-               (scheme.static_bits != 4 && weight.rotates(branches.rotation().shape));
+        return !branches.rotates() || (scheme.static_bits != 4 && weight.rotates(branches.rotation().shape));
     }
     bool kernel_prepares(const StepContext& step) const {
         return kernel_prepares(static_set(step) ? packed : packed_for(activation(step)));

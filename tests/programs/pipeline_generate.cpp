@@ -2,9 +2,9 @@
 // ... Keys: prompt, negative, steps, frames, height, width, guidance, shift, sampler, seed, embeds (a
 // .safetensors with prompt_embeds and perhaps negative_prompt_embeds), first_frame (a .safetensors),
 // image_first (0 or 1), stagger, decode (0: latents), keep, guidance_2, image, last_image; device (cuda,
-// or hidden: memory that the host must not touch), scheme (of the transformer), text_scheme. OUTPUT gets video and the noise it started from, and with a
-// device and a scheme `differing`: f32 [2], elements of what quantized Linears gave there and on the CPU for
-// the same x that differ in a bit, of how many.
+// or hidden: memory that the host must not touch), scheme (of the transformer), text_scheme. OUTPUT gets
+// video and the noise it started from, and with a device and a scheme `differing`: f32 [2], elements of what
+// quantized Linears gave there and on the CPU for the same x that differ in a bit, of how many.
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -68,8 +68,7 @@ void set(GenerateOptions& options, const std::string& key, const std::string& va
 
 void set_loading(Call& call, const std::string& key, const std::string& value) {
     if (key == "device" && value == "hidden") call.hidden.emplace();
-    if (key == "device" && value != "cpu")
-        call.transformer.device = call.text.device = aerogel::Device::cuda;
+    if (key == "device" && value != "cpu") call.transformer.device = call.text.device = aerogel::Device::cuda;
     if (key == "scheme") call.transformer.online.emplace().quant_type = value;
     if (key == "text_scheme") call.text.online.emplace().quant_type = value;
 }

@@ -1,9 +1,9 @@
-// y = x w^T of weights in codes of four or eight bits, or in groups, on Hopper. wgmma takes its first operand from registers
-// too, so the operands change sides: a warp group has 128 columns of y, whose codes become integers or bf16
-// in registers (gemm_weights.cuh), and all 128 rows of x, which stay in shared memory. What CUTLASS' kernels
-// of mixed types and Machete (Wilkinson, "Introducing Machete", 2024) do; as there, codes lie as the lanes
-// want them. A lane has one scale for many sums, so scales of groups cost it four registers. The order of
-// float operations is that of kernels/linear.h.
+// y = x w^T of weights in codes of four or eight bits, or in groups, on Hopper. wgmma takes its first operand
+// from registers too, so the operands change sides: a warp group has 128 columns of y, whose codes become
+// integers or bf16 in registers (gemm_weights.cuh), and all 128 rows of x, which stay in shared memory. What
+// CUTLASS' kernels of mixed types and Machete (Wilkinson, "Introducing Machete", 2024) do; as there, codes
+// lie as the lanes want them. A lane has one scale for many sums, so scales of groups cost it four registers.
+// The order of float operations is that of kernels/linear.h.
 #pragma once
 
 #include "kernels/cuda/gemm_sm90.cuh"
@@ -16,16 +16,16 @@ namespace aerogel::cuda {
 template <typename Kind, HopperShape T, bool kGroups>
 struct HopperCodes : HopperTiles<T> {
     using Tiles = HopperTiles<T>;
-    using typename Tiles::Place;
     using Tiles::a, Tiles::shared, Tiles::slabs_done, Tiles::kXBytes, Tiles::kRowBytes;
+    using typename Tiles::Place;
     using Sum = typename Kind::Sum;
     static constexpr int kSums = T.rows / 2;
-    static constexpr int kChunk = 4;  ///< steps whose products are one group
+    static constexpr int kChunk = Kind::kIntegers ? kMostHopperGroup : 2;  ///< steps of products at once
     static_assert(T.columns == 256 && Kind::kBytes == kRowBytes);
 
     int lane, column;  ///< the first of the warp's columns of a block's
     int slabs_seen = 0;
-    float scale[kGroups ? 4 : 1];  ///< of the columns of tile i at 2 i
+    float scale[kGroups ? 4 : 1];                       ///< of the columns of tile i at 2 i
     std::uint32_t offset[2] = {}, next_offset[2] = {};  ///< two bf16 of each tile, of this group and the next
 
     __device__ __forceinline__ explicit HopperCodes(const GemmArgs& args) : Tiles(args) {
@@ -88,8 +88,8 @@ struct HopperCodes : HopperTiles<T> {
                              w + lane % 16 * kSlabBytes + ((step * 2 + lane / 16) ^ (lane % 8)) * 16);
         } else {
             std::uint32_t words[2];
-            gpu::ldmatrix_x2(words, w + lane / 8 % 2 * 8 * kRowBytes + step / (64 / kRowBytes) * 128 +
-                                        lane % 8 * 16);
+            gpu::ldmatrix_x2(
+                words, w + lane / 8 % 2 * 8 * kRowBytes + step / (64 / kRowBytes) * 128 + lane % 8 * 16);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 std::uint32_t b[2], both = 0;
@@ -114,27 +114,23 @@ struct HopperCodes : HopperTiles<T> {
     // --- one scale per row ---
 
     __device__ __forceinline__ void multiply_rows(Sum (&sums)[2][kSums]) {
-        std::uint32_t fragments[2][2][4];  // of this step and the one before, whose products go on
         for (int t = 0; t < a.slabs; ++t, ++slabs_done) {
+            std::uint32_t fragments[4][2][4];
             see(slabs_done);
             const unsigned char* stage = stage_of(slabs_done);
 #pragma unroll
             for (int step = 0; step < 4; ++step) {
-                auto& now = fragments[step % 2];
-                load(now[0], stage, step, 0);
-                load(now[1], stage, step, 1);
+                load(fragments[step][0], stage, step, 0);
+                load(fragments[step][1], stage, step, 1);
                 gpu::wgmma_fence();
-                multiply(sums[0], now[0], stage + step * 32, t > 0 || step > 0);
-                multiply(sums[1], now[1], stage + step * 32, t > 0 || step > 0);
+                multiply(sums[0], fragments[step][0], stage + step * 32, t > 0 || step > 0);
+                multiply(sums[1], fragments[step][1], stage + step * 32, t > 0 || step > 0);
                 gpu::wgmma_commit();
-                gpu::wgmma_wait<1>(sums[0]);
-                gpu::wgmma_hold(sums[1]);
-                if (step == 0 && t > 0) give_back(slabs_done - 1);
             }
+            gpu::wgmma_wait<0>(sums[0]);
+            gpu::wgmma_hold(sums[1]);
+            give_back(slabs_done);
         }
-        gpu::wgmma_wait<0>(sums[0]);
-        gpu::wgmma_hold(sums[1]);
-        give_back(slabs_done - 1);
     }
 
     // --- groups ---
@@ -143,14 +139,15 @@ struct HopperCodes : HopperTiles<T> {
     __device__ __forceinline__ void multiply_groups(float (&all)[2][kSums], const Place& place) {
 #pragma unroll
         for (int i = 0; i < 2 * kSums; ++i) all[i / kSums][i % kSums] = 0;
-        for (int pair = 0; pair < a.pairs; ++pair, slabs_done += a.slabs) {
+        const int pairs = Kind::kIntegers ? 1 : a.pairs;
+        for (int pair = 0; pair < pairs; ++pair, slabs_done += a.slabs) {
             int step = 0, given = 0;
             read_offsets(place, 0);
             for (int group = 0; group < a.groups; ++group) {
                 read_scales(place, group);
                 read_offsets(place, group + 1);
                 for (int left = a.group_steps; left > 0;) {
-                    const int count = Kind::kIntegers || left < kChunk ? left : kChunk;
+                    const int count = left < kChunk ? left : kChunk;
 #pragma unroll
                     for (int tile = 0; tile < 2; ++tile) {
                         Sum sums[kSums];
@@ -162,6 +159,7 @@ struct HopperCodes : HopperTiles<T> {
                     for (; given < step / 4; ++given) give_back(slabs_done + given);
                 }
             }
+            see(slabs_done + a.slabs - 1);
             for (; given < a.slabs; ++given) give_back(slabs_done + given);
         }
     }
@@ -187,26 +185,23 @@ struct HopperCodes : HopperTiles<T> {
         }
     }
 
+    /// At most kChunk steps: code for each number of them, as wgmma bears no branch between.
+    template <int kCount = kChunk>
     __device__ __forceinline__ void multiply_steps(Sum (&sums)[kSums], int first, int count, int tile) {
-        for (int done = 0; done < count; done += kChunk) {
-            std::uint32_t fragments[kChunk][4];
-            see(slabs_done + (first + (count - done < kChunk ? count : done + kChunk) - 1) / 4);
+        if constexpr (kCount > 1)
+            if (count < kCount) return multiply_steps<kCount - 1>(sums, first, count, tile);
+        std::uint32_t fragments[kCount][4];
+        see(slabs_done + (first + kCount - 1) / 4);
 #pragma unroll
-            for (int i = 0; i < kChunk; ++i) {
-                if (done + i >= count) continue;
-                const int step = first + done + i;
-                load(fragments[i], stage_of(slabs_done + step / 4), step % 4, tile);
-            }
-            gpu::wgmma_fence();
+        for (int i = 0; i < kCount; ++i)
+            load(fragments[i], stage_of(slabs_done + (first + i) / 4), (first + i) % 4, tile);
+        gpu::wgmma_fence();
 #pragma unroll
-            for (int i = 0; i < kChunk; ++i) {
-                if (done + i >= count) continue;
-                const int step = first + done + i;
-                multiply(sums, fragments[i], stage_of(slabs_done + step / 4) + step % 4 * 32, done + i > 0);
-            }
-            gpu::wgmma_commit();
-            gpu::wgmma_wait<0>(sums);
-        }
+        for (int i = 0; i < kCount; ++i)
+            multiply(sums, fragments[i], stage_of(slabs_done + (first + i) / 4) + (first + i) % 4 * 32,
+                     i > 0);
+        gpu::wgmma_commit();
+        gpu::wgmma_wait<0>(sums);
     }
 
     /// While one warp group adds, the other one multiplies.
@@ -270,10 +265,10 @@ struct HopperCodes : HopperTiles<T> {
 };
 
 /// The functions that the .cu files of these kernels consist of.
-#define AEROGEL_HOPPER_CODES(name, kind, shape, groups)                                             \
-    extern "C" __global__ void __launch_bounds__(aerogel::cuda::shape.threads, 1)                   \
-        aerogel_##name(const aerogel::cuda::GemmArgs a) {                                           \
-        aerogel::cuda::HopperCodes<aerogel::cuda::kind, aerogel::cuda::shape, groups>(a).run();     \
+#define AEROGEL_HOPPER_CODES(name, kind, shape, groups)                                         \
+    extern "C" __global__ void __launch_bounds__(aerogel::cuda::shape.threads, 1)               \
+        aerogel_##name(const aerogel::cuda::GemmArgs a) {                                       \
+        aerogel::cuda::HopperCodes<aerogel::cuda::kind, aerogel::cuda::shape, groups>(a).run(); \
     }
 
 }  // namespace aerogel::cuda

@@ -125,9 +125,9 @@ struct HopperTiles {
 template <typename Kind, HopperShape T>
 struct HopperGemm : HopperTiles<T> {
     using Tiles = HopperTiles<T>;
-    using typename Tiles::Place;
     using Tiles::a, Tiles::shared, Tiles::full, Tiles::empty, Tiles::slabs_done, Tiles::kXBytes,
         Tiles::kConsumers;
+    using typename Tiles::Place;
     using Sum = typename Kind::Sum;
     static constexpr int kSums = T.columns / 2;
 

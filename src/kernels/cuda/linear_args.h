@@ -34,7 +34,7 @@ constexpr int kQuantizeThreads = 256, kQuantizeWords = 32, kHeldBytes = 48 * 102
 /// x [m,k] to slabs, and s_t.
 struct QuantizeArgs {
     const void* x;
-    const float* mul_scale;             ///< [k] or null
+    const float* mul_scale;            ///< [k] or null
     const std::int32_t* column_order;  ///< [k] or null: column i of x' comes from that one of x
     unsigned char* slabs;
     float* s_t;  ///< [m]: the factor of a row, a power of two where the kind has none; not of fixed_integers
@@ -117,9 +117,8 @@ constexpr HopperShape kHopperNarrow = hopper_shape(128, 6);  // of fp8, whose su
 // Of weights with 64 and 32 bytes in a slab's row, which become operands in registers.
 constexpr HopperShape kHopperHalves = hopper_shape(256, 6, 64);
 constexpr HopperShape kHopperQuarters = hopper_shape(256, 8, 32);
-/// A warp group adds a group of integers up for half of its columns after the other, so that all slabs of the
-/// group have to stay.
-constexpr int kMostHopperGroup = 4 * (kHopperWide.stages - 1);  // steps
+/// Steps of a group of integers: their products are one chain.
+constexpr int kMostHopperGroup = 4;
 
 /// The row of a slab of w for column `j` of y, and the column for a row: the same.
 constexpr std::int64_t neighbour_order(std::int64_t j) {

@@ -121,7 +121,6 @@ bool quantize(const LinearProblem& problem, const LinearArgs& args) {
     QuantizeArgs& q = to.row;
     q.x = args.x;
     q.mul_scale = args.mul_scale;
-    q.column_order = args.column_order;
     q.slabs = reinterpret_cast<unsigned char*>(args.workspace + memory.codes);
     q.s_t = reinterpret_cast<float*>(args.workspace);
     q.x_stride = args.x_stride;
@@ -199,7 +198,6 @@ const LinearKernel kMxLinear = {.name = "cuda.sm120.mx",
                                 .run = run,
                                 .rotates = true,
                                 .most_rotated = kMostRotated,
-                                .f16 = true,
-                                .orders = true};
+                                .f16 = true};
 
 }  // namespace aerogel::cuda

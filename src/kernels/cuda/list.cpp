@@ -24,12 +24,10 @@ constexpr std::array<Family, 5> kFamilies = {
 constexpr int kAll = kSm80 | kSm89 | kSm90 | kSm100 | kSm120;
 
 constexpr MachineRow<LinearKernel> kLinearRows[] = {
-    {kSm90, &kHopperW8A8Linear},    {kSm90, &kHopperW4A8Linear},
-    {kSm90, &kHopperGroupedLinear}, {kSm90, &kHopperFp8Linear},
-    {kSm90, &kHopperFloatLinear},   {kSm90, &kHopperDequantizeLinear},
-    {kSm89 | kSm120, &kFp8Linear},  {kSm120, &kMxLinear},
-    {kAll, &kW8A8Linear},           {kAll, &kW4A8Linear},
-    {kAll, &kGroupedLinear},        {kAll, &kDequantizeLinear},
+    {kSm90, &kHopperW8A8Linear},   {kSm90, &kHopperW4A8Linear},  {kSm90, &kHopperGroupedLinear},
+    {kSm90, &kHopperFp8Linear},    {kSm90, &kHopperFloatLinear}, {kSm90, &kHopperDequantizeLinear},
+    {kSm89 | kSm120, &kFp8Linear}, {kSm120, &kMxLinear},         {kAll, &kW8A8Linear},
+    {kAll, &kW4A8Linear},          {kAll, &kGroupedLinear},      {kAll, &kDequantizeLinear},
     {kAll, &kFloatLinear},
 };
 constexpr MachineRow<AttentionKernel> kAttentionRows[] = {

@@ -9,8 +9,8 @@
 namespace aerogel::cuda {
 
 template <bool kRotates>
-struct MxRowQuantizer : RowQuantizer<true, kRotates> {
-    using Base = RowQuantizer<true, kRotates>;
+struct MxRowQuantizer : RowQuantizer<true, kRotates, false> {
+    using Base = RowQuantizer<true, kRotates, false>;
     std::uint32_t* const words;
 
     __device__ explicit MxRowQuantizer(const MxQuantizeArgs& args) : Base(args.row), words(args.words) {}

@@ -11,8 +11,8 @@
 namespace aerogel::cuda {
 
 /// Eight columns at a time; u counts them. kBytes: bytes are written, integers and E4M3; else bf16. kRotates:
-/// in blocks of up to kMostRotated columns.
-template <bool kBytes, bool kRotates>
+/// in blocks of up to kMostRotated columns. kOrders: columns of x may lie in another order.
+template <bool kBytes, bool kRotates, bool kOrders = true>
 struct RowQuantizer {
     __device__ explicit RowQuantizer(const QuantizeArgs& args)
         : a(args), row(blockIdx.x), units((args.k + 7) / 8) {}
@@ -124,7 +124,7 @@ struct RowQuantizer {
     __device__ void read_scaled(int u, float (&values)[8]) const {
         const int first = u * 8;
         const std::int64_t at = row * a.x_stride + first;
-        if (a.column_order != nullptr) {
+        if (kOrders && a.column_order != nullptr) {
 #pragma unroll
             for (int i = 0; i < 8; ++i)
                 values[i] = first + i < a.k

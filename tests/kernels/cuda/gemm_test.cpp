@@ -147,6 +147,8 @@ class Products {
         m = entry.tile.rows + 7;
         n = entry.tile.columns + 21;
         group_steps = !entry.groups ? 4 * kSlabs : turn.wide ? 11 : 3;
+        if (integers && entry.groups && on_hopper(entry))
+            group_steps = std::min<std::int64_t>(group_steps, 4);
         groups = entry.groups ? (4 * kSlabs - 1) / group_steps : 1;
         if (entry.codes == Codes::fp8) group_steps = 4, groups = kSlabs;
         columns = 4 * kSlabs * step_;
