@@ -33,6 +33,9 @@ class _Sent(torch.Tensor):
         copies = tree_map(lambda value: value._here() if isinstance(value, _Sent) else value, (tuple(args), dict(kwargs or {})))
         return func(*copies[0], **copies[1])
 
+    def __deepcopy__(self, memo: Any) -> torch.Tensor:
+        return self._here().clone()
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self._here().__reduce_ex__(protocol)
 

@@ -165,7 +165,6 @@ MUTANTS = [
     of_codes_sm90("k of w exchanged", "fragment[half] = b[0];\n                fragment[half + 2] = b[1];", "fragment[half] = b[1];\n                fragment[half + 2] = b[0];"),
     of_codes_sm90("the same tile twice", "load(fragments[step][1], stage, step, 1);", "load(fragments[step][1], stage, step, 0);"),
     of_codes_sm90("no fence of the registers", "gpu::wgmma_fence();\n                multiply(", "multiply("),
-    of_codes_sm90("the columns are not waited for", "                gpu::barrier_sync(1, Tiles::kConsumers);\n", ""),
     of_codes_sm90("sums of the tile before", "multiply(sums[0], fragments[step][0], stage + step * 32, t > 0 || step > 0);", "multiply(sums[0], fragments[step][0], stage + step * 32, true);"),
     of_codes_sm90("halves of eight columns not exchanged", "eight[2 * i] = odd != 0 ? other : own;", "eight[2 * i] = own;"),
     of_codes_sm90("a row too many is written", "if (row >= a.m || left <= 0)", "if (row > a.m || left <= 0)"),

@@ -49,16 +49,15 @@ struct HopperCodes : HopperTiles<T> {
         for (int tile = static_cast<int>(blockIdx.x); tile < this->tiles();
              tile += static_cast<int>(gridDim.x)) {
             const Place place = this->place_of(tile);
+            // A warp reads what its own lanes filled; give_back() has let them meet by then.
             float* columns = this->fill_columns(place, turn ^= 1, kGroups ? nullptr : a.scale);
             if constexpr (kGroups) {
                 float all[2][kSums];
                 multiply_groups(all, place);
-                gpu::barrier_sync(1, Tiles::kConsumers);  // the columns are there
                 write(all, place, columns);
             } else {
                 Sum sums[2][kSums];
                 multiply_rows(sums);
-                gpu::barrier_sync(1, Tiles::kConsumers);
                 write(sums, place, columns);
             }
         }
