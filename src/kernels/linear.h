@@ -67,13 +67,13 @@ struct LinearArgs {
         {};  ///< of x instead of mul_scale, where problem.rotated: x' is what it makes of x
     const std::int32_t* column_order = nullptr;  ///< [k] or null: column i of x' is made of that one of x,
                                                  ///< for kernels that order; mul_scale is null then
-    const float* bias = nullptr;               ///< [n] or null (all but per_tensor)
-    float input_scale = 1.0F;                  ///< per_tensor
-    float input_offset = 0.0F;                 ///< per_tensor, integral
-    const std::int32_t* quant_bias = nullptr;  ///< [n], per_tensor
-    const float* deq_scale = nullptr;          ///< [n], per_tensor
-    std::byte* workspace = nullptr;            ///< workspace_bytes(problem), 64-byte aligned
-    void* stream = nullptr;                    ///< of the device (Context::stream)
+    const float* bias = nullptr;                 ///< [n] or null (all but per_tensor)
+    float input_scale = 1.0F;                    ///< per_tensor
+    float input_offset = 0.0F;                   ///< per_tensor, integral
+    const std::int32_t* quant_bias = nullptr;    ///< [n], per_tensor
+    const float* deq_scale = nullptr;            ///< [n], per_tensor
+    std::byte* workspace = nullptr;              ///< workspace_bytes(problem), 64-byte aligned
+    void* stream = nullptr;                      ///< of the device (Context::stream)
 };
 
 struct LinearKernel {
