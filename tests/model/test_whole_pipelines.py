@@ -248,9 +248,9 @@ def test_previews(folders, aerogel, tmp_path):
 
 
 def lora_of_a_layer(path, transformer):
-    """Low-rank changes of the first Linear of the last block, as kohya names them."""
-    name, layer = next((name, layer) for name, layer in reversed(list(transformer.named_modules()))
-                       if isinstance(layer, torch.nn.Linear) and name.split(".")[1].isdigit())
+    """Low-rank changes of the first Linear of a block, as kohya names them."""
+    name, layer = next((name, layer) for name, layer in transformer.named_modules()
+                       if isinstance(layer, torch.nn.Linear) and name.partition(".")[2][:1].isdigit())
     stem = "lora_unet_" + name.replace(".", "_")
     save_file({stem + ".lora_down.weight": torch.full((2, layer.in_features), 0.3),
                stem + ".lora_up.weight": torch.full((layer.out_features, 2), 0.3), stem + ".alpha": torch.tensor(1.0)}, path)
