@@ -228,7 +228,7 @@ MUTANTS = [
     of_attention_sm90("values of the second block", "(part * S.blocks + b) * kTilePart + row * kTileRow + c % 8 * 16", "(part * S.blocks) * kTilePart + row * kTileRow + c % 8 * 16"),
     of_attention_sm90("zeros not fenced", "        if (rows != S.keys()) gpu::fence_async();\n", ""),
     of_attention_sm90("rows behind the keys not cleared", "if ((portion.kept[b] >> row & 1) == 0)", "if ((portion.kept[b] >> row & 1) == 0 && row < 8)"),
-    of_attention_sm90("a run of rows too short", "while (end < kTileTokens &&", "while (end < kTileTokens - 1 &&"),
+    of_attention_sm90("a run of rows from the first one", "kValueBlock + row * kTileRow;", "kValueBlock;"),
     of_attention_sm90("the block that is not there", "if (portion.kept[1] == 0) portion.first[1] = portion.first[0];", "if (portion.kept[1] == 0) portion.first[1] = portion.first[0] + 4096;"),
     of_attention_sm90("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0 && j * 8 + c < seen;", "const bool is_kept = j * 8 + c < seen;"),
     of_attention_sm90("a key too few under a causal mask", "tiles.q_len) + 1 - first", "tiles.q_len) - first"),
