@@ -16,7 +16,6 @@ class _Sent(torch.Tensor):
     _copy: torch.Tensor | None
     __torch_function__ = torch._C._disabled_torch_function_impl
 
-    @staticmethod
     def __new__(cls, stored: torch.Tensor, place: torch.device) -> _Sent:
         with torch.inference_mode(False), torch.no_grad():
             made: _Sent = torch.Tensor._make_wrapper_subclass(cls, stored.shape, strides=stored.stride(), dtype=stored.dtype, device=place)
