@@ -1,4 +1,4 @@
-// sysinfo(), RLIMIT_AS and cgroup v2; madvise(); reading to empty the caches.
+// sysinfo(), RLIMIT_AS and control groups; madvise(); reading to empty the caches.
 #include "base/memory.h"
 
 #include <sys/mman.h>
@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "aerogel/threads.h"
@@ -33,17 +35,46 @@ std::uint64_t process_bytes() {
     return limited ? limit.rlim_cur : kUnlimited;
 }
 
-// As a container sees its own group; "max" is no number.
-std::uint64_t group_bytes() {
-    std::ifstream file("/sys/fs/cgroup/memory.max");
-    std::uint64_t bytes = 0;
-    return file >> bytes ? bytes : kUnlimited;
+// "max" is no number.
+std::uint64_t number_in(const std::filesystem::path& file) {
+    std::ifstream in(file);
+    std::uint64_t number = 0;
+    return in >> number ? number : kUnlimited;
+}
+
+// Groups that a container does not see, because its own is mounted as the root, have no files.
+std::uint64_t least_up_to_the_root(const std::filesystem::path& root, std::string group, const char* file) {
+    std::uint64_t least = number_in(root / file);
+    while (group.size() > 1) {
+        least = std::min(least, number_in(root / group.substr(1) / file));
+        group.resize(group.rfind('/'));
+    }
+    return least;
 }
 
 }  // namespace
 
+// A line is "id:controllers:/group": version 2 has no controllers, and "unified" where both are mounted.
+std::uint64_t group_memory_bytes(const std::filesystem::path& groups,
+                                 const std::filesystem::path& of_process) {
+    std::uint64_t least = number_in(groups / "memory.max");
+    std::ifstream lines(of_process);
+    for (std::string line; std::getline(lines, line);) {
+        const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+        if (second == std::string::npos || line[second + 1] != '/') continue;
+        const std::string controllers = line.substr(first + 1, second - first - 1),
+                          group = line.substr(second + 1);
+        if (controllers.empty())
+            for (const auto& root : {groups, groups / "unified"})
+                least = std::min(least, least_up_to_the_root(root, group, "memory.max"));
+        if (("," + controllers + ",").find(",memory,") != std::string::npos)
+            least = std::min(least, least_up_to_the_root(groups / "memory", group, "memory.limit_in_bytes"));
+    }
+    return least;
+}
+
 std::uint64_t usable_memory_bytes() {
-    return std::min({machine_bytes(), process_bytes(), group_bytes()});
+    return std::min({machine_bytes(), process_bytes(), group_memory_bytes()});
 }
 
 // Of the whole pages of the range.

@@ -4,12 +4,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 
 namespace aerogel {
 
 /// Bytes of memory and swap of the machine, or less where a limit of the process (ulimit -v) or of its
 /// control group says so.
 std::uint64_t usable_memory_bytes();
+
+/// The least limit of memory of the process's control group and those above it (versions 1 and 2), by the
+/// files below `groups` and the list of the process's groups; the largest number where there is none.
+std::uint64_t group_memory_bytes(const std::filesystem::path& groups = "/sys/fs/cgroup",
+                                 const std::filesystem::path& of_process = "/proc/self/cgroup");
 
 /// Smaller arrays come from memory touched before.
 inline constexpr std::size_t kLeastHuge = std::size_t{8} << 20;
