@@ -36,6 +36,7 @@ PEERS = {
     "diffusers-f32": (["--dtype", "f32"], 2.2, None),
     "diffusers-bf16": (["--dtype", "bf16"], 1.3, None),
     "sdnq-int8": (["--dtype", "bf16", "--sdnq"], 1.8, "diffusers-bf16"),
+    "sdnq-int8-f32": (["--dtype", "f32", "--sdnq"], 2.7, "diffusers-f32"),  # where the CPU does not multiply bf16
 }
 
 
