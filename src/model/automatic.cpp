@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
+#include <vector>
 
 #include "base/cpu_features.h"
 #include "quant/float_layer.h"
@@ -37,13 +39,15 @@ class Choice {
         return bytes;
     }
 
-    double weights() const {
-        double count = 0.0;
-        for (const SizedLinear& linear : linears_) count += static_cast<double>(element_count(linear.shape));
-        return count;
+    /// Of the default and of the further layers, the most bits first. An empty scheme leaves layers float.
+    std::vector<std::pair<std::string_view, std::string_view>> by_bits() const {
+        std::vector<std::pair<std::string_view, std::string_view>> all;
+        for (const std::string_view scheme : {rules_.schemes.eight_bits, rules_.schemes.four_bits})
+            for (const std::string_view further : kFurtherSchemes)
+                if (further.empty() || any_further()) all.emplace_back(scheme, further);
+        return all;
     }
 
-    /// An empty scheme leaves the further layers float.
     double bytes(std::string_view scheme, std::string_view of_further) const {
         double sum = 0.0;
         for (const SizedLinear& linear : linears_) {
@@ -80,19 +84,19 @@ std::optional<AutomaticChoice> choose_schemes(std::span<const SizedLinear> linea
     AutomaticChoice chosen;
     chosen.float_bytes = choice.float_bytes();
     if (chosen.float_bytes <= half || !choice.any_default()) return std::nullopt;
-    const LayeredModel::AutomaticSchemes& schemes = rules.schemes;
-    chosen.scheme = choice.weights() <= half ? schemes.eight_bits : schemes.four_bits;
-    chosen.config.quant_type = chosen.scheme;
     std::string_view of_further;
-    for (const std::string_view scheme : kFurtherSchemes) {
-        of_further = scheme;
-        chosen.bytes = choice.bytes(chosen.config.quant_type, scheme);
-        if (chosen.bytes <= half || !choice.any_further()) break;
+    for (const auto& [scheme, further] : choice.by_bits()) {
+        chosen.scheme = scheme;
+        of_further = further;
+        chosen.bytes = choice.bytes(scheme, further);
+        if (chosen.bytes <= half) break;
     }
+    chosen.config.quant_type = chosen.scheme;
     if (of_further.empty()) return chosen;
-    chosen.config.include = {std::string(rules.layers), std::string(schemes.further_layers)};
-    chosen.config.fallback_layers = {{std::string(schemes.further_layers), std::string(of_further)}};
-    chosen.scheme += fmt::format(" ({} to {})", schemes.further_layers, of_further);
+    const std::string further_layers(rules.schemes.further_layers);
+    chosen.config.include = {std::string(rules.layers), further_layers};
+    chosen.config.fallback_layers = {{further_layers, std::string(of_further)}};
+    chosen.scheme += fmt::format(" ({} to {})", further_layers, of_further);
     return chosen;
 }
 

@@ -29,7 +29,7 @@ struct AutomaticRules {
 struct AutomaticChoice {
     OnlineQuantConfig config;
     std::string scheme;        ///< in words, with that of the further layers
-    double float_bytes = 0.0;  ///< of all Linears, if nothing were quantized
+    double float_bytes = 0.0;  ///< of the Linears that are float, as they run
     double bytes = 0.0;        ///< of all Linears, as chosen
 };
 

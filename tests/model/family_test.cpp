@@ -377,6 +377,17 @@ TEST(Family, QwenImageFitsIntoSixteenGigabytes) {
     EXPECT_FALSE(with(256 * kGiB));
 }
 
+// What stays float counts too: 1 GB in the blocks and 1 GB beside them.
+TEST(Family, EightBitsThatDoNotFitBecomeFour) {
+    std::vector<SizedLinear> linears = {{"blocks.0.ffn.net.2", {32768, 32768}, DType::f32},
+                                        {"proj_out", {16384, 16384}, DType::f32}};
+    const auto with = [&](double gigabytes) {
+        return choose_schemes(linears, {kDefaultLayers, {}, gigabytes * 0x1p30})->scheme;
+    };
+    EXPECT_EQ(with(5.0), "W8A8_DYNAMIC");
+    EXPECT_EQ(with(3.5), "W4A8");
+}
+
 TEST_F(FamilyTest, WhatIsQuantizedAlreadyIsLeftAlone) {
     QuantizeReport report;
     const LoadOptions options = {.automatic = true,
