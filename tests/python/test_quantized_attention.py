@@ -9,6 +9,7 @@ import attention_reference as reference
 import numpy as np
 import pytest
 import torch
+from aerogel.attention.module import QuantizedAttention
 
 FORMATS = ["int8", "fp8", "mxfp8", "mxfp4", "mix", "int8_qk"]
 
@@ -86,6 +87,16 @@ def test_packed_sequences_are_each_by_themselves(format):
     for a, b in ((0, 17), (17, 49), (49, 50)):
         one = aerogel.quantized_attention(*(t[None, a:b] for t in (q, k, v)), format, input_layout="BSND")
         torch.testing.assert_close(o[a:b], one[0], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_module_smooths_what_is_int8_only(format):
+    q, k, v = qkv()
+    k += 3
+    smooth = format.startswith("int8")
+    assert torch.equal(QuantizedAttention(format, smooth_k=True)(q, k, v), aerogel.quantized_attention(q, k, v, format, smooth_k=smooth))
+    with pytest.raises(ValueError, match="packed sequences take no key_mask"):
+        QuantizedAttention(format)(q[0], q[0], q[0], key_mask=torch.ones(1, 3, dtype=torch.bool))
 
 
 def test_errors():

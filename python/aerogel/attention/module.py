@@ -48,7 +48,7 @@ class QuantizedAttention(nn.Module):
 
     format: of `quantized_attention`. q_rot, k_rot: [head_dim, head_dim] or None. scales: calibrated, int8 only. policy: a
     TimestepPolicyConfig whose target "fa" chooses per step: "mxfp4" takes MXFP4, FP8 or FLOAT, the others are float in steps registered as
-    FLOAT; None = the format always. smooth_k: of `quantized_attention`, int8 only; files of the other formats were made without it.
+    FLOAT; None = the format always. smooth_k: of `quantized_attention`, int8 and int8_qk only; files of the other formats were made without it.
     mxfp4_scale_alg, mxfp4_dst_type_max: of `quantized_attention`, in steps of "mxfp4"; ValueError for what does not fit. k may have fewer
     heads than q. The output has q's dtype and layout (or layout_out)."""
 
@@ -79,7 +79,7 @@ class QuantizedAttention(nn.Module):
             return attention(q, k, v, **where)
         rotation = None if self.q_rot is None else (self.q_rot, self.k_rot)
         scales = {name: getattr(self, name) for name in self._scales} or None
-        smooth_k = self.smooth_k and format == "int8"
+        smooth_k = self.smooth_k and format in ("int8", "int8_qk")
         blocks = self._mxfp4 if format == "mxfp4" else {}
         return quantized_attention(q, k, v, format, smooth_k=smooth_k, rotation=rotation, scales=scales, **blocks, **where)
 
@@ -88,6 +88,8 @@ class QuantizedAttention(nn.Module):
                 key_mask: torch.Tensor | None = None, **further: Any) -> torch.Tensor:
         _refuse(further)
         if seq_len is not None or query.ndim == 3:
+            if key_mask is not None:
+                raise ValueError("[fa_quant] packed sequences take no key_mask")
             return self._packed(query, key, value, [len(query)] if seq_len is None else seq_len, softmax_scale)
         layouts = [layout, layout_kv or layout, layout_out or layout]
         if query.ndim != 4 or not set(layouts) <= {"BNSD", "BSND"}:
