@@ -126,3 +126,43 @@ def test_components_of_a_pipeline_folder(aerogel, tiny_pipeline):
         assert "not supported: 'CogPipeline'; supported are " in text and "WanPipeline" in text
     finally:
         index.write_text(before) if before is not None else index.unlink()
+
+
+def write_large(path, shapes):
+    """A file of bf16 or f32 tensors of these sizes, which takes no room on the disk: holes."""
+    header, end = {}, 0
+    for name, (dtype, shape) in shapes.items():
+        begin, end = end, end + shape[0] * shape[1] * {"BF16": 2, "F32": 4}[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    path.parent.mkdir(parents=True)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+def components_of(aerogel, folder, rows):
+    """What inspection says of a pipeline whose matrices have so many rows in all, by component."""
+    write_large(folder / "transformer/diffusion_pytorch_model.safetensors", {
+        "transformer_blocks.0.attn.to_q.weight": ("BF16", [6 * rows // 10, 2048]),
+        "transformer_blocks.0.img_mod.1.weight": ("BF16", [3 * rows // 10, 2048])})
+    write_large(folder / "text_encoder/model.safetensors", {
+        "model.layers.0.mlp.up_proj.weight": ("F32", [rows // 10, 1024]), "lm_head.weight": ("F32", [rows, 1024]), "visual.x.weight": ("F32", [rows, 1024])})
+    for part, config in (("transformer", {"_class_name": "QwenImageTransformer2DModel"}), ("text_encoder", {})):
+        (folder / part / "config.json").write_text(json.dumps(config))
+    (folder / "model_index.json").write_text(json.dumps({
+        "_class_name": "QwenImagePipeline", "transformer": ["diffusers", "QwenImageTransformer2DModel"],
+        "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"]}))
+    return {part["name"]: part for part in report(aerogel("inspect", folder, "--json"))["components"]}
+
+
+def test_what_becomes_of_weights_that_are_large_for_the_memory(aerogel, tmp_path):
+    """Inspection chooses as loading does; heads and vision towers of text encoders are not loaded and do not count."""
+    small = components_of(aerogel, tmp_path / "small", 40)["transformer"]
+    assert small["automatic"]["scheme"] == "FLOAT" and small["automatic"]["bytes"] == small["float_bytes"]
+    parts = components_of(aerogel, tmp_path / "large", small["automatic"]["memory"] // 40960 * 10)
+    image, text = parts["transformer"], parts["text_encoder"]
+    assert image["automatic"]["scheme"] == "W8A8_DYNAMIC (transformer_blocks.*.{img_mod,txt_mod}.* to W8A16)"
+    assert 0.4 < image["automatic"]["bytes"] / image["automatic"]["memory"] <= 0.5 < image["float_bytes"] / image["automatic"]["memory"]
+    assert image["bytes_by_scheme"]["W8A8_DYNAMIC"] > image["automatic"]["bytes"]
+    assert text["float_bytes"] == text["automatic"]["bytes"] == text["bytes"] // 21

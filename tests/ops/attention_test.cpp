@@ -8,9 +8,12 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "base/random.h"
+#include "ops/attention.h"
+#include "ops/hidden_machine.h"
 
 namespace aerogel {
 namespace {
@@ -174,6 +177,31 @@ TEST(AttentionOp, CentroidsGoWithoutCausalBiasAndCalibratedScales) {
     const Tensor dense = a.o.clone();
     attention(a.q, a.k, a.v, a.o, {.centroids = true});  // nothing is skipped
     EXPECT_TRUE(std::equal(dense.as<float>(), dense.as<float>() + dense.count(), a.o.as<float>()));
+}
+
+TEST(AttentionOp, MasksOfKeysAreForCudaAndTokensAsTheyLie) {
+    Arrays a;
+    const Tensor seen = Tensor::zeros(DType::u8, {2, 7});
+    const AttentionOptions options = {.key_mask = seen};
+    EXPECT_THROW(attention(a.q, a.k, a.v, a.o, options), Unsupported);
+    const Tensor packed = random_tensor({5, 3, 8}, 1);
+    Tensor o(DType::f32, {5, 3, 8});
+    const std::vector<std::int64_t> lengths = {5};
+    EXPECT_THAT(refusal([&] {
+                    attention_packed({packed, packed, packed, o, lengths}, options);
+                }),
+                HasSubstr("packed sequences take no mask of keys"));
+    const testing::HiddenDevice device;
+    const auto there = [](const Tensor& x) { return x.to(testing::HiddenDevice::kDevice); };
+    const Tensor q = there(a.q), k = there(a.k), v = there(a.v), mask = there(seen);
+    Tensor to = there(a.o);
+    const std::vector<const std::int32_t*> none(6, nullptr);
+    EXPECT_THAT(refusal([&] {
+                    attention({"attention", q, k, v, to}, {.key_mask = mask}, {none, none});
+                }),
+                HasSubstr("key_mask does not go with tokens in another order"));
+    EXPECT_THAT(refusal([&] { attention(q, k, v, to, options); }),
+                HasSubstr("key_mask must be contiguous bool, u8 or i8 [2,7] on cuda:0, got u8[2,7]"));
 }
 
 TEST(AttentionOp, TheLogSumExpIsAskedForWithAnArray) {

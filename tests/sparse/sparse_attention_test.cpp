@@ -152,6 +152,22 @@ TEST(SparseAttention, WrongArraysAreRefused) {
                 HasSubstr("no axis may be empty"));
 }
 
+TEST(SparseAttention, MasksByErrorNeedTheValues) {
+    const auto message_with = [](const std::function<void(TensorView&)>& change) {
+        return message_of([&](Request& r) {
+            r.pattern = {.type = "rf_v1", .by_error = true};
+            r.options.v = r.v;
+            change(r.options.v);
+        });
+    };
+    EXPECT_THAT(message_with([](TensorView& v) { v = {}; }),
+                HasSubstr("by_error needs the values: SparsePlanOptions::v"));
+    EXPECT_THAT(message_with([](TensorView& v) { v.shape[1] = 532; }),
+                HasSubstr("v must have the shape of k f32[1,533,2,8], got v f32[1,532,2,8]"));
+    EXPECT_THAT(message_with([](TensorView& v) { v.dtype = DType::bf16; }),
+                HasSubstr("v must have the type of q f32[1,533,2,8], got v bf16[1,533,2,8]"));
+}
+
 TEST(SparseAttention, ADenseCallTakesNoTimeToPlan) {
     Request request;
     request.pattern.type = "none";
