@@ -8,6 +8,7 @@ from aerogel.attention.problem import Problem
 from torch.nn.functional import scaled_dot_product_attention
 
 BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+INT8 = 2e-2  # softmax weights have seven bits on CPUs with AVX2
 
 
 def qkv(tokens=37, kv_heads=4, dtype=torch.float32, head_dim=64, heads=4):
@@ -47,7 +48,7 @@ def test_lse_and_masks():
 def test_formats(format):
     for dtype in BOUNDS:
         q, k, v = qkv(70, dtype=dtype)
-        bound = max(BOUNDS[dtype], 1e-3)
+        bound = max(BOUNDS[dtype], INT8 if format == "int8" else 1e-3)
         close(aerogel.quantized_attention(*there(q, k, v), format), aerogel.quantized_attention(q, k, v, format), bound)
     q, k, v = qkv(70)
     rotation = torch.linalg.qr(torch.randn(64, 64))[0]
@@ -63,7 +64,7 @@ def test_formats(format):
 def test_packed_sequences_and_the_module():
     q, k, v = (t[0].transpose(0, 1).contiguous() for t in qkv(30))
     want = aerogel.quantized_attention(q, k, v, "int8", input_layout="BSND", seq_len=[12, 0, 18])
-    close(aerogel.quantized_attention(*there(q, k, v), "int8", input_layout="BSND", seq_len=[12, 0, 18]), want, 1e-3)
+    close(aerogel.quantized_attention(*there(q, k, v), "int8", input_layout="BSND", seq_len=[12, 0, 18]), want, INT8)
     module = QuantizedAttention("fp8", q_rot=torch.eye(64), k_rot=torch.eye(64))
     q, k, v = qkv(30)
     close(module.to("cuda")(*there(q, k, v)), module.to("cpu")(q, k, v), 1e-3)
@@ -89,9 +90,9 @@ def test_masks_of_keys():
 def test_calibrated_scales():
     q, k, v = qkv(70)
     scales = {name: torch.tensor([0.02, 0.03, 0.025, 0.04]) for name in ("q_scale", "k_scale", "v_scale")}
-    close(aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales), aerogel.quantized_attention(q, k, v, "int8", scales=scales), 1e-3)
+    close(aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales), aerogel.quantized_attention(q, k, v, "int8", scales=scales), INT8)
     scales |= {"q_offset": torch.tensor([3.0, -5.0, 0.0, 7.0]), "k_offset": torch.full((4,), -2.0), "v_offset": torch.tensor([1.0, 20.0, -30.0, 0.0])}
-    close(aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales), aerogel.quantized_attention(q, k, v, "int8", scales=scales), 1e-3)
+    close(aerogel.quantized_attention(*there(q, k, v), "int8", scales=scales), aerogel.quantized_attention(q, k, v, "int8", scales=scales), INT8)
 
 
 def test_gradients():
@@ -117,7 +118,7 @@ def test_calls_do_not_wait_and_take_the_stream_of_torch(cuda, tmp_path, monkeypa
             assert not launches.exists()
             stream.synchronize()
             assert launches.read_text().count("\n") >= 1
-            close(o, call(q, k, v), 1e-3)
+            close(o, call(q, k, v), INT8)
             launches.unlink()
 
 
