@@ -6,12 +6,14 @@
 //   kIntegers            integers of 4 bytes that stand for a step of x
 //   row(x)               these, in all lanes
 //   dot(sum, row, w)     sum += products of a step; w a vector or where it lies
+//   kRows, kPanels       the register block
 //   kInRegisters         panels of w that are loaded once for all rows, not anew for each
-// besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), kAlign of them. An
-// Isa with tile registers has the whole of both products instead, of Isa::kTiles rows at a time
-// (amx/int8_attention.cpp).
-// Included by sources built for one CPU level.
+// besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), of kAlign keys and of
+// kWeightKeys. An Isa with tile registers has the whole of both products instead, of Isa::kTiles rows at a
+// time (amx/int8_attention.cpp). Included by sources built for one CPU level.
 #pragma once
+
+#include <type_traits>
 
 #include "kernels/attention.h"
 #include "kernels/cpu/attention_tiling.h"
@@ -112,19 +114,19 @@ struct IntegerSums {
     explicit IntegerSums(const IntegerBlock& block) {
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < kPanels; ++j) at[r][j] = Isa::zero_integers();
         const std::int32_t* x = block.x;
         const std::int32_t* w = block.w;
         for (std::int64_t step = 0; step < block.steps; ++step) {
             typename Isa::I columns[kPanels];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < kPanels; ++j)
                 if (j < Product::kInRegisters) columns[j] = Isa::load_integers(w + j * block.panel);
 #pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r) {
                 const auto row = Product::row(x + r * row_steps<Product>());
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (int j = 0; j < kPanels; ++j) {
                     if constexpr (Product::kInRegisters > 0)
                         if (j < Product::kInRegisters) at[r][j] = Product::dot(at[r][j], row, columns[j]);
@@ -144,7 +146,7 @@ template <typename Isa, int kRows, int kPanels>
 [[gnu::noinline]] void score_rows(const PackedMap& map, const IntegerBlock& block, std::int64_t key,
                                   float* scores) {
     IntegerSums<Isa, typename Isa::Scores, kRows, kPanels> sums(block);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < kPanels; ++j) {
         const std::int64_t column = j * Isa::kLanes;
         const typename Isa::V scale = Isa::load(map.key_scale + key + column);
@@ -180,7 +182,7 @@ template <typename Isa, int kRows, int kPanels>
     const float* const factors = place.factor;
     const std::int64_t stride = place.stride;
     const bool fresh = place.fresh;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < kPanels; ++j) {
         const std::int64_t column = j * Isa::kLanes;
         const V scale = Isa::load_part(place.scale + column, smaller(Isa::kLanes, place.width - column));
@@ -196,27 +198,20 @@ template <typename Isa, int kRows, int kPanels>
     }
 }
 
-template <typename Isa, int kPanels, int kRows = static_cast<int>(Isa::kRows)>
-void score_block(std::int64_t rows, const PackedMap& map, const IntegerBlock& block, std::int64_t key,
-                 float* scores) {
-    if constexpr (kRows > 0) {
-        if (rows == kRows) return score_rows<Isa, kRows, kPanels>(map, block, key, scores);
-        score_block<Isa, kPanels, kRows - 1>(rows, map, block, key, scores);
-    }
-}
-
-template <typename Isa, int kPanels, int kRows = static_cast<int>(Isa::kRows)>
-void value_block(std::int64_t rows, const IntegerBlock& block, const ValuePlace& place) {
-    if constexpr (kRows > 0) {
-        if (rows == kRows) return value_rows<Isa, kRows, kPanels>(block, place);
-        value_block<Isa, kPanels, kRows - 1>(rows, block, place);
-    }
+/// Calls visit(rows, panels) with both as constants: those of the product's block, or fewer.
+template <int kRows, int kPanels, typename Visit>
+void with_block(std::int64_t rows, std::int64_t panels, const Visit& visit) {
+    if constexpr (kRows > 1)
+        if (rows < kRows) return with_block<kRows - 1, kPanels>(rows, panels, visit);
+    if constexpr (kPanels > 1)
+        if (panels < kPanels) return with_block<kRows, kPanels - 1>(rows, panels, visit);
+    visit(std::integral_constant<int, kRows>(), std::integral_constant<int, kPanels>());
 }
 
 /// Calls visit(first_row, rows) for row groups as equal as possible.
-template <typename Isa, typename Visit>
+template <typename Product, typename Visit>
 void for_row_groups(std::int64_t rows, const Visit& visit) {
-    const std::int64_t groups = (rows + Isa::kRows - 1) / Isa::kRows;
+    const std::int64_t groups = (rows + Product::kRows - 1) / Product::kRows;
     for (std::int64_t g = 0; g < groups; ++g) {
         const std::int64_t first = rows * g / groups;
         visit(first, rows * (g + 1) / groups - first);
@@ -230,18 +225,16 @@ void score_groups(const QuantizedTile& tile, const GroupTile& keys) {
     const std::int64_t panel = steps * Isa::kLanes;
     for (std::int64_t g = 0; g < keys.count; ++g) {
         const KeyGroup& group = keys.groups[g];
-        for (std::int64_t at = group.begin; at < group.end; at += 2 * Isa::kLanes) {
+        for (std::int64_t at = group.begin; at < group.end; at += Scores::kPanels * Isa::kLanes) {
             const std::int64_t key = group.first + at;
-            for_row_groups<Isa>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
+            for_row_groups<Scores>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
                 const IntegerBlock block = {
                     static_cast<const std::int32_t*>(tile.q) + row * row_steps<Scores>(),
                     tile.map.keys + key / Isa::kLanes * panel, panel, steps, tile.excess + row};
                 float* scores = tile.scores + row * kTileColumns + g * kGroupKeys + at;
-                if (group.end - at > Isa::kLanes) {
-                    score_block<Isa, 2>(rows, tile.map, block, key, scores);
-                } else {
-                    score_block<Isa, 1>(rows, tile.map, block, key, scores);
-                }
+                with_block<Scores::kRows, Scores::kPanels>(
+                    rows, (group.end - at) / Isa::kLanes,
+                    [&](auto r, auto panels) { score_rows<Isa, r, panels>(tile.map, block, key, scores); });
             });
         }
     }
@@ -271,65 +264,101 @@ void add_counts(const QuantizedTile& tile, const GroupTile& keys, const Centroid
 /// Largest exponent of a row in one group; NaN when it can see a key whose scale is NaN.
 template <typename Isa>
 float group_top(const KeyGroup& group, const float* scores, float factor) {
+    if (group.poisoned) return __builtin_nanf("");
     typename Isa::V top = Isa::set1(-__builtin_inff());
-    for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes) {
-        typename Isa::V x = Isa::load(scores + i);
-        if (group.partial) x = Isa::where_kept(group.lanes + i, x);
-        top = Isa::larger(x, top);
+    if (group.partial) {
+        for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes)
+            top = Isa::larger(Isa::where_kept(group.lanes + i, Isa::load(scores + i)), top);
+    } else {
+        for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes)
+            top = Isa::larger(Isa::load(scores + i), top);
     }
-    return group.poisoned ? __builtin_nanf("") : Isa::reduce_larger(top) * factor;
+    return Isa::reduce_larger(top) * factor;
+}
+
+template <typename Isa>
+struct ToWeights {
+    typename Isa::V factor, top;
+};
+
+/// Scores of kVectors vectors -> weights, and their sums; each is kLargestWeight * 2^(score * factor - top).
+template <typename Isa, int kVectors>
+[[gnu::always_inline]] inline typename Isa::I store_some_weights(const ToWeights<Isa>& by, const float* scores, const std::int32_t* lanes,
+                                   typename Isa::Weights::Value* weights) {
+    typename Isa::V x[kVectors];
+    typename Isa::I p[kVectors];
+    // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight above the largest.
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j)
+        x[j] = Isa::weight(Isa::sub(Isa::mul(Isa::load(scores + j * Isa::kLanes), by.factor), by.top));
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+        if (lanes != nullptr) x[j] = Isa::kept_or_zero(lanes + j * Isa::kLanes, x[j]);
+        p[j] = Isa::to_integers(x[j]);
+    }
+    Isa::store_weights(weights, p);
+    typename Isa::I total = p[0];
+#pragma GCC unroll 4
+    for (int j = 1; j < kVectors; ++j) total = Isa::add_integers(total, p[j]);
+    return total;
+}
+
+/// tile.rescale = the largest exponent of each group, then the largest so far; tile.largest with these groups.
+template <typename Isa>
+void find_tops(const QuantizedTile& tile, const GroupTile& keys) {
+    for (std::int64_t row = 0; row < tile.rows; ++row) {
+        const float before = tile.largest[row];
+        float* tops = tile.rescale + row * 2 * kTileGroups;
+        float now = before;
+        for (std::int64_t g = 0; g < keys.count; ++g) {
+            const float to_exponent = keys.groups[g].centroids ? 1.0F : tile.factor[row];
+            const float* scores = tile.scores + row * kTileColumns + g * kGroupKeys;
+            tops[g] = group_top<Isa>(keys.groups[g], scores, to_exponent);
+            now = tops[g] > now ? tops[g] : now;
+        }
+        for (std::int64_t i = keys.count; i < 2 * kTileGroups; ++i) tops[i] = before;
+        tile.largest[row] = now;
+    }
 }
 
 /// Scores -> weights 0..kLargestWeight relative to the largest of each group, with the running maximum and
-/// sums.
+/// sums. The rows' maxima are found before: one row's weights need not wait for them.
 template <typename Isa>
 void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
     using V = typename Isa::V;
     using Value = typename Isa::Weights::Value;
     static_assert(2 * kTileGroups <= Isa::kLanes);
-    constexpr int kParts = static_cast<int>(kAlign / Isa::kLanes);
+    constexpr std::int64_t kMany = Isa::kWeightKeys;
     constexpr std::int64_t kStride = row_steps<typename Isa::Weights>() * Isa::Weights::kDepth;
+    find_tops<Isa>(tile, keys);
     for (std::int64_t row = 0; row < tile.rows; ++row) {
-        const float* scores = tile.scores + row * kTileColumns;
-        Value* weights = static_cast<Value*>(tile.p) + row * kStride;
-        const float factor = tile.factor[row];
-        const float before = tile.largest[row];
-        alignas(64) float tops[Isa::kLanes] = {};
+        float* tops = tile.rescale + row * 2 * kTileGroups;
         alignas(64) float powers[Isa::kLanes];
-        float now = before;
-        for (std::int64_t g = 0; g < keys.count; ++g) {
-            const float to_exponent = keys.groups[g].centroids ? 1.0F : factor;
-            tops[g] = group_top<Isa>(keys.groups[g], scores + g * kGroupKeys, to_exponent);
-            now = tops[g] > now ? tops[g] : now;
-        }
-        for (std::int64_t i = 0; i < Isa::kLanes; ++i) powers[i] = (i < keys.count ? tops[i] : before) - now;
-        Isa::store(powers, Isa::exp2(Isa::load(powers)));
+        const V below = Isa::sub(Isa::load_part(tops, 2 * kTileGroups), Isa::set1(tile.largest[row]));
+        Isa::store(powers, Isa::exp2(below));
         V sums = Isa::mul(Isa::load(tile.sums + row * Isa::kLanes), Isa::set1(powers[kTileGroups]));
         for (std::int64_t g = 0; g < keys.count; ++g) {
             const KeyGroup& group = keys.groups[g];
-            const V top = Isa::set1(tops[g]), to_exponent = Isa::set1(group.centroids ? 1.0F : factor);
+            const float to_exponent = group.centroids ? 1.0F : tile.factor[row];
+            const ToWeights<Isa> by = {Isa::set1(to_exponent), Isa::set1(tops[g])};
+            const float* from = tile.scores + row * kTileColumns + g * kGroupKeys;
+            Value* to = static_cast<Value*>(tile.p) + row * kStride + g * kGroupKeys;
+            const bool partial = group.partial;
+            const std::int64_t end = group.end;
             typename Isa::I total = Isa::zero_integers();
-            for (std::int64_t i = group.begin; i < group.end; i += kAlign) {
-                typename Isa::I p[kParts];
-#pragma GCC unroll 4
-                for (int j = 0; j < kParts; ++j) {
-                    const std::int64_t at = i + j * Isa::kLanes;
-                    const V x = Isa::load(scores + g * kGroupKeys + at);
-                    // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight
-                    // above the largest.
-                    V weight = Isa::weight(Isa::sub(Isa::mul(x, to_exponent), top));
-                    if (group.partial) weight = Isa::kept_or_zero(group.lanes + at, weight);
-                    p[j] = Isa::to_integers(weight);
-                    total = Isa::add_integers(total, p[j]);
-                }
-                Isa::store_weights(weights + g * kGroupKeys + i, p);
+            std::int64_t i = group.begin;
+            for (; !partial && i + kMany <= end; i += kMany)
+                total = Isa::add_integers(
+                    total, store_some_weights<Isa, kMany / Isa::kLanes>(by, from + i, nullptr, to + i));
+            for (; i < end; i += kAlign) {
+                const std::int32_t* lanes = partial ? group.lanes + i : nullptr;
+                total = Isa::add_integers(
+                    total, store_some_weights<Isa, kAlign / Isa::kLanes>(by, from + i, lanes, to + i));
             }
             sums = Isa::fma(Isa::to_float(total), Isa::set1(powers[g]), sums);
         }
         Isa::store(tile.sums + row * Isa::kLanes, sums);
-        tile.largest[row] = now;
-        for (std::int64_t i = 0; i < 2 * kTileGroups; ++i)
-            tile.rescale[row * 2 * kTileGroups + i] = powers[i];
+        Isa::store_part(tops, 2 * kTileGroups, Isa::load(powers));
     }
 }
 
@@ -339,8 +368,8 @@ void value_groups(const QuantizedTile& tile, const GroupTile& keys) {
     using Weights = typename Isa::Weights;
     constexpr std::int64_t kSteps = kGroupKeys / Weights::kDepth;
     constexpr std::int64_t kPanelInts = kSteps * Isa::kLanes;
-    for (std::int64_t d = 0; d < tile.d_padded; d += 2 * Isa::kLanes) {
-        for_row_groups<Isa>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
+    for (std::int64_t d = 0; d < tile.d_padded; d += Weights::kPanels * Isa::kLanes) {
+        for_row_groups<Weights>(tile.rows, [&](std::int64_t row, std::int64_t rows) {
             for (std::int64_t g = 0; g < keys.count; ++g) {
                 const KeyGroup& group = keys.groups[g];
                 const std::int64_t index = group.first / kGroupKeys, skipped = group.begin / Weights::kDepth;
@@ -355,11 +384,9 @@ void value_groups(const QuantizedTile& tile, const GroupTile& keys) {
                                           tile.map.v_scale_of(index, tile.head_dim) + d,
                                           tile.rescale + row * 2 * kTileGroups + g,
                                           g == 0};
-                if (tile.d_padded - d > Isa::kLanes) {
-                    value_block<Isa, 2>(rows, block, place);
-                } else {
-                    value_block<Isa, 1>(rows, block, place);
-                }
+                with_block<Weights::kRows, Weights::kPanels>(
+                    rows, (tile.d_padded - d) / Isa::kLanes,
+                    [&](auto r, auto count) { value_rows<Isa, r, count>(block, place); });
             }
         });
     }

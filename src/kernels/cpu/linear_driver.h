@@ -173,6 +173,7 @@ void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t
                 std::byte* sums = kernel.sums + (p * rows.count + block.first) * kPanelBytes;
                 kernel.multiply(block.count,
                                 Block{x + block.first * kRowSteps, w, sums, count, first == 0, ahead});
+                if ((b + 1) * portions * lines * 64 >= count * kernel.step_bytes) ahead.lines = 0;
                 if (last) finished.add({rows.first + block.first, block.count, panels.first + p}, sums);
             }
         }

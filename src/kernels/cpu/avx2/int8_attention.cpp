@@ -19,6 +19,7 @@ struct Avx2Integers : Int8Lanes<static_cast<int>(kNarrowWeight)> {
         using Value = std::int8_t;
         static constexpr std::int64_t kDepth = 4;
         static constexpr std::int64_t kIntegers = 2;
+        static constexpr int kRows = 3, kPanels = 4;
         static constexpr int kInRegisters = 0;
         static SignedBytes row(const std::int32_t* x) { return signed_bytes(x); }
         static I dot(I sum, const SignedBytes& x, const std::int32_t* w) { return dot_signed(sum, x, w); }
@@ -30,6 +31,7 @@ struct Avx2Integers : Int8Lanes<static_cast<int>(kNarrowWeight)> {
         using Value = std::uint8_t;
         static constexpr std::int64_t kDepth = 4;
         static constexpr std::int64_t kIntegers = 1;
+        static constexpr int kRows = 6, kPanels = 2;
         static constexpr int kInRegisters = 1;
         static I row(const std::int32_t* x) { return broadcast(x); }
         static I add(I sum, I product) {

@@ -15,6 +15,7 @@ struct Int8Lanes : Avx2 {
     static constexpr std::int64_t kRows = 6;
     static constexpr float kLargestWeight = kLargest;
     static constexpr bool kBiased = true;
+    static constexpr std::int64_t kWeightKeys = 32;
 
     static I zero_integers() { return _mm256_setzero_si256(); }
     static I load_integers(const std::int32_t* p) {
@@ -60,6 +61,11 @@ struct Int8Lanes : Avx2 {
         const __m128i bytes =
             _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+    }
+    static void store_weights(std::uint8_t* p, const I (&x)[4]) {
+        const I bytes = _mm256_packus_epi16(_mm256_packs_epi32(x[0], x[1]), _mm256_packs_epi32(x[2], x[3]));
+        const I order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256(reinterpret_cast<I*>(p), _mm256_permutevar8x32_epi32(bytes, order));
     }
     /// x where the lane is kept, elsewhere -inf or 0.
     static V where_kept(const std::int32_t* lanes, V x) {

@@ -167,14 +167,14 @@ struct ColumnFinish {
     __m256i integers = _mm256_setzero_si256();
 };
 
-/// The ends of an `Isa` of linear_w8a8.h, in tiles of kTileRows x kTileColumns and steps of four bytes.
-template <typename Form>
+/// The ends of an `Isa` of linear_w8a8.h, in tiles of kTall x kWide and steps of four bytes.
+template <typename Form, std::int64_t kTall = kTileRows, std::int64_t kWide = kTileColumns>
 struct ByteRows {
-    static constexpr std::int64_t kRows = kTileRows;
-    static constexpr std::int64_t kColumns = kTileColumns;
+    static constexpr std::int64_t kRows = kTall;
+    static constexpr std::int64_t kColumns = kWide;
     static constexpr std::int64_t kIntegers = Form::kIntegers;
     static constexpr std::int64_t kSteps = kBlockSteps / kIntegers;
-    static constexpr PanelForm kForm = {kTileColumns, 4, 1, 1};
+    static constexpr PanelForm kForm = {kWide, 4, 1, 1};
 
     static void quantize_row(const LinearProblem& problem, const LinearArgs& args, const QuantizedRows& rows,
                              std::int64_t i) {

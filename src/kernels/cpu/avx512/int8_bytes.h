@@ -11,6 +11,7 @@ namespace {
 struct Avx512Bytes : Avx512 {
     using I = __m512i;
     static constexpr std::int64_t kRows = 12;
+    static constexpr std::int64_t kWeightKeys = 16;
     static constexpr float kLargestWeight = kWideWeight;
     static constexpr bool kBiased = true;
     static constexpr bool kSigned = false;
@@ -26,6 +27,7 @@ struct Avx512Bytes : Avx512 {
         using Value = std::int8_t;
         static constexpr std::int64_t kDepth = 4;
         static constexpr std::int64_t kIntegers = 1;
+        static constexpr int kRows = 12, kPanels = 2;
         static constexpr int kInRegisters = 2;
         static I row(const std::int32_t* x) { return broadcast(x); }
         /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the

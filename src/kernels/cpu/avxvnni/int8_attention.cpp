@@ -20,6 +20,7 @@ struct VnniIntegers : Int8Lanes<static_cast<int>(kWideWeight)> {
         using Value = Byte;
         static constexpr std::int64_t kDepth = 4;
         static constexpr std::int64_t kIntegers = 1;
+        static constexpr int kRows = 6, kPanels = 2;
         static constexpr int kInRegisters = 2;
         static I row(const std::int32_t* x) { return broadcast(x); }
         static I dot(I sum, I x, I w) { return dot_bytes(sum, x, w); }
