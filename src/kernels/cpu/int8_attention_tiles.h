@@ -283,8 +283,10 @@ struct ToWeights {
 
 /// Scores of kVectors vectors -> weights, and their sums; each is kLargestWeight * 2^(score * factor - top).
 template <typename Isa, int kVectors>
-[[gnu::always_inline]] inline typename Isa::I store_some_weights(const ToWeights<Isa>& by, const float* scores, const std::int32_t* lanes,
-                                   typename Isa::Weights::Value* weights) {
+[[gnu::always_inline]] inline typename Isa::I store_some_weights(const ToWeights<Isa>& by,
+                                                                 const float* scores,
+                                                                 const std::int32_t* lanes,
+                                                                 typename Isa::Weights::Value* weights) {
     typename Isa::V x[kVectors];
     typename Isa::I p[kVectors];
     // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight above the largest.
@@ -303,7 +305,8 @@ template <typename Isa, int kVectors>
     return total;
 }
 
-/// tile.rescale = the largest exponent of each group, then the largest so far; tile.largest with these groups.
+/// tile.rescale = the largest exponent of each group, then the largest so far; tile.largest with these
+/// groups.
 template <typename Isa>
 void find_tops(const QuantizedTile& tile, const GroupTile& keys) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {

@@ -1,6 +1,6 @@
-// Int8 attention in AVX2, blocks of 6 rows x 2 vectors. Queries and keys are multiplied as signed bytes
-// (signed_bytes.h). Weights are 0..128, where vpmaddubsw adds pairs of -128 * 128 * 2 to 128 * 127 * 2, just
-// what int16 holds. Both are exact, -128 included.
+// Int8 attention in AVX2. Queries and keys are multiplied as signed bytes (signed_bytes.h), in blocks of 3
+// rows x 4 vectors, as linear_w8a8.cpp does. Weights are 0..128, where vpmaddubsw adds pairs of -128 * 128 *
+// 2 to 128 * 127 * 2, just what int16 holds; blocks of 6 x 2. Both are exact, -128 included.
 #include "kernels/cpu/attention_limits.h"
 #include "kernels/cpu/avx2/int8_lanes.h"
 #include "kernels/cpu/avx2/kernels.h"
