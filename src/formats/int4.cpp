@@ -33,7 +33,7 @@ std::string int4_problem(const QuantizedTensor& weight) {
     return scaled_problem(weight, DType::u8, nibble_shape(weight.rows, weight.columns));
 }
 
-// Rows are tasks. Two columns become a byte at once; the first value that is no int4 is told.
+// Rows are tasks; the first value that is no int4 is told.
 Tensor pack_int4(const Tensor& stored, std::int64_t rows, std::int64_t columns) {
     Tensor packed(DType::u8, nibble_shape(rows, columns));
     const auto* in = stored.as<std::int8_t>();
@@ -45,10 +45,7 @@ Tensor pack_int4(const Tensor& stored, std::int64_t rows, std::int64_t columns) 
             const std::int8_t* values = in + row * columns;
             int outside = 0;
             for (std::int64_t i = 0; i < columns; ++i) outside |= (values[i] + 8) & ~0xF;
-            for (std::int64_t i = 0; i < bytes; ++i) {
-                const int high = 2 * i + 1 < columns ? values[2 * i + 1] : 0;
-                out[row * bytes + i] = static_cast<std::uint8_t>((values[2 * i] & 0xF) | (high & 0xF) << 4);
-            }
+            put_nibbles(values, columns, out + row * bytes);
             std::int64_t first = bad_row;
             while (outside != 0 && row < first && !bad_row.compare_exchange_weak(first, row)) {
             }

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -108,28 +109,33 @@ QuantizeReport apply(LayeredModel& model, const ModelPlan& plan, Built built) {
 
 // Where the arrays of a layer come from.
 struct LayerReader {
-    std::function<void(const ModuleDecision&)> prefetch;
+    std::function<std::size_t(const ModuleDecision&)> prefetch;  ///< how many bytes are now being read
     std::function<QuantizedLinearWeights(const ModuleDecision&)> read;
     std::function<void(const ModuleDecision&)> release;  ///< once the layer is packed
 };
 
 using LoadProgress = std::function<void(double done)>;
 
-// Layer by layer, so that beside what is packed only one layer is in memory, while the next ones are read
-// from the disk.
+// Layer by layer, so that beside what is packed only one layer is in memory. Meanwhile the disk has so much
+// to read that it never waits: asking for it costs next to nothing.
 Built build(const ModelPlan& plan, Device device, const LayerReader& reader, const LoadProgress& progress) {
-    constexpr std::size_t kAhead = 4;
+    constexpr std::size_t kAhead = std::size_t{256} << 20;
     std::vector<const ModuleDecision*> layers;
     for (const ModuleDecision& decision : plan.decisions())
         if (!decision.is_attention && decision.quantizes) layers.push_back(&decision);
     Built built;
-    std::size_t announced = 0;
+    std::deque<std::size_t> announced;  // bytes of the layers from this one on
+    std::size_t ahead = 0;
     for (std::size_t i = 0; i < layers.size(); ++i) {
-        for (; announced < std::min(i + kAhead, layers.size()); ++announced)
-            reader.prefetch(*layers[announced]);
+        while (i + announced.size() < layers.size() && (announced.empty() || ahead < kAhead)) {
+            announced.push_back(reader.prefetch(*layers[i + announced.size()]));
+            ahead += announced.back();
+        }
         built[plan.module_of(*layers[i]).name] =
             std::make_unique<QuantizedLinear>(reader.read(*layers[i]), device, KeptArrays::packed_weight);
         reader.release(*layers[i]);
+        ahead -= announced.front();
+        announced.pop_front();
         if (progress) progress(static_cast<double>(i + 1) / static_cast<double>(layers.size()));
     }
     return built;
@@ -148,6 +154,7 @@ QuantizeReport quantize_from_files(LayeredModel& model, const std::filesystem::p
     const LayerReader reader = {
         [&](const ModuleDecision& decision) {
             each_tensor(decision, [&](const std::string& name) { pair.weights().prefetch(name); });
+            return pair.stored_bytes(pair.layers().at(decision.entry));
         },
         [&](const ModuleDecision& decision) {
             QuantizedLinearWeights weights = plan.read(pair, decision);
@@ -170,7 +177,9 @@ QuantizeReport quantize_in_memory(LayeredModel& model, const OnlineQuantConfig& 
     };
     const LayerReader reader = {
         [&](const ModuleDecision& decision) {
-            if (const auto& ask = float_layer(decision).stored().prefetch) ask();
+            const StoredWeight& stored = float_layer(decision).stored();
+            if (stored.prefetch) stored.prefetch();
+            return stored.stored_bytes;
         },
         [&](const ModuleDecision& decision) {
             const FloatLinear& linear = float_layer(decision);

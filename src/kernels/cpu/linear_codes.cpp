@@ -234,8 +234,11 @@ void pack_codes(const LinearProblem& problem, std::int64_t columns, const Quanti
                 std::byte* packed) noexcept {
     const CodePanels layout(problem, columns);
     const Packing packing = {layout, weight, Encoder(problem.weight), packed};
-    std::memset(packed, 0, layout.bytes);
+    const std::size_t panels_end = layout.panel_bytes * static_cast<std::size_t>(layout.panels);
+    std::memset(packed + panels_end, 0, layout.bytes - panels_end);
     parallel_for(layout.panels, [&](std::int64_t panel, int) {
+        // By each task, as fresh pages take long.
+        std::memset(packed + layout.panel_bytes * static_cast<std::size_t>(panel), 0, layout.panel_bytes);
         for (std::int64_t lane = 0; lane < columns && panel * columns + lane < problem.n; ++lane) {
             pack_column(packing, {panel, lane, panel * columns + lane});
         }

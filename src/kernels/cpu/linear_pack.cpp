@@ -102,11 +102,13 @@ PackedPanels::PackedPanels(const LinearProblem& problem, const PanelForm& form)
 void pack_panels(const LinearProblem& problem, const PanelForm& form, const QuantizedTensor& weight,
                  std::byte* packed) noexcept {
     const PackedPanels layout(problem, form);
-    std::memset(packed, 0, layout.bytes);
+    const std::size_t panels_end = layout.panel_bytes * static_cast<std::size_t>(layout.panels);
+    std::memset(packed + panels_end, 0, layout.bytes - panels_end);
     parallel_for(layout.panels, [&](std::int64_t panel, int) {
         const std::int64_t first = panel * form.columns;
         const Columns columns = {first, std::min(form.columns, problem.n - first)};
         std::byte* values = packed + layout.panel_bytes * static_cast<std::size_t>(panel);
+        std::memset(values, 0, layout.panel_bytes);  // by each task, as fresh pages take long
         if (form.value_size == 4) return pack_floats(weight, form, columns, reinterpret_cast<float*>(values));
         if (form.value_size == 2)
             return pack_halves(weight, form, columns, reinterpret_cast<BFloat16*>(values));

@@ -14,11 +14,11 @@
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "formats/fp8.h"
-#include "formats/int4.h"
 #include "formats/mx.h"
 #include "formats/mxfp4.h"
 #include "formats/mxfp4_dual.h"
 #include "formats/mxfp8.h"
+#include "formats/nibbles.h"
 #include "formats/scaled.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/weight_rows.h"
@@ -62,7 +62,7 @@ struct AsFloat16 {
 
 // Quotients are far below 2^22, where adding and taking away 1.5 * 2^23 rounds to nearest even; unlike
 // nearbyint this becomes vector code on every machine.
-template <typename Rounded>
+template <typename Rounded, bool kOffset>
 void encode_codes(std::span<const float> values, float scale, float offset, const IntegerRange& range,
                   std::int8_t* codes) {
     constexpr float kShift = 12582912.0F;
@@ -71,11 +71,18 @@ void encode_codes(std::span<const float> values, float scale, float offset, cons
     const float* in = values.data();
     const auto count = static_cast<std::int64_t>(values.size());
     for (std::int64_t i = 0; i < count; ++i) {
-        float q = kRounded(kRounded(in[i] / scale) + offset) + kShift - kShift;
+        const float quotient = kRounded(in[i] / scale);
+        float q = (kOffset ? kRounded(quotient + offset) : quotient) + kShift - kShift;
         q = q < low ? low : q;
         q = q > high ? high : q;
         codes[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(q));
     }
+}
+
+template <typename Rounded>
+void encode_codes(std::span<const float> values, const GroupOut& out, const IntegerRange& range) {
+    if (out.offset == nullptr) return encode_codes<Rounded, false>(values, *out.scale, 0.0F, range, out.codes);
+    encode_codes<Rounded, true>(values, *out.scale, *out.offset, range, out.codes);
 }
 
 // Arithmetic in a model's type: one rounding per operation. In bfloat16 |w| / scale can reach 127.5, hence
@@ -84,18 +91,19 @@ class IntegerEncoder {
   public:
     IntegerEncoder(const IntegerRange& range, DType dtype) : range_(range), dtype_(dtype) {}
 
-    void encode(std::span<const float> values, const GroupOut& out) const {
+    /// False, and nothing is written, where a value is not finite.
+    bool encode(std::span<const float> values, const GroupOut& out) const {
+        const float largest = largest_magnitude(values.data(), static_cast<std::int64_t>(values.size()));
+        if (!std::isfinite(largest)) return false;
         if (out.offset == nullptr) {
-            const float largest = largest_magnitude(values.data(), static_cast<std::int64_t>(values.size()));
             *out.scale = std::max(rounded(largest / range_.high), kSmallestScale);
         } else {
             choose_asymmetric(values, out);
         }
-        const float offset = out.offset == nullptr ? 0.0F : *out.offset;
-        const auto encode_as = dtype_ == DType::f32    ? encode_codes<AsFloat32>
-                               : dtype_ == DType::bf16 ? encode_codes<AsBFloat16>
-                                                       : encode_codes<AsFloat16>;
-        encode_as(values, *out.scale, offset, range_, out.codes);
+        if (dtype_ == DType::f32) encode_codes<AsFloat32>(values, out, range_);
+        if (dtype_ == DType::bf16) encode_codes<AsBFloat16>(values, out, range_);
+        if (dtype_ == DType::f16) encode_codes<AsFloat16>(values, out, range_);
+        return true;
     }
 
   private:
@@ -143,22 +151,31 @@ void check_options(const TensorView& weight, Format format, const WeightOptions&
                           std::to_string(row));
 }
 
-// Calls f(row, values) for every row as float32 in scratch memory, in parallel; refuses a row that is not
-// finite.
+// A row of a weight, with memory for its codes.
+struct WeightRow {
+    std::int64_t index;
+    std::span<const float> values;
+    std::int8_t* codes;
+};
+
+bool is_finite(const WeightRow& row) {
+    return std::isfinite(
+        largest_magnitude(row.values.data(), static_cast<std::int64_t>(row.values.size())));
+}
+
+// Calls f(row) for every row, in parallel; refuses a row of which it returns false: that is not finite.
 template <typename F>
 void for_each_row(const TensorView& weight, F&& f) {
     const auto columns = static_cast<std::size_t>(weight.dim(1));
     std::atomic<std::int64_t> bad_row = -1;
     run_operation([&] {
-        std::vector<float> scratch(static_cast<std::size_t>(num_threads()) * columns);
+        const auto workers = static_cast<std::size_t>(num_threads());
+        std::vector<float> values(workers * columns);
+        std::vector<std::int8_t> codes(workers * columns);
         parallel_for(weight.dim(0), [&](std::int64_t row, int worker) {
-            float* values = scratch.data() + static_cast<std::size_t>(worker) * columns;
-            widen_row(weight, row, values);
-            if (std::isfinite(largest_magnitude(values, weight.dim(1)))) {
-                f(row, std::span(values, columns));
-            } else {
-                bad_row = row;
-            }
+            const std::size_t at = static_cast<std::size_t>(worker) * columns;
+            widen_row(weight, row, values.data() + at);
+            if (!f(WeightRow{row, {values.data() + at, columns}, codes.data() + at})) bad_row = row;
         });
     });
     if (bad_row >= 0) refuse_row(weight, bad_row);
@@ -172,35 +189,44 @@ QuantizedTensor quantize_integers(const TensorView& weight, Format format, const
     result.group_size = options.group_size;
     const std::int64_t width = options.group_size == 0 ? result.columns : options.group_size;
     const std::int64_t groups = options.group_size == 0 ? 1 : result.columns / width;
-    Tensor codes(DType::i8, weight.shape);
+    const bool nibbles = format == Format::int4;
+    result.data = nibbles ? Tensor(DType::u8, nibble_shape(result.rows, result.columns))
+                          : Tensor(DType::i8, weight.shape);
     result.scale = Tensor(DType::f32, {result.rows, groups});
     if (!options.symmetric) result.offset = Tensor(DType::f32, {result.rows, groups});
+    auto* const data = static_cast<std::byte*>(result.data.mutable_data());
+    auto* const scale = result.scale.mutable_as<float>();
+    auto* const offset = options.symmetric ? nullptr : result.offset.mutable_as<float>();
     const IntegerEncoder encoder(IntegerRange(format, options),
                                  options.group_size == 0 ? weight.dtype : DType::f32);
-    for_each_row(weight, [&](std::int64_t row, std::span<float> values) {
+    for_each_row(weight, [&](const WeightRow& row) {
+        std::byte* const stored = data + row.index * result.data.dim(1);
+        std::int8_t* const codes = nibbles ? row.codes : reinterpret_cast<std::int8_t*>(stored);
         for (std::int64_t group = 0; group < groups; ++group) {
-            const std::int64_t at = row * groups + group;
-            encoder.encode(
-                values.subspan(static_cast<std::size_t>(group * width), static_cast<std::size_t>(width)),
-                {codes.mutable_as<std::int8_t>() + row * result.columns + group * width,
-                 result.scale.mutable_as<float>() + at,
-                 options.symmetric ? nullptr : result.offset.mutable_as<float>() + at});
+            const std::int64_t at = row.index * groups + group, first = group * width;
+            const auto values =
+                row.values.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(width));
+            const GroupOut out = {codes + first, scale + at, offset == nullptr ? nullptr : offset + at};
+            if (!encoder.encode(values, out)) return false;
         }
+        if (nibbles) put_nibbles(codes, result.columns, reinterpret_cast<std::uint8_t*>(stored));
+        return true;
     });
-    result.data = format == Format::int8 ? codes : read_int4(codes, result.rows, result.columns);
     return result;
 }
 
 QuantizedTensor quantize_mx(const TensorView& weight, Format format) {
     QuantizedTensor encoded = mx_tensor(format, weight.dim(0), weight.dim(1));
-    for_each_row(weight, [&](std::int64_t row, std::span<float> values) {
+    for_each_row(weight, [&](const WeightRow& row) {
+        if (!is_finite(row)) return false;
         if (format == Format::mxfp8) {
-            encode_mxfp8_row(values.data(), row, encoded);
+            encode_mxfp8_row(row.values.data(), row.index, encoded);
         } else if (format == Format::mxfp4) {
-            encode_mxfp4_row(values.data(), row, encoded);
+            encode_mxfp4_row(row.values.data(), row.index, encoded);
         } else {
-            encode_mxfp4_dual_row(values.data(), row, encoded);
+            encode_mxfp4_dual_row(row.values.data(), row.index, encoded);
         }
+        return true;
     });
     return encoded;
 }
