@@ -151,10 +151,10 @@ void check_options(const TensorView& weight, Format format, const WeightOptions&
                           std::to_string(row));
 }
 
-// A row of a weight, with memory for its codes.
+// A row of a weight, a copy, with memory for its codes.
 struct WeightRow {
     std::int64_t index;
-    std::span<const float> values;
+    std::span<float> values;
     std::int8_t* codes;
 };
 
