@@ -201,8 +201,9 @@ def write_pipeline(name: str, folder: pathlib.Path, only: set[str], values: Valu
     model = MODELS[name]
     index = {"_class_name": model["pipeline"], "_diffusers_version": "0.36.0", **model.get("extra", {})}
     for part, (library, kind, config) in model["parts"].items():
-        index[part] = [library, kind]
-        if only and part not in only:
+        written = not only or part in only
+        index[part] = [library, kind] if written else [None, None]
+        if not written:
             continue
         home = folder / part
         home.mkdir(parents=True, exist_ok=True)
@@ -216,8 +217,9 @@ def write_pipeline(name: str, folder: pathlib.Path, only: set[str], values: Valu
         total = write_weights(home, "diffusion_pytorch_model" if library == "diffusers" else "model", shapes, values)
         print(f"{home}: {len(shapes)} tensors, {total / 1e9:.2f} GB")
     index["scheduler"] = ["diffusers", model["scheduler"]["_class_name"]]
-    index["tokenizer"] = ["transformers", "Qwen2Tokenizer" if model["tokenizer"] == "qwen" else "T5Tokenizer"]
+    index["tokenizer"] = [None, None]
     if not only or "tokenizer" in only:
+        index["tokenizer"] = ["transformers", "Qwen2Tokenizer" if model["tokenizer"] == "qwen" else "T5Tokenizer"]
         write_tokenizer(folder / "tokenizer", model["tokenizer"])
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(model["scheduler"], indent=2))

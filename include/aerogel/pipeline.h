@@ -80,8 +80,9 @@ struct GenerateOptions {
     std::function<void(int step, const Tensor& picture)> on_preview;
     int preview_every = 1;  ///< steps from one preview to the next
     /// Called when a part of the work begins ("load text_encoder", "encode prompt", "load vae", "encode
-    /// image", "load image_encoder", "look at image", "load transformer", "denoise", "decode") and as it
-    /// advances, with the share that is done; return false to stop. It must not call the pipeline.
+    /// image", "load image_encoder", "look at image", "load transformer", "denoise", "load transformer_2" in
+    /// its middle, "decode") and as it advances, with the share that is done; return false to stop. It must
+    /// not call the pipeline.
     std::function<bool(std::string_view stage, double done)> on_stage;
     /// Called after each step with the number of steps done, of all steps of all videos (0 while a first
     /// frame is made); return false to stop (generate() then throws Cancelled).
@@ -118,7 +119,7 @@ struct GenerateResult {
     /// GenerateOptions::decode is false.
     Tensor video;
     bool is_latents = false;
-    std::vector<StageSeconds> stages;  ///< in order; of the whole call
+    std::vector<StageSeconds> stages;  ///< in the order in which they ended; of the whole call
     std::vector<double> step_seconds;
     double first_frame_seconds = 0.0;  ///< image_first: seconds of the pass for the first frame
     std::size_t weight_bytes = 0;      ///< of the transformers that ran, as stored
@@ -153,6 +154,8 @@ class Pipeline {
     /// Loaded when it was not yet. The reference is valid until generate() with keep = false.
     Transformer& transformer(int expert = 0) { return loaded(expert); }
     const Transformer& transformer(int expert = 0) const { return loaded(expert); }
+    /// Of the transformer, of the first of two experts; nothing is loaded for it.
+    const TransformerConfig& transformer_config() const;
     bool has_text_encoder() const;
     bool has_vae() const;
     double frames_per_second() const;  ///< of the videos that the model makes

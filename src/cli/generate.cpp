@@ -161,7 +161,7 @@ std::optional<LoadOptions> second_expert_options(const GenerateFlags& flags, con
 
 // Known before the work where there is a VAE; without one the transformer tells.
 void check_endings(const Pipeline& pipeline, const GenerateFlags& flags, const SamplingOptions& sampling) {
-    const std::int64_t channels = pipeline.has_vae() ? 3 : pipeline.transformer().config().out_channels;
+    const std::int64_t channels = pipeline.has_vae() ? 3 : pipeline.transformer_config().out_channels;
     for (const auto& output : flags.outputs)
         check_video_path(output, {channels, sampling.frames.value_or(1)});
     if (!flags.preview.empty() && !pipeline.has_vae())

@@ -25,7 +25,7 @@ AttentionMiner mine(const Pipeline& pipeline, const MineOptions& options) {
     GenerateOptions generate;
     generate.sampling = options.sampling;
     generate = pipeline.with_defaults(std::move(generate));
-    const TransformerConfig& config = pipeline.transformer().config();
+    const TransformerConfig& config = pipeline.transformer_config();
     const int steps = *generate.sampling.steps;
     AttentionMiner miner(options.mining, static_cast<int>(config.num_layers),
                          static_cast<int>(config.num_attention_heads), steps);

@@ -46,7 +46,7 @@ struct GivenPictures {
     std::optional<Picture> first, last;
 };
 
-/// Tells the caller what is being done, and keeps how long it took.
+/// Tells the caller what is being done, and keeps how long it took, without the stages within it.
 class Stages {
   public:
     explicit Stages(const GenerateOptions& options) : options_(options) {}
@@ -60,8 +60,11 @@ class Stages {
     auto run(std::string_view stage, const Work& work) {
         tell(stage, 0.0);
         const auto start = Clock::now();
+        const double before = std::exchange(within_, 0.0);
         const auto end = [&] {
-            seconds.push_back({std::string(stage), seconds_since(start)});
+            const double all = seconds_since(start);
+            seconds.push_back({std::string(stage), all - within_});
+            within_ = before + all;
             tell(stage, 1.0);
         };
         if constexpr (std::is_void_v<decltype(work())>) {
@@ -78,6 +81,7 @@ class Stages {
 
   private:
     const GenerateOptions& options_;
+    double within_ = 0.0;  ///< seconds of the stages that ended within the current one
 };
 
 // The pass that makes the first frame alone.
@@ -113,7 +117,7 @@ GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& f
 
 // Names, shapes and headers: what is wrong with one part is found before another one has run. Weights stay on
 // the disk.
-void check_files(const std::filesystem::path& home, const LoadOptions& options) {
+TransformerConfig checked_config(const std::filesystem::path& home, const LoadOptions& options) {
     const LoadOptions not_packed = {.weights = options.weights, .online = OnlineQuantConfig{}};
     const auto transformer = family_of(home / "config.json").load(home, not_packed);
     if (!options.quantized.empty()) {
@@ -121,6 +125,7 @@ void check_files(const std::filesystem::path& home, const LoadOptions& options) 
     } else {
         for (const LoraFile& lora : options.loras) load_lora(*transformer, lora);
     }
+    return transformer->config();
 }
 
 void check(const GenerateOptions& call, const PipelineFolder& folder, Device device) {
@@ -170,6 +175,7 @@ struct Pipeline::Parts {
     std::array<LoadOptions, 2> options;  ///< of the experts
     LoadOptions text_options;
     PipelineFolder folder;
+    TransformerConfig config;  ///< of the first expert
     std::optional<VaeShape> known_vae_shape;
     bool has_text = false;
     bool own_transformer = false;  ///< the transformer is the caller's: it is never let go
@@ -183,7 +189,7 @@ struct Pipeline::Parts {
         parts->path = path;
         parts->folder = PipelineFolder::read(path);
         if (parts->folder.has_vae) parts->known_vae_shape = Vae::load(path / "vae")->shape();
-        parts->has_text = has_prompt_encoder(path);
+        parts->has_text = has_prompt_encoder(path) && parts->folder.missing_text.empty();
         return parts;
     }
 
@@ -210,6 +216,11 @@ struct Pipeline::Parts {
 
     using LoadProgress = std::function<void(double done)>;
 
+    bool is_loaded(int expert) {
+        const std::lock_guard lock(mutex);
+        return transformers.at(static_cast<std::size_t>(expert)) != nullptr;
+    }
+
     std::shared_ptr<Transformer> transformer(int expert, const LoadProgress& progress = {}) {
         const std::lock_guard lock(mutex);
         auto& loaded = transformers.at(static_cast<std::size_t>(expert));
@@ -218,6 +229,13 @@ struct Pipeline::Parts {
         if (progress) how.on_progress = progress;
         loaded = Transformer::load(expert == 0 ? path : path / Experts::folder_of(1), how);
         return loaded;
+    }
+
+    /// The same as a stage of a call.
+    std::shared_ptr<Transformer> staged_transformer(int expert, Stages& stages) {
+        const std::string stage = fmt::format("load {}", Experts::folder_of(expert));
+        return stages.run(
+            stage, [&] { return transformer(expert, [&](double done) { stages.tell(stage, done); }); });
     }
 
     std::shared_ptr<PromptEncoder> prompt_encoder(const LoadProgress& progress) {
@@ -268,12 +286,15 @@ struct Pipeline::Parts {
 Tensor Pipeline::Parts::embeddings(const GenerateOptions& call, bool negative, Stages& stages) {
     const Tensor& given = negative ? call.negative_prompt_embeds : call.prompt_embeds;
     if (given.defined()) return given;
+    if (!folder.missing_text.empty())
+        throw IoError(fmt::format("{}: give {}_embeds instead", folder.missing_text,
+                                  negative ? "negative_prompt" : "prompt"));
     if (!has_text) {
-        const std::filesystem::path config = path / "text_encoder" / "config.json";
-        const bool missing = folder.row != nullptr && !path_exists(config);
+        const std::filesystem::path file = path / "text_encoder" / "config.json";
+        const bool missing = folder.row != nullptr && !path_exists(file);
         throw InvalidArgument(fmt::format("[generate] {}: give {}_embeds",
                                           missing
-                                              ? config.string() + " does not exist"
+                                              ? file.string() + " does not exist"
                                               : "the model folder has no text encoder that Aerogel can run",
                                           negative ? "negative_prompt" : "prompt"));
     }
@@ -337,9 +358,7 @@ std::vector<GenerateResult> Pipeline::Parts::sample(std::vector<RunInputs> runs,
 std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call,
                                                      const Conditions& conditions, int count,
                                                      Stages& stages) {
-    const auto tell = [&](double done) { stages.tell("load transformer", done); };
-    const auto patch =
-        stages.run("load transformer", [&] { return transformer(0, tell); })->config().patch_size;
+    const auto patch = staged_transformer(0, stages)->config().patch_size;
     RunInputs inputs = {folder,
                         call,
                         {},
@@ -353,7 +372,7 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
     inputs.size = sample_size(call.sampling, vae_shape(), patch);
     inputs.transformer = [&](int expert) {
         if (!call.keep) release_transformer(1 - expert);
-        return transformer(expert);
+        return is_loaded(expert) ? transformer(expert) : staged_transformer(expert, stages);
     };
     int done = 0;  // steps of all videos
     inputs.options.progress = [&](int step, int steps, double seconds) {
@@ -442,8 +461,8 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& 
         throw InvalidArgument(fmt::format("[pipeline] both transformers must be on one device, got {} and {}",
                                           options.device.describe(), second.device.describe()));
     }
-    check_files(transformer_folder(folder), options);
-    if (two) check_files(folder / Experts::folder_of(1), second);
+    parts->config = checked_config(transformer_folder(folder), options);
+    if (two) checked_config(folder / Experts::folder_of(1), second);
     parts->text_options = text_encoder;
     return Pipeline(std::move(parts));
 }
@@ -456,6 +475,7 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
     auto parts = Parts::read(folder);
     for (LoadOptions* options : {&parts->options[0], &parts->options[1], &parts->text_options})
         options->device = transformer->device();
+    parts->config = transformer->config();
     parts->transformers[0] = std::move(transformer);
     parts->own_transformer = true;
     return Pipeline(std::move(parts));
@@ -463,6 +483,10 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
 
 int Pipeline::experts() const {
     return parts_->folder.experts.boundary_ratio ? 2 : 1;
+}
+
+const TransformerConfig& Pipeline::transformer_config() const {
+    return parts_->config;
 }
 
 Transformer& Pipeline::loaded(int expert) const {

@@ -6,11 +6,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
+#include <string>
+#include <string_view>
 
 #include "aerogel/error.h"
 #include "core/json.h"
 #include "core/paths.h"
 #include "core/text.h"
+#include "model/text/prompt_encoder.h"
 
 namespace aerogel {
 namespace {
@@ -88,13 +92,8 @@ void read_unipc(const fs::path& path, const JsonNode& scheduler, PipelineFolder&
     read(scheduler, "flow_shift", folder.sampling.shift);
 }
 
-// A pipeline that has one makes nothing of use with the noise levels of another.
-void read_scheduler(const fs::path& path, bool is_listed, PipelineFolder& folder) {
-    if (!path_exists(path)) {
-        if (!is_listed) return;
-        throw IoError(fmt::format("[pipeline] model_index.json lists a scheduler, but {} does not exist",
-                                  path.string()));
-    }
+void read_scheduler(const fs::path& path, PipelineFolder& folder) {
+    if (!path_exists(path)) return;
     const JsonNode scheduler = JsonNode::read(path, "pipeline");
     require(path, scheduler, {"num_train_timesteps", 1000});
     const std::string name = scheduler.has("_class_name") ? scheduler.at("_class_name").text() : "";
@@ -131,6 +130,37 @@ double mu(const DynamicShift& shift, ShiftRule rule, double tokens, int steps) {
     return slope * steps + at_200 - 200.0 * slope;
 }
 
+// A component of model_index.json, and what there is of one at the least.
+struct ListedPart {
+    const char* name;
+    const char* file;
+};
+
+// diffusers writes [null, null] for a component that a pipeline does without.
+bool lists(const JsonNode& index, const ListedPart& part) {
+    if (!index.contains(part.name)) return false;
+    const nlohmann::json& entry = index.at(part.name).json();
+    return !entry.is_null() && !(entry.is_array() && entry.size() == 2 && entry[1].is_null());
+}
+
+// Empty, or which component is listed and not there.
+std::string missing(const fs::path& folder, const JsonNode& index, std::span<const ListedPart> parts) {
+    for (const ListedPart& part : parts) {
+        const fs::path file = folder / part.name / part.file;
+        if (lists(index, part) && !path_exists(file))
+            return fmt::format("{} lists {}, but {} does not exist", index.where(), part.name, file.string());
+    }
+    return {};
+}
+
+// Nothing of use comes from a pipeline without them; texts may be replaced by embeddings.
+constexpr ListedPart kNeeded[] = {{"transformer_2", "config.json"},
+                                  {"vae", "config.json"},
+                                  {"scheduler", "scheduler_config.json"},
+                                  {"image_encoder", "config.json"},
+                                  {"image_processor", "preprocessor_config.json"}};
+constexpr ListedPart kOfText[] = {{"text_encoder", "config.json"}, {"tokenizer", ""}};
+
 }  // namespace
 
 PipelineFolder PipelineFolder::read(const fs::path& path) {
@@ -144,8 +174,11 @@ PipelineFolder PipelineFolder::read(const fs::path& path) {
         folder.defaults = folder.row->defaults;
         if (folder.row->adjust != nullptr) folder.row->adjust(*index, folder.defaults);
     }
-    const bool has_scheduler = index && index->has("scheduler");
-    read_scheduler(path / "scheduler" / "scheduler_config.json", has_scheduler, folder);
+    if (index) {
+        if (const std::string what = missing(path, *index, kNeeded); !what.empty()) throw IoError(what);
+        if (!has_captions(path)) folder.missing_text = missing(path, *index, kOfText);
+    }
+    read_scheduler(path / "scheduler" / "scheduler_config.json", folder);
     if (index && index->contains("generation")) read_generation(index->at("generation"), folder.sampling);
     if (index && index->has("expand_timesteps"))
         folder.expand_timesteps = index->at("expand_timesteps").flag();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "aerogel/pipeline.h"
 #include "model/experts.h"
@@ -31,9 +32,11 @@ struct PipelineFolder {
     std::optional<DynamicShift> dynamic_shift;
     std::optional<double> terminal;  ///< NoiseLevels::terminal
     Experts experts;
+    /// Empty, or what of text encoder and tokenizer model_index.json lists, and the folder does not have.
+    std::string missing_text;
 
     /// InvalidArgument on a wrong value, Unsupported on a pipeline, a scheduler or a setting of it that
-    /// Aerogel does not have.
+    /// Aerogel does not have, IoError on another component that is listed and missing.
     static PipelineFolder read(const std::filesystem::path& folder);
     /// A given picture becomes channels beside the noise.
     bool joins_pictures() const { return row != nullptr && row->from_image && !expand_timesteps; }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -104,6 +105,37 @@ TEST(TwoExperts, TakeTurnsInBatchesWithFirstFrames) {
         EXPECT_TRUE(same_bits(result.video, pipeline.generate(options).video));
         ++options.sampling.seed;
     }
+}
+
+TEST(TwoExperts, LoadingTheSecondIsToldAndStops) {
+    const testing::TwoExperts files("aerogel_second_is_told");
+    GenerateOptions options = caption("up", 3);
+    options.keep = false;
+    std::vector<double> told;
+    double most = 2.0;
+    options.on_stage = [&](std::string_view stage, double done) {
+        if (stage == "load transformer_2") told.push_back(done);
+        return stage != "load transformer_2" || done < most;
+    };
+    const Pipeline pipeline = Pipeline::load(files.folder(), {.online = OnlineQuantConfig{}});
+    const auto start = std::chrono::steady_clock::now();
+    const GenerateResult result = pipeline.generate(options);
+    const double whole = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    ASSERT_EQ(told.size(), 22U);  // 20 layers, the beginning and the end
+    EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+    std::vector<std::string> stages;
+    double sum = 0.0;
+    for (const StageSeconds& stage : result.stages) {
+        stages.push_back(stage.stage);
+        sum += stage.seconds;
+    }
+    EXPECT_THAT(stages, ElementsAre("load text_encoder", "encode prompt", "encode prompt", "load transformer",
+                                    "load transformer_2", "denoise"));
+    EXPECT_LE(sum, whole);  // what lies within another stage counts once
+    most = 0.5;
+    told.clear();
+    EXPECT_THROW(pipeline.generate(options), Cancelled);
+    EXPECT_EQ(told.size(), 11U);
 }
 
 TEST(TwoExperts, FilesOfBothAreLookedAtFirst) {

@@ -311,14 +311,46 @@ def test_folders_that_are_wrong(folders, tmp_path):
     assert "_class_name" in error(set_key("vae/config.json", "_class_name", "FooVae"))
     assert "use_karras_sigmas = false" in error(set_key("scheduler/scheduler_config.json", "use_karras_sigmas", True))
     assert "HeunDiscreteScheduler" in error(set_key("scheduler/scheduler_config.json", "_class_name", "HeunDiscreteScheduler"))
-    assert "tokenizer" in error(lambda folder: shutil.rmtree(folder / "tokenizer"))
-    assert "scheduler/scheduler_config.json does not exist" in error(lambda folder: shutil.rmtree(folder / "scheduler"))
-    assert "text_encoder/config.json does not exist: give prompt_embeds" in error(lambda folder: shutil.rmtree(folder / "text_encoder"))
-
     def without_two(folder):
         shutil.rmtree(folder / "tokenizer")
         next((folder / "vae").glob("*.safetensors")).unlink()
     assert "[vae]" in error(without_two)  # what runs last is looked at first
+
+
+@pytest.mark.parametrize("name, part", [
+    *(("z_image", part) for part in ("transformer", "vae", "scheduler", "text_encoder", "tokenizer")),
+    ("wan_experts", "transformer_2"), ("wan_from_image", "image_encoder"), ("wan_from_image", "image_processor")])
+def test_a_component_that_is_listed_and_missing(folders, name, part, aerogel, tmp_path):
+    """One line that names it, before anything runs; one that is listed as [null, null] may be missing."""
+    folder = tmp_path / "folder"
+    shutil.copytree(folders(name)[0], folder)
+    shutil.rmtree(folder / part)
+    picture(tmp_path / "first.png", 1)
+    call = ["generate", folder, "--prompt", "x", "--size", "32x32", "--steps", 1, "-o", tmp_path / "o.safetensors", "--json"]
+    if name == "wan_from_image":
+        call += ["--frames", 5, "--first-frame", tmp_path / "first.png"]
+    elif name == "wan_experts":
+        call += ["--frames", 5]
+    done = aerogel(*call)
+    assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"{folder / part}" in done.stderr and "exist" in done.stderr
+    if part != "transformer":
+        assert f"model_index.json lists {part}, but" in done.stderr
+    assert not (tmp_path / "o.safetensors").exists()
+    edit_json(folder / "model_index.json", **{part: [None, None]})
+    if part == "vae":  # latents, of the size given
+        done = aerogel(*call)
+        assert done.returncode == 0, done.stderr
+        assert [stage["stage"] for stage in json.loads(done.stdout)["stages"]] == [
+            "load text_encoder", "encode prompt", "load transformer", "denoise"]
+        assert load_file(tmp_path / "o.safetensors")["video"].shape == (4, 1, 32, 32)
+    if part == "text_encoder":
+        assert "give prompt_embeds" in aerogel(*call).stderr
+        save_file({"prompt_embeds": torch.ones(1, 3, 48)}, tmp_path / "embeds.safetensors")
+        call[2:4] = ["--prompt-embeds", tmp_path / "embeds.safetensors"]
+        assert aerogel(*call).returncode == 0
+        edit_json(folder / "model_index.json", text_encoder=["transformers", "Qwen3ForCausalLM"])
+        assert aerogel(*call).returncode == 0  # embeddings take its place
 
 
 def test_defaults_of_the_folder(folders, aerogel, tmp_path):

@@ -134,11 +134,11 @@ class CaptionEncoder final : public PromptEncoder {
     Device device_;
 };
 
+}  // namespace
+
 bool has_captions(const std::filesystem::path& folder) {
     return path_exists(folder / "text_encoder" / "vocabulary.json");
 }
-
-}  // namespace
 
 std::unique_ptr<PromptEncoder> PromptEncoder::load(const std::filesystem::path& folder,
                                                    const LoadOptions& options) {

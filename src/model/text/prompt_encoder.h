@@ -32,6 +32,8 @@ class PromptEncoder {
     virtual TextModel* model() = 0;
 };
 
+/// Whether its captions are words of a vocabulary.
+bool has_captions(const std::filesystem::path& folder);
 /// Whether the folder has what load() wants: a class with a row and a text encoder.
 bool has_prompt_encoder(const std::filesystem::path& folder);
 
