@@ -9,6 +9,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <set>
 #include <thread>
 #include <utility>
@@ -267,6 +268,12 @@ TEST(Loading, IsToldLayerByLayerAndStops) {
     const Pipeline other = Pipeline::load(files.folder(), {.online = OnlineQuantConfig{}});
     EXPECT_THROW(other.generate(options), Cancelled);
     EXPECT_EQ(told.size(), 11U);
+}
+
+TEST_F(PipelineTest, SeedsOfABatchDoNotBeginAnew) {
+    GenerateOptions options = caption("up", std::numeric_limits<std::uint64_t>::max());
+    EXPECT_NO_THROW(load().generate(options, 1));
+    EXPECT_THROW(load().generate(options, 2), InvalidArgument);
 }
 
 TEST_F(PipelineTest, CancelsWhenProgressSaysSo) {
