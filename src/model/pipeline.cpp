@@ -543,9 +543,8 @@ GenerateResult Pipeline::generate(const GenerateOptions& options) const {
 std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int count) const {
     if (count < 1) throw InvalidArgument(fmt::format("[generate] count must be at least 1, got {}", count));
     if (const std::uint64_t seed = given.sampling.seed; seed + static_cast<std::uint64_t>(count - 1) < seed) {
-        throw InvalidArgument(
-            fmt::format("[generate] there are no {} seeds from {} on, the last one is {}", count, seed,
-                        std::numeric_limits<std::uint64_t>::max()));
+        throw InvalidArgument(fmt::format("[generate] there are no {} seeds from {} on, the last one is {}",
+                                          count, seed, std::numeric_limits<std::uint64_t>::max()));
     }
     Parts& parts = *parts_;
     const GenerateOptions options = with_defaults(given);

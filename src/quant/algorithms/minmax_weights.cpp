@@ -81,7 +81,8 @@ void encode_codes(std::span<const float> values, float scale, float offset, cons
 
 template <typename Rounded>
 void encode_codes(std::span<const float> values, const GroupOut& out, const IntegerRange& range) {
-    if (out.offset == nullptr) return encode_codes<Rounded, false>(values, *out.scale, 0.0F, range, out.codes);
+    if (out.offset == nullptr)
+        return encode_codes<Rounded, false>(values, *out.scale, 0.0F, range, out.codes);
     encode_codes<Rounded, true>(values, *out.scale, *out.offset, range, out.codes);
 }
 
@@ -159,8 +160,7 @@ struct WeightRow {
 };
 
 bool is_finite(const WeightRow& row) {
-    return std::isfinite(
-        largest_magnitude(row.values.data(), static_cast<std::int64_t>(row.values.size())));
+    return std::isfinite(largest_magnitude(row.values.data(), static_cast<std::int64_t>(row.values.size())));
 }
 
 // Calls f(row) for every row, in parallel; refuses a row of which it returns false: that is not finite.
