@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,8 +36,8 @@ OURS = {
 PEERS = {
     "diffusers-f32": (["--dtype", "f32"], 2.2, None),
     "diffusers-bf16": (["--dtype", "bf16"], 1.3, None),
-    "sdnq-int8": (["--dtype", "bf16", "--sdnq"], 1.8, "diffusers-bf16"),
-    "sdnq-int8-f32": (["--dtype", "f32", "--sdnq"], 2.7, "diffusers-f32"),  # where the CPU does not multiply bf16
+    "sdnq-int8": (["--dtype", "bf16", "--sdnq"], 1.6, "diffusers-bf16"),
+    "sdnq-int8-f32": (["--dtype", "f32", "--sdnq"], 2.4, "diffusers-f32"),  # where the CPU does not multiply bf16
 }
 
 
@@ -50,11 +51,17 @@ def does_not_fit(folder, times):
     return f"needs some {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free" if needed > free else ""
 
 
-def run(command, environ):
-    """(stdout, seconds, peak bytes) of a process."""
+def run(command, environ, stop_after):
+    """(stdout, seconds) of a process, which is killed with its children after so many seconds."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ}) as process:
-        out, said = process.communicate()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ}, process_group=0) as process:
+        try:
+            out, said = process.communicate(timeout=stop_after)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise RuntimeError(f"stopped after {stop_after:g} s") from None
+            raise
     seconds = time.perf_counter() - start
     if process.returncode != 0:
         raise RuntimeError((said.strip() or f"exit status {process.returncode}").splitlines()[-1])
@@ -83,7 +90,7 @@ def call(side, args, embeds, work):
         threads = ["--threads", args.threads] if args.threads else []
         command = [environment.FOLDER / "bin/python", "-m", "peers.whole_call", args.folder, output, *text, *size, *threads, *PEERS[side][0]]
         environ = {"PYTHONPATH": str(ROOT / "bench"), **settings_of(args.cpu or "")}
-    out, seconds = run(peak_of(command), environ)
+    out, seconds = run(peak_of(command), environ, args.stop_after)
     *lines, peak = out.strip().splitlines()
     report = json.loads("\n".join(lines) if side in OURS else lines[-1])
     stages = report["stages"] if side in PEERS else {one["stage"]: one["seconds"] for one in report["stages"]}
@@ -152,6 +159,7 @@ def main():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cpu", choices=[*HOLDS], help="hold all sides to this level")
     parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS])
+    parser.add_argument("--stop-after", type=float, metavar="SECONDS", help="stop a call that takes longer: the side is left out, and how long it ran is said")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     if args.steps < 2:

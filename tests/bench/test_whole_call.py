@@ -1,4 +1,7 @@
 """Sums of bench/whole_call.py, from calls that did not happen, and what does not fit into memory."""
+import sys
+import time
+
 import numpy as np
 import pytest
 import whole_call
@@ -33,3 +36,11 @@ def test_what_does_not_fit_is_said(tmp_path):
         file.truncate(1 << 40)
     assert "needs some 2419 GB" in whole_call.does_not_fit(tmp_path, 2.2)
     assert whole_call.does_not_fit(tmp_path, 0) == ""
+
+
+def test_a_call_that_takes_longer_is_stopped_with_its_children(tmp_path):
+    program = f"import pathlib, time; time.sleep(3); pathlib.Path({str(tmp_path / 'still_there')!r}).touch()"
+    with pytest.raises(RuntimeError, match=r"^stopped after 0\.5 s$"):
+        whole_call.run(whole_call.peak_of([sys.executable, "-c", program]), {}, 0.5)
+    time.sleep(4)
+    assert not (tmp_path / "still_there").exists()
