@@ -51,14 +51,26 @@ def of_attention(name, old, new, suites="AlignedRowsWithinBounds"):
                   "aerogel_cuda_tests")
 
 
+def of_key_mask(name, old, new, source="attention"):
+    return Mutant(f"mask of keys: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/attention.cu", "CudaAttention.MasksOfKeysHideThem",
+                  "aerogel_cuda_tests")
+
+
 def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds"):
     return Mutant(f"int8 attention: {name}", "src/kernels/cuda/int8_attention.cuh", old, new, "src/kernels/cuda/int8_attention.cu",
                   f"CudaAttention.{suites}", "aerogel_cuda_tests")
 
 
-def of_int8_qk(name, old, new):
-    return Mutant(f"int8 scores: {name}", "src/kernels/cuda/int8_qk_attention.cuh", old, new, "src/kernels/cuda/int8_qk_attention.cu",
+def of_int8_qk(name, old, new, source="int8_qk_attention"):
+    return Mutant(f"int8 scores: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/int8_qk_attention.cu",
                   "CudaAttention.Int8QkWithinBounds", "aerogel_cuda_tests")
+
+
+def of_ring(name, old, new):
+    """In what all attention kernels of sm_80 share: each must notice."""
+    suites = {"attention": "AlignedRowsWithinBounds", "int8_attention": "Int8ProblemsWithinBounds", "int8_qk_attention": "Int8QkWithinBounds"}
+    return [Mutant(f"ring of {unit}: {name}", "src/kernels/cuda/attention_tiles.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"CudaAttention.{suite}",
+                   "aerogel_cuda_tests") for unit, suite in suites.items()]
 
 
 def of_attention_sm90(name, old, new, suites="AlignedRowsWithinBounds", unit="attention_sm90"):
@@ -183,10 +195,11 @@ MUTANTS = [
     of_codes_sm90("offsets of the group before", "read_offsets(place, group + 1);", "read_offsets(place, group);", "bf16_int4", "linear_codes_sm90"),
     of_codes_sm90("offsets exchanged", "half == 0 ? 0x1010 : 0x3232", "half == 0 ? 0x3232 : 0x1010", "bf16_int8", "linear_codes_sm90"),
     of_codes_sm90("nibbles of the step before", "Kind::unpack(words[half], step, both, a, b);", "Kind::unpack(words[half], step / 2, both, a, b);", "bf16_fp4", "linear_codes_sm90"),
-    of_attention("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
-    of_attention("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
-    of_attention("the values are not waited for", "gpu::cp_async_wait<1>();  // the values are here", "gpu::cp_async_wait<2>();  // the values are here"),
-    of_attention("values to the place that is read", "fetch_keys<Shape>(values_at(after(now)), plan.values", "fetch_keys<Shape>(values_at(now), plan.values"),
+    *of_ring("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
+    *of_ring("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
+    *of_ring("the values are not waited for", "gpu::cp_async_wait<1>();  // the values are here", "gpu::cp_async_wait<2>();  // the values are here"),
+    *of_ring("keys to the place that is read", "fetch_keys(Ring::keys_at(next)", "fetch_keys(Ring::keys_at(now)"),
+    *of_ring("values to the place that is read", "fetch_values(Ring::values_at(next)", "fetch_values(Ring::values_at(now)"),
     of_attention("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)"),
     of_attention("masks are not looked at", "(kept >> (j * 8 + c) & 1) != 0 && j * 8 + c < seen", "j * 8 + c < seen"),
     of_attention("a key too few under a causal mask", "query + shift + 1 - behind", "query + shift - behind"),
@@ -195,22 +208,24 @@ MUTANTS = [
     of_attention("a lane overwrites what others read", "            __syncwarp();  // all four have read it\n", ""),
     of_attention("rows beyond the keys are read", "const bool kept = keep(row) && chunk * 8 < from.channels;", "const bool kept = chunk * 8 < from.channels;"),
     of_attention("log-sum-exp in powers of two", "rows.top(t, e) * kLn2 + logf(sum)", "rows.top(t, e) + logf(sum)", "LogSums*"),
-    of_int8_attention("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
-    of_int8_attention("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
-    of_int8_attention("keys to the place that is read", "fetch_keys(keys_at(after(now)), plan.groups", "fetch_keys(keys_at(now), plan.groups"),
+    of_key_mask("keys behind the last one", "key < a.tokens && a.mask", "a.mask"),
+    of_key_mask("the mask of another item", "i / a.padded * a.tokens + key", "key"),
+    of_key_mask("hidden keys are seen", "+ key] != 0)", "+ key] == 0)"),
+    of_key_mask("a word for two", "a.to[i / 32] = seen;", "a.to[i / 64] = seen;"),
+    of_key_mask("of the first word alone", "seen[tile.first / 64]", "seen[0]", "attention_tiles"),
+    of_key_mask("the first half of a word twice", ">> (tile.first % 64)", ">> 0", "attention_tiles"),
+    of_key_mask("each head an item", "/ tiles.heads * tiles.seen_words", "* tiles.seen_words", "attention_tiles"),
+    of_key_mask("not at all", "if (seen != nullptr) tile.kept &=", "if (seen == nullptr) tile.kept &=", "attention_tiles"),
     of_int8_attention("scales of v exchanged", "(i % 2 == 0 ? scale.x : scale.y)", "(i % 2 == 0 ? scale.y : scale.x)"),
     of_int8_attention("stale factor of the other row", "weights.factor[t][i / 2], rows.o", "weights.factor[t][0], rows.o"),
     of_int8_attention("bytes of the weights exchanged", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410)", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x1054)"),
     of_int8_attention("the mean of v forgotten", "if (shift != nullptr) x = __fadd_rn(x, shift[channel]);", ""),
     of_int8_attention("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0;", "const bool is_kept = true;"),
-    of_int8_qk("no barrier before the keys", "may be on their way\n        __syncthreads();", "may be on their way"),
-    of_int8_qk("no barrier before the values", "the values are here\n        __syncthreads();", "the values are here"),
-    of_int8_qk("keys to the place that is read", "fetch_integers(keys_at(after(now)), plan", "fetch_integers(keys_at(now), plan"),
     of_int8_qk("the first part of a block for all", "within * kWidth + i * 16", "i * 16"),
     of_int8_qk("scales of the first part of a block", "kInt8Group * kWidth + within * 4", "kInt8Group * kWidth"),
     of_int8_qk("scales of k exchanged", "(i % 2 == 0 ? scale.x : scale.y)", "(i % 2 == 0 ? scale.y : scale.x)"),
     of_int8_qk("scales of the rows above", "const int query = tile.first + row + i * 8;", "const int query = tile.first + row + i / 2 * 16;"),
-    of_int8_qk("masks are not looked at", "edit_scores<Shape>(s, a.rest, plan.tile, plan.portions[now]);", "(void)a;"),
+    of_int8_qk("masks are not looked at", "edit_scores<Shape>(s, a, plan.tile, keys);", "(void)a;", "attention"),
     of_int8_qk("keys of the first map", "kv_map * ((tiles.k_len + kInt8Group - 1) / kInt8Group) *", "0 *"),
     of_attention_sm90("queries not fenced", "        gpu::fence_async();\n        gpu::barrier_sync", "        gpu::barrier_sync"),
     of_attention_sm90("queries of the other warps not waited for", "        gpu::barrier_sync(1 + group, 128);\n", ""),
@@ -295,6 +310,12 @@ MUTANTS = [
     Mutant("planning: cells of the first type", "src/kernels/planning.h", "choice != nullptr ? choice[map] :", "choice != nullptr ? 0 :",
            "src/kernels/cuda/planning.cu", "CudaPlanning.CellsAndGivenMasks", "aerogel_cuda_tests"),
     of_planning("keys in the order of the first type", "a.k_orders + type * a.k_len", "a.k_orders", "AttentionFollowsAPlanOfTheDevice"),
+    of_planning("cells of a narrower grid", "from[row * a.from_columns + c]", "from[row * a.from_columns / 2 + c]", "GivenMasksMayBeFinerAndShared"),
+    of_planning("every map has a grid of its own", "a.grid_of(map) * a.from_rows", "map * a.from_rows", "GivenMasksMayBeFinerAndShared"),
+    of_planning("one row of cells alone", "row < rows.end && !kept; ++row)\n        for (std::int32_t c = columns.begin; c < columns.end && !kept; ++c)\n            kept = from",
+                "row < rows.begin + 1; ++row)\n        for (std::int32_t c = columns.begin; c < columns.end && !kept; ++c)\n            kept = from", "GivenMasksMayBeFinerAndShared"),
+    of_planning("cells the other way round", "a.grid[cell] = kept ? 1 : 0;", "a.grid[cell] = kept ? 0 : 1;", "CellsAndGivenMasks"),
+    of_planning("a cell too many", "if (cell >= a.maps * a.rows * a.columns) return;", "if (cell > a.maps * a.rows * a.columns) return;", "GivenMasksMayBeFinerAndShared"),
     of_planning("tokens not reversed", "kPlanningStride - 1 - place, channel", "place, channel", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
     of_planning("the tile is overwritten", "add_strided<kType>(sums, q, k);\n            __syncthreads();", "add_strided<kType>(sums, q, k);", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
     of_planning("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),

@@ -75,7 +75,8 @@ def notice(mutant, commands, folder):
     """What the suites say of the mistake; empty if they do not notice it."""
     program, environment = build(mutant, commands, folder), dict(os.environ)
     if mutant.program != "aerogel_emulator_tests":
-        environment["AEROGEL_CUDA_DRIVER"], program = str(program), FOLDER / mutant.program
+        environment |= {"AEROGEL_CUDA_DRIVER": str(program), "AEROGEL_CUDA_MEMORY": "exact"}
+        program = FOLDER / mutant.program
         if mutant.sm != 80:
             environment |= {"AEROGEL_FAKE_SM": str(mutant.sm), "AEROGEL_TEST_MACHINE": "cuda_own"}
     try:

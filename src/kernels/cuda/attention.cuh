@@ -153,10 +153,10 @@ struct FloatRows {
     }
 };
 
-/// s += q k^T for the keys that lie from `k` on.
+/// s = q k^T for the keys that lie from `k` on.
 template <class Shape>
-__device__ __forceinline__ void add_scores(float (&s)[Shape::kQueryTiles][Shape::kKeyTiles][4], int q_rows,
-                                           int k) {
+__device__ __forceinline__ void multiply_floats(float (&s)[Shape::kQueryTiles][Shape::kKeyTiles][4],
+                                                int q_rows, int k) {
     using T = typename Shape::Element;
     constexpr int kTiles = Shape::kQueryTiles, kParts = Shape::kParts;
     const int lane = static_cast<int>(threadIdx.x % 32),
@@ -164,6 +164,9 @@ __device__ __forceinline__ void add_scores(float (&s)[Shape::kQueryTiles][Shape:
     unsigned char* const shared = gpu::shared();
     const unsigned char* const q_at = shared + Shape::kQueries + chunk_at<Shape>(row + lane % 16, lane / 16);
     const unsigned char* const k_at = shared + k + chunk_at<Shape>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+#pragma unroll
+    for (int i = 0; i < kTiles * Shape::kKeyTiles * 4; ++i)
+        s[i / 4 / Shape::kKeyTiles][i / 4 % Shape::kKeyTiles][i % 4] = 0.0F;
 #pragma unroll
     for (int step = 0; step < Shape::kWidth / 16; ++step) {
         std::uint32_t a[kParts][kTiles][4];
@@ -378,11 +381,32 @@ __device__ __forceinline__ bool is_special(const FloatAttentionArgs& a, const Qu
     return keys.kept != KeyWalk<Shape::kKeys>::kAll || later || a.bias != nullptr;
 }
 
+/// The portions of a plan, of which the first is on its way, keys before values. fetch(place, keys) brings
+/// keys, multiply(s, place) makes scores of them; factor_of as for take_powers().
+template <class Shape, class Fetch, class Multiply, class Factor>
+__device__ __forceinline__ void attend(Plan<Shape::kKeys>& plan, const FloatAttentionArgs& a,
+                                       const Fetch& fetch, const Multiply& multiply,
+                                       const Factor& factor_of) {
+    FloatRows<Shape> rows;
+    rows.begin();
+    const auto weigh = [&](Weights<Shape>& weights, const KeyTile& keys, int place) {
+        float s[Shape::kQueryTiles][Shape::kKeyTiles][4];
+        multiply(s, place);
+        if (is_special<Shape>(a, plan.tile, keys)) edit_scores<Shape>(s, a, plan.tile, keys);
+        take_powers<Shape>(s, rows, weights, factor_of);
+    };
+    go_round<Ring<Shape>, Weights<Shape>>(
+        plan, fetch, [&](int place, const KeyTile& keys) { fetch_keys<Shape>(place, plan.values, keys); },
+        weigh, [&](const Weights<Shape>& weights, int place) { add_values<Shape>(rows, weights, place); });
+    store_rows<Shape>(rows, a, plan.tile);
+}
+
 template <class Shape>
 __device__ __forceinline__ void float_attention(const FloatAttentionArgs& a) {
     const int tile_rows = static_cast<int>(blockDim.x / 32) * Shape::kWarpRows;
     auto& plan = *reinterpret_cast<Plan<Shape::kKeys>*>(gpu::shared());
     static_assert(sizeof(plan) <= Shape::kTops);
+    const auto fetch = [&](int place, const KeyTile& keys) { fetch_keys<Shape>(place, plan.keys, keys); };
     {
         const QueryTile tile(a.tiles, tile_rows);
         if (tile.first >= tile.last) return;
@@ -392,42 +416,15 @@ __device__ __forceinline__ void float_attention(const FloatAttentionArgs& a) {
         fetch_rows<Shape>(gpu::shared() + Shape::kQueries,
                           {MapRows(a.q, tile.map, 2), channels, a.aligned != 0}, tile.first, tile_rows,
                           [&](int row) { return tile.first + row < tile.last; });
-        fetch_keys<Shape>(Shape::kRing, plan.keys, plan.portions[0]);
+        fetch(Ring<Shape>::keys_at(0), plan.portions[0]);
         gpu::cp_async_commit();
-        fetch_keys<Shape>(Shape::kRing + Shape::kPlaceBytes, plan.values, plan.portions[0]);
+        fetch_keys<Shape>(Ring<Shape>::values_at(0), plan.values, plan.portions[0]);
         gpu::cp_async_commit();
     }
-    FloatRows<Shape> rows;
-    rows.begin();
-    // Keys and values of portion 0 take places 0 and 1, of portion 1 places 2 and 0, of portion 2 places 1
-    // and 2: always the one whose content was used before the last barrier.
-    const auto keys_at = [](int now) { return Shape::kRing + (now == 0 ? 0 : 3 - now) * Shape::kPlaceBytes; };
-    const auto values_at = [](int now) {
-        return Shape::kRing + (now == 2 ? 2 : 1 - now) * Shape::kPlaceBytes;
+    const auto multiply = [&](float(&s)[Shape::kQueryTiles][Shape::kKeyTiles][4], int place) {
+        multiply_floats<Shape>(s, tile_rows, place);
     };
-    const auto after = [](int now) { return now == 2 ? 0 : now + 1; };
-    for (int now = 0; plan.portions[now].kept != 0; now = after(now)) {
-        gpu::cp_async_wait<1>();  // the keys are here, the values may be on their way
-        __syncthreads();
-        fetch_keys<Shape>(keys_at(after(now)), plan.keys, plan.portions[after(now)]);
-        gpu::cp_async_commit();
-        if (threadIdx.x == 0) plan.step(after(after(now)));
-        Weights<Shape> weights;
-        {
-            float s[Shape::kQueryTiles][Shape::kKeyTiles][4] = {};
-            add_scores<Shape>(s, tile_rows, keys_at(now));
-            if (is_special<Shape>(a, plan.tile, plan.portions[now]))
-                edit_scores<Shape>(s, a, plan.tile, plan.portions[now]);
-            take_powers<Shape>(s, rows, weights, [&](int, int) { return a.factor; });
-        }
-        gpu::cp_async_wait<1>();  // the values are here
-        __syncthreads();
-        fetch_keys<Shape>(values_at(after(now)), plan.values, plan.portions[after(now)]);
-        gpu::cp_async_commit();
-        add_values<Shape>(rows, weights, values_at(now));
-    }
-    gpu::cp_async_wait<0>();  // of queries that see no key
-    store_rows<Shape>(rows, a, plan.tile);
+    attend<Shape>(plan, a, fetch, multiply, [&](int, int) { return a.factor; });
 }
 
 /// A thread per key.

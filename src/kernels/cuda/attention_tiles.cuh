@@ -131,4 +131,42 @@ struct KeyWalk {
     }
 };
 
+/// Keys and values take turns in three places of shared memory: those of portion 0 take places 0 and 1, of
+/// portion 1 places 2 and 0, of portion 2 places 1 and 2, always the one whose content was used before the
+/// last barrier.
+template <class Kernel>
+struct Ring {
+    static __device__ __forceinline__ int keys_at(int now) {
+        return Kernel::kRing + (now == 0 ? 0 : 3 - now) * Kernel::kPlaceBytes;
+    }
+    static __device__ __forceinline__ int values_at(int now) {
+        return Kernel::kRing + (now == 2 ? 2 : 1 - now) * Kernel::kPlaceBytes;
+    }
+    static __device__ __forceinline__ int after(int now) { return now == 2 ? 0 : now + 1; }
+};
+
+/// All portions of a plan, each fetched a portion ahead; the first is on its way, keys before values.
+/// weigh(weights, portion, place) makes weights of the keys there, add(weights, place) adds the values.
+template <class Ring, class Weights, class Plan, class FetchKeys, class FetchValues, class Weigh, class Add>
+__device__ __forceinline__ void go_round(Plan& plan, const FetchKeys& fetch_keys,
+                                         const FetchValues& fetch_values, const Weigh& weigh,
+                                         const Add& add) {
+    for (int now = 0; plan.portions[now].kept != 0; now = Ring::after(now)) {
+        const int next = Ring::after(now);
+        gpu::cp_async_wait<1>();  // the keys are here, the values may be on their way
+        __syncthreads();
+        fetch_keys(Ring::keys_at(next), plan.portions[next]);
+        gpu::cp_async_commit();
+        if (threadIdx.x == 0) plan.step(Ring::after(next));
+        Weights weights;
+        weigh(weights, plan.portions[now], Ring::keys_at(now));
+        gpu::cp_async_wait<1>();  // the values are here
+        __syncthreads();
+        fetch_values(Ring::values_at(next), plan.portions[next]);
+        gpu::cp_async_commit();
+        add(weights, Ring::values_at(now));
+    }
+    gpu::cp_async_wait<0>();  // of queries that see no key
+}
+
 }  // namespace aerogel::cuda

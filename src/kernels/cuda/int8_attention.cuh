@@ -44,12 +44,12 @@ struct Int8Plan {
     QueryTile tile;
     const unsigned char *keys, *values;  ///< blocks of the map
     KeyWalk<kInt8Group> walk;
-    KeyTile groups[3];  ///< no bit: no group
+    KeyTile portions[3];  ///< no bit: no group
 
     __device__ __forceinline__ void step(int to) {
         KeyTile group;
         if (!walk.next(group)) group.kept = 0;
-        groups[to] = group;
+        portions[to] = group;
     }
 };
 
@@ -319,39 +319,20 @@ __device__ __forceinline__ void int8_attention(const Int8AttentionArgs& a) {
     }
     __syncthreads();
     fetch_queries<Kernel>(a.q, a.tiles.q_len, tile);
-    fetch_keys(Kernel::kRing, plan.groups[0]);
+    fetch_keys(Ring<Kernel>::keys_at(0), plan.portions[0]);
     gpu::cp_async_commit();
-    fetch_values(Kernel::kRing + Kernel::kPlaceBytes, plan.groups[0]);
+    fetch_values(Ring<Kernel>::values_at(0), plan.portions[0]);
     gpu::cp_async_commit();
     Int8Rows<Kernel> rows(a, tile);
-    // The places take turns as in attention.cuh.
-    const auto keys_at = [](int now) {
-        return Kernel::kRing + (now == 0 ? 0 : 3 - now) * Kernel::kPlaceBytes;
+    const auto weigh = [&](Int8Weights<Kernel>& weights, const KeyTile& keys, int place) {
+        std::int32_t s[Kernel::kQueryTiles][kGroupTiles][4];
+        multiply_keys<Kernel>(s, place);
+        scale_scores<Kernel>(s, rows, a, plan.tile, place, keys.kept);
+        take_bytes<Kernel>(s, rows, weights);
     };
-    const auto values_at = [](int now) {
-        return Kernel::kRing + (now == 2 ? 2 : 1 - now) * Kernel::kPlaceBytes;
-    };
-    const auto after = [](int now) { return now == 2 ? 0 : now + 1; };
-    for (int now = 0; plan.groups[now].kept != 0; now = after(now)) {
-        gpu::cp_async_wait<1>();  // the keys are here, the values may be on their way
-        __syncthreads();
-        fetch_keys(keys_at(after(now)), plan.groups[after(now)]);
-        gpu::cp_async_commit();
-        if (threadIdx.x == 0) plan.step(after(after(now)));
-        Int8Weights<Kernel> weights;
-        {
-            std::int32_t s[Kernel::kQueryTiles][kGroupTiles][4];
-            multiply_keys<Kernel>(s, keys_at(now));
-            scale_scores<Kernel>(s, rows, a, plan.tile, keys_at(now), plan.groups[now].kept);
-            take_bytes<Kernel>(s, rows, weights);
-        }
-        gpu::cp_async_wait<1>();  // the values are here
-        __syncthreads();
-        fetch_values(values_at(after(now)), plan.groups[after(now)]);
-        gpu::cp_async_commit();
-        add_bytes<Kernel>(rows, weights, values_at(now));
-    }
-    gpu::cp_async_wait<0>();  // of queries that see no key
+    go_round<Ring<Kernel>, Int8Weights<Kernel>>(
+        plan, fetch_keys, fetch_values, weigh,
+        [&](const Int8Weights<Kernel>& weights, int place) { add_bytes<Kernel>(rows, weights, place); });
     __syncwarp();
     store_int8_rows<Kernel>(rows, a, plan.tile);
 }

@@ -103,11 +103,8 @@ template <class Shape>
 __device__ __forceinline__ void int8_qk_attention(const Int8QkArgs& a) {
     auto& plan = *reinterpret_cast<Int8QkPlan<Shape::kKeys>*>(gpu::shared());
     static_assert(sizeof(plan) <= Shape::kTops);
-    const auto fetch_integers = [&](int place, const KeyTile& keys) {
+    const auto fetch = [&](int place, const KeyTile& keys) {
         fetch_int8_keys<Shape>(place, plan.blocks, keys);
-    };
-    const auto fetch_values = [&](int place, const KeyTile& keys) {
-        fetch_keys<Shape>(place, plan.values, keys);
     };
     {
         const QueryTile tile(a.rest.tiles, static_cast<int>(blockDim.x / 32) * Shape::kWarpRows);
@@ -115,46 +112,18 @@ __device__ __forceinline__ void int8_qk_attention(const Int8QkArgs& a) {
         if (threadIdx.x == 0) make_int8_plan<Shape>(plan, a, tile);
         __syncthreads();
         fetch_queries<Shape>(a.q, a.rest.tiles.q_len, tile);
-        fetch_integers(Shape::kRing, plan.portions[0]);
+        fetch(Ring<Shape>::keys_at(0), plan.portions[0]);
         gpu::cp_async_commit();
-        fetch_values(Shape::kRing + Shape::kPlaceBytes, plan.portions[0]);
+        fetch_keys<Shape>(Ring<Shape>::values_at(0), plan.values, plan.portions[0]);
         gpu::cp_async_commit();
         find_factors<Shape>(a, tile);
     }
-    FloatRows<Shape> rows;
-    rows.begin();
-    // The places take turns as in attention.cuh.
-    const auto keys_at = [](int now) { return Shape::kRing + (now == 0 ? 0 : 3 - now) * Shape::kPlaceBytes; };
-    const auto values_at = [](int now) {
-        return Shape::kRing + (now == 2 ? 2 : 1 - now) * Shape::kPlaceBytes;
+    const auto multiply = [&](float(&s)[Shape::kQueryTiles][Shape::kKeyTiles][4], int place) {
+        std::int32_t sums[Shape::kQueryTiles][Shape::kKeyTiles][4];
+        multiply_keys<Shape>(sums, place);
+        scale_by_keys<Shape>(sums, s, place);
     };
-    const auto after = [](int now) { return now == 2 ? 0 : now + 1; };
-    for (int now = 0; plan.portions[now].kept != 0; now = after(now)) {
-        gpu::cp_async_wait<1>();  // the keys are here, the values may be on their way
-        __syncthreads();
-        fetch_integers(keys_at(after(now)), plan.portions[after(now)]);
-        gpu::cp_async_commit();
-        if (threadIdx.x == 0) plan.step(after(after(now)));
-        Weights<Shape> weights;
-        {
-            float s[Shape::kQueryTiles][Shape::kKeyTiles][4];
-            {
-                std::int32_t sums[Shape::kQueryTiles][Shape::kKeyTiles][4];
-                multiply_keys<Shape>(sums, keys_at(now));
-                scale_by_keys<Shape>(sums, s, keys_at(now));
-            }
-            if (is_special<Shape>(a.rest, plan.tile, plan.portions[now]))
-                edit_scores<Shape>(s, a.rest, plan.tile, plan.portions[now]);
-            take_powers<Shape>(s, rows, weights, [](int t, int e) { return factor_of_row<Shape>(t, e); });
-        }
-        gpu::cp_async_wait<1>();  // the values are here
-        __syncthreads();
-        fetch_values(values_at(after(now)), plan.portions[after(now)]);
-        gpu::cp_async_commit();
-        add_values<Shape>(rows, weights, values_at(now));
-    }
-    gpu::cp_async_wait<0>();  // of queries that see no key
-    store_rows<Shape>(rows, a.rest, plan.tile);
+    attend<Shape>(plan, a.rest, fetch, multiply, [](int t, int e) { return factor_of_row<Shape>(t, e); });
 }
 
 }  // namespace aerogel::cuda
