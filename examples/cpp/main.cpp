@@ -20,7 +20,7 @@ int main(int argc, char** argv) {
         aerogel::GenerateOptions options;
         options.prompt = argv[2];
         if (argc > 4) options.sampling.steps = std::stoi(argv[4]);
-        options.keep = false;  // one picture: each component leaves the memory after its turn
+        options.keep = aerogel::Keep::nothing;  // one picture: each component goes after its turn
         options.progress = [](int step, int steps, double seconds) {
             std::cout << "step " << step << "/" << steps << ": " << seconds << " s\n";
             return true;  // false stops

@@ -73,6 +73,10 @@ class LayeredModel {
     /// Names that its Linears have elsewhere, for files of other programs (quant/original_names.h).
     virtual std::span<const OriginalName> original_names() const;
 
+    /// Linear::move_weight() of every Linear, which is all but some vectors and tables, which stay where they
+    /// are. No call may be running.
+    void move_weights(WeightPlace place);
+
     /// Bytes of all weights as stored on disk (quantized ones at their stored size).
     std::size_t weight_bytes() const;
     /// IoError when a file it was loaded from has been shortened since. Float weights are read from it when

@@ -26,6 +26,9 @@ struct StepContext {
     Context call = {};
 };
 
+/// Which memory holds the packed weight of a layer that computes on a GPU.
+enum class WeightPlace : std::uint8_t { device, host };
+
 /// y[m, out_features] = x[m, in_features] * w^T + bias, for any m.
 class Linear {
   public:
@@ -40,6 +43,10 @@ class Linear {
     virtual std::string scheme() const = 0;
     /// Bytes of the weights, scales and bias as stored on disk (not the packed form).
     virtual std::size_t weight_bytes() const = 0;
+    /// To `host`: what forward() reads on a GPU waits in host memory, packed as it is, and that of the GPU is
+    /// free; forward() throws InvalidArgument meanwhile. To `device`: it comes back by copies. The copy of
+    /// the weight in host memory stays. Does nothing on the CPU. No forward() may be running.
+    virtual void move_weight(WeightPlace) {}
 };
 
 /// A float matrix that lies in a file and is read when it is needed, any number of times.
@@ -68,6 +75,7 @@ class FloatLinear final : public Linear {
     void forward(const TensorView& x, const MutableView& y, const StepContext& step) const override;
     std::string scheme() const override { return "FLOAT"; }
     std::size_t weight_bytes() const override;
+    void move_weight(WeightPlace place) override;
     /// The weight as it was given (a view of a mapped file costs no memory of its own), and the bias in f32
     /// or undefined.
     Tensor weight() const;

@@ -49,6 +49,16 @@ struct SamplingOptions {
     StepCacheConfig cache;
 };
 
+/// What becomes of a component of a pipeline when its turn is over.
+enum class Keep : std::uint8_t {
+    on_device,
+    /// On a GPU: its packed weights wait in host memory, and come back by one copy when its next turn begins;
+    /// the GPU holds one component at a time. On the CPU they are there already.
+    in_host_memory,
+    /// The next turn loads it anew, without what was changed by hand: memory holds one component at a time.
+    nothing
+};
+
 /// Settings of one video.
 struct GenerateOptions {
     std::string prompt;
@@ -71,9 +81,7 @@ struct GenerateOptions {
     /// The policy of policy_static_from(transformer, step), in place of `timestep_policy`.
     std::optional<int> first_static_step;
     bool decode = true;  ///< false: the result is latents, and no VAE is loaded
-    /// False: a component is loaded when its turn comes and released after it, so that memory holds one at a
-    /// time; the next call loads it anew, without what was changed by hand. true: they stay.
-    bool keep = true;
+    Keep keep = Keep::on_device;
     /// Where there is a VAE: a small picture f32 [3, 1, rows, columns] in [-1, 1], a pixel for each place of
     /// the latents of the middle frame, of what the video will be as far as the model knows in this step
     /// (0-based).
@@ -151,7 +159,8 @@ class Pipeline {
 
     /// Experts: 1, or 2 where transformer_2 takes over at low noise (boundary_ratio, as in Wan 2.2).
     int experts() const;
-    /// Loaded when it was not yet. The reference is valid until generate() with keep = false.
+    /// Loaded when it was not yet, and on its device until generate() with another Keep than on_device. The
+    /// reference is valid until one with Keep::nothing.
     Transformer& transformer(int expert = 0) { return loaded(expert); }
     const Transformer& transformer(int expert = 0) const { return loaded(expert); }
     /// Of the transformer, of the first of two experts; nothing is loaded for it.
@@ -175,7 +184,7 @@ class Pipeline {
 
   private:
     struct Parts;
-    class Released;
+    class LettingGo;
     explicit Pipeline(std::unique_ptr<Parts> parts);
     Transformer& loaded(int expert) const;
     std::unique_ptr<Parts> parts_;

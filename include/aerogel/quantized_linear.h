@@ -68,6 +68,7 @@ class QuantizedLinear final : public Linear {
     /// "..._CONVROT".
     std::string scheme() const override;
     std::size_t weight_bytes() const override;
+    void move_weight(WeightPlace place) override;
     const QuantizedLinearWeights& weights() const;
 
   private:

@@ -1,13 +1,13 @@
 """The kernel's form of a layer's arrays on a device: made when first needed, and anew when an array is another one or was written to.
 
 It dies with the array `weight` and borrows the memory of all of them; whoever runs it holds the arrays. On a GPU it is in memory of torch's, beside
-the arrays, which may lie there or on the CPU."""
+the arrays, which may lie there or on the CPU. When a layer leaves a GPU for the CPU, that form waits in host memory, and coming back is a copy."""
 from __future__ import annotations
 
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -53,7 +53,19 @@ class Packed:
     memory: list[torch.Tensor] = field(default_factory=list)  # on a GPU
     streams: set[int] = field(default_factory=set)  # those that torch knows to use it
     arrays: list[weakref.ref[torch.Tensor]] = field(default_factory=list)  # those of the layer that graphs have the ticket of
+    waits_for: tuple[weakref.ref[torch.UntypedStorage], Any] | None = None  # the weight, and the key, once its layer has left for the CPU
     _ticket: torch.Tensor | None = None
+
+    def __del__(self) -> None:
+        """Nobody runs it any more."""
+        if self.waits_for is None or (weight := self.waits_for[0]()) is None:
+            return
+        try:
+            self.core.move_weight(False)
+        except Exception:  # no memory for it, or the interpreter ends: it will be packed again
+            return
+        with _lock:
+            _waiting[weight] = Waiting(self.waits_for[1], self.core, self.versions, self.storages, self.copies)
 
     def stream(self) -> int:
         """The stream for a call now. The memory is not lent again before that work is done, on whatever stream it was made."""
@@ -80,6 +92,17 @@ class Packed:
         return self._ticket
 
 
+class Waiting(NamedTuple):
+    """A form for a GPU in host memory."""
+
+    key: Any
+    core: _core.Linear
+    versions: tuple[int, ...]
+    storages: list[StorageWeakRef]
+    copies: list[torch.Tensor]
+
+
+_waiting: weakref.WeakKeyDictionary[torch.UntypedStorage, Waiting] = weakref.WeakKeyDictionary()
 _by_weight: weakref.WeakKeyDictionary[torch.UntypedStorage, dict[Any, Packed]] = weakref.WeakKeyDictionary()
 _by_ticket: weakref.WeakKeyDictionary[torch.UntypedStorage, weakref.ref[Packed]] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # a signal handler that runs while a layer is packed may call a layer
@@ -126,31 +149,48 @@ def packed(layout: Layout, arrays: Sequence[torch.Tensor], place: torch.device =
     with _lock:
         made = _by_weight.get(arrays[0].untyped_storage(), {}).get(key)
         if made is None or made.versions != versions:
+            waits = _waiting.get(arrays[0].untyped_storage())
+            if waits is not None and waits.key == key and waits.versions == versions:
+                made = _on_gpu(layout, arrays, lambda: _brought(waits), waits.copies, place)
+                del _waiting[arrays[0].untyped_storage()]
+                return made
             plain = [a.detach().cpu().contiguous() for a in arrays]
             copies, named = [p for p, a in zip(plain, arrays) if p.data_ptr() != a.data_ptr()], dict(zip(layout.names, plain))
             if place.type == "cpu":
                 made = _keep(layout, arrays, _core.Linear.from_arrays(*layout[1:], **named), copies)
             else:
-                made = _on_gpu(layout, arrays, named, copies, place)
+                made = _on_gpu(layout, arrays, lambda: _core.Linear.on_gpu(place.index, *layout[1:], **named), copies, place)
     return made
 
 
-def _on_gpu(layout: Layout, arrays: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor], copies: list[torch.Tensor],
+def _brought(waits: Waiting) -> _core.Linear:
+    try:
+        waits.core.move_weight(True)
+    except BaseException:
+        waits.core.move_weight(False)
+        raise
+    return waits.core
+
+
+def _on_gpu(layout: Layout, arrays: Sequence[torch.Tensor], make: Callable[[], _core.Linear], copies: list[torch.Tensor],
             place: torch.device) -> Packed:
     stream = stream_of(place)
     with lending() as memory:
-        core = _core.Linear.on_gpu(place.index, *layout[1:], **named)
+        core = make()
     made = _keep(layout, arrays, core, copies, place)
     made.memory, made.streams = memory.left(), {stream}
     return made
 
 
 def leave(arrays: Sequence[torch.Tensor], place: torch.device) -> None:
-    """Forgets the forms of these arrays for other devices: a layer has moved there."""
+    """Forgets the forms of these arrays for other devices: a layer has moved there. Where it is the CPU, that of a GPU waits there."""
     if arrays:
+        weight = arrays[0].untyped_storage()
         with _lock:
-            kept = _by_weight.get(arrays[0].untyped_storage(), {})
+            kept = _by_weight.get(weight, {})
             for key in [k for k in kept if k[1] != place]:
+                if place.type == "cpu":
+                    kept[key].waits_for = weakref.ref(weight), key
                 del kept[key]
 
 

@@ -156,6 +156,13 @@ void bind_linear(nb::module_& module) {
         .def_prop_ro(
             "check_intact", [](const QuantizedLinear& linear) { return linear.weights().check_intact; },
             "To be called when the arrays have been read; None where they are not views of a file.")
+        .def(
+            "move_weight",
+            [](QuantizedLinear& linear, bool to_gpu) {
+                without_gil([&] { linear.move_weight(to_gpu ? WeightPlace::device : WeightPlace::host); });
+            },
+            nb::arg("to_gpu"),
+            "Of a layer on a GPU: what it has packed waits in host memory, or comes back. Nobody may run it.")
         .def("forward", &forward, nb::arg("x"), nb::arg("y"), nb::arg("timestep") = -1,
              nb::arg("policy").none() = nb::none(), nb::arg("stream") = 0,
              "Writes x w^T + bias to y; f32 or bf16, on the layer's device. Work on a GPU is put on the "

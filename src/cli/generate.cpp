@@ -56,7 +56,7 @@ struct GenerateFlags {
     int preview_every = 0;
     int batch = 1;
     std::vector<std::string> outputs;
-    bool keep = false;
+    std::string keep;  // "device", "host" or nothing
     bool timings = false;
     bool json = false;
 };
@@ -84,7 +84,9 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     options.first_static_step = flags.quantization.first_static_step;
     options.last_image = flags.last_frame;
     options.sparse = sparse_config(flags.sparse);
-    options.keep = flags.keep;
+    options.keep = flags.keep == "device" ? Keep::on_device
+                   : flags.keep == "host" ? Keep::in_host_memory
+                                          : Keep::nothing;
     return options;
 }
 
@@ -301,6 +303,12 @@ void add_output_flags(CLI::App& command, GenerateFlags& flags) {
                     "Where to write: a .png, .jpg or .webp file for a picture, .mp4 or .gif for a video, "
                     ".safetensors for exact\nvalues, or a folder for PNG files; repeatable")
         ->required();
+    command
+        .add_flag("--keep{device}", flags.keep,
+                  "Hold all components in memory until the end, as a server does (default: each goes when "
+                  "its turn is over); --keep=host: in the memory of the host, so that a GPU holds one at a "
+                  "time")
+        ->check(CLI::IsMember({"device", "host"}));
 }
 
 }  // namespace
@@ -341,10 +349,6 @@ void add_generate(CLI::App& app) {
     command->add_option("--last-frame", flags->last_frame,
                         "A picture that the video of an image-to-video model ends with");
     add_output_flags(*command, *flags);
-    command->add_flag(
-        "--keep", flags->keep,
-        "Hold all components in memory until the end, as a server does (default: each goes when its "
-        "turn is over)");
     command->add_flag("--timings", flags->timings,
                       "Also tell where the time went: calls, seconds, rate and share of the peak of each "
                       "operation");

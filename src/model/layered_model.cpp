@@ -109,6 +109,10 @@ std::string_view LayeredModel::default_attentions() const {
     return kDefaultAttentions;
 }
 
+void LayeredModel::move_weights(WeightPlace place) {
+    for (LinearSlot* slot : layers_.linears) slot->layer->move_weight(place);
+}
+
 std::size_t LayeredModel::weight_bytes() const {
     std::size_t bytes = layers_.other_bytes;
     for (const LinearSlot* slot : layers_.linears) bytes += slot->layer->weight_bytes();

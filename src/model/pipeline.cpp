@@ -21,6 +21,7 @@
 #include "model/image/clip_vision.h"
 #include "model/image/frame_condition.h"
 #include "model/image/image_input.h"
+#include "model/pipeline_component.h"
 #include "model/pipeline_folder.h"
 #include "model/preview.h"
 #include "model/sampling_run.h"
@@ -171,7 +172,6 @@ struct Conditions {
 
 }  // namespace
 
-/// Components are shared with the calls that use them, so that another call may let go of them.
 struct Pipeline::Parts {
     std::filesystem::path path;
     std::array<LoadOptions, 2> options;  ///< of the experts
@@ -182,10 +182,10 @@ struct Pipeline::Parts {
     bool has_text = false;
     bool own_transformer = false;  ///< the transformer is the caller's: it is never let go
 
-    std::mutex mutex;
-    std::array<std::shared_ptr<Transformer>, 2> transformers;
-    std::shared_ptr<PromptEncoder> text;
-    std::shared_ptr<Vae> vae;
+    std::array<PipelineComponent<Transformer>, 2> transformers;
+    PipelineComponent<PromptEncoder> text;
+    PipelineComponent<Vae> vae;
+
     static std::unique_ptr<Parts> read(const std::filesystem::path& path) {
         auto parts = std::make_unique<Parts>();
         parts->path = path;
@@ -218,19 +218,14 @@ struct Pipeline::Parts {
 
     using LoadProgress = std::function<void(double done)>;
 
-    bool is_loaded(int expert) {
-        const std::lock_guard lock(mutex);
-        return transformers.at(static_cast<std::size_t>(expert)) != nullptr;
-    }
+    bool is_loaded(int expert) const { return transformers.at(static_cast<std::size_t>(expert)).is_loaded(); }
 
     std::shared_ptr<Transformer> transformer(int expert, const LoadProgress& progress = {}) {
-        const std::lock_guard lock(mutex);
-        auto& loaded = transformers.at(static_cast<std::size_t>(expert));
-        if (loaded) return loaded;
-        LoadOptions how = options.at(static_cast<std::size_t>(expert));
-        if (progress) how.on_progress = progress;
-        loaded = Transformer::load(expert == 0 ? path : path / Experts::folder_of(1), how);
-        return loaded;
+        return transformers.at(static_cast<std::size_t>(expert)).get([&] {
+            LoadOptions how = options.at(static_cast<std::size_t>(expert));
+            if (progress) how.on_progress = progress;
+            return Transformer::load(expert == 0 ? path : path / Experts::folder_of(1), how);
+        });
     }
 
     /// The same as a stage of a call.
@@ -241,38 +236,33 @@ struct Pipeline::Parts {
     }
 
     std::shared_ptr<PromptEncoder> prompt_encoder(const LoadProgress& progress) {
-        const std::lock_guard lock(mutex);
-        if (text) return text;
-        LoadOptions how = text_options;
-        if (progress) how.on_progress = progress;
-        text = PromptEncoder::load(path, how);
-        return text;
+        return text.get([&] {
+            LoadOptions how = text_options;
+            if (progress) how.on_progress = progress;
+            return PromptEncoder::load(path, how);
+        });
     }
 
     std::shared_ptr<Vae> decoder() {
-        const std::lock_guard lock(mutex);
-        const Device device = options[0].device;
-        const bool there = !machine_of(device).convolution.empty();  // else the CPU has to do
-        if (!vae) vae = Vae::load(path / "vae", there ? device : Device::cpu);
-        return vae;
+        return vae.get([&] {
+            const Device device = options[0].device;
+            const bool there = !machine_of(device).convolution.empty();  // else the CPU has to do
+            return Vae::load(path / "vae", there ? device : Device::cpu);
+        });
     }
 
     /// Null: the sample is the video.
     const VaeShape* vae_shape() const { return known_vae_shape ? &*known_vae_shape : nullptr; }
 
-    template <typename T>
-    void release(std::shared_ptr<T>& component) {
-        const std::lock_guard lock(mutex);
-        component.reset();
+    void let_go_of_transformer(int expert, Keep keep) {
+        if (own_transformer && keep == Keep::nothing) return;
+        transformers.at(static_cast<std::size_t>(expert)).let_go(keep);
     }
-    void release_transformer(int expert) {
-        if (!own_transformer) release(transformers.at(static_cast<std::size_t>(expert)));
-    }
-    void release_all() {
-        release(text);
-        release(vae);
-        release_transformer(0);
-        release_transformer(1);
+    void let_go(Keep keep) {
+        text.let_go(keep);
+        vae.let_go(keep);
+        let_go_of_transformer(0, keep);
+        let_go_of_transformer(1, keep);
     }
 
     /// What one call of generate() does.
@@ -326,7 +316,7 @@ void Pipeline::Parts::look_at_pictures(const GivenPictures& given, const Generat
             }
         });
     }
-    if (!call.keep) release(vae);
+    vae.let_go(call.keep);
     if (!path_exists(path / "image_encoder" / "config.json")) return;
     const auto encoder = stages.run("load image_encoder", [&] {
         return std::make_unique<ClipVision>(path / "image_encoder", LoadOptions{.device = options[0].device});
@@ -373,7 +363,7 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
     if (conditions.first_frame.defined()) inputs.options.first_frame = conditions.first_frame;
     inputs.size = sample_size(call.sampling, vae_shape(), patch);
     inputs.transformer = [&](int expert) {
-        if (!call.keep) release_transformer(1 - expert);
+        let_go_of_transformer(1 - expert, call.keep);
         return is_loaded(expert) ? transformer(expert) : staged_transformer(expert, stages);
     };
     int done = 0;  // steps of all videos
@@ -390,10 +380,8 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
         for (const RunInputs& run : runs) made.push_back(std::move(sample({run}, patch[0]).front()));
         return made;
     });
-    if (!call.keep) {
-        release_transformer(0);
-        release_transformer(1);
-    }
+    let_go_of_transformer(0, call.keep);
+    let_go_of_transformer(1, call.keep);
     return results;
 }
 
@@ -415,21 +403,20 @@ void Pipeline::Parts::decode(std::vector<GenerateResult>& results, const Generat
         for (std::size_t i = 0; i < results.size(); ++i)
             to_pixels(results[i].video, static_cast<double>(i) / static_cast<double>(results.size()));
     });
-    if (!call.keep) release(vae);
+    vae.let_go(call.keep);
 }
 
 /// Lets go of all components at the end, also after an error.
-class Pipeline::Released {
+class Pipeline::LettingGo {
   public:
-    Released(Parts& parts, bool wanted) : parts_(wanted ? &parts : nullptr) {}
-    Released(const Released&) = delete;
-    Released& operator=(const Released&) = delete;
-    ~Released() {
-        if (parts_ != nullptr) parts_->release_all();
-    }
+    LettingGo(Parts& parts, Keep keep) : parts_(parts), keep_(keep) {}
+    LettingGo(const LettingGo&) = delete;
+    LettingGo& operator=(const LettingGo&) = delete;
+    ~LettingGo() { parts_.let_go(keep_); }
 
   private:
-    Parts* parts_;
+    Parts& parts_;
+    Keep keep_;
 };
 
 Pipeline::Pipeline(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -478,7 +465,7 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
     for (LoadOptions* options : {&parts->options[0], &parts->options[1], &parts->text_options})
         options->device = transformer->device();
     parts->config = transformer->config();
-    parts->transformers[0] = std::move(transformer);
+    parts->transformers[0].get([&] { return std::move(transformer); });
     parts->own_transformer = true;
     return Pipeline(std::move(parts));
 }
@@ -556,17 +543,17 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     }
     Sampler::create(*sampling.sampler, run_levels(parts.folder, sampling));  // checks them
     const GivenPictures given_pictures = read_pictures(options, parts.folder);
-    const Released released(parts, !options.keep);
+    const LettingGo at_the_end(parts, options.keep);
     Stages stages(options);
     Conditions conditions;
     conditions.prompt = parts.embeddings(options, false, stages);
     if (parts.guides(sampling)) conditions.negative = parts.embeddings(options, true, stages);
-    if (!options.keep) parts.release(parts.text);
+    parts.text.let_go(options.keep);
     parts.look_at_pictures(given_pictures, options, conditions, stages);
     if (options.on_preview && has_vae()) {
         const auto vae = stages.run("load vae", [&] { return parts.decoder(); });
         conditions.preview.emplace(*vae);
-        if (!options.keep) parts.release(parts.vae);
+        parts.vae.let_go(options.keep);
     }
     std::vector<GenerateResult> results = parts.denoise(options, conditions, count, stages);
     if (has_vae() && options.decode) parts.decode(results, options, stages);

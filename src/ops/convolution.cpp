@@ -80,7 +80,7 @@ void Convolution::pack(const Tensor& weight, Device device) {
     matrix.data = weight.to(Device::cpu).reshaped({matrix.rows, matrix.columns});
     Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
     run_operation([&] { kernel_->pack(problem_, matrix, static_cast<std::byte*>(packed.mutable_data())); });
-    packed_ = packed.to(device);
+    packed_ = PackedArray(packed, device);
 }
 
 void Convolution::run_kernel(ConvolutionArgs args, const Context& context) const {
@@ -93,7 +93,7 @@ void Convolution::run_kernel(ConvolutionArgs args, const Context& context) const
                        .arithmetic = Arithmetic::f32,
                        .operations = 2.0 * pixels * channels * static_cast<double>(problem_.k()),
                        .bytes = 4.0 * (pixels * channels + read) + static_cast<double>(packed_.bytes())});
-    args.packed = static_cast<const std::byte*>(packed_.data());
+    args.packed = packed_.data();
     const auto run = [&] {
         const Workspace memory(kernel_->workspace_bytes(problem_, args.y_size.count()), device);
         args.workspace = memory.data();

@@ -7,6 +7,7 @@
 #include "aerogel/context.h"
 #include "aerogel/tensor.h"
 #include "kernels/convolution.h"
+#include "ops/packed_array.h"
 
 namespace aerogel {
 
@@ -39,6 +40,11 @@ class Convolution {
 
     /// y has any size: what is read outside of x counts as zero. On the weight's device. InvalidArgument.
     void run(const ConvolutionCall& call, const Context& context = {}) const;
+    /// As Linear::move_weight().
+    void move_weight(WeightPlace place) {
+        packed_.move(place);
+        move_array(bias_, place, packed_.device());
+    }
 
   private:
     void pack(const Tensor& weight, Device device);
@@ -47,7 +53,7 @@ class Convolution {
     ConvolutionProblem problem_;
     ConvolutionForm form_;
     const ConvolutionKernel* kernel_ = nullptr;
-    Tensor packed_;
+    PackedArray packed_;
     Tensor bias_;
 };
 

@@ -113,7 +113,7 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, Activation activation,
     kernel_ = &choose("linear", device, &Machine::linear, problem_);
     Tensor packed(DType::u8, {static_cast<std::int64_t>(kernel_->packed_bytes(problem_))});
     run_operation([&] { kernel_->pack(problem_, here, static_cast<std::byte*>(packed.mutable_data())); });
-    packed_ = packed.to(device);
+    packed_ = PackedArray(packed, device);
 }
 
 bool PackedLinear::serves(Activation activation) const {
@@ -161,7 +161,7 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
     args.x_stride = in.stride;
     args.y = y.data;
     args.y_stride = out.stride;
-    args.packed = static_cast<const std::byte*>(packed_.data());
+    args.packed = packed_.data();
     args.stream = context.stream;
     const Timed timed(cost_of(problem, *kernel_, packed_.bytes()));
     const auto run = [&] {
@@ -243,6 +243,11 @@ Tensor FloatLinear::weight() const {
 
 const StoredWeight& FloatLinear::stored() const {
     return state_->weight;
+}
+
+void FloatLinear::move_weight(WeightPlace place) {
+    if (state_->packed_once) state_->packed_once->move(place);
+    move_array(state_->bias, place, state_->device);
 }
 
 const Tensor& FloatLinear::bias() const {

@@ -8,6 +8,7 @@
 #include "aerogel/quantized_tensor.h"
 #include "aerogel/tensor.h"
 #include "kernels/linear.h"
+#include "ops/packed_array.h"
 
 namespace aerogel {
 
@@ -41,10 +42,14 @@ class PackedLinear {
     void run(const TensorView& x, const MutableView& y, Activation activation, LinearArgs args,
              const Context& context = {}) const;
 
+    void move(WeightPlace place) { packed_.move(place); }
+    /// InvalidArgument while the weight waits in host memory.
+    void require_here() const { packed_.data(); }
+
   private:
     LinearProblem problem_;
     const LinearKernel* kernel_ = nullptr;
-    Tensor packed_;
+    PackedArray packed_;
 };
 
 }  // namespace aerogel

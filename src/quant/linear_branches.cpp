@@ -11,6 +11,7 @@
 #include "core/views.h"
 #include "ops/elementwise.h"
 #include "ops/hadamard.h"
+#include "ops/packed_array.h"
 #include "quant/algorithms/output_error.h"
 #include "quant/layer_arrays.h"
 
@@ -76,7 +77,7 @@ Tensor clamped_rows(const TensorView& x, std::int64_t k, const float* mul_scale,
 }
 
 LinearBranches::LinearBranches(const QuantizedLinearWeights& weights, Device device)
-    : n_(weights.weight.rows), k_(weights.weight.columns) {
+    : n_(weights.weight.rows), k_(weights.weight.columns), device_(device) {
     if (weights.rotation.defined()) {
         shape_ = rotation_of(weights);
         signs_ = weights.rotation.clone().reshaped({k_});
@@ -91,6 +92,12 @@ LinearBranches::LinearBranches(const QuantizedLinearWeights& weights, Device dev
     if (weights.mul_scale.defined()) l1 = scale_columns(l1.to(DType::f32), weights.mul_scale);
     down_ = std::make_unique<FloatLinear>(l1, Tensor(), device);
     up_ = std::make_unique<FloatLinear>(weights.low_rank_l2, Tensor(), device);
+}
+
+void LinearBranches::move(WeightPlace place) {
+    for (Tensor* array : {&signs_, &order_}) move_array(*array, place, device_);
+    for (FloatLinear* layer : {down_.get(), up_.get()})
+        if (layer != nullptr) layer->move_weight(place);
 }
 
 void LinearBranches::run(const TensorView& x, const MutableView& y, const Multiply& multiply,

@@ -45,12 +45,16 @@ class LinearBranches {
     void run(const TensorView& x, const MutableView& y, const Multiply& multiply,
              const Context& context) const;
 
+    /// As Linear::move_weight().
+    void move(WeightPlace place);
+
   private:
     Tensor ordered_rows(const TensorView& x, const Context& context) const;
     void run_piece(const TensorView& x, const MutableView& y, const Multiply& multiply,
                    const Context& context) const;
 
     std::int64_t n_, k_;
+    Device device_;
     RotationShape shape_;
     Tensor signs_;  ///< [k], times mul_scale
     Tensor order_;  ///< i32 [k], on the device

@@ -39,11 +39,12 @@ Activation wide_activation(Activation activation) {
     }
 }
 
-// What kernels read beside the weight, on another device.
-QuantizedLinearWeights moved(QuantizedLinearWeights weights, Device device) {
+// What kernels read beside the weight, on the device; undefined while the weight waits in host memory.
+QuantizedLinearWeights moved(QuantizedLinearWeights weights, Device device,
+                             WeightPlace place = WeightPlace::device) {
     for (const LayerArray& array : layer_arrays()) {
         if (array.own == nullptr || !array.in(weights).defined()) continue;
-        array.in(weights) = array.in(weights).to(device);
+        array.in(weights) = place == WeightPlace::host ? Tensor() : array.in(weights).to(device);
     }
     return weights;
 }
@@ -115,6 +116,14 @@ struct QuantizedLinear::State {
         return *wide_packed;
     }
 
+    void move_weight(WeightPlace place) {
+        if (device == Device::cpu) return;
+        packed.move(place);
+        if (wide_packed) wide_packed->move(place);
+        branches.move(place);
+        arrays = moved(weights, device, place);
+    }
+
     // Whether the kernel may do on its way what x has before it. Static scales of four bits clamp x first.
     bool kernel_prepares(const PackedLinear& weight) const {
         if (branches.adds() || (branches.reorders() && !weight.orders())) return false;
@@ -127,6 +136,7 @@ struct QuantizedLinear::State {
     // The product with the quantized weight, and the bias. `prepares`: the kernel orders and rotates x.
     void multiply(const TensorView& x, const MutableView& y, const StepContext& step,
                   bool prepares = false) const {
+        packed.require_here();
         const bool widened = scheme.static_bits == 4 && step.wide_activations;
         const auto set = widened ? std::nullopt : static_set(step);
         LinearArgs args;
@@ -191,6 +201,10 @@ std::string QuantizedLinear::scheme() const {
 
 std::size_t QuantizedLinear::weight_bytes() const {
     return state_->bytes;
+}
+
+void QuantizedLinear::move_weight(WeightPlace place) {
+    state_->move_weight(place);
 }
 
 const QuantizedLinearWeights& QuantizedLinear::weights() const {

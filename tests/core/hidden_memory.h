@@ -58,6 +58,14 @@ inline void free_hidden(Device, void* data, std::size_t bytes) noexcept {
     ::munmap(data, hidden_bytes(bytes));
 }
 
+/// Of all arrays that are there.
+inline std::size_t hidden_bytes_in_use() {
+    const std::lock_guard lock(hidden_pages.guard);
+    std::size_t bytes = 0;
+    for (const auto& [data, size] : hidden_pages.pages) bytes += size;
+    return bytes;
+}
+
 inline void copy_hidden(Device, void* to, const void* from, std::size_t bytes) {
     const Unhidden open;
     std::memcpy(to, from, bytes);

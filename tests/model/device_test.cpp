@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <span>
@@ -13,10 +15,12 @@
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "aerogel/quantize.h"
+#include "aerogel/quantized_linear.h"
 #include "base/random.h"
 #include "model/tiny_model.h"
 #include "ops/elementwise.h"
 #include "ops/hidden_machine.h"
+#include "quant/algorithms/four_over_six.h"
 
 namespace aerogel {
 namespace {
@@ -126,6 +130,85 @@ TEST_F(DeviceTest, TwoExpertsAreOnOne) {
     runs_there(Pipeline::load(files.folder(), there, there, LoadOptions{}));
     EXPECT_THROW(Pipeline::load(files.folder(), there, there, LoadOptions{.device = {DeviceKind::cuda, 1}}),
                  InvalidArgument);
+}
+
+// What is quantized while it is loaded could come back only from its files, so these go.
+TEST_F(DeviceTest, WeightsWaitInHostMemoryBetweenTheirTurns) {
+    const testing::TinyModel files("aerogel_weights_that_wait");
+    int loads = 0;
+    LoadOptions load;
+    load.device = kDevice;
+    load.online.emplace().quant_type = "W8A8_DYNAMIC";
+    load.on_quantized = [&](const QuantizeReport&) { ++loads; };
+    Pipeline pipeline = Pipeline::load(files.folder(), load);
+    GenerateOptions options;
+    options.prompt = "up";
+    const Tensor kept = pipeline.generate(options).video;
+    const Linear* const layer = &pipeline.transformer().linear("blocks.0.attn1.to_q");
+    const std::size_t there = testing::hidden_bytes_in_use(),
+                      linears = pipeline.transformer().linear_names().size();
+    options.keep = Keep::in_host_memory;
+    std::filesystem::remove_all(files.folder() / "transformer");
+    std::size_t waiting = there;
+    for (int turn = 0; turn < 2; ++turn) {
+        const Tensor again = pipeline.generate(options).video;
+        EXPECT_EQ(std::memcmp(again.data(), kept.data(), kept.bytes()), 0);
+        waiting = testing::hidden_bytes_in_use();
+        EXPECT_LE(waiting + linears * testing::hidden_bytes(1), there);  // of each a page at least
+    }
+    EXPECT_EQ(loads, 1);
+    {
+        const Tensor x = Tensor::zeros(DType::f32, {1, testing::TinyModel::kDim}, kDevice);
+        Tensor y = Tensor::zeros(DType::f32, {1, testing::TinyModel::kDim}, kDevice);
+        try {
+            layer->forward(x, y, {});
+            FAIL();
+        } catch (const InvalidArgument& error) {
+            EXPECT_STREQ(error.what(),
+                         "[linear] the weight waits in host memory: it must be moved to cuda:0 first");
+        }
+    }
+    EXPECT_EQ(&pipeline.transformer().linear("blocks.0.attn1.to_q"), layer);
+    EXPECT_EQ(testing::hidden_bytes_in_use(), there);
+}
+
+// A second packed form (of wide activations), low-rank branches and rotations go with the layer.
+TEST_F(DeviceTest, AllThatALayerHasPackedWaits) {
+    const std::int64_t n = 48, k = 64, rank = 8;
+    const auto normal = [](const Shape& shape, std::uint64_t seed) {
+        Tensor values(DType::f32, shape);
+        fill_normal(std::span(values.mutable_as<float>(), static_cast<std::size_t>(values.count())), seed, 0);
+        return values;
+    };
+    QuantizedLinearWeights weights;
+    weights.scheme = "W4A4_MXFP4";
+    weights.weight = quantize_four_over_six_mxfp4(normal({n, k}, 1));
+    weights.low_rank_l1 = normal({rank, k}, 2);
+    weights.low_rank_l2 = normal({n, rank}, 3);
+    QuantizedLinear layer(weights, kDevice);
+    const Tensor x = normal({5, k}, 4).to(kDevice);
+    StepContext wide;
+    wide.wide_activations = true;
+    const auto results = [&] {
+        std::vector<float> all;
+        for (const StepContext& step : {StepContext{}, wide}) {
+            Tensor y(DType::f32, {5, n}, kDevice);
+            layer.forward(x, y, step);
+            const std::vector<float> values = y.values();
+            all.insert(all.end(), values.begin(), values.end());
+        }
+        return all;
+    };
+    const std::vector<float> before = results();
+    const std::size_t there = testing::hidden_bytes_in_use();
+    for (int turn = 0; turn < 2; ++turn) {
+        layer.move_weight(WeightPlace::host);
+        layer.move_weight(WeightPlace::host);
+        EXPECT_LE(testing::hidden_bytes_in_use() + 3 * testing::hidden_bytes(1), there);
+        layer.move_weight(WeightPlace::device);
+        EXPECT_EQ(testing::hidden_bytes_in_use(), there);
+        EXPECT_EQ(results(), before);
+    }
 }
 
 TEST_F(DeviceTest, CentroidsAreRefusedBeforeTheWork) {

@@ -1,10 +1,12 @@
 // Pipeline::generate for tests/model/test_pipeline.py: pipeline_generate MODEL OUTPUT.safetensors KEY=VALUE
 // ... Keys: prompt, negative, steps, frames, height, width, guidance, shift, sampler, seed, embeds (a
 // .safetensors with prompt_embeds and perhaps negative_prompt_embeds), first_frame (a .safetensors),
-// image_first (0 or 1), stagger, decode (0: latents), keep, guidance_2, image, last_image; device (cuda,
-// or hidden: memory that the host must not touch), scheme (of the transformer), text_scheme. OUTPUT gets
-// video and the noise it started from, and with a device and a scheme `differing`: f32 [2], elements of what
-// quantized Linears gave there and on the CPU for the same x that differ in a bit, of how many.
+// image_first (0 or 1), stagger, decode (0: latents), keep (1, 0 or host), guidance_2, image, last_image;
+// device (cuda, or hidden: memory that the host must not touch), scheme (of the transformer), text_scheme.
+// OUTPUT gets video and the noise it started from, and with a device and a scheme `differing`: f32 [2],
+// elements of what quantized Linears gave there and on the CPU for the same x that differ in a bit, of how
+// many. With keep=host on the hidden device it is the video of a second turn, and `pages` is f32 [2]: what is
+// allocated there after a call that keeps everything, and at the end.
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -62,7 +64,10 @@ void set(GenerateOptions& options, const std::string& key, const std::string& va
     if (key == "image") options.image = value;
     if (key == "last_image") options.last_image = value;
     if (key == "decode") options.decode = value == "1";
-    if (key == "keep") options.keep = value == "1";
+    if (key == "keep")
+        options.keep = value == "1"      ? aerogel::Keep::on_device
+                       : value == "host" ? aerogel::Keep::in_host_memory
+                                         : aerogel::Keep::nothing;
     if (key == "stagger") options.sampling.stagger = std::stod(value);
 }
 
@@ -129,12 +134,25 @@ void run(int argc, char** argv) {
             twins->look(name, step, x);
         };
     }
+    std::vector<float> pages;
+    const auto count_pages = [&] {
+        pages.push_back(static_cast<float>(aerogel::testing::hidden_bytes_in_use() / 4096));
+    };
+    if (options.keep == aerogel::Keep::in_host_memory) {
+        GenerateOptions keeping = options;
+        keeping.keep = aerogel::Keep::on_device;
+        pipeline.generate(keeping);
+        count_pages();
+        pipeline.generate(options);
+    }
     const auto result = pipeline.generate(options);
+    count_pages();
     Tensor noise(aerogel::DType::f32, result.video.shape());
     aerogel::fill_normal(std::span(noise.mutable_as<float>(), static_cast<std::size_t>(noise.count())),
                          options.sampling.seed);
     std::map<std::string, Tensor> arrays = {{"video", result.video}, {"noise", noise}};
     if (twins) arrays["differing"] = Tensor::of(twins->counts, {2});
+    if (pages.size() == 2) arrays["pages"] = Tensor::of(pages, {2});
     aerogel::save_safetensors(argv[2], arrays);
 }
 

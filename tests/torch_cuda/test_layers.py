@@ -1,10 +1,13 @@
 """Quantized Linear layers on CUDA tensors: the numbers of the CPU, where arrays lie, and what moves them."""
 import copy
 import io
+from types import SimpleNamespace
 
 import aerogel
 import pytest
 import torch
+from aerogel import _packed
+from aerogel.linear import multiply
 from torch import nn
 
 SCHEMES = [name for name, _, needs_data in aerogel.schemes() if not needs_data]
@@ -142,6 +145,49 @@ def test_one_form_of_the_weight_is_there_and_goes_with_the_layer(cuda):
     assert held(cuda) == before
 
 
+@pytest.fixture
+def packings(monkeypatch):
+    """The schemes that were packed for a GPU, as they are packed."""
+    made, linear = [], _packed._core.Linear
+
+    def on_gpu(index, scheme, *rest, **arrays):
+        made.append(scheme)
+        return linear.on_gpu(index, scheme, *rest, **arrays)
+
+    monkeypatch.setattr(_packed, "_core", SimpleNamespace(Linear=SimpleNamespace(on_gpu=on_gpu, from_arrays=linear.from_arrays)))
+    return made
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "W4A4_MXFP4_SVD"])
+def test_what_was_packed_waits_in_host_memory(scheme, cuda, packings):
+    layer, x, before = made(scheme, 256, 512), torch.randn(3, 512), held(cuda)
+    want, there = layer(x), x.to("cuda")
+    before = held(cuda)
+    got, one = layer.to("cuda")(there).cpu(), held(cuda)
+    for _ in range(2):
+        assert torch.equal(layer.to("cpu")(x), want) and held(cuda) == before  # it runs here, with a form of its own
+        layer.to("cuda")
+        assert held(cuda) == one and torch.equal(layer(there).cpu(), got)
+    assert packings == [scheme]
+    layer.to("cpu")._buffers["weight"].copy_(made(scheme, 256, 512)._buffers["weight"])
+    want, got = layer(x), layer.to("cuda")(there)
+    assert packings == [scheme, scheme] and (got.cpu() - want).norm() <= 1e-5 * want.norm()
+
+
+def test_who_runs_a_layer_that_leaves_goes_on(cuda, packings):
+    layer, x = made("W8A8_DYNAMIC", 256, 512), torch.randn(3, 512)
+    want, there, before = layer(x), x.to("cuda"), held(cuda)
+    form = layer.to("cuda").packed()
+    layer.to("cpu")
+    assert torch.equal(multiply(form, there, None).cpu(), want) and held(cuda) > before + 256 * 512
+    del form
+    assert held(cuda) <= before + want.nbytes
+    other = copy.copy(layer)  # a layer of the same arrays, which stays
+    layer.to("cuda"), other.to("cuda")
+    layer.to("cpu")
+    assert torch.equal(other(there).cpu(), want) and torch.equal(layer(x), want) and len(packings) == 1
+
+
 def test_calls_go_to_the_stream_of_torch_and_nobody_waits(cuda, tmp_path, monkeypatch):
     """Work of the fake GPU is done when somebody waits for its stream, and is reported then."""
     layer, x, launches = made(), torch.randn(5, 96), tmp_path / "launches"
@@ -227,18 +273,26 @@ def test_memory_that_is_not_there_is_told_in_torchs_words(cuda, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         return take(device, size)
 
-    layer, x = made(), torch.randn(3, 96).to("cuda")
-    followed, want = copy.deepcopy(layer), layer(x.cpu())
+    layer, x_here = made(), torch.randn(3, 96)
+    x = x_here.to("cuda")
+    followed, want = copy.deepcopy(layer), layer(x_here)
     layer.to("cuda")
     monkeypatch.setattr(cuda.memory, "take", none)
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         layer(x)
     other = made()
+    want_other = other(x_here)
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         other.to("cuda")
     assert other(torch.ones(1, 96)).device.type == "cpu"  # where it was
     monkeypatch.undo()
     assert layer(x).is_cuda and other.to("cuda")(x).is_cuda
+    other.to("cpu")  # and comes back by a copy
+    monkeypatch.setattr(cuda.memory, "take", none)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        other.to("cuda")
+    monkeypatch.undo()
+    assert torch.equal(other(x.cpu()), want_other) and torch.equal(other.to("cuda")(x).cpu(), want_other)
     for name, array in list(followed._buffers.items()):
         followed._buffers[name] = array.to("cuda")
     monkeypatch.setattr(cuda.memory, "take", none)

@@ -33,7 +33,8 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
         raise NotImplementedError("[sparse_attention] gradients do not flow through sparse attention: call it under torch.no_grad(), or "
                                   "aerogel.attention, which has them")
     options = {**_DEFAULTS, **options}
-    (q_, k_, v_), layout = prepared("sparse_attention", q, k, v, options["input_layout"])
+    halves = options["precision"] in ("none", "bf16", "int8", "int8_qk")  # the others round floats of 32 bits
+    (q_, k_, v_), layout = prepared("sparse_attention", q, k, v, options["input_layout"], halves=halves)
     call, o = SparseCall(options, layout, stream_for(q_), q_.device if is_torch(q_) else None), empty(q_.shape, q_)
     if plan is None:
         plan = _core.plan_sparse(handed(q_), handed(k_), call.pattern, call.video, call.options,

@@ -30,6 +30,10 @@ class PromptEncoder {
     virtual std::size_t weight_bytes() const = 0;
     /// The model behind it, whose Linears can be quantized; null where there is none.
     virtual TextModel* model() = 0;
+    /// Those of the model behind it, where there is one.
+    void move_weights(WeightPlace place) {
+        if (TextModel* const text = model()) text->move_weights(place);
+    }
 };
 
 /// Whether its captions are words of a vocabulary.

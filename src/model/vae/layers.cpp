@@ -68,6 +68,10 @@ const Convolution& VaeConvolution::get() const {
     return *state.packed;
 }
 
+void VaeConvolution::move_weight(WeightPlace place) {
+    if (state_ != nullptr && state_->packed != nullptr) state_->packed->move_weight(place);
+}
+
 bool VaePart::stopped() const {
     return norms != nullptr && norms->waits();
 }
@@ -248,6 +252,11 @@ VaeExtent ResidualLayer::measure(const VaeExtent& x, double& bytes, double& kept
     return y;
 }
 
+void ResidualLayer::move_weights(WeightPlace place) {
+    for (VaeConvolution* convolution : {&parts_.conv1, &parts_.conv2, &parts_.shortcut})
+        convolution->move_weight(place);
+}
+
 VaeAttentionLayer::VaeAttentionLayer(Parts parts) : norm_(std::move(parts.norm)) {
     const auto linear = [&](const std::pair<Tensor, Tensor>& matrix) {
         return matrix.first.defined()
@@ -298,6 +307,10 @@ Tensor VaeAttentionLayer::run(Tensor x, const VaePart& part) const {
         run_frame(rows_of(as_rows(normed.view()), frame * tokens, tokens),
                   rows_of(rows, frame * tokens, tokens), part.context);
     return x;
+}
+
+void VaeAttentionLayer::move_weights(WeightPlace place) {
+    for (const auto* layer : {&q_, &k_, &v_, &out_}) (*layer)->move_weight(place);
 }
 
 VaeExtent VaeAttentionLayer::measure(const VaeExtent& x, double& bytes, double&) const {

@@ -51,6 +51,8 @@ class VaeLayer {
     virtual VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const = 0;
     /// How many norms it has whose statistics are of the whole picture.
     virtual std::size_t group_norms() const { return 0; }
+    /// Linear::move_weight() of what is packed.
+    virtual void move_weights(WeightPlace) {}
 };
 
 using VaeLayers = std::vector<std::unique_ptr<VaeLayer>>;
@@ -72,6 +74,8 @@ class VaeConvolution {
     explicit operator bool() const { return state_ != nullptr; }
     const ConvolutionSizes& sizes() const { return sizes_; }
     const Convolution& get() const;
+    /// As Linear::move_weight(), once it is packed.
+    void move_weight(WeightPlace place);
 
   private:
     struct State;
@@ -148,6 +152,7 @@ class ConvolutionLayer final : public VaeLayer {
                      std::optional<std::size_t> place = {});
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    void move_weights(WeightPlace place) override { convolution_.move_weight(place); }
 
   private:
     VaeConvolution convolution_;
@@ -182,6 +187,7 @@ class ResidualLayer final : public VaeLayer {
     std::size_t group_norms() const override {
         return parts_.norm1.group_norms() + parts_.norm2.group_norms();
     }
+    void move_weights(WeightPlace place) override;
 
   private:
     Parts parts_;
@@ -198,6 +204,7 @@ class VaeAttentionLayer final : public VaeLayer {
     explicit VaeAttentionLayer(Parts parts);
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    void move_weights(WeightPlace place) override;
 
   private:
     /// y += attention of normed.

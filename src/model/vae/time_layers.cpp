@@ -65,6 +65,10 @@ VaeExtent TimeUpLayer::measure(const VaeExtent& x, double& bytes, double& kept) 
     return {{2 * x.size.frames, x.size.height, x.size.width}, x.channels};
 }
 
+void TimeUpLayer::move_weights(WeightPlace place) {
+    for (VaeConvolution* half : {&halves_.first, &halves_.second}) half->move_weight(place);
+}
+
 TimeDownLayer::TimeDownLayer(VaeConvolution convolution, std::size_t place)
     : convolution_(std::move(convolution)), place_(place) {}
 
@@ -145,6 +149,11 @@ VaeExtent RepeatingUpLayer::measure(const VaeExtent& x, double& bytes, double& k
     return y;
 }
 
+void RepeatingUpLayer::move_weights(WeightPlace place) {
+    for (const auto& layer : layers_) layer->move_weights(place);
+    doubled_.move_weight(place);
+}
+
 AveragingDownLayer::AveragingDownLayer(VaeLayers layers, const Factors& factors, Device device)
     : layers_(std::move(layers)), factors_(factors) {
     const ConvolutionSizes sizes = {
@@ -154,6 +163,11 @@ AveragingDownLayer::AveragingDownLayer(VaeLayers layers, const Factors& factors,
     average_ = {sizes, weight, {}, form, device};
     form.padding.frames = factors.frames - 1;
     average_first_ = {sizes, weight, {}, form, device};
+}
+
+void AveragingDownLayer::move_weights(WeightPlace place) {
+    for (const auto& layer : layers_) layer->move_weights(place);
+    for (VaeConvolution* average : {&average_first_, &average_}) average->move_weight(place);
 }
 
 Tensor AveragingDownLayer::run(Tensor x, const VaePart& part) const {

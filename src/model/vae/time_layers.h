@@ -13,6 +13,7 @@ class TimeUpLayer final : public VaeLayer {
     TimeUpLayer(std::pair<VaeConvolution, VaeConvolution> halves, std::size_t place);
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    void move_weights(WeightPlace place) override;
 
   private:
     std::pair<VaeConvolution, VaeConvolution> halves_;
@@ -26,6 +27,7 @@ class TimeDownLayer final : public VaeLayer {
     TimeDownLayer(VaeConvolution convolution, std::size_t place);
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    void move_weights(WeightPlace place) override { convolution_.move_weight(place); }
 
   private:
     VaeConvolution convolution_;
@@ -40,6 +42,7 @@ class RepeatingUpLayer final : public VaeLayer {
     RepeatingUpLayer(VaeLayers layers, VaeConvolution doubled, std::int64_t in, std::int64_t frames_factor);
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    void move_weights(WeightPlace place) override;
 
   private:
     void repeat(const Tensor& x, Tensor& y, bool first, const Context& context) const;
@@ -59,6 +62,7 @@ class AveragingDownLayer final : public VaeLayer {
     AveragingDownLayer(VaeLayers layers, const Factors& factors, Device device);
     Tensor run(Tensor x, const VaePart& part) const override;
     VaeExtent measure(const VaeExtent& x, double& bytes, double& kept) const override;
+    void move_weights(WeightPlace place) override;
 
   private:
     VaeLayers layers_;

@@ -434,6 +434,11 @@ std::size_t Vae::weight_bytes() const {
     return state_->weight_bytes;
 }
 
+void Vae::move_weights(WeightPlace place) {
+    for (const VaeHalf* half : {&state_->parts.decoder, &state_->parts.encoder})
+        for (const auto& layer : half->layers) layer->move_weights(place);
+}
+
 double Vae::decode_bytes(std::int64_t frames, std::int64_t height, std::int64_t width) const {
     const Shape latents = shape().latents(frames, height, width);
     const std::int64_t chunk = state_->chunk({}, latents[2], latents[3] * latents[4]);

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "aerogel/context.h"
+#include "aerogel/linear.h"
 #include "aerogel/tensor.h"
 
 namespace aerogel {
@@ -56,6 +57,8 @@ class Vae {
     /// Bytes of all weights as stored on disk. A convolution is packed, as float32, when it runs for the
     /// first time: who only decodes pays for no encoder.
     std::size_t weight_bytes() const;
+    /// Linear::move_weight() of every convolution and matrix that has run.
+    void move_weights(WeightPlace place);
     /// Memory that decoding takes, its input and output aside, with the tiles that would be chosen: float32
     /// weights and what the layers hold.
     double decode_bytes(std::int64_t frames, std::int64_t height, std::int64_t width) const;
