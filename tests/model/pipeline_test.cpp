@@ -115,7 +115,7 @@ TEST(TwoExperts, TakeTurnsInBatchesWithFirstFrames) {
 TEST(TwoExperts, LoadingTheSecondIsToldAndStops) {
     const testing::TwoExperts files("aerogel_second_is_told");
     GenerateOptions options = caption("up", 3);
-    options.keep = false;
+    options.keep = Keep::nothing;
     std::vector<double> told;
     double most = 2.0;
     options.on_stage = [&](std::string_view stage, double done) {
