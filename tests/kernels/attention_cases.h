@@ -61,6 +61,17 @@ struct AttentionData {
 
 /// All kernels of this CPU level for the problem.
 KernelReferences<AttentionKernel> kernels_for(const AttentionProblem& problem);
+/// A causal problem with a NaN in a later value. Queries are computed in tiles of up to 128, of which all
+/// meet the keys that one of them sees: with a weight of 0, and 0 * NaN is NaN.
+struct LaterNaN {
+    explicit LaterNaN(const std::string& dtype);
+
+    AttentionCase test_case;
+    AttentionData data;
+    /// Empty, or the first element of `o` that is NaN where it must not be, or the other way round.
+    std::string compare(const PaddedArray& o) const;
+};
+
 /// The reference of a format.
 const AttentionKernel& reference_of(AttentionFormat format);
 

@@ -329,6 +329,23 @@ KernelReferences<AttentionKernel> kernels_for(const AttentionProblem& problem) {
     return kernels;
 }
 
+LaterNaN::LaterNaN(const std::string& dtype)
+    : test_case(parse_attention_case("q_len=300 k_len=300 head_dim=16 causal=yes dtype=" + dtype)),
+      data(test_case) {
+    data.v.set(data.kv_index(data.v.strides, 0, 200) + 5, std::numeric_limits<double>::quiet_NaN());
+}
+
+std::string LaterNaN::compare(const PaddedArray& o) const {
+    constexpr std::int64_t kKey = 200, kMostTile = 128;
+    for (std::int64_t query = 0; query < test_case.problem.q_len; ++query) {
+        if (query < kKey && query > kKey - kMostTile) continue;  // by where its tile begins
+        for (std::int64_t d = 0; d < test_case.problem.head_dim; ++d)
+            if (std::isnan(o.get(data.index(o.strides, 0, query) + d)) != (query >= kKey && d == 5))
+                return "query " + std::to_string(query) + " channel " + std::to_string(d);
+    }
+    return {};
+}
+
 const AttentionKernel& reference_of(AttentionFormat format) {
     if (format == AttentionFormat::none) return reference::kAttention;
     return format == AttentionFormat::int8 ? reference::kInt8Attention : reference::kRoundedAttention;
