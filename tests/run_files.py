@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("hypothesis", "numpy", "safetensors", "torch", "transformers", "diffusers")
-OPTIONS = ["-q", "--tb=short"]
+OPTIONS = ["-q", "--tb=short", "--durations=3", "--durations-min=5"]
 
 
 def heavy_imports(path: Path) -> set[tuple[str, str]]:
