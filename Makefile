@@ -63,7 +63,7 @@ format:  ## rewrite the C++ sources in the house style
 
 lint: build  ## check formatting, clang-tidy and the rules of the house
 	@scripts/format.sh --check
-	@$(PYTHON) tests/house/tidy.py --build $(BUILD)/tidy
+	@$(PYTHON) tests/house/tidy.py --alone --build $(BUILD)/tidy
 	@AEROGEL_BUILD=$(BUILD) $(PYTHON) -m pytest -q tests/house
 
 clean:  ## remove the build folders; the Python environment stays
