@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -166,8 +167,9 @@ void check_endings(const Pipeline& pipeline, const GenerateFlags& flags, const S
     const std::int64_t channels = pipeline.has_vae() ? 3 : pipeline.transformer_config().out_channels;
     for (const auto& output : flags.outputs)
         check_video_path(output, {channels, sampling.frames.value_or(1)});
-    if (!flags.preview.empty() && !pipeline.has_vae())
-        throw InvalidArgument("[generate] --preview needs a model folder with a VAE");
+    if (flags.preview.empty()) return;
+    if (!pipeline.has_vae()) throw InvalidArgument("[generate] --preview needs a model folder with a VAE");
+    check_video_path(flags.preview, {});
 }
 
 /// Bars of the stages on a terminal.
@@ -217,22 +219,31 @@ void make_videos(const Pipeline& pipeline, const GenerateFlags& flags, GenerateR
     if (timings) report.timings = {timings->operations(), seconds_since(start)};
 }
 
+// What took long to make is written wherever it can be; then the first failure is told.
 void write_outputs(const GenerateFlags& flags, double frames_per_second, GenerateReport& report) {
+    std::exception_ptr failure;
     for (int i = 0; i < static_cast<int>(report.results.size()); ++i) {
         const SaveVideoOptions options = {flags.frames_per_second.value_or(frames_per_second),
                                           parameters_text(report, i)};
         for (const auto& output : flags.outputs) {
             const auto path = output_path(flags, output, i);
-            save_video(path, report.results[static_cast<std::size_t>(i)].video, options);
-            report.outputs.push_back(path.string());
+            try {
+                save_video(path, report.results[static_cast<std::size_t>(i)].video, options);
+                report.outputs.push_back(path.string());
+            } catch (const IoError&) {
+                if (!failure) failure = std::current_exception();
+            }
         }
     }
+    if (failure) std::rethrow_exception(failure);
 }
 
 void run_generate(const GenerateFlags& flags) {
     check_outputs(flags);
     if (flags.cache_threshold && step_cache_kind_from(flags.cache) == StepCacheKind::none)
         throw InvalidArgument("[generate] --cache-threshold says nothing without --cache");
+    if (flags.preview_every > 0 && flags.preview.empty())
+        throw InvalidArgument("[generate] --preview-every says nothing without --preview");
     GenerateReport report;
     LoadOptions load = load_options(flags.quantization);
     load.device = parse_device("generate", flags.device);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "cli/arguments.h"
@@ -51,6 +53,18 @@ void add_flag(CLI::App& command, SparsePattern& pattern, const SparseParameter& 
         bool& on = pattern.*std::get<bool SparsePattern::*>(parameter.member);
         command.add_flag_function(
             flag, [&on, to = !on](std::int64_t) { on = to; }, help);
+    }
+}
+
+// Settings of masks that nobody makes are a mistake, unless --sparse none says so.
+void check_needless(const CLI::App& command) {
+    if (command.count("--sparse") > 0 || command.count("--profile") > 0) return;
+    std::vector<std::string> flags = {"--start-step", "--end-step", "--skip-layers", "--mask-refresh-steps",
+                                      "--sparse-precision"};
+    for (const SparseParameter& parameter : sparse_parameters()) flags.push_back(flag_of(parameter));
+    for (const std::string& flag : flags) {
+        if (command.count(flag) == 0) continue;
+        throw InvalidArgument(fmt::format("[generate] {} says nothing without --sparse", flag));
     }
 }
 
@@ -109,6 +123,7 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
 }
 
 std::optional<SparseConfig> sparse_config(const SparseFlags& flags) {
+    check_needless(*flags.command);
     SparseConfig config = flags.config;
     sparse_type_row(config.pattern.type);
     config.format = sparse_format_from(flags.precision);

@@ -81,6 +81,27 @@ void make_folders(const fs::path& folder) {
     if (error) fail("write", folder, "make the folder", error);
 }
 
+NewFolders::NewFolders(const fs::path& folder) {
+    for (fs::path missing = folder; !missing.empty() && !path_exists(missing);
+         missing = missing.parent_path())
+        made_.push_back(missing);
+    if (folder.empty()) return;
+    try {
+        make_folders(folder);
+    } catch (...) {
+        remove();
+        throw;
+    }
+}
+
+NewFolders::~NewFolders() {
+    remove();
+}
+
+void NewFolders::remove() {
+    for (const fs::path& folder : made_) ::rmdir(folder.c_str());
+}
+
 void remove_file(const fs::path& path) {
     ::unlink(path.c_str());
 }

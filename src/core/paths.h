@@ -24,6 +24,25 @@ std::filesystem::path full_path(const std::filesystem::path& path);
 std::vector<std::filesystem::path> folder_entries(const std::filesystem::path& folder);
 /// Makes the folder and those around it that are missing. IoError.
 void make_folders(const std::filesystem::path& folder);
+
+/// A folder that is made for a file, with those around it that are missing. Unless keep() is called, those that
+/// were made go again where nothing lies in them.
+class NewFolders {
+  public:
+    /// An empty path needs none. IoError.
+    explicit NewFolders(const std::filesystem::path& folder);
+    ~NewFolders();
+    NewFolders(const NewFolders&) = delete;
+    NewFolders& operator=(const NewFolders&) = delete;
+
+    void keep() { made_.clear(); }
+
+  private:
+    void remove();
+
+    std::vector<std::filesystem::path> made_;  ///< the innermost first
+};
+
 /// Removes a file; that there is none, or that it cannot be removed, changes nothing.
 void remove_file(const std::filesystem::path& path);
 

@@ -73,11 +73,7 @@ std::filesystem::path transformer_folder(const std::filesystem::path& folder) {
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,
                                               std::span<const FamilyRow> rows, const LoadOptions& options) {
     const auto home = transformer_folder(folder);
-    if (!options.loras.empty() && !options.quantized.empty()) {
-        throw InvalidArgument(fmt::format(
-            "[lora] {}: LoRA is merged into float weights, but the layers are read from quantized files ({})",
-            options.loras.front().path.string(), options.quantized.string()));
-    }
+    check_load_options(options);
     std::unique_ptr<Transformer> model = family_of(home / "config.json", rows).load(home, options);
     for (const LoraFile& lora : options.loras) load_lora(*model, lora);
     quantize_as_loaded(*model, options);

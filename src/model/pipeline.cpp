@@ -24,14 +24,16 @@
 #include "model/pipeline_component.h"
 #include "model/pipeline_folder.h"
 #include "model/preview.h"
+#include "model/quantize.h"
 #include "model/sampling_run.h"
+#include "model/slots.h"
 #include "model/text/prompt_encoder.h"
 #include "model/vae/vae.h"
 #include "model/video/video_file.h"
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
 #include "ops/machines.h"
-#include "quant/load.h"
+#include "sparse/check.h"
 
 namespace aerogel {
 namespace {
@@ -121,17 +123,40 @@ GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& f
 // Names, shapes and headers: what is wrong with one part is found before another one has run. Weights stay on
 // the disk.
 TransformerConfig checked_config(const std::filesystem::path& home, const LoadOptions& options) {
+    check_load_options(options);
     const LoadOptions not_packed = {.weights = options.weights, .online = OnlineQuantConfig{}};
     const auto transformer = family_of(home / "config.json").load(home, not_packed);
-    if (!options.quantized.empty()) {
-        QuantizedPair::open(options.quantized, options.rank);
-    } else {
-        for (const LoraFile& lora : options.loras) load_lora(*transformer, lora);
-    }
+    for (const LoraFile& lora : options.loras) load_lora(*transformer, lora);
+    check_quantization(*transformer, options);
     return transformer->config();
 }
 
-void check(const GenerateOptions& call, const PipelineFolder& folder, Device device) {
+// A call that stays dense for many steps would find these out late.
+void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, Device device) {
+    const SparsePattern& pattern = sparse.pattern;
+    if (pattern.type == "none") return;
+    check_settings(pattern, sparse_options(sparse.format));
+    if (pattern.centroids && device != Device::cpu) {
+        throw Unsupported(
+            fmt::format("[generate] centroids of skipped blocks are for the CPU, the transformer is on {}",
+                        device.describe()));
+    }
+    for (int block = 0; sparse.profile && block < config.num_layers; ++block)
+        if (sparse.is_sparse(block, -1))
+            pinned_types(*sparse.profile, block, -1, config.num_attention_heads);
+}
+
+void check_embeddings(const Tensor& given, const char* name, std::int64_t text_dim) {
+    if (!given.defined()) return;
+    const Shape& shape = given.shape();
+    const bool fits = shape.size() == 3 && shape[0] == 1 && shape[1] > 0 && shape[2] == text_dim;
+    if (fits && given.dtype() == DType::f32) return;
+    throw InvalidArgument(
+        fmt::format("[generate] {} must be f32[1,*,{}], got {}", name, text_dim, given.describe()));
+}
+
+void check(const GenerateOptions& call, const PipelineFolder& folder, const TransformerConfig& config,
+           Device device) {
     const SamplingOptions& sampling = call.sampling;
     if (call.preview_every < 1) {
         throw InvalidArgument(
@@ -145,12 +170,9 @@ void check(const GenerateOptions& call, const PipelineFolder& folder, Device dev
         throw InvalidArgument(fmt::format("[generate] this model is distilled and takes no guidance, got {}",
                                           *sampling.guidance));
     }
-    if (call.sparse && call.sparse->pattern.type != "none" && call.sparse->pattern.centroids &&
-        device != Device::cpu) {
-        throw Unsupported(
-            fmt::format("[generate] centroids of skipped blocks are for the CPU, the transformer is on {}",
-                        device.describe()));
-    }
+    if (call.sparse) check_sparse(*call.sparse, config, device);
+    check_embeddings(call.prompt_embeds, "prompt_embeds", config.text_dim);
+    check_embeddings(call.negative_prompt_embeds, "negative_prompt_embeds", config.text_dim);
     for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {
         if (guidance && !std::isfinite(*guidance))
             throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *guidance));
@@ -536,7 +558,7 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     Parts& parts = *parts_;
     const GenerateOptions options = with_defaults(given);
     const SamplingOptions& sampling = options.sampling;
-    check(options, parts.folder, parts.options[0].device);
+    check(options, parts.folder, parts.config, parts.options[0].device);
     if (const VaeShape* shape = parts.vae_shape()) {
         sample_size(sampling, shape, parts.token());
         check_pixel_memory(sampling);

@@ -92,8 +92,13 @@ void read_unipc(const fs::path& path, const JsonNode& scheduler, PipelineFolder&
     read(scheduler, "flow_shift", folder.sampling.shift);
 }
 
+// Without a scheduler the noise levels are those of Wan; of the other pipelines nobody knows them then.
 void read_scheduler(const fs::path& path, PipelineFolder& folder) {
-    if (!path_exists(path)) return;
+    if (!path_exists(path)) {
+        if (folder.row == nullptr || folder.row->shift == ShiftRule::none) return;
+        throw IoError(fmt::format("[pipeline] {} does not exist: it says which noise levels {} takes",
+                                  path.string(), folder.row->class_name));
+    }
     const JsonNode scheduler = JsonNode::read(path, "pipeline");
     require(path, scheduler, {"num_train_timesteps", 1000});
     const std::string name = scheduler.has("_class_name") ? scheduler.at("_class_name").text() : "";

@@ -56,8 +56,9 @@ ModelModules modules_of(const LayeredModel& model) {
     return listed;
 }
 
-// A checkpoint of another program may have the names of the model's own code.
-void name_as_in(const LayeredModel& model, QuantizedPair& pair) {
+// The pair under the model's names: a checkpoint of another program may have those of the model's own code.
+QuantizedPair pair_for(const LayeredModel& model, const std::filesystem::path& description_path, int rank) {
+    QuantizedPair pair = QuantizedPair::open(description_path, rank);
     const std::vector<std::string> own = model.linear_names();
     const std::set<std::string> known(own.begin(), own.end());
     const auto by_name = linears_by_name(model);
@@ -70,6 +71,7 @@ void name_as_in(const LayeredModel& model, QuantizedPair& pair) {
         const bool all = std::find(names.begin(), names.end(), "") == names.end();
         return all ? names : std::vector<std::string>();
     });
+    return pair;
 }
 
 using Built = std::map<std::string, std::unique_ptr<Linear>>;
@@ -143,8 +145,7 @@ Built build(const ModelPlan& plan, Device device, const LayerReader& reader, con
 
 QuantizeReport quantize_from_files(LayeredModel& model, const std::filesystem::path& description_path,
                                    int rank, const LoadProgress& progress) {
-    QuantizedPair pair = QuantizedPair::open(description_path, rank);
-    name_as_in(model, pair);
+    const QuantizedPair pair = pair_for(model, description_path, rank);
     const ModelPlan plan = plan_from_files(modules_of(model), pair, {});
     bool any_static = false;
     const auto each_tensor = [&](const ModuleDecision& decision, auto&& f) {
@@ -234,16 +235,33 @@ QuantizeReport quantize(LayeredModel& model, const OnlineQuantConfig& config) {
     return quantize_in_memory(model, config, {});
 }
 
+void check_load_options(const LoadOptions& options) {
+    const std::string files = options.quantized.string();
+    if (!files.empty() && options.online) {
+        throw InvalidArgument(
+            fmt::format("[load] either quantized files or a scheme in memory, got {} and {}", files,
+                        options.online->quant_type));
+    }
+    if (!files.empty() && !options.loras.empty()) {
+        throw InvalidArgument(fmt::format(
+            "[lora] {}: LoRA is merged into float weights, but the layers are read from quantized files ({})",
+            options.loras.front().path.string(), files));
+    }
+}
+
+void check_quantization(const LayeredModel& model, const LoadOptions& options) {
+    if (!options.quantized.empty())
+        plan_from_files(modules_of(model), pair_for(model, options.quantized, options.rank), {});
+    else if (options.online)
+        plan_in_memory(modules_of(model), *options.online);
+}
+
 void quantize_as_loaded(LayeredModel& model, const LoadOptions& options, double memory) {
+    check_load_options(options);
     const bool files = !options.quantized.empty();
     if (!files && !options.online) {
         if (options.automatic) quantize_if_large(model, options, memory);
         return;
-    }
-    if (files && options.online) {
-        throw InvalidArgument(
-            fmt::format("[load] either quantized files or a scheme in memory, got {} and {}",
-                        options.quantized.string(), options.online->quant_type));
     }
     const QuantizeReport report =
         files ? quantize_from_files(model, options.quantized, options.rank, options.on_progress)

@@ -36,16 +36,6 @@ class OnHost {
 // Masks change slowly from step to step (RainFusion 2, arXiv 2512.24086: "mask refresh"), so a plan may serve
 // several.
 
-std::vector<std::string> pinned_types(const SparseProfile& profile, const ModuleCall& call, int step) {
-    std::vector<std::string> types = profile.head_types(call.block, step);
-    const std::int64_t heads = call.q.dim(2);
-    if (static_cast<std::int64_t>(types.size()) != heads) {
-        throw InvalidArgument(fmt::format("[generate] the profile has {} heads in layer {}, the model has {}",
-                                          types.size(), call.block, heads));
-    }
-    return types;
-}
-
 // Where the plan of this block is kept; null: it is not.
 KeptSparsePlan* kept_plan(const ModuleCall& call, const TransformerStep& step) {
     if (step.sparse_plans == nullptr || step.context.timestep_index < 0 ||
@@ -61,7 +51,8 @@ SparsePlan new_plan(const ModuleCall& call, const TransformerStep& step) {
     options.attention.call = step.context.call;
     options.v = call.v;
     if (step.sparse->profile)
-        options.head_types = pinned_types(*step.sparse->profile, call, step.context.timestep_index);
+        options.head_types = pinned_types(*step.sparse->profile, call.block, step.context.timestep_index,
+                                          call.q.dim(2));
     const VideoLayout layout = {
         .latent = call.latent, .txt_len = call.text_len, .txt_first = call.text_first};
     return plan_sparse(call.q, call.k, step.sparse->pattern, layout, options);
@@ -99,6 +90,13 @@ SparseReport run_sparse(const ModuleCall& call, const AttentionOptions& module, 
 }
 
 }  // namespace
+
+std::vector<std::string> pinned_types(const SparseProfile& profile, int block, int step, std::int64_t heads) {
+    std::vector<std::string> types = profile.head_types(block, step);
+    if (static_cast<std::int64_t>(types.size()) == heads) return types;
+    throw InvalidArgument(fmt::format("[generate] the profile has {} heads in layer {}, the model has {}",
+                                      types.size(), block, heads));
+}
 
 void run_linear(const LinearSlot& slot, const TensorView& x, const MutableView& y,
                 const TransformerStep& step) {

@@ -1,6 +1,10 @@
 // How the layers of a model run in a step.
 #pragma once
 
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "aerogel/sparse_attention.h"
 #include "aerogel/tensor.h"
 #include "aerogel/transformer.h"
@@ -22,6 +26,10 @@ struct ModuleCall {
     std::int64_t text_len = 0;  ///< of joint attention: text tokens among those of q, k and v
     bool text_first = true;     ///< they are before the video, else after it
 };
+
+/// The head types of a block at a step. InvalidArgument when the profile has another number of heads than the
+/// model, or no such block.
+std::vector<std::string> pinned_types(const SparseProfile& profile, int block, int step, std::int64_t heads);
 
 /// o = attention(q, k, v) as the module holds it and the step wants it: quantized, sparse, after showing it
 /// to the step's on_attention_input.

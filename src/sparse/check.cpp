@@ -225,11 +225,16 @@ void check_orders(const SparsePlan& plan, std::int64_t q_tokens, std::int64_t k_
 
 }  // namespace
 
+void check_settings(const SparsePattern& pattern, const AttentionOptions& options) {
+    const SparseTypeRow& row = sparse_type_row(pattern.type);
+    check_pattern(pattern, row);
+    check_options(options, row, pattern.centroids);
+}
+
 SparseSides checked_sides(const SparseProblem& problem) {
     const auto& [q, k, pattern, video, options, row] = problem;
     check_q_and_k(q, k, problem.layout());
-    check_pattern(pattern, row);
-    check_options(options.attention, row, problem.pattern.centroids);
+    check_settings(pattern, options.attention);
     if (video.txt_len < 0) fail("txt_len must not be negative, got " + std::to_string(video.txt_len));
     check_given(problem);
     const std::size_t token_axis = problem.layout() == AttentionLayout::bnsd ? 2 : 1;

@@ -21,6 +21,9 @@ struct SparseProblem {
     std::int64_t heads() const { return q.dim(layout() == AttentionLayout::bnsd ? 1 : 2); }
 };
 
+/// A pattern and the options of its calls alone: what every call with them would be refused for.
+void check_settings(const SparsePattern& pattern, const AttentionOptions& options);
+
 /// Checks all of it against each other and returns the sizes of both sides.
 SparseSides checked_sides(const SparseProblem& problem);
 

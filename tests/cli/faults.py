@@ -18,10 +18,12 @@ class Faults:
     command: list
     folder: pathlib.Path
     log: pathlib.Path
+    program: str = "aerogel"  # whose calls count: the command's, or of one that it starts
 
     def run(self, at=0, kind="", command="") -> subprocess.CompletedProcess:
         self.log.unlink(missing_ok=True)
         settings = {"LD_PRELOAD": self.build / "libfault_shim.so", "FAULT_FOLDER": self.folder, "FAULT_LOG": self.log, "FAULT_AT": at,
+                    "FAULT_PROGRAM": self.program,
                     "FAULT_KIND": kind, "FAULT_COMMAND": command, "AEROGEL_NUM_THREADS": 1}
         return subprocess.run([str(self.build / "aerogel"), *map(str, self.command)], capture_output=True, text=True, check=False, timeout=120,
                               env={**os.environ, **{k: str(v) for k, v in settings.items()}})

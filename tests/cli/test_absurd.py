@@ -74,6 +74,12 @@ CASES = {
     f"{STATIC} --samples -1": "--samples: must be a whole number",
     f"{STATIC} --guidance nan": "--guidance: must be a finite number",
     "bench --repeat 1000000000": "--repeat",
+    # flags that say nothing
+    f"{GENERATE} --sparsity 0.8": "--sparsity says nothing without --sparse",
+    f"{GENERATE} --no-keep-sink": "--no-keep-sink says nothing without --sparse",
+    f"{GENERATE} --start-step 2": "--start-step says nothing without --sparse",
+    f"{GENERATE} --preview-every 2": "--preview-every says nothing without --preview",
+    "forward model --inputs records.safetensors -o v.safetensors --sparse-precision int8": "--sparse-precision says nothing without --sparse",
     # names
     "generate model --prompt red -o ''": "the output must be a folder, got ''",
     "generate model --prompt red -o v.gif -o v.gif": "is given twice",

@@ -163,6 +163,74 @@ def test_generate(build, aerogel, tiny_pipeline, tmp_path):
     walk(Faults(build, command, out, tmp_path / "log"), aerogel, out, {"v.safetensors": b"old"})
 
 
+WORDS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
+
+
+def frames_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("has_old", [False, True], ids=["first", "over an old video"])
+def test_frames(build, aerogel, tiny_pipeline, tmp_path, has_old):
+    """A video stays whole: only where the new frames are on the disk already does one take the place of an old one."""
+    out = tmp_path / "out"
+    old = {f"frame_{i:04}.png": b"old" for i in range(4)}
+    faults = Faults(build, ["generate", tiny_pipeline, "--prompt", "red circle", "--steps", 1, "--frames", 3, "-o", out], out, tmp_path / "log")
+
+    def begin():
+        shutil.rmtree(out, ignore_errors=True)
+        if has_old:
+            put(out, old)
+
+    begin()
+    assert faults.run().returncode == 0
+    new, calls = frames_of(out), faults.calls()
+    assert list(sorted(new)) == list(old)[:3] and calls.count("fsync") >= 3
+    for number, kind in faults.cases(calls):
+        where = (number, calls[number - 1], kind)
+        begin()
+        done = faults.run(number, kind)
+        check_exit(done, kind, where)
+        left = frames_of(out) if out.exists() else {}
+        renaming = not calls[number - 1].startswith(("open", "pwrite", "fsync", "mkdir", "flock"))
+        if done.returncode == 0:
+            assert left == new, where
+        elif renaming or kind == "kill":
+            assert all(left[name] in (new.get(name), old[name] if has_old else None) for name in left), where
+        else:
+            assert left == (old if has_old else {}) and out.exists() == has_old, where
+        assert kind == "kill" or not (out / ".frames.tmp").exists(), where
+        if kind == "kill":
+            assert aerogel(*faults.command).returncode == 0 and frames_of(out) == new and len(list(out.iterdir())) == 3, where
+
+
+def test_an_encoded_video(build, aerogel, tiny_pipeline, tmp_path):
+    out = tmp_path / "out"
+    command = ["generate", tiny_pipeline, "--prompt", "red circle", "--steps", 1, "--frames", 1, "-o", out / "v.webp"]
+    walk(Faults(build, command, out, tmp_path / "log"), aerogel, out, {"v.webp": b"old"})
+
+
+@pytest.mark.parametrize("ending", ["mp4", "gif", "jpg", "webp"])
+def test_a_disk_that_fills_under_ffmpeg(build, tiny_pipeline, tmp_path, ending):
+    """Whichever of its calls fails: no half of a file, the one before is still there, and no folder was made for nothing."""
+    out = tmp_path / "out"
+    frames = 4 if ending in ("mp4", "gif") else 1
+    command = ["generate", tiny_pipeline, "--prompt", "red circle", "--steps", 1, "--frames", frames, "-o", out / f"v.{ending}"]
+    faults = Faults(build, command, out, tmp_path / "log", program="ffmpeg")
+    assert faults.run().returncode == 0
+    calls = [(number, call) for number, call in enumerate(faults.calls(), 1) if call.split()[0] in ("open", "openat", "write")]
+    assert len(calls) >= 2
+    for old in ({}, {f"v.{ending}": b"old"}):
+        for number, call in calls:
+            shutil.rmtree(out)
+            if old:
+                put(out, old)
+            done = faults.run(number, errno.ENOSPC)
+            check_exit(done, errno.ENOSPC, call)
+            assert done.returncode == 1 and "[ffmpeg]" in done.stderr and WORDS[errno.ENOSPC] in done.stderr, (call, done.stderr)
+            assert contents(out) == old if old else not out.exists(), call
+
+
 def test_mine(build, aerogel, tiny_pipeline, tmp_path):
     out = tmp_path / "out"
     command = ["mine", tiny_pipeline, "--prompt", "red circle", "--steps", 1, "-o", out / "p.json", "--html", out / "p.html"]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -158,10 +160,59 @@ def test_bad_input_is_one_clear_line(aerogel, tiny_pipeline, tmp_path, flags, me
 
 
 def test_missing_ffmpeg_is_named(aerogel, tiny_pipeline, tmp_path):
-    done = aerogel("generate", tiny_pipeline, "--prompt", PROMPT, "--steps", 1, "-o", tmp_path / "v.mp4", env={"PATH": "/nowhere"})
-    assert done.returncode == 1
-    assert "ffmpeg" in done.stderr
-    assert not list(tmp_path.iterdir())
+    """Before the work: what needs no ffmpeg is not made either."""
+    for flags in (["-o", tmp_path / "v.mp4"], ["--frames", 1, "-o", tmp_path / "v.jpg"]):
+        for path in ("/nowhere", "", "/nowhere::/no"):
+            done = aerogel("generate", tiny_pipeline, "--prompt", PROMPT, "--steps", 1, *flags, "-o", tmp_path / "v.safetensors", env={"PATH": path},
+                           cwd=tmp_path)
+            assert done.returncode == 1
+            assert done.stderr == "aerogel: [subprocess] cannot start 'ffmpeg': No such file or directory (is it installed and in PATH?)\n"
+            assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".jpeg", ".webp"])
+def test_pictures_of_every_kind(aerogel, tiny_pipeline, tmp_path, ending):
+    path = tmp_path / f"p{ending}"
+    generate(aerogel, tiny_pipeline, "--frames", 1, "--size", "64x32", "-o", path, "-o", tmp_path / "p.safetensors")
+    with Image.open(path) as picture:
+        assert picture.size == (64, 32)
+        pixels = np.asarray(picture.convert("RGB")).astype(float)
+    video = load_file(tmp_path / "p.safetensors")["video"]
+    exact = np.clip((video[:, 0].transpose(1, 2, 0) + 1) * 127.5, 0, 255)
+    assert np.abs(pixels - exact).mean() < (0.6 if ending == ".png" else 20)
+
+
+def test_a_png_tells_how_it_was_made(aerogel, tiny_pipeline, tmp_path):
+    flags = ["--frames", 1, "--steps", 2, "--seed", 7, "--guidance", 1.5, "--size", "64x32", "--online", "W8A16", "--negative-prompt", "blue star"]
+    for name, frame in (("p.png", ""), ("frames", "frame_0000.png")):
+        generate(aerogel, tiny_pipeline, *flags, "-o", tmp_path / name)
+        told = Image.open(tmp_path / name / frame if frame else tmp_path / name).text["parameters"].splitlines()
+        assert told[:2] == [PROMPT, "Negative prompt: blue star"]
+        assert told[2].startswith("Steps: 2, Sampler: unipc, CFG scale: 1.5, Shift: 3, Seed: 7, Size: 64x32, Model: ") and "Scheme: W8A16" in told[2]
+
+
+def test_progress_of_every_stage(build, tiny_pipeline, tmp_path):
+    """On a terminal: a bar for loading, text and steps, with an estimate once there is something to go by."""
+    leader, follower = pty.openpty()
+    command = [build / "aerogel", "generate", tiny_pipeline, "--prompt", PROMPT, "--online", "W8A16", "-o", tmp_path / "v.safetensors"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    seen = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            seen += chunk
+    except OSError:  # the end, on Linux
+        pass
+    os.close(leader)
+    assert process.wait(60) == 0
+    lines = seen.decode().replace("\x1b[K", "").split("\n")
+    bars = {line.split(" [")[0].strip("\r"): line.split("\r") for line in lines if " [" in line}
+    assert list(bars) == ["load text_encoder", "encode prompt", "load transformer", "generate"]
+    assert len(bars["load transformer"]) > 10  # layer by layer
+    for bar in bars.values():
+        assert "estimating" in bar[1] and re.search(r"\[#{30}\] \d+/\d+ 0\.00 s left", bar[-1]), bar
+    steps = bars["generate"][2:]
+    assert [re.search(r"\] (\d)/3 \d.* left \d.* s/step", step)[1] for step in steps] == ["1", "2", "3"]
 
 
 def test_interrupt_leaves_no_mess(build, tiny_pipeline, tmp_path):

@@ -95,6 +95,16 @@ def test_a_program_that_writes_nothing_is_an_error(aerogel, tiny_pipeline, tmp_p
     assert [(p.name, p.read_bytes()) for p in out.iterdir()] == [("v.gif", b"what was there")]
 
 
+def test_what_can_be_written_is_written(aerogel, tiny_pipeline, tmp_path):
+    """One output fails after the work, before the others; folders that were made for it go again."""
+    env = fake(tmp_path, "ffmpeg", "cat > /dev/null; " + ERRORS)
+    out = tmp_path / "out"
+    flags = ["-o", out / "videos/v.mp4", "-o", out / "v.safetensors"]
+    done = aerogel("generate", tiny_pipeline, "--prompt", PROMPT, "--steps", 1, *flags, env=env)
+    assert failure(done) == "[ffmpeg] failed: first line; second ?line"
+    assert [path.name for path in out.iterdir()] == ["v.safetensors"]
+
+
 @pytest.mark.parametrize("printed", ["garbage", "width=\\nheight=", "width=99999999999999999999\\nheight=1", "width=64x\\nheight=32", "{}", "width=64\\n", "\\033[2Jwidth\\001"])
 def test_garbage_of_ffprobe(aerogel, video, tmp_path, printed):
     env = fake(tmp_path, "ffprobe", f"printf '{printed}'")

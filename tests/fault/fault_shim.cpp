@@ -1,5 +1,6 @@
 // Preloaded into a program under test: counts its file-system calls in one folder and lets the N-th go wrong.
 //   FAULT_FOLDER  calls on paths in it, and on what was opened there, count
+//   FAULT_PROGRAM and only those of the program of this name, of those that inherit the preload
 //   FAULT_AT      N from 1 on; 0: none
 //   FAULT_KIND    an error number, "short" (half of a read or write), "kill" (before the call),
 //                 or "run" (runs FAULT_COMMAND in a shell before the call)
@@ -41,7 +42,8 @@ Function real(const char* name) {
 
 bool is_inside(const char* path) {
     static const std::string folder = setting("FAULT_FOLDER");
-    return !folder.empty() && path != nullptr && std::strncmp(path, folder.c_str(), folder.size()) == 0;
+    static const bool meant = program_invocation_short_name == std::string(setting("FAULT_PROGRAM"));
+    return meant && !folder.empty() && path != nullptr && std::strncmp(path, folder.c_str(), folder.size()) == 0;
 }
 
 bool is_inside(int file) {

@@ -15,6 +15,7 @@ BOUND = 2e-5  # of the largest pixel: differences of 1e-7 a layer, through text,
 PROMPT = "a red fox, 狐狸 🦊 in the snow"
 PICTURES = dict(height=64, width=96)
 VIDEOS = dict(height=32, width=48, frames=9)
+LARGER = dict(height=64, width=96, frames=9)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,13 @@ def picture(path, seed):
     return image
 
 
+def first_picture(folder, size):
+    """first.png, of the size of the video: diffusers' preprocessing wants that."""
+    image = picture(folder / "first.png", 1).resize((size["width"], size["height"]), Image.Resampling.LANCZOS)
+    image.save(folder / "first.png")
+    return image
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_wan_from_a_picture(folders, last, tmp_path):
     folder, pipeline = folders("wan_between_images" if last else "wan_from_image")
@@ -171,12 +179,21 @@ def test_wan_from_a_picture(folders, last, tmp_path):
     compare(folder, pipeline, tmp_path, theirs, guidance=2.0, steps=3, **settings, **VIDEOS)
 
 
+def test_small_wan(folders, tmp_path):
+    compare(*folders("wan_small"), tmp_path, dict(guidance_scale=2.0), guidance=2.0, steps=3, **LARGER)
+
+
 def test_small_wan_from_a_picture(folders, tmp_path):
     folder, pipeline = folders("wan_small_from_image")
-    image = picture(tmp_path / "first.png", 1).resize((VIDEOS["width"], VIDEOS["height"]), Image.Resampling.LANCZOS)
-    image.save(tmp_path / "first.png")
+    image = first_picture(tmp_path, LARGER)
     compare(folder, pipeline, tmp_path, dict(image=image, guidance_scale=2.0), guidance=2.0, steps=3,
-            image=tmp_path / "first.png", **VIDEOS)
+            image=tmp_path / "first.png", **LARGER)
+
+
+def test_two_experts_from_a_picture(folders, tmp_path):
+    folder, pipeline = folders("wan_experts_from_image")
+    theirs = dict(image=first_picture(tmp_path, VIDEOS), guidance_scale=3.0, guidance_scale_2=2.0)
+    compare(folder, pipeline, tmp_path, theirs, guidance=3.0, guidance_2=2.0, steps=5, image=tmp_path / "first.png", **VIDEOS)
 
 
 @pytest.mark.parametrize("case", [("z_image", dict(height=32, width=48, guidance=1.5)),
@@ -271,7 +288,7 @@ def test_all_that_the_command_offers(folders, aerogel, name, tmp_path):
         picture(tmp_path / "first.png", 1)
         flags += ["--first-frame", tmp_path / "first.png"]
     several = ["--batch", 2, "--preview", tmp_path / "preview.png", "--preview-every", 1, "--keep", "--timings", "--cache",
-               "first-block", "--online", "W4A8", "--text-encoder-scheme", "W4A16"]
+               "first-block", "--cache-threshold", 1000, "--online", "W4A8", "--text-encoder-scheme", "W4A16"]
     made = {}
     for run, more in (("plain", []), ("other", ["--transformer", tmp_path / "other.safetensors"]), ("lora", ["--lora", f"{tmp_path}/lora.safetensors=0.5"])):
         done = aerogel(*flags, *several, *more, "--json", "-o", tmp_path / f"{run}.safetensors", "-o",
@@ -279,12 +296,64 @@ def test_all_that_the_command_offers(folders, aerogel, name, tmp_path):
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert report["text_encoder_scheme"] == "W4A16" and len(report["videos"]) == 2 and len(report["outputs"]) == 4
+        assert report["quantized"]["online"] == "W4A8" and report["quantized"]["layers"]["W4A8"] > 0
+        assert report["cache"]["kind"] == "first-block" and report["cache"]["threshold"] == 1000
+        passes = 0 if name == "wan_experts" else 2 if report["guidance"] > 1 else 1  # a second expert begins anew
+        assert [one["step"] for one in report["cache"]["cached_passes"]] == [1] * passes
+        operations = {one["op"]: one for one in report["timings"]["operations"]}
+        assert operations["linear"]["calls"] > 0 and operations["attention"]["seconds"] > 0
         made[run] = [load_file(tmp_path / f"{run}-{seed}.safetensors")["video"] for seed in (0, 1)]
     assert made["plain"][0].shape == (3, size.get("frames", 1), size["height"], size["width"])
     assert not torch.equal(*made["plain"])
     assert not torch.equal(made["plain"][0], made["other"][0])
     assert not torch.equal(made["plain"][0], made["lora"][0])
     assert (tmp_path / "preview.png").exists()
+
+
+LAYER = "layers.0.attention.to_q"
+
+
+def low_rank(down=(2, 48), up=(48, 2), name=LAYER, value=1.0):
+    return {f"transformer.{name}.lora_A.weight": torch.full(down, value), f"transformer.{name}.lora_B.weight": torch.ones(up)}
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--lora", low_rank((2, 47))], f"layer {LAYER} needs 'transformer.{LAYER}.lora_A.weight' [rank,48]"),
+    (["--lora", low_rank((3, 48))], "[48,rank], got [3,48] and [48,2]"),
+    (["--lora", low_rank(up=(49, 2))], f"layer {LAYER} needs"),
+    (["--lora", low_rank(name="layers.9.attention.to_q")], "2 keys fit no Linear of the model: transformer.layers.9.attention.to_q.lora_A.weight"),
+    (["--lora", low_rank(value=float("nan"))], "f32[2,48] is not finite: element [0,0] is nan"),
+    (["--lora", low_rank(), "--lora", "nowhere"], "nowhere"),
+    (["--lora", low_rank(), "--quantized", "pair"], "LoRA is merged into float weights, but the layers are read from quantized files"),
+    (["--quantized", "pair"], "the model has no Linear 'model.layers.0."),
+    (["--online", "W9A9"], "there is no scheme 'W9A9'"),
+    (["--online", "W8A16", "--include", "blocks.*"], "pattern 'blocks.*' matches none of the"),
+    (["--prompt-embeds", {"prompt_embeds": torch.ones(1, 3, 47)}], "prompt_embeds must be f32[1,*,48], got f32[1,3,47]"),
+    (["--prompt-embeds", {"prompt_embeds": torch.ones(1, 3, 48), "negative_prompt_embeds": torch.ones(2, 3, 48)}],
+     "negative_prompt_embeds must be f32[1,*,48], got f32[2,3,48]"),
+    (["--sparse", "ada_bsa", "--start-step", 1, "--block-size", 15], "block_size must be 16 to 128, got 15"),
+    (["--sparse", "rf_v2", "--start-step", 1, "--sparse-precision", "fp8"], "precision fp8, mix and mxfp4 go with rf_v3, got rf_v2"),
+    (["--start-step", 1, "--profile", [[[[0, 2, "spatial", 0.9]]] * 2] * 3], "the profile has 2 heads in layer 0, the model has 3"),
+], ids=lambda value: value if isinstance(value, str) else value[0])
+def test_what_does_not_fit_is_told_before_anything_runs(folders, aerogel, flags, message, tmp_path):
+    """The log of kernels stays empty: nothing was computed, no text encoder and no step."""
+    folder, _ = folders("z_image")
+    if "pair" in flags:
+        assert aerogel("quantize", folder / "text_encoder", "--scheme", "W8A16", "-o", tmp_path / "pair").returncode == 0
+
+    def given(flag, path):
+        if isinstance(flag, dict):
+            save_file(flag, path)
+        elif isinstance(flag, list):
+            head = dict(aerogel_sparse_profile=1, latent_shape=[1, 4, 4], block_size=16, sparsity=0.5, protect_first_frame=True, steps=2)
+            path.write_text(json.dumps({**head, "layers": flag}))
+        return path if isinstance(flag, (dict, list)) else flag
+
+    call = ["generate", folder, "--size", "32x32", "--steps", 2, "-o", "o.png", *(given(flag, tmp_path / f"{i}.file") for i, flag in enumerate(flags))]
+    done = aerogel(*call, *([] if "--prompt-embeds" in flags else ["--prompt", "x"]), cwd=tmp_path, env={"AEROGEL_LOG": "dispatch"})
+    assert done.returncode == 1 and not done.stdout, done
+    assert done.stderr.startswith("aerogel: [") and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
+    assert not (tmp_path / "o.png").exists()
 
 
 def test_image_to_video_needs_a_picture(folders, tmp_path):
@@ -345,6 +414,12 @@ def test_a_component_that_is_listed_and_missing(folders, name, part, aerogel, tm
         assert [stage["stage"] for stage in json.loads(done.stdout)["stages"]] == [
             "load text_encoder", "encode prompt", "load transformer", "denoise"]
         assert load_file(tmp_path / "o.safetensors")["video"].shape == (4, 1, 32, 32)
+    if part == "scheduler":
+        for entry in ([None, None], None, [], 5):
+            edit_json(folder / "model_index.json", scheduler=entry)
+            done = aerogel(*call)
+            assert done.returncode == 1 and f"{folder / 'scheduler/scheduler_config.json'} does not exist" in done.stderr, (entry, done)
+            assert len(done.stderr.splitlines()) == 1
     if part == "text_encoder":
         assert "give prompt_embeds" in aerogel(*call).stderr
         save_file({"prompt_embeds": torch.ones(1, 3, 48)}, tmp_path / "embeds.safetensors")

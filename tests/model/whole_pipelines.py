@@ -110,14 +110,33 @@ def wan_from_image(work, last=False):
             size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}), **wan_parts(work))
 
 
+def wan_experts_from_image(work):
+    """As Wan 2.2's I2V-A14B: latents beside the noise for both experts, no image encoder."""
+    first, second = (wan_transformer(seed, in_channels=4 + 4 + 4) for seed in (0, 1))
+    return diffusers.WanImageToVideoPipeline(transformer=first, transformer_2=second, boundary_ratio=0.8, scheduler=unipc(3.0),
+                                             image_encoder=None, image_processor=None, **wan_parts(work))
+
+
+# Of the second generation, twice as deep in space: a token is 32 pixels wide.
+SMALL_VAE = {**VIDEO_VAE, **dict(decoder_base_dim=8, is_residual=True, in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16)}
+
+
+def wan_small(work):
+    """Wan 2.2's TI2V model, from a text alone."""
+    parts = wan_parts(work) | dict(vae=randomized(diffusers.AutoencoderKLWan(**SMALL_VAE)))
+    return diffusers.WanPipeline(transformer=wan_transformer(), scheduler=unipc(3.0), expand_timesteps=True, **parts)
+
+
 def wan_small_from_image(work):
-    """As Wan 2.2's TI2V model: the frame keeps timestep 0."""
+    """The same with a picture: the first frame keeps timestep 0."""
+    parts = wan_parts(work) | dict(vae=randomized(diffusers.AutoencoderKLWan(**SMALL_VAE)))
     return diffusers.WanImageToVideoPipeline(transformer=wan_transformer(), scheduler=unipc(3.0), image_encoder=None,
-                                             image_processor=None, expand_timesteps=True, **wan_parts(work))
+                                             image_processor=None, expand_timesteps=True, **parts)
 
 
 PIPELINES = dict(z_image=z_image, flux2_klein=flux2_klein, qwen_image=qwen_image, wan=wan, wan_experts=wan_experts,
-                 wan_from_image=wan_from_image, wan_small_from_image=wan_small_from_image,
+                 wan_from_image=wan_from_image, wan_experts_from_image=wan_experts_from_image, wan_small=wan_small,
+                 wan_small_from_image=wan_small_from_image,
                  wan_between_images=lambda work: wan_from_image(work, last=True),
                  flux2_klein_base=lambda work: flux2_klein(work, distilled=False))
 

@@ -14,7 +14,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <string_view>
 #include <utility>
 
 #include "aerogel/error.h"
@@ -123,6 +126,11 @@ int become(const Launch& launch) {
     return -failed;
 }
 
+[[noreturn]] void fail_to_start(const std::string& name, int error) {
+    throw IoError(fmt::format("[subprocess] cannot start '{}': {} (is it installed and in PATH?)", name,
+                              std::strerror(error)));
+}
+
 pid_t spawn(const std::vector<std::string>& arguments, const std::array<int, 3>& ends) {
     std::vector<char*> argv = pointers(arguments);
     argv.push_back(nullptr);
@@ -132,10 +140,7 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::array<int, 3>&
         environment.push_back(*variable);
     environment.push_back(nullptr);
     const pid_t process = start({argv.data(), environment.data(), ends, ::getpid()});
-    if (process < 0) {
-        throw IoError(fmt::format("[subprocess] cannot start '{}': {} (is it installed and in PATH?)",
-                                  arguments.front(), std::strerror(-process)));
-    }
+    if (process < 0) fail_to_start(arguments.front(), -process);
     return process;
 }
 
@@ -290,6 +295,19 @@ void Subprocess::finish() {
     moved_ = Clock::now();  // encoders do much of their work now
     while (!exited()) wait_for(-1, 0);
     if (!end()) fail("failed");
+}
+
+// Looks where execvp() does.
+void check_program(const std::string& name) {
+    const char* const told = std::getenv("PATH");
+    std::string_view rest = told == nullptr ? "/bin:/usr/bin" : told;
+    while (true) {
+        const std::size_t end = std::min(rest.find(':'), rest.size());
+        const std::filesystem::path program = std::filesystem::path(rest.substr(0, end)) / name;
+        if (::access(program.c_str(), X_OK) == 0) return;
+        if (end == rest.size()) fail_to_start(name, ENOENT);
+        rest.remove_prefix(end + 1);
+    }
 }
 
 std::string run_and_read(const std::vector<std::string>& arguments, std::size_t limit) {

@@ -53,6 +53,9 @@ class Subprocess {
     std::string said_;   // the last of it
 };
 
+/// Throws the IoError of starting a program that is nowhere in PATH.
+void check_program(const std::string& name);
+
 /// Everything a program prints, at most `limit` bytes. Errors as above; InvalidArgument beyond the limit.
 std::string run_and_read(const std::vector<std::string>& arguments, std::size_t limit);
 

@@ -12,8 +12,10 @@
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
+#include "base/cancellation.h"
 #include "core/atomic_file.h"
 #include "core/input_file.h"
+#include "core/output_file.h"
 #include "core/paths.h"
 #include "core/text.h"
 #include "model/video/orientation.h"
@@ -72,6 +74,7 @@ void encode_with_ffmpeg(const fs::path& path, const Frames& frames, const SaveVi
                                           "-nostdin",
                                           "-v",
                                           "error",
+                                          "-xerror",
                                           "-y",
                                           "-f",
                                           "rawvideo",
@@ -108,12 +111,40 @@ void write_png(const fs::path& path, const Frames& frames, std::int64_t frame,
     write_file_atomically(path, png_bytes(picture, texts));
 }
 
+// Frames wait here, within the folder of the video, until all of them are on the disk: one that fills leaves
+// the video that was there before.
+class WaitingFrames {
+  public:
+    explicit WaitingFrames(const fs::path& video) : folder_(video / ".frames.tmp") {
+        remove();  // those of a process that was killed
+        make_folders(folder_);
+    }
+    ~WaitingFrames() { remove(); }
+    WaitingFrames(const WaitingFrames&) = delete;
+    WaitingFrames& operator=(const WaitingFrames&) = delete;
+
+    const fs::path& folder() const { return folder_; }
+
+  private:
+    void remove() const {
+        std::error_code ignored;
+        fs::remove_all(folder_, ignored);
+    }
+
+    fs::path folder_;
+};
+
 void write_png_folder(const fs::path& folder, const Frames& frames, const std::string& parameters) {
-    make_folders(folder);
-    const auto path = [&](std::int64_t frame) { return folder / fmt::format("frame_{:04}.png", frame); };
-    for (std::int64_t f = 0; f < frames.count; ++f) write_png(path(f), frames, f, parameters);
+    const auto name = [](std::int64_t frame) { return fmt::format("frame_{:04}.png", frame); };
+    const WaitingFrames waiting(folder);
+    for (std::int64_t f = 0; f < frames.count; ++f) {
+        write_png(waiting.folder() / name(f), frames, f, parameters);
+        stop_if_cancelled();
+    }
+    for (std::int64_t f = 0; f < frames.count; ++f) rename_file(waiting.folder() / name(f), folder / name(f));
     // Of a longer video that was here before.
-    for (std::int64_t f = frames.count; path_exists(path(f)); ++f) remove_file(path(f));
+    for (std::int64_t f = frames.count; path_exists(folder / name(f)); ++f) remove_file(folder / name(f));
+    sync_folder_of(folder / name(0));
 }
 
 // What both programs may open: this one file, as what its name says. A playlist or list of files under the
@@ -235,6 +266,7 @@ void check_video_path(const fs::path& path, const VideoShape& video) {
     if (encoding == nullptr && ending != ".png" && !ending.empty()) {
         throw InvalidArgument(fmt::format("[video] cannot write '{}': {}", path.string(), kEndings));
     }
+    if (encoding != nullptr) check_program("ffmpeg");
     if (video.channels != 3) {
         throw InvalidArgument(
             fmt::format("[video] '{}' needs 3 colour channels, the model makes {} (latents for a separate "
@@ -270,12 +302,18 @@ Frames to_frames(const Tensor& video) {
 
 void save_video(const fs::path& path, const Tensor& video, const SaveVideoOptions& options) {
     check_video_path(path, {video.dim(0), video.dim(1)});
-    if (path.has_parent_path()) make_folders(path.parent_path());
-    if (path.extension() == ".safetensors") return save_safetensors(path, {{"video", video}});
-    const Frames frames = to_frames(video);
-    if (path.extension().empty()) return write_png_folder(path, frames, options.parameters);
-    if (path.extension() == ".png") return write_png(path, frames, 0, options.parameters);
-    encode_with_ffmpeg(path, frames, options);
+    const std::string ending = path.extension().string();
+    NewFolders folders(ending.empty() ? path : path.parent_path());
+    if (ending == ".safetensors") {
+        save_safetensors(path, {{"video", video}});
+    } else if (ending.empty()) {
+        write_png_folder(path, to_frames(video), options.parameters);
+    } else if (ending == ".png") {
+        write_png(path, to_frames(video), 0, options.parameters);
+    } else {
+        encode_with_ffmpeg(path, to_frames(video), options);
+    }
+    folders.keep();
 }
 
 bool is_frames_path(const fs::path& path) {

@@ -25,7 +25,8 @@ struct VideoShape {
     std::int64_t frames = 1;
 };
 
-/// Throws InvalidArgument unless save_video knows what to do with `path` and such a video.
+/// Throws InvalidArgument unless save_video knows what to do with `path` and such a video, IoError where the
+/// program that it takes is not there.
 void check_video_path(const std::filesystem::path& path, const VideoShape& video);
 
 /// True when `path` names a video this program can read as frames (.mp4, .gif, a folder of PNG files).
