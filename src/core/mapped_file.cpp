@@ -177,8 +177,7 @@ void MappedFile::check_intact() const {
 }
 
 void MappedFile::read_ahead(std::size_t begin, std::size_t size) const {
-    constexpr std::size_t kSmall = std::size_t{1} << 16;
-    if (size >= kSmall) advise(begin, size, MADV_WILLNEED);
+    if (size != 0) advise(begin, size, MADV_WILLNEED);
 }
 
 // The pages at both ends may belong to neighbours too; those are read again when touched.

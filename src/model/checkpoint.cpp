@@ -42,6 +42,16 @@ std::string list_first(std::string_view what, const std::vector<std::string>& it
     return text;
 }
 
+// Small tensors lie all over a file. Read one after the other, each would wait for the disk, and for what the
+// system reads around it.
+WeightFile opened(const std::filesystem::path& path, const OriginalNames& original = {}) {
+    constexpr std::size_t kSmall = std::size_t{1} << 16;
+    WeightFile file = WeightFile::open(path, original);
+    for (const std::string& name : file.names())
+        if (file.stored_bytes(name) <= kSmall) file.prefetch(name);
+    return file;
+}
+
 }  // namespace
 
 Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& folder,
@@ -50,11 +60,11 @@ Checkpoint Checkpoint::open(std::string family, const std::filesystem::path& fol
         const std::filesystem::path config = folder / "config.json";
         const std::string name =
             path_exists(config) ? class_named(JsonNode::read(config, "transformer")) : "";
-        return {std::move(family), WeightFile::open(options.weights, original_names_of(name)), options};
+        return {std::move(family), opened(options.weights, original_names_of(name)), options};
     }
     for (const std::string name : {kWeightFile, kTextWeightFile}) {
         for (const auto& path : {folder / name, folder / (name + kIndexEnding)})
-            if (path_exists(path)) return {std::move(family), WeightFile::open(path), options};
+            if (path_exists(path)) return {std::move(family), opened(path), options};
     }
     throw IoError(fmt::format("[{0}] {1} has neither {2} nor {2}{3}", family, folder.string(), kWeightFile,
                               kIndexEnding));

@@ -11,8 +11,8 @@
 
 namespace aerogel {
 
-/// T has move_weights(WeightPlace). Safe from several threads.
-template <typename T>
+/// T has move_weights(WeightPlace). Safe from several threads; tests give a Mutex of their own.
+template <typename T, typename Mutex = std::mutex>
 class PipelineComponent {
   public:
     ~PipelineComponent() { let_go(Keep::nothing); }
@@ -71,7 +71,7 @@ class PipelineComponent {
         }
     }
 
-    mutable std::mutex mutex_;
+    mutable Mutex mutex_;
     std::shared_ptr<T> whole_;  ///< wherever its weights are
     std::weak_ptr<T> in_use_;   ///< whose last holder sends the weights away
     std::shared_ptr<T> held_;

@@ -51,5 +51,24 @@ TEST_F(PathsTest, FoldersAndFiles) {
     EXPECT_FALSE(path_exists(at("x/y/z")));
 }
 
+TEST_F(PathsTest, NewFoldersGoAgainWhereNothingLiesInThem) {
+    const auto deep = at("kept") / "made" / "deep";
+    std::filesystem::create_directory(at("kept"));
+    { const NewFolders folders(deep); EXPECT_TRUE(is_folder(deep)); }
+    EXPECT_THAT(folder_entries(at("kept")), IsEmpty());
+    {
+        const NewFolders folders(deep / "");
+        std::filesystem::create_directory(at("kept") / "made" / "of_others");
+    }
+    EXPECT_THAT(folder_entries(at("kept") / "made"), ElementsAre(at("kept") / "made" / "of_others"));
+    NewFolders(deep).keep();
+    EXPECT_TRUE(is_folder(deep));
+    { const NewFolders folders(deep), none(""); }
+    EXPECT_TRUE(is_folder(deep));
+    EXPECT_THAT(error_of<IoError>([&] { const NewFolders folders(at("new") / std::string(256, 'n')); }),
+                HasSubstr("File name too long"));
+    EXPECT_FALSE(path_exists(at("new")));
+}
+
 }  // namespace
 }  // namespace aerogel

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -106,6 +107,46 @@ TEST(PipelineComponent, MovesNothingWhenItEnds) {
         component.get([&] { return std::make_unique<Weights>(moved); });
     }
     EXPECT_EQ(moved.goings, 0);
+}
+
+// One thread waits before it locks.
+class SlowMutex {
+  public:
+    void lock() {
+        if (std::this_thread::get_id() == slow) {
+            waits = true;
+            waits.notify_all();
+            may_go_on.wait(false);
+        }
+        mutex_.lock();
+    }
+    void unlock() { mutex_.unlock(); }
+
+    static inline std::atomic<std::thread::id> slow;
+    static inline std::atomic<bool> waits = false, may_go_on = false;
+
+  private:
+    std::mutex mutex_;
+};
+
+TEST(PipelineComponent, AUseThatBeganMeanwhileKeepsItThere) {
+    Moved moved;
+    PipelineComponent<Weights, SlowMutex> component;
+    const auto get = [&] { return component.get([&] { return std::make_unique<Weights>(moved); }); };
+    std::shared_ptr<Weights> first = get();
+    component.let_go(Keep::in_host_memory);
+    std::thread ending([&] {
+        SlowMutex::slow = std::this_thread::get_id();
+        first.reset();  // the last one, but its end has not been seen yet
+    });
+    SlowMutex::waits.wait(false);
+    const std::shared_ptr<Weights> second = get();
+    SlowMutex::may_go_on = true;
+    SlowMutex::may_go_on.notify_all();
+    ending.join();
+    EXPECT_TRUE(second->there());
+    EXPECT_EQ(moved.goings, 0);
+    EXPECT_EQ(moved.loads, 1);
 }
 
 TEST_F(PipelineComponentTest, IsThereForEveryUserOfSeveralThreads) {
