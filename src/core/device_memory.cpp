@@ -6,6 +6,7 @@
 
 #include "aerogel/error.h"
 #include "base/memory.h"
+#include "core/reused_memory.h"
 #ifdef AEROGEL_CUDA
 #include "core/cuda_memory.h"
 #endif
@@ -13,17 +14,26 @@
 namespace aerogel {
 namespace {
 
+// Whole pages where there are many, for steady speed.
+std::size_t alignment_of(std::size_t bytes) {
+    return bytes < (std::size_t{64} << 10) ? 64 : 4096;
+}
+
+std::size_t block_size(std::size_t bytes) {
+    const std::size_t alignment = alignment_of(bytes);
+    return (bytes + alignment) / alignment * alignment;
+}
+
 void* allocate_on_cpu(Device, std::size_t bytes) {
-    // Whole pages where there are many, for steady speed.
-    const std::size_t alignment = bytes < (std::size_t{64} << 10) ? 64 : 4096;
-    const std::size_t size = (bytes + alignment) / alignment * alignment;
-    void* data = std::aligned_alloc(alignment, size);
+    const std::size_t size = block_size(bytes);
+    if (void* reused = take_reused(size)) return reused;
+    void* data = std::aligned_alloc(alignment_of(bytes), size);
     if (data != nullptr) prefer_huge_pages(data, size);
     return data;
 }
 
-void free_on_cpu(Device, void* data, std::size_t) noexcept {
-    std::free(data);
+void free_on_cpu(Device, void* data, std::size_t bytes) noexcept {
+    if (data != nullptr && !keep_for_reuse(data, block_size(bytes))) std::free(data);
 }
 
 void copy_on_cpu(Device, void* to, const void* from, std::size_t bytes) {

@@ -16,6 +16,7 @@
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
 #include "core/finite.h"
+#include "core/reused_memory.h"
 #include "core/text.h"
 #include "model/automatic.h"
 #include "model/linears_by_name.h"
@@ -126,6 +127,7 @@ Built build(const ModelPlan& plan, Device device, const LayerReader& reader, con
     for (const ModuleDecision& decision : plan.decisions())
         if (!decision.is_attention && decision.quantizes) layers.push_back(&decision);
     Built built;
+    const ReusedMemory reused;  // what a layer has beside its packed form
     std::deque<std::size_t> announced;  // bytes of the layers from this one on
     std::size_t ahead = 0;
     for (std::size_t i = 0; i < layers.size(); ++i) {

@@ -4,9 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "aerogel/error.h"
 #include "core/hidden_memory.h"
+#include "core/reused_memory.h"
 
 namespace aerogel {
 namespace {
@@ -44,6 +50,46 @@ TEST(DeviceMemory, ValuesGoThereAndComeBack) {
     expect_same(Tensor::zeros(DType::f32, {2, 3}, Device::cuda).to(Device::cpu),
                 Tensor::zeros(DType::f32, {2, 3}));
     EXPECT_EQ(there.to(Device::cuda).data(), there.data());
+}
+
+Tensor bytes(std::int64_t count) {
+    return {DType::u8, {count}};
+}
+
+TEST(ReusedMemory, AnArrayTakesThePlaceOfOneThatIsGone) {
+    constexpr std::int64_t kSize = std::int64_t{1} << 20;
+    const ReusedMemory outer;
+    const void* first = nullptr;
+    {
+        const ReusedMemory inner;
+        const Tensor array = bytes(kSize);
+        first = array.data();
+    }
+    const Tensor smaller = bytes(kSize / 2), larger = bytes(2 * kSize);
+    EXPECT_NE(smaller.data(), first);
+    EXPECT_NE(larger.data(), first);
+    Tensor again = bytes(kSize + 100);  // of as many pages
+    EXPECT_EQ(again.data(), first);
+    EXPECT_NE(bytes(kSize).data(), first);
+    std::thread([gone = std::move(again)] {}).join();  // freed by another thread
+    EXPECT_EQ(bytes(kSize).data(), first);
+}
+
+TEST(ReusedMemory, HasAnEnd) {
+    const ReusedMemory reused;
+    std::vector<Tensor> many;
+    std::set<const void*> places;
+    for (int i = 0; i < 100; ++i) places.insert(many.emplace_back(bytes(std::int64_t{1} << 22)).data());
+    EXPECT_EQ(take_reused((std::size_t{1} << 22) + 4096), nullptr);
+    many.clear();
+    std::size_t found = 0;
+    while (void* block = take_reused((std::size_t{1} << 22) + 4096)) {
+        ++found;
+        EXPECT_TRUE(places.contains(block));
+        std::free(block);
+    }
+    EXPECT_EQ(found, 15U);  // of 4 MiB and a page, in 64 MiB
+    EXPECT_FALSE(keep_for_reuse(nullptr, std::size_t{1} << 30));
 }
 
 TEST(DeviceMemoryDeathTest, TheHostCannotReadIt) {

@@ -1,0 +1,90 @@
+// A short list of blocks, searched from its end.
+#include "core/reused_memory.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+#include <utility>
+
+#include "base/fork.h"
+
+namespace aerogel {
+namespace {
+
+constexpr std::size_t kLeast = std::size_t{1} << 16;  // smaller ones come from memory touched before
+constexpr std::size_t kMost = std::size_t{64} << 20;
+constexpr std::size_t kBlocks = 16;
+
+struct Block {
+    void* data = nullptr;
+    std::size_t size = 0;
+};
+
+std::atomic<int> users{0};
+
+class WaitingBlocks {
+  public:
+    void* take(std::size_t size) {
+        const std::lock_guard lock(mutex_);
+        for (std::size_t i = count_; i-- > 0;)
+            if (blocks_[i].size == size) return remove(i).data;
+        return nullptr;
+    }
+
+    bool keep(Block block) {
+        const std::lock_guard lock(mutex_);
+        if (users == 0) return false;
+        while (count_ == kBlocks || (count_ > 0 && bytes_ + block.size > kMost)) std::free(remove(0).data);
+        blocks_[count_++] = block;
+        bytes_ += block.size;
+        return true;
+    }
+
+    void clear() {
+        const std::lock_guard lock(mutex_);
+        while (users == 0 && count_ > 0) std::free(remove(count_ - 1).data);
+    }
+
+  private:
+    Block remove(std::size_t at) {
+        const Block block = blocks_[at];
+        std::move(blocks_.begin() + static_cast<std::ptrdiff_t>(at) + 1,
+                  blocks_.begin() + static_cast<std::ptrdiff_t>(count_),
+                  blocks_.begin() + static_cast<std::ptrdiff_t>(at));
+        --count_;
+        bytes_ -= block.size;
+        return block;
+    }
+
+    std::mutex mutex_;
+    std::array<Block, kBlocks> blocks_;  // the oldest first
+    std::size_t count_ = 0, bytes_ = 0;
+};
+
+WaitingBlocks& waiting() {
+    static PerProcess<WaitingBlocks> blocks;
+    return blocks.get();
+}
+
+}  // namespace
+
+ReusedMemory::ReusedMemory() {
+    ++users;
+}
+
+ReusedMemory::~ReusedMemory() {
+    if (--users == 0) waiting().clear();
+}
+
+void* take_reused(std::size_t size) noexcept {
+    return users == 0 || size < kLeast ? nullptr : waiting().take(size);
+}
+
+bool keep_for_reuse(void* block, std::size_t size) noexcept {
+    if (users == 0 || size < kLeast || size > kMost) return false;
+    return waiting().keep({block, size});
+}
+
+}  // namespace aerogel
