@@ -95,6 +95,8 @@ void check_output_file(std::string_view op, const fs::path& path, const std::vec
         throw InvalidArgument(fmt::format("[{}] the output must be a file name, got {}", op, name));
     if (is_folder(path))
         throw IoError(fmt::format("[{}] the output {} is a folder, expected a file name", op, name));
+    if (path_exists(path) && !is_file(path))
+        throw IoError(fmt::format("[{}] the output {} is there and no regular file", op, name));
     for (const fs::path& input : inputs) {
         if (input.empty() || !is_same_file(path, input)) continue;
         throw InvalidArgument(fmt::format("[{}] the output {} is also an input", op, name));

@@ -51,8 +51,10 @@ void add_flag(CLI::App& command, SparsePattern& pattern, const SparseParameter& 
         command.add_option(flag, pattern.**tokens, help)->capture_default_str();
     } else {
         bool& on = pattern.*std::get<bool SparsePattern::*>(parameter.member);
-        command.add_flag_function(
-            flag, [&on, to = !on](std::int64_t) { on = to; }, help);
+        command
+            .add_flag_function(
+                flag, [&on, to = !on](std::int64_t) { on = to; }, help)
+            ->disable_flag_override();
     }
 }
 

@@ -124,9 +124,12 @@ std::unique_ptr<OutputFile> open_temporary(const fs::path& path) {
 
 void check_file_name(const fs::path& path) {
     if (!path.has_filename()) throw IoError("[write] '" + path.string() + "' is not a file name");
-    if (std::error_code ignored; fs::is_directory(path, ignored)) {
-        throw IoError("[write] " + path.string() + ": cannot create: Is a directory");
-    }
+    std::error_code ignored;
+    const fs::file_status there = fs::status(path, ignored);
+    if (fs::is_directory(there)) throw IoError("[write] " + path.string() + ": cannot create: Is a directory");
+    // A device or a pipe would be gone when the file takes its name.
+    if (fs::exists(there) && !fs::is_regular_file(there))
+        throw IoError("[write] " + path.string() + ": cannot create: what is there is no regular file");
 }
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {

@@ -62,7 +62,8 @@ class AtomicFile {
 /// ends. Safe in a signal handler.
 void remove_temporary_files() noexcept;
 
-/// Throws IoError when `path` cannot be the name of a file: it is a folder, or ends in a slash.
+/// Throws IoError when `path` cannot be the name of a file: it is a folder, a device or a pipe, or ends in a
+/// slash.
 void check_file_name(const std::filesystem::path& path);
 
 /// Writes `text` as the whole content of `path`. IoError.

@@ -13,11 +13,11 @@
 namespace aerogel {
 namespace {
 
-constexpr std::size_t kLeast = std::size_t{1} << 16;  // smaller ones come from memory touched before
-constexpr std::size_t kMost = std::size_t{64} << 20;
-constexpr std::size_t kBlocks = 16;
+constexpr std::size_t kLeastReused = std::size_t{1} << 16;  // smaller ones come from memory touched before
+constexpr std::size_t kMostReused = std::size_t{64} << 20;
+constexpr std::size_t kMostBlocks = 16;
 
-struct Block {
+struct WaitingBlock {
     void* data = nullptr;
     std::size_t size = 0;
 };
@@ -33,10 +33,10 @@ class WaitingBlocks {
         return nullptr;
     }
 
-    bool keep(Block block) {
+    bool keep(WaitingBlock block) {
         const std::lock_guard lock(mutex_);
         if (users == 0) return false;
-        while (count_ == kBlocks || (count_ > 0 && bytes_ + block.size > kMost)) std::free(remove(0).data);
+        while (count_ == kMostBlocks || (count_ > 0 && bytes_ + block.size > kMostReused)) std::free(remove(0).data);
         blocks_[count_++] = block;
         bytes_ += block.size;
         return true;
@@ -48,8 +48,8 @@ class WaitingBlocks {
     }
 
   private:
-    Block remove(std::size_t at) {
-        const Block block = blocks_[at];
+    WaitingBlock remove(std::size_t at) {
+        const WaitingBlock block = blocks_[at];
         std::move(blocks_.begin() + static_cast<std::ptrdiff_t>(at) + 1,
                   blocks_.begin() + static_cast<std::ptrdiff_t>(count_),
                   blocks_.begin() + static_cast<std::ptrdiff_t>(at));
@@ -59,7 +59,7 @@ class WaitingBlocks {
     }
 
     std::mutex mutex_;
-    std::array<Block, kBlocks> blocks_;  // the oldest first
+    std::array<WaitingBlock, kMostBlocks> blocks_;  // the oldest first
     std::size_t count_ = 0, bytes_ = 0;
 };
 
@@ -79,11 +79,11 @@ ReusedMemory::~ReusedMemory() {
 }
 
 void* take_reused(std::size_t size) noexcept {
-    return users == 0 || size < kLeast ? nullptr : waiting().take(size);
+    return users == 0 || size < kLeastReused ? nullptr : waiting().take(size);
 }
 
 bool keep_for_reuse(void* block, std::size_t size) noexcept {
-    if (users == 0 || size < kLeast || size > kMost) return false;
+    if (users == 0 || size < kLeastReused || size > kMostReused) return false;
     return waiting().keep({block, size});
 }
 

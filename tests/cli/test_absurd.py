@@ -25,6 +25,7 @@ def place(aerogel, tiny_pipeline, tmp_path_factory):
     (folder / "captions").write_text("red circle\n")
     (folder / "loop").symlink_to("loop")
     (folder / "file").write_text("x")
+    os.mkfifo(folder / "pipe")
     return folder
 
 
@@ -75,6 +76,8 @@ CASES = {
     f"{STATIC} --guidance nan": "--guidance: must be a finite number",
     "bench --repeat 1000000000": "--repeat",
     # flags that say nothing
+    f"{GENERATE} --sparse rf_v2 --centroids=-inf": "--centroids",
+    f"{GENERATE} --image-first=-inf": "--image-first",
     f"{GENERATE} --sparsity 0.8": "--sparsity says nothing without --sparse",
     f"{GENERATE} --no-keep-sink": "--no-keep-sink says nothing without --sparse",
     f"{GENERATE} --start-step 2": "--start-step says nothing without --sparse",
@@ -106,6 +109,11 @@ CASES = {
     "dequantize loop -o f.safetensors": "Too many levels of symbolic links",
     "dequantize '' -o f.safetensors": "[",
     "mine model --prompt red -o same --html same": "is given twice",
+    # a file would take the place of a pipe, or of /dev/null
+    "dequantize pair -o pipe": "the output 'pipe' is there and no regular file",
+    "forward model --inputs records.safetensors -o pipe": "the output 'pipe' is there and no regular file",
+    "mine model --prompt red -o pipe": "the output 'pipe' is there and no regular file",
+    "mine model --prompt red -o p.json --html pipe": "the output 'pipe' is there and no regular file",
     "mine model --captions captions -o captions": "is also an input",
     "mine model --prompt red -o missing/p.json": "the folder 'missing' does not exist",
     "mine model --prompt red -o p.json --html pair": "is a folder",

@@ -163,9 +163,6 @@ def test_generate(build, aerogel, tiny_pipeline, tmp_path):
     walk(Faults(build, command, out, tmp_path / "log"), aerogel, out, {"v.safetensors": b"old"})
 
 
-WORDS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
-
-
 def frames_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -185,6 +182,7 @@ def test_frames(build, aerogel, tiny_pipeline, tmp_path, has_old):
     begin()
     assert faults.run().returncode == 0
     new, calls = frames_of(out), faults.calls()
+    complete = 1 + calls.index(f"rename {out}/.frames.tmp/frame_0000.png")  # from here on new frames take their places
     assert list(sorted(new)) == list(old)[:3] and calls.count("fsync") >= 3
     for number, kind in faults.cases(calls):
         where = (number, calls[number - 1], kind)
@@ -192,14 +190,14 @@ def test_frames(build, aerogel, tiny_pipeline, tmp_path, has_old):
         done = faults.run(number, kind)
         check_exit(done, kind, where)
         left = frames_of(out) if out.exists() else {}
-        renaming = not calls[number - 1].startswith(("open", "pwrite", "fsync", "mkdir", "flock"))
         if done.returncode == 0:
-            assert left == new, where
-        elif renaming or kind == "kill":
+            assert left == new or (calls[number - 1].startswith("unlink") and new.items() <= left.items()), where
+        elif number >= complete or kind == "kill":
             assert all(left[name] in (new.get(name), old[name] if has_old else None) for name in left), where
         else:
             assert left == (old if has_old else {}) and out.exists() == has_old, where
-        assert kind == "kill" or not (out / ".frames.tmp").exists(), where
+        removing = calls[number - 1].startswith("openat")  # of the folder that is removed
+        assert kind == "kill" or removing or not (out / ".frames.tmp").exists(), where
         if kind == "kill":
             assert aerogel(*faults.command).returncode == 0 and frames_of(out) == new and len(list(out.iterdir())) == 3, where
 
@@ -222,12 +220,13 @@ def test_a_disk_that_fills_under_ffmpeg(build, tiny_pipeline, tmp_path, ending):
     assert len(calls) >= 2
     for old in ({}, {f"v.{ending}": b"old"}):
         for number, call in calls:
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
             if old:
                 put(out, old)
             done = faults.run(number, errno.ENOSPC)
             check_exit(done, errno.ENOSPC, call)
-            assert done.returncode == 1 and "[ffmpeg]" in done.stderr and WORDS[errno.ENOSPC] in done.stderr, (call, done.stderr)
+            assert done.returncode == 1 and "[ffmpeg] failed: " in done.stderr, (call, done.stderr)
+            assert "No space left on device" in done.stderr or "Could not open file" in done.stderr, (call, done.stderr)
             assert contents(out) == old if old else not out.exists(), call
 
 

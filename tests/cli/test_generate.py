@@ -176,10 +176,11 @@ def test_pictures_of_every_kind(aerogel, tiny_pipeline, tmp_path, ending):
     generate(aerogel, tiny_pipeline, "--frames", 1, "--size", "64x32", "-o", path, "-o", tmp_path / "p.safetensors")
     with Image.open(path) as picture:
         assert picture.size == (64, 32)
-        pixels = np.asarray(picture.convert("RGB")).astype(float)
+        luma = np.asarray(picture.convert("L")).astype(float)  # WebP has fewer pixels of colour, and this is noise
     video = load_file(tmp_path / "p.safetensors")["video"]
-    exact = np.clip((video[:, 0].transpose(1, 2, 0) + 1) * 127.5, 0, 255)
-    assert np.abs(pixels - exact).mean() < (0.6 if ending == ".png" else 20)
+    exact = np.clip((video[:, 0].transpose(1, 2, 0) + 1) * 127.5, 0, 255) @ [0.299, 0.587, 0.114]
+    print(f"{ending}: {np.abs(luma - exact).mean():.1f}")
+    assert np.abs(luma - exact).mean() < (1 if ending == ".png" else 8) < np.abs(luma - exact[:, ::-1]).mean() / 4
 
 
 def test_a_png_tells_how_it_was_made(aerogel, tiny_pipeline, tmp_path):
@@ -205,13 +206,13 @@ def test_progress_of_every_stage(build, tiny_pipeline, tmp_path):
         pass
     os.close(leader)
     assert process.wait(60) == 0
-    lines = seen.decode().replace("\x1b[K", "").split("\n")
-    bars = {line.split(" [")[0].strip("\r"): line.split("\r") for line in lines if " [" in line}
+    lines = seen.decode().replace("\x1b[K", "").split("\r\n")
+    bars = {line.split(" [")[0].strip("\r"): line.split("\r")[1:] for line in lines if " [" in line}
     assert list(bars) == ["load text_encoder", "encode prompt", "load transformer", "generate"]
     assert len(bars["load transformer"]) > 10  # layer by layer
     for bar in bars.values():
-        assert "estimating" in bar[1] and re.search(r"\[#{30}\] \d+/\d+ 0\.00 s left", bar[-1]), bar
-    steps = bars["generate"][2:]
+        assert "estimating" in bar[0] and re.search(r"\[#{30}\] \d+/\d+ 0\.00 s left", bar[-1]), bar
+    steps = bars["generate"][1:]
     assert [re.search(r"\] (\d)/3 \d.* left \d.* s/step", step)[1] for step in steps] == ["1", "2", "3"]
 
 
