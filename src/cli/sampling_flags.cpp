@@ -30,9 +30,9 @@ void add_sampling_flags(CLI::App& command, SamplingFlags& flags, const std::stri
     add("--sampler", flags.sampler, "Sampler: euler or unipc");
     // Not add_flag(..., optional): that one begins with false.
     in_group(command.add_flag_function(
-        "--image-first,!--no-image-first",
-        [&options](std::int64_t count) { options.image_first = count > 0; },
-        "Make the first frame from the caption on its own, then the other frames from it"))
+                 "--image-first,!--no-image-first",
+                 [&options](std::int64_t count) { options.image_first = count > 0; },
+                 "Make the first frame from the caption on its own, then the other frames from it"))
         ->disable_flag_override();
     add("--stagger", options.stagger,
         "Start the frames one after the other, the last one after this share of the steps (0: together)")

@@ -126,7 +126,8 @@ void check_file_name(const fs::path& path) {
     if (!path.has_filename()) throw IoError("[write] '" + path.string() + "' is not a file name");
     std::error_code ignored;
     const fs::file_status there = fs::status(path, ignored);
-    if (fs::is_directory(there)) throw IoError("[write] " + path.string() + ": cannot create: Is a directory");
+    if (fs::is_directory(there))
+        throw IoError("[write] " + path.string() + ": cannot create: Is a directory");
     // A device or a pipe would be gone when the file takes its name.
     if (fs::exists(there) && !fs::is_regular_file(there))
         throw IoError("[write] " + path.string() + ": cannot create: what is there is no regular file");

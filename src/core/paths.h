@@ -25,8 +25,8 @@ std::vector<std::filesystem::path> folder_entries(const std::filesystem::path& f
 /// Makes the folder and those around it that are missing. IoError.
 void make_folders(const std::filesystem::path& folder);
 
-/// A folder that is made for a file, with those around it that are missing. Unless keep() is called, those that
-/// were made go again where nothing lies in them.
+/// A folder that is made for a file, with those around it that are missing. Unless keep() is called, those
+/// that were made go again where nothing lies in them.
 class NewFolders {
   public:
     /// An empty path needs none. IoError.

@@ -36,7 +36,8 @@ class WaitingBlocks {
     bool keep(WaitingBlock block) {
         const std::lock_guard lock(mutex_);
         if (users == 0) return false;
-        while (count_ == kMostBlocks || (count_ > 0 && bytes_ + block.size > kMostReused)) std::free(remove(0).data);
+        while (count_ == kMostBlocks || (count_ > 0 && bytes_ + block.size > kMostReused))
+            std::free(remove(0).data);
         blocks_[count_++] = block;
         bytes_ += block.size;
         return true;

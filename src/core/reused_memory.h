@@ -1,13 +1,13 @@
-// Large arrays of the CPU that are made and freed in a loop: fresh pages of the system take longer than what is
-// written into them, so the memory of one array serves the next one of the same size.
+// Large arrays of the CPU that are made and freed in a loop: fresh pages of the system take longer than what
+// is written into them, so the memory of one array serves the next one of the same size.
 #pragma once
 
 #include <cstddef>
 
 namespace aerogel {
 
-/// While one lives, CPU arrays that are freed, by any thread, wait for such a next one: some 64 MiB of them, the
-/// oldest go. All go with the last of these.
+/// While one lives, CPU arrays that are freed, by any thread, wait for such a next one: some 64 MiB of them,
+/// the oldest go. All go with the last of these.
 class ReusedMemory {
   public:
     ReusedMemory();

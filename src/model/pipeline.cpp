@@ -142,8 +142,7 @@ void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, D
                         device.describe()));
     }
     for (int block = 0; sparse.profile && block < config.num_layers; ++block)
-        if (sparse.is_sparse(block, -1))
-            pinned_types(*sparse.profile, block, -1, config.num_attention_heads);
+        if (sparse.is_sparse(block, -1)) pinned_types(*sparse.profile, block, -1, config.num_attention_heads);
 }
 
 void check_embeddings(const Tensor& given, const char* name, std::int64_t text_dim) {

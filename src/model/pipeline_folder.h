@@ -36,8 +36,8 @@ struct PipelineFolder {
     std::string missing_text;
 
     /// InvalidArgument on a wrong value, Unsupported on a pipeline, a scheduler or a setting of it that
-    /// Aerogel does not have, IoError on another component that is listed and missing, and on a scheduler that
-    /// is not there and whose noise levels are not those of Wan.
+    /// Aerogel does not have, IoError on another component that is listed and missing, and on a scheduler
+    /// that is not there and whose noise levels are not those of Wan.
     static PipelineFolder read(const std::filesystem::path& folder);
     /// A given picture becomes channels beside the noise.
     bool joins_pictures() const { return row != nullptr && row->from_image && !expand_timesteps; }

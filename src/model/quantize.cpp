@@ -127,7 +127,7 @@ Built build(const ModelPlan& plan, Device device, const LayerReader& reader, con
     for (const ModuleDecision& decision : plan.decisions())
         if (!decision.is_attention && decision.quantizes) layers.push_back(&decision);
     Built built;
-    const ReusedMemory reused;  // what a layer has beside its packed form
+    const ReusedMemory reused;          // what a layer has beside its packed form
     std::deque<std::size_t> announced;  // bytes of the layers from this one on
     std::size_t ahead = 0;
     for (std::size_t i = 0; i < layers.size(); ++i) {

@@ -51,8 +51,8 @@ SparsePlan new_plan(const ModuleCall& call, const TransformerStep& step) {
     options.attention.call = step.context.call;
     options.v = call.v;
     if (step.sparse->profile)
-        options.head_types = pinned_types(*step.sparse->profile, call.block, step.context.timestep_index,
-                                          call.q.dim(2));
+        options.head_types =
+            pinned_types(*step.sparse->profile, call.block, step.context.timestep_index, call.q.dim(2));
     const VideoLayout layout = {
         .latent = call.latent, .txt_len = call.text_len, .txt_first = call.text_first};
     return plan_sparse(call.q, call.k, step.sparse->pattern, layout, options);

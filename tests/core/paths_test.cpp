@@ -54,7 +54,10 @@ TEST_F(PathsTest, FoldersAndFiles) {
 TEST_F(PathsTest, NewFoldersGoAgainWhereNothingLiesInThem) {
     const auto deep = at("kept") / "made" / "deep";
     std::filesystem::create_directory(at("kept"));
-    { const NewFolders folders(deep); EXPECT_TRUE(is_folder(deep)); }
+    {
+        const NewFolders folders(deep);
+        EXPECT_TRUE(is_folder(deep));
+    }
     EXPECT_THAT(folder_entries(at("kept")), IsEmpty());
     {
         const NewFolders folders(deep / "");

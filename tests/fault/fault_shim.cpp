@@ -43,7 +43,8 @@ Function real(const char* name) {
 bool is_inside(const char* path) {
     static const std::string folder = setting("FAULT_FOLDER");
     static const bool meant = program_invocation_short_name == std::string(setting("FAULT_PROGRAM"));
-    return meant && !folder.empty() && path != nullptr && std::strncmp(path, folder.c_str(), folder.size()) == 0;
+    return meant && !folder.empty() && path != nullptr &&
+           std::strncmp(path, folder.c_str(), folder.size()) == 0;
 }
 
 bool is_inside(int file) {

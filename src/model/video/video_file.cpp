@@ -70,22 +70,14 @@ std::int64_t frame_bytes(const Frames& frames) {
 
 void encode_with_ffmpeg(const fs::path& path, const Frames& frames, const SaveVideoOptions& options) {
     AtomicFile file(path);
-    std::vector<std::string> arguments = {"ffmpeg",
-                                          "-nostdin",
-                                          "-v",
-                                          "error",
-                                          "-xerror",
-                                          "-y",
-                                          "-f",
-                                          "rawvideo",
-                                          "-pix_fmt",
-                                          "rgb24",
-                                          "-s",
-                                          fmt::format("{}x{}", frames.width, frames.height),
-                                          "-r",
-                                          fmt::format("{}", options.frames_per_second),
-                                          "-i",
-                                          "-"};
+    std::vector<std::string> arguments = {"ffmpeg",   "-nostdin",
+                                          "-v",       "error",
+                                          "-xerror",  "-y",
+                                          "-f",       "rawvideo",
+                                          "-pix_fmt", "rgb24",
+                                          "-s",       fmt::format("{}x{}", frames.width, frames.height),
+                                          "-r",       fmt::format("{}", options.frames_per_second),
+                                          "-i",       "-"};
     if (!options.parameters.empty()) {
         arguments.emplace_back("-metadata");
         arguments.push_back("comment=" + options.parameters);
