@@ -82,23 +82,21 @@ void read_global(const void* p, int bytes, Where where) {
 }
 
 void instrumented(const void* p, int bytes, bool writes, const void* instruction) {
-    if (running == nullptr) return;  // code of the host in a kernel's file
     look({static_cast<const unsigned char*>(p), bytes, writes}, 1,
          {static_cast<const char*>(instruction), -1}, instruction);
 }
 
 void note_banks(Fiber& fiber, const void* instruction, unsigned offset, int bytes) {
     Warp& warp = fiber.block->warps[fiber.warp_id];
-    Site*& site = warp.sites[instruction];
-    if (site == nullptr) site = &warp.all_sites.emplace_back();
-    const unsigned turn = site->turns[fiber.lane_id]++;
+    Site& site = warp.site_of(instruction);
+    const unsigned turn = site.turns[fiber.lane_id]++;
     if (turn >= kMostTurns) return;
-    if (turn >= site->accesses.size()) site->accesses.resize(turn + 1);
-    WarpAccess& access = site->accesses[turn];
+    if (site.accesses.empty()) warp.accessed.push_back(&site);
+    if (turn >= site.accesses.size()) site.accesses.resize(turn + 1);
+    WarpAccess& access = site.accesses[turn];
     access.offset[fiber.lane_id] = offset;
     access.lanes |= 1U << fiber.lane_id;
     access.bytes = bytes;
-    warp.has_accesses = true;
 }
 
 namespace {
@@ -106,21 +104,24 @@ namespace {
 /// How often one pass over the banks is not enough: lanes that want other words of a bank come later.
 /// Accesses of 8 and 16 bytes go by half and quarter warps.
 unsigned passes_too_many(const WarpAccess& a) {
-    const unsigned words = a.bytes <= 4 ? 1 : static_cast<unsigned>(a.bytes) / 4, group = 32 / words;
+    const unsigned words = a.bytes <= 4 ? 1 : static_cast<unsigned>(a.bytes) / 4,
+                   group = std::max(32 / words, 1U);
     unsigned extra = 0;
     for (unsigned first = 0; first < 32; first += group) {
-        std::array<std::vector<unsigned>, 32> banks;
-        std::size_t worst = 1;
-        for (unsigned l = first; l < first + group; ++l) {
+        unsigned wanted[32][32];  // by bank, the words of it
+        std::array<unsigned char, 32> count{};
+        unsigned worst = 1;
+        for (unsigned l = first; l < std::min(first + group, 32U); ++l) {
             if ((a.lanes >> l & 1) == 0) continue;
             for (unsigned w = 0; w < words; ++w) {
-                const unsigned word = a.offset[l] / 4 + w;
-                auto& bank = banks[word % 32];
-                if (std::find(bank.begin(), bank.end(), word) == bank.end()) bank.push_back(word);
-                worst = std::max(worst, bank.size());
+                const unsigned word = a.offset[l] / 4 + w, bank = word % 32, n = count[bank];
+                if (std::find(wanted[bank], wanted[bank] + n, word) != wanted[bank] + n) continue;
+                wanted[bank][n] = word;
+                count[bank] = static_cast<unsigned char>(n + 1);
+                worst = std::max(worst, n + 1);
             }
         }
-        extra += static_cast<unsigned>(worst) - 1;
+        extra += worst - 1;
     }
     return extra;
 }
@@ -128,16 +129,15 @@ unsigned passes_too_many(const WarpAccess& a) {
 }  // namespace
 
 void count_banks(Block& block, Warp& warp) {
-    if (!warp.has_accesses) return;
-    warp.has_accesses = false;
-    for (Site& site : warp.all_sites) {
-        for (const WarpAccess& a : site.accesses) {
+    for (Site* site : warp.accessed) {
+        for (const WarpAccess& a : site->accesses) {
             ++block.report->shared_accesses;
             block.report->shared_conflicts += passes_too_many(a);
         }
-        site.accesses.clear();
-        site.turns.fill(0);
+        site->accesses.clear();
+        site->turns.fill(0);
     }
+    warp.accessed.clear();
 }
 
 }  // namespace aerogel::emulator

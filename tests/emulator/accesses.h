@@ -7,6 +7,7 @@
 
 namespace aerogel::emulator {
 
+/// Of a thread, not to its own stack.
 void instrumented(const void* p, int bytes, bool writes, const void* instruction);
 
 /// "w8a8.cuh:120" of an instruction where addr2line finds it, else "NAME+0x1234".

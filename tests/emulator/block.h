@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "emulator/clocks.h"
@@ -62,9 +63,19 @@ struct Site {
 constexpr unsigned kMostTurns = 1024;
 
 struct Warp {
-    std::unordered_map<const void*, Site*> sites;
-    std::deque<Site> all_sites;
-    bool has_accesses = false;  ///< since count_banks()
+    std::unordered_map<const void*, Site> sites;
+    std::array<std::pair<const void*, Site*>, 256> found{};  ///< by address, those looked for last
+    std::vector<Site*> accessed;                             ///< since count_banks()
+
+    Site& site_of(const void* instruction) {
+        auto& [of, site] = found[reinterpret_cast<std::uintptr_t>(instruction) * 0x9E3779B97F4A7C15ULL >> 56];
+        if (of != instruction) {
+            of = instruction;
+            site = &sites[instruction];
+        }
+        return *site;
+    }
+
     std::uint32_t live = 0, runnable = 0, arrived = 0;
     Operation operation = nullptr;
     Where where{"", 0};
@@ -113,7 +124,8 @@ struct WarpGroup {
     int commits = 0;
     bool fenced = false;
     std::deque<GroupWork> works;
-    std::map<void*, std::vector<std::uint32_t>> sums;  ///< by the registers of the group's first lane
+    /// [64, n], by the registers of the group's first lane.
+    std::map<void*, std::vector<std::uint32_t>> sums;
 };
 
 constexpr int kBarriers = 16;

@@ -3,7 +3,18 @@
 
 #include <cstdint>
 
+#include "emulator/products.h"
+
 namespace aerogel::emulator {
+
+/// Elements of k in 32 bytes.
+constexpr int depth_of(Product product) {
+    return product == Product::bf16 || product == Product::f16 ? 16 : 32;
+}
+
+/// The numbers of operands as they are in memory.
+void widen(const unsigned char* from, std::int16_t* to, int count, bool is_signed);
+void widen(Product product, const unsigned char* from, float* to, int count);
 
 struct ProductSize {
     int m, n, k;

@@ -6,8 +6,8 @@
 //   AEROGEL_FAKE_VERSION CUDA's of the driver, default 13000 (13.0)
 //   AEROGEL_FAKE_MEMORY  MiB of each, default 1024
 // and at every launch
-//   AEROGEL_FAKE_SEED    order of blocks and warps
-//   AEROGEL_FAKE_COPIES  late (default) or early
+//   AEROGEL_FAKE_SEED    order of blocks and warps; default: another at each launch
+//   AEROGEL_FAKE_COPIES  late or early; default: drawn at each launch
 //   AEROGEL_FAKE_REPORT  a file that gets a line for every launch: name, sizes, products, bank conflicts
 // What a kernel does wrong is printed and becomes CUDA_ERROR_LAUNCH_FAILED, after which every call fails, as
 // on a GPU.
@@ -20,6 +20,7 @@
 #include <string>
 
 #include "core/cuda_driver.h"
+#include "emulator/block.h"
 #include "emulator/fake_memory.h"
 #include "emulator/fake_modules.h"
 #include "emulator/fake_streams.h"
@@ -161,7 +162,9 @@ Result transfer(void* to, const void* from, std::size_t bytes, cuda::Stream hand
         staged = std::make_shared<std::vector<std::byte>>(first, first + bytes);
     }
     return gpu->streams.put(*stream, [=] {
-        const FakeMemory::Open open(gpu->memory);
+        const bool reads = direction != Direction::to_gpu, writes = direction != Direction::to_host;
+        const FakeMemory::OpenPart source(gpu->memory, from, reads ? bytes : 0),
+            target(gpu->memory, to, writes ? bytes : 0);
         std::memcpy(to, staged ? staged->data() : from, bytes);
         return 0;
     });
@@ -188,10 +191,11 @@ struct Launch {
 };
 
 Result execute(Gpu& gpu, const Launch& l) {
+    static long launches = 0;  // of the process, the machine's lock is held
     Options options;
-    options.seed = static_cast<std::uint64_t>(setting("AEROGEL_FAKE_SEED", 1));
+    options.seed = static_cast<std::uint64_t>(setting("AEROGEL_FAKE_SEED", ++launches));
     const char* copies = std::getenv("AEROGEL_FAKE_COPIES");
-    options.late = copies == nullptr || std::strcmp(copies, "early") != 0;
+    options.late = copies != nullptr ? std::strcmp(copies, "early") != 0 : Random{options.seed}() % 2 != 0;
     options.foreign_memory = false;
     options.most_shared_bytes = most_shared(machine().sm);
     options.sm = machine().sm;
@@ -199,7 +203,8 @@ Result execute(Gpu& gpu, const Launch& l) {
     const Report report = call_kernel(l.function->code, l.arguments, l.shape, options);
     write_report(l.function->name, l.shape, report);
     if (report.ok()) return 0;
-    std::fprintf(stderr, "fake GPU: %s: %s", l.function->name.c_str(), report.text().c_str());
+    std::fprintf(stderr, "fake GPU: %s, seed %lu, copies %s: %s", l.function->name.c_str(), options.seed,
+                 options.late ? "late" : "early", report.text().c_str());
     return kLaunchFailed;
 }
 
@@ -378,7 +383,7 @@ AEROGEL_ENTRY cuMemsetD8Async(Address to, unsigned char value, std::size_t bytes
     Gpu* gpu = in.gpu;
     if (!gpu->memory.contains(p, bytes)) return kInvalidValue;
     return gpu->streams.put(*stream, [=] {
-        const FakeMemory::Open open(gpu->memory);
+        const FakeMemory::OpenPart open(gpu->memory, p, bytes);
         std::memset(p, value, bytes);
         return 0;
     });

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "emulator/memory.h"
@@ -21,9 +22,36 @@ std::size_t up(std::size_t n, std::size_t step) {
 
 }  // namespace
 
+// The pages of what is lent, in as few pieces as there are: pages that were lent once are many.
 void FakeMemory::protect(bool open) const {
-    const auto bytes = up(static_cast<std::size_t>(high_ - begin_), kPage);
-    if (bytes > 0) ::mprotect(begin_, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    const int protection = open ? PROT_READ | PROT_WRITE : PROT_NONE;
+    char *first = begin_, *end = begin_;
+    const auto change = [&] {
+        if (end > first) ::mprotect(first, static_cast<std::size_t>(end - first), protection);
+    };
+    for (const auto& [block, size] : blocks_) {
+        char* const begin_of = begin_ + static_cast<std::size_t>(block - begin_) / kPage * kPage;
+        char* const end_of =
+            begin_ + up(static_cast<std::size_t>(block - begin_) + up(size, kAlignment) + kGap, kPage);
+        if (begin_of > end) {
+            change();
+            first = begin_of;
+        }
+        end = std::max(end, end_of);
+    }
+    change();
+}
+
+FakeMemory::OpenPart::OpenPart(FakeMemory& memory, const void* p, std::size_t bytes) {
+    if (memory.open_ > 0 || bytes == 0) return;  // a kernel neither allocates nor frees
+    const auto first = reinterpret_cast<std::uintptr_t>(p) / kPage * kPage;
+    begin_ = reinterpret_cast<void*>(first);
+    bytes_ = up(reinterpret_cast<std::uintptr_t>(p) + bytes - first, kPage);
+    ::mprotect(begin_, bytes_, PROT_READ | PROT_WRITE);
+}
+
+FakeMemory::OpenPart::~OpenPart() {
+    if (bytes_ > 0) ::mprotect(begin_, bytes_, PROT_NONE);
 }
 
 char* FakeMemory::find_gap(std::size_t bytes) {
@@ -41,17 +69,13 @@ void* FakeMemory::allocate(std::size_t bytes) {
         reserved_ = 2 * capacity_;
         void* p = ::mmap(nullptr, reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) return nullptr;
-        begin_ = high_ = static_cast<char*>(p);
+        begin_ = static_cast<char*>(p);
     }
     const std::size_t whole = up(bytes, kAlignment) + kGap;
     char* p = find_gap(whole);
     if (p == nullptr) return nullptr;
-    char* high = std::max(high_, p + whole);
-    if (open_ > 0 && high != high_)
-        ::mprotect(begin_, up(static_cast<std::size_t>(high - begin_), kPage), PROT_READ | PROT_WRITE);
-    high_ = high;
     {
-        const Open open(*this);
+        const OpenPart open(*this, p, whole);
         std::memset(p, kPoison, whole);
     }
     blocks_[p] = bytes;

@@ -11,7 +11,7 @@ class FakeMemory {
   public:
     explicit FakeMemory(std::size_t capacity) : capacity_(capacity) {}
 
-    /// 256-byte aligned; null when the capacity is used up.
+    /// 256-byte aligned; null when the capacity is used up. Not while it is open, as kernels run.
     void* allocate(std::size_t bytes);
     /// False if it was not allocated.
     bool free(void* p);
@@ -33,6 +33,18 @@ class FakeMemory {
       private:
         FakeMemory& memory_;
     };
+    /// The same of these bytes alone, for a moment in which nothing else is opened.
+    class OpenPart {
+      public:
+        OpenPart(FakeMemory& memory, const void* p, std::size_t bytes);
+        ~OpenPart();
+        OpenPart(const OpenPart&) = delete;
+        OpenPart& operator=(const OpenPart&) = delete;
+
+      private:
+        void* begin_ = nullptr;
+        std::size_t bytes_ = 0;
+    };
 
   private:
     void protect(bool open) const;
@@ -41,7 +53,6 @@ class FakeMemory {
     std::size_t capacity_, used_ = 0, reserved_ = 0;
     int open_ = 0;
     char* begin_ = nullptr;
-    char* high_ = nullptr;  ///< end of what was ever lent
     std::map<char*, std::size_t> blocks_;
 };
 

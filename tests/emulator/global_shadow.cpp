@@ -1,7 +1,9 @@
 // Pages are made by the first write to them: most reads find none.
 #include "emulator/global_shadow.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "emulator/block.h"
 
@@ -26,39 +28,53 @@ bool in_order(const Fiber& fiber, std::uint64_t written) {
 
 }  // namespace
 
-GlobalShadow::Page* GlobalShadow::find(std::uintptr_t page, bool make) {
-    if (page == last_) return last_page_;
-    auto at = pages_.find(page);
-    if (at == pages_.end()) {
-        if (!make) return nullptr;
-        at = pages_.emplace(page, std::make_unique<Page>()).first;
+GlobalShadow::Page* GlobalShadow::find(std::uintptr_t number, bool make) {
+    auto& [known, page] = found_[number % found_.size()];
+    if (known == number && (page != nullptr || !make)) return page;
+    auto at = pages_.find(number);
+    if (at == pages_.end() && make) {
+        at = pages_.emplace(number, std::make_unique<Page>()).first;
         at->second->fill(0);
     }
-    last_ = page;
-    last_page_ = at->second.get();
-    return last_page_;
+    known = number;
+    page = at == pages_.end() ? nullptr : at->second.get();
+    return page;
+}
+
+/// Calls look(cells, count) for the bytes on each page.
+template <class Look>
+void GlobalShadow::each_page(const unsigned char* p, int bytes, bool make, const Look& look) {
+    const auto first = reinterpret_cast<std::uintptr_t>(p), end = first + static_cast<std::uintptr_t>(bytes);
+    for (std::uintptr_t at = first; at < end;) {
+        const std::uintptr_t count = std::min(end - at, kPage - at % kPage);
+        if (Page* page = find(at / kPage, make)) look(page->data() + at % kPage, count);
+        at += count;
+    }
 }
 
 void GlobalShadow::write(Fiber& fiber, const unsigned char* p, int bytes, Where where) {
     const std::uint64_t now = fiber.block->number << 32 | moment(fiber.id, fiber.clock);
-    for (int i = 0; i < bytes; ++i) {
-        const auto at = reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(i);
-        std::uint64_t& cell = (*find(at / kPage, true))[at % kPage];
-        if (cell != 0 && !in_order(fiber, cell)) race(fiber, cell, "writes", where);
-        cell = now;
-    }
+    each_page(p, bytes, true, [&](std::uint64_t* cells, std::uintptr_t count) {
+        std::uint64_t fine = 0;  // looked at before
+        for (std::uintptr_t i = 0; i < count; ++i) {
+            if (cells[i] != fine && cells[i] != 0 && !in_order(fiber, cells[i]))
+                race(fiber, cells[i], "writes", where);
+            fine = std::exchange(cells[i], now);
+        }
+    });
 }
 
 void GlobalShadow::read(Fiber& fiber, const unsigned char* p, int bytes, Where where) {
-    for (int i = 0; i < bytes; ++i) {
-        const auto at = reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(i);
-        const Page* page = find(at / kPage, false);
-        if (page == nullptr) continue;
-        const std::uint64_t cell = (*page)[at % kPage];
-        if (cell == 0 || in_order(fiber, cell)) continue;
-        if (cell >> 32 != fiber.block->number && fiber.block->has_atomics) continue;
-        race(fiber, cell, "reads", where);
-    }
+    each_page(p, bytes, false, [&](const std::uint64_t* cells, std::uintptr_t count) {
+        std::uint64_t fine = 0;
+        for (std::uintptr_t i = 0; i < count; ++i) {
+            const std::uint64_t cell = cells[i];
+            if (cell == fine || cell == 0) continue;
+            const bool of_another = cell >> 32 != fiber.block->number && fiber.block->has_atomics;
+            if (!of_another && !in_order(fiber, cell)) race(fiber, cell, "reads", where);
+            fine = cell;
+        }
+    });
 }
 
 }  // namespace aerogel::emulator

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 
 #include "emulator/lane.h"
 
@@ -24,11 +25,14 @@ class GlobalShadow {
     static constexpr std::uintptr_t kPage = 4096;
     /// Number of the block in its launch, from 1, in the high half; the thread's moment in the low one.
     using Page = std::array<std::uint64_t, kPage>;
-    Page* find(std::uintptr_t page, bool make);
+    /// Null where there is none and none is to be made.
+    Page* find(std::uintptr_t number, bool make);
+    template <class Look>
+    void each_page(const unsigned char* p, int bytes, bool make, const Look& look);
 
     std::unordered_map<std::uintptr_t, std::unique_ptr<Page>> pages_;
-    std::uintptr_t last_ = 0;
-    Page* last_page_ = nullptr;
+    /// Those looked for last, by their numbers (0 is no page of a process).
+    std::array<std::pair<std::uintptr_t, Page*>, 64> found_{};
 };
 
 }  // namespace aerogel::emulator

@@ -8,29 +8,39 @@
 #include <string>
 
 #include "emulator/accesses.h"
+#include "emulator/block.h"
 
 #pragma GCC diagnostic ignored "-Wmissing-declarations"
 
-using aerogel::emulator::instrumented;
+namespace {
 
-#define AEROGEL_TSAN(bytes)                                         \
-    void __tsan_read##bytes(void* p) {                              \
-        instrumented(p, bytes, false, __builtin_return_address(0)); \
-    }                                                               \
-    void __tsan_write##bytes(void* p) {                             \
-        instrumented(p, bytes, true, __builtin_return_address(0));  \
-    }                                                               \
-    void __tsan_unaligned_read##bytes(void* p) {                    \
-        instrumented(p, bytes, false, __builtin_return_address(0)); \
-    }                                                               \
-    void __tsan_unaligned_write##bytes(void* p) {                   \
-        instrumented(p, bytes, true, __builtin_return_address(0));  \
-    }                                                               \
-    void __tsan_volatile_read##bytes(void* p) {                     \
-        instrumented(p, bytes, false, __builtin_return_address(0)); \
-    }                                                               \
-    void __tsan_volatile_write##bytes(void* p) {                    \
-        instrumented(p, bytes, true, __builtin_return_address(0));  \
+/// Most accesses are those of a thread to its own stack.
+inline void look(void* p, int bytes, bool writes, const void* instruction) {
+    using namespace aerogel::emulator;
+    if (running == nullptr || on_stack(*running, static_cast<const unsigned char*>(p))) return;
+    instrumented(p, bytes, writes, instruction);
+}
+
+}  // namespace
+
+#define AEROGEL_TSAN(bytes)                                 \
+    void __tsan_read##bytes(void* p) {                      \
+        look(p, bytes, false, __builtin_return_address(0)); \
+    }                                                       \
+    void __tsan_write##bytes(void* p) {                     \
+        look(p, bytes, true, __builtin_return_address(0));  \
+    }                                                       \
+    void __tsan_unaligned_read##bytes(void* p) {            \
+        look(p, bytes, false, __builtin_return_address(0)); \
+    }                                                       \
+    void __tsan_unaligned_write##bytes(void* p) {           \
+        look(p, bytes, true, __builtin_return_address(0));  \
+    }                                                       \
+    void __tsan_volatile_read##bytes(void* p) {             \
+        look(p, bytes, false, __builtin_return_address(0)); \
+    }                                                       \
+    void __tsan_volatile_write##bytes(void* p) {            \
+        look(p, bytes, true, __builtin_return_address(0));  \
     }
 
 extern "C" {
@@ -40,10 +50,10 @@ AEROGEL_TSAN(4)
 AEROGEL_TSAN(8)
 AEROGEL_TSAN(16)
 void __tsan_read_range(void* p, unsigned long n) {
-    instrumented(p, static_cast<int>(n), false, __builtin_return_address(0));
+    look(p, static_cast<int>(n), false, __builtin_return_address(0));
 }
 void __tsan_write_range(void* p, unsigned long n) {
-    instrumented(p, static_cast<int>(n), true, __builtin_return_address(0));
+    look(p, static_cast<int>(n), true, __builtin_return_address(0));
 }
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}

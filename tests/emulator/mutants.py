@@ -1,7 +1,7 @@
 """Deliberate mistakes in CUDA kernels: which text becomes which, and the suites that must notice.
 Another kernel's mistakes are more rows here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SAMPLE, HOPPER = "tests/emulator/kernels/sample_w8a8.cu", "tests/emulator/kernels/sample_sm90.cu"
 
@@ -16,6 +16,7 @@ class Mutant:
     suites: str  # --gtest_filter
     program: str = "aerogel_emulator_tests"  # or aerogel_cuda_tests, which gets a driver with the changed kernel
     sm: int = 80  # of aerogel_cuda_tests; above 80 only the rows that not every card has
+    kernels: str = "*"  # of the unit's entries, those that get the mistake: patterns of their names
 
 
 def of_sample(name, old, new):
@@ -29,74 +30,81 @@ def of_hopper(name, old, new):
 GEMM = "src/kernels/cuda/gemm.cuh"
 
 
-def of_gemm(name, old, new, kernels="*w8a8_?", unit="linear_int8"):
-    return Mutant(f"gemm: {name}", GEMM, old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.{kernels}")
+def of_gemm(name, old, new, kernels="*w8a8_m", unit="linear_int8"):
+    return Mutant(f"gemm: {name}", GEMM, old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.{kernels}", kernels=kernels)
 
 
 def of_weights(name, old, new, kernels, unit="linear_bf16"):
-    return Mutant(f"weights: {name}", "src/kernels/cuda/gemm_weights.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.{kernels}")
+    return Mutant(f"weights: {name}", "src/kernels/cuda/gemm_weights.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.{kernels}", kernels=kernels)
 
 
 def of_gemm_sm90(name, old, new, kind="w8a8", unit="linear_int8_sm90"):
     return Mutant(f"gemm of sm_90: {name}", "src/kernels/cuda/gemm_sm90.cuh", old, new, f"src/kernels/cuda/{unit}.cu",
-                  f"Linear/Gemm.*{kind}_sm90")
+                  f"Linear/Gemm.*{kind}_sm90", kernels=f"{kind}_sm90")
 
 
 def of_codes_sm90(name, old, new, kind="w4a8", unit="linear_int4_sm90"):
-    return Mutant(f"codes of sm_90: {name}", "src/kernels/cuda/gemm_codes_sm90.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.*{kind}_sm90")
+    return Mutant(f"codes of sm_90: {name}", "src/kernels/cuda/gemm_codes_sm90.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"Linear/Gemm.*{kind}_sm90",
+                  kernels=f"{kind}_sm90")
 
 
-def of_attention(name, old, new, suites="AlignedRowsWithinBounds"):
+def of_attention(name, old, new, suites="AlignedRowsWithinBounds", kernels="*_bf16_64"):
     return Mutant(f"attention: {name}", "src/kernels/cuda/attention.cuh", old, new, "src/kernels/cuda/attention.cu", f"CudaAttention.{suites}",
-                  "aerogel_cuda_tests")
+                  "aerogel_cuda_tests", kernels=kernels)
 
 
-def of_key_mask(name, old, new, source="attention"):
+def of_key_mask(name, old, new, source="attention", kernels="*_64"):
     return Mutant(f"mask of keys: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/attention.cu", "CudaAttention.MasksOfKeysHideThem",
-                  "aerogel_cuda_tests")
+                  "aerogel_cuda_tests", kernels=kernels)
 
 
-def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds"):
+def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds", kernels="*_64"):
     return Mutant(f"int8 attention: {name}", "src/kernels/cuda/int8_attention.cuh", old, new, "src/kernels/cuda/int8_attention.cu",
-                  f"CudaAttention.{suites}", "aerogel_cuda_tests")
+                  f"CudaAttention.{suites}", "aerogel_cuda_tests", kernels=kernels)
 
 
-def of_int8_qk(name, old, new, source="int8_qk_attention"):
+def of_int8_qk(name, old, new, source="int8_qk_attention", kernels="*_bf16_64"):
     return Mutant(f"int8 scores: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/int8_qk_attention.cu",
-                  "CudaAttention.Int8QkWithinBounds", "aerogel_cuda_tests")
+                  "CudaAttention.Int8QkWithinBounds", "aerogel_cuda_tests", kernels=kernels)
 
 
 def of_ring(name, old, new):
     """In what all attention kernels of sm_80 share: each must notice."""
     suites = {"attention": "AlignedRowsWithinBounds", "int8_attention": "Int8ProblemsWithinBounds", "int8_qk_attention": "Int8QkWithinBounds"}
     return [Mutant(f"ring of {unit}: {name}", "src/kernels/cuda/attention_tiles.cuh", old, new, f"src/kernels/cuda/{unit}.cu", f"CudaAttention.{suite}",
-                   "aerogel_cuda_tests") for unit, suite in suites.items()]
+                   "aerogel_cuda_tests", kernels="*bf16_64 *int8_attention_64") for unit, suite in suites.items()]
 
 
 def of_attention_sm90(name, old, new, suites="AlignedRowsWithinBounds", unit="attention_sm90"):
     return Mutant(f"attention of sm_90: {name}", "src/kernels/cuda/attention_sm90.cuh", old, new, f"src/kernels/cuda/{unit}.cu",
-                  f"CudaAttention.{suites}", "aerogel_cuda_tests", 90)
+                  f"CudaAttention.{suites}", "aerogel_cuda_tests", 90, "*_bf16_64_?")
 
 
 def of_mx(name, old, new, kernels="*_s", source="mx_gemm"):
-    return Mutant(f"mx: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/linear_mx_sm120.cu", f"Linear/MxGemm.*/{kernels}")
+    return Mutant(f"mx: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/linear_mx_sm120.cu", f"Linear/MxGemm.*/{kernels}", kernels=kernels)
 
 
 def of_mxfp4(name, old, new):
-    return Mutant(f"mxfp4: {name}", "src/kernels/cuda/mx_gemm.cuh", old, new, "src/kernels/cuda/linear_mxfp4_sm120.cu", "Linear/MxGemm.*/fp4_s")
+    return Mutant(f"mxfp4: {name}", "src/kernels/cuda/mx_gemm.cuh", old, new, "src/kernels/cuda/linear_mxfp4_sm120.cu", "Linear/MxGemm.*/fp4_s", kernels="fp4_s")
 
 
 def of_rotation(name, old, new, source="quantize"):
-    return Mutant(f"rotation: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/quantize.cu", "QuantizedRotation.*")
+    return Mutant(f"rotation: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/quantize.cu", "QuantizedRotation.*", kernels="rotated_integers")
 
 
-def of_convolution(name, old, new, cases="*narrow*"):
+def of_convolution(name, old, new, cases="*narrow*", kernels="narrow"):
     return Mutant(f"convolution: {name}", "src/kernels/cuda/convolution.cuh", old, new, "src/kernels/cuda/convolution.cu",
-                  f"Convolution/Tiles.{cases}")
+                  f"Convolution/Tiles.{cases}", kernels=kernels)
 
 
 def of_planning(name, old, new, suites, source="planning.cuh"):
-    return Mutant(f"planning: {name}", f"src/kernels/cuda/{source}", old, new, "src/kernels/cuda/planning.cu", f"CudaPlanning.{suites}", "aerogel_cuda_tests")
+    kernels = "strided_products_* *parts keep_shares" if "strided" in source else "cell_means_f32 mean_* keep_best place_* block_* sample_* choose_* fan_* kept_*"
+    return Mutant(f"planning: {name}", f"src/kernels/cuda/{source}", old, new, "src/kernels/cuda/planning.cu", f"CudaPlanning.{suites}", "aerogel_cuda_tests",
+                  kernels=kernels)
+
+
+def of_far_rows(name, old, new):
+    return Mutant(f"attention: {name}", "src/kernels/cuda/attention_tiles.cuh", old, new, "src/kernels/cuda/attention.cu", "AttentionProducts.*", kernels="*_bf16_64")
 
 
 MUTANTS = [
@@ -208,6 +216,8 @@ MUTANTS = [
     of_attention("a lane overwrites what others read", "            __syncwarp();  // all four have read it\n", ""),
     of_attention("rows beyond the keys are read", "const bool kept = keep(row) && chunk * 8 < from.channels;", "const bool kept = chunk * 8 < from.channels;"),
     of_attention("log-sum-exp in powers of two", "rows.top(t, e) * kLn2 + logf(sum)", "rows.top(t, e) + logf(sum)", "LogSums*"),
+    of_far_rows("tokens beyond 32 bits", "token * rows.token;", "static_cast<std::int32_t>(token * rows.token);"),
+    of_far_rows("heads beyond 32 bits", "/ rows.shared * rows.head +", "/ rows.shared * static_cast<std::int32_t>(rows.head) +"),
     of_key_mask("keys behind the last one", "key < a.tokens && a.mask", "a.mask"),
     of_key_mask("the mask of another item", "i / a.padded * a.tokens + key", "key"),
     of_key_mask("hidden keys are seen", "+ key] != 0)", "+ key] == 0)"),
@@ -221,8 +231,8 @@ MUTANTS = [
     of_int8_attention("bytes of the weights exchanged", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410)", "0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x1054)"),
     of_int8_attention("the mean of v forgotten", "if (shift != nullptr) x = __fadd_rn(x, shift[channel]);", ""),
     of_int8_attention("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0;", "const bool is_kept = true;"),
-    of_int8_qk("the first part of a block for all", "within * kWidth + i * 16", "i * 16"),
-    of_int8_qk("scales of the first part of a block", "kInt8Group * kWidth + within * 4", "kInt8Group * kWidth"),
+    of_int8_qk("the first part of a block for all", "within * kWidth + i * 16", "i * 16", kernels="*_bf16_*"),
+    of_int8_qk("scales of the first part of a block", "kInt8Group * kWidth + within * 4", "kInt8Group * kWidth", kernels="*_bf16_*"),
     of_int8_qk("scales of k exchanged", "(i % 2 == 0 ? scale.x : scale.y)", "(i % 2 == 0 ? scale.y : scale.x)"),
     of_int8_qk("scales of the rows above", "const int query = tile.first + row + i * 8;", "const int query = tile.first + row + i / 2 * 16;"),
     of_int8_qk("masks are not looked at", "edit_scores<Shape>(s, a, plan.tile, keys);", "(void)a;", "attention"),
@@ -243,7 +253,7 @@ MUTANTS = [
     of_attention_sm90("values of the second block", "(part * S.blocks + b) * kTilePart + row * kTileRow + c % 8 * 16", "(part * S.blocks) * kTilePart + row * kTileRow + c % 8 * 16"),
     of_attention_sm90("zeros not fenced", "        if (rows != S.keys()) gpu::fence_async();\n", ""),
     of_attention_sm90("rows behind the keys not cleared", "if ((portion.kept[b] >> row & 1) == 0)", "if ((portion.kept[b] >> row & 1) == 0 && row < 8)"),
-    of_attention_sm90("a run of rows from the first one", "kValueBlock + row * kTileRow;", "kValueBlock;"),
+    replace(of_attention_sm90("a run of rows from the first one", "kValueBlock + row * kTileRow;", "kValueBlock;"), kernels="*_bf16_*"),
     of_attention_sm90("the block that is not there", "if (portion.kept[1] == 0) portion.first[1] = portion.first[0];", "if (portion.kept[1] == 0) portion.first[1] = portion.first[0] + 4096;"),
     of_attention_sm90("masks are not looked at", "const bool is_kept = (kept >> (j * 8 + c) & 1) != 0 && j * 8 + c < seen;", "const bool is_kept = j * 8 + c < seen;"),
     of_attention_sm90("a key too few under a causal mask", "tiles.q_len) + 1 - first", "tiles.q_len) - first"),
@@ -285,10 +295,10 @@ MUTANTS = [
     of_convolution("numbers behind the last tap", "|| tap_frame >= a.kernel.frames) return", ") return"),
     of_convolution("the next tap without the next line", "            if (++tap_line < a.kernel.height) continue;\n", ""),
     of_convolution("channels of the next pixel", "from != nullptr && channel + e < a.channels", "from != nullptr"),
-    of_convolution("the stride forgotten", "of_frame * a.stride.height", "of_frame", "*wide_strided*"),
+    of_convolution("the stride forgotten", "of_frame * a.stride.height", "of_frame", "*wide_strided*", "wide"),
     of_convolution("pixels not halved", "column >> a.doubled", "column", "*doubled*"),
     of_convolution("the lower part forgotten", "other < T.parts - part", "other < T.parts - 1 - part + (part == 0 ? 0 : 1)"),
-    of_convolution("the third part forgotten", "other < T.parts - part", "other < (part == 0 ? 2 : T.parts - part)", "*exact*"),
+    of_convolution("the third part forgotten", "other < T.parts - part", "other < (part == 0 ? 2 : T.parts - part)", "*exact*", "exact"),
     of_convolution("parts of the other float", "(parts[i] & 0xFFFF0000U)", "(parts[i] << 16)"),
     of_convolution("halves of a step exchanged", "lane / 8 % 2 * 128", "(1 - lane / 8 % 2) * 128"),
     of_convolution("a pixel too many", "const bool in = pixel < a.pixels;", "const bool in = pixel <= a.pixels;"),

@@ -1,7 +1,6 @@
 // Small float formats, bit for bit as the instructions of a GPU convert them.
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -23,27 +22,20 @@ inline std::uint32_t bf16_of_float(float x) {
 struct SmallFloat {
     int exponent_bits, mantissa_bits;
     bool finite;
-    int bias() const { return (1 << (exponent_bits - 1)) - 1; }
+    constexpr int bias() const { return (1 << (exponent_bits - 1)) - 1; }
 };
 constexpr SmallFloat kF16{5, 10, false}, kE4M3{4, 3, true}, kE5M2{5, 2, false}, kE2M1{2, 1, true};
 
-inline float decode(SmallFloat f, std::uint32_t bits) {
-    const std::uint32_t mantissa = bits & ((1U << f.mantissa_bits) - 1);
-    const int exponent = static_cast<int>(bits >> f.mantissa_bits & ((1U << f.exponent_bits) - 1));
-    const int top = (1 << f.exponent_bits) - 1;
-    const bool negative = (bits >> (f.exponent_bits + f.mantissa_bits) & 1) != 0;
-    float x;
-    if (exponent == top && !f.finite) {
-        x = mantissa == 0 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
-    } else if (exponent == top && f.exponent_bits == 4 && mantissa == 7) {
-        x = std::numeric_limits<float>::quiet_NaN();
-    } else if (exponent == 0) {
-        x = std::ldexp(static_cast<float>(mantissa), 1 - f.bias() - f.mantissa_bits);
-    } else {
-        x = std::ldexp(static_cast<float>(mantissa | 1U << f.mantissa_bits),
-                       exponent - f.bias() - f.mantissa_bits);
-    }
-    return negative ? -x : x;
+constexpr float decode(SmallFloat f, std::uint32_t bits) {
+    const std::uint32_t magnitude = bits & ((1U << (f.exponent_bits + f.mantissa_bits)) - 1);
+    const std::uint32_t top = ((1U << f.exponent_bits) - 1) << f.mantissa_bits;
+    // The same bits as a float32, denormal or not, are too small by the difference of the biases.
+    const float scale = std::bit_cast<float>(static_cast<std::uint32_t>(254 - f.bias()) << 23);
+    float x = std::bit_cast<float>(magnitude << (23 - f.mantissa_bits)) * scale;
+    if (!f.finite && magnitude == top) x = std::numeric_limits<float>::infinity();
+    const bool last = f.exponent_bits == 4 && magnitude == 0x7F;
+    if (f.finite ? last : magnitude > top) x = std::numeric_limits<float>::quiet_NaN();
+    return (bits >> (f.exponent_bits + f.mantissa_bits) & 1) != 0 ? -x : x;
 }
 
 /// To nearest, ties to even. Saturating formats (fp8 and smaller, .satfinite) give their largest number
@@ -59,14 +51,18 @@ inline std::uint32_t encode(SmallFloat f, float x) {
     const float a = std::fabs(x);
     std::uint32_t largest = top - 1;  // before infinity
     if (f.finite) largest = f.exponent_bits == 4 ? 0x7EU : top | ((1U << f.mantissa_bits) - 1);
-    if (std::isinf(a)) return sign | (saturates ? largest : top);
-    if (a == 0) return sign;
-    const int exponent = std::max(std::ilogb(a), 1 - f.bias());
-    const float steps =
-        std::nearbyint(std::ldexp(a, f.mantissa_bits - exponent));  // exact but for the rounding
-    const auto bits =
-        static_cast<std::uint32_t>((static_cast<std::int64_t>(exponent + f.bias() - 1) << f.mantissa_bits) +
-                                   static_cast<std::int64_t>(steps));
+    const auto least_normal = std::bit_cast<float>(static_cast<std::uint32_t>(128 - f.bias()) << 23);
+    std::uint32_t bits;
+    if (a < least_normal) {
+        const auto step =
+            std::bit_cast<float>(static_cast<std::uint32_t>(126 + f.bias() + f.mantissa_bits) << 23);
+        bits = static_cast<std::uint32_t>(std::nearbyint(a * step));
+    } else {
+        const int shift = 23 - f.mantissa_bits;
+        const auto u = std::bit_cast<std::uint32_t>(a);
+        bits = ((u + (1U << (shift - 1)) - 1 + (u >> shift & 1)) >> shift) -
+               (static_cast<std::uint32_t>(127 - f.bias()) << f.mantissa_bits);
+    }
     if (bits > largest) return sign | (saturates ? largest : top);
     return sign | bits;
 }

@@ -6,7 +6,6 @@
 #include "emulator/block.h"
 #include "emulator/dots.h"
 #include "emulator/fragments.h"
-#include "emulator/numbers.h"
 
 namespace aerogel::emulator {
 
@@ -16,36 +15,28 @@ const ProductIn& in_of(const Gathered& lanes, int l) {
     return *static_cast<const ProductIn*>(lanes.in[l]);
 }
 
-/// The tiles as arrays: a [16, 8 per], b [8, 8 per].
-template <int per, class T, class DecodeA, class DecodeB>
-void unpack(const Gathered& lanes, T* a, T* b, DecodeA decode_a, DecodeB decode_b) {
-    constexpr int width = 32 / per, k = 8 * per;
-    for (int l = 0; l < 32; ++l) {
-        const ProductIn& in = in_of(lanes, l);
-        for (int i = 0; i < per; ++i) {
-            for (int r = 0; r < 4; ++r) {
-                const Place p = place_in_a(per, l, r, i);
-                a[p.row * k + p.column] = decode_a(in.a[r] >> (width * i));
-            }
-            for (int r = 0; r < 2; ++r) {
-                const Place p = place_in_b(per, l, r, i);
-                b[p.row * k + p.column] = decode_b(in.b[r] >> (width * i));
-            }
+/// The tiles as they are in memory, 32 bytes of k in a row. Registers lie alike, whatever is in them.
+struct Tiles {
+    alignas(64) unsigned char a[16 * 32], b[8 * 32];
+
+    explicit Tiles(const Gathered& lanes) {
+        const auto put = [](unsigned char* tile, Place at, std::uint32_t value) {
+            std::memcpy(tile + at.row * 32 + at.column, &value, 4);
+        };
+        for (int l = 0; l < 32; ++l) {
+            const ProductIn& in = in_of(lanes, l);
+            for (int r = 0; r < 4; ++r) put(a, place_in_a(4, l, r, 0), in.a[r]);
+            for (int r = 0; r < 2; ++r) put(b, place_in_b(4, l, r, 0), in.b[r]);
         }
     }
-}
+};
 
-std::int16_t signed_byte(std::uint32_t u) {
-    return static_cast<std::int16_t>(static_cast<std::int8_t>(u));
-}
-std::int16_t unsigned_byte(std::uint32_t u) {
-    return static_cast<std::int16_t>(u & 0xFF);
-}
-
-template <std::int16_t (*decode_a)(std::uint32_t)>
+template <bool kSigned>
 void multiply_bytes(const Gathered& lanes) {
+    const Tiles tiles(lanes);
     alignas(64) std::int16_t a[16 * 32], b[8 * 32];
-    unpack<4>(lanes, a, b, decode_a, signed_byte);
+    widen(tiles.a, a, 16 * 32, kSigned);
+    widen(tiles.b, b, 8 * 32, true);
     std::int32_t sums[16 * 8] = {};
     add_products(a, b, sums, {16, 8, 32});
     for (int l = 0; l < 32; ++l) {
@@ -57,13 +48,14 @@ void multiply_bytes(const Gathered& lanes) {
     }
 }
 
-template <int per, class Decode>
-void multiply_floats(const Gathered& lanes, Decode decode) {
-    constexpr int kDepth = 8 * per;
-    alignas(64) float a[16 * kDepth], b[8 * kDepth];
-    alignas(64) float columns[kDepth * 8];
+template <Product product>
+void multiply_floats(const Gathered& lanes) {
+    const Tiles tiles(lanes);
+    constexpr int kDepth = depth_of(product);
+    alignas(64) float a[16 * 32], b[8 * 32], columns[8 * 32];
     alignas(64) double sums[16 * 8];
-    unpack<per>(lanes, a, b, decode, decode);
+    widen(product, tiles.a, a, 16 * kDepth);
+    widen(product, tiles.b, b, 8 * kDepth);
     for (int k = 0; k < kDepth; ++k) {
         for (int n = 0; n < 8; ++n) columns[k * 8 + n] = b[n * kDepth + k];
     }
@@ -76,28 +68,6 @@ void multiply_floats(const Gathered& lanes, Decode decode) {
             out[i] = std::bit_cast<std::uint32_t>(static_cast<float>(c + sums[p.row * 8 + p.column]));
         }
     }
-}
-
-/// The 256 numbers of an 8-bit format.
-template <const SmallFloat& format>
-float decode8(std::uint32_t bits) {
-    static const auto table = [] {
-        std::array<float, 256> t;
-        for (std::uint32_t i = 0; i < 256; ++i) t[i] = decode(format, i);
-        return t;
-    }();
-    return table[bits & 0xFF];
-}
-
-constexpr SmallFloat kFormatE4M3 = kE4M3, kFormatE5M2 = kE5M2;
-
-float decode_f16(std::uint32_t bits) {
-    static const auto table = [] {
-        std::vector<float> t(1 << 16);
-        for (std::uint32_t i = 0; i < t.size(); ++i) t[i] = decode(kF16, i);
-        return t;
-    }();
-    return table[bits & 0xFFFF];
 }
 
 /// ldmatrix goes by tile: eight rows of 16 bytes, which lie in different banks or come one after the other.
@@ -141,24 +111,22 @@ void multiply(Product product, const ProductIn& in, std::uint32_t* out, Where wh
     Operation operation = nullptr;
     switch (product) {
         case Product::s8:
-            operation = multiply_bytes<signed_byte>;
+            operation = multiply_bytes<true>;
             break;
         case Product::u8s8:
-            operation = multiply_bytes<unsigned_byte>;
+            operation = multiply_bytes<false>;
             break;
         case Product::bf16:
-            operation = [](const Gathered& g) {
-                multiply_floats<2>(g, [](std::uint32_t u) { return float_of_bf16(u & 0xFFFF); });
-            };
+            operation = multiply_floats<Product::bf16>;
             break;
         case Product::f16:
-            operation = [](const Gathered& g) { multiply_floats<2>(g, decode_f16); };
+            operation = multiply_floats<Product::f16>;
             break;
         case Product::e4m3:
-            operation = [](const Gathered& g) { multiply_floats<4>(g, decode8<kFormatE4M3>); };
+            operation = multiply_floats<Product::e4m3>;
             break;
         case Product::e5m2:
-            operation = [](const Gathered& g) { multiply_floats<4>(g, decode8<kFormatE5M2>); };
+            operation = multiply_floats<Product::e5m2>;
             break;
     }
     if (self().lane_id == 0) ++self().block->report->products;

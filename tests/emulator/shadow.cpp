@@ -3,6 +3,7 @@
 // or __syncwarp.
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "emulator/block.h"
 #include "emulator/engines.h"
@@ -57,21 +58,40 @@ void look_at_read(const Access& a, std::size_t offset, Moment m, const char* doi
     if ((m & kInFlight) != 0 || !before(a.fiber, m)) race(a, offset, doing, "read", m);
 }
 
+/// f(n), compiled for the sizes of ordinary accesses.
+template <class F>
+void of_size(int n, F f) {
+    switch (n) {
+        case 4:
+            return f(std::integral_constant<int, 4>());
+        case 8:
+            return f(std::integral_constant<int, 8>());
+        case 16:
+            return f(std::integral_constant<int, 16>());
+        default:
+            return f(n);
+    }
+}
+
 /// Calls look(i, moment) once for every run of equal moments: mostly the whole.
 template <class Look>
-void each_run(const Moment* cells, int n, Look look) {
+void each_run(const Moment* cells, int bytes, Look look) {
     const Moment first = cells[0];
     Moment differs = 0;
-    for (int i = 1; i < n; ++i) differs |= cells[i] ^ first;
+    of_size(bytes, [&](auto n) {
+        for (int i = 1; i < n; ++i) differs |= cells[i] ^ first;
+    });
     look(0, first);
     if (differs == 0) return;
-    for (int i = 1; i < n; ++i) {
+    for (int i = 1; i < bytes; ++i) {
         if (cells[i] != cells[i - 1]) look(i, cells[i]);
     }
 }
 
-void mark(Moment* cells, int n, Moment m) {
-    for (int i = 0; i < n; ++i) cells[i] = m;
+void mark(Moment* cells, int bytes, Moment m) {
+    of_size(bytes, [&](auto n) {
+        for (int i = 0; i < n; ++i) cells[i] = m;
+    });
 }
 
 /// Products under way read no bytes that change.

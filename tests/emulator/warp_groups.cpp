@@ -3,15 +3,17 @@
 // must stay as it is.
 #include "emulator/warp_groups.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "emulator/block.h"
 #include "emulator/dots.h"
 #include "emulator/engines.h"
 #include "emulator/fragments.h"
-#include "emulator/numbers.h"
 #include "emulator/tensor_map.h"
 
 namespace aerogel::emulator {
@@ -72,6 +74,7 @@ std::vector<std::size_t> chunks_of(std::uint64_t descriptor, int rows, bool tran
     const GroupTile d = decode(descriptor, where);
     const Block& block = *self().block;
     std::vector<std::size_t> chunks;
+    chunks.reserve(2 * static_cast<std::size_t>(rows));
     const auto add = [&](std::size_t address) {
         const std::size_t at = swizzled_address(kSwizzle128, address) - kSharedBase;
         if (at + 16 > block.shared_bytes) fail("a descriptor leads out of shared memory", where);
@@ -110,107 +113,86 @@ void read_rows(const Block& block, const std::vector<std::size_t>& chunks, int r
     }
 }
 
-/// A from the registers of 128 lanes.
+/// A from the registers of 128 lanes. They lie alike, whatever is in them.
 void read_registers(const GroupWork& work, unsigned char* to) {
-    const int per = work.product == Product::bf16 || work.product == Product::f16 ? 2 : 4;
-    const int bytes = 4 / per;
     for (int t = 0; t < 128; ++t) {
         for (int r = 0; r < 4; ++r) {
-            for (int i = 0; i < per; ++i) {
-                const Place p = place_in_a(per, t % 32, r, i);
-                const std::uint32_t bits =
-                    work.a[static_cast<std::size_t>(t)][static_cast<std::size_t>(r)] >> (8 * bytes * i);
-                std::memcpy(to + (t / 32 * 16 + p.row) * kRowBytes + p.column * bytes, &bits,
-                            static_cast<std::size_t>(bytes));
-            }
+            const Place p = place_in_a(4, t % 32, r, 0);
+            std::memcpy(to + (t / 32 * 16 + p.row) * kRowBytes + p.column,
+                        &work.a[static_cast<std::size_t>(t)][static_cast<std::size_t>(r)], 4);
         }
     }
 }
 
-float number_at(Product product, const unsigned char* row, int k) {
-    if (product == Product::e4m3) return decode(kE4M3, row[k]);
-    std::uint16_t bits;
-    std::memcpy(&bits, row + k * 2, 2);
-    return product == Product::bf16 ? float_of_bf16(bits) : decode(kF16, bits);
+/// What a product works on: too large for the stacks of fibers.
+struct Scratch {
+    alignas(64) unsigned char a[kRows * kRowBytes], b[kMostColumns * kRowBytes];
+    alignas(64) std::int16_t bytes_a[kRows * 32], bytes_b[kMostColumns * 32];
+    alignas(64) float floats_a[kRows * 32], floats_b[kMostColumns * 32], columns[kMostColumns * 32];
+    alignas(64) double product[kRows * kMostColumns];
+};
+
+void compute_s8(const GroupWork& work, Scratch& s, std::vector<std::uint32_t>& sums) {
+    widen(s.a, s.bytes_a, kRows * 32, true);
+    widen(s.b, s.bytes_b, work.n * 32, true);
+    add_products(s.bytes_a, s.bytes_b, reinterpret_cast<std::int32_t*>(sums.data()), {kRows, work.n, 32});
 }
 
-int index_of(const GroupWork& work, int t, int v) {
-    const Place p = place_in_group(t, v);
-    return p.row * work.n + p.column;
-}
-
-void compute_s8(const GroupWork& work, const unsigned char* a, const unsigned char* b,
-                std::vector<std::uint32_t>& sums) {
-    std::vector<std::int16_t> wide_a(kRows * 32), wide_b(static_cast<std::size_t>(work.n) * 32);
-    for (std::size_t i = 0; i < wide_a.size(); ++i) wide_a[i] = static_cast<std::int8_t>(a[i]);
-    for (std::size_t i = 0; i < wide_b.size(); ++i) wide_b[i] = static_cast<std::int8_t>(b[i]);
-    std::vector<std::int32_t> product(static_cast<std::size_t>(kRows * work.n));
-    add_products(wide_a.data(), wide_b.data(), product.data(), {kRows, work.n, 32});
-    const int each = work.n / 2;
-    for (int t = 0; t < 128; ++t) {
-        for (int v = 0; v < each; ++v) {
-            std::uint32_t& sum = sums[static_cast<std::size_t>(t * each + v)];
-            const auto p =
-                static_cast<std::uint32_t>(product[static_cast<std::size_t>(index_of(work, t, v))]);
-            sum = (work.accumulate ? sum : 0) + p;
-        }
-    }
-}
-
-void compute_floats(const GroupWork& work, const unsigned char* a, const unsigned char* b,
-                    std::vector<std::uint32_t>& sums) {
-    const int depth = work.product == Product::e4m3 ? 32 : 16;
-    std::vector<float> wide_a(static_cast<std::size_t>(kRows * depth)),
-        wide_b(static_cast<std::size_t>(work.n * depth));
+void compute_floats(const GroupWork& work, Scratch& s, std::vector<std::uint32_t>& sums) {
+    const int depth = depth_of(work.product);
+    widen(work.product, s.a, s.floats_a, kRows * depth);
+    widen(work.product, s.b, s.floats_b, work.n * depth);
     for (int k = 0; k < depth; ++k) {
-        for (int r = 0; r < kRows; ++r)
-            wide_a[static_cast<std::size_t>(r * depth + k)] = number_at(work.product, a + r * kRowBytes, k);
-        for (int n = 0; n < work.n; ++n)
-            wide_b[static_cast<std::size_t>(k * work.n + n)] = number_at(work.product, b + n * kRowBytes, k);
+        for (int n = 0; n < work.n; ++n) s.columns[k * work.n + n] = s.floats_b[n * depth + k];
     }
-    std::vector<double> product(static_cast<std::size_t>(kRows * work.n));
-    multiply_exactly(wide_a.data(), wide_b.data(), product.data(), {kRows, work.n, depth});
-    const int each = work.n / 2;
-    for (int t = 0; t < 128; ++t) {
-        for (int v = 0; v < each; ++v) {
-            std::uint32_t& sum = sums[static_cast<std::size_t>(t * each + v)];
-            const double p = product[static_cast<std::size_t>(index_of(work, t, v))];
-            const double before = work.accumulate ? static_cast<double>(std::bit_cast<float>(sum)) : 0;
-            sum = std::bit_cast<std::uint32_t>(static_cast<float>(before + p));
-        }
+    multiply_exactly(s.floats_a, s.columns, s.product, {kRows, work.n, depth});
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+        const auto before = static_cast<double>(std::bit_cast<float>(sums[i]));
+        sums[i] = std::bit_cast<std::uint32_t>(static_cast<float>(before + s.product[i]));
     }
 }
 
 void compute(Block& block, WarpGroup& group, GroupWork& work) {
     if (work.computed) return;
     work.computed = true;
-    alignas(64) unsigned char a[kRows * kRowBytes], b[kMostColumns * kRowBytes];
+    static thread_local const auto own =
+        std::make_unique<Scratch>();  // a library has little thread-local memory
+    Scratch& scratch = *own;
     if (work.a_chunks.empty()) {
-        read_registers(work, a);
+        read_registers(work, scratch.a);
     } else {
-        read_rows(block, work.a_chunks, kRows, false, a);
+        read_rows(block, work.a_chunks, kRows, false, scratch.a);
     }
-    read_rows(block, work.b_chunks, work.n, work.b_transposed, b);
+    read_rows(block, work.b_chunks, work.n, work.b_transposed, scratch.b);
     std::vector<std::uint32_t>& sums = group.sums.at(work.sums[0]);
+    if (!work.accumulate) std::fill(sums.begin(), sums.end(), 0U);
     if (work.product == Product::s8) {
-        compute_s8(work, a, b, sums);
+        compute_s8(work, scratch, sums);
     } else {
-        compute_floats(work, a, b, sums);
+        compute_floats(work, scratch, sums);
     }
     ++block.report->products;
+}
+
+/// Calls move(sum, register) for all registers that hold sums [64, n].
+template <class Move>
+void each_sum(const GroupWork& work, std::vector<std::uint32_t>& sums, Move move) {
+    for (int t = 0; t < 128; ++t) {
+        auto* const registers = static_cast<std::uint32_t*>(work.sums[static_cast<std::size_t>(t)]);
+        for (int v = 0; v < 4; ++v) {
+            const Place p = place_in_group(t, v);
+            std::uint32_t* const row = &sums[static_cast<std::size_t>(p.row * work.n + p.column)];
+            for (int eight = 0; eight < work.n / 8; ++eight) move(row[eight * 8], registers[eight * 4 + v]);
+        }
+    }
 }
 
 /// The sums leave the registers for as long as products add to them.
 void take_sums(WarpGroup& group, const GroupWork& work) {
     std::vector<std::uint32_t>& kept = group.sums[work.sums[0]];
-    const auto each = static_cast<std::size_t>(work.n / 2);
     if (!kept.empty()) return;
-    kept.resize(128 * each);
-    for (std::size_t t = 0; t < 128; ++t) {
-        std::memcpy(&kept[t * each], work.sums[t], each * 4);
-        auto* registers = static_cast<std::uint32_t*>(work.sums[t]);
-        for (std::size_t v = 0; v < each; ++v) registers[v] = kGarbage;
-    }
+    kept.resize(static_cast<std::size_t>(kRows * work.n));
+    each_sum(work, kept, [](std::uint32_t& sum, std::uint32_t& in) { sum = std::exchange(in, kGarbage); });
 }
 
 void give_sums(WarpGroup& group, const GroupWork& work) {
@@ -219,8 +201,7 @@ void give_sums(WarpGroup& group, const GroupWork& work) {
     }
     const auto kept = group.sums.find(work.sums[0]);
     if (kept == group.sums.end()) return;
-    const auto each = static_cast<std::size_t>(work.n / 2);
-    for (std::size_t t = 0; t < 128; ++t) std::memcpy(work.sums[t], &kept->second[t * each], each * 4);
+    each_sum(work, kept->second, [](std::uint32_t sum, std::uint32_t& out) { out = sum; });
     group.sums.erase(kept);
 }
 

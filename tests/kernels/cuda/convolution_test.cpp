@@ -3,7 +3,6 @@
 // land early and late, several orders of warps; no bank conflict. All numbers are chosen so that sums are
 // exact, and y must be equal.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <cmath>
 #include <limits>
@@ -15,6 +14,7 @@
 #include "emulator/numbers.h"
 #include "kernels/cuda/convolution_args.h"
 #include "kernels/cuda/linear_args.h"
+#include "kernels/cuda/sparse_memory.h"
 
 using aerogel::cuda::ConvolutionKernelArgs;
 
@@ -313,13 +313,10 @@ INSTANTIATE_TEST_SUITE_P(Convolution, Tiles, ::testing::ValuesIn(kCases),
 TEST(ConvolutionTiles, offsets_beyond_32_bits) {
     constexpr std::int64_t kFar = std::int64_t{1} << 31;
     constexpr std::size_t kBytes = std::size_t{9} << 30, kYBytes = std::size_t{17} << 30;
-    const auto map = [](std::size_t bytes) {
-        return static_cast<float*>(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    };
-    float *x = map(kBytes), *y = map(kYBytes);
-    ASSERT_NE(static_cast<void*>(x), MAP_FAILED);
-    ASSERT_NE(static_cast<void*>(y), MAP_FAILED);
+    const SparseMemory x_memory(kBytes), y_memory(kYBytes);
+    ASSERT_TRUE(x_memory.is_there());
+    ASSERT_TRUE(y_memory.is_there());
+    float *x = x_memory.as<float>(), *y = y_memory.as<float>();
     x[0] = 3;
     x[kFar] = 5;
     PackedWeight w(3, 8, 128);
@@ -341,8 +338,6 @@ TEST(ConvolutionTiles, offsets_beyond_32_bits) {
     ASSERT_EQ(emulator::launch({{1}, {128}, shared}, aerogel_convolution_exact, a).text(), "");
     EXPECT_EQ(y[0], 21.0F);
     EXPECT_EQ(y[2 * kFar], 35.0F);
-    ::munmap(x, kBytes);
-    ::munmap(y, kYBytes);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 // slabs than stages, groups that end within a slab; copies that land early and late, several orders of warps;
 // no bank conflict. All numbers are chosen so that sums are exact, and y must be equal.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <bit>
 #include <cmath>
@@ -12,6 +11,7 @@
 #include "emulator/emulator.h"
 #include "emulator/numbers.h"
 #include "kernels/cuda/slabs.h"
+#include "kernels/cuda/sparse_memory.h"
 
 using aerogel::cuda::GemmArgs;
 using aerogel::cuda::QuantizeArgs;
@@ -370,34 +370,15 @@ TEST_P(Gemm, agrees_with_plain_loops_without_races_and_conflicts) {
 INSTANTIATE_TEST_SUITE_P(Linear, Gemm, ::testing::ValuesIn(kEntries),
                          [](const auto& entry) { return std::string(entry.param.name); });
 
-/// Addresses without memory until they are touched.
-class Sparse {
-  public:
-    explicit Sparse(std::size_t bytes)
-        : bytes_(bytes),
-          data_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                       -1, 0)) {}
-    ~Sparse() { ::munmap(data_, bytes_); }
-    Sparse(const Sparse&) = delete;
-    Sparse& operator=(const Sparse&) = delete;
-    template <typename T>
-    T* as() const {
-        return static_cast<T*>(data_);
-    }
-
-  private:
-    std::size_t bytes_;
-    void* data_;
-};
-
 /// Two rows of x and y that lie 2^32 elements apart, slabs of 2^32 bytes.
 TEST(LinearProducts, offsets_beyond_32_bits) {
     constexpr std::int64_t kFar = std::int64_t{1} << 32, kRows = kFar / 128;
-    const Sparse x(at(kFar) + 4096), slabs(at(3 * kFar)), w(at(2 * kFar) + 8192), y(at(kFar * 4) + 4096);
-    ASSERT_NE(x.as<void>(), MAP_FAILED);
-    ASSERT_NE(slabs.as<void>(), MAP_FAILED);
-    ASSERT_NE(w.as<void>(), MAP_FAILED);
-    ASSERT_NE(y.as<void>(), MAP_FAILED);
+    const SparseMemory x(at(kFar) + 4096), slabs(at(3 * kFar)), w(at(2 * kFar) + 8192),
+        y(at(kFar * 4) + 4096);
+    ASSERT_TRUE(x.is_there());
+    ASSERT_TRUE(slabs.is_there());
+    ASSERT_TRUE(w.is_there());
+    ASSERT_TRUE(y.is_there());
     auto* bf16 = x.as<std::uint16_t>();
     for (std::int64_t p = 0; p < 256; ++p) {
         bf16[p] = p < 128 ? 0x3F80 : 0xBF80;  // 1 and -1
