@@ -1,8 +1,9 @@
 """One run on a machine with an NVIDIA GPU, under five minutes on an H200: are the CUDA kernels right there, and how fast are they?
 
-The suites of the kernels compare every CUDA row with the CPU's results; where PyTorch has CUDA, the tests of the Python package on CUDA tensors
-(tests/torch_cuda) run on the card; then `aerogel bench --device cuda` measures problems,
-with PyTorch (bf16, fp8 by _scaled_mm, int8 by _int_mm and by torchao, scaled_dot_product_attention, flex_attention) and
+The suites of the kernels compare every CUDA row with the CPU's results, and with the golden answers of --golden FILE, what a card answered before;
+their own answers are left in OUT/golden.safetensors, a few numbers of each problem (as tests/problems/golden.safetensors that file is compared with
+in every test run, by the emulator). Where PyTorch has CUDA, the tests of the Python package on CUDA tensors (tests/torch_cuda) run on the card;
+then `aerogel bench --device cuda` measures problems, with PyTorch (bf16, fp8 by _scaled_mm, int8 by _int_mm and by torchao, scaled_dot_product_attention, flex_attention) and
 sageattention beside it where they are installed. Shares are of the peak that PyTorch's own products reach here. Results go to OUT/gpu.json
 and OUT/gpu.md.
 
@@ -45,21 +46,28 @@ def programs() -> dict:
     return {"elementwise, rotations, convolutions and linear": ("tests/aerogel_tests", suites()), "attention": ("tests/emulator/aerogel_cuda_tests", "Cuda*")}
 
 
-def conformance(build: Path) -> dict:
-    """The suites of the kernels over the rows of this GPU."""
-    start, failed, said, agree = time.perf_counter(), set(), "", []
+def conformance(build: Path, answers: Path, golden: "Path | None" = None) -> dict:
+    """The suites of the kernels over the rows of this GPU: beside the CPU, and beside golden answers. What they answer goes to `answers`."""
+    start, failed, said, agree, compared = time.perf_counter(), set(), "", [], 0
+    answers.unlink(missing_ok=True)
+    environment = {**os.environ, "AEROGEL_TEST_MACHINE": "cuda", "AEROGEL_GOLDEN_WRITE": str(answers.resolve())}
+    if golden:
+        environment["AEROGEL_GOLDEN"] = str(golden.resolve())
     for name, (program, chosen) in programs().items():
         if not (build / program).exists():
             said += f"{build / program} is not built\n"
             continue
-        done = subprocess.run([build / program, f"--gtest_filter={chosen}", "--gtest_brief=1"], cwd=ROOT,
-                              env={**os.environ, "AEROGEL_TEST_MACHINE": "cuda"}, capture_output=True, text=True)
+        done = subprocess.run([build / program, f"--gtest_filter={chosen}", "--gtest_brief=1"], cwd=ROOT, env=environment, capture_output=True, text=True)
+        compared += sum(int(count) for count in re.findall(r"^golden: (\d+) answers compared", done.stdout, re.M))
         failed.update(re.findall(r"^\[  FAILED  \] (\S+)", done.stdout, re.M))
         if done.returncode == 0:
             agree.append(name)
         else:
             said += (done.stdout + done.stderr)[-4000:]
-    return {"passed": len(agree) == len(programs()), "agree": agree, "failed": sorted(failed), "seconds": time.perf_counter() - start, "said": said}
+    if golden and not compared:
+        said += f"no answer of {golden} was given here: it is of other kernels or problems\n"
+    return {"passed": not said and len(agree) == len(programs()), "agree": agree, "failed": sorted(failed), "golden": compared,
+            "seconds": time.perf_counter() - start, "said": said}
 
 
 def torch_path(build: Path) -> dict:
@@ -206,7 +214,7 @@ def row_of(result: dict, peers: dict, peaks: dict) -> dict:
 def markdown(report: dict) -> str:
     gpu, check = report["device"], report["conformance"]
     text = [f"# {gpu.get('name', 'an unknown GPU')}", "", f"Driver {gpu.get('driver_version', '?')}, {gpu.get('clocks.sm', '?')} of {gpu.get('clocks.max.sm', '?')}, "
-            f"{gpu.get('power.limit', '?')}. " + (f"Every row agrees with the CPU ({' and '.join(check['agree'])})." if check["passed"] else f"**Wrong: {', '.join(check['failed']) or check['said'][-300:]}**"), ""]
+            f"{gpu.get('power.limit', '?')}. " + (f"Every row agrees with the CPU ({' and '.join(check['agree'])})" + (f" and {check['golden']} answers with the golden ones." if check.get("golden") else ".") if check["passed"] else f"**Wrong: {', '.join(check['failed']) or check['said'][-300:]}**"), ""]
     if path := report.get("torch"):
         text += [f"aerogel on tensors of PyTorch: {path['last'] if path['passed'] else '**Wrong: ' + path['last'] + '**'}", ""]
     show = lambda value, form: "-" if value is None else format(value, form)
@@ -222,11 +230,12 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build/release")
     parser.add_argument("--out", type=Path, default=ROOT / "build/gpu")
+    parser.add_argument("--golden", type=Path, metavar="FILE", help="compare with the answers that a card left there before")
     parser.add_argument("--only", action="append", help="problems as `aerogel bench --only` takes them; repeatable")
     parser.add_argument("--no-peers", action="store_true", help="measure Aerogel alone")
     options = parser.parse_args(arguments)
-    report = {"device": device(), "conformance": conformance(options.build)}
     options.out.mkdir(parents=True, exist_ok=True)
+    report = {"device": device(), "conformance": conformance(options.build, options.out / "golden.safetensors", options.golden)}
     (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")  # whatever becomes of the timing
     torch = None if options.no_peers else Torch.found()
     report["torch"] = torch_path(options.build) if torch else {}

@@ -6,6 +6,11 @@ if(NOT AEROGEL_CUDA OR NOT TARGET aerogel_fake_driver)
 endif()
 
 set(cuda_driver AEROGEL_CUDA_DRIVER=$<TARGET_FILE:aerogel_fake_driver>)
+# What a card answered (bench/gpu.py), where one was at hand.
+set(golden ${CMAKE_CURRENT_SOURCE_DIR}/problems/golden.safetensors)
+if(EXISTS ${golden})
+  list(APPEND cuda_driver AEROGEL_GOLDEN=${golden})
+endif()
 set(cuda_suites "ConvolutionKernels.WithinBounds:ConvolutionKernels.WinogradIsAlmostAsExactAsSums:ElementwiseKernels.*:Hadamard.*:LinearKernels.*:LinearRotation.*:MachineUnderTest.*")
 
 # sm: the card; machine: cuda for all rows, cuda_own for those that not every card has. sm_100 has no row of its own.

@@ -141,10 +141,10 @@ class Row {
 
     void add_key(std::int64_t key) {
         const AttentionProblem& p = data_.test_case.problem;
-        const std::int64_t start = data_.kv_index(data_.k.strides, map_ / p.group(), key);
+        const double* const k = &data_.keys[at((map_ / p.group() * p.k_len + key) * p.head_dim)];
         double dot = 0.0, magnitude = 0.0;
         for (std::int64_t d = 0; d < p.head_dim; ++d) {
-            const double term = q_[at(d)] * data_.k.get(start + d);
+            const double term = q_[at(d)] * k[d];
             dot += term;
             magnitude += std::fabs(term);
         }
@@ -193,9 +193,10 @@ class Row {
 
     void solve_element(std::int64_t d, double& exact, double& bound, double& weight_rounding) const {
         const AttentionProblem& p = data_.test_case.problem;
+        const double* const v = &data_.values[at(map_ / p.group() * p.k_len * p.head_dim + d)];
         std::vector<double> values;
-        for (const std::int64_t key : keys_)
-            values.push_back(data_.v.get(data_.kv_index(data_.v.strides, map_ / p.group(), key) + d));
+        values.reserve(keys_.size());
+        for (const std::int64_t key : keys_) values.push_back(v[key * p.head_dim]);
         double magnitude = 0.0;
         for (std::size_t j = 0; j < values.size(); ++j) {
             exact += weights_[j] == 0.0 && std::isfinite(values[j]) ? 0.0 : weights_[j] * values[j];
@@ -216,7 +217,7 @@ class Row {
                                                       : std::fabs(exact) * 0x1p-24 + 0x1p-150;
         bound =
             (perturbed + rounding + split) / std::max(1.0 - total_error_, 0x1p-20) * (1.0 + 0x1p-7) + store;
-        weight_rounding = 0x1p-9 * magnitude * (1.0 + 0x1p-7) + n * 0x1p-126 * largest + 0x1p-126;
+        weight_rounding = data_.weight_unit * magnitude * (1.0 + 0x1p-7) + n * 0x1p-126 * largest + 0x1p-126;
     }
 
     const AttentionData& data_;
@@ -353,6 +354,15 @@ const AttentionKernel& reference_of(AttentionFormat format) {
 
 void AttentionData::solve() {
     const AttentionProblem& p = test_case.problem;
+    const auto numbers_of = [&](const PaddedArray& array, std::vector<double>& numbers) {
+        numbers.clear();
+        for (std::int64_t row = 0; row < p.kv_maps() * p.k_len; ++row) {
+            const std::int64_t first = kv_index(array.strides, row / p.k_len, row % p.k_len);
+            for (std::int64_t d = 0; d < p.head_dim; ++d) numbers.push_back(array.get(first + d));
+        }
+    };
+    numbers_of(k, keys);
+    numbers_of(v, values);
     const std::int64_t rows = p.batch * p.heads * p.q_len;
     exact.assign(at(rows * p.head_dim), 0.0);
     bound.assign(at(rows * p.head_dim), 0.0);

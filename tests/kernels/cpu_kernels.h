@@ -16,7 +16,9 @@ bool tests_the_cpu();
 /// Empty, or why the process does not run the row, or runs it elsewhere.
 std::string not_tested(int level);
 
-/// An emulated device is some 10^4 times slower: problems of so many products and more are left to the CPU.
+/// An emulated device is some 10^4 times slower.
+bool takes_time();
+/// Problems of so many products and more are left to the CPU then.
 bool is_too_large(const LinearProblem& problem);
 bool is_too_large(const AttentionProblem& problem);
 bool is_too_large(const ConvolutionProblem& problem, std::int64_t pixels);

@@ -276,5 +276,16 @@ TEST(ElementwiseKernels, ClampKeepsNaN) {
     }
 }
 
+TEST(ElementwiseKernels, ClampClearsNaNWhereItIsAskedTo) {
+    for (const ElementwiseKernels& set : testing::usable(testing::machine_under_test().elementwise)) {
+        std::vector<float> x = {kNaN, -2.0F, -0.5F, 0.25F, -kNaN, 3.0F, kNaN};
+        set.clamp({x.data(), 6, -0.5F, 1.0F, true});
+        EXPECT_EQ(std::vector<float>(x.begin(), x.begin() + 6),
+                  (std::vector<float>{-0.5F, -0.5F, -0.5F, 0.25F, -0.5F, 1.0F}))
+            << set.name;
+        EXPECT_TRUE(std::isnan(x[6])) << set.name;
+    }
+}
+
 }  // namespace
 }  // namespace aerogel

@@ -49,7 +49,7 @@ class LinearArrays {
     /// Empty, or where `got` differs from the reference's result more than it may.
     std::string compare(const std::vector<float>& got) const;
 
-    /// run() and compare().
+    /// run() and compare(), with golden answers too.
     std::string check(const LinearKernel& kernel) const;
 
     const QuantizedTensor& weight() const { return weight_; }
@@ -61,6 +61,8 @@ class LinearArrays {
     /// Euclidean norms of a row of x', quantized, and of the rows of w: |sum_k x' w| <= x_norm * w_norm.
     double x_norm(std::int64_t i) const;
     std::vector<double> w_norms() const;
+    /// How far an element of y may lie from the reference's. Empty: bit for bit.
+    const std::vector<double>& bounds() const;
     const std::vector<float>& reference() const;
 
     LinearCase case_;
@@ -74,6 +76,7 @@ class LinearArrays {
     std::vector<float> deq_scale_;
     mutable std::vector<std::uint16_t> x_half_;
     mutable std::vector<float> reference_;
+    mutable std::vector<double> bounds_;
 };
 
 }  // namespace aerogel::testing

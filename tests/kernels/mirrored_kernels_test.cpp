@@ -28,11 +28,6 @@ Tested tested() {
 
 constexpr double kMostProducts = 3e6;
 
-// A GPU has time for every problem.
-bool takes_time() {
-    return !tests_the_cpu() && environment("AEROGEL_CUDA_DRIVER").has_value();
-}
-
 const Machine kToy = {.why_not = [](Device, int) { return std::string(); },
                       .run =
                           [](Device, FunctionRef<void()> body) {
@@ -44,6 +39,11 @@ const Machine kToy = {.why_not = [](Device, int) { return std::string(); },
 
 bool tests_the_cpu() {
     return tested() == Tested::cpu;
+}
+
+// A GPU has time for every problem.
+bool takes_time() {
+    return !tests_the_cpu() && environment("AEROGEL_CUDA_DRIVER").has_value();
 }
 
 const Machine& machine_under_test() {

@@ -11,6 +11,7 @@
 #include "kernels/attention_cases.h"
 #include "kernels/attention_rounding.h"
 #include "kernels/cuda/rows/device_arrays.h"
+#include "kernels/golden.h"
 #include "kernels/int8_attention_cases.h"
 
 namespace aerogel::testing {
@@ -117,14 +118,30 @@ inline RowResult run_row(const AttentionKernel& kernel, const AttentionData& dat
 /// The bound of a row whose weights are rounded to bf16: with eight bits, half a unit in the last place is up
 /// to 2^-8 of a number.
 inline void solve_for(AttentionData& data, const AttentionKernel& kernel) {
-    data.product_error = -1.0;  // whatever was solved for
+    constexpr double kUnit = 0x1p-8;
+    if (data.weight_unit != kUnit) data.product_error = -1.0;  // whatever was solved for
+    data.weight_unit = kUnit;
     data.solve(kernel);
-    for (double& rounding : data.weight_rounding) rounding *= 2.0;
+}
+
+/// Empty, or the first element that differs from the golden answer.
+inline std::string golden_difference(const AttentionKernel& kernel, const AttentionData& data,
+                                     const PaddedArray& o, std::vector<double> bounds) {
+    const AttentionProblem& p = data.test_case.problem;
+    std::vector<float> got;
+    for (std::int64_t i = 0; i < p.maps() * p.q_len * p.head_dim; ++i) {
+        const std::int64_t row = i / p.head_dim;
+        const std::int64_t place = data.index(o.strides, row / p.q_len, row % p.q_len) + i % p.head_dim;
+        got.push_back(static_cast<float>(o.get(place)));
+        if (kernel.rounds_weights) bounds[at(i)] += data.weight_rounding[at(i)];
+    }
+    return golden_difference(std::string(kernel.name) + " " + data.test_case.line, got, bounds);
 }
 
 inline std::string within_bounds(const AttentionKernel& kernel, AttentionData& data) {
     solve_for(data, kernel);
-    return compare(data, run_row(kernel, data).o, kernel.rounds_weights);
+    const PaddedArray o = run_row(kernel, data).o;
+    return compare(data, o, kernel.rounds_weights) + golden_difference(kernel, data, o, data.bound);
 }
 
 /// A mask of keys, and the case with a mask of blocks that says the same: some keys, a run of 80 and all of
@@ -201,6 +218,7 @@ inline void round_operands(AttentionData& data, AttentionFormat format, const At
         if (is(AttentionFormat::fp8)) return round_fp8(x, call.k_tokens);
         round_mx(x, element, MxAxis::channels, call.mxfp4_scale);
     });
+    data.product_error = -1.0;  // to be solved again
     if (int8_qk) return;
     round_array(data, data.v, [&](const RoundedRows& x) {
         if (is(AttentionFormat::mix)) return round_fp8_channels(x);
