@@ -29,6 +29,8 @@ class _Sent(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and kwargs and torch.device(kwargs.get("device") or "cpu").type == "meta":
+            return func(args[0]._stored, **kwargs)
         copies = tree_map(lambda value: value._here() if isinstance(value, _Sent) else value, (tuple(args), dict(kwargs or {})))
         return func(*copies[0], **copies[1])
 

@@ -141,7 +141,8 @@ class QuantizedLinear(nn.Module):
         made = now[0]() if now is not None and now[1] == seen else None
         if made is None:
             place = self._where(arrays)
-            if place != self._place and (self._own is None or self._own() is not arrays[0]):
+            stranger = place != self._place and (self._own is None or self._own() is not arrays[0])
+            if stranger or self._source("weight", arrays[0]) is not None:
                 # Set one by one, without a word to the module (accelerate's device maps). The same tensor with other memory (diffusers' group
                 # offloading) stays, for it will be brought back.
                 return self._follow(layout, arrays, place)
@@ -240,7 +241,18 @@ class QuantizedLinear(nn.Module):
         """The arrays lie on the CPU wherever the layer is."""
         for name, array in zip(layout.names, arrays):
             if array.is_cuda:
-                self._buffers[name] = array.cpu()
+                source = self._source(name, array)
+                self._buffers[name] = array.cpu() if source is None else source.detach()
+                if name == "weight" and source is not None:  # when it goes, the form made of it waits for it
+                    weakref.finalize(self._buffers[name], leave, [source], CPU).atexit = False
+
+    def _source(self, name: str, array: torch.Tensor) -> torch.Tensor | None:
+        """What an array on a GPU is a copy of, where accelerate says so: its hooks that offload bring copies and take them away at every call."""
+        weights = getattr(self.__dict__.get("_hf_hook"), "weights_map", None) if array.is_cuda else None
+        source = weights[name] if weights is not None and name in weights else None
+        if not isinstance(source, torch.Tensor) or not source.is_cpu or not source.is_contiguous():
+            return None
+        return source if (source.dtype, source.shape) == (array.dtype, array.shape) else None
 
     def _move(self, before: torch.device, place: torch.device) -> None:
         """From now on the layer computes there; what was made of its arrays for other devices is given back. As it was if that fails."""

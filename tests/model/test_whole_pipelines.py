@@ -220,6 +220,24 @@ def test_on_a_gpu(folders, build, case, tmp_path, monkeypatch):
             assert differing == 0 and elements > 10_000
 
 
+@pytest.mark.parametrize("device", ["cuda", "hidden"])
+def test_components_wait_in_host_memory(folders, build, device, tmp_path, monkeypatch):
+    """A GPU holds one component at a time, and each comes back as it was, although its files are gone."""
+    driver = build / "libaerogel_fake_driver.so"
+    if device == "cuda" and (not driver.exists() or not (build / "cuda").exists()):
+        pytest.skip("built without CUDA kernels or without an emulator")
+    monkeypatch.setenv("AEROGEL_CUDA_DRIVER", str(driver))
+    monkeypatch.setenv("AEROGEL_CUDA_MEMORY", "exact")
+    settings = dict(prompt="a fox", seed=3, steps=1, height=32, width=32, device=device, scheme="W8A8_DYNAMIC", text_scheme="W8A8_DYNAMIC")
+    kept = ours(folders("z_image")[0], tmp_path, **settings)
+    waiting = ours(shutil.copytree(folders("z_image")[0], tmp_path / "model"), tmp_path, **settings, keep="host")
+    assert torch.equal(waiting["video"], kept["video"])
+    whole, *turns, end = waiting["pages"].tolist()
+    print(f"pages: {whole} with everything there, {turns} at the three turns, {end} at the end")
+    assert len(turns) == 3 and all(end + 20 < turn < whole for turn in turns)  # each comes, and has gone at the end
+    assert sum(turn - end for turn in turns) == pytest.approx(whole - end, rel=0.2)
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_every_family_runs_on_a_device(folders, name, tmp_path):
     """Pictures, text encoders, transformers and VAEs on memory that the host must not touch."""

@@ -14,11 +14,13 @@
 
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
+#include "aerogel/quantized_linear.h"
 #include "core/cuda_driver.h"
 #include "core/cuda_memory.h"
 #include "ops/elementwise.h"
 #include "ops/hadamard.h"
 #include "ops/workspace.h"
+#include "quant/float_layer.h"
 
 namespace aerogel {
 namespace {
@@ -85,6 +87,41 @@ TEST(CudaDeviceDeathTest, LinearLayersTakeHalves) {
         {}, [&] { return forward(Device::cuda); }, "4320.000000 1265.000000");
     expect(
         {}, [&] { return forward(Device::cpu); }, "[linear] x f16[2,4] must be f32 or bf16");
+}
+
+/// The kernel that a layer in act order gets there, or why there is none.
+std::string in_act_order(const std::string& scheme, std::int64_t rank) {
+    Tensor weight = Tensor::zeros(DType::f32, {8, 64});
+    for (std::int64_t i = 0; i < weight.count(); ++i)
+        weight.mutable_as<float>()[i] = static_cast<float>(i * i % 37) - 18.0F;
+    LayerChoices choices;
+    choices.weight.group_size = kSchemeGroups;
+    QuantizedLinearWeights layer =
+        quantize_float({"", weight, Tensor()}, scheme_with_choices(scheme, choices), choices);
+    layer.column_order = Tensor(DType::i32, {64});
+    for (std::int32_t i = 0; i < 64; ++i) layer.column_order.mutable_as<std::int32_t>()[i] = 63 - i;
+    if (rank > 0) {
+        layer.low_rank_l1 = Tensor::zeros(DType::f32, {rank, 64});
+        layer.low_rank_l2 = Tensor::zeros(DType::f32, {8, rank});
+    }
+    const QuantizedLinear there(layer, Device::cuda);
+    return "it runs on " + Device::cuda.describe();
+}
+
+TEST(CudaDeviceDeathTest, ActOrderThatAKernelCannotFollowIsRefused) {
+    const auto refused = [](const std::string& kernel) {
+        return "[linear] a layer in act order that " + kernel +
+               " cannot order and rotate on its way runs on the CPU, not on cuda:0";
+    };
+    const std::string runs = "it runs on cuda:0";
+    expect(
+        {}, [] { return in_act_order("W8A8_DYNAMIC", 0); }, runs);
+    expect(
+        {}, [] { return in_act_order("W8A8_DYNAMIC", 4); }, refused("cuda.sm80.w8a8"));
+    expect(
+        {}, [] { return in_act_order("W8A8_MXFP8", 0); }, runs);
+    expect(
+        {{"AEROGEL_FAKE_SM", "120"}}, [] { return in_act_order("W8A8_MXFP8", 0); }, refused("cuda.sm120.mx"));
 }
 
 TEST(CudaDeviceDeathTest, AnotherGpuIsAnotherDevice) {

@@ -5,22 +5,26 @@
 // device (cuda, or hidden: memory that the host must not touch), scheme (of the transformer), text_scheme.
 // OUTPUT gets video and the noise it started from, and with a device and a scheme `differing`: f32 [2],
 // elements of what quantized Linears gave there and on the CPU for the same x that differ in a bit, of how
-// many. With keep=host on the hidden device it is the video of a second turn, and `pages` is f32 [2]: what is
-// allocated there after a call that keeps everything, and at the end.
+// many. With keep=host it is the video of a third call, without the folder's weights, which go after the
+// first: that call keeps everything there. `pages` is f32: what is allocated there after that call, as text
+// encoder, transformer and VAE begin their turns, and at the end.
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "aerogel/error.h"
 #include "aerogel/pipeline.h"
 #include "aerogel/safetensors.h"
 #include "base/random.h"
+#include "core/device_memory.h"
 #include "ops/hidden_machine.h"
 
 namespace {
@@ -115,6 +119,32 @@ class Twins {
     std::unique_ptr<Transformer> here_;
 };
 
+/// Of the device.
+float pages_in_use() {
+    const auto all = std::uint64_t{1} << 30;  // of a fake GPU
+    const std::size_t hidden = aerogel::testing::hidden_bytes_in_use();
+    const std::uint64_t bytes =
+        hidden > 0 ? hidden : all - aerogel::free_bytes(aerogel::Device::cuda).value();
+    return static_cast<float>(bytes / 4096);
+}
+
+/// A call that keeps everything on the device, and one that keeps nothing there, whose files are gone.
+void wait_in_host_memory(aerogel::Pipeline& pipeline, const std::string& folder, GenerateOptions& options,
+                         std::vector<float>& pages) {
+    GenerateOptions first = options;
+    first.keep = aerogel::Keep::on_device;
+    pipeline.generate(first);
+    pages.push_back(pages_in_use());
+    for (const char* part : {"text_encoder", "transformer", "vae"})
+        std::filesystem::remove_all(std::filesystem::path(folder) / part);
+    pipeline.generate(options);
+    options.on_stage = [&](std::string_view stage, double done) {
+        const bool turn = stage == "encode prompt" || stage == "denoise" || stage == "decode";
+        if (turn && done == 0.0) pages.push_back(pages_in_use());
+        return true;
+    };
+}
+
 void run(int argc, char** argv) {
     Call call;
     GenerateOptions& options = call.options;
@@ -135,24 +165,15 @@ void run(int argc, char** argv) {
         };
     }
     std::vector<float> pages;
-    const auto count_pages = [&] {
-        pages.push_back(static_cast<float>(aerogel::testing::hidden_bytes_in_use() / 4096));
-    };
-    if (options.keep == aerogel::Keep::in_host_memory) {
-        GenerateOptions keeping = options;
-        keeping.keep = aerogel::Keep::on_device;
-        pipeline.generate(keeping);
-        count_pages();
-        pipeline.generate(options);
-    }
+    if (options.keep == aerogel::Keep::in_host_memory) wait_in_host_memory(pipeline, argv[1], options, pages);
     const auto result = pipeline.generate(options);
-    count_pages();
+    if (!pages.empty()) pages.push_back(pages_in_use());
     Tensor noise(aerogel::DType::f32, result.video.shape());
     aerogel::fill_normal(std::span(noise.mutable_as<float>(), static_cast<std::size_t>(noise.count())),
                          options.sampling.seed);
     std::map<std::string, Tensor> arrays = {{"video", result.video}, {"noise", noise}};
     if (twins) arrays["differing"] = Tensor::of(twins->counts, {2});
-    if (pages.size() == 2) arrays["pages"] = Tensor::of(pages, {2});
+    if (!pages.empty()) arrays["pages"] = Tensor::of(pages, {static_cast<std::int64_t>(pages.size())});
     aerogel::save_safetensors(argv[2], arrays);
 }
 

@@ -86,16 +86,24 @@ def test_arrays_stay_in_host_memory_and_files_are_the_same(monkeypatch):
     assert torch.equal(torch.load(file, weights_only=False)(x.cpu()), older(x.cpu()))
 
 
-def test_a_look_at_an_array_copies_nothing(cuda, monkeypatch):
-    """Models ask for the type and the device of a weight at every call. Numbers are sent to who asks for them, once."""
-    layer, copies, call = made("W8A16").to("cuda"), [], cuda._call
+@pytest.fixture
+def copies(cuda, monkeypatch):
+    """The copies of torch from and to the GPU, as they are made. Conversions are among them (fake_cuda.py)."""
+    made, call = [], cuda._call
 
     def counted(name, *args, **more):
         if name.startswith("cuMemcpy"):
-            copies.append(name)
+            made.append(name)
         return call(name, *args, **more)
 
     monkeypatch.setattr(cuda, "_call", counted)
+    return made
+
+
+def test_a_look_at_an_array_copies_nothing(cuda, copies):
+    """Models ask for the type and the device of a weight at every call. Numbers are sent to who asks for them, once."""
+    layer = made("W8A16").to("cuda")
+    copies.clear()
     before = cuda.memory.allocations
     for array, shape, dtype in ((layer.weight, (40, 96), torch.int8), (layer.bias, (40,), torch.float32)):
         assert isinstance(array, torch.Tensor) and array.is_cuda and array.device == torch.device("cuda:0")
@@ -124,6 +132,19 @@ def test_act_order_on_the_way():
             close(got, want, 1e-6 if dtype == torch.float32 else 4e-3)
             assert torch.equal(got.cpu(), want) or scheme not in INTEGERS
         assert not torch.equal(layer(x.to("cuda")).cpu(), aerogel.QuantizedLinear.from_arrays(scheme, 96, state, group_size=group)(x))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_types_of_x_go_to_the_kernel_as_they_are(ordered, copies):
+    state = made("W8A8_DYNAMIC").state_dict() | ({"column_order": torch.randperm(96, dtype=torch.int32)} if ordered else {})
+    layer = aerogel.QuantizedLinear.from_arrays("W8A8_DYNAMIC", 96, state).to("cuda")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        x = torch.randn(5, 96).to("cuda", dtype)
+        copies.clear()
+        y = layer(x)
+        assert copies == [] and y.dtype == dtype
+        x.float()
+        assert copies or dtype == torch.float32  # a conversion would be seen
 
 
 def held(cuda):

@@ -156,7 +156,8 @@ def test_hooks_that_offload_whole_models(quantized, cuda, monkeypatch):
     close(run(model), want, device="cpu")
 
 
-def test_hooks_that_offload_parts(quantized, cuda):
+def test_hooks_that_offload_parts(quantized, cuda, monkeypatch):
+    """Sequential offloading copies what was packed at its first turn; weights that are exchanged meanwhile are packed anew."""
     model, want = copy.deepcopy(quantized[0]), quantized[1]
     model.enable_group_offload(onload_device=torch.device("cuda"), offload_device=torch.device("cpu"), offload_type="leaf_level")
     for _ in range(2):
@@ -166,6 +167,18 @@ def test_hooks_that_offload_parts(quantized, cuda):
     for _ in range(3):
         close(run(model, "cuda"), want)
         assert held(cuda) < before + 10000
+        monkeypatch.setattr(_packed, "_core", None)
+    monkeypatch.undo()
+    other = wan(seed=4)
+    aerogel.quantize(other, **QUANTIZED)
+    for name, layer in model.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            for key, array in other.get_submodule(name).state_dict().items():
+                layer._hf_hook.weights_map[key].copy_(array)
+    mixed = copy.deepcopy(quantized[0])
+    mixed.load_state_dict({key: value for key, value in other.state_dict().items() if isinstance(mixed.get_submodule(key.rpartition(".")[0]), QuantizedLinear)}, strict=False)
+    close(run(model, "cuda"), run(mixed))
+    assert held(cuda) < before + 10000
 
 
 def test_compiled_models_keep_their_layers_in_one_graph(quantized, cuda):
