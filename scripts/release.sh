@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset PYTHONPATH  # environments are to be empty
+export CXX=${CXX:-c++}  # CMake's choice, not the name that Python was built with: ccache tells compilers apart by name
 root=$PWD
 own=$(realpath -s "${AEROGEL_PYTHON:-.venv/bin/python}")  # auditwheel looks for patchelf from elsewhere
 
