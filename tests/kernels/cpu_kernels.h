@@ -10,13 +10,13 @@
 namespace aerogel::testing {
 
 /// The CPU. With AEROGEL_TEST_MACHINE=cuda that of CUDA devices, whose rows take arrays on the host
-/// (mirrored_kernels.h); cuda_own: without the rows that every card has.
+/// (mirrored_kernels.h); cuda_own: without the rows that every card has; emulated_cpu: the CPU, slowly.
 const Machine& machine_under_test();
 bool tests_the_cpu();
 /// Empty, or why the process does not run the row, or runs it elsewhere.
 std::string not_tested(int level);
 
-/// An emulated device is some 10^4 times slower.
+/// An emulated device is some 10^4 times slower, an emulated CPU 10 to 100 times.
 bool takes_time();
 /// Problems of so many products and more are left to the CPU then.
 bool is_too_large(const LinearProblem& problem);

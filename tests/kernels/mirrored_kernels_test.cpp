@@ -15,12 +15,14 @@
 namespace aerogel::testing {
 namespace {
 
-enum class Tested { cpu, cuda, cuda_own };
+enum class Tested { cpu, emulated_cpu, cuda, cuda_own };
 
 Tested tested() {
     static const Tested answer = [] {
-        const auto wanted = environment_choice("AEROGEL_TEST_MACHINE", {"cpu", "cuda", "cuda_own"});
+        const auto wanted =
+            environment_choice("AEROGEL_TEST_MACHINE", {"cpu", "emulated_cpu", "cuda", "cuda_own"});
         if (!wanted || *wanted == "cpu") return Tested::cpu;
+        if (*wanted == "emulated_cpu") return Tested::emulated_cpu;
         return *wanted == "cuda" ? Tested::cuda : Tested::cuda_own;
     }();
     return answer;
@@ -38,12 +40,13 @@ const Machine kToy = {.why_not = [](Device, int) { return std::string(); },
 }  // namespace
 
 bool tests_the_cpu() {
-    return tested() == Tested::cpu;
+    return tested() == Tested::cpu || tested() == Tested::emulated_cpu;
 }
 
 // A GPU has time for every problem.
 bool takes_time() {
-    return !tests_the_cpu() && environment("AEROGEL_CUDA_DRIVER").has_value();
+    if (tests_the_cpu()) return tested() == Tested::emulated_cpu;
+    return environment("AEROGEL_CUDA_DRIVER").has_value();
 }
 
 const Machine& machine_under_test() {

@@ -61,8 +61,8 @@ def test_suites_pass(cpu, build, aerogel):
     skip_on_such_a_machine(cpu, aerogel)
     program = build / "tests/aerogel_tests"
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        halves = list(pool.map(lambda half: emulated(cpu, [program, "--gtest_brief=1", f"--gtest_filter={':'.join(half)}"]),
-                               (SUITES[:3], SUITES[3:])))
+        halves = list(pool.map(lambda half: emulated(cpu, [program, "--gtest_brief=1", f"--gtest_filter={':'.join(half)}"],
+                                                             AEROGEL_TEST_MACHINE="emulated_cpu"), (SUITES[:3], SUITES[3:])))
     for done in halves:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
         assert "[  PASSED  ] 0 tests" not in done.stdout
