@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from terminal import shown_on_a_terminal
 
 PROMPT = "red circle moves left, blue star turns"
 
@@ -194,19 +194,8 @@ def test_a_png_tells_how_it_was_made(aerogel, tiny_pipeline, tmp_path):
 
 def test_progress_of_every_stage(build, tiny_pipeline, tmp_path):
     """On a terminal: a bar for loading, text and steps, with an estimate once there is something to go by."""
-    leader, follower = pty.openpty()
     command = [build / "aerogel", "generate", tiny_pipeline, "--prompt", PROMPT, "--online", "W8A16", "-o", tmp_path / "v.safetensors"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=follower)
-    os.close(follower)
-    seen = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            seen += chunk
-    except OSError:  # the end, on Linux
-        pass
-    os.close(leader)
-    assert process.wait(60) == 0
-    lines = seen.decode().replace("\x1b[K", "").split("\r\n")
+    lines = shown_on_a_terminal(command).split("\r\n")
     bars = {line.split(" [")[0].strip("\r"): line.split("\r")[1:] for line in lines if " [" in line}
     assert list(bars) == ["load text_encoder", "encode prompt", "load transformer", "generate"]
     assert len(bars["load transformer"]) > 10  # layer by layer

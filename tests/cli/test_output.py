@@ -2,7 +2,6 @@
 import json
 import os
 import pathlib
-import pty
 import re
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import subprocess
 import pytest
 import torch
 from safetensors.torch import save_file
+from terminal import shown_on_a_terminal
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 HOSTILE = "evil\x1b[31m\x07\x7f\u009b2J\u202e"
@@ -139,18 +139,7 @@ def test_errors_are_one_clean_line(build, tiny_pipeline, tmp_path, arguments):
 
 def test_progress_is_clean_too(command):
     """On a terminal the bar shows the names of tensors; its own escapes are \\r and the end of the line."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(command("quantize"), stdout=subprocess.DEVNULL, stderr=follower)
-    os.close(follower)
-    seen = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            seen += chunk
-    except OSError:  # the end, on Linux
-        pass
-    os.close(leader)
-    assert process.wait(60) == 0
-    text = seen.decode().replace("\x1b[K", "").replace("\r", "")
+    text = shown_on_a_terminal(command("quantize")).replace("\r", "")
     assert "evil" in text and not CONTROL.search(text)
 
 
