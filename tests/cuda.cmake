@@ -17,7 +17,7 @@ set(cuda_suites "ConvolutionKernels.WithinBounds:ConvolutionKernels.WinogradIsAl
 function(aerogel_cuda_suite sm machine)
   add_test(NAME cuda/conformance_sm${sm} COMMAND aerogel_tests --gtest_brief=1 --gtest_filter=${cuda_suites}
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(cuda/conformance_sm${sm} PROPERTIES TIMEOUT 900 LABELS cuda
+  set_tests_properties(cuda/conformance_sm${sm} PROPERTIES TIMEOUT 900 LABELS cuda COST 20
     ENVIRONMENT "${cuda_driver};AEROGEL_TEST_MACHINE=${machine};AEROGEL_FAKE_SM=${sm};AEROGEL_CUDA_MEMORY=exact")
 endfunction()
 aerogel_cuda_suite(80 cuda)

@@ -56,10 +56,6 @@ void __tsan_write_range(void* p, unsigned long n) {
     look(p, static_cast<int>(n), true, __builtin_return_address(0));
 }
 void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_update(void*, void*) {}
-void __tsan_vptr_read(void*) {}
 }
 
 namespace aerogel::emulator {

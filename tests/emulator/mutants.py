@@ -53,9 +53,9 @@ def of_attention(name, old, new, suites="AlignedRowsWithinBounds", kernels="*_bf
                   "aerogel_cuda_tests", kernels=kernels)
 
 
-def of_key_mask(name, old, new, source="attention", kernels="*_64"):
+def of_key_mask(name, old, new, source="attention"):
     return Mutant(f"mask of keys: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/attention.cu", "CudaAttention.MasksOfKeysHideThem",
-                  "aerogel_cuda_tests", kernels=kernels)
+                  "aerogel_cuda_tests", kernels="*key_words" if source == "attention" else "*_64")
 
 
 def of_int8_attention(name, old, new, suites="Int8ProblemsWithinBounds", kernels="*_64"):
@@ -81,7 +81,8 @@ def of_attention_sm90(name, old, new, suites="AlignedRowsWithinBounds", unit="at
 
 
 def of_mx(name, old, new, kernels="*_s", source="mx_gemm"):
-    return Mutant(f"mx: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/linear_mx_sm120.cu", f"Linear/MxGemm.*/{kernels}", kernels=kernels)
+    return Mutant(f"mx: {name}", f"src/kernels/cuda/{source}.cuh", old, new, "src/kernels/cuda/linear_mx_sm120.cu", f"Linear/MxGemm.*/{kernels}",
+                  kernels="*mx_quantize" if source == "mx_quantize" else kernels)
 
 
 def of_mxfp4(name, old, new):
@@ -97,8 +98,7 @@ def of_convolution(name, old, new, cases="*narrow*", kernels="narrow"):
                   f"Convolution/Tiles.{cases}", kernels=kernels)
 
 
-def of_planning(name, old, new, suites, source="planning.cuh"):
-    kernels = "strided_products_* *parts keep_shares" if "strided" in source else "cell_means_f32 mean_* keep_best place_* block_* sample_* choose_* fan_* kept_*"
+def of_planning(name, old, new, suites, kernels, source="planning.cuh"):
     return Mutant(f"planning: {name}", f"src/kernels/cuda/{source}", old, new, "src/kernels/cuda/planning.cu", f"CudaPlanning.{suites}", "aerogel_cuda_tests",
                   kernels=kernels)
 
@@ -240,7 +240,7 @@ MUTANTS = [
     of_attention_sm90("queries not fenced", "        gpu::fence_async();\n        gpu::barrier_sync", "        gpu::barrier_sync"),
     of_attention_sm90("queries of the other warps not waited for", "        gpu::barrier_sync(1 + group, 128);\n", ""),
     of_attention_sm90("no swizzle of q", "queries() + chunk / 8 * kTilePart + r * kTileRow + (((chunk % 8) ^ (r & 7)) << 4)", "queries() + chunk / 8 * kTilePart + r * kTileRow + (chunk % 8 << 4)"),
-    of_attention_sm90("no swizzle of k and v", "row * kTileRow + (((chunk % 8) ^ (row & 7)) << 4)", "row * kTileRow + (chunk % 8 << 4)"),
+    replace(of_attention_sm90("no swizzle of k and v", "row * kTileRow + (((chunk % 8) ^ (row & 7)) << 4)", "row * kTileRow + (chunk % 8 << 4)"), kernels="*tile_rows"),
     of_attention_sm90("keys not waited for", "        gpu::mbarrier_wait(Stages::keys_here(i), Stages::parity(i));\n", ""),
     of_attention_sm90("values not waited for", "        gpu::mbarrier_wait(Stages::values_here(i), Stages::parity(i));\n", ""),
     of_attention_sm90("keys overwritten", "Stages::parity(i) ^ 1U);\n            if (threadIdx.x == 0) {", "Stages::parity(i));\n            if (threadIdx.x == 0) {"),
@@ -303,32 +303,32 @@ MUTANTS = [
     of_convolution("halves of a step exchanged", "lane / 8 % 2 * 128", "(1 - lane / 8 % 2) * 128"),
     of_convolution("a pixel too many", "const bool in = pixel < a.pixels;", "const bool in = pixel <= a.pixels;"),
     of_convolution("the sum is not added", "__fadd_rn(values[e], bias[e])", "__fadd_rn(0.0F, bias[e])"),
-    of_planning("the last row of a cell forgotten", "row = range.begin; row < range.end; ++row", "row = range.begin; row + 1 < range.end; ++row", "PlansAreThoseOfTheCpu"),
-    of_planning("means not waited for", "    __syncthreads();\n    if (panel >= panels) return;", "    if (panel >= panels) return;", "PlansAreThoseOfTheCpu"),
-    of_planning("contracted", "__fadd_rn(sums[r], __fmul_rn(queries[r * dim + d], key))", "__fmaf_rn(queries[r * dim + d], key, sums[r])", "PlansAreThoseOfTheCpu"),
-    of_planning("-0 is less than 0", "__float_as_uint(__fadd_rn(x, 0.0F))", "__float_as_uint(x)", "TheBestScoresOfARow"),
-    of_planning("a score too few", "sum_over_warp(above) >= a.rank", "sum_over_warp(above) > a.rank", "TheBestScoresOfARow"),
-    of_planning("NaN is a score like others", "nan = nan || scores[c] != scores[c];", "", "TheBestScoresOfARow"),
-    of_planning("blocks one place too far", "((1U << planning_lane()) - 1)", "((2U << planning_lane()) - 1)", "PlansAreThoseOfTheCpu"),
-    of_planning("weights not waited for", "    __syncwarp();\n    const int half", "    const int half", "PlansAreThoseOfTheCpu"),
-    of_planning("squares not waited for", "    __syncthreads();\n    if (channel >= a.types) return;", "    if (channel >= a.types) return;", "PlansAreThoseOfTheCpu"),
-    of_planning("an output over the weights of all keys", "SampleSums::joined(sums.weights, type)", "SampleSums::joined(sums.weights, -1)", "PlansAreThoseOfTheCpu"),
-    of_planning("the largest error wins", "if (!(error < least)) continue;", "if (error < least && type != 0) continue;", "PlansAreThoseOfTheCpu"),
-    of_planning("cells of the first mask", "a.from + a.grid_of(map) * a.from_rows * a.from_columns", "a.from", "GivenMasksMayBeFinerAndShared"),
-    of_planning("the first row of a cell alone", "for (std::int32_t row = rows.begin; row < rows.end && !kept; ++row)\n        for", "for (std::int32_t row = rows.begin; row < rows.begin + 1; ++row)\n        for", "GivenMasksMayBeFinerAndShared"),
-    of_planning("the first column of a cell alone", "c < columns.end && !kept; ++c)\n            kept = from", "c < columns.begin + 1; ++c)\n            kept = from", "GivenMasksMayBeFinerAndShared"),
+    of_planning("the last row of a cell forgotten", "row = range.begin; row < range.end; ++row", "row = range.begin; row + 1 < range.end; ++row", "PlansAreThoseOfTheCpu", "cell_means_f32"),
+    of_planning("means not waited for", "    __syncthreads();\n    if (panel >= panels) return;", "    if (panel >= panels) return;", "PlansAreThoseOfTheCpu", "mean_products"),
+    of_planning("contracted", "__fadd_rn(sums[r], __fmul_rn(queries[r * dim + d], key))", "__fmaf_rn(queries[r * dim + d], key, sums[r])", "PlansAreThoseOfTheCpu", "mean_products"),
+    of_planning("-0 is less than 0", "__float_as_uint(__fadd_rn(x, 0.0F))", "__float_as_uint(x)", "TheBestScoresOfARow", "keep_best"),
+    of_planning("a score too few", "sum_over_warp(above) >= a.rank", "sum_over_warp(above) > a.rank", "TheBestScoresOfARow", "keep_best"),
+    of_planning("NaN is a score like others", "nan = nan || scores[c] != scores[c];", "", "TheBestScoresOfARow", "keep_best"),
+    of_planning("blocks one place too far", "((1U << planning_lane()) - 1)", "((2U << planning_lane()) - 1)", "PlansAreThoseOfTheCpu", "block_lists"),
+    of_planning("weights not waited for", "    __syncwarp();\n    const int half", "    const int half", "PlansAreThoseOfTheCpu", "sample_shares"),
+    of_planning("squares not waited for", "    __syncthreads();\n    if (channel >= a.types) return;", "    if (channel >= a.types) return;", "PlansAreThoseOfTheCpu", "sample_errors"),
+    of_planning("an output over the weights of all keys", "SampleSums::joined(sums.weights, type)", "SampleSums::joined(sums.weights, -1)", "PlansAreThoseOfTheCpu", "sample_errors"),
+    of_planning("the largest error wins", "if (!(error < least)) continue;", "if (error < least && type != 0) continue;", "PlansAreThoseOfTheCpu", "choose_by_error"),
+    of_planning("cells of the first mask", "a.from + a.grid_of(map) * a.from_rows * a.from_columns", "a.from", "GivenMasksMayBeFinerAndShared", "place_cells"),
+    of_planning("the first row of a cell alone", "for (std::int32_t row = rows.begin; row < rows.end && !kept; ++row)\n        for", "for (std::int32_t row = rows.begin; row < rows.begin + 1; ++row)\n        for", "GivenMasksMayBeFinerAndShared", "place_cells"),
+    of_planning("the first column of a cell alone", "c < columns.end && !kept; ++c)\n            kept = from", "c < columns.begin + 1; ++c)\n            kept = from", "GivenMasksMayBeFinerAndShared", "place_cells"),
     Mutant("planning: cells of the first type", "src/kernels/planning.h", "choice != nullptr ? choice[map] :", "choice != nullptr ? 0 :",
            "src/kernels/cuda/planning.cu", "CudaPlanning.CellsAndGivenMasks", "aerogel_cuda_tests"),
-    of_planning("keys in the order of the first type", "a.k_orders + type * a.k_len", "a.k_orders", "AttentionFollowsAPlanOfTheDevice"),
-    of_planning("cells of a narrower grid", "from[row * a.from_columns + c]", "from[row * a.from_columns / 2 + c]", "GivenMasksMayBeFinerAndShared"),
-    of_planning("every map has a grid of its own", "a.grid_of(map) * a.from_rows", "map * a.from_rows", "GivenMasksMayBeFinerAndShared"),
+    of_planning("keys in the order of the first type", "a.k_orders + type * a.k_len", "a.k_orders", "AttentionFollowsAPlanOfTheDevice", "fan_out"),
+    of_planning("cells of a narrower grid", "from[row * a.from_columns + c]", "from[row * a.from_columns / 2 + c]", "GivenMasksMayBeFinerAndShared", "place_cells"),
+    of_planning("every map has a grid of its own", "a.grid_of(map) * a.from_rows", "map * a.from_rows", "GivenMasksMayBeFinerAndShared", "place_cells"),
     of_planning("one row of cells alone", "row < rows.end && !kept; ++row)\n        for (std::int32_t c = columns.begin; c < columns.end && !kept; ++c)\n            kept = from",
-                "row < rows.begin + 1; ++row)\n        for (std::int32_t c = columns.begin; c < columns.end && !kept; ++c)\n            kept = from", "GivenMasksMayBeFinerAndShared"),
-    of_planning("cells the other way round", "a.grid[cell] = kept ? 1 : 0;", "a.grid[cell] = kept ? 0 : 1;", "CellsAndGivenMasks"),
-    of_planning("a cell too many", "if (cell >= a.maps * a.rows * a.columns) return;", "if (cell > a.maps * a.rows * a.columns) return;", "GivenMasksMayBeFinerAndShared"),
-    of_planning("tokens not reversed", "kPlanningStride - 1 - place, channel", "place, channel", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
-    of_planning("the tile is overwritten", "add_strided<kType>(sums, q, k);\n            __syncthreads();", "add_strided<kType>(sums, q, k);", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
-    of_planning("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)", "StridedProductsAreThoseOfTokens", "planning_strided.cuh"),
-    of_planning("sorted without waiting", "            __syncthreads();\n#pragma unroll 1\n", "#pragma unroll 1\n", "SharesOfEqualScoresAreEqual", "planning_strided.cuh"),
-    of_planning("total of another row", "gpu::shfl(total, row)", "gpu::shfl(total, 0)", "SharesOfEqualScoresAreEqual", "planning_strided.cuh"),
+                "row < rows.begin + 1; ++row)\n        for (std::int32_t c = columns.begin; c < columns.end && !kept; ++c)\n            kept = from", "GivenMasksMayBeFinerAndShared", "place_cells"),
+    of_planning("cells the other way round", "a.grid[cell] = kept ? 1 : 0;", "a.grid[cell] = kept ? 0 : 1;", "CellsAndGivenMasks", "place_cells"),
+    of_planning("a cell too many", "if (cell >= a.maps * a.rows * a.columns) return;", "if (cell > a.maps * a.rows * a.columns) return;", "GivenMasksMayBeFinerAndShared", "place_cells"),
+    of_planning("tokens not reversed", "kPlanningStride - 1 - place, channel", "place, channel", "StridedProductsAreThoseOfTokens", "strided_products_*", "planning_strided.cuh"),
+    of_planning("the tile is overwritten", "add_strided<kType>(sums, q, k);\n            __syncthreads();", "add_strided<kType>(sums, q, k);", "StridedProductsAreThoseOfTokens", "strided_products_*", "planning_strided.cuh"),
+    of_planning("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)", "StridedProductsAreThoseOfTokens", "strided_products_*", "planning_strided.cuh"),
+    of_planning("sorted without waiting", "            __syncthreads();\n#pragma unroll 1\n", "#pragma unroll 1\n", "SharesOfEqualScoresAreEqual", "keep_shares", "planning_strided.cuh"),
+    of_planning("total of another row", "gpu::shfl(total, row)", "gpu::shfl(total, 0)", "SharesOfEqualScoresAreEqual", "*parts", "planning_strided.cuh"),
 ]

@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("AEROGEL_BUILD", ROOT / "build/release"))
 FOLDER = BUILD / "tests/emulator"
 LONGEST = 120  # seconds of a suite, far more than any takes
+PRIMITIVES = [f"kernels/cuda/primitives/{name}.h" for name in ("gpu", "gpu_sm90", "gpu_sm120")]
+HEADERS = {"kernels": PRIMITIVES, "tensors": ["aerogel/tensor.h", *PRIMITIVES]}
+ENTRY = re.compile(r'^AEROGEL_\w+\(\s*(?:aerogel_)?(?P<name>\w+),[^)]*\)\n|^extern "C" __global__[^{]*\s(?:aerogel_)?(?P<plain>\w+)\([^{]*\{\n.*?^\}\n', re.M | re.S)
+OF_TENSORS = ("planning.cu", "elementwise.cu")  # whose arguments are those of the CPU's kernels
 
 
 def compile_commands():
@@ -41,22 +45,24 @@ def commands():
 
 @pytest.fixture(scope="module")
 def headers(commands, tmp_path_factory):
-    """The standard headers that kernels include, read once for all."""
-    made = tmp_path_factory.mktemp("headers") / "standard.h"
-    made.write_text("".join(f"#include <{name}>\n" for name in ("algorithm", "array", "bit", "cmath", "cstdint", "cstring", "limits", "string", "string_view")))
-    words = plain(commands[MUTANTS[-1].unit][0])
-    words[words.index("-o") + 1], words[words.index("-c") + 1] = f"{made}.gch", str(made)
-    subprocess.run(["c++-header" if word == "c++" and before == "-x" else word for before, word in zip(["", *words], words)], cwd=BUILD, check=True)
+    """What kernels include and no mutant changes, read once for all: a precompiled header for each kind of kernel."""
+    made = {}
+    for kind, included in HEADERS.items():
+        made[kind] = tmp_path_factory.mktemp("headers") / f"{kind}.h"
+        made[kind].write_text("".join(f'#include "{name}"\n' for name in included))
+        words = quick(commands[MUTANTS[-1].unit][0])
+        words[words.index("-o") + 1], words[words.index("-c") + 1] = f"{made[kind]}.gch", str(made[kind])
+        subprocess.run(["c++-header" if word == "c++" and before == "-x" else word for before, word in zip(["", *words], words)], cwd=BUILD, check=True)
     return made
 
 
-def plain(words):
-    """A command of the build without what debuggers and the build want."""
-    words = [w for w in words if w not in ("-g1", "-MD")]
+def quick(words):
+    """A command of the build without what debuggers and the build want, and with the optimization that takes the least time in all."""
+    words = [w for w in words if w not in ("-g1", "-MD") and not w.startswith("-O")]
     for option in ("-MT", "-MF"):
         if option in words:
             del words[words.index(option) : words.index(option) + 2]
-    return words
+    return [*words[:1], "-Og", *words[1:]]
 
 
 def changed(mutant):
@@ -68,7 +74,7 @@ def changed(mutant):
 def entries(text, kernels):
     """A .cu with those of its kernels alone whose names match: compiling the others is what would take the time."""
     wanted = lambda name: any(fnmatch(name, pattern) for pattern in kernels.split())
-    return re.sub(r"^AEROGEL_\w+\(\s*(\w+),[^)]*\)\n", lambda entry: entry[0] if wanted(entry[1]) else "", text, flags=re.M)
+    return ENTRY.sub(lambda entry: entry[0] if wanted(entry["name"] or entry["plain"]) else "", text)
 
 
 def build(mutant, commands, headers, folder):
@@ -81,10 +87,11 @@ def build(mutant, commands, headers, folder):
         (place.parent / other.name).symlink_to(other)
     place.unlink()
     place.write_text(changed(mutant))
-    words = plain(commands[mutant.unit][0])
+    words = quick(commands[mutant.unit][0])
     unit, wrong = folder / "unit.cu", folder / "unit.o"
     unit.write_text(entries((place if mutant.unit == mutant.source else ROOT / mutant.unit).read_text(), mutant.kernels))
-    words = [*words[:1], "-include", str(headers), f"-I{folder}/tests", f"-I{folder}/src", *words[1:]]
+    kind = "tensors" if mutant.unit.endswith(OF_TENSORS) else "kernels"
+    words = [*words[:1], "-include", str(headers[kind]), f"-I{folder}/tests", f"-I{folder}/src", *words[1:]]
     words[words.index("-o") + 1], words[words.index("-c") + 1] = str(wrong), str(unit)
     subprocess.run([*words, "-w", "-Wno-psabi"], cwd=BUILD, check=True)
     parts, flags = ("aerogel_emulated_", "aerogel_emulator_tests.dir"), ["-lgmock", "-lgtest", "-lgtest_main", "-ldl", "-pthread"]
@@ -92,7 +99,7 @@ def build(mutant, commands, headers, folder):
         parts, flags = ("aerogel_emulated_", "aerogel_fake_driver.dir"), ["-shared", "-Wl,-Bsymbolic", "-ldl"]
     objects = [str(o) for _, o in commands.values() if any(part in str(o) for part in parts)]
     linked = folder / "linked"
-    subprocess.run([words[0], "-o", linked, "-Wl,--allow-multiple-definition", wrong, *objects, FOLDER / "libaerogel_emulator.a", *flags], check=True)
+    subprocess.run([words[0], "-fuse-ld=gold", "-Wl,-S", "-o", linked, "-Wl,--allow-multiple-definition", wrong, *objects, FOLDER / "libaerogel_emulator.a", *flags], check=True)
     return linked
 
 

@@ -50,7 +50,8 @@ struct AttentionData {
     double weight_unit = 0x1p-9;          ///< of a number, the most that rounding a weight changes
     double product_error = 0.0;           ///< AttentionKernel::product_error, part of the bound
     std::vector<double> lse, lse_bound;   ///< [batch][heads][q_len]
-    std::vector<double> keys, values;     ///< of k and v, [kv maps][k_len][head_dim]
+    std::vector<double> keys;             ///< of k, [kv maps][head_dim][k_len]
+    std::vector<double> values;           ///< of v, [kv maps][k_len][head_dim]
 
     /// First element of a row: of map `map` of q and o; kv_index() of k and v.
     std::int64_t index(const AttentionStrides& strides, std::int64_t map, std::int64_t token) const;

@@ -113,13 +113,13 @@ class Row {
         for (std::int64_t d = 0; d < p.head_dim; ++d) q_.push_back(data.q.get(start + d));
         const std::int64_t seen = p.causal ? std::min(query + p.k_len - p.q_len + 1, p.k_len) : p.k_len;
         if (!p.masked) {
-            for (std::int64_t key = 0; key < seen; ++key) add_key(key);
+            add_keys(0, seen);
             return;
         }
         const std::size_t row = at(map * mask.q_blocks() + query / p.block_q);
         for (std::int64_t i = mask.row_start[row]; i < mask.row_start[row + 1]; ++i) {
             const std::int64_t first = mask.columns[at(i)] * p.block_k;
-            for (std::int64_t key = first; key < std::min(first + p.block_k, seen); ++key) add_key(key);
+            add_keys(first, std::min(first + p.block_k, seen));
         }
     }
 
@@ -130,24 +130,41 @@ class Row {
         const std::size_t row = at(first / data.test_case.problem.head_dim);
         data.lse[row] = lse_;
         data.lse_bound[row] = lse_bound_;
-        for (std::int64_t d = 0; d < data.test_case.problem.head_dim; ++d) {
-            const std::size_t i = at(first + d);
-            solve_element(d, data.exact[i], data.bound[i], data.weight_rounding[i]);
+        add_values();
+        for (std::size_t d = 0; d < channels_.size(); ++d) {
+            const std::size_t i = at(first) + d;
+            data.exact[i] = channels_[d].exact;
+            bound_element(channels_[d], data.bound[i], data.weight_rounding[i]);
         }
     }
 
   private:
     static constexpr double kUnit = 0x1p-24;
 
-    void add_key(std::int64_t key) {
+    /// Sums of a channel of v over the keys: their weighted mean, that of magnitudes, of distances to the
+    /// mean.
+    struct Channel {
+        double exact = 0.0, magnitude = 0.0, perturbed = 0.0, largest = 0.0;
+    };
+
+    void add_keys(std::int64_t first, std::int64_t last) {
+        if (first >= last) return;
         const AttentionProblem& p = data_.test_case.problem;
-        const double* const k = &data_.keys[at((map_ / p.group() * p.k_len + key) * p.head_dim)];
-        double dot = 0.0, magnitude = 0.0;
+        std::vector<double> dots(at(last - first)), magnitudes = dots;
         for (std::int64_t d = 0; d < p.head_dim; ++d) {
-            const double term = q_[at(d)] * k[d];
-            dot += term;
-            magnitude += std::fabs(term);
+            const double* const k = &data_.keys[at((map_ / p.group() * p.head_dim + d) * p.k_len + first)];
+            for (std::size_t j = 0; j < dots.size(); ++j) {
+                const double term = q_[at(d)] * k[j];
+                dots[j] += term;
+                magnitudes[j] += std::fabs(term);
+            }
         }
+        for (std::size_t j = 0; j < dots.size(); ++j)
+            add_score(first + static_cast<std::int64_t>(j), dots[j], magnitudes[j]);
+    }
+
+    void add_score(std::int64_t key, double dot, double magnitude) {
+        const AttentionProblem& p = data_.test_case.problem;
         const double scale = 1.0 / std::sqrt(static_cast<double>(p.head_dim));
         keys_.push_back(key);
         scores_.push_back(dot * scale);
@@ -191,22 +208,32 @@ class Row {
             kUnit * (6.0 * (std::fabs(largest) + std::fabs(lse_)) + static_cast<double>(keys_.size()) + 8.0);
     }
 
-    void solve_element(std::int64_t d, double& exact, double& bound, double& weight_rounding) const {
+    /// Key by key, all channels of one at a time: that is how they lie.
+    void add_values() {
         const AttentionProblem& p = data_.test_case.problem;
-        const double* const v = &data_.values[at(map_ / p.group() * p.k_len * p.head_dim + d)];
-        std::vector<double> values;
-        values.reserve(keys_.size());
-        for (const std::int64_t key : keys_) values.push_back(v[key * p.head_dim]);
-        double magnitude = 0.0;
-        for (std::size_t j = 0; j < values.size(); ++j) {
-            exact += weights_[j] == 0.0 && std::isfinite(values[j]) ? 0.0 : weights_[j] * values[j];
-            magnitude += weights_[j] * std::fabs(values[j]);
+        channels_.resize(at(p.head_dim));
+        const auto row_of_key = [&](std::size_t j) {
+            return &data_.values[at((map_ / p.group() * p.k_len + keys_[j]) * p.head_dim)];
+        };
+        for (std::size_t j = 0; j < keys_.size(); ++j) {
+            const double* v = row_of_key(j);
+            for (Channel& c : channels_) {
+                const double size = std::fabs(*v);
+                c.exact += weights_[j] * *v++;
+                c.magnitude += weights_[j] * size;
+                c.largest = std::max(c.largest, size);
+            }
         }
-        double perturbed = 0.0, largest = 0.0;
-        for (std::size_t j = 0; j < values.size(); ++j) {
-            perturbed += weights_[j] * errors_[j] * std::fabs(values[j] - exact);
-            largest = std::max(largest, std::fabs(values[j]));
+        for (std::size_t j = 0; j < keys_.size(); ++j) {
+            const double* v = row_of_key(j);
+            const double error = weights_[j] * errors_[j];
+            for (Channel& c : channels_) c.perturbed += error * std::fabs(*v++ - c.exact);
         }
+    }
+
+    void bound_element(const Channel& channel, double& bound, double& weight_rounding) const {
+        const auto& [exact, magnitude, perturbed, largest] = channel;
+        const AttentionProblem& p = data_.test_case.problem;
         // Two float sums over the keys, a division; weights and products lost below the normal range.
         const auto n = static_cast<double>(keys_.size() + 4);
         const double rounding =
@@ -224,6 +251,7 @@ class Row {
     std::int64_t map_, query_;
     std::vector<double> q_, scores_, score_errors_, weights_, errors_;
     std::vector<std::int64_t> keys_;
+    std::vector<Channel> channels_;
     double total_error_ = 0.0, lse_ = 0.0, lse_bound_ = 0.0;
 };
 
@@ -354,15 +382,16 @@ const AttentionKernel& reference_of(AttentionFormat format) {
 
 void AttentionData::solve() {
     const AttentionProblem& p = test_case.problem;
-    const auto numbers_of = [&](const PaddedArray& array, std::vector<double>& numbers) {
-        numbers.clear();
-        for (std::int64_t row = 0; row < p.kv_maps() * p.k_len; ++row) {
-            const std::int64_t first = kv_index(array.strides, row / p.k_len, row % p.k_len);
-            for (std::int64_t d = 0; d < p.head_dim; ++d) numbers.push_back(array.get(first + d));
+    keys.resize(at(p.kv_maps() * p.k_len * p.head_dim));
+    values = keys;
+    for (std::int64_t map = 0; map < p.kv_maps(); ++map) {
+        for (std::int64_t key = 0; key < p.k_len; ++key) {
+            for (std::int64_t d = 0; d < p.head_dim; ++d) {
+                keys[at((map * p.head_dim + d) * p.k_len + key)] = k.get(kv_index(k.strides, map, key) + d);
+                values[at((map * p.k_len + key) * p.head_dim + d)] = v.get(kv_index(v.strides, map, key) + d);
+            }
         }
-    };
-    numbers_of(k, keys);
-    numbers_of(v, values);
+    }
     const std::int64_t rows = p.batch * p.heads * p.q_len;
     exact.assign(at(rows * p.head_dim), 0.0);
     bound.assign(at(rows * p.head_dim), 0.0);

@@ -1,8 +1,10 @@
 """The machine code of the CUDA kernels, for every target: the products are those of the tensor cores that the kernel is
 for, nothing is spilled to local memory, fp8 is not multiplied in half precision, and wgmma is not waited for one by one."""
 
+import os
 import re
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -13,6 +15,15 @@ PRODUCTS = {"elementwise": None, "convolution": "HMMA", "quantize": None, "linea
             "linear_int8_sm90": "IGMMA", "linear_bf16_sm90": "HGMMA", "linear_int4_sm90": "IGMMA", "linear_codes_sm90": "HGMMA", "linear_fp8": "QMMA", "linear_fp8_sm90": "QGMMA", "linear_mx_sm120": "QMMA",
             "linear_mxfp4_sm120": "OMMA",
             "attention": "HMMA", "int8_attention": "IMMA", "int8_qk_attention": "HMMA IMMA", "attention_sm90": "HGMMA", "int8_qk_sm90": "HGMMA IGMMA", "int8_scales": None, "attention_rounding": None, "planning": "HMMA"}
+CARDS = (80, 86, 89, 90, 100, 120)
+LOAD = """
+import ctypes, sys
+driver, context, module = ctypes.CDLL(sys.argv[1]), ctypes.c_void_p(), ctypes.c_void_p()
+assert driver.cuInit(0) == driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == driver.cuCtxPushCurrent_v2(context) == 0
+for path in sys.argv[2:]:
+    if driver.cuModuleLoadData(ctypes.byref(module), open(path, "rb").read()) == 0:
+        print(path)
+"""
 PRODUCT = re.compile(r"\b([IHQO]G?MMA)\b")
 
 
@@ -50,6 +61,23 @@ def test_machine_code(build):
     dump = lambda flag, path: subprocess.run([tool, flag, path], capture_output=True, text=True, check=True).stdout
     found = [problem for path in cubins for problem in problems(path.name, dump("-sass", path), dump("-res-usage", path))]
     assert found == []
+
+
+def cards_of(image):
+    """The cards that an image is for, as src/kernels/cuda/list.cpp says of its rows."""
+    if image == "linear_fp8":
+        return (89, 120)
+    return next((cards for end, cards in (("_sm90", (90,)), ("_sm120", (120,))) if image.endswith(end)), CARDS)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_every_card_finds_its_images(build, card):
+    driver, images = build / "libaerogel_fake_driver.so", sorted((build / "cuda").glob("*.fatbin"))
+    if not images or not driver.exists():
+        pytest.skip("built without CUDA kernels (no nvcc), or no emulator in this build")
+    loaded = subprocess.run([sys.executable, "-c", LOAD, driver, *images], env=os.environ | {"AEROGEL_FAKE_SM": str(card)},
+                            capture_output=True, text=True, check=True).stdout.split()
+    assert {Path(p).stem for p in loaded} == {p.stem for p in images if card in cards_of(p.stem)}
 
 
 USAGE = " Function aerogel_f:\n  REG:22 STACK:0 SHARED:0 LOCAL:0\n"
