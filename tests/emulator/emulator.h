@@ -29,7 +29,8 @@ struct Options {
     bool foreign_memory =
         true;  ///< global memory may be any of the process; false: allocations only (memory.h)
     std::size_t most_shared_bytes = 227 * 1024;
-    int sm = 90;  ///< instructions of later architectures are faults
+    int sm = 90;               ///< instructions of later architectures are faults
+    unsigned first_block = 0;  ///< those of the grid before it do not run
 };
 
 /// What happened. The first fault ends the launch.

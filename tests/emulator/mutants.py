@@ -104,7 +104,20 @@ def of_planning(name, old, new, suites, kernels, source="planning.cuh"):
 
 
 def of_far_rows(name, old, new):
-    return Mutant(f"attention: {name}", "src/kernels/cuda/attention_tiles.cuh", old, new, "src/kernels/cuda/attention.cu", "AttentionProducts.*", kernels="*_bf16_64")
+    """In what attention of sm_80 and of sm_90 shares: both must notice."""
+    both = {"attention": ("AttentionProducts.*", "*_bf16_64"), "attention_sm90": ("HopperAttentionProducts.*", "*_bf16_64_1 tile_rows")}
+    return [Mutant(f"{unit}: {name}", "src/kernels/cuda/attention_tiles.cuh", old, new, f"src/kernels/cuda/{unit}.cu", suites, kernels=kernels)
+            for unit, (suites, kernels) in both.items()]
+
+
+def of_far_blocks(name, old, new):
+    return Mutant(f"attention_sm90: {name}", "src/kernels/cuda/attention_sm90.cuh", old, new, "src/kernels/cuda/attention_sm90.cu",
+                  "HopperAttentionProducts.*", kernels="*_bf16_64_1")
+
+
+def of_far_elements(kernels, suites, old, offset):
+    return Mutant(f"elementwise: {kernels} in 32 bits", "src/kernels/cuda/elementwise.cuh", old, old.replace(offset, f"static_cast<std::int32_t>({offset})"),
+                  "src/kernels/cuda/elementwise.cu", f"Elementwise.{suites}_beyond_32_bits", kernels=kernels)
 
 
 MUTANTS = [
@@ -216,8 +229,18 @@ MUTANTS = [
     of_attention("a lane overwrites what others read", "            __syncwarp();  // all four have read it\n", ""),
     of_attention("rows beyond the keys are read", "const bool kept = keep(row) && chunk * 8 < from.channels;", "const bool kept = chunk * 8 < from.channels;"),
     of_attention("log-sum-exp in powers of two", "rows.top(t, e) * kLn2 + logf(sum)", "rows.top(t, e) + logf(sum)", "LogSums*"),
-    of_far_rows("tokens beyond 32 bits", "token * rows.token;", "static_cast<std::int32_t>(token * rows.token);"),
-    of_far_rows("heads beyond 32 bits", "/ rows.shared * rows.head +", "/ rows.shared * static_cast<std::int32_t>(rows.head) +"),
+    *of_far_rows("tokens beyond 32 bits", "token * rows.token;", "static_cast<std::int32_t>(token * rows.token);"),
+    *of_far_rows("heads beyond 32 bits", "/ rows.shared * rows.head +", "/ rows.shared * static_cast<std::int32_t>(rows.head) +"),
+    *of_far_rows("rows in 32 bits", "static_cast<std::int64_t>(order == nullptr ? token : order[token]) * token_bytes", "static_cast<std::int32_t>(token * token_bytes)"),
+    of_far_blocks("blocks of keys in 32 bits", "static_cast<std::int64_t>(portion.first[b] / kTileTokens) * kKeyBlock", "portion.first[b] / kTileTokens * kKeyBlock"),
+    of_far_blocks("blocks of values in 32 bits", "static_cast<std::int64_t>(block) * kValueBlock", "block * kValueBlock"),
+    of_far_elements("activation", "elements", "return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x", "static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x"),
+    of_far_elements("norm", "norms", "const float* x = a.x + row * a.x_stride;", "row * a.x_stride"),
+    of_far_elements("softmax", "softmax", "float* x = a.x + row * a.x_stride;\n    float largest", "row * a.x_stride"),
+    of_far_elements("gated", "products_and_sums", "open * a.x[row * a.x_stride + column]", "row * a.x_stride"),
+    of_far_elements("residual", "products_and_sums", "float& x = a.x[row * a.x_stride + column]", "row * a.x_stride"),
+    of_far_elements("rope", "turns", "row * a.x_stride + head * a.head_dim", "row * a.x_stride"),
+    of_far_elements("copy_f32_f32", "copies", "x += at * a.x_strides[0];", "at * a.x_strides[0]"),
     of_key_mask("keys behind the last one", "key < a.tokens && a.mask", "a.mask"),
     of_key_mask("the mask of another item", "i / a.padded * a.tokens + key", "key"),
     of_key_mask("hidden keys are seen", "+ key] != 0)", "+ key] == 0)"),

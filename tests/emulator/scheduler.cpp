@@ -317,8 +317,8 @@ Report run(const Shape& shape, void (*body)(const void*), const void* arguments,
         f.lane_id = i % 32;
         f.warp_id = i / 32;
     }
-    std::vector<unsigned> order(shape.grid.count());
-    std::iota(order.begin(), order.end(), 0U);
+    std::vector<unsigned> order(shape.grid.count() - options.first_block);
+    std::iota(order.begin(), order.end(), options.first_block);
     Random shuffle{options.seed};
     for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[shuffle() % i]);
     for (const unsigned id : order) {

@@ -4,8 +4,12 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace aerogel::testing {
+
+/// The least number whose lower 32 bits are none.
+constexpr std::int64_t kFar = std::int64_t{1} << 32;
 
 /// Addresses without memory until they are touched.
 class SparseMemory {
