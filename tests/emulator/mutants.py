@@ -98,7 +98,8 @@ def of_convolution(name, old, new, cases="*narrow*", kernels="narrow"):
                   f"Convolution/Tiles.{cases}", kernels=kernels)
 
 
-def of_planning(name, old, new, suites, kernels, source="planning.cuh"):
+def of_planning(name, old, new, suites, kernels):
+    source = "planning_strided.cuh" if kernels in ("strided_products_*", "*parts", "keep_shares") else "planning.cuh"
     return Mutant(f"planning: {name}", f"src/kernels/cuda/{source}", old, new, "src/kernels/cuda/planning.cu", f"CudaPlanning.{suites}", "aerogel_cuda_tests",
                   kernels=kernels)
 
@@ -116,7 +117,7 @@ def of_far_blocks(name, old, new):
 
 
 def of_far_elements(kernels, suites, old, offset):
-    return Mutant(f"elementwise: {kernels} in 32 bits", "src/kernels/cuda/elementwise.cuh", old, old.replace(offset, f"static_cast<std::int32_t>({offset})"),
+    return Mutant(f"elementwise: {suites} of {kernels} in 32 bits", "src/kernels/cuda/elementwise.cuh", old, old.replace(offset, f"static_cast<std::int32_t>({offset})"),
                   "src/kernels/cuda/elementwise.cu", f"Elementwise.{suites}_beyond_32_bits", kernels=kernels)
 
 
@@ -240,7 +241,7 @@ MUTANTS = [
     of_far_elements("gated", "products_and_sums", "open * a.x[row * a.x_stride + column]", "row * a.x_stride"),
     of_far_elements("residual", "products_and_sums", "float& x = a.x[row * a.x_stride + column]", "row * a.x_stride"),
     of_far_elements("rope", "turns", "row * a.x_stride + head * a.head_dim", "row * a.x_stride"),
-    of_far_elements("copy_f32_f32", "copies", "x += at * a.x_strides[0];", "at * a.x_strides[0]"),
+    of_far_elements("f32", "copies", "x += at * a.x_strides[0];", "at * a.x_strides[0]"),
     of_key_mask("keys behind the last one", "key < a.tokens && a.mask", "a.mask"),
     of_key_mask("the mask of another item", "i / a.padded * a.tokens + key", "key"),
     of_key_mask("hidden keys are seen", "+ key] != 0)", "+ key] == 0)"),
@@ -349,9 +350,9 @@ MUTANTS = [
                 "row < rows.begin + 1; ++row)\n        for (std::int32_t c = columns.begin; c < columns.end && !kept; ++c)\n            kept = from", "GivenMasksMayBeFinerAndShared", "place_cells"),
     of_planning("cells the other way round", "a.grid[cell] = kept ? 1 : 0;", "a.grid[cell] = kept ? 0 : 1;", "CellsAndGivenMasks", "place_cells"),
     of_planning("a cell too many", "if (cell >= a.maps * a.rows * a.columns) return;", "if (cell > a.maps * a.rows * a.columns) return;", "GivenMasksMayBeFinerAndShared", "place_cells"),
-    of_planning("tokens not reversed", "kPlanningStride - 1 - place, channel", "place, channel", "StridedProductsAreThoseOfTokens", "strided_products_*", "planning_strided.cuh"),
-    of_planning("the tile is overwritten", "add_strided<kType>(sums, q, k);\n            __syncthreads();", "add_strided<kType>(sums, q, k);", "StridedProductsAreThoseOfTokens", "strided_products_*", "planning_strided.cuh"),
-    of_planning("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)", "StridedProductsAreThoseOfTokens", "strided_products_*", "planning_strided.cuh"),
-    of_planning("sorted without waiting", "            __syncthreads();\n#pragma unroll 1\n", "#pragma unroll 1\n", "SharesOfEqualScoresAreEqual", "keep_shares", "planning_strided.cuh"),
-    of_planning("total of another row", "gpu::shfl(total, row)", "gpu::shfl(total, 0)", "SharesOfEqualScoresAreEqual", "*parts", "planning_strided.cuh"),
+    of_planning("tokens not reversed", "kPlanningStride - 1 - place, channel", "place, channel", "StridedProductsAreThoseOfTokens", "strided_products_*"),
+    of_planning("the tile is overwritten", "add_strided<kType>(sums, q, k);\n            __syncthreads();", "add_strided<kType>(sums, q, k);", "StridedProductsAreThoseOfTokens", "strided_products_*"),
+    of_planning("no swizzle", "((chunk ^ (row & 7)) << 4)", "(chunk << 4)", "StridedProductsAreThoseOfTokens", "strided_products_*"),
+    of_planning("sorted without waiting", "            __syncthreads();\n#pragma unroll 1\n", "#pragma unroll 1\n", "SharesOfEqualScoresAreEqual", "keep_shares"),
+    of_planning("total of another row", "gpu::shfl(total, row)", "gpu::shfl(total, 0)", "SharesOfEqualScoresAreEqual", "*parts"),
 ]
