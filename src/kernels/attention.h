@@ -19,7 +19,8 @@
 // - s[i,j] = sum_c (q_q - q_offset) k_q (int32), x[i,j] = s k_scale[j]
 // - t[i,g] = max_j x over the kept keys of group g
 // - p[i,j] = rint(w * 2^(f (x - t[i,g]))), f = q_scale[i] scale log2(e); 0 for keys that are not kept. The
-//   power may be off by 2^-18 of itself. w is 255, or 128 where two products must fit int16 (AVX2)
+//   power may be off by 2^-18 of itself. w is 255; on AVX2, where two products must fit int16, it is 128, and
+//   the power may be off by 2^-11
 // - a[i,g,c] = sum_j p v_q (int32)
 // - o[i,c] = sum_g F a v_scale[g,c] / sum_g F sum_j p + v_shift[c], F = 2^(f t[i,g])
 // Groups are kQuantizedKeyGroup keys, from key 0 of the map on. The offset of k adds the same to all scores

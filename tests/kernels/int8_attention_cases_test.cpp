@@ -12,7 +12,10 @@ namespace aerogel::testing {
 namespace {
 
 constexpr double kUnit = 0x1p-24;
-constexpr double kPower = 0x1p-18 + 6.0 * kUnit;  ///< of a weight before it is rounded
+/// How far a weight may be off before it is rounded: narrow ones are powers in fixed point.
+double power_error(double largest_weight) {
+    return (largest_weight == kNarrowWeight ? 0x1p-11 : 0x1p-18) + 6.0 * kUnit;
+}
 constexpr double kNone = -HUGE_VAL;
 constexpr std::int64_t kGroup = 64;
 
@@ -101,7 +104,8 @@ class Row {
         for (std::int64_t key = first; key < last; ++key) {
             const double e = exponents_[at(key)];
             if (e == kNone) continue;
-            const double off = unit * (6.0 * (std::fabs(e) + std::fabs(top)) + top - e) + kPower;
+            const double off =
+                unit * (6.0 * (std::fabs(e) + std::fabs(top)) + top - e) + power_error(all_.largest_weight);
             const double weight = all_.largest_weight * std::exp2(e - top);
             const double rounded = std::nearbyint(weight);
             const double low = std::nearbyint(weight * std::exp(-off));

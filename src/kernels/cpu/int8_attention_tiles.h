@@ -9,8 +9,9 @@
 //   kRows, kPanels       the register block
 //   kInRegisters         panels of w that are loaded once for all rows, not anew for each
 // besides weight(x), kLargestWeight * 2^x for x <= 0 within 2^-18, and store_weights(), of kAlign keys and of
-// kWeightKeys. An Isa with tile registers has the whole of both products instead, of Isa::kTiles rows at a
-// time (amx/int8_attention.cpp). Included by sources built for one CPU level.
+// kWeightKeys; or, of exponents times kExponentUnit, store_powers(), which does both. An Isa with tile
+// registers has the whole of both products instead, of Isa::kTiles rows at a time (amx/int8_attention.cpp).
+// Included by sources built for one CPU level.
 #pragma once
 
 #include <type_traits>
@@ -35,6 +36,9 @@ struct KeyGroup {
     bool poisoned = false;                            ///< a kept key has the scale NaN
     bool centroids = false;                           ///< scores are exponents already
     alignas(64) std::int32_t lanes[kGroupKeys] = {};  ///< all bits set where kept; filled if partial
+
+    /// Nearly always so: loops over all keys have no end that is left to prediction.
+    bool whole() const { return kept == ~std::uint64_t{0}; }
 };
 
 /// One portion of keys. Group g owns columns kGroupKeys * g .. of the score tile.
@@ -84,6 +88,11 @@ concept HasTiles = requires {
     Isa::kTiles;
 };
 
+template <typename Isa>
+concept StoresPowers = requires {
+    Isa::kExponentUnit;
+};
+
 /// Rows first .. first + rows - 1. They share the memory of scores and weights.
 template <typename Isa>
 QuantizedTile some_rows(const QuantizedTile& tile, std::int64_t first, std::int64_t rows) {
@@ -115,7 +124,7 @@ struct IntegerSums {
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-            for (int j = 0; j < kPanels; ++j) at[r][j] = Isa::zero_integers();
+            for (int j = 0; j < kPanels; ++j) at[r][j] = first<Product>(block, r);
         const std::int32_t* x = block.x;
         const std::int32_t* w = block.w;
         for (std::int64_t step = 0; step < block.steps; ++step) {
@@ -139,6 +148,14 @@ struct IntegerSums {
             w += Isa::kLanes;
         }
     }
+
+  private:
+    template <typename P>
+    static typename Isa::I first(const IntegerBlock& block, int row) {
+        if constexpr (Isa::kSigned && std::is_same_v<P, typename Isa::Scores>)
+            return Isa::broadcast(block.excess + row);
+        return Isa::zero_integers();
+    }
 };
 
 /// x = s * k_scale of one block, `key` counted from the start of the map.
@@ -146,21 +163,22 @@ template <typename Isa, int kRows, int kPanels>
 [[gnu::noinline]] void score_rows(const PackedMap& map, const IntegerBlock& block, std::int64_t key,
                                   float* scores) {
     IntegerSums<Isa, typename Isa::Scores, kRows, kPanels> sums(block);
+    const bool biased = Isa::kBiased && map.key_bias != 0;
+#pragma GCC unroll 4
+    for (int j = 0; biased && j < kPanels; ++j) {
+        const typename Isa::I bias = Isa::mul_integers(
+            Isa::load_integers(map.key_sum + key + j * Isa::kLanes), Isa::broadcast(&map.key_bias));
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) sums.at[r][j] = Isa::add_integers(sums.at[r][j], bias);
+    }
+    const float* const scales = map.key_scale + key;
 #pragma GCC unroll 4
     for (int j = 0; j < kPanels; ++j) {
         const std::int64_t column = j * Isa::kLanes;
-        const typename Isa::V scale = Isa::load(map.key_scale + key + column);
-        typename Isa::I bias = Isa::zero_integers();
-        if constexpr (Isa::kBiased)
-            bias = Isa::mul_integers(Isa::load_integers(map.key_sum + key + column),
-                                     Isa::broadcast(&map.key_bias));
+        const typename Isa::V scale = Isa::load(scales + column);
 #pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-            typename Isa::I sum = sums.at[r][j];
-            if constexpr (Isa::kBiased) sum = Isa::add_integers(sum, bias);
-            if constexpr (Isa::kSigned) sum = Isa::add_integers(sum, Isa::broadcast(block.excess + r));
-            Isa::store(scores + r * kTileColumns + column, Isa::mul(Isa::to_float(sum), scale));
-        }
+        for (int r = 0; r < kRows; ++r)
+            Isa::store(scores + r * kTileColumns + column, Isa::mul(Isa::to_float(sums.at[r][j]), scale));
     }
 }
 
@@ -261,23 +279,36 @@ void add_counts(const QuantizedTile& tile, const GroupTile& keys, const Centroid
     }
 }
 
-/// Largest exponent of a row in one group; NaN when it can see a key whose scale is NaN.
+/// The largest scores of a row in one group, in every lane those of its keys.
 template <typename Isa>
-float group_top(const KeyGroup& group, const float* scores, float factor) {
-    if (group.poisoned) return __builtin_nanf("");
+typename Isa::V group_tops(const KeyGroup& group, const float* scores) {
     typename Isa::V top = Isa::set1(-__builtin_inff());
-    if (group.partial) {
+    if (group.whole()) {
+#pragma GCC unroll 8
+        for (std::int64_t i = 0; i < kGroupKeys; i += Isa::kLanes)
+            top = Isa::larger(Isa::load(scores + i), top);
+    } else if (group.partial) {
         for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes)
             top = Isa::larger(Isa::where_kept(group.lanes + i, Isa::load(scores + i)), top);
     } else {
         for (std::int64_t i = group.begin; i < group.end; i += Isa::kLanes)
             top = Isa::larger(Isa::load(scores + i), top);
     }
-    return Isa::reduce_larger(top) * factor;
+    return top;
 }
 
 template <typename Isa>
 struct ToWeights {
+    /// In the unit of Isa. Exponents that would overflow in it are multiplied by less: they are so large that
+    /// two of them are equal or far apart.
+    ToWeights(float to_exponent, float largest) {
+        float unit = 1.0F;
+        if constexpr (StoresPowers<Isa>)
+            unit = __builtin_fabsf(largest) < 0x1p+100F ? Isa::kExponentUnit : 0x1p-50F;
+        factor = Isa::set1(to_exponent * unit);
+        top = Isa::set1(largest * unit);
+    }
+
     typename Isa::V factor, top;
 };
 
@@ -288,38 +319,50 @@ template <typename Isa, int kVectors>
                                                                  const std::int32_t* lanes,
                                                                  typename Isa::Weights::Value* weights) {
     typename Isa::V x[kVectors];
-    typename Isa::I p[kVectors];
     // Not fused: rounded like the top itself, so that no exponent is above 0 and no weight above the largest.
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j)
-        x[j] = Isa::weight(Isa::sub(Isa::mul(Isa::load(scores + j * Isa::kLanes), by.factor), by.top));
+        x[j] = Isa::sub(Isa::mul(Isa::load(scores + j * Isa::kLanes), by.factor), by.top);
+    if constexpr (StoresPowers<Isa>) {
+        for (int j = 0; lanes != nullptr && j < kVectors; ++j)
+            x[j] = Isa::where_kept(lanes + j * Isa::kLanes, x[j]);
+        return Isa::store_powers(weights, x);
+    } else {
+        typename Isa::I p[kVectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) {
-        if (lanes != nullptr) x[j] = Isa::kept_or_zero(lanes + j * Isa::kLanes, x[j]);
-        p[j] = Isa::to_integers(x[j]);
+        for (int j = 0; j < kVectors; ++j) {
+            x[j] = Isa::weight(x[j]);
+            if (lanes != nullptr) x[j] = Isa::kept_or_zero(lanes + j * Isa::kLanes, x[j]);
+            p[j] = Isa::to_integers(x[j]);
+        }
+        Isa::store_weights(weights, p);
+        typename Isa::I total = p[0];
+#pragma GCC unroll 4
+        for (int j = 1; j < kVectors; ++j) total = Isa::add_integers(total, p[j]);
+        return total;
     }
-    Isa::store_weights(weights, p);
-    typename Isa::I total = p[0];
-#pragma GCC unroll 4
-    for (int j = 1; j < kVectors; ++j) total = Isa::add_integers(total, p[j]);
-    return total;
 }
 
-/// tile.rescale = the largest exponent of each group, then the largest so far; tile.largest with these
-/// groups.
+/// tile.rescale = the largest exponent of each group, NaN where the row sees a key whose scale is NaN, then
+/// the largest so far; tile.largest with these groups.
 template <typename Isa>
 void find_tops(const QuantizedTile& tile, const GroupTile& keys) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         const float before = tile.largest[row];
+        typename Isa::V most[kTileGroups];
+        for (std::int64_t g = 0; g < kTileGroups; ++g)
+            most[g] = g < keys.count
+                          ? group_tops<Isa>(keys.groups[g], tile.scores + row * kTileColumns + g * kGroupKeys)
+                          : Isa::set1(before);
         float* tops = tile.rescale + row * 2 * kTileGroups;
+        Isa::reduce_larger(most, tops);
         float now = before;
         for (std::int64_t g = 0; g < keys.count; ++g) {
-            const float to_exponent = keys.groups[g].centroids ? 1.0F : tile.factor[row];
-            const float* scores = tile.scores + row * kTileColumns + g * kGroupKeys;
-            tops[g] = group_top<Isa>(keys.groups[g], scores, to_exponent);
+            tops[g] *= keys.groups[g].centroids ? 1.0F : tile.factor[row];
+            if (keys.groups[g].poisoned) tops[g] = __builtin_nanf("");
             now = tops[g] > now ? tops[g] : now;
         }
-        for (std::int64_t i = keys.count; i < 2 * kTileGroups; ++i) tops[i] = before;
+        for (std::int64_t i = kTileGroups; i < 2 * kTileGroups; ++i) tops[i] = before;
         tile.largest[row] = now;
     }
 }
@@ -343,7 +386,7 @@ void softmax_groups(const QuantizedTile& tile, const GroupTile& keys) {
         for (std::int64_t g = 0; g < keys.count; ++g) {
             const KeyGroup& group = keys.groups[g];
             const float to_exponent = group.centroids ? 1.0F : tile.factor[row];
-            const ToWeights<Isa> by = {Isa::set1(to_exponent), Isa::set1(tops[g])};
+            const ToWeights<Isa> by(to_exponent, tops[g]);
             const float* from = tile.scores + row * kTileColumns + g * kGroupKeys;
             Value* to = static_cast<Value*>(tile.p) + row * kStride + g * kGroupKeys;
             const bool partial = group.partial;

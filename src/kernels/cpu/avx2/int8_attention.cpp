@@ -50,6 +50,38 @@ struct Avx2Integers : Int8Lanes<static_cast<int>(kNarrowWeight)> {
             return add(sum, product);
         }
     };
+    /// Exponents are words here, of which a register holds twice as many as of floats: 11 bits of fraction,
+    /// for a polynomial, and 5 of a whole number, for a table.
+    static constexpr float kExponentUnit = 2048.0F;
+    /// 128 * 2^x of 16 keys within 2^-11, for x in units, at most 0. In the order that packing leaves.
+    static I powers(V x0, V x1) {
+        const I ones = _mm256_packs_epi32(to_integers(x0), to_integers(x1));
+        const I x = _mm256_subs_epi16(ones, _mm256_set1_epi16(2048));  // whole numbers are -16 to -1
+        const I steps = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, -128, -1,  //
+                                         0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, -128, -1);
+        const I fraction = _mm256_slli_epi16(x, 5);
+        const auto next = [&](I p, short coefficient) {
+            return _mm256_add_epi16(_mm256_mulhi_epu16(fraction, p), _mm256_set1_epi16(coefficient));
+        };
+        const I power = next(next(next(_mm256_set1_epi16(1262), 3729), 11391), 16384);
+        return _mm256_mulhrs_epi16(power, _mm256_shuffle_epi8(steps, _mm256_srli_epi16(x, 11)));
+    }
+    static I sum_of_words(I x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }
+    static I store_powers(std::uint8_t* p, const V (&x)[2]) {
+        const I words = powers(x[0], x[1]);
+        const I ordered = _mm256_permute4x64_epi64(words, 0xD8);
+        _mm_storeu_si128(
+            reinterpret_cast<__m128i*>(p),
+            _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1)));
+        return sum_of_words(words);
+    }
+    static I store_powers(std::uint8_t* p, const V (&x)[4]) {
+        const I first = powers(x[0], x[1]), second = powers(x[2], x[3]);
+        const I order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        store_integers(reinterpret_cast<std::int32_t*>(p),
+                       _mm256_permutevar8x32_epi32(_mm256_packus_epi16(first, second), order));
+        return sum_of_words(_mm256_add_epi16(first, second));
+    }
     /// Whole vectors of `values` for Scores::row(), and their excess.
     static std::int32_t split(const std::int8_t* values, std::int64_t count, std::int32_t* out) {
         __m128i excess = _mm_setzero_si128();

@@ -27,6 +27,15 @@ struct Int8Lanes : Avx2 {
     static I broadcast(const std::int32_t* p) { return _mm256_set1_epi32(*p); }
     static I add_integers(I a, I b) { return _mm256_add_epi32(a, b); }
     static I mul_integers(I a, I b) { return _mm256_mullo_epi32(a, b); }
+    using Avx2::reduce_larger;
+    /// Of four vectors, as four floats.
+    static void reduce_larger(const V (&x)[4], float* to) {
+        const V pairs01 = larger(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+        const V pairs23 = larger(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+        const V all =
+            larger(_mm256_shuffle_ps(pairs01, pairs23, 0x44), _mm256_shuffle_ps(pairs01, pairs23, 0xEE));
+        _mm_storeu_ps(to, _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+    }
     static V to_float(I x) { return _mm256_cvtepi32_ps(x); }
     static I to_integers(V x) { return _mm256_cvtps_epi32(x); }
     template <int kBits>

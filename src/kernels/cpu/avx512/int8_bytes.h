@@ -39,6 +39,11 @@ struct Avx512Bytes : Avx512 {
     };
     using Scores = Bytes;
     using Weights = Bytes;
+    using Avx512::reduce_larger;
+    /// Of four vectors, as four floats.
+    static void reduce_larger(const V (&x)[4], float* to) {
+        for (int i = 0; i < 4; ++i) to[i] = reduce_larger(x[i]);
+    }
     static V to_float(I x) { return _mm512_cvtepi32_ps(x); }
     static I to_integers(V x) { return _mm512_cvtps_epi32(x); }
     template <int kBits>
