@@ -31,6 +31,7 @@ PROMPT = "a cat sits on a red chair beside the window in the evening light"
 OURS = {
     "aerogel-float": ([], 1.3, None),
     "aerogel-w8a8": (["--online", "W8A8_DYNAMIC"], 0.7, "aerogel-float"),
+    "aerogel-w8a8-int8-attention": (["--online", "W8A8_DYNAMIC", "--fa", "INT8_DYNAMIC"], 0.7, "aerogel-float"),
     "aerogel-w8a8-sparse": (["--online", "W8A8_DYNAMIC", "--sparse", "rf_v2", "--sparsity", "0.8"], 0.7, "aerogel-float"),
 }
 PEERS = {

@@ -254,6 +254,22 @@ TEST(QuantizedAttentionKernels, ScalesThatAreNaNReachExactlyWhatDependsOnThem) {
     }
 }
 
+/// Exponents near the end of float32: each row takes the value of its largest score.
+TEST(QuantizedAttentionKernels, HugeExponentsLeaveTheLargest) {
+    const AttentionCase test_case = parse_attention_case("q_len=20 k_len=150 head_dim=40");
+    AttentionData arrays(test_case);
+    QuantizedData data(arrays, Scales::per_token);
+    data.scale = 5.0e35F;
+    const PaddedArray expected = run_attention(reference(), data);
+    for (const AttentionKernel& kernel : int8_kernels(test_case)) {
+        const PaddedArray o = run_attention(kernel, data);
+        for (std::int64_t i = 0; i < 20 * 40; ++i) {
+            const std::int64_t index = arrays.index(o.strides, 0, i / 40) + i % 40;
+            EXPECT_NEAR(o.get(index), expected.get(index), 1e-5) << kernel.name << " query " << i / 40;
+        }
+    }
+}
+
 using RunFunction = void (*)(const AttentionProblem&, const AttentionCall&) noexcept;
 
 /// The reference with changed arguments.
