@@ -67,7 +67,9 @@ void load_queries(const Rows<const Element>& q, std::int64_t first_query, const 
         const std::int64_t first = tile.rows * g / groups;
         const std::int64_t rows = tile.rows * (g + 1) / groups - first;
         for (std::int64_t r = 0; r < rows; ++r) {
-            const Element* query = q.at(first_query + first + r);
+            const std::int64_t row = first_query + first + r;
+            q.prefetch(row + kAhead, first_query + tile.rows, tile.head_dim);
+            const Element* query = q.at(row);
             for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes)
                 Isa::store(row_values + d,
                            Isa::load_part(query + d, smaller(Isa::kLanes, tile.head_dim - d)));
@@ -97,6 +99,7 @@ void store_lse(const Tile& tile, std::int64_t empty, const Rows<float>& lse, std
 template <typename Isa, typename Element>
 void store_output(const Tile& tile, std::int64_t empty, const Rows<Element>& o, std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
+        o.prefetch(first + row + kAhead, first + tile.rows, tile.head_dim);
         Element* to = o.at(first + row);
         const typename Isa::V factor = Isa::set1(1.0F / weight_sum<Isa>(tile, row));
         for (std::int64_t d = 0; d < tile.head_dim; d += Isa::kLanes) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/attention.h"
 
@@ -15,6 +16,7 @@ constexpr std::int64_t kPanel = 16;         ///< keys per packed panel of k
 constexpr std::int64_t kMaxTileRows = 128;  ///< query rows per task
 constexpr std::int64_t kTileKeys = 256;     ///< columns of the score tile
 constexpr std::int64_t kPackKeys = 256;     ///< keys per packing task
+constexpr std::int64_t kAhead = 4;          ///< rows between one that is read and one that is asked for
 
 constexpr std::int64_t round_down(std::int64_t x, std::int64_t to) {
     return x / to * to;
@@ -101,6 +103,17 @@ struct Rows {
     const std::int32_t* order;  ///< null: as they lie
 
     Element* at(std::int64_t row) const { return first + (order == nullptr ? row : order[row]) * stride; }
+
+    /// Asks memory for the `width` elements of a row that will be needed soon, if it is before row `end`.
+    /// Where heads lie side by side, each row is in a page of its own, and the hardware does not see what
+    /// comes next.
+    void prefetch(std::int64_t row, std::int64_t end, std::int64_t width) const {
+        constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
+        if (row >= end) return;
+        const Element* from = at(row);
+        for (std::int64_t i = 0; i < width; i += kLine)
+            __builtin_prefetch(from + i, !std::is_const_v<Element>);
+    }
 };
 
 /// Rows whose scores are kStride floats apart; row r may see keys before seen + r only.

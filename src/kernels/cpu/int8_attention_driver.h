@@ -158,6 +158,7 @@ void pack_quantized_keys(const AttentionProblem& problem, const AttentionCall& c
         const std::int64_t key = group * kGroupKeys + i;
         alignas(64) typename Scores::Value values[256] = {};
         by.scale = 0.0F;
+        bits.rows.prefetch(key + kAhead, problem.k_len, problem.head_dim);
         if (key < problem.k_len) {
             by.scale = scale_of_token(call, bits, key, advance(arrays.k_scale, map * problem.k_len));
             quantize_token<Isa>(bits.rows.at(key), problem.head_dim, by, values);
@@ -314,6 +315,7 @@ template <typename Isa, typename Element>
 void store_rows(const QuantizedTile& tile, const float* shift, bool empty, const Rows<Element>& o,
                 std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
+        o.prefetch(first + row + kAhead, first + tile.rows, tile.head_dim);
         Element* to = o.at(first + row);
         const float sum = Isa::reduce_add(Isa::load(tile.sums + row * Isa::kLanes));
         const typename Isa::V total = Isa::set1(empty ? 1.0F : sum);
@@ -381,6 +383,7 @@ void compute_rows(const AttentionProblem& problem, const AttentionCall& call, Qu
     const Operand of = {problem, call.q, call.q_strides, problem.heads, problem.q_len};
     const LargestBits<Element> bits(of, map);
     for (std::int64_t row = 0; row < tile.rows; ++row) {
+        bits.rows.prefetch(first + row + kAhead, first + tile.rows, problem.head_dim);
         const float scale =
             scale_of_token(call, bits, first + row, advance(call.int8.q_scale, map * problem.q_len));
         const TokenScale by = {scale, q_offset, nullptr, correct};

@@ -68,6 +68,7 @@ struct LargestBits {
 
     /// bits[c] = the largest of channel c so far and this token's.
     void raise(std::int64_t token) {
+        rows.prefetch(token + kAhead, of.tokens, of.problem.head_dim);
         const Element* x = rows.at(token);
         for (std::int64_t c = 0; c < of.problem.head_dim; ++c) {
             const std::int32_t found = magnitude(x[c], mean[c]);
@@ -137,6 +138,7 @@ void channel_means(const Operand& of, double* sums, float* means) {
         for (std::int64_t first = begin; first < end; first += kFloatTokens) {
             alignas(64) float few[kMostChannels] = {};
             for (std::int64_t token = first; token < smaller(first + kFloatTokens, end); ++token) {
+                rows.prefetch(token + kAhead, of.tokens, d);
                 const Element* x = rows.at(token);
                 for (std::int64_t c = 0; c < d; ++c) few[c] += float_of(x[c]);
             }
