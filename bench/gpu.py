@@ -43,7 +43,7 @@ def suites() -> str:
 
 def programs() -> dict:
     """What checks the rows of this GPU: {what it checks: program of the build and filter}. Attention has suites of its own."""
-    return {"elementwise, rotations, convolutions and linear": ("tests/aerogel_tests", suites()), "attention": ("tests/emulator/aerogel_cuda_tests", "Cuda*")}
+    return {"primitives": ("tests/emulator/aerogel_cuda_tests", "Cuda/Primitives.*"), "elementwise, rotations, convolutions and linear": ("tests/aerogel_tests", suites()), "attention": ("tests/emulator/aerogel_cuda_tests", "Cuda*-Cuda/Primitives.*")}
 
 
 def conformance(build: Path, answers: Path, golden: "Path | None" = None) -> dict:

@@ -66,11 +66,19 @@ if(AEROGEL_CUDA)
 endif()
 
 # aerogel_cuda_kernel(NAME TARGETS sm_80 sm_90a ...): src/kernels/cuda/NAME.cu becomes kNAMEImage of launch.h in the
-# library. The names are collected for the emulator of the tests, which compiles the same sources with the C++ compiler.
+# library; with FOLDER and INTO that of another folder in another target. The emulator of the tests compiles the same
+# sources with the C++ compiler.
 function(aerogel_cuda_kernel name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "TARGETS")
-  set_property(GLOBAL APPEND PROPERTY AEROGEL_CUDA_KERNELS ${name})
-  set(source ${PROJECT_SOURCE_DIR}/src/kernels/cuda/${name}.cu)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "FOLDER;INTO" "TARGETS")
+  if(NOT arg_INTO)
+    set(arg_INTO aerogel)
+    set(arg_FOLDER ${PROJECT_SOURCE_DIR}/src/kernels/cuda)
+  endif()
+  set(source ${arg_FOLDER}/${name}.cu)
+  set(of_tests)
+  if(NOT arg_INTO STREQUAL "aerogel")
+    set(of_tests -I ${PROJECT_SOURCE_DIR}/tests)
+  endif()
   set(folder ${PROJECT_BINARY_DIR}/cuda)
   file(MAKE_DIRECTORY ${folder})
   set(images)
@@ -85,7 +93,7 @@ function(aerogel_cuda_kernel name)
     add_custom_command(OUTPUT ${cubin}
       COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${AEROGEL_NVCC} -cubin -c ${source} -o ${cubin}
         -gencode arch=compute_${sm},code=${target} -std=c++20 --expt-relaxed-constexpr -I ${PROJECT_SOURCE_DIR}/src
-        -I ${PROJECT_SOURCE_DIR}/include -fmad=false -Xptxas -warn-spills,-warn-lmem-usage ${werror}
+        -I ${PROJECT_SOURCE_DIR}/include ${of_tests} -fmad=false -Xptxas -warn-spills,-warn-lmem-usage ${werror}
         -ccbin ${CMAKE_CXX_COMPILER} -MD -MF ${cubin}.d
       DEPFILE ${cubin}.d DEPENDS ${source} VERBATIM COMMENT "nvcc ${name}.cu for ${target}")
     list(APPEND cubins ${cubin})
@@ -108,7 +116,7 @@ function(aerogel_cuda_kernel name)
   configure_file(${PROJECT_SOURCE_DIR}/cmake/cuda_image.cpp.in ${folder}/${name}_image.cpp @ONLY)
   set_source_files_properties(${folder}/${name}_image.cpp PROPERTIES OBJECT_DEPENDS ${binary}
     SKIP_UNITY_BUILD_INCLUSION ON)
-  target_sources(aerogel PRIVATE ${folder}/${name}_image.cpp)
+  target_sources(${arg_INTO} PRIVATE ${folder}/${name}_image.cpp)
 endfunction()
 
 function(aerogel_cuda_kernels)

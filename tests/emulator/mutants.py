@@ -121,6 +121,12 @@ def of_far_elements(kernels, suites, old, offset):
                   "src/kernels/cuda/elementwise.cu", f"Elementwise.{suites}_beyond_32_bits", kernels=kernels)
 
 
+def of_primitive(check, old, new, sm=80):
+    """What a card would do that does not as it should: here the check asks for something else."""
+    unit = f"tests/kernels/cuda/primitive_checks/primitives_sm{sm}.cu"
+    return Mutant(f"primitive of sm_{sm}: {check}, {new}", unit, old, new, unit, f"Cuda/Primitives.*/{check}", "aerogel_cuda_tests", sm, check)
+
+
 MUTANTS = [
     of_sample("no barrier", "        __syncthreads();\n", ""),
     of_sample("waits for a stage too few", "cp_async_wait<kSampleStages - 2>", "cp_async_wait<kSampleStages - 1>"),
@@ -299,6 +305,26 @@ MUTANTS = [
     of_mxfp4("rows of E2M1 exchanged", "lane / 8 % 2) * 8 * kXRow", "1 - lane / 8 % 2) * 8 * kXRow"),
     of_mx("the upper columns forgotten", "high | other_high << 4", "high | high << 4", "fp4_s", "mx_quantize"),
     of_mx("a block of two lanes", "        largest = Base::larger(largest, gpu::shfl_xor(largest, 2));\n", "", "*_s", "mx_quantize"),
+    of_primitive("load_store_16", "gpu::load<T>(place)", "gpu::load<T>(a.bytes)"),
+    of_primitive("cp_async_8", "(to, from, kept)", "(to, from)"),
+    of_primitive("cp_async16", "threadIdx.x * 16, keep)", "threadIdx.x * 16)"),
+    of_primitive("barriers", "gpu::barrier_sync(2, 128);", ""),
+    of_primitive("lanes", "gpu::shfl_down(of(lane), by)", "gpu::shfl_up(of(lane), by)"),
+    of_primitive("ldmatrix_x4_trans", "gpu::ldmatrix_x4_trans(r, row)", "gpu::ldmatrix_x4(r, row)"),
+    of_primitive("mma_s8", "gpu::mma_s8(c, x, y)", "gpu::mma_u8s8(c, x, y)"),
+    of_primitive("mma_bf16", "gpu::mma_bf16(c, x, y)", "gpu::mma_f16(c, x, y)"),
+    of_primitive("bf16", "gpu::pack_bf16(x, y);\n    int", "gpu::pack_bf16(y, x);\n    int"),
+    of_primitive("numbers", "gpu::exp2_fast(x) - power", "gpu::exp2_fast(x) * 1.00001F - power"),
+    of_primitive("mma_e4m3", "gpu::mma_e4m3(c, x, y)", "gpu::mma_bf16(c, x, y)", 89),
+    of_primitive("e4m3", "gpu::pack_e4m3(middle, -middle)", "gpu::pack_e4m3(size(low), -middle)", 89),
+    of_primitive("mbarriers", "gpu::mbarrier_wait(barrier_place(), phase);", "", 90),
+    of_primitive("bulk_load", "a.bytes + 2048, 48", "a.bytes + 2064, 48", 90),
+    of_primitive("wgmma_s8", "tile_a + step * 32", "tile_a", 90),
+    of_primitive("wgmma_bf16_registers", "registers[step], b", "registers[0], b", 90),
+    of_primitive("wgmma_f16_transposed", "2 * kDepth * 128)\n", "1024)\n", 90),
+    of_primitive("mma_mxfp8", "lane / 4 + lane % 4 * 8, row_b", "lane / 4, row_b", 120),
+    of_primitive("mma_mxfp4", "exponent_b(row_b, 0), exponent_b(row_b, 1)", "exponent_b(row_b, 0), exponent_b(row_b, 0)", 120),
+    of_primitive("e2m1", "gpu::pack_e2m1(middle, -middle)", "gpu::pack_e2m1(middle, -size(low))", 120),
     of_rotation("a pass over the lanes forgotten", "for (int distance = 1; distance < 32; distance *= 2) {\n            if (distance * 8", "for (int distance = 2; distance < 32; distance *= 2) {\n            if (distance * 8"),
     of_rotation("a pass too many", "if (distance >= a.rotation) return;", "if (distance > a.rotation) return;"),
     of_rotation("the digit between lanes forgotten", "if (a.rotation < 16) return;", "if (a.rotation < 64) return;"),

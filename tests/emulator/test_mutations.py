@@ -20,7 +20,7 @@ FOLDER = BUILD / "tests/emulator"
 LONGEST = 120  # seconds of a suite, far more than any takes
 PRIMITIVES = [f"kernels/cuda/primitives/{name}.h" for name in ("gpu", "gpu_sm90", "gpu_sm120")]
 HEADERS = {"kernels": PRIMITIVES, "tensors": ["aerogel/tensor.h", *PRIMITIVES]}
-ENTRY = re.compile(r'^AEROGEL_\w+\(\s*(?:aerogel_)?(?P<name>\w+),[^)]*\)\n|^extern "C" __global__[^{]*\s(?:aerogel_)?(?P<plain>\w+)\([^{]*\{\n.*?^\}\n', re.M | re.S)
+ENTRY = re.compile(r'^AEROGEL_\w+\(\s*(?:aerogel_)?(?P<name>\w+),.*?\)\n(?=\S|\s*$|\n)|^extern "C" __global__[^{]*\s(?:aerogel_)?(?P<plain>\w+)\([^{]*\{\n.*?^\}\n', re.M | re.S)
 OF_TENSORS = ("planning.cu", "elementwise.cu")  # whose arguments are those of the CPU's kernels
 
 

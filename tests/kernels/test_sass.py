@@ -65,7 +65,7 @@ def test_machine_code(build):
 
 def cards_of(image):
     """The cards that an image is for, as src/kernels/cuda/list.cpp says of its rows."""
-    if image == "linear_fp8":
+    if image in ("linear_fp8", "primitives_sm89"):
         return (89, 120)
     return next((cards for end, cards in (("_sm90", (90,)), ("_sm120", (120,))) if image.endswith(end)), CARDS)
 
