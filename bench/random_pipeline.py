@@ -1,9 +1,10 @@
-"""Writes a pipeline folder with random weights of the real sizes, as published ones are laid out: configs, sharded bf16 weights,
-scheduler, a tokenizer of a tiny vocabulary, model_index.json. For measuring memory and time where no weights can be downloaded.
+"""Writes a pipeline folder with random weights of the real sizes, as published ones are laid out: configs, sharded weights (bf16, and
+float32 where the published ones are), scheduler, a tokenizer of a tiny vocabulary, model_index.json. For measuring memory and time
+where no weights can be downloaded.
 
     python bench/random_pipeline.py z-image-turbo /tmp/z-image            # all of it
-    python bench/random_pipeline.py wan2.1-t2v-1.3b /tmp/wan --only transformer
-    python bench/random_pipeline.py qwen-image /tmp/qwen --zeros          # 58 GB that take hardly any room
+    python bench/random_pipeline.py wan2.1-t2v-1.3b /tmp/wan --only transformer --bf16
+    python bench/random_pipeline.py wan2.2-t2v-a14b /tmp/a14b --zeros     # 126 GB that take hardly any room
 
 Names and shapes come from the classes of diffusers and transformers, built without memory (torch's meta device); values are
 written tensor by tensor.
@@ -17,7 +18,8 @@ import pathlib
 import numpy as np
 import torch
 
-SHARD_BYTES = 5 << 30
+SHARD_BYTES = 5 * 10**9
+BYTES = {"BF16": 2, "F32": 4}
 
 QWEN3_4B = dict(vocab_size=151936, hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32,
                 num_key_value_heads=8, head_dim=128, max_position_embeddings=40960, rms_norm_eps=1e-6, rope_theta=1e6,
@@ -38,7 +40,36 @@ UNIPC = dict(_class_name="UniPCMultistepScheduler", num_train_timesteps=1000, pr
              use_flow_sigmas=True, flow_shift=3.0, solver_order=2, solver_type="bh2", predict_x0=True, lower_order_final=True,
              final_sigmas_type="zero", beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
 
-# component -> (library, class, config); the pipeline's class and extra keys of model_index.json.
+# What the Wan models have in common; the statistics of latents mean nothing with random weights.
+WAN = dict(patch_size=[1, 2, 2], attention_head_dim=128, in_channels=16, out_channels=16, text_dim=4096, freq_dim=256, cross_attn_norm=True,
+           qk_norm="rms_norm_across_heads", eps=1e-6, rope_max_seq_len=1024)
+WAN_1_3B = WAN | dict(num_attention_heads=12, ffn_dim=8960, num_layers=30)
+WAN_5B = WAN | dict(num_attention_heads=24, ffn_dim=14336, num_layers=30, in_channels=48, out_channels=48)
+WAN_14B = WAN | dict(num_attention_heads=40, ffn_dim=13824, num_layers=40)
+WAN_VAE_OF_48_CHANNELS = dict(base_dim=160, decoder_base_dim=256, z_dim=48, is_residual=True, in_channels=12, out_channels=12, patch_size=2,
+                              scale_factor_temporal=4, scale_factor_spatial=16, latents_mean=[0.0] * 48,
+                              latents_std=[1.0] * 48)
+CLIP_VIT_H = dict(hidden_size=1280, intermediate_size=5120, projection_dim=1024, num_hidden_layers=32, num_attention_heads=16,
+                  image_size=224, patch_size=14, hidden_act="gelu")
+FROM_IMAGE = "WanImageToVideoPipeline"
+
+
+def wan(transformer: dict, pipeline: str = "WanPipeline", vae: dict | None = None, image_encoder: dict | None = None,
+        flow_shift: float = 3.0, **extra) -> dict:
+    """A row of MODELS; with a boundary_ratio there are two experts."""
+    parts = dict(transformer=("diffusers", "WanTransformer3DModel", transformer))
+    if "boundary_ratio" in extra:
+        parts["transformer_2"] = parts["transformer"]
+    if image_encoder:
+        parts["image_encoder"] = ("transformers", "CLIPVisionModel", image_encoder)
+    parts |= dict(text_encoder=("transformers", "UMT5EncoderModel", UMT5_XXL), vae=("diffusers", "AutoencoderKLWan", vae or {}))
+    float32 = {"transformer", "transformer_2", "vae"}
+    if not extra:  # Wan 2.1's text encoder; that of 2.2 is bf16
+        float32.add("text_encoder")
+    return dict(pipeline=pipeline, extra=extra, tokenizer="t5", scheduler=UNIPC | dict(flow_shift=flow_shift), parts=parts, float32=float32)
+
+
+# component -> (library, class, config); the pipeline's class, extra keys of model_index.json, components whose weights are float32.
 MODELS = {
     "z-image-turbo": dict(
         pipeline="ZImagePipeline", scheduler=FLOW_EULER, tokenizer="qwen", parts=dict(
@@ -69,14 +100,12 @@ MODELS = {
                 joint_attention_dim=3584, guidance_embeds=False, axes_dims_rope=[16, 56, 56])),
             text_encoder=("transformers", "Qwen2_5_VLForConditionalGeneration", QWEN25_VL_7B),
             vae=("diffusers", "AutoencoderKLQwenImage", {}))),
-    "wan2.1-t2v-1.3b": dict(
-        pipeline="WanPipeline", scheduler=UNIPC, tokenizer="t5", parts=dict(
-            transformer=("diffusers", "WanTransformer3DModel", dict(
-                patch_size=[1, 2, 2], num_attention_heads=12, attention_head_dim=128, in_channels=16, out_channels=16,
-                text_dim=4096, freq_dim=256, ffn_dim=8960, num_layers=30, cross_attn_norm=True, qk_norm="rms_norm_across_heads",
-                eps=1e-6, rope_max_seq_len=1024)),
-            text_encoder=("transformers", "UMT5EncoderModel", UMT5_XXL),
-            vae=("diffusers", "AutoencoderKLWan", {}))),
+    "wan2.1-t2v-1.3b": wan(WAN_1_3B),
+    "wan2.1-t2v-14b": wan(WAN_14B),
+    "wan2.1-i2v-14b": wan(WAN_14B | dict(in_channels=36, image_dim=1280, added_kv_proj_dim=5120), FROM_IMAGE, image_encoder=CLIP_VIT_H),
+    "wan2.2-t2v-a14b": wan(WAN_14B, boundary_ratio=0.875),
+    "wan2.2-i2v-a14b": wan(WAN_14B | dict(in_channels=36), FROM_IMAGE, boundary_ratio=0.9),
+    "wan2.2-ti2v-5b": wan(WAN_5B, vae=WAN_VAE_OF_48_CHANNELS, flow_shift=5.0, expand_timesteps=True),
 }
 
 CHAT_TEMPLATE = (
@@ -88,29 +117,33 @@ WORDS = ["a cat sits on a red chair beside the window in the evening light", "bl
 
 
 class Values:
-    """Normal numbers of a given spread as bf16 bytes: one pool, from another place for each tensor. `zeros`: but for vectors,
+    """Normal numbers of a given spread, as the bytes of a type: one pool, from another place for each tensor. `zeros`: but for vectors,
     zeros instead, which are holes in the file."""
 
-    def __init__(self, seed: int, zeros: bool = False):
+    def __init__(self, seed: int, zeros: bool = False, bf16: bool = False):
         self.zeros = zeros
+        self.bf16 = bf16  # also where the published weights are float32
         self.pool = np.random.default_rng(seed).standard_normal(1 << 22, dtype=np.float32)
-        self.made: dict[tuple[float, float], np.ndarray] = {}
+        self.made: dict[tuple[str, float, float], np.ndarray] = {}
         self.at = 0
 
-    def bf16(self, mean: float, spread: float) -> np.ndarray:
-        if (mean, spread) not in self.made:
-            bits = (mean + spread * self.pool).astype(np.float32).view(np.uint32)
-            self.made[mean, spread] = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-        return self.made[mean, spread]
+    def of(self, dtype: str, mean: float, spread: float) -> np.ndarray:
+        if (dtype, mean, spread) not in self.made:
+            values = (mean + spread * self.pool).astype(np.float32)
+            if dtype == "BF16":
+                bits = values.view(np.uint32)
+                values = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+            self.made[dtype, mean, spread] = values
+        return self.made[dtype, mean, spread]
 
-    def write(self, file, name: str, shape: tuple[int, ...]) -> None:
+    def write(self, file, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        left = int(np.prod(shape))
         if self.zeros and len(shape) > 1:
-            file.seek(2 * int(np.prod(shape)), os.SEEK_CUR)
+            file.seek(BYTES[dtype] * left, os.SEEK_CUR)
             return
         norm = len(shape) < 2 and "norm" in name and name.endswith("weight")
         fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 0
-        pool = self.bf16(1.0, 0.1) if norm else self.bf16(0.0, fan_in ** -0.5 if fan_in else 0.02)
-        left = int(np.prod(shape))
+        pool = self.of(dtype, 1.0, 0.1) if norm else self.of(dtype, 0.0, fan_in ** -0.5 if fan_in else 0.02)
         while left > 0:
             part = pool[self.at:self.at + left]
             file.write(part.tobytes())
@@ -133,39 +166,39 @@ def shapes_of(library: str, name: str, config: dict):
     return model, {key: tuple(value.shape) for key, value in model.state_dict().items() if key not in tied}
 
 
-def write_file(path: pathlib.Path, shapes: dict[str, tuple[int, ...]], values: Values) -> None:
+def write_file(path: pathlib.Path, shapes: dict[str, tuple[int, ...]], values: Values, dtype: str) -> None:
     header, end = {}, 0
     for name, shape in shapes.items():
-        size = 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        size = BYTES[dtype] * int(np.prod(shape))
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes.items():
-            values.write(file, name, shape)
+            values.write(file, name, shape, dtype)
         file.truncate(8 + len(text) + end)
 
 
-def write_weights(folder: pathlib.Path, stem: str, shapes: dict[str, tuple[int, ...]], values: Values) -> int:
+def write_weights(folder: pathlib.Path, stem: str, shapes: dict[str, tuple[int, ...]], values: Values, dtype: str) -> int:
+    sizes = {name: BYTES[dtype] * int(np.prod(shape)) for name, shape in shapes.items()}
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     room = SHARD_BYTES
     for name, shape in shapes.items():
-        size = 2 * int(np.prod(shape))
-        if size > room and shards[-1]:
+        if sizes[name] > room and shards[-1]:
             shards.append({})
             room = SHARD_BYTES
         shards[-1][name] = shape
-        room -= size
-    total = sum(2 * int(np.prod(shape)) for shape in shapes.values())
+        room -= sizes[name]
+    total = sum(sizes.values())
     if len(shards) == 1:
-        write_file(folder / f"{stem}.safetensors", shards[0], values)
+        write_file(folder / f"{stem}.safetensors", shards[0], values, dtype)
         return total
     weight_map = {}
     for i, shard in enumerate(shards):
         name = f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors"
-        write_file(folder / name, shard, values)
+        write_file(folder / name, shard, values, dtype)
         weight_map |= dict.fromkeys(shard, name)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))
@@ -197,6 +230,11 @@ def write_tokenizer(folder: pathlib.Path, kind: str) -> tuple[str, str]:
     return "transformers", type(fast).__name__
 
 
+def write_image_processor(folder: pathlib.Path, side: int) -> None:
+    from transformers import CLIPImageProcessor
+    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
+
+
 def write_pipeline(name: str, folder: pathlib.Path, only: set[str], values: Values) -> None:
     model = MODELS[name]
     index = {"_class_name": model["pipeline"], "_diffusers_version": "0.36.0", **model.get("extra", {})}
@@ -208,14 +246,18 @@ def write_pipeline(name: str, folder: pathlib.Path, only: set[str], values: Valu
         home = folder / part
         home.mkdir(parents=True, exist_ok=True)
         built, shapes = shapes_of(library, kind, config)
+        dtype = "F32" if part in model.get("float32", ()) and not values.bf16 else "BF16"
         if library == "diffusers":
             built.save_config(home)
         else:
             built.config.architectures = [kind]
-            built.config.dtype = torch.bfloat16
+            built.config.dtype = torch.bfloat16 if dtype == "BF16" else torch.float32
             built.config.save_pretrained(home)
-        total = write_weights(home, "diffusion_pytorch_model" if library == "diffusers" else "model", shapes, values)
-        print(f"{home}: {len(shapes)} tensors, {total / 1e9:.2f} GB")
+        total = write_weights(home, "diffusion_pytorch_model" if library == "diffusers" else "model", shapes, values, dtype)
+        print(f"{home}: {len(shapes)} tensors, {total / 1e9:.2f} GB of {dtype}")
+    if "image_encoder" in model["parts"]:
+        write_image_processor(folder / "image_processor", model["parts"]["image_encoder"][2]["image_size"])
+        index["image_processor"] = ["transformers", "CLIPImageProcessor"]
     index["scheduler"] = ["diffusers", model["scheduler"]["_class_name"]]
     index["tokenizer"] = [None, None]
     if not only or "tokenizer" in only:
@@ -233,8 +275,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="COMPONENT", help="these components' weights and no others")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--zeros", action="store_true", help="matrices of zeros: files of the real sizes that take little room, for measuring memory")
+    parser.add_argument("--bf16", action="store_true", help="write bf16 also where the published weights are float32")
     arguments = parser.parse_args()
-    write_pipeline(arguments.model, arguments.folder, set(arguments.only), Values(arguments.seed, arguments.zeros))
+    write_pipeline(arguments.model, arguments.folder, set(arguments.only), Values(arguments.seed, arguments.zeros, arguments.bf16))
 
 
 if __name__ == "__main__":

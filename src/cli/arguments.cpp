@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -38,13 +40,45 @@ CLI::Validator in_range(const char* kind, T least, T most) {
             range};
 }
 
+fs::path folder_of(const fs::path& file) {
+    return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
+
 void check_writable(std::string_view op, const fs::path& path, const fs::path& folder) {
     if (::access(folder.c_str(), W_OK | X_OK) == 0) return;
     throw IoError(fmt::format("[{}] the output {} cannot be written: no permission in the folder {}", op,
                               in_quotes(path.string()), in_quotes(folder.string())));
 }
 
+// Whether writing there would replace what a model or a pair is read from, given by its folder or
+// description. Links within the folder count as what they are called; beside the components of a pipeline is
+// room for more.
+bool is_read_from(const fs::path& file, const fs::path& input) {
+    constexpr std::array<std::string_view, 5> kRead = {".json", ".safetensors", ".gguf", ".model", ".txt"};
+    constexpr std::string_view kPair = "quant_model_";
+    const bool description = !is_folder(input) && input.filename().string().starts_with(kPair);
+    if (!path_exists(file) || (!is_folder(input) && !description)) return false;
+    const fs::path folder = description ? folder_of(input) : input;
+    const fs::path inside = full_path(folder_of(file)).lexically_relative(full_path(folder));
+    if (*inside.begin() == "..") return false;
+    const std::string name = file.filename().string();
+    if (name == "model_index.json" || name.starts_with(kPair)) return true;
+    const bool component = inside != "." || path_exists(folder / "config.json");
+    return component && std::find(kRead.begin(), kRead.end(), file.extension().string()) != kRead.end();
+}
+
 }  // namespace
+
+void refuse_empty_texts(CLI::App& command) {
+    const CLI::Validator not_empty(
+        [](std::string& text) { return text.empty() ? std::string("must not be empty") : std::string(); },
+        "");
+    for (CLI::Option* option : command.get_options()) {
+        const std::string name = option->get_name();
+        const bool is_text = option->get_type_name().starts_with("TEXT");
+        if (is_text && name != "--prompt" && name != "--negative-prompt") option->check(not_empty);
+    }
+}
 
 CLI::Validator whole_number(std::int64_t least, std::int64_t most) {
     return in_range("a whole number", least, most);
@@ -98,15 +132,31 @@ void check_output_file(std::string_view op, const fs::path& path, const std::vec
     if (path_exists(path) && !is_file(path))
         throw IoError(fmt::format("[{}] the output {} is there and no regular file", op, name));
     for (const fs::path& input : inputs) {
-        if (input.empty() || !is_same_file(path, input)) continue;
-        throw InvalidArgument(fmt::format("[{}] the output {} is also an input", op, name));
+        if (!input.empty() && is_same_file(path, input))
+            throw InvalidArgument(fmt::format("[{}] the output {} is also an input", op, name));
     }
-    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    for (const fs::path& input : inputs) {
+        if (input.empty() || !is_read_from(path, input)) continue;
+        throw InvalidArgument(
+            fmt::format("[{}] the output {} is a file of the input {}", op, name, in_quotes(input.string())));
+    }
+    const fs::path folder = folder_of(path);
     if (!is_folder(folder)) {
         throw IoError(fmt::format("[{}] the output {} cannot be written: the folder {} does not exist", op,
                                   name, in_quotes(folder.string())));
     }
     check_writable(op, path, folder);
+}
+
+void check_distinct(std::string_view op, const std::vector<fs::path>& outputs) {
+    std::vector<fs::path> seen;
+    for (const fs::path& output : outputs) {
+        const fs::path full = full_path(output.has_filename() ? output : output.parent_path());
+        if (std::find(seen.begin(), seen.end(), full) != seen.end())
+            throw InvalidArgument(
+                fmt::format("[{}] the output {} is given twice", op, in_quotes(output.string())));
+        seen.push_back(full);
+    }
 }
 
 void check_output_folder(std::string_view op, const fs::path& path) {

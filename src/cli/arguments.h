@@ -14,6 +14,10 @@
 namespace aerogel::cli {
 
 constexpr std::int64_t kMostSteps = 1000;
+constexpr std::int64_t kMostRanks = 1 << 20;  ///< of tensor parallelism
+
+/// Of all options of a command but prompts: a text that is empty is a mistake of a script.
+void refuse_empty_texts(CLI::App& command);
 
 /// A whole number from `least` to `most`.
 CLI::Validator whole_number(std::int64_t least, std::int64_t most);
@@ -35,10 +39,13 @@ struct VideoSize {
 /// "64x48" is width x height, as in ffmpeg; InvalidArgument starting with `op` otherwise.
 VideoSize parse_video_size(std::string_view op, const std::string& text);
 
-/// Throws unless `path` can become a file: it has a name, is no folder, is none of `inputs` (empty ones are
-/// left out), and its folder is there and may be written. InvalidArgument, IoError.
+/// Throws unless `path` can become a file: it has a name, is no folder, is none of `inputs` and no file that
+/// a model or a pair among them is read from (empty ones are left out), and its folder is there and may be
+/// written. InvalidArgument, IoError.
 void check_output_file(std::string_view op, const std::filesystem::path& path,
                        const std::vector<std::filesystem::path>& inputs = {});
+/// Throws when two of them are one file or folder, whatever they are called. InvalidArgument.
+void check_distinct(std::string_view op, const std::vector<std::filesystem::path>& outputs);
 /// Throws unless `path` is a folder that may be written, or can be made.
 void check_output_folder(std::string_view op, const std::filesystem::path& path);
 

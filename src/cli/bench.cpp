@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -15,6 +14,7 @@
 #include "base/clock.h"
 #include "base/cpu_features.h"
 #include "base/memory.h"
+#include "cli/arguments.h"
 #include "cli/bench_problems.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -70,18 +70,6 @@ double timed(const BenchCase& bench, bool cold, int calls = 1) {
 int calls_of(const BenchCase& bench) {
     if (!bench.wait) return 1;
     return static_cast<int>(std::clamp(0.02 / timed(bench, false), 1.0, 1000.0));
-}
-
-/// "cpu", "cuda" or "cuda:1".
-Device device_named(const std::string& name) {
-    if (name == "cpu") return Device::cpu;
-    if (name == "cuda") return Device::cuda;
-    Device device = Device::cuda;
-    const char *begin = name.data() + 5, *end = name.data() + name.size();
-    const bool numbered = name.starts_with("cuda:") && name.size() > 5;
-    if (!numbered || std::from_chars(begin, end, device.index) != std::from_chars_result{end, std::errc()})
-        throw InvalidArgument(fmt::format("[bench] --device is cpu, cuda or cuda:1, got '{}'", name));
-    return device;
 }
 
 Measured measure(const BenchProblem& problem, const BenchCase* beside, const BenchOptions& options) {
@@ -148,7 +136,7 @@ std::string describe_cpu(const MeasuredPeaks& peaks) {
 }
 
 void run_bench(const BenchOptions& options) {
-    const Device device = device_named(options.device);
+    const Device device = parse_device("bench", options.device);
     const auto problems = bench_problems(device);
     std::vector<const BenchProblem*> chosen;
     for (const auto& problem : problems) {
@@ -157,7 +145,12 @@ void run_bench(const BenchOptions& options) {
     if (chosen.empty())
         throw InvalidArgument("[bench] no problem's name contains any of --only; --list shows them");
     if (options.list) {
-        for (const auto* problem : chosen) print_text(problem->name);
+        Json names = Json::array();
+        for (const auto* problem : chosen) {
+            if (!options.json) print_text(problem->name);
+            names.push_back(problem->name);
+        }
+        if (options.json) print_json({{"problems", names}});
         return;
     }
     const std::optional<BenchCase> beside = make_beside(problems, options.beside);
@@ -211,7 +204,7 @@ void add_bench(CLI::App& app) {
     auto options = std::make_shared<BenchOptions>();
     command->add_option("--only", options->only,
                         "Only problems whose name, or whose model's, contains this text; repeatable");
-    command->add_option("--device", options->device, "cpu, cuda or cuda:1: where the kernels run")
+    command->add_option("--device", options->device, "Where the kernels run: cpu, cuda or cuda:N")
         ->capture_default_str();
     command->add_option("--beside", options->beside,
                         "Time calls of this problem in between, so that changes in the machine's speed do "
@@ -220,7 +213,7 @@ void add_bench(CLI::App& app) {
                       "Empty the caches before each timed call, as the other layers of a large model would");
     command->add_option("--repeat", options->repeat, "Timed calls of each problem")
         ->capture_default_str()
-        ->check(CLI::Range(1, 10000));
+        ->check(whole_number(1, 10000));
     command->add_flag("--list", options->list, "Print the names of the problems");
     command->add_flag("--json", options->json, "Print JSON");
     command->footer(

@@ -105,7 +105,9 @@ nlohmann::ordered_json to_json(const ForwardFlags& flags, const Transformer& mod
 }
 
 void run_forward(const ForwardFlags& flags) {
-    check_output_file("forward", flags.output, {flags.inputs, flags.quantization.files});
+    std::vector<std::filesystem::path> read = files_of(flags.quantization);
+    read.insert(read.end(), {flags.model, flags.inputs, flags.sparse.profile});
+    check_output_file("forward", flags.output, read);
     const RecordedInputFile records(flags.inputs, "forward");
     LoadOptions load = load_options(flags.quantization);
     load.device = parse_device("forward", flags.device);

@@ -102,9 +102,10 @@ std::filesystem::path output_path(const GenerateFlags& flags, std::filesystem::p
 
 // Parents are made, so an output may be a file in a folder that is not there yet.
 void check_output(const GenerateFlags& flags, const std::filesystem::path& path) {
-    const std::vector<std::filesystem::path> inputs = {
-        flags.prompt_embeds,      flags.first_frame, flags.last_frame,        flags.sparse.profile,
-        flags.quantization.files, flags.files_2,     flags.text_encoder_files};
+    std::vector<std::filesystem::path> inputs = {flags.model,      flags.prompt_embeds,     flags.first_frame,
+                                                 flags.last_frame, flags.sparse.profile,    flags.files_2,
+                                                 flags.weights_2,  flags.text_encoder_files};
+    for (auto& file : files_of(flags.quantization)) inputs.push_back(std::move(file));
     const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
     if (path.extension().empty()) {
         check_output_folder("generate", path);
@@ -116,11 +117,15 @@ void check_output(const GenerateFlags& flags, const std::filesystem::path& path)
 }
 
 void check_outputs(const GenerateFlags& flags) {
-    for (auto output = flags.outputs.begin(); output != flags.outputs.end(); ++output) {
-        if (std::find(flags.outputs.begin(), output, *output) != output)
-            throw InvalidArgument(fmt::format("[generate] the output '{}' is given twice", *output));
-        for (int i = 0; i < flags.batch; ++i) check_output(flags, output_path(flags, *output, i));
+    std::vector<std::filesystem::path> outputs;
+    for (const std::string& output : flags.outputs) {
+        for (int i = 0; i < flags.batch; ++i) {
+            outputs.push_back(output_path(flags, output, i));
+            check_output(flags, outputs.back());
+        }
     }
+    if (!flags.preview.empty()) outputs.emplace_back(flags.preview);
+    check_distinct("generate", outputs);
     if (flags.preview.empty()) return;
     const std::filesystem::path preview = flags.preview;
     const std::string ending = preview.extension().string();

@@ -5,6 +5,7 @@
 
 #include "aerogel/error.h"
 #include "base/cpu_features.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "model/inspect.h"
@@ -50,11 +51,11 @@ void inspect_kernels(const InspectFlags& flags) {
 }
 
 void run_inspect(const InspectFlags& flags) {
+    if (flags.kernels == !flags.path.empty()) throw InvalidArgument("[inspect] give a PATH or --kernels");
     if (flags.kernels) {
         inspect_kernels(flags);
         return;
     }
-    if (flags.path.empty()) throw InvalidArgument("[inspect] give a PATH or --kernels");
     const InspectReport report = inspect(flags.path, {flags.rank, flags.all});
     print(flags, report.json, report.text);
     if (report.problems != 0) {
@@ -74,7 +75,8 @@ void add_inspect(CLI::App& app) {
         "PATH", flags->path,
         "A .safetensors file (or .index.json), a .gguf file, the folder of a model or a pipeline, "
         "quant_model_description_*.json or its folder, or a file of calibration statistics");
-    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: taken from the file name)");
+    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: taken from the file name)")
+        ->check(whole_number(-1, kMostRanks));
     command->add_flag("--all", flags->all, "List every layer and tensor");
     command->add_flag("--kernels", flags->kernels, "List the kernels of this build instead");
     command->add_flag("--json", flags->json, "Print JSON (always complete)");

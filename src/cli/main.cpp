@@ -11,6 +11,7 @@
 #include "base/cpu_features.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
 
@@ -61,6 +62,7 @@ int run(int argc, char** argv) {
     aerogel::cli::add_mine(app);
     aerogel::cli::add_compare(app);
     aerogel::cli::add_bench(app);
+    for (CLI::App* command : app.get_subcommands({})) aerogel::cli::refuse_empty_texts(*command);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

@@ -43,11 +43,10 @@ MineOptions to_options(const MineFlags& flags) {
 }
 
 void check_outputs(const MineFlags& flags) {
-    check_output_file("mine", flags.output, {flags.captions});
+    check_output_file("mine", flags.output, {flags.model, flags.captions});
     if (flags.html.empty()) return;
-    check_output_file("mine", flags.html, {flags.captions});
-    if (flags.html == flags.output)
-        throw InvalidArgument(fmt::format("[mine] the output '{}' is given twice", flags.output));
+    check_output_file("mine", flags.html, {flags.model, flags.captions});
+    check_distinct("mine", {flags.output, flags.html});
 }
 
 void run_mine(const MineFlags& flags) {

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "aerogel/error.h"
+#include "cli/arguments.h"
 #include "core/paths.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/attention.h"
@@ -58,7 +59,8 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
     command.add_option("--transformer", flags.weights,
                        "Weights of transformer/ in place of the folder's: a .gguf or .safetensors file");
     command.add_option("--quantized", flags.files, "A quantized pair: its description or its folder");
-    command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: taken from the file name)");
+    command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: taken from the file name)")
+        ->check(whole_number(-1, kMostRanks));
     command.add_option("--first-static-step", flags.first_static_step,
                        "W8A8_TIMESTEP: dynamic before this step, static from this step on (default: 0)");
     command.add_option("--timestep-policy", flags.timestep_policy,
@@ -105,6 +107,12 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         ->group(group);
     command.add_flag("--asymmetric", flags.asymmetric, "Weight scales with offsets (W8A16 and W4A16)")
         ->group(group);
+}
+
+std::vector<std::filesystem::path> files_of(const QuantizationFlags& flags) {
+    std::vector<std::filesystem::path> files = {flags.weights, flags.files, flags.timestep_policy};
+    for (LoraFile& lora : lora_files(flags)) files.push_back(std::move(lora.path));
+    return files;
 }
 
 LoadOptions load_options(const QuantizationFlags& flags) {

@@ -28,6 +28,8 @@ struct QuantizationFlags {
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags);
 /// What the flags say about loading. InvalidArgument where they contradict each other.
 LoadOptions load_options(const QuantizationFlags& flags);
+/// What they name, for check_output_file(); empty paths among them.
+std::vector<std::filesystem::path> files_of(const QuantizationFlags& flags);
 /// The policy of --timestep-policy, if given. InvalidArgument where --first-static-step is given too.
 std::optional<TimestepPolicyConfig> policy_file(const QuantizationFlags& flags);
 /// The policy of --timestep-policy or --first-static-step, if given, for the quantized model.

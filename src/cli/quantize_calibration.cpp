@@ -124,7 +124,8 @@ std::vector<int> parse_timesteps(const std::string& text, int steps) {
         if (rest.starts_with('-')) {
             rest.remove_prefix(1);
             const auto [range_end, no_end] = std::from_chars(rest.data(), rest.data() + rest.size(), last);
-            if (no_end != std::errc{}) last = steps - 1;
+            if (no_end == std::errc::result_out_of_range) fail();
+            if (no_end != std::errc{}) last = steps - 1;  // "20-"
             rest.remove_prefix(static_cast<std::size_t>(range_end - rest.data()));
         }
         if (first < 0 || last < first || last >= steps) fail();
@@ -138,7 +139,8 @@ std::vector<int> parse_timesteps(const std::string& text, int steps) {
 CalibrationRun run_calibration(const std::string& model, const CalibrationFlags& flags) {
     check_sources(flags);
     if (!flags.save.empty()) {
-        std::vector<std::filesystem::path> inputs = {flags.captions, flags.prompt_embeds, flags.inputs};
+        std::vector<std::filesystem::path> inputs = {model, flags.captions, flags.prompt_embeds,
+                                                     flags.inputs};
         inputs.insert(inputs.end(), flags.files.begin(), flags.files.end());
         check_output_file("quantize", flags.save, inputs);
     }

@@ -117,7 +117,7 @@ void add_sparse_flags(CLI::App& command, SparseFlags& flags) {
         .add_option("--mask-refresh-steps", sparse.mask_refresh_steps,
                     "Predict masks every N steps and reuse them in between")
         ->capture_default_str()
-        ->check(CLI::PositiveNumber);
+        ->check(whole_number(1, kMostSteps));
     command
         .add_option("--sparse-precision", flags.precision,
                     "Format of the kept blocks: none (float), int8 or int8_qk; rf_v3 also fp8, mix or mxfp4")

@@ -79,16 +79,13 @@ void name_outputs(TuneFlags& flags) {
 }
 
 void check_output_files(const TuneFlags& flags) {
-    const std::vector<std::filesystem::path> inputs = {flags.captions, flags.inputs};
-    std::vector<std::filesystem::path> seen;
+    std::vector<std::filesystem::path> outputs;
     for (const std::string& output : {flags.output, flags.measurements, flags.calibration, flags.plot}) {
-        if (output.empty() && !seen.empty()) continue;
-        check_output_file("tune", output, inputs);
-        const std::filesystem::path path = full_path(output);
-        if (std::find(seen.begin(), seen.end(), path) != seen.end())
-            throw InvalidArgument(fmt::format("[tune] the output '{}' is given twice", output));
-        seen.push_back(path);
+        if (output.empty()) continue;
+        check_output_file("tune", output, {flags.model, flags.captions, flags.inputs});
+        outputs.emplace_back(output);
     }
+    check_distinct("tune", outputs);
 }
 
 void check_flags(const TuneFlags& flags) {
@@ -116,13 +113,19 @@ std::vector<TuneRecord> recorded_from_captions(const Pipeline& pipeline, const T
     return tune_records(pipeline, from);
 }
 
-TunedModel run_with_progress(const TuneFlags& flags, Transformer& model,
-                             const std::vector<TuneRecord>& records) {
+// Wrong ones are told before anything is recorded.
+TuneOptions checked_options(const TuneFlags& flags, Transformer& model) {
     TuneOptions options = flags.options;
     options.minimize_time = flags.minimize == "time";
     options.measurements = flags.measurements;
     if (!flags.max_size.empty())
         options.max_bytes = bytes_of(flags.max_size, static_cast<double>(model.weight_bytes()));
+    check_tune(model, options);
+    return options;
+}
+
+TunedModel run_with_progress(const TuneFlags& flags, Transformer& model, TuneOptions options,
+                             const std::vector<TuneRecord>& records) {
     std::optional<Progress> progress;
     options.progress = [&](int done, int total, const std::string& what) {
         if (interrupted()) return false;
@@ -163,13 +166,14 @@ void run_tune(TuneFlags flags) {
         check_tune_journal(flags.measurements, flags.options.step_groups,
                            static_cast<std::size_t>(flags.records));
         Pipeline pipeline = Pipeline::load(flags.model);
+        const TuneOptions options = checked_options(flags, pipeline.transformer());
         const auto records = recorded_from_captions(pipeline, flags);
-        write_results(flags, run_with_progress(flags, pipeline.transformer(), records));
+        write_results(flags, run_with_progress(flags, pipeline.transformer(), options, records));
         return;
     }
     const auto records = tune_records(flags.inputs, flags.records);
     const auto model = Transformer::load(flags.model);
-    write_results(flags, run_with_progress(flags, *model, records));
+    write_results(flags, run_with_progress(flags, *model, checked_options(flags, *model), records));
 }
 
 void add_measuring_flags(CLI::App& command, TuneFlags& flags) {

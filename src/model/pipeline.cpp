@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -15,25 +14,23 @@
 
 #include "aerogel/lora.h"
 #include "base/clock.h"
-#include "core/paths.h"
 #include "model/families.h"
+#include "model/generate_checks.h"
 #include "model/guidance.h"
-#include "model/image/clip_vision.h"
 #include "model/image/frame_condition.h"
+#include "model/image/image_encoder.h"
 #include "model/image/image_input.h"
 #include "model/pipeline_component.h"
 #include "model/pipeline_folder.h"
 #include "model/preview.h"
 #include "model/quantize.h"
 #include "model/sampling_run.h"
-#include "model/slots.h"
 #include "model/text/prompt_encoder.h"
 #include "model/vae/vae.h"
 #include "model/video/video_file.h"
 #include "model/video_shape.h"
 #include "ops/elementwise.h"
 #include "ops/machines.h"
-#include "sparse/check.h"
 
 namespace aerogel {
 namespace {
@@ -113,6 +110,12 @@ GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& f
             "[generate] last_image is for image-to-video models that are told pictures beside the noise, "
             "together with image");
     }
+    if (folder.seen.image_dim && call.last_image.empty() == folder.seen.pos_embed_seq_len.has_value()) {
+        throw InvalidArgument(
+            fmt::format("[generate] this model is told {} (pos_embed_seq_len), got {}",
+                        folder.seen.pos_embed_seq_len ? "a first and a last picture" : "one picture",
+                        call.last_image.empty() ? "no last_image" : "a last_image as well"));
+    }
     if (!call.image.empty() && call.first_frame.defined())
         throw InvalidArgument("[generate] give only one of image and first_frame");
     given.first = read_picture(call.image);
@@ -131,57 +134,6 @@ TransformerConfig checked_config(const std::filesystem::path& home, const LoadOp
     return transformer->config();
 }
 
-// A call that stays dense for many steps would find these out late.
-void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, Device device) {
-    const SparsePattern& pattern = sparse.pattern;
-    if (pattern.type == "none") return;
-    check_settings(pattern, sparse_options(sparse.format));
-    if (pattern.centroids && device != Device::cpu) {
-        throw Unsupported(
-            fmt::format("[generate] centroids of skipped blocks are for the CPU, the transformer is on {}",
-                        device.describe()));
-    }
-    for (int block = 0; sparse.profile && block < config.num_layers; ++block)
-        if (sparse.is_sparse(block, -1)) pinned_types(*sparse.profile, block, -1, config.num_attention_heads);
-}
-
-void check_embeddings(const Tensor& given, const char* name, std::int64_t text_dim) {
-    if (!given.defined()) return;
-    const Shape& shape = given.shape();
-    const bool fits = shape.size() == 3 && shape[0] == 1 && shape[1] > 0 && shape[2] == text_dim;
-    if (fits && given.dtype() == DType::f32) return;
-    throw InvalidArgument(
-        fmt::format("[generate] {} must be f32[1,*,{}], got {}", name, text_dim, given.describe()));
-}
-
-void check(const GenerateOptions& call, const PipelineFolder& folder, const TransformerConfig& config,
-           Device device) {
-    const SamplingOptions& sampling = call.sampling;
-    if (call.preview_every < 1) {
-        throw InvalidArgument(
-            fmt::format("[generate] preview_every must be at least 1, got {}", call.preview_every));
-    }
-    if (sampling.guidance_2 && !folder.experts.boundary_ratio) {
-        throw InvalidArgument(
-            "[generate] guidance_2 is of a second expert, and this pipeline has one transformer");
-    }
-    if (!folder.defaults.can_guide && *sampling.guidance > no_guidance(folder.row->guidance)) {
-        throw InvalidArgument(fmt::format("[generate] this model is distilled and takes no guidance, got {}",
-                                          *sampling.guidance));
-    }
-    if (call.sparse) check_sparse(*call.sparse, config, device);
-    check_embeddings(call.prompt_embeds, "prompt_embeds", config.text_dim);
-    check_embeddings(call.negative_prompt_embeds, "negative_prompt_embeds", config.text_dim);
-    for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {
-        if (guidance && !std::isfinite(*guidance))
-            throw InvalidArgument(fmt::format("[generate] guidance must be a number, got {}", *guidance));
-    }
-    if (!(*sampling.stagger >= 0.0) || *sampling.stagger >= 1.0) {
-        throw InvalidArgument(
-            fmt::format("[generate] stagger must be at least 0 and less than 1, got {}", *sampling.stagger));
-    }
-}
-
 /// What the transformer is told; undefined where there is nothing.
 struct Conditions {
     Tensor prompt, negative;
@@ -198,9 +150,8 @@ struct Pipeline::Parts {
     std::array<LoadOptions, 2> options;  ///< of the experts
     LoadOptions text_options;
     PipelineFolder folder;
-    TransformerConfig config;  ///< of the first expert
+    std::array<TransformerConfig, 2> configs;  ///< of the same
     std::optional<VaeShape> known_vae_shape;
-    bool has_text = false;
     bool own_transformer = false;  ///< the transformer is the caller's: it is never let go
 
     std::array<PipelineComponent<Transformer>, 2> transformers;
@@ -212,7 +163,6 @@ struct Pipeline::Parts {
         parts->path = path;
         parts->folder = PipelineFolder::read(path);
         if (parts->folder.has_vae) parts->known_vae_shape = Vae::load(path / "vae")->shape();
-        parts->has_text = has_prompt_encoder(path) && parts->folder.missing_text.empty();
         return parts;
     }
 
@@ -224,11 +174,7 @@ struct Pipeline::Parts {
         const double none = no_guidance(guidance_rule());
         return *sampling.guidance > none || sampling.guidance_2.value_or(none) > none;
     }
-    /// By what the class of the pipeline tells; the transformer itself is asked when it is there.
-    Shape token() const {
-        const std::int64_t side = folder.row != nullptr ? folder.row->token_side : 1;
-        return {1, side, side};
-    }
+    const Shape& token() const { return configs[0].patch_size; }
     /// Tokens of one frame, where sizes are known; 0 otherwise.
     double frame_tokens(const SamplingOptions& sampling) const {
         const VaeShape* shape = vae_shape();
@@ -236,6 +182,11 @@ struct Pipeline::Parts {
         const auto side = static_cast<double>(shape->spatial_factor * token()[1]);
         return *sampling.height / side * (*sampling.width / side);
     }
+
+    bool needs_image_encoder() const { return folder.joins_pictures() && folder.seen.image_dim; }
+    int experts() const { return folder.experts.boundary_ratio ? 2 : 1; }
+    /// That what the transformers are told is what the other components give.
+    void check_together() const;
 
     using LoadProgress = std::function<void(double done)>;
 
@@ -296,21 +247,22 @@ struct Pipeline::Parts {
     void decode(std::vector<GenerateResult>& results, const GenerateOptions& options, Stages& stages);
 };
 
+void Pipeline::Parts::check_together() const {
+    if (experts() == 2) Experts::check_alike(configs[0], configs[1], path);
+    if (!needs_image_encoder()) return;
+    if (!folder.why_no_image_encoder.empty()) {
+        throw InvalidArgument(fmt::format("{}: the transformer is told what it sees (image_dim = {})",
+                                          folder.why_no_image_encoder, *folder.seen.image_dim));
+    }
+    ImageEncoder(path).check_fits(folder.seen);
+}
+
 Tensor Pipeline::Parts::embeddings(const GenerateOptions& call, bool negative, Stages& stages) {
     const Tensor& given = negative ? call.negative_prompt_embeds : call.prompt_embeds;
     if (given.defined()) return given;
-    if (!folder.missing_text.empty())
-        throw IoError(fmt::format("{}: give {}_embeds instead", folder.missing_text,
-                                  negative ? "negative_prompt" : "prompt"));
-    if (!has_text) {
-        const std::filesystem::path file = path / "text_encoder" / "config.json";
-        const bool missing = folder.row != nullptr && !path_exists(file);
-        throw InvalidArgument(fmt::format("[generate] {}: give {}_embeds",
-                                          missing
-                                              ? file.string() + " does not exist"
-                                              : "the model folder has no text encoder that Aerogel can run",
-                                          negative ? "negative_prompt" : "prompt"));
-    }
+    if (!folder.why_no_text.empty())
+        throw InvalidArgument(
+            fmt::format("{}: give {}_embeds", folder.why_no_text, negative ? "negative_prompt" : "prompt"));
     const auto encoder = stages.run("load text_encoder", [&] {
         return prompt_encoder([&](double done) { stages.tell("load text_encoder", done); });
     });
@@ -338,15 +290,13 @@ void Pipeline::Parts::look_at_pictures(const GivenPictures& given, const Generat
         });
     }
     vae.let_go(call.keep);
-    if (!path_exists(path / "image_encoder" / "config.json")) return;
+    if (!needs_image_encoder()) return;
     const auto encoder = stages.run("load image_encoder", [&] {
-        return std::make_unique<ClipVision>(path / "image_encoder", LoadOptions{.device = options[0].device});
+        return std::make_unique<ImageEncoder>(path, LoadOptions{.device = options[0].device});
     });
-    const auto input = ClipImageInput::read(path / "image_processor" / "preprocessor_config.json");
     std::vector<Picture> seen = {*given.first};
     if (given.last) seen.push_back(*given.last);
-    conditions.image =
-        stages.run("look at image", [&] { return encoder->hidden_states(input.pixels(seen)); });
+    conditions.image = stages.run("look at image", [&] { return encoder->look(seen); });
 }
 
 // Runs that differ in their seeds. With image_first the first frames are made in runs of their own, then
@@ -371,7 +321,7 @@ std::vector<GenerateResult> Pipeline::Parts::sample(std::vector<RunInputs> runs,
 std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call,
                                                      const Conditions& conditions, int count,
                                                      Stages& stages) {
-    const auto patch = staged_transformer(0, stages)->config().patch_size;
+    staged_transformer(0, stages);
     RunInputs inputs = {folder,
                         call,
                         {},
@@ -382,7 +332,7 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
                         conditions.preview ? &*conditions.preview : nullptr,
                         {}};
     if (conditions.first_frame.defined()) inputs.options.first_frame = conditions.first_frame;
-    inputs.size = sample_size(call.sampling, vae_shape(), patch);
+    inputs.size = sample_size(call.sampling, vae_shape(), token());
     inputs.transformer = [&](int expert) {
         let_go_of_transformer(1 - expert, call.keep);
         return is_loaded(expert) ? transformer(expert) : staged_transformer(expert, stages);
@@ -396,9 +346,9 @@ std::vector<GenerateResult> Pipeline::Parts::denoise(const GenerateOptions& call
     std::vector<RunInputs> runs(static_cast<std::size_t>(count), inputs);
     for (std::size_t i = 0; i < runs.size(); ++i) runs[i].options.sampling.seed += i;
     std::vector<GenerateResult> results = stages.run("denoise", [&] {
-        if (folder.experts.boundary_ratio) return sample(std::move(runs), patch[0]);
+        if (folder.experts.boundary_ratio) return sample(std::move(runs), token()[0]);
         std::vector<GenerateResult> made;
-        for (const RunInputs& run : runs) made.push_back(std::move(sample({run}, patch[0]).front()));
+        for (const RunInputs& run : runs) made.push_back(std::move(sample({run}, token()[0]).front()));
         return made;
     });
     let_go_of_transformer(0, call.keep);
@@ -471,8 +421,9 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, const LoadOptions& 
         throw InvalidArgument(fmt::format("[pipeline] both transformers must be on one device, got {} and {}",
                                           options.device.describe(), second.device.describe()));
     }
-    parts->config = checked_config(transformer_folder(folder), options);
-    if (two) checked_config(folder / Experts::folder_of(1), second);
+    parts->configs[0] = checked_config(transformer_folder(folder), options);
+    if (two) parts->configs[1] = checked_config(folder / Experts::folder_of(1), second);
+    parts->check_together();
     parts->text_options = text_encoder;
     return Pipeline(std::move(parts));
 }
@@ -485,18 +436,19 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
     auto parts = Parts::read(folder);
     for (LoadOptions* options : {&parts->options[0], &parts->options[1], &parts->text_options})
         options->device = transformer->device();
-    parts->config = transformer->config();
+    parts->configs[0] = transformer->config();
+    parts->check_together();
     parts->transformers[0].get([&] { return std::move(transformer); });
     parts->own_transformer = true;
     return Pipeline(std::move(parts));
 }
 
 int Pipeline::experts() const {
-    return parts_->folder.experts.boundary_ratio ? 2 : 1;
+    return parts_->experts();
 }
 
 const TransformerConfig& Pipeline::transformer_config() const {
-    return parts_->config;
+    return parts_->configs[0];
 }
 
 Transformer& Pipeline::loaded(int expert) const {
@@ -506,7 +458,7 @@ Transformer& Pipeline::loaded(int expert) const {
 }
 
 bool Pipeline::has_text_encoder() const {
-    return parts_->has_text;
+    return parts_->folder.why_no_text.empty();
 }
 
 bool Pipeline::has_vae() const {
@@ -557,13 +509,10 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     Parts& parts = *parts_;
     const GenerateOptions options = with_defaults(given);
     const SamplingOptions& sampling = options.sampling;
-    check(options, parts.folder, parts.config, parts.options[0].device);
-    if (const VaeShape* shape = parts.vae_shape()) {
-        sample_size(sampling, shape, parts.token());
-        check_pixel_memory(sampling);
-    }
-    Sampler::create(*sampling.sampler, run_levels(parts.folder, sampling));  // checks them
+    const CallOf of = {parts.folder, parts.configs[0], parts.vae_shape(), parts.options[0].device};
+    check_options(options, of);
     const GivenPictures given_pictures = read_pictures(options, parts.folder);
+    check_sample(options, of, given_pictures.first.has_value());
     const LettingGo at_the_end(parts, options.keep);
     Stages stages(options);
     Conditions conditions;

@@ -12,14 +12,19 @@
 
 #include "aerogel/error.h"
 #include "core/json.h"
-#include "core/paths.h"
 #include "core/text.h"
+#include "model/component_list.h"
+#include "model/config_values.h"
 #include "model/text/prompt_encoder.h"
 
 namespace aerogel {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr ComponentFile kSecond = {"transformer_2"}, kVae = {"vae"}, kImageEncoder = {"image_encoder"},
+                        kScheduler = {"scheduler", "scheduler_config.json"},
+                        kImageProcessor = {"image_processor", "preprocessor_config.json"};
 
 void read(const JsonNode& json, const char* key, std::optional<int>& value) {
     constexpr Bounds kSizes = {1, 1 << 20};
@@ -93,12 +98,12 @@ void read_unipc(const fs::path& path, const JsonNode& scheduler, PipelineFolder&
 }
 
 // Without a scheduler the noise levels are those of Wan; of the other pipelines nobody knows them then.
-void read_scheduler(const fs::path& path, PipelineFolder& folder) {
-    if (!path_exists(path)) {
+void read_scheduler(const ComponentList& components, PipelineFolder& folder) {
+    if (const std::string why = components.why_not(kScheduler); !why.empty()) {
         if (folder.row == nullptr || folder.row->shift == ShiftRule::none) return;
-        throw IoError(fmt::format("[pipeline] {} does not exist: it says which noise levels {} takes",
-                                  path.string(), folder.row->class_name));
+        throw IoError(fmt::format("{}: it says which noise levels {} takes", why, folder.row->class_name));
     }
+    const fs::path path = components.path_of(kScheduler);
     const JsonNode scheduler = JsonNode::read(path, "pipeline");
     require(path, scheduler, {"num_train_timesteps", 1000});
     const std::string name = scheduler.has("_class_name") ? scheduler.at("_class_name").text() : "";
@@ -135,59 +140,54 @@ double mu(const DynamicShift& shift, ShiftRule rule, double tokens, int steps) {
     return slope * steps + at_200 - 200.0 * slope;
 }
 
-// A component of model_index.json, and what there is of one at the least.
-struct ListedPart {
-    const char* name;
-    const char* file;
-};
-
-// diffusers writes [null, null] for a component that a pipeline does without.
-bool lists(const JsonNode& index, const ListedPart& part) {
-    if (!index.contains(part.name)) return false;
-    const nlohmann::json& entry = index.at(part.name).json();
-    return !entry.is_null() && !(entry.is_array() && entry.size() == 2 && entry[1].is_null());
+// Nothing of use comes from a pipeline without what is listed; texts may be replaced by embeddings.
+void check_listed(const ComponentList& components) {
+    for (const ComponentFile& part : {kSecond, kVae, kScheduler, kImageEncoder, kImageProcessor})
+        if (components.lists(part.name) && !components.has(part)) throw IoError(components.why_not(part));
+    if (components.does_without("transformer"))
+        throw InvalidArgument(components.why_not({"transformer"}) + ": there is nothing to run");
 }
 
-// Empty, or which component is listed and not there.
-std::string missing(const fs::path& folder, const JsonNode& index, std::span<const ListedPart> parts) {
-    for (const ListedPart& part : parts) {
-        const fs::path file = folder / part.name / part.file;
-        if (lists(index, part) && !path_exists(file))
-            return fmt::format("{} lists {}, but {} does not exist", index.where(), part.name, file.string());
-    }
-    return {};
+SeenPictures read_seen(const fs::path& config) {
+    const JsonNode json = JsonNode::read(config, "pipeline");
+    SeenPictures seen;
+    read_optional_size(json, "image_dim", seen.image_dim);
+    read_optional_size(json, "pos_embed_seq_len", seen.pos_embed_seq_len);
+    return seen;
 }
 
-// Nothing of use comes from a pipeline without them; texts may be replaced by embeddings.
-constexpr ListedPart kNeeded[] = {{"transformer_2", "config.json"},
-                                  {"vae", "config.json"},
-                                  {"scheduler", "scheduler_config.json"},
-                                  {"image_encoder", "config.json"},
-                                  {"image_processor", "preprocessor_config.json"}};
-constexpr ListedPart kOfText[] = {{"text_encoder", "config.json"}, {"tokenizer", ""}};
+// Empty, or why prompts cannot be encoded.
+std::string reason_without_text(const fs::path& path, const ComponentList& components) {
+    if (components.has({"text_encoder", "vocabulary.json"})) return {};  // captions
+    for (const ComponentFile& part : {ComponentFile{"text_encoder"}, ComponentFile{"tokenizer", ""}})
+        if (std::string why = components.why_not(part); !why.empty()) return why;
+    return has_prompt_encoder(path) ? ""
+                                    : "[generate] the model folder has no text encoder that Aerogel can run";
+}
 
 }  // namespace
 
 PipelineFolder PipelineFolder::read(const fs::path& path) {
     PipelineFolder folder;
-    const fs::path index_path = path / "model_index.json";
-    folder.has_vae = path_exists(path / "vae" / "config.json");
-    std::optional<JsonNode> index;
-    if (path_exists(index_path)) index = JsonNode::read(index_path, "pipeline");
+    const ComponentList components(path);
+    const std::optional<JsonNode>& index = components.index();
     if (index && index->has("_class_name")) {
         folder.row = &pipeline_of(*index);
         folder.defaults = folder.row->defaults;
         if (folder.row->adjust != nullptr) folder.row->adjust(*index, folder.defaults);
     }
-    if (index) {
-        if (const std::string what = missing(path, *index, kNeeded); !what.empty()) throw IoError(what);
-        if (!has_captions(path)) folder.missing_text = missing(path, *index, kOfText);
-    }
-    read_scheduler(path / "scheduler" / "scheduler_config.json", folder);
+    check_listed(components);
+    folder.has_vae = components.has(kVae);
+    folder.why_no_text = reason_without_text(path, components);
+    folder.why_no_image_encoder = components.why_not(kImageEncoder);
+    if (folder.why_no_image_encoder.empty())
+        folder.why_no_image_encoder = components.why_not(kImageProcessor);
+    if (components.has({"transformer"})) folder.seen = read_seen(components.path_of({"transformer"}));
+    read_scheduler(components, folder);
     if (index && index->contains("generation")) read_generation(index->at("generation"), folder.sampling);
     if (index && index->has("expand_timesteps"))
         folder.expand_timesteps = index->at("expand_timesteps").flag();
-    if (index) folder.experts = Experts::read(path);
+    folder.experts = Experts::read(components);
     return folder;
 }
 

@@ -22,6 +22,12 @@ struct DynamicShift {
     bool exponential = true;  ///< the shift is e^mu, else mu
 };
 
+/// What a transformer is told of pictures by CLIP, by the keys of its config.json.
+struct SeenPictures {
+    std::optional<std::int64_t> image_dim;          ///< nullopt: it is told nothing
+    std::optional<std::int64_t> pos_embed_seq_len;  ///< tokens of a first and a last picture; nullopt: of one
+};
+
 struct PipelineFolder {
     const PipelineRow* row = nullptr;  ///< null where no model_index.json names a class
     PipelineDefaults defaults;         ///< the row's, adjusted
@@ -32,8 +38,9 @@ struct PipelineFolder {
     std::optional<DynamicShift> dynamic_shift;
     std::optional<double> terminal;  ///< NoiseLevels::terminal
     Experts experts;
-    /// Empty, or what of text encoder and tokenizer model_index.json lists, and the folder does not have.
-    std::string missing_text;
+    std::string why_no_text;           ///< empty, or why prompts cannot be encoded
+    std::string why_no_image_encoder;  ///< the same of pictures
+    SeenPictures seen;
 
     /// InvalidArgument on a wrong value, Unsupported on a pipeline, a scheduler or a setting of it that
     /// Aerogel does not have, IoError on another component that is listed and missing, and on a scheduler

@@ -33,8 +33,7 @@ class Run {
         : inputs_(inputs),
           options_(inputs.options),
           model_(inputs.transformer(0)),
-          sample_(noise(sample_shape(*model_, inputs.size, inputs.condition), options_.sampling.seed,
-                        model_->device())),
+          sample_(noise(sample_shape(*model_, inputs.size), options_.sampling.seed, model_->device())),
           sampler_(model_->config(), options_, run_levels(inputs.folder, options_.sampling), sample_),
           timestep_(*options_.sampling.steps),
           caches_{StepCache(options_.sampling.cache), StepCache(options_.sampling.cache)} {

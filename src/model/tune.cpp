@@ -47,11 +47,15 @@ class ModelTuning {
     ModelTuning(Transformer& model, const std::vector<TuneRecord>& records, const TuneOptions& options)
         : model_(model), records_(records), options_(options), steps_(1 + last_step()) {
         tuned_.calibration = CalibrationStats(steps_, options.sample_rows);
-        group_records();
         tuned_.float_bytes = static_cast<double>(model.weight_bytes());
         tuned_.problem.fixed_bytes = tuned_.float_bytes;
         add_linears();
         add_attentions();
+        tuned_.problem.max_error = options.max_error;
+        tuned_.problem.max_cost = options.max_bytes;
+        for (TuneModule& module : tuned_.problem.modules)
+            for (TuneChoice& choice : module.choices) choice.cost = choice.bytes;
+        tuned_.problem.fixed_cost = tuned_.problem.fixed_bytes;
     }
     ~ModelTuning() {
         if (!current_.empty()) take(Mixture(current_.size(), 0));  // also after an error
@@ -59,7 +63,11 @@ class ModelTuning {
     ModelTuning(const ModelTuning&) = delete;
     ModelTuning& operator=(const ModelTuning&) = delete;
 
+    /// Costs are bytes; seconds are measured later.
+    const TuneProblem& problem() const { return tuned_.problem; }
+
     TunedModel run() {
+        group_records();
         check_tune_journal(options_.measurements, options_.step_groups, records_.size());
         run_original();
         TuneJournal journal(options_.measurements, subject());
@@ -77,14 +85,12 @@ class ModelTuning {
 
   private:
     void measure(TuneJournal& journal) {
-        set_costs(journal);
+        if (options_.minimize_time) set_seconds(journal);
         TuneCalls calls;
         calls.measure = [&](const Mixture& mixture) {
             return journal.errors(tuned_.problem, mixture, [&](const Mixture& m) { return errors_of(m); });
         };
         calls.progress = [&](int done, int total, const std::string& what) { tell(done, total, what); };
-        tuned_.problem.max_error = options_.max_error;
-        tuned_.problem.max_cost = options_.max_bytes;
         tuned_.result = tune(tuned_.problem, calls);
     }
 
@@ -122,6 +128,7 @@ class ModelTuning {
     void add_linears() {
         std::vector<TuneScheme> schemes;
         for (const std::string& text : options_.schemes) schemes.push_back(tune_scheme(text));
+        std::vector<bool> fits(schemes.size());
         for (const std::string& name :
              select_layers(model_.linear_names(), patterns_or(options_.include, model_.default_layers()),
                            options_.exclude)) {
@@ -134,9 +141,11 @@ class ModelTuning {
             TunedModule module;
             const double bytes = static_cast<double>(linear->weight_bytes());
             TuneModule choices{name, {{"FLOAT", 0.0, bytes}}};
-            for (const TuneScheme& scheme : schemes) {
+            for (std::size_t i = 0; i < schemes.size(); ++i) {
+                const TuneScheme& scheme = schemes[i];
                 const auto how = options_for(scheme, layer);
                 if (!how) continue;
+                fits[i] = true;
                 choices.choices.push_back({scheme.name, 0.0, static_cast<double>(stored_bytes(*how, layer))});
                 module.options.push_back(*how);
                 keeps_inputs_ = keeps_inputs_ || needs_inputs(*how->scheme, *how);
@@ -144,6 +153,12 @@ class ModelTuning {
             tuned_.problem.fixed_bytes -= bytes;
             tuned_.problem.modules.push_back(std::move(choices));
             modules_.push_back(std::move(module));
+        }
+        for (std::size_t i = 0; i < schemes.size(); ++i) {
+            if (fits[i] || modules_.empty()) continue;
+            throw InvalidArgument(fmt::format("[tune] {} fits none of the {} layers ({} ...)",
+                                              schemes[i].name, modules_.size(),
+                                              tuned_.problem.modules.front().name));
         }
     }
 
@@ -260,18 +275,16 @@ class ModelTuning {
         return error;
     }
 
-    void set_costs(TuneJournal& journal) {
+    void set_seconds(TuneJournal& journal) {
         double tuned = 0.0;
         for (std::size_t m = 0; m < modules_.size(); ++m) {
             for (std::size_t c = 0; c < tuned_.problem.modules[m].choices.size(); ++c) {
                 TuneChoice& choice = tuned_.problem.modules[m].choices[c];
-                choice.cost =
-                    options_.minimize_time ? seconds(m, static_cast<int>(c), journal) : choice.bytes;
+                choice.cost = seconds(m, static_cast<int>(c), journal);
                 if (c == 0) tuned += choice.cost;
             }
         }
-        tuned_.problem.fixed_cost =
-            options_.minimize_time ? std::max(0.0, seconds_ - tuned) : tuned_.problem.fixed_bytes;
+        tuned_.problem.fixed_cost = std::max(0.0, seconds_ - tuned);
     }
 
     // Modules of one shape cost the same, on one machine.
@@ -363,9 +376,15 @@ class ModelTuning {
 
 }  // namespace
 
-TunedModel tune(Transformer& model, const std::vector<TuneRecord>& records, const TuneOptions& options) {
+void check_tune(Transformer& model, const TuneOptions& options) {
     if (options.minimize_time && options.max_bytes)
         throw InvalidArgument("[tune] a largest size leaves the least error to look for, not the least time");
+    const std::vector<TuneRecord> none;
+    check_tune_problem(ModelTuning(model, none, options).problem());
+}
+
+TunedModel tune(Transformer& model, const std::vector<TuneRecord>& records, const TuneOptions& options) {
+    check_tune(model, options);
     return ModelTuning(model, records, options).run();
 }
 

@@ -60,6 +60,9 @@ struct TunedModel {
     std::vector<int> first_steps;  ///< of each group of steps
 };
 
+/// What is known before there are records: errors of schemes and patterns, and as check_tune_problem().
+void check_tune(Transformer& model, const TuneOptions& options);
+
 /// Leaves the model as it was. Errors as tune() and tune_scheme(); InvalidArgument also for patterns that
 /// match nothing and fewer records than groups; Cancelled.
 TunedModel tune(Transformer& model, const std::vector<TuneRecord>& records, const TuneOptions& options);

@@ -21,6 +21,8 @@ std::int64_t checked_size(const char* name, const std::optional<int>& size, cons
         throw InvalidArgument(
             fmt::format("[generate] {} must be given, the model folder has no default", name));
     if (*size < 1 || *size % multiple.of != multiple.more % multiple.of) {
+        if (multiple.of == 1)
+            throw InvalidArgument(fmt::format("[generate] {} must be positive, got {}", name, *size));
         throw InvalidArgument(multiple.more == 0
                                   ? fmt::format("[generate] {} must be a positive multiple of {}, got {}",
                                                 name, multiple.of, *size)
@@ -75,15 +77,22 @@ void check_pixel_memory(const SamplingOptions& options) {
     check_memory({*options.frames, *options.height, *options.width}, 2 * 3 * sizeof(float) * pixels);
 }
 
-Shape sample_shape(const Transformer& model, const Shape& size, const Tensor& condition) {
-    const TransformerConfig& config = model.config();
-    const std::int64_t joined = condition.defined() ? condition.dim(1) : 0;
+void check_channels(const TransformerConfig& config, const VaeShape* vae, std::int64_t joined) {
+    if (vae != nullptr && vae->channels != config.out_channels) {
+        throw InvalidArgument(
+            fmt::format("[generate] the model gives {} channels, but the latents of the VAE have {}",
+                        config.out_channels, vae->channels));
+    }
     if (config.in_channels != config.out_channels + joined) {
         throw InvalidArgument(fmt::format(
             "[generate] the model takes {} channels and gives {}; a given picture is {} channels: {}",
             config.in_channels, config.out_channels, joined,
             joined == 0 ? "an image-to-video model needs one (image)" : "this model takes none"));
     }
+}
+
+Shape sample_shape(const Transformer& model, const Shape& size) {
+    const TransformerConfig& config = model.config();
     const Shape shape = {1, config.out_channels, size[0], size[1], size[2]};
     check_memory(size, least_bytes(model, shape));
     return shape;

@@ -18,8 +18,12 @@ Shape sample_size(const SamplingOptions& options, const VaeShape* vae, std::span
 /// has.
 void check_pixel_memory(const SamplingOptions& options);
 
-/// [1, channels, frames, height, width] of a sample of this size, to which `condition` is joined where it is
-/// defined. InvalidArgument when the channels do not fit or it needs more memory than this machine has.
-Shape sample_shape(const Transformer& model, const Shape& size, const Tensor& condition);
+/// InvalidArgument when the model does not work on the latents of `vae` (null: none), with so many channels
+/// of a condition `joined` to them.
+void check_channels(const TransformerConfig& config, const VaeShape* vae, std::int64_t joined);
+
+/// [1, channels, frames, height, width] of a sample of this size. InvalidArgument when it needs more memory
+/// than this machine has.
+Shape sample_shape(const Transformer& model, const Shape& size);
 
 }  // namespace aerogel

@@ -228,27 +228,16 @@ Tensor stored_array(const LayerArray& array, const StoredForm& form, const Quant
     return (tensor.dtype() == type.dtype ? tensor : tensor.to(type.dtype)).reshaped(type.shape);
 }
 
-// Groups divide the columns, and pairs in one byte come out even.
-void check_shape(const StoredForm& form) {
+// Pairs in one byte come out even.
+void check_pairs(const StoredForm& form) {
     const LayerOptions& options = form.options;
     const Format format = scheme_of(form).weight;
     const Shape& shape = form.weight.shape;
-    const std::int64_t group = options.weight.group_size, largest = std::min(shape[0], shape[1]);
-    if (group != 0 && shape[1] % group != 0) {
-        throw InvalidArgument(
-            fmt::format("[quantize] the {} columns of {} {} are no multiple of the group size {}", shape[1],
-                        form.layer(), to_string(shape), group));
-    }
-    const bool rows = options.packed && group != 0;
+    const bool rows = options.packed && options.weight.group_size != 0;
     const bool columns = !rows && (options.packed || format == Format::mxfp4 || format == Format::mxfp4_dual);
     if ((rows && shape[0] % 2 != 0) || (columns && shape[1] % 2 != 0)) {
         throw InvalidArgument(fmt::format("[quantize] {} {} cannot be packed: it has an odd number of {}",
                                           form.layer(), to_string(shape), rows ? "rows" : "columns"));
-    }
-    if (options.rotation_block != 0) rotation_block(shape[1], rotation_shape(options));
-    if (options.low_rank > largest) {
-        throw InvalidArgument(fmt::format("[quantize] the rank must be at most {} for {} {}, got {}", largest,
-                                          form.layer(), to_string(shape), options.low_rank));
     }
 }
 
@@ -352,7 +341,8 @@ void check_form(const StoredForm& form) {
     }
     if (scheme.needs_calibration) form.calibration->range(form.layer());
     if (inputs) check_inputs(form);
-    check_shape(form);
+    check_fit(form.layer(), form.weight.shape, form.options);
+    check_pairs(form);
     if (form.layout == PairLayout::comfy) check_comfy_form(form);
 }
 

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -157,6 +158,11 @@ void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
     check_smoothing(choices.smoothing, scheme);
     const bool offsets =
         scheme.activation == Activation::none && format_row(scheme.weight).integers != nullptr;
+    if (choices.weight.group_size < kSchemeGroups) {
+        throw InvalidArgument(fmt::format(
+            "[quantize] the group size must be 0 (the whole row), {} (the scheme's) or positive, got {}",
+            kSchemeGroups, choices.weight.group_size));
+    }
     if (choices.weight.group_size > 0 && !scheme.groups) {
         throw InvalidArgument(fmt::format("[quantize] {} has no groups of a size to choose", scheme.name));
     }
@@ -166,6 +172,23 @@ void check_choices(const SchemeRow& scheme, const LayerChoices& choices) {
     if (choices.low_rank < 0) {
         throw InvalidArgument(
             fmt::format("[quantize] the rank must not be negative, got {}", choices.low_rank));
+    }
+}
+
+void check_fit(const std::string& layer, const Shape& shape, const LayerChoices& choices) {
+    const auto refuse = [&](const std::string& what) {
+        throw InvalidArgument(fmt::format("[quantize] {}: {} (weight {})", layer, what, to_string(shape)));
+    };
+    const std::int64_t group = choices.weight.group_size, largest = std::min(shape[0], shape[1]);
+    if (group > 0 && shape[1] % group != 0)
+        refuse(fmt::format("the group size must divide the {} columns, got {}", shape[1], group));
+    if (choices.low_rank > largest)
+        refuse(fmt::format("the rank must be at most {}, got {}", largest, choices.low_rank));
+    if (choices.rotation_block == 0) return;
+    try {
+        rotation_block(shape[1], {choices.rotation_kind, choices.rotation_block});
+    } catch (const InvalidArgument& error) {
+        refuse(error.what());
     }
 }
 

@@ -61,6 +61,9 @@ std::size_t quantized_bytes(const SchemeRow& scheme, const Shape& shape);
 /// InvalidArgument when the scheme has no such algorithm, groups, offsets or rotation.
 void check_choices(const SchemeRow& scheme, const LayerChoices& choices);
 
+/// InvalidArgument naming the layer when groups, rotation or rank do not fit a weight of this shape.
+void check_fit(const std::string& layer, const Shape& shape, const LayerChoices& choices);
+
 /// True when layers need recorded inputs.
 bool needs_inputs(const SchemeRow& scheme, const LayerChoices& choices);
 

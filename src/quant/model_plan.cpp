@@ -427,6 +427,7 @@ class OnlinePlan {
             if (first_lost_.empty()) first_lost_ = module.name + ": " + decision.why;
             return decision;
         }
+        check_fit(module.name, {module.out_features, module.in_features}, wish.choices);
         decision.type = type;
         decision.quantizes = true;
         decision.scheme = wish.scheme;

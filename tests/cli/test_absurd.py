@@ -1,4 +1,5 @@
 """Absurd numbers and names on the command line: one clear line and exit code 1, before any work or memory is spent."""
+import json
 import os
 import pathlib
 import resource
@@ -42,8 +43,8 @@ CASES = {
     f"{GENERATE} --size 4x4x4": "--size must be WIDTHxHEIGHT",
     f"{GENERATE} --size -4x4": "--size must be WIDTHxHEIGHT",
     f"{GENERATE} --frames 2000": "at most rope_max_seq_len = 64 patches",
-    f"{GENERATE} --frames 0": "frames must be a positive multiple",
-    f"{GENERATE} --frames -1": "frames must be a positive multiple",
+    f"{GENERATE} --frames 0": "frames must be positive, got 0",
+    f"{GENERATE} --frames -1": "frames must be positive, got -1",
     f"{GENERATE} --steps 0": "--steps: must be a whole number from 1 to 1000, got '0'",
     f"{GENERATE} --steps 1000000000": "--steps: must be a whole number from 1 to 1000",
     f"{GENERATE} --steps 1.5": "--steps: must be a whole number",
@@ -54,7 +55,8 @@ CASES = {
     f"{GENERATE} --guidance inf": "--guidance: must be a finite number",
     f"{GENERATE} --guidance 1e999": "--guidance: must be a finite number",
     f"{GENERATE} --shift nan": "--shift: must be a finite number",
-    f"{GENERATE} --shift 0": "shift must be positive",
+    f"{GENERATE} --shift 0": "shift must be from 0.001 to 100, got 0",
+    f"{GENERATE} --shift 1e-300": "shift must be from 0.001 to 100, got 1e-300",
     f"{GENERATE} --stagger nan": "--stagger: must be a finite number",
     f"{GENERATE} --stagger 1": "stagger must be at least 0 and less than 1",
     f"{GENERATE} --fps nan": "--fps: must be a number from 0.1 to 240",
@@ -74,7 +76,19 @@ CASES = {
     f"{STATIC} --max-captions -1": "--max-captions: must be a whole number",
     f"{STATIC} --samples -1": "--samples: must be a whole number",
     f"{STATIC} --guidance nan": "--guidance: must be a finite number",
-    "bench --repeat 1000000000": "--repeat",
+    f"{STATIC} --timesteps 0-99999999999": "--timesteps must be steps and ranges in [0, 3)",
+    f"{STATIC} --rank 1.5": "--rank: must be a whole number from -1 to 1048576, got '1.5'",
+    "inspect pair --rank -2": "--rank: must be a whole number",
+    "dequantize pair --rank x -o f.safetensors": "--rank: must be a whole number",
+    f"{GENERATE} --quantized pair --rank -9": "--rank: must be a whole number",
+    f"{GENERATE} --sparse rf_v2 --mask-refresh-steps 0": "--mask-refresh-steps: must be a whole number from 1 to 1000, got '0'",
+    "bench --repeat 1000000000": "--repeat: must be a whole number from 1 to 10000",
+    "bench --repeat 1.5": "--repeat: must be a whole number",
+    "bench --device cuda:x": "--device must be cpu, cuda or cuda:N, got cuda:x",
+    # what is known before anything is measured
+    "tune model -o r.yaml --max-error 0.1 --schemes W8A8_DYNAMIC,W4A16/minmax/80": "W4A16/minmax/80 fits none of the",
+    "tune model -o r.yaml --max-size 1%": "no mixture of these schemes is as small as",
+    "tune model -o r.yaml --max-size 2GB": "hold the unchanged model",
     # flags that say nothing
     f"{GENERATE} --sparse rf_v2 --centroids=-inf": "centroids was given a disallowed flag override",
     f"{GENERATE} --image-first=-inf": "image-first was given a disallowed flag override",
@@ -83,8 +97,15 @@ CASES = {
     f"{GENERATE} --start-step 2": "--start-step says nothing without --sparse",
     f"{GENERATE} --preview-every 2": "--preview-every says nothing without --preview",
     "forward model --inputs records.safetensors -o v.safetensors --sparse-precision int8": "--sparse-precision says nothing without --sparse",
+    # a variable of a script that is empty
+    f"{GENERATE} --lora ''": "--lora: must not be empty",
+    f"{GENERATE} --online ''": "--online: must not be empty",
+    f"{GENERATE} --quantized ''": "--quantized: must not be empty",
+    f"{MINE} --html ''": "--html: must not be empty",
+    f"{STATIC} --save-calibration ''": "--save-calibration: must not be empty",
+    "bench --only ''": "--only: must not be empty",
     # names
-    "generate model --prompt red -o ''": "the output must be a folder, got ''",
+    "generate model --prompt red -o ''": "--output: must not be empty",
     "generate model --prompt red -o v.gif -o v.gif": "is given twice",
     "generate model --prompt red -o file/v.gif": "cannot be a folder: 'file' is a file",
     "generate model --prompt red -o file": "cannot be a folder: 'file' is a file",
@@ -92,11 +113,11 @@ CASES = {
     f"generate model --prompt red -o {LONG}": "File name too long",
     f"generate model --prompt red -o {LONG}.safetensors": "File name too long",
     "generate model --prompt-embeds embeds.safetensors -o embeds.safetensors": "is also an input",
-    "generate '' --prompt red -o v.gif": "config.json exists",
+    "generate '' --prompt red -o v.gif": "MODEL: must not be empty",
     "generate loop --prompt red -o v.gif": "Too many levels of symbolic links",
     f"generate {LONG} --prompt red -o v.gif": "File name too long",
     "forward model --inputs records.safetensors -o records.safetensors": "is also an input",
-    "forward model --inputs records.safetensors -o ''": "must be a file name, got ''",
+    "forward model --inputs records.safetensors -o ''": "--output: must not be empty",
     "forward model --inputs records.safetensors -o pair": "is a folder",
     "forward model --inputs records.safetensors -o missing/v.safetensors": "the folder 'missing' does not exist",
     "forward model --inputs loop -o v.safetensors": "Too many levels of symbolic links",
@@ -107,8 +128,24 @@ CASES = {
     "dequantize pair -o missing/f.safetensors": "the folder 'missing' does not exist",
     f"dequantize pair -o {LONG}": "File name too long",
     "dequantize loop -o f.safetensors": "Too many levels of symbolic links",
-    "dequantize '' -o f.safetensors": "[",
+    "dequantize '' -o f.safetensors": "DESCRIPTION: must not be empty",
     "mine model --prompt red -o same --html same": "is given twice",
+    "mine model --prompt red -o same --html ./same": "the output './same' is given twice",
+    "mine model --prompt red -o same --html pair/../same": "is given twice",
+    "generate model --prompt red -o v.gif -o ./v.gif": "the output './v.gif' is given twice",
+    "generate model --prompt red -o frames -o frames/": "is given twice",
+    "inspect --kernels pair": "give a PATH or --kernels",
+    # what the model or a pair is read from
+    "forward model --inputs records.safetensors -o model/transformer/diffusion_pytorch_model.safetensors": "is a file of the input 'model'",
+    "forward model/transformer --inputs records.safetensors -o model/transformer/config.json": "is a file of the input 'model/transformer'",
+    "forward model --inputs records.safetensors -o pair/quant_model_weight_w8a16.safetensors --quantized pair": "is a file of the input 'pair'",
+    f"{GENERATE} -o pair/quant_model_weight_w8a16.safetensors --quantized pair/quant_model_description_w8a16.json": "is a file of the input",
+    "generate model --prompt red -o model/text_encoder/model.safetensors": "is a file of the input 'model'",
+    "mine model --prompt red -o model/model_index.json": "is a file of the input 'model'",
+    "mine model --prompt red -o p.json --html ./model/scheduler/scheduler_config.json": "is a file of the input 'model'",
+    "tune model -o model/transformer/config.json --max-error 0.1": "is a file of the input 'model'",
+    f"{STATIC} --save-calibration model/transformer/diffusion_pytorch_model.safetensors": "is a file of the input 'model'",
+    "quantize model -o model/transformer/diffusion_pytorch_model.safetensors --scheme W8A8_DYNAMIC --layout comfy": "is a file of the input 'model'",
     # a file would take the place of a pipe, or of /dev/null
     "dequantize pair -o pipe": "the output 'pipe' is there and no regular file",
     "forward model --inputs records.safetensors -o pipe": "the output 'pipe' is there and no regular file",
@@ -121,17 +158,17 @@ CASES = {
     "quantize model -o file --scheme W8A16": "cannot be a folder: 'file' is a file",
     "quantize model -o file/x --scheme W8A16": "cannot be a folder: 'file' is a file",
     "quantize model -o loop --scheme W8A16": "Too many levels of symbolic links",
-    "quantize model -o '' --scheme W8A16": "missing: --output",
-    "quantize '' -o out --scheme W8A16": "missing: MODEL",
+    "quantize model -o '' --scheme W8A16": "--output: must not be empty",
+    "quantize '' -o out --scheme W8A16": "MODEL: must not be empty",
     "quantize loop -o out --scheme W8A16": "Too many levels of symbolic links",
     f"quantize model -o {LONG} --scheme W8A16": "File name too long",
     f"{STATIC} --save-calibration captions": "is also an input",
     f"{STATIC} --save-calibration missing/c": "the folder 'missing' does not exist",
     "inspect loop": "Too many levels of symbolic links",
-    "inspect ''": "give a PATH",
+    "inspect ''": "PATH: must not be empty",
     f"inspect {LONG}": "File name too long",
     "compare loop loop": "Too many levels of symbolic links",
-    "compare '' ''": "[",
+    "compare '' ''": "A: must not be empty",
 }
 
 
@@ -182,6 +219,19 @@ def test_folders_without_permission(build, common_place, case):
             os.chmod(common_place / name, 0o755)
     assert done.returncode == 1 and done.stderr.startswith("aerogel: [") and done.stderr.count("\n") == 1, done.stderr
     assert "ermission" in done.stderr and "filesystem error" not in done.stderr, done.stderr
+
+
+def test_results_may_lie_beside_the_components(aerogel, place, tmp_path):
+    """And take the place of earlier ones; prompts may be empty."""
+    model = shutil.copytree(place / "model", tmp_path / "model")
+    for name in ("v.safetensors", "v.safetensors", "transformer/v.gif", "transformer/v.gif"):
+        done = aerogel("generate", model, "--prompt", "", "--negative-prompt", "", "--steps", 1, "--frames", 1, "-o", model / name)
+        assert done.returncode == 0 and (model / name).exists(), done.stderr
+
+
+def test_names_of_problems_as_json(aerogel):
+    text, names = (aerogel("bench", "--list", "--only", "attention", *flags).stdout for flags in ([], ["--json"]))
+    assert json.loads(names) == {"problems": text.split()} and text
 
 
 def test_the_largest_seed(aerogel, place, tmp_path):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-SUBCOMMANDS = ["bench", "compare", "dequantize", "forward", "generate", "inspect", "quantize"]
+SUBCOMMANDS = ["bench", "compare", "dequantize", "forward", "generate", "inspect", "mine", "quantize", "tune"]
 
 
 @pytest.mark.parametrize("subcommand", SUBCOMMANDS)

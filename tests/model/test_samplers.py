@@ -89,8 +89,8 @@ def test_trajectories_tell_samplers_apart(field):
 
 @pytest.mark.parametrize("arguments, message", [
     (("heun", 4, 3), "euler or unipc"), (("euler", 0, 3), "steps must be between 1"),
-    (("unipc", 1001, 3), "steps must be between 1"), (("unipc", 4, 0), "shift must be positive"),
-    (("euler", 4, -1), "shift must be positive"), (("euler", 4, np.nan), "shift must be positive")])
+    (("unipc", 1001, 3), "steps must be between 1"), (("unipc", 4, 0), "shift must be from 0.001 to"),
+    (("euler", 4, -1), "shift must be from 0.001 to"), (("euler", 4, np.nan), "shift must be from 0.001 to")])
 def test_wrong_arguments(arguments, message, field, tmp_path):
     done = run_program("sampler_dump", *arguments, field[0], tmp_path / "out.safetensors")
     assert done.returncode == 1 and message in done.stderr

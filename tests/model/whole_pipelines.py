@@ -6,6 +6,7 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
+from PIL import Image
 
 # diffusers only looks for ftfy in some of its modules; without it texts stay as they are, as in ours.
 for name in ("pipeline_wan", "pipeline_wan_i2v"):
@@ -153,3 +154,10 @@ def latents_for(pipeline, noise):
     if isinstance(pipeline, diffusers.QwenImagePipeline):
         return packed(noise)
     return noise[None] if "Wan" in type(pipeline).__name__ else noise[:, 0][None]
+
+
+def picture(path, seed):
+    pixels = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    image = Image.fromarray(pixels.numpy()).resize((70, 50), Image.Resampling.BICUBIC)
+    image.save(path)
+    return image

@@ -287,7 +287,7 @@ def test_damaged(aerogel, tmp_path, scheme, arrays, message):
     (["--scheme", "W4A4_MXFP4", "--group-size", 32], "W4A4_MXFP4 has no groups of a size to choose"),
     (["--scheme", "W8A8_DYNAMIC", "--asymmetric"], "W8A8_DYNAMIC has symmetric weights only"),
     (["--scheme", "W8A16", "--packed"], "packing is for int4 weights, W8A16 has int8"),
-    (["--scheme", "W4A16", "--group-size", 64], "the 100 columns of fc [3,100] are no multiple of the group size 64"),
+    (["--scheme", "W4A16", "--group-size", 64], "fc: the group size must divide the 100 columns, got 64 (weight [3,100])"),
     (["--scheme", "W8A8_MXFP8", "--layout", "v0"], "layout v0 has no form of W8A8_MXFP8: choose v1"),
     (["--scheme", "W4A16_GPTQ"], "W4A16_GPTQ names an algorithm too; files of it are read as W4A16"),
     (["--scheme", "W4A16", "--packed", "--include", "odd"], "odd [3,5] cannot be packed: it has an odd number of columns"),

@@ -264,6 +264,14 @@ std::int64_t ClipVision::image_size() const {
     return state_->config.image_size;
 }
 
+std::int64_t ClipVision::tokens() const {
+    return state_->config.tokens();
+}
+
+std::int64_t ClipVision::dim() const {
+    return state_->config.hidden_size;
+}
+
 std::size_t ClipVision::weight_bytes() const {
     return state_->bytes;
 }

@@ -24,6 +24,9 @@ class ClipVision {
 
     /// Pixels per side.
     std::int64_t image_size() const;
+    /// Sizes of the hidden states of an image.
+    std::int64_t tokens() const;
+    std::int64_t dim() const;
     /// pixels f32 [images, 3, image_size, image_size] (ClipImageInput) -> f32 [images, 1 + patches, dim] on
     /// the model's device: `hidden_states[-2]`. InvalidArgument for other shapes and when the result is not
     /// finite.

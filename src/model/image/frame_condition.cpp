@@ -71,7 +71,8 @@ Tensor frame_condition(const Vae& vae, const GivenFrames& given, std::int64_t fr
     if (has_last) copy(given.last, frame_of(video, frames - 1), options.call);
     const Tensor encoded = vae.encode(video.to(vae.device()), options);
     const std::int64_t masks = vae.shape().temporal_factor;
-    Tensor condition(DType::f32, {1, masks + latents[1], latents[2], latents[3], latents[4]}, vae.device());
+    Tensor condition(DType::f32, {1, condition_channels(vae.shape()), latents[2], latents[3], latents[4]},
+                     vae.device());
     copy(mask_of(vae.shape(), latents, frames, has_last).to(vae.device()), channels_of(condition, 0, masks),
          options.call);
     copy(encoded, channels_of(condition, masks, latents[1]), options.call);

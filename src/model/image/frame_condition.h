@@ -15,6 +15,11 @@ struct GivenFrames {
     TensorView last = {};  ///< no data: not given
 };
 
+/// Of frame_condition().
+inline std::int64_t condition_channels(const VaeShape& vae) {
+    return vae.temporal_factor + vae.channels;
+}
+
 /// TransformerInput::condition for a video of so many frames of pixels: f32 [1, temporal_factor +
 /// latent channels, frames of latents, ...], on the device of the VAE. First a mask (1: this frame of pixels
 /// is given), then the latents of the given frames with grey ones in between. InvalidArgument for other

@@ -52,8 +52,9 @@ std::unique_ptr<Sampler> Sampler::create(SamplerKind kind, const NoiseLevels& le
         throw InvalidArgument(
             fmt::format("[sampler] steps must be between 1 and {}, got {}", kMostSteps, levels.steps));
     }
-    if (!(levels.shift > 0.0) || levels.shift > largest_shift) {
-        throw InvalidArgument(fmt::format("[sampler] shift must be positive and at most {}, got {}",
+    constexpr double kSmallestShift = 1e-3;
+    if (!(levels.shift >= kSmallestShift) || levels.shift > largest_shift) {
+        throw InvalidArgument(fmt::format("[sampler] shift must be from {} to {}, got {}", kSmallestShift,
                                           largest_shift, levels.shift));
     }
     if (levels.terminal && !(*levels.terminal > 0.0 && *levels.terminal < 1.0)) {

@@ -14,9 +14,30 @@ namespace {
 
 constexpr int kCorrections = 10;
 
+void check_cost(const TuneProblem& problem, double budget) {
+    double least = problem.fixed_cost, unchanged = least;
+    for (const TuneModule& module : problem.modules) {
+        unchanged += module.choices.front().cost;
+        least +=
+            std::min_element(module.choices.begin(), module.choices.end(), [](const auto& a, const auto& b) {
+                return a.cost < b.cost;
+            })->cost;
+    }
+    if (least > budget) {
+        throw InvalidArgument(fmt::format(
+            "[tune] no mixture of these schemes is as small as {:.4g} MB; the smallest has {:.4g} MB",
+            budget / 1e6, least / 1e6));
+    }
+    if (unchanged <= budget) {
+        throw InvalidArgument(
+            fmt::format("[tune] {:.4g} MB hold the unchanged model, which has {:.4g} MB: give less",
+                        budget / 1e6, unchanged / 1e6));
+    }
+}
+
 class Tuning {
   public:
-    Tuning(const TuneProblem& problem, const TuneCalls& calls) : problem_(problem), calls_(calls) { check(); }
+    Tuning(const TuneProblem& problem, const TuneCalls& calls) : problem_(problem), calls_(calls) {}
 
     TuneResult run() {
         measure_alone();
@@ -33,38 +54,6 @@ class Tuning {
     }
 
   private:
-    void check() const {
-        if (problem_.max_error.has_value() == problem_.max_cost.has_value())
-            throw InvalidArgument("[tune] give a largest error or a largest size, one of them");
-        const double budget = problem_.max_error ? *problem_.max_error : *problem_.max_cost;
-        if (!(budget > 0.0) || !std::isfinite(budget))
-            throw InvalidArgument(fmt::format("[tune] the budget must be a positive number, got {}", budget));
-        const bool any = std::any_of(problem_.modules.begin(), problem_.modules.end(),
-                                     [](const TuneModule& module) { return module.choices.size() > 1; });
-        if (!any) throw InvalidArgument("[tune] no module has anything to choose from");
-        if (!problem_.max_error) check_cost(*problem_.max_cost);
-    }
-
-    void check_cost(double budget) const {
-        double least = problem_.fixed_cost, unchanged = least;
-        for (const TuneModule& module : problem_.modules) {
-            unchanged += module.choices.front().cost;
-            least += std::min_element(module.choices.begin(), module.choices.end(),
-                                      [](const auto& a, const auto& b) { return a.cost < b.cost; })
-                         ->cost;
-        }
-        if (least > budget) {
-            throw InvalidArgument(fmt::format(
-                "[tune] no mixture of these schemes is as small as {:.4g} MB; the smallest has {:.4g} MB",
-                budget / 1e6, least / 1e6));
-        }
-        if (unchanged <= budget) {
-            throw InvalidArgument(
-                fmt::format("[tune] {:.4g} MB hold the unchanged model, which has {:.4g} MB: give less",
-                            budget / 1e6, unchanged / 1e6));
-        }
-    }
-
     std::vector<std::string> uniform_names() const {
         std::vector<std::string> names;
         for (const TuneModule& module : problem_.modules) {
@@ -323,7 +312,20 @@ double MeasuredMixture::error() const {
     return errors.empty() ? 0.0 : *std::max_element(errors.begin(), errors.end());
 }
 
+void check_tune_problem(const TuneProblem& problem) {
+    if (problem.max_error.has_value() == problem.max_cost.has_value())
+        throw InvalidArgument("[tune] give a largest error or a largest size, one of them");
+    const double budget = problem.max_error ? *problem.max_error : *problem.max_cost;
+    if (!(budget > 0.0) || !std::isfinite(budget))
+        throw InvalidArgument(fmt::format("[tune] the budget must be a positive number, got {}", budget));
+    const bool any = std::any_of(problem.modules.begin(), problem.modules.end(),
+                                 [](const TuneModule& module) { return module.choices.size() > 1; });
+    if (!any) throw InvalidArgument("[tune] no module has anything to choose from");
+    if (!problem.max_error) check_cost(problem, *problem.max_cost);
+}
+
 TuneResult tune(const TuneProblem& problem, const TuneCalls& calls) {
+    check_tune_problem(problem);
     return Tuning(problem, calls).run();
 }
 

@@ -71,10 +71,14 @@ struct TuneCalls {
     std::function<void(int done, int total, const std::string& what)> progress = {};
 };
 
+/// What tune() finds wrong before it measures. InvalidArgument when there is nothing to choose, a budget is
+/// not positive, no mixture is as cheap as max_cost, or the unchanged model is.
+void check_tune_problem(const TuneProblem& problem);
+
 /// The cheapest mixture found within max_error, or the one of the least error within max_cost. What it
 /// returns was measured and keeps the budget, and no uniform mixture that keeps it is better. InvalidArgument
-/// when there is nothing to choose, a budget is not positive, a measured error is no number, no mixture is as
-/// cheap as max_cost, the unchanged model is, or none but the unchanged model errs as little as max_error.
+/// as check_tune_problem(), and when a measured error is no number or none but the unchanged model errs as
+/// little as max_error.
 TuneResult tune(const TuneProblem& problem, const TuneCalls& calls);
 
 /// The search without measuring: the cheapest mixture whose squared errors (`alone`: of modules, choices and
