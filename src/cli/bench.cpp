@@ -135,6 +135,15 @@ std::string describe_cpu(const MeasuredPeaks& peaks) {
         peaks.int8 / 1e9);
 }
 
+void print_names(const std::vector<const BenchProblem*>& problems, bool json) {
+    Json names = Json::array();
+    for (const auto* problem : problems) {
+        if (!json) print_text(problem->name);
+        names.push_back(problem->name);
+    }
+    if (json) print_json({{"problems", names}});
+}
+
 void run_bench(const BenchOptions& options) {
     const Device device = parse_device("bench", options.device);
     const auto problems = bench_problems(device);
@@ -145,12 +154,7 @@ void run_bench(const BenchOptions& options) {
     if (chosen.empty())
         throw InvalidArgument("[bench] no problem's name contains any of --only; --list shows them");
     if (options.list) {
-        Json names = Json::array();
-        for (const auto* problem : chosen) {
-            if (!options.json) print_text(problem->name);
-            names.push_back(problem->name);
-        }
-        if (options.json) print_json({{"problems", names}});
+        print_names(chosen, options.json);
         return;
     }
     const std::optional<BenchCase> beside = make_beside(problems, options.beside);

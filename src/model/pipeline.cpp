@@ -437,6 +437,8 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
     for (LoadOptions* options : {&parts->options[0], &parts->options[1], &parts->text_options})
         options->device = transformer->device();
     parts->configs[0] = transformer->config();
+    if (parts->experts() == 2)
+        parts->configs[1] = checked_config(folder / Experts::folder_of(1), parts->options[1]);
     parts->check_together();
     parts->transformers[0].get([&] { return std::move(transformer); });
     parts->own_transformer = true;

@@ -115,4 +115,4 @@ def test_a_gpu_is_measured(aerogel, monkeypatch):
 def test_a_device_has_a_name(aerogel):
     for name in ("gpu", "cuda:", "cuda:x", "cuda1"):
         done = aerogel("bench", "--device", name)
-        assert done.returncode == 1 and "--device is cpu, cuda or cuda:1" in done.stderr, name
+        assert done.returncode == 1 and "--device must be cpu, cuda or cuda:N" in done.stderr, name

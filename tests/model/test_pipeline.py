@@ -229,7 +229,7 @@ def test_captions_outside_the_grammar(pipeline, tmp_path, text, expected):
 
 
 @pytest.mark.parametrize("options, expected", [
-    (dict(height=5), "height must be a positive multiple of 2, got 5"), (dict(frames=0), "frames must be a positive"),
+    (dict(height=5), "height must be a positive multiple of 2, got 5"), (dict(frames=0), "frames must be positive"),
     (dict(steps=0), "steps must be between 1"), (dict(shift=-1), "shift must be from 0.001 to"),
     (dict(guidance="nan"), "guidance must be a number")])
 def test_wrong_options(pipeline, tmp_path, options, expected):
