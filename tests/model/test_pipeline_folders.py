@@ -104,7 +104,7 @@ def transformer_of_a_video(folder):
 CLIP, PROCESSOR = "image_encoder/model.safetensors", "image_processor/preprocessor_config.json"
 
 
-@pytest.mark.parametrize("name, change, message", [
+@pytest.mark.parametrize("case", [
     ("wan_from_image", cut_in_half(CLIP), f"{CLIP}"),
     ("wan_from_image", lambda folder: (folder / CLIP).unlink(), "image_encoder"),
     ("wan_from_image", with_tensor(CLIP, "embeddings.class_embedding", (23,)), "embeddings.class_embedding must be a float[24], got f32[23]"),
@@ -120,7 +120,8 @@ CLIP, PROCESSOR = "image_encoder/model.safetensors", "image_processor/preprocess
     ("wan_experts_from_image", set_key("model_index.json", transformer_2=[None, None]), "boundary_ratio needs a second transformer, but"),
     ("wan_between_images", None, "this model is told a first and a last picture (pos_embed_seq_len), got no last_image"),
 ])
-def test_folders_for_pictures_are_looked_at_before_anything_runs(folders, aerogel, name, change, message, tmp_path):
+def test_folders_for_pictures_are_looked_at_before_anything_runs(folders, aerogel, case, tmp_path):
+    name, change, message = case
     folder = shutil.copytree(folders(name)[0], tmp_path / "folder")
     if change is not None:
         change(folder)
