@@ -152,7 +152,7 @@ void pack_quantized_keys(const AttentionProblem& problem, const AttentionCall& c
                      0};
     const Operand of = {problem, call.k, call.k_strides, problem.kv_heads, problem.k_len, arrays.k_mean};
     const LargestBits<Element> bits(of, map);
-    const bool biased = Isa::kBias != 0 || arrays.q_offset != nullptr;
+    const bool biased = Isa::kBiased && (Isa::kBias != 0 || arrays.q_offset != nullptr);
     std::uint64_t bad = 0;
     for (std::int64_t i = 0; i < kGroupKeys; ++i) {
         const std::int64_t key = group * kGroupKeys + i;
@@ -168,7 +168,7 @@ void pack_quantized_keys(const AttentionProblem& problem, const AttentionCall& c
             __builtin_memcpy(out + step * Isa::kLanes, values + step * Scores::kDepth, 4);
         packed.key_scale[key] = by.scale;
         if (by.scale != by.scale) bad |= std::uint64_t{1} << i;
-        if (Isa::kBiased && biased) {
+        if (biased) {
             std::int32_t sum = 0;
             for (std::int64_t d = 0; d < problem.head_dim; ++d) sum += values[d];
             packed.key_sum[key] = sum;

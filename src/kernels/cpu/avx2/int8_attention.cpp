@@ -55,8 +55,8 @@ struct Avx2Integers : Int8Lanes<static_cast<int>(kNarrowWeight)> {
     static constexpr float kExponentUnit = 2048.0F;
     /// 128 * 2^x of 16 keys within 2^-11, for x in units, at most 0. In the order that packing leaves.
     static I powers(V x0, V x1) {
-        const I ones = _mm256_packs_epi32(to_integers(x0), to_integers(x1));
-        const I x = _mm256_subs_epi16(ones, _mm256_set1_epi16(2048));  // whole numbers are -16 to -1
+        const I units = _mm256_packs_epi32(to_integers(x0), to_integers(x1));
+        const I x = _mm256_subs_epi16(units, _mm256_set1_epi16(2048));  // whole numbers are -16 to -1
         const I steps = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, -128, -1,  //
                                          0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, -128, -1);
         const I fraction = _mm256_slli_epi16(x, 5);
