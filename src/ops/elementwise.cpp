@@ -5,13 +5,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "aerogel/error.h"
+#include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "base/timed.h"
 #include "core/device_memory.h"
 #include "core/views.h"
+#include "ops/bfloat16_rows.h"
 #include "ops/dispatch.h"
 #include "ops/workspace.h"
 
@@ -26,10 +29,12 @@ void require(bool fits, const char* op, const char* name, const std::string& exp
 }
 
 /// Rows whose elements lie side by side.
+bool are_rows(const TensorView& x) {
+    return x.shape.size() == 2 && (x.contiguous() || (x.strides.size() == 2 && x.strides[1] == 1));
+}
+
 void require_rows(const char* op, const char* name, const TensorView& x) {
-    const bool contiguous = x.contiguous() || (x.strides.size() == 2 && x.strides[1] == 1);
-    require(x.dtype == DType::f32 && x.shape.size() == 2 && contiguous, op, name,
-            "f32 [rows,columns] with contiguous rows", x);
+    require(x.dtype == DType::f32 && are_rows(x), op, name, "f32 [rows,columns] with contiguous rows", x);
 }
 
 /// [parts, columns] for rows of x, or nothing.
@@ -128,6 +133,58 @@ void copy_between_devices(const TensorView& x, const MutableView& y) {
                                       y.device.describe()));
 }
 
+/// f32, or bf16 on the CPU.
+bool is_wide_or_bf16(const TensorView& x) {
+    return x.dtype == DType::f32 || (x.dtype == DType::bf16 && x.device == Device::cpu);
+}
+
+/// As many float32 as take the memory of x.
+std::int64_t as_floats(const TensorView& x) {
+    return x.count() * static_cast<std::int64_t>(size_of(x.dtype)) / static_cast<std::int64_t>(sizeof(float));
+}
+
+/// y = f(gate), times x where x has data, of bfloat16 rows on the CPU: computed in float32, rounded once.
+struct Bfloat16Units {
+    ActivationFunction function;
+    TensorView gate, x;
+    MutableView y;
+    std::int64_t rows, columns;
+
+    static constexpr std::int64_t kPiece = 2048;  ///< numbers that are widened at a time
+
+    void piece(const ElementwiseKernels& kernels, std::int64_t row, std::int64_t first, float* wide) const {
+        const std::int64_t count = std::min(kPiece, columns - first);
+        widen(row_of(gate, row) + first, count, wide);
+        if (x.data == nullptr) {
+            kernels.activation({function, wide, wide, count, nullptr});
+        } else {
+            widen(row_of(x, row) + first, count, wide + kPiece);
+            kernels.gated({function, 1, count, wide, count, wide + kPiece, count, wide, count, nullptr});
+        }
+        narrow(wide, count, static_cast<BFloat16*>(y.data) + row * stride_of(y) + first);
+    }
+
+    void run(const ElementwiseKernels& kernels) const {
+        const std::int64_t pieces = (columns + kPiece - 1) / kPiece;
+        const Workspace memory(static_cast<std::size_t>(2 * kPiece * num_threads()) * sizeof(float));
+        auto* const wide = reinterpret_cast<float*>(memory.data());
+        const std::int64_t together = std::max<std::int64_t>(1, 4 * kPiece / columns);  // rows of one task
+        parallel_for((rows + together - 1) / together * pieces, [&](std::int64_t task, int worker) {
+            const std::int64_t begin = task / pieces * together;
+            for (std::int64_t row = begin; row < std::min(rows, begin + together); ++row)
+                piece(kernels, row, task % pieces * kPiece, wide + worker * 2 * kPiece);
+        });
+    }
+
+  private:
+    std::int64_t stride_of(const TensorView& view) const {
+        return view.strides.empty() ? columns : view.strides[0];
+    }
+    const BFloat16* row_of(const TensorView& view, std::int64_t row) const {
+        return static_cast<const BFloat16*>(view.data) + row * stride_of(view);
+    }
+};
+
 bool is_float(DType dtype) {
     return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
 }
@@ -170,38 +227,32 @@ void norm(const Norm& args, const Context& context) {
 
 void activation(ActivationFunction function, const TensorView& x, const MutableView& y,
                 const Context& context) {
-    require(x.dtype == DType::f32 && x.contiguous(), "activation", "x", "contiguous f32", x);
-    require_array("activation", "y", y, x.shape, x);
-    const ActivationArgs call = {function, floats(x), floats(y), x.count(), context.stream};
-    if (call.count == 0) return;
-    run_moving("activation", x.device, 2 * call.count, context,
-               [&](const ElementwiseKernels& kernels) { kernels.activation(call); });
+    require(is_wide_or_bf16(x) && x.contiguous(), "activation", "x", "contiguous f32, or bf16 on the CPU", x);
+    require(y.dtype == x.dtype && y.shape == x.shape && y.contiguous() && y.device == x.device, "activation",
+            "y", fmt::format("contiguous {} on {}", x.describe(), x.device.describe()), y);
+    if (x.count() == 0) return;
+    run_moving("activation", x.device, 2 * as_floats(x), context, [&](const ElementwiseKernels& kernels) {
+        if (x.dtype == DType::bf16) return Bfloat16Units{function, x, {}, y, 1, x.count()}.run(kernels);
+        kernels.activation({function, floats(x), floats(y), x.count(), context.stream});
+    });
 }
 
 void gated(ActivationFunction function, const TensorView& gate, const TensorView& x, const MutableView& y,
            const Context& context) {
-    require_rows("gated", "gate", gate);
-    const auto like_gate = [&](const char* name, const TensorView& array) {
-        require_rows("gated", name, array);
-        require(array.shape == gate.shape && array.device == gate.device, "gated", name,
+    require(is_wide_or_bf16(gate) && are_rows(gate), "gated", "gate",
+            "f32, or bf16 on the CPU, [rows,columns] with contiguous rows", gate);
+    for (const auto& [name, array] : {std::pair{"x", x}, std::pair{"y", TensorView(y)}}) {
+        const bool alike = array.dtype == gate.dtype && array.shape == gate.shape;
+        require(alike && are_rows(array) && array.device == gate.device, "gated", name,
                 fmt::format("like gate {} on {}", gate.describe(), gate.device.describe()), array);
-    };
-    like_gate("x", x);
-    like_gate("y", y);
-    GatedArgs call;
-    call.function = function;
-    call.rows = x.dim(0);
-    call.columns = x.dim(1);
-    call.gate = floats(gate);
-    call.gate_stride = row_stride(gate);
-    call.x = floats(x);
-    call.x_stride = row_stride(x);
-    call.y = floats(y);
-    call.y_stride = row_stride(y);
-    call.stream = context.stream;
-    if (call.rows == 0 || call.columns == 0) return;
-    run_moving("gated", x.device, 3 * call.rows * call.columns, context,
-               [&](const ElementwiseKernels& kernels) { kernels.gated(call); });
+    }
+    const std::int64_t rows = x.dim(0), columns = x.dim(1);
+    if (rows == 0 || columns == 0) return;
+    run_moving("gated", x.device, 3 * as_floats(x), context, [&](const ElementwiseKernels& kernels) {
+        if (gate.dtype == DType::bf16) return Bfloat16Units{function, gate, x, y, rows, columns}.run(kernels);
+        kernels.gated({function, rows, columns, floats(gate), row_stride(gate), floats(x), row_stride(x),
+                       floats(y), row_stride(y), context.stream});
+    });
 }
 
 void rope(const Rope& args, const Context& context) {

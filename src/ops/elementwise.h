@@ -29,12 +29,12 @@ struct Norm {
 };
 void norm(const Norm& args, const Context& context = {});
 
-/// y = f(x), contiguous; y may be x.
+/// y = f(x), contiguous; y may be x. Float32, or bfloat16 on the CPU: computed in float32, rounded once.
 void activation(ActivationFunction function, const TensorView& x, const MutableView& y,
                 const Context& context = {});
 
 /// y = f(gate) * x (gated linear units, Shazeer 2020): [rows, columns] each, rows contiguous, so the two
-/// halves of one array will do; y may be gate or x.
+/// halves of one array will do; y may be gate or x. Types as of activation().
 void gated(ActivationFunction function, const TensorView& gate, const TensorView& x, const MutableView& y,
            const Context& context = {});
 

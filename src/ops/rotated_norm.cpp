@@ -4,14 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 
 #include "aerogel/error.h"
-#include "aerogel/number_types.h"
 #include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "base/timed.h"
 #include "core/views.h"
+#include "ops/bfloat16_rows.h"
 #include "ops/elementwise.h"
 #include "ops/workspace.h"
 
@@ -72,20 +71,6 @@ void rotate_norm(const RotatedNorm& args, std::int64_t token, float* row) {
     rotated.cos = args.cos.as<float>() + token * half;
     rotated.sin = args.sin.as<float>() + token * half;
     elementwise_kernels(Device::cpu).rope(rotated);
-}
-
-void widen(const BFloat16* x, std::int64_t count, float* out) {
-    for (std::int64_t i = 0; i < count; ++i) out[i] = to_float(x[i]);
-}
-
-// to_bfloat16() without a call, so that the compiler makes vectors of it.
-void narrow(const float* x, std::int64_t count, BFloat16* out) {
-    for (std::int64_t i = 0; i < count; ++i) {
-        const auto bits = std::bit_cast<std::uint32_t>(x[i]);
-        const std::uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
-        const bool nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
-        out[i].bits = static_cast<std::uint16_t>(nan ? (bits >> 16 & 0x8000U) | 0x7FC0U : rounded);
-    }
 }
 
 constexpr std::int64_t kRowsPerTask = 16;

@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <functional>
+#include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "aerogel/error.h"
@@ -125,6 +129,71 @@ TEST(Elementwise, HalvesOfAnArrayAreGatedAndRotated) {
     const Tensor none = Tensor::zeros(DType::f32, {1, 2}), one = Tensor::of(std::vector<float>{1, 1}, {1, 2});
     rope({.x = y, .cos = none, .sin = one, .pairs = RopePairs::halves});
     EXPECT_EQ(y.values(), (std::vector<float>{-2, -3, 0, 1}));
+}
+
+/// Rows with a gap behind each, all of them NaN until written; of bfloat16.
+struct BFloat16Rows {
+    BFloat16Rows(std::int64_t rows, std::int64_t columns) : array(DType::bf16, {rows, columns + 3}) {
+        std::memset(array.mutable_data(), 0xFF, array.bytes());
+    }
+    MutableView view() {
+        return part_of(array.mutable_view(), 0, {array.shape()[0], array.shape()[1] - 3},
+                       {array.shape()[1], 1});
+    }
+    BFloat16& at(std::int64_t row, std::int64_t column) {
+        return array.mutable_as<BFloat16>()[row * array.shape()[1] + column];
+    }
+    void fill(float step) {
+        const std::int64_t columns = array.shape()[1] - 3;
+        for (std::int64_t i = 0; i < array.shape()[0] * columns; ++i)
+            at(i / columns, i % columns) = to_bfloat16(static_cast<float>(i % 997 - 498) * step);
+    }
+
+    Tensor array;
+};
+
+double gelu_erf_of(double x) {
+    return x * std::erfc(-x / std::sqrt(2.0)) / 2;
+}
+
+TEST(Elementwise, UnitsOfBFloat16AreRoundedOnce) {
+    // 5000 columns are three pieces; of the narrow ones several rows are a task.
+    for (const auto& [rows, columns] : {std::pair{3, 5000}, {130, 65}, {1, 1}, {2, 2048}}) {
+        BFloat16Rows gate(rows, columns), x(rows, columns), y(rows, columns);
+        gate.fill(0.013F);
+        x.fill(-0.7F);
+        gated(ActivationFunction::gelu_erf, gate.view(), x.view(), y.view());
+        for (std::int64_t row = 0; row < rows; ++row) {
+            for (std::int64_t column = 0; column < columns; ++column) {
+                const double wanted = gelu_erf_of(to_float(gate.at(row, column))) *
+                                      static_cast<double>(to_float(x.at(row, column)));
+                EXPECT_NEAR(to_float(y.at(row, column)), wanted, std::abs(wanted) * 0x1.02p-8 + 1e-30)
+                    << row << ' ' << column;
+            }
+            for (std::int64_t gap = columns; gap < columns + 3; ++gap) EXPECT_EQ(y.at(row, gap).bits, 0xFFFF);
+        }
+        gated(ActivationFunction::gelu_erf, gate.view(), x.view(), x.view());
+        EXPECT_EQ(std::memcmp(x.array.data(), y.array.data(), y.array.bytes()), 0);
+    }
+}
+
+TEST(Elementwise, FunctionsOfBFloat16InPlace) {
+    const float infinity = std::numeric_limits<float>::infinity();
+    std::vector<float> values = {0.0F, -0.0F, infinity, 3e38F, -3e38F, -1.5F, std::nanf("")};
+    values.resize(4099, 0.75F);
+    Tensor x = Tensor::of(values, {4099}), wanted = x, halves(DType::bf16, {4099});
+    copy(x, halves);
+    Tensor rounded(DType::f32, {4099});
+    copy(halves, rounded);
+    activation(ActivationFunction::silu, rounded, wanted);
+    activation(ActivationFunction::silu, halves, halves);
+    for (std::int64_t i = 0; i < 4099; ++i)
+        EXPECT_EQ(halves.as<BFloat16>()[i].bits, to_bfloat16(wanted.as<float>()[i]).bits) << i;
+    Tensor f16(DType::f16, {4});
+    EXPECT_EQ(message([&] { activation(ActivationFunction::silu, f16, f16); }),
+              "[activation] x must be contiguous f32, or bf16 on the CPU, got f16[4] on cpu");
+    EXPECT_EQ(message([&] { activation(ActivationFunction::silu, halves, x); }),
+              "[activation] y must be contiguous bf16[4099] on cpu, got f32[4099] on cpu");
 }
 
 TEST(Elementwise, ACallMayHaveLessThreads) {

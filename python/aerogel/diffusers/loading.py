@@ -27,6 +27,7 @@ from ..layer_choice import as_list, listed
 from ..linear import QuantizedLinear, place_of
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
 from .backend import compute_with
+from .modules import hasten
 
 Parts: TypeAlias = Mapping[str, torch.Tensor]  # the tensors of one layer by their names in it
 
@@ -221,7 +222,7 @@ class AerogelQuantizer(DiffusersQuantizer):
 
 def describe(model: Any, quantizer: AerogelQuantizer | None = None) -> None:
     """Makes a model with QuantizedLinear layers known to diffusers as a quantized one, so that save_pretrained writes what from_pretrained
-    needs. `aerogel.quantize` does this by itself for diffusers' models; timestep policies and quantized attention are not saved."""
+    needs; and exchanges what has a faster form (modules.py). `aerogel.quantize` does this by itself for diffusers' models; timestep policies and quantized attention are not saved."""
     found = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedLinear)}
     layers: dict[str, dict[str, Any]] = {n.removesuffix(".base_layer"): {"scheme": m.scheme, "group_size": m.group_size} for n, m in found.items()}
     quantizer = quantizer or AerogelQuantizer(AerogelConfig(next(iter(layers.values()))["scheme"]))
@@ -231,6 +232,7 @@ def describe(model: Any, quantizer: AerogelQuantizer | None = None) -> None:
     model.register_to_config(quantization_config=quantizer.quantization_config)
     if hasattr(model, "fuse_qkv_projections"):
         vars(model)["fuse_qkv_projections"] = _refuse_fusing
+    hasten(model)
     model.is_quantized = False  # diffusers then forbids .to(dtype); these layers take every float type, and the others may be cast
 
 
