@@ -175,10 +175,10 @@ def test_only_whole_patches():
     assert type(replaced["gelu"]) is GELU
 
 
-def test_dequantized_models_go_on():
+def test_dequantized_models_are_as_diffusers_made_them():
     model = wan()
+    kinds = [type(module) for module in model.modules()]
     aerogel.quantize(model, scheme="W8A16")
-    with torch.no_grad():
-        wanted = model(**inputs())[0]
-        model.dequantize()
-        assert torch.allclose(model(**inputs())[0], wanted, atol=1e-3)
+    assert kinds != [type(module) for module in model.modules()]
+    model.dequantize()
+    assert kinds == [type(module) for module in model.modules()]

@@ -27,7 +27,7 @@ from ..layer_choice import as_list, listed
 from ..linear import QuantizedLinear, place_of
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
 from .backend import compute_with
-from .modules import hasten
+from .modules import give_back, hasten
 
 Parts: TypeAlias = Mapping[str, torch.Tensor]  # the tensors of one layer by their names in it
 
@@ -215,6 +215,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         for name, layer in list(model.named_modules()):
             if isinstance(layer, QuantizedLinear):
                 _put(model, name, as_linear(layer, model.dtype))
+        give_back(model)
         vars(model).pop("fuse_qkv_projections", None)
         model._internal_dict = FrozenDict({k: v for k, v in model.config.items() if k != "quantization_config"})
         return model
