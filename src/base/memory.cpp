@@ -1,6 +1,7 @@
-// sysinfo(), RLIMIT_AS and control groups; madvise(); reading to empty the caches.
+// sysinfo(), RLIMIT_AS and control groups; madvise(), malloc_trim(); reading to empty the caches.
 #include "base/memory.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
@@ -85,6 +86,12 @@ void prefer_huge_pages(void* at, std::size_t bytes) noexcept {
     const std::uintptr_t first = (address + kPage - 1) / kPage * kPage,
                          end = (address + bytes) / kPage * kPage;
     madvise(static_cast<std::byte*>(at) + (first - address), end - first, MADV_HUGEPAGE);
+}
+
+void return_freed_memory() noexcept {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 std::int64_t cache_bytes() {

@@ -1,5 +1,5 @@
-// The machine's memory: how much of it there is, large arrays in huge pages, and caches emptied for
-// measuring.
+// The machine's memory: how much of it there is, large arrays in huge pages, what was freed given back, and
+// caches emptied for measuring.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +24,10 @@ inline constexpr std::size_t kLeastHuge = std::size_t{8} << 20;
 /// of a fresh array costs one page fault per 2 MiB instead of 512. A wish: nothing changes where the system
 /// has none or forbids them.
 void prefer_huge_pages(void* at, std::size_t bytes) noexcept;
+
+/// Gives the system the pages that the process has freed: the C library keeps arrays below 32 MiB for later, and
+/// hardly ever lets go of them. For the end of something large; takes milliseconds.
+void return_freed_memory() noexcept;
 
 /// Bytes of the last-level cache; 64 MiB where the system does not say.
 std::int64_t cache_bytes();

@@ -8,6 +8,7 @@
 
 #include "aerogel/linear.h"
 #include "aerogel/pipeline.h"
+#include "base/memory.h"
 
 namespace aerogel {
 
@@ -42,12 +43,15 @@ class PipelineComponent {
     /// Its turn is over. Who holds it goes on using it, where it is.
     void let_go(Keep keep) {
         if (keep == Keep::on_device) return;
-        std::shared_ptr<T> held, whole;  // let go of outside of the lock
-        const std::lock_guard lock(mutex_);
-        held.swap(held_);
-        if (keep == Keep::in_host_memory) return;
-        whole.swap(whole_);
-        in_use_.reset();
+        {
+            std::shared_ptr<T> held, whole;  // let go of outside of the lock
+            const std::lock_guard lock(mutex_);
+            held.swap(held_);
+            if (keep == Keep::in_host_memory) return;
+            whole.swap(whole_);
+            in_use_.reset();
+        }
+        return_freed_memory();
     }
 
   private:
