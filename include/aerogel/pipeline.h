@@ -171,7 +171,10 @@ class Pipeline {
     /// `options` with what is unset in `sampling` filled in from the folder; sizes that it does not know stay
     /// unset.
     GenerateOptions with_defaults(GenerateOptions options) const;
-    /// Whether generate() runs the text encoder; `options` as with_defaults() gives them.
+    /// Whether generate() runs passes without the caption, or with the negative one; `options` as
+    /// with_defaults() gives them.
+    bool guides(const GenerateOptions& options) const;
+    /// Whether it runs the text encoder; the same options.
     bool encodes_text(const GenerateOptions& options) const;
     /// InvalidArgument on sizes that the model cannot make, a first frame of another size, a prompt without
     /// text encoder ...

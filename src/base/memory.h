@@ -25,8 +25,8 @@ inline constexpr std::size_t kLeastHuge = std::size_t{8} << 20;
 /// has none or forbids them.
 void prefer_huge_pages(void* at, std::size_t bytes) noexcept;
 
-/// Gives the system the pages that the process has freed: the C library keeps arrays below 32 MiB for later, and
-/// hardly ever lets go of them. For the end of something large; takes milliseconds.
+/// Gives the system the pages that the process has freed: the C library keeps arrays below 32 MiB for later,
+/// and hardly ever lets go of them. For the end of something large; takes milliseconds.
 void return_freed_memory() noexcept;
 
 /// Bytes of the last-level cache; 64 MiB where the system does not say.

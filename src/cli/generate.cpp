@@ -36,7 +36,7 @@ constexpr std::int64_t kMostVideos = 1000;
 
 struct GenerateFlags {
     std::string model;
-    std::string prompt;
+    std::optional<std::string> prompt;
     std::string negative_prompt;
     std::string prompt_embeds;
     QuantizationFlags quantization;
@@ -64,7 +64,7 @@ struct GenerateFlags {
 
 GenerateOptions to_options(const GenerateFlags& flags) {
     GenerateOptions options;
-    options.prompt = flags.prompt;
+    options.prompt = flags.prompt.value_or("");
     options.negative_prompt = flags.negative_prompt;
     options.sampling = sampling_options("generate", flags.sampling);
     StepCacheConfig& cache = options.sampling.cache;
@@ -77,8 +77,8 @@ GenerateOptions to_options(const GenerateFlags& flags) {
             options.negative_prompt_embeds = file.tensor("negative_prompt_embeds").to(DType::f32);
         }
     }
-    if (const std::filesystem::path first = flags.first_frame; first.extension() != ".safetensors")
-        options.image = first;
+    if (!has_extension(flags.first_frame, ".safetensors"))
+        options.image = flags.first_frame;
     else
         options.first_frame = SafetensorsFile::open(flags.first_frame).tensor("first_frame").to(DType::f32);
     options.timestep_policy = policy_file(flags.quantization);
@@ -95,6 +95,11 @@ GenerateOptions to_options(const GenerateFlags& flags) {
 std::filesystem::path output_path(const GenerateFlags& flags, std::filesystem::path path, int index) {
     if (!path.has_filename()) path = path.parent_path();  // "folder/"
     if (flags.batch == 1) return path;
+    if (!path.has_filename() || path.filename() == "." || path.filename() == "..") {
+        throw InvalidArgument(fmt::format(
+            "[generate] the seeds of a batch stand in the names of the outputs, and {} is no name",
+            in_quotes(path.string())));
+    }
     const std::uint64_t seed = flags.sampling.options.seed + static_cast<std::uint64_t>(index);
     return path.replace_filename(
         fmt::format("{}-{}{}", path.stem().string(), seed, path.extension().string()));
@@ -127,13 +132,13 @@ void check_outputs(const GenerateFlags& flags) {
     if (!flags.preview.empty()) outputs.emplace_back(flags.preview);
     check_distinct("generate", outputs);
     if (flags.preview.empty()) return;
-    const std::filesystem::path preview = flags.preview;
-    const std::string ending = preview.extension().string();
+    check_video_path(flags.preview, {});
+    const std::string ending = extension_of(flags.preview);
     if (ending != ".png" && ending != ".jpg" && ending != ".jpeg" && ending != ".webp") {
         throw InvalidArgument(
             fmt::format("[generate] --preview writes .png, .jpg or .webp, got '{}'", flags.preview));
     }
-    check_output(flags, preview);
+    check_output(flags, flags.preview);
 }
 
 LoadOptions text_encoder_options(const GenerateFlags& flags, GenerateReport& report) {
@@ -172,9 +177,8 @@ void check_endings(const Pipeline& pipeline, const GenerateFlags& flags, const S
     const std::int64_t channels = pipeline.has_vae() ? 3 : pipeline.transformer_config().out_channels;
     for (const auto& output : flags.outputs)
         check_video_path(output, {channels, sampling.frames.value_or(1)});
-    if (flags.preview.empty()) return;
-    if (!pipeline.has_vae()) throw InvalidArgument("[generate] --preview needs a model folder with a VAE");
-    check_video_path(flags.preview, {});
+    if (!flags.preview.empty() && !pipeline.has_vae())
+        throw InvalidArgument("[generate] --preview needs a model folder with a VAE");
 }
 
 /// Bars of the stages on a terminal.
@@ -245,6 +249,11 @@ void write_outputs(const GenerateFlags& flags, double frames_per_second, Generat
 
 void run_generate(const GenerateFlags& flags) {
     check_outputs(flags);
+    if (flags.prompt.has_value() == !flags.prompt_embeds.empty()) {
+        throw InvalidArgument(
+            "[generate] what is to be made is said by --prompt, which may be empty, or by --prompt-embeds: "
+            "give one of them");
+    }
     if (flags.cache_threshold && step_cache_kind_from(flags.cache) == StepCacheKind::none)
         throw InvalidArgument("[generate] --cache-threshold says nothing without --cache");
     if (flags.preview_every > 0 && flags.preview.empty())
@@ -265,11 +274,17 @@ void run_generate(const GenerateFlags& flags) {
     report.text_encoder_description = flags.text_encoder_files;
     report.online = flags.quantization.online.quant_type;
     check_endings(pipeline, flags, report.options.sampling);
-    if (!flags.text_encoder_files.empty() && !pipeline.encodes_text(report.options)) {
+    if (!flags.negative_prompt.empty() && !pipeline.guides(report.options)) {
         throw InvalidArgument(
-            "[generate] --text-encoder-quantized says nothing where embeddings are given or the model folder "
-            "has "
-            "no text encoder that Aerogel can run");
+            fmt::format("[generate] --negative-prompt says nothing without guidance, which is {}",
+                        *report.options.sampling.guidance));
+    }
+    const bool quantizes_text = flags.text_encoder_scheme != "auto" || !flags.text_encoder_files.empty();
+    if (quantizes_text && !pipeline.encodes_text(report.options)) {
+        throw InvalidArgument(
+            fmt::format("[generate] --text-encoder-{} says nothing where embeddings are given or the model "
+                        "folder has no text encoder that Aerogel can run",
+                        flags.text_encoder_files.empty() ? "scheme" : "quantized"));
     }
     make_videos(pipeline, flags, report);
     write_outputs(flags, pipeline.frames_per_second(), report);

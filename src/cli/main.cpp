@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <new>
 #include <sstream>
+#include <string>
+#include <string_view>
 
 #include "aerogel/cancellation.h"
 #include "aerogel/version.h"
@@ -31,6 +33,15 @@ constexpr const char* kFooter =
     "  AEROGEL_LOG=dispatch                  print which kernel ran and why the others did not\n"
     "  AEROGEL_KERNEL=NAME                   force a kernel (aerogel inspect --kernels lists them)";
 
+// A flag given twice, in our words instead of CLI11's.
+std::string said_by(const CLI::ParseError& error) {
+    constexpr std::string_view kTwice = ": At Most 1 required but received ";
+    const std::string said = error.what();
+    const std::size_t at = said.find(kTwice);
+    if (at == std::string::npos) return said;
+    return fmt::format("{} takes one value, got {}", said.substr(0, at), said.substr(at + kTwice.size()));
+}
+
 // Help and version are no errors to CLI11's user, but to CLI11.
 int tell(const CLI::App& app, const CLI::ParseError& error) {
     std::ostringstream out, err;
@@ -41,7 +52,7 @@ int tell(const CLI::App& app, const CLI::ParseError& error) {
         aerogel::cli::print_text(text);
         return 0;
     }
-    aerogel::cli::print_error(fmt::format("{} (see --help)", error.what()));
+    aerogel::cli::print_error(fmt::format("{} (see --help)", said_by(error)));
     return 1;
 }
 

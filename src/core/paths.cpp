@@ -27,11 +27,15 @@ fs::file_type type_of(const fs::path& path) {
 
 }  // namespace
 
-bool has_extension(const fs::path& path, std::string_view extension) {
+std::string extension_of(const fs::path& path) {
     std::string own = path.extension().string();
     for (char& letter : own)
         if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
-    return own == extension;
+    return own;
+}
+
+bool has_extension(const fs::path& path, std::string_view extension) {
+    return extension_of(path) == extension;
 }
 
 bool path_exists(const fs::path& path) {

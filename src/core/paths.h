@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -16,7 +17,9 @@ bool is_folder(const std::filesystem::path& path);
 bool is_file(const std::filesystem::path& path);
 /// True when both are there and are one file.
 bool is_same_file(const std::filesystem::path& a, const std::filesystem::path& b);
-/// True when the name ends so, ".gguf", in any case of the letters.
+/// ".gguf", in small letters whatever those of the name are; empty where there is none.
+std::string extension_of(const std::filesystem::path& path);
+/// True when that is `extension`.
 bool has_extension(const std::filesystem::path& path, std::string_view extension);
 /// Absolute, without links and dots as far as it is there: paths of one file are equal. IoError.
 std::filesystem::path full_path(const std::filesystem::path& path);

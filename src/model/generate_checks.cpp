@@ -7,7 +7,6 @@
 
 #include "aerogel/error.h"
 #include "model/frame_sampler.h"
-#include "model/guidance.h"
 #include "model/image/frame_condition.h"
 #include "model/sampling_run.h"
 #include "model/slots.h"
@@ -53,9 +52,13 @@ void check_options(const GenerateOptions& call, const CallOf& of) {
         throw InvalidArgument(
             "[generate] guidance_2 is of a second expert, and this pipeline has one transformer");
     }
-    if (!folder.defaults.can_guide && *sampling.guidance > no_guidance(folder.row->guidance)) {
+    if (!folder.defaults.can_guide && folder.guides(sampling)) {
         throw InvalidArgument(fmt::format("[generate] this model is distilled and takes no guidance, got {}",
                                           *sampling.guidance));
+    }
+    const bool begins = !call.image.empty() || call.first_frame.defined();
+    if (begins && of.vae != nullptr && !of.vae->video) {
+        throw InvalidArgument("[generate] this model makes pictures: a first frame is for models of videos");
     }
     if (call.sparse) check_sparse(*call.sparse, of.config, of.device);
     check_embeddings(call.prompt_embeds, "prompt_embeds", of.config.text_dim);

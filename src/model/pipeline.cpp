@@ -166,14 +166,6 @@ struct Pipeline::Parts {
         return parts;
     }
 
-    GuidanceRule guidance_rule() const {
-        return folder.row != nullptr ? folder.row->guidance : GuidanceRule::plain;
-    }
-    /// Whether a pass without the caption runs.
-    bool guides(const SamplingOptions& sampling) const {
-        const double none = no_guidance(guidance_rule());
-        return *sampling.guidance > none || sampling.guidance_2.value_or(none) > none;
-    }
     const Shape& token() const { return configs[0].patch_size; }
     /// Tokens of one frame, where sizes are known; 0 otherwise.
     double frame_tokens(const SamplingOptions& sampling) const {
@@ -482,7 +474,7 @@ GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
     fill(sampling.height, folder.sampling.height, size(folder.defaults.height));
     fill(sampling.width, folder.sampling.width, size(folder.defaults.width));
     fill(sampling.steps, folder.sampling.steps, std::optional(folder.row ? folder.defaults.steps : kSteps));
-    if (!can_guide && !sampling.guidance) sampling.guidance = no_guidance(parts_->guidance_rule());
+    if (!can_guide && !sampling.guidance) sampling.guidance = no_guidance(folder.guidance_rule());
     fill(sampling.guidance, folder.sampling.guidance,
          std::optional(folder.row ? folder.defaults.guidance : kGuidance));
     fill(sampling.sampler, folder.sampling.sampler, std::optional(SamplerKind::unipc));
@@ -492,10 +484,13 @@ GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
     return options;
 }
 
+bool Pipeline::guides(const GenerateOptions& options) const {
+    return parts_->folder.guides(options.sampling);
+}
+
 bool Pipeline::encodes_text(const GenerateOptions& options) const {
     if (!has_text_encoder()) return false;
-    return !options.prompt_embeds.defined() ||
-           (parts_->guides(options.sampling) && !options.negative_prompt_embeds.defined());
+    return !options.prompt_embeds.defined() || (guides(options) && !options.negative_prompt_embeds.defined());
 }
 
 GenerateResult Pipeline::generate(const GenerateOptions& options) const {
@@ -519,7 +514,7 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
     Stages stages(options);
     Conditions conditions;
     conditions.prompt = parts.embeddings(options, false, stages);
-    if (parts.guides(sampling)) conditions.negative = parts.embeddings(options, true, stages);
+    if (parts.folder.guides(sampling)) conditions.negative = parts.embeddings(options, true, stages);
     parts.text.let_go(options.keep);
     parts.look_at_pictures(given_pictures, options, conditions, stages);
     if (options.on_preview && has_vae()) {

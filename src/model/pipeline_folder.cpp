@@ -15,6 +15,7 @@
 #include "core/text.h"
 #include "model/component_list.h"
 #include "model/config_values.h"
+#include "model/guidance.h"
 #include "model/text/prompt_encoder.h"
 
 namespace aerogel {
@@ -189,6 +190,11 @@ PipelineFolder PipelineFolder::read(const fs::path& path) {
         folder.expand_timesteps = index->at("expand_timesteps").flag();
     folder.experts = Experts::read(components);
     return folder;
+}
+
+bool PipelineFolder::guides(const SamplingOptions& options) const {
+    const double none = no_guidance(guidance_rule());
+    return *options.guidance > none || options.guidance_2.value_or(none) > none;
 }
 
 double PipelineFolder::shift(double tokens, int steps) const {

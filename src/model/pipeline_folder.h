@@ -48,6 +48,9 @@ struct PipelineFolder {
     static PipelineFolder read(const std::filesystem::path& folder);
     /// A given picture becomes channels beside the noise.
     bool joins_pictures() const { return row != nullptr && row->from_image && !expand_timesteps; }
+    GuidanceRule guidance_rule() const { return row != nullptr ? row->guidance : GuidanceRule::plain; }
+    /// Whether a pass without the caption runs, where defaults are filled in.
+    bool guides(const SamplingOptions& options) const;
     /// The shift for so many tokens of one frame and steps; 3 where nothing is said.
     double shift(double tokens, int steps) const;
 };

@@ -134,7 +134,7 @@ class Run {
         if (!inputs_.negative_prompt_embeds.defined()) return conditional;
         const Tensor negative = velocity(step, /*conditional=*/false);
         const PipelineRow* row = inputs_.folder.row;
-        guide(row != nullptr ? row->guidance : GuidanceRule::plain, guidance(),
+        guide(inputs_.folder.guidance_rule(), guidance(),
               {conditional, negative, row != nullptr ? row->token_side : 1});
         return conditional;
     }

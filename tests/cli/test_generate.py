@@ -170,7 +170,7 @@ def test_missing_ffmpeg_is_named(aerogel, tiny_pipeline, tmp_path):
             assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("ending", [".png", ".jpg", ".jpeg", ".webp"])
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".jpeg", ".webp", ".JPG", ".PNG"])
 def test_pictures_of_every_kind(aerogel, tiny_pipeline, tmp_path, ending):
     path = tmp_path / f"p{ending}"
     generate(aerogel, tiny_pipeline, "--frames", 1, "--size", "64x32", "-o", path, "-o", tmp_path / "p.safetensors")
@@ -180,7 +180,7 @@ def test_pictures_of_every_kind(aerogel, tiny_pipeline, tmp_path, ending):
     video = load_file(tmp_path / "p.safetensors")["video"]
     exact = np.clip((video[:, 0].transpose(1, 2, 0) + 1) * 127.5, 0, 255) @ [0.299, 0.587, 0.114]
     print(f"{ending}: {np.abs(luma - exact).mean():.1f}")
-    assert np.abs(luma - exact).mean() < (1 if ending == ".png" else 8) < np.abs(luma - exact[:, ::-1]).mean() / 4
+    assert np.abs(luma - exact).mean() < (1 if ending.lower() == ".png" else 8) < np.abs(luma - exact[:, ::-1]).mean() / 4
 
 
 def test_a_png_tells_how_it_was_made(aerogel, tiny_pipeline, tmp_path):

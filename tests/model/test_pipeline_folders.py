@@ -15,7 +15,7 @@ torch.set_num_threads(1)  # the models are tiny
     (dict(height=60), "height must be a positive multiple of 16, got 60"),
     (dict(frames=5), "this model makes pictures: frames must be 1, got 5"),
     (dict(guidance="nan"), "guidance must be a number"),
-    (dict(image="none.png"), "none.png"), (dict(guidance_2=3), "guidance_2 is of a second expert"),
+    (dict(image="none.png"), "this model makes pictures: a first frame is for models of videos"), (dict(guidance_2=3), "guidance_2 is of a second expert"),
     (dict(shift=0), "shift must be from 0.001 to"), (dict(last_image="none.png"), "last_image is for image-to-video"),
     (dict(height=1048576, width=1048576), "of memory, but only")])
 def test_wrong_settings_are_found_before_the_work(folders, settings, message, tmp_path):
@@ -52,6 +52,7 @@ def low_rank(down=(2, 48), up=(48, 2), name=LAYER, value=1.0):
      "negative_prompt_embeds must be f32[1,*,48], got f32[2,3,48]"),
     (["--sparse", "ada_bsa", "--start-step", 1, "--block-size", 15], "block_size must be 16 to 128, got 15"),
     (["--sparse", "rf_v2", "--start-step", 1, "--sparse-precision", "fp8"], "precision fp8, mix and mxfp4 go with rf_v3, got rf_v2"),
+    (["--first-frame", "nowhere.png"], "this model makes pictures: a first frame is for models of videos"),
     (["--start-step", 1, "--profile", [[[[0, 2, "spatial", 0.9]]] * 2] * 3], "the profile has 2 heads in layer 0, the model has 3"),
 ], ids=lambda value: value if isinstance(value, str) else value[0])
 def test_what_does_not_fit_is_told_before_anything_runs(folders, aerogel, flags, message, tmp_path):
@@ -161,9 +162,29 @@ def test_a_component_that_is_listed_as_nothing(folders, aerogel, tmp_path):
     assert run("wan_experts", transformer_2=nothing, boundary_ratio=None)["weight_bytes"] * 2 == run("wan_experts", steps=5)["weight_bytes"]
 
 
+def test_endings_may_be_capitals(folders, aerogel, tmp_path):
+    picture(tmp_path / "first.png", 1)
+    shutil.copy(tmp_path / "first.png", tmp_path / "FIRST.PNG")
+    picture(tmp_path / "photo.jpg", 1)
+    shutil.copy(tmp_path / "photo.jpg", tmp_path / "PHOTO.JPG")
+    made = {}
+    for name in ("first.png", "FIRST.PNG", "photo.jpg", "PHOTO.JPG"):
+        outputs = [tmp_path / f"{name}{ending}" for ending in (".SAFETENSORS", ".GIF")]
+        done = aerogel("generate", folders("wan_from_image")[0], "--prompt", "x", "--size", "32x32", "--frames", 5, "--steps", 1, "--first-frame", tmp_path / name,
+                       "-o", outputs[0], "-o", outputs[1])
+        assert done.returncode == 0, done.stderr
+        made[name] = load_file(outputs[0])["video"]
+        same = aerogel("compare", *outputs, "--json")
+        assert same.returncode == 0 and json.loads(same.stdout)["results"][0]["psnr"] > 20, same
+    assert torch.equal(made["first.png"], made["FIRST.PNG"]) and torch.equal(made["photo.jpg"], made["PHOTO.JPG"])
+    assert not torch.equal(made["first.png"], made["photo.jpg"])
+
+
 def test_image_to_video_needs_a_picture(folders, tmp_path):
     done = run_program("pipeline_generate", folders("wan_from_image")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1")
     assert done.returncode == 1 and "image must be given" in done.stderr
+    done = run_program("pipeline_generate", folders("wan_from_image")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1", "image=none.png")
+    assert done.returncode == 1 and "none.png" in done.stderr
 
 
 def test_folders_that_are_wrong(folders, tmp_path):

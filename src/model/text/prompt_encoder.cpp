@@ -142,10 +142,10 @@ bool has_captions(const std::filesystem::path& folder) {
 
 std::unique_ptr<PromptEncoder> PromptEncoder::load(const std::filesystem::path& folder,
                                                    const LoadOptions& options) {
-    if (has_captions(folder) && !options.quantized.empty()) {
+    if (has_captions(folder) && (options.online || !options.quantized.empty())) {
         throw InvalidArgument(
-            fmt::format("[text encoder] {}: captions of a vocabulary have no layers to take from {}",
-                        folder.string(), options.quantized.string()));
+            fmt::format("[text encoder] {}: captions of a vocabulary have no layers to {}", folder.string(),
+                        options.online ? "quantize" : "take from " + options.quantized.string()));
     }
     if (has_captions(folder))
         return std::make_unique<CaptionEncoder>(folder / "text_encoder", options.device);

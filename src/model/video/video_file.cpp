@@ -51,13 +51,23 @@ const std::vector<Encoding>& encodings() {
     return kEncodings;
 }
 
+// Of one kind of file one ending.
+std::string ending_of(const fs::path& path) {
+    const std::string ending = extension_of(path);
+    return ending == ".jpeg" ? ".jpg" : ending;
+}
+
 // Null where there is none of this ending.
 const Encoding* encoding_of(const fs::path& path) {
-    const std::string ending = path.extension() == ".jpeg" ? ".jpg" : path.extension().string();
+    const std::string ending = ending_of(path);
     for (const Encoding& encoding : encodings()) {
         if (encoding.ending == ending) return &encoding;
     }
     return nullptr;
+}
+
+bool is_a_file_of_frames(const fs::path& path) {
+    return encoding_of(path) != nullptr || has_extension(path, ".png") || has_extension(path, ".safetensors");
 }
 
 // What no video of today needs, checked before memory is taken.
@@ -142,11 +152,11 @@ void write_png_folder(const fs::path& folder, const Frames& frames, const std::s
 // What both programs may open: this one file, as what its name says. A playlist or list of files under the
 // name of a video names other files and addresses, which its demuxer would open.
 std::vector<std::string> input_arguments(const fs::path& path) {
-    const std::string ending = path.extension().string();
-    const char* format = ending == ".gif"                        ? "gif"
-                         : ending == ".jpg" || ending == ".jpeg" ? "jpeg_pipe"
-                         : ending == ".webp"                     ? "webp_pipe"
-                                                                 : "mov";
+    const std::string ending = ending_of(path);
+    const char* format = ending == ".gif"    ? "gif"
+                         : ending == ".jpg"  ? "jpeg_pipe"
+                         : ending == ".webp" ? "webp_pipe"
+                                             : "mov";
     return {"-protocol_whitelist", "file", "-f", format};
 }
 
@@ -176,7 +186,7 @@ void check_size(const fs::path& path, std::int64_t frames, std::int64_t frame_by
 Frames read_png_folder(const fs::path& folder) {
     std::vector<fs::path> files;
     for (const fs::path& path : folder_entries(folder)) {
-        if (path.extension() == ".png") files.push_back(path);
+        if (has_extension(path, ".png")) files.push_back(path);
     }
     if (files.empty()) throw InvalidArgument("[video] no .png files in folder " + folder.string());
     Frames frames;
@@ -252,10 +262,15 @@ Frames decode_with_ffmpeg(const fs::path& path) {
 }  // namespace
 
 void check_video_path(const fs::path& path, const VideoShape& video) {
-    const std::string ending = path.extension().string();
+    const std::string ending = ending_of(path);
+    // ".gif" alone is the name of a folder, which nobody means.
+    if (ending.empty() && is_a_file_of_frames("name" + path.filename().string())) {
+        throw InvalidArgument(
+            fmt::format("[video] cannot write '{}': there is no name before the ending", path.string()));
+    }
     if (ending == ".safetensors") return;
     const Encoding* encoding = encoding_of(path);
-    if (encoding == nullptr && ending != ".png" && !ending.empty()) {
+    if (!ending.empty() && !is_a_file_of_frames(path)) {
         throw InvalidArgument(fmt::format("[video] cannot write '{}': {}", path.string(), kEndings));
     }
     if (encoding != nullptr) check_program("ffmpeg");
@@ -294,7 +309,7 @@ Frames to_frames(const Tensor& video) {
 
 void save_video(const fs::path& path, const Tensor& video, const SaveVideoOptions& options) {
     check_video_path(path, {video.dim(0), video.dim(1)});
-    const std::string ending = path.extension().string();
+    const std::string ending = ending_of(path);
     NewFolders folders(ending.empty() ? path : path.parent_path());
     if (ending == ".safetensors") {
         save_safetensors(path, {{"video", video}});
@@ -309,17 +324,17 @@ void save_video(const fs::path& path, const Tensor& video, const SaveVideoOption
 }
 
 bool is_frames_path(const fs::path& path) {
-    return path.extension() == ".mp4" || path.extension() == ".gif" || is_folder(path);
+    return has_extension(path, ".mp4") || has_extension(path, ".gif") || is_folder(path);
 }
 
 Picture read_picture(const fs::path& path) {
-    const std::string ending = path.extension().string();
+    const std::string ending = ending_of(path);
     const auto seen = [&](Picture picture) {
         constexpr std::size_t kMostBytes = std::size_t{1} << 30U;
         return upright(std::move(picture), exif_orientation(read_text_file(path, "picture", kMostBytes)));
     };
     if (ending == ".png") return seen(read_png(path));
-    if (ending != ".jpg" && ending != ".jpeg" && ending != ".webp") {
+    if (ending != ".jpg" && ending != ".webp") {
         throw InvalidArgument(
             fmt::format("[picture] cannot read '{}': expected .png, .jpg or .webp", path.string()));
     }
