@@ -84,12 +84,13 @@ def run_clip(folder, path, *more):
     return run_program("image_stages", "clip", path, folder / "preprocessor_config.json", folder, folder / "out.safetensors", *more)
 
 
-@pytest.mark.parametrize("changes, size", [
-    ({}, (45, 61)), ({"hidden_act": "quick_gelu"}, (61, 45)), ({"num_hidden_layers": 1}, (30, 30)),
-    ({"num_attention_heads": 1, "patch_size": 15}, (200, 31)), ({"image_size": 33, "patch_size": 11}, (33, 80))])
-def test_clip_is_that_of_transformers(tmp_path, changes, size):
+@pytest.mark.parametrize("changes, of_processor, size", [
+    ({}, {}, (45, 61)), ({"hidden_act": "quick_gelu"}, {}, (61, 45)), ({"num_hidden_layers": 1}, {"rescale_factor": 1 / 128}, (30, 30)),
+    ({"num_attention_heads": 1, "patch_size": 15}, {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}, (200, 31)),
+    ({"image_size": 33, "patch_size": 11}, {}, (33, 80))])
+def test_clip_is_that_of_transformers(tmp_path, changes, of_processor, size):
     model = encoder(tmp_path, **changes)
-    prepared = processor(tmp_path, model.config.image_size)
+    prepared = processor(tmp_path, model.config.image_size, **of_processor)
     path, other = picture(tmp_path, *size), picture(tmp_path, *size[::-1], seed=1, name="other.png")
     done = run_clip(tmp_path, path, other)
     assert done.returncode == 0, done.stderr
@@ -130,6 +131,7 @@ def test_files_with_the_old_prefix_and_what_is_not_used(tmp_path):
     ("preprocessor_config.json", {"size": {"height": 30}}, "size.shortest_edge must be a whole number"),
     ("preprocessor_config.json", {"crop_size": {"height": 31, "width": 30}}, "crop_size.height must be a whole number from 1 to 30"),
     ("preprocessor_config.json", {"crop_size": {"height": 29, "width": 30}}, "pixels must be f32[*,3,30,30], got f32[1,3,29,30]"),
+    ("preprocessor_config.json", {"image_mean": [1, 1]}, "image_mean must be a list of three numbers"),
     ("preprocessor_config.json", {"image_std": [1, 0, 1]}, "image_std[1] must be")])
 def test_bad_folders(tmp_path, file, change, expected):
     encoder(tmp_path)

@@ -2,11 +2,12 @@
 import json
 import shutil
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from wan_models import edit_json, run_program
-from whole_pipelines import picture, wan_transformer
+from whole_pipelines import VIDEO_VAE, clip, picture, randomized, wan_transformer
 
 torch.set_num_threads(1)  # the models are tiny
 
@@ -97,9 +98,16 @@ def with_tensor(file, name, shape):
     return lambda folder: save_file(load_file(folder / file) | {name: torch.zeros(shape)}, folder / file)
 
 
-def transformer_of_a_video(folder):
-    """One that takes the noise alone."""
-    wan_transformer().save_pretrained(folder / "transformer")
+def with_model(part, make, **changes):
+    """Another model of the same class."""
+    return lambda folder: make(**changes).save_pretrained(folder / part)
+
+
+def with_vae(**changes):
+    return with_model("vae", lambda **settings: randomized(diffusers.AutoencoderKLWan(**{**VIDEO_VAE, **settings})), **changes)
+
+
+transformer_of_a_video = with_model("transformer", wan_transformer)  # takes the noise alone
 
 
 CLIP, PROCESSOR = "image_encoder/model.safetensors", "image_processor/preprocessor_config.json"
@@ -116,8 +124,15 @@ CLIP, PROCESSOR = "image_encoder/model.safetensors", "image_processor/preprocess
     ("wan_from_image", set_key(PROCESSOR, crop_size=dict(height=14, width=28)), "crop_size must be 28x28, the image_size of"),
     ("wan_from_image", set_key("model_index.json", image_encoder=[None, None]), "image_encoder is [null,null]: the transformer is told what it sees"),
     ("wan_from_image", set_key("model_index.json", image_processor=None), "image_processor is null: the transformer is told"),
+    ("wan_from_image", with_model("image_encoder", clip, hidden_size=32), "hidden_size must be 24, the image_dim of the transformer, got 32"),
+    ("wan_between_images", with_model("image_encoder", clip, patch_size=7),
+     "must give half of the 10 tokens of the transformer's pos_embed_seq_len, got 17"),
+    ("wan_from_image", with_vae(z_dim=8, latents_mean=[0.0] * 8, latents_std=[1.0] * 8), "the model gives 4 channels, but the latents of the VAE have 8"),
     ("wan_from_image", transformer_of_a_video, "the model takes 4 channels and gives 4; a given picture is 8 channels: this model takes none"),
     ("wan_experts_from_image", transformer_of_a_video, "transformer_2/config.json: in_channels must be 4 as in transformer, got 12"),
+    ("wan_experts_from_image", with_model("transformer_2", wan_transformer, in_channels=12, patch_size=(1, 1, 1)), "patch_size must be [1,2,2] as in transformer, got [1,1,1]"),
+    ("wan_experts_from_image", with_model("transformer_2", wan_transformer, in_channels=12, out_channels=5), "out_channels must be 4 as in transformer, got 5"),
+    ("wan_experts_from_image", with_model("transformer_2", wan_transformer, in_channels=12, text_dim=47), "text_dim must be 48 as in transformer, got 47"),
     ("wan_experts_from_image", set_key("model_index.json", transformer_2=[None, None]), "boundary_ratio needs a second transformer, but"),
     ("wan_between_images", None, "this model is told a first and a last picture (pos_embed_seq_len), got no last_image"),
 ])

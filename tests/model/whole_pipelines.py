@@ -101,13 +101,16 @@ def wan_experts(work):
                                  scheduler=unipc(3.0), **wan_parts(work))
 
 
+def clip(**changes):
+    settings = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14)
+    return randomized(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**{**settings, **changes})))
+
+
 def wan_from_image(work, last=False):
-    vision = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(
-        hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14))
     return diffusers.WanImageToVideoPipeline(
         transformer=wan_transformer(in_channels=4 + 4 + 4, image_dim=24, added_kv_proj_dim=32,
                                     pos_embed_seq_len=10 if last else None), scheduler=unipc(3.0),
-        image_encoder=randomized(vision), image_processor=transformers.CLIPImageProcessor(
+        image_encoder=clip(), image_processor=transformers.CLIPImageProcessor(
             size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}), **wan_parts(work))
 
 
