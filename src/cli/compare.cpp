@@ -62,9 +62,12 @@ void run_compare(const CompareOptions& options) {
 
 void add_compare(CLI::App& app) {
     auto* command = app.add_subcommand(
-        "compare", "Measure how close two videos or sets of tensors are: PSNR, SSIM, cosine, relative L1/L2");
+        "compare",
+        "Measure how close two videos, pictures or sets of tensors are: PSNR, SSIM, cosine, relative L1/L2");
     auto options = std::make_shared<CompareOptions>();
-    command->add_option("A", options->a, "The reference: .mp4, .gif, a folder of PNG files or .safetensors")
+    command
+        ->add_option("A", options->a,
+                     "The reference: .mp4, .gif, a folder of PNG files, .png, .jpg, .webp or .safetensors")
         ->required();
     command->add_option("B", options->b, "The file or folder to compare with it")->required();
     command->add_flag("--json", options->json, "Print JSON");

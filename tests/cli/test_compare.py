@@ -46,6 +46,25 @@ def test_equal_videos(aerogel, videos):
     assert (row["psnr"], row["ssim"], row["largest"]) == ("inf", 1.0, 0.0)
 
 
+def test_pictures(aerogel, videos):
+    """As one frame: two of them, and one beside what has one frame."""
+    folder, a, b = videos
+    first, second = (as_pixels(video)[0].astype(np.uint8) for video in (a, b))
+    Image.fromarray(first).save(folder / "a.png")
+    Image.fromarray(second).save(folder / "B.PNG")
+    Image.fromarray(first).save(folder / "a.webp", lossless=True)
+    Image.fromarray(np.kron(first, np.ones((8, 8, 1), np.uint8))).save(folder / "large.png")
+    Image.fromarray(np.kron(first, np.ones((8, 8, 1), np.uint8))).save(folder / "large.jpg", quality=100, subsampling=0)
+    save_file({"video": a[:, :1].copy()}, folder / "one.safetensors")
+    (row,) = compare(aerogel, folder / "a.png", folder / "B.PNG")
+    assert row["psnr"] == pytest.approx(10 * math.log10(255**2 / ((first.astype(float) - second) ** 2).mean()), rel=1e-12)
+    for other in ("a.webp", "one.safetensors"):
+        assert compare(aerogel, folder / "a.png", folder / other)[0]["psnr"] == "inf"
+    assert 30 < compare(aerogel, folder / "large.png", folder / "large.jpg")[0]["psnr"] < 60
+    done = aerogel("compare", folder / "a.png", folder / "a.safetensors")
+    assert done.returncode == 1 and "1 frames of 20x16, and 3 frames of 20x16" in done.stderr
+
+
 def test_png_folders_and_gif_are_exact(aerogel, videos):
     folder, a, _ = videos
     pixels = as_pixels(a).astype(np.uint8) // 64 * 64  # few colours, so that a GIF palette holds them all

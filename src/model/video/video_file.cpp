@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
@@ -324,7 +325,7 @@ void save_video(const fs::path& path, const Tensor& video, const SaveVideoOption
 }
 
 bool is_frames_path(const fs::path& path) {
-    return has_extension(path, ".mp4") || has_extension(path, ".gif") || is_folder(path);
+    return is_folder(path) || (is_a_file_of_frames(path) && !has_extension(path, ".safetensors"));
 }
 
 Picture read_picture(const fs::path& path) {
@@ -344,7 +345,11 @@ Picture read_picture(const fs::path& path) {
 }
 
 Frames read_frames(const fs::path& path) {
-    return is_folder(path) ? read_png_folder(path) : decode_with_ffmpeg(path);
+    if (is_folder(path)) return read_png_folder(path);
+    const std::string ending = ending_of(path);
+    if (ending == ".mp4" || ending == ".gif") return decode_with_ffmpeg(path);
+    Picture picture = read_picture(path);
+    return {1, picture.height, picture.width, std::move(picture.pixels)};
 }
 
 }  // namespace aerogel

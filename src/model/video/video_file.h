@@ -29,9 +29,10 @@ struct VideoShape {
 /// program that it takes is not there.
 void check_video_path(const std::filesystem::path& path, const VideoShape& video);
 
-/// True when `path` names a video this program can read as frames (.mp4, .gif, a folder of PNG files).
+/// True when `path` names a video or a picture that this program can read as frames: a folder of PNG files,
+/// or what it writes but .safetensors.
 bool is_frames_path(const std::filesystem::path& path);
-/// Reads .mp4, .gif or a folder of PNG files (in the order of their names).
+/// Reads .mp4, .gif, a folder of PNG files (in the order of their names), or a picture as one frame.
 Frames read_frames(const std::filesystem::path& path);
 /// Reads a .png, .jpg or .webp file, upright (exif_orientation). IoError, InvalidArgument.
 Picture read_picture(const std::filesystem::path& path);
