@@ -34,7 +34,7 @@ THIRD_PARTY = {
 }
 # Where PTX stands in a kernel's primitives, another compiler gets the tests' emulator of a GPU.
 EMULATED = ("src/kernels/cuda/primitives/", "emulator/")
-SYSTEM = re.compile(r"sys/\w+\.h|(unistd|fcntl|pthread|sched|dlfcn|errno|signal|spawn|cpuid|x86intrin|\w*mmintrin)\.h")
+SYSTEM = re.compile(r"sys/\w+\.h|(unistd|malloc|fcntl|pthread|sched|dlfcn|errno|signal|spawn|cpuid|x86intrin|\w*mmintrin)\.h")
 
 
 def layer_of(path, text):
