@@ -37,8 +37,10 @@ struct FinishScores {
     void operator()(const std::int32_t* sums) const {
         for (std::int64_t column = 0; column < width; column += kTileSide) {
             const __m512 scale = Avx512::load(map->key_scale + key + column);
-            const __m512i bias = _mm512_mullo_epi32(_mm512_loadu_si512(map->key_sum + key + column),
-                                                    _mm512_set1_epi32(map->key_bias));
+            __m512i bias = _mm512_setzero_si512();
+            if (map->key_bias != 0)  // else nobody has summed the keys
+                bias = _mm512_mullo_epi32(_mm512_loadu_si512(map->key_sum + key + column),
+                                          _mm512_set1_epi32(map->key_bias));
             for (std::int64_t r = 0; r < rows; ++r) {
                 const __m512i sum = _mm512_load_si512(sums + r * kBlockSide + column);
                 const __m512 score = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, bias));
