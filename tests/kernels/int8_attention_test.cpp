@@ -32,7 +32,6 @@ TEST(QuantizedAttentionKernels, AllProblemsWithinBounds) {
     int next = 0;
     for (const AttentionCase& test_case : attention_cases()) {
         if (test_case.problem.causal || test_case.problem.biased) continue;  // float attention only
-        EXPECT_EQ(&int8_kernels(test_case).back().get(), &reference());
         ++next;  // each problem meets two of the kinds, each kind all sorts of problems
         for (const Scales kind : {static_cast<Scales>(next % 4), static_cast<Scales>((next + 1) % 4)}) {
             AttentionData arrays(test_case);

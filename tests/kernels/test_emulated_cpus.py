@@ -19,7 +19,8 @@ ABOVE = {"Nehalem": "avx2", "Haswell": "avx512"}
 # The parts of the suites that take an emulator seconds, not minutes.
 SUITES = ("ElementwiseKernels.*", "Hadamard.*", "DequantizeKernels.*", "LinearKernels.EveryKernelAgreesWithTheReference",
           "LinearKernels.SumsOfTheLargestKAreExact", "LinearKernels.EveryPair*", "LinearKernels.QuotientsAtTiesAreRoundedAsByDivision",
-          "AttentionKernels.AFull*", "AttentionKernels.AN*", "AttentionKernels.ARow*", "QuantizedAttentionKernels.Quot*", "SparseAttention.*", "Mx*", "Fp8*",
+          "AttentionKernels.AFull*", "AttentionKernels.AN*", "AttentionKernels.ARow*", "QuantizedAttentionKernels.AllProblems*",
+          "QuantizedAttentionKernels.Quot*", "SparseAttention.*", "Mx*", "Fp8*",
           "Int8*", "Dispatch*")
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="qemu-x86_64 is not installed (Debian: qemu-user)")
