@@ -9,8 +9,9 @@
 
 namespace aerogel::testing {
 
-/// The CPU. With AEROGEL_TEST_MACHINE=cuda that of CUDA devices, whose rows take arrays on the host
-/// (mirrored_kernels.h); cuda_own: without the rows that every card has; emulated_cpu: the CPU, slowly.
+/// The CPU, with software for the levels that it lacks. With AEROGEL_TEST_MACHINE=cuda that of CUDA devices,
+/// whose rows take arrays on the host (mirrored_kernels.h); cuda_own: without the rows that every card has;
+/// emulated_cpu: the CPU without software, slowly.
 const Machine& machine_under_test();
 bool tests_the_cpu();
 /// Empty, or why the process does not run the row, or runs it elsewhere.

@@ -8,6 +8,7 @@
 #include "core/hidden_memory.h"
 #include "kernels/cpu_kernels.h"
 #include "kernels/reference/kernels.h"
+#include "kernels/software_cpu.h"
 #ifdef AEROGEL_CUDA
 #include "kernels/cuda/list.h"
 #endif
@@ -56,7 +57,7 @@ const Machine& machine_under_test() {
         return mirrored.machine();
     }
 #endif
-    return cpu::kMachine;
+    return tested() == Tested::cpu ? cpu_with_software() : cpu::kMachine;
 }
 
 std::string not_tested(int level) {

@@ -1,12 +1,13 @@
-// AMX in plain loops. tests/CMakeLists.txt builds the kernels of src/kernels/cpu/amx once more with this file
-// before them, so that their tile instructions become the functions below; what the instructions refuse ends
-// the test. Everything is local to the including file.
+// AMX in loops over AVX2. tests/CMakeLists.txt builds the kernels of src/kernels/cpu/amx once more with this
+// file and software_avx512.h before them, so that their tile instructions become the functions below; what
+// the instructions refuse ends the test. Everything is local to the including file.
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #undef _tile_loadd
 #undef _tile_stored
@@ -86,19 +87,31 @@ inline void must_fit(const Tile& sums, const Tile& rows, const Tile& columns) {
     must(sums.rows == rows.rows && sums.row_bytes == columns.row_bytes && rows.row_bytes / 4 == columns.rows);
 }
 
-/// T: of the rows; columns are signed. Sums wrap around.
+template <typename T>
+__m256i even_bytes(__m256i x) {
+    return std::is_signed_v<T> ? _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8)
+                               : _mm256_and_si256(x, _mm256_set1_epi16(0xFF));
+}
+template <typename T>
+__m256i odd_bytes(__m256i x) {
+    return std::is_signed_v<T> ? _mm256_srai_epi16(x, 8) : _mm256_srli_epi16(x, 8);
+}
+
+/// T: of the rows; columns are signed. Sums wrap around. What lies behind the columns is zero.
 template <typename T>
 void dot_bytes(int to, int a, int b) {
     Tile &sums = used(to), &rows = used(a), &columns = used(b);
     must_fit(sums, rows, columns);
     for (std::int64_t i = 0; i < sums.rows; ++i) {
-        auto* out = sums.row<std::uint32_t>(i);
         for (std::int64_t k = 0; k < columns.rows; ++k) {
-            const T* x = rows.row<T>(i) + 4 * k;
-            const auto* w = columns.row<std::int8_t>(k);
-            for (std::int64_t n = 0; n < sums.row_bytes / 4; ++n)
-                out[n] += static_cast<std::uint32_t>(x[0] * w[4 * n] + x[1] * w[4 * n + 1] +
-                                                     x[2] * w[4 * n + 2] + x[3] * w[4 * n + 3]);
+            const __m256i x = _mm256_set1_epi32(rows.row<std::int32_t>(i)[k]);
+            for (std::int64_t half = 0; half < 2; ++half) {
+                const __m256i w = columns.row<__m256i>(k)[half];
+                const __m256i even = _mm256_madd_epi16(even_bytes<T>(x), even_bytes<std::int8_t>(w));
+                const __m256i odd = _mm256_madd_epi16(odd_bytes<T>(x), odd_bytes<std::int8_t>(w));
+                auto& sum = sums.row<__m256i>(i)[half];
+                sum = _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+            }
         }
     }
 }

@@ -7,6 +7,12 @@
 namespace aerogel {
 namespace {
 
+/// Here the compiler has to have the value, in a register.
+template <typename V>
+[[gnu::always_inline]] inline void hold(V& value) {
+    __asm__ volatile("" : "+v"(value));
+}
+
 /// sum = step(sum) for kChains independent sums from `zero` on, in every round: enough of them to hide what
 /// one addition waits for. The compiler may leave out no round.
 template <int kChains, typename V, typename Step>
@@ -18,7 +24,7 @@ void run_chains(std::int64_t rounds, V zero, const Step& step) {
 #pragma GCC unroll 16
         for (V& sum : sums) sum = step(sum);
 #pragma GCC unroll 16
-        for (V& sum : sums) __asm__ volatile("" : "+v"(sum));
+        for (V& sum : sums) hold(sum);
     }
 }
 

@@ -8,6 +8,17 @@
 namespace aerogel {
 namespace {
 
+/// vpdpbusd: sum += four products per lane, bytes of x unsigned and of w signed; exact, sums wrap around.
+inline __m512i dot_bytes(__m512i sum, __m512i x, __m512i w) {
+#ifdef __AVX512VNNI__
+    // By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the registers.
+    __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+    return sum;
+#else  // in software, for the tests
+    return _mm512_dpbusd_epi32(sum, x, w);
+#endif
+}
+
 struct Avx512Bytes : Avx512 {
     using I = __m512i;
     static constexpr std::int64_t kRows = 12;
@@ -30,12 +41,7 @@ struct Avx512Bytes : Avx512 {
         static constexpr int kRows = 12, kPanels = 2;
         static constexpr int kInRegisters = 2;
         static I row(const std::int32_t* x) { return broadcast(x); }
-        /// By hand: the compiler reorders the intrinsics of a block until the sums no longer fit the
-        /// registers.
-        static I dot(I sum, I x, I w) {
-            __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
-            return sum;
-        }
+        static I dot(I sum, I x, I w) { return dot_bytes(sum, x, w); }
     };
     using Scores = Bytes;
     using Weights = Bytes;
