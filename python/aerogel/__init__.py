@@ -25,7 +25,7 @@ from .timestep import TimestepManager, TimestepPolicyConfig, timestep_callback
 
 if TYPE_CHECKING:
     from .attention.module import QuantizedAttention
-    from .diffusers import AerogelConfig, enable_sparse_attention
+    from .diffusers import AerogelConfig, enable_sparse_attention, hasten
     from .linear import QuantizedLinear
     from .model_plan import OnlineQuantConfig, QuantizeReport
     from .quantization import quantize, schemes
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 _WITH_TORCH = {"quantize": "quantization", "OnlineQuantConfig": "model_plan", "QuantizeReport": "model_plan", "schemes": "quantization",
                "QuantizedLinear": "linear", "QuantizedAttention": "attention.module", "AerogelConfig": "diffusers",
-               "enable_sparse_attention": "diffusers", "tune": "tuning", "TuneReport": "tuning"}
+               "enable_sparse_attention": "diffusers", "hasten": "diffusers", "tune": "tuning", "TuneReport": "tuning"}
 __all__ = ["attention", "quantized_attention", "sparse_attention", "inspect", "InspectReport", "compare", "Comparison", "export", "ExportReport",
            "calibrate", "Calibration", "num_threads", "set_num_threads", "TimestepManager", "TimestepPolicyConfig", "quantize",
            "OnlineQuantConfig", "QuantizeReport", "schemes", "QuantizedLinear", "QuantizedAttention", "timestep_callback", "AerogelConfig",
-           "enable_sparse_attention", "tune", "TuneReport"]  # written out: type checkers read nothing else
+           "enable_sparse_attention", "hasten", "tune", "TuneReport"]  # written out: type checkers read nothing else
 
 
 if not TYPE_CHECKING:  # type checkers would take any name at all for one that is there

@@ -14,6 +14,7 @@ void bind_attention(nanobind::module_& module);
 void bind_sparse_attention(nanobind::module_& module);
 void bind_rotated_norm(nanobind::module_& module);
 void bind_activation(nanobind::module_& module);
+void bind_convolution(nanobind::module_& module);
 void bind_model_plan(nanobind::module_& module);
 void bind_export(nanobind::module_& module);
 void bind_reports(nanobind::module_& module);

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 pytest.importorskip("diffusers")
 import aerogel.diffusers  # noqa: E402
 from aerogel.diffusers.feed_forward import activation, gated  # noqa: E402
-from aerogel.diffusers.modules import FASTER, hasten  # noqa: E402
+from aerogel.diffusers.modules import FASTER, exchange  # noqa: E402
 from aerogel.diffusers.patches import PatchEmbedding  # noqa: E402
 from diffusers import WanTransformer3DModel  # noqa: E402
 from diffusers.models.activations import GEGLU, GELU, SwiGLU  # noqa: E402
@@ -77,7 +77,7 @@ def test_every_row_is_its_class_and_keeps_its_state():
         names, x = list(holder.state_dict()), torch.randn(2, 3, 8) if kind is not nn.Conv3d else torch.randn(1, 4, 2, 6, 4)
         with torch.no_grad():
             wanted = module(x)
-            hasten(holder)
+            exchange(holder, FASTER)
             assert type(holder["it"]) is faster and list(holder.state_dict()) == names
             assert torch.allclose(holder["it"](x), wanted, rtol=1e-5, atol=1e-6)
         grown = x.clone().requires_grad_()
@@ -151,7 +151,7 @@ def test_patches(dtype, bias):
     conv = nn.Conv3d(5, 7, (2, 3, 4), (2, 3, 4), bias=bias)
     halves, x = copy.deepcopy(conv).to(dtype), torch.randn(2, 5, 5, 9, 10).to(dtype)
     holder = nn.ModuleDict({"conv": halves})
-    hasten(holder)
+    exchange(holder, FASTER)
     with torch.no_grad():
         exact = copy.deepcopy(halves).double()
         exact.__class__ = nn.Conv3d
@@ -167,11 +167,11 @@ def test_patches(dtype, bias):
 def test_only_whole_patches():
     for conv in (nn.Conv3d(4, 4, 3, 1), nn.Conv3d(4, 4, 2, 2, padding=1), nn.Conv3d(4, 4, 2, 2, groups=2), nn.Conv3d(4, 4, 2, 2, dilation=2)):
         holder = nn.ModuleDict({"conv": conv})
-        hasten(holder)
+        exchange(holder, FASTER)
         assert holder["conv"] is conv
     replaced = nn.ModuleDict({"gelu": GELU(4, 4)})
     replaced["gelu"].forward = lambda x: x
-    hasten(replaced)
+    exchange(replaced, FASTER)
     assert type(replaced["gelu"]) is GELU
 
 

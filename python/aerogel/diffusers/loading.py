@@ -27,7 +27,7 @@ from ..layer_choice import as_list, listed
 from ..linear import QuantizedLinear, place_of
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
 from .backend import compute_with
-from .modules import give_back, hasten
+from .modules import FASTER, exchange, give_back
 
 Parts: TypeAlias = Mapping[str, torch.Tensor]  # the tensors of one layer by their names in it
 
@@ -233,7 +233,7 @@ def describe(model: Any, quantizer: AerogelQuantizer | None = None) -> None:
     model.register_to_config(quantization_config=quantizer.quantization_config)
     if hasattr(model, "fuse_qkv_projections"):
         vars(model)["fuse_qkv_projections"] = _refuse_fusing
-    hasten(model)
+    exchange(model, FASTER)
     model.is_quantized = False  # diffusers then forbids .to(dtype); these layers take every float type, and the others may be cast
 
 

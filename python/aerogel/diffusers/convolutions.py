@@ -1,0 +1,86 @@
+"""The convolutions of VAEs by the core, channels last (Winograd's where a kernel has 3 x 3 taps: Lavin and Gray, arXiv 1509.09308)."""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch import nn
+
+from .. import _core
+from .._arrays import empty, handed
+from .._packed import State, state_of
+from .._watching import nobody_watches
+
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_packed: weakref.WeakKeyDictionary[nn.Module, tuple[list[State], Any]] = weakref.WeakKeyDictionary()  # what was made of which weights
+
+
+def fits(conv: Any, x: torch.Tensor) -> bool:
+    """Whether the core computes this, and nobody would miss what torch does not see."""
+    plain = conv.padding_mode == "zeros" and conv.groups == 1 and set(conv.dilation) == {1} and not isinstance(conv.padding, str)
+    right = x.ndim == conv.weight.ndim and x.shape[1] == conv.in_channels and x.dtype == conv.weight.dtype and x.dtype in _FLOATS and x.numel() > 0
+    return plain and right and x.is_cpu and conv.weight.is_cpu and nobody_watches(x) and not (torch.is_grad_enabled() and conv.weight.requires_grad)
+
+
+def convolve(conv: Any, x: torch.Tensor, padding: Sequence[int], before: torch.Tensor | None = None) -> torch.Tensor | None:
+    """x [frames, channels, height, width] -> y likewise, its channels side by side in memory; computed in float32. padding: zeros in front of the
+    frames, of which `before`, the last frames before x, take the place of as many, and on both sides of lines and columns. None for an x that
+    is smaller than the kernel."""
+    kernel, stride = (1, *conv.kernel_size)[-3:], (1, *conv.stride)[-3:]
+    around = (padding[0], 2 * padding[1], 2 * padding[2])
+    sizes = [(n + more - size) // step + 1 for n, more, size, step in zip((x.shape[0], *x.shape[2:]), around, kernel, stride)]
+    if min(sizes) < 1:
+        return None
+    inputs = [None if side is None else side.permute(0, 2, 3, 1).float().contiguous() for side in (x, before)]
+    y = empty((*sizes, conv.out_channels), inputs[0])
+    _core_of(conv, stride, padding).run(handed(inputs[0]), handed(y), None if inputs[1] is None else handed(inputs[1]))
+    return y.to(x.dtype).permute(0, 3, 1, 2)
+
+
+def _core_of(conv: Any, stride: Sequence[int], padding: Sequence[int]) -> Any:
+    arrays = [array.detach() for array in (conv.weight, conv.bias) if array is not None]
+    states = [state_of(array) for array in arrays]
+    made = _packed.get(conv)
+    if made is None or made[0] != states:
+        bias = arrays[1].float().contiguous() if len(arrays) > 1 else None
+        made = _packed[conv] = states, _core.Convolution(arrays[0].contiguous(), bias, tuple(stride), tuple(padding))
+    return made[1]
+
+
+class FusedConv2d(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        y = convolve(self, input, (0, *self.padding)) if fits(self, input) else None
+        return super().forward(input) if y is None else y
+
+
+def _causal(conv: Any, x: torch.Tensor, cache: torch.Tensor | None) -> torch.Tensor | None:
+    """A convolution that looks back in time only; `cache` has the frames before x. conv._padding is F.pad's."""
+    right, _, bottom, _, front, _ = conv._padding
+    if not fits(conv, x) or (cache is not None and (cache.dtype != x.dtype or cache.shape[2] > front > 0)):
+        return None
+    remembered = cache if front > 0 else None
+    items = [convolve(conv, one.transpose(0, 1), (front, bottom, right), None if remembered is None else remembered[i].transpose(0, 1))
+             for i, one in enumerate(x)]
+    whole = [item for item in items if item is not None]
+    if len(whole) < len(items):
+        return None
+    return whole[0].transpose(0, 1)[None] if len(whole) == 1 else torch.stack(whole).transpose(1, 2)
+
+
+class FusedWanConv3d(WanCausalConv3d):
+    def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+        y = _causal(self, x, cache_x)
+        return super().forward(x, cache_x) if y is None else y
+
+
+class FusedQwenImageConv3d(QwenImageCausalConv3d):
+    def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+        y = _causal(self, x, cache_x)
+        return super().forward(x, cache_x) if y is None else y
+
+
+CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: FusedConv2d, WanCausalConv3d: FusedWanConv3d, QwenImageCausalConv3d: FusedQwenImageConv3d}
