@@ -13,7 +13,7 @@ void bind_weight_files(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);
 void bind_sparse_attention(nanobind::module_& module);
 void bind_rotated_norm(nanobind::module_& module);
-void bind_activation(nanobind::module_& module);
+void bind_elementwise(nanobind::module_& module);
 void bind_convolution(nanobind::module_& module);
 void bind_model_plan(nanobind::module_& module);
 void bind_export(nanobind::module_& module);

@@ -73,7 +73,7 @@ NB_MODULE(_core, module) {
     aerogel::python::bind_attention(module);
     aerogel::python::bind_sparse_attention(module);
     aerogel::python::bind_rotated_norm(module);
-    aerogel::python::bind_activation(module);
+    aerogel::python::bind_elementwise(module);
     aerogel::python::bind_convolution(module);
     aerogel::python::bind_model_plan(module);
     aerogel::python::bind_export(module);

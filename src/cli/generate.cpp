@@ -107,6 +107,10 @@ std::filesystem::path output_path(const GenerateFlags& flags, std::filesystem::p
 
 // Parents are made, so an output may be a file in a folder that is not there yet.
 void check_output(const GenerateFlags& flags, const std::filesystem::path& path) {
+    if (path == "-")
+        throw InvalidArgument(
+            "[generate] -o - would be the standard output, which is not supported: name a file or a folder "
+            "(./- is one)");
     std::vector<std::filesystem::path> inputs = {flags.model,      flags.prompt_embeds,     flags.first_frame,
                                                  flags.last_frame, flags.sparse.profile,    flags.files_2,
                                                  flags.weights_2,  flags.text_encoder_files};

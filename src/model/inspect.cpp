@@ -354,7 +354,10 @@ InspectReport inspect_pipeline(const fs::path& path, const InspectOptions& optio
 
 }  // namespace
 
-InspectReport inspect(const fs::path& path, const InspectOptions& options) {
+InspectReport inspect(const fs::path& given, const InspectOptions& options) {
+    // The index of a pipeline stands for its folder.
+    const bool index = given.filename() == "model_index.json" && is_file(given);
+    const fs::path path = !index ? given : given.has_parent_path() ? given.parent_path() : ".";
     if (has_extension(path, ".gguf") && !is_folder(path)) {
         const GgufFile file = GgufFile::open(path);
         return {path, gguf_json(file), gguf_text(file, options.all), 0};

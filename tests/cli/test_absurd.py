@@ -113,6 +113,7 @@ CASES = {
     # names
     "generate model --prompt red -o ''": "--output: must not be empty",
     "generate model --prompt red -o v.gif -o v.gif": "is given twice",
+    "generate model --prompt red -o -": "-o - would be the standard output, which is not supported",
     "generate model --prompt red -o .gif": "cannot write '.gif': there is no name before the ending",
     "generate model --prompt red -o pair/.PNG": "cannot write 'pair/.PNG': there is no name before the ending",
     "generate model --prompt red -o .safetensors/": "there is no name before the ending",

@@ -1,5 +1,6 @@
 """aerogel inspect: models, quantized pairs with and without problems, kernels."""
 import json
+import shutil
 
 import pytest
 import torch
@@ -154,6 +155,15 @@ def components_of(aerogel, folder, rows):
         "_class_name": "QwenImagePipeline", "transformer": ["diffusers", "QwenImageTransformer2DModel"],
         "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"]}))
     return {part["name"]: part for part in report(aerogel("inspect", folder, "--json"))["components"]}
+
+
+def test_the_index_of_a_pipeline_stands_for_it(aerogel, tiny_pipeline, tmp_path):
+    folder = shutil.copytree(tiny_pipeline, tmp_path / "pipeline")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}))
+    whole = aerogel("inspect", folder, "--json")
+    assert report(whole)["components"]
+    assert aerogel("inspect", folder / "model_index.json", "--json").stdout == whole.stdout
+    assert aerogel("inspect", "model_index.json", cwd=folder).returncode == 0
 
 
 def test_what_becomes_of_weights_that_are_large_for_the_memory(aerogel, tmp_path):

@@ -1,4 +1,5 @@
-"""The convolutions of VAEs by the core, channels last (Winograd's where a kernel has 3 x 3 taps: Lavin and Gray, arXiv 1509.09308)."""
+"""The convolutions of VAEs by the core, channels last (Winograd's where a kernel has 3 x 3 taps: Lavin and Gray, arXiv 1509.09308), and the
+normalisation of what they give."""
 from __future__ import annotations
 
 import weakref
@@ -6,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d, QwenImageRMS_norm
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm
 from torch import nn
 
 from .. import _core
@@ -83,4 +84,32 @@ class FusedQwenImageConv3d(QwenImageCausalConv3d):
         return super().forward(x, cache_x) if y is None else y
 
 
-CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: FusedConv2d, WanCausalConv3d: FusedWanConv3d, QwenImageCausalConv3d: FusedQwenImageConv3d}
+def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor | None:
+    """x / |x| * sqrt(channels) * gamma in one pass, where the channels of a pixel lie side by side."""
+    gamma = norm.gamma.detach().flatten()
+    last = x.detach().movedim(1, -1)
+    plain = norm.channel_first and not isinstance(norm.bias, torch.Tensor) and x.ndim > 2 and x.shape[1] == gamma.numel() and x.numel() > 0
+    if not plain or not last.is_contiguous() or {x.dtype, gamma.dtype} != {torch.float32} or not x.is_cpu or not gamma.is_cpu or not nobody_watches(x):
+        return None
+    if torch.is_grad_enabled() and norm.gamma.requires_grad:
+        return None
+    y = empty(last.shape, last)
+    _core.rms_norm(handed(last.flatten(0, -2)), handed(y.flatten(0, -2)), handed(gamma), 1e-24)
+    return y.movedim(-1, 1)
+
+
+class FusedWanNorm(WanRMS_norm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = _normed(self, x)
+        return super().forward(x) if y is None else y
+
+
+class FusedQwenImageNorm(QwenImageRMS_norm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = _normed(self, x)
+        return super().forward(x) if y is None else y
+
+
+CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: FusedConv2d, WanCausalConv3d: FusedWanConv3d, QwenImageCausalConv3d: FusedQwenImageConv3d, WanRMS_norm: FusedWanNorm,
+    QwenImageRMS_norm: FusedQwenImageNorm}

@@ -1,4 +1,4 @@
-// Activation functions and gated units between two Linear layers.
+// What stands between layers: activation functions, gated units, normalisation.
 #include <nanobind/stl/string_view.h>
 
 #include <array>
@@ -40,13 +40,24 @@ void run_gated(std::string_view name, const Array& gate, const Array& x, const O
     without_gil([&] { gated(function, open, in, out); });
 }
 
+void run_rms_norm(const Array& x, const OutArray& y, const Array& weight, float epsilon) {
+    const Norm args = {.kind = NormKind::rms,
+                       .x = view_of(x),
+                       .y = view_of(y),
+                       .weight = view_of(weight),
+                       .epsilon = epsilon};
+    without_gil([&] { norm(args); });
+}
+
 }  // namespace
 
-void bind_activation(nb::module_& module) {
+void bind_elementwise(nb::module_& module) {
     module.def("activation", &run_activation, nb::arg("function"), nb::arg("x"), nb::arg("y"),
                "y = f(x), contiguous and of one shape; y may be x. f: gelu_tanh, gelu_erf or silu.");
     module.def("gated", &run_gated, nb::arg("function"), nb::arg("gate"), nb::arg("x"), nb::arg("y"),
                "y = f(gate) * x, [rows, columns] each, rows contiguous; y may be gate or x.");
+    module.def("rms_norm", &run_rms_norm, nb::arg("x"), nb::arg("y"), nb::arg("weight"), nb::arg("epsilon"),
+               "y = x / sqrt(mean of squares + epsilon) * weight; f32 [rows, columns], rows contiguous.");
 }
 
 }  // namespace aerogel::python
