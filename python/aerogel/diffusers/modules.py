@@ -31,9 +31,9 @@ except ImportError:
 
 def hasten(model: nn.Module) -> list[str]:
     """Exchanges modules of a model of diffusers for faster ones on CPUs, in place, and returns their names: the convolutions of a VAE
-    (AutoencoderKL, Wan's and Qwen-Image's; float32, bfloat16 or float16, computed in float32), norms of the last two, and activation functions. Names, state_dict() and
-    results up to rounding stay. Calls that want gradients, are compiled, or are on other devices go diffusers' way. A module whose forward
-    somebody has replaced stays. Raises ValueError for what is no model, or has nothing to exchange."""
+    (AutoencoderKL, Wan's and Qwen-Image's; float32, bfloat16 or float16, computed in float32), norms of the last two, and activation functions.
+    Names, state_dict() and results up to rounding stay. Calls that want gradients, are compiled, or are on other devices go diffusers' way. A
+    module whose forward somebody has replaced stays. Raises ValueError for what is no model, or has nothing to exchange."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"[hasten] model must be a torch module (of a pipeline, give pipe.vae), got {type(model).__name__}")
     names = exchange(model, {**FASTER, **CONVOLUTIONS})
