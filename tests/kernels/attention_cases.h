@@ -32,7 +32,7 @@ struct PaddedArray {
     void set(std::int64_t index, double value);  ///< rounds to dtype
 };
 
-/// All problems of the file that the machine under test has time for.
+/// All problems of the file; on an emulated CPU those that it has time for.
 std::vector<AttentionCase> attention_cases();
 /// One line of the file.
 AttentionCase parse_attention_case(const std::string& line);

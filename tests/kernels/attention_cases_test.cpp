@@ -310,7 +310,7 @@ std::vector<AttentionCase> attention_cases() {
         const bool for_tests = !line.empty() && line[0] != '#' && line.find(" speed=") == line.npos;
         if (!for_tests) continue;
         const AttentionCase test_case = parse_attention_case(line);
-        if (!is_too_large(test_case.problem)) cases.push_back(test_case);
+        if (!tests_the_cpu() || !is_too_large(test_case.problem)) cases.push_back(test_case);
     }
     return cases;
 }
