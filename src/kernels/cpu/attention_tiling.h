@@ -107,7 +107,7 @@ struct Rows {
     /// Asks memory for the `width` elements of a row that will be needed soon, if it is before row `end`.
     /// Where heads lie side by side, each row is in a page of its own, and the hardware does not see what
     /// comes next.
-    void prefetch(std::int64_t row, std::int64_t end, std::int64_t width) const {
+    [[gnu::always_inline]] void prefetch(std::int64_t row, std::int64_t end, std::int64_t width) const {
         constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
         if (row >= end) return;
         const Element* from = at(row);

@@ -44,6 +44,8 @@ struct Bf16Plan : QueryTiles {
 /// 16 keys from `first` on, as tiles of pairs along d; keys past k_len are zeros.
 inline void pack_keys(const Rows<const Bf16Bits>& k, const AttentionProblem& problem, std::int64_t first,
                       Bf16Bits* out) {
+    for (std::int64_t key = first + kHalf; key < first + kBlock; ++key)
+        k.prefetch(key, problem.k_len, problem.head_dim);
     for (std::int64_t d = 0; d < problem.head_dim; d += kDepth, out += kTileSize) {
         const std::int64_t width = smaller(kDepth, problem.head_dim - d);
         const auto lanes = static_cast<__mmask32>((std::uint64_t{1} << width) - 1);
@@ -65,6 +67,8 @@ inline void pack_values(const Rows<const Bf16Bits>& v, const AttentionProblem& p
                         Bf16Bits* out) {
     for (std::int64_t pair = 0; pair < kHalf; ++pair) {
         const std::int64_t key = first + 2 * pair;
+        v.prefetch(key + kAhead, problem.k_len, problem.head_dim);
+        v.prefetch(key + kAhead + 1, problem.k_len, problem.head_dim);
         for (std::int64_t d = 0; d < round_up(problem.head_dim, kDepth); d += kHalf) {
             const std::int64_t left = problem.head_dim - d;
             const __mmask16 lanes = Avx512::lanes_below(left < 0 ? 0 : smaller(left, kHalf));
@@ -83,6 +87,7 @@ inline void pack_values(const Rows<const Bf16Bits>& v, const AttentionProblem& p
 inline void load_queries(const Rows<const Bf16Bits>& q, const AttentionProblem& problem, std::int64_t first,
                          const Bf16Tile& tile) {
     for (std::int64_t row = 0; row < round_up(tile.rows, kHalf); ++row) {
+        q.prefetch(first + row + kAhead, first + tile.rows, problem.head_dim);
         for (std::int64_t d = 0; d < tile.d; d += kDepth) {
             const std::int64_t left = row < tile.rows ? problem.head_dim - d : 0;
             const std::int64_t width = left < 0 ? 0 : smaller(left, kDepth);
@@ -109,6 +114,7 @@ inline void store_output(const Bf16Tile& tile, std::int64_t head_dim, std::int64
                          const Rows<Bf16Bits>& o, std::int64_t first) {
     for (std::int64_t row = 0; row < tile.rows; ++row) {
         Bf16Bits* to = o.at(first + row);
+        o.prefetch(first + row + kAhead, first + tile.rows, head_dim);
         const __m512 factor = Avx512::set1(1.0F / weight_sum(tile, row));
         for (std::int64_t d = 0; d < head_dim; d += kHalf)
             Avx512::store_part(

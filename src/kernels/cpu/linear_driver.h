@@ -111,6 +111,35 @@ concept FinishesLate = requires {
     requires Kernel::kFinishesLate;
 };
 
+[[gnu::always_inline]] inline void prefetch_bytes(const void* from, std::int64_t bytes) {
+    for (std::int64_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(static_cast<const std::byte*>(from) + at, 0, 2);
+}
+
+/// Asks for the lines of y that a block's epilogue will write, while block `at` of `blocks` of k is
+/// multiplied: its rows are spread over all but the last.
+template <typename Kernel>
+[[gnu::always_inline]] inline void expect_output(const Kernel& kernel, const Place& place, std::int64_t at,
+                                                 std::int64_t blocks) {
+    if constexpr (requires { kernel.expect_output(place); }) {
+        if (at + 1 == blocks) return;
+        const Range some = part_of(place.rows, blocks - 1, at);
+        kernel.expect_output({place.row + some.first, some.count, place.panel});
+    }
+}
+
+/// Asks for these rows of x in the block of k from `first` on, where the kernel wants that.
+template <typename Kernel>
+[[gnu::always_inline]] inline void expect_input(const Kernel& kernel, const Range& rows, std::int64_t first,
+                                                std::int64_t steps) {
+    if constexpr (requires { requires Kernel::kExpectsInput; }) {
+        if (first >= steps) return;
+        const std::int64_t count = steps - first < Kernel::kSteps ? steps - first : Kernel::kSteps;
+        const std::int32_t* x = kernel.x_block(rows, first, count);
+        for (std::int64_t r = 0; r < rows.count; ++r) prefetch_bytes(x + r * kRowSteps, count * 4);
+    }
+}
+
 /// Finishes blocks at once, or each after the products of the next.
 template <typename Kernel>
 class FinishedBlocks {
@@ -148,6 +177,9 @@ class FinishedBlocks {
 ///   multiply(rows, block)        the register kernel
 ///   finish(place, sums)          the epilogue of one block; with kFinishesLate, of the block before
 ///   sums                         memory of sums_bytes()
+/// and may have
+///   expect_output(place)         asks for the lines of y that finish() will write
+///   kExpectsInput                the second cache holds x of two blocks of k: asks for the next one
 template <typename Kernel>
 void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t steps) {
     constexpr std::int64_t kPanelBytes = Kernel::kColumns * 4;
@@ -171,10 +203,14 @@ void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t
             for (std::int64_t b = 0; b < blocks; ++b, ahead.from += portions * ahead.lines * 64) {
                 const Range block = part_of(rows.count, blocks, b);
                 std::byte* sums = kernel.sums + (p * rows.count + block.first) * kPanelBytes;
+                const Place place = {rows.first + block.first, block.count, panels.first + p};
+                expect_output(kernel, place, first / Kernel::kSteps, ceil_div(steps, Kernel::kSteps));
+                const Range some = part_of(block.count, panels.count, p);
+                expect_input(kernel, {place.row + some.first, some.count}, first + count, steps);
                 kernel.multiply(block.count,
                                 Block{x + block.first * kRowSteps, w, sums, count, first == 0, ahead});
                 if ((b + 1) * portions * lines * 64 >= count * kernel.step_bytes) ahead.lines = 0;
-                if (last) finished.add({rows.first + block.first, block.count, panels.first + p}, sums);
+                if (last) finished.add(place, sums);
             }
         }
     }

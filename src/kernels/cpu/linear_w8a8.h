@@ -89,7 +89,7 @@ struct Finish {
 ///   finish_integers(finish, place, sums) y of a block
 /// and may have
 ///   kTask                                the size of a task
-///   kFinishesLate                        as run_task() says
+///   kFinishesLate, kExpectsInput         as run_task() says
 template <typename Isa>
 constexpr TaskSize task_size() {
     if constexpr (requires { Isa::kTask; }) {
@@ -105,6 +105,7 @@ struct IntegerKernel {
     static constexpr std::int64_t kColumns = Isa::kColumns;
     static constexpr std::int64_t kSteps = Isa::kSteps;
     static constexpr bool kFinishesLate = FinishesLate<Isa>;
+    static constexpr bool kExpectsInput = requires { requires Isa::kExpectsInput; };
     // NOLINTNEXTLINE(readability-identifier-naming): the float kernel has it as a member
     static constexpr std::int64_t step_bytes = kColumns * Isa::kForm.values;
 
@@ -119,6 +120,14 @@ struct IntegerKernel {
 
     const void* w_block(std::int64_t panel, std::int64_t first, std::int64_t) const {
         return w_source(panel, first);
+    }
+
+    [[gnu::always_inline]] void expect_output(const Place& place) const {
+        const std::int64_t column = place.panel * kColumns, size = problem.y == DType::f32 ? 4 : 2;
+        const std::int64_t left = problem.n - column, bytes = (left < kColumns ? left : kColumns) * size;
+        for (std::int64_t r = place.row; r < place.row + place.rows; ++r)
+            prefetch_bytes(static_cast<const std::byte*>(args.y) + (r * args.y_stride + column) * size,
+                           bytes);
     }
 
     void multiply(std::int64_t rows, const Block& block) { isa.multiply_integers(rows, block); }

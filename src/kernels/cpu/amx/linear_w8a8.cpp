@@ -102,6 +102,7 @@ struct Amx {
     static constexpr std::int64_t kIntegers = 1;
     static constexpr TaskSize kTask = {528, 512};
     static constexpr bool kFinishesLate = true;
+    static constexpr bool kExpectsInput = true;
     static constexpr PanelForm kForm = {kTileColumns, 4, kTileSteps, 1};
 
     Amx() = default;
