@@ -5,10 +5,11 @@
 // w. Both from the second cache would be 64 bytes a cycle, all that it can give. So a block of k is 512
 // bytes: its panel of w, 16 KiB, stays in the first cache for all rows of the task, and the second gives x
 // and the sums, 2 KiB + 1 KiB per step. The sums cost four loads and four stores of tiles per eight steps, 96
-// cycles of 512 that partly hide behind products. A task has up to 528 x 512 of y: x and w come from further
-// away once for 512 columns and 528 rows, 4 bytes a cycle instead of 8 for 264 x 256, and its block of x (264
-// KiB) and sums (1 MiB) fit the second cache. The epilogue, some 500 instructions per block of 32 x 32, runs
-// while the next block is multiplied. Written from these counts; no machine with AMX was at hand.
+// cycles of 512 that partly hide behind products. A task has up to 528 x 256 of y: x comes from further
+// away once for 256 columns and w once for 528 rows, 6 bytes a cycle, and y goes there. Two blocks of x (528
+// KiB), the sums and the lines of y (512 KiB each) fit the second cache, and all of it is asked for while
+// products run. The epilogue, some 500 instructions per block of 32 x 32, runs while the next block is
+// multiplied. Written from these counts; no machine with AMX was at hand.
 #include "kernels/cpu/linear_w8a8.h"
 
 #include "kernels/cpu/amx/kernels.h"
@@ -100,7 +101,7 @@ struct Amx {
     static constexpr std::int64_t kColumns = kTileColumns;
     static constexpr std::int64_t kSteps = kBlockSteps / 2;
     static constexpr std::int64_t kIntegers = 1;
-    static constexpr TaskSize kTask = {528, 512};
+    static constexpr TaskSize kTask = {528, 256};
     static constexpr bool kFinishesLate = true;
     static constexpr bool kExpectsInput = true;
     static constexpr PanelForm kForm = {kTileColumns, 4, kTileSteps, 1};
