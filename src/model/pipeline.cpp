@@ -156,6 +156,7 @@ struct Pipeline::Parts {
 
     std::array<PipelineComponent<Transformer>, 2> transformers;
     PipelineComponent<PromptEncoder> text;
+    PipelineComponent<ImageEncoder> images;
     PipelineComponent<Vae> vae;
 
     static std::unique_ptr<Parts> read(const std::filesystem::path& path) {
@@ -207,6 +208,12 @@ struct Pipeline::Parts {
         });
     }
 
+    std::shared_ptr<ImageEncoder> image_encoder() {
+        return images.get([&] {
+            return std::make_unique<ImageEncoder>(path, LoadOptions{.device = options[0].device});
+        });
+    }
+
     std::shared_ptr<Vae> decoder() {
         return vae.get([&] {
             const Device device = options[0].device;
@@ -224,6 +231,7 @@ struct Pipeline::Parts {
     }
     void let_go(Keep keep) {
         text.let_go(keep);
+        images.let_go(keep);
         vae.let_go(keep);
         let_go_of_transformer(0, keep);
         let_go_of_transformer(1, keep);
@@ -283,12 +291,13 @@ void Pipeline::Parts::look_at_pictures(const GivenPictures& given, const Generat
     }
     vae.let_go(call.keep);
     if (!needs_image_encoder()) return;
-    const auto encoder = stages.run("load image_encoder", [&] {
-        return std::make_unique<ImageEncoder>(path, LoadOptions{.device = options[0].device});
-    });
-    std::vector<Picture> seen = {*given.first};
-    if (given.last) seen.push_back(*given.last);
-    conditions.image = stages.run("look at image", [&] { return encoder->look(seen); });
+    {
+        const auto encoder = stages.run("load image_encoder", [&] { return image_encoder(); });
+        std::vector<Picture> seen = {*given.first};
+        if (given.last) seen.push_back(*given.last);
+        conditions.image = stages.run("look at image", [&] { return encoder->look(seen); });
+    }
+    images.let_go(call.keep);
 }
 
 // Runs that differ in their seeds. With image_first the first frames are made in runs of their own, then

@@ -1,5 +1,5 @@
-// A part of a pipeline (text encoder, transformer, VAE): loaded when it is first needed, and shared by the
-// calls that use it. Between its turns it stays on its device, waits in host memory or goes.
+// A part of a pipeline (text encoder, image encoder, transformer, VAE): loaded when it is first needed, and
+// shared by the calls that use it. Between its turns it stays on its device, waits in host memory or goes.
 #pragma once
 
 #include <memory>

@@ -7,7 +7,7 @@
 // elements of what quantized Linears gave there and on the CPU for the same x that differ in a bit, of how
 // many. With keep=host it is the video of a third call, without the folder's weights, which go after the
 // first: that call keeps everything there. `pages` is f32: what is allocated there after that call, as text
-// encoder, transformer and VAE begin their turns, and at the end.
+// encoder, image encoder (where there is one), transformer and VAE begin their turns, and at the end.
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -135,11 +135,12 @@ void wait_in_host_memory(aerogel::Pipeline& pipeline, const std::string& folder,
     first.keep = aerogel::Keep::on_device;
     pipeline.generate(first);
     pages.push_back(pages_in_use());
-    for (const char* part : {"text_encoder", "transformer", "vae"})
+    for (const char* part : {"text_encoder", "image_encoder", "transformer", "vae"})
         std::filesystem::remove_all(std::filesystem::path(folder) / part);
     pipeline.generate(options);
     options.on_stage = [&](std::string_view stage, double done) {
-        const bool turn = stage == "encode prompt" || stage == "denoise" || stage == "decode";
+        const bool turn = stage == "encode prompt" || stage == "look at image" || stage == "denoise" ||
+                          stage == "decode";
         if (turn && done == 0.0) pages.push_back(pages_in_use());
         return true;
     };

@@ -272,6 +272,13 @@ std::int64_t ClipVision::dim() const {
     return state_->config.hidden_size;
 }
 
+void ClipVision::move_weights(WeightPlace place) {
+    state_->patches.layer->move_weight(place);
+    for (const ClipBlock& block : state_->blocks)
+        for (const LinearSlot* slot : {&block.q, &block.k, &block.v, &block.out, &block.fc1, &block.fc2})
+            slot->layer->move_weight(place);
+}
+
 std::size_t ClipVision::weight_bytes() const {
     return state_->bytes;
 }

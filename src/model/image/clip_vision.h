@@ -31,6 +31,8 @@ class ClipVision {
     /// the model's device: `hidden_states[-2]`. InvalidArgument for other shapes and when the result is not
     /// finite.
     Tensor hidden_states(const Tensor& pixels, const StepContext& step = {}) const;
+    /// As LayeredModel::move_weights().
+    void move_weights(WeightPlace place);
     /// Bytes of the weights that are used, as stored on disk.
     std::size_t weight_bytes() const;
 

@@ -20,6 +20,8 @@ class ImageEncoder {
 
     /// InvalidArgument when a transformer cannot take what look() gives.
     void check_fits(const SeenPictures& wanted) const;
+    /// As LayeredModel::move_weights().
+    void move_weights(WeightPlace place) { vision_.move_weights(place); }
     /// TransformerInput::encoder_hidden_states_image: f32 [pictures, tokens, dim] on the model's device.
     Tensor look(std::span<const Picture> pictures) const {
         return vision_.hidden_states(input_.pixels(pictures));
