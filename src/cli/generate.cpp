@@ -91,6 +91,15 @@ GenerateOptions to_options(const GenerateFlags& flags) {
     return options;
 }
 
+// What is said of the second expert: its own files, and all else as of the first.
+QuantizationFlags second_expert(const GenerateFlags& flags) {
+    QuantizationFlags own = flags.quantization;
+    own.weights = flags.weights_2;
+    own.files = flags.files_2;
+    own.loras = flags.loras_2;
+    return own;
+}
+
 // Where video `index` goes: of several, each has its seed before the ending.
 std::filesystem::path output_path(const GenerateFlags& flags, std::filesystem::path path, int index) {
     if (!path.has_filename()) path = path.parent_path();  // "folder/"
@@ -111,10 +120,11 @@ void check_output(const GenerateFlags& flags, const std::filesystem::path& path)
         throw InvalidArgument(
             "[generate] -o - would be the standard output, which is not supported: name a file or a folder "
             "(./- is one)");
-    std::vector<std::filesystem::path> inputs = {flags.model,      flags.prompt_embeds,     flags.first_frame,
-                                                 flags.last_frame, flags.sparse.profile,    flags.files_2,
-                                                 flags.weights_2,  flags.text_encoder_files};
-    for (auto& file : files_of(flags.quantization)) inputs.push_back(std::move(file));
+    std::vector<std::filesystem::path> inputs = {flags.model,          flags.prompt_embeds,
+                                                 flags.first_frame,    flags.last_frame,
+                                                 flags.sparse.profile, flags.text_encoder_files};
+    for (const QuantizationFlags& of : {flags.quantization, second_expert(flags)})
+        for (auto& file : files_of(of)) inputs.push_back(std::move(file));
     const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
     if (path.extension().empty()) {
         check_output_folder("generate", path);
@@ -166,11 +176,7 @@ LoadOptions text_encoder_options(const GenerateFlags& flags, GenerateReport& rep
 
 std::optional<LoadOptions> second_expert_options(const GenerateFlags& flags, const LoadOptions& first) {
     if (flags.weights_2.empty() && flags.files_2.empty() && flags.loras_2.empty()) return std::nullopt;
-    QuantizationFlags own = flags.quantization;
-    own.weights = flags.weights_2;
-    own.files = flags.files_2;
-    own.loras = flags.loras_2;
-    LoadOptions options = load_options(own);
+    LoadOptions options = load_options(second_expert(flags));
     options.device = first.device;
     options.on_quantized = first.on_quantized;
     return options;
@@ -262,6 +268,9 @@ void run_generate(const GenerateFlags& flags) {
         throw InvalidArgument("[generate] --cache-threshold says nothing without --cache");
     if (flags.preview_every > 0 && flags.preview.empty())
         throw InvalidArgument("[generate] --preview-every says nothing without --preview");
+    if (flags.sampling.options.image_first.value_or(false) && !flags.first_frame.empty())
+        throw InvalidArgument(
+            "[generate] --first-frame gives the frame that --image-first makes: give only one of them");
     GenerateReport report;
     LoadOptions load = load_options(flags.quantization);
     load.device = parse_device("generate", flags.device);
@@ -269,14 +278,15 @@ void run_generate(const GenerateFlags& flags) {
         report.quantized.push_back(quantized);
         if (!quantized.because.empty()) print_error(quantized.because);
     };
-    const Pipeline pipeline = Pipeline::load(flags.model, load, text_encoder_options(flags, report),
-                                             second_expert_options(flags, load));
+    const std::optional<LoadOptions> load_2 = second_expert_options(flags, load);
+    report.load_text = text_encoder_options(flags, report);
+    const Pipeline pipeline = Pipeline::load(flags.model, load, report.load_text, load_2);
     report.options = pipeline.with_defaults(to_options(flags));
     report.model = flags.model;
-    report.description = flags.quantization.files;
-    report.description_2 = flags.files_2;
-    report.text_encoder_description = flags.text_encoder_files;
-    report.online = flags.quantization.online.quant_type;
+    report.load = load;
+    report.load_2 = load_2.value_or(LoadOptions{});
+    report.prompt_embeds = flags.prompt_embeds;
+    report.first_frame = flags.first_frame;
     check_endings(pipeline, flags, report.options.sampling);
     if (!flags.negative_prompt.empty() && !pipeline.guides(report.options)) {
         throw InvalidArgument(

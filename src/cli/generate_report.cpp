@@ -112,11 +112,31 @@ std::string main_scheme(const std::vector<QuantizeReport>& reports) {
     return most == counts.end() ? std::string() : most->first;
 }
 
+void add_file(Json& json, const char* key, const std::filesystem::path& file) {
+    if (!file.empty()) json[key] = file.string();
+}
+
+void add_loras(Json& json, const char* key, const std::vector<LoraFile>& loras) {
+    for (const LoraFile& lora : loras)
+        json[key].push_back({{"file", lora.path.string()}, {"weight", lora.weight}});
+}
+
+// Files that were given beside the folder.
+void add_files(Json& json, const GenerateReport& report) {
+    add_file(json, "prompt_embeds", report.prompt_embeds);
+    add_file(json, "first_frame", report.first_frame);
+    add_file(json, "last_frame", report.options.last_image);
+    add_file(json, "transformer", report.load.weights);
+    add_file(json, "transformer_2", report.load_2.weights);
+    add_loras(json, "loras", report.load.loras);
+    add_loras(json, "loras_2", report.load_2.loras);
+}
+
 Json quantized_json(const GenerateReport& report) {
     Json json;
-    if (!report.online.empty()) json["online"] = report.online;
-    if (!report.description.empty()) json["description"] = report.description;
-    if (!report.description_2.empty()) json["description_2"] = report.description_2;
+    if (report.load.online) json["online"] = report.load.online->quant_type;
+    add_file(json, "description", report.load.quantized);
+    add_file(json, "description_2", report.load_2.quantized);
     for (const QuantizeReport& quantized : report.quantized) {
         if (!quantized.because.empty()) json["because"] = quantized.because;
     }
@@ -152,8 +172,8 @@ std::string cache_text(const GenerateReport& report) {
     const StepCacheConfig& cache = report.options.sampling.cache;
     std::size_t cached = 0;
     for (const GenerateResult& result : report.results) cached += result.cached_passes.size();
-    return fmt::format("\ncache {} {}: {} passes left blocks out", to_string(cache.kind), cache.threshold,
-                       cached);
+    return fmt::format("\ncache {} {}: passes that left blocks out: {}", to_string(cache.kind),
+                       cache.threshold, cached);
 }
 
 Json stages_json(const GenerateResult& result) {
@@ -182,6 +202,7 @@ Json to_json(const GenerateReport& report) {
         {"frames", *sampling.frames},
         {"width", *sampling.width},
         {"height", *sampling.height},
+        {"device", report.load.device.describe()},
         {"cpu", {{"name", cpu_name()}, {"level", to_string(cpu_level())}, {"threads", num_threads()}}},
         {"float_bytes", float_bytes(report)},
         {"weight_bytes", result.weight_bytes},
@@ -194,8 +215,8 @@ Json to_json(const GenerateReport& report) {
     if (sampling.guidance_2) json["guidance_2"] = *sampling.guidance_2;
     if (!options.negative_prompt.empty()) json["negative_prompt"] = options.negative_prompt;
     if (report.text_encoder) json["text_encoder_scheme"] = main_scheme({*report.text_encoder});
-    if (!report.text_encoder_description.empty())
-        json["text_encoder_description"] = report.text_encoder_description;
+    add_file(json, "text_encoder_description", report.load_text.quantized);
+    add_files(json, report);
     if (!report.quantized.empty()) json["quantized"] = quantized_json(report);
     if (options.sparse) json["sparse"] = sparse_json(report);
     if (sampling.cache.kind != StepCacheKind::none) json["cache"] = cache_json(report);
@@ -257,12 +278,17 @@ std::string parameters_text(const GenerateReport& report, int index) {
     if (*sampling.frames > 1) text += fmt::format(", Frames: {}", *sampling.frames);
     text += ", Model: " + std::filesystem::path(report.model).filename().string();
     if (!report.quantized.empty()) text += ", Scheme: " + main_scheme(report.quantized);
-    const auto add_files = [&](const char* what, const std::string& files) {
-        if (!files.empty()) text += what + std::filesystem::path(files).filename().string();
+    const auto add_name = [&](const char* what, const std::filesystem::path& file) {
+        if (!file.empty()) text += what + file.filename().string();
     };
-    add_files(", Quantized: ", report.description);
-    add_files(", Quantized 2: ", report.description_2);
-    add_files(", Text encoder quantized: ", report.text_encoder_description);
+    add_name(", Transformer: ", report.load.weights);
+    add_name(", Transformer 2: ", report.load_2.weights);
+    add_name(", Quantized: ", report.load.quantized);
+    add_name(", Quantized 2: ", report.load_2.quantized);
+    add_name(", Text encoder quantized: ", report.load_text.quantized);
+    for (const LoadOptions* load : {&report.load, &report.load_2})
+        for (const LoraFile& lora : load->loras)
+            text += fmt::format(", LoRA: {} {}", lora.path.filename().string(), lora.weight);
     if (options.sparse)
         text +=
             fmt::format(", Sparse: {} {}", options.sparse->pattern.type, options.sparse->pattern.sparsity);

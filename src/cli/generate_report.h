@@ -15,10 +15,9 @@ namespace aerogel::cli {
 /// Of one call, which may have made several videos of one caption.
 struct GenerateReport {
     std::string model;
-    std::string description;               ///< of the quantized files, or empty
-    std::string description_2;             ///< those of the second expert, or empty
-    std::string text_encoder_description;  ///< those of the text encoder, or empty
-    std::string online;                    ///< the scheme quantized to in memory, or empty
+    LoadOptions load, load_2, load_text;  ///< of the transformer, the second expert and the text encoder
+    std::string prompt_embeds;            ///< the file, or empty
+    std::string first_frame;              ///< the file, or empty
     std::optional<QuantizeReport> text_encoder;
     GenerateOptions options;  ///< with all defaults filled in
     std::vector<GenerateResult> results;

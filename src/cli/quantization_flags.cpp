@@ -121,6 +121,10 @@ LoadOptions load_options(const QuantizationFlags& flags) {
         throw InvalidArgument(
             "[generate] --quantized reads files and --online needs none: give only one of them");
     }
+    if (flags.files.empty() && (flags.rank >= 0 || flags.first_static_step)) {
+        throw InvalidArgument(fmt::format("[generate] {} says nothing without --quantized",
+                                          flags.rank >= 0 ? "--rank" : "--first-static-step"));
+    }
     if (online) return {.weights = flags.weights, .online = online_config(flags), .loras = lora_files(flags)};
     if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
         flags.asymmetric || flags.online.group_size != kSchemeGroups || flags.online.algorithm != "minmax" ||

@@ -66,8 +66,17 @@ std::filesystem::path transformer_folder(const std::filesystem::path& folder) {
     for (const auto& home : {folder, folder / "transformer"}) {
         if (path_exists(home / "config.json")) return home;
     }
-    throw IoError(fmt::format("[transformer] neither {0}/config.json nor {0}/transformer/config.json exists",
-                              folder.string()));
+    const char* const wanted = "expected the folder of a pipeline or of a transformer";
+    if (!path_exists(folder)) {
+        throw IoError(
+            fmt::format("[transformer] {} does not exist: {} on this machine, models are not downloaded",
+                        folder.string(), wanted));
+    }
+    if (!is_folder(folder))
+        throw IoError(fmt::format("[transformer] {} is a file: {}", folder.string(), wanted));
+    throw IoError(
+        fmt::format("[transformer] neither {0}/config.json nor {0}/transformer/config.json exists: {1}",
+                    folder.string(), wanted));
 }
 
 std::unique_ptr<Transformer> load_transformer(const std::filesystem::path& folder,

@@ -10,14 +10,31 @@
 #include "model/image/frame_condition.h"
 #include "model/sampling_run.h"
 #include "model/slots.h"
+#include "model/text/unicode.h"
 #include "model/video_shape.h"
 #include "sparse/check.h"
 
 namespace aerogel {
 namespace {
 
+// Steps and blocks that are not there are a mistake, and so is asking for sparse attention nowhere.
+void check_some_calls(const SparseConfig& sparse, const TransformerConfig& config, int steps) {
+    for (const int block : sparse.skip_layers) {
+        if (block >= 0 && block < config.num_layers) continue;
+        throw InvalidArgument(fmt::format("[generate] skip_layers must be blocks from 0 to {}, got {}",
+                                          config.num_layers - 1, block));
+    }
+    for (int step = 0; step < steps; ++step)
+        for (int block = 0; block < config.num_layers; ++block)
+            if (sparse.is_sparse(block, step)) return;
+    throw InvalidArgument(fmt::format(
+        "[generate] no attention would be sparse: start_step = {} and end_step = {} (-1: never) of "
+        "{} steps, {} of {} blocks in skip_layers",
+        sparse.start_step, sparse.end_step, steps, sparse.skip_layers.size(), config.num_layers));
+}
+
 // A call that stays dense for many steps would find these out late.
-void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, Device device) {
+void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, int steps, Device device) {
     const SparsePattern& pattern = sparse.pattern;
     if (pattern.type == "none") return;
     check_settings(pattern, sparse_options(sparse.format));
@@ -28,6 +45,14 @@ void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, D
     }
     for (int block = 0; sparse.profile && block < config.num_layers; ++block)
         if (sparse.is_sparse(block, -1)) pinned_types(*sparse.profile, block, -1, config.num_attention_heads);
+    check_some_calls(sparse, config, steps);
+}
+
+void check_prompt(const std::string& prompt, const char* name) {
+    const std::size_t valid = valid_utf8(prompt);
+    if (valid == prompt.size()) return;
+    throw InvalidArgument(fmt::format("[generate] {} must be UTF-8, got the byte 0x{:02X} at {}", name,
+                                      static_cast<unsigned char>(prompt[valid]), valid));
 }
 
 void check_embeddings(const Tensor& given, const char* name, std::int64_t text_dim) {
@@ -37,6 +62,23 @@ void check_embeddings(const Tensor& given, const char* name, std::int64_t text_d
     if (fits && given.dtype() == DType::f32) return;
     throw InvalidArgument(
         fmt::format("[generate] {} must be f32[1,*,{}], got {}", name, text_dim, given.describe()));
+}
+
+// How the video begins.
+void check_first_frame(const GenerateOptions& call, const CallOf& of) {
+    if (of.vae == nullptr) return;
+    const bool begins = !call.image.empty() || call.first_frame.defined();
+    if (begins && !of.vae->video)
+        throw InvalidArgument("[generate] this model makes pictures: a first frame is for models of videos");
+    if (!call.image.empty() && !of.folder.joins_pictures() && !of.folder.expand_timesteps) {
+        throw InvalidArgument(
+            "[generate] this model is not made to begin with a picture (image): that takes an image-to-video "
+            "model, or expand_timesteps in model_index.json");
+    }
+    if (!of.vae->video && (*call.sampling.image_first || *call.sampling.stagger > 0.0)) {
+        throw InvalidArgument(
+            "[generate] this model makes pictures: image_first and stagger are for models of videos");
+    }
 }
 
 }  // namespace
@@ -56,11 +98,10 @@ void check_options(const GenerateOptions& call, const CallOf& of) {
         throw InvalidArgument(fmt::format("[generate] this model is distilled and takes no guidance, got {}",
                                           *sampling.guidance));
     }
-    const bool begins = !call.image.empty() || call.first_frame.defined();
-    if (begins && of.vae != nullptr && !of.vae->video) {
-        throw InvalidArgument("[generate] this model makes pictures: a first frame is for models of videos");
-    }
-    if (call.sparse) check_sparse(*call.sparse, of.config, of.device);
+    check_first_frame(call, of);
+    check_prompt(call.prompt, "prompt");
+    check_prompt(call.negative_prompt, "negative_prompt");
+    if (call.sparse) check_sparse(*call.sparse, of.config, *sampling.steps, of.device);
     check_embeddings(call.prompt_embeds, "prompt_embeds", of.config.text_dim);
     check_embeddings(call.negative_prompt_embeds, "negative_prompt_embeds", of.config.text_dim);
     for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {

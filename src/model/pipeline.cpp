@@ -100,15 +100,17 @@ GenerateOptions first_frame_options(GenerateOptions options) {
 GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& folder) {
     const bool wanted = folder.row != nullptr && folder.row->from_image;
     if (wanted && call.image.empty() && !call.first_frame.defined())
-        throw InvalidArgument("[generate] this pipeline makes videos of a picture: image must be given");
+        throw InvalidArgument(
+            "[generate] this pipeline makes videos of a picture: a first frame must be given (image)");
     GivenPictures given;
     if (call.image.empty() && call.last_image.empty()) return given;
     if (!folder.has_vae)
         throw InvalidArgument("[generate] the model folder has no VAE to encode a picture with");
     if (!call.last_image.empty() && (!folder.joins_pictures() || call.image.empty())) {
         throw InvalidArgument(
-            "[generate] last_image is for image-to-video models that are told pictures beside the noise, "
-            "together with image");
+            "[generate] a last frame (last_image) is for image-to-video models that are told pictures beside "
+            "the "
+            "noise, together with a first one (image)");
     }
     if (folder.seen.image_dim && call.last_image.empty() == folder.seen.pos_embed_seq_len.has_value()) {
         throw InvalidArgument(
@@ -209,9 +211,8 @@ struct Pipeline::Parts {
     }
 
     std::shared_ptr<ImageEncoder> image_encoder() {
-        return images.get([&] {
-            return std::make_unique<ImageEncoder>(path, LoadOptions{.device = options[0].device});
-        });
+        return images.get(
+            [&] { return std::make_unique<ImageEncoder>(path, LoadOptions{.device = options[0].device}); });
     }
 
     std::shared_ptr<Vae> decoder() {

@@ -74,10 +74,12 @@ class Run {
         const auto start = Clock::now();
         timestep_.set_timestep_idx(step);
         const Tensor velocity = guided_velocity(step);
+        const auto before_preview = Clock::now();
         show_preview(step, velocity);
+        const double preview_seconds = seconds_since(before_preview);
         sampler_.step(step, velocity);
         check_finite(step);
-        result_.step_seconds.push_back(seconds_since(start));
+        result_.step_seconds.push_back(seconds_since(start) - preview_seconds);
         if (options_.progress && !options_.progress(step + 1, steps, result_.step_seconds.back()))
             throw Cancelled(fmt::format("[generate] stopped after step {} of {}", step + 1, steps));
     }

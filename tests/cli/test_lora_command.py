@@ -1,6 +1,7 @@
 """--lora of the command: merged before quantization, several files, and what it does not go with."""
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 
@@ -53,3 +54,10 @@ def test_what_does_not_go(aerogel, files, tiny_pipeline, flags, expected):
     flags = [flag.format(f=files / "style.safetensors") for flag in flags]
     done = aerogel("forward", tiny_pipeline, "--inputs", files / "records.safetensors", "-o", files / "v.safetensors", *flags)
     assert done.returncode == 1 and expected in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_picture_tells_of_it(aerogel, files, tiny_pipeline, tmp_path):
+    done = aerogel("generate", tiny_pipeline, "--prompt", "red", "--frames", 1, "--steps", 1, "--lora", f"{files}/style.safetensors=0.5",
+                   "-o", tmp_path / "p.png")
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "p.png").text["parameters"].endswith(", LoRA: style.safetensors 0.5")

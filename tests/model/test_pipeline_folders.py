@@ -13,11 +13,14 @@ torch.set_num_threads(1)  # the models are tiny
 
 
 @pytest.mark.parametrize("settings, message", [
+    (dict(prompt="caf\udce9"), "prompt must be UTF-8, got the byte 0xE9 at 3"),
+    (dict(negative="\udcff", guidance=3), "negative_prompt must be UTF-8, got the byte 0xFF at 0"),
+    (dict(image_first=1), "this model makes pictures: image_first and stagger are for models of videos"), (dict(stagger=0.5), "this model makes pictures"),
     (dict(height=60), "height must be a positive multiple of 16, got 60"),
     (dict(frames=5), "this model makes pictures: frames must be 1, got 5"),
     (dict(guidance="nan"), "guidance must be a number"),
     (dict(image="none.png"), "this model makes pictures: a first frame is for models of videos"), (dict(guidance_2=3), "guidance_2 is of a second expert"),
-    (dict(shift=0), "shift must be from 0.001 to"), (dict(last_image="none.png"), "last_image is for image-to-video"),
+    (dict(shift=0), "shift must be from 0.001 to"), (dict(last_image="none.png"), "a last frame (last_image) is for image-to-video"),
     (dict(height=1048576, width=1048576), "of memory, but only")])
 def test_wrong_settings_are_found_before_the_work(folders, settings, message, tmp_path):
     arguments = {**dict(prompt="x", steps=1, height=64, width=96), **settings}
@@ -197,9 +200,11 @@ def test_endings_may_be_capitals(folders, aerogel, tmp_path):
 
 def test_image_to_video_needs_a_picture(folders, tmp_path):
     done = run_program("pipeline_generate", folders("wan_from_image")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1")
-    assert done.returncode == 1 and "image must be given" in done.stderr
+    assert done.returncode == 1 and "a first frame must be given (image)" in done.stderr
+    done = run_program("pipeline_generate", folders("wan")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1", "image=none.png")
+    assert done.returncode == 1 and "this model is not made to begin with a picture (image)" in done.stderr
     done = run_program("pipeline_generate", folders("wan_from_image")[0], tmp_path / "o.safetensors", "prompt=x", "steps=1", "image=none.png")
-    assert done.returncode == 1 and "none.png" in done.stderr
+    assert done.returncode == 1 and "[png] none.png: cannot open: No such file or directory" in done.stderr
 
 
 def test_folders_that_are_wrong(folders, tmp_path):

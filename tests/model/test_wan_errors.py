@@ -85,7 +85,8 @@ def test_config_that_is_none(folder, content):
 
 
 def test_missing_files(folder, tmp_path):
-    assert "neither" in message(tmp_path / "nowhere")
+    assert "nowhere does not exist: expected the folder of a pipeline" in message(tmp_path / "nowhere")
+    assert "neither" in message(tmp_path)
     (folder / WEIGHTS).unlink()
     assert WEIGHTS in message(folder)
 

@@ -200,10 +200,10 @@ def test_on_a_gpu(folders, build, case, tmp_path, monkeypatch):
             assert differing == 0 and elements > 10_000
 
 
-@pytest.mark.parametrize("name", ["z_image", "wan_from_image"])
-@pytest.mark.parametrize("device", ["cuda", "hidden"])
-def test_components_wait_in_host_memory(folders, build, device, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", [("cuda", "z_image"), ("cuda", "wan_from_image"), ("hidden", "z_image"), ("hidden", "wan_from_image")])
+def test_components_wait_in_host_memory(folders, build, case, tmp_path, monkeypatch):
     """A GPU holds one component at a time, and each comes back as it was, although its files are gone."""
+    device, name = case
     driver = build / "libaerogel_fake_driver.so"
     if device == "cuda" and (not driver.exists() or not (build / "cuda").exists()):
         pytest.skip("built without CUDA kernels or without an emulator")
@@ -287,6 +287,9 @@ def test_all_that_the_command_offers(folders, aerogel, name, tmp_path):
                        tmp_path / f"{run}.{'gif' if video else 'webp'}")
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
+        assert report.get("loras") == ([dict(file=str(tmp_path / "lora.safetensors"), weight=0.5)] if run == "lora" else None)
+        assert report.get("transformer") == (str(tmp_path / "other.safetensors") if run == "other" else None)
+        assert report.get("first_frame") == (str(tmp_path / "first.png") if name == "wan_from_image" else None) and report["device"] == "cpu"
         assert report["text_encoder_scheme"] == "W4A16" and len(report["videos"]) == 2 and len(report["outputs"]) == 4
         assert report["quantized"]["online"] == "W4A8" and report["quantized"]["layers"]["W4A8"] > 0
         assert report["cache"]["kind"] == "first-block" and report["cache"]["threshold"] == 1000

@@ -139,8 +139,8 @@ void wait_in_host_memory(aerogel::Pipeline& pipeline, const std::string& folder,
         std::filesystem::remove_all(std::filesystem::path(folder) / part);
     pipeline.generate(options);
     options.on_stage = [&](std::string_view stage, double done) {
-        const bool turn = stage == "encode prompt" || stage == "look at image" || stage == "denoise" ||
-                          stage == "decode";
+        const bool turn =
+            stage == "encode prompt" || stage == "look at image" || stage == "denoise" || stage == "decode";
         if (turn && done == 0.0) pages.push_back(pages_in_use());
         return true;
     };

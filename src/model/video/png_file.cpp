@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "aerogel/error.h"
+#include "core/input_file.h"
 
 namespace aerogel {
 namespace {
@@ -96,8 +97,7 @@ std::string png_bytes(const Picture& picture, const PictureTexts& texts) {
 }
 
 Picture read_png(const std::filesystem::path& path) {
-    if (std::error_code ignored; !std::filesystem::is_regular_file(path, ignored))
-        throw IoError("[png] cannot read " + path.string() + ": it is not a regular file");
+    const InputFile checked(path, "png");
     png_image image{};
     image.version = PNG_IMAGE_VERSION;
     if (png_image_begin_read_from_file(&image, path.c_str()) == 0) {

@@ -230,8 +230,7 @@ Frames probe(const fs::path& path, const std::string& name) {
 }
 
 Frames decode_with_ffmpeg(const fs::path& path) {
-    if (!path_exists(path)) throw IoError("[video] no such file: " + path.string());
-    if (!is_file(path)) throw IoError("[video] " + path.string() + " is not a regular file");
+    const InputFile checked(path, "video");
     const std::string name = "file:" + path.string();
     Frames frames = probe(path, name);
     std::vector<std::string> arguments = {"ffmpeg", "-nostdin", "-v", "error"};
