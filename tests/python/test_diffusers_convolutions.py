@@ -8,7 +8,8 @@ from torch import nn
 
 pytest.importorskip("diffusers")
 import diffusers  # noqa: E402
-from aerogel.diffusers import convolutions, modules  # noqa: E402
+import aerogel.diffusers  # noqa: E402
+from aerogel.diffusers import convolutions  # noqa: E402
 from aerogel.diffusers.convolutions import FusedConv2d, FusedWanConv3d, FusedWanNorm  # noqa: E402
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm  # noqa: E402
 
@@ -87,6 +88,19 @@ def test_what_is_left_to_torch(calls):
         with pytest.raises(RuntimeError):
             faster(wrong)
     long = torch.randn(1, 4, 3, 6, 6)  # more frames than count
+    for faster, frozen in ((as_class(conv, FusedConv2d), "weight"), (as_class(WanRMS_norm(4), FusedWanNorm), "")):
+        with torch.enable_grad():
+            faster.requires_grad_(False)
+            trained = [parameter.requires_grad_() for name, parameter in faster.named_parameters() if name != frozen]
+            faster(x.to(memory_format=torch.channels_last)).sum().backward()  # of a bias alone, too
+            assert len(trained) == 1 and trained[0].grad is not None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(as_class(conv, FusedConv2d)(x), conv(x)) and conv(x).dtype == torch.bfloat16
+    for part in ("forward", "_conv_forward"):  # as whoever wants pictures without seams exchanges it
+        changed = nn.Sequential(nn.Conv2d(4, 4, 3))
+        setattr(changed[0], part, lambda x, *weights: x)
+        assert aerogel.hasten(changed) == (["0"] if part == "_conv_forward" else []) and torch.equal(changed(x), x)
+    assert not calls
     causal = WanCausalConv3d(4, 4, 3, padding=1)
     assert torch.equal(as_class(causal, FusedWanConv3d)(long, long), causal(long, long))
 
@@ -101,12 +115,31 @@ def test_weights_that_change_are_packed_anew():
     conv.bias = None
     near(faster(x), conv(x.double()), 1e-5)
     near(copy.deepcopy(faster)(x), conv(x.double()), 1e-5)
+    faster.stride, faster.padding, conv.stride, conv.padding = (2, 2), (1, 1), (2, 2), (1, 1)
+    near(faster(x), conv(x.double()), 1e-5)
 
 
-IMAGE_VAE = dict(down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, block_out_channels=[8, 8, 16, 16],
-                 layers_per_block=1, norm_num_groups=4, latent_channels=4)
-VIDEO_VAE = dict(base_dim=8, z_dim=4, dim_mult=[1, 1, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True])
-SMALL_VAE = {**VIDEO_VAE, **dict(decoder_base_dim=8, is_residual=True, in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16)}
+def test_no_other_weights_have_the_address_of_those_that_were_packed():
+    faster = as_class(nn.Conv2d(1, 1, 1, bias=False), FusedConv2d)
+    faster(torch.ones(1, 1, 2, 2))
+    storage = faster.weight.untyped_storage()._cdata
+    faster.weight = None
+    later = [torch.empty(1, 1, 1, 1) for _ in range(1000)]  # each may lie where the weight lay
+    assert storage not in [array.untyped_storage()._cdata for array in later]
+
+
+def test_one_module_of_two_names_and_one_alone():
+    conv, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 6, 6)
+    both = nn.ModuleDict({"a": conv, "b": conv})
+    assert aerogel.hasten(both) == ["a"] and both["b"] is both["a"] is conv and type(conv) is FusedConv2d
+    conv(x)
+    assert conv in convolutions._packed
+    aerogel.diffusers.give_back(conv)
+    assert type(conv) is nn.Conv2d and conv not in convolutions._packed
+    aerogel.hasten(conv)
+    assert type(conv) is FusedConv2d
+
+
 def test_norms_of_pixels(monkeypatch):
     seen = []
     monkeypatch.setattr(convolutions, "_core", SimpleNamespace(rms_norm=lambda *given: seen.append(1) or aerogel._core.rms_norm(*given)))
@@ -128,6 +161,10 @@ def test_norms_of_pixels(monkeypatch):
         assert faster.gamma.grad is not None
 
 
+IMAGE_VAE = dict(down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, block_out_channels=[8, 8, 16, 16],
+                 layers_per_block=1, norm_num_groups=4, latent_channels=4)
+VIDEO_VAE = dict(base_dim=8, z_dim=4, dim_mult=[1, 1, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True])
+SMALL_VAE = {**VIDEO_VAE, **dict(decoder_base_dim=8, is_residual=True, in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16)}
 VAES = {"image": (diffusers.AutoencoderKL, IMAGE_VAE), "flux2": (diffusers.AutoencoderKLFlux2, IMAGE_VAE),
         "wan": (diffusers.AutoencoderKLWan, VIDEO_VAE), "wan 2.2": (diffusers.AutoencoderKLWan, SMALL_VAE), "qwen": (diffusers.AutoencoderKLQwenImage, VIDEO_VAE)}
 
@@ -147,7 +184,7 @@ def test_whole_vaes(name, calls):
     near(vae.decode(latents).sample, wanted.double(), 1e-4)
     assert len(calls) >= len(exchanged) - 8
     assert aerogel.hasten(vae) == []
-    modules.give_back(vae)
+    aerogel.diffusers.give_back(vae)
     assert [type(module) for module in vae.modules()] == kinds
     assert torch.equal(vae.decode(latents).sample, wanted)
 

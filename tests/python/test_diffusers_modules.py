@@ -73,7 +73,7 @@ def test_every_row_is_its_class_and_keeps_its_state():
     made = {GELU: lambda: GELU(8, 24, "tanh"), GEGLU: lambda: GEGLU(8, 24), SwiGLU: lambda: SwiGLU(8, 24), nn.Conv3d: lambda: nn.Conv3d(4, 6, 2, 2)}
     for kind, faster in FASTER.items():
         module = made[kind]() if kind in made else kind(8, 24) if kind.__name__ == "FeedForward" else kind()
-        holder = nn.ModuleDict({"it": module})
+        holder = nn.ModuleDict({"it": copy.deepcopy(module)})
         names, x = list(holder.state_dict()), torch.randn(2, 3, 8) if kind is not nn.Conv3d else torch.randn(1, 4, 2, 6, 4)
         with torch.no_grad():
             wanted = module(x)

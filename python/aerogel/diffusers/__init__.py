@@ -15,12 +15,12 @@ from ..timestep import timestep_callback
 from . import backend
 from .loading import AerogelConfig, AerogelQuantizer, QuantMethod, describe
 from .models import VIDEO_MODELS, VideoModel, attention_identifiers
-from .modules import hasten
+from .modules import give_back, hasten
 from .parallel import enable_parallelism
 from .plan import AttentionPlan, AttentionReport, enable_sparse_attention
 
 __all__ = ["VIDEO_MODELS", "AerogelConfig", "AttentionPlan", "AttentionReport", "VideoModel", "attention_identifiers", "describe", "enable_parallelism",
-           "enable_sparse_attention", "hasten", "timestep_callback"]
+           "enable_sparse_attention", "give_back", "hasten", "timestep_callback"]
 
 auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AEROGEL.value] = AerogelConfig
 auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AEROGEL.value] = AerogelQuantizer

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d, QwenImageRMS_norm
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from .. import _core
 from .._arrays import empty, handed
-from .._packed import State, state_of
+from .._packed import state_of
 from .._watching import nobody_watches
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-_packed: weakref.WeakKeyDictionary[nn.Module, tuple[list[State], Any]] = weakref.WeakKeyDictionary()  # what was made of which weights
+
+
+class Packed(NamedTuple):
+    """A convolution's weights in the core's form, and of what it was made; nothing else can have the addresses of storages that are held."""
+
+    made_of: tuple[Any, ...]
+    storages: list[StorageWeakRef]
+    core: Any
+
+
+_packed: weakref.WeakKeyDictionary[nn.Module, Packed] = weakref.WeakKeyDictionary()
+
+
+def _unseen(module: nn.Module, x: torch.Tensor) -> bool:
+    """Whether nobody would miss what torch does not see of a call on the CPU: recorders, gradients, autocast."""
+    wanted = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    return x.is_cpu and not wanted and nobody_watches(x) and not torch.is_autocast_enabled("cpu")
 
 
 def fits(conv: Any, x: torch.Tensor) -> bool:
-    """Whether the core computes this, and nobody would miss what torch does not see."""
+    """Whether the core computes this, and nobody has exchanged a part of it."""
     plain = conv.padding_mode == "zeros" and conv.groups == 1 and set(conv.dilation) == {1} and not isinstance(conv.padding, str)
     right = x.ndim == conv.weight.ndim and x.shape[1] == conv.in_channels and x.dtype == conv.weight.dtype and x.dtype in _FLOATS and x.numel() > 0
-    return plain and right and x.is_cpu and conv.weight.is_cpu and nobody_watches(x) and not (torch.is_grad_enabled() and conv.weight.requires_grad)
+    return plain and right and conv.weight.is_cpu and "_conv_forward" not in vars(conv) and _unseen(conv, x)
 
 
 def convolve(conv: Any, x: torch.Tensor, padding: Sequence[int], before: torch.Tensor | None = None) -> torch.Tensor | None:
@@ -44,12 +61,18 @@ def convolve(conv: Any, x: torch.Tensor, padding: Sequence[int], before: torch.T
 
 def _core_of(conv: Any, stride: Sequence[int], padding: Sequence[int]) -> Any:
     arrays = [array.detach() for array in (conv.weight, conv.bias) if array is not None]
-    states = [state_of(array) for array in arrays]
+    made_of = (tuple(stride), tuple(padding), *(state_of(array) for array in arrays))
     made = _packed.get(conv)
-    if made is None or made[0] != states:
+    if made is None or made.made_of != made_of:
         bias = arrays[1].float().contiguous() if len(arrays) > 1 else None
-        made = _packed[conv] = states, _core.Convolution(arrays[0].contiguous(), bias, tuple(stride), tuple(padding))
-    return made[1]
+        core = _core.Convolution(arrays[0].contiguous(), bias, *made_of[:2])
+        made = _packed[conv] = Packed(made_of, [StorageWeakRef(array.untyped_storage()) for array in arrays], core)
+    return made.core
+
+
+def forget(module: nn.Module) -> None:
+    """Gives back the memory of what was packed for a module."""
+    _packed.pop(module, None)
 
 
 class FusedConv2d(nn.Conv2d):
@@ -58,10 +81,14 @@ class FusedConv2d(nn.Conv2d):
         return super().forward(input) if y is None else y
 
 
+def _continues(cache: torch.Tensor, x: torch.Tensor, front: int) -> bool:
+    return cache.is_cpu and cache.dtype == x.dtype and not (cache.shape[2] > front > 0) and nobody_watches(cache)
+
+
 def _causal(conv: Any, x: torch.Tensor, cache: torch.Tensor | None) -> torch.Tensor | None:
     """A convolution that looks back in time only; `cache` has the frames before x. conv._padding is F.pad's."""
     right, _, bottom, _, front, _ = conv._padding
-    if not fits(conv, x) or (cache is not None and (cache.dtype != x.dtype or cache.shape[2] > front > 0)):
+    if not fits(conv, x) or (cache is not None and not _continues(cache, x, front)):
         return None
     remembered = cache if front > 0 else None
     items = [convolve(conv, one.transpose(0, 1), (front, bottom, right), None if remembered is None else remembered[i].transpose(0, 1))
@@ -72,16 +99,20 @@ def _causal(conv: Any, x: torch.Tensor, cache: torch.Tensor | None) -> torch.Ten
     return whole[0].transpose(0, 1)[None] if len(whole) == 1 else torch.stack(whole).transpose(1, 2)
 
 
-class FusedWanConv3d(WanCausalConv3d):
+class _LooksBack(nn.Module):
+    """In front of a causal convolution of diffusers."""
+
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
         y = _causal(self, x, cache_x)
         return super().forward(x, cache_x) if y is None else y
 
 
-class FusedQwenImageConv3d(QwenImageCausalConv3d):
-    def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
-        y = _causal(self, x, cache_x)
-        return super().forward(x, cache_x) if y is None else y
+class FusedWanConv3d(_LooksBack, WanCausalConv3d):
+    pass
+
+
+class FusedQwenImageConv3d(_LooksBack, QwenImageCausalConv3d):
+    pass
 
 
 def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor | None:
@@ -89,25 +120,27 @@ def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor | None:
     gamma = norm.gamma.detach().flatten()
     last = x.detach().movedim(1, -1)
     plain = norm.channel_first and not isinstance(norm.bias, torch.Tensor) and x.ndim > 2 and x.shape[1] == gamma.numel() and x.numel() > 0
-    if not plain or not last.is_contiguous() or {x.dtype, gamma.dtype} != {torch.float32} or not x.is_cpu or not gamma.is_cpu or not nobody_watches(x):
-        return None
-    if torch.is_grad_enabled() and norm.gamma.requires_grad:
+    if not plain or not last.is_contiguous() or {x.dtype, gamma.dtype} != {torch.float32} or not gamma.is_cpu or not _unseen(norm, x):
         return None
     y = empty(last.shape, last)
     _core.rms_norm(handed(last.flatten(0, -2)), handed(y.flatten(0, -2)), handed(gamma), 1e-24)
     return y.movedim(-1, 1)
 
 
-class FusedWanNorm(WanRMS_norm):
+class _OverChannels(nn.Module):
+    """In front of a norm of diffusers."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = _normed(self, x)
         return super().forward(x) if y is None else y
 
 
-class FusedQwenImageNorm(QwenImageRMS_norm):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = _normed(self, x)
-        return super().forward(x) if y is None else y
+class FusedWanNorm(_OverChannels, WanRMS_norm):
+    pass
+
+
+class FusedQwenImageNorm(_OverChannels, QwenImageRMS_norm):
+    pass
 
 
 CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {

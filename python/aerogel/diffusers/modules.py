@@ -17,6 +17,12 @@ Rows: TypeAlias = Mapping[type[nn.Module], type[nn.Module]]
 
 FASTER: dict[type[nn.Module], type[nn.Module]] = {GELU: FusedGELU, GEGLU: FusedGEGLU, SwiGLU: FusedSwiGLU, nn.Conv3d: PatchEmbedding}
 CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def forget(module: nn.Module) -> None:
+    """Where there is nothing that was made of a module."""
+
+
 try:
     from .image_feed_forward import IMAGE_ROWS
 except ImportError:  # a diffusers without these models
@@ -24,26 +30,31 @@ except ImportError:  # a diffusers without these models
 else:
     FASTER |= IMAGE_ROWS
 try:
-    from .convolutions import CONVOLUTIONS
+    from .convolutions import CONVOLUTIONS, forget
 except ImportError:
     pass
 
 
 def hasten(model: nn.Module) -> list[str]:
     """Exchanges modules of a model of diffusers for faster ones on CPUs, in place, and returns their names: the convolutions of a VAE
-    (AutoencoderKL, Wan's and Qwen-Image's; float32, bfloat16 or float16, computed in float32), norms of the last two, and activation functions.
-    Names, state_dict() and results up to rounding stay. Calls that want gradients, are compiled, or are on other devices go diffusers' way. A
-    module whose forward somebody has replaced stays. Raises ValueError for what is no model, or has nothing to exchange."""
+    (AutoencoderKL, Wan's and Qwen-Image's; float32, bfloat16 or float16, computed in float32), norms of the last two in float32, and activation
+    functions. Names, state_dict() and results up to rounding stay; what convolutions give has its channels last. Calls that want gradients, are
+    compiled, under autocast or on other devices go diffusers' way. A module whose forward somebody has replaced stays.
+    `aerogel.diffusers.give_back(model)` undoes it. Raises ValueError for what is no model, or has nothing to exchange."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"[hasten] model must be a torch module (of a pipeline, give pipe.vae), got {type(model).__name__}")
-    names = exchange(model, {**FASTER, **CONVOLUTIONS})
-    if not names and not any(type(module) in _plain() for module in model.modules()):
-        raise ValueError(f"[hasten] {type(model).__name__} has none of: {', '.join(sorted(row.__name__ for row in {**FASTER, **CONVOLUTIONS}))}")
-    return names
+    rows = {**FASTER, **CONVOLUTIONS}
+    if not any(type(module) in rows or type(module) in _plain() for module in model.modules()):
+        raise ValueError(f"[hasten] {type(model).__name__} has none of: {', '.join(sorted(row.__name__ for row in rows))}")
+    return exchange(model, rows)
 
 
 def give_back(model: nn.Module) -> None:
-    """Puts diffusers' own modules there again."""
+    """Gives all modules that `hasten` or `aerogel.quantize` has exchanged for faster ones their classes in diffusers again, and frees what was
+    made for them. Quantized layers stay: `model.dequantize()` is for these, and calls this."""
+    for module in model.modules():
+        if type(module) in _plain():
+            forget(module)
     exchange(model, _plain())
 
 
@@ -52,15 +63,11 @@ def _plain() -> Rows:
 
 
 def exchange(model: nn.Module, rows: Rows) -> list[str]:
-    """The names of the modules that had a row, and are of its class now, in their very state."""
+    """The names of the modules that had a row, and are of its class now."""
     names = []
-    for name, module in list(model.named_modules()):
+    for name, module in model.named_modules():
         row = rows.get(type(module))
-        if row is None or not name or "forward" in vars(module) or (type(module) is nn.Conv3d and not cuts_into_patches(module)):
-            continue
-        new = object.__new__(row)
-        vars(new).update(vars(module))
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, new)
-        names.append(name)
+        if row is not None and "forward" not in vars(module) and (type(module) is not nn.Conv3d or cuts_into_patches(module)):
+            module.__class__ = row
+            names.append(name)
     return names
