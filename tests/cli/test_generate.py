@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,26 @@ def test_report(aerogel, tiny_pipeline, tmp_path):
     stored = (tiny_pipeline / "transformer/diffusion_pytorch_model.safetensors").stat().st_size
     assert 0.9 * stored < report["weight_bytes"] <= stored
     assert report["peak_memory_bytes"] > report["weight_bytes"]
+
+
+def test_the_page_lists_every_key_of_the_report(aerogel, tiny_pipeline, tmp_path):
+    """Those before `videos` are there in every call, the others where they were given or happened."""
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    rows = page.partition("### The report")[2].partition("| --- |")[2].partition("\n\n")[0].splitlines()[1:]
+    listed = [key for row in rows for key in re.findall(r"`(\w+)`", row.split(" | ")[0])]
+    always = set(listed[:listed.index("videos")])
+    assert set(generate(aerogel, tiny_pipeline, "-o", tmp_path / "v.safetensors", "--steps", 1)) == always
+    save_file({"transformer.blocks.0.attn1.to_q.lora_A.weight": np.ones((1, 64), np.float32),
+               "transformer.blocks.0.attn1.to_q.lora_B.weight": np.ones((64, 1), np.float32)}, tmp_path / "lora.safetensors")
+    weights = tiny_pipeline / "transformer/diffusion_pytorch_model.safetensors"
+    save_file({"first_frame": np.zeros((3, 1, 32, 32), np.float32)}, tmp_path / "first.safetensors")
+    report = generate(aerogel, tiny_pipeline, "-o", tmp_path / "v.safetensors", "--steps", 2, "--batch", 2, "--negative-prompt", "blue star",
+                      "--online", "W8A16", "--sparse", "ada_bsa", "--block-size", 16, "--cache", "taylor", "--timings", "--lora", tmp_path / "lora.safetensors",
+                      "--transformer", weights, "--first-frame", tmp_path / "first.safetensors")
+    told = {"videos", "negative_prompt", "transformer", "first_frame", "loras", "quantized", "sparse", "cache", "timings"}
+    assert set(report) == always | told and told <= set(listed)
+    code = (Path(__file__).parents[2] / "src/cli/generate_report.cpp").read_text()
+    assert all(f'"{key}"' in code for key in listed)
 
 
 def test_same_bits_for_any_number_of_threads(aerogel, tiny_pipeline, tmp_path):
