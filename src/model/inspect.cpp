@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/gguf.h"
@@ -186,9 +187,13 @@ std::string tensors_text(const SafetensorsFile& file, const fs::path& config, co
         const JsonNode json = JsonNode::read(config, "inspect");
         defaults = default_patterns(json, options.known_families);
         const bool named = json.has("_class_name");
-        text += fmt::format("\n{} with", named ? printable(json.at("_class_name").text()) : "model");
-        for (const char* key : {"num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim"}) {
-            if (json.contains(key)) text += fmt::format(" {}={}", key, show_json(json.at(key).json()));
+        text += "\n" + (named ? printable(json.at("_class_name").text()) : "model");
+        std::string_view before = " with ";
+        for (const char* key :
+             {"num_layers", "num_single_layers", "num_attention_heads", "attention_head_dim", "ffn_dim",
+              "n_layers", "n_refiner_layers", "n_heads", "dim"}) {
+            if (!json.contains(key)) continue;
+            text += fmt::format("{}{}={}", std::exchange(before, " "), key, show_json(json.at(key).json()));
         }
     }
     for (const auto& [type, sizes] : by_dtype(file)) {

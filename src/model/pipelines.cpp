@@ -77,7 +77,7 @@ const PipelineRow& pipeline_of(const JsonNode& index) {
         if (row.class_name == name) return row;
         known.push_back(row.class_name);
     }
-    throw Unsupported(fmt::format("[pipeline] {}: the class {} is not supported, only {}", index.where(),
+    throw Unsupported(fmt::format("{}: the class {} is not supported, only {}", index.where(),
                                   in_quotes(name), fmt::join(known, ", ")));
 }
 

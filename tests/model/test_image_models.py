@@ -357,5 +357,5 @@ def test_sparse_attention_knows_where_the_text_is(recorded, tmp_path):
 def test_inspect(recorded):
     family, _, folder, _ = recorded
     text = aerogel("inspect", folder)
-    assert type(family.model()).__name__ in text
+    assert f"{type(family.model()).__name__} with n" in text  # num_layers, n_layers
     assert f"{len(LINEARS[family])} of them quantized by default" in text
