@@ -61,13 +61,14 @@ enum class Keep : std::uint8_t {
 
 /// Settings of one video.
 struct GenerateOptions {
-    std::string prompt;
+    std::string prompt;  ///< UTF-8
     std::string negative_prompt;
     Tensor prompt_embeds;           ///< f32 [1, text_len, text_dim] instead of `prompt`
     Tensor negative_prompt_embeds;  ///< the same for guidance
     SamplingOptions sampling;
     /// A picture (.png, .jpg, .webp) that the video begins with, resized to its size: for image-to-video
-    /// models (WanImageToVideoPipeline, where one must be given) and those that take `first_frame`.
+    /// models (WanImageToVideoPipeline, where one must be given) and those whose model_index.json says
+    /// expand_timesteps.
     std::filesystem::path image;
     /// The picture that the video of an image-to-video model ends with; empty: none.
     std::filesystem::path last_image;
@@ -92,8 +93,9 @@ struct GenerateOptions {
     /// its middle, "decode") and as it advances, with the share that is done; return false to stop. It must
     /// not call the pipeline.
     std::function<bool(std::string_view stage, double done)> on_stage;
-    /// Called after each step with the number of steps done, of all steps of all videos (0 while a first
-    /// frame is made); return false to stop (generate() then throws Cancelled).
+    /// Called after each step with the seconds it took, without its preview, and the number of steps done, of
+    /// all steps of all videos (0 while a first frame is made); return false to stop (generate() then throws
+    /// Cancelled).
     std::function<bool(int step, int steps, double seconds)> progress;
     /// Called before every forward pass with the caption (not before those of the guidance).
     std::function<void(int step, const TransformerInput& input)> on_transformer_input;

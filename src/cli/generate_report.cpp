@@ -39,6 +39,7 @@ struct SparseSummary {
 
 SparseSummary summarize(const std::vector<SparseCall>& calls) {
     SparseSummary summary;
+    if (calls.empty()) summary.density = 1.0;
     for (const SparseCall& call : calls) {
         summary.density += call.report.density() / static_cast<double>(calls.size());
         summary.predict_seconds += call.report.predict_seconds;
@@ -253,6 +254,7 @@ std::string to_text(const GenerateReport& report) {
     if (report.text_encoder) text += "\ntext encoder: " + main_scheme({*report.text_encoder});
     if (report.options.sparse) {
         const SparseSummary summary = summarize(report.results.front().sparse_calls);
+        if (report.results.front().sparse_calls.empty()) text += "\nno step was sparse: see --start-step";
         text += fmt::format("\n{}: density {:.1f} %, prediction {}, attention {}, heads:",
                             report.options.sparse->pattern.type, 100 * summary.density,
                             show_seconds(summary.predict_seconds), show_seconds(summary.attention_seconds));

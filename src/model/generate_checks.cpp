@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "aerogel/error.h"
@@ -17,24 +18,24 @@
 namespace aerogel {
 namespace {
 
-// Steps and blocks that are not there are a mistake, and so is asking for sparse attention nowhere.
-void check_some_calls(const SparseConfig& sparse, const TransformerConfig& config, int steps) {
+// Blocks that are not there are a mistake, and so is asking for sparse attention nowhere. That a short trial
+// ends before start_step is none.
+void check_some_calls(const SparseConfig& sparse, const TransformerConfig& config) {
     for (const int block : sparse.skip_layers) {
         if (block >= 0 && block < config.num_layers) continue;
         throw InvalidArgument(fmt::format("[generate] skip_layers must be blocks from 0 to {}, got {}",
                                           config.num_layers - 1, block));
     }
-    for (int step = 0; step < steps; ++step)
-        for (int block = 0; block < config.num_layers; ++block)
-            if (sparse.is_sparse(block, step)) return;
+    for (int block = 0; block < config.num_layers; ++block)
+        if (sparse.is_sparse(block, std::max(sparse.start_step, 0))) return;
     throw InvalidArgument(fmt::format(
-        "[generate] no attention would be sparse: start_step = {} and end_step = {} (-1: never) of "
-        "{} steps, {} of {} blocks in skip_layers",
-        sparse.start_step, sparse.end_step, steps, sparse.skip_layers.size(), config.num_layers));
+        "[generate] no attention would be sparse: start_step = {} and end_step = {} (-1: never), {} of {} "
+        "blocks in skip_layers",
+        sparse.start_step, sparse.end_step, sparse.skip_layers.size(), config.num_layers));
 }
 
 // A call that stays dense for many steps would find these out late.
-void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, int steps, Device device) {
+void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, Device device) {
     const SparsePattern& pattern = sparse.pattern;
     if (pattern.type == "none") return;
     check_settings(pattern, sparse_options(sparse.format));
@@ -45,7 +46,7 @@ void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, i
     }
     for (int block = 0; sparse.profile && block < config.num_layers; ++block)
         if (sparse.is_sparse(block, -1)) pinned_types(*sparse.profile, block, -1, config.num_attention_heads);
-    check_some_calls(sparse, config, steps);
+    check_some_calls(sparse, config);
 }
 
 void check_prompt(const std::string& prompt, const char* name) {
@@ -101,7 +102,7 @@ void check_options(const GenerateOptions& call, const CallOf& of) {
     check_first_frame(call, of);
     check_prompt(call.prompt, "prompt");
     check_prompt(call.negative_prompt, "negative_prompt");
-    if (call.sparse) check_sparse(*call.sparse, of.config, *sampling.steps, of.device);
+    if (call.sparse) check_sparse(*call.sparse, of.config, of.device);
     check_embeddings(call.prompt_embeds, "prompt_embeds", of.config.text_dim);
     check_embeddings(call.negative_prompt_embeds, "negative_prompt_embeds", of.config.text_dim);
     for (const auto& guidance : {sampling.guidance, sampling.guidance_2}) {

@@ -132,6 +132,13 @@ def test_sparse_reports_every_head_of_every_call(aerogel, tiny_pipeline, tmp_pat
     assert sparse["predict_seconds"] > 0 and sparse["attention_seconds"] > 0
 
 
+def test_a_trial_that_ends_before_anything_is_sparse(aerogel, tiny_pipeline, tmp_path):
+    flags = ["--sparse", "rf_v2", "--start-step", 1, "--steps", 1, "-o", tmp_path / "v.safetensors"]
+    sparse = generate(aerogel, tiny_pipeline, *flags)["sparse"]
+    assert (sparse["density"], sparse["calls"], sparse["steps"]) == (1.0, [], [])
+    assert "no step was sparse" in aerogel("generate", tiny_pipeline, "--prompt", PROMPT, *flags).stdout
+
+
 def test_prompt_embeds_replace_the_prompt(aerogel, tiny_pipeline, tmp_path):
     tables = load_file(tiny_pipeline / "text_encoder/model.safetensors")
     words = json.loads((tiny_pipeline / "text_encoder/vocabulary.json").read_text())["words"]
