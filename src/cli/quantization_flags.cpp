@@ -121,7 +121,8 @@ LoadOptions load_options(const QuantizationFlags& flags) {
         throw InvalidArgument(
             "[generate] --quantized reads files and --online needs none: give only one of them");
     }
-    if (flags.files.empty() && (flags.rank >= 0 || flags.first_static_step)) {
+    const bool first_static = flags.first_static_step && flags.timestep_policy.empty();
+    if (flags.files.empty() && (flags.rank >= 0 || first_static)) {
         throw InvalidArgument(fmt::format("[generate] {} says nothing without --quantized",
                                           flags.rank >= 0 ? "--rank" : "--first-static-step"));
     }
