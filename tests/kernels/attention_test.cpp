@@ -50,6 +50,39 @@ TEST(AttentionKernels, AllProblemsWithinBounds) {
     }
 }
 
+/// Two keys, of which one has the weight e^x / (1 + e^x): the exponential of a kernel, alone. The bounds of
+/// AllProblemsWithinBounds grow with the sizes, and would hide errors of tens of units.
+std::string wrong_weight(const AttentionKernel& kernel) {
+    constexpr std::int64_t kRows = 4096;
+    const AttentionCase test_case =
+        parse_attention_case("q_len=" + std::to_string(kRows) + " k_len=2 head_dim=1");
+    AttentionData data(test_case);
+    for (std::int64_t i = 0; i < kRows; ++i)
+        data.q.set(data.index(data.q.strides, 0, i), -2.0 * static_cast<double>(i) / kRows);
+    for (std::int64_t key = 0; key < 2; ++key) {
+        data.k.set(data.kv_index(data.k.strides, 0, key), static_cast<double>(key));
+        data.v.set(data.kv_index(data.v.strides, 0, key), static_cast<double>(key));
+    }
+    const PaddedArray o = run_attention(kernel, data);
+    for (std::int64_t i = 0; i < kRows; ++i) {
+        const double x = data.q.get(data.index(data.q.strides, 0, i)), power = std::exp(x);
+        const double weight = power / (1.0 + power), got = o.get(data.index(o.strides, 0, i));
+        // 2^y within 3.3 units, of a y that is rounded twice; the sum, its inverse and the product.
+        const double units = (3.3 + 2.0 * std::fabs(x)) / (1.0 + power) + 3.0;
+        if (!(std::fabs(got - weight) <= units * 0x1p-24 * weight))
+            return "x " + std::to_string(x) + ", units " + std::to_string((got - weight) / weight * 0x1p24);
+    }
+    return "";
+}
+
+TEST(AttentionKernels, WeightsWithinAFewUnits) {
+    const AttentionProblem problem = parse_attention_case("q_len=4096 k_len=2 head_dim=1").problem;
+    for (const AttentionKernel& kernel : kernels_for(problem)) {
+        if (kernel.rounds_weights) continue;
+        EXPECT_EQ(wrong_weight(kernel), "") << kernel.name;
+    }
+}
+
 TEST(AttentionKernels, TokensInAnyOrderGiveTheSameBits) {
     for (const AttentionCase& test_case : attention_cases()) {
         AttentionData data(test_case);

@@ -17,7 +17,12 @@ void for_vectors(std::int64_t size, const Block& block) {
     if (i < size) block(i, size - i);
 }
 
-/// e^x within 2 ulp; 0 below the normal range, infinity above 88.7, NaN for NaN (Cody & Waite reduction).
+// Worst errors against double, of every fifth float whose result is normal, with and without fused
+// multiply-add, in ulp: e^x 0.9 and 1.2; silu 2.4; tanh 2.4; gelu_erf 7.2 and 7.6; gelu_tanh 2.6 for x > -1.
+// Below that the rounding of gelu_tanh's argument counts as often as the argument is large: 21 at x = -3.9,
+// 200 at -9.8, where the result is 1e-35.
+
+/// e^x; 0 below the normal range, infinity above 88.7, NaN for NaN (Cody & Waite reduction).
 template <typename Isa>
 typename Isa::V exponential(typename Isa::V x) {
     using V = typename Isa::V;

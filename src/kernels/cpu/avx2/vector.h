@@ -91,7 +91,7 @@ struct Avx2 {
         for (std::int64_t i = 0; i < count; ++i) p[i] = part[i];
     }
 
-    /// 2^x for x < 127, within 2 ulp; 0 below 2^-126, NaN for NaN. 2^(x - round(x)) by a polynomial that is
+    /// 2^x for x < 127, within 2.1 ulp; 0 below 2^-126, NaN for NaN. 2^(x - round(x)) by a polynomial that is
     /// exact at 0; round(x) comes out of the low bits of x + 1.5 * 2^23.
     static V exp2(V x) {
         const V magic = set1(0x1.8p23F);

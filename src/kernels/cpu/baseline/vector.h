@@ -67,7 +67,7 @@ struct Sse2 {
         for (std::int64_t i = 0; i < count; ++i) p[i] = part[i];
     }
 
-    /// 2^x for x < 127, within 3 ulp; 0 below 2^-126, NaN for NaN. As in AVX2.
+    /// 2^x for x < 127, within 2.4 ulp; 0 below 2^-126, NaN for NaN. As in AVX2.
     static V exp2(V x) {
         const V magic = set1(0x1.8p23F);
         const V clamped = larger(set1(-127.0F), x);
