@@ -450,11 +450,10 @@ void QuantizedPair::find_layers() {
     std::map<std::string, std::string> types(description_.entries.begin(), description_.entries.end());
     const auto is_float = [&](const std::string& key) {
         const auto found = types.find(key);
-        return found != types.end() && found->second == "FLOAT";
+        return found != types.end() && upper_case(found->second) == "FLOAT";
     };
     for (const auto& [key, type] : description_.entries) {
-        if (type == "FLOAT") continue;
-        if (is_attention_key(key)) continue;
+        if (upper_case(type) == "FLOAT" || is_attention_key(key)) continue;
         std::string prefix = key;
         if (key.ends_with(kWeight)) {
             prefix.resize(key.size() - kWeight.size());
@@ -473,7 +472,11 @@ void QuantizedPair::find_layers() {
         }
         // One FLOAT among the names a module may be listed under keeps it float.
         if (is_float(name) || is_float(name + ".weight") || is_float(name + ".linear.weight")) continue;
-        layers_.push_back({std::move(name), std::move(prefix), upper_case(type)});
+        QuantizedLayer layer = {std::move(name), std::move(prefix), upper_case(type)};
+        for (std::string& tensor : aerogel::tensors_of(layer)) {
+            if (types.contains(tensor) && !weights_.contains(tensor)) layer.missing.push_back(tensor);
+        }
+        layers_.push_back(std::move(layer));
     }
 }
 
@@ -487,6 +490,10 @@ std::size_t QuantizedPair::stored_bytes(const QuantizedLayer& layer) const {
 
 QuantizedLinearWeights QuantizedPair::read(const QuantizedLayer& layer, std::int64_t in_features) const {
     if (layer.foreign >= 0) return read_layer_of_checkpoint(layer);
+    if (!layer.missing.empty()) {
+        throw InvalidArgument(fmt::format("[quantize] {}: '{}' ({}) must be in the file, got nothing",
+                                          weights_.path().string(), layer.missing.front(), layer.quant_type));
+    }
     const LayerReader reader(weights_, layer);
     const LayerFacts facts = facts_of(reader, layer, in_features);
     QuantizedLinearWeights out;
@@ -526,9 +533,10 @@ void QuantizedPair::find_attentions() {
         }
     };
     for (const auto& [key, type] : description_.entries) {
+        const bool is_float = upper_case(type) == "FLOAT";
         if (key.ends_with(kType)) {
-            if (type != "FLOAT") add(key.substr(0, key.size() - kType.size()), upper_case(type), true);
-        } else if (const std::string module = module_of_scale(key); !module.empty() && type != "FLOAT") {
+            if (!is_float) add(key.substr(0, key.size() - kType.size()), upper_case(type), true);
+        } else if (const std::string module = module_of_scale(key); !module.empty() && !is_float) {
             add(module, "FAQUANT", false);
         }
     }

@@ -28,6 +28,7 @@ struct QuantizedLayer {
     std::vector<std::string> tensors = {};  ///< of a checkpoint of another program: all but the bias
     std::int64_t foreign = -1;              ///< its place in that checkpoint; -1: a layer of a pair
     std::size_t part = 0, parts = 1;  ///< which rows of what is stored it is, where that is several layers
+    std::vector<std::string> missing = {};  ///< tensors that the description lists and the file lacks
 
     /// That of its weight in the file, and the layer's name in restored files.
     std::string weight_tensor() const { return foreign < 0 ? prefix + ".weight" : tensors.front(); }

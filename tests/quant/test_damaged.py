@@ -27,6 +27,8 @@ DYNAMIC = [
     (set_tensor("net.fc.weight_scale", torch.full((24, 1), NAN)), "weight_scale has the value nan at element 0"),
     (set_tensor("net.fc.weight_offset", torch.ones(24, 1)), "must be zeros (weights are symmetric in this scheme)"),
     (set_tensor("net.fc.weight_offset", torch.ones(2, 1)), "'net.fc.weight_offset' (W8A8_DYNAMIC) must be f32, bf16 or f16 [24,1], got f32[2,1]"),
+    (remove("net.fc.bias"), "'net.fc.bias' (W8A8_DYNAMIC) must be in the file, got nothing"),  # listed: it would be lost
+    (remove("net.fc.weight_offset"), "'net.fc.weight_offset' (W8A8_DYNAMIC) must be in the file, got nothing"),
     (set_tensor("net.fc.bias", torch.ones(25)), "'net.fc.bias' (W8A8_DYNAMIC) must be f32, bf16 or f16 [24], got f32[25]"),
 ]
 STATIC = [

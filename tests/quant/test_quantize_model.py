@@ -119,7 +119,7 @@ def test_mixed_schemes_and_attention(run, float_model, tmp_path):
     static, static_types = quantize_model(state, LAYERS[:3], "W8A8", stats)
     dynamic, types = quantize_model(state, LAYERS[3:6], "W8A8_DYNAMIC")
     tensors = {k: v for k, v in {**dynamic, **static}.items() if k in static_types and static_types[k] != "FLOAT" or k not in static}
-    tensors |= {k: dynamic[k] for k in types if types[k] != "FLOAT"}
+    tensors |= {k: dynamic[k] for k in types if types[k] != "FLOAT"} | {k: v for k, v in static.items() if k.endswith(".bias")}
     types |= {k: v for k, v in static_types.items() if v != "FLOAT"}
     for part in "qkv":
         types[f"blocks.0.attn1.fa_{part}.scale"] = "FAQuant"
