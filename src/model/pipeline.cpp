@@ -108,9 +108,8 @@ GivenPictures read_pictures(const GenerateOptions& call, const PipelineFolder& f
         throw InvalidArgument("[generate] the model folder has no VAE to encode a picture with");
     if (!call.last_image.empty() && (!folder.joins_pictures() || call.image.empty())) {
         throw InvalidArgument(
-            "[generate] a last frame (last_image) is for image-to-video models that are told pictures beside "
-            "the "
-            "noise, together with a first one (image)");
+            "[generate] a last frame (last_image) is for image-to-video models that are told pictures "
+            "beside the noise, together with a first one (image)");
     }
     if (folder.seen.image_dim && call.last_image.empty() == folder.seen.pos_embed_seq_len.has_value()) {
         throw InvalidArgument(
