@@ -19,7 +19,7 @@ using Stream = struct StreamOfDriver*;          // CUstream: what aerogel::Conte
 using Event = struct EventOfDriver*;            // CUevent
 
 /// The results that the library tells apart.
-constexpr Result kSuccess = 0, kOutOfMemory = 2, kNotReady = 600, kUnknown = 999;
+constexpr Result kSuccess = 0, kOutOfMemory = 2, kUnknown = 999;
 
 /// CUdevice_attribute
 enum class DeviceAttribute : int {

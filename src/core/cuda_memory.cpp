@@ -286,11 +286,4 @@ std::size_t kept_bytes(int device) {
     return bytes;
 }
 
-void release_kept(int device) {
-    const CurrentDevice current(device);
-    Cache& cache = cache_of(device);
-    const std::lock_guard lock(cache.guard);
-    release(cache);
-}
-
 }  // namespace aerogel::cuda

@@ -35,7 +35,5 @@ void borrow_memory(const MemoryLender& lender);
 
 /// Bytes that are kept while nobody has them.
 std::size_t kept_bytes(int device);
-/// Gives them back to the driver.
-void release_kept(int device);
 
 }  // namespace aerogel::cuda

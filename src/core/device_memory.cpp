@@ -44,8 +44,8 @@ void clear_on_cpu(Device, void* data, std::size_t bytes) {
     std::memset(data, 0, bytes);
 }
 
-constexpr DeviceMemory kCpuMemory = {allocate_on_cpu, free_on_cpu,  copy_on_cpu, copy_on_cpu,
-                                     copy_on_cpu,     clear_on_cpu, nullptr,     true};
+constexpr DeviceMemory kCpuMemory = {allocate_on_cpu, free_on_cpu, copy_on_cpu,
+                                     copy_on_cpu,     copy_on_cpu, clear_on_cpu};
 
 struct MemoryOfDevice {
     DeviceKind kind;

@@ -21,7 +21,6 @@ struct DeviceMemory {
     /// Null where from_host() does as well: puts the copy on a stream of the device; `from` may be freed at
     /// once.
     void (*send)(Device device, void* to, const void* from, std::size_t bytes, void* stream) = nullptr;
-    bool host_readable = false;  ///< whether the host may read and write it
     /// What can still be allocated; null where nothing says.
     std::uint64_t (*free_bytes)(Device device) = nullptr;
 };

@@ -256,10 +256,6 @@ void place_tensors(const Cursor& in, std::uint32_t alignment, std::uint64_t file
 
 }  // namespace
 
-std::span<const GgufType> gguf_types() {
-    return kTypes;
-}
-
 GgufHeader parse_gguf(std::span<const std::byte> file, const std::string& name) {
     Cursor in(file, "[gguf] " + name);
     constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"

@@ -19,16 +19,14 @@
 
 namespace aerogel {
 
-/// A type of tensors: rows are cut into blocks of so many numbers, each stored in so many bytes.
+/// A type of tensors: rows are cut into blocks of so many numbers, each stored in so many bytes. Those that
+/// Aerogel reads are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K .. Q6_K.
 struct GgufType {
     std::uint32_t number;  ///< in the file
     std::string_view name;
     std::int64_t block;
     std::int64_t block_bytes;
 };
-
-/// Those that Aerogel reads: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K .. Q6_K.
-std::span<const GgufType> gguf_types();
 
 struct GgufTensor {
     std::string name;

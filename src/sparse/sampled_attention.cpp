@@ -58,8 +58,4 @@ float SampledKeys::softmax_weights(const float* query, float scale, std::vector<
                     [&](std::int64_t i) { return weights[static_cast<std::size_t>(i)]; });
 }
 
-float sampled_dot(const float* a, const float* b, std::size_t count) {
-    return lane_sum(static_cast<std::int64_t>(count), [=](std::int64_t i) { return a[i] * b[i]; });
-}
-
 }  // namespace aerogel

@@ -31,7 +31,4 @@ class SampledKeys {
     std::vector<float> panels_;  ///< [panel, head_dim, keys of a panel]
 };
 
-/// Sum of a[i] * b[i] over `count` values, a multiple of a panel; its order is fixed.
-float sampled_dot(const float* a, const float* b, std::size_t count);
-
 }  // namespace aerogel

@@ -100,15 +100,6 @@ bool launch(const Kernel& kernel, const Grid& grid, void* stream, const void* ar
     }
 }
 
-bool copy_bytes(void* to, const void* from, std::size_t bytes, void* stream) noexcept {
-    if (failed()) return false;
-    if (bytes == 0) return true;
-    note_stream(current_device(), stream);
-    const Result result = driver().copy(reinterpret_cast<Address>(to), reinterpret_cast<Address>(from), bytes,
-                                        static_cast<Stream>(stream));
-    return result == kSuccess || fail(result, "cuMemcpyDtoDAsync");
-}
-
 bool clear_bytes(void* data, std::size_t bytes, void* stream) noexcept {
     if (failed()) return false;
     if (bytes == 0) return true;

@@ -57,8 +57,7 @@ bool launch(const Kernel& kernel, const Grid& grid, void* stream, const Args& ar
     return launch(kernel, grid, stream, &args, sizeof(args));
 }
 
-/// Device memory to device memory, and zero bytes, on the stream; failures as in launch().
-bool copy_bytes(void* to, const void* from, std::size_t bytes, void* stream) noexcept;
+/// Zero bytes, on the stream; failures as in launch().
 bool clear_bytes(void* data, std::size_t bytes, void* stream) noexcept;
 
 /// Of the current device. Only in run(), workspace_bytes() and what they call.

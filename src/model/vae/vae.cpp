@@ -439,20 +439,6 @@ void Vae::move_weights(WeightPlace place) {
         for (const auto& layer : half->layers) layer->move_weights(place);
 }
 
-double Vae::decode_bytes(std::int64_t frames, std::int64_t height, std::int64_t width) const {
-    const Shape latents = shape().latents(frames, height, width);
-    const std::int64_t chunk = state_->chunk({}, latents[2], latents[3] * latents[4]);
-    const VaeExtent whole = {{chunk, latents[3], latents[4]}, latents[1]};
-    const VaeHalf& half = state_->parts.decoder;
-    const State::Cut cut = state_->cut_decoder({}, whole);
-    VaeExtent tile = state_->extent_after(half, cut.span.first, whole);
-    tile.size.height = cut.grid.lines.size;
-    tile.size.width = cut.grid.columns.size;
-    return std::max(state_->bytes_of(half, {0, cut.span.first}, whole),
-                    state_->bytes_of(half, cut.span, tile)) +
-           2.0 * static_cast<double>(state_->weight_bytes);
-}
-
 Tensor Vae::decode(const TensorView& latents, const VaeOptions& options) const {
     const VaeShape& sizes = shape();
     if (latents.dtype != DType::f32 || latents.shape.size() != 5 || latents.dim(0) != 1 ||

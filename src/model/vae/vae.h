@@ -59,9 +59,6 @@ class Vae {
     std::size_t weight_bytes() const;
     /// Linear::move_weight() of every convolution and matrix that has run.
     void move_weights(WeightPlace place);
-    /// Memory that decoding takes, its input and output aside, with the tiles that would be chosen: float32
-    /// weights and what the layers hold.
-    double decode_bytes(std::int64_t frames, std::int64_t height, std::int64_t width) const;
 
     /// latents f32 [1, channels, frames, height, width] -> f32 [1, 3, frames', height', width'] in [-1, 1],
     /// on the device of the VAE. InvalidArgument for other shapes, Cancelled; IoError when a file of the
