@@ -17,7 +17,8 @@ namespace aerogel {
 /// description.
 enum class PairLayout : std::uint8_t { v0, v1, comfy };
 
-/// One description: `model_quant_type` and (tensor name -> quant type) in file order.
+/// One description: `model_quant_type` and (tensor name -> quant type) in file order; what is read has types
+/// in upper case.
 struct QuantDescription {
     std::string model_quant_type;
     std::vector<std::pair<std::string, std::string>> entries;

@@ -14,6 +14,7 @@
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
 #include "bindings/paths.h"
+#include "core/text.h"
 #include "quant/layer_patterns.h"
 #include "quant/load.h"
 #include "quant/schemes.h"

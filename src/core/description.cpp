@@ -15,22 +15,8 @@ namespace {
 
 constexpr const char* kTypeKey = "model_quant_type";
 
-// ASCII only: the locale must not change file names.
-std::string in_case(std::string text, char first, char last, int shift) {
-    for (char& c : text) {
-        if (c >= first && c <= last) c = static_cast<char>(c + shift);
-    }
-    return text;
-}
-std::string lower(std::string text) {
-    return in_case(std::move(text), 'A', 'Z', 'a' - 'A');
-}
-std::string upper(std::string text) {
-    return in_case(std::move(text), 'a', 'z', 'A' - 'a');
-}
-
 std::string name_with(const char* begin, const std::string& quant_type, int rank, const char* extension) {
-    return begin + lower(quant_type) + (rank >= 0 ? "_" + std::to_string(rank) : "") + extension;
+    return begin + lower_case(quant_type) + (rank >= 0 ? "_" + std::to_string(rank) : "") + extension;
 }
 
 // The type becomes part of a file name: no separators, no "..".
@@ -62,7 +48,7 @@ QuantDescription QuantDescription::parse(std::string_view text, const std::strin
             description.model_quant_type = std::move(item.value);
             has_type = true;
         } else {
-            description.entries.emplace_back(std::move(item.key), std::move(item.value));
+            description.entries.emplace_back(std::move(item.key), upper_case(item.value));
         }
     }
     if (!has_type) {
@@ -100,7 +86,7 @@ void QuantDescription::write(const std::filesystem::path& path, PairLayout layou
 std::string QuantDescription::type_of(const std::string& tensor_name) const {
     const auto found = std::find_if(entries.begin(), entries.end(),
                                     [&](const auto& entry) { return entry.first == tensor_name; });
-    return found == entries.end() ? "" : upper(found->second);
+    return found == entries.end() ? "" : found->second;
 }
 
 std::string description_file_name(const std::string& quant_type, int rank) {

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "aerogel/error.h"
+#include "core/text.h"
 
 namespace aerogel {
 namespace fs = std::filesystem;
@@ -28,10 +29,7 @@ fs::file_type type_of(const fs::path& path) {
 }  // namespace
 
 std::string extension_of(const fs::path& path) {
-    std::string own = path.extension().string();
-    for (char& letter : own)
-        if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
-    return own;
+    return lower_case(path.extension().string());
 }
 
 bool has_extension(const fs::path& path, std::string_view extension) {

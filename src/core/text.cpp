@@ -31,7 +31,23 @@ std::size_t edit_distance(std::string_view a, std::string_view b, std::size_t li
     return row[b.size()];
 }
 
+std::string moved_letters(std::string_view text, char first, char last, int by) {
+    std::string moved(text);
+    for (char& c : moved) {
+        if (c >= first && c <= last) c = static_cast<char>(c + by);
+    }
+    return moved;
+}
+
 }  // namespace
+
+std::string lower_case(std::string_view text) {
+    return moved_letters(text, 'A', 'Z', 'a' - 'A');
+}
+
+std::string upper_case(std::string_view text) {
+    return moved_letters(text, 'a', 'z', 'A' - 'a');
+}
 
 Character first_character(std::string_view text) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };

@@ -1,4 +1,5 @@
-// Text for error messages: hostile names made printable, the nearest of several names, sizes for people.
+// Text for error messages: hostile names made printable, the nearest of several names, sizes for people; and
+// letters in one case.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +15,9 @@ struct Character {
     std::uint32_t code = 0;
     std::size_t bytes = 0;
 };
+/// Letters of ASCII in one case; the locale changes nothing.
+std::string lower_case(std::string_view text);
+std::string upper_case(std::string_view text);
 /// The character at the front of `text`, which is not empty.
 Character first_character(std::string_view text);
 /// At most 120 bytes of `text`; what is neither ASCII nor UTF-8-like or is a control character becomes '?'.

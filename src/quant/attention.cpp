@@ -9,6 +9,7 @@
 
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
+#include "core/text.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/model_dtype.h"
 #include "quant/schemes.h"

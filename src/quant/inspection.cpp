@@ -111,7 +111,7 @@ class Inspector {
             const bool attention_key = key.ends_with("quant_type");
             const bool module_key = file_.contains(key + ".weight");
             if (file_.contains(key) || attention_key || module_key || used_.contains(key)) continue;
-            if (upper_case(type) != "FLOAT" && !is_quant_type(type)) continue;
+            if (type != "FLOAT" && !is_quant_type(type)) continue;
             result_.problems.push_back(
                 fmt::format("'{}' ({}) is in the description but not in the weight file", key, type));
         }

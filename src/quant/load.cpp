@@ -450,10 +450,10 @@ void QuantizedPair::find_layers() {
     std::map<std::string, std::string> types(description_.entries.begin(), description_.entries.end());
     const auto is_float = [&](const std::string& key) {
         const auto found = types.find(key);
-        return found != types.end() && upper_case(found->second) == "FLOAT";
+        return found != types.end() && found->second == "FLOAT";
     };
     for (const auto& [key, type] : description_.entries) {
-        if (upper_case(type) == "FLOAT" || is_attention_key(key)) continue;
+        if (type == "FLOAT" || is_attention_key(key)) continue;
         std::string prefix = key;
         if (key.ends_with(kWeight)) {
             prefix.resize(key.size() - kWeight.size());
@@ -472,7 +472,7 @@ void QuantizedPair::find_layers() {
         }
         // One FLOAT among the names a module may be listed under keeps it float.
         if (is_float(name) || is_float(name + ".weight") || is_float(name + ".linear.weight")) continue;
-        QuantizedLayer layer = {std::move(name), std::move(prefix), upper_case(type)};
+        QuantizedLayer layer = {std::move(name), std::move(prefix), type};
         for (std::string& tensor : aerogel::tensors_of(layer)) {
             if (types.contains(tensor) && !weights_.contains(tensor)) layer.missing.push_back(tensor);
         }
@@ -533,9 +533,9 @@ void QuantizedPair::find_attentions() {
         }
     };
     for (const auto& [key, type] : description_.entries) {
-        const bool is_float = upper_case(type) == "FLOAT";
+        const bool is_float = type == "FLOAT";
         if (key.ends_with(kType)) {
-            if (!is_float) add(key.substr(0, key.size() - kType.size()), upper_case(type), true);
+            if (!is_float) add(key.substr(0, key.size() - kType.size()), type, true);
         } else if (const std::string module = module_of_scale(key); !module.empty() && !is_float) {
             add(module, "FAQUANT", false);
         }

@@ -30,13 +30,6 @@ constexpr std::array<std::string_view, 10> kKeptFloat = {"*norm*", "*mod",      
                                                          "*film*", "*guidance*", "*embed*", "*adaln*",
                                                          "*time*", "*lora_*"};
 
-std::string lower_case(std::string text) {
-    for (char& c : text) {
-        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    }
-    return text;
-}
-
 bool is_small(const std::string& name) {
     static const std::vector<NamePattern> patterns(kKeptFloat.begin(), kKeptFloat.end());
     const std::string lower = lower_case(name);

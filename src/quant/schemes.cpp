@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aerogel/error.h"
+#include "core/text.h"
 #include "quant/attention.h"
 
 namespace aerogel {
@@ -195,14 +196,6 @@ std::string scheme_names() {
     std::vector<std::string_view> names;
     for (const SchemeRow& row : kSchemes) names.push_back(row.name);
     return fmt::format("{}", fmt::join(names, ", "));
-}
-
-std::string upper_case(std::string_view text) {
-    std::string result(text);
-    for (char& c : result) {
-        if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
-    }
-    return result;
 }
 
 const SchemeRow* find_scheme(std::string_view name) {

@@ -45,8 +45,6 @@ const SchemeRow& scheme_row(std::string_view op, std::string_view name);
 const SchemeRow& stored_scheme_row(std::string_view op, std::string_view name);
 /// True when `name` (any case) is a quantization type of the file format, with or without a row.
 bool is_quant_type(std::string_view name);
-/// ASCII upper case.
-std::string upper_case(std::string_view text);
 
 /// A type of the file format taken apart: a scheme, and what surrounds its product. "W8A8_SVD_DYNAMIC" is
 /// W8A8_DYNAMIC with a low-rank branch, as msModelSlim names it ("_SVD" stands in front of a final

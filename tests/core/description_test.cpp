@@ -26,13 +26,13 @@ class Description : public TemporaryFolder {
     }
 };
 
-TEST_F(Description, EntriesKeepTheirOrderAndSpelling) {
+TEST_F(Description, EntriesKeepTheirOrderAndNamesTheirSpelling) {
     const auto first = reading(R"({"model_quant_type":"W8A8","z.weight":"W8A8","a.bias":"FLOAT"})");
     EXPECT_EQ(first.model_quant_type, "W8A8");
     EXPECT_THAT(first.entries, ElementsAre(Pair("z.weight", "W8A8"), Pair("a.bias", "FLOAT")));
     const auto last =
         reading("{\n    \"z.weight\": \"w8a8_Dynamic\",\n    \"model_quant_type\": \"W8A8_DYNAMIC\"\n}\n");
-    EXPECT_THAT(last.entries, ElementsAre(Pair("z.weight", "w8a8_Dynamic")));
+    EXPECT_THAT(last.entries, ElementsAre(Pair("z.weight", "W8A8_DYNAMIC")));
     EXPECT_EQ(last.type_of("z.weight"), "W8A8_DYNAMIC");
     EXPECT_EQ(last.type_of("z.bias"), "");
     EXPECT_EQ(last.type_of("Z.weight"), "") << "names are compared as they are";

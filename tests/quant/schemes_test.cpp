@@ -9,6 +9,7 @@
 
 #include "aerogel/error.h"
 #include "aerogel/quantized_linear.h"
+#include "core/text.h"
 #include "kernels/reference/kernels.h"
 #include "quant/algorithms/algorithm.h"
 #include "quant/schemes.h"
