@@ -144,6 +144,12 @@ LinearSlot Checkpoint::float_or_stored(const std::string& name, const Shape& ker
     return {name, std::make_unique<FloatLinear>(std::move(stored), bias, device_)};
 }
 
+void Checkpoint::check_layers(std::int64_t layers, const std::string& said) const {
+    if (static_cast<std::size_t>(layers) <= file_.names().size()) return;
+    throw InvalidArgument(fmt::format("[{}] config.json has {}, but the weight files hold only {} tensors",
+                                      family_, said, file_.names().size()));
+}
+
 void Checkpoint::finish() const {
     if (!not_finite_.empty()) {
         throw InvalidArgument(fmt::format(

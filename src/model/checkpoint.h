@@ -47,7 +47,9 @@ class Checkpoint {
     /// Tensors whose names begin so may be there, and nobody takes them.
     void ignore(std::string_view start) { ignored_.emplace_back(start); }
     Device device() const { return device_; }
-    std::size_t tensor_count() const { return file_.names().size(); }
+    /// InvalidArgument when the files hold fewer tensors than config.json has layers, before work and memory
+    /// are spent on so many. `said` is how it says so: "num_layers = 30".
+    void check_layers(std::int64_t layers, const std::string& said) const;
     /// To be kept for check_intact(): float weights are views of it.
     const WeightFile& file() const { return file_; }
     /// Bytes of all tensors taken, as stored.

@@ -67,10 +67,16 @@ void patchify(const PatchGrid& patches, PatchColumns columns, const TensorView& 
     copy(from, reshaped(rows, from.shape), context);
 }
 
-void unpatchify(const PatchGrid& patches, PatchColumns columns, const TensorView& rows,
-                const MutableView& video, const Context& context) {
-    const MutableView to = in_order(video, axes_of(patches, video), columns);
+Tensor unpatchify(const PatchGrid& patches, PatchColumns columns, const TensorView& rows,
+                  const Context& context) {
+    Tensor video(
+        DType::f32,
+        {patches.batch, rows.dim(1) / patches.patch_elements(), patches.grid.frames * patches.patch_frames,
+         patches.grid.height * patches.patch_height, patches.grid.width * patches.patch_width},
+        rows.device);
+    const MutableView to = in_order(video.mutable_view(), axes_of(patches, video), columns);
     copy(reshaped(rows, to.shape), to, context);
+    return video;
 }
 
 }  // namespace aerogel

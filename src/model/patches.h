@@ -34,8 +34,8 @@ enum class PatchColumns : std::uint8_t { channels_first, channels_last };
 /// rows f32 [rows(), channels * patch_elements()]. Both contiguous.
 void patchify(const PatchGrid& patches, PatchColumns columns, const TensorView& video,
               const MutableView& rows, const Context& context);
-/// The way back.
-void unpatchify(const PatchGrid& patches, PatchColumns columns, const TensorView& rows,
-                const MutableView& video, const Context& context);
+/// The way back, to as many channels as the rows hold.
+Tensor unpatchify(const PatchGrid& patches, PatchColumns columns, const TensorView& rows,
+                  const Context& context);
 
 }  // namespace aerogel

@@ -105,6 +105,18 @@ void run_linear(const LinearSlot& slot, const TensorView& x, const MutableView& 
     slot.layer->forward(x, y, step.context);
 }
 
+Tensor run_linear(const LinearSlot& slot, const TensorView& x, const TransformerStep& step) {
+    Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()}, x.device);
+    run_linear(slot, x, y, step);
+    return y;
+}
+
+void show_block_output(int block, const Tensor& hidden, std::int64_t items, const TransformerStep& step) {
+    if (!step.on_block_output) return;
+    const Tensor shown = hidden.reshaped({items, hidden.dim(0) / items, hidden.dim(1)});
+    step.on_block_output(block, shown.to(Device::cpu));
+}
+
 void run_attention(const AttentionSlot& slot, const ModuleCall& call, const TransformerStep& step) {
     if (step.on_attention_input) {
         const OnHost q(call.q), k(call.k), v(call.v);

@@ -15,6 +15,11 @@ namespace aerogel {
 /// Nothing happens when there are no rows.
 void run_linear(const LinearSlot& slot, const TensorView& x, const MutableView& y,
                 const TransformerStep& step);
+/// The same into a new array on the device of x.
+Tensor run_linear(const LinearSlot& slot, const TensorView& x, const TransformerStep& step);
+
+/// Shows on_block_output the residual stream f32 [items * rows, dim] as [items, rows, dim], on the CPU.
+void show_block_output(int block, const Tensor& hidden, std::int64_t items, const TransformerStep& step);
 
 /// One call of an attention module: arrays f32 [batch, tokens, heads, head_dim].
 struct ModuleCall {

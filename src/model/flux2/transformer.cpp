@@ -44,18 +44,12 @@ Flux2Tokens tokens_of(const Flux2Config& config, const TransformerInput& input) 
     return {batch, input.encoder_hidden_states.dim(1), {1, image.dim(3), image.dim(4)}};
 }
 
-Tensor project(const LinearSlot& slot, const Tensor& x, const TransformerStep& step) {
-    Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()}, x.device());
-    run_linear(slot, x, y, step);
-    return y;
-}
-
 // As TimestepEmbedding of diffusers: [numbers, inner_dim].
 Tensor embed_numbers(const LinearSlot& in, const LinearSlot& out, const std::vector<float>& numbers,
                      Device device, const TransformerStep& step) {
-    Tensor hidden = project(in, sinusoids(numbers, in.layer->in_features(), device), step);
+    Tensor hidden = run_linear(in, sinusoids(numbers, in.layer->in_features(), device), step);
     activation(ActivationFunction::silu, hidden, hidden, step.context.call);
-    return project(out, hidden, step);
+    return run_linear(out, hidden, step);
 }
 
 // The pipeline divides timesteps by 1000, the model multiplies them again; both round to float32.
@@ -133,8 +127,9 @@ class Flux2Transformer final : public Transformer {
     }
 
     Flux2Modulation modulate(const Tensor& time, const TransformerStep& step) const {
-        return {project(weights_.modulation_image, time, step), project(weights_.modulation_text, time, step),
-                project(weights_.modulation_single, time, step)};
+        return {run_linear(weights_.modulation_image, time, step),
+                run_linear(weights_.modulation_text, time, step),
+                run_linear(weights_.modulation_single, time, step)};
     }
 
     void embed_tokens(const Flux2Pass& pass, const TransformerInput& input) const {
@@ -160,11 +155,7 @@ class Flux2Transformer final : public Transformer {
         const auto ran = [&](int index, std::span<const LinearSlot* const> layers) {
             const Tensor& hidden = pass.buffers.hidden;
             check_finite(fmt::format("the output of block {}", index), hidden, layers);
-            if (pass.step.on_block_output) {
-                const Tensor shaped =
-                    hidden.reshaped({pass.tokens.batch, pass.tokens.each(), config_.inner_dim()});
-                pass.step.on_block_output(index, shaped.to(Device::cpu));
-            }
+            show_block_output(index, hidden, pass.tokens.batch, pass.step);
         };
         const auto doubles = weights_.double_blocks.size(), singles = weights_.single_blocks.size();
         const Flux2Tokens& tokens = pass.tokens;
@@ -190,7 +181,7 @@ class Flux2Transformer final : public Transformer {
     Tensor output(const Flux2Pass& pass, const Tensor& time) const {
         const Flux2Tokens& tokens = pass.tokens;
         const std::int64_t dim = config_.inner_dim(), length = tokens.image.tokens();
-        const Tensor rows = project(weights_.norm_out, time, pass.step);
+        const Tensor rows = run_linear(weights_.norm_out, time, pass.step);
         const MutableView pixels =
             part_of(pass.buffers.scratch.mutable_view(), 0, {tokens.batch * length, config_.out_channels});
         const MutableView normed = part_of(pass.buffers.wide.mutable_view(), 0, {tokens.batch * length, dim});
@@ -204,12 +195,8 @@ class Flux2Transformer final : public Transformer {
                  pass.step.context.call);
         }
         run_linear(weights_.proj_out, normed, pixels, pass.step);
-        Tensor velocity(DType::f32,
-                        {tokens.batch, config_.out_channels, 1, tokens.image.height, tokens.image.width},
-                        device());
-        unpatchify({tokens.batch, tokens.image}, PatchColumns::channels_first, pixels, velocity,
-                   pass.step.context.call);
-        return velocity;
+        return unpatchify({tokens.batch, tokens.image}, PatchColumns::channels_first, pixels,
+                          pass.step.context.call);
     }
 
     Flux2Config config_;

@@ -5,8 +5,6 @@
 
 #include <utility>
 
-#include "aerogel/error.h"
-
 namespace aerogel {
 namespace {
 
@@ -84,12 +82,9 @@ void load_embeddings(const Flux2Config& config, Flux2Loader& loader, Flux2Weight
 }  // namespace
 
 Flux2Weights Flux2Weights::load(const Flux2Config& config, Checkpoint checkpoint) {
-    if (static_cast<std::size_t>(config.num_layers) > checkpoint.tensor_count()) {
-        throw InvalidArgument(fmt::format(
-            "[flux2] config.json has num_layers = {} and num_single_layers = {}, but the weight files hold "
-            "only {} tensors",
-            config.num_double_layers, config.num_single_layers, checkpoint.tensor_count()));
-    }
+    checkpoint.check_layers(
+        config.num_layers, fmt::format("num_layers = {} and num_single_layers = {}", config.num_double_layers,
+                                       config.num_single_layers));
     Flux2Loader loader(config, checkpoint);
     Flux2Weights weights;
     load_embeddings(config, loader, weights);

@@ -240,12 +240,8 @@ ClipVision::ClipVision(const std::filesystem::path& folder, const LoadOptions& o
     : state_(std::make_unique<State>()) {
     const ClipConfig config = state_->config = read_config(folder / "config.json");
     Checkpoint checkpoint = Checkpoint::open(kClip, folder, options);
-    if (static_cast<std::size_t>(config.num_hidden_layers) > checkpoint.tensor_count()) {
-        throw InvalidArgument(
-            fmt::format("[clip] config.json has num_hidden_layers = {}, but the weight files hold only {} "
-                        "tensors",
-                        config.num_hidden_layers, checkpoint.tensor_count()));
-    }
+    checkpoint.check_layers(config.num_hidden_layers,
+                            fmt::format("num_hidden_layers = {}", config.num_hidden_layers));
     ClipLoader loader(config, checkpoint);
     loader.embeddings(state_->patches, state_->class_embedding, state_->positions);
     state_->first_norm = loader.norm("pre_layrnorm");

@@ -108,17 +108,11 @@ class QwenImageTransformer final : public Transformer {
     Tensor embed_time(std::vector<float> times, const TransformerStep& step) const {
         for (float& t : times) t /= kTimesteps;
         const Tensor waves = sinusoids(times, weights_.time_in.layer->in_features(), device(), kTimesteps);
-        Tensor hidden = project(weights_.time_in, waves, step);
+        Tensor hidden = run_linear(weights_.time_in, waves, step);
         activation(ActivationFunction::silu, hidden, hidden, step.context.call);
-        Tensor time = project(weights_.time_out, hidden, step);
+        Tensor time = run_linear(weights_.time_out, hidden, step);
         activation(ActivationFunction::silu, time, time, step.context.call);
         return time;
-    }
-
-    Tensor project(const LinearSlot& slot, const Tensor& x, const TransformerStep& step) const {
-        Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()}, device());
-        run_linear(slot, x, y, step);
-        return y;
     }
 
     // The rows of one item's text (first = 0) or image (first = text) in the residual stream.
@@ -164,18 +158,14 @@ class QwenImageTransformer final : public Transformer {
                     std::array{&image.modulation, &image.to_q, &image.to_k, &image.to_v, &text.modulation,
                                &text.to_q, &text.to_k, &text.to_v, &image.to_out, &text.to_out, &image.mlp_in,
                                &image.mlp_out, &text.mlp_in, &text.mlp_out});
-                if (pass.step.on_block_output) {
-                    const Tensor shown =
-                        hidden.reshaped({pass.tokens.batch, pass.tokens.each(), config_.inner_dim()});
-                    pass.step.on_block_output(index, shown.to(Device::cpu));
-                }
+                show_block_output(index, hidden, tokens.batch, pass.step);
             });
     }
 
     // AdaLayerNormContinuous of diffusers (scale first, then shift), over the image's tokens.
     Tensor output(const QwenImagePass& pass, const PatchGrid& patches) const {
         const Context& context = pass.step.context.call;
-        const Tensor rows = project(weights_.norm_out, pass.time, pass.step);
+        const Tensor rows = run_linear(weights_.norm_out, pass.time, pass.step);
         const std::int64_t dim = config_.inner_dim(), count = patches.grid.tokens();
         const MutableView normed = part_of(pass.buffers.normed.mutable_view(), 0, {patches.rows(), dim});
         for (std::int64_t item = 0; item < patches.batch; ++item) {
@@ -188,13 +178,7 @@ class QwenImageTransformer final : public Transformer {
         }
         Tensor pixels(DType::f32, {patches.rows(), weights_.proj_out.layer->out_features()}, device());
         run_linear(weights_.proj_out, normed, pixels, pass.step);
-        Tensor velocity(
-            DType::f32,
-            {patches.batch, config_.out_channels, patches.grid.frames,
-             patches.grid.height * patches.patch_height, patches.grid.width * patches.patch_width},
-            device());
-        unpatchify(patches, PatchColumns::channels_first, pixels, velocity, context);
-        return velocity;
+        return unpatchify(patches, PatchColumns::channels_first, pixels, context);
     }
 
     QwenImageConfig config_;

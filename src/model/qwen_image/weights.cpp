@@ -5,8 +5,6 @@
 
 #include <string>
 
-#include "aerogel/error.h"
-
 namespace aerogel {
 namespace {
 
@@ -53,11 +51,7 @@ QwenImageBlockWeights load_block(const QwenImageConfig& config, Checkpoint& chec
 }  // namespace
 
 QwenImageWeights QwenImageWeights::load(const QwenImageConfig& config, Checkpoint checkpoint) {
-    if (static_cast<std::size_t>(config.num_layers) > checkpoint.tensor_count()) {
-        throw InvalidArgument(fmt::format(
-            "[qwen_image] config.json has num_layers = {}, but the weight files hold only {} tensors",
-            config.num_layers, checkpoint.tensor_count()));
-    }
+    checkpoint.check_layers(config.num_layers, fmt::format("num_layers = {}", config.num_layers));
     const std::int64_t dim = config.inner_dim(), patch = config.patch_size[1] * config.patch_size[2];
     const std::string embedder = "time_text_embed.timestep_embedder.";
     QwenImageWeights weights;

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <utility>
-
 #include "aerogel/error.h"
 #include "core/paths.h"
 
@@ -21,9 +19,10 @@ Checkpoint open_weights(const std::string& family, const std::filesystem::path& 
 
 }  // namespace
 
-TextWeights::TextWeights(std::string family, const std::filesystem::path& folder, const LoadOptions& options,
-                         std::string_view probe, std::initializer_list<std::string_view> prefixes)
-    : family_(std::move(family)), checkpoint_(open_weights(family_, folder, options)) {
+TextWeights::TextWeights(const std::string& family, const std::filesystem::path& folder,
+                         const LoadOptions& options, std::string_view probe,
+                         std::initializer_list<std::string_view> prefixes)
+    : checkpoint_(open_weights(family, folder, options)) {
     for (const std::string_view prefix : prefixes) {
         prefix_ = prefix;
         if (contains(std::string(probe))) return;
@@ -53,10 +52,7 @@ Tensor TextWeights::table(const std::string& name, std::int64_t rows, std::int64
 }
 
 void TextWeights::check_layers(std::string_view key, std::int64_t layers) const {
-    if (static_cast<std::size_t>(layers) <= checkpoint_.tensor_count()) return;
-    throw InvalidArgument(
-        fmt::format("[{}] config.json has {} = {}, but the weight files hold only {} tensors", family_, key,
-                    layers, checkpoint_.tensor_count()));
+    checkpoint_.check_layers(layers, fmt::format("{} = {}", key, layers));
 }
 
 std::size_t TextWeights::finish(std::span<LinearSlot* const> slots) const {

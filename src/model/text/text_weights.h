@@ -17,7 +17,7 @@ class TextWeights {
   public:
     /// Opens model.safetensors, or its index.json and shards. The prefix is the first of `prefixes` with
     /// which `probe` is there; the last one where there is none. `family` begins the messages.
-    TextWeights(std::string family, const std::filesystem::path& folder, const LoadOptions& options,
+    TextWeights(const std::string& family, const std::filesystem::path& folder, const LoadOptions& options,
                 std::string_view probe, std::initializer_list<std::string_view> prefixes);
 
     LinearSlot linear(const std::string& name, std::int64_t in_features, std::int64_t out_features,
@@ -40,7 +40,6 @@ class TextWeights {
     std::size_t finish(std::span<LinearSlot* const> slots) const;
 
   private:
-    std::string family_;
     Checkpoint checkpoint_;
     std::string prefix_;
 };

@@ -19,12 +19,6 @@ namespace {
 constexpr std::int64_t kTextTokens = 512;
 constexpr float kImageNormEps = 1e-5F;
 
-Tensor apply(const LinearSlot& slot, const Tensor& x, const TransformerStep& step) {
-    Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()}, x.device());
-    run_linear(slot, x, y, step);
-    return y;
-}
-
 void activate(ActivationFunction function, Tensor& x, const TransformerStep& step) {
     activation(function, x, x, step.context.call);
 }
@@ -35,20 +29,20 @@ void layer_norm(Tensor& x, const Tensor& weight, const Tensor& bias, const Trans
 
 void embed_time(const WanWeights& weights, const Tensor& table, const TransformerStep& step,
                 WanConditioning& conditions) {
-    Tensor hidden = apply(weights.time_in, table, step);
+    Tensor hidden = run_linear(weights.time_in, table, step);
     activate(ActivationFunction::silu, hidden, step);
-    conditions.time = apply(weights.time_out, hidden, step);
+    conditions.time = run_linear(weights.time_out, hidden, step);
     Tensor activated = conditions.time.clone();
     activate(ActivationFunction::silu, activated, step);
-    conditions.modulation = apply(weights.time_proj, activated, step);
+    conditions.modulation = run_linear(weights.time_proj, activated, step);
 }
 
 // f32 [batch, text_len, inner_dim].
 Tensor embed_text(const WanWeights& weights, const Tensor& text, const TransformerStep& step) {
     const std::int64_t rows = text.dim(0) * text.dim(1);
-    Tensor hidden = apply(weights.text_in, text.reshaped({rows, text.dim(2)}), step);
+    Tensor hidden = run_linear(weights.text_in, text.reshaped({rows, text.dim(2)}), step);
     activate(ActivationFunction::gelu_tanh, hidden, step);
-    const Tensor out = apply(weights.text_out, hidden, step);
+    const Tensor out = run_linear(weights.text_out, hidden, step);
     return out.reshaped({text.dim(0), text.dim(1), out.dim(1)});
 }
 
@@ -65,9 +59,9 @@ Tensor embed_image(const WanImageEmbedderWeights& weights, const Tensor& image, 
                      step.context.call);
     }
     layer_norm(hidden, weights.norm1_weight, weights.norm1_bias, step);
-    Tensor middle = apply(weights.ff_in, hidden, step);
+    Tensor middle = run_linear(weights.ff_in, hidden, step);
     activate(ActivationFunction::gelu_erf, middle, step);
-    Tensor out = apply(weights.ff_out, middle, step);
+    Tensor out = run_linear(weights.ff_out, middle, step);
     layer_norm(out, weights.norm2_weight, weights.norm2_bias, step);
     return out.reshaped({batch, length, out.dim(1)});
 }

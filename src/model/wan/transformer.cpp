@@ -98,13 +98,7 @@ Tensor output_video(const WanPass& pass, const WanWeights& weights) {
     const MutableView rows = part_of(pass.buffers.scratch.mutable_view(), 0,
                                      {pass.patches.rows(), weights.proj_out.layer->out_features()});
     run_linear(weights.proj_out, pass.buffers.normed, rows, pass.step);
-    const PatchGrid& patches = pass.patches;
-    Tensor video(DType::f32,
-                 {patches.batch, pass.config.out_channels, patches.grid.frames * patches.patch_frames,
-                  patches.grid.height * patches.patch_height, patches.grid.width * patches.patch_width},
-                 weights.device);
-    unpatchify(patches, PatchColumns::channels_last, rows, video, pass.step.context.call);
-    return video;
+    return unpatchify(pass.patches, PatchColumns::channels_last, rows, pass.step.context.call);
 }
 
 class WanTransformer final : public Transformer {
@@ -145,10 +139,7 @@ class WanTransformer final : public Transformer {
             const WanBlockWeights& block = weights_.blocks[static_cast<std::size_t>(i)];
             run_block(block, pass, i);
             check_finite_block(check_finite, buffers.hidden, block, i);
-            if (!step.on_block_output) return;
-            const Tensor shaped =
-                buffers.hidden.reshaped({patches.batch, patches.grid.tokens(), config_.inner_dim()});
-            step.on_block_output(i, shaped.to(Device::cpu));
+            show_block_output(i, buffers.hidden, patches.batch, step);
         });
         const Tensor video = output_video(pass, weights_);
         check_finite("the output of the model", video, std::array{&weights_.proj_out});

@@ -5,8 +5,6 @@
 
 #include <utility>
 
-#include "aerogel/error.h"
-
 namespace aerogel {
 namespace {
 
@@ -96,11 +94,7 @@ class WeightLoader {
 }  // namespace
 
 WanWeights WanWeights::load(const WanConfig& config, Checkpoint checkpoint) {
-    if (static_cast<std::size_t>(config.num_layers) > checkpoint.tensor_count()) {
-        throw InvalidArgument(
-            fmt::format("[wan] config.json has num_layers = {}, but the weight files hold only {} tensors",
-                        config.num_layers, checkpoint.tensor_count()));
-    }
+    checkpoint.check_layers(config.num_layers, fmt::format("num_layers = {}", config.num_layers));
     WeightLoader loader(config, checkpoint);
     const std::int64_t dim = config.inner_dim();
     const std::string embedder = "condition_embedder.";

@@ -109,15 +109,9 @@ class ZImageTransformer final : public Transformer {
     Tensor embed_time(std::vector<float> times, const TransformerStep& step) const {
         for (float& t : times) t = (kTimesteps - t) / kTimesteps * config_.t_scale;
         const Tensor waves = sinusoids(times, weights_.time_in.layer->in_features(), device());
-        Tensor hidden = project(weights_.time_in, waves, step);
+        Tensor hidden = run_linear(weights_.time_in, waves, step);
         activation(ActivationFunction::silu, hidden, hidden, step.context.call);
-        return project(weights_.time_out, hidden, step);
-    }
-
-    Tensor project(const LinearSlot& slot, const Tensor& x, const TransformerStep& step) const {
-        Tensor y(DType::f32, {x.dim(0), slot.layer->out_features()}, device());
-        run_linear(slot, x, y, step);
-        return y;
+        return run_linear(weights_.time_out, hidden, step);
     }
 
     // The rows of one item's image or text in the residual stream.
@@ -215,7 +209,7 @@ class ZImageTransformer final : public Transformer {
         const Context& context = pass.step.context.call;
         Tensor time = pass.time.clone();
         activation(ActivationFunction::silu, time, time, context);
-        const Tensor scales = project(weights_.final_modulation, time, pass.step);
+        const Tensor scales = run_linear(weights_.final_modulation, time, pass.step);
         const std::int64_t count = patches.grid.tokens();
         const MutableView normed =
             part_of(pass.buffers.normed.mutable_view(), 0, {patches.rows(), config_.dim});
@@ -229,13 +223,7 @@ class ZImageTransformer final : public Transformer {
         Tensor rows(DType::f32, {patches.rows(), weights_.final_linear.layer->out_features()}, device());
         run_linear(weights_.final_linear, normed, rows, pass.step);
         combine({{-1.0, rows}}, rows, false, context);
-        Tensor velocity(
-            DType::f32,
-            {patches.batch, config_.out_channels, patches.grid.frames,
-             patches.grid.height * patches.patch_height, patches.grid.width * patches.patch_width},
-            device());
-        unpatchify(patches, PatchColumns::channels_last, rows, velocity, context);
-        return velocity;
+        return unpatchify(patches, PatchColumns::channels_last, rows, context);
     }
 
     ZImageConfig config_;

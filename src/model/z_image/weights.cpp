@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include "aerogel/error.h"
-
 namespace aerogel {
 namespace {
 
@@ -64,12 +62,8 @@ class ZImageLoader {
 }  // namespace
 
 ZImageWeights ZImageWeights::load(const ZImageConfig& config, Checkpoint checkpoint) {
-    if (static_cast<std::size_t>(config.num_layers) > checkpoint.tensor_count()) {
-        throw InvalidArgument(
-            fmt::format("[z_image] config.json has n_layers = {} and n_refiner_layers = {}, but the weight "
-                        "files hold only {} tensors",
-                        config.n_layers, config.n_refiner_layers, checkpoint.tensor_count()));
-    }
+    checkpoint.check_layers(config.num_layers, fmt::format("n_layers = {} and n_refiner_layers = {}",
+                                                           config.n_layers, config.n_refiner_layers));
     ZImageLoader loader(config, checkpoint);
     const std::int64_t dim = config.dim, patch = config.patch_size[1];
     const std::int64_t pixels = patch * patch * config.in_channels;
