@@ -1,6 +1,7 @@
 """Arrays as the core takes them: float32 or bfloat16, on the CPU or a GPU, last axis contiguous, without gradients."""
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -82,14 +83,19 @@ def _from_torch(op: str, name: str, tensor: torch.Tensor, halves: bool) -> torch
     return tensor if tensor.ndim and tensor.stride(-1) == 1 else tensor.contiguous()
 
 
+# Bytes from which on outputs take the memory of earlier ones: smaller ones come from memory touched before.
+_REUSED = 1 << 20
+
+
 def empty(shape: Sequence[int], like: ArrayT) -> ArrayT:
-    """A contiguous array of like's kind, type and device."""
-    if is_torch(like):
-        result = sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
-        if result.nbytes >= _core.least_huge and result.is_cpu:  # NumPy asks by itself
-            _core.prefer_huge_pages(result.data_ptr(), result.nbytes)
-        return result
-    return np.empty(shape, dtype=like.dtype)
+    """A contiguous array of like's kind, type and device; a large one of torch's on the CPU takes the memory of one that is gone."""
+    if not is_torch(like):
+        return np.empty(shape, dtype=like.dtype)
+    torch = sys.modules["torch"]
+    large = like.is_cpu and math.prod(shape) * like.element_size() >= _REUSED
+    if large and like.dtype in (torch.float32, torch.bfloat16):
+        return torch._C._from_dlpack(_core.output(shape, like.dtype is torch.bfloat16))
+    return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
 def handed(array: Array) -> Any:

@@ -35,3 +35,9 @@ def nobody_watches(x: Any) -> bool:
     return (type(x) is torch.Tensor and not torch.compiler.is_compiling() and not (x.requires_grad and torch.is_grad_enabled())
             and not recorder(x) and not _C._len_torch_dispatch_stack() and not _C._len_torch_function_stack()
             and not torch.autograd._profiler_enabled())
+
+
+def unseen(module: torch.nn.Module, x: torch.Tensor) -> bool:
+    """Whether nobody would miss what torch does not see of a module's call on the CPU: recorders, gradients, autocast."""
+    wanted = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    return x.is_cpu and not wanted and nobody_watches(x) and not torch.is_autocast_enabled("cpu")

@@ -18,6 +18,7 @@ void bind_convolution(nanobind::module_& module);
 void bind_model_plan(nanobind::module_& module);
 void bind_export(nanobind::module_& module);
 void bind_reports(nanobind::module_& module);
+void bind_outputs(nanobind::module_& module);
 void bind_tune(nanobind::module_& module);
 
 }  // namespace aerogel::python

@@ -1,7 +1,9 @@
 // What stands between layers: activation functions, gated units, normalisation.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string_view.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -40,11 +42,11 @@ void run_gated(std::string_view name, const Array& gate, const Array& x, const O
     without_gil([&] { gated(function, open, in, out); });
 }
 
-void run_rms_norm(const Array& x, const OutArray& y, const Array& weight, float epsilon) {
+void run_rms_norm(const Array& x, const OutArray& y, const std::optional<Array>& weight, float epsilon) {
     const Norm args = {.kind = NormKind::rms,
                        .x = view_of(x),
                        .y = view_of(y),
-                       .weight = view_of(weight),
+                       .weight = weight ? view_of(*weight) : TensorView{},
                        .epsilon = epsilon};
     without_gil([&] { norm(args); });
 }
@@ -56,8 +58,10 @@ void bind_elementwise(nb::module_& module) {
                "y = f(x), contiguous and of one shape; y may be x. f: gelu_tanh, gelu_erf or silu.");
     module.def("gated", &run_gated, nb::arg("function"), nb::arg("gate"), nb::arg("x"), nb::arg("y"),
                "y = f(gate) * x, [rows, columns] each, rows contiguous; y may be gate or x.");
-    module.def("rms_norm", &run_rms_norm, nb::arg("x"), nb::arg("y"), nb::arg("weight"), nb::arg("epsilon"),
-               "y = x / sqrt(mean of squares + epsilon) * weight; f32 [rows, columns], rows contiguous.");
+    module.def(
+        "rms_norm", &run_rms_norm, nb::arg("x"), nb::arg("y"), nb::arg("weight").none(), nb::arg("epsilon"),
+        "y = x / sqrt(mean of squares + epsilon) * weight; x and y [rows, columns], rows contiguous, f32 "
+        "or bf16; weight f32 or None.");
 }
 
 }  // namespace aerogel::python

@@ -8,7 +8,6 @@
 #include "aerogel/error.h"
 #include "aerogel/threads.h"
 #include "aerogel/version.h"
-#include "base/memory.h"
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
 
@@ -58,13 +57,6 @@ NB_MODULE(_core, module) {
     module.def("set_num_threads", &aerogel::set_num_threads, nb::arg("count"),
                "Sets the number of threads of all calls that begin from now on; results do not depend on it. "
                "Raises ValueError below 1.");
-    module.attr("least_huge") = aerogel::kLeastHuge;
-    module.def(
-        "prefer_huge_pages",
-        [](std::uintptr_t at, std::size_t bytes) {
-            aerogel::prefer_huge_pages(reinterpret_cast<void*>(at), bytes);
-        },
-        nb::arg("at"), nb::arg("bytes"), "A wish for memory that is about to be written for the first time.");
     aerogel::python::bind_timestep(module);
     aerogel::python::bind_devices(module);
     aerogel::python::bind_linear(module);
@@ -78,5 +70,6 @@ NB_MODULE(_core, module) {
     aerogel::python::bind_model_plan(module);
     aerogel::python::bind_export(module);
     aerogel::python::bind_reports(module);
+    aerogel::python::bind_outputs(module);
     aerogel::python::bind_tune(module);
 }

@@ -53,6 +53,12 @@ std::uint64_t least_up_to_the_root(const std::filesystem::path& root, std::strin
     return least;
 }
 
+void advise_whole_pages(void* at, std::size_t bytes, std::uintptr_t page, int advice) {
+    const auto address = reinterpret_cast<std::uintptr_t>(at);
+    const std::uintptr_t from = (address + page - 1) / page * page, to = (address + bytes) / page * page;
+    if (from < to) madvise(static_cast<std::byte*>(at) + (from - address), to - from, advice);
+}
+
 }  // namespace
 
 // A line is "id:controllers:/group": version 2 has no controllers, and "unified" where both are mounted.
@@ -78,14 +84,13 @@ std::uint64_t usable_memory_bytes() {
     return std::min({machine_bytes(), process_bytes(), group_memory_bytes()});
 }
 
-// Of the whole pages of the range.
 void prefer_huge_pages(void* at, std::size_t bytes) noexcept {
-    constexpr std::uintptr_t kPage = 4096;
-    if (bytes < kLeastHuge) return;
-    const auto address = reinterpret_cast<std::uintptr_t>(at);
-    const std::uintptr_t first = (address + kPage - 1) / kPage * kPage,
-                         end = (address + bytes) / kPage * kPage;
-    madvise(static_cast<std::byte*>(at) + (first - address), end - first, MADV_HUGEPAGE);
+    if (bytes >= kLeastHuge) advise_whole_pages(at, bytes, 4096, MADV_HUGEPAGE);
+}
+
+// Huge pages are lent as a whole, since the system would break them up.
+void lend_to_system(void* at, std::size_t bytes) noexcept {
+    advise_whole_pages(at, bytes, bytes >= kLeastHuge ? std::uintptr_t{2} << 20 : 4096, MADV_FREE);
 }
 
 void return_freed_memory() noexcept {

@@ -1,5 +1,5 @@
-// The machine's memory: how much of it there is, large arrays in huge pages, what was freed given back, and
-// caches emptied for measuring.
+// The machine's memory: how much of it there is, large arrays in huge pages, what is free lent or given back,
+// and caches emptied for measuring.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +24,10 @@ inline constexpr std::size_t kLeastHuge = std::size_t{8} << 20;
 /// of a fresh array costs one page fault per 2 MiB instead of 512. A wish: nothing changes where the system
 /// has none or forbids them.
 void prefer_huge_pages(void* at, std::size_t bytes) noexcept;
+
+/// Lets the system take the pages of [at, at + bytes) when it is short of memory, until they are written to
+/// again: what was there may be gone. The cheap half of freeing.
+void lend_to_system(void* at, std::size_t bytes) noexcept;
 
 /// Gives the system the pages that the process has freed: the C library keeps arrays below 32 MiB for later,
 /// and hardly ever lets go of them. For the end of something large; takes milliseconds.

@@ -2,11 +2,9 @@
 #include "core/reused_memory.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
-#include <utility>
 
 #include "base/fork.h"
 
@@ -15,61 +13,49 @@ namespace {
 
 constexpr std::size_t kLeastReused = std::size_t{1} << 16;  // smaller ones come from memory touched before
 constexpr std::size_t kMostReused = std::size_t{64} << 20;
-constexpr std::size_t kMostBlocks = 16;
-
-struct WaitingBlock {
-    void* data = nullptr;
-    std::size_t size = 0;
-};
 
 std::atomic<int> users{0};
 
-class WaitingBlocks {
-  public:
-    void* take(std::size_t size) {
-        const std::lock_guard lock(mutex_);
-        for (std::size_t i = count_; i-- > 0;)
-            if (blocks_[i].size == size) return remove(i).data;
-        return nullptr;
-    }
-
-    bool keep(WaitingBlock block) {
-        const std::lock_guard lock(mutex_);
-        if (users == 0) return false;
-        while (count_ == kMostBlocks || (count_ > 0 && bytes_ + block.size > kMostReused))
-            std::free(remove(0).data);
-        blocks_[count_++] = block;
-        bytes_ += block.size;
-        return true;
-    }
-
-    void clear() {
-        const std::lock_guard lock(mutex_);
-        while (users == 0 && count_ > 0) std::free(remove(count_ - 1).data);
-    }
-
-  private:
-    WaitingBlock remove(std::size_t at) {
-        const WaitingBlock block = blocks_[at];
-        std::move(blocks_.begin() + static_cast<std::ptrdiff_t>(at) + 1,
-                  blocks_.begin() + static_cast<std::ptrdiff_t>(count_),
-                  blocks_.begin() + static_cast<std::ptrdiff_t>(at));
-        --count_;
-        bytes_ -= block.size;
-        return block;
-    }
-
-    std::mutex mutex_;
-    std::array<WaitingBlock, kMostBlocks> blocks_;  // the oldest first
-    std::size_t count_ = 0, bytes_ = 0;
+struct BlocksOfLoops : WaitingBlocks {
+    BlocksOfLoops() : WaitingBlocks(kMostReused) {}
 };
 
 WaitingBlocks& waiting() {
-    static PerProcess<WaitingBlocks> blocks;
+    static PerProcess<BlocksOfLoops> blocks;
     return blocks.get();
 }
 
 }  // namespace
+
+void* WaitingBlocks::take(std::size_t size) noexcept {
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = count_; i-- > 0;)
+        if (blocks_[i].size == size) return remove(i).data;
+    return nullptr;
+}
+
+bool WaitingBlocks::keep(void* block, std::size_t size) noexcept {
+    if (size > most_) return false;
+    const std::lock_guard lock(mutex_);
+    while (count_ == kMostBlocks || bytes_ + size > most_) std::free(remove(0).data);
+    blocks_[count_++] = {block, size};
+    bytes_ += size;
+    return true;
+}
+
+void WaitingBlocks::clear() noexcept {
+    const std::lock_guard lock(mutex_);
+    while (count_ > 0) std::free(remove(count_ - 1).data);
+}
+
+WaitingBlocks::Block WaitingBlocks::remove(std::size_t at) noexcept {
+    const Block block = blocks_[at];
+    const auto first = blocks_.begin() + static_cast<std::ptrdiff_t>(at);
+    std::move(first + 1, blocks_.begin() + static_cast<std::ptrdiff_t>(count_), first);
+    --count_;
+    bytes_ -= block.size;
+    return block;
+}
 
 ReusedMemory::ReusedMemory() {
     ++users;
@@ -84,8 +70,9 @@ void* take_reused(std::size_t size) noexcept {
 }
 
 bool keep_for_reuse(void* block, std::size_t size) noexcept {
-    if (users == 0 || size < kLeastReused || size > kMostReused) return false;
-    return waiting().keep({block, size});
+    if (users == 0 || size < kLeastReused || !waiting().keep(block, size)) return false;
+    if (users == 0) waiting().clear();  // the last one went meanwhile
+    return true;
 }
 
 }  // namespace aerogel

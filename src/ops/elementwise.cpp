@@ -67,10 +67,22 @@ float* floats(const MutableView& view) {
     return static_cast<float*>(view.data);
 }
 
+/// f32, or bf16 on the CPU.
+bool is_wide_or_bf16(const TensorView& x) {
+    return x.dtype == DType::f32 || (x.dtype == DType::bf16 && x.device == Device::cpu);
+}
+
+/// As many float32 as take the memory of x.
+std::int64_t as_floats(const TensorView& x) {
+    return x.count() * static_cast<std::int64_t>(size_of(x.dtype)) / static_cast<std::int64_t>(sizeof(float));
+}
+
 void check(const Norm& args) {
-    require_rows("norm", "x", args.x);
-    require_rows("norm", "y", args.y);
-    require(args.y.shape == args.x.shape && args.y.device == args.x.device, "norm", "y", "like x", args.y);
+    for (const auto& [name, array] : {std::pair{"x", args.x}, std::pair{"y", TensorView(args.y)}})
+        require(is_wide_or_bf16(array) && are_rows(array), "norm", name,
+                "f32, or bf16 on the CPU, [rows,columns] with contiguous rows", array);
+    const bool alike_y = args.y.shape == args.x.shape && args.y.dtype == args.x.dtype;
+    require(alike_y && args.y.device == args.x.device, "norm", "y", "like x", args.y);
     if (args.weight.data != nullptr) require_array("norm", "weight", args.weight, {args.x.dim(1)}, args.x);
     if (args.bias.data != nullptr) require_array("norm", "bias", args.bias, {args.x.dim(1)}, args.x);
     require_parts("norm", "scale", args.scale, args.x);
@@ -133,14 +145,26 @@ void copy_between_devices(const TensorView& x, const MutableView& y) {
                                       y.device.describe()));
 }
 
-/// f32, or bf16 on the CPU.
-bool is_wide_or_bf16(const TensorView& x) {
-    return x.dtype == DType::f32 || (x.dtype == DType::bf16 && x.device == Device::cpu);
-}
-
-/// As many float32 as take the memory of x.
-std::int64_t as_floats(const TensorView& x) {
-    return x.count() * static_cast<std::int64_t>(size_of(x.dtype)) / static_cast<std::int64_t>(sizeof(float));
+/// Rows of bfloat16 on the CPU, each in float32 for the kernel and rounded once. `all` has the rest of the
+/// call.
+void norm_bfloat16(const ElementwiseKernels& kernels, const NormArgs& all, const TensorView& x,
+                   const MutableView& y) {
+    const Workspace memory(static_cast<std::size_t>(all.columns * num_threads()) * sizeof(float));
+    auto* const wide = reinterpret_cast<float*>(memory.data());
+    const std::int64_t together = std::max<std::int64_t>(1, 8192 / all.columns);  // rows of one task
+    parallel_for((all.rows + together - 1) / together, [&](std::int64_t task, int worker) {
+        NormArgs call = all;
+        call.rows = 1;
+        call.x = call.y = wide + worker * all.columns;
+        for (std::int64_t row = task * together; row < std::min(all.rows, (task + 1) * together); ++row) {
+            const std::int64_t part = row / all.rows_per_modulation * all.modulation_stride;
+            call.scale = all.scale == nullptr ? nullptr : all.scale + part;
+            call.shift = all.shift == nullptr ? nullptr : all.shift + part;
+            widen(x.as<BFloat16>() + row * all.x_stride, all.columns, call.y);
+            kernels.norm(call);
+            narrow(call.y, all.columns, y.as<BFloat16>() + row * all.y_stride);
+        }
+    });
 }
 
 /// y = f(gate), times x where x has data, of bfloat16 rows on the CPU: computed in float32, rounded once.
@@ -221,8 +245,10 @@ void norm(const Norm& args, const Context& context) {
     call.silu = args.silu;
     call.stream = context.stream;
     if (call.rows == 0 || call.columns == 0) return;
-    run_moving("norm", args.x.device, 2 * call.rows * call.columns, context,
-               [&](const ElementwiseKernels& kernels) { kernels.norm(call); });
+    run_moving("norm", args.x.device, 2 * as_floats(args.x), context, [&](const ElementwiseKernels& kernels) {
+        if (args.x.dtype == DType::bf16) return norm_bfloat16(kernels, call, args.x, args.y);
+        kernels.norm(call);
+    });
 }
 
 void activation(ActivationFunction function, const TensorView& x, const MutableView& y,

@@ -15,10 +15,11 @@ namespace aerogel {
 const ElementwiseKernels& elementwise_kernels(Device device);
 
 /// y = (x - mean) / sqrt(variance + epsilon), or x / rms (layer: Ba et al. 2016; rms: Zhang & Sennrich 2019),
-/// times weight, plus bias, times 1 + scale, plus shift. What has no data is left out.
+/// times weight, plus bias, times 1 + scale, plus shift. What has no data is left out. Bfloat16 x and y on
+/// the CPU are computed in float32 and rounded once.
 struct Norm {
     NormKind kind = NormKind::layer;
-    TensorView x;            ///< [rows, columns], rows contiguous
+    TensorView x;            ///< [rows, columns], rows contiguous, f32 or bf16
     MutableView y;           ///< like x; may be x
     TensorView weight = {};  ///< [columns]
     TensorView bias = {};    ///< [columns]

@@ -92,6 +92,24 @@ TEST(ReusedMemory, HasAnEnd) {
     EXPECT_FALSE(keep_for_reuse(nullptr, std::size_t{1} << 30));
 }
 
+TEST(WaitingBlocks, TheOldestGoWhereThereAreTooMany) {
+    WaitingBlocks blocks(std::size_t{1} << 20);
+    const auto made = [](std::size_t size) { return std::aligned_alloc(4096, size); };
+    EXPECT_EQ(blocks.take(4096), nullptr);
+    void* large = made(std::size_t{2} << 20);
+    EXPECT_FALSE(blocks.keep(large, std::size_t{2} << 20));
+    std::free(large);
+    void* half = made(std::size_t{1} << 19);
+    EXPECT_TRUE(blocks.keep(half, std::size_t{1} << 19));
+    for (std::size_t i = 0; i < WaitingBlocks::kMostBlocks; ++i) EXPECT_TRUE(blocks.keep(made(8192), 8192));
+    EXPECT_EQ(blocks.take(std::size_t{1} << 19), nullptr);  // the first is gone
+    for (std::size_t i = 0; i < WaitingBlocks::kMostBlocks; ++i) std::free(blocks.take(8192));
+    EXPECT_EQ(blocks.take(8192), nullptr);
+    EXPECT_TRUE(blocks.keep(made(8192), 8192));
+    blocks.clear();
+    EXPECT_EQ(blocks.take(8192), nullptr);
+}
+
 TEST(DeviceMemoryDeathTest, TheHostCannotReadIt) {
     const GuestMemory guest(Device::cuda, kHiddenMemory);
     const Tensor there = numbers().to(Device::cuda);

@@ -9,6 +9,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -43,7 +44,10 @@ TEST(Elementwise, SaysWhatDoesNotFit) {
     TensorView gaps = part_of(x.view(), 0, {2, 3}, {6, 2});
     EXPECT_EQ(message([&] { norm({.x = x, .y = other}); }), "[norm] y must be like x, got f32[4,5] on cpu");
     EXPECT_EQ(message([&] { norm({.x = gaps, .y = other}); }),
-              "[norm] x must be f32 [rows,columns] with contiguous rows, got f32[2,3] on cpu");
+              "[norm] x must be f32, or bf16 on the CPU, [rows,columns] with contiguous rows, got f32[2,3] on "
+              "cpu");
+    Tensor halves(DType::bf16, {4, 6});
+    EXPECT_EQ(message([&] { norm({.x = halves, .y = x}); }), "[norm] y must be like x, got f32[4,6] on cpu");
     EXPECT_EQ(message([&] { norm({.x = x, .y = x, .weight = two}); }),
               "[norm] weight must be contiguous f32[6] on cpu, got f32[2,6] on cpu");
     EXPECT_EQ(
@@ -194,6 +198,32 @@ TEST(Elementwise, FunctionsOfBFloat16InPlace) {
               "[activation] x must be contiguous f32, or bf16 on the CPU, got f16[4] on cpu");
     EXPECT_EQ(message([&] { activation(ActivationFunction::silu, halves, x); }),
               "[activation] y must be contiguous bf16[4099] on cpu, got f32[4099] on cpu");
+}
+
+TEST(Elementwise, NormsOfBFloat16AreThoseOfFloat32Rounded) {
+    for (const auto& [rows, columns, parts] : {std::tuple{4, 5000, 2}, {130, 65, 1}, {6, 1, 3}, {1, 1536, 1}}) {
+        BFloat16Rows x(rows, columns), y(rows, columns);
+        x.fill(0.013F);
+        Tensor wide(DType::f32, {rows, columns});
+        copy(x.view(), wide);
+        Tensor weight = counted({columns}), modulation = counted({parts, 2, columns});
+        Norm args = {.x = wide, .y = wide, .weight = weight, .bias = weight, .silu = true};
+        args.scale = part_of(modulation.view(), 0, {parts, columns}, {2 * columns, 1});
+        args.shift = part_of(modulation.view(), columns, {parts, columns}, {2 * columns, 1});
+        norm(args);
+        args.x = x.view();
+        args.y = y.view();
+        norm(args);
+        for (std::int64_t row = 0; row < rows; ++row) {
+            for (std::int64_t i = 0; i < columns; ++i)
+                EXPECT_EQ(y.at(row, i).bits, to_bfloat16(wide.as<float>()[row * columns + i]).bits)
+                    << row << ' ' << i;
+            for (std::int64_t gap = columns; gap < columns + 3; ++gap) EXPECT_EQ(y.at(row, gap).bits, 0xFFFF);
+        }
+        args.y = x.view();
+        norm(args);
+        EXPECT_EQ(std::memcmp(x.array.data(), y.array.data(), y.array.bytes()), 0);
+    }
 }
 
 TEST(Elementwise, ACallMayHaveLessThreads) {

@@ -1,6 +1,6 @@
 """aerogel.hasten: the convolutions of VAEs by the core beside PyTorch's, alone and in whole VAEs; what it leaves to PyTorch."""
 import copy
-from types import SimpleNamespace
+
 import aerogel
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 pytest.importorskip("diffusers")
 import diffusers  # noqa: E402
 import aerogel.diffusers  # noqa: E402
-from aerogel.diffusers import convolutions  # noqa: E402
+from aerogel.diffusers import convolutions, norms  # noqa: E402
 from aerogel.diffusers.convolutions import FusedConv2d, FusedWanConv3d, FusedWanNorm  # noqa: E402
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm  # noqa: E402
 
@@ -142,7 +142,7 @@ def test_one_module_of_two_names_and_one_alone():
 
 def test_norms_of_pixels(monkeypatch):
     seen = []
-    monkeypatch.setattr(convolutions, "_core", SimpleNamespace(rms_norm=lambda *given: seen.append(1) or aerogel._core.rms_norm(*given)))
+    monkeypatch.setattr(convolutions, "rms_norm", lambda *given: seen.append(1) or norms.rms_norm(*given))
     norm = WanRMS_norm(6, images=False)
     nn.init.normal_(norm.gamma)
     x = torch.randn(2, 6, 3, 4, 5) * 100

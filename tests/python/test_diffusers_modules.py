@@ -10,10 +10,13 @@ from torch.nn import functional as F
 pytest.importorskip("diffusers")
 import aerogel.diffusers  # noqa: E402
 from aerogel.diffusers.feed_forward import activation, gated  # noqa: E402
+from aerogel.diffusers import norms  # noqa: E402
 from aerogel.diffusers.modules import FASTER, exchange  # noqa: E402
+from aerogel.diffusers.norms import FusedRMSNorm  # noqa: E402
 from aerogel.diffusers.patches import PatchEmbedding  # noqa: E402
 from diffusers import WanTransformer3DModel  # noqa: E402
 from diffusers.models.activations import GEGLU, GELU, SwiGLU  # noqa: E402
+from diffusers.models.normalization import RMSNorm  # noqa: E402
 
 FUNCTIONS = {"gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "gelu_erf": F.gelu, "silu": F.silu}
 TYPES = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
@@ -59,6 +62,33 @@ def test_gated_units(function, dtype):
     near(gated(gate.mT.contiguous().mT, x, function), exact, 2 * TYPES[dtype])
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("shape", [(2, 7, 333), (1, 1), (3, 1, 2, 5)])
+def test_norms(shape, weighted, dtype, monkeypatch):
+    norm = RMSNorm(shape[-1], 1e-5, elementwise_affine=weighted)
+    if weighted:
+        nn.init.normal_(norm.weight)
+    x = (torch.randn(shape) * 3).to(dtype)
+    x[0] *= 1e-3
+    exact = copy.deepcopy(norm).to(dtype).double()(x.double()).detach()
+    norm.to(dtype).__class__ = FusedRMSNorm
+    with torch.no_grad():
+        near(norm(x), exact, TYPES[dtype])
+        near(norm(torch.stack([x, -x], -2)[..., 0, :]), exact, TYPES[dtype])  # rows that lie apart
+        seen = []
+        monkeypatch.setattr(norms, "rms_norm", lambda *given: seen.append(given))
+        for unfit in (x.half(), x.double(), x[:0], torch.stack([x, x], -1)[..., 0], x[(0,) * (x.ndim - 1)]):
+            norm(unfit)  # PyTorch's
+        with torch.autocast("cpu"):
+            norm(x)
+        assert not seen
+        norm(x)
+        assert len(seen) == 1
+    norm(x.clone().requires_grad_())
+    assert len(seen) == 1
+
+
 def test_wrong_calls():
     with pytest.raises(ValueError, match=r"\[activation\] function must be gelu_tanh, gelu_erf or silu, got relu"):
         activation(torch.ones(2, 2), "relu")
@@ -70,7 +100,8 @@ def test_wrong_calls():
 
 def test_every_row_is_its_class_and_keeps_its_state():
     torch.manual_seed(5)
-    made = {GELU: lambda: GELU(8, 24, "tanh"), GEGLU: lambda: GEGLU(8, 24), SwiGLU: lambda: SwiGLU(8, 24), nn.Conv3d: lambda: nn.Conv3d(4, 6, 2, 2)}
+    made = {GELU: lambda: GELU(8, 24, "tanh"), GEGLU: lambda: GEGLU(8, 24), SwiGLU: lambda: SwiGLU(8, 24), nn.Conv3d: lambda: nn.Conv3d(4, 6, 2, 2),
+            RMSNorm: lambda: RMSNorm(8, 1e-6)}
     for kind, faster in FASTER.items():
         module = made[kind]() if kind in made else kind(8, 24) if kind.__name__ == "FeedForward" else kind()
         holder = nn.ModuleDict({"it": copy.deepcopy(module)})

@@ -15,7 +15,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from .. import _core
 from .._arrays import empty, handed
 from .._packed import state_of
-from .._watching import nobody_watches
+from .._watching import nobody_watches, unseen
+from .norms import rms_norm
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -31,17 +32,11 @@ class Packed(NamedTuple):
 _packed: weakref.WeakKeyDictionary[nn.Module, Packed] = weakref.WeakKeyDictionary()
 
 
-def _unseen(module: nn.Module, x: torch.Tensor) -> bool:
-    """Whether nobody would miss what torch does not see of a call on the CPU: recorders, gradients, autocast."""
-    wanted = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-    return x.is_cpu and not wanted and nobody_watches(x) and not torch.is_autocast_enabled("cpu")
-
-
 def fits(conv: Any, x: torch.Tensor) -> bool:
     """Whether the core computes this, and nobody has exchanged a part of it."""
     plain = conv.padding_mode == "zeros" and conv.groups == 1 and set(conv.dilation) == {1} and not isinstance(conv.padding, str)
     right = x.ndim == conv.weight.ndim and x.shape[1] == conv.in_channels and x.dtype == conv.weight.dtype and x.dtype in _FLOATS and x.numel() > 0
-    return plain and right and conv.weight.is_cpu and "_conv_forward" not in vars(conv) and _unseen(conv, x)
+    return plain and right and conv.weight.is_cpu and "_conv_forward" not in vars(conv) and unseen(conv, x)
 
 
 def convolve(conv: Any, x: torch.Tensor, padding: Sequence[int], before: torch.Tensor | None = None) -> torch.Tensor | None:
@@ -115,23 +110,20 @@ class FusedQwenImageConv3d(_LooksBack, QwenImageCausalConv3d):
     pass
 
 
-def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor | None:
-    """x / |x| * sqrt(channels) * gamma in one pass, where the channels of a pixel lie side by side."""
-    gamma = norm.gamma.detach().flatten()
-    last = x.detach().movedim(1, -1)
+def _over_channels(norm: Any, x: torch.Tensor) -> torch.Tensor | None:
+    """x / |x| * sqrt(channels) * gamma, where the channels of a pixel lie side by side."""
+    gamma, last = norm.gamma, x.movedim(1, -1)
     plain = norm.channel_first and not isinstance(norm.bias, torch.Tensor) and x.ndim > 2 and x.shape[1] == gamma.numel() and x.numel() > 0
-    if not plain or not last.is_contiguous() or {x.dtype, gamma.dtype} != {torch.float32} or not gamma.is_cpu or not _unseen(norm, x):
+    if not plain or not last.is_contiguous() or {x.dtype, gamma.dtype} != {torch.float32} or not gamma.is_cpu or not unseen(norm, x):
         return None
-    y = empty(last.shape, last)
-    _core.rms_norm(handed(last.flatten(0, -2)), handed(y.flatten(0, -2)), handed(gamma), 1e-24)
-    return y.movedim(-1, 1)
+    return rms_norm(last, gamma, 1e-24).movedim(-1, 1)
 
 
 class _OverChannels(nn.Module):
     """In front of a norm of diffusers."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = _normed(self, x)
+        y = _over_channels(self, x)
         return super().forward(x) if y is None else y
 
 

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from diffusers.models.activations import GEGLU, GELU, SwiGLU
+from diffusers.models.normalization import RMSNorm
 from torch import nn
 
 from .feed_forward import FusedGEGLU, FusedGELU, FusedSwiGLU
+from .norms import FusedRMSNorm
 from .patches import PatchEmbedding, cuts_into_patches
 
 Rows: TypeAlias = Mapping[type[nn.Module], type[nn.Module]]
 
-FASTER: dict[type[nn.Module], type[nn.Module]] = {GELU: FusedGELU, GEGLU: FusedGEGLU, SwiGLU: FusedSwiGLU, nn.Conv3d: PatchEmbedding}
+FASTER: dict[type[nn.Module], type[nn.Module]] = {GELU: FusedGELU, GEGLU: FusedGEGLU, SwiGLU: FusedSwiGLU, RMSNorm: FusedRMSNorm, nn.Conv3d: PatchEmbedding}
 CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {}
 
 
@@ -37,9 +39,9 @@ except ImportError:
 
 def hasten(model: nn.Module) -> list[str]:
     """Exchanges modules of a model of diffusers for faster ones on CPUs, in place, and returns their names: the convolutions of a VAE
-    (AutoencoderKL, Wan's and Qwen-Image's; float32, bfloat16 or float16, computed in float32), norms of the last two in float32, and activation
-    functions. Names, state_dict() and results up to rounding stay; what convolutions give has its channels last. Calls that want gradients, are
-    compiled, under autocast or on other devices go diffusers' way. A module whose forward somebody has replaced stays.
+    (AutoencoderKL, Wan's and Qwen-Image's; float32, bfloat16 or float16, computed in float32), norms of the last two in float32, RMSNorm, and
+    activation functions. Names, state_dict() and results up to rounding stay; what convolutions give has its channels last. Calls that want
+    gradients, are compiled, under autocast or on other devices go diffusers' way. A module whose forward somebody has replaced stays.
     `aerogel.diffusers.give_back(model)` undoes it. Raises ValueError for what is no model, or has nothing to exchange."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"[hasten] model must be a torch module (of a pipeline, give pipe.vae), got {type(model).__name__}")

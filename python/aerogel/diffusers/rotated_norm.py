@@ -9,6 +9,7 @@ from diffusers.models import normalization
 
 from .. import _core
 from .._arrays import empty
+from .norms import FusedRMSNorm
 
 
 def heads_of(x: torch.Tensor, tables: Sequence[torch.Tensor]) -> int:
@@ -38,7 +39,7 @@ def _(x: torch.Tensor, weight: torch.Tensor | None, tables: Sequence[torch.Tenso
 
 def fits(norm: Any, x: torch.Tensor) -> bool:
     """Whether rotated_norm() computes what `norm` does."""
-    plain = type(norm) in (torch.nn.RMSNorm, normalization.RMSNorm) and getattr(norm, "bias", None) is None
+    plain = type(norm) in (torch.nn.RMSNorm, normalization.RMSNorm, FusedRMSNorm) and getattr(norm, "bias", None) is None
     if not plain or "forward" in norm.__dict__ or norm._forward_hooks or norm._forward_pre_hooks:
         return False
     if norm.weight is not None and norm.weight.device != x.device:  # hooks, as of offloaded weights, would not run
