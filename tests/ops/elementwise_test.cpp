@@ -43,9 +43,10 @@ TEST(Elementwise, SaysWhatDoesNotFit) {
     elsewhere.device = Device::cuda;
     TensorView gaps = part_of(x.view(), 0, {2, 3}, {6, 2});
     EXPECT_EQ(message([&] { norm({.x = x, .y = other}); }), "[norm] y must be like x, got f32[4,5] on cpu");
-    EXPECT_EQ(message([&] { norm({.x = gaps, .y = other}); }),
-              "[norm] x must be f32, or bf16 on the CPU, [rows,columns] with contiguous rows, got f32[2,3] on "
-              "cpu");
+    EXPECT_EQ(
+        message([&] { norm({.x = gaps, .y = other}); }),
+        "[norm] x must be f32, or bf16 on the CPU, [rows,columns] with contiguous rows, got f32[2,3] on "
+        "cpu");
     Tensor halves(DType::bf16, {4, 6});
     EXPECT_EQ(message([&] { norm({.x = halves, .y = x}); }), "[norm] y must be like x, got f32[4,6] on cpu");
     EXPECT_EQ(message([&] { norm({.x = x, .y = x, .weight = two}); }),
@@ -201,7 +202,8 @@ TEST(Elementwise, FunctionsOfBFloat16InPlace) {
 }
 
 TEST(Elementwise, NormsOfBFloat16AreThoseOfFloat32Rounded) {
-    for (const auto& [rows, columns, parts] : {std::tuple{4, 5000, 2}, {130, 65, 1}, {6, 1, 3}, {1, 1536, 1}}) {
+    for (const auto& [rows, columns, parts] :
+         {std::tuple{4, 5000, 2}, {130, 65, 1}, {6, 1, 3}, {1, 1536, 1}}) {
         BFloat16Rows x(rows, columns), y(rows, columns);
         x.fill(0.013F);
         Tensor wide(DType::f32, {rows, columns});
