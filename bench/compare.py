@@ -7,7 +7,6 @@ that is missing or fails is a line of the report. Peers are installed into .venv
 import argparse
 import datetime
 import json
-import math
 import os
 import subprocess
 import sys

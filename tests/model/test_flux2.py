@@ -1,7 +1,6 @@
 """The native Flux2 transformer against diffusers, block by block, and what the command does with it."""
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest

@@ -39,7 +39,7 @@ def test_report_and_output(run, float_model, tmp_path, scheme):
     """The quantized model is close to the float one, as close as diffusers with dequantized weights for W8A16."""
     folder, state = float_model("f32")
     layers = LAYERS[:-3]
-    stats = calibrated(folder, state, layers)
+    stats = calibrated(folder, layers)
     tensors, types = quantize_model(state, layers, scheme, stats)
     del types[f"{LAYERS[-1]}.weight"]
     path = write_pair(tmp_path, scheme, tensors, types)
@@ -67,7 +67,7 @@ def test_report_and_output(run, float_model, tmp_path, scheme):
         assert float((y - wanted).norm() / wanted.norm()) < 1e-5
 
 
-def calibrated(folder, state, layers, steps=2):
+def calibrated(folder, layers, steps=2):
     """Ranges that diffusers sees with the same inputs."""
     model, stats = load(folder), {}
     for name in layers:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from format_reference import raw, write_pair
 from safetensors.torch import load_file, save_file
-from small_formats import GROUPED, SCHEMES, decode, layer_tensors, pairs, run
+from small_formats import GROUPED, SCHEMES, decode, layer_tensors, run
 from small_model import LAYERS
 
 N, K = 24, 1088  # three dual blocks, the last one short

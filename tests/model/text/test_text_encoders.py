@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from text_encoders import Ours, qwen3, qwen25_vl, qwen_tokenizer, randomized, relative_error, t5, umt5_tokenizer
+from text_encoders import Ours, qwen3, qwen25_vl, qwen_tokenizer, relative_error, t5, umt5_tokenizer
 from tokenizer_files import texts
 
 BOUND = 1e-5  # of the largest value

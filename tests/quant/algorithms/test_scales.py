@@ -53,7 +53,7 @@ def groups(w, width):
     return w.double().numpy().reshape(-1, width or w.shape[1])
 
 
-def check(got, w, bits, group, best):
+def check(got, w, group, best):
     """Scales and squared errors of every group are those of `best`, and the decoded weight is made from them."""
     scale = got["scale"].double().numpy().reshape(-1)
     offset = got["offset"].double().numpy().reshape(-1) if "offset" in got else np.zeros_like(scale)
@@ -73,7 +73,7 @@ def test_ssz(run, case, bits, asymmetric, dtype):
     rows, columns, group = case
     w = layer(rows, columns, seed=columns, dtype=dtype) + (0.05 if asymmetric else 0)
     got = run("ssz", w, None, bits, group, asymmetric, 50)
-    check(got, w, bits, group, lambda values: ssz(values, bits, asymmetric, w.dtype))
+    check(got, w, group, lambda values: ssz(values, bits, asymmetric, w.dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -88,7 +88,7 @@ def test_mse_clip(run, case, bits, dtype):
         scales = [full] + [stored(full * (100 - i) / 100, w.dtype) for i in range(1, 100)]
         errors = [error(values, s, 0, bits) for s in scales]
         return min(errors), scales[int(np.argmin(errors))], 0
-    check(run("mse_clip", w, None, bits, group, 0), w, bits, group, best)
+    check(run("mse_clip", w, None, bits, group, 0), w, group, best)
 
 
 @pytest.mark.parametrize("percent", [100, 99.9, 90, 1])
@@ -101,7 +101,7 @@ def test_percentile(run, case, bits, percent):
     def best(values):
         scale = stored(np.percentile(np.abs(values), percent) / LIMITS[bits][1], w.dtype)
         return error(values, scale, 0, bits), scale, 0
-    check(run("percentile", w, None, bits, group, 0, percent), w, bits, group, best)
+    check(run("percentile", w, None, bits, group, 0, percent), w, group, best)
 
 
 def test_the_tables_rows_are_these_functions(run):
