@@ -5,6 +5,7 @@ the others follow one by one, as `aerogel generate` does (docs/models.md): look 
 
 Run from the repository: PYTHONPATH=build/release/python .venv/bin/python examples/python/diffusers_pipeline.py
 """
+import argparse
 import json
 import time
 from pathlib import Path
@@ -66,4 +67,7 @@ def main(frames=16, steps=12):
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=16, help="of the video (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=12, help="of sampling (default: %(default)s)")
+    main(**vars(parser.parse_args()))

@@ -5,8 +5,8 @@ memory or from the files of msModelSlim, follows a timestep policy, and calls qu
 
 Run from the repository: PYTHONPATH=build/release/python .venv/bin/python examples/python/from_ascend.py [DESCRIPTION.json]
 """
+import argparse
 import copy
-import sys
 
 import torch
 from mindiesd import (
@@ -108,4 +108,6 @@ def main(description=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("description", nargs="?", help="quant_model_description*.json of the model (default: quantized in memory)")
+    main(**vars(parser.parse_args()))

@@ -2,6 +2,7 @@
 
 Run from the repository: PYTHONPATH=build/release/python .venv/bin/python examples/python/quantize_transformer.py
 """
+import argparse
 import copy
 import time
 from pathlib import Path
@@ -37,4 +38,6 @@ def main(frames=8):
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=8, help="of the video (default: %(default)s)")
+    main(**vars(parser.parse_args()))

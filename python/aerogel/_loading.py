@@ -8,6 +8,7 @@ import torch
 
 from . import _core
 from ._arrays import from_core
+from ._values import group, word
 from ._devices import why_not_here
 from ._packed import Layout, check
 
@@ -26,6 +27,7 @@ def float_arrays(weight: Any, bias: Any) -> tuple[Any, Any]:
 
 def from_float(weight: Any, bias: Any, scheme: str, group_size: int | None) -> _core.Linear:
     """A float weight, and a bias or None, quantized. ValueError for what is not finite or does not fit."""
+    scheme, group_size = word("quantize", "scheme", scheme), group("quantize", group_size)
     weight = weight.float() if weight.dtype == torch.float64 else weight
     return _core.Linear.quantize(*float_arrays(weight, bias), scheme, group_size)
 

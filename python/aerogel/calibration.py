@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._values import whole, word
 from .timestep import TimestepManager
 
 if TYPE_CHECKING:
@@ -125,16 +126,17 @@ def calibrate(model: nn.Module, run: Callable[..., object], scheme: str = "W8A8"
 
     model: any nn.Module, on any device; it is not changed, hooks are removed at the end. run: a function that runs the model (or the
     pipeline around it) over samples, called once without gradients as run() or, if it takes an argument, run(model).
-    scheme: "W8A8" (one range per layer) or "W8A8_TIMESTEP" (one per sampling step, which `TimestepManager` knows;
+    scheme: "W8A8" or "W4A4_STATIC" (one range per layer) or "W8A8_TIMESTEP" (one per sampling step, which `TimestepManager` knows;
     `aerogel.timestep_callback` sets it for diffusers). steps: number of sampling steps; by default `TimestepManager`'s for
-    W8A8_TIMESTEP and 1 for W8A8, which does not distinguish steps. include, exclude, map: layers, as in `aerogel.quantize`.
+    W8A8_TIMESTEP and 1 for the others, which do not distinguish steps. include, exclude, map: layers, as in `aerogel.quantize`.
 
     A range is the mean over forwards of the smallest and the largest value, not the extremes (docs/quantization.md); empty inputs do not
     count. A warning names layers that never ran. Raises ValueError for inputs that are not finite, a scheme that needs no
     calibration, an unknown step, or when nothing ran; errors that `run` raises are passed on."""
     from .layer_choice import chosen_linears, unwrapped
 
-    row = _core.scheme_row(scheme)
+    row = _core.scheme_row(word("calibrate", "scheme", scheme))
+    steps = None if steps is None else whole("calibrate", "steps", steps, 1)
     if not row.needs_calibration:
         raise ValueError(f"[calibrate] {row.name} needs no calibration: export it as it is")
     if not callable(run):

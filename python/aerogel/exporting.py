@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._values import group, switch, whole, word, words
 from .calibration import Calibration
 from .ranks import current_rank
 
@@ -73,13 +74,15 @@ def export(model: str | PathLike[str] | nn.Module, directory: str | PathLike[str
     The files appear complete or not at all, also when the progress function raises or Ctrl-C interrupts. For a checkpoint, what was
     finished stays beside them as "*.part", and the same call continues from it; for a module nothing stays. Returns an ExportReport.
     Raises ValueError (what does not fit, with the layer's name), NotImplementedError (a scheme that is not supported), OSError (files)."""
-    rank = current_rank() if rank is None else rank
+    how = _core.LayerOptions(
+        scheme=word("export", "scheme", scheme), algorithm=word("export", "algorithm", algorithm), group_size=group("export", group_size),
+        asymmetric=switch("export", "asymmetric", asymmetric), packed=switch("export", "packed", packed), rotate=str(rotate),
+        low_rank=whole("export", "low_rank", low_rank, 0))
+    rank = current_rank() if rank is None else whole("export", "rank", rank, -1)
     checkpoint, layers = _chosen(model, rank, include, exclude)
     if calibration is not None and not isinstance(calibration, Calibration):
         calibration = Calibration.load(calibration)
     with _reporter(progress) as report:
-        how = _core.LayerOptions(scheme=scheme, algorithm=algorithm, group_size=group_size, asymmetric=asymmetric, packed=packed, rotate=str(rotate),
-                                 low_rank=low_rank)
         done = _core.export(checkpoint, layers, how, folder=fspath(directory), rank=rank, layout=layout, progress=report,
                             calibration=None if calibration is None else calibration._core)
     exported = [ExportedLayer(i.name, i.out_features, i.in_features, i.relative_error, i.group_size) for i in done.layers]
@@ -92,12 +95,8 @@ def _chosen(model: Any, rank: int, include: Any, exclude: Any) -> tuple[_core.Fl
     if not isinstance(model, (str, PathLike)):
         return _from_module(model, include, exclude)
     checkpoint = _core.FloatModel.open(fspath(model), rank)
-    patterns = [checkpoint.default_layers] if include is None else _list(include)
-    return checkpoint, _core.select_layers(checkpoint.linear_layers(), patterns, _list(exclude))
-
-
-def _list(patterns: Any) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else list(patterns)
+    chosen = [checkpoint.default_layers] if include is None else words("export", "include", include)
+    return checkpoint, _core.select_layers(checkpoint.linear_layers(), chosen, words("export", "exclude", exclude))
 
 
 def _from_module(model: Any, include: Any, exclude: Any) -> tuple[_core.FloatModel, list[str]]:

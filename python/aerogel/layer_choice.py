@@ -4,24 +4,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from . import _core
+from ._values import words
 from .linear import QuantizedLinear
 
 Classes: TypeAlias = tuple[type[nn.Module], ...]
-PatternsT = TypeVar("PatternsT")
 
 # Modules of torch that read the weights of their Linears instead of calling them, always or on a fast path.
 READ_BY = {nn.MultiheadAttention: ("out_proj",), nn.TransformerEncoderLayer: ("linear1", "linear2")}
 
 
-def as_list(patterns: str | PatternsT) -> list[str] | PatternsT:
-    return [patterns] if isinstance(patterns, str) else patterns
+def patterns_of(op: str, include: str | Iterable[str] | None, exclude: str | Iterable[str]) -> tuple[list[str] | None, list[str]]:
+    """include (None: the default) and exclude as lists."""
+    return None if include is None else words(op, "include", include), words(op, "exclude", exclude)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -176,8 +177,8 @@ def chosen_linears(model: nn.Module, include: str | Iterable[str] | None = None,
                    classes: Classes = (nn.Linear,)) -> dict[str, nn.Module]:
     """name -> module of the float Linear layers that `quantize(model, scheme=...)` would take."""
     found = listed(model, classes)
-    include = None if include is None else list(as_list(include))
-    kept = dict(zip(found.names, _core.why_not_chosen(found.core, include=include, exclude=list(as_list(exclude)))))
+    include, exclude = patterns_of("quantize", include, exclude)
+    kept = dict(zip(found.names, _core.why_not_chosen(found.core, include=include, exclude=exclude)))
     lost = unfit(model, dict(zip(found.names, found.modules)), classes)
     left = {name: module for name, module in zip(found.names, found.modules) if not kept[name] and name not in lost}
     if not left:

@@ -95,6 +95,8 @@ class QuantizedLinear(nn.Module):
                     group_size: int | None = None) -> Self:
         """linear: an nn.Linear, or any module with weight [out_features, in_features] and bias. group_size: columns that share a weight
         scale (int and fp8 weights; 0 = the whole row; None = the scheme's default, 64 for int4 where they divide the columns)."""
+        if not isinstance(getattr(linear, "weight", None), torch.Tensor):
+            raise ValueError(f"[quantize] linear must be a module with a weight, got {type(linear).__name__}")
         if linear.weight.dtype == torch.float64:
             raise ValueError("[quantize] the weight must be float32, bfloat16 or float16, got float64: convert the model, whose inputs are float64 too")
         return cls(from_float(linear.weight, getattr(linear, "bias", None), scheme, group_size)).beside(linear)
@@ -104,6 +106,8 @@ class QuantizedLinear(nn.Module):
                     group_size: int | None = None) -> Self:
         """The layer with `arrays` (names -> tensors) as its state_dict(). group_size: None infers it from the shape of the scales. Raises
         ValueError when the arrays do not fit each other."""
+        if unknown := sorted(set(arrays) - set(ARRAYS)):
+            raise ValueError(f"[quantize] no layer has {', '.join(unknown)}; arrays may be: {', '.join(ARRAYS)}")
         plain = {name: arrays[name].detach().cpu().contiguous() for name in ARRAYS if name in arrays}
         if group_size is None:
             scale = plain.get("weight_scale")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,8 @@ from . import _core
 from ._loading import float_arrays
 from .attention.arguments import mxfp4_scale
 from .attention.module import FILE_TYPES
-from .layer_choice import Listed, as_list
+from ._values import group, word, words
+from .layer_choice import Listed, patterns_of
 from .linear import QuantizedLinear
 from .timestep import TimestepPolicyConfig
 
@@ -74,9 +75,9 @@ class OnlineQuantConfig:
     mxfp4_dst_type_max: float = 7.25
 
     def __post_init__(self) -> None:
-        self.quant_type = _core.scheme(self.quant_type)
-        self.fallback_layers = {p: s if s == "W16A16" else _core.scheme(s) for p, s in self.fallback_layers.items()}
-        self.fa_layers = as_list(self.fa_layers) if self.fa_layers else None
+        self.quant_type = _core.scheme(word("quantize", "scheme", self.quant_type))
+        self.fallback_layers, self.group_size = _fallbacks(self.fallback_layers), group("quantize", self.group_size)
+        self.fa_layers = words("quantize", "fa_layers", self.fa_layers) if self.fa_layers else None
         if (self.fa_layers is None) != (self.fa_quant_type is None):
             raise ValueError(f"[quantize] fa_layers and fa_quant_type go together, got {self.fa_layers!r} and {self.fa_quant_type!r}")
         if self.fa_quant_type is not None and self.fa_quant_type not in FILE_TYPES:
@@ -88,14 +89,17 @@ class OnlineQuantConfig:
         return mxfp4_scale("quantize", 0 if self.mxfp4_scale_alg is None else self.mxfp4_scale_alg, self.mxfp4_dst_type_max)
 
 
-def _lists(include: str | Iterable[str] | None, exclude: str | Iterable[str]) -> tuple[list[str] | None, list[str]]:
-    return None if include is None else list(as_list(include)), list(as_list(exclude))
+def _fallbacks(layers: Any) -> dict[str, str]:
+    if not isinstance(layers, Mapping):
+        raise ValueError(f"[quantize] fallback_layers must be {{pattern: scheme}}, got {layers!r}")
+    schemes = {word("quantize", "a pattern of fallback_layers", p): word("quantize", f"fallback_layers[{p!r}]", s) for p, s in layers.items()}
+    return {pattern: s if s == "W16A16" else _core.scheme(s) for pattern, s in schemes.items()}
 
 
 def plan_in_memory(found: Listed, config: OnlineQuantConfig, include: str | Iterable[str] | None = None,
                    exclude: str | Iterable[str] = ()) -> _core.ModelPlan:
     """What becomes of each module without files. Raises as `quantize`."""
-    include, exclude = _lists(include, exclude)
+    include, exclude = patterns_of("quantize", include, exclude)
     online = _core.OnlineQuantConfig(config.quant_type, fallback_layers=list(config.fallback_layers.items()), include=include, exclude=exclude,
                                      group_size=config.group_size, fa_quant_type=config.fa_quant_type or "", fa_layers=list(config.fa_layers or ()))
     return _core.plan_in_memory(found.core, online)
@@ -104,14 +108,14 @@ def plan_in_memory(found: Listed, config: OnlineQuantConfig, include: str | Iter
 def plan_from_files(found: Listed, pair: _core.QuantizedPair, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
                     type_of: Callable[[str, str, bool], str] | None = None) -> _core.ModelPlan:
     """What becomes of each module by a description. type_of: (name, stored type, whether it is attention) -> type. Raises as `quantize`."""
-    include, exclude = _lists(include, exclude)
+    include, exclude = patterns_of("quantize", include, exclude)
     return _core.plan_from_files(found.core, pair, include=include, exclude=exclude, type_of=type_of)
 
 
 def plan_from_weights(found: Listed, file: _core.WeightFile, include: str | Iterable[str] | None = None, exclude: str | Iterable[str] = (),
                       type_of: Callable[[str, str, bool], str] | None = None) -> _core.ModelPlan:
     """What becomes of each Linear whose weights come from one file. type_of: (name, stored type, False) -> scheme. Raises as `quantize`."""
-    include, exclude = _lists(include, exclude)
+    include, exclude = patterns_of("quantize", include, exclude)
     return _core.plan_from_weights(found.core, file, include=include, exclude=exclude, type_of=type_of)
 
 

@@ -7,15 +7,10 @@ from functools import cache
 from typing import Any, Self
 
 from . import _core
+from ._values import whole
 
 step_index: ContextVar[int | None] = ContextVar("aerogel_timestep_idx", default=None)
 step_count: ContextVar[int | None] = ContextVar("aerogel_timestep_idx_max", default=None)
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"[timestep] {name} must be a whole number, got {value!r}")
-    return value
 
 
 class TimestepManager:
@@ -28,7 +23,8 @@ class TimestepManager:
         """Sets the current step: 0 .. max-1, or None for "unknown". Raises ValueError when out of range."""
         if index is not None:
             limit = step_count.get()
-            if _whole("timestep_idx", index) < 0 or (limit is not None and index >= limit):
+            index = whole("timestep", "timestep_idx", index)
+            if index < 0 or (limit is not None and index >= limit):
                 raise ValueError(f"[timestep] timestep_idx must be in [0, {'max' if limit is None else limit}), got {index}")
         step_index.set(index)
 
@@ -41,7 +37,8 @@ class TimestepManager:
     def set_timestep_idx_max(count: int | None) -> None:
         """Sets the number of sampling steps (>= 1), or None for no limit. Raises ValueError when the current step lies beyond it."""
         if count is not None:
-            if _whole("timestep_idx_max", count) < 1:
+            count = whole("timestep", "timestep_idx_max", count)
+            if count < 1:
                 raise ValueError(f"[timestep] timestep_idx_max must be at least 1, got {count}")
             index = step_index.get()
             if index is not None and index >= count:
@@ -91,7 +88,7 @@ class TimestepPolicyConfig(_core.TimestepPolicyConfig):
     @classmethod
     def static_from(cls, step: int) -> Self:
         """W8A8_TIMESTEP layers are dynamic before this step and static from it on."""
-        return cls._from_text(_core.TimestepPolicyConfig.text_from(_whole("step", step)))
+        return cls._from_text(_core.TimestepPolicyConfig.text_from(whole("timestep", "step", step)))
 
     @classmethod
     def _from_text(cls, text: str) -> Self:

@@ -12,6 +12,7 @@ from torch import nn
 
 from . import _core
 from ._loading import float_arrays
+from ._values import whole
 from .layer_choice import chosen_linears, unwrapped
 from .linear import QuantizedLinear
 from .quantization import put, take_over, tell_diffusers
@@ -74,6 +75,7 @@ def tune(model: nn.Module, inputs: Sequence[Mapping[str, Any]], *, max_error: fl
     is measured and corrected until it keeps it (`aerogel tune` decides by the same code). Raises ValueError where no mixture keeps the budget,
     nothing is left to tune or values do not fit, NotImplementedError for schemes with calibrated ranges, OSError for files."""
     model = unwrapped(model)
+    step_groups = whole("tune", "step_groups", step_groups)
     if not 1 <= step_groups <= len(inputs):
         raise ValueError(f"[tune] step_groups must be 1 .. {len(inputs)} (the inputs), got {step_groups}")
     ways = [_core.TuneScheme(text) for text in schemes]

@@ -20,6 +20,7 @@
 #include "bindings/attention_layout.h"
 #include "bindings/bindings.h"
 #include "bindings/calls.h"
+#include "sparse/check.h"
 #include "sparse/parameters.h"
 #include "sparse/patterns/pattern.h"
 
@@ -112,6 +113,7 @@ void bind_types(nb::module_& module) {
         .def_ro("name", &SparseTypeRow::name)
         .def_prop_ro("needs_video", &SparseTypeRow::needs_video)
         .def_prop_ro("predicts", &SparseTypeRow::predicts)
+        .def("looks_at", &SparseTypeRow::looks_at, "parameter"_a)
         .def_ro("takes_mask", &SparseTypeRow::takes_mask);
     module.def("sparse_types", [] {
         return std::vector<SparseTypeRow>(sparse_type_rows().begin(), sparse_type_rows().end());
@@ -147,6 +149,12 @@ void bind_sparse_attention(nb::module_& module) {
         .def("__init__", &make_options, nb::kw_only(), "layout"_a, "scale"_a = 0.0F, "causal"_a = false,
              "precision"_a = "none", "q_rotation"_a = nb::none(), "k_rotation"_a = nb::none(),
              "mxfp4_scale_alg"_a = 0, "mxfp4_dst_type_max"_a = 0.0F, "stream"_a = 0);
+    module.def(
+        "check_sparse_settings",
+        [](const SparsePattern& pattern, const CallOptions& call) {
+            check_settings(pattern, call.attention);
+        },
+        "pattern"_a, "options"_a);
     module.def("plan_sparse", &plan, "q"_a, "k"_a, "pattern"_a, "video"_a, "options"_a, nb::kw_only(),
                "mask"_a = nb::none(), "v"_a = nb::none(), "keep_cells"_a = false);
     module.def("sparse_attention", &attend, "q"_a, "k"_a, "v"_a, "o"_a, "plan"_a, "options"_a,

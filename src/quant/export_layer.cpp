@@ -337,7 +337,13 @@ void check_form(const StoredForm& form) {
     }
     const bool inputs = needs_inputs(scheme, form.options);
     if ((scheme.needs_calibration || inputs) && form.calibration == nullptr) {
-        throw InvalidArgument(fmt::format("[quantize] {} needs calibration", scheme.name));
+        throw InvalidArgument(
+            scheme.needs_calibration
+                ? fmt::format("[quantize] {} needs calibration", scheme.name)
+                : fmt::format(
+                      "[quantize] algorithms and smoothing that look at recorded inputs (here of {}) need a "
+                      "calibration that holds them, of aerogel quantize --save-calibration",
+                      scheme.name));
     }
     if (scheme.needs_calibration) form.calibration->range(form.layer());
     if (inputs) check_inputs(form);

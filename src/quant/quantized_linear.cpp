@@ -90,10 +90,11 @@ struct QuantizedLinear::State {
         if (step.dynamic) return std::nullopt;
         const std::int64_t steps = weights.steps();
         if (step.timestep_index < 0 || step.timestep_index >= steps) {
+            const bool told = step.timestep_index >= 0;
             throw InvalidArgument(
                 fmt::format("[quantized_linear] {} holds scales of {} steps: the timestep index must be in "
                             "[0, {}), got {}",
-                            scheme.name, steps, steps, step.timestep_index));
+                            scheme.name, steps, steps, told ? std::to_string(step.timestep_index) : "none"));
         }
         return step.timestep_index;
     }

@@ -66,6 +66,22 @@ std::string value_of(const SparsePattern& pattern, const SparseParameter& parame
     return std::visit([&](auto member) { return std::to_string(pattern.*member); }, parameter.member);
 }
 
+// What the type does not look at must be as it is by itself; "none" is a switch beside settings that stay.
+void check_needless(SparsePattern pattern, const SparseTypeRow& row) {
+    if (!row.predicts()) return;
+    if (pattern.block_size_kv == pattern.block_size) pattern.block_size_kv = 0;
+    for (const SparseParameter& parameter : sparse_parameters()) {
+        const bool given = std::visit([&](auto member) { return pattern.*member != SparsePattern().*member; },
+                                      parameter.member);
+        if (!given || row.looks_at(parameter.name)) continue;
+        const auto reads = [&](const SparseTypeRow& type) {
+            return type.predicts() && type.looks_at(parameter.name);
+        };
+        fail(std::string(parameter.name) + " goes with " + types_that(reads) + ", got " +
+             std::string(row.name));
+    }
+}
+
 void check_pattern(const SparsePattern& pattern, const SparseTypeRow& row) {
     for (const SparseParameter& parameter : sparse_parameters()) {
         if (!parameter.fits(pattern))
@@ -82,6 +98,7 @@ void check_pattern(const SparsePattern& pattern, const SparseTypeRow& row) {
              std::to_string(pattern.block_size) + " and block_size_kv " +
              std::to_string(pattern.block_size_kv) + "; " +
              types_that([](const SparseTypeRow& type) { return type.own_key_blocks; }) + " may have two");
+    check_needless(pattern, row);
 }
 
 bool is_rotated(const AttentionOptions& how) {

@@ -137,7 +137,7 @@ def test_bad_options_are_refused():
         (sparse(sparse_type="rf_v1", latent_shape_k=(8, 9, 8)), ValueError, "one latent shape"),
         (sparse(is_causal=True), ValueError, "is_causal goes with none and ada_bsa"),
         (sparse(sparsty=0.5), TypeError, "sparsty"),
-        (sparse(precision=None), ValueError, "precision must be a word such as 'none', got None"),
+        (sparse(precision=None), ValueError, "precision must be a word, got None"),
         (sparse(precision="fp4"), ValueError, 'none, fp8, mix, int8, int8_qk, mxfp4, got "fp4"'),
         (sparse(precision="fp8"), ValueError, "go with rf_v3, got rf_v2"),
         (sparse(sparse_type="ada_bsa", precision="int8", is_causal=True), ValueError, "is_causal goes with precision none"),

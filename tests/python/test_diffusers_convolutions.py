@@ -192,5 +192,27 @@ def test_whole_vaes(name, calls):
 def test_wrong_models():
     with pytest.raises(ValueError, match=r"\[hasten\] model must be a torch module \(of a pipeline, give pipe.vae\), got int"):
         aerogel.hasten(3)
-    with pytest.raises(ValueError, match=r"\[hasten\] Linear has none of: .*Conv2d.*GELU"):
-        aerogel.hasten(nn.Linear(2, 2))
+    for model in (nn.Linear(2, 2), nn.Sequential(nn.Conv3d(3, 4, 3))):
+        with pytest.raises(ValueError, match=rf"\[hasten\] {type(model).__name__} has none of: .*Conv2d.*GELU.*, Conv3d whose stride is its kernel"):
+            aerogel.hasten(model)
+
+
+OTHERS = {
+    "KVAE": lambda: diffusers.AutoencoderKLKVAE(channels=32, num_enc_blocks=1, num_dec_blocks=1, z_channels=4, ch_mult=(1, 1, 2)),
+    "ConsistencyDecoder": lambda: diffusers.ConsistencyDecoderVAE(
+        encoder_block_out_channels=(32, 32), encoder_down_block_types=("DownEncoderBlock2D",) * 2, decoder_block_out_channels=(32, 64),
+        decoder_down_block_types=("ResnetDownsampleBlock2D",) * 2, decoder_up_block_types=("ResnetUpsampleBlock2D",) * 2,
+        decoder_layers_per_block=1, encoder_layers_per_block=1)}
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS.keys())
+def test_vaes_of_pictures_by_other_names(make):
+    vae = make().eval()
+    faster = copy.deepcopy(vae)
+    convolutions_of = [name for name, module in vae.named_modules() if type(module) is nn.Conv2d]
+    assert aerogel.hasten(faster) == convolutions_of
+    latents, picture = torch.randn(1, 4, 6, 8), torch.randn(1, 3, 16, 16)
+    wanted, got = ([one.decode(latents, **given).sample, one.encode(picture).latent_dist.mean] for one in (vae, faster)
+                   for given in [{"generator": torch.Generator().manual_seed(1)} if "ConsistencyDecoder" in type(vae).__name__ else {}])
+    for a, b in zip(wanted, got):
+        near(b, a.double(), 1e-4)

@@ -109,7 +109,7 @@ def test_errors():
     for keywords, message in cases:
         with pytest.raises(ValueError, match=message):
             aerogel.quantized_attention(q, k, v, **keywords)
-    with pytest.raises(ValueError, match="one kind and dtype"):
+    with pytest.raises(ValueError, match="must have one dtype"):
         aerogel.quantized_attention(q, k, v.half())
     packed = torch.randn(5, 3, 32)
     with pytest.raises(ValueError, match="must sum to 5, got 4"):

@@ -77,6 +77,13 @@ TEST(SparseAttention, WrongOptionsAreRefused) {
         {[](Request& r) { r.pattern.block_size = 129; }, "block_size must be 16 to 128, got 129"},
         {[](Request& r) { r.pattern.min_recall = 1.5; }, "min_recall must be 0 to 1, got 1.5"},
         {[&](Request& r) { r.pattern.min_recall = nan; }, "min_recall must be 0 to 1"},
+        {[](Request& r) { r.pattern.min_recall = 0.5; }, "min_recall goes with rf_v1, got rf_v2"},
+        {[](Request& r) { r.pattern.keep_sink = false; }, "keep_sink goes with ada_bsa, got rf_v2"},
+        {[](Request& r) {
+             r.pattern.type = "ada_bsa";
+             r.pattern.protect_first_frame = false;
+         },
+         "protect_first_frame goes with rf_v1, rf_v2 and rf_v3, got ada_bsa"},
         {[](Request& r) { r.video.txt_len = -1; }, "txt_len must not be negative, got -1"},
         {[](Request& r) { r.video.txt_len = 6; }, "6 + [33,4,4], got 533 (q f32[1,533,2,8])"},
         {[](Request& r) { r.video.txt_len = 600; }, "600 + [33,4,4], got 533"},

@@ -1,7 +1,6 @@
 """What all calls of attention check and bring into the core's form: the arrays, the scale, and masks of blocks."""
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
@@ -9,8 +8,21 @@ import numpy as np
 
 from .._arrays import Array, ArrayT, as_float_array, handed, is_torch, refuse_recorders
 from .._devices import stream_of
+from .._values import positive
 
 LAYOUTS = ("BNSD", "BSND", "TND")
+
+
+def check_alike(op: str, *qkv: object) -> None:
+    """ValueError unless q, k and v are arrays of one kind and type."""
+    for name, array in zip("qkv", qkv):
+        if not hasattr(array, "dtype"):
+            raise ValueError(f"[{op}] {name} must be a NumPy array or a torch tensor, got {type(array).__name__}")
+    if len({is_torch(array) for array in qkv}) > 1:
+        raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
+    dtypes: list[Any] = [getattr(array, "dtype") for array in qkv]
+    if not dtypes[0] == dtypes[1] == dtypes[2]:
+        raise ValueError(f"[{op}] q, k and v must have one dtype, got {', '.join(map(str, dtypes))}")
 
 
 def prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str, *, halves: bool = False) -> tuple[tuple[ArrayT, ArrayT, ArrayT], str]:
@@ -18,10 +30,7 @@ def prepared(op: str, q: ArrayT, k: ArrayT, v: ArrayT, input_layout: str, *, hal
     refuse_recorders(op, q, k, v)
     if input_layout not in LAYOUTS:
         raise NotImplementedError(f"[{op}] input_layout must be BNSD, BSND or TND, got {input_layout!r}")
-    if not is_torch(q) == is_torch(k) == is_torch(v):
-        raise ValueError(f"[{op}] q, k and v must be of one kind, all torch tensors or all NumPy arrays")
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"[{op}] q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+    check_alike(op, q, k, v)
     arrays = as_float_array(op, "q", q, halves), as_float_array(op, "k", k, halves), as_float_array(op, "v", v, halves)
     if input_layout != "TND":
         return arrays, input_layout
@@ -35,9 +44,7 @@ def positive_scale(op: str, scale: float | None) -> float:
     """0 (the default of the core) for None. ValueError unless positive."""
     if scale is None:
         return 0.0
-    if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
-        raise ValueError(f"[{op}] scale must be a positive number or None, got {scale!r}")
-    return float(scale)
+    return positive(op, "scale", scale)
 
 
 def mxfp4_scale(op: str, algorithm: int | None, dst_type_max: float | None) -> dict[str, Any]:

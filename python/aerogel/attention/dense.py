@@ -5,6 +5,7 @@ from typing import Any, Literal, overload
 
 from .. import _core
 from .._arrays import Array, ArrayT, empty, handed, restored, wants_gradients
+from .._values import switch
 from .arguments import blocks_of, empty_lse, heads_of, hidden_keys, positive_scale, prepared, stream_for
 
 
@@ -32,6 +33,7 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     Returns an array like q; with return_lse (array, lse). Raises ValueError for shapes and types that do not fit, NotImplementedError for
     gradients with return_lse or key_mask and for key_mask on the CPU."""
     place = {"input_layout": input_layout, "scale": scale, "mask": mask, "block_size": block_size, "is_causal": is_causal}
+    return_lse = switch("attention", "return_lse", return_lse)
     if wants_gradients(q, k, v):
         if return_lse:
             raise NotImplementedError("[attention] gradients do not flow through return_lse: call it under torch.no_grad()")
@@ -42,7 +44,7 @@ def attention(q: ArrayT, k: ArrayT, v: ArrayT, *, input_layout: str = "BNSD", sc
     blocks = blocks_of("attention", mask, block_size, heads_of(q_, layout))
     o, lse = empty(q_.shape, q_), empty_lse(q_, layout) if return_lse else None
     _core.attention(handed(q_), handed(k_), handed(v_), handed(o), layout=layout, scale=positive_scale("attention", scale),
-                    causal=bool(is_causal), **blocks, stream=stream_for(q_), **({} if lse is None else {"lse": handed(lse)}), **hidden_keys(key_mask))
+                    causal=switch("attention", "is_causal", is_causal), **blocks, stream=stream_for(q_), **({} if lse is None else {"lse": handed(lse)}), **hidden_keys(key_mask))
     packed = input_layout == "TND"
     result = restored(o[0] if packed else o, q)
     return result if lse is None else (result, lse[0] if packed else lse)

@@ -8,7 +8,8 @@ import numpy as np
 
 from .. import _core
 from .._arrays import Array, ArrayT, as_float_array, empty, handed, is_torch, refuse_recorders, restored, wants_gradients
-from .arguments import blocks_of, heads_of, hidden_keys, mxfp4_scale, positive_scale, stream_for
+from .._values import switch, whole
+from .arguments import blocks_of, check_alike, heads_of, hidden_keys, mxfp4_scale, positive_scale, stream_for
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +26,36 @@ def _plain(name: str, array: Array) -> Array:
     return array.float().contiguous()
 
 
+def _pair(rotation: Any) -> tuple[Any, Any]:
+    """The matrix of q and that of k."""
+    both = tuple(rotation) if isinstance(rotation, (tuple, list)) else (rotation, rotation)
+    if len(both) != 2 or not all(hasattr(one, "dtype") for one in both):
+        raise ValueError(f"[quantized_attention] rotation must be a [head_dim, head_dim] array, or one for q and one for k, got "
+                         f"{type(rotation).__name__} of {', '.join(type(one).__name__ for one in both[:4])}")
+    return both
+
+
+def _tokens(block_tokens: Any) -> tuple[int, int, int]:
+    """Tokens of queries, keys and values that share a scale; 0: the format's default."""
+    given = (0, 0) if block_tokens is None else block_tokens
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        raise ValueError(f"[quantized_attention] block_tokens must be (query, key) or (query, key, value) tokens, got {block_tokens!r}")
+    q_tokens, k_tokens, v_tokens = (*(whole("quantized_attention", "block_tokens", n, 0) for n in given), 0)[:3]
+    return q_tokens, k_tokens, v_tokens
+
+
+def _lengths(seq_len: Any) -> list[int] | None:
+    if seq_len is None:
+        return None
+    if isinstance(seq_len, str) or not isinstance(seq_len, Iterable):
+        raise ValueError(f"[quantized_attention] seq_len must be the tokens of each sequence, got {seq_len!r}")
+    return [whole("quantized_attention", "seq_len", n) for n in seq_len]
+
+
 def _rotations(rotation: Array | tuple[Array, Array] | None) -> dict[str, Any]:
     if rotation is None:
         return {}
-    q_rotation, k_rotation = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
+    q_rotation, k_rotation = _pair(rotation)
     return {"q_rotation": _plain("q_rotation", q_rotation), "k_rotation": _plain("k_rotation", k_rotation)}
 
 
@@ -36,7 +63,7 @@ def _rotated(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rotation: Any) -
     """q and k times the matrices as float32, by torch: on a GPU the core would have to pack the matrices first, on the CPU."""
     import torch
 
-    matrices = rotation if isinstance(rotation, (tuple, list)) else (rotation, rotation)
+    matrices = _pair(rotation)
     for name, matrix in zip(("q_rotation", "k_rotation"), matrices):
         if tuple(matrix.shape) != (q.shape[-1],) * 2 or not is_torch(matrix) or matrix.device != q.device:
             raise ValueError(f"[quantized_attention] {name} must be [{q.shape[-1]}, {q.shape[-1]}] on {q.device}, got {list(matrix.shape)} on "
@@ -46,8 +73,10 @@ def _rotated(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rotation: Any) -
 
 
 def _calibrated(scales: Mapping[str, Array | None] | None) -> _core.AttentionScales | None:
-    if not scales:
+    if scales is None:
         return None
+    if not isinstance(scales, Mapping):
+        raise ValueError(f"[quantized_attention] scales must map {', '.join(_SCALES[:3])} to arrays, got {type(scales).__name__}")
     unknown, missing = sorted(set(scales) - set(_SCALES)), [n for n in _SCALES[:3] if scales.get(n) is None]
     if unknown or missing:
         raise ValueError(f"[quantized_attention] scales must hold {', '.join(_SCALES[:3])} and may hold {', '.join(_SCALES[3:])}; "
@@ -94,16 +123,16 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
     refuse_recorders("quantized_attention", q, k, v)
     if input_layout not in ("BNSD", "BSND"):
         raise ValueError(f"[quantized_attention] input_layout must be BNSD or BSND (packed sequences: seq_len), got {input_layout!r}")
-    if len({is_torch(t) for t in (q, k, v)}) > 1 or not q.dtype == k.dtype == v.dtype:
-        raise ValueError("[quantized_attention] q, k and v must be of one kind and dtype")
+    check_alike("quantized_attention", q, k, v)
     if format not in FORMATS:
         raise ValueError(f"[quantized_attention] format must be one of {', '.join(FORMATS)}, got {format!r}")
     if seq_len is not None and mask is not None:
         raise ValueError("[quantized_attention] mask does not go with seq_len")
     op = "quantized_attention"
     blocks = blocks_of(op, mask, block_size, heads_of(q, input_layout))
-    q_tokens, k_tokens, v_tokens = (*(block_tokens or (0, 0)), 0)[:3]
-    blocks |= {name: int(value) for name, value in (("v_tokens", v_tokens), ("v_channels", v_channels)) if value}
+    q_tokens, k_tokens, v_tokens = _tokens(block_tokens)
+    channels = 0 if v_channels is None else whole(op, "v_channels", v_channels, 0)
+    blocks |= {name: value for name, value in (("v_tokens", v_tokens), ("v_channels", channels)) if value}
     blocks |= mxfp4_scale(op, mxfp4_scale_alg, mxfp4_dst_type_max)
     halves = format in ("int8", "int8_qk") and rotation is None
     arrays = as_float_array(op, "q", q, halves), as_float_array(op, "k", k, halves), as_float_array(op, "v", v, halves)
@@ -111,7 +140,7 @@ def quantized_attention(q: ArrayT, k: ArrayT, v: ArrayT, format: str = "int8", *
         arrays, rotation = _rotated(*arrays, rotation), None
     o = empty(arrays[0].shape, arrays[0])
     _core.attention(handed(arrays[0]), handed(arrays[1]), handed(arrays[2]), handed(o), layout=input_layout, scale=positive_scale(op, scale),
-                    causal=bool(is_causal), format=format, smooth_k=bool(smooth_k), q_tokens=int(q_tokens), k_tokens=int(k_tokens), scales=_calibrated(scales),
-                    **_rotations(rotation), **blocks, seq_len=None if seq_len is None else [int(n) for n in seq_len],
+                    causal=switch(op, "is_causal", is_causal), format=format, smooth_k=switch(op, "smooth_k", smooth_k), q_tokens=q_tokens, k_tokens=k_tokens, scales=_calibrated(scales),
+                    **_rotations(rotation), **blocks, seq_len=_lengths(seq_len),
                     **hidden_keys(key_mask), stream=stream_for(arrays[0]))
     return restored(o, q)

@@ -7,8 +7,9 @@ from typing import Any
 
 from .. import _core
 from .._arrays import Array, ArrayT, empty, handed, is_torch, restored, wants_gradients
+from .._values import switch
 from .arguments import prepared, stream_for
-from .sparse_options import FURTHER, SparseCall, further_keywords
+from .sparse_options import FURTHER, SparseCall, further_keywords, settings
 
 
 def _report(plan: _core.SparsePlan, seconds: float | None) -> dict[str, Any]:
@@ -45,6 +46,11 @@ def attend_sparsely(q: ArrayT, k: ArrayT, v: ArrayT, options: dict[str, Any], pl
     return restored(o[0] if options["input_layout"] == "TND" else o, q), plan, seconds
 
 
+def check_settings(options: dict[str, Any]) -> None:
+    """ValueError for options that every call with them would be refused for."""
+    _core.check_sparse_settings(*settings({**_DEFAULTS, **options}))
+
+
 # Any comes back: return_mask and return_report choose between an array and tuples, and they are among the further keywords.
 def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = None, scale: float | None = None, is_causal: bool = False,
                      head_num: int = 1, input_layout: str = "BNSD", inner_precise: int = 0, sparse_type: str | None = None,
@@ -57,7 +63,9 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     2505.21036), "rf_v2" and "rf_v3" (block means; arXiv 2512.24086), "ada_bsa" (antidiagonal scores; XAttention, arXiv 2503.16428), or None:
     dense, or under attn_mask, a block mask. sparsity: share of the blocks to skip, in [0, 1). block_size: 16 to 128 tokens.
     rf_*: latent_shape_q (and latent_shape_k, rf_v2 and rf_v3) are (frames, height, width) in tokens, flattened frame by frame, with txt_len
-    text tokens before them. ada_bsa: keep_sink, keep_recent, cdf_threshold, is_causal. head_num and inner_precise are accepted and ignored.
+    text tokens before them. ada_bsa: keep_sink, keep_recent, cdf_threshold, is_causal. head_num and inner_precise are accepted and ignored, and so are
+    cdf_threshold, keep_sink and keep_recent by other types; further keywords that the type does not look at are errors. A setting of None is
+    its default.
     Further keywords: mask (as attn_mask: bool or int8 [batch, heads, query blocks, key blocks], batch and heads may be 1, or 2-D);
     cached_mask (rf_v2, rf_v3, ada_bsa: as returned by return_mask, used instead of predicting); precision ("none", "int8", "int8_qk", rf_v3 also "fp8", "mix",
     "mxfp4"); q_rot, k_rot (fp8, mxfp4: rotations instead of a Hadamard matrix); mxfp4_scale_alg, mxfp4_dst_type_max (of `quantized_attention`;
@@ -70,6 +78,8 @@ def sparse_attention(q: ArrayT, k: ArrayT, v: ArrayT, attn_mask: Array | None = 
     a GPU, where nobody waits) and the type of each head. docs/sparse_attention.md describes the arithmetic. Raises ValueError for what does not
     fit (also NaN in q or k where a mask is to be predicted), NotImplementedError where gradients are wanted, TypeError for unknown keywords."""
     further = further_keywords(kwargs)
+    for name in ("return_mask", "return_report"):
+        further[name] = switch("sparse_attention", name, further[name])
     o, plan, seconds = attend_sparsely(q, k, v, {
         "attn_mask": attn_mask, "scale": scale, "is_causal": is_causal, "input_layout": input_layout, "sparse_type": sparse_type,
         "txt_len": txt_len, "block_size": block_size, "latent_shape_q": latent_shape_q, "latent_shape_k": latent_shape_k,

@@ -22,8 +22,9 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import nn
 
 from .. import _core
+from .._values import group, word
 from ..attention.module import QuantizedAttention, hang, must_be_told, planned, why_no_attention
-from ..layer_choice import as_list, listed
+from ..layer_choice import listed, patterns_of
 from ..linear import QuantizedLinear, place_of
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
 from .backend import compute_with
@@ -54,10 +55,12 @@ class AerogelConfig(QuantizationConfigMixin):
         if quant_method != QuantMethod.AEROGEL:
             raise ValueError(f"[quantize] quant_method must be {QuantMethod.AEROGEL.value!r}, got {quant_method!r}")
         self.quant_method = QuantMethod.AEROGEL
-        self.scheme, self.group_size, self.layers = _core.scheme(scheme), None if group_size is None else int(group_size), layers
-        self.include, self.exclude = as_list(include), list(as_list(exclude))
+        self.scheme, self.group_size, self.layers = _core.scheme(word("quantize", "scheme", scheme)), group("quantize", group_size), layers
+        if layers is not None and not (isinstance(layers, Mapping) and layers):
+            raise ValueError(f"[quantize] layers must name the quantized layers, as save_pretrained writes them, got {layers!r}")
+        self.include, self.exclude = patterns_of("quantize", include, exclude)
         self.description = None if description is None else fspath(description)
-        self.fallback_layers = self.online(fallback_layers or {}).fallback_layers
+        self.fallback_layers = self.online({} if fallback_layers is None else fallback_layers).fallback_layers
 
     def online(self, fallback_layers: dict[str, str] | None = None) -> OnlineQuantConfig:
         """The same as an OnlineQuantConfig."""

@@ -46,8 +46,9 @@ def hasten(model: nn.Module) -> list[str]:
     if not isinstance(model, nn.Module):
         raise ValueError(f"[hasten] model must be a torch module (of a pipeline, give pipe.vae), got {type(model).__name__}")
     rows = {**FASTER, **CONVOLUTIONS}
-    if not any(type(module) in rows or type(module) in _plain() for module in model.modules()):
-        raise ValueError(f"[hasten] {type(model).__name__} has none of: {', '.join(sorted(row.__name__ for row in rows))}")
+    if not any(_has_row(module, rows) or type(module) in _plain() for module in model.modules()):
+        names = ", ".join(sorted(row.__name__ for row in rows if row is not nn.Conv3d))
+        raise ValueError(f"[hasten] {type(model).__name__} has none of: {names}, Conv3d whose stride is its kernel")
     return exchange(model, rows)
 
 
@@ -64,12 +65,15 @@ def _plain() -> Rows:
     return {faster: plain for plain, faster in {**FASTER, **CONVOLUTIONS}.items()}
 
 
+def _has_row(module: nn.Module, rows: Rows) -> bool:
+    return type(module) in rows and (type(module) is not nn.Conv3d or cuts_into_patches(module))
+
+
 def exchange(model: nn.Module, rows: Rows) -> list[str]:
     """The names of the modules that had a row, and are of its class now."""
     names = []
     for name, module in model.named_modules():
-        row = rows.get(type(module))
-        if row is not None and "forward" not in vars(module) and (type(module) is not nn.Conv3d or cuts_into_patches(module)):
-            module.__class__ = row
+        if _has_row(module, rows) and "forward" not in vars(module):
+            module.__class__ = rows[type(module)]
             names.append(name)
     return names

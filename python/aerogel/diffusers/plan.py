@@ -21,12 +21,14 @@ from ..attention import sparse_attention
 from ..attention.layers import RunningLayer, dense, nobody_runs, why_float
 from ..attention.problem import Problem
 from ..attention.quantized import FORMATS
-from ..attention.sparse import attend_sparsely
+from ..attention.sparse import attend_sparsely, check_settings
 from ..attention.sparse_options import FURTHER, TYPES
+from .._values import whole
 from ..layer_choice import unwrapped
 from .backend import with_backend
 from .models import ANY_MODEL, NOT_SPARSE, TIMESTEPS, VIDEO_MODELS, VideoModel, timestep_name, video_model
 
+_OP = "sparse_attention"
 _log = logging.getLogger("aerogel")
 _FOUND = ("q", "k", "v", "attn_mask", "scale", "is_causal", "head_num", "input_layout", "txt_len", "latent_shape_q", "latent_shape_k",
           "return_report", "kwargs", "mask", "cached_mask", "video_spans", "txt_first", "return_mask")  # what the plan gives itself
@@ -340,7 +342,9 @@ def enable_sparse_attention(target: Any, *, sparse_type: str | None = "rf_v2", s
     allowed = {*inspect.signature(sparse_attention).parameters, *FURTHER} - set(_FOUND)
     if unknown := set(options) - allowed:
         raise TypeError(f"enable_sparse_attention() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
-    if start_step < 0 or (end_step is not None and end_step < start_step):
+    check_settings({"sparse_type": sparse_type, "sparsity": sparsity, **options})
+    start_step, mask_refresh_steps = whole(_OP, "start_step", start_step, 0), whole(_OP, "mask_refresh_steps", mask_refresh_steps)
+    if end_step is not None and whole(_OP, "end_step", end_step) < start_step:
         raise ValueError(f"[sparse_attention] start_step and end_step must be 0 <= start <= end, got {start_step} and {end_step}")
     if mask_refresh_steps < 1 or (mask_refresh_steps > 1 and not _keeps_masks(sparse_type)):
         raise ValueError(f"[sparse_attention] mask_refresh_steps must be at least 1, and 1 for {sparse_type}, got {mask_refresh_steps}")
