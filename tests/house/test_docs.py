@@ -121,7 +121,7 @@ def test_the_table_of_sparse_types_is_that_of_the_code():
     page = (ROOT / "docs/sparse_attention.md").read_text()
     report(wrong_abilities(page, types))
     assert len(wrong_abilities(page.replace("| `is_causal` | | |", "| `is_causal` | yes | |"), types)) == 1
-    assert len(wrong_abilities(page.replace("| none, int8, fp8, mix |", "| none, int8 |"), types)) == 1
+    assert len(wrong_abilities(page.replace("| the same, fp8, mix, mxfp4 |", "| the same |"), types)) == 1
 
 
 def test_broken_pages_are_seen(tmp_path: Path):
