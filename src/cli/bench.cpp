@@ -18,6 +18,7 @@
 #include "cli/bench_problems.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "core/text.h"
 
 namespace aerogel::cli {
 namespace {
@@ -129,10 +130,9 @@ MeasuredPeaks measured_peaks() {
 }
 
 std::string describe_cpu(const MeasuredPeaks& peaks) {
-    return fmt::format(
-        "{}, {}, {} threads; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8",
-        cpu_name(), to_string(cpu_level()), num_threads(), peaks.f32 / 1e9, peaks.bf16 / 1e9,
-        peaks.int8 / 1e9);
+    return fmt::format("{}, {}, {}; measured peak: {:.0f} GFLOPS float32, {:.0f} bfloat16, {:.0f} GOPS int8",
+                       cpu_name(), to_string(cpu_level()), counted(num_threads(), "thread"), peaks.f32 / 1e9,
+                       peaks.bf16 / 1e9, peaks.int8 / 1e9);
 }
 
 void print_names(const std::vector<const BenchProblem*>& problems, bool json) {

@@ -8,6 +8,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "core/text.h"
 #include "quant/load.h"
 #include "quant/restore.h"
 
@@ -41,7 +42,7 @@ void run_dequantize(const DequantizeFlags& flags) {
             {"description", pair.path().string()}, {"output", flags.output}, {"layers", layers}};
         print_json(json);
     } else {
-        print_text(fmt::format("{} layers dequantized\n{}", layers, flags.output));
+        print_text(fmt::format("{} dequantized\n{}", counted(layers, "layer"), flags.output));
     }
 }
 

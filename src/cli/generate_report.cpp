@@ -232,10 +232,11 @@ std::string to_text(const GenerateReport& report) {
     for (const GenerateResult& result : report.results)
         seconds.insert(seconds.end(), result.step_seconds.begin(), result.step_seconds.end());
     for (const double step : seconds) total += step;
-    std::string text = fmt::format("{} steps in {} ({} per step), weights {}, peak memory {}", seconds.size(),
-                                   show_seconds(total), show_seconds(median(seconds)),
-                                   show_bytes(static_cast<double>(report.results.front().weight_bytes)),
-                                   show_bytes(static_cast<double>(report.peak_memory_bytes)));
+    std::string text =
+        fmt::format("{} in {} ({} per step), weights {}, peak memory {}", counted(seconds.size(), "step"),
+                    show_seconds(total), show_seconds(median(seconds)),
+                    show_bytes(static_cast<double>(report.results.front().weight_bytes)),
+                    show_bytes(static_cast<double>(report.peak_memory_bytes)));
     std::string stages;
     for (const StageSeconds& stage : report.results.front().stages) {
         if (stage.stage == "denoise" || stage.seconds < kWorthTelling) continue;

@@ -8,6 +8,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "core/text.h"
 #include "model/inspect.h"
 #include "ops/dispatch.h"
 
@@ -59,8 +60,8 @@ void run_inspect(const InspectFlags& flags) {
     const InspectReport report = inspect(flags.path, {flags.rank, flags.all});
     print(flags, report.json, report.text);
     if (report.problems != 0) {
-        throw InvalidArgument(fmt::format("[inspect] {} has {} problem{}", report.path.string(),
-                                          report.problems, report.problems == 1 ? "" : "s"));
+        throw InvalidArgument(
+            fmt::format("[inspect] {} has {}", report.path.string(), counted(report.problems, "problem")));
     }
 }
 

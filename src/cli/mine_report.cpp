@@ -10,6 +10,7 @@
 #include <map>
 
 #include "cli/output.h"
+#include "core/text.h"
 #include "model/video/png_file.h"
 
 namespace aerogel::cli {
@@ -277,8 +278,8 @@ std::string mine_page(const MineReport& report, const std::vector<HeadPlace>& ty
     for (const std::string_view type : types)
         key += fmt::format("<i style=\"background:{}\"></i>{}", colour_of(type), type);
     const std::string summary =
-        fmt::format("{} x {} x {} tokens, {} steps, sparsity {}, blocks of {}", profile.latent_shape.frames,
-                    profile.latent_shape.height, profile.latent_shape.width, profile.steps,
+        fmt::format("{} x {} x {} tokens, {}, sparsity {}, blocks of {}", profile.latent_shape.frames,
+                    profile.latent_shape.height, profile.latent_shape.width, counted(profile.steps, "step"),
                     profile.pattern.sparsity, profile.pattern.block_size);
     return fmt::format(kPage, fmt::arg("model", escaped(report.model)), fmt::arg("summary", summary),
                        fmt::arg("key", key), fmt::arg("maps", maps(report, typical)),

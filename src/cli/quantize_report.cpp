@@ -43,7 +43,7 @@ std::string groups_text(const ExportReport& report) {
     std::vector<std::string> parts;
     for (const auto& [size, count] : counts) {
         const std::string per = size == 0 ? "row" : fmt::format("{} columns", size);
-        parts.push_back(fmt::format("per {} ({} layer{})", per, count, count == 1 ? "" : "s"));
+        parts.push_back(fmt::format("per {} ({})", per, counted(count, "layer")));
     }
     return fmt::format("one weight scale {}\n", fmt::join(parts, ", "));
 }
@@ -56,8 +56,9 @@ Json calibration_json(const QuantizeResult& result) {
 
 std::string calibration_text(const CalibrationRun& run) {
     return run.captions == 0
-               ? fmt::format("calibration from {}, {} steps\n", run.source, run.stats.steps())
-               : fmt::format("calibrated on {} captions, {} steps each\n", run.captions, run.stats.steps());
+               ? fmt::format("calibration from {}, {}\n", run.source, counted(run.stats.steps(), "step"))
+               : fmt::format("calibrated on {}, {} each\n", counted(run.captions, "caption"),
+                             counted(run.stats.steps(), "step"));
 }
 
 using Names = std::vector<std::string_view>;

@@ -13,6 +13,7 @@
 #include "aerogel/error.h"
 #include "base/environment.h"
 #include "base/fork.h"
+#include "core/text.h"
 
 namespace aerogel::cuda {
 namespace {
@@ -151,7 +152,7 @@ Properties ask_properties(const Driver& driver, int index) {
     check(driver.device_count(&count), "cuDeviceGetCount");
     if (index < 0 || index >= count) {
         throw DeviceError("[device] there is no cuda:" + std::to_string(index) + ", the machine has " +
-                          std::to_string(count) + (count == 1 ? " GPU" : " GPUs"));
+                          counted(count, "GPU"));
     }
     check(driver.device_get(&device, index), "cuDeviceGet");
     const auto ask = [&](DeviceAttribute attribute) {

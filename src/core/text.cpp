@@ -102,6 +102,10 @@ std::string suggestion(std::string_view name, const std::vector<std::string>& na
     return nearest.empty() ? "" : ", did you mean " + in_quotes(nearest) + "?";
 }
 
+std::string counted(std::int64_t count, std::string_view what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
 std::string show_bytes(double bytes) {
     constexpr std::array<const char*, 5> kUnits = {"B", "kB", "MB", "GB", "TB"};
     std::size_t unit = 0;

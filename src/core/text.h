@@ -29,6 +29,8 @@ std::string in_quotes(std::string_view text);
 std::string nearest_name(std::string_view name, const std::vector<std::string>& names);
 /// ", did you mean 'x'?" or an empty string.
 std::string suggestion(std::string_view name, const std::vector<std::string>& names);
+/// "1 layer", "2 layers".
+std::string counted(std::int64_t count, std::string_view what);
 /// "11.3 MB" (decimal units).
 std::string show_bytes(double bytes);
 

@@ -11,6 +11,7 @@
 #include "aerogel/quantized_linear.h"
 #include "core/finite.h"
 #include "core/paths.h"
+#include "core/text.h"
 #include "model/families.h"
 #include "model/single_files.h"
 #include "quant/weight_plan.h"
@@ -146,8 +147,8 @@ LinearSlot Checkpoint::float_or_stored(const std::string& name, const Shape& ker
 
 void Checkpoint::check_layers(std::int64_t layers, const std::string& said) const {
     if (static_cast<std::size_t>(layers) <= file_.names().size()) return;
-    throw InvalidArgument(fmt::format("[{}] config.json has {}, but the weight files hold only {} tensors",
-                                      family_, said, file_.names().size()));
+    throw InvalidArgument(fmt::format("[{}] config.json has {}, but the weight files hold only {}", family_,
+                                      said, counted(file_.names().size(), "tensor")));
 }
 
 void Checkpoint::finish() const {

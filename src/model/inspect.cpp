@@ -108,8 +108,8 @@ std::string linear_line(const SafetensorsFile& file, std::string_view defaults) 
     const NamePattern by_default(defaults);
     const auto chosen = std::count_if(linears.begin(), linears.end(),
                                       [&](const auto& name) { return by_default.matches(name); });
-    return fmt::format("{} float Linear layers, {} of them quantized by default ({})", linears.size(), chosen,
-                       defaults);
+    return fmt::format("{}, {} of them quantized by default ({})",
+                       counted(linears.size(), "float Linear layer"), chosen, defaults);
 }
 
 OrderedJson pair_json(const QuantizedPair& pair, const PairInspection& inspection) {
@@ -181,7 +181,7 @@ OrderedJson tensors_json(const SafetensorsFile& file, const fs::path& config) {
 
 std::string tensors_text(const SafetensorsFile& file, const fs::path& config, const InspectOptions& options) {
     DefaultPatterns defaults;
-    std::string text = fmt::format("{}: {} tensors, {}", file.path().string(), file.names().size(),
+    std::string text = fmt::format("{}: {}, {}", file.path().string(), counted(file.names().size(), "tensor"),
                                    shown(total_bytes(file)));
     if (!config.empty()) {
         const JsonNode json = JsonNode::read(config, "inspect");
@@ -256,11 +256,11 @@ OrderedJson calibration_json(const std::string& path, const CalibrationStats& st
 std::string calibration_text(const std::string& path, const CalibrationStats& stats, bool all) {
     constexpr std::size_t kWidest = 10;
     std::vector<Row> rows = rows_of(stats);
-    std::string text =
-        fmt::format("calibration statistics: {} layers, {} steps\n  {}", rows.size(), stats.steps(), path);
+    std::string text = fmt::format("calibration statistics: {}, {}\n  {}", counted(rows.size(), "layer"),
+                                   counted(stats.steps(), "step"), path);
     const auto partly =
         std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.unmeasured; });
-    if (partly != 0) text += fmt::format("\n{} layers did not run in every step", partly);
+    if (partly != 0) text += fmt::format("\n{} did not run in every step", counted(partly, "layer"));
     if (!all) {
         std::stable_sort(rows.begin(), rows.end(),
                          [](const Row& a, const Row& b) { return width(a.range) > width(b.range); });
@@ -316,8 +316,8 @@ OrderedJson gguf_json(const GgufFile& file) {
 std::string gguf_text(const GgufFile& file, bool all) {
     std::size_t bytes = 0;
     for (const GgufTensor& tensor : file.header().tensors) bytes += static_cast<std::size_t>(tensor.bytes);
-    std::string text = fmt::format("{}: GGUF version {}, {} tensors, {}", file.path().string(),
-                                   file.header().version, file.header().tensors.size(), shown(bytes));
+    std::string text = fmt::format("{}: GGUF version {}, {}, {}", file.path().string(), file.header().version,
+                                   counted(file.header().tensors.size(), "tensor"), shown(bytes));
     for (const auto& [type, sizes] : by_type(file)) {
         const char* what = type == "Q8_0"                                     ? "run as W8A16, groups of 32"
                            : type == "Q4_0"                                   ? "run as W4A16, groups of 32"

@@ -17,6 +17,7 @@
 #include "aerogel/safetensors.h"
 #include "core/finite.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "core/views.h"
 #include "model/linears_by_name.h"
 #include "model/lora_keys.h"
@@ -118,7 +119,7 @@ class LoraReader {
     void check_strangers(const std::vector<std::string>& keys) const {
         constexpr std::size_t kShownKeys = 5;
         if (keys.empty()) return;
-        std::string text = fmt::format("{} keys fit no Linear of the model:", keys.size());
+        std::string text = fmt::format("no Linear of the model fits {}:", counted(keys.size(), "key"));
         for (std::size_t i = 0; i < std::min(keys.size(), kShownKeys); ++i)
             text += (i == 0 ? " " : ", ") + keys[i];
         if (keys.size() > kShownKeys) text += ", ...";

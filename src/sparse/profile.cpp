@@ -8,6 +8,7 @@
 #include "aerogel/sparse_profile.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {
@@ -111,8 +112,8 @@ void SparseProfile::write(const std::filesystem::path& path) const {
 
 std::vector<std::string> SparseProfile::head_types(int layer, int step) const {
     if (layer < 0 || static_cast<std::size_t>(layer) >= layers.size()) {
-        throw InvalidArgument(fmt::format("[sparse_profile] the profile has {} layers, asked for layer {}",
-                                          layers.size(), layer));
+        throw InvalidArgument(fmt::format("[sparse_profile] the profile has {}, asked for layer {}",
+                                          counted(layers.size(), "layer"), layer));
     }
     std::vector<std::string> types;
     for (const auto& spans : layers[static_cast<std::size_t>(layer)]) {

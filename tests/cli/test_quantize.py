@@ -87,7 +87,7 @@ def test_default_captions_come_with_the_model(aerogel, tiny_pipeline, tmp_path):
     assert "yellow" in text and "red" in text
     (model / "calibration_captions.txt").write_text("blue star turns\n")
     done = aerogel("quantize", model, "-o", tmp_path / "out", "--scheme", "W8A8")
-    assert done.returncode == 0 and "calibrated on 1 captions, 3 steps each" in done.stdout
+    assert done.returncode == 0 and "calibrated on 1 caption, 3 steps each" in done.stdout
 
 
 def test_timestep_files_generate(aerogel, tiny_pipeline, tmp_path, captions):
@@ -155,7 +155,7 @@ def test_algorithms(aerogel, tmp_path, dtype):
     (["--scheme", "W8A16", "--include", "{a"], "has a brace that is not closed"),
     (["--scheme", "W8A16", "--algorithm", "fouroversix"], "no algorithm 'fouroversix' writes int8; there are: minmax (int8), minmax (int4)"),
     (["--scheme", "W8A16", "--steps", "4"], "W8A16 needs no calibration"),
-    (["--scheme", "W8A8_TIMESTEP", "--first-static-step", "1"], "not expected: 1 --first-static-step"),
+    (["--scheme", "W8A8_TIMESTEP", "--first-static-step", "1"], "not expected: --first-static-step 1"),
     (["--scheme", "W8A8", "--calibration", "/nowhere"], "/nowhere"),
     (["--scheme", "W8A8", "--captions", "/nowhere"], "/nowhere"),
     (["--scheme", "W8A8", "--size", "16"], "--size must be WIDTHxHEIGHT"),

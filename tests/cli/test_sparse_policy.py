@@ -83,7 +83,7 @@ DENSE = [[0, 5, "dense", 0.0]]
 
 
 @pytest.mark.parametrize("content, message", [
-    (([[DENSE, DENSE]], {}), "the profile has 1 layers, asked for layer 1"),
+    (([[DENSE, DENSE]], {}), "the profile has 1 layer, asked for layer 1"),
     (([[DENSE], [DENSE]], {}), "the profile has 1 heads in layer 0, the model has 2"),
     (([[DENSE, [[0, 4, "dense", 0.0]]]], {}), "layers[0][1] must be spans that end at step 5"),
     (([[[[1, 5, "dense", 0.0]]]], {}), "layers[0][0][0] must be a span [0, end_step, type, recall], got [1,5,\"dense\",0.0]"),

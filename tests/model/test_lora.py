@@ -175,8 +175,8 @@ def drop(state, key):
 
 @pytest.mark.parametrize("change, expected", [
     (lambda s: s.update({"transformer.blocks.9.attn1.to_q.lora_A.weight": torch.ones(2, 64), "what": torch.ones(1)}),
-     "2 keys fit no Linear of the model: what, transformer.blocks.9.attn1.to_q.lora_A.weight"),
-    (lambda s: s.update({f"a{i}": torch.ones(1) for i in range(9)}), "9 keys fit no Linear of the model: a0, a1, a2, a3, a4, ..."),
+     "no Linear of the model fits 2 keys: what, transformer.blocks.9.attn1.to_q.lora_A.weight"),
+    (lambda s: s.update({f"a{i}": torch.ones(1) for i in range(9)}), "no Linear of the model fits 9 keys: a0, a1, a2, a3, a4, ..."),
     (lambda s: s.update({KEY: torch.ones(3, 63)}),
      f"layer blocks.0.attn1.to_q needs '{KEY}' [rank,64] and '{KEY.replace('_A', '_B')}' [64,rank], got [3,63] and [64,3]"),
     (lambda s: s.update({KEY: torch.ones(2, 64)}), "layer blocks.0.attn1.to_q needs"),
@@ -189,7 +189,7 @@ def drop(state, key):
     (lambda s: s.update({"diffusion_model.blocks.0.self_attn.q.lora_A.weight": torch.ones(3, 64),
                          "diffusion_model.blocks.0.self_attn.q.lora_B.weight": torch.ones(64, 3)}),
      "layer blocks.0.attn1.to_q is there twice, under two names"),
-    (lambda s: s.update({"diffusion_model.blocks.0.norm3.diff": torch.ones(64)}), "1 keys fit no Linear"),
+    (lambda s: s.update({"diffusion_model.blocks.0.norm3.diff": torch.ones(64)}), "no Linear of the model fits 1 key:"),
     (lambda s: s.clear() or s.update({"diffusion_model.blocks.0.norm3.diff": torch.zeros(64)}), "has no layers of LoRA"),
 ])
 def test_files_that_do_not_fit(change, expected, tmp_path):

@@ -40,7 +40,7 @@ def low_rank(down=(2, 48), up=(48, 2), name=LAYER, value=1.0):
     (["--lora", low_rank((2, 47))], f"layer {LAYER} needs 'transformer.{LAYER}.lora_A.weight' [rank,48]"),
     (["--lora", low_rank((3, 48))], "[48,rank], got [3,48] and [48,2]"),
     (["--lora", low_rank(up=(49, 2))], f"layer {LAYER} needs"),
-    (["--lora", low_rank(name="layers.9.attention.to_q")], "2 keys fit no Linear of the model: transformer.layers.9.attention.to_q.lora_A.weight"),
+    (["--lora", low_rank(name="layers.9.attention.to_q")], "no Linear of the model fits 2 keys: transformer.layers.9.attention.to_q.lora_A.weight"),
     (["--lora", low_rank(value=float("nan"))], "f32[2,48] is not finite: element [0,0] is nan"),
     (["--lora", low_rank(), "--lora", "nowhere"], "nowhere"),
     (["--lora", low_rank(), "--quantized", "pair"], "LoRA is merged into float weights, but the layers are read from quantized files"),
