@@ -1,6 +1,7 @@
 // The command `aerogel`: one row per subcommand, and the one place where errors become exit codes:
 // 0 done, 1 bad input or failure (one message on stderr), 130 interrupted.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <new>
@@ -33,13 +34,19 @@ constexpr const char* kFooter =
     "  AEROGEL_LOG=dispatch                  print which kernel ran and why the others did not\n"
     "  AEROGEL_KERNEL=NAME                   force a kernel (aerogel inspect --kernels lists them)";
 
-// A flag given twice, in our words instead of CLI11's.
-std::string said_by(const CLI::ParseError& error) {
+// A flag given twice and a word too many, in our words instead of CLI11's.
+std::string said_by(const CLI::App& app, const CLI::ParseError& error) {
     constexpr std::string_view kTwice = ": At Most 1 required but received ";
     const std::string said = error.what();
-    const std::size_t at = said.find(kTwice);
-    if (at == std::string::npos) return said;
-    return fmt::format("{} takes one value, got {}", said.substr(0, at), said.substr(at + kTwice.size()));
+    if (const std::size_t at = said.find(kTwice); at != std::string::npos)
+        return fmt::format("{} takes one value, got {}", said.substr(0, at), said.substr(at + kTwice.size()));
+    if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError)) return said;
+    std::string text = fmt::format("not expected: {}", fmt::join(app.remaining(true), " "));
+    for (const CLI::App* command : app.get_subcommands()) {
+        const CLI::Option* keep = command->get_option_no_throw("--keep");
+        if (keep != nullptr && keep->count() > 0) text += "; a value of --keep follows a '=': --keep=host";
+    }
+    return text;
 }
 
 // Help and version are no errors to CLI11's user, but to CLI11.
@@ -52,7 +59,7 @@ int tell(const CLI::App& app, const CLI::ParseError& error) {
         aerogel::cli::print_text(text);
         return 0;
     }
-    aerogel::cli::print_error(fmt::format("{} (see --help)", said_by(error)));
+    aerogel::cli::print_error(fmt::format("{} (see --help)", said_by(app, error)));
     return 1;
 }
 

@@ -17,6 +17,8 @@
 namespace aerogel::cli {
 namespace {
 
+constexpr const char* kInMemory = "Quantization in memory";  // the group of --online and what needs it
+
 OnlineQuantConfig online_config(const QuantizationFlags& flags) {
     OnlineQuantConfig config = flags.online;
     config.symmetric = !flags.asymmetric;
@@ -69,7 +71,8 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
                        "FILE[=WEIGHT]: a LoRA (names of diffusers or kohya) that is merged into the "
                        "transformer before it is quantized; repeatable");
     flags.online.quant_type.clear();
-    const std::string group = "Quantization in memory";
+    const std::string group = kInMemory;
+    flags.command = &command;
     command
         .add_option("--online", flags.online.quant_type,
                     "Quantize the float model in memory to this scheme, which must not need calibration")
@@ -127,13 +130,9 @@ LoadOptions load_options(const QuantizationFlags& flags) {
                                           flags.rank >= 0 ? "--rank" : "--first-static-step"));
     }
     if (online) return {.weights = flags.weights, .online = online_config(flags), .loras = lora_files(flags)};
-    if (!flags.fallbacks.empty() || !flags.online.include.empty() || !flags.online.exclude.empty() ||
-        flags.asymmetric || flags.online.group_size != kSchemeGroups || flags.online.algorithm != "minmax" ||
-        flags.rotation != "0" || flags.online.low_rank != 0 || !flags.online.fa_quant_type.empty() ||
-        !flags.online.fa_layers.empty()) {
-        throw InvalidArgument(
-            "[generate] --fallback, --include, --exclude, --algorithm, --group-size, --asymmetric, "
-            "--rotate, --low-rank, --fa and --fa-layers need --online");
+    for (const CLI::Option* option : flags.command->get_options()) {
+        if (option->get_group() != kInMemory || option->count() == 0) continue;
+        throw InvalidArgument(fmt::format("[generate] {} says nothing without --online", option->get_name()));
     }
     return {.weights = flags.weights,
             .quantized = flags.files,

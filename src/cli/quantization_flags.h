@@ -13,6 +13,7 @@
 namespace aerogel::cli {
 
 struct QuantizationFlags {
+    const CLI::App* command = nullptr;
     std::string files;    ///< a description
     std::string weights;  ///< of the transformer, in place of the folder's
     int rank = -1;

@@ -190,12 +190,12 @@ def test_calibrated_attention(aerogel, tiny_pipeline, tmp_path):
     (["--online", "W8A16", "--fa", "FAQUANT"], "FAQUANT attention needs calibrated scales and comes from files"),
     (["--online", "W8A16", "--fa", "INT8_DYNAMIC", "--fa-layers", "*.attn3"], "pattern '*.attn3' matches none of the 4 attention modules"),
     (["--online", "W8A16", "--fa-layers", "*"], "fa_layers without fa_quant_type"),
-    (["--fa", "INT8_DYNAMIC"], "need --online"),
+    (["--fa", "INT8_DYNAMIC"], "--fa says nothing without --online"),
     (["--online", "W8A8"], "W8A8 needs calibrated activation ranges and comes from files"),
     (["--online", "W9A9"], "there is no scheme 'W9A9'"),
     (["--online", "W8A16", "--quantized", "x.json"], "give only one of them"),
     (["--timestep-policy", "x.json", "--first-static-step", "1"], "reads one: give only one of them"),
-    (["--fallback", "a=W8A16"], "need --online"),
+    (["--fallback", "a=W8A16"], "--fallback says nothing without --online"),
     (["--online", "W8A16", "--fallback", "blocks"], "--fallback must be PATTERN=SCHEME, got 'blocks'"),
     (["--online", "W8A16", "--fallback", "block.*=W8A8"], "pattern 'block.*' matches none of the 26 Linear layers"),
     (["--online", "W8A16", "--exclude", "blocks.0.attn1.to_x"], "did you mean 'blocks.0.attn1.to_q'?"),
@@ -204,7 +204,7 @@ def test_calibrated_attention(aerogel, tiny_pipeline, tmp_path):
     (["--online", "W8A8_MXFP8", "--group-size", 32], "W8A8_MXFP8 has no groups of a size to choose"),
     (["--online", "W4A16", "--rotate", 48], "block must be -1 or a power of two that divides the 64 columns, got 48"),
     (["--online", "W4A16", "--low-rank", 65], "the rank must be at most 64, got 65 (weight [64,64])"),
-    (["--rotate", 32], "need --online"),
+    (["--rotate", 32], "--rotate says nothing without --online"),
     (["--online", "W4A16", "--group-size", 48], "the group size must divide the 64 columns, got 48 (weight [64,64])"),
 ])
 def test_refusals(aerogel, tiny_pipeline, tmp_path, flags, message):
