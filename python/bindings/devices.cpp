@@ -2,7 +2,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "aerogel/error.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #ifdef AEROGEL_CUDA

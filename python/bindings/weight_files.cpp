@@ -8,10 +8,7 @@
 
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "aerogel/error.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/mine_report.h"

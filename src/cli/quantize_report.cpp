@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "base/cpu_features.h"
-#include "cli/command.h"
 #include "core/text.h"
 #include "formats/mx.h"
 #include "ops/machines.h"

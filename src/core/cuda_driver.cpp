@@ -5,10 +5,8 @@
 
 #include <array>
 #include <deque>
-#include <memory>
 #include <mutex>
 #include <optional>
-#include <vector>
 
 #include "aerogel/error.h"
 #include "base/environment.h"

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "aerogel/number_types.h"
 #include "base/thread_pool.h"
 #include "core/text.h"
 

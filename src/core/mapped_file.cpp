@@ -13,7 +13,6 @@
 #include <optional>
 #include <string>
 #include <system_error>
-#include <utility>
 
 #include "aerogel/error.h"
 #include "base/fork.h"

@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "aerogel/error.h"
-#include "aerogel/number_types.h"
 #include "core/device_memory.h"
 
 namespace aerogel {

@@ -5,9 +5,7 @@
 #include <array>
 #include <cstring>
 
-#include "aerogel/error.h"
 #include "aerogel/number_types.h"
-#include "aerogel/threads.h"
 #include "base/thread_pool.h"
 #include "formats/nibbles.h"
 

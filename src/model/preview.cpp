@@ -3,8 +3,6 @@
 
 #include <Eigen/Dense>
 #include <algorithm>
-#include <cmath>
-#include <span>
 
 #include "base/random.h"
 

@@ -3,11 +3,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <string>
 #include <utility>
-#include <vector>
 
 #include "aerogel/error.h"
 #include "core/json.h"

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "aerogel/error.h"
-#include "core/views.h"
 #include "ops/elementwise.h"
 
 namespace aerogel {

@@ -3,9 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <utility>
-
 #include "aerogel/error.h"
 #include "base/thread_pool.h"
 #include "base/timed.h"

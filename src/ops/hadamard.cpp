@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "aerogel/error.h"
-#include "base/thread_pool.h"
 #include "base/timed.h"
 #include "ops/dispatch.h"
 

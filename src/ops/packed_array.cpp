@@ -1,8 +1,6 @@
 // Packed weights move between the memory of a device and that of the host.
 #include "ops/packed_array.h"
 
-#include <string>
-
 #include "aerogel/error.h"
 
 namespace aerogel {

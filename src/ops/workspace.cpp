@@ -5,7 +5,6 @@
 #include "ops/workspace.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <iterator>
 #include <mutex>
 #include <new>

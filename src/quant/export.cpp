@@ -7,8 +7,6 @@
 #include <bit>
 #include <charconv>
 #include <filesystem>
-#include <memory>
-#include <span>
 #include <string_view>
 #include <system_error>
 #include <utility>

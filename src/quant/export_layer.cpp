@@ -21,7 +21,6 @@
 #include "formats/mx.h"
 #include "quant/algorithms/hadamard.h"
 #include "quant/algorithms/minmax.h"
-#include "quant/algorithms/model_dtype.h"
 #include "quant/algorithms/weight_rows.h"
 #include "quant/foreign/comfy_writer.h"
 #include "quant/layer_arrays.h"

@@ -1,7 +1,6 @@
 // QuantizedPair over the checkpoint of another program: its layers under our names for them.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <set>
 #include <utility>
 

@@ -9,7 +9,6 @@
 #include "aerogel/error.h"
 #include "core/finite.h"
 #include "core/text.h"
-#include "quant/layer_patterns.h"
 #include "quant/schemes.h"
 
 namespace aerogel {

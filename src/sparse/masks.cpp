@@ -1,7 +1,6 @@
 // Which cells of a given mask lie in which of a pattern.
 #include "sparse/masks.h"
 
-#include <algorithm>
 #include <optional>
 #include <string>
 

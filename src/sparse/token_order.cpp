@@ -1,7 +1,6 @@
 // Builds the token orders; each is O(tokens).
 #include "sparse/token_order.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace aerogel {

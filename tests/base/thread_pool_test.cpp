@@ -7,7 +7,6 @@
 #include <array>
 #include <atomic>
 #include <cmath>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "emulator/block.h"
-#include "emulator/memory.h"
 
 namespace aerogel::emulator {
 

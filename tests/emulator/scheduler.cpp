@@ -2,7 +2,6 @@
 // has nothing to run, another warp is drawn. Nobody to run and threads left: a deadlock, told at once.
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>

@@ -1,7 +1,6 @@
 // Races in shared memory. For every byte: when it was written last and when it was read last. An access is
 // right when the accesses before it that it must not meet are known to its thread: by a barrier, an mbarrier
 // or __syncwarp.
-#include <cstring>
 #include <string>
 #include <type_traits>
 

@@ -6,7 +6,6 @@
 
 #include "emulator/block.h"
 #include "emulator/engines.h"
-#include "emulator/memory.h"
 #include "emulator/tensor_map.h"
 
 namespace aerogel::emulator {

@@ -1,8 +1,6 @@
 // The encoders of MX rows, written for vector code, against the rounding functions one value at a time.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <bit>
 #include <cmath>
 #include <random>
 

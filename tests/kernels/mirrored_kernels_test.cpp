@@ -7,7 +7,6 @@
 #include "base/environment.h"
 #include "core/hidden_memory.h"
 #include "kernels/cpu_kernels.h"
-#include "kernels/reference/kernels.h"
 #include "kernels/software_cpu.h"
 #ifdef AEROGEL_CUDA
 #include "kernels/cuda/list.h"

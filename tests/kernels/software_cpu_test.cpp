@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "base/cpu_features.h"
-#include "kernels/cpu_kernels.h"
 #include "kernels/int8_attention_cases.h"
 #include "kernels/linear_cases.h"
 

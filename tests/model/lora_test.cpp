@@ -1,5 +1,4 @@
 // What a LoRA file says, and what becomes of the weights that it changes.
-#include "aerogel/lora.h"
 
 #include <gtest/gtest.h>
 

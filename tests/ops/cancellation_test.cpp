@@ -10,7 +10,6 @@
 #include "aerogel/attention.h"
 #include "aerogel/linear.h"
 #include "aerogel/sparse_attention.h"
-#include "ops/linear.h"
 #include "ops/machines.h"
 #include "ops/planning.h"
 #include "ops/workspace.h"

@@ -12,13 +12,11 @@
 #include <map>
 #include <string>
 
-#include "aerogel/error.h"
 #include "aerogel/linear.h"
 #include "aerogel/quantized_linear.h"
 #include "core/cuda_driver.h"
 #include "core/cuda_memory.h"
 #include "ops/elementwise.h"
-#include "ops/hadamard.h"
 #include "ops/workspace.h"
 #include "quant/float_layer.h"
 

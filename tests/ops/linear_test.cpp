@@ -9,7 +9,6 @@
 
 #include "aerogel/error.h"
 #include "aerogel/linear.h"
-#include "aerogel/number_types.h"
 #include "base/cpu_features.h"
 #include "ops/dispatch.h"
 

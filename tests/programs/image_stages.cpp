@@ -8,11 +8,9 @@
 #include <cstdio>
 #include <exception>
 #include <fstream>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "model/image/clip_vision.h"
 #include "model/image/frame_condition.h"

@@ -2,7 +2,6 @@
 // OUTPUT.safetensors. INPUTS holds q, k, v, whose last axis may be longer than the request's head_dim (the
 // rest is margin); OUTPUT gets o with the same margins, prefilled with NaN, and unless the call stayed dense
 // the mask and the token orders of the plan. The rest of it is printed as JSON.
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>

@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "sparse/patterns/band.h"
 #include "sparse/patterns/pattern.h"
 
 namespace aerogel {

@@ -1,5 +1,4 @@
 // Int8 attention on CUDA: q, k and v become integers in the workspace, some heads at a time, then one kernel.
-#include <limits>
 
 #include "kernels/cuda/int8_scales.h"
 #include "kernels/cuda/kernels.h"

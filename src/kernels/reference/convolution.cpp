@@ -1,7 +1,5 @@
 // Every sum in double, rounded once. A line of y is a task. Packed is the weight as it came.
-#include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/reference/kernels.h"

@@ -1,7 +1,6 @@
 // 8-bit RGB rows become planes of float32, on the host.
 #include "model/image/image_input.h"
 
-#include <string>
 #include <vector>
 
 #include "aerogel/error.h"

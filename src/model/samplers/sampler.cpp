@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <string>
-
 #include "aerogel/error.h"
 #include "model/samplers/samplers.h"
 

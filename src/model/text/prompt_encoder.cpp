@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <span>
-#include <utility>
 #include <vector>
 
 #include "aerogel/error.h"

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "aerogel/error.h"
 #include "model/config_values.h"
 #include "model/vae/families.h"
 #include "model/vae/time_layers.h"

@@ -7,7 +7,6 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <system_error>
 
 #include "aerogel/error.h"
 #include "core/input_file.h"

@@ -6,7 +6,6 @@
 
 #include <numeric>
 
-#include "aerogel/error.h"
 #include "core/json.h"
 #include "model/config_values.h"
 

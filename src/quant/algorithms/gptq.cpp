@@ -5,7 +5,6 @@
 
 #include <Eigen/Cholesky>
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "aerogel/error.h"

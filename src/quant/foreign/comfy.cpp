@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <map>
 #include <string_view>
-#include <utility>
 
 #include "aerogel/error.h"
 #include "core/json.h"

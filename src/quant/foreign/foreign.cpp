@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cstring>
-#include <utility>
 
 #include "aerogel/error.h"
 #include "core/finite.h"

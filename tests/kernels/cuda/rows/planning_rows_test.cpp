@@ -7,14 +7,12 @@
 
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <limits>
 #include <random>
 #include <set>
 
 #include "aerogel/sparse_attention.h"
 #include "core/cuda_driver.h"
-#include "core/cuda_memory.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/rows/device_arrays.h"
 #include "kernels/reference/kernels.h"
