@@ -80,6 +80,11 @@ void refuse_empty_texts(CLI::App& command) {
     }
 }
 
+void add_rank_flag(CLI::App& command, int& rank) {
+    command.add_option("--rank", rank, "Rank of the quantized files (-1: taken from the file name)")
+        ->check(whole_number(-1, kMostRanks));
+}
+
 CLI::Validator whole_number(std::int64_t least, std::int64_t most) {
     return in_range("a whole number", least, most);
 }

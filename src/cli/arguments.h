@@ -19,6 +19,9 @@ constexpr std::int64_t kMostRanks = 1 << 20;  ///< of tensor parallelism
 /// Of all options of a command but prompts: a text that is empty is a mistake of a script.
 void refuse_empty_texts(CLI::App& command);
 
+/// --rank of the commands that read a quantized pair.
+void add_rank_flag(CLI::App& command, int& rank);
+
 /// A whole number from `least` to `most`.
 CLI::Validator whole_number(std::int64_t least, std::int64_t most);
 /// A finite number from `least` to `most`.

@@ -55,8 +55,7 @@ void add_dequantize(CLI::App& app) {
     command->add_option("DESCRIPTION", flags->description, "quant_model_description_*.json, or its folder")
         ->required();
     command->add_option("-o,--output", flags->output, "The .safetensors file to write")->required();
-    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: taken from the file name)")
-        ->check(whole_number(-1, kMostRanks));
+    add_rank_flag(*command, flags->rank);
     command->add_flag("--json", flags->json, "Print a report as JSON");
     command->footer(
         "Examples:\n"

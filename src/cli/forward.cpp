@@ -19,6 +19,7 @@
 #include "cli/quantization_flags.h"
 #include "cli/sparse_flags.h"
 #include "cli/timings_report.h"
+#include "core/text.h"
 #include "model/recorded_inputs.h"
 
 namespace aerogel::cli {
@@ -121,7 +122,7 @@ void run_forward(const ForwardFlags& flags) {
         print_json(to_json(flags, *model, passes));
         return;
     }
-    print_text(fmt::format("{} records in {}, velocity {} in {}", records.count(),
+    print_text(fmt::format("{} in {}, velocity {} in {}", counted(records.count(), "record"),
                            show_seconds(sum(passes.seconds)), to_string(passes.velocity.shape()),
                            flags.output));
     if (passes.timings) print_text(to_text(*passes.timings));
@@ -149,9 +150,7 @@ void add_forward(CLI::App& app) {
         ->capture_default_str();
     add_quantization_flags(*command, flags->quantization);
     add_sparse_flags(*command, flags->sparse);
-    command->add_flag("--timings", flags->timings,
-                      "Also tell where the time went: calls, seconds, rate and share of the peak of each "
-                      "operation");
+    add_timings_flag(*command, flags->timings);
     command->add_flag("--json", flags->json, "Print the report as JSON");
     command->footer(
         "Examples:\n"

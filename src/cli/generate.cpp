@@ -397,9 +397,7 @@ void add_generate(CLI::App& app) {
     command->add_option("--last-frame", flags->last_frame,
                         "A picture that the video of an image-to-video model ends with");
     add_output_flags(*command, *flags);
-    command->add_flag("--timings", flags->timings,
-                      "Also tell where the time went: calls, seconds, rate and share of the peak of each "
-                      "operation");
+    add_timings_flag(*command, flags->timings);
     command->add_flag("--json", flags->json, "Print the report as JSON");
     command->footer(
         "Examples:\n"

@@ -76,8 +76,7 @@ void add_inspect(CLI::App& app) {
         "PATH", flags->path,
         "A .safetensors file (or .index.json), a .gguf file, the folder of a model or a pipeline, "
         "quant_model_description_*.json or its folder, or a file of calibration statistics");
-    command->add_option("--rank", flags->rank, "Rank of the quantized files (-1: taken from the file name)")
-        ->check(whole_number(-1, kMostRanks));
+    add_rank_flag(*command, flags->rank);
     command->add_flag("--all", flags->all, "List every layer and tensor");
     command->add_flag("--kernels", flags->kernels, "List the kernels of this build instead");
     command->add_flag("--json", flags->json, "Print JSON (always complete)");

@@ -57,12 +57,19 @@ std::vector<LoraFile> lora_files(const QuantizationFlags& flags) {
 
 }  // namespace
 
+CLI::Option* add_rotation_flag(CLI::App& command, std::string& rotation) {
+    return command.add_option(
+        "--rotate", rotation,
+        "Rotate weights and inputs: columns per Hadamard transform (a power of two; -1: the largest that "
+        "divides the columns), or convrot[:COLUMNS], ComfyUI's rotation (a power of four, 256 where it "
+        "divides the columns)");
+}
+
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
     command.add_option("--transformer", flags.weights,
                        "Weights of transformer/ in place of the folder's: a .gguf or .safetensors file");
     command.add_option("--quantized", flags.files, "A quantized pair: its description or its folder");
-    command.add_option("--rank", flags.rank, "Rank of the quantized files (-1: taken from the file name)")
-        ->check(whole_number(-1, kMostRanks));
+    add_rank_flag(command, flags.rank);
     command.add_option("--first-static-step", flags.first_static_step,
                        "W8A8_TIMESTEP: dynamic before this step, static from this step on (default: 0)");
     command.add_option("--timestep-policy", flags.timestep_policy,
@@ -90,12 +97,7 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
         .add_option("--group-size", flags.online.group_size,
                     "Columns that share a weight scale; 0: the whole row, -1: the scheme's default")
         ->group(group);
-    command
-        .add_option("--rotate", flags.rotation,
-                    "Rotate weights and inputs: columns per Hadamard transform (a power of two; -1: the "
-                    "largest that divides the columns), or convrot[:COLUMNS], ComfyUI's rotation (a power "
-                    "of four, 256 where it divides the columns)")
-        ->group(group);
+    add_rotation_flag(command, flags.rotation)->group(group);
     command
         .add_option("--low-rank", flags.online.low_rank,
                     "Rank of a float branch beside the quantized residual (W4A4_MXFP4_SVD: 32)")

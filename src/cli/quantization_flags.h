@@ -26,6 +26,8 @@ struct QuantizationFlags {
     std::string timestep_policy;
 };
 
+/// --rotate, as parse_rotation() reads it.
+CLI::Option* add_rotation_flag(CLI::App& command, std::string& rotation);
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags);
 /// What the flags say about loading. InvalidArgument where they contradict each other.
 LoadOptions load_options(const QuantizationFlags& flags);

@@ -47,6 +47,7 @@ struct AttentionFlags {
 };
 
 struct QuantizeFlags {
+    const CLI::App* command = nullptr;
     std::string model;
     std::string folder;
     std::string scheme;
@@ -81,14 +82,11 @@ void check_required(const QuantizeFlags& flags) {
         if (flags.without.empty()) return;
         throw InvalidArgument("[quantize] --without leaves entries out of a --recipe, but none is given");
     }
-    const bool layers_given = !flags.scheme.empty() || !flags.include.empty() || !flags.exclude.empty() ||
-                              flags.algorithm != "minmax" || flags.group_size != kSchemeGroups ||
-                              flags.asymmetric || flags.rotation != "0" || flags.low_rank != 0 ||
-                              !flags.smoothing.empty() || !flags.attention.quant_type.empty();
-    if (layers_given) {
+    for (const char* flag : {"--scheme", "--algorithm", "--include", "--exclude", "--group-size",
+                             "--asymmetric", "--smooth", "--rotate", "--low-rank", "--fa", "--fa-layers"}) {
+        if (flags.command->count(flag) == 0) continue;
         throw InvalidArgument(
-            "[quantize] the --recipe says how each layer is quantized: leave out --scheme, --algorithm, "
-            "--include, --exclude, --group-size, --asymmetric, --smooth, --rotate, --low-rank and --fa");
+            fmt::format("[quantize] the --recipe says how each layer is quantized: leave out {}", flag));
     }
 }
 
@@ -302,12 +300,7 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
             "Move outliers of the inputs into the weights first: smoothquant, iter_smooth, flex_smooth "
             "or awq (giving it to --algorithm means --smooth with minmax)")
         ->group(group);
-    command
-        .add_option("--rotate", flags.rotation,
-                    "Rotate weights and inputs: columns per Hadamard transform (a power of two; -1: the "
-                    "largest that divides the columns), or convrot[:COLUMNS], ComfyUI's rotation (a power "
-                    "of four, 256 where it divides the columns)")
-        ->group(group);
+    add_rotation_flag(command, flags.rotation)->group(group);
     command
         .add_option("--low-rank", flags.low_rank,
                     "Rank of a float branch beside the quantized residual (scheme W4A4_MXFP4_SVD: 32)")
@@ -374,6 +367,7 @@ void add_quantize(CLI::App& app) {
     auto* command =
         app.add_subcommand("quantize", "Write a quantized pair (weights and description) of a model");
     auto flags = std::make_shared<QuantizeFlags>();
+    flags->command = command;
     command->add_option("MODEL", flags->model,
                         "Diffusers folder, pipeline folder, .safetensors or .gguf file");
     command->add_option("-o,--output", flags->folder, "Folder for the two files");

@@ -63,6 +63,12 @@ std::string row_of(const OperationTime& operation, double whole, Peaks& peaks) {
 
 }  // namespace
 
+void add_timings_flag(CLI::App& command, bool& timings) {
+    command.add_flag(
+        "--timings", timings,
+        "Also tell where the time went: calls, seconds, rate and share of the peak of each operation");
+}
+
 std::string to_text(const TimingsReport& report) {
     Peaks peaks;
     std::string text = fmt::format("operations in {}:", show_seconds(report.seconds));

@@ -1,6 +1,7 @@
 // --timings: where the time of a model went, as a table and as JSON.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -8,6 +9,8 @@
 #include "aerogel/timings.h"
 
 namespace aerogel::cli {
+
+void add_timings_flag(CLI::App& command, bool& timings);
 
 /// Seconds, calls, rates and the share of the measured peak of each operation, and what lies between them.
 /// `seconds`: all that was measured.

@@ -339,7 +339,8 @@ def test_refused_flags(aerogel, four_blocks, tmp_path):
     fp8 = recipe(tmp_path, linear(), "type: fa3_quant\nqconfig: {dtype: fp8_e4m3, scope: per_token}\ninclude: ['*.2.*']")
     assert "FP8_DYNAMIC of blocks.2.attn1 needs an online_quarot entry that matches it too" in refused(aerogel, model, out, "--recipe", fp8)
     path = recipe(tmp_path, linear(include=["no.such.*"]))
-    assert "leave out --scheme" in refused(aerogel, model, out, "--recipe", path, "--scheme", "W8A16")
+    for flag in (["--scheme", "W8A16"], ["--asymmetric"], ["--fa-layers", "*"]):
+        assert refused(aerogel, model, out, "--recipe", path, *flag).rstrip().endswith(f"leave out {flag[0]}")
     assert "--without leaves entries out of a --recipe" in refused(aerogel, model, out, "--scheme", "W8A16", "--without", "svd_res")
     assert "no entry type 'svd_rez', did you mean 'svd_res'?" in refused(aerogel, model, out, "--recipe", path, "--without", "svd_rez")
     assert "/nowhere.yaml" in refused(aerogel, model, out, "--recipe", "/nowhere.yaml")
