@@ -174,7 +174,7 @@ def test_calibrated_attention(aerogel, tiny_pipeline, tmp_path):
     plain = video(aerogel, tiny_pipeline, tmp_path, "--online", "W8A16")[0]
     exact = load_file(tmp_path / "v.safetensors")["video"]
     done = aerogel("quantize", tiny_pipeline, "-o", tmp_path / "q", "--scheme", "W8A16", "--fa", "FAQUANT", "--captions", captions)
-    assert done.returncode == 0 and "calibrated on 1 captions" in done.stdout, done.stderr
+    assert done.returncode == 0 and "calibrated on 1 caption" in done.stdout, done.stderr
     stored = load_file(tmp_path / "q/quant_model_weight_w8a16.safetensors")
     for part in "qkv":
         assert stored[f"blocks.1.attn1.fa_{part}.scale"].shape == (2, 1) and (stored[f"blocks.1.attn1.fa_{part}.scale"] > 0).all()
