@@ -129,13 +129,19 @@ template <typename Kernel>
     }
 }
 
+/// Of the block of k from `first` on; the last one may be shorter.
+template <typename Kernel>
+constexpr std::int64_t block_steps(std::int64_t first, std::int64_t steps) {
+    return steps - first < Kernel::kSteps ? steps - first : Kernel::kSteps;
+}
+
 /// Asks for these rows of x in the block of k from `first` on, where the kernel wants that.
 template <typename Kernel>
 [[gnu::always_inline]] inline void expect_input(const Kernel& kernel, const Range& rows, std::int64_t first,
                                                 std::int64_t steps) {
     if constexpr (requires { requires Kernel::kExpectsInput; }) {
         if (first >= steps) return;
-        const std::int64_t count = steps - first < Kernel::kSteps ? steps - first : Kernel::kSteps;
+        const std::int64_t count = block_steps<Kernel>(first, steps);
         const std::int32_t* x = kernel.x_block(rows, first, count);
         for (std::int64_t r = 0; r < rows.count; ++r) prefetch_bytes(x + r * kRowSteps, count * 4);
     }
@@ -188,7 +194,7 @@ void run_task(Kernel& kernel, const Range rows, const Range panels, std::int64_t
     const std::int64_t blocks = ceil_div(rows.count, Kernel::kRows);
     FinishedBlocks finished(kernel);
     for (std::int64_t first = 0; first < steps; first += Kernel::kSteps) {
-        const std::int64_t count = steps - first < Kernel::kSteps ? steps - first : Kernel::kSteps;
+        const std::int64_t count = block_steps<Kernel>(first, steps);
         const bool last = first + count == steps;
         const std::int32_t* x = kernel.x_block(rows, first, count);
         const std::int64_t portions = ceil_div(count, Prefetch::kSteps);
