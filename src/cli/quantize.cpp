@@ -18,6 +18,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/quantization_flags.h"
 #include "cli/quantize_calibration.h"
 #include "cli/quantize_report.h"
 #include "core/json.h"
