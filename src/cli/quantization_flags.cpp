@@ -28,8 +28,8 @@ OnlineQuantConfig online_config(const QuantizationFlags& flags) {
     for (const std::string& fallback : flags.fallbacks) {
         const std::size_t equals = fallback.rfind('=');
         if (equals == std::string::npos || equals == 0 || equals + 1 == fallback.size()) {
-            throw InvalidArgument(
-                fmt::format("[generate] --fallback must be PATTERN=SCHEME, got '{}'", fallback));
+            throw InvalidArgument(fmt::format("[{}] --fallback must be PATTERN=SCHEME, got '{}'",
+                                              flags.command->get_name(), fallback));
         }
         config.fallback_layers.emplace_back(fallback.substr(0, equals), fallback.substr(equals + 1));
     }
@@ -49,7 +49,8 @@ std::vector<LoraFile> lora_files(const QuantizationFlags& flags) {
         double weight = 0.0;
         const auto [stop, error] = std::from_chars(lora.data() + equals + 1, end, weight);
         if (error != std::errc() || stop != end || equals == 0)
-            throw InvalidArgument(fmt::format("[generate] --lora must be FILE[=WEIGHT], got '{}'", lora));
+            throw InvalidArgument(
+                fmt::format("[{}] --lora must be FILE[=WEIGHT], got '{}'", flags.command->get_name(), lora));
         files.push_back({lora.substr(0, equals), weight});
     }
     return files;
@@ -122,19 +123,21 @@ std::vector<std::filesystem::path> files_of(const QuantizationFlags& flags) {
 
 LoadOptions load_options(const QuantizationFlags& flags) {
     const bool online = !flags.online.quant_type.empty();
+    const std::string command = flags.command->get_name();
     if (online && !flags.files.empty()) {
-        throw InvalidArgument(
-            "[generate] --quantized reads files and --online needs none: give only one of them");
+        throw InvalidArgument(fmt::format(
+            "[{}] --quantized reads files and --online needs none: give only one of them", command));
     }
     const bool first_static = flags.first_static_step && flags.timestep_policy.empty();
     if (flags.files.empty() && (flags.rank >= 0 || first_static)) {
-        throw InvalidArgument(fmt::format("[generate] {} says nothing without --quantized",
+        throw InvalidArgument(fmt::format("[{}] {} says nothing without --quantized", command,
                                           flags.rank >= 0 ? "--rank" : "--first-static-step"));
     }
     if (online) return {.weights = flags.weights, .online = online_config(flags), .loras = lora_files(flags)};
     for (const CLI::Option* option : flags.command->get_options()) {
         if (option->get_group() != kInMemory || option->count() == 0) continue;
-        throw InvalidArgument(fmt::format("[generate] {} says nothing without --online", option->get_name()));
+        throw InvalidArgument(
+            fmt::format("[{}] {} says nothing without --online", command, option->get_name()));
     }
     return {.weights = flags.weights,
             .quantized = flags.files,
@@ -145,9 +148,9 @@ LoadOptions load_options(const QuantizationFlags& flags) {
 
 std::optional<TimestepPolicyConfig> policy_file(const QuantizationFlags& flags) {
     if (!flags.timestep_policy.empty() && flags.first_static_step) {
-        throw InvalidArgument(
-            "[generate] --first-static-step makes a policy and --timestep-policy reads one: give only one of "
-            "them");
+        throw InvalidArgument(fmt::format(
+            "[{}] --first-static-step makes a policy and --timestep-policy reads one: give only one of them",
+            flags.command->get_name()));
     }
     if (flags.timestep_policy.empty()) return std::nullopt;
     return TimestepPolicyConfig::read(flags.timestep_policy);

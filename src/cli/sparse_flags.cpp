@@ -66,7 +66,7 @@ void check_needless(const CLI::App& command) {
     for (const SparseParameter& parameter : sparse_parameters()) flags.push_back(flag_of(parameter));
     for (const std::string& flag : flags) {
         if (command.count(flag) == 0) continue;
-        throw InvalidArgument(fmt::format("[generate] {} says nothing without --sparse", flag));
+        throw InvalidArgument(fmt::format("[{}] {} says nothing without --sparse", command.get_name(), flag));
     }
 }
 
@@ -74,8 +74,8 @@ void check_needless(const CLI::App& command) {
 void apply_profile(const SparseFlags& flags, SparseConfig& config) {
     const auto given = [&](const char* flag) { return flags.command->count(flag) > 0; };
     if (given("--sparse") && config.pattern.type != "rf_v1") {
-        throw InvalidArgument(fmt::format(
-            "[generate] --profile pins the head types of rf_v1, got --sparse {}", config.pattern.type));
+        throw InvalidArgument(fmt::format("[{}] --profile pins the head types of rf_v1, got --sparse {}",
+                                          flags.command->get_name(), config.pattern.type));
     }
     const auto profile = std::make_shared<const SparseProfile>(SparseProfile::read(flags.profile));
     config.pattern.type = profile->pattern.type;

@@ -123,3 +123,17 @@ def test_records_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, wro
     done = aerogel("forward", tiny_pipeline, "--inputs", path, "-o", tmp_path / "out.safetensors")
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--rotate", 32], "[forward] --rotate says nothing without --online"),
+    (["--rank", 0], "[forward] --rank says nothing without --quantized"),
+    (["--sparsity", 0.5], "[forward] --sparsity says nothing without --sparse"),
+    (["--online", "W8A16", "--quantized", "x.json"], "[forward] --quantized reads files and --online needs none"),
+    (["--online", "W8A16", "--fallback", "blocks"], "[forward] --fallback must be PATTERN=SCHEME, got 'blocks'"),
+    (["--lora", "x.safetensors=much"], "[forward] --lora must be FILE[=WEIGHT], got 'x.safetensors=much'"),
+])
+def test_flags_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, flags, message):
+    done = aerogel("forward", tiny_pipeline, "--inputs", recorded()[0], "-o", tmp_path / "out.safetensors", *flags)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "out.safetensors").exists()
