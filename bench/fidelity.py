@@ -22,6 +22,7 @@ import figures
 import held_out
 import numpy as np
 import torchao_peers
+from machine import machine
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 
@@ -429,6 +430,7 @@ their share. PSNR, SSIM and cosine compare with the videos of the first row.
 def page(arguments, rows, rows_by_step, rows_of_caches):
     videos, guidance = len(arguments.captions), "" if arguments.guidance is None else f", guidance {arguments.guidance:g}"
     further = further_tables(arguments, rows, rows_of_caches)
+    cpu, _ = machine(arguments.aerogel)
     return f"""# Fidelity: what quantization costs in quality
 
 This page compares every scheme, with its useful algorithms, in size, speed and quality on one model, beside torchao.
@@ -449,8 +451,8 @@ How it is measured:
 - **PSNR, SSIM, cosine**: compare each video with that of the float model from the same caption and seed.
 - **torchao** quantizes the same layers. PyTorch makes its videos, with another sampler and other noise than ours, so
   they are compared with PyTorch's own float video. Its size counts int4 as four bits, and what stays float as bfloat16.
-- **Seconds** depend on the machine and on which formats have fast kernels there. A video is made by one thread, {arguments.jobs} at a
-  time; torchao's are made in batches.
+- **Seconds** depend on the machine (here {cpu["name"]}, {cpu["level"]}) and on which formats have fast kernels there. A video is made by one
+  thread, {arguments.jobs} at a time; torchao's are made in batches.
 
 The second row moves every weight of the float model by one unit in the last place of float32: a variant near it is as
 good as float.

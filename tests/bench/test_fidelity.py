@@ -56,6 +56,7 @@ def test_every_variant(build, short_demo, tmp_path):
     caches = measured["caches"]
     assert list(caches) == ["none", *fidelity.CACHES] and all(0 <= share < 1 for row in list(caches.values())[1:] for share in row["left_out"])
     page = (tmp_path / "fidelity.md").read_text()
+    assert re.search(r"the machine \(here .+, \w+\)", page)
     beside = page.split("## One algorithm at a time")[1].split("##")[0]
     assert all(re.search(rf"\| {re.escape(name)} (\| [\d.± ]+){{9}}\|\n", beside) for name in fidelity.SIDE_BY_SIDE)
     assert page.count(" ± ") > 5 * len(rows) and all(len(row["psnr"]) == 2 == len(row["losses"]) for name, row in rows.items() if "psnr" in row)
