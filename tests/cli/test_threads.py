@@ -66,7 +66,7 @@ def test_no_thread_at_all(without_threads):
     done = without_threads("bench", "--only", "attention/dense/f32/4x4096x64", "--repeat", 1)
     assert done.returncode == 0
     started, wanted = WARNING.fullmatch(done.stderr).groups()
-    assert int(started) < int(wanted) == 8 and f" {started} threads" in done.stdout
+    assert int(started) < int(wanted) == 8 and f" {started} thread" in done.stdout
 
 
 def test_the_setting_is_checked_without_threads(without_threads):

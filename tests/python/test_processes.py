@@ -152,8 +152,9 @@ def other():
     except BaseException as error:
         stop.append(error)
 thread = threading.Thread(target=other, daemon=True)
+begin = os.times().user
 thread.start()
-time.sleep(0.5)
+while os.times().user < begin + 0.5: time.sleep(0.05)  # until it computes: making its arrays takes the system's time
 after(1.0)
 try:
     compute()  # waits for its turn
