@@ -125,7 +125,7 @@ def test_records_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, wro
     assert not (tmp_path / "out.safetensors").exists()
 
 
-@pytest.mark.parametrize(("flags", "message"), [
+@pytest.mark.parametrize("case", [
     (["--rotate", 32], "[forward] --rotate says nothing without --online"),
     (["--rank", 0], "[forward] --rank says nothing without --quantized"),
     (["--sparsity", 0.5], "[forward] --sparsity says nothing without --sparse"),
@@ -133,7 +133,8 @@ def test_records_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, wro
     (["--online", "W8A16", "--fallback", "blocks"], "[forward] --fallback must be PATTERN=SCHEME, got 'blocks'"),
     (["--lora", "x.safetensors=much"], "[forward] --lora must be FILE[=WEIGHT], got 'x.safetensors=much'"),
 ])
-def test_flags_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, flags, message):
+def test_flags_that_do_not_fit(aerogel, tiny_pipeline, recorded, tmp_path, case):
+    flags, message = case
     done = aerogel("forward", tiny_pipeline, "--inputs", recorded()[0], "-o", tmp_path / "out.safetensors", *flags)
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "out.safetensors").exists()
