@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "base/fork.h"
@@ -34,6 +35,10 @@ WaitingBlocks& waiting() {
 void* allocate(std::size_t size) {
     if (void* reused = waiting().take(size)) return reused;
     void* data = std::aligned_alloc(kPage, size);
+    if (data == nullptr) {  // what waits counts where memory is limited, and may be what is missing
+        waiting().clear();
+        data = std::aligned_alloc(kPage, size);
+    }
     if (data == nullptr) throw std::bad_alloc();
     prefer_huge_pages(data, size);
     return data;

@@ -1,5 +1,7 @@
 """The memory of large results: that of results that are gone, never of one that somebody has."""
 import gc
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -83,6 +85,25 @@ def test_what_waits_has_an_end_and_may_be_taken_by_the_system(monkeypatch):
     assert lazily_freed() - before > 56 << 10
     y = made((64, 1 << 18)).fill_(2)
     assert lazily_freed() - before < 8 << 10 and bool((y == 2).all())
+
+
+def test_what_waits_is_freed_where_memory_is_limited():
+    done = subprocess.run([sys.executable, "-c", """
+import resource
+import torch
+from aerogel import _arrays
+like = torch.empty(0)
+_arrays.empty((1, 64 << 20), like).fill_(1)  # waits now
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (128 << 20),) * 2)
+_arrays.empty((1, 80 << 20), like).fill_(2)  # 320 MiB: 256 wait
+try:
+    _arrays.empty((4, 80 << 20), like)
+except MemoryError:
+    print("enough")
+"""], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "enough\n", done.stderr
 
 
 def test_others_are_made_by_torch_or_numpy():
