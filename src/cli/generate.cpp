@@ -266,10 +266,7 @@ void run_generate(const GenerateFlags& flags) {
         throw InvalidArgument("[generate] --cache-threshold says nothing without --cache");
     if (flags.preview_every > 0 && flags.preview.empty())
         throw InvalidArgument("[generate] --preview-every says nothing without --preview");
-    const auto has_rate = [](const std::string& path) {
-        return has_extension(path, ".mp4") || has_extension(path, ".gif");
-    };
-    if (flags.frames_per_second && std::none_of(flags.outputs.begin(), flags.outputs.end(), has_rate))
+    if (flags.frames_per_second && std::none_of(flags.outputs.begin(), flags.outputs.end(), has_frame_rate))
         throw InvalidArgument("[generate] --fps says nothing without an output .mp4 or .gif");
     if (flags.sampling.options.image_first.value_or(false) && !flags.first_frame.empty())
         throw InvalidArgument(

@@ -343,10 +343,15 @@ Picture read_picture(const fs::path& path) {
     return seen({frames.height, frames.width, std::move(frames.pixels)});
 }
 
+bool has_frame_rate(const fs::path& path) {
+    return std::any_of(encodings().begin(), encodings().end(), [&](const Encoding& encoding) {
+        return encoding.ending == ending_of(path) && !encoding.picture;
+    });
+}
+
 Frames read_frames(const fs::path& path) {
     if (is_folder(path)) return read_png_folder(path);
-    const std::string ending = ending_of(path);
-    if (ending == ".mp4" || ending == ".gif") return decode_with_ffmpeg(path);
+    if (has_frame_rate(path)) return decode_with_ffmpeg(path);
     Picture picture = read_picture(path);
     return {1, picture.height, picture.width, std::move(picture.pixels)};
 }

@@ -32,6 +32,8 @@ void check_video_path(const std::filesystem::path& path, const VideoShape& video
 /// True when `path` names a video or a picture that this program can read as frames: a folder of PNG files,
 /// or what it writes but .safetensors.
 bool is_frames_path(const std::filesystem::path& path);
+/// True for the kinds of file that say how many frames a second are shown: .mp4, .gif.
+bool has_frame_rate(const std::filesystem::path& path);
 /// Reads .mp4, .gif, a folder of PNG files (in the order of their names), or a picture as one frame.
 Frames read_frames(const std::filesystem::path& path);
 /// Reads a .png, .jpg or .webp file, upright (exif_orientation). IoError, InvalidArgument.
