@@ -162,7 +162,7 @@ TEST(TwoExperts, FilesOfBothAreLookedAtFirst) {
     const std::filesystem::path other = files.folder() / "other.safetensors";
     save_safetensors(other, {{"blocks.9.attn1.to_q.lora_A.weight", Tensor::zeros(DType::f32, {1, 32})},
                              {"blocks.9.attn1.to_q.lora_B.weight", Tensor::zeros(DType::f32, {32, 1})}});
-    EXPECT_THAT(problem({.loras = {{other}}}), HasSubstr("fit no Linear of the model"));
+    EXPECT_THAT(problem({.loras = {{other}}}), HasSubstr("no Linear of the model fits 2 keys"));
     EXPECT_THAT(problem({.weights = other}), HasSubstr("patch_embedding.weight"));
     std::filesystem::remove(files.folder() / "transformer_2" / "diffusion_pytorch_model.safetensors");
     EXPECT_THAT(problem({}), HasSubstr("transformer_2 has neither"));

@@ -324,7 +324,7 @@ TEST(CudaPlanning, WhatIsNotFiniteIsComputedInFull) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     for (Request request : {block_mean_requests()[0], recognised_requests()[0], antidiagonal_requests()[0]}) {
         SCOPED_TRACE(request.pattern.type);
-        request.pattern.protect_first_frame = false;
+        if (request.pattern.type.starts_with("rf_")) request.pattern.protect_first_frame = false;
         Arrays arrays(request);
         for (std::int64_t i = 0; i < arrays.k.count(); ++i)
             if (i / request.head_dim % request.kv_heads == 0) arrays.k.mutable_as<float>()[i] = nan;
