@@ -1,6 +1,7 @@
 """export(model, directory): writes the quantized files of a checkpoint or of a model in memory, layer after layer."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,12 +101,15 @@ def _chosen(model: Any, rank: int, include: Any, exclude: Any) -> tuple[_core.Fl
 
 
 def _from_module(model: Any, include: Any, exclude: Any) -> tuple[_core.FloatModel, list[str]]:
-    from .layer_choice import chosen_linears, unwrapped
+    from .layer_choice import chosen_linears, unwrapped, without_adapters
 
     model = unwrapped(model)
     linears = chosen_linears(model, include, exclude)
-    tensors = {}
-    for name, tensor in model.state_dict().items():
+    state = model.state_dict()
+    plain, tensors = without_adapters(state), {}
+    if plain.keys() != state.keys():
+        warnings.warn("[export] adapters are left out unless they are merged (fuse_lora)", RuntimeWarning, stacklevel=4)
+    for name, tensor in plain.items():
         if tensor.device.type == "meta":
             raise ValueError(f"[export] {name} is on the meta device and holds no values: load the model's weights first")
         tensors[name] = tensor.detach().cpu().contiguous()

@@ -1,6 +1,7 @@
 """What the plan of a quantization must know of a torch model: its Linear layers and attention, and what would break if they were exchanged."""
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -40,8 +41,38 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def linears_of(model: nn.Module, classes: Classes) -> dict[str, nn.Module]:
-    """All modules of these classes, one that has several names under each."""
-    return {name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, classes)}
+    """All modules of these classes, one that has several names under each. A layer below an adapter of peft has the name of the adapter's,
+    which was its own before."""
+    return {name.removesuffix(_BELOW): module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, classes)}
+
+
+_BELOW = ".base_layer"  # where peft's layers of adapters keep the layer they adapt
+
+
+def at(model: nn.Module, name: str) -> nn.Module:
+    """The layer of that name, below an adapter too."""
+    module = model.get_submodule(name)
+    below = getattr(module, "base_layer", None)
+    return below if isinstance(below, nn.Module) else module
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """In the place of the layer of that name."""
+    parent, _, child = name.rpartition(".")
+    holder = model.get_submodule(parent)
+    there = getattr(holder, child)
+    if at(model, name) is not there:
+        holder, child = there, "base_layer"
+    setattr(holder, child, layer)
+
+
+def without_adapters(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state_dict as it would be without the adapters of peft."""
+    adapted = {name[: name.index(_BELOW + ".")] for name in state if _BELOW + "." in name}
+    if not adapted:
+        return dict(state)
+    adapted_prefixes = tuple(f"{name}." for name in adapted)
+    return {name.replace(_BELOW + ".", "."): value for name, value in state.items() if _BELOW + "." in name or not name.startswith(adapted_prefixes)}
 
 
 def _repeated_blocks(model: nn.Module, linears: Iterable[nn.Module]) -> tuple[str, ...]:
@@ -79,9 +110,20 @@ def _why_unfit(module: nn.Module, told: Classes) -> str:
 
 
 def _read_elsewhere(model: nn.Module) -> dict[int, str]:
-    """id of a module -> which module of torch reads its weight."""
-    return {id(getattr(parent, child)): f"torch's {kind.__name__} reads its weight instead of calling it"
+    """id of a module -> which module of torch or peft reads its weight."""
+    read = {id(getattr(parent, child)): f"torch's {kind.__name__} reads its weight instead of calling it"
             for parent in model.modules() for kind, children in READ_BY.items() if isinstance(parent, kind) for child in children}
+    return read | {id(parent.base_layer): "an adapter of peft other than LoRA may read its weight: unload it first"
+                   for parent in model.modules() if _may_read_below(parent)}
+
+
+def _may_read_below(module: nn.Module) -> bool:
+    """True for peft's adapters but LoRA, which adds its product to what the layer gives; DoRA reads the weight."""
+    if "peft" not in sys.modules or not isinstance(getattr(module, "base_layer", None), nn.Module):
+        return False
+    from peft.tuners.lora import Linear
+
+    return not isinstance(module, Linear) or bool(module.lora_variant)
 
 
 def _tied(model: nn.Module, linears: Iterable[nn.Module]) -> dict[int, str]:

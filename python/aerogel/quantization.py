@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from os import PathLike, fspath
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from torch import nn
 from . import _core
 from .attention.module import QuantizedAttention, hang, must_be_told, why_no_attention
 from .attention.module import planned as planned_attention
-from .layer_choice import Listed, listed, unwrapped
+from .layer_choice import Listed, listed, put, unwrapped
 from .linear import QuantizedLinear, place_of
 from .model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_from_weights, plan_in_memory
 from .ranks import rank_of
@@ -83,7 +84,7 @@ def _from_weights(model: nn.Module, found: Listed, file: _core.WeightFile, plan:
     load_floats(model, file, new)
     report = _exchange(model, found, plan, new)
     if new:
-        tell_diffusers(model)
+        tell_libraries(model)
     return report
 
 
@@ -121,7 +122,7 @@ def apply(model: nn.Module, found: Listed, plan: _core.ModelPlan, pair: _core.Qu
             _compute_with(model, name, module, quantized)
         report.attention[name] = quantized.format
     if any(isinstance(layer, QuantizedLinear) for layer in model.modules()):
-        tell_diffusers(model)
+        tell_libraries(model)
     return report
 
 
@@ -148,12 +149,6 @@ def _exchange(model: nn.Module, found: Listed, plan: _core.ModelPlan, new: Mappi
     return report
 
 
-def put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """In the place of that name."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
-
-
 def _compute_with(model: nn.Module, name: str, module: nn.Module, quantized: QuantizedAttention) -> None:
     """For a layer that does not call its fa_quant or fa3. What is of diffusers is loaded only where a processor calls diffusers' dispatcher."""
     if hasattr(getattr(module, "processor", None), "_attention_backend"):
@@ -174,9 +169,14 @@ def take_over(linear: nn.Module, layer: nn.Module) -> None:
     vars(layer).update({name: value for name, value in own.items() if name not in ("forward", "_compiled_call_impl")})
 
 
-def tell_diffusers(model: nn.Module) -> None:
-    """A model of diffusers learns that it is quantized: save_pretrained and LoRA adapters then work."""
+def tell_libraries(model: nn.Module) -> None:
+    """peft learns of quantized layers, and a model of diffusers that it is quantized: LoRA adapters and save_pretrained then work."""
     diffusers = sys.modules.get("diffusers")
+    if find_spec("peft") and (diffusers or "peft" in sys.modules):
+        from . import lora
+
+        lora.register()
+        lora.adopt(model)
     if diffusers is not None and isinstance(model, diffusers.ModelMixin):
         from .diffusers import describe
 

@@ -13,9 +13,9 @@ from torch import nn
 from . import _core
 from ._loading import float_arrays
 from ._values import whole
-from .layer_choice import chosen_linears, unwrapped
+from .layer_choice import at, chosen_linears, put, unwrapped
 from .linear import QuantizedLinear
-from .quantization import put, take_over, tell_diffusers
+from .quantization import take_over, tell_libraries
 
 Progress = Callable[[int, int, str], object]  # measurements done, at most, what is measured next
 
@@ -39,14 +39,14 @@ class TuneReport:
     def quantize(self, model: nn.Module) -> None:
         """Replaces the layers of `model`, the one that was tuned or a copy of it, in place."""
         model = unwrapped(model)
-        linears = {name: model.get_submodule(name) for name in self._choices}
+        linears = {name: at(model, name) for name in self._choices}
         names = _names_of(model, linears.values())
         for name, linear in linears.items():
             layer = _layer(self._choices[name], linear)
             take_over(linear, layer)
             for place in names[id(linear)]:
                 put(model, place, layer)
-        tell_diffusers(model)
+        tell_libraries(model)
 
     def write(self, recipe: str | PathLike[str]) -> None:
         """The recipe (YAML) for `aerogel quantize --recipe`. Raises OSError."""

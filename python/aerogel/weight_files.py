@@ -9,7 +9,7 @@ from torch import nn
 
 from . import _core
 from ._arrays import from_core
-from .layer_choice import Listed
+from .layer_choice import Listed, without_adapters
 from .linear import QuantizedLinear
 
 _SHOWN = 5
@@ -41,7 +41,7 @@ def _is_unused(name: str, wanted: Collection[str]) -> bool:
 
 def check_all_there(model: nn.Module, file: _core.WeightFile) -> None:
     """ValueError unless the file holds the tensors of the model and no others."""
-    wanted = model.state_dict(keep_vars=True)
+    wanted = without_adapters(model.state_dict(keep_vars=True))
     stored = set(file.names())
     missing = [name for name in wanted if name not in stored and not _is_unused(name, wanted)]
     unexpected = sorted(name for name in stored - wanted.keys() if not _is_unused(name, wanted))
@@ -72,7 +72,7 @@ def load_floats(model: nn.Module, file: _core.WeightFile, replaced: Mapping[int,
             continue
         for own in (module._parameters, module._buffers):
             for key, old in own.items():
-                name = f"{prefix}.{key}".removeprefix(".")
+                name = f"{prefix}.{key}".removeprefix(".").replace(".base_layer.", ".")
                 if old is None or key in module._non_persistent_buffers_set:
                     continue
                 if name not in stored:

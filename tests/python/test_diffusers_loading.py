@@ -114,14 +114,14 @@ def test_include_reaches_every_linear(folder):
 
 @pytest.mark.parametrize("source", ["float", "shards"])
 def test_float_weights_of_quantized_layers_are_never_in_the_model(folder, source, monkeypatch):
-    names, original, there = list(schemes_of(load(folder / "float", AerogelConfig("W8A16")))), loading._put, []
+    names, original, there = list(schemes_of(load(folder / "float", AerogelConfig("W8A16")))), loading.put, []
 
     def put(model, name, layer):
         original(model, name, layer)
         waiting = [model.get_submodule(n) for n in names if n != name]
         there.append([m for m in waiting if isinstance(m, torch.nn.Linear) and m.weight.device.type != "meta"])
 
-    monkeypatch.setattr(loading, "_put", put)
+    monkeypatch.setattr(loading, "put", put)
     load(folder / source, AerogelConfig("W8A16"))
     assert there == [[]] * 20
 

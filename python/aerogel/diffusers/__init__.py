@@ -26,6 +26,6 @@ auto.AUTO_QUANTIZATION_CONFIG_MAPPING[QuantMethod.AEROGEL.value] = AerogelConfig
 auto.AUTO_QUANTIZER_MAPPING[QuantMethod.AEROGEL.value] = AerogelQuantizer
 backend.register()
 if find_spec("peft"):
-    from . import lora
+    from .. import lora
 
     lora.register()

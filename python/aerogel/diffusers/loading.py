@@ -7,6 +7,7 @@ config.json the scheme of each.
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -24,7 +25,7 @@ from torch import nn
 from .. import _core
 from .._values import group, word
 from ..attention.module import QuantizedAttention, hang, must_be_told, planned, why_no_attention
-from ..layer_choice import listed, patterns_of
+from ..layer_choice import listed, patterns_of, put, without_adapters
 from ..linear import QuantizedLinear, place_of
 from ..model_plan import LayerReport, OnlineQuantConfig, QuantizeReport, float_layer, plan_from_files, plan_in_memory
 from .backend import compute_with
@@ -137,6 +138,13 @@ class AerogelQuantizer(DiffusersQuantizer):
                           f"{' ...' if names[3:] else ''}): quantize it again after loading", stacklevel=3)
         return True
 
+    def get_state_dict_and_metadata(self, state_dict: dict[str, Any], safe_serialization: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Called when a model is saved."""
+        state = without_adapters(state_dict)
+        if state.keys() != state_dict.keys():
+            warnings.warn("[quantize] adapters are not saved with the model unless they are merged (fuse_lora): save_lora_weights writes them", stacklevel=3)
+        return state, {}
+
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         devices = set(device_map.values() if isinstance(device_map, dict) else [])
         if unknown := [d for d in devices if d == "disk" or not isinstance(d, int) and torch.device(d).type not in ("cpu", "cuda")]:
@@ -176,7 +184,7 @@ class AerogelQuantizer(DiffusersQuantizer):
             if not arrays:
                 raise ValueError(f"[quantize] the files hold nothing of the quantized layer '{name}'")
             self._make[name], self._parts[name] = partial(_restored, name, stored, linear), dict.fromkeys(arrays)
-            _put(model, name, _Expected(arrays))
+            put(model, name, _Expected(arrays))
 
     def check_if_quantized_param(self, model: nn.Module, param_value: torch.Tensor, param_name: str, state_dict: Parts, **kwargs: Any) -> bool:
         return param_name.rpartition(".")[0] in self._parts
@@ -191,7 +199,7 @@ class AerogelQuantizer(DiffusersQuantizer):
         layer = self._make.pop(name)(parts)
         self.report.bytes_before += sum(p.numel() * p.element_size() for p in parts.values())
         self.report.bytes_after += layer.weight_bytes()
-        _put(model, name, layer.to(f"cuda:{target_device}" if isinstance(target_device, int) else target_device))
+        put(model, name, layer.to(f"cuda:{target_device}" if isinstance(target_device, int) else target_device))
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
         if self._parts:
@@ -217,8 +225,12 @@ class AerogelQuantizer(DiffusersQuantizer):
     def _dequantize(self, model: Any) -> Any:
         for name, layer in list(model.named_modules()):
             if isinstance(layer, QuantizedLinear):
-                _put(model, name, as_linear(layer, model.dtype))
+                put(model, name, as_linear(layer, model.dtype))
         give_back(model)
+        if "peft" in sys.modules:
+            from .. import lora
+
+            lora.let_go(model)
         vars(model).pop("fuse_qkv_projections", None)
         model._internal_dict = FrozenDict({k: v for k, v in model.config.items() if k != "quantization_config"})
         return model
@@ -274,8 +286,3 @@ def _restored(name: str, stored: Mapping[str, Any], linear: nn.Linear, parts: Pa
     if layer.out_features != linear.out_features:
         raise ValueError(f"[quantize] {name}: the model wants {linear.out_features} outputs, got {layer.out_features}")
     return layer
-
-
-def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
