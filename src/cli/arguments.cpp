@@ -80,6 +80,16 @@ void refuse_empty_texts(CLI::App& command) {
     }
 }
 
+void refuse_group(const CLI::App& command, std::string_view group, std::string_view to,
+                  std::initializer_list<std::string_view> besides) {
+    for (const CLI::Option* option : command.get_options()) {
+        const std::string& name = option->get_name();
+        if (option->get_group() != group || option->count() == 0) continue;
+        if (std::find(besides.begin(), besides.end(), name) != besides.end()) continue;
+        throw InvalidArgument(fmt::format("[{}] {} says nothing {}", command.get_name(), name, to));
+    }
+}
+
 void add_rank_flag(CLI::App& command, int& rank) {
     command.add_option("--rank", rank, "Rank of the quantized files (-1: taken from the file name)")
         ->check(whole_number(-1, kMostRanks));

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,11 @@ constexpr std::int64_t kMostRanks = 1 << 20;  ///< of tensor parallelism
 
 /// Of all options of a command but prompts: a text that is empty is a mistake of a script.
 void refuse_empty_texts(CLI::App& command);
+
+/// What the first option of `group` that is given and none of `besides` says nothing to, as "without
+/// --online": InvalidArgument.
+void refuse_group(const CLI::App& command, std::string_view group, std::string_view to,
+                  std::initializer_list<std::string_view> besides = {});
 
 /// --rank of the commands that read a quantized pair.
 void add_rank_flag(CLI::App& command, int& rank);

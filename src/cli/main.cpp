@@ -8,6 +8,8 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "aerogel/cancellation.h"
 #include "aerogel/version.h"
@@ -34,10 +36,35 @@ constexpr const char* kFooter =
     "  AEROGEL_LOG=dispatch                  print which kernel ran and why the others did not\n"
     "  AEROGEL_KERNEL=NAME                   force a kernel (aerogel inspect --kernels lists them)";
 
-// A flag given twice and a word too many, in our words instead of CLI11's.
+// In CLI11 "--prompt=" takes the next word as its value; here its value is empty, as that of --prompt "".
+std::vector<std::string> words_of(int argc, char** argv, const CLI::App& app) {
+    std::vector<std::string> words(argv + 1, argv + argc);
+    const auto is_meant = [&](const CLI::App* command) { return command->check_name(words.front()); };
+    const auto meant = words.empty() ? std::vector<const CLI::App*>{} : app.get_subcommands(is_meant);
+    std::vector<std::string> reversed;  // as CLI11 takes them
+    for (auto word = words.rbegin(); word != words.rend(); ++word) {
+        const bool ends = !meant.empty() && word->starts_with("--") && word->ends_with('=');
+        const auto* option =
+            ends ? meant.front()->get_option_no_throw(word->substr(0, word->size() - 1)) : nullptr;
+        if (option != nullptr && option->get_items_expected_min() > 0) {
+            reversed.emplace_back();
+            word->pop_back();
+        }
+        reversed.push_back(std::move(*word));
+    }
+    return reversed;
+}
+
+// A flag given twice, a word too many and what is no number, in our words instead of CLI11's.
 std::string said_by(const CLI::App& app, const CLI::ParseError& error) {
     constexpr std::string_view kTwice = ": At Most 1 required but received ";
+    constexpr std::string_view kNoNumber = "Could not convert: ", kGot = " = ";
     const std::string said = error.what();
+    if (const std::size_t at = said.find(kGot); said.starts_with(kNoNumber) && at != std::string::npos) {
+        return fmt::format("{}: must be a whole number, got '{}'",
+                           said.substr(kNoNumber.size(), at - kNoNumber.size()),
+                           said.substr(at + kGot.size()));
+    }
     if (const std::size_t at = said.find(kTwice); at != std::string::npos)
         return fmt::format("{} takes one value, got {}", said.substr(0, at), said.substr(at + kTwice.size()));
     if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::ExtrasError)) return said;
@@ -82,7 +109,7 @@ int run(int argc, char** argv) {
     aerogel::cli::add_bench(app);
     for (CLI::App* command : app.get_subcommands({})) aerogel::cli::refuse_empty_texts(*command);
     try {
-        app.parse(argc, argv);
+        app.parse(words_of(argc, argv, app));
     } catch (const CLI::ParseError& error) {
         return tell(app, error);
     }

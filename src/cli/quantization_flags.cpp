@@ -17,6 +17,7 @@
 namespace aerogel::cli {
 namespace {
 
+constexpr std::int64_t kMostColumns = 1 << 20;               // that a layer's weight plausibly has
 constexpr const char* kInMemory = "Quantization in memory";  // the group of --online and what needs it
 
 OnlineQuantConfig online_config(const QuantizationFlags& flags) {
@@ -66,6 +67,21 @@ CLI::Option* add_rotation_flag(CLI::App& command, std::string& rotation) {
         "divides the columns)");
 }
 
+CLI::Option* add_group_size_flag(CLI::App& command, std::int64_t& group_size) {
+    return command
+        .add_option("--group-size", group_size,
+                    "Columns that share a scale (int8, int4 and fp8 weights); 0: the whole row. Default: 64 "
+                    "(or 32) for int4 weights where they divide the columns, else the whole row")
+        ->check(whole_number(0, kMostColumns));
+}
+
+CLI::Option* add_low_rank_flag(CLI::App& command, std::int64_t& rank) {
+    return command
+        .add_option("--low-rank", rank,
+                    "Rank of a float branch beside the quantized residual (W4A4_MXFP4_SVD: 32)")
+        ->check(whole_number(0, kMostColumns));
+}
+
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
     command.add_option("--transformer", flags.weights,
                        "Weights of transformer/ in place of the folder's: a .gguf or .safetensors file");
@@ -94,15 +110,9 @@ void add_quantization_flags(CLI::App& command, QuantizationFlags& flags) {
     command.add_option("--algorithm", flags.online.algorithm, "How stored values are chosen")
         ->capture_default_str()
         ->group(group);
-    command
-        .add_option("--group-size", flags.online.group_size,
-                    "Columns that share a weight scale; 0: the whole row, -1: the scheme's default")
-        ->group(group);
+    add_group_size_flag(command, flags.online.group_size)->group(group);
     add_rotation_flag(command, flags.rotation)->group(group);
-    command
-        .add_option("--low-rank", flags.online.low_rank,
-                    "Rank of a float branch beside the quantized residual (W4A4_MXFP4_SVD: 32)")
-        ->group(group);
+    add_low_rank_flag(command, flags.online.low_rank)->group(group);
     command
         .add_option("--fa", flags.online.fa_quant_type,
                     fmt::format("Quantize attention too: one of {}", dynamic_attention_types()))
@@ -134,11 +144,7 @@ LoadOptions load_options(const QuantizationFlags& flags) {
                                           flags.rank >= 0 ? "--rank" : "--first-static-step"));
     }
     if (online) return {.weights = flags.weights, .online = online_config(flags), .loras = lora_files(flags)};
-    for (const CLI::Option* option : flags.command->get_options()) {
-        if (option->get_group() != kInMemory || option->count() == 0) continue;
-        throw InvalidArgument(
-            fmt::format("[{}] {} says nothing without --online", command, option->get_name()));
-    }
+    refuse_group(*flags.command, kInMemory, "without --online");
     return {.weights = flags.weights,
             .quantized = flags.files,
             .loras = lora_files(flags),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,9 @@ struct QuantizationFlags {
 
 /// --rotate, as parse_rotation() reads it.
 CLI::Option* add_rotation_flag(CLI::App& command, std::string& rotation);
+/// --group-size and --low-rank of the commands that quantize.
+CLI::Option* add_group_size_flag(CLI::App& command, std::int64_t& group_size);
+CLI::Option* add_low_rank_flag(CLI::App& command, std::int64_t& rank);
 void add_quantization_flags(CLI::App& command, QuantizationFlags& flags);
 /// What the flags say about loading. InvalidArgument where they contradict each other.
 LoadOptions load_options(const QuantizationFlags& flags);

@@ -164,17 +164,6 @@ bool any_needs_inputs(const LayerPlan& plan) {
                        [](const auto& layer) { return needs_inputs(*layer.second.scheme, layer.second); });
 }
 
-// What the options about calibration may say, given the schemes and whether anything is measured.
-void check_calibration(const CalibrationFlags& flags, const LayerPlan& plan, bool measures) {
-    const std::string_view scheme = plan.begin()->second.scheme->name;
-    if (flags.given() && !measures) {
-        throw InvalidArgument(
-            fmt::format("[quantize] {} needs no calibration: leave out --captions, --steps, --timesteps, "
-                        "--prompt-embeds, --recorded-inputs, --calibration and --save-calibration",
-                        scheme));
-    }
-}
-
 std::int64_t head_dim_of(const std::filesystem::path& weights) {
     const JsonNode config = JsonNode::read(weights.parent_path() / "config.json", "quantize");
     return config.at("attention_head_dim").whole({1, 256});
@@ -267,9 +256,10 @@ void run_quantize(const QuantizeFlags& flags) {
                                                  : plan_from_recipe(flags, linears, result);
     const bool inputs = any_needs_inputs(plan.layers);
     const bool attention = any_calibrated(plan.attentions);
-    const bool measures = any_scheme(plan.layers, &SchemeRow::needs_calibration) || inputs || attention;
-    check_calibration(flags.calibration, plan.layers, measures);
-    if (measures) {
+    const Calibrates what = {plan.layers.begin()->second.scheme->name,
+                             attention || any_scheme(plan.layers, &SchemeRow::needs_calibration), inputs};
+    check_calibration_flags(*flags.command, flags.calibration, what);
+    if (what.anything()) {
         CalibrationFlags wanted = flags.calibration;
         if (!inputs) wanted.options.sample_rows = 0;
         wanted.options.attention = attention;
@@ -287,13 +277,7 @@ void run_quantize(const QuantizeFlags& flags) {
 
 void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
     const std::string group = "Weights";
-    command
-        .add_option(
-            "--group-size", flags.group_size,
-            "Columns that share a scale (int8, int4 and fp8 weights); 0: the whole row. Default: 64 (or "
-            "32) for int4 weights where they divide the columns, else the whole row")
-        ->check(CLI::IsMember({0, 32, 64, 128, 256}))
-        ->group(group);
+    add_group_size_flag(command, flags.group_size)->group(group);
     command.add_flag("--asymmetric", flags.asymmetric, "Scales with offsets (W8A16 and W4A16)")->group(group);
     command
         .add_option(
@@ -302,10 +286,7 @@ void add_weight_options(CLI::App& command, QuantizeFlags& flags) {
             "or awq (giving it to --algorithm means --smooth with minmax)")
         ->group(group);
     add_rotation_flag(command, flags.rotation)->group(group);
-    command
-        .add_option("--low-rank", flags.low_rank,
-                    "Rank of a float branch beside the quantized residual (scheme W4A4_MXFP4_SVD: 32)")
-        ->group(group);
+    add_low_rank_flag(command, flags.low_rank)->group(group);
     command
         .add_flag("--packed", flags.packed,
                   "Two int4 values per byte in the file: half the size, but not every reader accepts them")

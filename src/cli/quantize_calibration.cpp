@@ -18,6 +18,7 @@
 namespace aerogel::cli {
 namespace {
 
+constexpr const char* kGroup = "Calibration (static schemes, and algorithms that need data)";
 constexpr std::int64_t kSampleRows = 1024;
 constexpr std::int64_t kMostNumber = 1'000'000'000;
 
@@ -81,7 +82,13 @@ CalibrationRun from_captions(const std::string& model, const CalibrationFlags& f
     return {calibrate(pipeline, options), "captions", captions};
 }
 
-void check_sources(const CalibrationFlags& flags) {
+}  // namespace
+
+void check_calibration_flags(const CLI::App& command, const CalibrationFlags& flags, const Calibrates& what) {
+    if (!what.anything()) {
+        refuse_group(command, kGroup, fmt::format("for {}, which needs no calibration", what.scheme));
+        return;
+    }
     const auto count = static_cast<int>(!flags.captions.empty()) + static_cast<int>(!flags.inputs.empty()) +
                        static_cast<int>(!flags.prompt_embeds.empty()) +
                        static_cast<int>(!flags.files.empty());
@@ -89,21 +96,17 @@ void check_sources(const CalibrationFlags& flags) {
         throw InvalidArgument(
             "[quantize] give one of --captions, --prompt-embeds, --recorded-inputs and --calibration");
     }
-    if (!flags.files.empty() && !flags.timesteps.empty()) {
-        throw InvalidArgument(
-            "[quantize] --timesteps chooses the steps to measure in, but with --calibration nothing is "
-            "measured");
+    if (!flags.files.empty()) {
+        refuse_group(command, kGroup, "with --calibration, which runs nothing",
+                     {"--calibration", "--save-calibration"});
+    } else if (!flags.inputs.empty()) {
+        refuse_group(command, kGroup, "with --recorded-inputs",
+                     {"--recorded-inputs", "--samples", "--timesteps", "--save-calibration"});
+    } else if (!flags.prompt_embeds.empty() && flags.max_captions != 0) {
+        throw InvalidArgument("[quantize] --max-captions says nothing with --prompt-embeds");
     }
-    if (!flags.inputs.empty() && flags.sampling.options.steps) {
-        throw InvalidArgument("[quantize] --steps is for sampling; --recorded-inputs have their own steps");
-    }
-}
-
-}  // namespace
-
-bool CalibrationFlags::given() const {
-    return !captions.empty() || !prompt_embeds.empty() || !inputs.empty() || !files.empty() ||
-           !save.empty() || !timesteps.empty() || sampling.options.steps.has_value();
+    if (!what.inputs && command.count("--samples") > 0)
+        throw InvalidArgument("[quantize] --samples says nothing where no algorithm looks at inputs");
 }
 
 std::vector<int> parse_timesteps(const std::string& text, int steps) {
@@ -136,7 +139,6 @@ std::vector<int> parse_timesteps(const std::string& text, int steps) {
 }
 
 CalibrationRun run_calibration(const std::string& model, const CalibrationFlags& flags) {
-    check_sources(flags);
     if (!flags.save.empty()) {
         std::vector<std::filesystem::path> inputs = {model, flags.captions, flags.prompt_embeds,
                                                      flags.inputs};
@@ -151,7 +153,6 @@ CalibrationRun run_calibration(const std::string& model, const CalibrationFlags&
 }
 
 void add_calibration_options(CLI::App& command, CalibrationFlags& flags) {
-    constexpr const char* kGroup = "Calibration (static schemes, and algorithms that need data)";
     const auto add = [&](const char* name, auto& value, const char* text) {
         return command.add_option(name, value, text)->group(kGroup);
     };

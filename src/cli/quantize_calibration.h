@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/sampling_flags.h"
@@ -22,9 +23,15 @@ struct CalibrationFlags {
     std::string timesteps;
     SamplingFlags sampling;
     CalibrateOptions options;
+};
 
-    /// True when any of them is given.
-    bool given() const;
+/// What a quantization measures before it can begin.
+struct Calibrates {
+    std::string_view scheme;  ///< the name of the first one
+    bool ranges = false;      ///< of inputs of layers, or of q, k and v
+    bool inputs = false;      ///< rows of inputs
+
+    bool anything() const { return ranges || inputs; }
 };
 
 /// How the activation ranges came about.
@@ -35,6 +42,9 @@ struct CalibrationRun {
 };
 
 void add_calibration_options(CLI::App& command, CalibrationFlags& flags);
+
+/// InvalidArgument where a flag about calibration says nothing, or two contradict each other.
+void check_calibration_flags(const CLI::App& command, const CalibrationFlags& flags, const Calibrates& what);
 
 /// Reads the statistics given, or runs the model of that folder; saves them when that is wanted.
 CalibrationRun run_calibration(const std::string& model, const CalibrationFlags& flags);

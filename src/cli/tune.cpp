@@ -27,7 +27,10 @@
 namespace aerogel::cli {
 namespace {
 
+constexpr const char* kMeasuring = "Inputs to measure on";  // the group of these flags
+
 struct TuneFlags {
+    const CLI::App* command = nullptr;
     std::string model;
     std::string output;
     std::string max_size;
@@ -92,8 +95,10 @@ void check_flags(const TuneFlags& flags) {
     if (flags.options.max_error.has_value() == !flags.max_size.empty())
         throw InvalidArgument("[tune] give --max-error or --max-size, one of them");
     if (!flags.max_size.empty()) bytes_of(flags.max_size, 1.0);
-    if (!flags.inputs.empty() && (!flags.captions.empty() || flags.sampling.options.steps))
-        throw InvalidArgument("[tune] --recorded-inputs take the place of --captions and --steps");
+    if (!flags.inputs.empty()) {
+        refuse_group(*flags.command, kMeasuring, "with --recorded-inputs",
+                     {"--recorded-inputs", "--records", "--step-groups", "--measurements"});
+    }
     check_output_files(flags);
 }
 
@@ -177,35 +182,34 @@ void run_tune(TuneFlags flags) {
 }
 
 void add_measuring_flags(CLI::App& command, TuneFlags& flags) {
-    const std::string group = "Inputs to measure on";
     command
         .add_option("--captions", flags.captions, "File with one caption per line (default: the model's own)")
-        ->group(group);
+        ->group(kMeasuring);
     command.add_option("--max-captions", flags.max_captions, "Use at most this many captions (0: all)")
-        ->group(group);
+        ->group(kMeasuring);
     command
         .add_option("--recorded-inputs", flags.inputs,
                     "A .safetensors file with recorded inputs of the transformer (see aerogel forward "
                     "--help), instead of "
                     "captions")
-        ->group(group);
+        ->group(kMeasuring);
     command
         .add_option("--records", flags.records,
                     "Forward passes to measure on, spread over captions and steps")
         ->capture_default_str()
         ->check(whole_number(1, 100000))
-        ->group(group);
+        ->group(kMeasuring);
     command
         .add_option("--step-groups", flags.options.step_groups, "Groups of steps; the error is kept in each")
         ->capture_default_str()
         ->check(whole_number(1, 1000))
-        ->group(group);
+        ->group(kMeasuring);
     command
         .add_option("--measurements", flags.measurements,
                     "File that keeps what was measured, to continue or for another budget (default: "
                     "OUTPUT.measurements.json)")
-        ->group(group);
-    add_sampling_flags(command, flags.sampling, group);
+        ->group(kMeasuring);
+    add_sampling_flags(command, flags.sampling, kMeasuring);
 }
 
 void add_choice_flags(CLI::App& command, TuneFlags& flags) {
@@ -237,6 +241,7 @@ void add_tune(CLI::App& app) {
                                        "Measure how much each layer hurts in each scheme, and write a recipe "
                                        "that keeps a budget of error or size");
     auto flags = std::make_shared<TuneFlags>();
+    flags->command = command;
     command->add_option("MODEL", flags->model, "Pipeline folder (transformer/, text_encoder/ ...)")
         ->required();
     command->add_option("-o,--output", flags->output, "The recipe (YAML), for aerogel quantize --recipe")

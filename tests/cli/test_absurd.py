@@ -83,6 +83,9 @@ CASES = {
     f"{GENERATE} --quantized pair --rank -9": "--rank: must be a whole number",
     f"{GENERATE} --sparse rf_v2 --mask-refresh-steps 0": "--mask-refresh-steps: must be a whole number from 1 to 1000, got '0'",
     "bench --repeat 1000000000": "--repeat: must be a whole number from 1 to 10000",
+    f"{GENERATE} --frames 1.5": "--frames: must be a whole number, got '1.5'",
+    f"{GENERATE} --sparse rf_v2 --skip-layers 0,x": "--skip-layers: must be a whole number, got '0,x'",
+    "quantize model -o out --scheme W4A8 --group-size -1": "--group-size: must be a whole number from 0 to 1048576, got '-1'",
     "bench --repeat 1.5": "--repeat: must be a whole number",
     "bench --device cuda:x": "--device must be cpu, cuda or cuda:N, got cuda:x",
     # what is known before anything is measured
@@ -109,10 +112,14 @@ CASES = {
     f"{GENERATE} --sparse ada_bsa --skip-layers 0,2": "skip_layers must be blocks from 0 to 1, got 2",
     f"{GENERATE} --sparse ada_bsa --skip-layers 0,1": "no attention would be sparse: start_step = 0 and end_step = -1 (-1: never), 2 of 2 blocks",
     f"{GENERATE} --sparse ada_bsa --start-step 2 --end-step 2": "no attention would be sparse: start_step = 2 and end_step = 2",
+    "tune model -o r.yaml --max-error 0.1 --recorded-inputs records.safetensors --seed 3": "--seed says nothing with --recorded-inputs",
+    "quantize model -o out --scheme W8A8 --prompt-embeds embeds.safetensors --max-captions 3": "--max-captions says nothing with --prompt-embeds",
     f"{GENERATE} --rank 0": "--rank says nothing without --quantized",
     f"{GENERATE} --online W8A16 --first-static-step 0": "--first-static-step says nothing without --quantized",
     f"{GENERATE} --image-first --first-frame x.png": "--first-frame gives the frame that --image-first makes",
     # a variable of a script that is empty
+    f"{GENERATE} --steps= --seed 3": "--steps: must be a whole number from 1 to 1000, got ''",
+    f"{GENERATE} --sparse= --centroids": "--sparse: must not be empty",
     f"{GENERATE} --lora ''": "--lora: must not be empty",
     f"{GENERATE} --online ''": "--online: must not be empty",
     f"{GENERATE} --quantized ''": "--quantized: must not be empty",
@@ -253,7 +260,7 @@ def test_results_may_lie_beside_the_components(aerogel, place, tmp_path):
     """And take the place of earlier ones; prompts may be empty."""
     model = shutil.copytree(place / "model", tmp_path / "model")
     for name in ("v.safetensors", "v.safetensors", "transformer/v.gif", "transformer/v.gif"):
-        done = aerogel("generate", model, "--prompt", "", "--negative-prompt", "", "--steps", 1, "--frames", 1, "-o", model / name)
+        done = aerogel("generate", model, "--prompt", "", "--negative-prompt=", "--steps", 1, "--frames", 1, "-o", model / name)
         assert done.returncode == 0 and (model / name).exists(), done.stderr
 
 

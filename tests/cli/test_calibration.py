@@ -58,7 +58,7 @@ def test_files_that_do_not_fit_together(aerogel, tiny_pipeline, tmp_path, captio
     text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--calibration", one, two))
     assert "statistics of 2 steps cannot be merged with those of 3" in text and str(two) in text and str(one) in text
     text = one_line(aerogel("quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--calibration", one, "--timesteps", "0"))
-    assert "--timesteps chooses the steps to measure in, but with --calibration nothing is measured" in text
+    assert "--timesteps says nothing with --calibration, which runs nothing" in text
 
 
 def test_it_samples_as_the_folder_and_the_flags_say(aerogel, tiny_pipeline, tmp_path, captions, measure):
@@ -170,5 +170,6 @@ def test_records_that_do_not_fit(aerogel, tiny_pipeline, tmp_path, records, wron
 def test_one_source(aerogel, tiny_pipeline, tmp_path, records, captions):
     base = ["quantize", tiny_pipeline, "-o", tmp_path / "out", "--scheme", "W8A8", "--recorded-inputs", records[0]]
     assert "give one of --captions" in one_line(aerogel(*base, "--captions", captions("red")))
-    assert "--recorded-inputs have their own steps" in one_line(aerogel(*base, "--steps", 3))
+    assert "--steps says nothing with --recorded-inputs" in one_line(aerogel(*base, "--steps", 3))
+    assert "--frames says nothing with --recorded-inputs" in one_line(aerogel(*base, "--frames", 3))
     assert "none of its 4 records is of a chosen timestep" in one_line(aerogel(*base, "--timesteps", "7"))

@@ -344,4 +344,4 @@ def test_refused_flags(aerogel, four_blocks, tmp_path):
     assert "--without leaves entries out of a --recipe" in refused(aerogel, model, out, "--scheme", "W8A16", "--without", "svd_res")
     assert "no entry type 'svd_rez', did you mean 'svd_res'?" in refused(aerogel, model, out, "--recipe", path, "--without", "svd_rez")
     assert "/nowhere.yaml" in refused(aerogel, model, out, "--recipe", "/nowhere.yaml")
-    assert "W8A8_DYNAMIC needs no calibration" in refused(aerogel, model, out, "--recipe", recipe(tmp_path, linear()), "--steps", 3)
+    assert "--steps says nothing for W8A8_DYNAMIC, which needs no calibration" in refused(aerogel, model, out, "--recipe", recipe(tmp_path, linear()), "--steps", 3)

@@ -69,8 +69,3 @@ def test_without_list_the_rest_is_required(aerogel):
     assert done.returncode == 1 and done.stderr == "aerogel: [quantize] missing: MODEL --output --scheme (or give --list)\n"
     done = aerogel("quantize", "model", "--scheme", "W8A16")
     assert done.returncode == 1 and "missing: --output (or" in done.stderr
-
-
-def test_group_sizes_are_checked(aerogel):
-    done = aerogel("quantize", "model", "-o", "x", "--scheme", "W4A16", "--group-size", "48")
-    assert done.returncode != 0 and "--group-size" in done.stderr and "48" in done.stderr
