@@ -334,14 +334,22 @@ std::string gguf_text(const GgufFile& file, bool all) {
     return text;
 }
 
+void refuse_rank(const fs::path& path, const InspectOptions& options) {
+    if (options.rank < 0) return;
+    throw InvalidArgument(
+        fmt::format("[inspect] a rank is of quantized files, got {} for {}", options.rank, path.string()));
+}
+
 InspectReport inspect_tensors(const fs::path& path, const InspectOptions& options) {
     const SafetensorsFile file = SafetensorsFile::open(weights_of_model("inspect", path));
     if (CalibrationStats::is_statistics(file)) {
+        refuse_rank(path, options);
         const CalibrationStats stats = CalibrationStats::load(path);
         return {path, calibration_json(path.string(), stats),
                 calibration_text(path.string(), stats, options.all), 0};
     }
     if (foreign_checkpoint(file)) return inspect_quantized(file.path(), options);
+    refuse_rank(path, options);
     fs::path config = file.path().parent_path() / "config.json";
     if (!is_folder(path) || !path_exists(config)) config.clear();
     return {file.path(), tensors_json(file, config), tensors_text(file, config, options), 0};
@@ -349,6 +357,7 @@ InspectReport inspect_tensors(const fs::path& path, const InspectOptions& option
 
 // The transformer, where there is one, as it is alone; then all components.
 InspectReport inspect_pipeline(const fs::path& path, const InspectOptions& options) {
+    refuse_rank(path, options);
     const ComponentsReport components = inspect_components(path, options.known_families);
     InspectReport report = {path, {{"kind", "pipeline"}}, "", 0};
     if (is_folder(path / "transformer")) report = inspect_tensors(path, options);
@@ -364,6 +373,7 @@ InspectReport inspect(const fs::path& given, const InspectOptions& options) {
     const bool index = given.filename() == "model_index.json" && is_file(given);
     const fs::path path = !index ? given : given.has_parent_path() ? given.parent_path() : ".";
     if (has_extension(path, ".gguf") && !is_folder(path)) {
+        refuse_rank(path, options);
         const GgufFile file = GgufFile::open(path);
         return {path, gguf_json(file), gguf_text(file, options.all), 0};
     }

@@ -13,7 +13,7 @@
 namespace aerogel {
 
 struct InspectOptions {
-    int rank = -1;     ///< of the quantized files; -1: as the name says
+    int rank = -1;     ///< of quantized files, and of nothing else; -1: as the name says
     bool all = false;  ///< the text lists every layer and tensor; the JSON always does
     std::span<const FamilyRow> known_families = families();
 };

@@ -78,6 +78,8 @@ CASES = {
     f"{STATIC} --guidance nan": "--guidance: must be a finite number",
     f"{STATIC} --timesteps 0-99999999999": "--timesteps must be steps and ranges in [0, 3)",
     f"{STATIC} --rank 1.5": "--rank: must be a whole number from -1 to 1048576, got '1.5'",
+    "inspect model --rank 1": "[inspect] a rank is of quantized files, got 1 for model",
+    "inspect embeds.safetensors --rank 0": "[inspect] a rank is of quantized files, got 0 for embeds.safetensors",
     "inspect pair --rank -2": "--rank: must be a whole number",
     "dequantize pair --rank x -o f.safetensors": "--rank: must be a whole number",
     f"{GENERATE} --quantized pair --rank -9": "--rank: must be a whole number",
