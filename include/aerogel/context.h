@@ -6,8 +6,8 @@ namespace aerogel {
 
 /// The default suits nearly every call.
 struct Context {
-    /// Threads of the CPU that the call may use at most; 0: num_threads() of them. Results do not depend on
-    /// it.
+    /// Threads of the CPU that the call may use at most; 0: num_threads() of them, below: InvalidArgument.
+    /// Results do not depend on it.
     int threads = 0;
     /// The stream of the device that the call's work is put on (a CUstream); it must outlive the tensors
     /// used on it. Null: the default stream. The CPU has none.

@@ -12,7 +12,8 @@ namespace aerogel {
 
 /// Threads used by all operations: what set_num_threads() asked for, or AEROGEL_NUM_THREADS, or the number of
 /// cores the process may use; fewer where the system refuses threads (see thread_shortage()). Starts the
-/// pool.
+/// pool. Its threads take no signal that is sent to the process. Whatever rounding, flushing of denormal
+/// numbers or traps the calling thread has set, operations compute without and leave them as they were.
 int num_threads();
 
 /// Sets the number of threads (1 to 1024; InvalidArgument otherwise). May be called at any time: operations

@@ -26,6 +26,7 @@
 #include "base/cancellation.h"
 #include "base/environment.h"
 #include "base/fork.h"
+#include "base/standard_floats.h"
 
 namespace aerogel {
 namespace {
@@ -65,6 +66,26 @@ class Entered {
     Place before_;
 };
 
+/// Threads that are made while it lives get none of the signals that are sent to the process: those belong to
+/// the program's own threads. What a thread causes itself stays (core/mapped_file.h needs SIGBUS), and so
+/// does the timer of profilers.
+class SignalsElsewhere {
+  public:
+    SignalsElsewhere() {
+        sigset_t signals;
+        ::sigfillset(&signals);
+        for (const int own : {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF})
+            ::sigdelset(&signals, own);
+        ::pthread_sigmask(SIG_SETMASK, &signals, &before_);
+    }
+    ~SignalsElsewhere() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+    SignalsElsewhere(const SignalsElsewhere&) = delete;
+    SignalsElsewhere& operator=(const SignalsElsewhere&) = delete;
+
+  private:
+    sigset_t before_;
+};
+
 int available_cores() {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
@@ -94,6 +115,7 @@ class ThreadPool {
     explicit ThreadPool(int threads) : wanted_(threads) {
         workers_.reserve(static_cast<std::size_t>(threads - 1));
         const RoomForWork room;
+        const SignalsElsewhere signals;
         refused_ = room.found() ? 0 : ENOMEM;
         for (int worker = 1; worker < threads && refused_ == 0; ++worker) {
             try {
@@ -215,11 +237,7 @@ class ThreadPool {
     }
 
     void serve(int worker) {
-        // Whoever made the thread may block it, but core/mapped_file.h needs it where files are read.
-        sigset_t bus_error;
-        ::sigemptyset(&bus_error);
-        ::sigaddset(&bus_error, SIGBUS);
-        ::pthread_sigmask(SIG_UNBLOCK, &bus_error, nullptr);
+        const StandardFloats floats;  // a thread begins with those of its maker
         std::uint64_t seen = 0;
         while (true) {
             if (!spin_while(generation_, seen)) generation_.wait(seen);
@@ -329,6 +347,10 @@ void parallel_for(std::int64_t count, Task task) {
 }
 
 void run_operation(FunctionRef<void()> body, int threads) {
+    if (threads < 0) {
+        throw InvalidArgument("[threads] a call may use 0 (all) or more threads, got " +
+                              std::to_string(threads));
+    }
     if (here.worker != kOutside) return body();  // a part of the task around it
     stop_if_cancelled();
     const Operation* outer = here.operation;
@@ -337,6 +359,7 @@ void run_operation(FunctionRef<void()> body, int threads) {
     if (threads > 0) own.threads = std::min(own.threads, threads);
     {
         const Entered entered({nullptr, kOutside, &own});
+        const StandardFloats floats;
         try {
             body();
         } catch (...) {

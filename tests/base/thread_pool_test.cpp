@@ -3,9 +3,12 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <xmmintrin.h>
 
 #include <array>
 #include <atomic>
+#include <barrier>
 #include <cmath>
 #include <string>
 #include <thread>
@@ -183,6 +186,54 @@ TEST_F(ThreadPool, WrongNumbersOfThreadsAreRefused) {
         }
     }
     EXPECT_EQ(num_threads(), before_);
+    EXPECT_THROW(run_operation([] {}, -1), InvalidArgument);
+}
+
+// What a worker finds as soon as all of them have come, so that none is left out.
+template <typename Look>
+void on_every_thread(int threads, const Look& look) {
+    std::barrier<> all(threads);
+    parallel_for(threads, [&](std::int64_t, int worker) {
+        all.arrive_and_wait();
+        look(worker);
+    });
+}
+
+TEST_F(ThreadPool, HowTheCallerComputesChangesNothing) {
+    set_num_threads(4);
+    constexpr unsigned kFlushRoundUpAndTrap = 0x8040U | 0x4000U | 0x1D00U;
+    const unsigned before = _mm_getcsr();
+    for (const bool started : {false, true}) {
+        if (started) parallel_for(4, [](std::int64_t, int) {});
+        _mm_setcsr(kFlushRoundUpAndTrap);
+        std::array<unsigned, 4> found = {};
+        on_every_thread(4, [&](int worker) { found.at(static_cast<std::size_t>(worker)) = _mm_getcsr(); });
+        const unsigned after = _mm_getcsr();
+        _mm_setcsr(before);
+        EXPECT_EQ(after, kFlushRoundUpAndTrap);
+        for (const unsigned state : found) EXPECT_EQ(state & 0xFFC0U, 0x1F80U);
+        set_num_threads(3);
+        set_num_threads(4);
+    }
+}
+
+TEST_F(ThreadPool, SignalsOfTheProcessAreNotForWorkers) {
+    set_num_threads(3);
+    sigset_t before;
+    pthread_sigmask(SIG_BLOCK, nullptr, &before);
+    std::array<bool, 3> terminates = {}, faults = {};
+    on_every_thread(3, [&](int worker) {
+        sigset_t blocked;
+        pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+        terminates.at(static_cast<std::size_t>(worker)) = sigismember(&blocked, SIGTERM) == 0;
+        faults.at(static_cast<std::size_t>(worker)) = sigismember(&blocked, SIGBUS) == 0;
+    });
+    EXPECT_EQ(terminates, (std::array<bool, 3>{true, false, false}));
+    EXPECT_EQ(faults, (std::array<bool, 3>{true, true, true}));
+    sigset_t after;
+    pthread_sigmask(SIG_BLOCK, nullptr, &after);
+    for (int signal = 1; signal < SIGRTMIN; ++signal)
+        EXPECT_EQ(sigismember(&after, signal), sigismember(&before, signal)) << signal;
 }
 
 }  // namespace
