@@ -22,8 +22,8 @@ enum class AttentionLayout : std::uint8_t { bnsd, bsnd };
 /// [heads]). x_q = round(x / scale + offset) in -128..127. Undefined offsets are 0; they must be whole
 /// numbers.
 struct AttentionScales {
-    Tensor q_scale, k_scale, v_scale;
-    Tensor q_offset, k_offset, v_offset;
+    Tensor q_scale = {}, k_scale = {}, v_scale = {};
+    Tensor q_offset = {}, k_offset = {}, v_offset = {};
 };
 
 struct AttentionOptions {
@@ -34,7 +34,7 @@ struct AttentionOptions {
     /// 2603.08982). Not with causal, bias or calibrated scales, and on the CPU only. A value that is not
     /// finite then also reaches queries that skip its block.
     bool centroids = false;
-    float scale = 0.0F;   ///< <= 0: head_dim^-0.5
+    float scale = 0.0F;   ///< finite; <= 0: head_dim^-0.5
     bool causal = false;  ///< query i sees no key after i + k_len - q_len; not with int8
     /// f32 [heads of q, q_len + k_len - 1], or no data: [h, j - i + q_len - 1] is added to the score of query
     /// i and key j in head h (relative position bias; Raffel et al., T5, 2020). Format none only.
@@ -68,12 +68,12 @@ struct AttentionOptions {
 
 /// o = softmax(scale * q k^T + bias) v per head. q, k, v, o: one dtype (f32 or bf16, on CUDA also f16), 4-D
 /// in options.layout, head_dim 1..256, last axis contiguous; q_len and k_len may differ. k and v may have
-/// fewer heads than q: head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). Throws
-/// InvalidArgument when shapes do not fit. Format none: sums are float32, as are the softmax weights; with
-/// AMX or AVX-512 BF16 those of bf16 are rounded to bf16 before they are multiplied with v, and numbers below
-/// 2^-126 count as zero. Causal: a NaN or infinity in v also reaches queries up to 127 tokens before it.
-/// Other formats (docs/attention.md has the arithmetic): a value that is not finite makes NaN all outputs
-/// whose scale it spoils.
+/// fewer heads than q: head h then reads theirs h / (q heads / k heads) (GQA, Ainslie et al. 2023). o
+/// shares no memory with q, k, v and lse. InvalidArgument when shapes or options do not fit. Format none:
+/// sums are float32, as are the softmax weights; with AMX or AVX-512 BF16 those of bf16 are rounded to bf16
+/// before they are multiplied with v, and numbers below 2^-126 count as zero. Causal: a NaN or infinity in v
+/// also reaches queries up to 127 tokens before it. Other formats (docs/attention.md has the arithmetic): a
+/// value that is not finite makes NaN all outputs whose scale it spoils.
 void attention(const TensorView& q, const TensorView& k, const TensorView& v, const MutableView& o,
                const AttentionOptions& options = {});
 
@@ -81,9 +81,9 @@ void attention(const TensorView& q, const TensorView& k, const TensorView& v, co
 /// tokens, which attend to each other only; the lengths sum to `tokens`. k and v may have fewer heads, as
 /// above.
 struct PackedSequences {
-    TensorView q, k, v;
-    MutableView o;
-    std::span<const std::int64_t> seq_len;
+    TensorView q = {}, k = {}, v = {};
+    MutableView o = {};
+    std::span<const std::int64_t> seq_len = {};
 };
 
 /// attention() of every sequence. options.mask must be null, the layout is ignored.
@@ -91,10 +91,10 @@ void attention_packed(const PackedSequences& sequences, const AttentionOptions& 
 
 /// How one attention module of a model is quantized.
 struct AttentionQuantization {
-    std::string quant_type;  ///< of the file format: "FP8_DYNAMIC", "FAQUANT" ...
+    std::string quant_type = {};  ///< of the file format: "FP8_DYNAMIC", "FAQUANT" ...
     AttentionFormat format = AttentionFormat::int8;
-    Tensor q_rotation, k_rotation;          ///< [head_dim, head_dim] f32 or bf16, both or none
-    std::optional<AttentionScales> scales;  ///< calibrated int8
+    Tensor q_rotation = {}, k_rotation = {};     ///< [head_dim, head_dim] f32 or bf16, both or none
+    std::optional<AttentionScales> scales = {};  ///< calibrated int8
 };
 
 }  // namespace aerogel

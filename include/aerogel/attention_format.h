@@ -39,8 +39,13 @@ inline constexpr std::array<AttentionFormatRow, 7> kAttentionFormats = {{
     {AttentionFormat::int8_qk, "int8_qk", "", {}, ""},
 }};
 
+/// Throws InvalidArgument: there is no format with this number.
+[[noreturn]] void no_attention_format(AttentionFormat format);
+
 constexpr const AttentionFormatRow& attention_format_row(AttentionFormat format) {
-    return kAttentionFormats[static_cast<std::size_t>(format)];
+    const auto number = static_cast<std::size_t>(format);
+    if (number >= kAttentionFormats.size()) no_attention_format(format);
+    return kAttentionFormats[number];
 }
 constexpr std::string_view to_string(AttentionFormat format) {
     return attention_format_row(format).name;

@@ -20,15 +20,15 @@ enum class PairLayout : std::uint8_t { v0, v1, comfy };
 /// One description: `model_quant_type` and (tensor name -> quant type) in file order; what is read has types
 /// in upper case.
 struct QuantDescription {
-    std::string model_quant_type;
-    std::vector<std::pair<std::string, std::string>> entries;
+    std::string model_quant_type = {};
+    std::vector<std::pair<std::string, std::string>> entries = {};
 
     /// Reads a description. IoError / InvalidArgument (file, key, expected, got).
     static QuantDescription read(const std::filesystem::path& path);
     /// The same from a text; `where` ("[description] FILE") begins every error.
     static QuantDescription parse(std::string_view text, const std::string& where);
     /// Writes it through a temporary name: v0 with indent 2 and `model_quant_type` first, v1 with indent 4
-    /// and `model_quant_type` last.
+    /// and `model_quant_type` last. IoError; InvalidArgument for names that are not UTF-8, and for comfy.
     void write(const std::filesystem::path& path, PairLayout layout = PairLayout::v0) const;
     /// The quant type of a tensor, or an empty string.
     std::string type_of(const std::string& tensor_name) const;

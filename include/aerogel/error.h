@@ -1,5 +1,6 @@
 // Errors of the library. Every public function reports bad input by one of these; the message
-// names the operation first, then both sides: "[linear] k must be 64, got 100 (x f32[2,100])".
+// names the operation first, then both sides: "[linear] k must be 64, got 100 (x f32[2,100])". Besides them
+// there is std::bad_alloc, and what functions of the caller throw (progress ...) passes through as it is.
 // layer: base
 #pragma once
 

@@ -21,17 +21,17 @@ namespace aerogel {
 /// A Linear that can be exchanged, under its name in the original's named_modules()
 /// ("blocks.0.attn1.to_q"); `layer` is null where the model has no such layer.
 struct LinearSlot {
-    std::string name;
-    std::unique_ptr<Linear> layer;
+    std::string name = {};
+    std::unique_ptr<Linear> layer = {};
     explicit operator bool() const { return layer != nullptr; }
 };
 
 /// An attention module that can be quantized.
 struct AttentionSlot {
-    std::string name;  ///< "blocks.0.attn1"
+    std::string name = {};  ///< "blocks.0.attn1"
     std::int64_t heads = 0;
     std::int64_t head_dim = 0;
-    std::optional<AttentionQuantization> quantization;  ///< nullopt: float
+    std::optional<AttentionQuantization> quantization = {};  ///< nullopt: float
 };
 
 struct OriginalName;

@@ -36,8 +36,8 @@ class Linear {
     virtual std::int64_t in_features() const = 0;
     virtual std::int64_t out_features() const = 0;
     /// x f32|bf16, on CUDA devices f16 as well, [..., in_features] -> y f32|bf16|f16 [..., out_features]
-    /// (last axis contiguous, leading axes flattened; a 2-D view may have a row stride). InvalidArgument when
-    /// shapes or types do not fit.
+    /// (last axis contiguous, leading axes flattened; a 2-D view may have a row stride). x and y share no
+    /// memory. InvalidArgument when shapes or types do not fit. Safe from several threads.
     virtual void forward(const TensorView& x, const MutableView& y, const StepContext& step) const = 0;
     /// "FLOAT", "W8A8_DYNAMIC" ...
     virtual std::string scheme() const = 0;
@@ -52,9 +52,9 @@ class Linear {
 /// A float matrix that lies in a file and is read when it is needed, any number of times.
 struct StoredWeight {
     DType dtype = DType::f32;             ///< of what read() gives: f32, bf16 or f16
-    Shape shape;                          ///< [n,k]
+    Shape shape = {};                     ///< of the same: [n,k]
     std::size_t stored_bytes = 0;         ///< in the file
-    std::function<Tensor()> read;         ///< a view of the mapped file, or a fresh array
+    std::function<Tensor()> read = {};    ///< a view of the mapped file, or a fresh array; never empty
     std::function<void()> prefetch = {};  ///< asks the system to begin reading; may be empty
     std::function<void()> release = {};   ///< what was mapped leaves this process's memory; may be empty
     std::function<void()> check = {};  ///< IoError when what was read is not what the file held; may be empty

@@ -14,7 +14,7 @@ namespace aerogel {
 
 /// Low-rank changes of a transformer's Linears in a file (aerogel/lora.h), and how much of them is added.
 struct LoraFile {
-    std::filesystem::path path;
+    std::filesystem::path path = {};
     double weight = 1.0;
 };
 
@@ -33,7 +33,7 @@ struct LoadOptions {
     /// Merged into the float weights, one after the other, before anything is quantized: as load_lora().
     /// Not with `quantized`, whose weights are what they are.
     std::vector<LoraFile> loras = {};
-    int rank = -1;  ///< of the pair, -1: taken from the description's file name
+    int rank = -1;  ///< of the pair `quantized`, -1: taken from the description's file name
     /// Where nothing else is asked for and the float weights would take more than half of the memory:
     /// quantizes to W8A8_DYNAMIC, or to W4A8 where that would take more than half as well; a text encoder to
     /// W8A16 or W4A16. Of a model with many weights outside of its default layers (the modulation of
@@ -42,7 +42,8 @@ struct LoadOptions {
     bool automatic = false;
     /// Told what became of the layers, where something was quantized.
     std::function<void(const QuantizeReport& report)> on_quantized = {};
-    /// Told after each layer that is quantized while loading what share of them is done; throws to stop.
+    /// Told after each layer that is quantized while loading what share of them is done; what it throws stops
+    /// the loading and passes through.
     std::function<void(double done)> on_progress = {};
 };
 

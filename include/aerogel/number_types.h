@@ -57,9 +57,9 @@ Float16 to_float16(float x);
 Float8E4M3 to_float8_e4m3(float x, bool saturate = false);
 /// NaN stays NaN. Overflow goes to infinity, or to +-57344 when `saturate`.
 Float8E5M2 to_float8_e5m2(float x, bool saturate = false);
-/// Overflow goes to +-6; NaN to +0 has no meaning in FP4 and gives the negative zero code 8.
+/// Overflow goes to +-6. FP4 has no NaN: one becomes the negative zero, code 8.
 Float4E2M1 to_float4_e2m1(float x);
-/// Clamps to -8 .. 7.
+/// Clamps to -8 .. 7; NaN becomes 0.
 Int4 to_int4(float x);
 
 }  // namespace aerogel

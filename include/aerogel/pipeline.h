@@ -25,28 +25,28 @@ namespace aerogel {
 /// pipeline folder.
 struct SamplingOptions {
     /// Sizes are pixels where the folder has a VAE, else those of the transformer's sample.
-    std::optional<int> frames;
-    std::optional<int> height;
-    std::optional<int> width;
-    std::optional<int> steps;
+    std::optional<int> frames = {};
+    std::optional<int> height = {};
+    std::optional<int> width = {};
+    std::optional<int> steps = {};
     /// The number that diffusers' pipeline takes. 1 or less = none (one forward pass per step); Z-Image: 0 =
     /// none.
-    std::optional<double> guidance;
-    std::optional<double> guidance_2;  ///< of the second expert; default: guidance
-    std::optional<double> shift;       ///< default: the scheduler's, by the number of tokens where it says so
-    std::optional<SamplerKind> sampler;
+    std::optional<double> guidance = {};
+    std::optional<double> guidance_2 = {};  ///< of the second expert; default: guidance
+    std::optional<double> shift = {};  ///< default: the scheduler's, by the number of tokens where it says so
+    std::optional<SamplerKind> sampler = {};
     std::uint64_t seed = 0;  ///< of the (first) video's noise; the next one takes the next seed
     /// Makes the first frame in a pass of its own from the caption, densely, before the others, if there are
     /// any; not where one is given.
-    std::optional<bool> image_first;
+    std::optional<bool> image_first = {};
     /// In [0, 1). Frames start one after the other: the last one after this share of the steps, each then
     /// takes the same number of steps, and a frame sees clearer ones before it. For models trained with noise
     /// levels per frame (Diffusion Forcing, arXiv 2407.01392; `ar_step` of SkyReels-V2). 0: all frames
     /// together.
-    std::optional<double> stagger;
+    std::optional<double> stagger = {};
     /// Steps that leave blocks of the transformer out; passes with and without the caption decide by
     /// themselves.
-    StepCacheConfig cache;
+    StepCacheConfig cache = {};
 };
 
 /// What becomes of a component of a pipeline when its turn is over.
@@ -59,49 +59,50 @@ enum class Keep : std::uint8_t {
     nothing
 };
 
-/// Settings of one video.
+/// Settings of one video. Its functions are called on the thread of generate(); what they throw ends it and
+/// passes through.
 struct GenerateOptions {
-    std::string prompt;  ///< UTF-8
-    std::string negative_prompt;
-    Tensor prompt_embeds;           ///< f32 [1, text_len, text_dim] instead of `prompt`
-    Tensor negative_prompt_embeds;  ///< the same for guidance
-    SamplingOptions sampling;
+    std::string prompt = {};  ///< UTF-8
+    std::string negative_prompt = {};
+    Tensor prompt_embeds = {};           ///< f32 [1, text_len, text_dim] instead of `prompt`
+    Tensor negative_prompt_embeds = {};  ///< the same for guidance
+    SamplingOptions sampling = {};
     /// A picture (.png, .jpg, .webp) that the video begins with, resized to its size: for image-to-video
     /// models (WanImageToVideoPipeline, where one must be given) and those whose model_index.json says
     /// expand_timesteps.
-    std::filesystem::path image;
+    std::filesystem::path image = {};
     /// The picture that the video of an image-to-video model ends with; empty: none.
-    std::filesystem::path last_image;
+    std::filesystem::path last_image = {};
     /// f32 [channels, frames of one patch, height, width]: this part of the video is given. Its tokens keep
     /// it and timestep 0 in every step, as in Wan 2.2's text-and-image-to-video model (diffusers:
     /// expand_timesteps).
-    Tensor first_frame;
-    std::optional<SparseConfig> sparse;
+    Tensor first_frame = {};
+    std::optional<SparseConfig> sparse = {};
     /// What timestep-aware layers do in each step; unset: what they hold decides.
-    std::optional<TimestepPolicyConfig> timestep_policy;
+    std::optional<TimestepPolicyConfig> timestep_policy = {};
     /// The policy of policy_static_from(transformer, step), in place of `timestep_policy`.
-    std::optional<int> first_static_step;
+    std::optional<int> first_static_step = {};
     bool decode = true;  ///< false: the result is latents, and no VAE is loaded
     Keep keep = Keep::on_device;
     /// Where there is a VAE: a small picture f32 [3, 1, rows, columns] in [-1, 1], a pixel for each place of
     /// the latents of the middle frame, of what the video will be as far as the model knows in this step
     /// (0-based).
-    std::function<void(int step, const Tensor& picture)> on_preview;
+    std::function<void(int step, const Tensor& picture)> on_preview = {};
     int preview_every = 1;  ///< steps from one preview to the next
     /// Called when a part of the work begins ("load text_encoder", "encode prompt", "load vae", "encode
     /// image", "load image_encoder", "look at image", "load transformer", "denoise", "load transformer_2" in
     /// its middle, "decode") and as it advances, with the share that is done; return false to stop. It must
     /// not call the pipeline.
-    std::function<bool(std::string_view stage, double done)> on_stage;
+    std::function<bool(std::string_view stage, double done)> on_stage = {};
     /// Called after each step with the seconds it took, without its preview, and the number of steps done, of
     /// all steps of all videos (0 while a first frame is made); return false to stop (generate() then throws
     /// Cancelled).
-    std::function<bool(int step, int steps, double seconds)> progress;
+    std::function<bool(int step, int steps, double seconds)> progress = {};
     /// Called before every forward pass with the caption (not before those of the guidance).
-    std::function<void(int step, const TransformerInput& input)> on_transformer_input;
+    std::function<void(int step, const TransformerInput& input)> on_transformer_input = {};
     /// Passed on to every forward pass, see TransformerStep (calibration, mining).
-    std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input;
-    std::function<void(int step, const AttentionInput& input)> on_attention_input;
+    std::function<void(const std::string& linear, int step, const TensorView& x)> on_linear_input = {};
+    std::function<void(int step, const AttentionInput& input)> on_attention_input = {};
 };
 
 /// A sparse call of one step and block.
@@ -109,12 +110,12 @@ struct SparseCall {
     int step = 0;
     int block = 0;
     bool conditional = true;  ///< false: the guidance pass without the caption
-    SparseReport report;
+    SparseReport report = {};
 };
 
 /// How long a part of the work took.
 struct StageSeconds {
-    std::string stage;
+    std::string stage = {};
     double seconds = 0.0;
 };
 
@@ -127,14 +128,14 @@ struct CachedPass {
 struct GenerateResult {
     /// f32 [channels, frames, height, width]: pixels in [-1, 1], or latents where there is no VAE or
     /// GenerateOptions::decode is false.
-    Tensor video;
+    Tensor video = {};
     bool is_latents = false;
-    std::vector<StageSeconds> stages;  ///< in the order in which they ended; of the whole call
-    std::vector<double> step_seconds;
+    std::vector<StageSeconds> stages = {};  ///< in the order in which they ended; of the whole call
+    std::vector<double> step_seconds = {};
     double first_frame_seconds = 0.0;  ///< image_first: seconds of the pass for the first frame
     std::size_t weight_bytes = 0;      ///< of the transformers that ran, as stored
-    std::vector<SparseCall> sparse_calls;
-    std::vector<CachedPass> cached_passes;  ///< with SamplingOptions::cache, in order
+    std::vector<SparseCall> sparse_calls = {};
+    std::vector<CachedPass> cached_passes = {};  ///< with SamplingOptions::cache, in order
 };
 
 /// A folder of diffusers: model_index.json, transformer/ (and transformer_2/), and optionally text_encoder/
@@ -152,9 +153,10 @@ class Pipeline {
                          const LoadOptions& text_encoder = {},
                          const std::optional<LoadOptions>& transformer_2 = std::nullopt);
     static Pipeline load(const std::filesystem::path& folder, Device device = {});
-    /// The same with another transformer than that of the folder, of a family of one's own perhaps. The other
-    /// components are loaded on its device.
+    /// The same with another transformer (not null) than that of the folder, of a family of one's own
+    /// perhaps. The other components are loaded on its device.
     static Pipeline load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer);
+    /// What is moved from gives InvalidArgument.
     Pipeline(Pipeline&&) noexcept;
     Pipeline& operator=(Pipeline&&) noexcept;
     ~Pipeline();
@@ -173,10 +175,9 @@ class Pipeline {
     /// `options` with what is unset in `sampling` filled in from the folder; sizes that it does not know stay
     /// unset.
     GenerateOptions with_defaults(GenerateOptions options) const;
-    /// Whether generate() runs passes without the caption, or with the negative one; `options` as
-    /// with_defaults() gives them.
+    /// Whether generate() runs passes without the caption, or with the negative one.
     bool guides(const GenerateOptions& options) const;
-    /// Whether it runs the text encoder; the same options.
+    /// Whether it runs the text encoder.
     bool encodes_text(const GenerateOptions& options) const;
     /// InvalidArgument on sizes that the model cannot make, a first frame of another size, a prompt without
     /// text encoder ...
@@ -191,6 +192,7 @@ class Pipeline {
     struct Parts;
     class LettingGo;
     explicit Pipeline(std::unique_ptr<Parts> parts);
+    Parts& parts() const;
     Transformer& loaded(int expert) const;
     std::unique_ptr<Parts> parts_;
 };

@@ -16,22 +16,23 @@ namespace aerogel {
 
 /// Everything a quantized layer stores, as read from its files.
 struct QuantizedLinearWeights {
-    std::string scheme;  ///< "W8A8_DYNAMIC", "W8A16", "W8A8", "W8A8_TIMESTEP", without suffixes such as _SVD
-    QuantizedTensor weight;
-    Tensor bias;       ///< f32 [n] or undefined
-    Tensor mul_scale;  ///< f32 [k] or undefined: x' = x * mul_scale (1 / smoothing factor)
+    std::string scheme =
+        {};  ///< "W8A8_DYNAMIC", "W8A16", "W8A8", "W8A8_TIMESTEP", without suffixes such as _SVD
+    QuantizedTensor weight = {};
+    Tensor bias = {};       ///< f32 [n] or undefined
+    Tensor mul_scale = {};  ///< f32 [k] or undefined: x' = x * mul_scale (1 / smoothing factor)
     /// f32 [k / block, block] of +-1 or undefined: the weight is stored times R, the transforms of `block`
     /// columns each after these signs, and x' is multiplied by R at run time.
-    Tensor rotation;
+    Tensor rotation = {};
     RotationKind rotation_kind = RotationKind::hadamard;  ///< of the transforms
     /// i32 [k] or undefined: column i of all arrays belongs to column column_order[i] of x (GPTQ's act order,
     /// without mul_scale; on GPUs without low-rank factors).
-    Tensor column_order;
+    Tensor column_order = {};
     /// f32|bf16|f16 [r,k] and [n,r], or undefined: y += (x' l1^T) l2^T, x' before the rotation.
-    Tensor low_rank_l1, low_rank_l2;
+    Tensor low_rank_l1 = {}, low_rank_l2 = {};
     /// Static scales of the activations, one set per step (W8A8: one in all), or undefined: f32 [steps] twice
     /// (offsets are whole numbers), i32 and f32 [steps,n].
-    Tensor input_scale, input_offset, quant_bias, deq_scale;
+    Tensor input_scale = {}, input_offset = {}, quant_bias = {}, deq_scale = {};
     /// Bytes of the layer's tensors in its files; 0 = count the arrays above.
     std::size_t stored_bytes = 0;
     /// IoError when the mapped file that arrays are views of has been shortened since: they have lost bytes.

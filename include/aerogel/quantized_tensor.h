@@ -28,14 +28,14 @@ struct QuantizedTensor {
     std::int64_t group_size = 0;
     /// Stored values; dtype and shape belong to the format (int8: i8[rows, columns]). Formats of four bits
     /// put two columns into a byte, the even one low: u8[rows, ceil(columns / 2)].
-    Tensor data;
+    Tensor data = {};
     /// f32 [rows, groups], MX formats u8 [rows, ceil(columns / 32)] (255 is not a scale); undefined for
     /// float formats.
-    Tensor scale;
+    Tensor scale = {};
     /// f32 [rows, groups] integral values; undefined when symmetric.
-    Tensor offset;
+    Tensor offset = {};
     /// f32 [rows, ceil(columns / dual_block)], mxfp4_dual only.
-    Tensor dual_scale;
+    Tensor dual_scale = {};
     /// Columns that share a dual scale, a multiple of 32.
     std::int64_t dual_block = 512;
 

@@ -17,14 +17,15 @@ namespace aerogel {
 
 /// Name, type and shape of a tensor, known before its bytes are.
 struct TensorInfo {
-    std::string name;
+    std::string name = {};
     DType dtype = DType::f32;
-    Shape shape;
+    Shape shape = {};
 
     std::size_t bytes() const { return static_cast<std::size_t>(element_count(shape)) * size_of(dtype); }
 };
 
 /// A mapped safetensors file, all the shards of an index, or tensors in memory, as one set of named tensors.
+/// Copies share it. Safe from several threads. One that nothing was opened for gives InvalidArgument.
 class SafetensorsFile {
   public:
     /// Opens a ".safetensors" file or a ".safetensors.index.json". Throws IoError when it cannot be
@@ -57,13 +58,15 @@ class SafetensorsFile {
 
   private:
     struct State;
+    const State& state() const;
     std::shared_ptr<const State> state_;
 };
 
 /// Writes a safetensors file: all tensors are announced first and then written in that order.
 class SafetensorsWriter {
   public:
-    /// Opens "<path>.tmp" next to the target and writes the header.
+    /// Opens "<path>.tmp" next to the target and writes the header. InvalidArgument for tensors that a file
+    /// cannot hold; IoError, here and below.
     SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors,
                       const std::map<std::string, std::string>& metadata = {});
     /// Removes the temporary file if finish() was not reached.
@@ -71,9 +74,10 @@ class SafetensorsWriter {
     SafetensorsWriter(const SafetensorsWriter&) = delete;
     SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-    /// Writes the next tensor in the announced order; InvalidArgument when name, dtype or shape differ.
+    /// Writes the next tensor in the announced order, contiguous and in the CPU's memory; InvalidArgument
+    /// when name, dtype or shape differ.
     void write(const std::string& name, const TensorView& tensor);
-    /// Checks that all tensors were written, syncs the file and gives it its final name.
+    /// Checks that all tensors were written, syncs the file and gives it its final name; once.
     void finish();
 
   private:

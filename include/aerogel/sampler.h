@@ -27,7 +27,7 @@ struct NoiseLevels {
     /// them, instead of to the lowest level of training.
     bool even = false;
     /// In (0, 1): the levels are stretched so that the last one is this ("shift_terminal").
-    std::optional<double> terminal;
+    std::optional<double> terminal = {};
 };
 
 class Sampler {
@@ -37,8 +37,8 @@ class Sampler {
     virtual ~Sampler() = default;
     /// Timesteps to give the model, one per step (sigma * 1000).
     virtual const std::vector<float>& timesteps() const = 0;
-    /// Advances the sample in place from step `index` with the model's velocity (both f32, of one shape,
-    /// on one device).
+    /// Advances the sample in place from step `index` with the model's velocity (both f32, contiguous, of one
+    /// shape, on one device). unipc takes the steps of one sample in order. InvalidArgument.
     virtual void step(int index, const TensorView& velocity, const MutableView& sample) = 0;
 };
 

@@ -52,7 +52,7 @@ struct LatentShape {
 /// One video of a sequence that holds several; all tokens outside of the spans count as text.
 struct VideoSpan {
     std::int64_t start = 0;  ///< its first token
-    LatentShape latent;
+    LatentShape latent = {};
 };
 
 /// Where video and text lie in a sequence, [text | video] or [video | text].
@@ -78,7 +78,8 @@ AttentionOptions sparse_options(AttentionFormat format);
 bool rotates_sparse_calls(AttentionFormat format);
 
 /// f32 [head_dim, head_dim]: blocks of a Hadamard matrix (Sylvester) of the largest power of two that divides
-/// head_dim, over the root of its order. Orthogonal for every head_dim, so that scores stay.
+/// head_dim, over the root of its order. Orthogonal for every head_dim, so that scores stay. InvalidArgument
+/// below 1.
 Tensor hadamard_matrix(std::int64_t head_dim);
 
 /// How a plan is made: as the call will be computed, and what is decided already.
@@ -112,24 +113,24 @@ double density_of(const std::vector<SparseHead>& heads);
 
 /// Row i of a head's queries and outputs is token q[i] of the sequence, of its keys and values token k[i].
 struct TokenLayout {
-    std::vector<std::int32_t> q, k;
+    std::vector<std::int32_t> q = {}, k = {};
 };
 
 struct PlanOnDevice;
 
 /// What is computed of one call. It fits every call of the same sizes.
 struct SparsePlan {
-    std::vector<SparseHead> heads;      ///< batch * heads; of a plan on a device see heads_of()
-    std::string dense_because;          ///< why the call stays dense ("fewer than 32 video blocks"), or empty
-    bool predicted = true;              ///< false: the mask or the head types were given
-    bool centroids = false;             ///< skipped blocks count as their means
-    double seconds = 0.0;               ///< of making it: recognition, orders, means and masks
-    BlockMask mask;                     ///< over the rows in the orders below; row_start is empty when dense
-    std::vector<TokenLayout> orders;    ///< that heads have; empty: all tokens as they lie
-    std::vector<std::size_t> order_of;  ///< index into `orders` per head; empty as they are
+    std::vector<SparseHead> heads = {};  ///< batch * heads; of a plan on a device see heads_of()
+    std::string dense_because = {};  ///< why the call stays dense ("fewer than 32 video blocks"), or empty
+    bool predicted = true;           ///< false: the mask or the head types were given
+    bool centroids = false;          ///< skipped blocks count as their means
+    double seconds = 0.0;            ///< of making it: recognition, orders, means and masks
+    BlockMask mask = {};             ///< over the rows in the orders below; row_start is empty when dense
+    std::vector<TokenLayout> orders = {};    ///< that heads have; empty: all tokens as they lie
+    std::vector<std::size_t> order_of = {};  ///< index into `orders` per head; empty as they are
     /// With keep_cells: i8 [batch, heads, query blocks, key blocks] of 0 and 1, in the blocks and the order
     /// of the pattern (docs/sparse_attention.md), all 1 when dense.
-    Tensor cells;
+    Tensor cells = {};
     /// Not null: the plan was made from q and k on a device that decides by itself. Masks and orders lie
     /// there, for calls with arrays there, and those above are empty until on_host().
     std::shared_ptr<const PlanOnDevice> on_device = {};
@@ -158,8 +159,8 @@ SparsePlan on_host(const SparsePlan& plan);
 
 /// The arrays of one call: q and o of one shape, k and v of one.
 struct AttentionArrays {
-    TensorView q, k, v;
-    MutableView o;
+    TensorView q = {}, k = {}, v = {};
+    MutableView o = {};
 };
 
 /// o = attention of q, k and v over what the plan computes. `options` have no mask, and causal with format

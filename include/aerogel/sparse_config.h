@@ -19,7 +19,7 @@ struct SparseConfig {
     int start_step = 0;                              ///< dense before this step
     int end_step = -1;                               ///< dense from this step on; -1 = never
     std::vector<int> skip_layers = {};               ///< dense blocks
-    /// A plan serves for so many steps, see SparsePlans.
+    /// A plan serves for so many steps (at least 1), see SparsePlans.
     int mask_refresh_steps = 1;
     std::shared_ptr<const SparseProfile> profile = {};  ///< rf_v1: pins the head types, nothing is recognised
 
@@ -34,15 +34,15 @@ struct SparseConfig {
 /// The plans of one sequence of passes (one per caption), kept from step to step, by block of the model.
 struct KeptSparsePlan {
     int step = -1;  ///< in which it was made; -1: never
-    SparsePlan plan;
+    SparsePlan plan = {};
 };
 using SparsePlans = std::vector<KeptSparsePlan>;
 
 /// What one sparse call of a model did.
 struct SparseReport {
-    std::vector<SparseHead> heads;  ///< batch * heads
-    std::string dense_because;      ///< as in SparsePlan
-    bool predicted = true;          ///< false: decided by a kept plan or a profile
+    std::vector<SparseHead> heads = {};  ///< batch * heads
+    std::string dense_because = {};      ///< as in SparsePlan
+    bool predicted = true;               ///< false: decided by a kept plan or a profile
     double predict_seconds = 0.0;
     double attention_seconds = 0.0;
     /// Of a plan on a device, until read(): heads and dense_because are not known yet. The seconds are those

@@ -24,11 +24,12 @@ struct ProfileSpan {
 /// "protect_first_frame", "steps", "layers": [[head: [[first_step, end_step, type, recall], ...], ...],
 /// ...]}.
 struct SparseProfile {
-    LatentShape latent_shape;  ///< of the mined videos, in tokens; others may use the profile all the same
+    LatentShape latent_shape =
+        {};  ///< of the mined videos, in tokens; others may use the profile all the same
     SparsePattern pattern = {.type = "rf_v1"};  ///< its sparsity, block size and protect_first_frame
     int steps = 0;
-    std::vector<std::vector<std::vector<ProfileSpan>>>
-        layers;  ///< [layer][head]: spans that cover 0 .. steps
+    /// [layer][head]: spans that cover 0 .. steps.
+    std::vector<std::vector<std::vector<ProfileSpan>>> layers = {};
 
     /// IoError when unreadable; InvalidArgument (key, expected, found) when it is not such a file.
     static SparseProfile read(const std::filesystem::path& path);

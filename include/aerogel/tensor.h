@@ -41,7 +41,7 @@ enum class DType : std::uint8_t {
     f64,
 };
 
-/// Bytes of one element.
+/// Bytes of one element. InvalidArgument for a number that is none of the types, here and below.
 std::size_t size_of(DType dtype);
 /// Short lower-case name: "f32", "bf16", "i8" ...
 std::string_view to_string(DType dtype);
@@ -50,6 +50,8 @@ using Shape = std::vector<std::int64_t>;
 
 /// Product of the dimensions (1 for a scalar). Throws InvalidArgument on negative sizes or overflow.
 std::int64_t element_count(const Shape& shape);
+/// shape[axis]; InvalidArgument where there is no such axis.
+std::int64_t size_along(const Shape& shape, std::size_t axis);
 /// "[2,3]".
 std::string to_string(const Shape& shape);
 
@@ -110,13 +112,14 @@ inline constexpr Device Device::cuda = {DeviceKind::cuda};
 /// A borrowed array to read. Strides count elements; an empty `strides` means contiguous (row-major).
 struct TensorView {
     DType dtype = DType::f32;
-    Shape shape;
+    Shape shape = {};
     const void* data = nullptr;
     Shape strides = {};
     Device device = {};
 
     std::int64_t count() const { return element_count(shape); }
-    std::int64_t dim(std::size_t axis) const { return shape.at(axis); }
+    std::int64_t dim(std::size_t axis) const { return size_along(shape, axis); }
+    /// False also where there are not as many strides as axes.
     bool contiguous() const;
     /// `elements` further than the first element; null where there is no data.
     const void* data_at(std::int64_t elements) const {
@@ -141,14 +144,14 @@ struct TensorView {
 /// A borrowed array to write.
 struct MutableView {
     DType dtype = DType::f32;
-    Shape shape;
+    Shape shape = {};
     void* data = nullptr;
     Shape strides = {};
     Device device = {};
 
     operator TensorView() const { return {dtype, shape, data, strides, device}; }
     std::int64_t count() const { return element_count(shape); }
-    std::int64_t dim(std::size_t axis) const { return shape.at(axis); }
+    std::int64_t dim(std::size_t axis) const { return size_along(shape, axis); }
     bool contiguous() const { return TensorView(*this).contiguous(); }
     void* data_at(std::int64_t elements) const {
         if (data == nullptr) return nullptr;
@@ -162,11 +165,17 @@ struct MutableView {
     std::string describe() const { return TensorView(*this).describe(); }
 };
 
-/// An owned, contiguous array; copies share the storage. What is const here is not written.
+/// An owned, contiguous array; copies share the storage. What is const here is not written. Without values
+/// (made from nothing, or moved from) it is not defined().
 class Tensor {
   public:
     Tensor() = default;
-    /// Allocates on the device (64-byte aligned, uninitialised).
+    Tensor(const Tensor&) = default;
+    Tensor& operator=(const Tensor&) = default;
+    Tensor(Tensor&& other) noexcept;
+    Tensor& operator=(Tensor&& other) noexcept;
+    ~Tensor() = default;
+    /// Allocates on the device (64-byte aligned, uninitialised). Error where there is not so much memory.
     Tensor(DType dtype, Shape shape, Device device = {});
     /// Adopts memory kept alive by `owner` (another library's array).
     Tensor(DType dtype, Shape shape, void* data, std::shared_ptr<const void> owner);
@@ -181,7 +190,7 @@ class Tensor {
     DType dtype() const { return dtype_; }
     const Shape& shape() const { return shape_; }
     Device device() const { return device_; }
-    std::int64_t dim(std::size_t axis) const { return shape_.at(axis); }
+    std::int64_t dim(std::size_t axis) const { return size_along(shape_, axis); }
     std::int64_t count() const { return element_count(shape_); }
     std::size_t bytes() const { return static_cast<std::size_t>(count()) * size_of(dtype_); }
     const void* data() const { return data_; }
@@ -210,7 +219,7 @@ class Tensor {
     Tensor reshaped(Shape shape) const;
     /// A fresh copy, converted to `dtype`: rounded once, to nearest, ties to even. Integers saturate and NaN
     /// becomes 0 there; anything but 0 is true; floats overflow as in number_types.h. Unsupported for
-    /// f8_e8m0.
+    /// f8_e8m0. InvalidArgument without values, as below.
     Tensor to(DType dtype) const;
     /// The elements of an f32 tensor, wherever it lies. InvalidArgument for other types.
     std::vector<float> values() const;
@@ -220,6 +229,8 @@ class Tensor {
     Tensor clone() const;
 
   private:
+    void need_values() const;
+
     DType dtype_ = DType::f32;
     Shape shape_;
     const void* data_ = nullptr;

@@ -13,8 +13,8 @@ enum class Arithmetic : std::uint8_t { none, f32, bf16, int8 };
 
 /// The calls of one operation with one kernel.
 struct OperationTime {
-    std::string op;      ///< "linear", "attention", "norm" ...
-    std::string kernel;  ///< "cpu.avx512.w8a8"; empty where it is no single one
+    std::string op = {};      ///< "linear", "attention", "norm" ...
+    std::string kernel = {};  ///< "cpu.avx512.w8a8"; empty where it is no single one
     Arithmetic arithmetic = Arithmetic::none;
     std::int64_t calls = 0;
     double seconds = 0.0;     ///< without those of operations within it

@@ -26,13 +26,16 @@ struct EncodeOptions {
 };
 
 struct Encoding {
-    std::vector<std::int32_t> ids;
-    std::vector<std::uint8_t> mask;  ///< 1 for each id of the text, 0 for padding
+    std::vector<std::int32_t> ids = {};
+    std::vector<std::uint8_t> mask = {};  ///< 1 for each id of the text, 0 for padding
 };
 
-/// Copies share the vocabulary. Safe to use from several threads.
+/// Copies share the vocabulary; one that is moved from keeps its share. Safe to use from several threads.
 class Tokenizer {
   public:
+    Tokenizer(const Tokenizer&) = default;
+    Tokenizer& operator=(const Tokenizer&) = default;
+    ~Tokenizer() = default;
     /// Of a folder: tokenizer.json, else vocab.json with merges.txt, else spiece.model; tokenizer_config.json
     /// adds tokens and padding where it is there. Or of one such file (a .json or .model), with the files
     /// beside it. InvalidArgument when a file is wrong, Unsupported when it asks for a step that is not

@@ -39,11 +39,11 @@ struct TransformerConfig {
 
 /// Inputs of one forward pass, named as in diffusers, on any device.
 struct TransformerInput {
-    Tensor hidden_states;                ///< f32 [batch, in_channels, frames, height, width]
-    Tensor timestep;                     ///< f32 [batch], or [batch, tokens] with expand_timesteps
-    Tensor encoder_hidden_states;        ///< f32 [batch, text_len, text_dim]
-    Tensor encoder_hidden_states_image;  ///< f32 [batch, image_len, image_dim] or undefined
-    Tensor guidance = {};                ///< f32 [batch], with guidance_embeds; undefined: left out
+    Tensor hidden_states = {};                ///< f32 [batch, in_channels, frames, height, width]
+    Tensor timestep = {};                     ///< f32 [batch], or [batch, tokens] with expand_timesteps
+    Tensor encoder_hidden_states = {};        ///< f32 [batch, text_len, text_dim]
+    Tensor encoder_hidden_states_image = {};  ///< f32 [batch, image_len, image_dim] or undefined
+    Tensor guidance = {};                     ///< f32 [batch], with guidance_embeds; undefined: left out
     /// f32 [batch, channels, frames, height, width] or undefined: joined behind the channels of
     /// hidden_states, which then has fewer than in_channels (image-to-video).
     Tensor condition = {};
@@ -52,27 +52,28 @@ struct TransformerInput {
 /// What an attention module computes with: q, k and v as they meet, normed and rotated, each
 /// [batch, tokens, heads, head_dim]; valid during the call only.
 struct AttentionInput {
-    std::string name;      ///< of the module, "blocks.0.attn1"
-    int block = 0;         ///< index
-    bool is_self = false;  ///< over the video's own tokens, and perhaps those of the text
-    TensorView q, k, v;
-    LatentShape latent;         ///< the video in tokens
+    std::string name = {};  ///< of the module, "blocks.0.attn1"
+    int block = 0;          ///< index
+    bool is_self = false;   ///< over the video's own tokens, and perhaps those of the text
+    TensorView q = {}, k = {}, v = {};
+    LatentShape latent = {};    ///< the video in tokens
     std::int64_t text_len = 0;  ///< of joint attention: text tokens among those of q, k and v
     bool text_first = true;     ///< they are before the video, else after it
 };
 
 /// Hooks and settings of one forward pass. Hooks get arrays on the CPU.
 struct TransformerStep {
-    StepContext context;
+    StepContext context = {};
     /// What timestep-aware layers do in step context.timestep_index, instead of the rest of `context`.
     const TimestepPolicyConfig* timestep_policy = nullptr;
     const SparseConfig* sparse = nullptr;  ///< null = dense
     SparsePlans* sparse_plans = nullptr;   ///< for mask_refresh_steps; null: nothing is kept
     StepCache* cache = nullptr;            ///< of the passes before; null: all blocks run
-    std::function<void(const std::string& linear, const TensorView& x)> on_linear_input;  ///< calibration
-    std::function<void(const AttentionInput& input)> on_attention_input;       ///< calibration, mining
-    std::function<void(int block, const TensorView& hidden)> on_block_output;  ///< tests, inspection
-    std::function<void(int block, const SparseReport& report)> on_sparse;      ///< reports
+    /// Calibration.
+    std::function<void(const std::string& linear, const TensorView& x)> on_linear_input = {};
+    std::function<void(const AttentionInput& input)> on_attention_input = {};       ///< calibration, mining
+    std::function<void(int block, const TensorView& hidden)> on_block_output = {};  ///< tests, inspection
+    std::function<void(int block, const SparseReport& report)> on_sparse = {};      ///< reports
 };
 
 /// A model of one of the families of src/model/families.cpp, or of one's own.

@@ -81,6 +81,11 @@ std::int64_t kept_scores(const BlockMask& mask, std::int64_t map) {
     return kept;
 }
 
+double density_of_map(const BlockMask& mask, std::int64_t map) {
+    return static_cast<double>(kept_scores(mask, map)) /
+           (static_cast<double>(mask.q_len) * static_cast<double>(mask.k_len));
+}
+
 }  // namespace
 
 void BlockMask::check() const {
@@ -98,22 +103,24 @@ void BlockMask::check() const {
 }
 
 double BlockMask::density(std::int64_t map) const {
+    check();
     if (map < 0 || map >= batch * heads) {
         fail(*this, "map must be in [0," + std::to_string(batch * heads) + "), got " + std::to_string(map));
     }
-    return static_cast<double>(kept_scores(*this, map)) /
-           (static_cast<double>(q_len) * static_cast<double>(k_len));
+    return density_of_map(*this, map);
 }
 
 double BlockMask::density() const {
+    check();
     const std::int64_t maps = batch * heads;
     double sum = 0;
-    for (std::int64_t map = 0; map < maps; ++map) sum += density(map);
-    return maps == 0 ? 0 : sum / static_cast<double>(maps);
+    for (std::int64_t map = 0; map < maps; ++map) sum += density_of_map(*this, map);
+    return sum / static_cast<double>(maps);
 }
 
 BlockMask BlockMask::from_dense(const std::uint8_t* dense, const BlockMask& geometry) {
     check_geometry(geometry);
+    if (dense == nullptr) fail(geometry, "there is no dense mask");
     BlockMask mask = geometry;
     mask.columns.clear();
     mask.row_start.assign(1, 0);

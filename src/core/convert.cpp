@@ -152,6 +152,7 @@ Tensor Tensor::to(DType dtype) const {
         throw Unsupported("[to] f8_e8m0 holds scales only, nothing is converted to it (x " + describe() +
                           ")");
     }
+    need_values();
     Tensor result(dtype, shape_);
     const auto elements = static_cast<std::size_t>(count());
     with_type(dtype_, [&](auto from) {

@@ -70,6 +70,8 @@ void QuantDescription::write(const std::filesystem::path& path, PairLayout layou
     nlohmann::ordered_json json = nlohmann::ordered_json::object();
     auto& items = json.get_ref<nlohmann::ordered_json::object_t&>();
     const bool first = layout == PairLayout::v0;
+    if (!first && layout != PairLayout::v1)
+        throw InvalidArgument("[description] " + path.string() + ": a description is of layout v0 or v1");
     if (first) items.emplace_back(kTypeKey, model_quant_type);
     for (const auto& [name, type] : entries) items.emplace_back(name, type);
     if (!first) items.emplace_back(kTypeKey, model_quant_type);

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
 #include "aerogel/error.h"
 #include "base/memory.h"
@@ -65,6 +66,8 @@ MemoryOfDevice guest = {DeviceKind::cpu, nullptr};  // changes while a test alon
 }  // namespace
 
 const DeviceMemory& memory_of(Device device) {
+    if (device.kind == DeviceKind::cpu && device.index != 0)
+        throw InvalidArgument("[device] the CPU has the index 0, got " + std::to_string(device.index));
     if (guest.memory != nullptr && guest.kind == device.kind) return *guest.memory;
     for (const MemoryOfDevice& row : kMemories)
         if (row.kind == device.kind) return *row.memory;

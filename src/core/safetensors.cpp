@@ -130,6 +130,8 @@ SafetensorsFile SafetensorsFile::of_tensors(const std::string& name,
     for (auto& named : tensors) {
         const std::string& key = named.first;
         Tensor& tensor = named.second;
+        if (!tensor.defined())
+            throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " has no values");
         State::Item item{{key, tensor.dtype(), tensor.shape()}, nullptr, 0, std::move(tensor)};
         if (!state->items.emplace(key, std::move(item)).second) {
             throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " is given twice");
@@ -141,27 +143,32 @@ SafetensorsFile SafetensorsFile::of_tensors(const std::string& name,
     return file;
 }
 
+const SafetensorsFile::State& SafetensorsFile::state() const {
+    if (state_ == nullptr) throw InvalidArgument("[safetensors] no file was opened");
+    return *state_;
+}
+
 const std::vector<std::string>& SafetensorsFile::names() const {
-    return state_->names;
+    return state().names;
 }
 bool SafetensorsFile::contains(const std::string& name) const {
-    return state_->items.count(name) != 0;
+    return state().items.count(name) != 0;
 }
 const TensorInfo& SafetensorsFile::info(const std::string& name) const {
-    return state_->item(name).info;
+    return state().item(name).info;
 }
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
-    return state_->metadata;
+    return state().metadata;
 }
 const std::filesystem::path& SafetensorsFile::path() const {
-    return state_->path;
+    return state().path;
 }
 const std::vector<std::filesystem::path>& SafetensorsFile::files() const {
-    return state_->files;
+    return state().files;
 }
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
-    const State::Item& item = state_->item(name);
+    const State::Item& item = state().item(name);
     if (item.file == nullptr) return item.in_memory;
     const TensorInfo& info = item.info;
     const std::byte* bytes = item.file->bytes().data() + item.begin;
@@ -184,12 +191,12 @@ void SafetensorsFile::check_intact() const {
 }
 
 void SafetensorsFile::prefetch(const std::string& name) const {
-    const State::Item& item = state_->item(name);
+    const State::Item& item = state().item(name);
     if (item.file != nullptr) item.file->read_ahead(item.begin, item.info.bytes());
 }
 
 void SafetensorsFile::release(const std::string& name) const {
-    const State::Item& item = state_->item(name);
+    const State::Item& item = state().item(name);
     if (item.file != nullptr) item.file->release(item.begin, item.info.bytes());
 }
 
@@ -198,6 +205,7 @@ struct SafetensorsWriter::State {
     std::vector<SafetensorsEntry> entries;
     std::uint64_t data_begin = 0;
     std::size_t next = 0;
+    bool finished = false;
     std::unique_ptr<AtomicFile> file;
 };
 
@@ -234,9 +242,10 @@ void SafetensorsWriter::write(const std::string& name, const TensorView& tensor)
         throw InvalidArgument(state.where + ": the next tensor must be " + in_quotes(entry.info.name) + " " +
                               announced.describe() + ", got " + in_quotes(name) + " " + tensor.describe());
     }
-    if (tensor.device != Device::cpu || !tensor.contiguous()) {
+    const bool has_data = tensor.data != nullptr || entry.begin == entry.end;
+    if (tensor.device != Device::cpu || !tensor.contiguous() || !has_data) {
         throw InvalidArgument(state.where + ": tensor " + in_quotes(name) +
-                              " must be contiguous and in CPU memory");
+                              " must be contiguous and in CPU memory" + (has_data ? "" : ", it has no data"));
     }
     state.file->write_at(state.data_begin + entry.begin, tensor.data,
                          static_cast<std::size_t>(entry.end - entry.begin));
@@ -250,13 +259,19 @@ void SafetensorsWriter::finish() {
                               " tensors were announced, got " + std::to_string(state.next) + "; " +
                               in_quotes(state.entries[state.next].info.name) + " is missing");
     }
+    if (std::exchange(state.finished, true)) throw InvalidArgument(state.where + ": is finished already");
     state.file->commit();
 }
 
 void save_safetensors(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
                       const std::map<std::string, std::string>& metadata) {
     std::vector<TensorInfo> infos;
-    for (const auto& [name, tensor] : tensors) infos.push_back({name, tensor.dtype(), tensor.shape()});
+    for (const auto& [name, tensor] : tensors) {
+        if (!tensor.defined())
+            throw InvalidArgument("[safetensors] " + path.string() + ": tensor " + in_quotes(name) +
+                                  " has no values");
+        infos.push_back({name, tensor.dtype(), tensor.shape()});
+    }
     SafetensorsWriter writer(path, infos, metadata);
     for (const auto& [name, tensor] : tensors) writer.write(name, tensor);
     writer.finish();

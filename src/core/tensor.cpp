@@ -3,6 +3,8 @@
 
 #include <array>
 #include <limits>
+#include <string>
+#include <utility>
 
 #include "aerogel/error.h"
 #include "core/device_memory.h"
@@ -32,13 +34,19 @@ constexpr std::array<DTypeRow, 16> kDTypes = {{{"bool", 1},
                                                {"i64", 8},
                                                {"f64", 8}}};
 
+const DTypeRow& row_of(DType dtype) {
+    const auto number = static_cast<std::size_t>(dtype);
+    if (number < kDTypes.size()) return kDTypes[number];
+    throw InvalidArgument("[tensor] there is no element type number " + std::to_string(number));
+}
+
 }  // namespace
 
 std::size_t size_of(DType dtype) {
-    return kDTypes.at(static_cast<std::size_t>(dtype)).size;
+    return row_of(dtype).size;
 }
 std::string_view to_string(DType dtype) {
-    return kDTypes.at(static_cast<std::size_t>(dtype)).name;
+    return row_of(dtype).name;
 }
 
 std::int64_t element_count(const Shape& shape) {
@@ -52,6 +60,11 @@ std::int64_t element_count(const Shape& shape) {
     return count;
 }
 
+std::int64_t size_along(const Shape& shape, std::size_t axis) {
+    if (axis < shape.size()) return shape[axis];
+    throw InvalidArgument("[tensor] shape " + to_string(shape) + " has no axis " + std::to_string(axis));
+}
+
 std::string to_string(const Shape& shape) {
     std::string text = "[";
     for (const std::int64_t size : shape) text += (text.size() > 1 ? "," : "") + std::to_string(size);
@@ -60,10 +73,11 @@ std::string to_string(const Shape& shape) {
 
 bool TensorView::contiguous() const {
     if (strides.empty()) return true;
+    if (strides.size() != shape.size()) return false;
     std::int64_t expected = 1;
     for (std::size_t axis = shape.size(); axis-- > 0;) {
         if (shape[axis] != 1 && strides[axis] != expected) return false;
-        expected *= shape[axis];
+        if (__builtin_mul_overflow(expected, shape[axis], &expected)) return false;
     }
     return true;
 }
@@ -104,6 +118,25 @@ Tensor::Tensor(DType dtype, Shape shape, void* data, std::shared_ptr<const void>
 Tensor::Tensor(DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner)
     : dtype_(dtype), shape_(std::move(shape)), data_(data), owner_(std::move(owner)) {}
 
+Tensor::Tensor(Tensor&& other) noexcept
+    : dtype_(other.dtype_),
+      shape_(std::exchange(other.shape_, {})),
+      data_(std::exchange(other.data_, nullptr)),
+      mutable_data_(std::exchange(other.mutable_data_, nullptr)),
+      owner_(std::exchange(other.owner_, nullptr)),
+      device_(other.device_) {}
+
+Tensor& Tensor::operator=(Tensor&& other) noexcept {
+    Tensor taken(std::move(other));
+    std::swap(dtype_, taken.dtype_);
+    std::swap(shape_, taken.shape_);
+    std::swap(data_, taken.data_);
+    std::swap(mutable_data_, taken.mutable_data_);
+    std::swap(owner_, taken.owner_);
+    std::swap(device_, taken.device_);
+    return *this;
+}
+
 void* Tensor::mutable_data() {
     if (mutable_data_ == nullptr && data_ != nullptr)
         throw InvalidArgument("[tensor] " + describe() + " is read-only");
@@ -128,7 +161,7 @@ Tensor Tensor::of(std::span<const float> values, Shape shape, Device device) {
 
 std::vector<float> Tensor::values() const {
     view().expect(DType::f32);
-    if (!defined()) throw InvalidArgument("[tensor] there are no values");
+    need_values();
     std::vector<float> values(static_cast<std::size_t>(count()));
     memory_of(device_).to_host(device_, values.data(), data_, bytes());
     return values;
@@ -144,7 +177,12 @@ Tensor Tensor::reshaped(Shape shape) const {
     return result;
 }
 
+void Tensor::need_values() const {
+    if (!defined()) throw InvalidArgument("[tensor] there are no values to copy: the tensor is not defined");
+}
+
 Tensor Tensor::clone() const {
+    need_values();
     Tensor copy(dtype_, shape_, device_);
     memory_of(device_).copy(device_, copy.mutable_data(), data_, bytes());
     return copy;
@@ -152,6 +190,7 @@ Tensor Tensor::clone() const {
 
 Tensor Tensor::to(Device device) const {
     if (device == device_) return *this;
+    need_values();
     const bool from_host = device_ == Device::cpu;
     if (!from_host && device != Device::cpu) return to(Device::cpu).to(device);
     Tensor copy(dtype_, shape_, device);

@@ -1,6 +1,8 @@
 // Parts and other shapes of borrowed arrays. View is TensorView or MutableView; no element is touched.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "aerogel/tensor.h"
@@ -14,6 +16,16 @@ inline Shape strides_of(const TensorView& view) {
     for (std::size_t axis = view.shape.size(); axis-- > 1;)
         strides[axis - 1] = strides[axis] * view.shape[axis];
     return strides;
+}
+
+/// Whether two contiguous arrays share memory. False for others: their elements may lie between each other's.
+inline bool overlap(const TensorView& a, const TensorView& b) {
+    if (a.device != b.device || !a.contiguous() || !b.contiguous()) return false;
+    const auto first = [](const TensorView& view) { return reinterpret_cast<std::uintptr_t>(view.data); };
+    const auto bytes = [](const TensorView& view) {
+        return static_cast<std::size_t>(view.count()) * size_of(view.dtype);
+    };
+    return first(a) < first(b) + bytes(b) && first(b) < first(a) + bytes(a);
 }
 
 /// `view` from element `offset` on, with another shape and other strides (none: contiguous).

@@ -7,6 +7,11 @@
 
 namespace aerogel {
 
+void no_attention_format(AttentionFormat format) {
+    throw InvalidArgument("[attention] there is no format number " +
+                          std::to_string(static_cast<int>(format)));
+}
+
 AttentionFormat attention_format_from(std::string_view op, std::string_view name) {
     std::string known;
     for (const AttentionFormatRow& row : kAttentionFormats) {

@@ -38,6 +38,18 @@ void check_some_calls(const SparseConfig& sparse, const TransformerConfig& confi
 void check_sparse(const SparseConfig& sparse, const TransformerConfig& config, Device device) {
     const SparsePattern& pattern = sparse.pattern;
     if (pattern.type == "none") return;
+    if (sparse.start_step < 0 || sparse.end_step < -1) {
+        throw InvalidArgument(fmt::format(
+            "[generate] start_step must be at least 0 and end_step at least -1 (never), got {} and {}",
+            sparse.start_step, sparse.end_step));
+    }
+    if (sparse.mask_refresh_steps < 1) {
+        throw InvalidArgument(fmt::format("[generate] mask_refresh_steps must be at least 1, got {}",
+                                          sparse.mask_refresh_steps));
+    }
+    if (sparse.profile && pattern.type != "rf_v1")
+        throw InvalidArgument(
+            fmt::format("[generate] a profile has the head types of rf_v1, got {}", pattern.type));
     check_settings(pattern, sparse_options(sparse.format));
     if (pattern.centroids && device != Device::cpu) {
         throw Unsupported(

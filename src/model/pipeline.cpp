@@ -13,6 +13,7 @@
 
 #include "aerogel/lora.h"
 #include "base/clock.h"
+#include "base/standard_floats.h"
 #include "model/families.h"
 #include "model/generate_checks.h"
 #include "model/guidance.h"
@@ -134,6 +135,16 @@ TransformerConfig checked_config(const std::filesystem::path& home, const LoadOp
     return transformer->config();
 }
 
+// `options` whose progress is told to `progress` too.
+LoadOptions told_as_well(LoadOptions options, const std::function<void(double done)>& progress) {
+    if (!progress) return options;
+    options.on_progress = [first = std::move(options.on_progress), progress](double done) {
+        if (first) first(done);
+        progress(done);
+    };
+    return options;
+}
+
 /// What the transformer is told; undefined where there is nothing.
 struct Conditions {
     Tensor prompt, negative;
@@ -187,8 +198,7 @@ struct Pipeline::Parts {
 
     std::shared_ptr<Transformer> transformer(int expert, const LoadProgress& progress = {}) {
         return transformers.at(static_cast<std::size_t>(expert)).get([&] {
-            LoadOptions how = options.at(static_cast<std::size_t>(expert));
-            if (progress) how.on_progress = progress;
+            const LoadOptions how = told_as_well(options.at(static_cast<std::size_t>(expert)), progress);
             return Transformer::load(expert == 0 ? path : path / Experts::folder_of(1), how);
         });
     }
@@ -201,11 +211,7 @@ struct Pipeline::Parts {
     }
 
     std::shared_ptr<PromptEncoder> prompt_encoder(const LoadProgress& progress) {
-        return text.get([&] {
-            LoadOptions how = text_options;
-            if (progress) how.on_progress = progress;
-            return PromptEncoder::load(path, how);
-        });
+        return text.get([&] { return PromptEncoder::load(path, told_as_well(text_options, progress)); });
     }
 
     std::shared_ptr<ImageEncoder> image_encoder() {
@@ -433,6 +439,7 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, Device device) {
 }
 
 Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Transformer> transformer) {
+    if (transformer == nullptr) throw InvalidArgument("[pipeline] the transformer that is given is null");
     auto parts = Parts::read(folder);
     for (LoadOptions* options : {&parts->options[0], &parts->options[1], &parts->text_options})
         options->device = transformer->device();
@@ -445,34 +452,39 @@ Pipeline Pipeline::load(const std::filesystem::path& folder, std::unique_ptr<Tra
     return Pipeline(std::move(parts));
 }
 
+Pipeline::Parts& Pipeline::parts() const {
+    if (parts_ == nullptr) throw InvalidArgument("[pipeline] this pipeline was moved to another one");
+    return *parts_;
+}
+
 int Pipeline::experts() const {
-    return parts_->experts();
+    return parts().experts();
 }
 
 const TransformerConfig& Pipeline::transformer_config() const {
-    return parts_->configs[0];
+    return parts().configs[0];
 }
 
 Transformer& Pipeline::loaded(int expert) const {
     if (expert < 0 || expert >= experts())
         throw InvalidArgument(fmt::format("[pipeline] there are {} experts, got {}", experts(), expert));
-    return *parts_->transformer(expert);
+    return *parts().transformer(expert);
 }
 
 bool Pipeline::has_text_encoder() const {
-    return parts_->folder.why_no_text.empty();
+    return parts().folder.why_no_text.empty();
 }
 
 bool Pipeline::has_vae() const {
-    return parts_->folder.has_vae;
+    return parts().folder.has_vae;
 }
 
 double Pipeline::frames_per_second() const {
-    return parts_->folder.has_vae ? parts_->folder.defaults.frames_per_second : 8.0;
+    return parts().folder.has_vae ? parts().folder.defaults.frames_per_second : 8.0;
 }
 
 GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
-    const PipelineFolder& folder = parts_->folder;
+    const PipelineFolder& folder = parts().folder;
     // Embeddings without a counterpart to steer away from leave nothing to guide with.
     const bool can_guide = options.negative_prompt_embeds.defined() || has_text_encoder();
     SamplingOptions& sampling = options.sampling;
@@ -488,12 +500,12 @@ GenerateOptions Pipeline::with_defaults(GenerateOptions options) const {
     fill(sampling.sampler, folder.sampling.sampler, std::optional(SamplerKind::unipc));
     fill(sampling.image_first, folder.sampling.image_first, std::optional(false));
     fill(sampling.stagger, folder.sampling.stagger, std::optional(0.0));
-    if (!sampling.shift) sampling.shift = folder.shift(parts_->frame_tokens(sampling), *sampling.steps);
+    if (!sampling.shift) sampling.shift = folder.shift(parts().frame_tokens(sampling), *sampling.steps);
     return options;
 }
 
 bool Pipeline::guides(const GenerateOptions& options) const {
-    return parts_->folder.guides(options.sampling);
+    return parts().folder.guides(with_defaults(options).sampling);
 }
 
 bool Pipeline::encodes_text(const GenerateOptions& options) const {
@@ -511,7 +523,8 @@ std::vector<GenerateResult> Pipeline::generate(const GenerateOptions& given, int
         throw InvalidArgument(fmt::format("[generate] there are no {} seeds from {} on, the last one is {}",
                                           count, seed, std::numeric_limits<std::uint64_t>::max()));
     }
-    Parts& parts = *parts_;
+    const StandardFloats floats;  // of noise levels and timesteps too
+    Parts& parts = this->parts();
     const GenerateOptions options = with_defaults(given);
     const SamplingOptions& sampling = options.sampling;
     const CallOf of = {parts.folder, parts.configs[0], parts.vae_shape(), parts.options[0].device};

@@ -244,6 +244,11 @@ void check_load_options(const LoadOptions& options) {
             fmt::format("[load] either quantized files or a scheme in memory, got {} and {}", files,
                         options.online->quant_type));
     }
+    if (options.rank < -1 || (options.rank >= 0 && files.empty())) {
+        throw InvalidArgument(
+            fmt::format("[load] rank is that of a quantized pair, from 0 on, or -1, got {}{}", options.rank,
+                        files.empty() ? " and no pair (quantized)" : ""));
+    }
     if (!files.empty() && !options.loras.empty()) {
         throw InvalidArgument(fmt::format(
             "[lora] {}: LoRA is merged into float weights, but the layers are read from quantized files ({})",

@@ -62,6 +62,8 @@ AttentionProblem check_shapes(const AttentionViews& views, AttentionLayout layou
     if (sizes(views.o, layout) != q) fail_attention("o must have the shape of q", views);
     if (q[3] < 1 || q[3] > kMaxHeadDim)
         fail_attention("head_dim must be 1..256, got " + std::to_string(q[3]), views);
+    for (const TensorView* read : {&views.q, &views.k, &views.v})
+        if (overlap(*read, views.o)) fail_attention("o must not share memory with q, k or v", views);
     AttentionProblem problem;
     problem.batch = q[0];
     problem.heads = q[1];
@@ -331,6 +333,7 @@ AttentionStrides attention_strides(const TensorView& view, AttentionLayout layou
 
 AttentionProblem check_attention(const AttentionViews& views, const AttentionOptions& options) {
     AttentionProblem problem = check_shapes(views, options.layout);
+    attention_format_row(options.format);  // one of them
     if (!std::isfinite(options.scale))
         throw InvalidArgument("[" + std::string(views.op) + "] the scale must be finite");
     problem.format = options.format;

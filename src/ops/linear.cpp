@@ -1,6 +1,7 @@
 // Checks, kernel choice and scratch memory of all linear layers; and the float layer.
 #include "ops/linear.h"
 
+#include <cstdlib>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "aerogel/linear.h"
 #include "base/thread_pool.h"
 #include "base/timed.h"
+#include "core/views.h"
 #include "formats/format.h"
 #include "ops/dispatch.h"
 #include "ops/workspace.h"
@@ -35,15 +37,23 @@ Rows rows_of(const TensorView& view, const char* name, std::int64_t columns, Dev
         refuse(std::string(name) + " must have " + std::to_string(columns) + " columns, got " + described);
     }
     Rows rows;
-    rows.count = 1;
-    for (std::size_t axis = 0; axis + 1 < view.shape.size(); ++axis) rows.count *= view.shape[axis];
+    rows.count = view.count() / columns;
+    if (rows.count != 0 && view.data == nullptr) refuse(described + " has no data");
     rows.stride = columns;
     if (view.contiguous()) return rows;
-    if (view.shape.size() != 2 || (view.strides[1] != 1 && columns != 1)) {
+    if (view.shape.size() != 2 || view.strides.size() != 2 || (view.strides[1] != 1 && columns != 1)) {
         refuse(described + " must be contiguous, or 2-D with contiguous rows");
     }
     rows.stride = view.strides[0];
     return rows;
+}
+
+/// Each row is written once, and no row of x before it is read.
+void check_apart(const TensorView& x, const MutableView& y, const Rows& out) {
+    if (out.count > 1 && std::abs(out.stride) < y.shape.back())
+        refuse("the rows of y " + y.describe() + " must not overlap, got a row every " +
+               std::to_string(out.stride) + " elements");
+    if (overlap(x, y)) refuse("x " + x.describe() + " and y " + y.describe() + " must not share memory");
 }
 
 LinearProblem problem_of(const QuantizedTensor& weight, Activation activation) {
@@ -76,6 +86,8 @@ OperationCost cost_of(const LinearProblem& problem, const LinearKernel& kernel, 
 void check_float_weight(DType dtype, const Shape& shape) {
     const TensorView weight{dtype, shape, nullptr, {}, Device::cpu};
     if (shape.size() != 2) refuse("the weight must be a matrix, got " + weight.describe());
+    if (shape[0] < 1 || shape[1] < 1)
+        refuse("a weight needs at least one row and one column, got " + weight.describe());
     if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16)
         refuse("a float weight must be f32, bf16 or f16, got " + weight.describe());
 }
@@ -143,6 +155,7 @@ void PackedLinear::run(const TensorView& x, const MutableView& y, Activation act
         refuse("static activation scales need quant_bias and deq_scale");
     }
     if (in.count == 0) return;
+    check_apart(x, y, out);
     LinearProblem problem = problem_;
     problem.m = in.count;
     problem.x = x.dtype;
@@ -180,13 +193,22 @@ struct FloatLinear::State {
     Tensor bias;
     Device device;
     std::size_t bytes;
+    Tensor read() const {
+        Tensor matrix = weight.read();
+        if (matrix.defined() && matrix.dtype() == weight.dtype && matrix.shape() == weight.shape)
+            return matrix;
+        const TensorView announced{weight.dtype, weight.shape, nullptr, {}, Device::cpu};
+        refuse("the weight that is read must be " + announced.describe() + ", got " +
+               (matrix.defined() ? matrix.describe() : "nothing"));
+    }
+
     mutable std::once_flag once = {};
     mutable std::optional<PackedLinear> packed_once = {};
 
     // A call that throws leaves the next one to try again.
     const PackedLinear& packed() const {
         std::call_once(once, [this] {
-            packed_once.emplace(float_weight(weight.read()), Activation::none, device);
+            packed_once.emplace(float_weight(read()), Activation::none, device);
             if (weight.check) weight.check();
             if (weight.release) weight.release();
         });
@@ -204,6 +226,7 @@ FloatLinear::FloatLinear(const Tensor& weight, Tensor bias, Device device)
 
 FloatLinear::FloatLinear(StoredWeight weight, Tensor bias, Device device) {
     check_float_weight(weight.dtype, weight.shape);
+    if (!weight.read) refuse("a stored weight needs `read`, which gives it");
     std::size_t bytes = weight.stored_bytes;
     if (bias.defined()) {
         if (bias.shape() != Shape{weight.shape[0]}) {
@@ -238,7 +261,7 @@ std::size_t FloatLinear::weight_bytes() const {
 }
 
 Tensor FloatLinear::weight() const {
-    return state_->weight.read();
+    return state_->read();
 }
 
 const StoredWeight& FloatLinear::stored() const {

@@ -119,10 +119,12 @@ void check_options(const AttentionOptions& how, const SparseTypeRow& row, bool c
     if (how.causal && !row.causal)
         fail(std::string(row.name) + " is for video, where no token comes later; is_causal goes with " +
              types_that([](const SparseTypeRow& type) { return type.causal; }));
-    if (!row.computes_in(how.format))
+    if (!row.computes_in(how.format)) {
+        sparse_format_from(to_string(how.format));  // one that some type has
         fail("precision fp8, mix and mxfp4 go with " +
              types_that([&](const SparseTypeRow& type) { return type.computes_in(how.format); }) + ", got " +
              std::string(row.name));
+    }
     check_options(how);
     if (how.causal && centroids) fail("centroids do not go with is_causal");
     if (!rotates_sparse_calls(how.format) && is_rotated(how))

@@ -117,6 +117,10 @@ std::vector<std::string> SparseProfile::head_types(int layer, int step) const {
     }
     std::vector<std::string> types;
     for (const auto& spans : layers[static_cast<std::size_t>(layer)]) {
+        if (spans.empty()) {
+            throw InvalidArgument(
+                fmt::format("[sparse_profile] head {} of layer {} has no types", types.size(), layer));
+        }
         const ProfileSpan* found = &spans.front();
         for (const ProfileSpan& span : spans) {
             if (span.first_step <= step) found = &span;

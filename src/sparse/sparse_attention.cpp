@@ -134,6 +134,9 @@ bool rotates_sparse_calls(AttentionFormat format) {
 }
 
 Tensor hadamard_matrix(std::int64_t head_dim) {
+    if (head_dim < 1)
+        throw InvalidArgument(
+            fmt::format("[sparse_attention] head_dim must be at least 1, got {}", head_dim));
     const std::int64_t order = head_dim & -head_dim;
     Tensor matrix = Tensor::zeros(DType::f32, {head_dim, head_dim});
     auto* const to = matrix.mutable_as<float>();

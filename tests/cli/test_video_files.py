@@ -117,7 +117,7 @@ def test_endless_output_ends(aerogel, video, tmp_path):
 
 
 @pytest.mark.parametrize(("printed", "message"), [
-    ("width=0\\nheight=32", "must be between 1 and 16384, got 0"),
+    ("width=0\\nheight=32", "must be between 1 and 16384, got 0: it is damaged, or not what its ending says"),
     ("width=-64\\nheight=32", "must be between 1 and 16384, got -64"),
     ("width=64\\nheight=2000000000", "must be between 1 and 16384, got 2000000000"),
     ("width=64\\nheight=32\\nnb_frames=1000000000", "decodes to more than 4.3 GB of pixels"),

@@ -85,6 +85,8 @@ TEST(BlockMask, EveryInconsistencyIsNamed) {
         const std::string message = error_of([&] { mask.check(); });
         EXPECT_THAT(message, ::testing::StartsWith("[block_mask] "));
         EXPECT_EQ(error_of([&] { static_cast<void>(mask.to_dense()); }), message);
+        EXPECT_EQ(error_of([&] { static_cast<void>(mask.density()); }), message);
+        EXPECT_EQ(error_of([&] { static_cast<void>(mask.density(0)); }), message);
         return message;
     };
     EXPECT_THAT(broken([](BlockMask& m) { m.heads = 0; }), HasSubstr("heads must be >= 1, got 0"));
@@ -105,6 +107,13 @@ TEST(BlockMask, EveryInconsistencyIsNamed) {
     EXPECT_THAT(broken([](BlockMask& m) { m.columns[3] = -1; }),
                 HasSubstr("row 1: columns must be in [0,3), got -1"));
     EXPECT_THAT(broken([](BlockMask& m) { m.columns[1] = 0; }), HasSubstr("must ascend, got 0 then 0"));
+    EXPECT_THAT(broken([](BlockMask& m) { m = {}; }), HasSubstr("batch must be >= 1, got 0"));
+    EXPECT_THAT(error_of([&] { BlockMask::from_dense(nullptr, good); }), HasSubstr("there is no dense mask"));
+}
+
+TEST(BlockMask, OfNothingHasNoBlocks) {
+    EXPECT_EQ(BlockMask{}.q_blocks(), 0);
+    EXPECT_EQ(BlockMask{}.k_blocks(), 0);
 }
 
 }  // namespace

@@ -96,6 +96,10 @@ TEST_F(Description, WhatCouldNotBeReadIsNotWritten) {
     EXPECT_THAT(writing({"W8A8", {{"model_quant_type", "Y"}}}), HasSubstr("appears twice"));
     EXPECT_THAT(writing({"a/b", {}}), HasSubstr("letters, digits"));
     EXPECT_THAT(writing({"W8A8", {{"\xff", "X"}}}), HasSubstr("UTF-8"));
+    EXPECT_THAT(error_of([&] {
+                    QuantDescription{"W8A8", {}}.write(at("d.json"), PairLayout::comfy);
+                }),
+                HasSubstr("layout v0 or v1"));
     EXPECT_EQ(read(at("d.json")), "old");
     EXPECT_EQ(files(), 1);
 }

@@ -177,6 +177,10 @@ TEST_F(Safetensors, TheWriterTakesWhatWasAnnounced) {
         writer.write("a", filled(DType::f32, {2}));
         EXPECT_THAT(error_of([&] { writer.finish(); }),
                     HasSubstr("2 tensors were announced, got 1; 'b' is missing"));
+        EXPECT_THAT(error_of([&] {
+                        writer.write("b", TensorView{DType::i8, {1}});
+                    }),
+                    HasSubstr("'b' must be contiguous and in CPU memory, it has no data"));
         writer.write("b", filled(DType::i8, {1}));
         EXPECT_THAT(error_of([&] { writer.write("c", filled(DType::i8, {1})); }),
                     HasSubstr("all 2 announced"));
@@ -196,6 +200,29 @@ TEST_F(Safetensors, TheWriterTakesWhatWasAnnounced) {
                 HasSubstr("UTF-8"));
     EXPECT_THAT(error_of<IoError>([&] { SafetensorsWriter(at("no/a"), announced); }),
                 HasSubstr("No such file"));
+    EXPECT_EQ(files(), 0);
+}
+
+TEST_F(Safetensors, AFileIsFinishedOnce) {
+    SafetensorsWriter writer(at("a.safetensors"), {});
+    writer.finish();
+    EXPECT_THAT(error_of([&] { writer.finish(); }), HasSubstr("a.safetensors: is finished already"));
+}
+
+TEST_F(Safetensors, WhereNothingIsThereIsAnError) {
+    SafetensorsFile file = SafetensorsFile::of_tensors("Net", {});
+    const SafetensorsFile other = std::move(file);
+    EXPECT_EQ(error_of([&] { file.names(); }),  // NOLINT(bugprone-use-after-move): that is the point
+              "[safetensors] no file was opened");
+    EXPECT_EQ(error_of([&] { file.contains("a"); }), "[safetensors] no file was opened");
+    EXPECT_THAT(error_of([&] {
+                    SafetensorsFile::of_tensors("Net", {{"a", Tensor()}});
+                }),
+                HasSubstr("Net: tensor 'a' has no values"));
+    EXPECT_THAT(error_of([&] {
+                    save_safetensors(at("a.safetensors"), {{"a", Tensor()}});
+                }),
+                HasSubstr("a.safetensors: tensor 'a' has no values"));
     EXPECT_EQ(files(), 0);
 }
 

@@ -58,6 +58,55 @@ TEST(Tensor, AccessIsChecked) {
     EXPECT_THAT(error_of([&] { tensor.as<Float8E4M3>(); }), HasSubstr("expected f8_e4m3"));
 }
 
+TEST(Tensor, WithoutValuesThereIsNothingToCopy) {
+    const Tensor nothing;
+    for (const std::string& message : {error_of([&] { static_cast<void>(nothing.clone()); }),
+                                       error_of([&] { static_cast<void>(nothing.to(DType::f32)); }),
+                                       error_of([&] { static_cast<void>(nothing.to(DType::bf16)); }),
+                                       error_of([&] { static_cast<void>(nothing.to(Device::cuda)); }),
+                                       error_of([&] { static_cast<void>(nothing.values()); })})
+        EXPECT_THAT(message, HasSubstr("the tensor is not defined"));
+    EXPECT_FALSE(nothing.to(Device::cpu).defined());
+}
+
+TEST(Tensor, WhatIsMovedFromHoldsNothing) {
+    Tensor from = Tensor::zeros(DType::i8, {2, 3});
+    const void* const data = from.data();
+    Tensor made = std::move(from);
+    EXPECT_FALSE(from.defined());  // NOLINT(bugprone-use-after-move): that is the point
+    EXPECT_EQ(from.shape(), Shape{});
+    EXPECT_EQ(made.data(), data);
+    Tensor given = Tensor::zeros(DType::f32, {1});
+    given = std::move(made);
+    EXPECT_FALSE(made.defined());  // NOLINT(bugprone-use-after-move)
+    EXPECT_EQ(given.describe(), "i8[2,3]");
+    Tensor& same = given;
+    given = std::move(same);
+    EXPECT_EQ(given.data(), data);
+}
+
+TEST(Tensor, TypesAxesAndDevicesThatAreNotThere) {
+    const Tensor tensor = Tensor::zeros(DType::f32, {2, 3});
+    EXPECT_EQ(error_of([&] { tensor.dim(2); }), "[tensor] shape [2,3] has no axis 2");
+    EXPECT_EQ(error_of([&] { tensor.view().dim(7); }), "[tensor] shape [2,3] has no axis 7");
+    const auto type = static_cast<DType>(77);
+    EXPECT_EQ(error_of([&] { size_of(type); }), "[tensor] there is no element type number 77");
+    EXPECT_EQ(error_of([&] { to_string(type); }), "[tensor] there is no element type number 77");
+    EXPECT_EQ(error_of([&] { Tensor(type, {1}); }), "[tensor] there is no element type number 77");
+    EXPECT_THAT(error_of([&] {
+                    Tensor(DType::f32, {1}, {DeviceKind::cpu, 3});
+                }),
+                HasSubstr("the CPU has the index 0, got 3"));
+}
+
+TEST(Tensor, OtherNumbersOfStridesThanAxesAreNotContiguous) {
+    const Tensor tensor = Tensor::zeros(DType::f32, {2, 3});
+    for (const Shape& strides : {Shape{1}, Shape{3, 1, 1}})
+        EXPECT_FALSE((TensorView{DType::f32, {2, 3}, tensor.data(), strides}.contiguous()));
+    constexpr std::int64_t kHuge = std::int64_t{1} << 62;
+    EXPECT_FALSE((TensorView{DType::f32, {2, kHuge, 4}, tensor.data(), {kHuge, 4, 1}}.contiguous()));
+}
+
 TEST(Tensor, ContiguousStrides) {
     const auto contiguous = [](Shape shape, Shape strides) {
         return TensorView{DType::f32, std::move(shape), nullptr, std::move(strides), Device::cpu}

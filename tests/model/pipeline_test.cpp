@@ -4,13 +4,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <xmmintrin.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <set>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -272,6 +276,103 @@ TEST(Loading, IsToldLayerByLayerAndStops) {
     const Pipeline other = Pipeline::load(files.folder(), {.online = OnlineQuantConfig{}});
     EXPECT_THROW(other.generate(options), Cancelled);
     EXPECT_EQ(told.size(), 11U);
+}
+
+TEST(Loading, TellsTheCallersOwnProgressToo) {
+    const testing::TinyModel files("aerogel_loading_tells_both");
+    std::vector<double> told;
+    LoadOptions load{.online = OnlineQuantConfig{}};
+    load.on_progress = [&](double done) {
+        told.push_back(done);
+        if (done >= 0.5) throw std::domain_error("enough");
+    };
+    const Pipeline pipeline = Pipeline::load(files.folder(), load);
+    EXPECT_THROW(pipeline.generate(caption("up")), std::domain_error);
+    EXPECT_EQ(told.size(), 10U);
+}
+
+TEST(Loading, RanksAreOfPairs) {
+    const testing::TinyModel files("aerogel_loading_ranks");
+    for (const int rank : {3, -7})
+        EXPECT_THROW(Pipeline::load(files.folder(), LoadOptions{.rank = rank}), InvalidArgument) << rank;
+}
+
+TEST_F(PipelineTest, NothingIsAnError) {
+    EXPECT_THROW(Pipeline::load("anywhere", std::unique_ptr<Transformer>()), InvalidArgument);
+    Pipeline pipeline = load();
+    const Pipeline other = std::move(pipeline);
+    // NOLINTBEGIN(bugprone-use-after-move): that is the point
+    EXPECT_THROW(pipeline.generate(caption("up")), InvalidArgument);
+    EXPECT_THROW(static_cast<void>(pipeline.experts()), InvalidArgument);
+    EXPECT_THROW(pipeline.transformer(), InvalidArgument);
+    // NOLINTEND(bugprone-use-after-move)
+    EXPECT_NO_THROW(other.generate(caption("up")));
+}
+
+TEST_F(PipelineTest, WhetherItGuidesIsKnownWithoutDefaults) {
+    const Pipeline pipeline = load();
+    for (const double guidance : {0.0, 3.0}) {
+        GenerateOptions options;
+        options.sampling.guidance = guidance;
+        EXPECT_EQ(pipeline.guides(options), guidance > 1.0);
+    }
+    EXPECT_EQ(pipeline.guides({}), pipeline.guides(pipeline.with_defaults({})));
+}
+
+TEST_F(PipelineTest, WhatCallersThrowComesBackAndLeavesThePipeline) {
+    const Pipeline pipeline = load();
+    const Tensor before = pipeline.generate(caption("up")).video;
+    const auto stop = [](auto&&...) -> bool { throw std::domain_error("mine"); };
+    const auto with = [](const auto& set) {
+        GenerateOptions options = caption("up");
+        set(options);
+        return options;
+    };
+    for (const GenerateOptions& options : {with([&](GenerateOptions& to) { to.on_stage = stop; }),
+                                           with([&](GenerateOptions& to) { to.progress = stop; }),
+                                           with([&](GenerateOptions& to) { to.on_transformer_input = stop; }),
+                                           with([&](GenerateOptions& to) { to.on_linear_input = stop; }),
+                                           with([&](GenerateOptions& to) { to.on_attention_input = stop; })})
+        EXPECT_THROW(pipeline.generate(options), std::domain_error);
+    EXPECT_TRUE(same_bits(pipeline.generate(caption("up")).video, before));
+}
+
+TEST_F(PipelineTest, RoundingAndTrapsOfTheCallerChangeNothing) {
+    const Pipeline pipeline = load();
+    const Tensor wanted = pipeline.generate(caption("up")).video;
+    const unsigned before = _mm_getcsr();
+    constexpr unsigned kFlushRoundUpAndTrap =
+        0x8040U | 0x4000U | 0x1D00U;  // traps: invalid, division by zero
+    _mm_setcsr(kFlushRoundUpAndTrap);
+    const Tensor video = pipeline.generate(caption("up")).video;
+    const unsigned after = _mm_getcsr();
+    _mm_setcsr(before);
+    EXPECT_EQ(after, kFlushRoundUpAndTrap);
+    EXPECT_TRUE(same_bits(video, wanted));
+}
+
+TEST_F(PipelineTest, SparseSettingsOutOfRangeAreRefused) {
+    const Pipeline pipeline = load();
+    const auto with = [&](const auto& set) {
+        GenerateOptions options = caption("up");
+        SparseConfig& sparse = options.sparse.emplace();
+        sparse.pattern.type = "rf_v2";
+        sparse.pattern.sparsity = 0.5;
+        set(sparse);
+        try {
+            pipeline.generate(options);
+        } catch (const InvalidArgument& error) {
+            return std::string(error.what());
+        }
+        return std::string();
+    };
+    EXPECT_THAT(with([](SparseConfig& to) { to.start_step = -5; }), HasSubstr("got -5 and -1"));
+    EXPECT_THAT(with([](SparseConfig& to) { to.end_step = -9; }), HasSubstr("got 0 and -9"));
+    EXPECT_THAT(with([](SparseConfig& to) { to.mask_refresh_steps = 0; }), HasSubstr("at least 1, got 0"));
+    EXPECT_THAT(with([](SparseConfig& to) { to.profile = std::make_shared<SparseProfile>(); }),
+                HasSubstr("head types of rf_v1, got rf_v2"));
+    EXPECT_THAT(with([](SparseConfig& to) { to.format = AttentionFormat::mxfp8; }),
+                HasSubstr("must be one of none, fp8, mix, int8, int8_qk, mxfp4, got \"mxfp8\""));
 }
 
 TEST_F(PipelineTest, SeedsOfABatchDoNotBeginAnew) {

@@ -249,6 +249,27 @@ TEST(AttentionOp, EmptySizes) {
     for (std::int64_t i = 0; i < b.o.count(); ++i) ASSERT_EQ(b.o.as<float>()[i], 0.0F);
 }
 
+TEST(AttentionOp, TheOutputSharesNoMemory) {
+    Arrays a;
+    a.k = a.v = random_tensor({2, 5, 3, 8}, 1);
+    for (Tensor* read : {&a.q, &a.k, &a.v})
+        EXPECT_THAT(refusal([&] { attention(a.q, a.k, a.v, *read); }),
+                    HasSubstr("[attention] o must not share memory with q, k or v (q f32[2,5,3,8]"));
+    // q, k, v and o of each token beside each other.
+    Tensor all = random_tensor({1, 5, 4, 8}, 2);
+    const auto part = [&](int index) -> MutableView {
+        return {DType::f32, {1, 5, 1, 8}, all.mutable_as<float>() + 8 * index, {160, 32, 8, 1}, Device::cpu};
+    };
+    EXPECT_NO_THROW(attention(part(0), part(1), part(2), part(3)));
+}
+
+TEST(AttentionOp, AFormatThatIsNotThere) {
+    Arrays a;
+    const AttentionOptions options = {.format = static_cast<AttentionFormat>(99)};
+    EXPECT_THAT(refusal([&] { attention(a.q, a.k, a.v, a.o, options); }),
+                HasSubstr("there is no format number 99"));
+}
+
 TEST(AttentionOp, WrongShapesAreRefused) {
     const auto changed = [](auto change) {
         return refusal([&] {

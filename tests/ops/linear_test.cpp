@@ -151,6 +151,71 @@ TEST(FloatLinear, BadArgumentsNameBothSides) {
               "[linear] x f32[2,8] must be on the CPU");
 }
 
+TEST(FloatLinear, ViewsOfNothingAndOfTooMuchAreRefused) {
+    const FloatLinear layer(wave({5, 8}, 0.3F), Tensor());
+    const Tensor x = wave({4, 8}, 1);
+    Tensor y = nans({4, 5});
+    const auto run = [&](const auto& change) {
+        TensorView in = x;
+        MutableView out = y;
+        change(in, out);
+        return message_of<InvalidArgument>([&] { layer.forward(in, out, {}); });
+    };
+    constexpr std::int64_t kHuge = std::int64_t{1} << 62;
+    const auto shapes = [](Shape in, Shape out) {
+        return [=](TensorView& to, MutableView& from) { to.shape = in, from.shape = out; };
+    };
+    EXPECT_EQ(run([](TensorView& in, MutableView&) { in.data = nullptr; }),
+              "[linear] x f32[4,8] has no data");
+    EXPECT_EQ(run([](TensorView&, MutableView& out) { out.data = nullptr; }),
+              "[linear] y f32[4,5] has no data");
+    EXPECT_EQ(run(shapes({-4, 8}, {-4, 5})), "[tensor] negative size in shape [-4,8]");
+    EXPECT_EQ(run(shapes({-2, -2, 8}, {-2, -2, 5})), "[tensor] negative size in shape [-2,-2,8]");
+    EXPECT_EQ(run(shapes({kHuge, 4, 8}, {kHuge, 4, 5})),
+              "[tensor] the element count of shape [4611686018427387904,4,8] overflows");
+    for (const Shape& strides : {Shape{8}, Shape{8, 1, 1}})
+        EXPECT_EQ(run([&](TensorView& in, MutableView&) { in.strides = strides; }),
+                  "[linear] x f32[4,8] must be contiguous, or 2-D with contiguous rows");
+}
+
+TEST(FloatLinear, WritesEachElementOnceAndNoneOfX) {
+    const FloatLinear layer(wave({8, 8}, 0.3F), Tensor());
+    Tensor x = wave({4, 8}, 1), y = nans({4, 8});
+    const auto run = [&](const MutableView& out) {
+        return message_of<InvalidArgument>([&] { layer.forward(x, out, {}); });
+    };
+    EXPECT_EQ(run(x), "[linear] x f32[4,8] and y f32[4,8] must not share memory");
+    for (const std::int64_t stride : {0, 7, -7})
+        EXPECT_EQ(run({DType::f32, {4, 8}, y.mutable_data(), {stride, 1}, Device::cpu}),
+                  "[linear] the rows of y f32[4,8] must not overlap, got a row every " +
+                      std::to_string(stride) + " elements");
+    // Halves of the rows of one array lie between each other.
+    Tensor both = wave({4, 16}, 1);
+    layer.forward({DType::f32, {4, 8}, both.data(), {16, 1}, Device::cpu},
+                  {DType::f32, {4, 8}, both.mutable_as<float>() + 8, {16, 1}, Device::cpu}, {});
+}
+
+TEST(FloatLinear, AStoredWeightIsWhatWasAnnounced) {
+    StoredWeight stored;
+    stored.shape = {5, 8};
+    EXPECT_EQ(message_of<InvalidArgument>([&] { FloatLinear(stored, Tensor()); }),
+              "[linear] a stored weight needs `read`, which gives it");
+    const auto run = [&](const Tensor& read) {
+        stored.read = [=] { return read; };
+        const FloatLinear layer(stored, Tensor());
+        Tensor y = nans({2, 5});
+        return message_of<InvalidArgument>([&] { layer.forward(wave({2, 8}, 1), y, {}); });
+    };
+    EXPECT_EQ(run(wave({5, 8}, 1)), "no error");
+    EXPECT_EQ(run(wave({5, 7}, 1)), "[linear] the weight that is read must be f32[5,8], got f32[5,7]");
+    EXPECT_EQ(run(wave({5, 8}, 1).to(DType::bf16)),
+              "[linear] the weight that is read must be f32[5,8], got bf16[5,8]");
+    EXPECT_EQ(run(Tensor()), "[linear] the weight that is read must be f32[5,8], got nothing");
+    stored.shape = {-5, 8};
+    EXPECT_EQ(message_of<InvalidArgument>([&] { FloatLinear(stored, Tensor()); }),
+              "[linear] a weight needs at least one row and one column, got f32[-5,8]");
+}
+
 TEST(PackedLinear, ChecksTheCall) {
     QuantizedTensor weight;
     weight.format = Format::int8;

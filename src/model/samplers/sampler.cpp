@@ -77,6 +77,11 @@ void check_sampler_step(int index, std::size_t steps, const TensorView& velocity
             "{} on {}",
             velocity.describe(), velocity.device.describe(), sample.describe(), sample.device.describe()));
     }
+    if (sample.count() != 0 && (velocity.data == nullptr || sample.data == nullptr)) {
+        throw InvalidArgument(fmt::format("[sampler] {} has no data (f32{})",
+                                          velocity.data == nullptr ? "velocity" : "sample",
+                                          to_string(sample.shape)));
+    }
 }
 
 }  // namespace aerogel

@@ -5,12 +5,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <set>
+#include <string_view>
 
 #include "aerogel/error.h"
 #include "aerogel/safetensors.h"
 #include "core/json.h"
+#include "core/text.h"
 
 namespace aerogel {
 namespace {
@@ -80,10 +81,11 @@ Tensor read_table(const SafetensorsFile& file, const std::string& name, std::int
 }
 
 std::vector<std::string> split_words(const std::string& text) {
+    constexpr std::string_view kSpaces = " \t\n\v\f\r";
     std::vector<std::string> words(1);
-    for (const char c : text) {
-        if (std::isspace(static_cast<unsigned char>(c)) == 0) {
-            words.back() += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    for (const char c : lower_case(text)) {
+        if (kSpaces.find(c) == kSpaces.npos) {
+            words.back() += c;
         } else if (!words.back().empty()) {
             words.emplace_back();
         }
@@ -102,7 +104,7 @@ std::vector<std::vector<std::string>> split_objects(const std::string& caption) 
         objects.push_back(split_words(caption.substr(start, comma - start)));
         if (objects.back().empty()) {
             throw InvalidArgument(
-                fmt::format("[caption] an object between commas is empty in '{}'", caption));
+                fmt::format("[caption] an object between commas is empty in {}", in_quotes(caption)));
         }
         if (comma == std::string::npos) return objects;
         start = comma + 1;
@@ -147,22 +149,23 @@ CaptionTable CaptionTable::load(const std::filesystem::path& folder) {
 Tensor CaptionTable::encode(const std::string& caption) const {
     const auto objects = split_objects(caption);
     if (objects.size() > max_objects_) {
-        throw InvalidArgument(fmt::format("[caption] at most {} objects separated by commas, got {} in '{}'",
-                                          max_objects_, objects.size(), caption));
+        throw InvalidArgument(fmt::format("[caption] at most {} objects separated by commas, got {} in {}",
+                                          max_objects_, objects.size(), in_quotes(caption)));
     }
     std::vector<std::int64_t> ids(static_cast<std::size_t>(max_length_), pad_);
     for (std::size_t i = 0; i < objects.size(); ++i) {
         if (objects[i].size() > static_cast<std::size_t>(slots_per_object_)) {
-            throw InvalidArgument(fmt::format("[caption] at most {} words per object, got {} in '{}'",
-                                              slots_per_object_, objects[i].size(), caption));
+            throw InvalidArgument(fmt::format("[caption] at most {} words per object, got {} in {}",
+                                              slots_per_object_, objects[i].size(), in_quotes(caption)));
         }
         for (std::size_t j = 0; j < objects[i].size(); ++j) {
             const auto found = std::find(words_.begin(), words_.end(), objects[i][j]);
             if (found == words_.end() || found - words_.begin() == pad_) {
                 std::vector<std::string> known = words_;
                 known.erase(known.begin() + pad_);
-                throw InvalidArgument(fmt::format("[caption] unknown word '{}' in '{}'; known words: {}",
-                                                  objects[i][j], caption, fmt::join(known, " ")));
+                throw InvalidArgument(fmt::format("[caption] unknown word {} in {}; known words: {}",
+                                                  in_quotes(objects[i][j]), in_quotes(caption),
+                                                  fmt::join(known, " ")));
             }
             ids[i * static_cast<std::size_t>(slots_per_object_) + j] = found - words_.begin();
         }

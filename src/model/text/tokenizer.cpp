@@ -105,6 +105,7 @@ std::string visible_text(const Decoder& decoder, std::string_view text, bool fir
 
 // Which of the three kinds of files there are.
 std::filesystem::path find_file(const std::filesystem::path& path) {
+    if (!path_exists(path)) throw IoError(fmt::format("[tokenizer] {} does not exist", path.string()));
     if (!is_folder(path)) return path;
     for (const char* name : {"tokenizer.json", "vocab.json", "spiece.model"}) {
         if (path_exists(path / name)) return path / name;

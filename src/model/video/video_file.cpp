@@ -174,8 +174,9 @@ std::optional<std::int64_t> number_of(std::string_view printed, std::string_view
 
 void check_side(const fs::path& path, std::int64_t side) {
     if (side >= 1 && side <= kMostSide) return;
-    throw InvalidArgument(fmt::format("[video] {}: width and height must be between 1 and {}, got {}",
-                                      path.string(), kMostSide, side));
+    throw InvalidArgument(fmt::format("[video] {}: width and height must be between 1 and {}, got {}{}",
+                                      path.string(), kMostSide, side,
+                                      side == 0 ? ": it is damaged, or not what its ending says" : ""));
 }
 
 void check_size(const fs::path& path, std::int64_t frames, std::int64_t frame_bytes) {
@@ -263,6 +264,7 @@ Frames decode_with_ffmpeg(const fs::path& path) {
 
 void check_video_path(const fs::path& path, const VideoShape& video) {
     const std::string ending = ending_of(path);
+    if (path.empty()) throw InvalidArgument("[video] the name of the video is empty");
     // ".gif" alone is the name of a folder, which nobody means.
     if (ending.empty() && is_a_file_of_frames("name" + path.filename().string())) {
         throw InvalidArgument(
@@ -307,8 +309,25 @@ Frames to_frames(const Tensor& video) {
     return frames;
 }
 
+namespace {
+
+void check_video(const fs::path& path, const Tensor& video, const SaveVideoOptions& options) {
+    const Shape& shape = video.shape();
+    if (!video.defined() || video.dtype() != DType::f32 || shape.size() != 4 || video.count() == 0) {
+        throw InvalidArgument(
+            fmt::format("[video] expected f32[channels,frames,height,width] with no axis of 0, got {}",
+                        video.defined() ? video.describe() : "nothing"));
+    }
+    const double rate = options.frames_per_second;
+    if (!(rate >= 0.1 && rate <= 240.0))
+        throw InvalidArgument(fmt::format("[video] frames_per_second must be from 0.1 to 240, got {}", rate));
+    check_video_path(path, {shape[0], shape[1]});
+}
+
+}  // namespace
+
 void save_video(const fs::path& path, const Tensor& video, const SaveVideoOptions& options) {
-    check_video_path(path, {video.dim(0), video.dim(1)});
+    check_video(path, video, options);
     const std::string ending = ending_of(path);
     NewFolders folders(ending.empty() ? path : path.parent_path());
     if (ending == ".safetensors") {
