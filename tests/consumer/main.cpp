@@ -3,8 +3,9 @@
 #include <iostream>
 
 #include "aerogel/version.h"
+#include "product.h"
 
 int main() {
-    std::cout << "aerogel " << aerogel::version() << '\n';
-    return std::strcmp(aerogel::version(), aerogel::kVersion) == 0 ? 0 : 1;
+    std::cout << "aerogel " << aerogel::version() << '\n' << refusal() << '\n';
+    return std::strcmp(aerogel::version(), aerogel::kVersion) == 0 && product() == 3.0F ? 0 : 1;
 }

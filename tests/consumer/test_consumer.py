@@ -27,9 +27,10 @@ def prefix(tmp_path_factory):
 
 def test_a_project_finds_builds_and_runs(prefix, tmp_path):
     run("cmake", "-G", "Ninja", "-S", ROOT / "tests/consumer", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}",
-        "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror")
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -fvisibility=hidden -fno-rtti -flto=auto")
     run("cmake", "--build", tmp_path)
-    assert run(tmp_path / "consumer").startswith(f"aerogel {VERSION}\n")
+    assert run(tmp_path / "consumer") == f"aerogel {VERSION}\n[linear] the weight must be a matrix, got f32[1]\n"
 
 
 def test_the_cpp_example_makes_a_video(prefix, tmp_path):
@@ -62,6 +63,10 @@ def test_without_a_dependency_nothing_is_found_or_changed(prefix, tmp_path):
 def test_exactly_the_public_headers_are_installed(prefix):
     installed = {p.name for p in (prefix / "include").rglob("*") if p.is_file()}
     assert installed == {p.name for p in (ROOT / "include/aerogel").glob("*.h")} | {"version.h"}
+
+
+def test_the_licence_is_installed(prefix):
+    assert (prefix / "share/doc/aerogel/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
 def test_the_build_machine_is_not_in_the_package(prefix):
