@@ -13,6 +13,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.M)
 # `src/quant/load.cpp`, `bench/run.py`; not a pattern (LEVEL, *, ...) and not a path with options behind it.
 NAMED_FILE = re.compile(r"`((?![^`]*\.\.\.)(?:bench|cmake|examples|fuzz|include|python|scripts|src|tests)/[a-z0-9_./]+)`")
 NAMED_HEADER = re.compile(r"`(aerogel/[a-z0-9_]+\.h)`")
+WRITTEN_HEADER = "aerogel/version.h"  # by CMake
 
 
 def pages(root=ROOT):
@@ -48,7 +49,7 @@ def missing_files(root):
     found = []
     for page in pages(root):
         text = FENCED.sub("", page.read_text())
-        named = [(name, name) for name in NAMED_FILE.findall(text)] + [(name, f"include/{name}") for name in NAMED_HEADER.findall(text)]
+        named = [(name, name) for name in NAMED_FILE.findall(text)] + [(name, f"include/{name}") for name in NAMED_HEADER.findall(text) if name != WRITTEN_HEADER]
         found += [f"{page.relative_to(root)}: {name} is named and not there" for name, path in named if not (root / path).exists()]
     return found
 
@@ -86,6 +87,25 @@ def long_lines(root):
 
 def test_prose_wraps():
     report(long_lines(ROOT))
+
+
+def headers_without_a_row(page):
+    named = set(NAMED_HEADER.findall("\n".join(line for line in page.split("\n") if line.startswith("|"))))
+    public = {f"aerogel/{path.name}" for path in (ROOT / "include/aerogel").glob("*.h")} | {WRITTEN_HEADER}
+    return sorted(f"docs/cpp.md: no row of the table names {header}" for header in public - named)
+
+
+def unknown_flags(page):
+    code = "".join(path.read_text() for path in (ROOT / "src/cli").glob("*.cpp"))
+    flags = set(re.findall(r"`(--?[a-z][a-z0-9-]*)", "\n".join(line for line in page.split("\n") if line.startswith("|"))))
+    return sorted(f"docs/cpp.md: the command has no {flag}" for flag in flags - {"--version"} if not re.search(rf'[",]{flag}["{{,]', code))
+
+
+def test_the_page_on_cpp_leads_to_every_header_and_real_flags():
+    page = (ROOT / "docs/cpp.md").read_text()
+    report(headers_without_a_row(page) + unknown_flags(page))
+    assert headers_without_a_row(page.replace("aerogel/lora.h", "aerogel/tensor.h"))
+    assert unknown_flags(page.replace("`--lora`", "`--loras`"))
 
 
 # First cell of the page's table -> how a row of src/sparse/patterns/table.cpp says it.
