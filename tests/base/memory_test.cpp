@@ -2,6 +2,7 @@
 #include "base/memory.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -15,7 +16,8 @@ namespace {
 constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
 
 struct GroupMemory : testing::Test {
-    std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "control_groups";
+    // Tests run at once, each in a process.
+    std::filesystem::path folder = testing::TempDir() + "control_groups_" + std::to_string(::getpid());
 
     void SetUp() override { std::filesystem::remove_all(folder); }
     void TearDown() override { std::filesystem::remove_all(folder); }

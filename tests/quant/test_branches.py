@@ -203,7 +203,7 @@ def test_damaged_files(aerogel, tmp_path, name, value, message):
 @pytest.mark.parametrize("flags,message", [
     (["--scheme", "W8A16", "--rotate", 48], "block must be -1 or a power of two that divides the 64 columns, got 48"),
     (["--scheme", "W8A16", "--low-rank", 65], "blocks.0.attn1.to_k: the rank must be at most 64, got 65 (weight [64,64])"),
-    (["--scheme", "W8A16", "--low-rank", -1], "the rank must not be negative, got -1"),
+    (["--scheme", "W8A16", "--low-rank", -1], "--low-rank: must be a whole number from 0 to 1048576, got '-1'"),
 ])
 def test_refusals(aerogel, float_model, tmp_path, flags, message):
     done = aerogel("quantize", float_model("f32")[0], "-o", tmp_path / "q", *flags)
