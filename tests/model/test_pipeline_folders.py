@@ -48,7 +48,6 @@ def low_rank(down=(2, 48), up=(48, 2), name=LAYER, value=1.0):
     (["--online", "W9A9"], "there is no scheme 'W9A9'"),
     (["--online", "W8A16", "--include", "blocks.*"], "pattern 'blocks.*' matches none of the"),
     (["--online", "W4A16", "--group-size", 32], "noise_refiner.0.attention.to_q: the group size must divide the 48 columns, got 32 (weight [48,48])"),
-    (["--online", "W4A16", "--group-size", -2], "the group size must be 0 (the whole row), -1 (the scheme's) or positive, got -2"),
     (["--online", "W4A16", "--rotate", 32], "noise_refiner.0.attention.to_q: [rotate] block must be -1 or a power of two that divides the 48 columns, got 32"),
     (["--online", "W8A16", "--low-rank", 49], "noise_refiner.0.attention.to_q: the rank must be at most 48, got 49 (weight [48,48])"),
     (["--prompt-embeds", {"prompt_embeds": torch.ones(1, 3, 47)}], "prompt_embeds must be f32[1,*,48], got f32[1,3,47]"),
