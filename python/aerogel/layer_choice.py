@@ -66,13 +66,18 @@ def put(model: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(holder, child, layer)
 
 
+def plain(name: str) -> str:
+    """The name of a tensor as it would be without the adapters of peft."""
+    return name.replace(f"{_BELOW}.", ".")
+
+
 def without_adapters(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state_dict as it would be without the adapters of peft."""
     adapted = {name[: name.index(_BELOW + ".")] for name in state if _BELOW + "." in name}
     if not adapted:
         return dict(state)
     adapted_prefixes = tuple(f"{name}." for name in adapted)
-    return {name.replace(_BELOW + ".", "."): value for name, value in state.items() if _BELOW + "." in name or not name.startswith(adapted_prefixes)}
+    return {plain(name): value for name, value in state.items() if _BELOW + "." in name or not name.startswith(adapted_prefixes)}
 
 
 def _repeated_blocks(model: nn.Module, linears: Iterable[nn.Module]) -> tuple[str, ...]:

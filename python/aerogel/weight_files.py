@@ -9,7 +9,7 @@ from torch import nn
 
 from . import _core
 from ._arrays import from_core
-from .layer_choice import Listed, without_adapters
+from .layer_choice import Listed, plain, without_adapters
 from .linear import QuantizedLinear
 
 _SHOWN = 5
@@ -72,7 +72,7 @@ def load_floats(model: nn.Module, file: _core.WeightFile, replaced: Mapping[int,
             continue
         for own in (module._parameters, module._buffers):
             for key, old in own.items():
-                name = f"{prefix}.{key}".removeprefix(".").replace(".base_layer.", ".")
+                name = plain(f"{prefix}.{key}".removeprefix("."))
                 if old is None or key in module._non_persistent_buffers_set:
                     continue
                 if name not in stored:

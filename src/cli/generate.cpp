@@ -321,7 +321,7 @@ void add_output_flags(CLI::App& command, GenerateFlags& flags) {
     command
         .add_option("--fps", flags.frames_per_second,
                     "Frames per second of .mp4 and .gif (default: the model's)")
-        ->check(real_number(0.1, 240.0));
+        ->check(real_number(kLeastFrameRate, kMostFrameRate));
     command
         .add_option(
             "--text-encoder-scheme", flags.text_encoder_scheme,

@@ -94,6 +94,11 @@ bool is_index(const std::filesystem::path& path) {
     return has_extension(path, ".json");
 }
 
+void need_values(const std::string& file, const std::string& name, const Tensor& tensor) {
+    if (tensor.defined()) return;
+    throw InvalidArgument("[safetensors] " + file + ": tensor " + in_quotes(name) + " has no values");
+}
+
 }  // namespace
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
@@ -130,8 +135,7 @@ SafetensorsFile SafetensorsFile::of_tensors(const std::string& name,
     for (auto& named : tensors) {
         const std::string& key = named.first;
         Tensor& tensor = named.second;
-        if (!tensor.defined())
-            throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " has no values");
+        need_values(name, key, tensor);
         State::Item item{{key, tensor.dtype(), tensor.shape()}, nullptr, 0, std::move(tensor)};
         if (!state->items.emplace(key, std::move(item)).second) {
             throw InvalidArgument("[safetensors] " + name + ": tensor " + in_quotes(key) + " is given twice");
@@ -267,9 +271,7 @@ void save_safetensors(const std::filesystem::path& path, const std::map<std::str
                       const std::map<std::string, std::string>& metadata) {
     std::vector<TensorInfo> infos;
     for (const auto& [name, tensor] : tensors) {
-        if (!tensor.defined())
-            throw InvalidArgument("[safetensors] " + path.string() + ": tensor " + in_quotes(name) +
-                                  " has no values");
+        need_values(path.string(), name, tensor);
         infos.push_back({name, tensor.dtype(), tensor.shape()});
     }
     SafetensorsWriter writer(path, infos, metadata);

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "aerogel/error.h"
 #include "core/gguf.h"
 #include "core/json.h"
 #include "core/paths.h"
@@ -342,14 +343,13 @@ void refuse_rank(const fs::path& path, const InspectOptions& options) {
 
 InspectReport inspect_tensors(const fs::path& path, const InspectOptions& options) {
     const SafetensorsFile file = SafetensorsFile::open(weights_of_model("inspect", path));
+    if (foreign_checkpoint(file)) return inspect_quantized(file.path(), options);
+    refuse_rank(path, options);
     if (CalibrationStats::is_statistics(file)) {
-        refuse_rank(path, options);
         const CalibrationStats stats = CalibrationStats::load(path);
         return {path, calibration_json(path.string(), stats),
                 calibration_text(path.string(), stats, options.all), 0};
     }
-    if (foreign_checkpoint(file)) return inspect_quantized(file.path(), options);
-    refuse_rank(path, options);
     fs::path config = file.path().parent_path() / "config.json";
     if (!is_folder(path) || !path_exists(config)) config.clear();
     return {file.path(), tensors_json(file, config), tensors_text(file, config, options), 0};

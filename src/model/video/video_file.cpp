@@ -319,8 +319,10 @@ void check_video(const fs::path& path, const Tensor& video, const SaveVideoOptio
                         video.defined() ? video.describe() : "nothing"));
     }
     const double rate = options.frames_per_second;
-    if (!(rate >= 0.1 && rate <= 240.0))
-        throw InvalidArgument(fmt::format("[video] frames_per_second must be from 0.1 to 240, got {}", rate));
+    if (!(rate >= kLeastFrameRate && rate <= kMostFrameRate)) {
+        throw InvalidArgument(fmt::format("[video] frames_per_second must be from {} to {}, got {}",
+                                          kLeastFrameRate, kMostFrameRate, rate));
+    }
     check_video_path(path, {shape[0], shape[1]});
 }
 

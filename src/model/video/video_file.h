@@ -25,6 +25,9 @@ struct VideoShape {
     std::int64_t frames = 1;
 };
 
+constexpr double kLeastFrameRate = 0.1;
+constexpr double kMostFrameRate = 240.0;
+
 /// Throws InvalidArgument unless save_video knows what to do with `path` and such a video, IoError where the
 /// program that it takes is not there.
 void check_video_path(const std::filesystem::path& path, const VideoShape& video);
